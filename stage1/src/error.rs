@@ -1,0 +1,138 @@
+//! The one error type of this crate.
+//!
+//! A message names the call and its arguments; what made it fail is chained by
+//! [`std::error::Error::source`]. It is printed once, on one line, by [`crate::cli::run`].
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// Result with this crate's error.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What failed, why, and, where it matters, the exit code it asks for.
+pub struct Error {
+    message: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+    exit_code: Option<u8>,
+}
+
+impl Error {
+    /// An error without a cause below it.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), source: None, exit_code: None }
+    }
+
+    /// An error caused by `source`.
+    pub fn caused_by(message: impl Into<String>, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { message: message.into(), source: Some(source.into()), exit_code: None }
+    }
+
+    /// Sets the exit code that the process ends with if this error ends it.
+    #[must_use]
+    pub fn with_exit_code(mut self, code: u8) -> Self {
+        self.exit_code = Some(code);
+        self
+    }
+
+    /// The exit code asked for by this error or the nearest one below it.
+    pub fn exit_code(&self) -> Option<u8> {
+        self.exit_code.or_else(|| self.source.as_deref()?.downcast_ref::<Error>()?.exit_code())
+    }
+
+    /// The system error at the bottom of the chain, if there is one.
+    pub fn errno(&self) -> Option<i32> {
+        let mut next: Option<&(dyn StdError + 'static)> = Some(self);
+        while let Some(error) = next {
+            if let Some(io) = error.downcast_ref::<std::io::Error>() {
+                return io.raw_os_error();
+            }
+            if let Some(errno) = error.downcast_ref::<nix::errno::Errno>() {
+                return Some(*errno as i32);
+            }
+            next = error.source();
+        }
+        None
+    }
+
+    /// The whole chain on one line, control characters escaped.
+    pub fn one_line(&self) -> String {
+        one_line(self)
+    }
+}
+
+/// An error and its causes on one line: `a: b: c`, control characters escaped.
+pub fn one_line(error: &(dyn StdError + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        line.push_str(": ");
+        line.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    escape_control(&line)
+}
+
+/// `text` with control characters written as Rust escapes, so that it stays one line.
+pub fn escape_control(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
+        if c.is_control() {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+        out
+    })
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.one_line())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|s| s as &(dyn StdError + 'static))
+    }
+}
+
+/// Adds what was being done to an error on its way up.
+pub trait Context<T> {
+    /// Wraps an error with a message that is only built on failure.
+    fn context<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T>;
+}
+
+impl<T, E: Into<Box<dyn StdError + Send + Sync>>> Context<T> for std::result::Result<T, E> {
+    fn context<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T> {
+        self.map_err(|error| Error::caused_by(message(), error))
+    }
+}
+
+impl<T> Context<T> for Option<T> {
+    fn context<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T> {
+        self.ok_or_else(|| Error::new(message()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chain_is_one_line_and_keeps_code_and_errno() {
+        let io = std::io::Error::from_raw_os_error(libc::EBUSY);
+        let error = Err::<(), _>(io).context(|| "umount(\"a\nb\")").unwrap_err().with_exit_code(5);
+        let outer = Err::<(), _>(error).context(|| "app-rm").unwrap_err();
+        assert_eq!(outer.exit_code(), Some(5));
+        assert_eq!(outer.errno(), Some(libc::EBUSY));
+        let line = outer.one_line();
+        assert!(line.starts_with("app-rm: umount(\"a\\nb\"): "), "{line}");
+        assert!(!line.contains('\n'));
+    }
+}

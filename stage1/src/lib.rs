@@ -1,0 +1,8 @@
+//! Everything that is true of a pod from the inside and at its border.
+//!
+//! Modules bottom up; each knows only those above it in this list.
+
+pub mod error;
+pub mod sys;
+
+pub use error::{Context, Error, Result};

@@ -1,0 +1,1 @@
+//! Safe wrappers over the system calls pods need.
