@@ -49,6 +49,9 @@ impl Error {
             if let Some(errno) = error.downcast_ref::<nix::errno::Errno>() {
                 return Some(*errno as i32);
             }
+            if let Some(errno) = error.downcast_ref::<rustix::io::Errno>() {
+                return Some(errno.raw_os_error());
+            }
             next = error.source();
         }
         None

@@ -1,1 +1,12 @@
-//! Safe wrappers over the system calls pods need.
+//! Safe wrappers over the system calls that pods need, over nix, rustix and libc.
+//!
+//! The only module with `unsafe` in it. A failed call names itself with its arguments.
+//! Every descriptor is owned and close-on-exec.
+
+#![allow(unsafe_code)]
+
+pub mod dir;
+pub mod mount;
+pub mod process;
+pub mod pty;
+pub mod signal;

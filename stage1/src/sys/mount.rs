@@ -1,0 +1,217 @@
+//! Mounts as owned descriptors: the file-descriptor mount API of Linux 5.2, mount_setattr(2) of 5.12.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+};
+
+use crate::error::{Context, Error, Result};
+
+/// Whether a clone or a change takes the mounts below with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// This mount alone.
+    One,
+    /// This mount and all below it.
+    Recursive,
+}
+
+/// How mounts made later travel between a mount and its peers: mount_namespaces(7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    /// Neither way.
+    Private,
+    /// From the original to this one only.
+    Slave,
+    /// Both ways.
+    Shared,
+}
+
+/// Attributes to add to a mount; propagation when it is to change.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Attributes {
+    /// Read-only.
+    pub read_only: bool,
+    /// Set-user-ID bits and file capabilities are ignored.
+    pub nosuid: bool,
+    /// Device nodes can't be opened.
+    pub nodev: bool,
+    /// Nothing can be executed.
+    pub noexec: bool,
+    /// New propagation type.
+    pub propagation: Option<Propagation>,
+}
+
+/// A mount that is in no namespace yet; it goes away with the descriptor unless attached.
+#[derive(Debug)]
+pub struct DetachedMount(OwnedFd);
+
+/// A descriptor passed between processes may be taken as a detached mount again.
+impl From<OwnedFd> for DetachedMount {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+impl AsFd for DetachedMount {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl DetachedMount {
+    /// Clones the mount that `source` lies in, rooted at `source`: open_tree(2).
+    pub fn clone_of(source: impl AsFd, scope: Scope) -> Result<Self> {
+        Self::open_tree(source.as_fd(), Path::new(""), scope).context(|| hint_enospc("open_tree(fd)".into()))
+    }
+
+    /// Clones the mount that `path` lies in, rooted at `path`.
+    pub fn clone_path(path: impl AsRef<Path>, scope: Scope) -> Result<Self> {
+        let path = path.as_ref();
+        Self::open_tree(rustix::fs::CWD, path, scope).context(|| format!("open_tree({path:?})"))
+    }
+
+    fn open_tree(dir: BorrowedFd<'_>, path: &Path, scope: Scope) -> rustix::io::Result<Self> {
+        let mut flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        if scope == Scope::Recursive {
+            flags |= OpenTreeFlags::AT_RECURSIVE;
+        }
+        rustix::mount::open_tree(dir, path, flags).map(Self)
+    }
+
+    /// A new file system of type `fs` with `options` (`key` or `key=value` pairs): fsopen(2), fsmount(2).
+    pub fn new(fs: &str, options: &[(&str, Option<&str>)], attributes: Attributes) -> Result<Self> {
+        let describe = || format!("mount file system {fs} with options {options:?}");
+        let context = fsopen(fs, FsOpenFlags::FSOPEN_CLOEXEC).context(describe)?;
+        for (key, value) in options {
+            match value {
+                Some(value) => fsconfig_set_string(&context, *key, *value),
+                None => fsconfig_set_flag(&context, *key),
+            }
+            .context(describe)?;
+        }
+        fsconfig_create(&context).context(describe)?;
+        let mut flags = MountAttrFlags::empty();
+        for (on, flag) in [
+            (attributes.read_only, MountAttrFlags::MOUNT_ATTR_RDONLY),
+            (attributes.nosuid, MountAttrFlags::MOUNT_ATTR_NOSUID),
+            (attributes.nodev, MountAttrFlags::MOUNT_ATTR_NODEV),
+            (attributes.noexec, MountAttrFlags::MOUNT_ATTR_NOEXEC),
+        ] {
+            flags.set(flag, on);
+        }
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags).context(describe).map(Self)
+    }
+
+    /// Changes attributes: mount_setattr(2).
+    pub fn set(&self, attributes: Attributes, scope: Scope) -> Result<()> {
+        set_attributes(&self.0, attributes, scope)
+    }
+
+    /// Attaches this mount over `target`: move_mount(2). The mount stays when the descriptor closes.
+    pub fn attach(&self, target: impl AsFd, name: &Path) -> Result<()> {
+        rustix::mount::move_mount(
+            &self.0,
+            "",
+            target.as_fd(),
+            "",
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
+        )
+        .context(|| hint_enospc(format!("move_mount(fd -> {name:?})")))
+    }
+
+    /// Attaches this mount over the path `target` in this process's own view.
+    pub fn attach_path(&self, target: impl AsRef<Path>) -> Result<()> {
+        let target = target.as_ref();
+        rustix::mount::move_mount(&self.0, "", rustix::fs::CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .context(|| hint_enospc(format!("move_mount(fd -> {target:?})")))
+    }
+}
+
+/// ENOSPC from the mount API misleads: no disk is full.
+fn hint_enospc(call: String) -> String {
+    format!("{call} (\"no space\" here means the limit /proc/sys/fs/mount-max)")
+}
+
+/// Changes attributes of the attached mount `mount`: mount_setattr(2).
+pub fn set_attributes(mount: impl AsFd, attributes: Attributes, scope: Scope) -> Result<()> {
+    let mut attr = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    for (on, flag) in [
+        (attributes.read_only, libc::MOUNT_ATTR_RDONLY),
+        (attributes.nosuid, libc::MOUNT_ATTR_NOSUID),
+        (attributes.nodev, libc::MOUNT_ATTR_NODEV),
+        (attributes.noexec, libc::MOUNT_ATTR_NOEXEC),
+    ] {
+        if on {
+            attr.attr_set |= flag;
+        }
+    }
+    attr.propagation = match attributes.propagation {
+        None => 0,
+        Some(Propagation::Private) => libc::MS_PRIVATE,
+        Some(Propagation::Slave) => libc::MS_SLAVE,
+        Some(Propagation::Shared) => libc::MS_SHARED,
+    };
+    let flags = libc::AT_EMPTY_PATH | if scope == Scope::Recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a NUL-terminated literal, `attr` lives through the call and its size is
+    // passed with it; the kernel reads nothing else.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    nix::errno::Errno::result(done).map(drop).context(|| format!("mount_setattr({attributes:?}, {scope:?})"))
+}
+
+/// Makes every mount of this namespace private, so that nothing done here reaches another one.
+pub fn make_all_private() -> Result<()> {
+    rustix::mount::mount_change(
+        "/",
+        rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC,
+    )
+    .context(|| "mount(/, MS_REC|MS_PRIVATE)")
+}
+
+/// Binds the namespace file `ns` over the file `path`, which keeps the namespace alive: namespaces(7).
+pub fn pin_namespace(ns: impl AsFd, path: &Path) -> Result<()> {
+    let source = format!("/proc/self/fd/{}", ns.as_fd().as_raw_fd());
+    rustix::mount::mount_bind(&source, path).context(|| format!("mount --bind <namespace> {path:?}"))
+}
+
+/// Detaches the mount at `path` and all below it; `Ok(false)` if nothing is mounted or nothing is there.
+pub fn detach(path: &Path) -> Result<bool> {
+    match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno).context(|| format!("umount({path:?}, MNT_DETACH)")),
+    }
+}
+
+/// Makes the mounted directory `root` this namespace's root and forgets the old one: pivot_root(2).
+/// The working directory is `/` afterwards.
+pub fn pivot_into(root: impl AsFd) -> Result<()> {
+    rustix::process::fchdir(&root).context(|| "fchdir(new root)")?;
+    rustix::process::pivot_root(".", ".").context(|| "pivot_root(\".\", \".\")")?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).context(|| "umount(old root, MNT_DETACH)")?;
+    rustix::process::chdir("/").context(|| "chdir(\"/\")")
+}
+
+/// Refuses a descriptor whose file is not a character device `major`:`minor`.
+pub fn check_device(fd: impl AsFd, major: u32, minor: u32, name: &str) -> Result<()> {
+    let stat = rustix::fs::fstat(fd).context(|| format!("fstat({name:?})"))?;
+    let is_char = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::CharacterDevice;
+    let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    if !is_char || device != (major, minor) {
+        return Err(Error::new(format!("{name:?} is not the character device {major}:{minor}")));
+    }
+    Ok(())
+}

@@ -1,0 +1,204 @@
+//! Processes and namespaces: fork, pidfds, setns(2), unshare(2), waiting.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::sched::CloneFlags;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::{ForkResult, Pid};
+use rustix::process::{PidfdFlags, Signal};
+
+use crate::error::{Context, Error, Result};
+
+/// Which side of a fork this is.
+pub enum Fork {
+    /// The new process.
+    Child,
+    /// The caller; the child's PID in the caller's PID namespace.
+    Parent(Pid),
+}
+
+/// fork(2). Every program of this project is single-threaded, which makes the child as free as its parent.
+///
+/// # Errors
+/// Also when this process has more than one thread.
+pub fn fork() -> Result<Fork> {
+    check_single_threaded()?;
+    // SAFETY: this process has one thread (checked above), so no lock or allocator state can be
+    // held by a thread that does not exist in the child.
+    match unsafe { nix::unistd::fork() }.context(|| "fork")? {
+        ForkResult::Child => Ok(Fork::Child),
+        ForkResult::Parent { child } => Ok(Fork::Parent(child)),
+    }
+}
+
+/// Forks into new namespaces: clone(2) with `namespaces` and SIGCHLD. With a new PID namespace the child is PID 1.
+///
+/// # Errors
+/// Also when this process has more than one thread.
+pub fn fork_into(namespaces: CloneFlags) -> Result<Fork> {
+    check_single_threaded()?;
+    let flags = libc::c_ulong::from(namespaces.bits().cast_unsigned()) | libc::SIGCHLD as libc::c_ulong;
+    // SAFETY: without CLONE_VM and with a null stack this is a fork: the child runs on a copy of
+    // this stack. One thread only (checked above), as in `fork`.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    match nix::errno::Errno::result(pid).context(|| format!("clone({namespaces:?})"))? {
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(Pid::from_raw(i32::try_from(pid).context(|| "clone returned no PID")?))),
+    }
+}
+
+fn check_single_threaded() -> Result<()> {
+    let tasks = rustix::fs::stat("/proc/self/task").context(|| "stat(/proc/self/task): is /proc mounted?")?;
+    // A directory has two links and one more for each subdirectory, here each thread.
+    if tasks.st_nlink > 3 {
+        return Err(Error::new("fork: this process has several threads, its child could hang"));
+    }
+    Ok(())
+}
+
+/// Opens a pidfd: pidfd_open(2). Close-on-exec by definition.
+pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
+    let target = rustix::process::Pid::from_raw(pid).context(|| format!("pidfd_open({pid}): not a PID"))?;
+    rustix::process::pidfd_open(target, PidfdFlags::empty()).context(|| format!("pidfd_open({pid})"))
+}
+
+/// Sends `signal` to the process of a pidfd; one that has ended is no error.
+pub fn pidfd_kill(pidfd: impl AsFd, signal: Signal) -> Result<()> {
+    match rustix::process::pidfd_send_signal(pidfd, signal) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(errno) => Err(errno).context(|| format!("pidfd_send_signal({signal:?})")),
+    }
+}
+
+/// Waits until the process of `pidfd` has ended; `Ok(false)` if `timeout` passed first.
+pub fn pidfd_wait_end(pidfd: impl AsFd, timeout: Duration) -> Result<bool> {
+    let end = Instant::now() + timeout;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let mut fds = [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
+        let wait =
+            nix::poll::PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(nix::poll::PollTimeout::MAX);
+        match nix::poll::poll(&mut fds, wait) {
+            Ok(0) if left.is_zero() => return Ok(false),
+            Ok(0) | Err(nix::errno::Errno::EINTR) => {}
+            Ok(_) => return Ok(true),
+            Err(errno) => return Err(errno).context(|| "poll(pidfd)"),
+        }
+    }
+}
+
+/// Joins the namespaces in `kinds` of the process of a pidfd (Linux 5.8), or the one namespace of a namespace file.
+pub fn setns(target: impl AsFd, kinds: CloneFlags) -> Result<()> {
+    nix::sched::setns(target, kinds).context(|| format!("setns({kinds:?})"))
+}
+
+/// unshare(2).
+pub fn unshare(kinds: CloneFlags) -> Result<()> {
+    nix::sched::unshare(kinds).context(|| format!("unshare({kinds:?})"))
+}
+
+/// Waits for a child to end: waitpid(2), retried when interrupted.
+pub fn wait_child(pid: Pid) -> Result<WaitStatus> {
+    loop {
+        match waitpid(pid, None) {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => return other.context(|| format!("waitpid({pid})")),
+        }
+    }
+}
+
+/// Reaps any child that has changed state, without waiting; `None` when there is none left to reap.
+pub fn reap_any() -> Result<Option<WaitStatus>> {
+    match waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
+        Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => Ok(None),
+        other => other.map(Some).context(|| "waitid(P_ALL)"),
+    }
+}
+
+/// This process is killed when its parent ends: PR_SET_PDEATHSIG. A change of credentials undoes it.
+pub fn die_with_parent() -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context(|| "prctl(PR_SET_PDEATHSIG)")
+}
+
+/// Other processes can neither trace this one nor open its /proc files: PR_SET_DUMPABLE 0.
+/// An exec of a readable file sets it back.
+pub fn not_dumpable() -> Result<()> {
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .context(|| "prctl(PR_SET_DUMPABLE, 0)")
+}
+
+/// Marks every descriptor from 3 on close-on-exec: close_range(2) (Linux 5.11).
+pub fn close_on_exec_from_3() -> Result<()> {
+    // SAFETY: CLOSE_RANGE_CLOEXEC closes nothing, so no owned descriptor becomes invalid.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    nix::errno::Errno::result(done).map(drop).context(|| "close_range(3, max, CLOEXEC)")
+}
+
+/// Takes ownership of a descriptor that was inherited under a known number.
+///
+/// # Errors
+/// When the descriptor is not open, or is one of the standard three.
+pub fn adopt_fd(number: i32) -> Result<OwnedFd> {
+    use std::os::fd::FromRawFd;
+    if number < 3 {
+        return Err(Error::new(format!("descriptor {number} can't be adopted")));
+    }
+    // SAFETY: only borrowed for this one call, which fails with EBADF when it is not open.
+    let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
+    rustix::io::fcntl_getfd(borrowed).context(|| format!("descriptor {number} is not open"))?;
+    // SAFETY: it is open (checked above) and was inherited, so nothing in this program owns it yet.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Replaces standard descriptor `number` (0, 1 or 2) by a duplicate of `fd`.
+pub fn set_standard_fd(fd: impl AsFd, number: i32) -> Result<()> {
+    assert!((0..=2).contains(&number), "a standard descriptor");
+    // SAFETY: dup2 onto 0-2 replaces the standard streams, which no OwnedFd of ours owns.
+    let done = unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) };
+    nix::errno::Errno::result(done).map(drop).context(|| format!("dup2(fd, {number})"))
+}
+
+/// execve(2); returns only on failure.
+pub fn exec(path: &CString, argv: &[CString], env: &[CString]) -> Result<Infallible> {
+    nix::unistd::execve(path, argv, env).context(|| format!("execve({path:?})"))
+}
+
+/// Ends this process at once, without running exit handlers (a forked child must not run its parent's).
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_threaded_process_does_not_fork() {
+        // The test harness itself has several threads.
+        let (tx, rx) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || rx.recv());
+        assert!(fork().is_err());
+        drop(tx);
+        assert!(thread.join().unwrap().is_err());
+    }
+
+    #[test]
+    fn pidfd_waits_for_the_end() {
+        let mut child = std::process::Command::new("sleep").arg("0.05").spawn().unwrap();
+        let fd = pidfd_open(i32::try_from(child.id()).unwrap()).unwrap();
+        assert!(!pidfd_wait_end(&fd, Duration::from_millis(1)).unwrap());
+        assert!(pidfd_wait_end(&fd, Duration::from_secs(10)).unwrap());
+        child.wait().unwrap();
+        pidfd_kill(&fd, Signal::TERM).unwrap();
+    }
+
+    #[test]
+    fn adopting_what_is_not_open_fails() {
+        assert!(adopt_fd(1).is_err());
+        assert!(adopt_fd(9_999_999).is_err());
+    }
+}

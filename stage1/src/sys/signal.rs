@@ -1,0 +1,42 @@
+//! Signals as things to poll.
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::error::{Context, Result};
+
+/// Blocks `signals` and returns a descriptor that reports them: signalfd(2).
+pub fn block(signals: &[Signal]) -> Result<SignalFd> {
+    let set: SigSet = signals.iter().copied().collect();
+    nix::sys::signal::sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).context(|| "sigprocmask")?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context(|| "signalfd")
+}
+
+/// Unblocks every signal and gives each its default disposition, as a program expects to find them at its start.
+pub fn reset() -> Result<()> {
+    for number in 1..=libc::SIGRTMAX() {
+        if number == libc::SIGKILL || number == libc::SIGSTOP {
+            continue;
+        }
+        // SAFETY: SIG_DFL runs no code of ours; the C library refuses the numbers it keeps for itself,
+        // whose dispositions no program of ours has changed.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+    nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).context(|| "sigprocmask")
+}
+
+/// Ends this process by `signal` with its default action, so that a parent sees the same end as ours.
+pub fn die_by(signal: Signal) -> ! {
+    let die = || -> Result<()> {
+        reset()?;
+        // No core dump of ours for a signal that another process died of.
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+            .context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
+        nix::sys::signal::raise(signal).context(|| format!("raise({signal})"))
+    };
+    // A signal whose default is to be ignored, or a failure above, falls through to the shell's convention.
+    if let Err(error) = die() {
+        log::debug!("{}", error.one_line());
+    }
+    super::process::exit_now(128 + signal as i32)
+}
