@@ -1,0 +1,59 @@
+# shellcheck shell=bash
+# Helpers that every script shares. Source it first: it changes to the root of the repository.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+TARGET=x86_64-unknown-linux-musl
+
+say() { printf '%s: %s\n' "${0##*/}" "$*"; }
+
+die() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+# as_root COMMAND...: runs it as root, with sudo when that takes it.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        die "needs root for: $*"
+    fi
+}
+
+# need_package_lists: makes sure that apt knows what the archive has.
+need_package_lists() {
+    if [ -n "$(apt-cache --names-only search '^systemd$')" ]; then return; fi
+    say "fetching the package lists (apt-get update)"
+    as_root apt-get -q update
+}
+
+# need_packages PACKAGE...: installs those that are not installed.
+need_packages() {
+    local package missing=()
+    for package in "$@"; do
+        if [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" != installed ]; then
+            missing+=("$package")
+        fi
+    done
+    if [ ${#missing[@]} = 0 ]; then return; fi
+    need_package_lists
+    say "installing ${missing[*]}"
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get -q install -y --no-install-recommends "${missing[@]}"
+}
+
+# need_rust: makes sure that cargo can build for $TARGET.
+need_rust() {
+    if ! command -v cargo >/dev/null && [ -x "$HOME/.cargo/bin/cargo" ]; then
+        PATH=$HOME/.cargo/bin:$PATH
+    fi
+    command -v cargo >/dev/null || die "cargo is missing: install Rust with rustup (https://rustup.rs), then run this again"
+    if [ -d "$(rustc --print sysroot)/lib/rustlib/$TARGET" ]; then return; fi
+    command -v rustup >/dev/null || die "this Rust cannot build for $TARGET and there is no rustup to add it"
+    say "adding the Rust target $TARGET"
+    rustup target add "$TARGET"
+}

@@ -1,0 +1,102 @@
+# shellcheck shell=bash
+# Makes the stage1 image out of Debian's packages, stage1/image/ and the entrypoints' binaries.
+
+IMAGE=stage1/image
+CACHE=target/image
+LIBRARIES=usr/lib/x86_64-linux-gnu
+
+# lines FILE: its lines without comments and blank ones.
+lines() { grep -v -e '^#' -e '^$' "$1"; }
+
+# fetch_packages: has every package of the list unpacked below $CACHE/tree, from the cache if it is there.
+# The packages fit together, so when the list has changed all are fetched anew.
+fetch_packages() {
+    if cmp -s "$IMAGE/packages" "$CACHE/packages"; then return; fi
+    need_package_lists
+    rm -rf "$CACHE"
+    mkdir -p "$CACHE/debs" "$CACHE/tree/usr"/{bin,sbin,lib,lib64}
+    local packages deb
+    mapfile -t packages < <(lines "$IMAGE/packages")
+    say "downloading ${#packages[@]} packages"
+    (cd "$CACHE/debs" && apt-get -q -o APT::Sandbox::User=root download "${packages[@]}") \
+        >"$CACHE/download.log" 2>&1 || die "apt-get download failed: $(tail -n 1 "$CACHE/download.log")"
+    link_directories "$CACHE/tree"
+    for deb in "$CACHE"/debs/*.deb; do
+        dpkg-deb --fsys-tarfile "$deb" | tar -x --keep-directory-symlink --no-same-owner -C "$CACHE/tree"
+    done
+    cp "$IMAGE/packages" "$CACHE/packages"
+}
+
+# link_directories TREE: /bin and its like are links into /usr.
+link_directories() {
+    local directory
+    for directory in bin sbin lib lib64; do ln -s "usr/$directory" "$1/$directory"; done
+}
+
+# needed FILE: the libraries that an ELF file links to, by name.
+needed() { readelf -d "$1" | sed -n 's/.*(NEEDED).*\[\(.*\)\]$/\1/p'; }
+
+# copy_program TREE FILE: copies a program and, in the end, everything that it links to.
+copy_program() {
+    local tree=$1 file=$2 library path
+    if [ -e "$tree/$file" ]; then return; fi
+    [ -e "$CACHE/tree/$file" ] || die "$file is in none of the packages of $IMAGE/packages"
+    install -D -m 0755 "$CACHE/tree/$file" "$tree/$file"
+    while read -r library; do
+        case $library in
+        ld-linux-*) path=usr/lib64/$library ;;
+        libsystemd-*) path=$LIBRARIES/systemd/$library ;;
+        *) path=$LIBRARIES/$library ;;
+        esac
+        copy_program "$tree" "$path"
+    done < <(needed "$CACHE/tree/$file")
+}
+
+# make_rootfs TREE BINARIES: the root file system of a pod.
+make_rootfs() {
+    local tree=$1 binaries=$2 program directory
+    mkdir -p "$tree/usr"/{bin,sbin,lib,lib64}
+    link_directories "$tree"
+    while read -r directory; do mkdir -p "$tree/$directory"; done < <(lines "$IMAGE/directories")
+    while read -r program; do copy_program "$tree" "$program"; done < <(lines "$IMAGE/programs")
+    cp -R "$IMAGE/rootfs/." "$tree"
+    install -m 0755 "$binaries"/* "$tree/opt/stage1/bin"
+    chmod -R u=rwX,go=rX "$tree"
+    chmod 1777 "$tree/tmp" "$tree/var/tmp"
+}
+
+# make_manifest ROOTFS: the image manifest, with the annotations of the entrypoints that there are.
+make_manifest() {
+    local rootfs=$1 version manifest executable
+    version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
+    manifest=$(sed "s/@VERSION@/$version/" "$IMAGE/manifest.json")
+    if [ ! -e "$rootfs/opt/stage1/bin/attach" ]; then
+        manifest=$(grep -v stage1/attach <<<"$manifest")
+    fi
+    while read -r executable; do
+        [ -x "$rootfs$executable" ] || die "the manifest names $executable, but no entrypoint of this name was built"
+    done < <(sed -n 's/.*"value": "\(\/.*\)".*/\1/p' <<<"$manifest")
+    printf '%s\n' "$manifest"
+}
+
+# make_image DIST: DIST/stage1 and DIST/stage1.aci out of DIST/entrypoints.
+# The archive is the same byte for byte when its content is, and is left alone then.
+make_image() {
+    local dist=$1 next=$1/stage1.next
+    rm -rf "$next"
+    mkdir -p "$next/rootfs"
+    make_rootfs "$next/rootfs" "$dist/entrypoints"
+    make_manifest "$next/rootfs" >"$next/manifest"
+    rm -rf "$dist/stage1"
+    mv "$next" "$dist/stage1"
+    tar -c --format=gnu --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 \
+        -C "$dist/stage1" manifest rootfs >"$CACHE/stage1.tar.next"
+    if [ -e "$dist/stage1.aci" ] && cmp -s "$CACHE/stage1.tar.next" "$CACHE/stage1.tar"; then
+        rm "$CACHE/stage1.tar.next"
+        return
+    fi
+    say "packing the image"
+    gzip -9n <"$CACHE/stage1.tar.next" >"$dist/stage1.aci.next"
+    mv "$dist/stage1.aci.next" "$dist/stage1.aci"
+    mv "$CACHE/stage1.tar.next" "$CACHE/stage1.tar"
+}
