@@ -1,1 +1,36 @@
-//! End-to-end tests on real pods.
+//! End-to-end tests on real pods: the harness, two host managers and the images they use.
+//!
+//! The tests themselves are in `tests/e2e`, one file per subject. Nothing here uses the crates under test:
+//! the product is what `scripts/build` left in `target/dist`, and it is driven from outside.
+//!
+//! - [`harness`] runs every test in processes of its own, in each cgroup layout, and counts what it left behind.
+//! - [`podctl`] drives our own host manager.
+//! - [`minihost`] is a second, independent host manager that knows only the contract.
+//! - [`image`] makes images around the probe app (`tests/probe`).
+
+pub mod harness;
+pub mod image;
+pub mod leftovers;
+pub mod minihost;
+pub mod podctl;
+pub mod process;
+
+use std::path::{Path, PathBuf};
+
+/// What a test ends with: any error fails it, with the error's text.
+pub type Verdict = Result<(), Box<dyn std::error::Error>>;
+
+/// The root of the source tree.
+pub fn source() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"))
+}
+
+/// The build directory (`target`), where `dist` and the work of the tests live.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from).unwrap_or_else(|| source().join("target"))
+}
+
+/// What `scripts/build` makes.
+pub fn dist() -> PathBuf {
+    source().join("target/dist")
+}

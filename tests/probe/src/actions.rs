@@ -1,0 +1,192 @@
+//! What the probe can be told to do.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{SigSet, Signal, raise};
+use serde_json::json;
+
+use crate::{report, trial};
+
+/// An action ends well or with words for stderr.
+pub type Outcome = Result<(), String>;
+
+const HELP: &str = "\
+actions, joined by `+`:
+  report [PATH]       everything the process sees, as JSON, on stdout or in a new file
+  exit N              end with status N
+  signal NAME         end by a signal (raised, not sent)
+  sleep SECONDS|inf
+  stubborn            block SIGTERM, then sleep for ever
+  orderly N           wait for SIGTERM, then exit N
+  alloc BYTES         take and touch memory
+  syscall NAME        attempt one system call: prints `ok` or the errno's name
+  write PATH TEXT     create or replace a file
+  append PATH TEXT    add a line to a file
+  cat PATH | ls PATH | stat PATH | rm PATH | mkdir PATH
+  open r|w PATH       open only: prints `ok` or the errno's name
+  wait PATH           until the path exists
+  spawn WORD…         start a further probe in a session of its own and go on
+  print TEXT | warn TEXT
+  loopback            connect to a listener of one's own on 127.0.0.1
+  groups              same as report, the ids only
+";
+
+/// Does one action.
+pub fn perform(words: &[&str]) -> Outcome {
+    match words {
+        [] | ["help"] => say(HELP.trim_end()),
+        ["report"] => say(&pretty(&report::everything())),
+        ["report", path] => publish(path, &pretty(&report::everything())),
+        ["exit", status] => std::process::exit(number(status)? as i32),
+        ["signal", name] => raise(signal(name)?).map_err(|e| e.to_string()),
+        ["sleep", "inf"] => sleep_for_ever(),
+        ["sleep", seconds] => {
+            std::thread::sleep(Duration::from_secs_f64(seconds.parse().map_err(|e| format!("{e}"))?));
+            Ok(())
+        }
+        ["stubborn"] => block(Signal::SIGTERM).and_then(|_| sleep_for_ever()),
+        ["orderly", status] => {
+            let status = number(status)? as i32;
+            let set = block(Signal::SIGTERM)?;
+            set.wait().map_err(|e| format!("sigwait: {e}"))?;
+            std::process::exit(status)
+        }
+        ["alloc", bytes] => alloc(number(bytes)? as usize),
+        ["syscall", name] => say(&trial::attempt(name)?),
+        ["write", path, text] => publish(path, text),
+        ["append", path, text] => append(path, text),
+        ["cat", path] => {
+            let mut bytes = Vec::new();
+            fs::File::open(path).and_then(|mut f| f.read_to_end(&mut bytes)).map_err(|e| e.to_string())?;
+            std::io::stdout().write_all(&bytes).map_err(|e| e.to_string())
+        }
+        ["ls", path] => say(&report::listing(Path::new(path)).map_err(|e| e.to_string())?.join("\n")),
+        ["stat", path] => stat(path),
+        ["rm", path] => fs::remove_file(path).map_err(|e| e.to_string()),
+        ["mkdir", path] => fs::create_dir(path).map_err(|e| e.to_string()),
+        ["open", how, path] => {
+            let result = fs::OpenOptions::new().read(*how == "r").write(*how == "w").open(path);
+            say(&trial::outcome(result.map(drop).map_err(|e| nix::Error::from_raw(e.raw_os_error().unwrap_or(0)))))
+        }
+        ["wait", path] => {
+            while !Path::new(path).exists() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Ok(())
+        }
+        ["spawn", rest @ ..] => spawn(rest),
+        ["print", text] => say(text),
+        ["warn", text] => {
+            eprintln!("{text}");
+            Ok(())
+        }
+        ["loopback"] => loopback().map_err(|e| e.to_string()),
+        ["groups"] => say(&pretty(&report::ids())),
+        _ => Err("no such action, see `probe help`".into()),
+    }
+}
+
+fn pretty(value: &serde_json::Value) -> String {
+    format!("{value:#}")
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|e| format!("{text}: {e}"))
+}
+
+fn signal(name: &str) -> Result<Signal, String> {
+    name.parse().map_err(|_| format!("{name}: no such signal"))
+}
+
+fn block(signal: Signal) -> Result<SigSet, String> {
+    let mut set = SigSet::empty();
+    set.add(signal);
+    set.thread_block().map_err(|e| format!("sigprocmask: {e}"))?;
+    Ok(set)
+}
+
+fn sleep_for_ever() -> Outcome {
+    loop {
+        std::thread::sleep(Duration::from_secs(3600));
+    }
+}
+
+fn say(text: &str) -> Outcome {
+    writeln!(std::io::stdout(), "{text}").map_err(|e| format!("stdout: {e}"))
+}
+
+/// Writes beside the target and renames, so that a waiting test never reads half a file.
+fn publish(path: &str, text: &str) -> Outcome {
+    let fresh = format!("{path}.part");
+    fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, path)).map_err(|e| e.to_string())
+}
+
+fn append(path: &str, text: &str) -> Outcome {
+    fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .and_then(|mut f| f.write_all(format!("{text}\n").as_bytes()))
+        .map_err(|e| e.to_string())
+}
+
+/// Touches every page, so that the memory is really charged, and keeps it until the process ends.
+fn alloc(bytes: usize) -> Outcome {
+    let mut block = vec![0u8; bytes];
+    for page in block.chunks_mut(4096) {
+        page[0] = 1;
+    }
+    std::mem::forget(std::hint::black_box(block));
+    say("allocated")
+}
+
+fn stat(path: &str) -> Outcome {
+    let m = fs::symlink_metadata(path).map_err(|e| e.to_string())?;
+    let t = m.file_type();
+    let kind = match () {
+        () if t.is_dir() => "dir",
+        () if t.is_file() => "file",
+        () if t.is_symlink() => "link",
+        () if t.is_char_device() => "char",
+        () if t.is_block_device() => "block",
+        () if t.is_fifo() => "fifo",
+        () => "socket",
+    };
+    say(&pretty(&json!({
+        "kind": kind,
+        "mode": format!("{:04o}", m.permissions().mode() & 0o7777),
+        "uid": m.uid(),
+        "gid": m.gid(),
+        "size": m.len(),
+        "device": format!("{}:{}", nix::sys::stat::major(m.rdev()), nix::sys::stat::minor(m.rdev())),
+        "link": fs::read_link(path).ok(),
+    })))
+}
+
+/// The descendant is on its own: another session, no pipes shared, never waited for.
+fn spawn(words: &[&str]) -> Outcome {
+    Command::new("/proc/self/exe")
+        .args(words.iter().map(|w| if *w == "," { "+" } else { w }))
+        .stdin(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .map(drop)
+        .map_err(|e| e.to_string())
+}
+
+fn loopback() -> std::io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut client = TcpStream::connect(listener.local_addr()?)?;
+    client.write_all(b"ping")?;
+    let mut heard = [0; 4];
+    listener.accept()?.0.read_exact(&mut heard)?;
+    println!("{}", String::from_utf8_lossy(&heard));
+    Ok(())
+}

@@ -1,0 +1,22 @@
+//! The app of the end-to-end tests: a static binary that says what it sees from inside.
+//!
+//! `probe ACTION [ARG…] [+ ACTION [ARG…]]…` does the actions in order and exits 0, or 1 with one line
+//! on stderr at the first that fails. `probe help` lists them.
+
+mod actions;
+mod report;
+mod trial;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    for action in args.split(|a| a == "+") {
+        let words: Vec<&str> = action.iter().map(String::as_str).collect();
+        if let Err(why) = actions::perform(&words) {
+            eprintln!("probe {}: {why}", words.join(" "));
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,319 @@
+//! The runner: one process for the list, and for every test a warden with the test's body below it.
+//!
+//! The warden is a child subreaper in the layout's mount namespace: whatever the body leaves running ends up
+//! below it, whatever it leaves mounted is seen by it. It waits for the body with a deadline, counts what is left,
+//! clears it away in any case, and passes the body's words and failure on. Both are this same executable,
+//! started again (`--warden NAME`, `--body NAME DIR`), so no test ever runs in a process with threads of another.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use nix::sys::wait::WaitStatus;
+use nix::unistd::{Pid, Uid, getppid};
+
+use crate::minihost::MiniHost;
+use crate::podctl::Podctl;
+use crate::{Verdict, dist, leftovers, process, source, target};
+
+/// More pods at once than this would measure the machine, not the product.
+const AT_ONCE: usize = 2;
+
+/// Where and how often a test runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runs {
+    /// In every cgroup layout that this machine can show.
+    Both,
+    /// Once, in the machine's own layout: what it looks at does not depend on cgroups, or needs controllers.
+    Native,
+}
+
+/// One test.
+#[derive(Debug, Clone, Copy)]
+pub struct Case {
+    /// `module::function`.
+    pub name: &'static str,
+    /// In which layouts.
+    pub runs: Runs,
+    /// After so many seconds it has failed.
+    pub seconds: u64,
+    /// The test.
+    pub body: fn(&Context) -> Verdict,
+}
+
+/// Lists the tests of a module as its `CASES`: `both name;`, `native name;`, `both name 120;` (seconds).
+#[macro_export]
+macro_rules! cases {
+    ($($runs:ident $name:ident $($seconds:literal)?;)*) => {
+        /// The tests of this module.
+        pub const CASES: &[$crate::harness::Case] = &[$($crate::harness::Case {
+            name: concat!(module_path!(), "::", stringify!($name)),
+            runs: $crate::cases!(@ $runs),
+            seconds: { let seconds = 60; $(let _ = seconds; let seconds = $seconds;)? seconds },
+            body: $name,
+        }),*];
+    };
+    (@ both) => { $crate::harness::Runs::Both };
+    (@ native) => { $crate::harness::Runs::Native };
+}
+
+/// What a test is given.
+#[derive(Debug)]
+pub struct Context {
+    /// A directory of its own, empty.
+    pub dir: PathBuf,
+    /// The cgroup layout it runs in.
+    pub layout: Layout,
+}
+
+impl Context {
+    /// Our host manager with its data in this test's directory.
+    pub fn podctl(&self) -> Podctl {
+        Podctl::new(&dist().join("podctl"), &self.dir.join("data"), &self.dir)
+    }
+
+    /// The independent host manager, likewise.
+    pub fn minihost(&self) -> MiniHost {
+        MiniHost::new(&self.dir.join("mini"), &dist().join("stage1.aci"))
+    }
+
+    /// Whether limits can be expected to hold: the layout has controllers.
+    pub fn has_controllers(&self) -> bool {
+        match self.layout {
+            Layout::V1 => true,
+            Layout::V2 => fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").is_ok_and(|c| c.contains("memory")),
+        }
+    }
+}
+
+/// A cgroup layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// A directory per controller under `/sys/fs/cgroup`.
+    V1,
+    /// One cgroup2 on `/sys/fs/cgroup`.
+    V2,
+}
+
+impl Layout {
+    /// What this mount namespace has.
+    pub fn here() -> Self {
+        match statfs("/sys/fs/cgroup") {
+            Ok(fs) if fs.filesystem_type() == CGROUP2_SUPER_MAGIC => Self::V2,
+            _ => Self::V1,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
+    }
+}
+
+/// Runs the tests as the command line asks, or one of them if this is its warden or its body.
+/// The decoys fail on purpose and are run by tests of the harness only.
+pub fn main(cases: &[&[Case]], decoys: &[Case]) -> ExitCode {
+    let all = list(cases);
+    let args: Vec<String> = std::env::args().collect();
+    let named = |name: &str| {
+        let known = all.iter().cloned().chain(list(&[decoys])).find(|(n, _)| n == name);
+        known.map(|(_, c)| c).unwrap_or_else(|| panic!("{name}: no such test"))
+    };
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [_, "--warden", name] => return warden(name, named(name)),
+        [_, "--body", name, dir] => return body(named(name), Path::new(dir)),
+        _ => {}
+    }
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(arguments.test_threads.unwrap_or(AT_ONCE).min(AT_ONCE));
+    let talkative = arguments.nocapture;
+    if !arguments.list
+        && let Err(missing) = prepare()
+    {
+        eprintln!("The end-to-end tests can't run: {missing}");
+        return ExitCode::FAILURE;
+    }
+    let trials = all.iter().map(|(name, _)| {
+        let test = name.clone();
+        Trial::test(name, move || watch(&test, talkative))
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// Every test under its full name: the layout, the module, the function.
+fn list(cases: &[&[Case]]) -> Vec<(String, Case)> {
+    let native = Layout::here();
+    let mut all = Vec::new();
+    for case in cases.iter().copied().flatten() {
+        let short = case.name.split_once("::").map_or(case.name, |(_, rest)| rest);
+        let layouts: &[Layout] = match (case.runs, native) {
+            (Runs::Native, Layout::V1) => &[Layout::V1],
+            (Runs::Both, Layout::V1) => &[Layout::V1, Layout::V2],
+            // A machine whose controllers are all bound to cgroup2 can't show a v1 layout.
+            (_, Layout::V2) => &[Layout::V2],
+        };
+        all.extend(layouts.iter().map(|l| (format!("{}::{short}", l.name()), *case)));
+    }
+    all
+}
+
+/// Nothing is left out for want of something: what is missing fails the run.
+fn prepare() -> Result<(), String> {
+    if !Uid::effective().is_root() {
+        return Err("they make pods: run them as root".into());
+    }
+    for file in ["podctl", "stage1.aci", "stage1/manifest"] {
+        let path = dist().join(file);
+        if !path.exists() {
+            return Err(format!("{} is missing: run scripts/build first", path.display()));
+        }
+    }
+    if Layout::here() == Layout::V2 {
+        println!("This machine's own cgroup layout is v2: there is no v1 layout to run the tests in as well.");
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
+    let built = Command::new(cargo)
+        .args(["build", "--quiet", "--release", "--target", "x86_64-unknown-linux-musl", "-p", "probe"])
+        .arg("--target-dir")
+        .arg(target())
+        .current_dir(source())
+        .status()
+        .map_err(|e| format!("cargo build -p probe: {e}"))?;
+    if !built.success() {
+        return Err("the probe app does not build".into());
+    }
+    fs::create_dir_all(workshop()).map_err(|e| format!("{}: {e}", workshop().display()))
+}
+
+/// Below here every test has a directory while it runs.
+fn workshop() -> PathBuf {
+    std::env::var_os("E2E_DIR").map(PathBuf::from).unwrap_or_else(|| target().join("e2e"))
+}
+
+/// Runner side: one test, from the start of its warden to its verdict.
+fn watch(name: &str, talkative: bool) -> Result<(), Failed> {
+    let me = std::env::current_exe()?;
+    let began = Instant::now();
+    // A group of its own: Ctrl-C ends the runner, and the warden, seeing that, clears up.
+    let out = Command::new(me).args(["--warden", name]).stdin(Stdio::null()).process_group(0).output()?;
+    let words = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    if talkative {
+        eprintln!("{words}{name}: {:.1} s", began.elapsed().as_secs_f32());
+    }
+    if out.status.success() { Ok(()) } else { Err(Failed::from(words)) }
+}
+
+/// Warden side: sets the scene, runs the body, counts and clears.
+#[expect(clippy::zombie_processes, reason = "attend() reaps the body along with every orphan")]
+fn warden(name: &str, case: Case) -> ExitCode {
+    let runner = getppid();
+    nix::sys::prctl::set_child_subreaper(true).expect("prctl(PR_SET_CHILD_SUBREAPER)");
+    if name.starts_with("v2::") && Layout::here() == Layout::V1 {
+        enter_cgroup2_layout();
+    }
+    let dir = workshop().join(name.replace("::", "-"));
+    make_fresh(&dir);
+    let me = std::env::current_exe().expect("current_exe");
+    let child = Command::new(me).args(["--body", name]).arg(&dir).current_dir(&dir).spawn().expect("the body");
+    let (failure, pods) = attend(Pid::from_raw(child.id() as i32), case.seconds, runner, &dir);
+
+    let mut failed = failure.is_some();
+    if let Some(why) = failure {
+        eprintln!("{name}: {why}");
+    } else {
+        let left = leftovers::count(&dir, &pods);
+        if !left.is_empty() {
+            failed = true;
+            eprintln!("{name}: passed, but left behind:\n  {}", left.join("\n  "));
+        }
+    }
+    let stuck = leftovers::clear(&dir, &pods);
+    if stuck.is_empty() {
+        if let Err(e) = fs::remove_dir_all(&dir) {
+            failed = true;
+            eprintln!("{name}: {}: {e}", dir.display());
+        }
+    } else {
+        failed = true;
+        eprintln!("{name}: can't be cleared away:\n  {}", stuck.join("\n  "));
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// A mount namespace of its own, as a machine with cgroup2 alone has it.
+fn enter_cgroup2_layout() {
+    const NONE: Option<&str> = None;
+    unshare(CloneFlags::CLONE_NEWNS).expect("unshare(CLONE_NEWNS)");
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).expect("mount(/, MS_PRIVATE)");
+    mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), NONE).expect("mount(cgroup2)");
+}
+
+fn make_fresh(dir: &Path) {
+    // A run that was killed may have left its directory; what it had mounted there, its warden has detached.
+    let stuck = leftovers::clear(dir, &[]);
+    assert!(stuck.is_empty(), "left from an earlier run: {stuck:?}");
+    if dir.exists() {
+        fs::remove_dir_all(dir).unwrap_or_else(|e| panic!("rm -r {}: {e}", dir.display()));
+    }
+    fs::create_dir_all(dir).unwrap_or_else(|e| panic!("mkdir {}: {e}", dir.display()));
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).expect("chmod");
+}
+
+/// Waits for the body; why it failed, if it did, and the UUIDs of all pods it made.
+fn attend(body: Pid, seconds: u64, runner: Pid, dir: &Path) -> (Option<String>, Vec<String>) {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut pods = BTreeSet::new();
+    let failure = loop {
+        pods.extend(pods_below(dir));
+        match leftovers::reap(Some(body)) {
+            Some(WaitStatus::Exited(_, 0)) => break None,
+            Some(WaitStatus::Exited(_, _)) => break Some("failed".into()),
+            Some(other) => break Some(format!("ended by {other:?}")),
+            None if getppid() != runner => break Some("the runner is gone".into()),
+            None if Instant::now() > end => {
+                let family = process::descendants(std::process::id() as i32);
+                let family: Vec<String> = family.iter().map(|p| format!("  {p}")).collect();
+                break Some(format!("not done after {seconds} s; then there were\n{}", family.join("\n")));
+            }
+            None => std::thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    pods.extend(pods_below(dir));
+    (failure, pods.into_iter().collect())
+}
+
+/// The names of the pod directories in `DIR/*/pods/PHASE/`.
+fn pods_below(dir: &Path) -> Vec<String> {
+    let names = |path: &Path| -> Vec<PathBuf> {
+        fs::read_dir(path).into_iter().flatten().filter_map(|e| Some(e.ok()?.path())).collect()
+    };
+    names(dir)
+        .iter()
+        .flat_map(|data| names(&data.join("pods")))
+        .flat_map(|phase| names(&phase))
+        .filter_map(|pod| Some(pod.file_name()?.to_str()?.to_owned()))
+        .filter(|name| name.len() == 36)
+        .collect()
+}
+
+/// Body side: the test itself. A panic prints itself and ends the process with a status of its own.
+fn body(case: Case, dir: &Path) -> ExitCode {
+    let context = Context { dir: dir.to_owned(), layout: Layout::here() };
+    match (case.body)(&context) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("{e}");
+            ExitCode::FAILURE
+        }
+    }
+}

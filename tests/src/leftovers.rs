@@ -1,0 +1,136 @@
+//! What a test left on the machine, and clearing it away.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::process;
+
+/// How long what is already ending may take to be gone.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Reaps every child that has ended; says how the one asked for ended, if it was among them.
+pub fn reap(wanted: Option<Pid>) -> Option<WaitStatus> {
+    let mut found = None;
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return found,
+            Ok(status) if status.pid() == wanted => found = Some(status),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(e) => panic!("waitpid(-1): {e}"),
+        }
+    }
+}
+
+/// What is left of a test whose directory is `dir` and whose pods had these UUIDs, one line each.
+/// Looks again until it is nothing or the grace is over.
+pub fn count(dir: &Path, pods: &[String]) -> Vec<String> {
+    let end = Instant::now() + GRACE;
+    loop {
+        reap(None);
+        let left = look(dir, pods);
+        if left.is_empty() || Instant::now() > end {
+            return left;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn look(dir: &Path, pods: &[String]) -> Vec<String> {
+    let me = std::process::id() as i32;
+    let mut left: Vec<String> = process::descendants(me).iter().map(|p| format!("process {p}")).collect();
+    left.extend(mounts(dir, pods).iter().map(|m| format!("mount {}", m.display())));
+    left.extend(cgroups(pods).iter().map(|c| format!("cgroup {}", c.display())));
+    left
+}
+
+/// Mount points below the test's directory, or named after one of its pods (such as a pinned namespace).
+fn mounts(dir: &Path, pods: &[String]) -> Vec<PathBuf> {
+    process::mountinfo("self")
+        .into_iter()
+        .filter_map(|fields| fields.get(4).map(|p| p.replace("\\040", " ").replace("\\012", "\n")))
+        .filter(|at| Path::new(at).starts_with(dir) || pods.iter().any(|p| at.contains(p.as_str())))
+        .map(PathBuf::from)
+        .collect()
+}
+
+/// Directories named after one of the pods, in any hierarchy, as deep as pods are put.
+fn cgroups(pods: &[String]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for fields in process::mountinfo("self") {
+        let kind = fields.iter().position(|f| f == "-").and_then(|at| fields.get(at + 1));
+        if kind.is_some_and(|k| k == "cgroup" || k == "cgroup2") {
+            let root = PathBuf::from(&fields[4]);
+            let mut seen = vec![root.clone()];
+            seen.extend(directories(&root));
+            for parent in seen {
+                found.extend(pods.iter().map(|p| parent.join(p)).filter(|d| d.is_dir()));
+            }
+        }
+    }
+    found
+}
+
+fn directories(path: &Path) -> Vec<PathBuf> {
+    fs::read_dir(path)
+        .into_iter()
+        .flatten()
+        .filter_map(|e| {
+            let e = e.ok()?;
+            e.file_type().ok()?.is_dir().then(|| e.path())
+        })
+        .collect()
+}
+
+/// Ends every process that descends from this one, then detaches the mounts and removes the cgroups.
+/// Gives what would not go.
+pub fn clear(dir: &Path, pods: &[String]) -> Vec<String> {
+    let me = std::process::id() as i32;
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        reap(None);
+        let family = process::descendants(me);
+        if family.is_empty() || Instant::now() > end {
+            break;
+        }
+        for p in family {
+            // One that has just ended by itself is as good.
+            if let Err(e) = kill(Pid::from_raw(p.pid), Signal::SIGKILL)
+                && e != Errno::ESRCH
+            {
+                eprintln!("kill {}: {e}", p.pid);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    for _ in 0..8 {
+        for at in mounts(dir, pods).iter().rev() {
+            if let Err(e) = umount2(at, MntFlags::MNT_DETACH) {
+                eprintln!("umount {}: {e}", at.display());
+            }
+        }
+    }
+    for group in cgroups(pods) {
+        remove_cgroup(&group, end);
+    }
+    look(dir, pods)
+}
+
+fn remove_cgroup(group: &Path, end: Instant) {
+    for inner in directories(group) {
+        remove_cgroup(&inner, end);
+    }
+    while let Err(e) = fs::remove_dir(group) {
+        if e.raw_os_error() != Some(Errno::EBUSY as i32) || Instant::now() > end {
+            eprintln!("rmdir {}: {e}", group.display());
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

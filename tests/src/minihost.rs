@@ -1,0 +1,400 @@
+//! A second host manager, written from the contract alone: it shares no code with ours and unpacks the
+//! stage1 image as it was built. What works here works for any host manager of the family.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use serde_json::{Value, json};
+
+use crate::image;
+use crate::process::{Output, run, wait_for};
+
+/// The name that the manager gives the rendered stage1 tree.
+const STAGE1_TREE: &str = "deps-sha512-stage1";
+/// … and the rendered tree of the probe image.
+const APP_TREE: &str = "deps-sha512-probe";
+
+/// The manager: a data directory with a rendered stage1 and a rendered probe image.
+#[derive(Debug)]
+pub struct MiniHost {
+    data: PathBuf,
+}
+
+impl MiniHost {
+    /// Renders the images into a new data directory.
+    pub fn new(data: &Path, stage1: &Path) -> Self {
+        let tree = data.join("trees").join(STAGE1_TREE);
+        make(&tree);
+        run(Command::new("tar")
+            .arg("-xzf")
+            .arg(stage1)
+            .arg("-C")
+            .arg(&tree)
+            .args(["--numeric-owner", "--same-permissions"]))
+        .ok();
+        image::rootfs(&data.join("trees").join(APP_TREE).join("rootfs"));
+        for phase in ["embryo", "prepare", "prepared", "run", "exited-garbage", "garbage"] {
+            make(&data.join("pods").join(phase));
+        }
+        Self { data: data.to_owned() }
+    }
+
+    /// The stage1 image's manifest.
+    #[track_caller]
+    pub fn stage1_manifest(&self) -> Value {
+        json_file(&self.data.join("trees").join(STAGE1_TREE).join("manifest"))
+    }
+
+    fn tree(&self, id: &str) -> PathBuf {
+        self.data.join("trees").join(id).join("rootfs")
+    }
+
+    /// Prepares a mutable pod (phase `prepared`) with these volumes.
+    #[track_caller]
+    pub fn prepare(&self, volumes: &Value) -> MiniPod<'_> {
+        let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid").expect("a random uuid").trim().to_owned();
+        let phase = |name: &str| self.data.join("pods").join(name).join(&uuid);
+        fs::DirBuilder::new().mode(0o750).create(phase("embryo")).expect("mkdir embryo");
+        let lock = lock(&phase("embryo"));
+        rename(&phase("embryo"), &phase("prepare"));
+        let dir = phase("prepare");
+
+        let manifest = json!({
+            "acKind": "PodManifest", "acVersion": "0.8.11", "apps": [], "volumes": volumes, "isolators": null,
+            "annotations": [{"name": "coreos.com/rkt/stage1/mutable", "value": "true"}], "ports": [],
+        });
+        write(&dir.join("pod"), &manifest.to_string(), 0o640);
+        write(&dir.join("pod-created"), "", 0o640);
+        write(&dir.join("pod.lck"), "", 0o600);
+        write(&dir.join("stage1TreeStoreID"), STAGE1_TREE, 0o600);
+        write(&dir.join("overlay-prepared"), "", 0o600);
+        make(&dir.join("appsinfo"));
+        make(&dir.join("stage1/rootfs"));
+        let stage1 = self.data.join("trees").join(STAGE1_TREE).join("manifest");
+        fs::copy(stage1, dir.join("stage1/manifest")).expect("copy the stage1 manifest");
+        drop(lock);
+        rename(&dir, &phase("prepared"));
+        MiniPod { host: self, uuid, apps: Vec::new() }
+    }
+
+    /// Prepares and boots a mutable pod, and waits until it is ready.
+    #[track_caller]
+    pub fn boot(&self, volumes: &Value, flags: &[&str]) -> (MiniPod<'_>, Child) {
+        let pod = self.prepare(volumes);
+        let child = pod.start(flags);
+        pod.wait_ready();
+        (pod, child)
+    }
+}
+
+/// A pod made by this manager.
+#[derive(Debug)]
+pub struct MiniPod<'a> {
+    host: &'a MiniHost,
+    /// Its UUID.
+    pub uuid: String,
+    apps: Vec<String>,
+}
+
+impl MiniPod<'_> {
+    /// Its directory in a phase.
+    pub fn in_phase(&self, phase: &str) -> PathBuf {
+        self.host.data.join("pods").join(phase).join(&self.uuid)
+    }
+
+    /// Its directory while it runs.
+    pub fn dir(&self) -> PathBuf {
+        self.in_phase("run")
+    }
+
+    /// Where an overlay pod keeps what is written to its stage1 root.
+    pub fn upper(&self) -> PathBuf {
+        self.dir().join("overlay").join(STAGE1_TREE).join("upper")
+    }
+
+    /// The entrypoint that an annotation of the stage1 manifest names, in the pod's stage1 root.
+    #[track_caller]
+    pub fn entrypoint(&self, annotation: &str) -> PathBuf {
+        let name = format!("coreos.com/rkt/stage1/{annotation}");
+        let manifest = self.host.stage1_manifest();
+        let all = manifest["annotations"].as_array().cloned().unwrap_or_default();
+        let found = all.iter().find(|a| a["name"] == name.as_str()).unwrap_or_else(|| panic!("no annotation {name}"));
+        let path = found["value"].as_str().unwrap_or_default();
+        PathBuf::from("stage1/rootfs").join(path.trim_start_matches('/'))
+    }
+
+    /// Mounts the stage1 root and executes `run`, which takes the pod's lock along.
+    #[track_caller]
+    pub fn start(&self, flags: &[&str]) -> Child {
+        let lock = lock(&self.in_phase("prepared"));
+        rename(&self.in_phase("prepared"), &self.dir());
+        let dir = self.dir();
+        overlay(&self.host.tree(STAGE1_TREE), &dir.join("overlay").join(STAGE1_TREE), "", &dir.join("stage1/rootfs"));
+        touch(&dir.join("stage1/rootfs/rkt/status"));
+        // The one descriptor that the entrypoint inherits.
+        fcntl(&lock, FcntlArg::F_SETFD(FdFlag::empty())).expect("fcntl(F_SETFD)");
+        Command::new(dir.join(self.entrypoint("run")))
+            .arg("--debug=false")
+            .args(flags)
+            .args(["--mutable", &self.uuid])
+            .current_dir(&dir)
+            .env("RKT_LOCK_FD", lock.as_raw_fd().to_string())
+            .env("RKT_SELINUX_CONTEXT", "")
+            .env("RKT_SELINUX_MOUNT_CONTEXT", "")
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("run")
+    }
+
+    /// Waits for the supervisor's word.
+    #[track_caller]
+    pub fn wait_ready(&self) {
+        let link = self.upper().join("rkt/supervisor-status");
+        wait_for("the supervisor to be ready", 30, || fs::read_link(&link).ok().filter(|to| to == Path::new("ready")));
+    }
+
+    /// Whether somebody holds the pod's lock: it runs.
+    pub fn is_locked(&self) -> bool {
+        File::open(self.dir()).expect("open the pod").try_lock().is_err()
+    }
+
+    /// PID 1 of the pod, by `pid` or `ppid`.
+    #[track_caller]
+    pub fn pid(&self) -> i32 {
+        wait_for("pid or ppid", 10, || {
+            if let Ok(text) = fs::read_to_string(self.dir().join("pid")) {
+                return text.trim().parse().ok();
+            }
+            let parent = fs::read_to_string(self.dir().join("ppid")).ok()?;
+            let parent = parent.trim();
+            let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+            children.split_whitespace().next()?.parse().ok()
+        })
+    }
+
+    /// Executes a crossing entrypoint: the contract's environment and nothing else.
+    #[track_caller]
+    pub fn cross(&self, annotation: &str, args: &[&str]) -> Output {
+        run(&mut self.crossing(annotation, args))
+    }
+
+    /// The command of [`MiniPod::cross`].
+    #[track_caller]
+    pub fn crossing(&self, annotation: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(self.dir().join(self.entrypoint(annotation)));
+        command
+            .args(args)
+            .current_dir(self.dir())
+            .env_clear()
+            .env("RKT_STAGE1_ENTERCMD", self.dir().join(self.entrypoint("enter")))
+            .env("RKT_STAGE1_ENTERPID", self.pid().to_string())
+            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin")));
+        command
+    }
+
+    /// What precedes the crossing when an app is added: trees, overlay, manifest, environment, marker.
+    #[track_caller]
+    pub fn stage(&mut self, app: &str, exec: &[&str], mounts: &Value, more: &Value) {
+        let dir = self.dir();
+        let _guard = lock(&dir.join("pod.lck"));
+        let mut section = json!({ "exec": exec, "user": "0", "group": "0" });
+        if let (Some(into), Some(from)) = (section.as_object_mut(), more.as_object()) {
+            into.extend(from.iter().map(|(k, v)| (k.clone(), v.clone())));
+        }
+        let image = image::manifest("example.com/probe", &section);
+        make(&dir.join("appsinfo").join(app));
+        write(&dir.join("appsinfo").join(app).join("manifest"), &image.to_string(), 0o600);
+        write(&dir.join("appsinfo").join(app).join("treeStoreID"), APP_TREE, 0o600);
+        let stage2 = dir.join("stage1/rootfs/opt/stage2").join(app);
+        make(&stage2.join("rootfs"));
+        write(&stage2.join("manifest"), &image.to_string(), 0o600);
+        overlay(&self.host.tree(APP_TREE), &dir.join("overlay").join(APP_TREE), app, &stage2.join("rootfs"));
+
+        let mut manifest = json_file(&dir.join("pod"));
+        let entry = json!({
+            "name": app,
+            "image": { "name": "example.com/probe", "id": format!("sha512-{}", "0".repeat(128)) },
+            "app": section,
+            "mounts": mounts,
+        });
+        manifest["apps"].as_array_mut().expect("apps").push(entry);
+        replace(&dir.join("pod"), &manifest.to_string());
+        make(&dir.join("stage1/rootfs/rkt/env"));
+        write(&dir.join("stage1/rootfs/rkt/env").join(app), &format!("AC_APP_NAME={app}\n"), 0o644);
+        write(&dir.join("stage1/rootfs/rkt/status").join(format!("{app}-created")), "", 0o644);
+        self.apps.push(app.to_owned());
+    }
+
+    /// Adds an app of the probe image.
+    #[track_caller]
+    pub fn add(&mut self, app: &str, exec: &[&str], mounts: &Value) {
+        self.stage(app, exec, mounts, &json!({}));
+        let uuid = format!("--uuid={}", self.uuid);
+        self.cross("app/add", &["--debug=false", &format!("--app={app}"), &uuid]).ok();
+    }
+
+    /// Starts an app, as it is done whether it is new or has exited.
+    #[track_caller]
+    pub fn start_app(&self, app: &str) -> Output {
+        let status = self.dir().join("stage1/rootfs/rkt/status");
+        for old in [status.join(format!("{app}-started")), status.join(app)] {
+            if old.exists() {
+                fs::remove_file(&old).unwrap_or_else(|e| panic!("{}: {e}", old.display()));
+            }
+        }
+        write(&status.join(format!("{app}-started")), "", 0o644);
+        self.cross("app/start", &["--debug=false", &format!("--app={app}")])
+    }
+
+    /// The state of an app as the contract derives it, with its exit code.
+    pub fn state(&self, app: &str) -> (&'static str, Option<i32>) {
+        let status = self.upper().join("rkt/status");
+        if !status.join(format!("{app}-created")).exists() {
+            ("unknown", None)
+        } else if status.join(app).exists() {
+            let code = fs::read_to_string(status.join(app)).ok().and_then(|t| t.trim_end_matches('\n').parse().ok());
+            ("exited", Some(code.unwrap_or(1)))
+        } else if status.join(format!("{app}-started")).exists() {
+            ("running", None)
+        } else {
+            ("created", None)
+        }
+    }
+
+    /// Names of the apps in the pod manifest.
+    pub fn list(&self) -> Vec<String> {
+        let manifest = json_file(&self.dir().join("pod"));
+        let apps = manifest["apps"].as_array().cloned().unwrap_or_default();
+        apps.iter().map(|a| a["name"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// Removes an app: the crossing, then mount, files and manifest entry.
+    #[track_caller]
+    pub fn rm(&mut self, app: &str) {
+        let dir = self.dir();
+        let _guard = lock(&dir.join("pod.lck"));
+        let stopped = self.cross("app/stop", &["--debug=false", &format!("--app={app}")]);
+        assert!(matches!(stopped.code, Some(0 | 5)), "{stopped}");
+        self.cross("app/rm", &["--debug=false", &format!("--app={app}")]).ok();
+        let stage2 = dir.join("stage1/rootfs/opt/stage2").join(app);
+        // Not detached: nothing may keep it busy.
+        umount2(&stage2.join("rootfs"), MntFlags::empty()).expect("unmount the app's root");
+        remove(&stage2);
+        remove(&dir.join("appsinfo").join(app));
+        for part in ["upper", "work"] {
+            remove(&dir.join("overlay").join(APP_TREE).join(part).join(app));
+        }
+        for marker in [app.to_owned(), format!("{app}-created"), format!("{app}-started")] {
+            let path = dir.join("stage1/rootfs/rkt/status").join(marker);
+            if path.exists() {
+                fs::remove_file(path).expect("rm a marker");
+            }
+        }
+        let mut manifest = json_file(&dir.join("pod"));
+        manifest["apps"].as_array_mut().expect("apps").retain(|a| a["name"] != app);
+        replace(&dir.join("pod"), &manifest.to_string());
+        self.apps.retain(|a| a != app);
+    }
+
+    /// The command that runs `words` in an app, or in stage1's root.
+    #[track_caller]
+    pub fn enter(&self, app: Option<&str>, words: &[&str]) -> Command {
+        let mut command = Command::new(self.dir().join(self.entrypoint("enter")));
+        command.arg(format!("--pid={}", self.pid()));
+        command.args(app.map(|a| format!("--appname={a}")));
+        command.arg("--").args(words).current_dir(self.dir());
+        command
+    }
+
+    /// Ends the pod by the `stop` entrypoint and waits for `run` to end.
+    #[track_caller]
+    pub fn stop(&self, force: bool, mut monitor: Child) -> std::process::ExitStatus {
+        let mut command = Command::new(self.dir().join(self.entrypoint("stop")));
+        command.args(force.then_some("--force")).arg(&self.uuid).current_dir(self.dir());
+        run(&mut command).ok();
+        wait_for("the end of run", 30, || monitor.try_wait().expect("wait for run"))
+    }
+
+    /// Marks the ended pod and unmounts its overlays, then has stage1 collect what it left, `times` times;
+    /// the last time with the stage1 root mounted afresh, as after a reboot. Then the directory goes.
+    #[track_caller]
+    pub fn collect(mut self, times: usize) {
+        assert!(!self.is_locked(), "the ended pod is still locked");
+        let garbage = self.in_phase("exited-garbage");
+        let _guard = lock(&self.dir());
+        for app in std::mem::take(&mut self.apps) {
+            umount2(&self.dir().join("stage1/rootfs/opt/stage2").join(app).join("rootfs"), MntFlags::empty())
+                .expect("unmount the app's root");
+        }
+        umount2(&self.dir().join("stage1/rootfs"), MntFlags::empty()).expect("unmount the stage1 root");
+        rename(&self.dir(), &garbage);
+        for _ in 0..times {
+            let root = garbage.join("stage1/rootfs");
+            overlay(&self.host.tree(STAGE1_TREE), &garbage.join("overlay").join(STAGE1_TREE), "", &root);
+            let mut command = Command::new(garbage.join(self.entrypoint("gc")));
+            command.args(["--debug=false", &self.uuid]).current_dir(&garbage);
+            run(&mut command).ok();
+            umount2(&root, MntFlags::empty()).expect("unmount the stage1 root");
+        }
+        remove(&garbage);
+    }
+}
+
+/// An overlay as the contract lays it out.
+#[track_caller]
+fn overlay(lower: &Path, pair: &Path, app: &str, at: &Path) {
+    let (upper, work) = (pair.join("upper").join(app), pair.join("work").join(app));
+    make(&upper);
+    make(&work);
+    let options = format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+    mount(Some("overlay"), at, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+        .unwrap_or_else(|e| panic!("mount(overlay, {}): {e}", at.display()));
+}
+
+fn make(dir: &Path) {
+    fs::create_dir_all(dir).unwrap_or_else(|e| panic!("mkdir {}: {e}", dir.display()));
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+}
+
+fn remove(dir: &Path) {
+    fs::remove_dir_all(dir).unwrap_or_else(|e| panic!("rm -r {}: {e}", dir.display()));
+}
+
+fn write(path: &Path, text: &str, mode: u32) {
+    fs::write(path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+}
+
+fn replace(path: &Path, text: &str) {
+    let fresh = path.with_extension("new");
+    write(&fresh, text, 0o640);
+    rename(&fresh, path);
+}
+
+fn rename(from: &Path, to: &Path) {
+    fs::rename(from, to).unwrap_or_else(|e| panic!("rename {} to {}: {e}", from.display(), to.display()));
+}
+
+/// Puts the directory into the overlay's upper layer.
+fn touch(dir: &Path) {
+    let now = std::time::SystemTime::now();
+    File::open(dir).and_then(|d| d.set_modified(now)).unwrap_or_else(|e| panic!("touch {}: {e}", dir.display()));
+}
+
+fn json_file(path: &Path) -> Value {
+    let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Locks a file or directory for as long as it is open, here or in a process that has inherited it.
+fn lock(path: &Path) -> File {
+    let file = File::open(path).unwrap_or_else(|e| panic!("open {}: {e}", path.display()));
+    file.lock().unwrap_or_else(|e| panic!("flock {}: {e}", path.display()));
+    file
+}

@@ -1,0 +1,234 @@
+//! Driving `podctl`, as a user would.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::image;
+use crate::process::{Output, run, wait_for};
+
+/// Our host manager over one data directory.
+#[derive(Debug, Clone)]
+pub struct Podctl {
+    binary: PathBuf,
+    /// Its data directory.
+    pub data: PathBuf,
+    scratch: PathBuf,
+}
+
+impl Podctl {
+    /// The binary, its data directory, and where image sources may be written.
+    pub fn new(binary: &Path, data: &Path, scratch: &Path) -> Self {
+        Self { binary: binary.to_owned(), data: data.to_owned(), scratch: scratch.to_owned() }
+    }
+
+    /// A command to be run or started.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg(format!("--dir={}", self.data.display())).args(args);
+        command
+    }
+
+    /// Runs a command to its end.
+    #[track_caller]
+    pub fn run(&self, args: &[&str]) -> Output {
+        run(&mut self.command(args))
+    }
+
+    /// Runs a command that must succeed; its trimmed standard output.
+    #[track_caller]
+    pub fn ok(&self, args: &[&str]) -> String {
+        self.run(args).ok()
+    }
+
+    /// Runs a command that must fail with one line on stderr; that line.
+    #[track_caller]
+    pub fn fails(&self, args: &[&str]) -> String {
+        self.run(args).complaint()
+    }
+
+    /// Runs a command that must succeed and print JSON.
+    #[track_caller]
+    pub fn json(&self, args: &[&str]) -> Value {
+        let text = self.ok(args);
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{args:?}: {e} in: {text}"))
+    }
+
+    /// Imports the probe's root file system, as a directory, under the name `probe`.
+    #[track_caller]
+    pub fn import_probe(&self) {
+        let root = self.scratch.join("probe-root");
+        image::rootfs(&root);
+        self.ok(&["image", "import", &root.display().to_string(), "--name", "probe", "--exec", "/probe"]);
+    }
+
+    /// Imports a probe image, as a file, with these further fields in its app section.
+    #[track_caller]
+    pub fn import_with(&self, name: &str, app: &Value) {
+        self.import_manifest(name, &image::manifest(name, app));
+    }
+
+    /// Imports a probe image, as a file, with this manifest.
+    #[track_caller]
+    pub fn import_manifest(&self, name: &str, manifest: &Value) {
+        let file = image::aci(&self.scratch, name, manifest);
+        self.ok(&["image", "import", &file.display().to_string(), "--name", name]);
+    }
+
+    /// Boots an empty pod on the host's network.
+    #[track_caller]
+    pub fn sandbox(&self, options: &[&str]) -> Pod<'_> {
+        let uuid = self.ok(&[&["sandbox"], options].concat());
+        assert!(uuid.len() == 36 && !uuid.contains('\n'), "sandbox should print a UUID alone: {uuid:?}");
+        Pod { podctl: self, uuid }
+    }
+
+    /// A pod with the probe image imported and a directory of the host's, `out`, as a volume of that name.
+    #[track_caller]
+    pub fn pod(&self, options: &[&str]) -> Pod<'_> {
+        self.import_probe();
+        let out = self.out();
+        fs::create_dir_all(&out).unwrap_or_else(|e| panic!("{}: {e}", out.display()));
+        fs::set_permissions(&out, std::os::unix::fs::PermissionsExt::from_mode(0o777))
+            .unwrap_or_else(|e| panic!("{e}"));
+        let volume = format!("--volume=out,kind=host,source={}", out.display());
+        self.sandbox(&[&[volume.as_str()], options].concat())
+    }
+
+    /// The directory that [`Podctl::pod`] shares with its apps.
+    pub fn out(&self) -> PathBuf {
+        self.scratch.join("out")
+    }
+}
+
+/// A pod of podctl's.
+#[derive(Debug, Clone)]
+pub struct Pod<'a> {
+    /// Whose it is.
+    pub podctl: &'a Podctl,
+    /// Its UUID.
+    pub uuid: String,
+}
+
+impl Pod<'_> {
+    /// Its directory while it runs.
+    pub fn dir(&self) -> PathBuf {
+        self.podctl.data.join("pods/run").join(&self.uuid)
+    }
+
+    /// PID 1 of the pod, as the host sees it.
+    #[track_caller]
+    pub fn pid(&self) -> i32 {
+        let path = self.dir().join("pid");
+        let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        text.trim().parse().unwrap_or_else(|e| panic!("{text:?}: {e}"))
+    }
+
+    /// Adds an app of the probe image that has the `out` volume at /out and does `actions`.
+    #[track_caller]
+    pub fn add(&self, app: &str, options: &[&str], actions: &[&str]) {
+        self.try_add("probe", app, options, actions).ok();
+    }
+
+    /// Adds an app of any image, or fails.
+    #[track_caller]
+    pub fn try_add(&self, image: &str, app: &str, options: &[&str], actions: &[&str]) -> Output {
+        let mut args = vec!["app", "add", &self.uuid, image, "--name", app, "--mount=volume=out,target=/out"];
+        args.extend(options);
+        if !actions.is_empty() {
+            args.extend(["--exec", "/probe", "--"]);
+            args.extend(actions);
+        }
+        self.podctl.run(&args)
+    }
+
+    /// `podctl app VERB UUID --app APP …`
+    #[track_caller]
+    pub fn app(&self, verb: &str, app: &str, more: &[&str]) -> Output {
+        self.podctl.run(&[&["app", verb, self.uuid.as_str(), "--app", app], more].concat())
+    }
+
+    /// The app's status, as an object.
+    #[track_caller]
+    pub fn status(&self, app: &str) -> Value {
+        let text = self.app("status", app, &["--format", "json"]).ok();
+        let value: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("status of {app}: {e} in {text}"));
+        match value {
+            Value::Array(mut many) if many.len() == 1 => many.remove(0),
+            other => other,
+        }
+    }
+
+    /// The app's state.
+    #[track_caller]
+    pub fn state(&self, app: &str) -> String {
+        self.status(app)["state"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Waits until the app has exited; its exit code.
+    #[track_caller]
+    pub fn exit_code(&self, app: &str) -> i64 {
+        wait_for(&format!("the end of {app}"), 20, || {
+            let status = self.status(app);
+            (status["state"] == "exited").then(|| status["exit_code"].as_i64())
+        })
+        .unwrap_or_else(|| panic!("no exit code in {}", self.status(app)))
+    }
+
+    /// Adds and starts an app, waits for its end, checks that it exited 0, and removes it.
+    #[track_caller]
+    pub fn run_app(&self, app: &str, options: &[&str], actions: &[&str]) {
+        self.add(app, options, actions);
+        self.app("start", app, &[]).ok();
+        let code = self.exit_code(app);
+        assert_eq!(code, 0, "{app} {actions:?}");
+        self.app("rm", app, &[]).ok();
+    }
+
+    /// What the probe reports from inside an app with these options.
+    #[track_caller]
+    pub fn report(&self, app: &str, options: &[&str]) -> Value {
+        self.run_app(app, options, &["report", &format!("/out/{app}.json")]);
+        self.read(app)
+    }
+
+    /// The report that an app has left in the `out` volume.
+    #[track_caller]
+    pub fn read(&self, app: &str) -> Value {
+        let path = self.podctl.out().join(format!("{app}.json"));
+        let text = wait_for(&format!("{}", path.display()), 10, || fs::read_to_string(&path).ok());
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{app}: {e} in {text}"))
+    }
+
+    /// Names of the apps in the pod manifest.
+    #[track_caller]
+    pub fn manifest_apps(&self) -> Vec<String> {
+        let path = self.dir().join("pod");
+        let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let manifest: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let apps = manifest["apps"].as_array().cloned().unwrap_or_default();
+        apps.iter().map(|a| a["name"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// Runs a command in an app.
+    #[track_caller]
+    pub fn enter(&self, app: &str, words: &[&str]) -> Output {
+        self.podctl.run(&[&["enter", self.uuid.as_str(), "--app", app, "--"], words].concat())
+    }
+
+    /// Stops and removes the pod.
+    #[track_caller]
+    pub fn end(self) {
+        self.podctl.ok(&["stop", &self.uuid]);
+        self.podctl.ok(&["rm", &self.uuid]);
+        let left = self.podctl.data.join("pods");
+        let left: Vec<String> = ["run", "exited-garbage", "garbage", "prepared", "prepare", "embryo"]
+            .iter()
+            .filter(|phase| left.join(phase).join(&self.uuid).exists())
+            .map(|phase| (*phase).to_owned())
+            .collect();
+        assert!(left.is_empty(), "the removed pod is still in {left:?}");
+    }
+}

@@ -1,0 +1,201 @@
+//! Running commands and looking at processes from the outside.
+
+use std::fmt;
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How a command ended and what it said.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// The command, for messages.
+    pub command: String,
+    /// Its exit status, absent if a signal ended it.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+impl Output {
+    /// The trimmed standard output of a command that must have succeeded; panics otherwise.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert!(self.code == Some(0), "should have succeeded: {self}");
+        self.stdout.trim_end().to_owned()
+    }
+
+    /// The complaint of a command that must have failed with exactly one line on stderr; panics otherwise.
+    #[track_caller]
+    pub fn complaint(self) -> String {
+        assert!(self.code.is_some_and(|c| c != 0), "should have failed: {self}");
+        let lines: Vec<&str> = self.stderr.lines().collect();
+        assert!(lines.len() == 1 && !lines[0].trim().is_empty(), "should have said one line on stderr: {self}");
+        assert!(!self.stderr.contains("panicked"), "should have failed in words of its own: {self}");
+        lines[0].to_owned()
+    }
+}
+
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = match (self.code, self.signal) {
+            (Some(code), _) => format!("exit status {code}"),
+            (_, signal) => format!("signal {}", signal.unwrap_or(0)),
+        };
+        write!(f, "{}: {end}\n--- stdout\n{}--- stderr\n{}---", self.command, self.stdout, self.stderr)
+    }
+}
+
+/// Runs a command to its end with nothing on its standard input; panics if it can't be started.
+#[track_caller]
+pub fn run(command: &mut Command) -> Output {
+    run_with_input(command, "")
+}
+
+/// Runs a command to its end; panics if it can't be started.
+#[track_caller]
+pub fn run_with_input(command: &mut Command, input: &str) -> Output {
+    let words = describe(command);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() });
+    let mut child = command.spawn().unwrap_or_else(|e| panic!("{words}: {e}"));
+    if let Some(mut pipe) = child.stdin.take() {
+        pipe.write_all(input.as_bytes()).unwrap_or_else(|e| panic!("{words}: stdin: {e}"));
+    }
+    let out = child.wait_with_output().unwrap_or_else(|e| panic!("{words}: {e}"));
+    Output {
+        command: words,
+        code: out.status.code(),
+        signal: out.status.signal(),
+        stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
+    }
+}
+
+/// The command as one would type it.
+pub fn describe(command: &Command) -> String {
+    let mut words = vec![command.get_program().to_string_lossy().into_owned()];
+    words.extend(command.get_args().map(|a| a.to_string_lossy().into_owned()));
+    words.join(" ")
+}
+
+/// Polls until the closure gives a value; panics with `what` when the time is up.
+#[track_caller]
+pub fn wait_for<T>(what: &str, seconds: u64, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        if let Some(value) = look() {
+            return value;
+        }
+        assert!(Instant::now() < end, "waited {seconds} s in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// One line of `/proc/PID/stat`, as far as the tests care.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Process number as seen here.
+    pub pid: i32,
+    /// Its parent's.
+    pub parent: i32,
+    /// `R`, `S`, `Z`…
+    pub state: char,
+    /// Its command line, or its name in brackets.
+    pub words: String,
+    /// What the kernel function it sleeps in is called.
+    pub sleeps_in: String,
+}
+
+impl Process {
+    /// What /proc says of a process, if it is (still) there.
+    pub fn look_up(pid: i32) -> Option<Self> {
+        let dir = PathBuf::from(format!("/proc/{pid}"));
+        let stat = std::fs::read_to_string(dir.join("stat")).ok()?;
+        let (name, rest) = stat.rsplit_once(')')?;
+        let mut fields = rest.split_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let parent = fields.next()?.parse().ok()?;
+        let bytes = std::fs::read(dir.join("cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&bytes).trim_end_matches('\0').replace('\0', " ");
+        let words = if words.is_empty() { format!("[{}]", name.split_once('(')?.1) } else { words };
+        let sleeps_in = std::fs::read_to_string(dir.join("wchan")).unwrap_or_default();
+        Some(Self { pid, parent, state, words, sleeps_in })
+    }
+
+    /// Whether it exists and is not merely waiting to be reaped.
+    pub fn lives(pid: i32) -> bool {
+        Self::look_up(pid).is_some_and(|p| p.state != 'Z')
+    }
+}
+
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (child of {}, {} in {}): {}", self.pid, self.parent, self.state, self.sleeps_in, self.words)
+    }
+}
+
+/// All processes, as far as they can be seen.
+pub fn all() -> Vec<Process> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).filter_map(Process::look_up).collect()
+}
+
+/// Everything that descends from a process, itself not counted.
+pub fn descendants(of: i32) -> Vec<Process> {
+    let all = all();
+    let mut family = vec![of];
+    let mut found: Vec<Process> = Vec::new();
+    loop {
+        let before = found.len();
+        for p in &all {
+            if family.contains(&p.parent) && !family.contains(&p.pid) {
+                family.push(p.pid);
+                found.push(p.clone());
+            }
+        }
+        if found.len() == before {
+            return found;
+        }
+    }
+}
+
+/// The lines of a mountinfo file, split into fields.
+pub fn mountinfo(pid: &str) -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+    text.lines().map(|l| l.split(' ').map(str::to_owned).collect()).collect()
+}
+
+/// Everything below a directory with type, mode and content, as one text: to see that nothing changed.
+/// Does not follow links and stays on the paths it is given.
+pub fn picture(path: &Path) -> String {
+    fn walk(path: &Path, into: &mut Vec<String>) {
+        use std::os::unix::fs::MetadataExt;
+        let Ok(m) = std::fs::symlink_metadata(path) else {
+            into.push(format!("{} absent", path.display()));
+            return;
+        };
+        let mut line = format!("{} {:o} {}:{}", path.display(), m.mode(), m.uid(), m.gid());
+        if m.is_file() {
+            let bytes = std::fs::read(path).unwrap_or_default();
+            line += &format!(" {}", String::from_utf8_lossy(&bytes));
+        } else if m.is_symlink() {
+            line += &format!(" -> {}", std::fs::read_link(path).unwrap_or_default().display());
+        }
+        into.push(line);
+        if m.is_dir() {
+            let mut names: Vec<_> =
+                std::fs::read_dir(path).into_iter().flatten().filter_map(|e| Some(e.ok()?.path())).collect();
+            names.sort();
+            names.iter().for_each(|p| walk(p, into));
+        }
+    }
+    let mut lines = Vec::new();
+    walk(path, &mut lines);
+    lines.join("\n")
+}
