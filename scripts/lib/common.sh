@@ -2,6 +2,7 @@
 # Helpers that every script shares. Source it first: it changes to the root of the repository.
 
 set -euo pipefail
+umask 022
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 TARGET=x86_64-unknown-linux-musl
@@ -24,11 +25,18 @@ as_root() {
     fi
 }
 
-# need_package_lists: makes sure that apt knows what the archive has.
-need_package_lists() {
-    if [ -n "$(apt-cache --names-only search '^systemd$')" ]; then return; fi
+# update_package_lists: asks the archive what it has now.
+update_package_lists() {
     say "fetching the package lists (apt-get update)"
-    as_root apt-get -q update
+    as_root apt-get -q update >&2
+}
+
+# with_package_lists COMMAND...: runs it, with fresh lists if there are none or if it fails, as it does
+# when the archive no longer has what old lists name.
+with_package_lists() {
+    if [ -n "$(apt-cache madison systemd)" ] && "$@"; then return; fi
+    update_package_lists
+    "$@" || die "failed with fresh package lists too: $*"
 }
 
 # need_packages PACKAGE...: installs those that are not installed.
@@ -40,9 +48,8 @@ need_packages() {
         fi
     done
     if [ ${#missing[@]} = 0 ]; then return; fi
-    need_package_lists
     say "installing ${missing[*]}"
-    as_root env DEBIAN_FRONTEND=noninteractive \
+    with_package_lists as_root env DEBIAN_FRONTEND=noninteractive \
         apt-get -q install -y --no-install-recommends "${missing[@]}"
 }
 

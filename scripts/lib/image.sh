@@ -9,22 +9,28 @@ LIBRARIES=usr/lib/x86_64-linux-gnu
 lines() { grep -v -e '^#' -e '^$' "$1"; }
 
 # fetch_packages: has every package of the list unpacked below $CACHE/tree, from the cache if it is there.
-# The packages fit together, so when the list has changed all are fetched anew.
+# Packages of one day fit together, so when the list has changed all are fetched anew.
+# To take up Debian's updates, remove target/image.
 fetch_packages() {
     if cmp -s "$IMAGE/packages" "$CACHE/packages"; then return; fi
-    need_package_lists
     rm -rf "$CACHE"
     mkdir -p "$CACHE/debs" "$CACHE/tree/usr"/{bin,sbin,lib,lib64}
     local packages deb
     mapfile -t packages < <(lines "$IMAGE/packages")
     say "downloading ${#packages[@]} packages"
-    (cd "$CACHE/debs" && apt-get -q -o APT::Sandbox::User=root download "${packages[@]}") \
-        >"$CACHE/download.log" 2>&1 || die "apt-get download failed: $(tail -n 1 "$CACHE/download.log")"
+    with_package_lists download "$CACHE/debs" "${packages[@]}"
     link_directories "$CACHE/tree"
     for deb in "$CACHE"/debs/*.deb; do
         dpkg-deb --fsys-tarfile "$deb" | tar -x --keep-directory-symlink --no-same-owner -C "$CACHE/tree"
     done
     cp "$IMAGE/packages" "$CACHE/packages"
+}
+
+# download DIRECTORY PACKAGE...: the .deb files, as the user that we are.
+download() {
+    local directory=$1
+    shift
+    (cd "$directory" && apt-get -qq -o APT::Sandbox::User=root download "$@" >&2)
 }
 
 # link_directories TREE: /bin and its like are links into /usr.
@@ -61,8 +67,6 @@ make_rootfs() {
     while read -r program; do copy_program "$tree" "$program"; done < <(lines "$IMAGE/programs")
     cp -R "$IMAGE/rootfs/." "$tree"
     install -m 0755 "$binaries"/* "$tree/opt/stage1/bin"
-    chmod -R u=rwX,go=rX "$tree"
-    chmod 1777 "$tree/tmp" "$tree/var/tmp"
 }
 
 # make_manifest ROOTFS: the image manifest, with the annotations of the entrypoints that there are.
@@ -87,6 +91,8 @@ make_image() {
     mkdir -p "$next/rootfs"
     make_rootfs "$next/rootfs" "$dist/entrypoints"
     make_manifest "$next/rootfs" >"$next/manifest"
+    chmod -R u=rwX,go=rX "$next"
+    chmod 1777 "$next/rootfs/tmp" "$next/rootfs/var/tmp"
     rm -rf "$dist/stage1"
     mv "$next" "$dist/stage1"
     tar -c --format=gnu --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 \
