@@ -2,6 +2,7 @@
 //!
 //! Modules bottom up; each knows only those above it in this list.
 
+pub mod confine;
 pub mod error;
 pub mod sys;
 

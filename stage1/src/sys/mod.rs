@@ -9,4 +9,5 @@ pub mod dir;
 pub mod mount;
 pub mod process;
 pub mod pty;
+pub mod seccomp;
 pub mod signal;

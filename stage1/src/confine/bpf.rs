@@ -1,0 +1,238 @@
+//! A policy over system call numbers as a BPF program.
+//!
+//! A balanced tree of comparisons over ranges of numbers, so that a call passes about seven
+//! instructions instead of some hundred, and the program stays small enough to be kept as text.
+
+use std::collections::BTreeMap;
+
+use crate::sys::seccomp::Instruction;
+
+/// What the kernel does with a call, as a filter's return value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Allow,
+    /// The call fails with this error.
+    Errno(u16),
+    /// The process is killed by SIGSYS.
+    Kill,
+}
+
+impl Action {
+    fn value(self) -> u32 {
+        match self {
+            Self::Allow => libc::SECCOMP_RET_ALLOW,
+            Self::Errno(number) => libc::SECCOMP_RET_ERRNO | u32::from(number),
+            Self::Kill => libc::SECCOMP_RET_KILL_PROCESS,
+        }
+    }
+}
+
+/// A test of the low 32 bits of an argument, all that the kernel looks at for the arguments that
+/// are tested here (an int, an unsigned int, and clone's flags).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Test {
+    /// One of these bits is set.
+    AnyBit(u32),
+    /// It is one of these values.
+    OneOf(&'static [u32]),
+}
+
+/// What to do with one call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Rule {
+    Do(Action),
+    /// Depends on argument `arg`.
+    If {
+        arg: u8,
+        test: Test,
+        then: Action,
+        otherwise: Action,
+    },
+}
+
+/// What to do with every call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Policy {
+    /// By number.
+    pub rules: BTreeMap<u16, Rule>,
+    /// For numbers without a rule.
+    pub otherwise: Action,
+}
+
+const LD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+const JA: u16 = 0x05; // BPF_JMP | BPF_JA
+const JEQ: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+const JGE: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+const JSET: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
+const RET: u16 = 0x06; // BPF_RET | BPF_K
+
+// Offsets in struct seccomp_data.
+const NR: u32 = 0;
+const ARCH: u32 = 4;
+const ARGS: u32 = 16;
+
+#[cfg(target_arch = "x86_64")]
+pub(super) const NATIVE: u32 = 0xc000_003e; // AUDIT_ARCH_X86_64
+#[cfg(target_arch = "aarch64")]
+pub(super) const NATIVE: u32 = 0xc000_00b7; // AUDIT_ARCH_AARCH64
+
+/// Calls of the x32 ABI have this bit, on the same architecture number as native ones.
+#[cfg(target_arch = "x86_64")]
+pub(super) const X32_BIT: u32 = 0x4000_0000;
+
+fn stmt(code: u16, k: u32) -> Instruction {
+    Instruction { code, jt: 0, jf: 0, k }
+}
+
+fn jump(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
+    Instruction { code, jt, jf, k }
+}
+
+fn ret(action: Action) -> Instruction {
+    stmt(RET, action.value())
+}
+
+/// Compiles `policy`.
+///
+/// Calls through another ABI than the native one: the 32-bit ABI of the architecture (int 0x80 and
+/// 32-bit programs) has other numbers for other calls, and much rarely-used code behind it: the
+/// process is killed by SIGSYS, about what a kernel without it does. x32 calls fail with ENOSYS,
+/// which is what a kernel without x32 says.
+pub(super) fn compile(policy: &Policy) -> Vec<Instruction> {
+    let mut program = vec![stmt(LD, ARCH), jump(JEQ, NATIVE, 1, 0), ret(Action::Kill), stmt(LD, NR)];
+    #[cfg(target_arch = "x86_64")]
+    program.extend([jump(JGE, X32_BIT, 0, 1), ret(Action::Errno(libc::ENOSYS as u16))]);
+    program.extend(tree(&ranges(policy)));
+    program
+}
+
+/// The first number of each range of calls that are treated alike, in order, the first range from 0.
+fn ranges(policy: &Policy) -> Vec<(u32, Rule)> {
+    let otherwise = Rule::Do(policy.otherwise);
+    let mut points = vec![(0, otherwise.clone())];
+    for (&number, rule) in &policy.rules {
+        let number = u32::from(number);
+        if points.last().is_some_and(|(at, _)| *at == number) {
+            points.pop();
+        }
+        points.push((number, rule.clone()));
+        points.push((number + 1, otherwise.clone()));
+    }
+    points.dedup_by(|next, kept| next.1 == kept.1);
+    points
+}
+
+fn tree(ranges: &[(u32, Rule)]) -> Vec<Instruction> {
+    let [(_, rule)] = ranges else {
+        let (low, high) = ranges.split_at(ranges.len() / 2);
+        let (left, right) = (tree(low), tree(high));
+        // A conditional jump spans 255 instructions at most, an unconditional one any number.
+        let mut code = match u8::try_from(left.len()) {
+            Ok(span) => vec![jump(JGE, high[0].0, span, 0)],
+            Err(_) => vec![jump(JGE, high[0].0, 0, 1), stmt(JA, left.len() as u32)],
+        };
+        code.extend(left);
+        code.extend(right);
+        return code;
+    };
+    match rule {
+        Rule::Do(action) => vec![ret(*action)],
+        Rule::If { arg, test, then, otherwise } => {
+            let mut code = vec![stmt(LD, ARGS + 8 * u32::from(*arg))];
+            match test {
+                Test::AnyBit(mask) => code.push(jump(JSET, *mask, 1, 0)),
+                Test::OneOf(values) => {
+                    for (i, value) in values.iter().enumerate() {
+                        let to_then = values.len() - i;
+                        code.push(jump(JEQ, *value, to_then as u8, 0));
+                    }
+                }
+            }
+            code.extend([ret(*otherwise), ret(*then)]);
+            code
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Runs a program on a call as the kernel would; also checks that it ends and stays inside.
+    pub(in super::super) fn run(program: &[Instruction], arch: u32, nr: u32, args: [u64; 6]) -> u32 {
+        let mut data = Vec::new();
+        data.extend(nr.to_le_bytes());
+        data.extend(arch.to_le_bytes());
+        data.extend(0u64.to_le_bytes());
+        args.iter().for_each(|arg| data.extend(arg.to_le_bytes()));
+        let (mut a, mut pc) = (0u32, 0usize);
+        loop {
+            let i = program[pc];
+            pc += 1;
+            let mut branch = |yes: bool| pc += usize::from(if yes { i.jt } else { i.jf });
+            match i.code {
+                LD => a = u32::from_le_bytes(data[i.k as usize..][..4].try_into().unwrap()),
+                JA => pc += i.k as usize,
+                JEQ => branch(a == i.k),
+                JGE => branch(a >= i.k),
+                JSET => branch(a & i.k != 0),
+                RET => return i.k,
+                other => panic!("instruction {other:#x}"),
+            }
+        }
+    }
+
+    fn expected(policy: &Policy, nr: u32, args: [u64; 6]) -> u32 {
+        let rule = u16::try_from(nr).ok().and_then(|nr| policy.rules.get(&nr));
+        match rule {
+            None => policy.otherwise.value(),
+            Some(Rule::Do(action)) => action.value(),
+            Some(Rule::If { arg, test, then, otherwise }) => {
+                let value = args[usize::from(*arg)] as u32;
+                let holds = match test {
+                    Test::AnyBit(mask) => value & mask != 0,
+                    Test::OneOf(values) => values.contains(&value),
+                };
+                if holds { then.value() } else { otherwise.value() }
+            }
+        }
+    }
+
+    fn action() -> impl Strategy<Value = Action> {
+        prop_oneof![Just(Action::Allow), Just(Action::Kill), (1u16..134).prop_map(Action::Errno)]
+    }
+
+    fn rule() -> impl Strategy<Value = Rule> {
+        let test = prop_oneof![any::<u32>().prop_map(Test::AnyBit), Just(Test::OneOf(&[0, 8, 40, u32::MAX]))];
+        prop_oneof![
+            4 => action().prop_map(Rule::Do),
+            1 => (0u8..6, test, action(), action())
+                .prop_map(|(arg, test, then, otherwise)| Rule::If { arg, test, then, otherwise }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_program_does_what_its_policy_says(
+            rules in proptest::collection::btree_map(0u16..500, rule(), 0..400),
+            otherwise in action(),
+            args in any::<[u64; 6]>(),
+            small in 0u64..45,
+        ) {
+            let policy = Policy { rules, otherwise };
+            let program = compile(&policy);
+            prop_assert!(program.len() <= 4096);
+            for nr in (0..600).chain([u32::from(u16::MAX), 0x1_0000, 0x3fff_ffff]) {
+                for args in [args, [small; 6]] {
+                    prop_assert_eq!(run(&program, NATIVE, nr, args), expected(&policy, nr, args), "call {}", nr);
+                }
+            }
+            prop_assert_eq!(run(&program, 0x4000_0003, 20, args), libc::SECCOMP_RET_KILL_PROCESS);
+            #[cfg(target_arch = "x86_64")]
+            for nr in [X32_BIT, X32_BIT | 1, u32::MAX] {
+                prop_assert_eq!(run(&program, NATIVE, nr, args), libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
+            }
+        }
+    }
+}

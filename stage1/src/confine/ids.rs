@@ -1,0 +1,374 @@
+//! Who an app runs as: numbers, from what its manifest says and what its image has.
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{FileType, OFlags};
+
+use crate::error::{Context, Error, Result};
+use crate::sys::dir;
+
+/// The most that is read of an image's passwd or group file, in bytes.
+const MAX_DATABASE: u64 = 1 << 20;
+
+/// What a manifest says about an app's user and groups.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Request<'a> {
+    /// A number, an absolute path in the image (its owner), or a name in the image's /etc/passwd. Empty is 0.
+    pub user: &'a str,
+    /// A number, an absolute path in the image (its group), or a name in the image's /etc/group. Empty is 0.
+    pub group: &'a str,
+    /// Supplementary groups.
+    pub supplementary: &'a [u32],
+    /// The image was converted from another format: a group that is not found and has the user's
+    /// name is the group with the uid's number.
+    pub converted_image: bool,
+    /// The range that the files of the image have been shifted into, if any: owners of paths are shifted back.
+    pub shift: Option<Shift>,
+}
+
+/// A range of ids in a user namespace: id 0 inside is `first` on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shift {
+    /// The id on disk of id 0 inside.
+    pub first: u32,
+    /// How many ids there are.
+    pub count: u32,
+}
+
+impl Shift {
+    fn inside(self, id: u32) -> Result<u32> {
+        id.checked_sub(self.first)
+            .filter(|&inside| inside < self.count)
+            .context(|| format!("owner {id} is not in the user namespace ({} ids from {})", self.count, self.first))
+    }
+}
+
+/// Numbers to run as.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ids {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Supplementary groups, as the manifest has them. The groups that /etc/group puts a user in are
+    /// not added: what an app may do is said by its manifest, not by a file of its image.
+    pub groups: Vec<u32>,
+    /// The user's line in the image's passwd file, for HOME and the like.
+    pub account: Option<Account>,
+}
+
+/// What a passwd file says about a user besides the numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Login name.
+    pub name: String,
+    /// Home directory.
+    pub home: String,
+    /// Login shell.
+    pub shell: String,
+}
+
+/// Resolves a user and its groups against the app's root directory `root`, host side.
+///
+/// # Errors
+/// Names the user or group that can't be resolved, and where it was looked for.
+pub fn resolve(root: BorrowedFd<'_>, request: &Request<'_>) -> Result<Ids> {
+    let what = || format!("user {:?}", request.user);
+    let user = classify(request.user).context(what)?;
+    let passwd = match (read_database(root, "etc/passwd"), &user) {
+        (Err(error), Word::Number(_) | Word::Path(_)) => {
+            log::debug!("{}: not used", error.one_line());
+            Vec::new()
+        }
+        (read, _) => read?,
+    };
+    let lines = || passwd.split(|&b| b == b'\n').filter_map(parse_passwd);
+    let (uid, account) = match user {
+        Word::Number(uid) => (uid, lines().find(|line| line.uid == Some(uid))),
+        Word::Path(path) => {
+            let uid = owner(root, path, request.shift).context(what)?.0;
+            (uid, lines().find(|line| line.uid == Some(uid)))
+        }
+        Word::Name(name) => {
+            let line = lines().find(|line| line.name == name.as_bytes());
+            let line = line.context(|| format!("user {name:?} is not in the image's /etc/passwd"))?;
+            let uid = line.uid.context(|| format!("user {name:?} has no valid uid in the image's /etc/passwd"))?;
+            (uid, Some(line))
+        }
+    };
+    let what = || format!("group {:?}", request.group);
+    let gid = match classify(request.group).context(what)? {
+        Word::Number(gid) => gid,
+        Word::Path(path) => owner(root, path, request.shift).context(what)?.1,
+        Word::Name(name) => match find_group(root, name) {
+            Err(_) if request.converted_image && request.group == request.user => uid,
+            other => other?,
+        },
+    };
+    if let Some(group) = request.supplementary.iter().find(|&&group| group == u32::MAX) {
+        return Err(Error::new(format!("supplementary group {group} is out of range")));
+    }
+    Ok(Ids { uid, gid, groups: request.supplementary.to_vec(), account: account.and_then(PasswdLine::account) })
+}
+
+fn find_group(root: BorrowedFd<'_>, name: &str) -> Result<u32> {
+    let groups = read_database(root, "etc/group")?;
+    let line = groups.split(|&b| b == b'\n').filter_map(parse_group).find(|(known, _)| *known == name.as_bytes());
+    let (_, gid) = line.context(|| format!("group {name:?} is not in the image's /etc/group"))?;
+    gid.context(|| format!("group {name:?} has no valid gid in the image's /etc/group"))
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Word<'a> {
+    Number(u32),
+    Path(&'a str),
+    Name(&'a str),
+}
+
+/// What kind of user or group `word` is. Digits are always a number, also where a user has such a name.
+fn classify(word: &str) -> Result<Word<'_>> {
+    match word {
+        "" => Ok(Word::Number(0)),
+        _ if word.bytes().all(|b| b.is_ascii_digit()) => {
+            parse_id(word.as_bytes()).map(Word::Number).context(|| "the number is out of range (0 to 4294967294)")
+        }
+        _ if word.starts_with('/') => Ok(Word::Path(word)),
+        _ if word.bytes().any(|b| matches!(b, b':' | b'/' | 0) || b.is_ascii_control()) => {
+            Err(Error::new("it is no number, absolute path or name"))
+        }
+        _ => Ok(Word::Name(word)),
+    }
+}
+
+/// Digits as an id; the last number means "no change" to the kernel and is none.
+fn parse_id(digits: &[u8]) -> Option<u32> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok().filter(|&id| id != u32::MAX)
+}
+
+struct PasswdLine<'a> {
+    name: &'a [u8],
+    uid: Option<u32>,
+    home: &'a [u8],
+    shell: &'a [u8],
+}
+
+impl PasswdLine<'_> {
+    /// `None` for what can't be put into an environment.
+    fn account(self) -> Option<Account> {
+        let text = |bytes: &[u8], default: &str| {
+            let text = std::str::from_utf8(bytes).ok().filter(|t| !t.chars().any(char::is_control))?;
+            Some(if text.is_empty() { default } else { text }.to_owned())
+        };
+        Some(Account {
+            name: text(self.name, "root")?,
+            home: text(self.home, "/")?,
+            shell: text(self.shell, "/bin/sh")?,
+        })
+    }
+}
+
+/// One line of passwd(5); `None` if it isn't one.
+fn parse_passwd(line: &[u8]) -> Option<PasswdLine<'_>> {
+    let mut fields = line.split(|&b| b == b':');
+    let name = fields.next().filter(|name| !name.is_empty() && name[0] != b'#')?;
+    let (_password, uid, _gid, _gecos) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+    Some(PasswdLine { name, uid: parse_id(uid), home: fields.next()?, shell: fields.next().unwrap_or_default() })
+}
+
+/// Name and number of one line of group(5); `None` if it isn't one.
+fn parse_group(line: &[u8]) -> Option<(&[u8], Option<u32>)> {
+    let mut fields = line.split(|&b| b == b':');
+    let name = fields.next().filter(|name| !name.is_empty() && name[0] != b'#')?;
+    let (_password, gid) = (fields.next()?, fields.next()?);
+    Some((name, parse_id(gid)))
+}
+
+/// Reads a file of the image; empty if it has none. Regular files of bounded size only: the image
+/// may have put anything there.
+fn read_database(root: BorrowedFd<'_>, path: &str) -> Result<Vec<u8>> {
+    let what = || format!("the image's /{path}");
+    // First without opening it for real, which may block or have effects for what is no regular file.
+    let Some(found) = dir::try_open_in(root, path, OFlags::PATH)? else { return Ok(Vec::new()) };
+    let stat = rustix::fs::fstat(&found).context(what)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Error::new(format!("{} is no regular file", what())));
+    }
+    let fd = dir::open_in(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+    if !dir::same_file(&found, &fd)? {
+        return Err(Error::new(format!("{} was replaced while it was opened", what())));
+    }
+    read_bounded(fd, MAX_DATABASE).context(what)
+}
+
+/// All of an open file, unless that is more than `limit` bytes.
+fn read_bounded(fd: OwnedFd, limit: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::from(fd).take(limit + 1).read_to_end(&mut bytes).context(|| "read")?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::new(format!("it is larger than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// Owner and group of a file of the image. The last symlink is followed too, inside the image.
+fn owner(root: BorrowedFd<'_>, path: &str, shift: Option<Shift>) -> Result<(u32, u32)> {
+    let fd = dir::try_open_in(root, OsStr::from_bytes(path.as_bytes()), OFlags::PATH)?;
+    let fd = fd.context(|| format!("{path:?} is not in the image"))?;
+    let stat = rustix::fs::fstat(&fd).context(|| format!("fstat({path:?})"))?;
+    match shift {
+        None => Ok((stat.st_uid, stat.st_gid)),
+        Some(shift) => Ok((shift.inside(stat.st_uid)?, shift.inside(stat.st_gid)?)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::{chown, symlink};
+
+    struct Image(tempfile::TempDir);
+
+    impl Image {
+        fn new(passwd: &str, group: &str) -> Self {
+            let tmp = tempfile::tempdir().unwrap();
+            std::fs::create_dir(tmp.path().join("etc")).unwrap();
+            std::fs::write(tmp.path().join("etc/passwd"), passwd).unwrap();
+            std::fs::write(tmp.path().join("etc/group"), group).unwrap();
+            Self(tmp)
+        }
+
+        fn resolve(&self, request: &Request<'_>) -> Result<Ids> {
+            resolve(dir::open_dir(self.0.path()).unwrap().as_fd(), request)
+        }
+
+        fn numbers(&self, user: &str, group: &str) -> Result<(u32, u32)> {
+            self.resolve(&Request { user, group, ..Request::default() }).map(|ids| (ids.uid, ids.gid))
+        }
+
+        fn failure(&self, user: &str, group: &str) -> String {
+            self.numbers(user, group).unwrap_err().one_line()
+        }
+    }
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n# web:x:7:7::/:/bin/sh\nbroken\n\
+        web:x:33:34:web,,,:/var/www:/bin/false\nweb:x:0:0::/:\nbad:x:-1:0::/:/bin/sh\nlast:x:4294967295:1::/:\n\
+        77:x:99:99::/:\nbare:x:12:12::/home/bare";
+    const GROUP: &str = "root:x:0:\nwww:x:34:web,root\nbad:x::\n77:x:99:";
+
+    #[test]
+    fn numbers_names_and_empty() {
+        let image = Image::new(PASSWD, GROUP);
+        for (user, group, expected) in [
+            ("", "", (0, 0)),
+            ("0", "0", (0, 0)),
+            ("1000", "2000", (1000, 2000)),
+            ("4294967294", "0", (4_294_967_294, 0)),
+            ("root", "root", (0, 0)),
+            ("web", "www", (33, 34)),
+            ("77", "77", (77, 77)),
+            ("bare", "0", (12, 0)),
+        ] {
+            assert_eq!(image.numbers(user, group).unwrap(), expected, "{user:?} {group:?}");
+        }
+        let ids = image.resolve(&Request { user: "web", supplementary: &[5, 6], ..Request::default() }).unwrap();
+        let account = Account { name: "web".into(), home: "/var/www".into(), shell: "/bin/false".into() };
+        assert_eq!(ids, Ids { uid: 33, gid: 0, groups: vec![5, 6], account: Some(account.clone()) });
+        assert_eq!(image.resolve(&Request { user: "33", ..Request::default() }).unwrap().account, Some(account));
+        assert_eq!(image.resolve(&Request { user: "5000", ..Request::default() }).unwrap().account, None);
+    }
+
+    #[test]
+    fn what_can_not_be_resolved_is_named() {
+        let image = Image::new(PASSWD, GROUP);
+        for (user, group, words) in [
+            ("nobody", "0", "user \"nobody\" is not in the image's /etc/passwd"),
+            ("0", "staff", "group \"staff\" is not in the image's /etc/group"),
+            ("bad", "0", "no valid uid"),
+            ("last", "0", "no valid uid"),
+            ("0", "bad", "no valid gid"),
+            ("4294967295", "0", "out of range"),
+            ("99999999999999999999", "0", "out of range"),
+            ("-1", "0", "\"-1\" is not in"),
+            ("broken", "0", "is not in"),
+            ("# web", "0", "is not in"),
+            ("we:b", "0", "no number, absolute path or name"),
+            ("we\nb", "0", "no number, absolute path or name"),
+            ("a/b", "0", "no number, absolute path or name"),
+            ("/nowhere", "0", "\"/nowhere\" is not in the image"),
+        ] {
+            let error = image.failure(user, group);
+            assert!(error.contains(words), "{user:?} {group:?}: {error}");
+        }
+        let beyond = image.resolve(&Request { supplementary: &[u32::MAX], ..Request::default() });
+        assert!(beyond.unwrap_err().one_line().contains("4294967295"));
+    }
+
+    #[test]
+    fn converted_images_fall_back_to_the_uid() {
+        let image = Image::new(PASSWD, "");
+        let request = |user, group, converted_image| Request { user, group, converted_image, ..Request::default() };
+        assert_eq!(image.resolve(&request("web", "web", true)).unwrap().gid, 33);
+        assert!(image.resolve(&request("web", "web", false)).is_err());
+        assert!(image.resolve(&request("web", "www", true)).is_err());
+    }
+
+    #[test]
+    fn the_owner_of_a_file() {
+        let image = Image::new(PASSWD, GROUP);
+        let root = image.0.path();
+        std::fs::write(root.join("data"), "").unwrap();
+        chown(root.join("data"), Some(100_033), Some(100_034)).expect("chown needs root");
+        symlink("/data", root.join("link")).unwrap();
+        symlink("../../../../etc/passwd", root.join("up")).unwrap();
+        assert_eq!(image.numbers("/data", "/link").unwrap(), (100_033, 100_034));
+        // A way out of the image ends inside it.
+        chown(root.join("etc/passwd"), Some(5), Some(6)).unwrap();
+        assert_eq!(image.numbers("/up", "/up").unwrap(), (5, 6));
+        let shifted = |first, count| {
+            let shift = Some(Shift { first, count });
+            image.resolve(&Request { user: "/data", group: "/data", shift, ..Request::default() })
+        };
+        let ids = shifted(100_000, 65_536).unwrap();
+        assert_eq!((ids.uid, ids.gid, ids.account.unwrap().name.as_str()), (33, 34, "web"));
+        assert!(shifted(100_000, 33).unwrap_err().one_line().contains("not in the user namespace"));
+        assert!(shifted(200_000, 33).is_err());
+    }
+
+    #[test]
+    fn hostile_databases() {
+        let image = Image::new("", "");
+        let passwd = image.0.path().join("etc/passwd");
+        std::fs::remove_file(&passwd).unwrap();
+        assert_eq!(image.numbers("5", "5").unwrap(), (5, 5), "none at all");
+        symlink("/proc/self/environ", &passwd).unwrap();
+        assert_eq!(image.numbers("5", "5").unwrap(), (5, 5), "a link out of the image leads nowhere");
+        std::fs::remove_file(&passwd).unwrap();
+        nix::unistd::mkfifo(&passwd, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(image.failure("root", "0").contains("no regular file"));
+        assert_eq!(image.numbers("5", "5").unwrap(), (5, 5), "a number needs no file");
+        std::fs::remove_file(&passwd).unwrap();
+        std::fs::File::create(&passwd).unwrap().set_len(1 << 40).unwrap();
+        assert!(image.failure("root", "0").contains("larger than"));
+    }
+
+    proptest! {
+        #[test]
+        fn lines_never_panic_and_round_trip(bytes in proptest::collection::vec(any::<u8>(), 0..60), uid in 0..u32::MAX) {
+            for line in bytes.split(|&b| b == b'\n') {
+                let account = parse_passwd(line).and_then(PasswdLine::account);
+                prop_assert!(account.is_none_or(|a| !a.home.contains('\n') && !a.name.contains(':')));
+                parse_group(line);
+            }
+            let line = format!("x:y:{uid}:0::/h:/s");
+            prop_assert_eq!(parse_passwd(line.as_bytes()).unwrap().uid, Some(uid));
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! What an app may do: computed from its isolators on the host side, applied to a process in the pod.
+//!
+//! One [`Confinement`] for the app itself and for everything that enters it. [`Confinement::apply`]
+//! is two steps, between which the caller may still look at files as the app's user:
+//!
+//! 1. [`Confinement::become_user`]: not dumpable; umask 0022, signals as a new program expects them;
+//!    securebits 0; a session keyring of its own; the ambient set empty; the bounding set cut; groups,
+//!    gid and uid set; the inheritable set empty.
+//! 2. [`Confinement::seal`]: no-new-privileges, then the seccomp filter.
+//!
+//! After 2 only execve(2) is left to do. The exec then gives the process what was asked for:
+//!
+//! | | uid 0 | another uid |
+//! |---|---|---|
+//! | bounding | the app's set | the app's set |
+//! | effective, permitted | the app's set, as far as this process had it | none |
+//! | inheritable, ambient | none | none |
+//! | no-new-privileges | as asked | as asked; always with a filter |
+//!
+//! Why the filter comes after everything and yet can be loaded: without no-new-privileges the kernel
+//! wants CAP_SYS_ADMIN for it. An app of another uid always has no-new-privileges with a filter. For
+//! uid 0 the effective set until the exec does not decide what the app gets, since execve(2) gives
+//! uid 0 its bounding set, which is cut already: so CAP_SYS_ADMIN is kept up to the exec and gone
+//! with it. In this order no filter, however narrow, can forbid a call of ours, save execve, without
+//! which no app could be started at all: every retain set has it, and a remove set that names it is
+//! refused when the filter is computed.
+
+mod bpf;
+pub mod caps;
+pub mod ids;
+pub mod seccomp;
+mod tables;
+
+use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
+use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
+use serde::{Deserialize, Serialize};
+
+use self::caps::CapSet;
+use self::ids::Ids;
+use self::seccomp::{Filter, Mode};
+use crate::error::{Context, Error, Result};
+use crate::sys;
+
+/// A capability set of a manifest.
+#[derive(Clone, Copy, Debug)]
+pub struct CapabilitySetOf<'a> {
+    /// Retain: exactly these. Remove: the default set without these.
+    pub mode: Mode,
+    /// Names, such as `CAP_NET_ADMIN`.
+    pub names: &'a [String],
+}
+
+/// What an app's isolators ask for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Isolation<'a> {
+    /// `os/linux/capabilities-retain-set` and `-remove-set`, as many as there are; more than one is an error.
+    pub capabilities: &'a [CapabilitySetOf<'a>],
+    /// `os/linux/seccomp-retain-set` and `-remove-set`, as many as there are; more than one is an error.
+    pub seccomp: &'a [seccomp::Set<'a>],
+    /// `os/linux/no-new-privileges`.
+    pub no_new_privileges: bool,
+}
+
+/// What the operator switched off.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Insecure {
+    /// `--disable-capabilities-restriction`: every capability.
+    pub capabilities: bool,
+    /// `--disable-seccomp`: no filter.
+    pub seccomp: bool,
+}
+
+/// Who a process is and what it may do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Confinement {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Supplementary groups; all others are left, also as uid 0.
+    pub groups: Vec<u32>,
+    /// The bounding set, which for uid 0 is also what the process has.
+    pub capabilities: CapSet,
+    /// No exec can gain privileges.
+    pub no_new_privileges: bool,
+    /// System call filter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<Filter>,
+}
+
+impl Confinement {
+    /// Computes an app's confinement, host side. Pure.
+    ///
+    /// # Errors
+    /// A name that is not known, or sets that exclude each other.
+    pub fn compute(isolation: &Isolation<'_>, insecure: Insecure, ids: &Ids) -> Result<Self> {
+        let capabilities = if insecure.capabilities { CapSet::ALL } else { capabilities(isolation.capabilities)? };
+        let set = match isolation.seccomp {
+            [] => None,
+            [set] => Some(*set),
+            _ => return Err(Error::new("an app has at most one seccomp set")),
+        };
+        let seccomp = if insecure.seccomp { None } else { Filter::compute(set, capabilities)? };
+        Ok(Self {
+            uid: ids.uid,
+            gid: ids.gid,
+            groups: ids.groups.clone(),
+            capabilities,
+            no_new_privileges: isolation.no_new_privileges || (ids.uid != 0 && seccomp.is_some()),
+            seccomp,
+        })
+    }
+
+    /// The same confinement for another user, as for a command that enters an app.
+    #[must_use]
+    pub fn with_ids(mut self, ids: &Ids) -> Self {
+        self.uid = ids.uid;
+        self.gid = ids.gid;
+        self.groups.clone_from(&ids.groups);
+        self.no_new_privileges |= self.uid != 0 && self.seccomp.is_some();
+        self
+    }
+
+    /// Confines this process, pod side: [`Self::become_user`] and [`Self::seal`]. Exec next.
+    pub fn apply(&self) -> Result<()> {
+        self.become_user()?;
+        self.seal()
+    }
+
+    /// First step of [`Self::apply`], pod side, by a process of one thread: all but the filter.
+    pub fn become_user(&self) -> Result<()> {
+        if self.uid != 0 && self.seccomp.is_some() && !self.no_new_privileges {
+            return Err(Error::new(format!("confinement: uid {} has a filter without no-new-privileges", self.uid)));
+        }
+        sys::process::not_dumpable()?;
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        sys::signal::reset()?;
+        reset_securebits()?;
+        sys::seccomp::new_session_keyring()?;
+        clear_ambient()?;
+        cut_bounding_set(self.capabilities)?;
+        self.set_ids()?;
+        // A change of ids may have set it back, as /proc/sys/fs/suid_dumpable says.
+        sys::process::not_dumpable()?;
+        let keep = match self.uid {
+            0 if self.seccomp.is_some() && !self.no_new_privileges => self.capabilities.or(CapSet::SYS_ADMIN),
+            0 => self.capabilities,
+            _ => CapSet::EMPTY,
+        };
+        keep_capabilities(keep)
+    }
+
+    /// Second step of [`Self::apply`]: no-new-privileges, and the filter last.
+    pub fn seal(&self) -> Result<()> {
+        if self.no_new_privileges {
+            rustix::thread::set_no_new_privs(true).context(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;
+        }
+        match &self.seccomp {
+            None => Ok(()),
+            Some(filter) => filter.load().context(|| match self.no_new_privileges {
+                true => "seccomp filter",
+                false => "seccomp filter (without no-new-privileges it needs CAP_SYS_ADMIN)",
+            }),
+        }
+    }
+
+    fn set_ids(&self) -> Result<()> {
+        let gid = |id| Gid::from_raw(id);
+        let groups: Vec<_> = self.groups.iter().copied().map(gid).collect();
+        rustix::thread::set_thread_groups(&groups).context(|| format!("setgroups({:?})", self.groups))?;
+        let (user, group) = (Uid::from_raw(self.uid), gid(self.gid));
+        rustix::thread::set_thread_res_gid(group, group, group).context(|| format!("setresgid({})", self.gid))?;
+        rustix::thread::set_thread_res_uid(user, user, user).context(|| format!("setresuid({})", self.uid))
+    }
+}
+
+fn capabilities(sets: &[CapabilitySetOf<'_>]) -> Result<CapSet> {
+    let [set] = sets else {
+        return match sets {
+            [] => Ok(CapSet::app_default()),
+            _ => Err(Error::new("an app has at most one capability set, to retain or to remove")),
+        };
+    };
+    let named = CapSet::parse(set.names.iter().map(String::as_str))
+        .map_err(|name| Error::new(format!("capability set: {name:?} is no capability (such as CAP_NET_RAW)")))?;
+    Ok(match set.mode {
+        Mode::Retain => named,
+        Mode::Remove => CapSet::app_default().without(named),
+    })
+}
+
+fn reset_securebits() -> Result<()> {
+    let bits = rustix::thread::capabilities_secure_bits().context(|| "prctl(PR_GET_SECUREBITS)")?;
+    if bits.is_empty() {
+        return Ok(());
+    }
+    rustix::thread::set_capabilities_secure_bits(CapabilitiesSecureBits::empty())
+        .context(|| format!("prctl(PR_SET_SECUREBITS, 0), they were {:#x}", bits.bits()))
+}
+
+fn clear_ambient() -> Result<()> {
+    match rustix::thread::clear_ambient_capability_set() {
+        // Linux before 4.3 has none.
+        Ok(()) | Err(Errno::INVAL) => Ok(()),
+        Err(errno) => Err(errno).context(|| "prctl(PR_CAP_AMBIENT_CLEAR_ALL)"),
+    }
+}
+
+/// Drops from the bounding set what is not in `wanted`, of all capabilities that this kernel has.
+fn cut_bounding_set(wanted: CapSet) -> Result<()> {
+    for number in 0..u64::BITS {
+        let one = CapabilitySet::from_bits_retain(1 << number);
+        match rustix::thread::capability_is_in_bounding_set(one) {
+            Err(Errno::INVAL) => break,
+            Err(errno) => return Err(errno).context(|| format!("prctl(PR_CAPBSET_READ, {number})")),
+            Ok(true) if !wanted.contains(CapSet::from_bits(1 << number)) => {
+                rustix::thread::remove_capability_from_bounding_set(one)
+                    .context(|| format!("prctl(PR_CAPBSET_DROP, {number})"))?;
+            }
+            Ok(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Lowers effective and permitted to what is also in `keep`, and empties inheritable.
+fn keep_capabilities(keep: CapSet) -> Result<()> {
+    let have = rustix::thread::capabilities(None).context(|| "capget")?;
+    let permitted = CapabilitySet::from_bits_retain(CapSet::from_bits(have.permitted.bits()).and(keep).bits());
+    let sets = CapabilitySets { effective: permitted, permitted, inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, sets).context(|| format!("capset({:#x})", permitted.bits()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    fn compute(mode: Mode, set: &[&str]) -> Result<CapSet> {
+        let set = names(set);
+        let isolation = Isolation { capabilities: &[CapabilitySetOf { mode, names: &set }], ..Isolation::default() };
+        Confinement::compute(&isolation, Insecure::default(), &Ids::default()).map(|c| c.capabilities)
+    }
+
+    #[test]
+    fn capability_sets() {
+        assert_eq!(compute(Mode::Retain, &["CAP_SYS_ADMIN"]).unwrap(), CapSet::SYS_ADMIN);
+        assert_eq!(compute(Mode::Retain, &[]).unwrap(), CapSet::EMPTY);
+        let removed = compute(Mode::Remove, &["CAP_MKNOD", "CAP_SYS_ADMIN"]).unwrap();
+        assert_eq!(removed, CapSet::app_default().without(CapSet::parse(["MKNOD"]).unwrap()));
+        assert!(compute(Mode::Retain, &["CAP_BANANA"]).unwrap_err().one_line().contains("CAP_BANANA"));
+        let one = names(&["CAP_KILL"]);
+        let both = [Mode::Retain, Mode::Remove].map(|mode| CapabilitySetOf { mode, names: &one });
+        let isolation = Isolation { capabilities: &both, ..Isolation::default() };
+        assert!(Confinement::compute(&isolation, Insecure::default(), &Ids::default()).is_err());
+    }
+
+    #[test]
+    fn filters_and_privileges() {
+        let compute = |uid, no_new_privileges, insecure| {
+            let isolation = Isolation { no_new_privileges, ..Isolation::default() };
+            Confinement::compute(&isolation, insecure, &Ids { uid, ..Ids::default() }).unwrap()
+        };
+        let root = compute(0, false, Insecure::default());
+        assert!(root.seccomp.is_some() && !root.no_new_privileges);
+        assert!(compute(0, true, Insecure::default()).no_new_privileges);
+        assert!(compute(33, false, Insecure::default()).no_new_privileges);
+        let open = compute(33, false, Insecure { seccomp: true, capabilities: true });
+        assert_eq!((open.seccomp, open.no_new_privileges, open.capabilities), (None, false, CapSet::ALL));
+        assert!(root.clone().with_ids(&Ids { uid: 7, ..Ids::default() }).no_new_privileges);
+        assert!(!root.with_ids(&Ids { gid: 7, ..Ids::default() }).no_new_privileges);
+    }
+
+    #[test]
+    fn two_filters_are_one_too_many() {
+        let read = names(&["read"]);
+        let sets = [Mode::Retain, Mode::Remove].map(|mode| seccomp::Set { mode, names: &read, errno: None });
+        let isolation = Isolation { seccomp: &sets, ..Isolation::default() };
+        assert!(Confinement::compute(&isolation, Insecure::default(), &Ids::default()).is_err());
+    }
+}

@@ -1,0 +1,466 @@
+//! Seccomp filters: from the sets of a manifest to a program, and loading it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::bpf::{Action, Policy, Rule, Test, compile};
+use super::caps::CapSet;
+use super::tables::{self, Syscall};
+use crate::error::{Context, Error, Result};
+use crate::sys::seccomp::{self, Instruction};
+
+/// Namespace flags of clone(2), which need CAP_SYS_ADMIN: all CLONE_NEW* that clone takes.
+const CLONE_NAMESPACES: u32 = (libc::CLONE_NEWNS
+    | libc::CLONE_NEWCGROUP
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET) as u32;
+
+/// Harmless values of personality(2): PER_LINUX, PER_LINUX32, both with UNAME26, and asking.
+const PERSONALITIES: &[u32] = &[0, 8, 0x2_0000, 0x2_0008, u32::MAX];
+
+/// Socket families that a container has no use for and that reach the host: AF_ALG, AF_VSOCK.
+const REFUSED_FAMILIES: &[u32] = &[38, 40];
+
+const EPERM: Action = Action::Errno(libc::EPERM as u16);
+const ENOSYS: Action = Action::Errno(libc::ENOSYS as u16);
+
+/// Which way a manifest's set goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Only these calls are allowed.
+    Retain,
+    /// All calls but these are allowed.
+    Remove,
+}
+
+/// A seccomp set as a manifest has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Set<'a> {
+    /// Which way.
+    pub mode: Mode,
+    /// Names of system calls, and wildcards such as `@rkt/default-whitelist`.
+    pub names: &'a [String],
+    /// Name of the error that a call that is not allowed fails with; without one the process is
+    /// killed by SIGSYS, as appc asks.
+    pub errno: Option<&'a str>,
+}
+
+/// A compiled filter. In JSON it is one string, 16 hexadecimal digits an instruction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter(Vec<Instruction>);
+
+impl Filter {
+    /// The filter for an app with these capabilities and this set, host side; `None` if calls are
+    /// not to be filtered.
+    ///
+    /// # Errors
+    /// Names the system call, wildcard or error that is not known, or a set that no app could start under.
+    pub fn compute(set: Option<Set<'_>>, capabilities: CapSet) -> Result<Option<Self>> {
+        Ok(policy(set, capabilities)?.map(|policy| Self(compile(&policy))))
+    }
+
+    /// Puts this process under the filter, pod side. It must have no-new-privileges or CAP_SYS_ADMIN.
+    pub fn load(&self) -> Result<()> {
+        seccomp::load(&self.0)
+    }
+
+    /// The program.
+    pub fn program(&self) -> &[Instruction] {
+        &self.0
+    }
+}
+
+impl Serialize for Filter {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut text = String::with_capacity(16 * self.0.len());
+        for i in &self.0 {
+            write!(text, "{:04x}{:02x}{:02x}{:08x}", i.code, i.jt, i.jf, i.k).map_err(serde::ser::Error::custom)?;
+        }
+        serializer.serialize_str(&text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Filter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        let instruction = |digits: &[u8]| {
+            let all = std::str::from_utf8(digits).ok().filter(|d| d.len() == 16 && !d.starts_with('+'))?;
+            let bits = u64::from_str_radix(all, 16).ok()?;
+            let [jt, jf] = [(bits >> 40) as u8, (bits >> 32) as u8];
+            Some(Instruction { code: (bits >> 48) as u16, jt, jf, k: bits as u32 })
+        };
+        let program: Option<Vec<_>> = text.as_bytes().chunks(16).map(instruction).collect();
+        match program {
+            Some(program) if (1..=libc::BPF_MAXINSNS as usize).contains(&program.len()) => Ok(Self(program)),
+            _ => Err(D::Error::custom("not a seccomp program")),
+        }
+    }
+}
+
+/// What a set of names comes to.
+#[derive(Default)]
+struct Names {
+    rules: BTreeMap<u16, Rule>,
+    /// `@appc.io/all` was among them.
+    all: bool,
+    /// `@appc.io/empty` was among them.
+    empty: bool,
+    ignored: Vec<String>,
+}
+
+impl Names {
+    /// Adds a call. A plain rule outweighs one that depends on an argument.
+    fn add(&mut self, number: u16, rule: Rule) {
+        match self.rules.get(&number) {
+            Some(Rule::Do(Action::Allow)) => {}
+            _ => {
+                self.rules.insert(number, rule);
+            }
+        }
+    }
+
+    /// Adds the names of one of our own tables; those of other architectures are there for them.
+    fn add_table(&mut self, names: impl Iterator<Item = &'static str>) {
+        for name in names {
+            if let Syscall::Number(number) = tables::syscall(name) {
+                self.add(number, Rule::Do(Action::Allow));
+            }
+        }
+    }
+
+    fn add_systemd(&mut self, group: &str) -> Result<()> {
+        let names = tables::section(tables::SYSTEMD, group).context(|| {
+            let known: Vec<_> = tables::sections(tables::SYSTEMD).collect();
+            format!("seccomp wildcard \"@systemd/{group}\" is not known: its groups are {}", known.join(", "))
+        })?;
+        for name in names {
+            match name.strip_prefix('@') {
+                Some(inner) => self.add_systemd(inner)?,
+                None => self.add_table(std::iter::once(name)),
+            }
+        }
+        Ok(())
+    }
+
+    fn add_name(&mut self, name: &str, mode: Mode, capabilities: CapSet, refused: Action) -> Result<()> {
+        let Some(wildcard) = name.strip_prefix('@') else {
+            match tables::syscall(name) {
+                Syscall::Number(number) => self.add(number, Rule::Do(Action::Allow)),
+                Syscall::Elsewhere => self.ignored.push(name.to_owned()),
+                Syscall::Unknown => {
+                    return Err(Error::new(format!("seccomp set: {name:?} is no system call of Linux up to 6.19")));
+                }
+            }
+            return Ok(());
+        };
+        match wildcard.split_once('/') {
+            Some(("appc.io", "all")) => self.all = true,
+            Some(("appc.io", "empty")) => self.empty = true,
+            Some(("rkt" | "docker", "default-whitelist")) if mode == Mode::Retain => {
+                self.add_default(capabilities, refused);
+            }
+            // Taking the default list away would leave nothing to run with, but it is what was asked for.
+            Some(("rkt" | "docker", "default-whitelist")) => self.add_table(default_section("always")),
+            Some(("rkt" | "docker", "default-blacklist")) => self.add_table(default_section("never")),
+            Some(("systemd", "default-whitelist")) => self.add_systemd("default")?,
+            Some(("systemd", group)) => self.add_systemd(group)?,
+            _ => return Err(Error::new(format!("seccomp set: wildcard {name:?} is not known"))),
+        }
+        Ok(())
+    }
+
+    /// The default list: what any app may do, more for some capabilities, and the calls that
+    /// depend on an argument.
+    fn add_default(&mut self, capabilities: CapSet, refused: Action) {
+        let admin = capabilities.contains(CapSet::SYS_ADMIN);
+        let arguments = [
+            // Without CAP_SYS_ADMIN no namespaces, in particular no user namespace, behind which
+            // much of the kernel can be reached that otherwise only root can.
+            ("clone", 0, Test::AnyBit(CLONE_NAMESPACES), refused, Action::Allow, !admin),
+            ("personality", 0, Test::OneOf(PERSONALITIES), Action::Allow, refused, true),
+            ("socket", 0, Test::OneOf(REFUSED_FAMILIES), refused, Action::Allow, true),
+        ];
+        for (name, arg, test, then, otherwise, wanted) in arguments {
+            if let (true, Syscall::Number(number)) = (wanted, tables::syscall(name)) {
+                self.add(number, Rule::If { arg, test, then, otherwise });
+            }
+        }
+        let conditional = |name: &&str| matches!(*name, "personality" | "socket") || (!admin && *name == "clone");
+        // clone3 has its flags in memory, where a filter can't look: ENOSYS makes the C libraries
+        // fall back to clone.
+        let unsafe_without_admin = |name: &&str| !admin && *name == "clone3";
+        self.add_table(default_section("always").filter(|name| !conditional(name) && !unsafe_without_admin(name)));
+        for section in tables::sections(tables::DEFAULT) {
+            if CapSet::parse([section]).is_ok_and(|needed| capabilities.contains(needed)) {
+                self.add_table(default_section(section));
+            }
+        }
+    }
+}
+
+fn default_section(name: &str) -> impl Iterator<Item = &'static str> + use<> {
+    tables::section(tables::DEFAULT, name).into_iter().flatten()
+}
+
+fn policy(set: Option<Set<'_>>, capabilities: CapSet) -> Result<Option<Policy>> {
+    let Some(set) = set else { return Ok(Some(default_policy(capabilities, EPERM))) };
+    let asked = match set.errno.filter(|name| !name.is_empty()) {
+        None => None,
+        Some(name) => {
+            let known = tables::errno(name).map(Action::Errno);
+            Some(known.context(|| format!("seccomp set: errno {name:?} is no error of Linux (such as EPERM)"))?)
+        }
+    };
+    let refused = asked.unwrap_or(Action::Kill);
+    if set.names.is_empty() {
+        return Err(Error::new("seccomp set: it is empty (\"@appc.io/empty\" asks for the default filter)"));
+    }
+    let mut names = Names::default();
+    for name in set.names {
+        names.add_name(name, set.mode, capabilities, refused)?;
+    }
+    if !names.ignored.is_empty() {
+        log::warn!(
+            "seccomp set: this architecture does not have the system calls {}, they are ignored",
+            names.ignored.join(" ")
+        );
+    }
+    match set.mode {
+        Mode::Retain if names.all => Ok(None),
+        // In a remove set `@appc.io/empty` masks all other names and asks for the default filter.
+        // In a retain set appc gives it no meaning; alone, it gets the same.
+        Mode::Remove if names.empty => Ok(Some(default_policy(capabilities, asked.unwrap_or(EPERM)))),
+        Mode::Retain if names.empty && names.rules.is_empty() => {
+            Ok(Some(default_policy(capabilities, asked.unwrap_or(EPERM))))
+        }
+        Mode::Retain => {
+            // What any process needs to start and to end is always allowed, as systemd does it.
+            names.add_systemd("default")?;
+            Ok(Some(allow_only(names.rules, refused)))
+        }
+        Mode::Remove => remove(&names, refused).map(Some),
+    }
+}
+
+fn default_policy(capabilities: CapSet, refused: Action) -> Policy {
+    let mut names = Names::default();
+    names.add_default(capabilities, refused);
+    allow_only(names.rules, refused)
+}
+
+/// A policy that allows `allowed`, refuses the calls we know besides, and says of all others what
+/// an older kernel would, so that programs fall back.
+fn allow_only(allowed: BTreeMap<u16, Rule>, refused: Action) -> Policy {
+    let number = |name| match tables::syscall(name) {
+        Syscall::Number(number) => Some(number),
+        _ => None,
+    };
+    let falls_back = number("clone").is_some_and(|clone| allowed.contains_key(&clone));
+    let mut rules: BTreeMap<_, _> = tables::syscalls().map(|(_, number)| (number, Rule::Do(refused))).collect();
+    if let (Some(clone3), true) = (number("clone3"), falls_back) {
+        rules.insert(clone3, Rule::Do(ENOSYS));
+    }
+    rules.extend(allowed);
+    Policy { rules, otherwise: ENOSYS }
+}
+
+fn remove(names: &Names, refused: Action) -> Result<Policy> {
+    let execve = matches!(tables::syscall("execve"), Syscall::Number(n) if names.rules.contains_key(&n));
+    if names.all || execve {
+        return Err(Error::new("seccomp set: without execve the app can't be started"));
+    }
+    let rules = names.rules.keys().map(|&number| (number, Rule::Do(refused))).collect();
+    Ok(Policy { rules, otherwise: Action::Allow })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bpf::tests::run;
+    use super::super::bpf::{NATIVE, X32_BIT};
+    use super::*;
+
+    const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+    const KILL: u32 = libc::SECCOMP_RET_KILL_PROCESS;
+    const fn errno(number: i32) -> u32 {
+        libc::SECCOMP_RET_ERRNO | number as u32
+    }
+
+    fn call(filter: &Filter, name: &str, first: u64) -> u32 {
+        let Syscall::Number(number) = tables::syscall(name) else { panic!("{name}") };
+        run(filter.program(), NATIVE, u32::from(number), [first, 0, 0, 0, 0, 0])
+    }
+
+    fn set<'a>(mode: Mode, names: &'a [String], errno: Option<&'a str>) -> Set<'a> {
+        Set { mode, names, errno }
+    }
+
+    fn strings(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    fn filter(mode: Mode, names: &[&str], errno: Option<&str>) -> Result<Option<Filter>> {
+        Filter::compute(Some(set(mode, &strings(names), errno)), CapSet::app_default())
+    }
+
+    #[test]
+    fn the_default_list() {
+        let filter = Filter::compute(None, CapSet::app_default()).unwrap().unwrap();
+        for name in [
+            "read",
+            "execve",
+            "rseq",
+            "statx",
+            "faccessat2",
+            "openat2",
+            "close_range",
+            "futex_waitv",
+            "pidfd_open",
+            "landlock_create_ruleset",
+            "clone",
+            "socket",
+            "chroot",
+            "seccomp",
+            "memfd_create",
+            "getrandom",
+            "mseal",
+        ] {
+            assert_eq!(call(&filter, name, 0), ALLOW, "{name}");
+        }
+        for name in [
+            "mount",
+            "umount2",
+            "fsopen",
+            "move_mount",
+            "open_tree",
+            "mount_setattr",
+            "pivot_root",
+            "setns",
+            "unshare",
+            "bpf",
+            "perf_event_open",
+            "keyctl",
+            "io_uring_setup",
+            "kexec_load",
+            "init_module",
+            "reboot",
+            "swapon",
+            "open_by_handle_at",
+            "clock_settime",
+            "userfaultfd",
+            "ioperm",
+            "settimeofday",
+            "syslog",
+            "quotactl",
+        ] {
+            assert_eq!(call(&filter, name, 0), errno(libc::EPERM), "{name}");
+        }
+        assert_eq!(call(&filter, "clone3", 0), errno(libc::ENOSYS));
+        assert_eq!(call(&filter, "clone", libc::CLONE_NEWUSER as u64), errno(libc::EPERM));
+        assert_eq!(call(&filter, "clone", (libc::CLONE_VM | libc::CLONE_THREAD) as u64), ALLOW);
+        assert_eq!(call(&filter, "socket", libc::AF_INET6 as u64), ALLOW);
+        assert_eq!(call(&filter, "socket", libc::AF_VSOCK as u64), errno(libc::EPERM));
+        // The kernel takes the family as an int: what is above does not hide it.
+        assert_eq!(call(&filter, "socket", 0x1_0000_0000 | libc::AF_VSOCK as u64), errno(libc::EPERM));
+        assert_eq!(call(&filter, "personality", 0xffff_ffff), ALLOW);
+        assert_eq!(call(&filter, "personality", 0x0040_0000), errno(libc::EPERM));
+        for number in [471, 1000, 400, 0x3fff_ffff] {
+            assert_eq!(run(filter.program(), NATIVE, number, [0; 6]), errno(libc::ENOSYS));
+        }
+        assert_eq!(run(filter.program(), NATIVE, X32_BIT | 39, [0; 6]), errno(libc::ENOSYS));
+        assert_eq!(run(filter.program(), 0x4000_0003, 20, [0; 6]), KILL);
+        assert!(filter.program().len() < 400, "{}", filter.program().len());
+    }
+
+    #[test]
+    fn capabilities_open_what_they_are_for() {
+        let with = |name| Filter::compute(None, CapSet::parse([name]).unwrap()).unwrap().unwrap();
+        let admin = with("CAP_SYS_ADMIN");
+        for name in ["mount", "fsopen", "unshare", "setns", "clone3", "bpf"] {
+            assert_eq!(call(&admin, name, 0), ALLOW, "{name}");
+        }
+        assert_eq!(call(&admin, "clone", libc::CLONE_NEWUSER as u64), ALLOW);
+        assert_eq!(call(&admin, "chroot", 0), errno(libc::EPERM));
+        assert_eq!(call(&with("CAP_SYS_TIME"), "clock_settime", 0), ALLOW);
+        assert_eq!(call(&with("CAP_SYS_TIME"), "mount", 0), errno(libc::EPERM));
+    }
+
+    #[test]
+    fn retain_sets() {
+        let only = filter(Mode::Retain, &["accept", "write"], None).unwrap().unwrap();
+        assert_eq!(call(&only, "write", 0), ALLOW);
+        assert_eq!(call(&only, "read", 0), KILL);
+        // What starting and ending take is always there.
+        for name in ["execve", "exit_group", "rt_sigreturn", "mmap", "brk"] {
+            assert_eq!(call(&only, name, 0), ALLOW, "{name}");
+        }
+        let more =
+            filter(Mode::Retain, &["@rkt/default-whitelist", "mbind", "clone3"], Some("ENOTSUP")).unwrap().unwrap();
+        assert_eq!(call(&more, "mbind", 0), ALLOW);
+        assert_eq!(call(&more, "clone3", 0), ALLOW);
+        assert_eq!(call(&more, "mount", 0), errno(libc::ENOTSUP));
+        assert_eq!(call(&more, "clone", libc::CLONE_NEWNS as u64), errno(libc::ENOTSUP));
+        // Named on its own, a call is allowed whatever its arguments, in either order.
+        for names in [["@docker/default-whitelist", "clone"], ["clone", "@docker/default-whitelist"]] {
+            let plain = filter(Mode::Retain, &names, Some("EPERM")).unwrap().unwrap();
+            assert_eq!(call(&plain, "clone", libc::CLONE_NEWNS as u64), ALLOW);
+            assert_eq!(call(&plain, "clone3", 0), errno(libc::ENOSYS));
+        }
+        let service = filter(Mode::Retain, &["@systemd/system-service"], Some("EPERM")).unwrap().unwrap();
+        assert_eq!(call(&service, "fchownat", 0), ALLOW, "a group inside a group");
+        assert_eq!(call(&service, "mount", 0), errno(libc::EPERM));
+        assert_eq!(filter(Mode::Retain, &["read", "@appc.io/all"], None).unwrap(), None);
+    }
+
+    #[test]
+    fn remove_sets() {
+        let without = filter(Mode::Remove, &["@systemd/clock", "reboot"], Some("ENOSYS")).unwrap().unwrap();
+        assert_eq!(call(&without, "reboot", 0), errno(libc::ENOSYS));
+        assert_eq!(call(&without, "adjtimex", 0), errno(libc::ENOSYS));
+        assert_eq!(call(&without, "mount", 0), ALLOW);
+        assert_eq!(run(without.program(), NATIVE, 1000, [0; 6]), ALLOW, "for the kernel to answer");
+        assert_eq!(run(without.program(), 0x4000_0003, 88, [0; 6]), KILL, "no way around by the 32-bit ABI");
+        let black = filter(Mode::Remove, &["@docker/default-blacklist"], None).unwrap().unwrap();
+        assert_eq!(call(&black, "mount", 0), KILL);
+        let default = Filter::compute(None, CapSet::app_default()).unwrap();
+        assert_eq!(filter(Mode::Remove, &["reboot", "@appc.io/empty"], None).unwrap(), default);
+        assert_eq!(filter(Mode::Retain, &["@appc.io/empty"], Some("")).unwrap(), default);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named() {
+        for (mode, names, errno, word) in [
+            (Mode::Retain, vec!["raed"], None, "\"raed\""),
+            (Mode::Retain, vec!["read\nwrite"], None, "read\\nwrite"),
+            (Mode::Retain, vec![""], None, "\"\""),
+            (Mode::Retain, vec!["@systemd/nothing"], None, "@systemd/nothing"),
+            (Mode::Retain, vec!["@rkt"], None, "@rkt"),
+            (Mode::Retain, vec!["read"], Some("EBANANA"), "EBANANA"),
+            (Mode::Retain, vec![], None, "empty"),
+            (Mode::Remove, vec!["execve"], None, "execve"),
+            (Mode::Remove, vec!["@appc.io/all"], None, "execve"),
+            (Mode::Remove, vec!["@rkt/default-whitelist"], None, "execve"),
+        ] {
+            let error = filter(mode, &names, errno).unwrap_err().one_line();
+            assert!(error.contains(word), "{error}");
+        }
+        filter(Mode::Retain, &["read", "socketcall"], None).unwrap().unwrap();
+    }
+
+    #[test]
+    fn json_is_one_string() {
+        let filter = Filter::compute(None, CapSet::app_default()).unwrap().unwrap();
+        let text = serde_json::to_string(&filter).unwrap();
+        assert!(text.starts_with("\"0020000000000004"), "{}", &text[..40]);
+        assert_eq!(serde_json::from_str::<Filter>(&text).unwrap(), filter);
+        let long = format!("\"{}\"", "0006000000000000".repeat(4097));
+        for bad in ["\"\"", "\"00\"", "\"000600000000000g\"", "\"+006000000000000\"", "[6]", long.as_str()] {
+            assert!(serde_json::from_str::<Filter>(bad).is_err(), "{bad:.40}");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Loading a seccomp filter, and leaving the caller's session keyring.
+
+use crate::error::{Context, Error, Result};
+
+/// One instruction of a classic BPF program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instruction {
+    /// Operation.
+    pub code: u16,
+    /// Instructions to skip when a jump's test holds.
+    pub jt: u8,
+    /// Instructions to skip when it does not.
+    pub jf: u8,
+    /// Operand.
+    pub k: u32,
+}
+
+/// Puts this thread under a filter, for good: seccomp(SECCOMP_SET_MODE_FILTER).
+///
+/// # Errors
+/// EACCES without no-new-privileges and without CAP_SYS_ADMIN, EINVAL for a program that the kernel refuses.
+pub fn load(program: &[Instruction]) -> Result<()> {
+    let mut filter: Vec<libc::sock_filter> =
+        program.iter().map(|i| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect();
+    let len = u16::try_from(filter.len()).ok().filter(|&n| n > 0);
+    let len = len.ok_or_else(|| Error::new(format!("a seccomp filter of {} instructions", filter.len())))?;
+    let fprog = libc::sock_fprog { len, filter: filter.as_mut_ptr() };
+    // SAFETY: `fprog` points to `len` initialised instructions that outlive the call; the kernel
+    // copies and checks them.
+    let done = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const fprog) };
+    nix::errno::Errno::result(done).map(drop).context(|| format!("seccomp(SET_MODE_FILTER, {len} instructions)"))
+}
+
+/// Leaves the session keyring that was inherited and joins a new, empty one: keyctl(2).
+/// A kernel without keyrings has nothing to leave.
+pub fn new_session_keyring() -> Result<()> {
+    // SAFETY: KEYCTL_JOIN_SESSION_KEYRING with a null name reads no memory of ours.
+    let done =
+        unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
+    match nix::errno::Errno::result(done) {
+        Ok(_) | Err(nix::errno::Errno::ENOSYS) => Ok(()),
+        Err(errno) => Err(errno).context(|| "keyctl(JOIN_SESSION_KEYRING)"),
+    }
+}
