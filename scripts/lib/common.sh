@@ -6,6 +6,7 @@ umask 022
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 TARGET=x86_64-unknown-linux-musl
+export CARGO_TARGET_DIR=$PWD/target
 
 say() { printf '%s: %s\n' "${0##*/}" "$*"; }
 
