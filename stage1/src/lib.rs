@@ -5,5 +5,6 @@
 pub mod confine;
 pub mod error;
 pub mod sys;
+pub mod systemd;
 
 pub use error::{Context, Error, Result};

@@ -1,0 +1,646 @@
+//! A blocking client of systemd's private socket: one connection, a handful of calls.
+//!
+//! It connects to a path, and runs wherever that path leads to the right systemd. systemd takes
+//! orders only from a peer whose credentials it can see: connect in a process that is in the PID
+//! namespace (and user namespace) of the pod, as root there. Pod side.
+//!
+//! The socket speaks D-Bus without a bus: no Hello, no names, and every peer is sent all of
+//! systemd's signals without asking. Nothing here waits beyond the deadline it is given; an error
+//! from a wait that has run out has the errno ETIMEDOUT.
+
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::error::{Context, Error, Result};
+use wire::{Body, Kind, Message};
+
+pub use wire::Value;
+
+/// Where systemd listens, in a pod's file system.
+pub const PRIVATE_SOCKET: &str = "/run/systemd/private";
+
+/// systemd loses a message that it reads together with `BEGIN`, and takes a line at a time
+/// otherwise: so everything up to `BEGIN` goes out at once, and nothing more before its answers.
+const HANDSHAKE: &[u8] = b"\0AUTH EXTERNAL\r\nDATA\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n";
+/// The answers to the handshake take about 70 bytes.
+const HANDSHAKE_ANSWER_MAX: usize = 4096;
+/// Ended jobs that are remembered for somebody who waits for them later.
+const ENDED_MAX: usize = 4096;
+
+const CLOSED: &str = "systemd has closed the connection";
+const NOT_ACCEPTED: &str = "systemd does not accept this process: \
+    it must be root, in the PID and user namespaces of that systemd";
+
+const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
+const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+
+/// systemd has understood a call and refused it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Name of the error, such as `org.freedesktop.systemd1.NoSuchUnit`.
+    pub name: String,
+    /// What systemd says about it.
+    pub message: String,
+}
+
+impl Refused {
+    /// The refusal in the chain of `error`, if that is what it is about.
+    pub fn in_chain(error: &Error) -> Option<&Self> {
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        while let Some(error) = next {
+            if let Some(refused) = error.downcast_ref() {
+                return Some(refused);
+            }
+            next = error.source();
+        }
+        None
+    }
+
+    /// The unit is not loaded, and for a start: there is no file for it either.
+    pub fn is_no_such_unit(&self) -> bool {
+        self.name == "org.freedesktop.systemd1.NoSuchUnit"
+    }
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.message, self.name)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Whether `error` says that systemd knows no such unit.
+pub fn is_no_such_unit(error: &Error) -> bool {
+    Refused::in_chain(error).is_some_and(Refused::is_no_such_unit)
+}
+
+/// What to do with a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Start it, unless it runs.
+    Start,
+    /// Stop it, if it runs; ends after its `ExecStopPost=`.
+    Stop,
+    /// Stop it, if it runs, and start it.
+    Restart,
+}
+
+/// What to do about other jobs that are in the way of a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The new job replaces them.
+    Replace,
+    /// The call is refused.
+    Fail,
+}
+
+/// Which processes of a unit get a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// All of them.
+    All,
+    /// The main process; refused if there is none.
+    Main,
+    /// The one of `ExecStop=` and the like; refused if there is none.
+    Control,
+}
+
+/// A job that was queued.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    path: String,
+    unit: String,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobResult {
+    /// As wanted.
+    Done,
+    /// Another job replaced it.
+    Canceled,
+    /// It took longer than the unit allows.
+    Timeout,
+    /// The unit failed.
+    Failed,
+    /// A unit that it needs failed.
+    Dependency,
+    /// It did not apply to the unit's state, or a condition of the unit did not hold.
+    Skipped,
+    /// Any other of systemd's words.
+    Other(String),
+}
+
+impl JobResult {
+    fn from_word(word: &str) -> Self {
+        match word {
+            "done" => Self::Done,
+            "canceled" => Self::Canceled,
+            "timeout" => Self::Timeout,
+            "failed" => Self::Failed,
+            "dependency" => Self::Dependency,
+            "skipped" => Self::Skipped,
+            other => Self::Other(other.to_owned()),
+        }
+    }
+}
+
+impl std::fmt::Display for JobResult {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Done => "done",
+            Self::Canceled => "canceled",
+            Self::Timeout => "timeout",
+            Self::Failed => "failed",
+            Self::Dependency => "dependency",
+            Self::Skipped => "skipped",
+            Self::Other(word) => word,
+        })
+    }
+}
+
+/// Where a property of a unit is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interface {
+    /// What all units have: `LoadState`, `ActiveState`, `SubState`…
+    Unit,
+    /// What services have: `Result`, `MainPID`, `ExecMainStatus`, `ControlGroup`, `NRestarts`…
+    Service,
+}
+
+impl Interface {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unit => "org.freedesktop.systemd1.Unit",
+            Self::Service => "org.freedesktop.systemd1.Service",
+        }
+    }
+}
+
+/// Properties of a unit at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Properties(Vec<(String, Value)>);
+
+impl Properties {
+    /// A property.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    /// A property that is text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        match self.get(name)? {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A property that is a number of any width, or a boolean.
+    pub fn number(&self, name: &str) -> Option<i128> {
+        match *self.get(name)? {
+            Value::Bool(value) => Some(value.into()),
+            Value::I32(value) => Some(value.into()),
+            Value::U32(value) => Some(value.into()),
+            Value::I64(value) => Some(value.into()),
+            Value::U64(value) => Some(value.into()),
+            Value::Text(_) | Value::Texts(_) | Value::Other(_) => None,
+        }
+    }
+}
+
+/// The `ActiveState` of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActiveState {
+    /// It runs.
+    Active,
+    /// It runs and reads its configuration.
+    Reloading,
+    /// It is not loaded, or does not run.
+    Inactive,
+    /// It does not run: it has failed.
+    Failed,
+    /// On its way to running, or waiting to be restarted.
+    Activating,
+    /// On its way to not running.
+    Deactivating,
+    /// A state that this version does not know.
+    Unknown,
+}
+
+impl ActiveState {
+    fn from_word(word: &str) -> Self {
+        match word {
+            "active" => Self::Active,
+            "reloading" => Self::Reloading,
+            "inactive" => Self::Inactive,
+            "failed" => Self::Failed,
+            "activating" => Self::Activating,
+            "deactivating" => Self::Deactivating,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// Nothing of the unit runs.
+    pub fn is_at_rest(self) -> bool {
+        matches!(self, Self::Inactive | Self::Failed)
+    }
+}
+
+/// The object of the unit `name`, as systemd spells it.
+fn unit_path(name: &str) -> String {
+    let mut path = format!("{MANAGER_PATH}/unit/");
+    for (at, byte) in name.bytes().enumerate() {
+        if byte.is_ascii_alphabetic() || (at > 0 && byte.is_ascii_digit()) {
+            path.push(byte.into());
+        } else {
+            path.push_str(&format!("_{byte:02x}"));
+        }
+    }
+    path
+}
+
+/// A connection to a systemd. Pod side.
+#[derive(Debug)]
+pub struct Client {
+    socket: OwnedFd,
+    path: PathBuf,
+    input: Vec<u8>,
+    serial: u32,
+    ended: Vec<(String, JobResult)>,
+    usable: bool,
+}
+
+impl Client {
+    /// Connects to the systemd that listens at `path` and is done before `deadline`.
+    ///
+    /// # Errors
+    /// When nobody listens there, or systemd does not accept this process as root in its namespaces.
+    pub fn connect(path: &Path, deadline: Instant) -> Result<Self> {
+        let connect = || -> Result<Self> {
+            let socket = connect_socket(path, deadline)?;
+            let mut client =
+                Self { socket, path: path.to_owned(), input: Vec::new(), serial: 0, ended: Vec::new(), usable: true };
+            client.authenticate(deadline)?;
+            Ok(client)
+        };
+        connect().context(|| format!("connect to systemd at {}", path.display()))
+    }
+
+    /// Queues a job for `unit`. It goes on whether it is waited for or not.
+    ///
+    /// # Errors
+    /// [`Refused`], for one as [`is_no_such_unit`]: nothing to stop, or no file to start.
+    pub fn queue(&mut self, verb: Verb, unit: &str, mode: Mode, deadline: Instant) -> Result<Job> {
+        let member = match verb {
+            Verb::Start => "StartUnit",
+            Verb::Stop => "StopUnit",
+            Verb::Restart => "RestartUnit",
+        };
+        let mode = match mode {
+            Mode::Replace => "replace",
+            Mode::Fail => "fail",
+        };
+        let path = self.manager_call(member, unit, Body::default().text(unit)?.text(mode)?, deadline, object_path)?;
+        Ok(Job { path, unit: unit.to_owned() })
+    }
+
+    /// Waits until `job` has ended. After a wait that has run out it can be waited for again.
+    pub fn wait(&mut self, job: &Job, deadline: Instant) -> Result<JobResult> {
+        loop {
+            if let Some(at) = self.ended.iter().position(|(path, _)| *path == job.path) {
+                return Ok(self.ended.swap_remove(at).1);
+            }
+            self.next_message(deadline, |_| Ok(None::<()>)).context(|| format!("wait for the job of {}", job.unit))?;
+        }
+    }
+
+    /// Starts `unit` and waits until its start job has ended.
+    pub fn start_unit(&mut self, unit: &str, deadline: Instant) -> Result<JobResult> {
+        self.run(Verb::Start, unit, deadline)
+    }
+
+    /// Stops `unit` and waits until its stop job has ended: nothing of it runs then.
+    pub fn stop_unit(&mut self, unit: &str, deadline: Instant) -> Result<JobResult> {
+        self.run(Verb::Stop, unit, deadline)
+    }
+
+    /// Restarts `unit` and waits until that job has ended.
+    pub fn restart_unit(&mut self, unit: &str, deadline: Instant) -> Result<JobResult> {
+        self.run(Verb::Restart, unit, deadline)
+    }
+
+    fn run(&mut self, verb: Verb, unit: &str, deadline: Instant) -> Result<JobResult> {
+        let job = self.queue(verb, unit, Mode::Replace, deadline)?;
+        self.wait(&job, deadline)
+    }
+
+    /// Sends `signal` to processes of `unit`; the unit's own ways (`ExecStop=`, timeouts) are not used.
+    pub fn kill_unit(&mut self, unit: &str, who: Who, signal: i32, deadline: Instant) -> Result<()> {
+        let who = match who {
+            Who::All => "all",
+            Who::Main => "main",
+            Who::Control => "control",
+        };
+        self.manager_call("KillUnit", unit, Body::default().text(unit)?.text(who)?.i32(signal), deadline, nothing)
+    }
+
+    /// The object of a unit that is loaded.
+    ///
+    /// # Errors
+    /// As [`is_no_such_unit`] when it is not loaded, whether it has a file or not.
+    pub fn get_unit(&mut self, unit: &str, deadline: Instant) -> Result<String> {
+        self.manager_call("GetUnit", unit, Body::default().text(unit)?, deadline, object_path)
+    }
+
+    /// Loads a unit from its file if it is not loaded; succeeds too when there is none.
+    pub fn load_unit(&mut self, unit: &str, deadline: Instant) -> Result<String> {
+        self.manager_call("LoadUnit", unit, Body::default().text(unit)?, deadline, object_path)
+    }
+
+    /// One property of `unit`, which gets loaded for it.
+    pub fn property(&mut self, unit: &str, interface: Interface, name: &str, deadline: Instant) -> Result<Value> {
+        let body = Body::default().text(interface.name())?.text(name)?;
+        self.call(&unit_path(unit), PROPERTIES, "Get", &body, deadline, |message| {
+            let mut reader = message.body("v")?;
+            let value = reader.variant()?;
+            reader.finished()?;
+            Ok(value)
+        })
+        .context(|| format!("Get({unit}, {name})"))
+    }
+
+    /// All properties of `unit` in an interface; the unit gets loaded for it.
+    /// A unit without a file has the `LoadState` `not-found`.
+    pub fn properties(&mut self, unit: &str, interface: Interface, deadline: Instant) -> Result<Properties> {
+        let body = Body::default().text(interface.name())?;
+        self.call(&unit_path(unit), PROPERTIES, "GetAll", &body, deadline, |message| {
+            let mut reader = message.body("a{sv}")?;
+            let properties = Properties(reader.dictionary()?);
+            reader.finished()?;
+            Ok(properties)
+        })
+        .context(|| format!("GetAll({unit})"))
+    }
+
+    /// The state of `unit`; inactive also when there is no such unit.
+    pub fn active_state(&mut self, unit: &str, deadline: Instant) -> Result<ActiveState> {
+        match self.property(unit, Interface::Unit, "ActiveState", deadline)? {
+            Value::Text(word) => Ok(ActiveState::from_word(&word)),
+            other => Err(Error::new(format!("ActiveState of {unit} is {other:?}"))),
+        }
+    }
+
+    /// Changes properties of a loaded unit until it is unloaded; limits take effect at once.
+    pub fn set_unit_properties(&mut self, unit: &str, properties: &[(&str, Value)], deadline: Instant) -> Result<()> {
+        let body = Body::default().text(unit)?.bool(true).properties(properties)?;
+        self.manager_call("SetUnitProperties", unit, body, deadline, nothing)
+    }
+
+    /// Makes a failed unit inactive, and forgets how often it was started.
+    pub fn reset_failed_unit(&mut self, unit: &str, deadline: Instant) -> Result<()> {
+        self.manager_call("ResetFailedUnit", unit, Body::default().text(unit)?, deadline, nothing)
+    }
+
+    /// Reads all unit files anew.
+    pub fn reload(&mut self, deadline: Instant) -> Result<()> {
+        self.manager_call("Reload", "", Body::default(), deadline, nothing)
+    }
+
+    fn manager_call<T>(
+        &mut self,
+        member: &str,
+        unit: &str,
+        body: Body,
+        deadline: Instant,
+        read: impl Fn(&Message<'_>) -> Result<T>,
+    ) -> Result<T> {
+        self.call(MANAGER_PATH, MANAGER, member, &body, deadline, read).context(|| format!("{member}({unit})"))
+    }
+
+    /// Sends one call and waits for its answer.
+    fn call<T>(
+        &mut self,
+        path: &str,
+        interface: &str,
+        member: &str,
+        body: &Body,
+        deadline: Instant,
+        read: impl Fn(&Message<'_>) -> Result<T>,
+    ) -> Result<T> {
+        self.serial = self.serial.checked_add(1).unwrap_or(1);
+        let serial = self.serial;
+        let bytes = wire::method_call(serial, path, interface, member, body)?;
+        self.check_usable()?;
+        if let Err(error) = send_all(&self.socket, &bytes, deadline) {
+            // Half a message may be out: what follows would not be understood.
+            self.usable = false;
+            return Err(error);
+        }
+        loop {
+            let answer = self.next_message(deadline, |message| match (message.reply_serial, message.kind) {
+                (Some(answered), Kind::MethodReturn) if answered == serial => Ok(Some(Ok(read(message)?))),
+                (Some(answered), Kind::Error) if answered == serial => {
+                    let name = message.error_name.context(|| "an error without a name")?.to_owned();
+                    let message = message.leading_text().unwrap_or_default().to_owned();
+                    Ok(Some(Err(Refused { name, message })))
+                }
+                _ => Ok(None),
+            })?;
+            match answer {
+                Some(Ok(value)) => return Ok(value),
+                Some(Err(refused)) => return Err(Error::caused_by("refused", refused)),
+                None => {}
+            }
+        }
+    }
+
+    fn check_usable(&self) -> Result<()> {
+        if self.usable {
+            return Ok(());
+        }
+        Err(Error::new(format!("the connection to {} broke in an earlier call", self.path.display())))
+    }
+
+    /// Waits for one message and lets `read` have it; remembers it if it is the end of a job.
+    fn next_message<T>(&mut self, deadline: Instant, read: impl Fn(&Message<'_>) -> Result<T>) -> Result<T> {
+        self.check_usable()?;
+        let taken = self.take_message(deadline, read);
+        if let Err(error) = &taken {
+            // Between two messages and inside one alike, a wait that has run out loses nothing.
+            self.usable = error.errno() == Some(libc::ETIMEDOUT);
+        }
+        taken
+    }
+
+    fn take_message<T>(&mut self, deadline: Instant, read: impl Fn(&Message<'_>) -> Result<T>) -> Result<T> {
+        let length = loop {
+            match wire::message_length(&self.input)? {
+                Some(length) if length <= self.input.len() => break length,
+                _ => receive(&self.socket, &mut self.input, deadline)?,
+            }
+        };
+        let message = Message::parse(&self.input[..length])?;
+        if let Some(ended) = job_removed(&message)? {
+            if self.ended.len() == ENDED_MAX {
+                self.ended.remove(0);
+            }
+            self.ended.push(ended);
+        }
+        let value = read(&message)?;
+        self.input.drain(..length);
+        Ok(value)
+    }
+
+    fn authenticate(&mut self, deadline: Instant) -> Result<()> {
+        self.shake_hands(deadline).map_err(|error| match error.errno() {
+            // systemd hangs up on those whose credentials it can't see.
+            Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => Error::caused_by(NOT_ACCEPTED, error),
+            _ => error,
+        })
+    }
+
+    fn shake_hands(&mut self, deadline: Instant) -> Result<()> {
+        send_all(&self.socket, HANDSHAKE, deadline)?;
+        loop {
+            if let Some(length) = handshake_length(&self.input)? {
+                self.input.drain(..length);
+                return Ok(());
+            }
+            if self.input.len() > HANDSHAKE_ANSWER_MAX {
+                return Err(Error::new("the answer to the handshake has no end"));
+            }
+            receive(&self.socket, &mut self.input, deadline)?;
+        }
+    }
+}
+
+/// How many bytes the answers to the handshake take; `None` while some are missing.
+/// Signals may follow right behind.
+fn handshake_length(input: &[u8]) -> Result<Option<usize>> {
+    let (mut at, mut accepted) = (0, false);
+    while let Some(end) = input[at..].windows(2).position(|two| two == b"\r\n") {
+        let line = &input[at..at + end];
+        at += end + 2;
+        match (accepted, line) {
+            (false, b"DATA") => {}
+            (false, line) if line == b"OK" || line.starts_with(b"OK ") => accepted = true,
+            (false, line) if line.starts_with(b"REJECTED") => {
+                return Err(Error::caused_by(NOT_ACCEPTED, Error::new("rejected")));
+            }
+            // A systemd that passes no descriptors is as good: none are ever sent.
+            (true, line) if line == b"AGREE_UNIX_FD" || line.starts_with(b"ERROR") => return Ok(Some(at)),
+            (_, line) => {
+                let line = String::from_utf8_lossy(&line[..line.len().min(80)]);
+                return Err(Error::new(format!("unexpected answer to the handshake: {line:?}")));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The path and the result of the job whose end `message` announces.
+fn job_removed(message: &Message<'_>) -> Result<Option<(String, JobResult)>> {
+    let wanted = (Kind::Signal, Some(MANAGER_PATH), Some(MANAGER), Some("JobRemoved"));
+    if (message.kind, message.path, message.interface, message.member) != wanted {
+        return Ok(None);
+    }
+    let mut reader = message.body("uoss").context(|| "JobRemoved")?;
+    reader.u32()?;
+    let path = reader.text()?.to_owned();
+    reader.text()?;
+    let result = JobResult::from_word(reader.text()?);
+    reader.finished()?;
+    Ok(Some((path, result)))
+}
+
+fn object_path(message: &Message<'_>) -> Result<String> {
+    let mut reader = message.body("o")?;
+    let path = reader.text()?.to_owned();
+    reader.finished()?;
+    Ok(path)
+}
+
+fn nothing(message: &Message<'_>) -> Result<()> {
+    message.body("")?.finished()
+}
+
+fn connect_socket(path: &Path, deadline: Instant) -> Result<OwnedFd> {
+    let address = SocketAddrUnix::new(path).context(|| "address")?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).context(|| "socket")?;
+    loop {
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => return Ok(socket),
+            // Too many wait to be accepted, and there is no way to be told when that is over.
+            Err(rustix::io::Errno::AGAIN) => {
+                time_left(deadline)?;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).context(|| "connect"),
+        }
+    }
+}
+
+fn send_all(socket: &OwnedFd, mut bytes: &[u8], deadline: Instant) -> Result<()> {
+    while !bytes.is_empty() {
+        match rustix::net::send(socket, bytes, SendFlags::NOSIGNAL) {
+            Ok(sent) => bytes = &bytes[sent..],
+            Err(rustix::io::Errno::AGAIN) => wait_for(socket, PollFlags::POLLOUT, deadline)?,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).context(|| "send"),
+        }
+    }
+    Ok(())
+}
+
+/// Appends what has come to `input`, at least one byte. Descriptors sent along are closed by the kernel.
+fn receive(socket: &OwnedFd, input: &mut Vec<u8>, deadline: Instant) -> Result<()> {
+    // Checked here too: a peer that never stops sending must not keep us beyond the deadline.
+    time_left(deadline)?;
+    let mut buffer = [0; 8192];
+    loop {
+        match rustix::net::recv(socket, &mut buffer, RecvFlags::empty()) {
+            Ok((0, _)) => return Err(io::Error::from_raw_os_error(libc::ENOTCONN)).context(|| CLOSED),
+            Ok((received, _)) => {
+                input.extend_from_slice(&buffer[..received]);
+                return Ok(());
+            }
+            Err(rustix::io::Errno::AGAIN) => wait_for(socket, PollFlags::POLLIN, deadline)?,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).context(|| "recv"),
+        }
+    }
+}
+
+fn wait_for(socket: &OwnedFd, events: PollFlags, deadline: Instant) -> Result<()> {
+    loop {
+        // Rounded up: a poll of 0 ms until the deadline would be a busy loop.
+        let milliseconds = time_left(deadline)?.as_millis().saturating_add(1);
+        let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(socket.as_fd(), events)], timeout) {
+            Ok(0) | Err(nix::errno::Errno::EINTR) => {}
+            Ok(_) => return Ok(()),
+            Err(error) => return Err(error).context(|| "poll"),
+        }
+    }
+}
+
+fn time_left(deadline: Instant) -> Result<Duration> {
+    match deadline.checked_duration_since(Instant::now()) {
+        Some(left) if !left.is_zero() => Ok(left),
+        _ => Err(io::Error::from_raw_os_error(libc::ETIMEDOUT)).context(|| "no answer from systemd in time"),
+    }
+}
