@@ -2,8 +2,10 @@
 //!
 //! Modules bottom up; each knows only those above it in this list.
 
+pub mod appc;
 pub mod confine;
 pub mod error;
+pub mod layout;
 pub mod sys;
 pub mod systemd;
 

@@ -50,13 +50,10 @@ pub fn fork_into(namespaces: CloneFlags) -> Result<Fork> {
     }
 }
 
+/// unshare(CLONE_THREAD) does nothing for a process of one thread and fails with EINVAL for any other.
 fn check_single_threaded() -> Result<()> {
-    let tasks = rustix::fs::stat("/proc/self/task").context(|| "stat(/proc/self/task): is /proc mounted?")?;
-    // A directory has two links and one more for each subdirectory, here each thread.
-    if tasks.st_nlink > 3 {
-        return Err(Error::new("fork: this process has several threads, its child could hang"));
-    }
-    Ok(())
+    nix::sched::unshare(CloneFlags::CLONE_THREAD)
+        .context(|| "fork: this process has several threads, so its child could hang")
 }
 
 /// Opens a pidfd: pidfd_open(2). Close-on-exec by definition.

@@ -12,6 +12,15 @@ pub fn block(signals: &[Signal]) -> Result<SignalFd> {
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context(|| "signalfd")
 }
 
+/// SIGRTMIN+3, which orders systemd to halt: systemd(1). Counted from glibc's SIGRTMIN, which is
+/// systemd's; musl's, that of our binaries, is one more.
+pub fn systemd_halt() -> rustix::process::Signal {
+    const GLIBC_SIGRTMIN: i32 = 34;
+    // SAFETY: only requires that no signal used by the C library's threads is raised in this
+    // process: this one is sent to another.
+    unsafe { rustix::process::Signal::from_raw_unchecked(GLIBC_SIGRTMIN + 3) }
+}
+
 /// Unblocks every signal and gives each its default disposition, as a program expects to find them at its start.
 pub fn reset() -> Result<()> {
     for number in 1..=libc::SIGRTMAX() {

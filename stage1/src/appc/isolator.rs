@@ -1,0 +1,253 @@
+//! Isolators as numbers and sets. Beyond appc's own there are `resource/pids {limit}`,
+//! `resource/io-weight {weight}`, `resource/memory-high {limit}` and `resource/memory-swap {limit}`.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Isolator;
+use super::quantity;
+use crate::error::{Context, Error, Result};
+
+/// Whether a set says what is kept or what is taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetMode {
+    /// Only these.
+    Retain,
+    /// All but these.
+    Remove,
+}
+
+/// A capabilities set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CapabilitySet {
+    /// Retain or remove.
+    pub mode: SetMode,
+    /// Names as written.
+    pub names: Vec<String>,
+}
+
+/// A system call set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeccompSet {
+    /// Retain or remove.
+    pub mode: SetMode,
+    /// Names of calls, and wildcards (`@…`), as written.
+    pub names: Vec<String>,
+    /// Name of the error that a refused call gets.
+    pub errno: Option<String>,
+}
+
+/// A request and a limit, in the smallest unit of the resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resource {
+    /// Guaranteed share.
+    pub request: Option<u64>,
+    /// Upper bound.
+    pub limit: Option<u64>,
+}
+
+/// All isolators of an app. Of one that is given twice the last one counts, as rkt has it,
+/// except for the sets, where more than one is an error.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Isolators {
+    /// Bytes.
+    pub memory: Resource,
+    /// Bytes above which the app is slowed down.
+    pub memory_high: Option<u64>,
+    /// Bytes of swap.
+    pub memory_swap: Option<u64>,
+    /// Thousandths of a processor.
+    pub cpu: Resource,
+    /// Relative weight, 2 to 262144, as v1's cpu.shares.
+    pub cpu_shares: Option<u64>,
+    /// -1000 to 1000.
+    pub oom_score_adj: Option<i32>,
+    /// Most processes and threads.
+    pub pids: Option<u64>,
+    /// Relative weight, 1 to 10000.
+    pub io_weight: Option<u64>,
+    /// Capabilities.
+    pub capabilities: Option<CapabilitySet>,
+    /// System calls.
+    pub seccomp: Option<SeccompSet>,
+    /// No exec can gain privileges.
+    pub no_new_privileges: bool,
+    /// Names that are not known here; they have no effect.
+    pub unknown: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Amounts {
+    request: Option<Amount>,
+    limit: Option<Amount>,
+}
+
+/// A quantity, which manifests write as a string or as a bare number.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Amount {
+    Text(String),
+    Number(serde_json::Number),
+}
+
+#[derive(Deserialize)]
+struct Set {
+    set: Vec<String>,
+    errno: Option<String>,
+}
+
+impl Isolators {
+    /// Reads a list of isolators.
+    ///
+    /// # Errors
+    /// Names the isolator, and what of it is wrong.
+    pub fn parse(list: &[Isolator]) -> Result<Self> {
+        let mut out = Self::default();
+        for isolator in list {
+            out.add(isolator).context(|| format!("isolator {:?}", isolator.name))?;
+        }
+        if let (Some(high), Some(max)) = (out.memory_high, out.memory.limit)
+            && high > max
+        {
+            return Err(Error::new(format!("resource/memory-high ({high}) is above the memory limit ({max})")));
+        }
+        Ok(out)
+    }
+
+    fn add(&mut self, isolator: &Isolator) -> Result<()> {
+        let value = &isolator.value;
+        match isolator.name.as_str() {
+            "resource/memory" => self.memory = resource(value, quantity::whole)?,
+            "resource/cpu" => self.cpu = resource(value, quantity::milli)?,
+            "resource/memory-high" => self.memory_high = Some(limit(value)?),
+            "resource/memory-swap" => self.memory_swap = Some(limit(value)?),
+            "resource/pids" => self.pids = Some(limit(value)?),
+            "resource/io-weight" => {
+                self.io_weight = Some(number(value.get("weight").unwrap_or(value), 1, 10_000)?.unsigned_abs());
+            }
+            "os/linux/cpu-shares" => self.cpu_shares = Some(number(value, 2, 262_144)?.unsigned_abs()),
+            "os/linux/oom-score-adj" => {
+                self.oom_score_adj = Some(i32::try_from(number(value, -1000, 1000)?).context(|| "out of range")?);
+            }
+            "os/linux/no-new-privileges" => {
+                self.no_new_privileges = value.as_bool().context(|| format!("{value} is not true or false"))?;
+            }
+            "os/linux/capabilities-retain-set" => self.set_capabilities(SetMode::Retain, value)?,
+            "os/linux/capabilities-remove-set" => self.set_capabilities(SetMode::Remove, value)?,
+            "os/linux/seccomp-retain-set" => self.set_seccomp(SetMode::Retain, value)?,
+            "os/linux/seccomp-remove-set" => self.set_seccomp(SetMode::Remove, value)?,
+            name => self.unknown.push(name.to_owned()),
+        }
+        Ok(())
+    }
+
+    fn set_capabilities(&mut self, mode: SetMode, value: &Value) -> Result<()> {
+        let Set { set, .. } = parse(value)?;
+        if self.capabilities.replace(CapabilitySet { mode, names: set }).is_some() {
+            return Err(Error::new("an app takes one capabilities set: retain or remove, once"));
+        }
+        Ok(())
+    }
+
+    fn set_seccomp(&mut self, mode: SetMode, value: &Value) -> Result<()> {
+        let Set { set, errno } = parse(value)?;
+        let errno = errno.filter(|errno| !errno.is_empty());
+        if self.seccomp.replace(SeccompSet { mode, names: set, errno }).is_some() {
+            return Err(Error::new("an app takes one seccomp set: retain or remove, once"));
+        }
+        Ok(())
+    }
+}
+
+fn parse<'a, T: Deserialize<'a>>(value: &'a Value) -> Result<T> {
+    T::deserialize(value).context(|| format!("the value {value} does not fit"))
+}
+
+fn resource(value: &Value, unit: fn(&str) -> Result<u64>) -> Result<Resource> {
+    let Amounts { request, limit } = parse(value)?;
+    let read = |amount: Option<Amount>| {
+        amount
+            .map(|amount| match amount {
+                Amount::Text(text) => unit(&text),
+                Amount::Number(number) => unit(&number.to_string()),
+            })
+            .transpose()
+    };
+    Ok(Resource { request: read(request)?, limit: read(limit)? })
+}
+
+fn limit(value: &Value) -> Result<u64> {
+    resource(value, quantity::whole)?.limit.context(|| format!("the value {value} has no limit"))
+}
+
+/// A number, written as one or as a string, within bounds.
+fn number(value: &Value, low: i64, high: i64) -> Result<i64> {
+    value
+        .as_i64()
+        .or_else(|| value.as_str()?.parse().ok())
+        .filter(|n| (low..=high).contains(n))
+        .context(|| format!("{value} is not a number from {low} to {high}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(list: &[(&str, Value)]) -> Result<Isolators> {
+        let list: Vec<_> = list
+            .iter()
+            .map(|(name, value)| Isolator { name: (*name).into(), value: value.clone(), other: serde_json::Map::new() })
+            .collect();
+        Isolators::parse(&list)
+    }
+
+    #[test]
+    fn all_kinds() {
+        let all = read(&[
+            ("resource/memory", json!({"request": "32M", "limit": "64Mi"})),
+            ("resource/cpu", json!({"limit": "1.5"})),
+            ("os/linux/cpu-shares", json!(512)),
+            ("os/linux/oom-score-adj", json!("-10")),
+            ("os/linux/no-new-privileges", json!(true)),
+            ("os/linux/capabilities-retain-set", json!({"set": ["CAP_KILL"]})),
+            ("os/linux/seccomp-remove-set", json!({"set": ["@docker/default-blacklist"], "errno": "ENOSYS"})),
+            ("resource/pids", json!({"limit": 10})),
+            ("resource/io-weight", json!({"weight": 100})),
+            ("example.com/new", json!(null)),
+        ])
+        .unwrap();
+        assert_eq!(all.memory, Resource { request: Some(32_000_000), limit: Some(64 << 20) });
+        assert_eq!(all.cpu.limit, Some(1500));
+        assert_eq!(
+            (all.cpu_shares, all.oom_score_adj, all.pids, all.io_weight),
+            (Some(512), Some(-10), Some(10), Some(100))
+        );
+        assert_eq!(all.seccomp.unwrap().errno.as_deref(), Some("ENOSYS"));
+        assert_eq!(all.unknown, ["example.com/new"]);
+    }
+
+    #[test]
+    fn bad_ones_are_named() {
+        for (name, value) in [
+            ("resource/memory", json!({"limit": "banana"})),
+            ("resource/memory", json!("64M")),
+            ("os/linux/cpu-shares", json!(1)),
+            ("os/linux/oom-score-adj", json!(1001)),
+            ("os/linux/no-new-privileges", json!("yes")),
+            ("os/linux/capabilities-retain-set", json!({"set": "CAP_KILL"})),
+            ("resource/pids", json!({})),
+        ] {
+            assert!(read(&[(name, value)]).unwrap_err().one_line().contains(name));
+        }
+        let two = json!({"set": []});
+        assert!(
+            read(&[("os/linux/capabilities-retain-set", two.clone()), ("os/linux/capabilities-remove-set", two)])
+                .is_err()
+        );
+        assert!(
+            read(&[("resource/memory", json!({"limit": "1M"})), ("resource/memory-high", json!({"limit": "2M"}))])
+                .is_err()
+        );
+    }
+}

@@ -1,0 +1,10 @@
+//! appc's names, manifests and isolators (appc 0.8.11): pure data.
+
+mod isolator;
+mod manifest;
+mod name;
+pub mod quantity;
+
+pub use isolator::{CapabilitySet, Isolators, Resource, SeccompSet, SetMode};
+pub use manifest::*;
+pub use name::{AcIdentifier, AcName};
