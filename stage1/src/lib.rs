@@ -5,6 +5,7 @@
 pub mod appc;
 pub mod confine;
 pub mod error;
+pub mod launch;
 pub mod layout;
 pub mod sys;
 pub mod systemd;

@@ -22,14 +22,22 @@ pub fn systemd_halt() -> rustix::process::Signal {
 }
 
 /// Unblocks every signal and gives each its default disposition, as a program expects to find them at its start.
+///
+/// By the system call itself: the C library refuses the numbers that it keeps for its own use, and a
+/// caller may have left one of those ignored, which an exec hands on.
 pub fn reset() -> Result<()> {
-    for number in 1..=libc::SIGRTMAX() {
-        if number == libc::SIGKILL || number == libc::SIGSTOP {
-            continue;
-        }
-        // SAFETY: SIG_DFL runs no code of ours; the C library refuses the numbers it keeps for itself,
-        // whose dispositions no program of ours has changed.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+    /// The kernel's `struct sigaction` of all zeroes: SIG_DFL, no flags, empty mask. Larger than any
+    /// architecture's.
+    const DEFAULT: [u64; 8] = [0; 8];
+    const MASK_BYTES: usize = 8;
+    for number in (1..=64).filter(|&n| n != libc::SIGKILL && n != libc::SIGSTOP) {
+        // SAFETY: the kernel reads `DEFAULT` and is given no place to write the old action to;
+        // SIG_DFL runs no code of ours.
+        let done = unsafe {
+            let none = std::ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, number, DEFAULT.as_ptr(), none, MASK_BYTES)
+        };
+        nix::errno::Errno::result(done).context(|| format!("rt_sigaction({number}, SIG_DFL)"))?;
     }
     nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).context(|| "sigprocmask")
 }

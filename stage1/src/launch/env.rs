@@ -1,0 +1,154 @@
+//! An app's environment, and the file that hands it to others.
+
+use crate::confine::ids::{Account, Ids};
+use crate::error::{Error, Result};
+
+/// `PATH` of an app that does not set one.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The environment of an app: what it declares, then what the pod tells it, then `PATH`, `HOME`,
+/// `USER`, `LOGNAME` and `SHELL` where it does not set them. Pure, host side.
+///
+/// The last four are those of the user's line in the image's passwd file. Without one they are
+/// root's for uid 0; any other uid has `/` and `/bin/sh`, and its number for a name.
+///
+/// # Errors
+/// A variable that does not fit into the environment file: its name is empty or has `=`, its name
+/// or value has a line end or a NUL byte.
+pub fn compute(
+    declared: &[(String, String)],
+    app: &str,
+    metadata_url: Option<&str>,
+    ids: &Ids,
+) -> Result<Vec<(String, String)>> {
+    let mut environment: Vec<(String, String)> = Vec::with_capacity(declared.len() + 7);
+    let told = [("AC_APP_NAME", Some(app)), ("AC_METADATA_URL", metadata_url)];
+    for (name, value) in declared {
+        check(name, value)?;
+        set(&mut environment, name, value);
+    }
+    for (name, value) in told.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+        check(name, value)?;
+        set(&mut environment, name, value);
+    }
+    let account = ids.account.clone().unwrap_or_else(|| match ids.uid {
+        0 => Account { name: "root".into(), home: "/root".into(), shell: "/bin/sh".into() },
+        uid => Account { name: uid.to_string(), home: "/".into(), shell: "/bin/sh".into() },
+    });
+    for (name, value) in [
+        ("PATH", DEFAULT_PATH),
+        ("HOME", &account.home),
+        ("USER", &account.name),
+        ("LOGNAME", &account.name),
+        ("SHELL", &account.shell),
+    ] {
+        if get(&environment, name).is_none() {
+            set(&mut environment, name, value);
+        }
+    }
+    Ok(environment)
+}
+
+/// The value of a variable.
+pub fn get<'a>(environment: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    environment.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+}
+
+/// Sets a variable, in its place if it is there already.
+pub fn set(environment: &mut Vec<(String, String)>, name: &str, value: &str) {
+    match environment.iter_mut().find(|(known, _)| known == name) {
+        Some((_, old)) => value.clone_into(old),
+        None => environment.push((name.to_owned(), value.to_owned())),
+    }
+}
+
+fn check(name: &str, value: &str) -> Result<()> {
+    let ends_line = |text: &str| text.contains(['\n', '\0']);
+    if name.is_empty() || name.contains('=') || ends_line(name) {
+        return Err(Error::new(format!("environment: {name:?} can't be the name of a variable")));
+    }
+    if ends_line(value) {
+        return Err(Error::new(format!("environment: the value of {name:?} has a line end or a NUL byte")));
+    }
+    Ok(())
+}
+
+/// The text of an environment file: `NAME=value`, one a line.
+///
+/// # Errors
+/// As [`compute`].
+pub fn to_file(environment: &[(String, String)]) -> Result<String> {
+    environment.iter().try_fold(String::new(), |mut text, (name, value)| {
+        check(name, value)?;
+        text.extend([name, "=", value, "\n"]);
+        Ok(text)
+    })
+}
+
+/// The variables of an environment file, pod side. What is no variable is left out: the file may be another program's.
+pub fn from_file(text: &str) -> Vec<(String, String)> {
+    let mut environment = Vec::new();
+    for (name, value) in text.split('\n').filter_map(|line| line.split_once('=')) {
+        if check(name, value).is_ok() {
+            set(&mut environment, name, value);
+        }
+    }
+    environment
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn own(variables: &[(&str, &str)]) -> Vec<(String, String)> {
+        variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    #[test]
+    fn declared_then_told_then_defaults() {
+        let declared = own(&[("B", "1"), ("HOME", "/h"), ("AC_APP_NAME", "liar"), ("B", "2=3"), ("EMPTY", "")]);
+        let environment = compute(&declared, "web", None, &Ids::default()).unwrap();
+        let expected = own(&[
+            ("B", "2=3"),
+            ("HOME", "/h"),
+            ("AC_APP_NAME", "web"),
+            ("EMPTY", ""),
+            ("PATH", DEFAULT_PATH),
+            ("USER", "root"),
+            ("LOGNAME", "root"),
+            ("SHELL", "/bin/sh"),
+        ]);
+        assert_eq!(environment, expected);
+        let environment = compute(&[], "web", Some("http://h/t"), &Ids { uid: 7, ..Ids::default() }).unwrap();
+        for (name, value) in [("USER", "7"), ("HOME", "/"), ("AC_METADATA_URL", "http://h/t")] {
+            assert_eq!(get(&environment, name), Some(value));
+        }
+    }
+
+    #[test]
+    fn files() {
+        let variables = own(&[("A", "1"), ("B", "x = y "), ("C", "")]);
+        assert_eq!(to_file(&variables).unwrap(), "A=1\nB=x = y \nC=\n");
+        assert_eq!(from_file("A=1\nB=x = y \nC=\n"), variables);
+        assert_eq!(from_file("\nrubbish\n=x\nA=0\nA=1"), own(&[("A", "1")]));
+        for (name, value) in [("A", "1\n2"), ("A", "\0"), ("", "x"), ("A=B", "x"), ("A\nB", "x")] {
+            assert!(to_file(&own(&[(name, value)])).unwrap_err().one_line().contains("environment"), "{name:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(declared in proptest::collection::vec((".{0,6}", ".{0,12}"), 0..8)) {
+            if let Ok(environment) = compute(&declared, "web", None, &Ids::default()) {
+                prop_assert_eq!(from_file(&to_file(&environment).unwrap()), environment);
+            }
+        }
+
+        #[test]
+        fn any_text_is_read_without_panic(text in any::<String>()) {
+            let environment = from_file(&text);
+            prop_assert_eq!(from_file(&to_file(&environment).unwrap()), environment);
+        }
+    }
+}

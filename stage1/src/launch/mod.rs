@@ -1,0 +1,332 @@
+//! The launch record: everything about how an app is started, computed once when it is added, host
+//! side, and used at each start and by each entry, pod side.
+
+pub mod env;
+pub mod find;
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::confine::Confinement;
+use crate::confine::ids::Ids;
+use crate::error::{Context, Error, Result};
+use crate::sys;
+
+/// Exit codes of a process that should have become an app or a command in one, and could not.
+pub mod exit {
+    /// The command, or the interpreter that it needs, does not exist.
+    pub const NOT_FOUND: u8 = 127;
+    /// The command exists and can't be executed: permission, format, another machine's program.
+    pub const NOT_EXECUTABLE: u8 = 126;
+    /// Anything before that: record, namespaces, working directory, confinement.
+    pub const SETUP: u8 = 254;
+}
+
+/// The version of the record that is written, and the only one that is read.
+const VERSION: u32 = 1;
+
+/// The most that is read of a record, in bytes.
+const MAX_RECORD: u64 = 4 << 20;
+
+/// How an app is started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LaunchRecord {
+    /// Version of this form.
+    pub version: u32,
+    /// Name of the app.
+    pub app: String,
+    /// Command and arguments.
+    pub exec: Vec<String>,
+    /// Commands to run in the app, one after the other, before it starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pre_start: Vec<Vec<String>>,
+    /// Commands to run in the app after it has ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub post_stop: Vec<Vec<String>>,
+    /// Where a command without a slash is looked for; relative to the working directory.
+    pub search_path: Vec<String>,
+    /// Absolute.
+    pub working_directory: String,
+    /// Names and values, each name once.
+    pub environment: Vec<(String, String)>,
+    /// Who it is and what it may do.
+    pub confinement: Confinement,
+}
+
+/// What an app's manifest says about its start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Declared<'a> {
+    /// Name of the app.
+    pub app: &'a str,
+    /// `exec`.
+    pub exec: &'a [String],
+    /// `exec` of the event handlers `pre-start`.
+    pub pre_start: &'a [Vec<String>],
+    /// `exec` of the event handlers `post-stop`.
+    pub post_stop: &'a [Vec<String>],
+    /// `workingDirectory`; empty is `/`.
+    pub working_directory: &'a str,
+    /// `environment`, in order; of a name that is there twice the last counts.
+    pub environment: &'a [(String, String)],
+    /// Where the app reaches the metadata service, if there is one.
+    pub metadata_url: Option<&'a str>,
+}
+
+impl LaunchRecord {
+    /// Computes an app's record, host side. Pure.
+    ///
+    /// # Errors
+    /// A declaration that no app can be started with; says which.
+    pub fn compute(declared: &Declared<'_>, ids: &Ids, confinement: Confinement) -> Result<Self> {
+        let app = declared.app;
+        check_command("exec", declared.exec).context(|| format!("app {app:?}"))?;
+        for (event, commands) in [("pre-start", declared.pre_start), ("post-stop", declared.post_stop)] {
+            for command in commands {
+                check_command(event, command).context(|| format!("app {app:?}"))?;
+            }
+        }
+        let working_directory = match declared.working_directory {
+            "" => "/",
+            absolute if absolute.starts_with('/') && !absolute.contains('\0') => absolute,
+            other => return Err(Error::new(format!("app {app:?}: working directory {other:?} is not absolute"))),
+        };
+        let environment =
+            env::compute(declared.environment, app, declared.metadata_url, ids).context(|| format!("app {app:?}"))?;
+        Ok(Self {
+            version: VERSION,
+            app: app.to_owned(),
+            exec: declared.exec.to_vec(),
+            pre_start: declared.pre_start.to_vec(),
+            post_stop: declared.post_stop.to_vec(),
+            search_path: find::search_path(declared.environment),
+            working_directory: working_directory.to_owned(),
+            environment,
+            confinement,
+        })
+    }
+
+    /// Writes the record as `name` into `directory`, host side: mode 0600, all or nothing.
+    ///
+    /// It is not synced: it is of no use without the pod, which does not outlive the system either.
+    pub fn store(&self, directory: impl AsFd, name: &str) -> Result<()> {
+        let what = || format!("write launch record {name:?}");
+        let text = serde_json::to_vec(self).context(what)?;
+        if text.len() as u64 > MAX_RECORD {
+            return Err(Error::new(format!("{}: it has more than {MAX_RECORD} bytes", what())));
+        }
+        let directory = directory.as_fd();
+        let temporary = format!(".{name}.new");
+        match fs::unlinkat(directory, &temporary, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno).context(|| format!("{}: unlink({temporary:?})", what())),
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = fs::openat(directory, &temporary, flags, Mode::RUSR | Mode::WUSR).context(what)?;
+        let written = fs::fchmod(&fd, Mode::RUSR | Mode::WUSR)
+            .map_err(std::io::Error::from)
+            .and_then(|()| std::fs::File::from(fd).write_all(&text))
+            .and_then(|()| fs::renameat(directory, &temporary, directory, name).map_err(Into::into));
+        written.map_err(|error| match fs::unlinkat(directory, &temporary, AtFlags::empty()) {
+            Ok(()) => Error::caused_by(what(), error),
+            Err(left) => Error::caused_by(format!("{} (and unlink({temporary:?}): {left})", what()), error),
+        })
+    }
+
+    /// Reads the record `name` of `directory`, pod side: a regular file, no symlink, of bounded size.
+    pub fn load(directory: impl AsFd, name: &str) -> Result<Self> {
+        let what = || format!("launch record {name:?}");
+        let fd = sys::dir::open_beneath(directory, name, OFlags::RDONLY | OFlags::NONBLOCK).context(what)?;
+        let stat = fs::fstat(&fd).context(what)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(Error::new(format!("{} is no regular file", what())));
+        }
+        let mut text = Vec::new();
+        std::fs::File::from(fd).take(MAX_RECORD + 1).read_to_end(&mut text).context(what)?;
+        if text.len() as u64 > MAX_RECORD {
+            return Err(Error::new(format!("{} has more than {MAX_RECORD} bytes", what())));
+        }
+        Self::parse(&text).context(what)
+    }
+
+    fn parse(text: &[u8]) -> Result<Self> {
+        let record: Self = serde_json::from_slice(text).context(|| "it does not parse")?;
+        if record.version != VERSION {
+            return Err(Error::new(format!("it is of version {}, this program reads {VERSION}", record.version)));
+        }
+        Ok(record)
+    }
+
+    /// The app's own command.
+    pub fn command(&self) -> Command<'_> {
+        self.command_of(&self.exec)
+    }
+
+    /// Another command in the app, such as an event handler.
+    pub fn command_of<'a>(&'a self, argv: &'a [String]) -> Command<'a> {
+        Command {
+            argv,
+            environment: &self.environment,
+            search_path: &self.search_path,
+            working_directory: &self.working_directory,
+        }
+    }
+}
+
+fn check_command(which: &str, argv: &[String]) -> Result<()> {
+    if argv.first().is_none_or(String::is_empty) {
+        return Err(Error::new(format!("{which} is empty: nothing to run (--exec gives a command)")));
+    }
+    match argv.iter().find(|argument| argument.contains('\0')) {
+        Some(argument) => Err(Error::new(format!("{which}: {argument:?} has a NUL byte"))),
+        None => Ok(()),
+    }
+}
+
+/// A command to run in an app.
+#[derive(Clone, Copy, Debug)]
+pub struct Command<'a> {
+    /// Command and arguments.
+    pub argv: &'a [String],
+    /// The whole environment.
+    pub environment: &'a [(String, String)],
+    /// Where a command without a slash is looked for.
+    pub search_path: &'a [String],
+    /// Absolute.
+    pub working_directory: &'a str,
+}
+
+/// Becomes `command` under `confinement`: the last step of a process that is in the app's
+/// namespaces and root already, pod side. The caller has seen to descriptors: those from 3 on that
+/// the command is not to have are close-on-exec.
+///
+/// # Errors
+/// With an exit code of [`exit`]. The command is looked for as the app's user, before the filter is
+/// loaded, so that the reason can still be found whatever the filter forbids.
+pub fn exec(confinement: &Confinement, command: &Command<'_>) -> Result<Infallible> {
+    let prepared = (|| {
+        let argv = command.argv.iter().map(|word| sys::dir::c_string(word.as_bytes())).collect::<Result<Vec<_>>>()?;
+        let variable = |(name, value): &(String, String)| sys::dir::c_string(format!("{name}={value}").as_bytes());
+        let environment = command.environment.iter().map(variable).collect::<Result<Vec<CString>>>()?;
+        confinement.become_user()?;
+        enter_directory(command.working_directory)?;
+        Ok((argv, environment))
+    })();
+    let (argv, environment) = prepared.map_err(|error: Error| error.with_exit_code(exit::SETUP))?;
+    let word = command.argv.first().context(|| "exec: no command").map_err(|e| e.with_exit_code(exit::SETUP))?;
+    let path = find::find(word, command.search_path, confinement.seccomp.is_some())?;
+    let file = sys::dir::c_string(path.as_os_str().as_encoded_bytes())?;
+    confinement.seal().map_err(|error| error.with_exit_code(exit::SETUP))?;
+    sys::process::exec(&file, &argv, &environment).map_err(|error| find::exec_failure(&path, error))
+}
+
+/// Changes to the app's working directory and makes sure that it is below the root: a working
+/// directory that was not would be a way out.
+fn enter_directory(directory: &str) -> Result<()> {
+    let what = || format!("working directory {directory:?}");
+    rustix::process::chdir(directory).context(|| format!("{}: chdir, in the app and as its user", what()))?;
+    let here = rustix::process::getcwd(Vec::new()).context(|| format!("{}: getcwd", what()))?;
+    // For a directory outside the root the kernel says "(unreachable)/...".
+    if !here.to_bytes().starts_with(b"/") {
+        return Err(Error::new(format!("{} is outside the app's root", what())));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::confine::{Insecure, Isolation};
+
+    fn strings(words: &[&str]) -> Vec<String> {
+        words.iter().map(|&word| word.to_owned()).collect()
+    }
+
+    fn record(declared: &Declared<'_>) -> Result<LaunchRecord> {
+        let ids = Ids { uid: 33, gid: 34, groups: vec![5], account: None };
+        let insecure = Insecure { seccomp: true, ..Insecure::default() };
+        let confinement = Confinement::compute(&Isolation::default(), insecure, &ids).unwrap();
+        LaunchRecord::compute(declared, &ids, confinement)
+    }
+
+    #[test]
+    fn golden() {
+        let environment = vec![("PATH".into(), "/opt/bin:bin".into()), ("GREETING".into(), "a \"b\" = c".into())];
+        let handler = vec![strings(&["/prepare", "now"])];
+        let exec = strings(&["server", "--port=80", "%i $x ;"]);
+        let declared = Declared {
+            app: "web",
+            exec: &exec,
+            pre_start: &handler,
+            working_directory: "/srv",
+            environment: &environment,
+            metadata_url: Some("http://10.0.0.1:18112/token"),
+            ..Declared::default()
+        };
+        let record = record(&declared).unwrap();
+        let text = serde_json::to_string_pretty(&record).unwrap() + "\n";
+        assert_eq!(text, include_str!("golden.json"));
+        assert_eq!(LaunchRecord::parse(text.as_bytes()).unwrap(), record);
+    }
+
+    #[test]
+    fn declarations_that_can_not_start() {
+        let ok = strings(&["/bin/true"]);
+        let base = Declared { app: "web", exec: &ok, ..Declared::default() };
+        record(&base).unwrap();
+        let empty = [Vec::new()];
+        let line = [("A".into(), "1\n2".into())];
+        for (declared, words) in [
+            (Declared { exec: &[], ..base }, "exec is empty"),
+            (Declared { exec: &strings(&[""]), ..base }, "exec is empty"),
+            (Declared { exec: &strings(&["a", "b\0c"]), ..base }, "NUL"),
+            (Declared { post_stop: &empty, ..base }, "post-stop is empty"),
+            (Declared { working_directory: "srv", ..base }, "\"srv\" is not absolute"),
+            (Declared { environment: &line, ..base }, "\"A\""),
+        ] {
+            let error = record(&declared).unwrap_err().one_line();
+            assert!(error.contains(words) && error.contains("\"web\""), "{error}");
+        }
+    }
+
+    #[test]
+    fn stored_and_loaded() {
+        use std::os::unix::fs::{MetadataExt, symlink};
+        let exec = strings(&["/bin/true"]);
+        let record = record(&Declared { app: "web", exec: &exec, ..Declared::default() }).unwrap();
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = sys::dir::open_dir(tmp.path()).unwrap();
+        // What a killed writer left, even a link out, is replaced.
+        symlink("/etc/passwd", tmp.path().join(".launch.new")).unwrap();
+        record.store(&dir, "launch").unwrap();
+        record.store(&dir, "launch").unwrap();
+        assert_eq!(LaunchRecord::load(&dir, "launch").unwrap(), record);
+        assert_eq!(tmp.path().join("launch").metadata().unwrap().mode() & 0o7777, 0o600);
+        assert_eq!(tmp.path().read_dir().unwrap().count(), 1);
+        assert!(record.store(&dir, "missing/launch").is_err());
+
+        symlink("launch", tmp.path().join("link")).unwrap();
+        nix::unistd::mkfifo(&tmp.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::fs::File::create(tmp.path().join("big")).unwrap().set_len(1 << 40).unwrap();
+        let other = serde_json::to_string(&record).unwrap().replace("\"version\":1", "\"version\":2");
+        std::fs::write(tmp.path().join("other"), other).unwrap();
+        std::fs::write(tmp.path().join("junk"), "{").unwrap();
+        for (name, words) in [
+            ("link", "link"),
+            ("fifo", "no regular file"),
+            ("big", "more than"),
+            ("other", "version 2"),
+            ("junk", "parse"),
+            ("nothing", "nothing"),
+        ] {
+            let error = LaunchRecord::load(&dir, name).unwrap_err().one_line();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! Confinements applied for real: each test has a child process confine itself and become a
+//! program that says what it sees. Needs root.
+
+#![cfg(target_os = "linux")]
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use stage1::confine::caps::CapSet;
+use stage1::confine::ids::Ids;
+use stage1::confine::seccomp::{Mode, Set};
+use stage1::confine::{CapabilitySetOf, Confinement, Insecure, Isolation};
+use stage1::launch::{Declared, LaunchRecord};
+
+const RECORD: &str = "CONFINED_RECORD";
+const LACKING: &str = "CONFINED_LACKING";
+
+/// Not a test of its own: the tests below run this program again as this one test, with a record to become.
+#[test]
+fn becomes_what_the_record_says() {
+    let Ok(record) = std::env::var(RECORD) else { return };
+    let record: LaunchRecord = serde_json::from_str(&record).unwrap();
+    make_untidy();
+    if let Ok(lacking) = std::env::var(LACKING) {
+        let lacking = CapSet::parse(lacking.split(' ')).unwrap();
+        let mut have = rustix::thread::capabilities(None).unwrap();
+        let lacking = rustix::thread::CapabilitySet::from_bits_retain(lacking.bits());
+        have.effective.remove(lacking);
+        have.permitted.remove(lacking);
+        have.inheritable.remove(lacking);
+        rustix::thread::set_capabilities(None, have).unwrap();
+    }
+    let error = match stage1::launch::exec(&record.confinement, &record.command()) {
+        Ok(never) => match never {},
+        Err(error) => error,
+    };
+    eprintln!("{}", error.one_line());
+    stage1::sys::process::exit_now(error.exit_code().unwrap_or(1).into());
+}
+
+/// Leaves this thread with things that a confined process must not inherit.
+fn make_untidy() {
+    use nix::sys::signal::{SigSet, Signal};
+    use rustix::thread::{CapabilitiesSecureBits, CapabilitySet};
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o777));
+    rustix::thread::set_thread_groups(&[0, 4, 44].map(rustix::thread::Gid::from_raw)).unwrap();
+    let mut sets = rustix::thread::capabilities(None).unwrap();
+    sets.inheritable = CapabilitySet::SYS_ADMIN | CapabilitySet::KILL;
+    rustix::thread::set_capabilities(None, sets).unwrap();
+    rustix::thread::configure_capability_in_ambient_set(CapabilitySet::SYS_ADMIN, true).unwrap();
+    rustix::thread::set_capabilities_secure_bits(
+        CapabilitiesSecureBits::NO_SETUID_FIXUP | CapabilitiesSecureBits::KEEP_CAPS,
+    )
+    .unwrap();
+    [Signal::SIGTERM, Signal::SIGUSR1].into_iter().collect::<SigSet>().thread_block().unwrap();
+}
+
+fn strings(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+fn confinement(isolation: &Isolation<'_>, ids: &Ids) -> Confinement {
+    Confinement::compute(isolation, Insecure::default(), ids).unwrap()
+}
+
+fn spawn(confinement: &Confinement, argv: &[&str], lacking: Option<&str>) -> Output {
+    let (argv, ids) = (strings(argv), Ids { uid: confinement.uid, ..Ids::default() });
+    let path = [("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
+    let declared = Declared { app: "app", exec: &argv, environment: &path, ..Declared::default() };
+    let record = LaunchRecord::compute(&declared, &ids, confinement.clone()).unwrap();
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    again.args(["--exact", "becomes_what_the_record_says", "--nocapture", "--test-threads=1", "-q"]);
+    again.env(RECORD, serde_json::to_string(&record).unwrap()).env_remove(LACKING);
+    lacking.map(|names| again.env(LACKING, names));
+    again.output().unwrap()
+}
+
+/// What `argv` prints under `confinement`, without the harness's first line.
+fn says(confinement: &Confinement, argv: &[&str]) -> String {
+    let output = spawn(confinement, argv, None);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{argv:?}: {}: {text}{}", output.status, String::from_utf8_lossy(&output.stderr));
+    text.split_once("running 1 test\n").expect("the harness speaks first").1.to_owned()
+}
+
+fn status(confinement: &Confinement) -> impl Fn(&str) -> String + use<> {
+    let text = says(confinement, &["cat", "/proc/self/status"]);
+    move |field| {
+        let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        line.unwrap_or_else(|| panic!("no {field} in {text}")).split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Sets of this process's bounding set, as the machine may lack some capabilities.
+fn available() -> u64 {
+    (0..64)
+        .filter(|n| {
+            let one = rustix::thread::CapabilitySet::from_bits_retain(1 << n);
+            rustix::thread::capability_is_in_bounding_set(one) == Ok(true)
+        })
+        .fold(0, |set, n| set | 1 << n)
+}
+
+fn hex(bits: u64) -> String {
+    format!("{bits:016x}")
+}
+
+const NONE: &str = "0000000000000000";
+
+#[test]
+fn root_with_the_defaults() {
+    let of = status(&confinement(&Isolation::default(), &Ids::default()));
+    let expected = hex(CapSet::app_default().bits() & available());
+    for (field, value) in [
+        ("CapBnd", expected.as_str()),
+        ("CapEff", &expected),
+        ("CapPrm", &expected),
+        ("CapInh", NONE),
+        ("CapAmb", NONE),
+        ("NoNewPrivs", "0"),
+        ("Seccomp", "2"),
+        ("Seccomp_filters", "1"),
+        ("Uid", "0 0 0 0"),
+        ("Gid", "0 0 0 0"),
+        ("Groups", ""),
+        ("Umask", "0022"),
+        ("SigBlk", NONE),
+        ("SigIgn", NONE),
+    ] {
+        assert_eq!(of(field), value, "{field}");
+    }
+}
+
+#[test]
+fn root_with_two_capabilities_and_no_new_privileges() {
+    let two = strings(&["CAP_NET_ADMIN", "CAP_CHOWN"]);
+    let isolation = Isolation {
+        capabilities: &[CapabilitySetOf { mode: Mode::Retain, names: &two }],
+        no_new_privileges: true,
+        ..Isolation::default()
+    };
+    let of = status(&confinement(&isolation, &Ids { gid: 7, groups: vec![8, 9], ..Ids::default() }));
+    for (field, value) in [
+        ("CapBnd", "0000000000001001"),
+        ("CapEff", "0000000000001001"),
+        ("CapPrm", "0000000000001001"),
+        ("NoNewPrivs", "1"),
+        ("Seccomp", "2"),
+        ("Gid", "7 7 7 7"),
+        ("Groups", "8 9"),
+    ] {
+        assert_eq!(of(field), value, "{field}");
+    }
+}
+
+#[test]
+fn another_user() {
+    let of = status(&confinement(&Isolation::default(), &Ids { uid: 33, gid: 34, groups: vec![5], account: None }));
+    let bounding = hex(CapSet::app_default().bits() & available());
+    for (field, value) in [
+        ("CapBnd", bounding.as_str()),
+        ("CapEff", NONE),
+        ("CapPrm", NONE),
+        ("CapInh", NONE),
+        ("CapAmb", NONE),
+        ("NoNewPrivs", "1"),
+        ("Seccomp", "2"),
+        ("Uid", "33 33 33 33"),
+        ("Gid", "34 34 34 34"),
+        ("Groups", "5"),
+    ] {
+        assert_eq!(of(field), value, "{field}");
+    }
+}
+
+#[test]
+fn everything_switched_off() {
+    for uid in [0, 33] {
+        let insecure = Insecure { capabilities: true, seccomp: true };
+        let ids = Ids { uid, ..Ids::default() };
+        let open = Confinement::compute(&Isolation::default(), insecure, &ids).unwrap();
+        let of = status(&open);
+        let all = hex(available());
+        assert_eq!(of("CapBnd"), all);
+        assert_eq!(of("CapEff"), if uid == 0 { all.as_str() } else { NONE });
+        assert_eq!((of("NoNewPrivs"), of("Seccomp")), ("0".into(), "0".into()));
+    }
+}
+
+#[test]
+fn a_filter_forbids_none_of_our_own_calls() {
+    // Not prctl, capset, setgroups, chdir, umask, keyctl: all done before the filter is loaded.
+    let cat = strings(&["@systemd/file-system", "@systemd/basic-io", "fadvise64", "pread64", "readlink", "uname"]);
+    for uid in [0, 33] {
+        let isolation =
+            Isolation { seccomp: &[Set { mode: Mode::Retain, names: &cat, errno: None }], ..Isolation::default() };
+        let of = status(&confinement(&isolation, &Ids { uid, ..Ids::default() }));
+        assert_eq!(of("Seccomp"), "2");
+        assert_eq!(of("NoNewPrivs"), if uid == 0 { "0" } else { "1" });
+    }
+}
+
+#[test]
+fn no_filter_without_the_right_to_it() {
+    let output = spawn(&confinement(&Isolation::default(), &Ids::default()), &["true"], Some("CAP_SYS_ADMIN"));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(254), "{error}");
+    assert!(error.contains("needs CAP_SYS_ADMIN") && error.contains("ermission denied"), "{error}");
+}
+
+#[test]
+fn failures_have_codes_and_words() {
+    let root = confinement(&Isolation::default(), &Ids::default());
+    for (command, code, words) in [
+        ("/no/such/file", 127, "no such file in the app"),
+        ("no-such-command", 127, "not found in /usr/bin:/bin"),
+        ("/etc/passwd", 126, "no permission"),
+        ("/etc", 126, "directory"),
+    ] {
+        let output = spawn(&root, &[command], None);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(code) && error.contains(words), "{command}: {} {error}", output.status);
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    // As the app's user, not as root.
+    let tmp = tempfile::tempdir().unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(tmp.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let file = tmp.path().join("tool");
+    std::fs::copy("/bin/true", &file).unwrap();
+    let user = confinement(&Isolation::default(), &Ids { uid: 33, ..Ids::default() });
+    let output = spawn(&user, &[file.to_str().unwrap()], None);
+    assert_eq!(output.status.code(), Some(126));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("not permitted to reach it"));
+}
+
+#[test]
+fn removed_calls() {
+    let remove = strings(&["mkdir", "mkdirat"]);
+    let with = |errno| {
+        let isolation =
+            Isolation { seccomp: &[Set { mode: Mode::Remove, names: &remove, errno }], ..Isolation::default() };
+        spawn(&confinement(&isolation, &Ids::default()), &["mkdir", "/no/such/directory"], None)
+    };
+    let output = with(Some("EDOM"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("argument out of domain"), "{output:?}");
+    assert_eq!(with(None).status.signal(), Some(libc::SIGSYS));
+}
+
+/// A static program of a few machine instructions.
+#[cfg(target_arch = "x86_64")]
+fn program(path: &Path, code: &[u8]) {
+    use std::os::unix::fs::PermissionsExt;
+    const BASE: u64 = 0x40_0000;
+    let mut elf = vec![0u8; 120];
+    elf[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    let size = 120 + code.len() as u64;
+    let mut put = |at: usize, bytes: &[u8]| elf[at..at + bytes.len()].copy_from_slice(bytes);
+    put(16, &2u16.to_le_bytes()); // ET_EXEC
+    put(18, &62u16.to_le_bytes()); // EM_X86_64
+    put(20, &1u32.to_le_bytes());
+    put(24, &(BASE + 120).to_le_bytes()); // entry
+    put(32, &64u64.to_le_bytes()); // program headers
+    put(52, &64u16.to_le_bytes());
+    put(54, &56u16.to_le_bytes());
+    put(56, &1u16.to_le_bytes());
+    put(64, &1u32.to_le_bytes()); // PT_LOAD
+    put(68, &5u32.to_le_bytes()); // read, execute
+    put(80, &BASE.to_le_bytes());
+    put(88, &BASE.to_le_bytes());
+    put(96, &size.to_le_bytes());
+    put(104, &size.to_le_bytes());
+    put(112, &0x1000u64.to_le_bytes());
+    elf.extend(code);
+    std::fs::write(path, elf).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn the_other_abis() {
+    let tmp = tempfile::tempdir().unwrap();
+    // getpid by int 0x80, then exit_group(0) natively.
+    let i386 = tmp.path().join("i386");
+    let exit = [0xbf, 0, 0, 0, 0, 0xb8, 231, 0, 0, 0, 0x0f, 0x05];
+    program(&i386, &[&[0xb8, 20, 0, 0, 0, 0xcd, 0x80], &exit[..]].concat());
+    // getpid with the x32 bit, then exit_group(-result).
+    let x32 = tmp.path().join("x32");
+    let mut code = vec![0xb8, 39, 0, 0, 0x40, 0x0f, 0x05, 0x89, 0xc7, 0xf7, 0xdf];
+    code.extend([0xb8, 231, 0, 0, 0, 0x0f, 0x05]);
+    program(&x32, &code);
+    let none =
+        Confinement::compute(&Isolation::default(), Insecure { seccomp: true, ..Insecure::default() }, &Ids::default());
+    let (none, default) = (none.unwrap(), confinement(&Isolation::default(), &Ids::default()));
+    let run = |confinement, path: &Path| spawn(confinement, &[path.to_str().unwrap()], None).status;
+    // Without a filter the kernel decides: the call works, or SIGSEGV where it has no 32-bit ABI.
+    let without = run(&none, &i386);
+    assert!(without.success() || without.signal() == Some(libc::SIGSEGV), "{without}");
+    let with = run(&default, &i386).signal();
+    assert!(with == Some(if without.success() { libc::SIGSYS } else { libc::SIGSEGV }), "{with:?}");
+    assert_eq!(run(&default, &x32).code(), Some(libc::ENOSYS));
+    let remove = strings(&["reboot"]);
+    let set = [Set { mode: Mode::Remove, names: &remove, errno: Some("EPERM") }];
+    let removed = confinement(&Isolation { seccomp: &set, ..Isolation::default() }, &Ids::default());
+    assert_eq!(run(&removed, &i386).signal(), with, "no way around a remove set");
+}
+
+#[test]
+fn todays_userland_runs_under_the_default_filter() {
+    let python = "import os, socket, subprocess, tempfile, threading, time, multiprocessing.dummy, select, errno, ctypes\n\
+        pool = multiprocessing.dummy.Pool(4)\n\
+        assert sum(pool.map(lambda n: n * n, range(10))) == 285\n\
+        assert subprocess.check_output(['sh', '-c', 'echo sub']) == b'sub\\n'\n\
+        a, b = socket.socketpair(); a.send(b'x'); assert b.recv(1) == b'x'\n\
+        s = socket.create_server(('127.0.0.1', 0)); c = socket.create_connection(s.getsockname())\n\
+        e = select.epoll(); e.register(s); assert e.poll(5)\n\
+        os.close(os.memfd_create('m')); os.close(os.pidfd_open(os.getpid())); os.getrandom(8)\n\
+        with tempfile.TemporaryDirectory() as d: os.rename(os.path.join(d), d + 'x'); os.mkdir(d); os.rmdir(d + 'x')\n\
+        libc = ctypes.CDLL(None, use_errno=True)\n\
+        def refused(*call):\n\
+        \x20   assert libc.syscall(*call) == -1\n\
+        \x20   return errno.errorcode[ctypes.get_errno()]\n\
+        assert refused(165, b'a', b'b', b'tmpfs', 0, 0) == 'EPERM'\n\
+        assert refused(425, 1, 0) == 'EPERM'\n\
+        assert refused(9999) == 'ENOSYS'\n\
+        assert refused(56, 0x10000000, 0, 0, 0, 0) == 'EPERM'\n\
+        print('python')";
+    let bash = "set -e; x=$(printf '%s' a b | tr ab cd); [ $x = cd ]; \
+        mapfile -t y < <(seq 3); [ ${#y[@]} = 3 ]; umask 077; ls -laR /etc >/dev/null 2>&1 || :; echo bash";
+    let busybox = "i=0; while [ $i -lt 20 ]; do busybox true & i=$((i+1)); done; wait; busybox ls -l / | busybox wc -l \
+        >/dev/null && busybox date >/dev/null && echo busybox";
+    for uid in [0, 33] {
+        let confinement = confinement(&Isolation::default(), &Ids { uid, gid: uid, ..Ids::default() });
+        if cfg!(target_arch = "x86_64") {
+            assert_eq!(says(&confinement, &["python3", "-c", python]), "python\n");
+        }
+        assert_eq!(says(&confinement, &["bash", "-c", bash]), "bash\n");
+        assert_eq!(says(&confinement, &["busybox", "sh", "-c", busybox]), "busybox\n");
+    }
+}
