@@ -2,8 +2,27 @@
 
 use std::process::ExitCode;
 
+mod contract;
+mod enter;
+mod entrypoints;
 mod harness;
+mod inside;
+mod lifecycle;
+mod limits;
+mod refusals;
+mod volumes;
 
 fn main() -> ExitCode {
-    tests::harness::main(&[harness::CASES], harness::DECOYS)
+    let cases = [
+        harness::CASES,
+        entrypoints::CASES,
+        contract::CASES,
+        lifecycle::CASES,
+        refusals::CASES,
+        inside::CASES,
+        volumes::CASES,
+        limits::CASES,
+        enter::CASES,
+    ];
+    tests::harness::main(&cases, harness::DECOYS)
 }

@@ -1,0 +1,177 @@
+//! Commands run in an app of a pod from outside.
+
+use std::fs;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tests::Verdict;
+use tests::harness::Context;
+use tests::process::{Process, descendants, run, run_with_input, wait_for};
+
+tests::cases! {
+    both the_command_lives_in_the_app;
+    native its_end_is_told_exactly;
+    native its_environment_is_the_apps;
+    native its_streams_are_the_callers;
+    native signals_reach_it;
+    native what_cannot_be_entered;
+    native an_app_that_does_not_run_can_be_entered;
+}
+
+fn the_command_lives_in_the_app(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    pod.add("one", &["--memory=64Mi"], &["report", "/out/one.json", "+", "sleep", "inf"]);
+    pod.app("start", "one", &[]).ok();
+    let app = pod.read("one");
+    let entered: Value = serde_json::from_str(&pod.enter("one", &["/probe", "report"]).ok())?;
+    for key in ["namespaces", "root", "capabilities", "seccomp", "cgroup", "hostname", "ids", "oom_score_adj"] {
+        assert_eq!(entered[key], app[key], "{key}");
+    }
+    let fds = entered["fds"].as_object().map(|f| f.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+    assert_eq!(fds, ["0", "1", "2"], "descriptors leak: {}", entered["fds"]);
+    assert_eq!(entered["cwd"], "/");
+    assert_eq!(entered["argv"], serde_json::json!(["/probe", "report"]));
+    pod.end();
+    Ok(())
+}
+
+fn its_end_is_told_exactly(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    pod.add("one", &[], &["sleep", "inf"]);
+    pod.app("start", "one", &[]).ok();
+    for code in [0, 1, 7, 126, 254, 255] {
+        assert_eq!(pod.enter("one", &["/probe", "exit", &code.to_string()]).code, Some(code));
+    }
+    for signal in [
+        Signal::SIGTERM,
+        Signal::SIGKILL,
+        Signal::SIGUSR1,
+        Signal::SIGSEGV,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGABRT,
+    ] {
+        let out = pod.enter("one", &["/probe", "signal", signal.as_str()]);
+        assert_eq!(out.signal, Some(signal as i32), "{out}");
+    }
+    for missing in ["/no/such/file", "no-such-command", "/data"] {
+        pod.enter("one", &[missing]).complaint();
+    }
+    // Words that look like flags are the command's.
+    assert_eq!(pod.enter("one", &["/probe", "print", "--app=other"]).ok(), "--app=other");
+    assert_eq!(pod.enter("one", &["/probe", "print", "--"]).ok(), "--");
+    assert_eq!(pod.enter("one", &["/probe", "print", ""]).ok(), "");
+    pod.end();
+    Ok(())
+}
+
+fn its_environment_is_the_apps(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    pod.add("one", &["--env=COLOUR=green", "--env=PATH=/bin"], &["sleep", "inf"]);
+    pod.app("start", "one", &[]).ok();
+    let args = ["enter", &pod.uuid, "--app", "one", "--", "probe", "report"];
+    let env = |term: Option<&str>| -> Value {
+        let mut command = podctl.command(&args);
+        command.env("SECRET", "of the caller").env("COLOUR", "red");
+        match term {
+            Some(term) => command.env("TERM", term),
+            None => command.env_remove("TERM"),
+        };
+        let report: Value = serde_json::from_str(&run(&mut command).ok()).expect("a report");
+        report["env"].clone()
+    };
+    let with = env(Some("xterm-256color"));
+    assert_eq!((with["COLOUR"].as_str(), with["AC_APP_NAME"].as_str()), (Some("green"), Some("one")), "{with}");
+    assert_eq!(with["TERM"], "xterm-256color");
+    assert!(with.get("SECRET").is_none(), "{with}");
+    assert_eq!(env(None)["TERM"], "vt100");
+    pod.end();
+    Ok(())
+}
+
+fn its_streams_are_the_callers(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    pod.add("one", &[], &["sleep", "inf"]);
+    pod.app("start", "one", &[]).ok();
+    let out = pod.enter("one", &["/probe", "print", "to out", "+", "warn", "to err"]);
+    assert_eq!((out.stdout.as_str(), out.stderr.as_str()), ("to out\n", "to err\n"));
+    let mut command = podctl.command(&["enter", &pod.uuid, "--app", "one", "--", "/probe", "cat", "/proc/self/fd/0"]);
+    assert_eq!(run_with_input(&mut command, "through the pipe").ok(), "through the pipe");
+    let report: Value = serde_json::from_str(&pod.enter("one", &["/probe", "report"]).ok())?;
+    assert_eq!((&report["tty"]["stdin"], &report["tty"]["controlling"]), (&false.into(), &false.into()), "{report}");
+    pod.end();
+    Ok(())
+}
+
+fn signals_reach_it(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    pod.add("one", &[], &["sleep", "inf"]);
+    pod.app("start", "one", &[]).ok();
+    let args = ["enter", &pod.uuid, "--app", "one", "--", "/probe", "write", "/out/up", "x", "+", "orderly", "33"];
+    let mut child = podctl.command(&args).spawn()?;
+    wait_for("the command", 10, || podctl.out().join("up").exists().then_some(()));
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM)?;
+    assert_eq!(child.wait()?.code(), Some(33), "SIGTERM was not passed on");
+    // The end of the caller is the end of the command.
+    let args = ["enter", &pod.uuid, "--app", "one", "--", "/probe", "sleep", "4242"];
+    let mut child = podctl.command(&args).spawn()?;
+    let inside = wait_for("the command", 10, || {
+        descendants(std::process::id() as i32)
+            .into_iter()
+            .chain(descendants(pod.pid()))
+            .find(|p| p.words == "/probe sleep 4242")
+            .map(|p| p.pid)
+    });
+    child.kill()?;
+    child.wait()?;
+    wait_for("the command to end with its caller", 5, || (!Process::lives(inside)).then_some(()));
+    pod.end();
+    Ok(())
+}
+
+fn what_cannot_be_entered(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    pod.enter("absent", &["/probe", "help"]).complaint();
+    let out = podctl.run(&["enter", &pod.uuid, "--", "/no/such/file"]);
+    assert!(out.code.is_some_and(|c| c != 0), "{out}");
+    // Without an app: in the root of the stage1.
+    let listing = podctl.ok(&["enter", &pod.uuid, "--", "/opt/stage1/bin/enter", "--help"]);
+    assert!(listing.contains("Usage"), "{listing}");
+    // Somebody else's process number in the pid file is not entered.
+    let mut other = std::process::Command::new("sleep").arg("60").spawn()?;
+    let path = pod.dir().join("pid");
+    let kept = fs::read_to_string(&path)?;
+    pod.add("one", &[], &["sleep", "inf"]);
+    fs::write(&path, format!("{}\n", other.id()))?;
+    pod.enter("one", &["/probe", "help"]).complaint();
+    pod.app("start", "one", &[]).complaint();
+    fs::write(&path, kept)?;
+    other.kill()?;
+    other.wait()?;
+    pod.app("start", "one", &[]).ok();
+    assert_eq!(pod.enter("one", &["/probe", "print", "x"]).ok(), "x");
+    pod.end();
+    Ok(())
+}
+
+fn an_app_that_does_not_run_can_be_entered(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    pod.add("one", &[], &["exit", "0"]);
+    assert_eq!(pod.enter("one", &["/probe", "print", "not started"]).ok(), "not started");
+    pod.app("start", "one", &[]).ok();
+    assert_eq!(pod.exit_code("one"), 0);
+    assert_eq!(pod.enter("one", &["/probe", "print", "ended"]).ok(), "ended");
+    pod.app("rm", "one", &[]).ok();
+    pod.enter("one", &["/probe", "help"]).complaint();
+    pod.end();
+    Ok(())
+}
