@@ -9,6 +9,7 @@ mod harness;
 mod inside;
 mod lifecycle;
 mod limits;
+mod readme;
 mod refusals;
 mod volumes;
 
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         volumes::CASES,
         limits::CASES,
         enter::CASES,
+        readme::CASES,
     ];
     tests::harness::main(&cases, harness::DECOYS)
 }
