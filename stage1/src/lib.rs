@@ -7,6 +7,7 @@ pub mod confine;
 pub mod error;
 pub mod launch;
 pub mod layout;
+pub mod pod;
 pub mod sys;
 pub mod systemd;
 

@@ -1,0 +1,203 @@
+//! A pod's phase: the directory it lies in, and whether somebody holds its lock. CONTRACT section 1.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+
+use crate::error::{Context, Error, Result};
+use crate::layout;
+
+/// The directory below `pods` that a pod lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Just created.
+    Embryo,
+    /// Being prepared, or failed at that.
+    Prepare,
+    /// Prepared.
+    Prepared,
+    /// Running or exited.
+    Run,
+    /// Exited and marked for deletion.
+    ExitedGarbage,
+    /// Never ran and marked for deletion.
+    Garbage,
+}
+
+impl Phase {
+    /// All phases, in the order in which a pod goes through them.
+    pub const ALL: [Self; 6] =
+        [Self::Embryo, Self::Prepare, Self::Prepared, Self::Run, Self::ExitedGarbage, Self::Garbage];
+
+    /// The directory's name.
+    pub const fn dir(self) -> &'static str {
+        match self {
+            Self::Embryo => "embryo",
+            Self::Prepare => "prepare",
+            Self::Prepared => "prepared",
+            Self::Run => "run",
+            Self::ExitedGarbage => "exited-garbage",
+            Self::Garbage => "garbage",
+        }
+    }
+}
+
+/// What a pod is doing, as host managers name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Just created.
+    Embryo,
+    /// Being prepared.
+    Preparing,
+    /// Preparing it failed.
+    PrepareFailed,
+    /// Ready to run.
+    Prepared,
+    /// Running.
+    Running,
+    /// Ended.
+    Exited,
+    /// Marked for deletion after it ran.
+    ExitedGarbage,
+    /// Marked for deletion without having run.
+    Garbage,
+    /// Being deleted.
+    Deleting,
+}
+
+impl State {
+    /// The word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Embryo => "embryo",
+            Self::Preparing => "preparing",
+            Self::PrepareFailed => "aborted prepare",
+            Self::Prepared => "prepared",
+            Self::Running => "running",
+            Self::Exited => "exited",
+            Self::ExitedGarbage => "exited garbage",
+            Self::Garbage => "garbage",
+            Self::Deleting => "deleting",
+        }
+    }
+
+    /// The state that follows from the directory and the lock.
+    pub const fn of(phase: Phase, locked: bool) -> Self {
+        match (phase, locked) {
+            (Phase::Embryo, _) => Self::Embryo,
+            (Phase::Prepare, true) => Self::Preparing,
+            (Phase::Prepare, false) => Self::PrepareFailed,
+            (Phase::Prepared, _) => Self::Prepared,
+            (Phase::Run, true) => Self::Running,
+            (Phase::Run, false) => Self::Exited,
+            (Phase::ExitedGarbage | Phase::Garbage, true) => Self::Deleting,
+            (Phase::ExitedGarbage, false) => Self::ExitedGarbage,
+            (Phase::Garbage, false) => Self::Garbage,
+        }
+    }
+}
+
+/// The state of the pod in `dir`, which lies in `phase`; the lock is tried, not kept.
+pub fn state(phase: Phase, dir: &Path) -> Result<State> {
+    Ok(State::of(phase, Lock::try_shared(dir)?.is_none()))
+}
+
+/// flock(2) on a file or directory, held until dropped.
+#[derive(Debug)]
+pub struct Lock(OwnedFd);
+
+impl Lock {
+    /// Takes the exclusive lock, waiting for it.
+    pub fn exclusive(path: &Path) -> Result<Self> {
+        let fd = open(path)?;
+        loop {
+            match rustix::fs::flock(&fd, FlockOperation::LockExclusive) {
+                Ok(()) => return Ok(Self(fd)),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(errno).context(|| format!("flock({path:?})")),
+            }
+        }
+    }
+
+    /// Takes the exclusive lock unless somebody else has it.
+    pub fn try_exclusive(path: &Path) -> Result<Option<Self>> {
+        Self::attempt(path, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    /// Takes a shared lock unless somebody has the exclusive one.
+    pub fn try_shared(path: &Path) -> Result<Option<Self>> {
+        Self::attempt(path, FlockOperation::NonBlockingLockShared)
+    }
+
+    fn attempt(path: &Path, operation: FlockOperation) -> Result<Option<Self>> {
+        let fd = open(path)?;
+        match rustix::fs::flock(&fd, operation) {
+            Ok(()) => Ok(Some(Self(fd))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(errno) => Err(errno).context(|| format!("flock({path:?})")),
+        }
+    }
+
+    /// Checks that `fd`, given by another program, is the directory `dir` and holds its exclusive lock.
+    pub fn adopt(fd: OwnedFd, dir: &Path) -> Result<Self> {
+        if !crate::sys::dir::same_file(&fd, open(dir)?)? {
+            return Err(Error::new(format!("the lock descriptor is not the directory {dir:?}")));
+        }
+        if Self::try_shared(dir)?.is_some() {
+            return Err(Error::new(format!("the lock descriptor of {dir:?} is not locked exclusively")));
+        }
+        Ok(Self(fd))
+    }
+
+    /// The descriptor, to be passed on.
+    pub fn into_fd(self) -> OwnedFd {
+        self.0
+    }
+}
+
+impl AsFd for Lock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn open(path: &Path) -> Result<OwnedFd> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        .context(|| format!("open {path:?}"))
+}
+
+/// Takes the lock around adding and removing apps of the pod in `dir`, waiting for it.
+pub fn lock_apps(dir: &Path) -> Result<Lock> {
+    let path = dir.join(layout::LOCK);
+    rustix::fs::open(
+        &path,
+        OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::from_raw_mode(0o600),
+    )
+    .context(|| format!("open {path:?}"))?;
+    Lock::exclusive(&path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_tells_running_from_exited() {
+        let tmp = tempfile::tempdir().unwrap();
+        assert_eq!(state(Phase::Run, tmp.path()).unwrap(), State::Exited);
+        let lock = Lock::try_exclusive(tmp.path()).unwrap().unwrap();
+        assert_eq!(state(Phase::Run, tmp.path()).unwrap(), State::Running);
+        assert_eq!(state(Phase::ExitedGarbage, tmp.path()).unwrap(), State::Deleting);
+        assert!(Lock::try_exclusive(tmp.path()).unwrap().is_none());
+        let lock = Lock::adopt(lock.into_fd(), tmp.path()).unwrap();
+        drop(lock);
+        assert_eq!(state(Phase::Prepare, tmp.path()).unwrap(), State::PrepareFailed);
+        let unlocked = open(tmp.path()).unwrap();
+        assert!(Lock::adopt(unlocked, tmp.path()).is_err());
+        let apps = lock_apps(tmp.path()).unwrap();
+        assert!(Lock::try_exclusive(&tmp.path().join("pod.lck")).unwrap().is_none());
+        drop(apps);
+    }
+}
