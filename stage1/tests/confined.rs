@@ -7,11 +7,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use stage1::appc::{App, CapabilitySet, Isolators, NameValue, SeccompSet, SetMode};
 use stage1::confine::caps::CapSet;
 use stage1::confine::ids::Ids;
-use stage1::confine::seccomp::{Mode, Set};
-use stage1::confine::{CapabilitySetOf, Confinement, Insecure, Isolation};
-use stage1::launch::{Declared, LaunchRecord};
+use stage1::confine::{Confinement, Insecure};
+use stage1::launch::LaunchRecord;
 
 const RECORD: &str = "CONFINED_RECORD";
 const LACKING: &str = "CONFINED_LACKING";
@@ -50,7 +50,7 @@ fn make_untidy() {
     rustix::thread::set_capabilities(None, sets).unwrap();
     rustix::thread::configure_capability_in_ambient_set(CapabilitySet::SYS_ADMIN, true).unwrap();
     rustix::thread::set_capabilities_secure_bits(
-        CapabilitiesSecureBits::NO_SETUID_FIXUP | CapabilitiesSecureBits::KEEP_CAPS,
+        CapabilitiesSecureBits::NO_ROOT | CapabilitiesSecureBits::NO_SETUID_FIXUP | CapabilitiesSecureBits::KEEP_CAPS,
     )
     .unwrap();
     [Signal::SIGTERM, Signal::SIGUSR1].into_iter().collect::<SigSet>().thread_block().unwrap();
@@ -60,15 +60,20 @@ fn strings(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
 }
 
-fn confinement(isolation: &Isolation<'_>, ids: &Ids) -> Confinement {
-    Confinement::compute(isolation, Insecure::default(), ids).unwrap()
+fn calls(mode: SetMode, names: &[&str], errno: Option<&str>) -> Isolators {
+    let set = SeccompSet { mode, names: strings(names), errno: errno.map(str::to_owned) };
+    Isolators { seccomp: Some(set), ..Isolators::default() }
+}
+
+fn confinement(isolators: &Isolators, ids: &Ids) -> Confinement {
+    Confinement::compute(isolators, Insecure::default(), ids).unwrap()
 }
 
 fn spawn(confinement: &Confinement, argv: &[&str], lacking: Option<&str>) -> Output {
-    let (argv, ids) = (strings(argv), Ids { uid: confinement.uid, ..Ids::default() });
-    let path = [("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
-    let declared = Declared { app: "app", exec: &argv, environment: &path, ..Declared::default() };
-    let record = LaunchRecord::compute(&declared, &ids, confinement.clone()).unwrap();
+    let ids = Ids { uid: confinement.uid, ..Ids::default() };
+    let environment = vec![NameValue::new("PATH", "/usr/bin:/bin")];
+    let app = App { exec: strings(argv), environment, ..App::default() };
+    let record = LaunchRecord::compute(&"app".parse().unwrap(), &app, None, &ids, confinement.clone()).unwrap();
     let mut again = Command::new(std::env::current_exe().unwrap());
     again.args(["--exact", "becomes_what_the_record_says", "--nocapture", "--test-threads=1", "-q"]);
     again.env(RECORD, serde_json::to_string(&record).unwrap()).env_remove(LACKING);
@@ -110,7 +115,7 @@ const NONE: &str = "0000000000000000";
 
 #[test]
 fn root_with_the_defaults() {
-    let of = status(&confinement(&Isolation::default(), &Ids::default()));
+    let of = status(&confinement(&Isolators::default(), &Ids::default()));
     let expected = hex(CapSet::app_default().bits() & available());
     for (field, value) in [
         ("CapBnd", expected.as_str()),
@@ -135,12 +140,12 @@ fn root_with_the_defaults() {
 #[test]
 fn root_with_two_capabilities_and_no_new_privileges() {
     let two = strings(&["CAP_NET_ADMIN", "CAP_CHOWN"]);
-    let isolation = Isolation {
-        capabilities: &[CapabilitySetOf { mode: Mode::Retain, names: &two }],
+    let isolators = Isolators {
+        capabilities: Some(CapabilitySet { mode: SetMode::Retain, names: two }),
         no_new_privileges: true,
-        ..Isolation::default()
+        ..Isolators::default()
     };
-    let of = status(&confinement(&isolation, &Ids { gid: 7, groups: vec![8, 9], ..Ids::default() }));
+    let of = status(&confinement(&isolators, &Ids { gid: 7, groups: vec![8, 9], ..Ids::default() }));
     for (field, value) in [
         ("CapBnd", "0000000000001001"),
         ("CapEff", "0000000000001001"),
@@ -156,7 +161,7 @@ fn root_with_two_capabilities_and_no_new_privileges() {
 
 #[test]
 fn another_user() {
-    let of = status(&confinement(&Isolation::default(), &Ids { uid: 33, gid: 34, groups: vec![5], account: None }));
+    let of = status(&confinement(&Isolators::default(), &Ids { uid: 33, gid: 34, groups: vec![5], account: None }));
     let bounding = hex(CapSet::app_default().bits() & available());
     for (field, value) in [
         ("CapBnd", bounding.as_str()),
@@ -179,7 +184,7 @@ fn everything_switched_off() {
     for uid in [0, 33] {
         let insecure = Insecure { capabilities: true, seccomp: true };
         let ids = Ids { uid, ..Ids::default() };
-        let open = Confinement::compute(&Isolation::default(), insecure, &ids).unwrap();
+        let open = Confinement::compute(&Isolators::default(), insecure, &ids).unwrap();
         let of = status(&open);
         let all = hex(available());
         assert_eq!(of("CapBnd"), all);
@@ -191,11 +196,10 @@ fn everything_switched_off() {
 #[test]
 fn a_filter_forbids_none_of_our_own_calls() {
     // Not prctl, capset, setgroups, chdir, umask, keyctl: all done before the filter is loaded.
-    let cat = strings(&["@systemd/file-system", "@systemd/basic-io", "fadvise64", "pread64", "readlink", "uname"]);
+    let cat = ["@systemd/file-system", "@systemd/basic-io", "fadvise64", "pread64", "readlink", "uname"];
     for uid in [0, 33] {
-        let isolation =
-            Isolation { seccomp: &[Set { mode: Mode::Retain, names: &cat, errno: None }], ..Isolation::default() };
-        let of = status(&confinement(&isolation, &Ids { uid, ..Ids::default() }));
+        let isolators = calls(SetMode::Retain, &cat, None);
+        let of = status(&confinement(&isolators, &Ids { uid, ..Ids::default() }));
         assert_eq!(of("Seccomp"), "2");
         assert_eq!(of("NoNewPrivs"), if uid == 0 { "0" } else { "1" });
     }
@@ -203,7 +207,7 @@ fn a_filter_forbids_none_of_our_own_calls() {
 
 #[test]
 fn no_filter_without_the_right_to_it() {
-    let output = spawn(&confinement(&Isolation::default(), &Ids::default()), &["true"], Some("CAP_SYS_ADMIN"));
+    let output = spawn(&confinement(&Isolators::default(), &Ids::default()), &["true"], Some("CAP_SYS_ADMIN"));
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(254), "{error}");
     assert!(error.contains("needs CAP_SYS_ADMIN") && error.contains("ermission denied"), "{error}");
@@ -211,7 +215,7 @@ fn no_filter_without_the_right_to_it() {
 
 #[test]
 fn failures_have_codes_and_words() {
-    let root = confinement(&Isolation::default(), &Ids::default());
+    let root = confinement(&Isolators::default(), &Ids::default());
     for (command, code, words) in [
         ("/no/such/file", 127, "no such file in the app"),
         ("no-such-command", 127, "not found in /usr/bin:/bin"),
@@ -229,7 +233,7 @@ fn failures_have_codes_and_words() {
     std::fs::set_permissions(tmp.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
     let file = tmp.path().join("tool");
     std::fs::copy("/bin/true", &file).unwrap();
-    let user = confinement(&Isolation::default(), &Ids { uid: 33, ..Ids::default() });
+    let user = confinement(&Isolators::default(), &Ids { uid: 33, ..Ids::default() });
     let output = spawn(&user, &[file.to_str().unwrap()], None);
     assert_eq!(output.status.code(), Some(126));
     assert!(String::from_utf8_lossy(&output.stderr).contains("not permitted to reach it"));
@@ -237,11 +241,9 @@ fn failures_have_codes_and_words() {
 
 #[test]
 fn removed_calls() {
-    let remove = strings(&["mkdir", "mkdirat"]);
     let with = |errno| {
-        let isolation =
-            Isolation { seccomp: &[Set { mode: Mode::Remove, names: &remove, errno }], ..Isolation::default() };
-        spawn(&confinement(&isolation, &Ids::default()), &["mkdir", "/no/such/directory"], None)
+        let isolators = calls(SetMode::Remove, &["mkdir", "mkdirat"], errno);
+        spawn(&confinement(&isolators, &Ids::default()), &["mkdir", "/no/such/directory"], None)
     };
     let output = with(Some("EDOM"));
     assert!(String::from_utf8_lossy(&output.stderr).contains("argument out of domain"), "{output:?}");
@@ -291,8 +293,8 @@ fn the_other_abis() {
     code.extend([0xb8, 231, 0, 0, 0, 0x0f, 0x05]);
     program(&x32, &code);
     let none =
-        Confinement::compute(&Isolation::default(), Insecure { seccomp: true, ..Insecure::default() }, &Ids::default());
-    let (none, default) = (none.unwrap(), confinement(&Isolation::default(), &Ids::default()));
+        Confinement::compute(&Isolators::default(), Insecure { seccomp: true, ..Insecure::default() }, &Ids::default());
+    let (none, default) = (none.unwrap(), confinement(&Isolators::default(), &Ids::default()));
     let run = |confinement, path: &Path| spawn(confinement, &[path.to_str().unwrap()], None).status;
     // Without a filter the kernel decides: the call works, or SIGSEGV where it has no 32-bit ABI.
     let without = run(&none, &i386);
@@ -300,9 +302,7 @@ fn the_other_abis() {
     let with = run(&default, &i386).signal();
     assert!(with == Some(if without.success() { libc::SIGSYS } else { libc::SIGSEGV }), "{with:?}");
     assert_eq!(run(&default, &x32).code(), Some(libc::ENOSYS));
-    let remove = strings(&["reboot"]);
-    let set = [Set { mode: Mode::Remove, names: &remove, errno: Some("EPERM") }];
-    let removed = confinement(&Isolation { seccomp: &set, ..Isolation::default() }, &Ids::default());
+    let removed = confinement(&calls(SetMode::Remove, &["reboot"], Some("EPERM")), &Ids::default());
     assert_eq!(run(&removed, &i386).signal(), with, "no way around a remove set");
 }
 
@@ -331,7 +331,7 @@ fn todays_userland_runs_under_the_default_filter() {
     let busybox = "i=0; while [ $i -lt 20 ]; do busybox true & i=$((i+1)); done; wait; busybox ls -l / | busybox wc -l \
         >/dev/null && busybox date >/dev/null && echo busybox";
     for uid in [0, 33] {
-        let confinement = confinement(&Isolation::default(), &Ids { uid, gid: uid, ..Ids::default() });
+        let confinement = confinement(&Isolators::default(), &Ids { uid, gid: uid, ..Ids::default() });
         if cfg!(target_arch = "x86_64") {
             assert_eq!(says(&confinement, &["python3", "-c", python]), "python\n");
         }

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{FileType, OFlags};
 
+use crate::appc::App;
 use crate::error::{Context, Error, Result};
 use crate::sys::dir;
 
@@ -27,6 +28,13 @@ pub struct Request<'a> {
     pub converted_image: bool,
     /// The range that the files of the image have been shifted into, if any: owners of paths are shifted back.
     pub shift: Option<Shift>,
+}
+
+impl<'a> Request<'a> {
+    /// What `app` says, of an image that is converted or not.
+    pub fn of(app: &'a App, converted_image: bool, shift: Option<Shift>) -> Self {
+        Self { user: &app.user, group: &app.group, supplementary: &app.supplementary_gids, converted_image, shift }
+    }
 }
 
 /// A range of ids in a user namespace: id 0 inside is `first` on disk.

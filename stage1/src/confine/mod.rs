@@ -4,8 +4,8 @@
 //! is two steps, between which the caller may still look at files as the app's user:
 //!
 //! 1. [`Confinement::become_user`]: not dumpable; umask 0022, signals as a new program expects them;
-//!    securebits 0; a session keyring of its own; the ambient set empty; the bounding set cut; groups,
-//!    gid and uid set; the inheritable set empty.
+//!    securebits 0; a session keyring of its own; the bounding set cut; groups, gid and uid set; the
+//!    inheritable and ambient sets empty.
 //! 2. [`Confinement::seal`]: no-new-privileges, then the seccomp filter.
 //!
 //! After 2 only execve(2) is left to do. The exec then gives the process what was asked for:
@@ -38,29 +38,10 @@ use serde::{Deserialize, Serialize};
 
 use self::caps::CapSet;
 use self::ids::Ids;
-use self::seccomp::{Filter, Mode};
+use self::seccomp::Filter;
+use crate::appc::{Isolators, SetMode};
 use crate::error::{Context, Error, Result};
 use crate::sys;
-
-/// A capability set of a manifest.
-#[derive(Clone, Copy, Debug)]
-pub struct CapabilitySetOf<'a> {
-    /// Retain: exactly these. Remove: the default set without these.
-    pub mode: Mode,
-    /// Names, such as `CAP_NET_ADMIN`.
-    pub names: &'a [String],
-}
-
-/// What an app's isolators ask for.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Isolation<'a> {
-    /// `os/linux/capabilities-retain-set` and `-remove-set`, as many as there are; more than one is an error.
-    pub capabilities: &'a [CapabilitySetOf<'a>],
-    /// `os/linux/seccomp-retain-set` and `-remove-set`, as many as there are; more than one is an error.
-    pub seccomp: &'a [seccomp::Set<'a>],
-    /// `os/linux/no-new-privileges`.
-    pub no_new_privileges: bool,
-}
 
 /// What the operator switched off.
 #[derive(Clone, Copy, Debug, Default)]
@@ -95,20 +76,15 @@ impl Confinement {
     ///
     /// # Errors
     /// A name that is not known, or sets that exclude each other.
-    pub fn compute(isolation: &Isolation<'_>, insecure: Insecure, ids: &Ids) -> Result<Self> {
-        let capabilities = if insecure.capabilities { CapSet::ALL } else { capabilities(isolation.capabilities)? };
-        let set = match isolation.seccomp {
-            [] => None,
-            [set] => Some(*set),
-            _ => return Err(Error::new("an app has at most one seccomp set")),
-        };
-        let seccomp = if insecure.seccomp { None } else { Filter::compute(set, capabilities)? };
+    pub fn compute(isolators: &Isolators, insecure: Insecure, ids: &Ids) -> Result<Self> {
+        let capabilities = if insecure.capabilities { CapSet::ALL } else { capabilities(isolators)? };
+        let seccomp = if insecure.seccomp { None } else { Filter::compute(isolators.seccomp.as_ref(), capabilities)? };
         Ok(Self {
             uid: ids.uid,
             gid: ids.gid,
             groups: ids.groups.clone(),
             capabilities,
-            no_new_privileges: isolation.no_new_privileges || (ids.uid != 0 && seccomp.is_some()),
+            no_new_privileges: isolators.no_new_privileges || (ids.uid != 0 && seccomp.is_some()),
             seccomp,
         })
     }
@@ -139,7 +115,6 @@ impl Confinement {
         sys::signal::reset()?;
         reset_securebits()?;
         sys::seccomp::new_session_keyring()?;
-        clear_ambient()?;
         cut_bounding_set(self.capabilities)?;
         self.set_ids()?;
         // A change of ids may have set it back, as /proc/sys/fs/suid_dumpable says.
@@ -176,18 +151,14 @@ impl Confinement {
     }
 }
 
-fn capabilities(sets: &[CapabilitySetOf<'_>]) -> Result<CapSet> {
-    let [set] = sets else {
-        return match sets {
-            [] => Ok(CapSet::app_default()),
-            _ => Err(Error::new("an app has at most one capability set, to retain or to remove")),
-        };
-    };
+/// The default set; exactly a retain set; the default set without a remove set.
+fn capabilities(isolators: &Isolators) -> Result<CapSet> {
+    let Some(set) = &isolators.capabilities else { return Ok(CapSet::app_default()) };
     let named = CapSet::parse(set.names.iter().map(String::as_str))
         .map_err(|name| Error::new(format!("capability set: {name:?} is no capability (such as CAP_NET_RAW)")))?;
     Ok(match set.mode {
-        Mode::Retain => named,
-        Mode::Remove => CapSet::app_default().without(named),
+        SetMode::Retain => named,
+        SetMode::Remove => CapSet::app_default().without(named),
     })
 }
 
@@ -198,14 +169,6 @@ fn reset_securebits() -> Result<()> {
     }
     rustix::thread::set_capabilities_secure_bits(CapabilitiesSecureBits::empty())
         .context(|| format!("prctl(PR_SET_SECUREBITS, 0), they were {:#x}", bits.bits()))
-}
-
-fn clear_ambient() -> Result<()> {
-    match rustix::thread::clear_ambient_capability_set() {
-        // Linux before 4.3 has none.
-        Ok(()) | Err(Errno::INVAL) => Ok(()),
-        Err(errno) => Err(errno).context(|| "prctl(PR_CAP_AMBIENT_CLEAR_ALL)"),
-    }
 }
 
 /// Drops from the bounding set what is not in `wanted`, of all capabilities that this kernel has.
@@ -225,7 +188,8 @@ fn cut_bounding_set(wanted: CapSet) -> Result<()> {
     Ok(())
 }
 
-/// Lowers effective and permitted to what is also in `keep`, and empties inheritable.
+/// Lowers effective and permitted to what is also in `keep`, and empties inheritable; with that the
+/// kernel empties the ambient set too.
 fn keep_capabilities(keep: CapSet) -> Result<()> {
     let have = rustix::thread::capabilities(None).context(|| "capget")?;
     let permitted = CapabilitySet::from_bits_retain(CapSet::from_bits(have.permitted.bits()).and(keep).bits());
@@ -236,35 +200,28 @@ fn keep_capabilities(keep: CapSet) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::appc::CapabilitySet;
 
-    fn names(names: &[&str]) -> Vec<String> {
-        names.iter().map(|&name| name.to_owned()).collect()
-    }
-
-    fn compute(mode: Mode, set: &[&str]) -> Result<CapSet> {
-        let set = names(set);
-        let isolation = Isolation { capabilities: &[CapabilitySetOf { mode, names: &set }], ..Isolation::default() };
-        Confinement::compute(&isolation, Insecure::default(), &Ids::default()).map(|c| c.capabilities)
+    fn compute(mode: SetMode, names: &[&str]) -> Result<CapSet> {
+        let names = names.iter().map(|&name| name.to_owned()).collect();
+        let isolators = Isolators { capabilities: Some(CapabilitySet { mode, names }), ..Isolators::default() };
+        Confinement::compute(&isolators, Insecure::default(), &Ids::default()).map(|c| c.capabilities)
     }
 
     #[test]
     fn capability_sets() {
-        assert_eq!(compute(Mode::Retain, &["CAP_SYS_ADMIN"]).unwrap(), CapSet::SYS_ADMIN);
-        assert_eq!(compute(Mode::Retain, &[]).unwrap(), CapSet::EMPTY);
-        let removed = compute(Mode::Remove, &["CAP_MKNOD", "CAP_SYS_ADMIN"]).unwrap();
+        assert_eq!(compute(SetMode::Retain, &["CAP_SYS_ADMIN"]).unwrap(), CapSet::SYS_ADMIN);
+        assert_eq!(compute(SetMode::Retain, &[]).unwrap(), CapSet::EMPTY);
+        let removed = compute(SetMode::Remove, &["CAP_MKNOD", "CAP_SYS_ADMIN"]).unwrap();
         assert_eq!(removed, CapSet::app_default().without(CapSet::parse(["MKNOD"]).unwrap()));
-        assert!(compute(Mode::Retain, &["CAP_BANANA"]).unwrap_err().one_line().contains("CAP_BANANA"));
-        let one = names(&["CAP_KILL"]);
-        let both = [Mode::Retain, Mode::Remove].map(|mode| CapabilitySetOf { mode, names: &one });
-        let isolation = Isolation { capabilities: &both, ..Isolation::default() };
-        assert!(Confinement::compute(&isolation, Insecure::default(), &Ids::default()).is_err());
+        assert!(compute(SetMode::Retain, &["CAP_BANANA"]).unwrap_err().one_line().contains("CAP_BANANA"));
     }
 
     #[test]
     fn filters_and_privileges() {
         let compute = |uid, no_new_privileges, insecure| {
-            let isolation = Isolation { no_new_privileges, ..Isolation::default() };
-            Confinement::compute(&isolation, insecure, &Ids { uid, ..Ids::default() }).unwrap()
+            let isolators = Isolators { no_new_privileges, ..Isolators::default() };
+            Confinement::compute(&isolators, insecure, &Ids { uid, ..Ids::default() }).unwrap()
         };
         let root = compute(0, false, Insecure::default());
         assert!(root.seccomp.is_some() && !root.no_new_privileges);
@@ -274,13 +231,5 @@ mod tests {
         assert_eq!((open.seccomp, open.no_new_privileges, open.capabilities), (None, false, CapSet::ALL));
         assert!(root.clone().with_ids(&Ids { uid: 7, ..Ids::default() }).no_new_privileges);
         assert!(!root.with_ids(&Ids { gid: 7, ..Ids::default() }).no_new_privileges);
-    }
-
-    #[test]
-    fn two_filters_are_one_too_many() {
-        let read = names(&["read"]);
-        let sets = [Mode::Retain, Mode::Remove].map(|mode| seccomp::Set { mode, names: &read, errno: None });
-        let isolation = Isolation { seccomp: &sets, ..Isolation::default() };
-        assert!(Confinement::compute(&isolation, Insecure::default(), &Ids::default()).is_err());
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::bpf::{Action, Policy, Rule, Test, compile};
 use super::caps::CapSet;
 use super::tables::{self, Syscall};
+use crate::appc::{SeccompSet, SetMode};
 use crate::error::{Context, Error, Result};
 use crate::sys::seccomp::{self, Instruction};
 
@@ -30,38 +31,21 @@ const REFUSED_FAMILIES: &[u32] = &[38, 40];
 const EPERM: Action = Action::Errno(libc::EPERM as u16);
 const ENOSYS: Action = Action::Errno(libc::ENOSYS as u16);
 
-/// Which way a manifest's set goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Only these calls are allowed.
-    Retain,
-    /// All calls but these are allowed.
-    Remove,
-}
-
-/// A seccomp set as a manifest has it.
-#[derive(Clone, Copy, Debug)]
-pub struct Set<'a> {
-    /// Which way.
-    pub mode: Mode,
-    /// Names of system calls, and wildcards such as `@rkt/default-whitelist`.
-    pub names: &'a [String],
-    /// Name of the error that a call that is not allowed fails with; without one the process is
-    /// killed by SIGSYS, as appc asks.
-    pub errno: Option<&'a str>,
-}
-
 /// A compiled filter. In JSON it is one string, 16 hexadecimal digits an instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter(Vec<Instruction>);
 
 impl Filter {
     /// The filter for an app with these capabilities and this set, host side; `None` if calls are
-    /// not to be filtered.
+    /// not to be filtered. Pure.
+    ///
+    /// Without a set it is our own default list, and a call that is not on it fails with EPERM. With
+    /// a set that names no error, such a call kills the process by SIGSYS, as appc asks. Calls that
+    /// are newer than our tables fail with ENOSYS unless all but a few are allowed.
     ///
     /// # Errors
     /// Names the system call, wildcard or error that is not known, or a set that no app could start under.
-    pub fn compute(set: Option<Set<'_>>, capabilities: CapSet) -> Result<Option<Self>> {
+    pub fn compute(set: Option<&SeccompSet>, capabilities: CapSet) -> Result<Option<Self>> {
         Ok(policy(set, capabilities)?.map(|policy| Self(compile(&policy))))
     }
 
@@ -148,7 +132,7 @@ impl Names {
         Ok(())
     }
 
-    fn add_name(&mut self, name: &str, mode: Mode, capabilities: CapSet, refused: Action) -> Result<()> {
+    fn add_name(&mut self, name: &str, mode: SetMode, capabilities: CapSet, refused: Action) -> Result<()> {
         let Some(wildcard) = name.strip_prefix('@') else {
             match tables::syscall(name) {
                 Syscall::Number(number) => self.add(number, Rule::Do(Action::Allow)),
@@ -162,7 +146,7 @@ impl Names {
         match wildcard.split_once('/') {
             Some(("appc.io", "all")) => self.all = true,
             Some(("appc.io", "empty")) => self.empty = true,
-            Some(("rkt" | "docker", "default-whitelist")) if mode == Mode::Retain => {
+            Some(("rkt" | "docker", "default-whitelist")) if mode == SetMode::Retain => {
                 self.add_default(capabilities, refused);
             }
             // Taking the default list away would leave nothing to run with, but it is what was asked for.
@@ -208,9 +192,9 @@ fn default_section(name: &str) -> impl Iterator<Item = &'static str> + use<> {
     tables::section(tables::DEFAULT, name).into_iter().flatten()
 }
 
-fn policy(set: Option<Set<'_>>, capabilities: CapSet) -> Result<Option<Policy>> {
+fn policy(set: Option<&SeccompSet>, capabilities: CapSet) -> Result<Option<Policy>> {
     let Some(set) = set else { return Ok(Some(default_policy(capabilities, EPERM))) };
-    let asked = match set.errno.filter(|name| !name.is_empty()) {
+    let asked = match set.errno.as_deref().filter(|name| !name.is_empty()) {
         None => None,
         Some(name) => {
             let known = tables::errno(name).map(Action::Errno);
@@ -222,7 +206,7 @@ fn policy(set: Option<Set<'_>>, capabilities: CapSet) -> Result<Option<Policy>> 
         return Err(Error::new("seccomp set: it is empty (\"@appc.io/empty\" asks for the default filter)"));
     }
     let mut names = Names::default();
-    for name in set.names {
+    for name in &set.names {
         names.add_name(name, set.mode, capabilities, refused)?;
     }
     if !names.ignored.is_empty() {
@@ -232,19 +216,19 @@ fn policy(set: Option<Set<'_>>, capabilities: CapSet) -> Result<Option<Policy>> 
         );
     }
     match set.mode {
-        Mode::Retain if names.all => Ok(None),
+        SetMode::Retain if names.all => Ok(None),
         // In a remove set `@appc.io/empty` masks all other names and asks for the default filter.
         // In a retain set appc gives it no meaning; alone, it gets the same.
-        Mode::Remove if names.empty => Ok(Some(default_policy(capabilities, asked.unwrap_or(EPERM)))),
-        Mode::Retain if names.empty && names.rules.is_empty() => {
+        SetMode::Remove if names.empty => Ok(Some(default_policy(capabilities, asked.unwrap_or(EPERM)))),
+        SetMode::Retain if names.empty && names.rules.is_empty() => {
             Ok(Some(default_policy(capabilities, asked.unwrap_or(EPERM))))
         }
-        Mode::Retain => {
+        SetMode::Retain => {
             // What any process needs to start and to end is always allowed, as systemd does it.
             names.add_systemd("default")?;
             Ok(Some(allow_only(names.rules, refused)))
         }
-        Mode::Remove => remove(&names, refused).map(Some),
+        SetMode::Remove => remove(&names, refused).map(Some),
     }
 }
 
@@ -296,16 +280,10 @@ mod tests {
         run(filter.program(), NATIVE, u32::from(number), [first, 0, 0, 0, 0, 0])
     }
 
-    fn set<'a>(mode: Mode, names: &'a [String], errno: Option<&'a str>) -> Set<'a> {
-        Set { mode, names, errno }
-    }
-
-    fn strings(names: &[&str]) -> Vec<String> {
-        names.iter().map(|&name| name.to_owned()).collect()
-    }
-
-    fn filter(mode: Mode, names: &[&str], errno: Option<&str>) -> Result<Option<Filter>> {
-        Filter::compute(Some(set(mode, &strings(names), errno)), CapSet::app_default())
+    fn filter(mode: SetMode, names: &[&str], errno: Option<&str>) -> Result<Option<Filter>> {
+        let names = names.iter().map(|&name| name.to_owned()).collect();
+        let set = SeccompSet { mode, names, errno: errno.map(str::to_owned) };
+        Filter::compute(Some(&set), CapSet::app_default())
     }
 
     #[test]
@@ -392,7 +370,7 @@ mod tests {
 
     #[test]
     fn retain_sets() {
-        let only = filter(Mode::Retain, &["accept", "write"], None).unwrap().unwrap();
+        let only = filter(SetMode::Retain, &["accept", "write"], None).unwrap().unwrap();
         assert_eq!(call(&only, "write", 0), ALLOW);
         assert_eq!(call(&only, "read", 0), KILL);
         // What starting and ending take is always there.
@@ -400,56 +378,56 @@ mod tests {
             assert_eq!(call(&only, name, 0), ALLOW, "{name}");
         }
         let more =
-            filter(Mode::Retain, &["@rkt/default-whitelist", "mbind", "clone3"], Some("ENOTSUP")).unwrap().unwrap();
+            filter(SetMode::Retain, &["@rkt/default-whitelist", "mbind", "clone3"], Some("ENOTSUP")).unwrap().unwrap();
         assert_eq!(call(&more, "mbind", 0), ALLOW);
         assert_eq!(call(&more, "clone3", 0), ALLOW);
         assert_eq!(call(&more, "mount", 0), errno(libc::ENOTSUP));
         assert_eq!(call(&more, "clone", libc::CLONE_NEWNS as u64), errno(libc::ENOTSUP));
         // Named on its own, a call is allowed whatever its arguments, in either order.
         for names in [["@docker/default-whitelist", "clone"], ["clone", "@docker/default-whitelist"]] {
-            let plain = filter(Mode::Retain, &names, Some("EPERM")).unwrap().unwrap();
+            let plain = filter(SetMode::Retain, &names, Some("EPERM")).unwrap().unwrap();
             assert_eq!(call(&plain, "clone", libc::CLONE_NEWNS as u64), ALLOW);
             assert_eq!(call(&plain, "clone3", 0), errno(libc::ENOSYS));
         }
-        let service = filter(Mode::Retain, &["@systemd/system-service"], Some("EPERM")).unwrap().unwrap();
+        let service = filter(SetMode::Retain, &["@systemd/system-service"], Some("EPERM")).unwrap().unwrap();
         assert_eq!(call(&service, "fchownat", 0), ALLOW, "a group inside a group");
         assert_eq!(call(&service, "mount", 0), errno(libc::EPERM));
-        assert_eq!(filter(Mode::Retain, &["read", "@appc.io/all"], None).unwrap(), None);
+        assert_eq!(filter(SetMode::Retain, &["read", "@appc.io/all"], None).unwrap(), None);
     }
 
     #[test]
     fn remove_sets() {
-        let without = filter(Mode::Remove, &["@systemd/clock", "reboot"], Some("ENOSYS")).unwrap().unwrap();
+        let without = filter(SetMode::Remove, &["@systemd/clock", "reboot"], Some("ENOSYS")).unwrap().unwrap();
         assert_eq!(call(&without, "reboot", 0), errno(libc::ENOSYS));
         assert_eq!(call(&without, "adjtimex", 0), errno(libc::ENOSYS));
         assert_eq!(call(&without, "mount", 0), ALLOW);
         assert_eq!(run(without.program(), NATIVE, 1000, [0; 6]), ALLOW, "for the kernel to answer");
         assert_eq!(run(without.program(), 0x4000_0003, 88, [0; 6]), KILL, "no way around by the 32-bit ABI");
-        let black = filter(Mode::Remove, &["@docker/default-blacklist"], None).unwrap().unwrap();
+        let black = filter(SetMode::Remove, &["@docker/default-blacklist"], None).unwrap().unwrap();
         assert_eq!(call(&black, "mount", 0), KILL);
         let default = Filter::compute(None, CapSet::app_default()).unwrap();
-        assert_eq!(filter(Mode::Remove, &["reboot", "@appc.io/empty"], None).unwrap(), default);
-        assert_eq!(filter(Mode::Retain, &["@appc.io/empty"], Some("")).unwrap(), default);
+        assert_eq!(filter(SetMode::Remove, &["reboot", "@appc.io/empty"], None).unwrap(), default);
+        assert_eq!(filter(SetMode::Retain, &["@appc.io/empty"], Some("")).unwrap(), default);
     }
 
     #[test]
     fn what_makes_no_sense_is_named() {
         for (mode, names, errno, word) in [
-            (Mode::Retain, vec!["raed"], None, "\"raed\""),
-            (Mode::Retain, vec!["read\nwrite"], None, "read\\nwrite"),
-            (Mode::Retain, vec![""], None, "\"\""),
-            (Mode::Retain, vec!["@systemd/nothing"], None, "@systemd/nothing"),
-            (Mode::Retain, vec!["@rkt"], None, "@rkt"),
-            (Mode::Retain, vec!["read"], Some("EBANANA"), "EBANANA"),
-            (Mode::Retain, vec![], None, "empty"),
-            (Mode::Remove, vec!["execve"], None, "execve"),
-            (Mode::Remove, vec!["@appc.io/all"], None, "execve"),
-            (Mode::Remove, vec!["@rkt/default-whitelist"], None, "execve"),
+            (SetMode::Retain, vec!["raed"], None, "\"raed\""),
+            (SetMode::Retain, vec!["read\nwrite"], None, "read\\nwrite"),
+            (SetMode::Retain, vec![""], None, "\"\""),
+            (SetMode::Retain, vec!["@systemd/nothing"], None, "@systemd/nothing"),
+            (SetMode::Retain, vec!["@rkt"], None, "@rkt"),
+            (SetMode::Retain, vec!["read"], Some("EBANANA"), "EBANANA"),
+            (SetMode::Retain, vec![], None, "empty"),
+            (SetMode::Remove, vec!["execve"], None, "execve"),
+            (SetMode::Remove, vec!["@appc.io/all"], None, "execve"),
+            (SetMode::Remove, vec!["@rkt/default-whitelist"], None, "execve"),
         ] {
             let error = filter(mode, &names, errno).unwrap_err().one_line();
             assert!(error.contains(word), "{error}");
         }
-        filter(Mode::Retain, &["read", "socketcall"], None).unwrap().unwrap();
+        filter(SetMode::Retain, &["read", "socketcall"], None).unwrap().unwrap();
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! An app's environment, and the file that hands it to others.
 
+use crate::appc::{AcName, NameValue};
 use crate::confine::ids::{Account, Ids};
 use crate::error::{Error, Result};
 
@@ -16,14 +17,14 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// A variable that does not fit into the environment file: its name is empty or has `=`, its name
 /// or value has a line end or a NUL byte.
 pub fn compute(
-    declared: &[(String, String)],
-    app: &str,
+    declared: &[NameValue],
+    app: &AcName,
     metadata_url: Option<&str>,
     ids: &Ids,
 ) -> Result<Vec<(String, String)>> {
     let mut environment: Vec<(String, String)> = Vec::with_capacity(declared.len() + 7);
-    let told = [("AC_APP_NAME", Some(app)), ("AC_METADATA_URL", metadata_url)];
-    for (name, value) in declared {
+    let told = [("AC_APP_NAME", Some(app.as_ref())), ("AC_METADATA_URL", metadata_url)];
+    for NameValue { name, value, .. } in declared {
         check(name, value)?;
         set(&mut environment, name, value);
     }
@@ -105,10 +106,18 @@ mod tests {
         variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
+    fn declared(variables: &[(&str, &str)]) -> Vec<NameValue> {
+        variables.iter().map(|&(name, value)| NameValue::new(name, value)).collect()
+    }
+
+    fn web() -> AcName {
+        "web".parse().unwrap()
+    }
+
     #[test]
     fn declared_then_told_then_defaults() {
-        let declared = own(&[("B", "1"), ("HOME", "/h"), ("AC_APP_NAME", "liar"), ("B", "2=3"), ("EMPTY", "")]);
-        let environment = compute(&declared, "web", None, &Ids::default()).unwrap();
+        let declared = declared(&[("B", "1"), ("HOME", "/h"), ("AC_APP_NAME", "liar"), ("B", "2=3"), ("EMPTY", "")]);
+        let environment = compute(&declared, &web(), None, &Ids::default()).unwrap();
         let expected = own(&[
             ("B", "2=3"),
             ("HOME", "/h"),
@@ -120,7 +129,7 @@ mod tests {
             ("SHELL", "/bin/sh"),
         ]);
         assert_eq!(environment, expected);
-        let environment = compute(&[], "web", Some("http://h/t"), &Ids { uid: 7, ..Ids::default() }).unwrap();
+        let environment = compute(&[], &web(), Some("http://h/t"), &Ids { uid: 7, ..Ids::default() }).unwrap();
         for (name, value) in [("USER", "7"), ("HOME", "/"), ("AC_METADATA_URL", "http://h/t")] {
             assert_eq!(get(&environment, name), Some(value));
         }
@@ -139,8 +148,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(declared in proptest::collection::vec((".{0,6}", ".{0,12}"), 0..8)) {
-            if let Ok(environment) = compute(&declared, "web", None, &Ids::default()) {
+        fn what_is_written_is_read(variables in proptest::collection::vec((".{0,6}", ".{0,12}"), 0..8)) {
+            let declared: Vec<_> = variables.iter().map(|(name, value)| NameValue::new(name, value)).collect();
+            if let Ok(environment) = compute(&declared, &web(), None, &Ids::default()) {
                 prop_assert_eq!(from_file(&to_file(&environment).unwrap()), environment);
             }
         }

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self, Access, AtFlags, CWD, FileType, OFlags};
 use rustix::io::Errno;
 
-use super::{env, exit};
+use super::exit;
 use crate::error::{Error, Result};
 
-/// Where a command without a slash is looked for, from an app's declared environment: its `PATH`,
-/// or the working directory, /bin and /usr/bin. An empty entry is the working directory.
-pub fn search_path(declared: &[(String, String)]) -> Vec<String> {
-    match env::get(declared, "PATH") {
+/// Where a command without a slash is looked for: in the `PATH` that the app declares, else in the
+/// working directory, /bin and /usr/bin. An empty entry is the working directory.
+pub fn search_path(declared: Option<&str>) -> Vec<String> {
+    match declared {
         Some(path) => path.split(':').map(|entry| if entry.is_empty() { "." } else { entry }.to_owned()).collect(),
         None => [".", "/bin", "/usr/bin"].map(str::to_owned).to_vec(),
     }
@@ -261,8 +261,8 @@ mod tests {
 
     #[test]
     fn search_paths() {
-        let path = |value: &str| search_path(&[("PATH".into(), value.into())]);
-        assert_eq!(search_path(&[]), [".", "/bin", "/usr/bin"]);
+        let path = |value| search_path(Some(value));
+        assert_eq!(search_path(None), [".", "/bin", "/usr/bin"]);
         assert_eq!(path("/a::b"), ["/a", ".", "b"]);
         assert_eq!(path(""), ["."]);
     }

@@ -13,6 +13,7 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::appc::{self, AcName, App};
 use crate::confine::Confinement;
 use crate::confine::ids::Ids;
 use crate::error::{Context, Error, Result};
@@ -41,7 +42,7 @@ pub struct LaunchRecord {
     /// Version of this form.
     pub version: u32,
     /// Name of the app.
-    pub app: String,
+    pub app: AcName,
     /// Command and arguments.
     pub exec: Vec<String>,
     /// Commands to run in the app, one after the other, before it starts.
@@ -60,54 +61,36 @@ pub struct LaunchRecord {
     pub confinement: Confinement,
 }
 
-/// What an app's manifest says about its start.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Declared<'a> {
-    /// Name of the app.
-    pub app: &'a str,
-    /// `exec`.
-    pub exec: &'a [String],
-    /// `exec` of the event handlers `pre-start`.
-    pub pre_start: &'a [Vec<String>],
-    /// `exec` of the event handlers `post-stop`.
-    pub post_stop: &'a [Vec<String>],
-    /// `workingDirectory`; empty is `/`.
-    pub working_directory: &'a str,
-    /// `environment`, in order; of a name that is there twice the last counts.
-    pub environment: &'a [(String, String)],
-    /// Where the app reaches the metadata service, if there is one.
-    pub metadata_url: Option<&'a str>,
-}
-
 impl LaunchRecord {
-    /// Computes an app's record, host side. Pure.
+    /// Computes the record of the app `name` that is run as `app` says, host side. Pure.
+    ///
+    /// `metadata_url` is where it reaches the metadata service, if there is one.
     ///
     /// # Errors
     /// A declaration that no app can be started with; says which.
-    pub fn compute(declared: &Declared<'_>, ids: &Ids, confinement: Confinement) -> Result<Self> {
-        let app = declared.app;
-        check_command("exec", declared.exec).context(|| format!("app {app:?}"))?;
-        for (event, commands) in [("pre-start", declared.pre_start), ("post-stop", declared.post_stop)] {
-            for command in commands {
-                check_command(event, command).context(|| format!("app {app:?}"))?;
-            }
-        }
-        let working_directory = match declared.working_directory {
+    pub fn compute(
+        name: &AcName,
+        app: &App,
+        metadata_url: Option<&str>,
+        ids: &Ids,
+        confinement: Confinement,
+    ) -> Result<Self> {
+        let what = || format!("app \"{name}\"");
+        check_command("exec", &app.exec).context(what)?;
+        let working_directory = match app.working_directory.as_str() {
             "" => "/",
             absolute if absolute.starts_with('/') && !absolute.contains('\0') => absolute,
-            other => return Err(Error::new(format!("app {app:?}: working directory {other:?} is not absolute"))),
+            other => return Err(Error::new(format!("{}: working directory {other:?} is not absolute", what()))),
         };
-        let environment =
-            env::compute(declared.environment, app, declared.metadata_url, ids).context(|| format!("app {app:?}"))?;
         Ok(Self {
             version: VERSION,
-            app: app.to_owned(),
-            exec: declared.exec.to_vec(),
-            pre_start: declared.pre_start.to_vec(),
-            post_stop: declared.post_stop.to_vec(),
-            search_path: find::search_path(declared.environment),
+            app: name.clone(),
+            exec: app.exec.clone(),
+            pre_start: handlers(app, "pre-start").context(what)?,
+            post_stop: handlers(app, "post-stop").context(what)?,
+            search_path: find::search_path(appc::find(&app.environment, "PATH")),
             working_directory: working_directory.to_owned(),
-            environment,
+            environment: env::compute(&app.environment, name, metadata_url, ids).context(what)?,
             confinement,
         })
     }
@@ -179,6 +162,16 @@ impl LaunchRecord {
     }
 }
 
+/// The commands of one kind of event handler, in order.
+fn handlers(app: &App, event: &str) -> Result<Vec<Vec<String>>> {
+    let known = |name: &str| matches!(name, "pre-start" | "post-stop");
+    if let Some(other) = app.event_handlers.iter().find(|handler| !known(&handler.name)) {
+        return Err(Error::new(format!("event handler {:?} is neither pre-start nor post-stop", other.name)));
+    }
+    let commands = app.event_handlers.iter().filter(|handler| handler.name == event).map(|handler| &handler.exec);
+    commands.map(|exec| check_command(event, exec).map(|()| exec.clone())).collect()
+}
+
 fn check_command(which: &str, argv: &[String]) -> Result<()> {
     if argv.first().is_none_or(String::is_empty) {
         return Err(Error::new(format!("{which} is empty: nothing to run (--exec gives a command)")));
@@ -242,34 +235,34 @@ fn enter_directory(directory: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::confine::{Insecure, Isolation};
+    use crate::appc::{EventHandler, Isolators, NameValue};
+    use crate::confine::Insecure;
 
     fn strings(words: &[&str]) -> Vec<String> {
         words.iter().map(|&word| word.to_owned()).collect()
     }
 
-    fn record(declared: &Declared<'_>) -> Result<LaunchRecord> {
+    fn record(app: &App, metadata_url: Option<&str>) -> Result<LaunchRecord> {
         let ids = Ids { uid: 33, gid: 34, groups: vec![5], account: None };
         let insecure = Insecure { seccomp: true, ..Insecure::default() };
-        let confinement = Confinement::compute(&Isolation::default(), insecure, &ids).unwrap();
-        LaunchRecord::compute(declared, &ids, confinement)
+        let confinement = Confinement::compute(&Isolators::default(), insecure, &ids).unwrap();
+        LaunchRecord::compute(&"web".parse().unwrap(), app, metadata_url, &ids, confinement)
+    }
+
+    fn handler(name: &str, exec: &[&str]) -> EventHandler {
+        EventHandler { name: name.into(), exec: strings(exec), other: serde_json::Map::new() }
     }
 
     #[test]
     fn golden() {
-        let environment = vec![("PATH".into(), "/opt/bin:bin".into()), ("GREETING".into(), "a \"b\" = c".into())];
-        let handler = vec![strings(&["/prepare", "now"])];
-        let exec = strings(&["server", "--port=80", "%i $x ;"]);
-        let declared = Declared {
-            app: "web",
-            exec: &exec,
-            pre_start: &handler,
-            working_directory: "/srv",
-            environment: &environment,
-            metadata_url: Some("http://10.0.0.1:18112/token"),
-            ..Declared::default()
+        let app = App {
+            exec: strings(&["server", "--port=80", "%i $x ;"]),
+            event_handlers: vec![handler("pre-start", &["/prepare", "now"])],
+            working_directory: "/srv".into(),
+            environment: vec![NameValue::new("PATH", "/opt/bin:bin"), NameValue::new("GREETING", "a \"b\" = c")],
+            ..App::default()
         };
-        let record = record(&declared).unwrap();
+        let record = record(&app, Some("http://10.0.0.1:18112/token")).unwrap();
         let text = serde_json::to_string_pretty(&record).unwrap() + "\n";
         assert_eq!(text, include_str!("golden.json"));
         assert_eq!(LaunchRecord::parse(text.as_bytes()).unwrap(), record);
@@ -277,20 +270,18 @@ mod tests {
 
     #[test]
     fn declarations_that_can_not_start() {
-        let ok = strings(&["/bin/true"]);
-        let base = Declared { app: "web", exec: &ok, ..Declared::default() };
-        record(&base).unwrap();
-        let empty = [Vec::new()];
-        let line = [("A".into(), "1\n2".into())];
-        for (declared, words) in [
-            (Declared { exec: &[], ..base }, "exec is empty"),
-            (Declared { exec: &strings(&[""]), ..base }, "exec is empty"),
-            (Declared { exec: &strings(&["a", "b\0c"]), ..base }, "NUL"),
-            (Declared { post_stop: &empty, ..base }, "post-stop is empty"),
-            (Declared { working_directory: "srv", ..base }, "\"srv\" is not absolute"),
-            (Declared { environment: &line, ..base }, "\"A\""),
+        let ok = || App { exec: strings(&["/bin/true"]), ..App::default() };
+        record(&ok(), None).unwrap();
+        for (app, words) in [
+            (App::default(), "exec is empty"),
+            (App { exec: strings(&[""]), ..ok() }, "exec is empty"),
+            (App { exec: strings(&["a", "b\0c"]), ..ok() }, "NUL"),
+            (App { event_handlers: vec![handler("post-stop", &[])], ..ok() }, "post-stop is empty"),
+            (App { event_handlers: vec![handler("pre-stop", &["a"])], ..ok() }, "\"pre-stop\""),
+            (App { working_directory: "srv".into(), ..ok() }, "\"srv\" is not absolute"),
+            (App { environment: vec![NameValue::new("A", "1\n2")], ..ok() }, "\"A\""),
         ] {
-            let error = record(&declared).unwrap_err().one_line();
+            let error = record(&app, None).unwrap_err().one_line();
             assert!(error.contains(words) && error.contains("\"web\""), "{error}");
         }
     }
@@ -298,8 +289,7 @@ mod tests {
     #[test]
     fn stored_and_loaded() {
         use std::os::unix::fs::{MetadataExt, symlink};
-        let exec = strings(&["/bin/true"]);
-        let record = record(&Declared { app: "web", exec: &exec, ..Declared::default() }).unwrap();
+        let record = record(&App { exec: strings(&["/bin/true"]), ..App::default() }, None).unwrap();
         let tmp = tempfile::tempdir().unwrap();
         let dir = sys::dir::open_dir(tmp.path()).unwrap();
         // What a killed writer left, even a link out, is replaced.
