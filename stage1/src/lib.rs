@@ -10,6 +10,5 @@ pub mod layout;
 pub mod pod;
 pub mod sys;
 pub mod systemd;
-pub mod unit;
 
 pub use error::{Context, Error, Result};

@@ -1,0 +1,174 @@
+//! Adding an app to a running pod: wholly, or not at all.
+
+use std::path::Path;
+
+use stage1::appc::{AcName, Mount, PodManifest, RuntimeApp, VolumeKind};
+use stage1::error::{Context, Error, Result};
+use stage1::layout;
+
+use super::files::AppFiles;
+use super::lifecycle::Inside;
+use super::manifest::Locked;
+use super::options::{AddOptions, environment_file};
+use crate::images::{self, Image};
+use crate::pods::{Pod, running_pid};
+use crate::spec;
+use crate::store::Store;
+
+/// Adds an app to a pod.
+///
+/// # Errors
+/// The options make no sense, the pod does not take the app, or a step failed. The pod is then as it was.
+pub fn add(store: &Store, pod: &Pod, options: &AddOptions) -> Result<()> {
+    let image = images::find(store, &options.image)?;
+    let app = options.runtime_app(&image)?;
+    let locked = Locked::new(pod.dir())?;
+    let adding = Adding { store, pod, pid: ready_pid(pod)?, locked, debug: options.debug };
+    adding.undo_interrupted()?;
+    let manifest = adding.locked.read()?;
+    check(&manifest, &app)?;
+    adding.clear_leftovers(&app.name)?;
+    adding.locked.begin_add(&app.name)?;
+    match adding.steps(&image, manifest, &app).and_then(|()| adding.locked.commit_add(&app.name)) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(match adding.undo(&app.name) {
+            Ok(()) => error,
+            Err(also) => Error::new(format!("{}; and undoing it: {}", error.one_line(), also.one_line())),
+        }),
+    }
+}
+
+/// The PID of a pod that takes app operations.
+///
+/// # Errors
+/// The pod does not run, or is not ready.
+pub fn ready_pid(pod: &Pod) -> Result<i32> {
+    let pid = running_pid(pod)?;
+    if !stage1::pod::is_ready(pod.dir())? {
+        return Err(Error::new(format!("pod {} is not ready yet", pod.short())));
+    }
+    Ok(pid)
+}
+
+/// Whether the pod's manifest can take the app.
+fn check(manifest: &PodManifest, app: &RuntimeApp) -> Result<()> {
+    if !manifest.is_mutable()? {
+        return Err(Error::new("the pod is immutable: it was not made as a sandbox"));
+    }
+    if manifest.app(&app.name).is_some() {
+        return Err(Error::new(format!("the pod has an app {} already", app.name)));
+    }
+    for other in &manifest.apps {
+        if share_status_files(&other.name, &app.name) {
+            return Err(Error::new(format!("the status files of {} and {} have the same name", app.name, other.name)));
+        }
+    }
+    app.mounts.iter().try_for_each(|mount| check_mount(manifest, mount))
+}
+
+/// A marker of one app can be what the other's status file is called.
+fn share_status_files(a: &AcName, b: &AcName) -> bool {
+    let one_way = |a: &AcName, b: &AcName| {
+        ["-created", "-started"].iter().any(|suffix| a.as_ref().strip_suffix(suffix) == Some(b.as_ref()))
+    };
+    one_way(a, b) || one_way(b, a)
+}
+
+fn check_mount(manifest: &PodManifest, mount: &Mount) -> Result<()> {
+    let volume = manifest.volumes.iter().find(|volume| volume.name == mount.volume);
+    let volume = volume.context(|| format!("the pod has no volume {}", mount.volume))?;
+    match (volume.kind, &volume.source) {
+        (VolumeKind::Host, Some(source)) => spec::source_exists(source).context(|| format!("volume {}", volume.name)),
+        _ => Ok(()),
+    }
+}
+
+/// A pod that is being added to, its lock held.
+pub(super) struct Adding<'a> {
+    pub(super) store: &'a Store,
+    pub(super) pod: &'a Pod,
+    pub(super) pid: i32,
+    pub(super) locked: Locked,
+    pub(super) debug: bool,
+}
+
+impl Adding<'_> {
+    fn steps(&self, image: &Image, mut manifest: PodManifest, app: &RuntimeApp) -> Result<()> {
+        let files = AppFiles::new(self.pod.dir(), &app.name);
+        files.make_root(self.store, image)?;
+        let environment = app.app.as_ref().map_or(&[][..], |app| &app.environment);
+        files.write_environment(&environment_file(&app.name, environment))?;
+        manifest.apps.push(app.clone());
+        self.locked.write(&manifest)?;
+        files.mark_created()?;
+        self.inside(&app.name).add(&self.arguments()?)
+    }
+
+    fn inside<'b>(&'b self, app: &'b AcName) -> Inside<'b> {
+        Inside { store: self.store, pod: self.pod, pid: self.pid, app, debug: self.debug }
+    }
+
+    fn arguments(&self) -> Result<Vec<String>> {
+        let mut args = vec![format!("--uuid={}", self.pod.uuid())];
+        if let Some(range) = private_users(self.pod.dir())? {
+            args.push(format!("--private-users={range}"));
+        }
+        Ok(args)
+    }
+
+    /// Undoes what an add has done so far, whether it failed or was interrupted.
+    fn undo(&self, app: &AcName) -> Result<()> {
+        self.clear(app)?;
+        self.locked.undo_add(app)
+    }
+
+    /// Undoes the adds that did not come to their end.
+    pub(super) fn undo_interrupted(&self) -> Result<()> {
+        for app in self.locked.interrupted_adds()? {
+            self.undo(&app).context(|| format!("undo the interrupted adding of app {app}"))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what is left of an app that the manifest does not list any more.
+    pub(super) fn clear_leftovers(&self, app: &AcName) -> Result<bool> {
+        let there = AppFiles::new(self.pod.dir(), app).exist();
+        if there {
+            self.clear(app).context(|| format!("remove what was left of an earlier app {app}"))?;
+        }
+        Ok(there)
+    }
+
+    fn clear(&self, app: &AcName) -> Result<()> {
+        let files = AppFiles::new(self.pod.dir(), app);
+        // app-rm knows what app-add has made; before app-add there is nothing that it would have to remove
+        if files.exist() {
+            self.inside(app).remove()?;
+        }
+        files.remove()
+    }
+}
+
+/// `shift:count` of a pod with a user namespace.
+fn private_users(pod: &Path) -> Result<Option<String>> {
+    let path = pod.join(layout::PRIVATE_USERS);
+    match std::fs::read_to_string(&path) {
+        Ok(range) => Ok(Some(range.trim().to_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::caused_by(format!("read {path:?}"), error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn apps_whose_files_would_clash_are_told_apart() {
+        let name = |text: &str| text.parse::<AcName>().unwrap();
+        assert!(share_status_files(&name("a"), &name("a-started")));
+        assert!(share_status_files(&name("a-created"), &name("a")));
+        assert!(!share_status_files(&name("a"), &name("b-started")));
+        assert!(!share_status_files(&name("started"), &name("a")));
+    }
+}

@@ -1,0 +1,154 @@
+//! Starting, stopping and removing an app. Each can be repeated: what is already so is left so.
+
+use std::time::Duration;
+
+use rustix::fs::FlockOperation;
+use stage1::appc::{AcName, PodManifest};
+use stage1::error::{Context, Error, Result};
+use stage1::layout;
+use stage1::pod::{AppState, State};
+
+use super::NoApp;
+use super::add::{Adding, ready_pid};
+use super::files::AppFiles;
+use super::manifest::{self, Locked};
+use crate::entrypoint::{Entrypoint, Outcome, Stage1};
+use crate::pods::Pod;
+use crate::store::{Store, open_dir};
+
+/// app-stop's exit code for an app that the pod's supervisor does not know.
+const NO_UNIT: i32 = 5;
+
+/// Starts an app; one that runs is left alone.
+///
+/// # Errors
+/// The pod is not ready or has no such app, or the app could not be started. It then does not count as running.
+pub fn start(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> {
+    let pid = ready_pid(pod)?;
+    let manifest = listed(pod, app)?;
+    // one start at a time: the markers of a second one would undo what the first one's app has written
+    let info = pod.dir().join(layout::app_info(app));
+    let lock = open_dir(&info)?.context(|| format!("app {app} has no {info:?}"))?;
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).context(|| format!("flock({info:?})"))?;
+
+    let files = AppFiles::new(pod.dir(), app);
+    match state(pod, &manifest, app)? {
+        AppState::Running => return Ok(()),
+        AppState::Unknown => return Err(Error::new(format!("app {app} was not added completely; remove it"))),
+        // in this order: it never looks as if it ran when it does not
+        AppState::Exited => {
+            files.unmark_started()?;
+            files.forget_exit()?;
+        }
+        AppState::Created => files.forget_exit()?,
+    }
+    files.mark_started()?;
+    if let Err(error) = (Inside { store, pod, pid, app, debug }).start() {
+        // what has run and ended says so itself
+        if state(pod, &manifest, app)? == AppState::Running {
+            files.unmark_started()?;
+        }
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// Stops an app; one that does not run is left alone. After `timeout` all it has started is killed.
+///
+/// # Errors
+/// The pod has no such app, or the app could not be stopped.
+pub fn stop(store: &Store, pod: &Pod, app: &AcName, timeout: Option<Duration>, debug: bool) -> Result<()> {
+    let manifest = listed(pod, app)?;
+    if state(pod, &manifest, app)? != AppState::Running {
+        return Ok(());
+    }
+    Inside { store, pod, pid: ready_pid(pod)?, app, debug }.stop(timeout)?;
+    if state(pod, &manifest, app)? == AppState::Running {
+        // it was started by no more than its marker
+        AppFiles::new(pod.dir(), app).unmark_started()?;
+    }
+    Ok(())
+}
+
+/// Removes an app from its pod, stopped first; goes on where an earlier removal ended.
+///
+/// # Errors
+/// The pod has no such app, or something of it could not be removed; it is then still listed.
+pub fn rm(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> {
+    let locked = Locked::new(pod.dir())?;
+    let pid = if pod.state() == State::Running { Some(ready_pid(pod)?) } else { None };
+    let locked = match pid {
+        Some(pid) => {
+            let adding = Adding { store, pod, pid, locked, debug };
+            adding.undo_interrupted()?;
+            if adding.locked.read()?.app(app).is_none() && adding.clear_leftovers(app)? {
+                return Ok(());
+            }
+            adding.locked
+        }
+        None => locked,
+    };
+    let mut manifest = locked.read()?;
+    if !manifest.is_mutable()? {
+        return Err(Error::new("the pod is immutable: it was not made as a sandbox"));
+    }
+    manifest.app(app).with_no_app(pod, app)?;
+    if let Some(pid) = pid {
+        Inside { store, pod, pid, app, debug }.remove()?;
+    }
+    AppFiles::new(pod.dir(), app).remove()?;
+    manifest.apps.retain(|other| other.name != *app);
+    locked.write(&manifest)
+}
+
+/// An app of a running pod, as the crossing entrypoints are told of it.
+pub(super) struct Inside<'a> {
+    pub(super) store: &'a Store,
+    pub(super) pod: &'a Pod,
+    pub(super) pid: i32,
+    pub(super) app: &'a AcName,
+    pub(super) debug: bool,
+}
+
+impl Inside<'_> {
+    /// Runs app-add.
+    pub(super) fn add(&self, more: &[String]) -> Result<()> {
+        self.cross(Entrypoint::AppAdd, more, None)?.success().context(|| "app-add")
+    }
+
+    fn start(&self) -> Result<()> {
+        self.cross(Entrypoint::AppStart, &[], None)?.success().context(|| "app-start")
+    }
+
+    fn stop(&self, timeout: Option<Duration>) -> Result<()> {
+        let more: Vec<String> = timeout.iter().map(|timeout| format!("--timeout={}", timeout.as_secs())).collect();
+        let outcome = self.cross(Entrypoint::AppStop, &more, timeout)?;
+        if outcome.code() == Some(NO_UNIT) { Ok(()) } else { outcome.success().context(|| "app-stop") }
+    }
+
+    /// Stops the app and removes what app-add has made in the pod.
+    pub(super) fn remove(&self) -> Result<()> {
+        self.stop(None)?;
+        self.cross(Entrypoint::AppRm, &[], None)?.success().context(|| "app-rm")
+    }
+
+    fn cross(&self, entrypoint: Entrypoint, more: &[String], wait: Option<Duration>) -> Result<Outcome> {
+        let mut args = vec![format!("--debug={}", self.debug), format!("--app={}", self.app)];
+        args.extend_from_slice(more);
+        Stage1::of(self.store, self.pod.dir())?.cross(entrypoint, self.pid, &args, wait)
+    }
+}
+
+/// The manifest of a pod that has the app, all of it.
+fn listed(pod: &Pod, app: &AcName) -> Result<PodManifest> {
+    let manifest = manifest::read(pod.dir())?;
+    manifest.app(app).with_no_app(pod, app)?;
+    if manifest::is_being_added(pod.dir(), app) {
+        return Err(Error::new(format!("app {app} is just being added, or its adding was interrupted; remove it")));
+    }
+    Ok(manifest)
+}
+
+fn state(pod: &Pod, manifest: &PodManifest, app: &AcName) -> Result<AppState> {
+    Ok(stage1::pod::app_status(pod.dir(), pod.state(), manifest.is_mutable()?, app)?.state)
+}

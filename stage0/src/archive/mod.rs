@@ -1,0 +1,206 @@
+//! Image archives: what they are compressed with, their hash, taking them apart and making them.
+//!
+//! An application container image (ACI) is a tar file with a `manifest` and a `rootfs/` at its root. Everything in
+//! it is hostile input.
+
+mod pack;
+mod unpack;
+
+use std::fmt;
+use std::io::{self, BufReader, Read, Write};
+
+use flate2::read::MultiGzDecoder;
+use sha2::{Digest, Sha512};
+use stage1::error::{Context, Error, Result};
+
+pub use pack::pack;
+pub use unpack::unpack;
+
+/// What an archive may grow to. An image beyond that is refused before it fills the disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of the uncompressed archive, and of all file contents in it.
+    pub bytes: u64,
+    /// Number of entries.
+    pub entries: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { bytes: 64 << 30, entries: 4_000_000 }
+    }
+}
+
+/// How an archive is compressed, told from its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    Plain,
+    /// gzip, one or more members.
+    Gzip,
+    /// A known compression that can't be read yet.
+    Unsupported(&'static str),
+}
+
+impl Compression {
+    /// Tells the compression from the first bytes of a file (six are enough).
+    pub fn detect(start: &[u8]) -> Self {
+        const MAGIC: &[(&[u8], Compression)] = &[
+            (b"\x1f\x8b", Compression::Gzip),
+            (b"BZh", Compression::Unsupported("bzip2")),
+            (b"\xfd7zXZ\0", Compression::Unsupported("xz")),
+            (b"\x28\xb5\x2f\xfd", Compression::Unsupported("zstd")),
+        ];
+        MAGIC.iter().find(|(magic, _)| start.starts_with(magic)).map_or(Self::Plain, |(_, found)| *found)
+    }
+}
+
+/// Reads `source` uncompressed, whatever supported compression it has.
+///
+/// # Errors
+/// The source can't be read, or its compression is not supported.
+pub fn decoded<'a>(source: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
+    let mut source = BufReader::with_capacity(1 << 17, source);
+    let mut start = [0; 6];
+    let mut have = 0;
+    while have < start.len() {
+        match source.read(&mut start[have..]).context(|| "read the start of the archive")? {
+            0 => break,
+            n => have += n,
+        }
+    }
+    let whole = io::Cursor::new(start).take(have as u64).chain(source);
+    match Compression::detect(&start[..have]) {
+        Compression::Plain => Ok(Box::new(whole)),
+        Compression::Gzip => Ok(Box::new(MultiGzDecoder::new(whole))),
+        Compression::Unsupported(name) => {
+            Err(Error::new(format!("the archive is compressed with {name}; plain tar and gzip can be read")))
+        }
+    }
+}
+
+/// The id of an image: `sha512-` and the hash of its uncompressed archive.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ImageId(String);
+
+impl ImageId {
+    const PREFIX: &str = "sha512-";
+
+    /// Takes a whole id: `sha512-` and 128 lower-case hexadecimal digits.
+    ///
+    /// # Errors
+    /// It is anything else.
+    pub fn new(text: &str) -> Result<Self> {
+        let digits = text.strip_prefix(Self::PREFIX).unwrap_or("");
+        if digits.len() == 128 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(Error::new(format!("image id {text:?} is not sha512- and 128 hexadecimal digits")))
+        }
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The hexadecimal digits.
+    pub fn digits(&self) -> &str {
+        &self.0[Self::PREFIX.len()..]
+    }
+
+    /// The first digits, enough for a person to tell images apart.
+    pub fn short(&self) -> &str {
+        &self.0[..Self::PREFIX.len() + 12]
+    }
+}
+
+impl fmt::Display for ImageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Hashes what is written through it, up to a limit.
+pub struct Hashed<W> {
+    to: W,
+    hasher: Sha512,
+    total: u64,
+    limit: u64,
+}
+
+impl<W: Write> Hashed<W> {
+    /// Passes bytes on to `to`.
+    pub fn new(to: W, limits: Limits) -> Self {
+        Self { to, hasher: Sha512::new(), total: 0, limit: limits.bytes }
+    }
+
+    /// The id of what was written, its size in bytes, and the writer below.
+    pub fn finish(self) -> (ImageId, u64, W) {
+        let mut id = String::from(ImageId::PREFIX);
+        for byte in self.hasher.finalize() {
+            id.push_str(&format!("{byte:02x}"));
+        }
+        (ImageId(id), self.total, self.to)
+    }
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.to.write(bytes)?;
+        self.total += n as u64;
+        if self.total > self.limit {
+            let limit = self.limit;
+            return Err(io::Error::other(format!("the archive is larger than {limit} bytes uncompressed")));
+        }
+        self.hasher.update(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hash_is_that_of_the_uncompressed_archive() {
+        let plain = b"some archive".repeat(100);
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(&plain).unwrap();
+        let gz = gz.finish().unwrap();
+        let id = |bytes: &[u8]| {
+            let mut hashed = Hashed::new(io::sink(), Limits::default());
+            io::copy(&mut decoded(bytes).unwrap(), &mut hashed).unwrap();
+            hashed.finish().0.to_string()
+        };
+        assert_eq!(id(&plain), id(&gz));
+        // printf abc | sha512sum
+        assert!(id(b"abc").starts_with("sha512-ddaf35a193617abacc417349ae204131"));
+        assert!(ImageId::new(&id(b"abc")).is_ok());
+    }
+
+    #[test]
+    fn a_known_compression_that_cannot_be_read_is_named() {
+        let error = decoded(&b"\xfd7zXZ\0rest"[..]).err().unwrap().one_line();
+        assert!(error.contains("compressed with xz"), "{error}");
+        assert!(decoded(&b""[..]).is_ok());
+    }
+
+    #[test]
+    fn a_bomb_is_refused() {
+        let limits = Limits { bytes: 1000, entries: 1 };
+        let error = io::copy(&mut io::repeat(0), &mut Hashed::new(io::sink(), limits)).unwrap_err().to_string();
+        assert!(error.contains("larger than 1000 bytes"), "{error}");
+    }
+
+    #[test]
+    fn only_whole_ids_are_ids() {
+        for bad in ["", "sha512-", "sha512-abc", "../x", &format!("sha512-{}", "A".repeat(128))] {
+            assert!(ImageId::new(bad).is_err(), "{bad}");
+        }
+    }
+}

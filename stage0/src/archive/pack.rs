@@ -1,0 +1,194 @@
+//! Making an image archive of a manifest and a plain directory: the same bytes for the same tree.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use stage1::error::{Context, Error, Result};
+use tar::{Builder, EntryType, Header};
+
+/// Writes an archive with `manifest` and, below `rootfs/`, the tree at `directory` to `to`.
+///
+/// Entries are sorted by name; owners, modes, modification times (whole seconds), hard links, devices and extended
+/// attributes are kept. Sockets are left out, and so is what is mounted below the directory.
+///
+/// # Errors
+/// Something in the tree can't be read, or `to` can't be written.
+pub fn pack(manifest: &[u8], directory: &Path, to: impl Write) -> Result<()> {
+    let mut packer = Packer { out: Builder::new(to), seen: HashMap::new(), device: 0 };
+    let mut header = Header::new_ustar();
+    header.set_mode(0o644);
+    header.set_size(manifest.len() as u64);
+    header.set_entry_type(EntryType::Regular);
+    packer.out.append_data(&mut header, "manifest", manifest).context(|| "write the manifest")?;
+
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = fs::open(directory, flags, Mode::empty()).context(|| format!("open directory {directory:?}"))?;
+    let stat = fs::fstat(&root).context(|| format!("stat {directory:?}"))?;
+    packer.device = stat.st_dev;
+    packer.directory(root, &stat, Path::new("rootfs"))?;
+    packer.out.finish().context(|| "write the archive")
+}
+
+struct Packer<W: Write> {
+    out: Builder<W>,
+    /// Files with several names, by device and inode: the name that carries the data.
+    seen: HashMap<(u64, u64), PathBuf>,
+    device: u64,
+}
+
+impl<W: Write> Packer<W> {
+    fn directory(&mut self, dir: OwnedFd, stat: &Stat, path: &Path) -> Result<()> {
+        let shown = || format!("pack {path:?}");
+        self.xattrs(dir.as_fd()).context(shown)?;
+        let mut header = header(stat, EntryType::Directory);
+        let mut name = path.as_os_str().to_owned();
+        name.push("/");
+        self.out.append_data(&mut header, &name, std::io::empty()).context(shown)?;
+        if stat.st_dev != self.device {
+            return Ok(());
+        }
+        for name in sorted_names(dir.as_fd()).context(shown)? {
+            self.child(dir.as_fd(), &name, &path.join(&name))?;
+        }
+        Ok(())
+    }
+
+    fn child(&mut self, dir: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<()> {
+        let shown = || format!("pack {path:?}");
+        let stat = fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).context(shown)?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if !kind.is_dir() && stat.st_nlink > 1 {
+            if let Some(first) = self.seen.get(&(stat.st_dev, stat.st_ino)) {
+                let mut header = header(&stat, EntryType::Link);
+                return self.out.append_link(&mut header, path, first).context(shown);
+            }
+            self.seen.insert((stat.st_dev, stat.st_ino), path.to_owned());
+        }
+        let open = |flags| fs::openat(dir, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+        match kind {
+            FileType::Directory => {
+                let child = open(OFlags::RDONLY | OFlags::DIRECTORY).context(shown)?;
+                self.directory(child, &stat, path)
+            }
+            FileType::RegularFile => {
+                let file = open(OFlags::RDONLY | OFlags::NONBLOCK).context(shown)?;
+                // of the opened file: the name may have got another one since
+                let stat = fs::fstat(&file).context(shown)?;
+                if !FileType::from_raw_mode(stat.st_mode).is_file() {
+                    return Err(Error::new(format!("{}: it has just been replaced", shown())));
+                }
+                self.xattrs(file.as_fd()).context(shown)?;
+                let mut header = header(&stat, EntryType::Regular);
+                header.set_size(stat.st_size as u64);
+                let content = Exactly { file: std::fs::File::from(file), left: stat.st_size as u64 };
+                self.out.append_data(&mut header, path, content).context(shown)
+            }
+            FileType::Symlink => {
+                let target = fs::readlinkat(dir, name, Vec::new()).context(shown)?;
+                let mut header = header(&stat, EntryType::Symlink);
+                let target = OsString::from_vec(target.into_bytes());
+                self.out.append_link(&mut header, path, target).context(shown)
+            }
+            FileType::Fifo => self.node(path, header(&stat, EntryType::Fifo)),
+            FileType::CharacterDevice => self.device(path, &stat, EntryType::Char),
+            FileType::BlockDevice => self.device(path, &stat, EntryType::Block),
+            FileType::Socket | FileType::Unknown => Ok(()),
+        }
+    }
+
+    fn device(&mut self, path: &Path, stat: &Stat, kind: EntryType) -> Result<()> {
+        let mut header = header(stat, kind);
+        let shown = || format!("pack device {path:?}");
+        header.set_device_major(fs::major(stat.st_rdev)).context(shown)?;
+        header.set_device_minor(fs::minor(stat.st_rdev)).context(shown)?;
+        self.node(path, header)
+    }
+
+    fn node(&mut self, path: &Path, mut header: Header) -> Result<()> {
+        self.out.append_data(&mut header, path, std::io::empty()).context(|| format!("pack {path:?}"))
+    }
+
+    /// Writes the extended attributes of the entry that comes next.
+    fn xattrs(&mut self, fd: BorrowedFd<'_>) -> Result<()> {
+        let mut attributes = Vec::new();
+        for name in xattr_names(fd).context(|| "flistxattr")? {
+            let keep =
+                name.starts_with("user.") || name == "security.capability" || name.starts_with("system.posix_acl_");
+            if keep {
+                let value = xattr(fd, &name).context(|| format!("fgetxattr({name:?})"))?;
+                attributes.push((format!("SCHILY.xattr.{name}"), value));
+            }
+        }
+        attributes.sort();
+        if attributes.is_empty() {
+            return Ok(());
+        }
+        let extensions = attributes.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+        self.out.append_pax_extensions(extensions).context(|| "write extended attributes")
+    }
+}
+
+/// A file of which exactly as many bytes are read as its header says.
+struct Exactly {
+    file: std::fs::File,
+    left: u64,
+}
+
+impl std::io::Read for Exactly {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let want = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let n = self.file.read(&mut buffer[..want])?;
+        if n == 0 && want > 0 {
+            return Err(std::io::Error::other("the file has just become shorter"));
+        }
+        self.left -= n as u64;
+        Ok(n)
+    }
+}
+
+fn header(stat: &Stat, kind: EntryType) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(stat.st_mode & 0o7777);
+    header.set_uid(stat.st_uid.into());
+    header.set_gid(stat.st_gid.into());
+    header.set_mtime(u64::try_from(stat.st_mtime).unwrap_or(0));
+    header.set_size(0);
+    header
+}
+
+fn sorted_names(dir: BorrowedFd<'_>) -> Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir).context(|| "read directory")? {
+        let name = entry.context(|| "read directory")?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(OsString::from_vec(name));
+        }
+    }
+    names.sort_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
+    Ok(names)
+}
+
+fn xattr_names(fd: BorrowedFd<'_>) -> std::result::Result<Vec<String>, Errno> {
+    let mut buffer = vec![0u8; 1 << 16];
+    let size = match fs::flistxattr(fd, &mut buffer[..]) {
+        Ok(size) => size,
+        Err(Errno::OPNOTSUPP) => 0,
+        Err(errno) => return Err(errno),
+    };
+    let names = buffer[..size].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    Ok(names.filter_map(|name| String::from_utf8(name.to_vec()).ok()).collect())
+}
+
+fn xattr(fd: BorrowedFd<'_>, name: &str) -> std::result::Result<Vec<u8>, Errno> {
+    let mut buffer = vec![0u8; 1 << 16];
+    let size = fs::fgetxattr(fd, name, &mut buffer[..])?;
+    buffer.truncate(size);
+    Ok(buffer)
+}

@@ -1,0 +1,262 @@
+//! `podctl app …`
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use stage1::appc::AcName;
+use stage1::error::{Context, Result};
+
+use super::{Format, Session, format};
+use crate::apps::{self, AddOptions, AppStatus};
+use crate::pods::{self, Pod};
+use crate::spec::Limits;
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Add an app to a running pod
+    Add(Box<Add>),
+    /// Start an app
+    Start(One),
+    /// Stop an app
+    Stop(Stop),
+    /// Stop an app if it runs, and remove it from its pod
+    Rm(One),
+    /// List the apps of a pod
+    List(List),
+    /// Show one app, or all apps of a pod
+    Status(Status),
+}
+
+impl Command {
+    pub fn run(self, session: &Session) -> Result<()> {
+        match self {
+            Self::Add(add) => add.run(session),
+            Self::Start(one) => {
+                let (pod, app) = one.find(session)?;
+                apps::start(&session.store, &pod, &app, session.debug).context(|| one.doing("start"))
+            }
+            Self::Stop(stop) => stop.run(session),
+            Self::Rm(one) => {
+                let (pod, app) = one.find(session)?;
+                apps::rm(&session.store, &pod, &app, session.debug).context(|| one.doing("remove"))
+            }
+            Self::List(list) => list.run(session),
+            Self::Status(status) => status.run(session),
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct Add {
+    /// The pod's UUID, or the start of it
+    uuid: String,
+    /// An image of the store: its name, its id, or the start of it
+    image: String,
+    /// What to call the app (else as the image is called)
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The program to run, instead of the image's
+    #[arg(long, value_name = "PROGRAM")]
+    exec: Option<String>,
+    /// A variable of the app's environment
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// The user it runs as: a name, a number, or a path in the image whose owner is meant
+    #[arg(long, allow_hyphen_values = true)]
+    user: Option<String>,
+    /// The group it runs as
+    #[arg(long, allow_hyphen_values = true)]
+    group: Option<String>,
+    /// A further group, by number
+    #[arg(long = "supplementary-gid", value_name = "GID")]
+    supplementary_gids: Vec<u32>,
+    /// The directory it starts in
+    #[arg(long, value_name = "DIR")]
+    working_dir: Option<String>,
+    /// How much memory it may use: 64M, 1Gi
+    #[arg(long, value_name = "QUANTITY", allow_hyphen_values = true)]
+    memory: Option<String>,
+    /// How much of the processors it may use: 500m, 1.5
+    #[arg(long, value_name = "QUANTITY", allow_hyphen_values = true)]
+    cpu: Option<String>,
+    /// Its share of the processors, against that of others
+    #[arg(long, value_name = "NUMBER")]
+    cpu_shares: Option<u64>,
+    /// How soon the kernel ends it when memory runs out: -1000 to 1000
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    oom_score_adj: Option<i32>,
+    /// The only capabilities it keeps: CAP_CHOWN,CAP_KILL
+    #[arg(long, value_name = "CAPS", value_delimiter = ',')]
+    caps_retain: Vec<String>,
+    /// Capabilities it does not get
+    #[arg(long, value_name = "CAPS", value_delimiter = ',', conflicts_with = "caps_retain")]
+    caps_remove: Vec<String>,
+    /// It can't gain privileges, by setuid programs for example
+    #[arg(long)]
+    no_new_privileges: bool,
+    /// Its root file system can't be written to
+    #[arg(long)]
+    readonly_rootfs: bool,
+    /// Mount a volume of the pod: volume=NAME,target=PATH
+    #[arg(long = "mount", value_name = "MOUNT")]
+    mounts: Vec<String>,
+    /// Arguments, instead of the image's
+    #[arg(last = true, value_name = "ARG")]
+    pub args: Vec<String>,
+}
+
+impl Add {
+    fn run(self, session: &Session) -> Result<()> {
+        let pod = pods::find(&session.store, &self.uuid)?;
+        let options = AddOptions {
+            image: self.image,
+            name: self.name,
+            exec: self.exec,
+            args: self.args,
+            env: self.env,
+            user: self.user,
+            group: self.group,
+            supplementary_gids: self.supplementary_gids,
+            working_dir: self.working_dir,
+            limits: Limits {
+                memory: self.memory,
+                cpu: self.cpu,
+                cpu_shares: self.cpu_shares,
+                oom_score_adj: self.oom_score_adj,
+                caps_retain: self.caps_retain,
+                caps_remove: self.caps_remove,
+                no_new_privileges: self.no_new_privileges,
+            },
+            read_only_rootfs: self.readonly_rootfs,
+            mounts: self.mounts,
+            debug: session.debug,
+        };
+        apps::add(&session.store, &pod, &options).context(|| format!("add an app to pod {}", pod.short()))
+    }
+}
+
+/// One app of a pod.
+#[derive(Args, Debug)]
+pub struct One {
+    /// The pod's UUID, or the start of it
+    uuid: String,
+    /// The app
+    #[arg(value_name = "APP", required_unless_present = "app", conflicts_with = "app")]
+    name: Option<String>,
+    /// The app
+    #[arg(long)]
+    app: Option<String>,
+}
+
+impl One {
+    fn find(&self, session: &Session) -> Result<(Pod, AcName)> {
+        let name = app_name(self.name.as_ref().or(self.app.as_ref()))?;
+        let name = name.context(|| "no app was named")?;
+        Ok((pods::find(&session.store, &self.uuid)?, name))
+    }
+
+    fn doing(&self, what: &str) -> String {
+        format!("{what} app {:?}", self.name.as_ref().or(self.app.as_ref()).map_or("", String::as_str))
+    }
+}
+
+fn app_name(text: Option<&String>) -> Result<Option<AcName>> {
+    text.map(|text| text.parse().context(|| "app name")).transpose()
+}
+
+#[derive(Args, Debug)]
+pub struct Stop {
+    #[command(flatten)]
+    one: One,
+    /// Seconds until everything the app has started is killed; 0 for at once
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u32>,
+}
+
+impl Stop {
+    fn run(self, session: &Session) -> Result<()> {
+        let (pod, app) = self.one.find(session)?;
+        let timeout = self.timeout.map(|seconds| Duration::from_secs(seconds.into()));
+        apps::stop(&session.store, &pod, &app, timeout, session.debug).context(|| self.one.doing("stop"))
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct List {
+    /// The pod's UUID, or the start of it
+    uuid: String,
+    /// How to print it
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+impl List {
+    fn run(self, session: &Session) -> Result<()> {
+        let pod = pods::find(&session.store, &self.uuid)?;
+        print_apps(&apps::list(&pod)?, self.format)
+    }
+}
+
+/// Prints the apps of a pod.
+pub fn print_apps(apps: &[AppStatus], how: Format) -> Result<()> {
+    match how {
+        Format::Json => format::json(&apps),
+        Format::Text => format::table(
+            ["NAME", "STATE", "EXIT", "CREATED", "STARTED", "FINISHED"],
+            apps.iter().map(|app| {
+                [
+                    app.name.clone(),
+                    app.state.clone(),
+                    app.exit_code.map_or_else(|| "-".to_owned(), |code| code.to_string()),
+                    format::time(app.created_at),
+                    format::time(app.started_at),
+                    format::time(app.finished_at),
+                ]
+            }),
+        ),
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct Status {
+    /// The pod's UUID, or the start of it
+    uuid: String,
+    /// The app (else all of the pod)
+    #[arg(value_name = "APP", conflicts_with = "app")]
+    name: Option<String>,
+    /// The app (else all of the pod)
+    #[arg(long)]
+    app: Option<String>,
+    /// How to print it
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+impl Status {
+    fn run(self, session: &Session) -> Result<()> {
+        let app = app_name(self.name.as_ref().or(self.app.as_ref()))?;
+        let pod = pods::find(&session.store, &self.uuid)?;
+        let Some(app) = app else { return print_apps(&apps::list(&pod)?, self.format) };
+        let status = apps::status(&pod, &app)?;
+        match self.format {
+            Format::Json => format::json(&status),
+            Format::Text => print_details(&status),
+        }
+    }
+}
+
+fn print_details(app: &AppStatus) -> Result<()> {
+    let mut text = format!("name={}\nstate={}\nimage_id={}", app.name, app.state, app.image_id);
+    let times = [("created_at", app.created_at), ("started_at", app.started_at), ("finished_at", app.finished_at)];
+    for (name, time) in times.into_iter().filter(|(_, time)| time.is_some()) {
+        text.push_str(&format!("\n{name}={}", format::time(time)));
+    }
+    if let Some(code) = app.exit_code {
+        text.push_str(&format!("\nexit_code={code}"));
+    }
+    for mount in &app.mounts {
+        let access = if mount.read_only { "ro" } else { "rw" };
+        text.push_str(&format!("\nmount={}:{}:{}:{access}", mount.name, mount.host_path, mount.container_path));
+    }
+    super::say(text)
+}

@@ -1,0 +1,162 @@
+//! The command `podctl`: its words, and one function per verb.
+
+mod app;
+mod format;
+mod image;
+mod pod;
+mod sandbox;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use stage1::error::{Context, Result, escape_control};
+
+use crate::store::Store;
+
+/// Exit code for everything that podctl could not do.
+const FAILURE: u8 = 254;
+/// Exit code for words that podctl does not understand.
+const USAGE: u8 = 2;
+
+/// Runs pods: sandboxes that apps are added to, started and stopped in, and removed from.
+#[derive(Parser, Debug)]
+#[command(name = "podctl", version, max_term_width = 120)]
+struct Podctl {
+    /// Directory of images and pods
+    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/podctl")]
+    dir: PathBuf,
+    /// Say more about what is done, on standard error
+    #[arg(long, global = true)]
+    debug: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Import and list images
+    #[command(subcommand)]
+    Image(image::Command),
+    /// Start a pod without apps and print its UUID
+    Sandbox(sandbox::Sandbox),
+    /// Add apps to a pod; start, stop, remove and list them
+    #[command(subcommand)]
+    App(app::Command),
+    /// Run a command in a pod, or in one of its apps
+    Enter(pod::Enter),
+    /// List the pods
+    List(pod::List),
+    /// Show one pod and its apps
+    Status(pod::Status),
+    /// End running pods
+    Stop(pod::Stop),
+    /// Remove pods that have ended
+    Rm(pod::Rm),
+    /// Remove all pods that have ended some time ago, and what failed starts left behind
+    Gc(pod::Gc),
+}
+
+/// How lists and states are printed.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// What every verb works with.
+struct Session {
+    store: Store,
+    debug: bool,
+}
+
+/// Runs podctl with this process's arguments: the body of its `main`.
+pub fn main() -> ExitCode {
+    let podctl = match Podctl::try_parse() {
+        Ok(podctl) => podctl,
+        Err(error) => return usage(&error),
+    };
+    log_to_stderr(podctl.debug);
+    match podctl.run() {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("podctl: {}", error.one_line());
+            ExitCode::from(error.exit_code().unwrap_or(FAILURE))
+        }
+    }
+}
+
+/// Prints help where help was asked for; wrong usage is one line like every other failure.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // exits: with 0 after help that was asked for
+        error.exit();
+    }
+    let text = error.render().to_string();
+    let lines: Vec<&str> =
+        text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim).filter(|l| !l.is_empty()).collect();
+    let line = lines.join(" ");
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    eprintln!("podctl: {} (--help tells more)", escape_control(line));
+    ExitCode::from(USAGE)
+}
+
+impl Podctl {
+    fn run(self) -> Result<u8> {
+        let session = Session { store: Store::open(&self.dir)?, debug: self.debug };
+        match self.command {
+            Command::Image(command) => command.run(&session)?,
+            Command::Sandbox(command) => command.run(&session)?,
+            Command::App(command) => command.run(&session)?,
+            Command::Enter(command) => command.run(&session)?,
+            Command::List(command) => command.run(&session)?,
+            Command::Status(command) => command.run(&session)?,
+            Command::Stop(command) => command.run(&session)?,
+            Command::Rm(command) => command.run(&session)?,
+            Command::Gc(command) => command.run(&session)?,
+        }
+        Ok(0)
+    }
+}
+
+/// Prints one line on standard output.
+fn say(text: impl std::fmt::Display) -> Result<()> {
+    writeln!(io::stdout().lock(), "{text}").context(|| "write to standard output")
+}
+
+fn log_to_stderr(debug: bool) {
+    env_logger::Builder::new()
+        .filter_level(if debug { log::LevelFilter::Debug } else { log::LevelFilter::Warn })
+        .format(|out, record| {
+            let level = match record.level() {
+                log::Level::Warn => "warning".to_owned(),
+                other => other.as_str().to_ascii_lowercase(),
+            };
+            writeln!(out, "podctl: {level}: {}", escape_control(&record.args().to_string()))
+        })
+        .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_fit_together() {
+        use clap::CommandFactory;
+        Podctl::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_the_dashes_is_the_apps() {
+        let words = "podctl app add 1234 busybox --name web --env A=b=c --mount volume=v,target=/v -- sh --name x";
+        let podctl = Podctl::try_parse_from(words.split(' ')).unwrap();
+        let Command::App(app::Command::Add(add)) = podctl.command else { panic!() };
+        assert_eq!(add.args, ["sh", "--name", "x"]);
+        assert_eq!(add.name.as_deref(), Some("web"));
+        assert_eq!(add.env, ["A=b=c"]);
+    }
+}

@@ -1,0 +1,192 @@
+//! The verbs on whole pods.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+use stage1::appc::AcName;
+use stage1::error::{Context, Error, Result};
+
+use super::{Format, Session, app, format, say};
+use crate::apps::{self, AppStatus};
+use crate::pods::{self, Pod};
+use crate::{enter, gc, stop};
+
+#[derive(Args, Debug)]
+pub struct Enter {
+    /// The pod's UUID, or the start of it
+    uuid: String,
+    /// The app to enter (else the pod around its apps)
+    #[arg(long)]
+    app: Option<String>,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+impl Enter {
+    pub fn run(self, session: &Session) -> Result<()> {
+        let app = self.app.as_ref().map(|app| app.parse::<AcName>().context(|| "app name")).transpose()?;
+        let pod = pods::find(&session.store, &self.uuid)?;
+        match enter::enter(&session.store, &pod, app.as_ref(), &self.command)? {}
+    }
+}
+
+/// A pod as rkt's api describes one.
+#[derive(Serialize)]
+struct PodStatus {
+    name: String,
+    state: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    app_names: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    apps: Vec<AppStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<i32>,
+}
+
+impl PodStatus {
+    fn of(pod: &Pod) -> Result<Self> {
+        let apps = apps::list(pod)?;
+        Ok(Self {
+            name: pod.uuid().to_string(),
+            state: pod.state().word().to_owned(),
+            app_names: apps.iter().map(|app| app.name.clone()).collect(),
+            apps,
+            created_at: pod.created_at()?,
+            started_at: pod.started_at()?,
+            pid: pod.pid_if_running()?,
+        })
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct List {
+    /// How to print it
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+impl List {
+    pub fn run(self, session: &Session) -> Result<()> {
+        let mut listed = Vec::new();
+        for pod in pods::list(&session.store)? {
+            // one pod that can't be read does not hide the others
+            match PodStatus::of(&pod) {
+                Ok(status) => listed.push(status),
+                Err(error) => log::warn!("pod {}: {}", pod.uuid(), error.one_line()),
+            }
+        }
+        listed.sort_by_key(|pod| std::cmp::Reverse(pod.created_at));
+        match self.format {
+            Format::Json => format::json(&listed),
+            Format::Text => format::table(
+                ["UUID", "STATE", "CREATED", "APPS"],
+                listed
+                    .into_iter()
+                    .map(|pod| [pod.name, pod.state, format::time(pod.created_at), pod.app_names.join(", ")]),
+            ),
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct Status {
+    /// The pod's UUID, or the start of it
+    uuid: String,
+    /// How to print it
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+impl Status {
+    pub fn run(self, session: &Session) -> Result<()> {
+        let pod = pods::find(&session.store, &self.uuid)?;
+        let status = PodStatus::of(&pod)?;
+        if self.format == Format::Json {
+            return format::json(&status);
+        }
+        say(format!("uuid={}\nstate={}\ncreated={}", status.name, status.state, format::time(status.created_at)))?;
+        if let Some(pid) = status.pid {
+            say(format!("pid={pid}"))?;
+        }
+        if status.apps.is_empty() { Ok(()) } else { app::print_apps(&status.apps, Format::Text) }
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct Stop {
+    /// Kill at once instead of an orderly end
+    #[arg(long)]
+    force: bool,
+    /// UUIDs of pods, or the start of them
+    #[arg(required = true, value_name = "UUID")]
+    uuids: Vec<String>,
+}
+
+impl Stop {
+    pub fn run(self, session: &Session) -> Result<()> {
+        each(&self.uuids, |uuid| {
+            let pod = pods::find(&session.store, uuid)?;
+            stop::stop(&session.store, &pod, self.force, session.debug).context(|| format!("stop pod {}", pod.short()))
+        })
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct Rm {
+    /// UUIDs of pods, or the start of them
+    #[arg(required = true, value_name = "UUID")]
+    uuids: Vec<String>,
+}
+
+impl Rm {
+    pub fn run(self, session: &Session) -> Result<()> {
+        each(&self.uuids, |uuid| {
+            let pod = pods::find(&session.store, uuid)?;
+            let short = pod.short();
+            gc::rm(&session.store, pod, session.debug).context(|| format!("remove pod {short}"))
+        })
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct Gc {
+    /// How long ago a pod must have ended to be removed
+    #[arg(long, value_name = "DURATION", default_value = "30m")]
+    grace_period: humantime::Duration,
+    /// How long a pod may stay prepared without being run
+    #[arg(long, value_name = "DURATION", default_value = "24h")]
+    expire_prepared: humantime::Duration,
+}
+
+impl Gc {
+    pub fn run(self, session: &Session) -> Result<()> {
+        let grace: Duration = self.grace_period.into();
+        gc::all(&session.store, grace, self.expire_prepared.into(), session.debug)
+    }
+}
+
+/// Does all of them, also after one has failed.
+fn each(uuids: &[String], work: impl Fn(&str) -> Result<()>) -> Result<()> {
+    let mut failed = Vec::new();
+    for uuid in uuids {
+        if let Err(error) = work(uuid) {
+            failed.push(error);
+        }
+    }
+    match failed.pop() {
+        None => Ok(()),
+        Some(only) if failed.is_empty() => Err(only),
+        Some(last) => {
+            failed.push(last);
+            let lines: Vec<_> = failed.iter().map(Error::one_line).collect();
+            Err(Error::new(lines.join("; ")))
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Running a stage1's entrypoints, as the contract between host managers and stage1 images says.
+//!
+//! Nothing here enters a pod; the entrypoints do that. They are executed out of the tree store, never out of the
+//! pod's own mount of the same tree, which the pod could have written to.
+
+use std::convert::Infallible;
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Component, Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::fs::MemfdFlags;
+use stage1::appc::{self, ImageManifest};
+use stage1::error::{Context, Error, Result};
+use stage1::layout;
+use stage1::sys::process;
+
+use crate::store::Store;
+use crate::trees;
+
+/// An entrypoint that has not ended by then is killed, beyond what it was told to wait itself.
+const DEADLINE: Duration = Duration::from_secs(300);
+/// How much of an entrypoint's output is kept.
+const OUTPUT_BYTES: u64 = 64 << 10;
+
+/// The programs of a stage1 image, by the annotation that names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entrypoint {
+    /// Becomes the pod's monitor.
+    Run,
+    /// Runs a command inside.
+    Enter,
+    /// Removes what an ended pod left on the host.
+    Gc,
+    /// Ends a pod.
+    Stop,
+    /// Makes an app startable.
+    AppAdd,
+    /// Starts an app.
+    AppStart,
+    /// Stops an app.
+    AppStop,
+    /// Undoes `AppAdd`.
+    AppRm,
+}
+
+impl Entrypoint {
+    /// The annotation of the stage1 image's manifest that has its path.
+    fn annotation(self) -> &'static str {
+        match self {
+            Self::Run => "coreos.com/rkt/stage1/run",
+            Self::Enter => "coreos.com/rkt/stage1/enter",
+            Self::Gc => "coreos.com/rkt/stage1/gc",
+            Self::Stop => "coreos.com/rkt/stage1/stop",
+            Self::AppAdd => "coreos.com/rkt/stage1/app/add",
+            Self::AppStart => "coreos.com/rkt/stage1/app/start",
+            Self::AppStop => "coreos.com/rkt/stage1/app/stop",
+            Self::AppRm => "coreos.com/rkt/stage1/app/rm",
+        }
+    }
+
+    /// Its name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Enter => "enter",
+            Self::Gc => "gc",
+            Self::Stop => "stop",
+            Self::AppAdd => "app-add",
+            Self::AppStart => "app-start",
+            Self::AppStop => "app-stop",
+            Self::AppRm => "app-rm",
+        }
+    }
+}
+
+/// The stage1 of one pod, as the host executes it.
+#[derive(Debug)]
+pub struct Stage1 {
+    pod: PathBuf,
+    rootfs: PathBuf,
+    manifest: ImageManifest,
+}
+
+impl Stage1 {
+    /// The stage1 of the pod in the directory `pod`.
+    ///
+    /// # Errors
+    /// The pod has no stage1, or its tree is not in the store.
+    pub fn of(store: &Store, pod: &Path) -> Result<Self> {
+        let path = pod.join(layout::STAGE1_MANIFEST);
+        let json = std::fs::read(&path).context(|| format!("read {path:?}"))?;
+        let manifest = ImageManifest::parse(&json).context(|| format!("{path:?}"))?;
+        Ok(Self { pod: pod.to_owned(), rootfs: executable_rootfs(store, pod)?, manifest })
+    }
+
+    /// Where the host finds an entrypoint.
+    ///
+    /// # Errors
+    /// The image does not have it.
+    pub fn path(&self, entrypoint: Entrypoint) -> Result<PathBuf> {
+        let named = appc::find(&self.manifest.annotations, entrypoint.annotation());
+        let named = named.context(|| format!("the pod's stage1 has no {} entrypoint", entrypoint.name()))?;
+        let shown = || format!("the {} entrypoint {named:?} of the pod's stage1", entrypoint.name());
+        let mut path = self.rootfs.clone();
+        for component in Path::new(named).components() {
+            match component {
+                Component::Normal(name) => path.push(name),
+                Component::RootDir | Component::CurDir => {}
+                _ => return Err(Error::new(format!("{} leaves the image", shown()))),
+            }
+        }
+        let real = path.canonicalize().context(shown)?;
+        if !real.starts_with(&self.rootfs) || !real.is_file() {
+            return Err(Error::new(format!("{} is not a file in the image", shown())));
+        }
+        Ok(path)
+    }
+
+    /// Runs an entrypoint with podctl's own environment to its end.
+    ///
+    /// # Errors
+    /// It can't be run, fails, or takes too long; the cause is the last line it has printed.
+    pub fn run(&self, entrypoint: Entrypoint, args: &[OsString]) -> Result<()> {
+        let mut command = Command::new(self.path(entrypoint)?);
+        command.args(args).current_dir(&self.pod);
+        finish(command, DEADLINE).context(|| entrypoint.name())?.success().context(|| entrypoint.name())
+    }
+
+    /// Replaces this process by an entrypoint with podctl's own environment and `more`.
+    ///
+    /// # Errors
+    /// Only if it can't be executed.
+    pub fn exec(&self, entrypoint: Entrypoint, args: &[OsString], more: &[(&str, &str)]) -> Result<Infallible> {
+        let path = self.path(entrypoint)?;
+        let mut argv = vec![c_string(path.as_os_str())?];
+        for arg in args {
+            argv.push(c_string(arg)?);
+        }
+        let is_replaced = |name: &OsStr| more.iter().any(|(other, _)| name == *other);
+        let mut environment = Vec::new();
+        for (name, value) in std::env::vars_os().filter(|(name, _)| !is_replaced(name)) {
+            environment.push(c_string(&joined(&name, &value))?);
+        }
+        for (name, value) in more {
+            environment.push(c_string(&joined(OsStr::new(name), OsStr::new(value)))?);
+        }
+        std::env::set_current_dir(&self.pod).context(|| format!("chdir({:?})", self.pod))?;
+        stage1::sys::signal::reset()?;
+        process::exec(&argv[0], &argv, &environment)
+    }
+
+    /// Runs a crossing entrypoint for an app, in exactly the environment that the contract gives it.
+    ///
+    /// `wait` is added to the time it may take.
+    ///
+    /// # Errors
+    /// It can't be run, or takes too long.
+    pub fn cross(&self, entrypoint: Entrypoint, pid: i32, args: &[String], wait: Option<Duration>) -> Result<Outcome> {
+        let mut command = Command::new(self.path(entrypoint)?);
+        command
+            .args(args)
+            .current_dir(&self.pod)
+            .env_clear()
+            .env("RKT_STAGE1_ENTERCMD", self.path(Entrypoint::Enter)?)
+            .env("RKT_STAGE1_ENTERPID", pid.to_string())
+            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()));
+        finish(command, DEADLINE + wait.unwrap_or_default()).context(|| entrypoint.name())
+    }
+}
+
+/// The rendered tree that the pod's stage1 root file system lies on. A pod without one (made by another host manager
+/// without overlays) has only its own copy.
+fn executable_rootfs(store: &Store, pod: &Path) -> Result<PathBuf> {
+    let path = pod.join(layout::STAGE1_TREE);
+    let tree = std::fs::read_to_string(&path).context(|| format!("read {path:?}"))?;
+    let tree = tree.trim();
+    if tree.is_empty() || tree.contains('/') || tree.starts_with('.') {
+        return Err(Error::new(format!("{path:?} holds {tree:?}, which is not a tree id")));
+    }
+    let overlay = pod.join(layout::OVERLAY_PREPARED).exists();
+    let in_stores = [trees::rootfs(store, tree), store.dir().join("cas/tree").join(tree).join("rootfs")];
+    match in_stores.into_iter().find(|rootfs| rootfs.is_dir()) {
+        Some(rootfs) => Ok(rootfs),
+        None if !overlay => Ok(pod.join(layout::STAGE1_ROOTFS)),
+        None => Err(Error::new(format!("the pod's stage1 tree {tree} is not in the store {:?}", store.dir()))),
+    }
+}
+
+/// How an entrypoint ended, and what it printed.
+#[derive(Debug)]
+pub struct Outcome {
+    status: ExitStatus,
+    output: String,
+}
+
+impl Outcome {
+    /// Its exit code, if it was not killed.
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// Nothing, if it ended with 0.
+    ///
+    /// # Errors
+    /// It ended in any other way: the last line it printed, and how it ended.
+    pub fn success(&self) -> Result<()> {
+        if self.status.success() {
+            return Ok(());
+        }
+        let ended = match (self.status.code(), self.status.signal()) {
+            (Some(code), _) => format!("ended with {code}"),
+            (None, signal) => format!("was killed by signal {}", signal.unwrap_or_default()),
+        };
+        match last_line(&self.output) {
+            Some(line) => Err(Error::new(format!("{line} ({ended})"))),
+            None => Err(Error::new(format!("{ended} and said nothing"))),
+        }
+    }
+}
+
+/// The last line with anything in it.
+pub fn last_line(text: &str) -> Option<&str> {
+    text.lines().map(str::trim).rfind(|line| !line.is_empty())
+}
+
+/// Runs a command to its end. Its output goes to a file in memory: a process that it leaves behind may keep that
+/// open without anybody waiting for it.
+fn finish(mut command: Command, limit: Duration) -> Result<Outcome> {
+    log::debug!("run {command:?}");
+    let memory = rustix::fs::memfd_create("output", MemfdFlags::CLOEXEC).context(|| "memfd_create")?;
+    let mut output = File::from(memory);
+    let stream = || output.try_clone().map(Stdio::from).context(|| "dup");
+    command.stdin(Stdio::null()).stdout(stream()?).stderr(stream()?);
+    let mut child = command.spawn().context(|| format!("execute {:?}", command.get_program()))?;
+    let ended_in_time = wait_or_kill(&mut child, limit);
+    let status = child.wait().context(|| "wait")?;
+    let output = read_end(&mut output)?;
+    for line in output.lines() {
+        log::debug!("{line}");
+    }
+    ended_in_time?;
+    Ok(Outcome { status, output })
+}
+
+fn wait_or_kill(child: &mut Child, limit: Duration) -> Result<()> {
+    let pid = i32::try_from(child.id()).context(|| "pid")?;
+    let pidfd = process::pidfd_open(pid)?;
+    if process::pidfd_wait_end(pidfd.as_fd(), limit)? {
+        return Ok(());
+    }
+    child.kill().context(|| "kill")?;
+    Err(Error::new(format!("not ended after {} s; killed", limit.as_secs())))
+}
+
+fn read_end(output: &mut File) -> Result<String> {
+    let size = output.metadata().context(|| "stat output")?.len();
+    output.seek(SeekFrom::Start(size.saturating_sub(OUTPUT_BYTES))).context(|| "seek in output")?;
+    let mut bytes = Vec::new();
+    output.take(OUTPUT_BYTES).read_to_end(&mut bytes).context(|| "read output")?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn joined(name: &OsStr, value: &OsStr) -> OsString {
+    let mut joined = name.to_owned();
+    joined.push("=");
+    joined.push(value);
+    joined
+}
+
+fn c_string(text: &OsStr) -> Result<CString> {
+    CString::new(text.as_bytes()).context(|| format!("{text:?}"))
+}

@@ -1,0 +1,109 @@
+//! Removing pods, with all that they left on the host.
+
+use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use stage1::error::{Context, Error, Result};
+use stage1::layout;
+
+use crate::entrypoint::{Entrypoint, Stage1};
+use crate::pods::{self, HeldPod, Phase, Pod, State};
+use crate::store::Store;
+use crate::{overlay, remove};
+
+/// An embryo that is younger may still be in the hands of its maker.
+const EMBRYO: Duration = Duration::from_secs(10);
+
+/// Removes one pod that does not run, at once.
+///
+/// # Errors
+/// It runs, somebody else is at work on it, or something of it could not be removed.
+pub fn rm(store: &Store, pod: Pod, debug: bool) -> Result<()> {
+    match pod.state() {
+        State::Running => return Err(Error::new("it is running; \"podctl stop\" ends it")),
+        State::Preparing => return Err(Error::new("it is just being prepared")),
+        _ => {}
+    }
+    let held = HeldPod::take(&pod)?.context(|| "another process is just at work on it")?;
+    discard(store, held, debug)
+}
+
+/// Marks every pod that has ended, and removes those that were marked, or failed to start, `grace` ago; prepared ones
+/// that were not run for `prepared`.
+///
+/// # Errors
+/// Some could not be removed; all others are.
+pub fn all(store: &Store, grace: Duration, prepared: Duration, debug: bool) -> Result<()> {
+    let mut failed = Vec::new();
+    for pod in pods::list(store)? {
+        if let Err(error) = one(store, &pod, grace, prepared, debug) {
+            failed.push(format!("pod {}: {}", pod.uuid(), error.one_line()));
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(Error::new(failed.join("; "))) }
+}
+
+fn one(store: &Store, pod: &Pod, grace: Duration, prepared: Duration, debug: bool) -> Result<()> {
+    let expires_after = match pod.state() {
+        State::Running | State::Preparing | State::Deleting => return Ok(()),
+        // marked now, so it is removed at once only without any grace
+        State::Exited | State::PrepareFailed | State::ExitedGarbage | State::Garbage => grace,
+        // its maker is about to lock it
+        State::Embryo => grace.max(EMBRYO),
+        State::Prepared => prepared,
+    };
+    let mut held = match HeldPod::take(pod) {
+        Ok(Some(held)) => held,
+        // somebody else is at work on it, or was faster
+        Ok(None) => return Ok(()),
+        Err(error) => {
+            log::debug!("{}", error.one_line());
+            return Ok(());
+        }
+    };
+    if pod.state() == State::Exited {
+        held.move_to(store, Phase::ExitedGarbage)?;
+    }
+    if changed_ago(&held)? < expires_after {
+        return Ok(());
+    }
+    discard(store, held, debug)
+}
+
+/// How long ago the pod's directory was moved or changed.
+fn changed_ago(pod: &HeldPod) -> Result<Duration> {
+    let stat = pod.lock().metadata().context(|| format!("stat {:?}", pod.dir()))?;
+    let nanoseconds = u32::try_from(stat.ctime_nsec()).unwrap_or(0);
+    let changed = UNIX_EPOCH + Duration::new(u64::try_from(stat.ctime()).unwrap_or(0), nanoseconds);
+    Ok(SystemTime::now().duration_since(changed).unwrap_or_default())
+}
+
+/// Removes a pod that this process holds: what it left on the host, its mounts, its directory.
+///
+/// # Errors
+/// The first thing that could not be removed. The pod is then marked for removal, and a later try goes on.
+pub(crate) fn discard(store: &Store, mut pod: HeldPod, debug: bool) -> Result<()> {
+    match pod.phase() {
+        Phase::Run => pod.move_to(store, Phase::ExitedGarbage)?,
+        Phase::Embryo | Phase::Prepare | Phase::Prepared => pod.move_to(store, Phase::Garbage)?,
+        Phase::ExitedGarbage | Phase::Garbage => {}
+    }
+    if pod.phase() == Phase::ExitedGarbage && pod.dir().join(layout::STAGE1_MANIFEST).exists() {
+        run_gc(store, &pod, debug)?;
+    }
+    overlay::unmount_below(pod.dir())?;
+    remove::tree(pod.dir())
+}
+
+fn run_gc(store: &Store, pod: &HeldPod, debug: bool) -> Result<()> {
+    let mut args: Vec<OsString> = Vec::new();
+    if debug {
+        args.push("--debug".into());
+    }
+    args.push(pod.uuid().to_string().into());
+    Stage1::of(store, pod.dir())?.run(Entrypoint::Gc, &args)?;
+    // done: a removal that is interrupted from here on is not held up by what it can't run any more
+    let manifest = pod.dir().join(layout::STAGE1_MANIFEST);
+    std::fs::remove_file(&manifest).context(|| format!("remove {manifest:?}"))
+}

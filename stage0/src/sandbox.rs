@@ -1,0 +1,251 @@
+//! Making a pod without apps and running it: embryo, prepare, prepared, run, and then the pod's own process.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::io::FdFlags;
+use stage1::appc::{self, NameValue, PodManifest, Volume};
+use stage1::error::{Context, Error, Result};
+use stage1::layout;
+use stage1::sys::process::{self, Fork};
+use uuid::Uuid;
+
+use crate::entrypoint::{Entrypoint, Stage1};
+use crate::images::Image;
+use crate::pods::{HeldPod, Phase};
+use crate::store::{Store, make_dir};
+use crate::{gc, overlay, trees};
+
+/// How long a pod may take until its supervisor is ready.
+const BOOT_DEADLINE: Duration = Duration::from_secs(60);
+/// How often that is looked at.
+const BOOT_POLL: Duration = Duration::from_millis(4);
+/// Where the output of a pod's process goes, in the pod's directory.
+const CONSOLE: &str = "console";
+/// How much of it is shown when the pod does not come up.
+const CONSOLE_BYTES: u64 = 2048;
+
+/// The network of a pod.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// The host's.
+    Host,
+    /// Loopback alone.
+    None,
+}
+
+impl Network {
+    fn flag(self) -> &'static str {
+        match self {
+            Self::Host => "--net=host",
+            Self::None => "--net=none",
+        }
+    }
+}
+
+/// What a new pod is to be.
+#[derive(Debug)]
+pub struct Options {
+    /// Its host name, if not the default one.
+    pub hostname: Option<String>,
+    /// Its network.
+    pub network: Network,
+    /// Volumes that its apps may mount.
+    pub volumes: Vec<Volume>,
+    /// Whether its process says more.
+    pub debug: bool,
+}
+
+/// Makes a pod and fills its directory: phase prepared, held.
+///
+/// # Errors
+/// Something could not be written; nothing is left of the pod.
+pub fn prepare(store: &Store, stage1: &Image, options: &Options) -> Result<HeldPod> {
+    let mut pod = HeldPod::create(store)?;
+    match fill(store, pod.dir(), stage1, options).and_then(|()| pod.move_to(store, Phase::Prepared)) {
+        Ok(()) => Ok(pod),
+        Err(error) => Err(given_up(store, pod, error)),
+    }
+}
+
+fn fill(store: &Store, dir: &Path, stage1: &Image, options: &Options) -> Result<()> {
+    let tree = trees::ensure(store, &stage1.id)?;
+    let manifest = PodManifest {
+        volumes: options.volumes.clone(),
+        annotations: vec![NameValue::new(appc::MUTABLE, "true")],
+        ..PodManifest::default()
+    };
+    make_dir(&dir.join("appsinfo"), 0o750)?;
+    make_dir(&dir.join("stage1"), 0o750)?;
+    write(&dir.join(layout::STAGE1_MANIFEST), &stage1.manifest, 0o640)?;
+    write(&dir.join(layout::STAGE1_TREE), tree.as_bytes(), 0o640)?;
+    write(&dir.join(layout::LOCK), b"", 0o600)?;
+    write(&dir.join(layout::MANIFEST), &serde_json::to_vec(&manifest).context(|| "write the pod manifest")?, 0o640)?;
+    write(&dir.join(layout::CREATED), b"", 0o640)?;
+    write(&dir.join(layout::OVERLAY_PREPARED), b"", 0o640)?;
+    link_flavor(&trees::rootfs(store, &tree), dir)
+}
+
+/// The flavor of a stage1 is what the link `flavor` in its root says.
+fn link_flavor(rootfs: &Path, dir: &Path) -> Result<()> {
+    let from = rootfs.join("flavor");
+    match std::fs::read_link(&from) {
+        Ok(flavor) => {
+            let to = dir.join(layout::FLAVOR);
+            std::os::unix::fs::symlink(flavor, &to).context(|| format!("symlink {to:?}"))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::caused_by(format!("read link {from:?}"), error)),
+    }
+}
+
+/// Moves a prepared pod to phase run and mounts its stage1, in this (the host's) mount namespace.
+///
+/// # Errors
+/// The mount failed; nothing is left of the pod.
+pub fn mount(store: &Store, mut pod: HeldPod) -> Result<HeldPod> {
+    match pod.move_to(store, Phase::Run).and_then(|()| mount_stage1(store, pod.dir())) {
+        Ok(()) => Ok(pod),
+        Err(error) => Err(given_up(store, pod, error)),
+    }
+}
+
+fn mount_stage1(store: &Store, dir: &Path) -> Result<()> {
+    let path = dir.join(layout::STAGE1_TREE);
+    let tree = std::fs::read_to_string(&path).context(|| format!("read {path:?}"))?;
+    let layers = dir.join("overlay").join(&tree);
+    let rootfs = dir.join(layout::STAGE1_ROOTFS);
+    overlay::mount(&trees::rootfs(store, &tree), &layers.join("upper"), &layers.join("work"), &rootfs)?;
+    // puts the directory into the upper layer, where other host managers read it
+    let status = rootfs.join("rkt/status");
+    let dir = File::open(&status).context(|| format!("the stage1 image has no {status:?}"))?;
+    dir.set_modified(SystemTime::now()).context(|| format!("touch {status:?}"))
+}
+
+/// Removes a pod that could not be made; the error that led here.
+fn given_up(store: &Store, pod: HeldPod, error: Error) -> Error {
+    if let Err(also) = gc::discard(store, pod, false) {
+        log::warn!("{}", also.one_line());
+    }
+    error
+}
+
+/// Replaces this process by the pod's own: returns only when that failed, and then nothing is left of the pod.
+///
+/// # Errors
+/// The run entrypoint could not be executed.
+pub fn become_pod(store: &Store, pod: HeldPod, options: &Options) -> Result<Infallible> {
+    let error = match exec_run(store, &pod, options) {
+        Ok(never) => match never {},
+        Err(error) => error,
+    };
+    Err(given_up(store, pod, error))
+}
+
+/// Starts the pod's own process in the background and waits until the pod is ready for apps.
+///
+/// # Errors
+/// The pod did not come up, in time or at all; the error has the end of its output, and nothing is left of it.
+pub fn start(store: &Store, pod: HeldPod, options: &Options) -> Result<Uuid> {
+    match start_process(store, &pod, options).and_then(|run| wait_until_ready(pod.dir(), run)) {
+        Ok(()) => Ok(pod.uuid()),
+        Err(error) => Err(given_up(store, pod, error)),
+    }
+}
+
+/// Forks the process that becomes the pod's: of its own session, without input, its output in a file of the pod's.
+fn start_process(store: &Store, pod: &HeldPod, options: &Options) -> Result<nix::unistd::Pid> {
+    let path = pod.dir().join(CONSOLE);
+    let console =
+        File::options().create(true).append(true).mode(0o640).open(&path).context(|| format!("create {path:?}"))?;
+    let null = File::open("/dev/null").context(|| "open /dev/null")?;
+    match process::fork()? {
+        Fork::Parent(child) => Ok(child),
+        Fork::Child => {
+            let detached = || -> Result<Infallible> {
+                rustix::process::setsid().context(|| "setsid")?;
+                process::set_standard_fd(&null, 0)?;
+                process::set_standard_fd(&console, 1)?;
+                process::set_standard_fd(&console, 2)?;
+                exec_run(store, pod, options)
+            };
+            let Err(error) = detached();
+            // its standard error is the console by now, which the parent reads
+            eprintln!("podctl: {}", error.one_line());
+            process::exit_now(254)
+        }
+    }
+}
+
+fn exec_run(store: &Store, pod: &HeldPod, options: &Options) -> Result<Infallible> {
+    let stage1 = Stage1::of(store, pod.dir())?;
+    process::close_on_exec_from_3()?;
+    rustix::io::fcntl_setfd(pod.lock(), FdFlags::empty()).context(|| "let run inherit the lock")?;
+    let lock = pod.lock().as_fd().as_raw_fd().to_string();
+    let environment = [("RKT_LOCK_FD", lock.as_str()), ("RKT_SELINUX_CONTEXT", ""), ("RKT_SELINUX_MOUNT_CONTEXT", "")];
+    stage1.exec(Entrypoint::Run, &run_arguments(pod.uuid(), options), &environment)
+}
+
+fn run_arguments(uuid: Uuid, options: &Options) -> Vec<OsString> {
+    let mut args: Vec<OsString> = Vec::new();
+    if options.debug {
+        args.push("--debug".into());
+    }
+    args.push(options.network.flag().into());
+    args.push("--mutable".into());
+    if let Some(hostname) = &options.hostname {
+        args.push(format!("--hostname={hostname}").into());
+    }
+    args.push(uuid.to_string().into());
+    args
+}
+
+fn wait_until_ready(dir: &Path, run: nix::unistd::Pid) -> Result<()> {
+    let pidfd = process::pidfd_open(run.as_raw())?;
+    let deadline = Instant::now() + BOOT_DEADLINE;
+    loop {
+        if stage1::pod::is_ready(dir)? {
+            return Ok(());
+        }
+        if process::pidfd_wait_end(&pidfd, BOOT_POLL)? {
+            process::wait_child(run)?;
+            return Err(Error::new(format!("the pod did not come up: {}", end_of_console(dir)?)));
+        }
+        if Instant::now() >= deadline {
+            // the monitor's end takes the pod with it
+            process::pidfd_kill(&pidfd, rustix::process::Signal::KILL)?;
+            process::wait_child(run)?;
+            let waited = BOOT_DEADLINE.as_secs();
+            return Err(Error::new(format!("the pod was not ready after {waited} s: {}", end_of_console(dir)?)));
+        }
+    }
+}
+
+/// The last lines that a pod's process has printed, on one line.
+fn end_of_console(dir: &Path) -> Result<String> {
+    let path: PathBuf = dir.join(CONSOLE);
+    let shown = || format!("read {path:?}");
+    let mut file = File::open(&path).context(shown)?;
+    let size = file.metadata().context(shown)?.len();
+    file.seek(SeekFrom::Start(size.saturating_sub(CONSOLE_BYTES))).context(shown)?;
+    let mut bytes = Vec::new();
+    file.take(CONSOLE_BYTES).read_to_end(&mut bytes).context(shown)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let last = lines[lines.len().saturating_sub(5)..].join(" | ");
+    Ok(if last.is_empty() { "its process ended without a word".into() } else { last })
+}
+
+/// Writes a new file with these permissions.
+pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    use std::io::Write;
+    let shown = || format!("write {path:?}");
+    let mut file = File::options().write(true).create(true).truncate(true).mode(mode).open(path).context(shown)?;
+    file.write_all(bytes).context(shown)
+}
