@@ -10,5 +10,6 @@ pub mod layout;
 pub mod pod;
 pub mod sys;
 pub mod systemd;
+pub mod unit;
 
 pub use error::{Context, Error, Result};

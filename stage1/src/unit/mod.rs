@@ -1,0 +1,460 @@
+//! The units of an app: our own words, numbers, and the app's validated name.
+//!
+//! Nothing else from an image or a manifest ever gets into a unit: what the app is made of is in its
+//! launch record. So there is nothing to quote or escape here.
+//!
+//! Why a unit reads as it does:
+//! - `Type=exec`: the start job ends when `app-exec` runs, not when it was merely forked. That a
+//!   command can't be executed shows in the app's exit status (127, 126, 254), as `app-exec` ends then.
+//! - `DefaultDependencies=no` with `Conflicts=` and `Before=shutdown.target`: a start pulls in nothing,
+//!   the end of the pod stops the app first, and no app starts any more once the pod is ending.
+//! - `CollectMode=inactive-or-failed`: systemd forgets an app that has ended, so a unit that is
+//!   removed and written again under the same name is read again, without a reload.
+//! - `KillMode=mixed`: the stop signal goes to the app's main process; when it has ended, or the time
+//!   is up, all that is left in the app's cgroup is killed.
+//! - `OOMPolicy=continue`: a command that was entered and grew too big must not stop the app.
+//! - `IgnoreSIGPIPE=no`: systemd's other default is not what programs expect.
+
+use std::fmt::Write as _;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::appc::{AcName, Isolators};
+use crate::error::{Context, Error, Result};
+use crate::{layout, pod};
+
+/// How long an app may take to end after its stop signal, unless it says otherwise.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// The shortest time that a unit allows for a stop: the reaper, too, has to be done in it.
+const STOP_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+/// The longest: systemd would not understand some that are longer.
+const STOP_TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// SIGTERM, which ends an app unless it says otherwise.
+pub const STOP_SIGNAL: u8 = 15;
+const SIGKILL: u8 = 9;
+
+/// What an app may use at most, and its share when there is not enough. Absent: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes; above, its processes are killed.
+    pub memory_max: Option<u64>,
+    /// Bytes; above, it is slowed down. Unified hierarchy only.
+    pub memory_high: Option<u64>,
+    /// Bytes of swap. Unified hierarchy only.
+    pub memory_swap_max: Option<u64>,
+    /// Thousandths of a processor.
+    pub cpu_quota: Option<u64>,
+    /// Relative weight, 2 to 262144; 1024 if absent.
+    pub cpu_shares: Option<u64>,
+    /// Processes and threads.
+    pub tasks_max: Option<u64>,
+    /// Relative weight, 1 to 10000; 100 if absent.
+    pub io_weight: Option<u64>,
+    /// -1000 to 1000.
+    pub oom_score_adj: Option<i32>,
+}
+
+impl From<&Isolators> for Limits {
+    fn from(isolators: &Isolators) -> Self {
+        // A request of one processor weighs as much as an app without any.
+        let requested = |milli: u64| (u128::from(milli) * 1024 / 1000).clamp(2, 262_144) as u64;
+        Self {
+            memory_max: isolators.memory.limit,
+            memory_high: isolators.memory_high,
+            memory_swap_max: isolators.memory_swap,
+            cpu_quota: isolators.cpu.limit,
+            cpu_shares: isolators.cpu_shares.or_else(|| isolators.cpu.request.map(requested)),
+            tasks_max: isolators.pids,
+            io_weight: isolators.io_weight,
+            oom_score_adj: isolators.oom_score_adj,
+        }
+    }
+}
+
+impl Limits {
+    /// The names of the limits that have no effect on this kind of hierarchy.
+    pub fn without_effect(&self, unified: bool) -> Vec<&'static str> {
+        let v2_only = [("memory-high", self.memory_high), ("memory-swap", self.memory_swap_max)];
+        v2_only.into_iter().filter(|(_, value)| !unified && value.is_some()).map(|(name, _)| name).collect()
+    }
+
+    fn directives(&self, unified: bool) -> Vec<(&'static str, String)> {
+        let mut out = Vec::new();
+        let mut push = |name, value: Option<String>| out.extend(value.map(|value| (name, value)));
+        let number = |value: Option<u64>| value.map(|value| value.to_string());
+        push("MemoryMax", number(self.memory_max));
+        push("MemoryHigh", number(self.memory_high));
+        push("MemorySwapMax", number(self.memory_swap_max));
+        push("CPUQuota", self.cpu_quota.map(|milli| format!("{}.{}%", milli / 10, milli % 10)));
+        push("TasksMax", number(self.tasks_max));
+        if unified {
+            // The proportion that systemd itself keeps between the two: 1024 shares are a weight of 100.
+            push("CPUWeight", self.cpu_shares.map(|shares| (shares * 100 / 1024).clamp(1, 10_000).to_string()));
+            push("IOWeight", number(self.io_weight));
+        } else {
+            push("CPUShares", number(self.cpu_shares));
+            // With IOWeight=55, systemd 252 sets bfq's weight to 115, above the default of 100: it
+            // converts twice. The old name is converted once, just as IOWeight= is on the unified one.
+            push("BlockIOWeight", self.io_weight.map(|weight| weight.clamp(10, 1000).to_string()));
+        }
+        push("OOMScoreAdjust", self.oom_score_adj.map(|adjust| adjust.to_string()));
+        out
+    }
+
+    fn check(&self) -> Result<()> {
+        let check = |name: &str, value: Option<i128>, least: i128, most: i128| match value {
+            Some(value) if value < least || value > most => {
+                Err(Error::new(format!("{name} is {value}: it must be from {least} to {most}")))
+            }
+            _ => Ok(()),
+        };
+        // systemd takes the largest number for "no limit".
+        let most = i128::from(u64::MAX - 1);
+        check("memory limit", self.memory_max.map(i128::from), 1, most)?;
+        check("memory-high", self.memory_high.map(i128::from), 1, most)?;
+        check("memory-swap", self.memory_swap_max.map(i128::from), 0, most)?;
+        check("cpu limit in thousandths", self.cpu_quota.map(i128::from), 1, 1_000_000)?;
+        check("cpu-shares", self.cpu_shares.map(i128::from), 2, 262_144)?;
+        check("pids limit", self.tasks_max.map(i128::from), 1, most)?;
+        check("io-weight", self.io_weight.map(i128::from), 1, 10_000)?;
+        check("oom-score-adj", self.oom_score_adj.map(i128::from), -1000, 1000)
+    }
+}
+
+/// Where an app's standard input comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Input {
+    /// /dev/null.
+    #[default]
+    Null,
+    /// A stream or terminal of the multiplexer, which `app-exec` opens: to systemd like `Null`.
+    Multiplexed,
+    /// The pod's terminal.
+    Interactive,
+}
+
+/// Where an app's standard output or error goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Output {
+    /// The pod's journal, and the output of `run`.
+    #[default]
+    Log,
+    /// /dev/null.
+    Null,
+    /// A stream or terminal of the multiplexer, which `app-exec` opens: to systemd like `Null`.
+    Multiplexed,
+    /// The pod's terminal.
+    Interactive,
+}
+
+impl Input {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Null | Self::Multiplexed => "null",
+            Self::Interactive => "tty",
+        }
+    }
+}
+
+impl Output {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Log => "journal+console",
+            Self::Null | Self::Multiplexed => "null",
+            Self::Interactive => "tty",
+        }
+    }
+}
+
+/// Whether an app that ends is started again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Restart {
+    /// Never.
+    #[default]
+    No,
+    /// When it ends with a status other than 0 or by a signal, after one second.
+    OnFailure,
+    /// Whenever it ends by itself, after one second.
+    Always,
+}
+
+/// The kind of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// Character device.
+    Character,
+    /// Block device.
+    Block,
+}
+
+/// A device that an app may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceRule {
+    /// Kind of device.
+    pub kind: DeviceKind,
+    /// Major number.
+    pub major: u32,
+    /// Minor number; all if absent.
+    pub minor: Option<u32>,
+    /// Reading is always allowed; this allows writing too.
+    pub write: bool,
+}
+
+impl DeviceRule {
+    fn directive(&self) -> String {
+        let (path, group) = match self.kind {
+            DeviceKind::Character => ("/dev/char", "char"),
+            DeviceKind::Block => ("/dev/block", "block"),
+        };
+        let access = if self.write { "rw" } else { "r" };
+        match self.minor {
+            // systemd reads the numbers from such a path; nothing needs to be there.
+            Some(minor) => format!("{path}/{}:{minor} {access}", self.major),
+            None => format!("{group}-{} {access}", self.major),
+        }
+    }
+}
+
+/// What every app may use besides systemd's closed list (null, zero, full, random, urandom):
+/// tty, console and ptmx, all of devpts, and tun.
+const DEVICES: [DeviceRule; 5] = [
+    character(5, Some(0)),
+    character(5, Some(1)),
+    character(5, Some(2)),
+    character(136, None),
+    character(10, Some(200)),
+];
+
+const fn character(major: u32, minor: Option<u32>) -> DeviceRule {
+    DeviceRule { kind: DeviceKind::Character, major, minor, write: true }
+}
+
+/// All that an app's unit depends on.
+#[derive(Clone, Debug)]
+pub struct AppUnit<'a> {
+    /// The app.
+    pub app: &'a AcName,
+    /// Whether the pod's systemd has the unified cgroup hierarchy (v2).
+    pub unified: bool,
+    /// Limits of its cgroup.
+    pub limits: Limits,
+    /// The app itself tells systemd when it is ready: a start waits for that, at most 90 s.
+    pub notify: bool,
+    /// Standard input.
+    pub stdin: Input,
+    /// Standard output.
+    pub stdout: Output,
+    /// Standard error.
+    pub stderr: Output,
+    /// Time between the stop signal and the kill; at least one second is allowed, as the reaper needs
+    /// it too, and at most a year. Zero: a stop is a kill.
+    pub stop_timeout: Duration,
+    /// Number of the stop signal, 1 to 64.
+    pub stop_signal: u8,
+    /// Whether it is started again when it ends.
+    pub restart: Restart,
+    /// Devices that it may use besides those that every app may.
+    pub devices: &'a [DeviceRule],
+    /// Its sockets are in a unit of their own, of [`socket_text`].
+    pub sockets: bool,
+}
+
+impl<'a> AppUnit<'a> {
+    /// A unit with nothing declared.
+    pub fn new(app: &'a AcName, unified: bool) -> Self {
+        Self {
+            app,
+            unified,
+            limits: Limits::default(),
+            notify: false,
+            stdin: Input::default(),
+            stdout: Output::default(),
+            stderr: Output::default(),
+            stop_timeout: STOP_TIMEOUT,
+            stop_signal: STOP_SIGNAL,
+            restart: Restart::default(),
+            devices: &[],
+            sockets: false,
+        }
+    }
+
+    /// The text of the unit.
+    ///
+    /// # Errors
+    /// When a number is out of its range: systemd would ignore that line and start the app without it.
+    pub fn text(&self) -> Result<String> {
+        self.check().context(|| format!("unit of app {}", self.app))?;
+        let app = self.app;
+        let bin = layout::BIN;
+        let mut unit = Section::new("Unit");
+        unit.push("Description", format_args!("App {app}"));
+        unit.push("DefaultDependencies", "no");
+        unit.push("Conflicts", "shutdown.target");
+        unit.push("Before", "shutdown.target");
+        unit.push("CollectMode", "inactive-or-failed");
+        unit.push("StartLimitIntervalSec", 0);
+        if self.sockets {
+            unit.push("Requires", app_socket(app));
+            unit.push("After", app_socket(app));
+        }
+
+        let mut service = Section::new("Service");
+        if self.notify {
+            service.push("Type", "notify");
+            // Also a child of a wrapper script may say it. None of them can do with it what the main
+            // process could not.
+            service.push("NotifyAccess", "all");
+            service.push("TimeoutStartSec", "90s");
+        } else {
+            service.push("Type", "exec");
+        }
+        service.push("ExecStart", format_args!("{bin}/app-exec {app}"));
+        service.push("ExecStopPost", format_args!("{bin}/reaper {app}"));
+        service.push("KillMode", "mixed");
+        service.push("SendSIGKILL", "yes");
+        let (signal, timeout) = match self.stop_timeout {
+            Duration::ZERO => (SIGKILL, STOP_TIMEOUT),
+            timeout => (self.stop_signal, timeout.clamp(STOP_TIMEOUT_MIN, STOP_TIMEOUT_MAX)),
+        };
+        service.push("KillSignal", signal);
+        service.push("TimeoutStopSec", format_args!("{}ms", timeout.as_millis()));
+        match self.restart {
+            Restart::No => service.push("Restart", "no"),
+            Restart::OnFailure => service.push("Restart", "on-failure"),
+            Restart::Always => service.push("Restart", "always"),
+        }
+        if self.restart != Restart::No {
+            service.push("RestartSec", "1s");
+        }
+        service.push("StandardInput", self.stdin.word());
+        service.push("StandardOutput", self.stdout.word());
+        service.push("StandardError", self.stderr.word());
+        service.push("SyslogIdentifier", app);
+        service.push("IgnoreSIGPIPE", "no");
+        service.push("OOMPolicy", "continue");
+        if self.sockets {
+            service.push("Sockets", app_socket(app));
+        }
+        service.push("DevicePolicy", "closed");
+        for device in DEVICES.iter().chain(self.devices) {
+            service.push("DeviceAllow", device.directive());
+        }
+        for (name, value) in self.limits.directives(self.unified) {
+            service.push(name, value);
+        }
+        Ok(unit.0 + "\n" + &service.0)
+    }
+
+    fn check(&self) -> Result<()> {
+        if !(1..=64).contains(&self.stop_signal) {
+            return Err(Error::new(format!("stop signal {} is not from 1 to 64", self.stop_signal)));
+        }
+        self.limits.check()
+    }
+
+    /// Writes the unit, whole or not at all, host side, in the pod directory. This makes the app known
+    /// to systemd, so it comes last.
+    pub fn install(&self) -> Result<()> {
+        pod::write_atomic(&layout::units_dir(), &layout::app_unit(self.app), self.text()?.as_bytes(), 0o644)
+    }
+}
+
+/// Whether the app has a unit: host side, in the pod directory.
+pub fn exists(app: &AcName) -> Result<bool> {
+    let path = unit_file(app);
+    match path.symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).context(|| format!("stat {path:?}")),
+    }
+}
+
+/// Removes the app's units, if it has any: host side, in the pod directory.
+pub fn remove(app: &AcName) -> Result<()> {
+    for path in [unit_file(app), layout::units_dir().join(app_socket(app))] {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).context(|| format!("remove {path:?}"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn unit_file(app: &AcName) -> PathBuf {
+    layout::units_dir().join(layout::app_unit(app))
+}
+
+/// Name of the unit of an app's sockets.
+pub fn app_socket(app: &AcName) -> String {
+    format!("app-{app}.socket")
+}
+
+/// The protocol of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Streams.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+/// A range of ports that systemd listens on for an app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketPorts {
+    /// Protocol.
+    pub protocol: Protocol,
+    /// The first port.
+    pub port: u16,
+    /// How many.
+    pub count: u16,
+}
+
+/// The text of the unit of an app's sockets: open as long as the app runs.
+///
+/// # Errors
+/// When a port is 0 or above 65535.
+pub fn socket_text(app: &AcName, ports: &[SocketPorts]) -> Result<String> {
+    let mut unit = Section::new("Unit");
+    unit.push("Description", format_args!("Sockets of app {app}"));
+    unit.push("DefaultDependencies", "no");
+    unit.push("Conflicts", "shutdown.target");
+    unit.push("Before", "shutdown.target");
+    unit.push("CollectMode", "inactive-or-failed");
+    unit.push("PartOf", layout::app_unit(app));
+    let mut socket = Section::new("Socket");
+    socket.push("Service", layout::app_unit(app));
+    socket.push("BindIPv6Only", "both");
+    for range in ports {
+        let name = match range.protocol {
+            Protocol::Tcp => "ListenStream",
+            Protocol::Udp => "ListenDatagram",
+        };
+        let last = u32::from(range.port) + u32::from(range.count);
+        if range.port == 0 || last > 0x1_0000 {
+            return Err(Error::new(format!("ports {} to {} of app {app} do not exist", range.port, last - 1)));
+        }
+        for port in u32::from(range.port)..last {
+            socket.push(name, port);
+        }
+    }
+    Ok(unit.0 + "\n" + &socket.0)
+}
+
+/// A section of a unit file.
+struct Section(String);
+
+impl Section {
+    fn new(name: &str) -> Self {
+        Self(format!("[{name}]\n"))
+    }
+
+    fn push(&mut self, name: &str, value: impl std::fmt::Display) {
+        writeln!(self.0, "{name}={value}").expect("a String takes all");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! Golden units in `golden/`: `BLESS=1 cargo test -p stage1 unit::` writes them anew.
+
+use super::*;
+use proptest::prelude::*;
+use std::path::Path;
+
+fn name(text: &str) -> AcName {
+    text.parse().unwrap()
+}
+
+fn golden(file: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/unit/golden").join(file);
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    assert_eq!(text, std::fs::read_to_string(&path).unwrap(), "{file}");
+}
+
+fn all_limits() -> Limits {
+    Limits {
+        memory_max: Some(33_554_432),
+        memory_high: Some(25_165_824),
+        memory_swap_max: Some(0),
+        cpu_quota: Some(1505),
+        cpu_shares: Some(512),
+        tasks_max: Some(33),
+        io_weight: Some(50),
+        oom_score_adj: Some(-77),
+    }
+}
+
+#[test]
+fn plain_app() {
+    golden("app-shutdown.service", &AppUnit::new(&name("shutdown"), true).text().unwrap());
+}
+
+#[test]
+fn app_with_everything_declared() {
+    let app = name("db-1");
+    let devices = [
+        DeviceRule { kind: DeviceKind::Block, major: 254, minor: Some(0), write: false },
+        DeviceRule { kind: DeviceKind::Character, major: 189, minor: None, write: true },
+    ];
+    let mut unit = AppUnit {
+        limits: all_limits(),
+        notify: true,
+        stdin: Input::Interactive,
+        stdout: Output::Multiplexed,
+        stderr: Output::Interactive,
+        stop_timeout: Duration::from_millis(2500),
+        stop_signal: 37,
+        restart: Restart::OnFailure,
+        devices: &devices,
+        sockets: true,
+        ..AppUnit::new(&app, false)
+    };
+    golden("app-db-1.v1.service", &unit.text().unwrap());
+    unit.unified = true;
+    golden("app-db-1.v2.service", &unit.text().unwrap());
+    let ports = [
+        SocketPorts { protocol: Protocol::Tcp, port: 80, count: 1 },
+        SocketPorts { protocol: Protocol::Udp, port: 65533, count: 3 },
+    ];
+    golden("app-db-1.socket", &socket_text(&app, &ports).unwrap());
+}
+
+#[test]
+fn ports_that_do_not_exist() {
+    for (port, count) in [(0, 1), (65535, 2), (1, u16::MAX)] {
+        let ports = [SocketPorts { protocol: Protocol::Tcp, port, count }];
+        assert_eq!(socket_text(&name("a"), &ports).is_ok(), (port, count) == (1, u16::MAX), "{port} {count}");
+    }
+}
+
+#[test]
+fn a_stop_timeout_of_zero_is_a_kill_and_a_short_one_leaves_the_reaper_time() {
+    let app = name("a");
+    let text = |stop_timeout| AppUnit { stop_timeout, ..AppUnit::new(&app, true) }.text().unwrap();
+    let zero = text(Duration::ZERO);
+    assert!(zero.contains("\nKillSignal=9\nTimeoutStopSec=10000ms\n"), "{zero}");
+    let short = text(Duration::from_millis(3));
+    assert!(short.contains("\nKillSignal=15\nTimeoutStopSec=1000ms\n"), "{short}");
+    assert!(text(Duration::MAX).contains("\nTimeoutStopSec=31536000000ms\n"));
+}
+
+#[test]
+fn numbers_out_of_range_are_refused() {
+    let app = name("a");
+    let good = Limits::default();
+    for limits in [
+        Limits { memory_max: Some(0), ..good },
+        Limits { memory_max: Some(u64::MAX), ..good },
+        Limits { cpu_quota: Some(0), ..good },
+        Limits { cpu_shares: Some(1), ..good },
+        Limits { tasks_max: Some(0), ..good },
+        Limits { io_weight: Some(10_001), ..good },
+        Limits { oom_score_adj: Some(1001), ..good },
+    ] {
+        let error = AppUnit { limits, ..AppUnit::new(&app, true) }.text().unwrap_err();
+        assert!(error.one_line().starts_with("unit of app a: "), "{error:?}");
+    }
+    for stop_signal in [0, 65] {
+        assert!(AppUnit { stop_signal, ..AppUnit::new(&app, true) }.text().is_err());
+    }
+}
+
+#[test]
+fn limits_of_isolators() {
+    let mut isolators = Isolators::default();
+    assert_eq!(Limits::from(&isolators), Limits::default());
+    isolators.cpu.request = Some(500);
+    isolators.cpu.limit = Some(1500);
+    isolators.memory.limit = Some(64 << 20);
+    let limits = Limits::from(&isolators);
+    assert_eq!((limits.cpu_shares, limits.cpu_quota, limits.memory_max), (Some(512), Some(1500), Some(64 << 20)));
+    isolators.cpu.request = Some(u64::MAX);
+    assert_eq!(Limits::from(&isolators).cpu_shares, Some(262_144));
+    isolators.cpu_shares = Some(2);
+    assert_eq!(Limits::from(&isolators).cpu_shares, Some(2));
+}
+
+#[test]
+fn limits_without_effect_are_named() {
+    assert_eq!(all_limits().without_effect(false), ["memory-high", "memory-swap"]);
+    assert!(all_limits().without_effect(true).is_empty());
+    assert!(Limits::default().without_effect(false).is_empty());
+}
+
+/// All words that a unit may hold: directives on the left, our values or numbers on the right.
+fn is_ours(line: &str, app: &str) -> bool {
+    let Some((directive, value)) = line.split_once('=') else {
+        return ["", "[Unit]", "[Service]"].contains(&line);
+    };
+    let words = [
+        "App",
+        "no",
+        "yes",
+        "mixed",
+        "exec",
+        "notify",
+        "all",
+        "null",
+        "tty",
+        "journal+console",
+        "continue",
+        "closed",
+        "on-failure",
+        "always",
+        "inactive-or-failed",
+        "shutdown.target",
+        "r",
+        "rw",
+        "/opt/stage1/bin/app-exec",
+        "/opt/stage1/bin/reaper",
+    ];
+    let number = |word: &str| {
+        let word = ["/dev/char/", "/dev/block/", "char-", "block-"]
+            .iter()
+            .find_map(|prefix| word.strip_prefix(prefix))
+            .unwrap_or(word);
+        let digits = word.trim_end_matches("ms").trim_end_matches(['s', '%']).trim_start_matches('-');
+        !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b':')
+    };
+    directive.bytes().all(|b| b.is_ascii_alphanumeric())
+        && value
+            .split(' ')
+            .all(|word| words.contains(&word) || word == app || word == format!("app-{app}.socket") || number(word))
+}
+
+proptest! {
+    #[test]
+    fn a_unit_holds_our_words_numbers_and_the_name(
+        app in "[a-z0-9]{1,9}(-[a-z0-9]{1,9}){0,3}",
+        unified: bool, notify: bool, sockets: bool,
+        numbers in prop::array::uniform8(proptest::option::of(any::<u64>())),
+        oom in proptest::option::of(any::<i32>()),
+        stop_signal: u8, milliseconds: u64,
+        device in proptest::option::of((any::<u32>(), proptest::option::of(any::<u32>()), any::<bool>())),
+    ) {
+        let app = name(&app);
+        let [memory_max, memory_high, memory_swap_max, cpu_quota, cpu_shares, tasks_max, io_weight, _] = numbers;
+        let devices: Vec<_> = device
+            .map(|(major, minor, write)| DeviceRule { kind: DeviceKind::Block, major, minor, write })
+            .into_iter()
+            .collect();
+        let limits = Limits {
+            memory_max, memory_high, memory_swap_max, tasks_max,
+            cpu_quota: cpu_quota.map(|n| n % 1_000_001),
+            cpu_shares: cpu_shares.map(|n| n % 262_145),
+            io_weight: io_weight.map(|n| n % 10_001),
+            oom_score_adj: oom.map(|n| n % 1001),
+        };
+        let unit = AppUnit {
+            limits, notify, sockets, devices: &devices,
+            stop_signal: stop_signal % 66,
+            stop_timeout: Duration::from_millis(milliseconds),
+            ..AppUnit::new(&app, unified)
+        };
+        if let Ok(text) = unit.text() {
+            for line in text.lines() {
+                prop_assert!(is_ours(line, app.as_ref()), "{line:?}");
+            }
+            prop_assert!(text.ends_with('\n') && text.is_ascii());
+        }
+    }
+}
