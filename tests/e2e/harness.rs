@@ -10,8 +10,8 @@ use tests::harness::Context;
 use tests::process::{all, mountinfo, run};
 
 tests::cases! {
-    native leaks_and_failures_are_noticed;
-    native a_mount_left_behind_is_noticed;
+    both leaks_and_failures_are_noticed;
+    both a_mount_left_behind_is_noticed;
 }
 
 /// Tests that must fail; run only by those above.
@@ -27,7 +27,10 @@ pub const DECOYS: &[tests::harness::Case] = {
     CASES
 };
 
-const POD: &str = "00000000-0000-4000-8000-00000000c0de";
+/// The name of a pod that never was; one for each layout, as both may be tested at once.
+fn pod() -> String {
+    format!("00000000-0000-4000-8000-0000000000{}", layout())
+}
 
 fn leaves_a_process(_: &Context) -> Verdict {
     // The parent ends at once: an orphan, in a session of its own.
@@ -44,8 +47,8 @@ fn leaves_a_mount(t: &Context) -> Verdict {
 }
 
 fn leaves_a_cgroup(t: &Context) -> Verdict {
-    fs::create_dir_all(t.dir.join("data/pods/run").join(POD))?;
-    fs::create_dir_all(some_hierarchy().join("pods").join(POD))?;
+    fs::create_dir_all(t.dir.join("data/pods/run").join(pod()))?;
+    fs::create_dir_all(some_hierarchy().join("pods").join(pod()))?;
     Ok(())
 }
 
@@ -84,8 +87,8 @@ fn leaks_and_failures_are_noticed(_: &Context) -> Verdict {
     assert!(!all().iter().any(|p| p.words.contains("31415926")), "the orphan still runs");
 
     let said = verdict("leaves_a_cgroup");
-    assert!(said.contains("left behind") && said.contains(POD), "{said}");
-    assert!(!some_hierarchy().join("pods").join(POD).exists(), "the cgroup is still there");
+    assert!(said.contains("left behind") && said.contains(&pod()), "{said}");
+    assert!(!some_hierarchy().join("pods").join(pod()).exists(), "the cgroup is still there");
 
     let said = verdict("panics");
     assert!(said.contains("out of cheese"), "{said}");
