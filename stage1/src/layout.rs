@@ -71,9 +71,12 @@ pub fn app_rootfs(app: &AcName) -> PathBuf {
     app_dir(app).join("rootfs")
 }
 
+/// Name of the launch record in [`app_dir`].
+pub const LAUNCH: &str = "launch";
+
 /// The app's launch record, host side.
 pub fn launch_record(app: &AcName) -> PathBuf {
-    app_dir(app).join("launch")
+    app_dir(app).join(LAUNCH)
 }
 
 /// The app's environment, one `NAME=value` a line.
@@ -146,7 +149,7 @@ pub fn pin(app: &AcName) -> PathBuf {
     PathBuf::from(PINS).join(app.as_ref())
 }
 
-/// The app's launch record, pod side.
-pub fn in_pod_launch_record(app: &AcName) -> PathBuf {
-    PathBuf::from(format!("/opt/stage2/{app}/launch"))
+/// The directory and name of the app's launch record, pod side.
+pub fn in_pod_launch_record(app: &AcName) -> (PathBuf, &'static str) {
+    (PathBuf::from(format!("/opt/stage2/{app}")), LAUNCH)
 }

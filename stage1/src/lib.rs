@@ -2,12 +2,19 @@
 //!
 //! Modules bottom up; each knows only those above it in this list.
 
+pub mod app;
 pub mod appc;
+pub mod boot;
+pub mod cgroup;
+pub mod cli;
 pub mod confine;
+pub mod cross;
 pub mod error;
 pub mod launch;
 pub mod layout;
 pub mod pod;
+pub mod rootfs;
+pub mod shutdown;
 pub mod sys;
 pub mod systemd;
 pub mod unit;

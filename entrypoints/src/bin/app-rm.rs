@@ -1,0 +1,37 @@
+//! `app-rm`: removes an app of a running pod. Host side.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use stage1::appc::AcName;
+use stage1::cross::Target;
+use stage1::{Result, app, cli};
+
+/// Removes the app APP from the pod in the current directory: its unit, its mounts, its launch record. Refuses one that runs.
+#[derive(argh::FromArgs)]
+struct AppRm {
+    /// the app's name
+    #[argh(option)]
+    app: AcName,
+    /// print debug messages
+    #[argh(switch)]
+    debug: bool,
+}
+
+impl cli::Tool for AppRm {
+    const NAME: &'static str = "app-rm";
+    const SWITCHES: &'static [&'static str] = &["debug"];
+
+    fn debug(&self) -> bool {
+        self.debug
+    }
+
+    fn run(self, _: Vec<OsString>) -> Result<u8> {
+        app::rm(&Target::of_current_dir()?, &self.app)?;
+        Ok(0)
+    }
+}
+
+fn main() -> ExitCode {
+    cli::run::<AppRm>()
+}

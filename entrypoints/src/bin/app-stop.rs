@@ -1,0 +1,37 @@
+//! `app-stop`: stops an app of a running pod. Host side.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use stage1::appc::AcName;
+use stage1::cross::Target;
+use stage1::{Result, app, cli};
+
+/// Stops the app APP of the pod in the current directory. Exit code 5: no such app in this pod.
+#[derive(argh::FromArgs)]
+struct AppStop {
+    /// the app's name
+    #[argh(option)]
+    app: AcName,
+    /// print debug messages
+    #[argh(switch)]
+    debug: bool,
+}
+
+impl cli::Tool for AppStop {
+    const NAME: &'static str = "app-stop";
+    const SWITCHES: &'static [&'static str] = &["debug"];
+
+    fn debug(&self) -> bool {
+        self.debug
+    }
+
+    fn run(self, _: Vec<OsString>) -> Result<u8> {
+        app::stop(&Target::of_current_dir()?, &self.app)?;
+        Ok(0)
+    }
+}
+
+fn main() -> ExitCode {
+    cli::run::<AppStop>()
+}

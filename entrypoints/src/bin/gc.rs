@@ -1,0 +1,39 @@
+//! `gc`: removes what an ended pod left on the host. Host side.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use stage1::{Result, cli, shutdown};
+
+/// Removes what the ended pod UUID in the current directory left on the host: its cgroups. May be repeated.
+#[derive(argh::FromArgs)]
+struct Gc {
+    /// print debug messages
+    #[argh(switch)]
+    debug: bool,
+    /// directory of the host manager's local configuration
+    #[argh(option)]
+    #[expect(dead_code, reason = "part of the interface; needed once networks have configurations")]
+    local_config: Option<String>,
+    /// the pod's UUID
+    #[argh(positional)]
+    uuid: String,
+}
+
+impl cli::Tool for Gc {
+    const NAME: &'static str = "gc";
+    const SWITCHES: &'static [&'static str] = &["debug"];
+
+    fn debug(&self) -> bool {
+        self.debug
+    }
+
+    fn run(self, _: Vec<OsString>) -> Result<u8> {
+        shutdown::remove_remains(&self.uuid)?;
+        Ok(0)
+    }
+}
+
+fn main() -> ExitCode {
+    cli::run::<Gc>()
+}

@@ -1,0 +1,92 @@
+//! `run`: boots the prepared pod in the current directory and stays as its monitor. Host side.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use stage1::boot::Run as Launcher;
+use stage1::pod::{InsecureOptions, RuntimeConfig};
+use stage1::{Result, cli};
+
+/// Runs the prepared pod UUID in the current directory until it ends; its exit code is the pod's.
+#[derive(argh::FromArgs)]
+struct Run {
+    /// print debug messages, those of the pod's systemd too
+    #[argh(switch)]
+    debug: bool,
+    /// the pod takes apps while it runs
+    #[argh(switch)]
+    mutable: bool,
+    /// the pod's app has the caller's terminal
+    #[argh(switch)]
+    interactive: bool,
+    /// keep all capabilities
+    #[argh(switch)]
+    disable_capabilities_restriction: bool,
+    /// neither hide kernel paths nor make them read-only
+    #[argh(switch)]
+    disable_paths: bool,
+    /// no system call filter
+    #[argh(switch)]
+    disable_seccomp: bool,
+    /// networks: host or none
+    #[argh(option, default = "String::new()")]
+    net: String,
+    /// token for the metadata service
+    #[argh(option, default = "String::new()")]
+    mds_token: String,
+    /// directory of the host manager's local configuration
+    #[argh(option)]
+    #[expect(dead_code, reason = "part of the interface; needed once networks have configurations")]
+    local_config: Option<String>,
+    /// user namespace, SHIFT:COUNT
+    #[argh(option, default = "String::new()")]
+    private_users: String,
+    /// host name (rkt-UUID if not given)
+    #[argh(option, default = "String::new()")]
+    hostname: String,
+    /// where resolv.conf and hosts come from: resolv=(host|stage0|none|default),hosts=(host|stage0|default)
+    #[argh(option, default = "Default::default()")]
+    dns_conf_mode: cli::DnsConfMode,
+    /// IPC namespace: auto, private or parent
+    #[argh(option, default = "String::new()")]
+    ipc: String,
+    /// the pod's UUID
+    #[argh(positional)]
+    uuid: String,
+}
+
+impl cli::Tool for Run {
+    const NAME: &'static str = "run";
+    const SWITCHES: &'static [&'static str] =
+        &["debug", "mutable", "interactive", "disable-capabilities-restriction", "disable-paths", "disable-seccomp"];
+
+    fn debug(&self) -> bool {
+        self.debug
+    }
+
+    fn run(self, _: Vec<OsString>) -> Result<u8> {
+        let config = RuntimeConfig {
+            private_users: self.private_users,
+            mds_token: self.mds_token,
+            hostname: self.hostname,
+            debug: self.debug,
+            mutable: self.mutable,
+            resolv_conf_mode: self.dns_conf_mode.resolv,
+            etc_hosts_mode: self.dns_conf_mode.hosts,
+            net_list: self.net.split(',').filter(|net| !net.is_empty()).map(str::to_owned).collect(),
+            interactive: self.interactive,
+            insecure_options: InsecureOptions {
+                disable_paths: self.disable_paths,
+                disable_capabilities: self.disable_capabilities_restriction,
+                disable_seccomp: self.disable_seccomp,
+            },
+            ipc_mode: self.ipc,
+            ..RuntimeConfig::default()
+        };
+        Launcher { uuid: self.uuid, config }.run()
+    }
+}
+
+fn main() -> ExitCode {
+    cli::run::<Run>()
+}

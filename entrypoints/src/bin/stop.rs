@@ -1,0 +1,45 @@
+//! `stop`: ends the pod in the current directory. Host side.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use stage1::cross::Target;
+use stage1::{Result, cli, shutdown};
+
+/// Ends the pod UUID in the current directory: in order, or at once with --force.
+#[derive(argh::FromArgs)]
+struct Stop {
+    /// end it at once
+    #[argh(switch)]
+    force: bool,
+    /// print debug messages
+    #[argh(switch)]
+    debug: bool,
+    /// the pod's UUID
+    #[argh(positional)]
+    uuid: String,
+}
+
+impl cli::Tool for Stop {
+    const NAME: &'static str = "stop";
+    const SWITCHES: &'static [&'static str] = &["force", "debug"];
+
+    fn debug(&self) -> bool {
+        self.debug
+    }
+
+    fn run(self, _: Vec<OsString>) -> Result<u8> {
+        stage1::pod::check_uuid(&self.uuid)?;
+        let target = Target::of_current_dir()?;
+        if self.force {
+            shutdown::at_once(&target)?
+        } else {
+            shutdown::in_order(&target)?
+        }
+        Ok(0)
+    }
+}
+
+fn main() -> ExitCode {
+    cli::run::<Stop>()
+}

@@ -1,0 +1,32 @@
+//! `supervisor-ready`: tells the host that the pod's systemd is up. Pod side, run by a unit.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use stage1::{Result, cli, pod};
+
+/// Marks the pod's supervisor as ready: the link /rkt/supervisor-status -> ready.
+#[derive(argh::FromArgs)]
+struct SupervisorReady {
+    /// print debug messages
+    #[argh(switch)]
+    debug: bool,
+}
+
+impl cli::Tool for SupervisorReady {
+    const NAME: &'static str = "supervisor-ready";
+    const SWITCHES: &'static [&'static str] = &["debug"];
+
+    fn debug(&self) -> bool {
+        self.debug
+    }
+
+    fn run(self, _: Vec<OsString>) -> Result<u8> {
+        pod::mark_supervisor_ready()?;
+        Ok(0)
+    }
+}
+
+fn main() -> ExitCode {
+    cli::run::<SupervisorReady>()
+}

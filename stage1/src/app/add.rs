@@ -1,0 +1,136 @@
+//! Adding an app to a running pod: everything that makes it startable. Host side, in the pod directory.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use super::{control, deadline};
+use crate::appc::{AcName, Isolators};
+use crate::boot::IdShift;
+use crate::cgroup::PodCgroup;
+use crate::confine::ids::{self, Ids, Shift};
+use crate::confine::{Confinement, Insecure};
+use crate::cross::Target;
+use crate::error::{Context, Result};
+use crate::launch::{LaunchRecord, env};
+use crate::pod::{InsecureOptions, Pod, PodApp, write_atomic};
+use crate::rootfs::{self, EtcFile, EtcSource, Plan, volumes};
+use crate::sys::dir;
+use crate::sys::mount::{DetachedMount, Scope};
+use crate::unit::{AppUnit, Limits};
+use crate::{layout, unit};
+
+/// What app-add is told.
+#[derive(Debug)]
+pub struct Addition {
+    /// The app's name; the pod manifest has it.
+    pub app: AcName,
+    /// What is not restricted, besides what the pod as a whole does not restrict.
+    pub insecure: InsecureOptions,
+    /// The pod's user namespace, if it has one of its own.
+    pub private_users: Option<IdShift>,
+}
+
+impl Addition {
+    /// Makes the app startable: namespace, launch record, environment file, and the unit last.
+    /// May be repeated; an app that runs is left as it is.
+    ///
+    /// # Errors
+    /// When anything is wrong with what the manifests declare, or can't be had. The app is not
+    /// startable then, unless it was before.
+    pub fn add(&self, target: &Target) -> Result<()> {
+        if unit::exists(&self.app)? && control::is_running(&self.app)? {
+            log::info!("app {} runs: it is left as it is", self.app);
+            return Ok(());
+        }
+        let isolators = self.prepare(target)?;
+        self.unit(&isolators)?.install()
+    }
+
+    /// The same without the unit: rebuilds the namespace and the records of an app by hand.
+    /// Returns what the app's unit is about.
+    pub fn prepare(&self, target: &Target) -> Result<Isolators> {
+        let pod = Pod::load(Path::new("."))?;
+        let app = pod.app(&self.app)?;
+        let isolators = Isolators::parse(&app.app()?.isolators)?;
+        let insecure = self.insecure_options(&pod);
+        let root = dir::open_dir(layout::app_rootfs(&self.app))?;
+        let ids = self.ids(&app, &root)?;
+        let open = Insecure { capabilities: insecure.disable_capabilities, seccomp: insecure.disable_seccomp };
+        let confinement = Confinement::compute(&isolators, open, &ids)?;
+        let metadata = Some(pod.config.metadata_service_url.as_str()).filter(|url| !url.is_empty());
+        let record = LaunchRecord::compute(&self.app, app.app()?, metadata, &ids, confinement)?;
+        let environment = env::to_file(&record.environment)?;
+        let plan = self.plan(&pod, &app, insecure)?;
+
+        rootfs::build(target, &self.app, &plan, deadline())?;
+        record.store(dir::open_dir(layout::app_dir(&self.app))?, layout::LAUNCH)?;
+        let env_file = layout::env_file(&self.app);
+        let (env_dir, _) = dir::split(&env_file)?;
+        write_atomic(env_dir, self.app.as_ref(), environment.as_bytes(), 0o644)?;
+        Ok(isolators)
+    }
+
+    fn unit(&self, isolators: &Isolators) -> Result<AppUnit<'_>> {
+        let unified = PodCgroup::recorded(Path::new("."))?.is_unified();
+        let limits = Limits::from(isolators);
+        for limit in limits.without_effect(unified) {
+            log::warn!("app {}: this host's cgroups can't enforce {limit}", self.app);
+        }
+        Ok(AppUnit { limits, ..AppUnit::new(&self.app, unified) })
+    }
+
+    fn insecure_options(&self, pod: &Pod) -> InsecureOptions {
+        let (own, pods) = (self.insecure, pod.config.insecure_options);
+        InsecureOptions {
+            disable_paths: own.disable_paths || pods.disable_paths,
+            disable_capabilities: own.disable_capabilities || pods.disable_capabilities,
+            disable_seccomp: own.disable_seccomp || pods.disable_seccomp,
+        }
+    }
+
+    fn ids(&self, app: &PodApp, root: &OwnedFd) -> Result<Ids> {
+        use std::os::fd::AsFd;
+        let declared = app.app()?;
+        let request = ids::Request {
+            user: &declared.user,
+            group: &declared.group,
+            supplementary: &declared.supplementary_gids,
+            converted_image: app.image.is_converted(),
+            shift: self.private_users.map(|ids| Shift { first: ids.shift, count: ids.count }),
+        };
+        ids::resolve(root.as_fd(), &request)
+    }
+
+    fn plan(&self, pod: &Pod, app: &PodApp, insecure: InsecureOptions) -> Result<Plan> {
+        let mut plan = Plan::new(&layout::app_rootfs(&self.app))?;
+        plan.read_only_root = app.runtime.read_only_root_fs;
+        plan.restrict_paths = !insecure.disable_paths;
+        plan.etc = etc_files()?;
+        let root_id = self.private_users.map_or(0, |ids| ids.shift);
+        plan.volumes = volumes::resolve(&app.runtime, app.app()?, &pod.manifest.volumes)?
+            .iter()
+            .map(|mapping| volumes::open(mapping, root_id))
+            .collect::<Result<_>>()?;
+        Ok(plan)
+    }
+}
+
+/// The files of /etc that come from the pod. stage0 or `run` may have left the first two in the stage1 root.
+fn etc_files() -> Result<Vec<EtcFile>> {
+    let mut files =
+        vec![EtcFile { path: "/etc/hostname", source: EtcSource::Pod(layout::HOSTNAME_FILE), only_if_missing: false }];
+    let host = |path: &Path| -> Result<Option<EtcSource>> {
+        match path.try_exists().context(|| format!("stat {path:?}"))? {
+            true => Ok(Some(EtcSource::Host(DetachedMount::clone_path(path, Scope::One)?))),
+            false => Ok(None),
+        }
+    };
+    if let Some(source) = host(&layout::resolv_conf())? {
+        files.push(EtcFile { path: "/etc/resolv.conf", source, only_if_missing: false });
+    }
+    files.push(match host(&layout::hosts())? {
+        Some(source) => EtcFile { path: "/etc/hosts", source, only_if_missing: false },
+        None => EtcFile { path: "/etc/hosts", source: EtcSource::Pod(layout::HOSTS_FALLBACK), only_if_missing: true },
+    });
+    Ok(files)
+}

@@ -1,0 +1,240 @@
+//! A pod's birth: its namespaces and root, its PID 1, and the monitor that stays outside.
+//!
+//! [`launch`] forks the pod's PID 1 into its namespaces and returns on the host side once the
+//! in-pod supervisor has been executed; [`Monitor::watch`] then stays until the pod has ended.
+
+mod monitor;
+mod root;
+mod run;
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::sched::CloneFlags;
+use nix::unistd::Pid;
+use rustix::process::Signal;
+
+pub use monitor::Monitor;
+pub(crate) use root::{LINKS, NODES};
+pub use run::Run;
+
+use crate::cgroup::PodCgroup;
+use crate::error::{Context, Error, Result};
+use crate::layout;
+use crate::sys::process::{self, Fork};
+use crate::sys::{dir, net, pty, signal};
+
+/// How long the pod's root may take to be assembled.
+const LAUNCH_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A user namespace's ids: host id = `shift` + id, for ids below `count`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdShift {
+    /// The host's id for id 0.
+    pub shift: u32,
+    /// How many ids there are.
+    pub count: u32,
+}
+
+impl std::str::FromStr for IdShift {
+    type Err = Error;
+
+    /// Parses `SHIFT:COUNT`.
+    fn from_str(text: &str) -> Result<Self> {
+        let parse = || {
+            let (shift, count) = text.split_once(':')?;
+            let (shift, count) = (shift.parse().ok()?, count.parse().ok()?);
+            (count > 0 && u32::checked_add(shift, count - 1).is_some()).then_some(Self { shift, count })
+        };
+        parse().context(|| format!("{text:?} is no range of user ids: write SHIFT:COUNT, e.g. 1000000:65536"))
+    }
+}
+
+/// What a pod shares with the host, or has of its own.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// The pod's UUID, lower case with dashes.
+    pub uuid: String,
+    /// Host name inside.
+    pub hostname: String,
+    /// A network namespace of its own, with only the loopback interface.
+    pub own_network: bool,
+    /// An IPC namespace of its own.
+    pub own_ipc: bool,
+    /// A user namespace of its own.
+    pub private_users: Option<IdShift>,
+    /// The supervisor tells the console what it does.
+    pub debug: bool,
+}
+
+impl Spec {
+    /// The host's id of the pod's root user.
+    fn root_id(&self) -> u32 {
+        self.private_users.map_or(0, |ids| ids.shift)
+    }
+}
+
+/// Starts the pod in the current directory and waits until its supervisor has been executed.
+///
+/// Descriptors that are not close-on-exec would leak into the pod: all are marked first.
+///
+/// # Errors
+/// When anything on the way failed; nothing of the pod runs then, and its cgroup is gone.
+pub fn launch(spec: &Spec) -> Result<Monitor> {
+    process::close_on_exec_from_3()?;
+    let signals = signal::block(monitor::SIGNALS)?;
+    let cgroup = PodCgroup::of(&spec.uuid)?;
+    let (console, terminal) = pty::open_pair().context(|| "allocate the pod's console")?;
+    pty::plain_output(&terminal)?;
+    cgroup.create(spec.root_id())?;
+    match start_pid1(spec, &cgroup, &terminal) {
+        Ok(pid1) => Ok(Monitor::new(pid1, cgroup, (console, terminal), signals)),
+        Err(error) => match cgroup.remove() {
+            Ok(()) => Err(error),
+            Err(cleanup) => Err(Error::new(format!("{}; then {}", error.one_line(), cleanup.one_line()))),
+        },
+    }
+}
+
+fn start_pid1(spec: &Spec, cgroup: &PodCgroup, terminal: &OwnedFd) -> Result<(Pid, OwnedFd)> {
+    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context(|| "pipe");
+    let (go_read, go_write) = pipe()?;
+    let (report_read, report_write) = pipe()?;
+    let parent = process::pidfd_open(std::process::id().cast_signed())?;
+    let user = if spec.private_users.is_some() { CloneFlags::CLONE_NEWUSER } else { CloneFlags::empty() };
+    match process::fork_into(CloneFlags::CLONE_NEWPID | user)? {
+        Fork::Child => {
+            drop((go_write, report_read));
+            let Err(error) = become_pid1(spec, cgroup, &parent, go_read, terminal);
+            let text = error.one_line();
+            if let Err(io) = File::from(report_write).write_all(text.as_bytes()) {
+                log::error!("{text} (and telling so failed: {io})");
+            }
+            process::exit_now(1)
+        }
+        Fork::Parent(pid) => {
+            drop((go_read, report_write));
+            let pidfd = process::pidfd_open(pid.as_raw())?;
+            let started = place(spec, cgroup, pid)
+                .and_then(|()| File::from(go_write).write_all(b"g").context(|| "let PID 1 go on"))
+                .and_then(|()| wait_for_exec(report_read));
+            if let Err(error) = started {
+                process::pidfd_kill(&pidfd, Signal::KILL)?;
+                process::wait_child(pid)?;
+                return Err(error);
+            }
+            Ok((pid, pidfd))
+        }
+    }
+}
+
+/// Puts the future PID 1, which waits, into its cgroups and gives it its ids. Host side.
+fn place(spec: &Spec, cgroup: &PodCgroup, pid: Pid) -> Result<()> {
+    cgroup.attach(pid.as_raw())?;
+    if let Some(IdShift { shift, count }) = spec.private_users {
+        for map in ["uid_map", "gid_map"] {
+            let file = format!("/proc/{pid}/{map}");
+            std::fs::write(&file, format!("0 {shift} {count}\n")).context(|| format!("write {file}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads PID 1's report: its pipe closes without a word when it executes the supervisor.
+fn wait_for_exec(report: OwnedFd) -> Result<()> {
+    let deadline = Instant::now() + LAUNCH_TIMEOUT;
+    let mut fds = [nix::poll::PollFd::new(report.as_fd(), nix::poll::PollFlags::POLLIN)];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = nix::poll::PollTimeout::try_from(left).unwrap_or(nix::poll::PollTimeout::MAX);
+        match nix::poll::poll(&mut fds, left) {
+            Ok(0) => return Err(Error::new("the pod's root was not ready in time and was given up")),
+            Ok(_) => break,
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno).context(|| "poll"),
+        }
+    }
+    let mut text = String::new();
+    File::from(report).read_to_string(&mut text).context(|| "read PID 1's report")?;
+    if text.is_empty() { Ok(()) } else { Err(Error::new(text)) }
+}
+
+/// In the new PID (and user) namespace: the rest of the namespaces, the root, the supervisor.
+fn become_pid1(
+    spec: &Spec,
+    cgroup: &PodCgroup,
+    parent: &OwnedFd,
+    go: OwnedFd,
+    terminal: &OwnedFd,
+) -> Result<Infallible> {
+    let mut word = [0];
+    File::from(go).read_exact(&mut word).context(|| "the monitor ended early")?;
+    become_root()?;
+    // The pod does not outlive its monitor, which holds the pod's lock.
+    process::die_with_parent()?;
+    if process::pidfd_wait_end(parent, Duration::ZERO)? {
+        return Err(Error::new("the monitor ended early"));
+    }
+    let own = |wanted: bool, flag| if wanted { flag } else { CloneFlags::empty() };
+    process::unshare(
+        CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWUTS
+            | CloneFlags::CLONE_NEWCGROUP
+            | own(spec.own_ipc, CloneFlags::CLONE_NEWIPC)
+            | own(spec.own_network, CloneFlags::CLONE_NEWNET),
+    )?;
+    nix::unistd::sethostname(&spec.hostname).context(|| format!("sethostname({:?})", spec.hostname))?;
+    if spec.own_network {
+        net::loopback_up()?;
+    }
+    root::enter(cgroup, terminal, spec)?;
+    exec_supervisor(spec, terminal)
+}
+
+/// Root of the user namespace, whether it is new (where nobody is anybody yet) or the host's.
+fn become_root() -> Result<()> {
+    use rustix::process::{Gid, Uid};
+    nix::unistd::setgroups(&[]).context(|| "setgroups([])")?;
+    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).context(|| "setresgid(0)")?;
+    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).context(|| "setresuid(0)")
+}
+
+fn exec_supervisor(spec: &Spec, terminal: &OwnedFd) -> Result<Infallible> {
+    let null = rustix::fs::open(
+        "/dev/null",
+        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .context(|| "open /dev/null")?;
+    process::set_standard_fd(&null, 0)?;
+    process::set_standard_fd(terminal, 1)?;
+    process::set_standard_fd(terminal, 2)?;
+    nix::unistd::setsid().context(|| "setsid")?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    signal::reset()?;
+    let path = dir::c_string(layout::SUPERVISOR.as_bytes())?;
+    // Below "crit" it complains about what is as it should be, such as read-only sysctls.
+    let level: &[u8] = if spec.debug { b"--log-level=debug" } else { b"--log-level=crit" };
+    let argv =
+        [path.clone(), dir::c_string(b"--system")?, dir::c_string(level)?, dir::c_string(b"--log-target=console")?];
+    let env =
+        ["container=rkt".to_owned(), format!("container_uuid={}", spec.uuid), format!("PATH={}", layout::POD_PATH)];
+    let env = env.iter().map(|e| dir::c_string(e.as_bytes())).collect::<Result<Vec<_>>>()?;
+    process::exec(&path, &argv, &env)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn id_ranges() {
+        assert_eq!("1000:65536".parse::<IdShift>().unwrap(), IdShift { shift: 1000, count: 65536 });
+        for bad in ["", "1", "1:", ":1", "1:0", "-1:5", "4294967295:2", "1:2:3", "a:b"] {
+            assert!(bad.parse::<IdShift>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The monitor: the host-side parent of a pod's PID 1 for as long as the pod lives.
+//!
+//! It passes signals on, copies the pod's console to its own output, reaps, and cleans up.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
+use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
+
+use crate::cgroup::PodCgroup;
+use crate::error::{Context, Result};
+use crate::sys::process;
+
+/// What the monitor takes as events instead of being interrupted by.
+pub(super) const SIGNALS: &[Signal] =
+    &[Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGPIPE, Signal::SIGCHLD];
+
+/// Console output kept while the reader of our output is slow; then new output is dropped, so
+/// that nobody who writes to the console ever waits for it.
+const BACKLOG: usize = 256 * 1024;
+/// A pipe that polls as writable takes this much without blocking: pipe(7), PIPE_BUF.
+const CHUNK: usize = 4096;
+
+/// The parent of a running pod's PID 1.
+#[derive(Debug)]
+pub struct Monitor {
+    pid: Pid,
+    pidfd: OwnedFd,
+    cgroup: PodCgroup,
+    console: OwnedFd,
+    /// Held open: a master whose last slave closes reports a hang-up for ever.
+    _terminal: OwnedFd,
+    signals: SignalFd,
+    backlog: VecDeque<u8>,
+    output_open: bool,
+    asked_to_stop: bool,
+}
+
+impl Monitor {
+    pub(super) fn new(
+        (pid, pidfd): (Pid, OwnedFd),
+        cgroup: PodCgroup,
+        (console, _terminal): (OwnedFd, OwnedFd),
+        signals: SignalFd,
+    ) -> Self {
+        let backlog = VecDeque::new();
+        Self { pid, pidfd, cgroup, console, _terminal, signals, backlog, output_open: true, asked_to_stop: false }
+    }
+
+    /// PID 1's PID in the host's view.
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw()
+    }
+
+    /// The pod's cgroup path, the content of `subcgroup`.
+    pub fn cgroup(&self) -> &PodCgroup {
+        &self.cgroup
+    }
+
+    /// Ends the pod at once; for a failure after the launch.
+    pub fn abort(self) -> Result<()> {
+        process::pidfd_kill(&self.pidfd, rustix::process::Signal::KILL)?;
+        process::wait_child(self.pid)?;
+        self.cgroup.remove()
+    }
+
+    /// Stays until the pod has ended and its cgroup is gone. Returns the pod's exit code: PID 1's,
+    /// 0 after one of the kernel's orderly ends (halt, reboot), 128 + signal after any other signal.
+    pub fn watch(mut self) -> Result<u8> {
+        let status = loop {
+            self.wait_for_event()?;
+            self.copy_console()?;
+            self.take_signals()?;
+            if let Some(status) = self.reap()? {
+                break status;
+            }
+        };
+        while self.read_console()? {}
+        while self.output_open && !self.backlog.is_empty() && self.output_ready(PollTimeout::from(100u8))? {
+            self.write_output();
+        }
+        self.cgroup.remove()?;
+        Ok(exit_code(status))
+    }
+
+    fn wait_for_event(&self) -> Result<()> {
+        let mut fds = vec![
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.console.as_fd(), PollFlags::POLLIN),
+        ];
+        let stdout = std::io::stdout();
+        if self.output_open && !self.backlog.is_empty() {
+            fds.push(PollFd::new(stdout.as_fd(), PollFlags::POLLOUT));
+        }
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno).context(|| "poll"),
+        }
+    }
+
+    /// First request: an orderly shutdown. Second: the end.
+    fn take_signals(&mut self) -> Result<()> {
+        while let Some(info) = self.signals.read_signal().context(|| "read(signalfd)")? {
+            let signal = i32::try_from(info.ssi_signo).context(|| "signal number")?;
+            if signal == Signal::SIGCHLD as i32 || signal == Signal::SIGPIPE as i32 {
+                continue;
+            }
+            if self.asked_to_stop {
+                process::pidfd_kill(&self.pidfd, rustix::process::Signal::KILL)?;
+            } else {
+                self.asked_to_stop = true;
+                process::pidfd_kill(&self.pidfd, crate::sys::signal::systemd_halt())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn reap(&self) -> Result<Option<WaitStatus>> {
+        while let Some(status) = process::reap_any()? {
+            if status.pid() == Some(self.pid) {
+                return Ok(Some(status));
+            }
+        }
+        Ok(None)
+    }
+
+    fn copy_console(&mut self) -> Result<()> {
+        while self.read_console()? {}
+        while self.output_open && !self.backlog.is_empty() && self.output_ready(PollTimeout::ZERO)? {
+            self.write_output();
+        }
+        Ok(())
+    }
+
+    /// Reads what is there; false when there is nothing (more).
+    fn read_console(&mut self) -> Result<bool> {
+        let mut fds = [PollFd::new(self.console.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut fds, PollTimeout::ZERO).context(|| "poll(console)")? == 0 {
+            return Ok(false);
+        }
+        let mut buffer = [0; CHUNK];
+        match rustix::io::read(&self.console, &mut buffer) {
+            Ok(0) => Ok(false),
+            // A master without open slave reads EIO: pty(7).
+            Err(rustix::io::Errno::IO | rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(false),
+            Ok(n) => {
+                let room = BACKLOG - self.backlog.len();
+                self.backlog.extend(&buffer[..n.min(room)]);
+                Ok(true)
+            }
+            Err(errno) => Err(errno).context(|| "read(console)"),
+        }
+    }
+
+    fn output_ready(&self, timeout: PollTimeout) -> Result<bool> {
+        let stdout = std::io::stdout();
+        let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)];
+        match poll(&mut fds, timeout) {
+            Ok(n) => Ok(n > 0),
+            Err(nix::errno::Errno::EINTR) => Ok(false),
+            Err(errno) => Err(errno).context(|| "poll(stdout)"),
+        }
+    }
+
+    /// Writes one chunk of the backlog; a reader that has gone away ends the copying, not the pod.
+    fn write_output(&mut self) {
+        let chunk: Vec<u8> = self.backlog.iter().copied().take(CHUNK).collect();
+        match rustix::io::write(std::io::stdout(), &chunk) {
+            Ok(n) => drop(self.backlog.drain(..n)),
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+            Err(errno) => {
+                log::debug!("the pod's console has no reader any more: {errno}");
+                self.output_open = false;
+                self.backlog = VecDeque::new();
+            }
+        }
+    }
+}
+
+fn exit_code(status: WaitStatus) -> u8 {
+    match status {
+        WaitStatus::Exited(_, code) => code.to_le_bytes()[0],
+        // reboot(2) in a PID namespace: its init is reported as killed by one of these.
+        WaitStatus::Signaled(_, Signal::SIGINT | Signal::SIGHUP, _) => 0,
+        WaitStatus::Signaled(_, signal, _) => 128 + (signal as i32).to_le_bytes()[0],
+        _ => crate::cli::FAILURE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes() {
+        let pid = Pid::from_raw(1);
+        assert_eq!(exit_code(WaitStatus::Exited(pid, 7)), 7);
+        assert_eq!(exit_code(WaitStatus::Signaled(pid, Signal::SIGINT, false)), 0);
+        assert_eq!(exit_code(WaitStatus::Signaled(pid, Signal::SIGKILL, false)), 137);
+    }
+}

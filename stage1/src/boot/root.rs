@@ -1,0 +1,179 @@
+//! The root file system of a pod: a read-only view of the stage1 image with the few writable
+//! places that CONTRACT names, and the kernel's file systems. Pod side, before PID 1 is executed.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::Spec;
+use crate::cgroup::{PodCgroup, Version};
+use crate::error::{Context, Result};
+use crate::layout;
+use crate::sys::dir::{self, Target};
+use crate::sys::mount::{self, Attributes, DetachedMount, Scope};
+
+const NOTHING_SPECIAL: Attributes =
+    Attributes { read_only: false, nosuid: true, nodev: true, noexec: true, propagation: None };
+
+/// Assembles the pod's root out of `stage1/rootfs` below the current directory and enters it.
+pub(super) fn enter(cgroup: &PodCgroup, terminal: &OwnedFd, spec: &Spec) -> Result<()> {
+    mount::make_all_private()?;
+    let root = image_root()?;
+    writable_places(&root)?;
+    kernel_file_systems(&root)?;
+    devices(&root, terminal)?;
+    cgroups(&root, cgroup)?;
+    mount::set_attributes(&root, Attributes { read_only: true, nodev: true, ..Attributes::default() }, Scope::One)?;
+    mount::pivot_into(&root).context(|| "enter the pod's root")?;
+    runtime_files(spec)
+}
+
+/// The stage1 image, mounted over itself so that it can become a root.
+fn image_root() -> Result<DetachedMount> {
+    let root = DetachedMount::clone_path(layout::STAGE1_ROOTFS, Scope::One)?;
+    root.attach_path(layout::STAGE1_ROOTFS)?;
+    Ok(root)
+}
+
+/// Host managers read status and journal through the image itself, so these are binds of it.
+fn writable_places(root: &DetachedMount) -> Result<()> {
+    for place in ["rkt", "var"] {
+        let target = open_dir(root, place)?;
+        let bind = DetachedMount::clone_of(&target, Scope::One)?;
+        bind.set(NOTHING_SPECIAL, Scope::One)?;
+        bind.attach(&target, Path::new(place))?;
+    }
+    let tmpfs = |mode| DetachedMount::new("tmpfs", &[("mode", Some(mode)), ("source", Some("tmpfs"))], NOTHING_SPECIAL);
+    tmpfs("755")?.attach(open_dir(root, "run")?, Path::new("run"))?;
+    tmpfs("1777")?.attach(open_dir(root, "tmp")?, Path::new("tmp"))
+}
+
+fn kernel_file_systems(root: &DetachedMount) -> Result<()> {
+    let proc = DetachedMount::new("proc", &[("source", Some("proc"))], NOTHING_SPECIAL)?;
+    proc.attach(open_dir(root, "proc")?, Path::new("proc"))?;
+    // systemd would raise limits that are the host's.
+    let target = open_dir(root, "proc/sys")?;
+    let sysctls = DetachedMount::clone_of(&target, Scope::One)?;
+    sysctls.set(Attributes { read_only: true, ..NOTHING_SPECIAL }, Scope::One)?;
+    sysctls.attach(target, Path::new("proc/sys"))?;
+    let read_only = Attributes { read_only: true, ..NOTHING_SPECIAL };
+    let sys = DetachedMount::new("sysfs", &[("source", Some("sysfs"))], read_only).or_else(|error| {
+        // In a user namespace of its own with the host's network no new sysfs can be had: the host's then.
+        log::debug!("{}", error.one_line());
+        let sys = DetachedMount::clone_path("/sys", Scope::Recursive)?;
+        sys.set(read_only, Scope::Recursive)?;
+        Ok(sys)
+    })?;
+    sys.attach(open_dir(root, "sys")?, Path::new("sys"))
+}
+
+/// The device nodes of a pod: name, major, minor: null(4), full(4), random(4), tty(4).
+pub(crate) const NODES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+fn devices(root: &DetachedMount, terminal: &OwnedFd) -> Result<()> {
+    let attributes = Attributes { nosuid: true, noexec: true, ..Attributes::default() };
+    let dev = DetachedMount::new("tmpfs", &[("mode", Some("755")), ("source", Some("tmpfs"))], attributes)?;
+    dev.attach(open_dir(root, "dev")?, Path::new("dev"))?;
+    for (name, major, minor) in NODES {
+        device_node(&dev, name, major, minor)?;
+    }
+    let tun = dir::try_open_in(rustix::fs::CWD, "/dev/net/tun", OFlags::PATH)?;
+    if tun.is_some() {
+        dir::create_in(&dev, "net", Target::Directory)?;
+        device_node(&dev, "net/tun", 10, 200)?;
+    }
+    let pts = DetachedMount::new(
+        "devpts",
+        &[("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some("5"))],
+        Attributes { nosuid: true, noexec: true, ..Attributes::default() },
+    )?;
+    pts.attach(dir::create_in(&dev, "pts", Target::Directory)?, Path::new("dev/pts"))?;
+    let shm = DetachedMount::new(
+        "tmpfs",
+        &[("mode", Some("1777")), ("source", Some("shm"))],
+        Attributes { noexec: false, ..NOTHING_SPECIAL },
+    )?;
+    shm.attach(dir::create_in(&dev, "shm", Target::Directory)?, Path::new("dev/shm"))?;
+    for (link, name) in LINKS {
+        dir::symlink_in(&dev, link, name)?;
+    }
+    let console = dir::create_in(&dev, "console", Target::File)?;
+    DetachedMount::clone_of(terminal, Scope::One)?.attach(console, Path::new("dev/console"))
+}
+
+/// The links that every /dev has.
+pub(crate) const LINKS: [(&str, &str); 5] = [
+    ("pts/ptmx", "ptmx"),
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+];
+
+/// A node of the host's, opened and checked, mounted; a user namespace can't make its own.
+fn device_node(dev: &DetachedMount, name: &str, major: u32, minor: u32) -> Result<()> {
+    if dir::make_device(dev, name, 0o666, major, minor).is_ok() {
+        return Ok(());
+    }
+    let path = Path::new("/dev").join(name);
+    let node =
+        rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context(|| format!("open {path:?}"))?;
+    mount::check_device(&node, major, minor, name)?;
+    let target = dir::create_in(dev, name, Target::File)?;
+    DetachedMount::clone_of(&node, Scope::One)?.attach(target, &path)
+}
+
+/// The pod's own cgroups at the places where systemd looks for hierarchies of each kind.
+fn cgroups(root: &DetachedMount, cgroup: &PodCgroup) -> Result<()> {
+    let target = open_dir(root, "sys/fs/cgroup")?;
+    let own = |dir: &Path| -> Result<DetachedMount> {
+        let bind = DetachedMount::clone_path(dir, Scope::One)?;
+        bind.set(NOTHING_SPECIAL, Scope::One)?;
+        Ok(bind)
+    };
+    if let Some((_, dir)) = cgroup.directories().find(|_| cgroup.is_unified()) {
+        return own(&dir)?.attach(target, Path::new("sys/fs/cgroup"));
+    }
+    let tmpfs = DetachedMount::new("tmpfs", &[("mode", Some("755")), ("source", Some("tmpfs"))], NOTHING_SPECIAL)?;
+    tmpfs.attach(&target, Path::new("sys/fs/cgroup"))?;
+    for (hierarchy, dir) in cgroup.directories() {
+        let name = match hierarchy.version {
+            Version::V2 => "unified".to_owned(),
+            Version::V1 => hierarchy.controllers.join(",").replace("name=", ""),
+        };
+        own(&dir)?
+            .attach(dir::create_in(&tmpfs, &name, Target::Directory)?, &Path::new("sys/fs/cgroup").join(&name))?;
+        for controller in hierarchy.controllers.iter().filter(|c| **c != name && !c.starts_with("name=")) {
+            dir::symlink_in(&tmpfs, &name, controller)?;
+        }
+    }
+    Ok(())
+}
+
+/// What the apps' roots are made of later, in the pod's own /run.
+fn runtime_files(spec: &Spec) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(layout::PINS)
+        .context(|| format!("mkdir {}", layout::PINS))?;
+    let write = |path: &str, text: String| std::fs::write(path, text).context(|| format!("write {path}"));
+    write(layout::HOSTNAME_FILE, format!("{}\n", spec.hostname))?;
+    write(
+        layout::HOSTS_FALLBACK,
+        format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n", spec.hostname),
+    )?;
+    write(layout::MASK_FILE, String::new())?;
+    std::fs::create_dir(layout::MASK_DIR).context(|| format!("mkdir {}", layout::MASK_DIR))?;
+    for mask in [layout::MASK_FILE, layout::MASK_DIR] {
+        rustix::fs::chmod(mask, Mode::empty()).context(|| format!("chmod({mask}, 0)"))?;
+    }
+    Ok(())
+}
+
+fn open_dir(root: impl AsFd, path: &str) -> Result<OwnedFd> {
+    dir::open_in(root, path, OFlags::PATH | OFlags::DIRECTORY)
+}

@@ -1,0 +1,267 @@
+//! What every entrypoint's `main` has in common: flags, logging, the one error line, the exit code.
+//!
+//! Host managers of this family pass Go-style flags (Go's package `flag`); [`normalise`] turns
+//! them into the forms that argh takes.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use crate::error::{Error, Result, escape_control};
+
+/// Exit code of an entrypoint that failed itself.
+pub const FAILURE: u8 = 254;
+/// Exit code for flags that can't be understood.
+pub const USAGE: u8 = 2;
+
+/// A command-line tool: its flags are the implementing type's fields.
+pub trait Tool: argh::FromArgs {
+    /// Name in messages.
+    const NAME: &'static str;
+    /// The options that take no value.
+    const SWITCHES: &'static [&'static str];
+    /// The options that may be given more than once; of any other the last one counts.
+    const REPEATED: &'static [&'static str] = &[];
+    /// Whether the first word that is no flag, and all after it, belong to somebody else's command.
+    const TAKES_COMMAND: bool = false;
+
+    /// Whether debug messages are wanted.
+    fn debug(&self) -> bool;
+
+    /// Does the work; the result is the exit code. `command` is what [`Self::TAKES_COMMAND`] set aside.
+    ///
+    /// # Errors
+    /// Ends the process with the error's own code, or [`FAILURE`].
+    fn run(self, command: Vec<OsString>) -> Result<u8>;
+}
+
+/// Runs a tool with this process's arguments: the body of every `main`.
+pub fn run<T: Tool>() -> ExitCode {
+    ExitCode::from(run_with::<T>(std::env::args_os().skip(1).collect()))
+}
+
+fn run_with<T: Tool>(args: Vec<OsString>) -> u8 {
+    let (tool, command) = match parse::<T>(args) {
+        Ok(parsed) => parsed,
+        Err(Stop::Help(text)) => {
+            println!("{text}");
+            return 0;
+        }
+        Err(Stop::Usage(message)) => {
+            eprintln!("{}: {}", T::NAME, escape_control(message.trim_end()));
+            if let Err(Stop::Help(text)) = parse::<T>(vec!["--help".into()]) {
+                eprintln!("{text}");
+            }
+            return USAGE;
+        }
+    };
+    log_to_stderr(T::NAME, tool.debug());
+    match tool.run(command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{}: {}", T::NAME, error.one_line());
+            error.exit_code().unwrap_or(FAILURE)
+        }
+    }
+}
+
+fn log_to_stderr(name: &'static str, debug: bool) {
+    use std::io::Write;
+    env_logger::Builder::new()
+        .filter_level(if debug { log::LevelFilter::Debug } else { log::LevelFilter::Warn })
+        .format(move |out, record| {
+            let level = record.level().as_str().to_ascii_lowercase();
+            writeln!(out, "{name}: {level}: {}", escape_control(&record.args().to_string()))
+        })
+        .init();
+}
+
+enum Stop {
+    Help(String),
+    Usage(String),
+}
+
+fn parse<T: Tool>(args: Vec<OsString>) -> Result<(T, Vec<OsString>), Stop> {
+    let (flags, command) =
+        normalise(args, T::SWITCHES, T::REPEATED, T::TAKES_COMMAND).map_err(|error| Stop::Usage(error.one_line()))?;
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    match T::from_args(&[T::NAME], &flags) {
+        Ok(tool) => Ok((tool, command)),
+        Err(exit) if exit.status.is_ok() => Err(Stop::Help(exit.output.trim_end().to_owned())),
+        Err(exit) => Err(Stop::Usage(exit.output)),
+    }
+}
+
+/// Turns Go-style flags into argh's: `--key=value`, `-key=value` and `-key value` become `--key value`;
+/// `--switch=true` becomes `--switch` and `--switch=false` nothing; of an option given twice the
+/// last one counts. Words after `--` are returned as they are if the tool takes a command, else
+/// they stay positional arguments.
+///
+/// # Errors
+/// A switch with a value that is no boolean, a flag that is not UTF-8.
+pub fn normalise(
+    args: Vec<OsString>,
+    switches: &[&str],
+    repeated: &[&str],
+    takes_command: bool,
+) -> Result<(Vec<String>, Vec<OsString>)> {
+    let mut options: Vec<(String, Option<String>)> = Vec::new();
+    let mut words = Vec::new();
+    let mut args = args.into_iter();
+    let mut command = Vec::new();
+    while let Some(arg) = args.next() {
+        let flag = arg.to_str().and_then(|a| a.strip_prefix("--").or_else(|| a.strip_prefix('-')));
+        match flag {
+            Some("") if arg == "--" => {
+                command.extend(args);
+                break;
+            }
+            None | Some("") => {
+                if takes_command {
+                    command.push(arg);
+                    command.extend(args);
+                    break;
+                }
+                words.push(text(arg)?);
+            }
+            Some(flag) => {
+                let (name, value) = match flag.split_once('=') {
+                    Some((name, value)) => (name, Some(value.to_owned())),
+                    None => (flag, None),
+                };
+                let name = if name == "h" { "help" } else { name };
+                let keep = if switches.contains(&name) || name == "help" {
+                    boolean(name, value.as_deref())?.then_some(None)
+                } else {
+                    let value = value.map_or_else(|| args.next().map(text).transpose(), |value| Ok(Some(value)))?;
+                    Some(value)
+                };
+                if !repeated.contains(&name) {
+                    options.retain(|(earlier, _)| earlier != name);
+                }
+                options.extend(keep.map(|value| (name.to_owned(), value)));
+            }
+        }
+    }
+    let mut out = Vec::new();
+    for (name, value) in options {
+        out.push(format!("--{name}"));
+        out.extend(value);
+    }
+    if !takes_command {
+        words.extend(command.drain(..).map(text).collect::<Result<Vec<_>>>()?);
+    }
+    if !words.is_empty() {
+        out.push("--".to_owned());
+        out.append(&mut words);
+    }
+    Ok((out, command))
+}
+
+fn text(arg: OsString) -> Result<String> {
+    arg.into_string().map_err(|arg| Error::new(format!("the argument {arg:?} is not UTF-8")))
+}
+
+/// A boolean as Go's strconv.ParseBool reads it; a switch without a value is on.
+fn boolean(name: &str, value: Option<&str>) -> Result<bool> {
+    match value {
+        None => Ok(true),
+        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
+        Some(other) => Err(Error::new(format!("--{name}={other}: not a boolean, use true or false"))),
+    }
+}
+
+/// The value of `--dns-conf-mode`: where two files of the apps come from. Empty is `default`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DnsConfMode {
+    /// resolv.conf.
+    pub resolv: String,
+    /// hosts.
+    pub hosts: String,
+}
+
+impl std::str::FromStr for DnsConfMode {
+    type Err = Error;
+
+    /// Parses `resolv=MODE,hosts=MODE`; either may be left out.
+    fn from_str(text: &str) -> Result<Self> {
+        let mut modes = Self::default();
+        for part in text.split(',').filter(|part| !part.is_empty()) {
+            match part.split_once('=') {
+                Some(("resolv", mode @ ("host" | "stage0" | "none" | "default"))) => modes.resolv = mode.to_owned(),
+                Some(("hosts", mode @ ("host" | "stage0" | "default"))) => modes.hosts = mode.to_owned(),
+                _ => {
+                    return Err(Error::new(format!(
+                        "{part:?}: use resolv=(host|stage0|none|default),hosts=(host|stage0|default)"
+                    )));
+                }
+            }
+        }
+        Ok(modes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(args: &[&str]) -> Vec<String> {
+        normalise(args.iter().map(OsString::from).collect(), &["debug", "force"], &["env"], false).unwrap().0
+    }
+
+    #[test]
+    fn all_forms_are_the_same() {
+        for form in [&["--app=x"][..], &["--app", "x"], &["-app=x"], &["-app", "x"]] {
+            assert_eq!(flags(form), ["--app", "x"]);
+        }
+        for on in ["--debug", "-debug", "--debug=true", "--debug=1", "-debug=t"] {
+            assert_eq!(flags(&[on]), ["--debug"]);
+        }
+        for off in ["--debug=false", "--debug=0", "-debug=f"] {
+            assert_eq!(flags(&[off]), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn values_stay_values() {
+        assert_eq!(flags(&["--app=help", "--uuid", "--debug"]), ["--app", "help", "--uuid", "--debug"]);
+        assert_eq!(flags(&["--app=a=b", "--net="]), ["--app", "a=b", "--net", ""]);
+        assert_eq!(flags(&["--app=1", "--app=2", "--env=a", "--env=b"]), ["--app", "2", "--env", "a", "--env", "b"]);
+        assert_eq!(flags(&["--debug", "--debug=false"]), [""; 0]);
+        assert_eq!(flags(&["--debug", "uuid", "--", "-x", "help"]), ["--debug", "--", "uuid", "-x", "help"]);
+    }
+
+    #[test]
+    fn a_command_is_left_alone() {
+        let args = ["--pid=1", "--", "--app", "x"].map(OsString::from).to_vec();
+        assert_eq!(
+            normalise(args, &[], &[], true).unwrap(),
+            (vec!["--pid".into(), "1".into()], vec!["--app".into(), "x".into()])
+        );
+        let args = ["--pid=1", "sh", "-c", "--", "x"].map(OsString::from).to_vec();
+        assert_eq!(normalise(args, &[], &[], true).unwrap().1, ["sh", "-c", "--", "x"].map(OsString::from));
+    }
+
+    #[test]
+    fn dns_conf_modes() {
+        let modes: DnsConfMode = "resolv=host,hosts=stage0".parse().unwrap();
+        assert_eq!((modes.resolv.as_str(), modes.hosts.as_str()), ("host", "stage0"));
+        assert_eq!("".parse::<DnsConfMode>().unwrap(), DnsConfMode::default());
+        assert!("resolv=banana".parse::<DnsConfMode>().is_err() && "hosts=none".parse::<DnsConfMode>().is_err());
+    }
+
+    #[test]
+    fn bad_booleans_are_refused() {
+        assert!(normalise(vec!["--debug=maybe".into()], &["debug"], &[], false).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_value_survives_both_forms(value in "[^-\\PC][\\PC]{0,20}") {
+            let joined = normalise(vec![format!("--app={value}").into()], &[], &[], false).unwrap();
+            let split = normalise(vec!["--app".into(), value.clone().into()], &[], &[], false).unwrap();
+            proptest::prop_assert_eq!(&joined, &split);
+            proptest::prop_assert_eq!(joined.0, vec!["--app".to_owned(), value]);
+        }
+    }
+}

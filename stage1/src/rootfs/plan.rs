@@ -1,0 +1,118 @@
+//! What an app's root is made of, opened on the host side.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+use super::private;
+use crate::error::{Context, Result};
+use crate::sys::dir::{self, Target};
+use crate::sys::mount::{Attributes, DetachedMount, Propagation, Scope};
+
+/// Everything that an app's namespace is assembled from.
+#[derive(Debug)]
+pub struct Plan {
+    /// The app's root file system.
+    pub root: DetachedMount,
+    /// Whether the app can't write to its root file system.
+    pub read_only_root: bool,
+    /// Whether the kernel paths of CONTRACT section 5 are hidden and read-only.
+    pub restrict_paths: bool,
+    /// Files of /etc that are not the image's.
+    pub etc: Vec<EtcFile>,
+    /// Volumes in the order in which they are mounted.
+    pub volumes: Vec<Volume>,
+}
+
+impl Plan {
+    /// A plan with the directory `rootfs` as root and nothing else. Host side.
+    pub fn new(rootfs: &Path) -> Result<Self> {
+        let root = DetachedMount::clone_path(rootfs, Scope::One)?;
+        root.set(private(), Scope::One)?;
+        Ok(Self { root, read_only_root: false, restrict_paths: true, etc: Vec::new(), volumes: Vec::new() })
+    }
+}
+
+/// A file mounted over one of the image's, or in its place.
+#[derive(Debug)]
+pub struct EtcFile {
+    /// Where in the app's root.
+    pub path: &'static str,
+    /// What is mounted there.
+    pub source: EtcSource,
+    /// Leave alone what the image brings.
+    pub only_if_missing: bool,
+}
+
+/// Where a file of /etc comes from.
+#[derive(Debug)]
+pub enum EtcSource {
+    /// Opened on the host side.
+    Host(DetachedMount),
+    /// A path in the pod's root.
+    Pod(&'static str),
+}
+
+impl EtcFile {
+    /// Pod side.
+    pub(super) fn attach(&self, root: &DetachedMount) -> Result<()> {
+        if self.only_if_missing && dir::try_open_in(root, self.path, OFlags::PATH)?.is_some() {
+            return Ok(());
+        }
+        let target = dir::create_in(root, self.path, Target::File)?;
+        let pod;
+        let source = match &self.source {
+            EtcSource::Host(source) => source,
+            EtcSource::Pod(path) => {
+                pod = DetachedMount::clone_path(path, Scope::One)?;
+                &pod
+            }
+        };
+        source.set(Attributes { read_only: true, ..super::DATA }, Scope::One)?;
+        source.attach(target, Path::new(self.path))
+    }
+}
+
+/// A volume to be mounted in an app.
+#[derive(Debug)]
+pub struct Volume {
+    source: DetachedMount,
+    target: PathBuf,
+    kind: Target,
+}
+
+/// How a volume is mounted.
+#[derive(Clone, Copy, Debug)]
+pub struct VolumeOptions {
+    /// Nothing below the target can be written through it.
+    pub read_only: bool,
+    /// Mounts below the source come along.
+    pub recursive: bool,
+    /// Propagation of later host mounts.
+    pub propagation: Propagation,
+}
+
+impl Volume {
+    /// Opens `source`, a path on the host, to be mounted at `target` in the app. Host side.
+    pub fn open(source: &Path, target: &Path, options: VolumeOptions) -> Result<Self> {
+        let describe = || format!("volume source {source:?}");
+        let metadata = std::fs::metadata(source).context(describe)?;
+        let kind = if metadata.is_dir() { Target::Directory } else { Target::File };
+        let scope = if options.recursive { Scope::Recursive } else { Scope::One };
+        // A private mount can't become anybody's slave: it is in no group. Slaves follow shared ones only.
+        let mount = DetachedMount::clone_path(source, scope).context(describe)?;
+        let attributes = Attributes {
+            read_only: options.read_only,
+            propagation: Some(options.propagation),
+            ..Attributes::default()
+        };
+        mount.set(attributes, scope).context(describe)?;
+        Ok(Self { source: mount, target: target.to_owned(), kind })
+    }
+
+    /// Pod side.
+    pub(super) fn attach(&self, root: &DetachedMount) -> Result<()> {
+        let target = dir::create_in(root, &self.target, self.kind)?;
+        self.source.attach(target, &self.target)
+    }
+}

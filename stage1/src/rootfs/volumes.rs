@@ -1,0 +1,195 @@
+//! Which volumes an app gets, and where: manifests in, [`Volume`]s out. Host side.
+
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+
+use super::plan::{Volume, VolumeOptions};
+use crate::appc::{self, AcName, App, MountPoint, RuntimeApp, VolumeKind};
+use crate::error::{Context, Error, Result};
+use crate::layout;
+use crate::sys::mount::Propagation;
+
+/// A volume and where an app sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mapping {
+    /// The volume.
+    pub volume: appc::Volume,
+    /// Absolute path in the app.
+    pub target: PathBuf,
+    /// The app can't write to it.
+    pub read_only: bool,
+    /// Nobody asked for this volume: it is there because the image has a mount point.
+    pub implicit: bool,
+}
+
+/// Matches an app's mounts and mount points with the pod's volumes. Pure.
+///
+/// A volume's own `readOnly` overrules that of the mount point. A mount point that nothing is
+/// mounted on takes the pod's volume of its name, or else an empty volume of its own.
+///
+/// # Errors
+/// A mount of a volume that the pod does not have, a target that is not an absolute plain path,
+/// two volumes on one target.
+pub fn resolve(runtime: &RuntimeApp, app: &App, pod: &[appc::Volume]) -> Result<Vec<Mapping>> {
+    let find = |name: &str| pod.iter().find(|v| v.name.as_ref() == name);
+    let mut out: Vec<Mapping> = Vec::new();
+    for mount in &runtime.mounts {
+        let volume = mount.app_volume.as_ref().or_else(|| find(mount.volume.as_ref()));
+        let volume =
+            volume.context(|| format!("app {}: the pod has no volume {:?}", runtime.name, mount.volume.as_ref()))?;
+        let target = plain_target(&mount.path)?;
+        let point = app.mount_points.iter().find(|p| plain_target(&p.path).is_ok_and(|t| t == target));
+        push(&mut out, volume, target, point, false)?;
+    }
+    for point in &app.mount_points {
+        let target = plain_target(&point.path)?;
+        if out.iter().any(|m| m.target == target) {
+            continue;
+        }
+        let own;
+        let (volume, implicit) = match find(&point.name) {
+            Some(volume) => (volume, false),
+            None => {
+                own = implicit_volume(&runtime.name, point)?;
+                (&own, true)
+            }
+        };
+        push(&mut out, volume, target, Some(point), implicit)?;
+    }
+    Ok(out)
+}
+
+fn push(
+    out: &mut Vec<Mapping>,
+    volume: &appc::Volume,
+    target: PathBuf,
+    point: Option<&MountPoint>,
+    implicit: bool,
+) -> Result<()> {
+    if out.iter().any(|m| m.target == target) {
+        return Err(Error::new(format!("two volumes are mounted on {target:?}: leave one of them out")));
+    }
+    let read_only = volume.read_only.unwrap_or(point.is_some_and(|p| p.read_only));
+    out.push(Mapping { volume: volume.clone(), target, read_only, implicit });
+    Ok(())
+}
+
+/// An absolute path without `..`, normalised.
+fn plain_target(path: &str) -> Result<PathBuf> {
+    let mut out = PathBuf::from("/");
+    let mut components = Path::new(path).components();
+    if components.next() != Some(Component::RootDir) || path.contains('\0') {
+        return Err(Error::new(format!("mount target {path:?} is not an absolute path")));
+    }
+    for component in components {
+        match component {
+            Component::Normal(name) => out.push(name),
+            _ => return Err(Error::new(format!("mount target {path:?} has a component \"..\""))),
+        }
+    }
+    if out == Path::new("/") {
+        return Err(Error::new("a volume can't be mounted on the app's root itself"));
+    }
+    Ok(out)
+}
+
+/// The volume of a mount point that nobody gave one: empty, named after app and mount point.
+fn implicit_volume(app: &AcName, point: &MountPoint) -> Result<appc::Volume> {
+    let name = AcName::from_image_name(&format!("{app}-{}", point.name.replace('/', "-")))?;
+    Ok(appc::Volume {
+        name,
+        kind: VolumeKind::Empty,
+        source: None,
+        read_only: None,
+        recursive: None,
+        mode: None,
+        uid: None,
+        gid: None,
+        other: serde_json::Map::new(),
+    })
+}
+
+/// Opens what a mapping needs, making the directory of an `empty` volume if it is the first to use it.
+/// `root_id` is the host's id of the pod's root user.
+pub fn open(mapping: &Mapping, root_id: u32) -> Result<Volume> {
+    let volume = &mapping.volume;
+    let describe = || format!("volume {}", volume.name);
+    let (source, recursive) = match volume.kind {
+        VolumeKind::Empty => (make_empty(volume, root_id).context(describe)?, false),
+        VolumeKind::Host => {
+            let source = volume.source.as_deref().filter(|s| s.starts_with('/'));
+            let source =
+                source.context(|| format!("volume {}: a host volume needs an absolute source", volume.name))?;
+            (PathBuf::from(source), volume.recursive.unwrap_or(true))
+        }
+    };
+    let options = VolumeOptions { read_only: mapping.read_only, recursive, propagation: Propagation::Slave };
+    Volume::open(&source, &mapping.target, options).context(describe)
+}
+
+fn make_empty(volume: &appc::Volume, root_id: u32) -> Result<PathBuf> {
+    let path = layout::shared_volume(&volume.name);
+    let mode = volume.mode.as_deref().unwrap_or("0755");
+    let mode = u32::from_str_radix(mode, 8).ok().filter(|m| *m <= 0o7777);
+    let mode = mode.context(|| format!("mode {:?} is not octal permissions", volume.mode))?;
+    let id = |id: Option<u32>| id.unwrap_or(0).checked_add(root_id).context(|| "owner out of range".to_owned());
+    let (uid, gid) = (id(volume.uid)?, id(volume.gid)?);
+    let parent = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).context(|| format!("mkdir {parent:?}"))?;
+    match std::fs::DirBuilder::new().mode(0o700).create(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(path),
+        other => other.context(|| format!("mkdir {path:?}"))?,
+    }
+    std::os::unix::fs::chown(&path, Some(uid), Some(gid)).context(|| format!("chown({path:?}, {uid}:{gid})"))?;
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(mode))
+        .context(|| format!("chmod({path:?}, {mode:o})"))?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn mappings(
+        runtime: serde_json::Value,
+        app: serde_json::Value,
+        pod: serde_json::Value,
+    ) -> Result<Vec<(String, String, bool)>> {
+        let mut whole = json!({"name": "a", "image": {"id": "x"}});
+        whole["mounts"] = runtime;
+        let runtime: RuntimeApp = serde_json::from_value(whole).unwrap();
+        let app: App = serde_json::from_value(json!({"mountPoints": app})).unwrap();
+        let pod: Vec<appc::Volume> = serde_json::from_value(pod).unwrap();
+        let found = resolve(&runtime, &app, &pod)?;
+        Ok(found
+            .into_iter()
+            .map(|m| (m.volume.name.to_string(), m.target.display().to_string(), m.read_only))
+            .collect())
+    }
+
+    #[test]
+    fn mounts_then_points_then_implicit() {
+        let found = mappings(
+            json!([{"volume": "v", "path": "/data//x/"}]),
+            json!([{"name": "p", "path": "/data/x", "readOnly": true}, {"name": "v2", "path": "/y", "readOnly": true}, {"name": "Z_z", "path": "/z"}]),
+            json!([{"name": "v", "kind": "empty"}, {"name": "v2", "kind": "host", "source": "/", "readOnly": false}]),
+        );
+        let expected = [("v", "/data/x", true), ("v2", "/y", false), ("a-z-z", "/z", false)];
+        assert_eq!(found.unwrap(), expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c)));
+    }
+
+    #[test]
+    fn refusals() {
+        let volumes = || json!([{"name": "v", "kind": "empty"}, {"name": "w", "kind": "empty"}]);
+        for mounts in [
+            json!([{"volume": "none", "path": "/x"}]),
+            json!([{"volume": "v", "path": "x"}]),
+            json!([{"volume": "v", "path": "/a/../../x"}]),
+            json!([{"volume": "v", "path": "/"}]),
+            json!([{"volume": "v", "path": "/x"}, {"volume": "w", "path": "/x/"}]),
+        ] {
+            assert!(mappings(mounts.clone(), json!([]), volumes()).is_err(), "{mounts}");
+        }
+    }
+}
