@@ -3,8 +3,6 @@
 //! A balanced tree of comparisons over ranges of numbers, so that a call passes about seven
 //! instructions instead of some hundred, and the program stays small enough to be kept as text.
 
-use std::collections::BTreeMap;
-
 use crate::sys::seccomp::Instruction;
 
 /// What the kernel does with a call, as a filter's return value.
@@ -50,11 +48,37 @@ pub(super) enum Rule {
     },
 }
 
+/// Rules by number, which are small and dense.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Rules(Vec<Option<Rule>>);
+
+impl Rules {
+    /// The rule for a number.
+    pub(super) fn get(&self, number: u16) -> Option<&Rule> {
+        self.0.get(usize::from(number))?.as_ref()
+    }
+
+    /// Sets the rule for a number.
+    pub(super) fn set(&mut self, number: u16, rule: Rule) {
+        let number = usize::from(number);
+        if self.0.len() <= number {
+            self.0.reserve(512_usize.saturating_sub(self.0.len()));
+            self.0.resize(number + 1, None);
+        }
+        self.0[number] = Some(rule);
+    }
+
+    /// All rules in order of their numbers.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u16, &Rule)> {
+        self.0.iter().enumerate().filter_map(|(number, rule)| Some((number as u16, rule.as_ref()?)))
+    }
+}
+
 /// What to do with every call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Policy {
     /// By number.
-    pub rules: BTreeMap<u16, Rule>,
+    pub rules: Rules,
     /// For numbers without a rule.
     pub otherwise: Action,
 }
@@ -102,43 +126,57 @@ pub(super) fn compile(policy: &Policy) -> Vec<Instruction> {
     let mut program = vec![stmt(LD, ARCH), jump(JEQ, NATIVE, 1, 0), ret(Action::Kill), stmt(LD, NR)];
     #[cfg(target_arch = "x86_64")]
     program.extend([jump(JGE, X32_BIT, 0, 1), ret(Action::Errno(libc::ENOSYS as u16))]);
-    program.extend(tree(&ranges(policy)));
+    let otherwise = Rule::Do(policy.otherwise);
+    tree(&ranges(policy, &otherwise), &mut program);
     program
 }
 
 /// The first number of each range of calls that are treated alike, in order, the first range from 0.
-fn ranges(policy: &Policy) -> Vec<(u32, Rule)> {
-    let otherwise = Rule::Do(policy.otherwise);
-    let mut points = vec![(0, otherwise.clone())];
-    for (&number, rule) in &policy.rules {
-        let number = u32::from(number);
-        if points.last().is_some_and(|(at, _)| *at == number) {
-            points.pop();
+fn ranges<'a>(policy: &'a Policy, otherwise: &'a Rule) -> Vec<(u32, &'a Rule)> {
+    let mut ranges = vec![(0, otherwise)];
+    let mut add = |from, rule| {
+        if ranges.last().is_some_and(|(at, _)| *at == from) {
+            ranges.pop();
         }
-        points.push((number, rule.clone()));
-        points.push((number + 1, otherwise.clone()));
+        if ranges.last().is_none_or(|(_, before)| *before != rule) {
+            ranges.push((from, rule));
+        }
+    };
+    for (number, rule) in policy.rules.iter() {
+        let number = u32::from(number);
+        add(number, rule);
+        add(number + 1, otherwise);
     }
-    points.dedup_by(|next, kept| next.1 == kept.1);
-    points
+    ranges
 }
 
-fn tree(ranges: &[(u32, Rule)]) -> Vec<Instruction> {
-    let [(_, rule)] = ranges else {
-        let (low, high) = ranges.split_at(ranges.len() / 2);
-        let (left, right) = (tree(low), tree(high));
-        // A conditional jump spans 255 instructions at most, an unconditional one any number.
-        let mut code = match u8::try_from(left.len()) {
-            Ok(span) => vec![jump(JGE, high[0].0, span, 0)],
-            Err(_) => vec![jump(JGE, high[0].0, 0, 1), stmt(JA, left.len() as u32)],
-        };
-        code.extend(left);
-        code.extend(right);
-        return code;
-    };
+/// Appends the code for calls whose number is in `ranges`, with the number in the accumulator.
+fn tree(ranges: &[(u32, &Rule)], code: &mut Vec<Instruction>) {
+    if let [(_, rule)] = ranges {
+        return leaf(rule, code);
+    }
+    let (low, high) = ranges.split_at(ranges.len() / 2);
+    let at = code.len();
+    let fork = |jt, jf| jump(JGE, high[0].0, jt, jf);
+    code.push(fork(0, 0));
+    tree(low, code);
+    let span = code.len() - at - 1;
+    // A conditional jump spans 255 instructions at most, an unconditional one any number.
+    match u8::try_from(span) {
+        Ok(span) => code[at] = fork(span, 0),
+        Err(_) => {
+            code[at] = fork(0, 1);
+            code.insert(at + 1, stmt(JA, span as u32));
+        }
+    }
+    tree(high, code);
+}
+
+fn leaf(rule: &Rule, code: &mut Vec<Instruction>) {
     match rule {
-        Rule::Do(action) => vec![ret(*action)],
+        Rule::Do(action) => code.push(ret(*action)),
         Rule::If { arg, test, then, otherwise } => {
-            let mut code = vec![stmt(LD, ARGS + 8 * u32::from(*arg))];
+            code.push(stmt(LD, ARGS + 8 * u32::from(*arg)));
             match test {
                 Test::AnyBit(mask) => code.push(jump(JSET, *mask, 1, 0)),
                 Test::OneOf(values) => {
@@ -149,7 +187,6 @@ fn tree(ranges: &[(u32, Rule)]) -> Vec<Instruction> {
                 }
             }
             code.extend([ret(*otherwise), ret(*then)]);
-            code
         }
     }
 }
@@ -184,7 +221,7 @@ pub(super) mod tests {
     }
 
     fn expected(policy: &Policy, nr: u32, args: [u64; 6]) -> u32 {
-        let rule = u16::try_from(nr).ok().and_then(|nr| policy.rules.get(&nr));
+        let rule = u16::try_from(nr).ok().and_then(|nr| policy.rules.get(nr));
         match rule {
             None => policy.otherwise.value(),
             Some(Rule::Do(action)) => action.value(),
@@ -220,7 +257,8 @@ pub(super) mod tests {
             args in any::<[u64; 6]>(),
             small in 0u64..45,
         ) {
-            let policy = Policy { rules, otherwise };
+            let mut policy = Policy { rules: Rules::default(), otherwise };
+            rules.into_iter().for_each(|(number, rule)| policy.rules.set(number, rule));
             let program = compile(&policy);
             prop_assert!(program.len() <= 4096);
             for nr in (0..600).chain([u32::from(u16::MAX), 0x1_0000, 0x3fff_ffff]) {

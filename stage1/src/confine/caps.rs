@@ -18,7 +18,7 @@ const DEFAULT: &str = "AUDIT_WRITE CHOWN DAC_OVERRIDE FSETID FOWNER KILL MKNOD N
 /// A set of capabilities, one bit a number, as the kernel keeps them.
 ///
 /// Written as a list of names; the whole set, which includes capabilities that only a later kernel
-/// knows, as the word `all`.
+/// knows, as `["all"]`.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct CapSet(u64);
 
@@ -98,24 +98,18 @@ impl fmt::Debug for CapSet {
 
 impl Serialize for CapSet {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if *self == Self::ALL { serializer.serialize_str("all") } else { serializer.collect_seq(self.names()) }
+        if *self == Self::ALL { serializer.collect_seq(["all"]) } else { serializer.collect_seq(self.names()) }
     }
 }
 
 impl<'de> Deserialize<'de> for CapSet {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Form {
-            Word(String),
-            Names(Vec<String>),
+        let names = Vec::<String>::deserialize(deserializer)?;
+        if names == ["all"] {
+            return Ok(Self::ALL);
         }
-        match Form::deserialize(deserializer)? {
-            Form::Word(word) if word == "all" => Ok(Self::ALL),
-            Form::Word(word) => Err(D::Error::custom(format!("{word:?} is no set of capabilities"))),
-            Form::Names(names) => Self::parse(names.iter().map(String::as_str))
-                .map_err(|name| D::Error::custom(format!("{name:?} is no capability"))),
-        }
+        let set = Self::parse(names.iter().map(String::as_str));
+        set.map_err(|name| D::Error::custom(format!("{name:?} is no capability")))
     }
 }
 
@@ -146,7 +140,8 @@ mod tests {
             let text = serde_json::to_string(&set).unwrap();
             assert_eq!(serde_json::from_str::<CapSet>(&text).unwrap(), set, "{text}");
         }
-        assert!(serde_json::from_str::<CapSet>(r#""some""#).is_err());
+        assert_eq!(serde_json::to_string(&CapSet::ALL).unwrap(), r#"["all"]"#);
+        assert!(serde_json::from_str::<CapSet>(r#"["all","KILL"]"#).is_err());
         assert!(serde_json::from_str::<CapSet>(r#"["CAP_NOPE"]"#).is_err());
     }
 }

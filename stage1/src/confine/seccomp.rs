@@ -1,14 +1,13 @@
 //! Seccomp filters: from the sets of a manifest to a program, and loading it.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::bpf::{Action, Policy, Rule, Test, compile};
+use super::bpf::{Action, Policy, Rule, Rules, Test, compile};
 use super::caps::CapSet;
-use super::tables::{self, Syscall};
+use super::tables::{self, Syscall, Syscalls};
 use crate::appc::{SeccompSet, SetMode};
 use crate::error::{Context, Error, Result};
 use crate::sys::seccomp::{self, Instruction};
@@ -88,9 +87,9 @@ impl<'de> Deserialize<'de> for Filter {
 }
 
 /// What a set of names comes to.
-#[derive(Default)]
 struct Names {
-    rules: BTreeMap<u16, Rule>,
+    syscalls: Syscalls,
+    rules: Rules,
     /// `@appc.io/all` was among them.
     all: bool,
     /// `@appc.io/empty` was among them.
@@ -99,20 +98,21 @@ struct Names {
 }
 
 impl Names {
+    fn new() -> Self {
+        Self { syscalls: Syscalls::new(), rules: Rules::default(), all: false, empty: false, ignored: Vec::new() }
+    }
+
     /// Adds a call. A plain rule outweighs one that depends on an argument.
     fn add(&mut self, number: u16, rule: Rule) {
-        match self.rules.get(&number) {
-            Some(Rule::Do(Action::Allow)) => {}
-            _ => {
-                self.rules.insert(number, rule);
-            }
+        if self.rules.get(number) != Some(&Rule::Do(Action::Allow)) {
+            self.rules.set(number, rule);
         }
     }
 
     /// Adds the names of one of our own tables; those of other architectures are there for them.
     fn add_table(&mut self, names: impl Iterator<Item = &'static str>) {
         for name in names {
-            if let Syscall::Number(number) = tables::syscall(name) {
+            if let Some(number) = self.syscalls.number(name) {
                 self.add(number, Rule::Do(Action::Allow));
             }
         }
@@ -134,7 +134,7 @@ impl Names {
 
     fn add_name(&mut self, name: &str, mode: SetMode, capabilities: CapSet, refused: Action) -> Result<()> {
         let Some(wildcard) = name.strip_prefix('@') else {
-            match tables::syscall(name) {
+            match self.syscalls.look_up(name) {
                 Syscall::Number(number) => self.add(number, Rule::Do(Action::Allow)),
                 Syscall::Elsewhere => self.ignored.push(name.to_owned()),
                 Syscall::Unknown => {
@@ -171,20 +171,18 @@ impl Names {
             ("socket", 0, Test::OneOf(REFUSED_FAMILIES), refused, Action::Allow, true),
         ];
         for (name, arg, test, then, otherwise, wanted) in arguments {
-            if let (true, Syscall::Number(number)) = (wanted, tables::syscall(name)) {
+            if let (true, Some(number)) = (wanted, self.syscalls.number(name)) {
                 self.add(number, Rule::If { arg, test, then, otherwise });
             }
         }
-        let conditional = |name: &&str| matches!(*name, "personality" | "socket") || (!admin && *name == "clone");
         // clone3 has its flags in memory, where a filter can't look: ENOSYS makes the C libraries
         // fall back to clone.
-        let unsafe_without_admin = |name: &&str| !admin && *name == "clone3";
-        self.add_table(default_section("always").filter(|name| !conditional(name) && !unsafe_without_admin(name)));
-        for section in tables::sections(tables::DEFAULT) {
-            if CapSet::parse([section]).is_ok_and(|needed| capabilities.contains(needed)) {
-                self.add_table(default_section(section));
-            }
-        }
+        let handled = |name| matches!(name, "personality" | "socket") || (!admin && matches!(name, "clone" | "clone3"));
+        let allowed = tables::words(tables::DEFAULT).filter(|(section, name)| match *section {
+            "always" => !handled(*name),
+            _ => CapSet::parse([*section]).is_ok_and(|needed| capabilities.contains(needed)),
+        });
+        self.add_table(allowed.map(|(_, name)| name));
     }
 }
 
@@ -205,7 +203,7 @@ fn policy(set: Option<&SeccompSet>, capabilities: CapSet) -> Result<Option<Polic
     if set.names.is_empty() {
         return Err(Error::new("seccomp set: it is empty (\"@appc.io/empty\" asks for the default filter)"));
     }
-    let mut names = Names::default();
+    let mut names = Names::new();
     for name in &set.names {
         names.add_name(name, set.mode, capabilities, refused)?;
     }
@@ -220,46 +218,51 @@ fn policy(set: Option<&SeccompSet>, capabilities: CapSet) -> Result<Option<Polic
         // In a remove set `@appc.io/empty` masks all other names and asks for the default filter.
         // In a retain set appc gives it no meaning; alone, it gets the same.
         SetMode::Remove if names.empty => Ok(Some(default_policy(capabilities, asked.unwrap_or(EPERM)))),
-        SetMode::Retain if names.empty && names.rules.is_empty() => {
+        SetMode::Retain if names.empty && names.rules == Rules::default() => {
             Ok(Some(default_policy(capabilities, asked.unwrap_or(EPERM))))
         }
         SetMode::Retain => {
             // What any process needs to start and to end is always allowed, as systemd does it.
             names.add_systemd("default")?;
-            Ok(Some(allow_only(names.rules, refused)))
+            Ok(Some(allow_only(&names, refused)))
         }
         SetMode::Remove => remove(&names, refused).map(Some),
     }
 }
 
 fn default_policy(capabilities: CapSet, refused: Action) -> Policy {
-    let mut names = Names::default();
+    let mut names = Names::new();
     names.add_default(capabilities, refused);
-    allow_only(names.rules, refused)
+    allow_only(&names, refused)
 }
 
 /// A policy that allows `allowed`, refuses the calls we know besides, and says of all others what
 /// an older kernel would, so that programs fall back.
-fn allow_only(allowed: BTreeMap<u16, Rule>, refused: Action) -> Policy {
-    let number = |name| match tables::syscall(name) {
-        Syscall::Number(number) => Some(number),
-        _ => None,
-    };
-    let falls_back = number("clone").is_some_and(|clone| allowed.contains_key(&clone));
-    let mut rules: BTreeMap<_, _> = tables::syscalls().map(|(_, number)| (number, Rule::Do(refused))).collect();
-    if let (Some(clone3), true) = (number("clone3"), falls_back) {
-        rules.insert(clone3, Rule::Do(ENOSYS));
+fn allow_only(allowed: &Names, refused: Action) -> Policy {
+    let mut rules = Rules::default();
+    for number in allowed.syscalls.numbers() {
+        rules.set(number, Rule::Do(refused));
     }
-    rules.extend(allowed);
+    let number = |name| allowed.syscalls.number(name);
+    let falls_back = number("clone").is_some_and(|clone| allowed.rules.get(clone).is_some());
+    if let (Some(clone3), true) = (number("clone3"), falls_back) {
+        rules.set(clone3, Rule::Do(ENOSYS));
+    }
+    for (number, rule) in allowed.rules.iter() {
+        rules.set(number, rule.clone());
+    }
     Policy { rules, otherwise: ENOSYS }
 }
 
 fn remove(names: &Names, refused: Action) -> Result<Policy> {
-    let execve = matches!(tables::syscall("execve"), Syscall::Number(n) if names.rules.contains_key(&n));
-    if names.all || execve {
+    let execve = names.syscalls.number("execve").and_then(|number| names.rules.get(number));
+    if names.all || execve.is_some() {
         return Err(Error::new("seccomp set: without execve the app can't be started"));
     }
-    let rules = names.rules.keys().map(|&number| (number, Rule::Do(refused))).collect();
+    let mut rules = Rules::default();
+    for (number, _) in names.rules.iter() {
+        rules.set(number, Rule::Do(refused));
+    }
     Ok(Policy { rules, otherwise: Action::Allow })
 }
 
@@ -276,7 +279,7 @@ mod tests {
     }
 
     fn call(filter: &Filter, name: &str, first: u64) -> u32 {
-        let Syscall::Number(number) = tables::syscall(name) else { panic!("{name}") };
+        let number = Syscalls::new().number(name).unwrap_or_else(|| panic!("{name}"));
         run(filter.program(), NATIVE, u32::from(number), [first, 0, 0, 0, 0, 0])
     }
 

@@ -50,23 +50,73 @@ pub(super) enum Syscall {
     Unknown,
 }
 
-/// Looks a system call up by name.
-pub(super) fn syscall(name: &str) -> Syscall {
-    match syscalls().find(|(known, _)| *known == name) {
-        Some((_, number)) => Syscall::Number(number),
-        None if ELSEWHERE.split_ascii_whitespace().any(|known| known == name) => Syscall::Elsewhere,
-        None => Syscall::Unknown,
-    }
+/// The system calls of this architecture, to be looked up by name: a table of hashes over [`SYSCALLS`].
+/// Some hundred names are looked up for one filter.
+pub(super) struct Syscalls {
+    all: Vec<(&'static str, u16)>,
+    /// Positions in `all` plus one; 0 is free.
+    slots: Vec<u16>,
 }
 
-/// Every system call of this architecture.
-pub(super) fn syscalls() -> impl Iterator<Item = (&'static str, u16)> {
-    numbered(SYSCALLS)
+impl Syscalls {
+    const SLOTS: usize = 1024;
+
+    pub(super) fn new() -> Self {
+        let all: Vec<_> = numbered(SYSCALLS).collect();
+        let mut table = Self { all: Vec::new(), slots: vec![0; Self::SLOTS] };
+        for (position, (name, _)) in all.iter().enumerate() {
+            let free = table.probe(name).find(|&slot| table.slots[slot] == 0);
+            if let Some(slot) = free {
+                table.slots[slot] = position as u16 + 1;
+            }
+        }
+        table.all = all;
+        table
+    }
+
+    /// The slots where `name` can be, in order.
+    fn probe(&self, name: &str) -> impl Iterator<Item = usize> + use<> {
+        // FNV-1a.
+        let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, b| (hash ^ u32::from(b)).wrapping_mul(0x0100_0193));
+        (0..Self::SLOTS).map(move |step| (hash as usize + step) % Self::SLOTS)
+    }
+
+    /// The number of a system call.
+    pub(super) fn number(&self, name: &str) -> Option<u16> {
+        let taken = self.probe(name).map(|slot| usize::from(self.slots[slot])).take_while(|&position| position > 0);
+        taken.map(|position| self.all[position - 1]).find(|(known, _)| *known == name).map(|(_, number)| number)
+    }
+
+    /// What a system call's name means.
+    pub(super) fn look_up(&self, name: &str) -> Syscall {
+        match self.number(name) {
+            Some(number) => Syscall::Number(number),
+            None if ELSEWHERE.split_ascii_whitespace().any(|known| known == name) => Syscall::Elsewhere,
+            None => Syscall::Unknown,
+        }
+    }
+
+    /// The numbers of all.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u16> {
+        self.all.iter().map(|(_, number)| *number)
+    }
 }
 
 /// The number of an error by its name, such as `EPERM`.
 pub(super) fn errno(name: &str) -> Option<u16> {
     numbered(ERRNO).find(|(known, _)| *known == name).map(|(_, number)| number)
+}
+
+/// All names of a table, each with the section that it is in.
+pub(super) fn words(table: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let mut section = "";
+    table.split_ascii_whitespace().filter_map(move |word| match word.strip_suffix(':') {
+        Some(name) => {
+            section = name;
+            None
+        }
+        None => Some((section, word)),
+    })
 }
 
 /// The names in a section of a table; `None` if there is no such section.
@@ -88,8 +138,9 @@ mod tests {
 
     macro_rules! agree {
         ($($name:ident = $constant:ident),* $(,)?) => {
+            let syscalls = Syscalls::new();
             $(assert_eq!(
-                syscall(stringify!($name)), Syscall::Number(u16::try_from(libc::$constant).unwrap()),
+                syscalls.look_up(stringify!($name)), Syscall::Number(u16::try_from(libc::$constant).unwrap()),
                 stringify!($name)
             );)*
         };
@@ -168,19 +219,23 @@ mod tests {
 
     #[test]
     fn tables_name_only_known_system_calls() {
+        let syscalls = Syscalls::new();
+        for (name, number) in numbered(SYSCALLS) {
+            assert_eq!(syscalls.number(name), Some(number), "{name}");
+        }
         for table in [SYSTEMD, DEFAULT] {
             for section_name in sections(table) {
                 for name in section(table, section_name).unwrap() {
                     match name.strip_prefix('@') {
                         Some(group) => assert!(section(table, group).is_some(), "{group}"),
-                        None => assert_ne!(syscall(name), Syscall::Unknown, "{section_name}: {name}"),
+                        None => assert_ne!(syscalls.look_up(name), Syscall::Unknown, "{section_name}: {name}"),
                     }
                 }
             }
         }
-        assert_eq!(syscall("socketcall"), Syscall::Elsewhere);
-        assert_eq!(syscall("no_such_call"), Syscall::Unknown);
-        assert_eq!(syscall("0"), Syscall::Unknown);
+        assert_eq!(syscalls.look_up("socketcall"), Syscall::Elsewhere);
+        assert_eq!(syscalls.look_up("no_such_call"), Syscall::Unknown);
+        assert_eq!(syscalls.look_up("0"), Syscall::Unknown);
     }
 
     #[test]
