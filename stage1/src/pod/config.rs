@@ -25,8 +25,10 @@ pub struct RuntimeConfig {
     #[serde(deserialize_with = "null_as_default")]
     pub hostname: String,
     /// Debug messages are wanted.
+    #[serde(deserialize_with = "null_as_default")]
     pub debug: bool,
     /// Apps come and go while the pod runs.
+    #[serde(deserialize_with = "null_as_default")]
     pub mutable: bool,
     /// Mode of resolv.conf.
     #[serde(deserialize_with = "null_as_default")]
@@ -35,11 +37,13 @@ pub struct RuntimeConfig {
     #[serde(deserialize_with = "null_as_default")]
     pub etc_hosts_mode: String,
     /// Networks.
-    #[serde(deserialize_with = "null_as_default")]
+    #[serde(with = "net_list")]
     pub net_list: NetList,
     /// The app has the caller's terminal.
+    #[serde(deserialize_with = "null_as_default")]
     pub interactive: bool,
     /// What is not restricted.
+    #[serde(deserialize_with = "null_as_default")]
     pub insecure_options: InsecureOptions,
     /// IPC namespace.
     #[serde(rename = "IPCMode", deserialize_with = "null_as_default")]
@@ -54,15 +58,73 @@ pub type NetList = Vec<String>;
 #[serde(rename_all = "PascalCase", default)]
 pub struct InsecureOptions {
     /// Kernel paths stay visible and writable.
+    #[serde(deserialize_with = "null_as_default")]
     pub disable_paths: bool,
     /// All capabilities.
+    #[serde(deserialize_with = "null_as_default")]
     pub disable_capabilities: bool,
     /// No system call filter.
+    #[serde(deserialize_with = "null_as_default")]
     pub disable_seccomp: bool,
 }
 
 fn null_as_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(de: D) -> Result<T, D::Error> {
     Option::<T>::deserialize(de).map(Option::unwrap_or_default)
+}
+
+/// [`NetList`] in JSON: an object with a member for each network, its arguments as the value.
+///
+/// In rkt the type is a structure without exported fields: Go writes `{}` for it, takes any object, and refuses a list.
+mod net_list {
+    use std::fmt;
+
+    use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+    use serde::ser::{SerializeMap, Serializer};
+
+    use super::NetList;
+
+    pub(super) fn serialize<S: Serializer>(list: &NetList, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(Some(list.len()))?;
+        for net in list {
+            let (name, arguments) = net.split_once(':').unwrap_or((net, ""));
+            map.serialize_entry(name, arguments)?;
+        }
+        map.end()
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<NetList, D::Error> {
+        from.deserialize_any(Networks)
+    }
+
+    struct Networks;
+
+    impl<'de> Visitor<'de> for Networks {
+        type Value = NetList;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("networks and their arguments")
+        }
+
+        fn visit_unit<E>(self) -> Result<NetList, E> {
+            Ok(NetList::new())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<NetList, A::Error> {
+            let mut list = NetList::new();
+            while let Some(net) = seq.next_element()? {
+                list.push(net);
+            }
+            Ok(list)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<NetList, A::Error> {
+            let mut list = NetList::new();
+            while let Some((name, arguments)) = map.next_entry::<String, String>()? {
+                list.push(if arguments.is_empty() { name } else { format!("{name}:{arguments}") });
+            }
+            Ok(list)
+        }
+    }
 }
 
 impl RuntimeConfig {
@@ -86,28 +148,38 @@ impl RuntimeConfig {
 mod tests {
     use super::*;
 
+    /// What Go's encoding/json makes of rkt's structure.
+    const GO: &str = concat!(
+        r#"{"MetadataServiceURL":"","PrivateUsers":"","MDSToken":"tok","Hostname":"h","Debug":true,"Mutable":true,"#,
+        r#""ResolvConfMode":"default","EtcHostsMode":"default","NetList":{},"Interactive":false,"#,
+        r#""InsecureOptions":{"DisablePaths":false,"DisableCapabilities":true,"DisableSeccomp":false},"IPCMode":"auto"}"#
+    );
+
     #[test]
-    fn keys_are_the_contracts() {
-        let config = RuntimeConfig { hostname: "h".into(), mutable: true, ..RuntimeConfig::default() };
-        let json = serde_json::to_value(&config).unwrap();
-        let keys: Vec<&String> = json.as_object().unwrap().keys().collect();
-        let mut expected = [
-            "MetadataServiceURL",
-            "PrivateUsers",
-            "MDSToken",
-            "Hostname",
-            "Debug",
-            "Mutable",
-            "ResolvConfMode",
-            "EtcHostsMode",
-            "NetList",
-            "Interactive",
-            "InsecureOptions",
-            "IPCMode",
-        ];
-        expected.sort_unstable();
-        assert_eq!(keys, expected);
-        assert_eq!(json["InsecureOptions"].as_object().unwrap().len(), 3);
+    fn same_bytes_as_go() {
+        let config: RuntimeConfig = serde_json::from_str(GO).unwrap();
+        assert!(config.debug && config.mutable && config.insecure_options.disable_capabilities);
+        assert_eq!(serde_json::to_string(&config).unwrap(), GO);
+    }
+
+    #[test]
+    fn networks_keep_their_arguments_and_order() {
+        let nets = ["default", "a:IP=10.0.0.1;X=y:z", "b"].map(str::to_owned).to_vec();
+        let config = RuntimeConfig { net_list: nets.clone(), ..RuntimeConfig::default() };
+        let json = serde_json::to_string(&config).unwrap();
+        assert!(json.contains(r#""NetList":{"default":"","a":"IP=10.0.0.1;X=y:z","b":""}"#), "{json}");
+        assert_eq!(serde_json::from_str::<RuntimeConfig>(&json).unwrap(), config);
+        let list = r#"{"NetList":["default","a:IP=10.0.0.1;X=y:z","b"]}"#;
+        assert_eq!(serde_json::from_str::<RuntimeConfig>(list).unwrap().net_list, nets);
+        assert!(serde_json::from_str::<RuntimeConfig>(r#"{"NetList":"a"}"#).is_err());
+    }
+
+    #[test]
+    fn null_is_the_default() {
+        let json = GO.replace("true", "null").replace("false", "null").replace("{}", "null");
+        assert!(!serde_json::from_str::<RuntimeConfig>(&json).unwrap().mutable);
+        let json = r#"{"InsecureOptions":null,"IPCMode":null}"#;
+        assert_eq!(serde_json::from_str::<RuntimeConfig>(json).unwrap(), RuntimeConfig::default());
     }
 
     #[test]

@@ -1,14 +1,18 @@
 //! Reading and replacing files with care.
 
 use std::fs::File;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 
 use crate::error::{Context, Error, Result};
 use crate::sys::dir;
+
+/// Times a free name for a temporary file is looked for.
+const NAME_TRIES: u32 = 16;
 
 /// Reads a regular file of at most `limit` bytes.
 pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
@@ -19,19 +23,31 @@ pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
 }
 
 /// Reads `name` below the directory `base`, no component of which may be a link: for places that
-/// something less trusted can write. `None` if it does not exist.
+/// something less trusted can write. `None` if it does not exist. What is no regular file, a device say, is not even
+/// opened.
 pub(super) fn read_beneath(base: &OwnedFd, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
-    match dir::open_beneath(base, name, OFlags::RDONLY | OFlags::NONBLOCK) {
-        Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
-        fd => read_regular(fd?, limit).context(|| format!("read {name:?}")).map(Some),
+    let place = match dir::open_beneath(base, name, OFlags::PATH | OFlags::NOFOLLOW) {
+        Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(None),
+        place => place?,
+    };
+    let describe = || format!("read {name:?}");
+    is_regular(&place).context(describe)?;
+    let itself = format!("/proc/self/fd/{}", place.as_raw_fd());
+    let fd = rustix::fs::open(itself, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).context(describe)?;
+    read_regular(fd, limit).context(describe).map(Some)
+}
+
+fn is_regular(fd: &OwnedFd) -> Result<()> {
+    let stat = rustix::fs::fstat(fd).context(|| "fstat")?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+        Ok(())
+    } else {
+        Err(Error::new("not a regular file"))
     }
 }
 
 fn read_regular(fd: OwnedFd, limit: u64) -> Result<Vec<u8>> {
-    let stat = rustix::fs::fstat(&fd).context(|| "fstat")?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Error::new("not a regular file"));
-    }
+    is_regular(&fd)?;
     let mut text = Vec::new();
     File::from(fd).take(limit + 1).read_to_end(&mut text).context(|| "read")?;
     if text.len() as u64 > limit {
@@ -41,48 +57,63 @@ fn read_regular(fd: OwnedFd, limit: u64) -> Result<Vec<u8>> {
 }
 
 /// Replaces the file `name` in the directory `dir` at once: a temporary file beside it, synced,
-/// renamed. An existing file's mode and owner are kept, a new one gets `mode`.
+/// renamed. An existing file's mode (without its set-id bits) and owner are kept, a new one gets `mode` whatever the
+/// umask. A link of that name is replaced, not followed.
+///
+/// A relative `dir`, which is in the pod directory of an entrypoint, is reached without following any link: the pod
+/// can write to parts of it.
 pub fn write_atomic(dir: &Path, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
     let describe = || format!("write {:?}", dir.join(name));
-    let fd = dir::open_dir(dir).context(describe)?;
-    let temporary = format!(".{name}.{}", std::process::id());
-    let written = write_new(&fd, &temporary, name, bytes, mode)
-        .and_then(|()| rustix::fs::renameat(&fd, &temporary, &fd, name).context(|| "rename"));
-    if let Err(error) = written {
-        return match rustix::fs::unlinkat(&fd, &temporary, AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => Err(error),
-            Err(errno) => Err(error).context(|| format!("{temporary:?} is left behind ({errno})")),
-        }
-        .context(describe);
+    if name.is_empty() || name == "." || name == ".." || name.contains('/') {
+        return Err(Error::new(format!("{name:?} is not a file name"))).context(describe);
     }
-    Ok(())
+    let fd = if dir.is_relative() {
+        dir::open_beneath(rustix::fs::CWD, dir, OFlags::PATH | OFlags::DIRECTORY)
+    } else {
+        dir::open_dir(dir)
+    }
+    .context(describe)?;
+    let (temporary, file) = create_temporary(&fd).context(describe)?;
+    let written = fill(&fd, name, file, bytes, mode)
+        .and_then(|()| rustix::fs::renameat(&fd, &temporary, &fd, name).context(|| "rename"));
+    written
+        .map_err(|error| match rustix::fs::unlinkat(&fd, &temporary, AtFlags::empty()) {
+            Ok(()) => error,
+            Err(errno) => Error::caused_by(format!("{temporary:?} is left behind ({errno})"), error),
+        })
+        .context(describe)
 }
 
-fn write_new(dir: &OwnedFd, temporary: &str, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
+/// A new file of a name that no app, volume or unit can have, and no other writer: not by its PID, which is not
+/// unique across PID namespaces.
+fn create_temporary(dir: &OwnedFd) -> Result<(String, File)> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let open = || rustix::fs::openat(dir, temporary, flags, Mode::from_raw_mode(mode & 0o700));
-    let file = match open() {
-        // Left by a process with our PID that was killed: nobody else's, so it goes.
-        Err(rustix::io::Errno::EXIST) => {
-            rustix::fs::unlinkat(dir, temporary, AtFlags::empty()).context(|| format!("remove {temporary:?}"))?;
-            open()
+    for _ in 0..NAME_TRIES {
+        let name = format!(".tmp-{:016x}", RandomState::new().build_hasher().finish());
+        match rustix::fs::openat(dir, &name, flags, Mode::RUSR | Mode::WUSR) {
+            Ok(fd) => return Ok((name, File::from(fd))),
+            Err(rustix::io::Errno::EXIST) => {}
+            Err(errno) => return Err(errno).context(|| format!("create {name:?}")),
         }
-        other => other,
     }
-    .context(|| format!("create {temporary:?}"))?;
-    let mut file = File::from(file);
+    Err(Error::new("no free name for a temporary file"))
+}
+
+fn fill(dir: &OwnedFd, name: &str, mut file: File, bytes: &[u8], mode: u32) -> Result<()> {
     file.write_all(bytes).context(|| "write")?;
-    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+    let mode = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(old) if FileType::from_raw_mode(old.st_mode) == FileType::RegularFile => {
-            rustix::fs::fchown(&file, Some(Uid::from_raw(old.st_uid)), Some(Gid::from_raw(old.st_gid)))
-                .context(|| "fchown")?;
-            rustix::fs::fchmod(&file, Mode::from_raw_mode(old.st_mode & 0o7777)).context(|| "fchmod")?;
+            let new = rustix::fs::fstat(&file).context(|| "fstat")?;
+            if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid) {
+                rustix::fs::fchown(&file, Some(Uid::from_raw(old.st_uid)), Some(Gid::from_raw(old.st_gid)))
+                    .context(|| format!("fchown to {}:{}", old.st_uid, old.st_gid))?;
+            }
+            old.st_mode & 0o777
         }
-        Ok(_) | Err(rustix::io::Errno::NOENT) => {
-            rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).context(|| "fchmod")?;
-        }
+        Ok(_) | Err(rustix::io::Errno::NOENT) => mode,
         Err(errno) => return Err(errno).context(|| format!("stat {name:?}")),
-    }
+    };
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).context(|| "fchmod")?;
     file.sync_all().context(|| "fsync")
 }
 
@@ -105,6 +136,55 @@ mod tests {
         std::fs::create_dir(tmp.path().join("dir")).unwrap();
         assert!(write_atomic(tmp.path(), "dir", b"x", 0o644).is_err());
         assert_eq!(std::fs::read_dir(tmp.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn owner_is_kept_and_set_id_bits_are_not() {
+        use std::os::unix::fs::MetadataExt;
+        let tmp = tempfile::tempdir().unwrap();
+        let path = tmp.path().join("f");
+        write_atomic(tmp.path(), "f", b"1", 0o640).unwrap();
+        // Only root can give a file away; for others the owner stays the same anyway.
+        let owner = if rustix::process::geteuid().is_root() {
+            (1234, 4321)
+        } else {
+            (path.metadata().unwrap().uid(), path.metadata().unwrap().gid())
+        };
+        std::os::unix::fs::chown(&path, Some(owner.0), Some(owner.1)).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o4604)).unwrap();
+        let old = File::open(&path).unwrap();
+        write_atomic(tmp.path(), "f", b"22", 0o600).unwrap();
+        let stat = path.metadata().unwrap();
+        assert_eq!((stat.uid(), stat.gid(), stat.mode() & 0o7777), (owner.0, owner.1, 0o604));
+        assert_eq!(std::io::read_to_string(old).unwrap(), "1");
+    }
+
+    #[test]
+    fn links_are_replaced_and_never_followed() {
+        let tmp = tempfile::tempdir().unwrap();
+        std::fs::write(tmp.path().join("target"), "kept").unwrap();
+        symlink("target", tmp.path().join("link")).unwrap();
+        write_atomic(tmp.path(), "link", b"new", 0o600).unwrap();
+        assert!(tmp.path().join("link").symlink_metadata().unwrap().is_file());
+        assert_eq!(std::fs::read(tmp.path().join("target")).unwrap(), b"kept");
+        for bad in ["", ".", "..", "a/b", "/a", "a\0b", &"x".repeat(256)] {
+            assert!(write_atomic(tmp.path(), bad, b"x", 0o600).is_err(), "{bad:?}");
+        }
+        write_atomic(tmp.path(), &"x".repeat(255), b"x", 0o600).unwrap();
+        assert_eq!(std::fs::read_dir(tmp.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn a_relative_directory_is_not_reached_through_a_link() {
+        // Below the current directory, which is this crate's and is read by nobody else meanwhile.
+        let tmp = tempfile::tempdir_in(".").unwrap();
+        let here = Path::new(tmp.path().file_name().unwrap());
+        std::fs::create_dir(here.join("dir")).unwrap();
+        symlink("dir", here.join("link")).unwrap();
+        write_atomic(&here.join("dir"), "f", b"x", 0o600).unwrap();
+        assert!(write_atomic(&here.join("link"), "g", b"x", 0o600).is_err());
+        assert!(write_atomic(Path::new(".."), "g", b"x", 0o600).is_err());
+        assert_eq!(std::fs::read_dir(here.join("dir")).unwrap().count(), 1);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod config;
 mod files;
 mod phase;
+mod pid;
 mod status;
 
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 pub use config::{InsecureOptions, RuntimeConfig};
 pub use files::{read_bounded, write_atomic};
 pub use phase::{Lock, Phase, State, lock_apps, state};
+pub use pid::read_pid;
 pub use status::{AppState, AppStatus, app_status, is_ready};
 
 use crate::appc::{AcName, App, ImageManifest, PodManifest, RuntimeApp};
@@ -40,10 +42,21 @@ impl Pod {
     /// The app `name` with its image's manifest, of all the pod's image manifests the only one that is read.
     pub fn app(&self, name: &AcName) -> Result<PodApp> {
         let app = self.manifest.app(name).context(|| format!("app {name} is not in the pod manifest"))?;
-        let file = self.dir.join(layout::app_image_manifest(name));
-        let image =
-            ImageManifest::parse(&read_bounded(&file, MAX_MANIFEST)?).context(|| format!("image manifest {file:?}"))?;
-        Ok(PodApp { runtime: app.clone(), image })
+        Ok(PodApp { runtime: app.clone(), image: self.image_manifest(name)? })
+    }
+
+    fn image_manifest(&self, app: &AcName) -> Result<ImageManifest> {
+        // The second one is beside the app's root, for host managers that leave out the first.
+        let [file, beside] =
+            [layout::app_image_manifest(app), layout::app_dir(app).join("manifest")].map(|path| self.dir.join(path));
+        let (json, file) = match read_bounded(&file, MAX_MANIFEST) {
+            Err(error) if error.errno() == Some(libc::ENOENT) => match read_bounded(&beside, MAX_MANIFEST) {
+                Err(other) if other.errno() == Some(libc::ENOENT) => return Err(error),
+                json => (json?, beside),
+            },
+            json => (json?, file),
+        };
+        ImageManifest::parse(&json).context(|| format!("image manifest {file:?}"))
     }
 }
 
@@ -73,37 +86,11 @@ pub fn check_uuid(text: &str) -> Result<String> {
     let groups: Vec<&str> = text.split('-').collect();
     let fits = groups.len() == lengths.len()
         && groups.iter().zip(lengths).all(|(g, n)| g.len() == n && g.bytes().all(|b| b.is_ascii_hexdigit()));
-    if fits { Ok(text.to_ascii_lowercase()) } else { Err(Error::new(format!("{text:?} is not a UUID"))) }
-}
-
-/// The PID of the pod's PID 1 in the host's view, from the file `pid` or `ppid`; `None` if the pod
-/// in `dir` has neither, or the parent has no child any more.
-pub fn read_pid(dir: &Path) -> Result<Option<i32>> {
-    if let Some(pid) = read_number(&dir.join(layout::PID))? {
-        return Ok(Some(pid));
+    if fits {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err(Error::new(format!("{text:?} is not a pod's UUID, such as 01234567-89ab-cdef-0123-456789abcdef")))
     }
-    let Some(parent) = read_number(&dir.join(layout::PPID))? else { return Ok(None) };
-    let file = format!("/proc/{parent}/task/{parent}/children");
-    let children = match std::fs::read_to_string(&file) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        other => other.context(|| format!("read {file}"))?,
-    };
-    let mut children = children.split_whitespace().map(str::parse);
-    match (children.next(), children.next()) {
-        (None, _) => Ok(None),
-        (Some(child), None) => Ok(Some(child.context(|| format!("{file}: not a PID"))?)),
-        _ => Err(Error::new(format!("process {parent} has several children: which one is the pod's PID 1?"))),
-    }
-}
-
-fn read_number(file: &Path) -> Result<Option<i32>> {
-    let text = match std::fs::read_to_string(file) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        other => other.context(|| format!("read {file:?}"))?,
-    };
-    let digits = text.strip_suffix('\n').unwrap_or(&text);
-    let number = digits.parse().ok().filter(|n| *n > 0 && digits.bytes().all(|b| b.is_ascii_digit()));
-    Ok(Some(number.context(|| format!("{file:?} holds {digits:?}, which is not a PID"))?))
 }
 
 /// Tells the host that the pod's supervisor is ready. Pod side.
@@ -134,44 +121,37 @@ mod tests {
     }
 
     #[test]
-    fn pids() {
+    fn only_the_image_that_is_asked_for_is_read() {
         let tmp = tempfile::tempdir().unwrap();
-        assert_eq!(read_pid(tmp.path()).unwrap(), None);
-        std::fs::write(tmp.path().join("pid"), "42\n").unwrap();
-        assert_eq!(read_pid(tmp.path()).unwrap(), Some(42));
-        for bad in ["", "-1\n", "0", "+5", "4 2", "x"] {
-            std::fs::write(tmp.path().join("pid"), bad).unwrap();
-            assert!(read_pid(tmp.path()).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn the_parents_only_child_is_the_pod() {
-        let tmp = tempfile::tempdir().unwrap();
-        // `sleep` has no child at all.
-        let mut child = std::process::Command::new("sleep").arg("10").spawn().unwrap();
-        std::fs::write(tmp.path().join("ppid"), format!("{}\n", child.id())).unwrap();
-        assert_eq!(read_pid(tmp.path()).unwrap(), None);
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let mut shell = std::process::Command::new("sh")
-            .args(["-c", "sleep 10 >/dev/null & echo $!; exec >/dev/null; wait"])
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let grandchild = std::io::read_to_string(shell.stdout.take().unwrap());
-        std::fs::write(tmp.path().join("ppid"), format!("{}\n", shell.id())).unwrap();
-        let found = read_pid(tmp.path()).unwrap();
-        shell.kill().unwrap();
-        shell.wait().unwrap();
-        drop(grandchild);
-        if let Some(pid) = found {
-            crate::sys::process::pidfd_kill(
-                crate::sys::process::pidfd_open(pid).unwrap(),
-                rustix::process::Signal::KILL,
+        let write = |path: &str, text: &str| {
+            let path = tmp.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let image = |word: &str| {
+            format!(
+                r#"{{"acKind":"ImageManifest","acVersion":"0.8.11","name":"example.com/x","app":{{"exec":["{word}"],"user":"0","group":"0"}}}}"#
             )
-            .unwrap();
-        }
-        assert!(found.is_some());
+        };
+        let (a, b): (AcName, AcName) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let command =
+            |name: &AcName| -> Result<String> { Ok(Pod::load(tmp.path())?.app(name)?.app()?.exec[0].clone()) };
+        write(
+            "pod",
+            r#"{"acKind":"PodManifest","acVersion":"0.8.11","apps":[{"name":"a","image":{"id":"sha512-0"}},
+            {"name":"b","image":{"id":"sha512-0"},"app":{"exec":["/pod"],"user":"0","group":"0"}}]}"#,
+        );
+        write("appsinfo/b/manifest", "broken");
+        assert!(command(&a).unwrap_err().one_line().contains("appsinfo/a/manifest"));
+        write("stage1/rootfs/opt/stage2/a/manifest", &image("/beside"));
+        assert_eq!(command(&a).unwrap(), "/beside");
+        write("appsinfo/a/manifest", &image("/image"));
+        assert_eq!(command(&a).unwrap(), "/image");
+        write("appsinfo/a/manifest", &image("/image").replace("app\"", "ppa\""));
+        assert!(command(&a).unwrap_err().one_line().contains("what to run"));
+        assert!(command(&b).unwrap_err().one_line().contains("appsinfo/b/manifest"));
+        write("appsinfo/b/manifest", &image("/image"));
+        assert_eq!(command(&b).unwrap(), "/pod");
+        assert!(command(&"c".parse().unwrap()).unwrap_err().one_line().contains("app c is not in the pod"));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
@@ -108,15 +109,23 @@ pub fn state(phase: Phase, dir: &Path) -> Result<State> {
 pub struct Lock(OwnedFd);
 
 impl Lock {
-    /// Takes the exclusive lock, waiting for it.
-    pub fn exclusive(path: &Path) -> Result<Self> {
+    /// Takes the exclusive lock, waiting for it until `timeout` is over. `None` if somebody else has it that long.
+    pub fn exclusive(path: &Path, timeout: Duration) -> Result<Option<Self>> {
         let fd = open(path)?;
+        let deadline = Instant::now() + timeout;
+        let mut pause = Duration::from_micros(200);
         loop {
-            match rustix::fs::flock(&fd, FlockOperation::LockExclusive) {
-                Ok(()) => return Ok(Self(fd)),
-                Err(rustix::io::Errno::INTR) => {}
+            match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(Self(fd))),
+                Err(rustix::io::Errno::WOULDBLOCK) => {}
                 Err(errno) => return Err(errno).context(|| format!("flock({path:?})")),
             }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            std::thread::sleep(pause.min(left));
+            pause = (pause * 2).min(Duration::from_millis(10));
         }
     }
 
@@ -167,8 +176,8 @@ fn open(path: &Path) -> Result<OwnedFd> {
         .context(|| format!("open {path:?}"))
 }
 
-/// Takes the lock around adding and removing apps of the pod in `dir`, waiting for it.
-pub fn lock_apps(dir: &Path) -> Result<Lock> {
+/// Takes the lock around adding and removing apps of the pod in `dir`, waiting for it until `timeout` is over.
+pub fn lock_apps(dir: &Path, timeout: Duration) -> Result<Lock> {
     let path = dir.join(layout::LOCK);
     rustix::fs::open(
         &path,
@@ -176,7 +185,10 @@ pub fn lock_apps(dir: &Path) -> Result<Lock> {
         Mode::from_raw_mode(0o600),
     )
     .context(|| format!("open {path:?}"))?;
-    Lock::exclusive(&path)
+    Lock::exclusive(&path, timeout)?.context(|| {
+        let seconds = timeout.as_secs();
+        format!("{path:?} is locked: apps have been being added or removed for more than {seconds} seconds")
+    })
 }
 
 #[cfg(test)]
@@ -196,8 +208,12 @@ mod tests {
         assert_eq!(state(Phase::Prepare, tmp.path()).unwrap(), State::PrepareFailed);
         let unlocked = open(tmp.path()).unwrap();
         assert!(Lock::adopt(unlocked, tmp.path()).is_err());
-        let apps = lock_apps(tmp.path()).unwrap();
+        let soon = Duration::from_millis(20);
+        let apps = lock_apps(tmp.path(), soon).unwrap();
         assert!(Lock::try_exclusive(&tmp.path().join("pod.lck")).unwrap().is_none());
+        let error = lock_apps(tmp.path(), soon).unwrap_err().one_line();
+        assert!(error.contains("pod.lck"), "{error}");
         drop(apps);
+        drop(lock_apps(tmp.path(), soon).unwrap());
     }
 }

@@ -76,20 +76,13 @@ pub fn is_ready(pod: &Path) -> Result<bool> {
 /// The state of `app` in the pod in `pod`, which is in `state`. CONTRACT section 1.
 pub fn app_status(pod: &Path, state: State, mutable: bool, app: &AcName) -> Result<AppStatus> {
     let read = || -> Result<AppStatus> {
-        let Some(rkt) = read_rkt(pod)? else { return Ok(from_markers(state, mutable, Markers::default(), None)) };
-        let Some(dir) = open_dir_beneath(&rkt, "status")? else {
-            return Ok(from_markers(state, mutable, Markers::default(), None));
-        };
-        let markers = Markers {
-            created: modified(&dir, &format!("{app}-created"))?,
-            started: modified(&dir, &format!("{app}-started"))?,
-            exited: exit_status(&dir, app)?,
-        };
-        Ok(from_markers(state, mutable, markers, changed(pod)?))
+        let times = PodTimes::read(pod, state)?;
+        Ok(compute(state, mutable, times, Markers::read(pod, app)?))
     };
     read().context(|| format!("status of app {app}"))
 }
 
+/// What an app's own files say.
 #[derive(Clone, Copy, Debug, Default)]
 struct Markers {
     created: Option<i64>,
@@ -98,29 +91,84 @@ struct Markers {
     exited: Option<(u8, i64)>,
 }
 
-fn from_markers(pod: State, mutable: bool, markers: Markers, marked_at: Option<i64>) -> AppStatus {
-    let pod_ended = matches!(pod, State::Exited | State::ExitedGarbage | State::Garbage | State::Deleting);
-    let gone = matches!(pod, State::ExitedGarbage | State::Garbage | State::Deleting);
-    let state = match markers {
-        _ if !mutable && markers.exited.is_some() => AppState::Exited,
-        _ if !mutable => match pod {
+impl Markers {
+    fn read(pod: &Path, app: &AcName) -> Result<Self> {
+        let Some(rkt) = read_rkt(pod)? else { return Ok(Self::default()) };
+        let Some(dir) = open_dir_beneath(&rkt, "status")? else { return Ok(Self::default()) };
+        Ok(Self {
+            created: modified(&dir, &format!("{app}-created"))?,
+            started: modified(&dir, &format!("{app}-started"))?,
+            exited: exit_status(&dir, app)?,
+        })
+    }
+}
+
+/// The pod's own times.
+#[derive(Clone, Copy, Debug, Default)]
+struct PodTimes {
+    created: Option<i64>,
+    started: Option<i64>,
+    /// When it was marked for deletion.
+    marked: Option<i64>,
+}
+
+impl PodTimes {
+    fn read(pod: &Path, state: State) -> Result<Self> {
+        let dir = dir::open_dir(pod)?;
+        let is_marked = matches!(state, State::ExitedGarbage | State::Garbage | State::Deleting);
+        let started = match modified(&dir, layout::PID)? {
+            None => modified(&dir, layout::PPID)?,
+            pid => pid,
+        };
+        Ok(Self {
+            created: modified(&dir, layout::CREATED)?,
+            started,
+            marked: if is_marked { Some(changed(&dir)?) } else { None },
+        })
+    }
+}
+
+fn compute(pod: State, mutable: bool, times: PodTimes, app: Markers) -> AppStatus {
+    let mut status = if mutable { of_mutable(app) } else { of_immutable(pod, times, app) };
+    let after_run = matches!(pod, State::Exited | State::ExitedGarbage | State::Garbage | State::Deleting);
+    if after_run && status.state != AppState::Exited {
+        // It was ended together with the pod, before anything could say how.
+        status.state = AppState::Exited;
+        status.finished_at = times.marked;
+    }
+    status
+}
+
+/// Each marker counts only if those that are made before it are there.
+fn of_mutable(app: Markers) -> AppStatus {
+    let started = app.created.and(app.started);
+    let exited = started.and(app.exited);
+    AppStatus {
+        state: match (app.created, started, exited) {
+            (None, ..) => AppState::Unknown,
+            (_, None, _) => AppState::Created,
+            (_, _, None) => AppState::Running,
+            _ => AppState::Exited,
+        },
+        created_at: app.created,
+        started_at: started,
+        finished_at: exited.map(|(_, at)| at),
+        exit_code: exited.map(|(code, _)| code),
+    }
+}
+
+/// The app comes and goes with the pod, unless it has ended before.
+fn of_immutable(pod: State, times: PodTimes, app: Markers) -> AppStatus {
+    AppStatus {
+        state: match pod {
+            _ if app.exited.is_some() => AppState::Exited,
             State::Running => AppState::Running,
-            _ if pod_ended => AppState::Exited,
             _ => AppState::Created,
         },
-        Markers { created: None, .. } => AppState::Unknown,
-        Markers { exited: Some(_), started: Some(_), .. } => AppState::Exited,
-        _ if pod_ended => AppState::Exited,
-        Markers { started: Some(_), .. } => AppState::Running,
-        _ => AppState::Created,
-    };
-    let exited = markers.exited.filter(|_| state == AppState::Exited);
-    AppStatus {
-        state,
-        created_at: markers.created,
-        started_at: markers.started,
-        finished_at: exited.map(|(_, at)| at).or(marked_at.filter(|_| gone && state == AppState::Exited)),
-        exit_code: exited.map(|(code, _)| code),
+        created_at: times.created,
+        started_at: times.started,
+        finished_at: app.exited.map(|(_, at)| at),
+        exit_code: app.exited.map(|(code, _)| code),
     }
 }
 
@@ -165,9 +213,9 @@ fn modified(dir: &OwnedFd, name: &str) -> Result<Option<i64>> {
 }
 
 /// When the pod's directory was last changed, which a move to a garbage directory does.
-fn changed(pod: &Path) -> Result<Option<i64>> {
-    let stat = rustix::fs::stat(pod).context(|| format!("stat {pod:?}"))?;
-    Ok(Some(nanoseconds(stat.st_ctime, stat.st_ctime_nsec as i64)))
+fn changed(pod: &OwnedFd) -> Result<i64> {
+    let stat = rustix::fs::fstat(pod).context(|| "stat of the pod's directory")?;
+    Ok(nanoseconds(stat.st_ctime, stat.st_ctime_nsec as i64))
 }
 
 fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
@@ -183,7 +231,10 @@ fn exit_status(dir: &OwnedFd, app: &AcName) -> Result<Option<(u8, i64)>> {
     };
     let code = match read_beneath(dir, name, MAX_STATUS) {
         Ok(None) => return Ok(None),
-        Ok(Some(text)) => std::str::from_utf8(&text).ok().and_then(|t| t.trim_end().parse().ok()).unwrap_or(UNREADABLE),
+        Ok(Some(text)) => parse_exit_code(&text).unwrap_or_else(|| {
+            log::warn!("exit status of app {app}: {:?} is none", String::from_utf8_lossy(&text));
+            UNREADABLE
+        }),
         Err(error) => {
             log::warn!("exit status of app {app}: {}", error.one_line());
             UNREADABLE
@@ -192,9 +243,19 @@ fn exit_status(dir: &OwnedFd, app: &AcName) -> Result<Option<(u8, i64)>> {
     Ok(Some((code, at)))
 }
 
+/// Decimal digits, 0 to 255, and at most one line end.
+fn parse_exit_code(text: &[u8]) -> Option<u8> {
+    let digits = text.strip_suffix(b"\n").unwrap_or(text);
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -271,5 +332,81 @@ mod tests {
         }
         fs::write(dir.join("a"), "3\n").unwrap();
         assert_eq!(status(tmp.path(), State::Exited).exit_code, Some(3));
+    }
+
+    #[test]
+    fn every_state_of_a_mutable_pods_app() {
+        let none = Markers::default();
+        let created = Markers { created: Some(3), ..none };
+        let started = Markers { started: Some(4), ..created };
+        let exited = Markers { exited: Some((7, 5)), ..started };
+        // As left by a start that was cut off after it had removed the marker.
+        let restarting = Markers { started: None, ..exited };
+        let times = PodTimes { created: Some(1), started: Some(2), marked: Some(9) };
+        let summary = |pod: State, app: Markers| {
+            let AppStatus { state, created_at, started_at, finished_at, exit_code } = compute(pod, true, times, app);
+            (state, created_at, started_at, finished_at, exit_code)
+        };
+        use AppState as S;
+        assert_eq!(summary(State::Running, none), (S::Unknown, None, None, None, None));
+        assert_eq!(summary(State::Running, created), (S::Created, Some(3), None, None, None));
+        assert_eq!(summary(State::Running, started), (S::Running, Some(3), Some(4), None, None));
+        assert_eq!(summary(State::Running, exited), (S::Exited, Some(3), Some(4), Some(5), Some(7)));
+        assert_eq!(summary(State::Running, restarting), (S::Created, Some(3), None, None, None));
+        for pod in [State::Exited, State::ExitedGarbage, State::Garbage, State::Deleting] {
+            assert_eq!(summary(pod, none), (S::Exited, None, None, Some(9), None));
+            assert_eq!(summary(pod, started), (S::Exited, Some(3), Some(4), Some(9), None));
+            assert_eq!(summary(pod, exited), (S::Exited, Some(3), Some(4), Some(5), Some(7)));
+        }
+    }
+
+    #[test]
+    fn times_of_an_immutable_pods_app_are_the_pods() {
+        let tmp = pod();
+        fs::write(tmp.path().join("pod-created"), "").unwrap();
+        fs::write(tmp.path().join("ppid"), "1\n").unwrap();
+        let read = |state| app_status(tmp.path(), state, false, &"a".parse().unwrap()).unwrap();
+        let running = read(State::Running);
+        assert!(running.created_at.is_some() && running.started_at >= running.created_at);
+        assert_eq!((running.finished_at, read(State::Exited).finished_at), (None, None));
+        assert!(read(State::ExitedGarbage).finished_at.is_some());
+        fs::write(tmp.path().join("stage1/rootfs/rkt/status/a"), "0\n").unwrap();
+        let exited = read(State::Running);
+        assert_eq!((exited.state, exited.exit_code), (AppState::Exited, Some(0)));
+        assert!(exited.finished_at >= exited.created_at);
+    }
+
+    #[test]
+    fn hostile_status_files_count_as_one() {
+        let tmp = pod();
+        let dir = tmp.path().join("stage1/rootfs/rkt/status");
+        let file = dir.join("a");
+        for marker in ["a-created", "a-started"] {
+            fs::write(dir.join(marker), "").unwrap();
+        }
+        let makers: [&dyn Fn(); 4] = [
+            &|| symlink("/nowhere", &file).unwrap(),
+            &|| rustix::fs::mknodat(rustix::fs::CWD, &file, FileType::Fifo, 0o666.into(), 0).unwrap(),
+            &|| fs::write(&file, "0".repeat(1 << 20)).unwrap(),
+            &|| fs::write(&file, "+7\n").unwrap(),
+        ];
+        for make in makers {
+            make();
+            let status = status(tmp.path(), State::Running);
+            assert_eq!((status.state, status.exit_code), (AppState::Exited, Some(1)));
+            fs::remove_file(&file).unwrap();
+        }
+        assert_eq!(status(tmp.path(), State::Running).state, AppState::Running);
+    }
+
+    proptest! {
+        #[test]
+        fn exit_codes(content in proptest::collection::vec(any::<u8>(), 0..6), code in any::<u8>()) {
+            prop_assert_eq!(parse_exit_code(format!("{code}\n").as_bytes()), Some(code));
+            if let Some(code) = parse_exit_code(&content) {
+                let text = String::from_utf8(content).unwrap();
+                prop_assert_eq!(text.trim_end_matches('\n').parse::<u8>(), Ok(code));
+            }
+        }
     }
 }
