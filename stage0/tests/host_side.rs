@@ -202,12 +202,15 @@ fn a_pod_is_prepared_and_run_as_the_contract_says() {
     let console = pod.join("console");
     for line in &run["fd"] {
         let (number, to) = line.split_once(' ').unwrap();
+        // the shell's own: its script, and what it puts aside while it writes this very list
+        if number.len() > 1 || (number == "1" && to.ends_with("/called-run")) {
+            continue;
+        }
         let expected = match number {
             "0" => "/dev/null",
             "1" | "2" => console.to_str().unwrap(),
             number if number == lock => pod.to_str().unwrap(),
-            // the shell's own, of the script
-            _ => entrypoint.to_str().unwrap(),
+            _ => "nothing",
         };
         assert_eq!(to, expected, "descriptor {number}");
     }
