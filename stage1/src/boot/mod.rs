@@ -15,15 +15,17 @@ use std::time::{Duration, Instant};
 
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 
 pub use monitor::Monitor;
-pub(crate) use root::{LINKS, NODES};
+pub(crate) use root::{LINKS, NODES, OPTIONAL_NODES};
 pub use run::Run;
 
 use crate::cgroup::PodCgroup;
 use crate::error::{Context, Error, Result};
 use crate::layout;
+use crate::sys::mount::{DetachedMount, Scope};
 use crate::sys::process::{self, Fork};
 use crate::sys::{dir, net, pty, signal};
 
@@ -89,8 +91,10 @@ pub fn launch(spec: &Spec) -> Result<Monitor> {
     let cgroup = PodCgroup::of(&spec.uuid)?;
     let (console, terminal) = pty::open_pair().context(|| "allocate the pod's console")?;
     pty::plain_output(&terminal)?;
+    // A descriptor belongs to the mount namespace it was opened in: cloned here, attached in the pod's.
+    let terminal_mount = DetachedMount::clone_of(&terminal, Scope::One)?;
     cgroup.create(spec.root_id())?;
-    match start_pid1(spec, &cgroup, &terminal) {
+    match start_pid1(spec, &cgroup, &terminal_mount) {
         Ok(pid1) => Ok(Monitor::new(pid1, cgroup, (console, terminal), signals)),
         Err(error) => match cgroup.remove() {
             Ok(()) => Err(error),
@@ -99,7 +103,7 @@ pub fn launch(spec: &Spec) -> Result<Monitor> {
     }
 }
 
-fn start_pid1(spec: &Spec, cgroup: &PodCgroup, terminal: &OwnedFd) -> Result<(Pid, OwnedFd)> {
+fn start_pid1(spec: &Spec, cgroup: &PodCgroup, terminal: &DetachedMount) -> Result<(Pid, OwnedFd)> {
     let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context(|| "pipe");
     let (go_read, go_write) = pipe()?;
     let (report_read, report_write) = pipe()?;
@@ -168,7 +172,7 @@ fn become_pid1(
     cgroup: &PodCgroup,
     parent: &OwnedFd,
     go: OwnedFd,
-    terminal: &OwnedFd,
+    terminal: &DetachedMount,
 ) -> Result<Infallible> {
     let mut word = [0];
     File::from(go).read_exact(&mut word).context(|| "the monitor ended early")?;
@@ -191,7 +195,7 @@ fn become_pid1(
         net::loopback_up()?;
     }
     root::enter(cgroup, terminal, spec)?;
-    exec_supervisor(spec, terminal)
+    exec_supervisor(spec)
 }
 
 /// Root of the user namespace, whether it is new (where nobody is anybody yet) or the host's.
@@ -202,18 +206,17 @@ fn become_root() -> Result<()> {
     rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).context(|| "setresuid(0)")
 }
 
-fn exec_supervisor(spec: &Spec, terminal: &OwnedFd) -> Result<Infallible> {
-    let null = rustix::fs::open(
-        "/dev/null",
-        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    )
-    .context(|| "open /dev/null")?;
-    process::set_standard_fd(&null, 0)?;
-    process::set_standard_fd(terminal, 1)?;
-    process::set_standard_fd(terminal, 2)?;
+fn exec_supervisor(spec: &Spec) -> Result<Infallible> {
+    let open = |path: &str| {
+        rustix::fs::open(path, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
+            .context(|| format!("open {path}"))
+    };
+    process::set_standard_fd(open("/dev/null")?, 0)?;
+    let console = open("/dev/console")?;
+    process::set_standard_fd(&console, 1)?;
+    process::set_standard_fd(&console, 2)?;
     nix::unistd::setsid().context(|| "setsid")?;
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    rustix::process::umask(Mode::from_raw_mode(0o022));
     signal::reset()?;
     let path = dir::c_string(layout::SUPERVISOR.as_bytes())?;
     // Below "crit" it complains about what is as it should be, such as read-only sysctls.

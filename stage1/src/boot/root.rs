@@ -17,7 +17,7 @@ const NOTHING_SPECIAL: Attributes =
     Attributes { read_only: false, nosuid: true, nodev: true, noexec: true, propagation: None };
 
 /// Assembles the pod's root out of `stage1/rootfs` below the current directory and enters it.
-pub(super) fn enter(cgroup: &PodCgroup, terminal: &OwnedFd, spec: &Spec) -> Result<()> {
+pub(super) fn enter(cgroup: &PodCgroup, terminal: &DetachedMount, spec: &Spec) -> Result<()> {
     mount::make_all_private()?;
     let root = image_root()?;
     writable_places(&root)?;
@@ -72,17 +72,21 @@ fn kernel_file_systems(root: &DetachedMount) -> Result<()> {
 pub(crate) const NODES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
-fn devices(root: &DetachedMount, terminal: &OwnedFd) -> Result<()> {
+/// Nodes that a host may lack, if it keeps the pod from making its own.
+pub(crate) const OPTIONAL_NODES: [(&str, u32, u32); 1] = [("net/tun", 10, 200)];
+
+fn devices(root: &DetachedMount, terminal: &DetachedMount) -> Result<()> {
     let attributes = Attributes { nosuid: true, noexec: true, ..Attributes::default() };
     let dev = DetachedMount::new("tmpfs", &[("mode", Some("755")), ("source", Some("tmpfs"))], attributes)?;
     dev.attach(open_dir(root, "dev")?, Path::new("dev"))?;
     for (name, major, minor) in NODES {
         device_node(&dev, name, major, minor)?;
     }
-    let tun = dir::try_open_in(rustix::fs::CWD, "/dev/net/tun", OFlags::PATH)?;
-    if tun.is_some() {
-        dir::create_in(&dev, "net", Target::Directory)?;
-        device_node(&dev, "net/tun", 10, 200)?;
+    dir::create_in(&dev, "net", Target::Directory)?;
+    for (name, major, minor) in OPTIONAL_NODES {
+        if let Err(error) = device_node(&dev, name, major, minor) {
+            log::debug!("the pod does without /dev/{name}: {}", error.one_line());
+        }
     }
     let pts = DetachedMount::new(
         "devpts",
@@ -100,7 +104,7 @@ fn devices(root: &DetachedMount, terminal: &OwnedFd) -> Result<()> {
         dir::symlink_in(&dev, link, name)?;
     }
     let console = dir::create_in(&dev, "console", Target::File)?;
-    DetachedMount::clone_of(terminal, Scope::One)?.attach(console, Path::new("dev/console"))
+    terminal.attach(console, Path::new("dev/console"))
 }
 
 /// The links that every /dev has.

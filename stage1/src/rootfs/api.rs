@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 use super::{DATA, shown};
-use crate::boot::{LINKS, NODES};
+use crate::boot::{LINKS, NODES, OPTIONAL_NODES};
 use crate::error::{Context, Result};
 use crate::layout;
 use crate::sys::dir::{self, Target};
@@ -53,7 +53,8 @@ impl Sources {
     pub(super) fn open(restrict_paths: bool) -> Result<Self> {
         let one = |path: &str| DetachedMount::clone_path(path, Scope::One);
         let log = Path::new(layout::JOURNAL_SOCKET);
-        let nodes = NODES.iter().map(|(name, ..)| *name).chain(Path::new("/dev/net/tun").exists().then_some("net/tun"));
+        let optional = OPTIONAL_NODES.iter().filter(|(name, ..)| Path::new("/dev").join(name).exists());
+        let nodes = NODES.iter().chain(optional).map(|(name, ..)| *name);
         Ok(Self {
             proc: one("/proc")?,
             sys: one("/sys")?,

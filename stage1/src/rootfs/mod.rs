@@ -22,7 +22,7 @@ use crate::cross::{self, Target};
 use crate::error::{Context, Result};
 use crate::layout;
 use crate::sys::dir;
-use crate::sys::mount::{self, Attributes, Propagation, Scope};
+use crate::sys::mount::{self, Attributes, DetachedMount, Propagation, Scope};
 use crate::sys::process;
 
 /// Builds the app's mount namespace in the pod and pins it, replacing an earlier pin. Host side;
@@ -109,7 +109,7 @@ fn pin(namespace: &OwnedFd, app: &AcName) -> Result<()> {
     while mount::detach(&path)? {}
     rustix::fs::open(&path, OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC, Mode::from_raw_mode(0o600))
         .context(|| format!("create {path:?}"))?;
-    mount::pin_namespace(namespace, &path)
+    DetachedMount::clone_of(namespace, Scope::One)?.attach_path(&path)
 }
 
 /// Attributes of the mounts that hold no programs of the app's.

@@ -181,12 +181,6 @@ pub fn make_all_private() -> Result<()> {
     .context(|| "mount(/, MS_REC|MS_PRIVATE)")
 }
 
-/// Binds the namespace file `ns` over the file `path`, which keeps the namespace alive: namespaces(7).
-pub fn pin_namespace(ns: impl AsFd, path: &Path) -> Result<()> {
-    let source = format!("/proc/self/fd/{}", ns.as_fd().as_raw_fd());
-    rustix::mount::mount_bind(&source, path).context(|| format!("mount --bind <namespace> {path:?}"))
-}
-
 /// Detaches the mount at `path` and all below it; `Ok(false)` if nothing is mounted or nothing is there.
 pub fn detach(path: &Path) -> Result<bool> {
     match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
