@@ -185,7 +185,6 @@ fn start_process(store: &Store, pod: &HeldPod, options: &Options) -> Result<nix:
 
 fn exec_run(store: &Store, pod: &HeldPod, options: &Options) -> Result<Infallible> {
     let stage1 = Stage1::of(store, pod.dir())?;
-    process::close_on_exec_from_3()?;
     rustix::io::fcntl_setfd(pod.lock(), FdFlags::empty()).context(|| "let run inherit the lock")?;
     let lock = pod.lock().as_fd().as_raw_fd().to_string();
     let environment = [("RKT_LOCK_FD", lock.as_str()), ("RKT_SELINUX_CONTEXT", ""), ("RKT_SELINUX_MOUNT_CONTEXT", "")];

@@ -106,6 +106,8 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 impl Podctl {
     fn run(self) -> Result<u8> {
+        // what the caller has left open is not for entrypoints and pods
+        stage1::sys::process::close_on_exec_from_3()?;
         let session = Session { store: Store::open(&self.dir)?, debug: self.debug };
         match self.command {
             Command::Image(command) => command.run(&session)?,
