@@ -4,8 +4,10 @@
 //! launch record. So there is nothing to quote or escape here.
 //!
 //! Why a unit reads as it does:
-//! - `Type=exec`: the start job ends when `app-exec` runs, not when it was merely forked. That a
-//!   command can't be executed shows in the app's exit status (127, 126, 254), as `app-exec` ends then.
+//! - `Type=simple`: the start job ends when systemd has forked. `Type=exec` would wait for the exec of
+//!   `app-exec`, but systemd 252 may see an app that ends at once as ended before it sees the exec, and
+//!   calls the start failed (in 87 of 200 tries). That a command can't be executed shows in the app's
+//!   exit status (127, 126, 254), as `app-exec` ends then.
 //! - `DefaultDependencies=no` with `Conflicts=` and `Before=shutdown.target`: a start pulls in nothing,
 //!   the end of the pod stops the app first, and no app starts any more once the pod is ending.
 //! - `CollectMode=inactive-or-failed`: systemd forgets an app that has ended, so a unit that is
@@ -307,7 +309,7 @@ impl<'a> AppUnit<'a> {
             service.push("NotifyAccess", "all");
             service.push("TimeoutStartSec", "90s");
         } else {
-            service.push("Type", "exec");
+            service.push("Type", "simple");
         }
         service.push("ExecStart", format_args!("{bin}/app-exec {app}"));
         service.push("ExecStopPost", format_args!("{bin}/reaper {app}"));

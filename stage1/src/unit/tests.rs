@@ -136,7 +136,7 @@ fn is_ours(line: &str, app: &str) -> bool {
         "no",
         "yes",
         "mixed",
-        "exec",
+        "simple",
         "notify",
         "all",
         "null",
