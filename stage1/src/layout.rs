@@ -3,7 +3,7 @@
 //! Paths without a leading `/` are relative to the pod directory, which is every entrypoint's
 //! current directory on the host side. Absolute ones are in the pod's own root.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::appc::AcName;
 
@@ -34,8 +34,12 @@ pub const STAGE1_MANIFEST: &str = "stage1/manifest";
 /// Root file system of the stage1 image: the pod's root.
 pub const STAGE1_ROOTFS: &str = "stage1/rootfs";
 
-/// Longest app name: with prefix, suffix and a temporary file's mark it still fits a file name.
-pub const MAX_APP_NAME: usize = 220;
+/// The upper and work directories of the pod's overlays, by tree: see [`overlay_upper`].
+pub const OVERLAY: &str = "overlay";
+/// Backing directories of `empty` volumes.
+pub const SHARED_VOLUMES: &str = "sharedVolumes";
+
+pub use crate::appc::MAX_APP_NAME;
 
 fn in_rootfs(path: &str) -> PathBuf {
     PathBuf::from(STAGE1_ROOTFS).join(path)
@@ -58,7 +62,22 @@ pub fn app_tree(app: &AcName) -> PathBuf {
 
 /// Backing directory of an `empty` volume.
 pub fn shared_volume(volume: &AcName) -> PathBuf {
-    PathBuf::from(format!("sharedVolumes/{volume}"))
+    Path::new(SHARED_VOLUMES).join(volume.as_ref())
+}
+
+/// Upper layer of a rendered tree's overlay: of an app's root or, for `None`, of the stage1 root.
+pub fn overlay_upper(tree: &str, app: Option<&AcName>) -> PathBuf {
+    overlay(tree, "upper", app)
+}
+
+/// Work directory that goes with [`overlay_upper`].
+pub fn overlay_work(tree: &str, app: Option<&AcName>) -> PathBuf {
+    overlay(tree, "work", app)
+}
+
+fn overlay(tree: &str, kind: &str, app: Option<&AcName>) -> PathBuf {
+    let path = Path::new(OVERLAY).join(tree).join(kind);
+    app.map_or_else(|| path.clone(), |app| path.join(app.as_ref()))
 }
 
 /// The app's part of the stage1 root.
@@ -87,6 +106,21 @@ pub fn env_file(app: &AcName) -> PathBuf {
 /// Directory of the apps' status files and markers, host side.
 pub fn status_dir() -> PathBuf {
     in_rootfs("rkt/status")
+}
+
+/// Name, in [`status_dir`], of the marker whose time is when the app was added.
+pub fn created_marker(app: &AcName) -> String {
+    format!("{app}-created")
+}
+
+/// Name, in [`status_dir`], of the marker whose time is when the app was started last.
+pub fn started_marker(app: &AcName) -> String {
+    format!("{app}-started")
+}
+
+/// Endpoints of the app's streams, host side.
+pub fn iottymux(app: &AcName) -> PathBuf {
+    in_rootfs(&format!("rkt/iottymux/{app}"))
 }
 
 /// Link that is `ready` once the pod's supervisor is, host side.
@@ -152,4 +186,46 @@ pub fn pin(app: &AcName) -> PathBuf {
 /// The directory and name of the app's launch record, pod side.
 pub fn in_pod_launch_record(app: &AcName) -> (PathBuf, &'static str) {
     (PathBuf::from(format!("/opt/stage2/{app}")), LAUNCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn longest_app_name_fits_wherever_it_goes() {
+        let app: AcName = "x".repeat(MAX_APP_NAME).parse().unwrap();
+        let longest =
+            [app_unit(&app), created_marker(&app), started_marker(&app), format!("{}.socket", app_unit(&app))];
+        assert!(MAX_APP_NAME >= 200 && longest.iter().all(|name| name.len() < 255), "{longest:?}");
+    }
+
+    #[test]
+    fn names_stay_apart_from_systemds_own() {
+        for name in ["shutdown", "dbus", "systemd-journald", "default"] {
+            assert_eq!(app_unit(&name.parse().unwrap()), format!("app-{name}.service"));
+        }
+    }
+
+    #[test]
+    fn paths_of_the_contract() {
+        let app: AcName = "a".parse().unwrap();
+        for (path, expected) in [
+            (app_image_manifest(&app), "appsinfo/a/manifest"),
+            (app_tree(&app), "appsinfo/a/treeStoreID"),
+            (overlay_upper("t", Some(&app)), "overlay/t/upper/a"),
+            (overlay_upper("t", None), "overlay/t/upper"),
+            (overlay_work("t", Some(&app)), "overlay/t/work/a"),
+            (shared_volume(&app), "sharedVolumes/a"),
+            (app_rootfs(&app), "stage1/rootfs/opt/stage2/a/rootfs"),
+            (env_file(&app), "stage1/rootfs/rkt/env/a"),
+            (status_dir().join(created_marker(&app)), "stage1/rootfs/rkt/status/a-created"),
+            (status_dir().join(started_marker(&app)), "stage1/rootfs/rkt/status/a-started"),
+            (supervisor_status(), "stage1/rootfs/rkt/supervisor-status"),
+            (iottymux(&app), "stage1/rootfs/rkt/iottymux/a"),
+            (pin(&app), "/run/stage1/ns/a"),
+        ] {
+            assert_eq!(path, Path::new(expected));
+        }
+    }
 }

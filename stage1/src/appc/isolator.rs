@@ -1,12 +1,17 @@
 //! Isolators as numbers and sets. Beyond appc's own there are `resource/pids {limit}`,
 //! `resource/io-weight {weight}`, `resource/memory-high {limit}` and `resource/memory-swap {limit}`.
 
+use std::ops::RangeInclusive;
+
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::Isolator;
 use super::quantity;
 use crate::error::{Context, Error, Result};
+
+/// As many processes and threads as the kernel can number.
+const MAX_PIDS: u64 = 1 << 22;
 
 /// Whether a set says what is kept or what is taken away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,9 +124,9 @@ impl Isolators {
         match isolator.name.as_str() {
             "resource/memory" => self.memory = resource(value, quantity::whole)?,
             "resource/cpu" => self.cpu = resource(value, quantity::milli)?,
-            "resource/memory-high" => self.memory_high = Some(limit(value)?),
-            "resource/memory-swap" => self.memory_swap = Some(limit(value)?),
-            "resource/pids" => self.pids = Some(limit(value)?),
+            "resource/memory-high" => self.memory_high = Some(limit(value, 1..=u64::MAX)?),
+            "resource/memory-swap" => self.memory_swap = Some(limit(value, 0..=u64::MAX)?),
+            "resource/pids" => self.pids = Some(limit(value, 1..=MAX_PIDS)?),
             "resource/io-weight" => {
                 self.io_weight = Some(number(value.get("weight").unwrap_or(value), 1, 10_000)?.unsigned_abs());
             }
@@ -165,19 +170,29 @@ fn parse<'a, T: Deserialize<'a>>(value: &'a Value) -> Result<T> {
 
 fn resource(value: &Value, unit: fn(&str) -> Result<u64>) -> Result<Resource> {
     let Amounts { request, limit } = parse(value)?;
-    let read = |amount: Option<Amount>| {
-        amount
-            .map(|amount| match amount {
-                Amount::Text(text) => unit(&text),
-                Amount::Number(number) => unit(&number.to_string()),
-            })
-            .transpose()
-    };
-    Ok(Resource { request: read(request)?, limit: read(limit)? })
+    let (request, limit) = (amount(request, unit)?, amount(limit, unit)?);
+    if limit == Some(0) {
+        return Err(Error::new("a limit of 0 leaves nothing to run with"));
+    }
+    Ok(Resource { request, limit })
 }
 
-fn limit(value: &Value) -> Result<u64> {
-    resource(value, quantity::whole)?.limit.context(|| format!("the value {value} has no limit"))
+fn amount(amount: Option<Amount>, unit: fn(&str) -> Result<u64>) -> Result<Option<u64>> {
+    amount
+        .map(|amount| match amount {
+            Amount::Text(text) => unit(&text),
+            Amount::Number(number) => unit(&number.to_string()),
+        })
+        .transpose()
+}
+
+fn limit(value: &Value, bounds: RangeInclusive<u64>) -> Result<u64> {
+    let Amounts { limit, .. } = parse(value)?;
+    let limit = amount(limit, quantity::whole)?.context(|| format!("the value {value} has no limit"))?;
+    if !bounds.contains(&limit) {
+        return Err(Error::new(format!("the limit {limit} is not from {} to {}", bounds.start(), bounds.end())));
+    }
+    Ok(limit)
 }
 
 /// A number, written as one or as a string, within bounds.
@@ -228,6 +243,21 @@ mod tests {
     }
 
     #[test]
+    fn last_number_counts_and_numbers_need_no_quotes() {
+        let all = read(&[
+            ("resource/memory", json!({"limit": "1M"})),
+            ("resource/memory", json!({"limit": 2_000_000, "request": null})),
+            ("resource/memory-swap", json!({"limit": 0})),
+            ("resource/cpu", json!({"request": 0, "limit": 0.5})),
+            ("resource/io-weight", json!(10_000)),
+        ])
+        .unwrap();
+        assert_eq!(all.memory, Resource { request: None, limit: Some(2_000_000) });
+        assert_eq!(all.cpu, Resource { request: Some(0), limit: Some(500) });
+        assert_eq!((all.memory_swap, all.io_weight), (Some(0), Some(10_000)));
+    }
+
+    #[test]
     fn bad_ones_are_named() {
         for (name, value) in [
             ("resource/memory", json!({"limit": "banana"})),
@@ -237,6 +267,19 @@ mod tests {
             ("os/linux/no-new-privileges", json!("yes")),
             ("os/linux/capabilities-retain-set", json!({"set": "CAP_KILL"})),
             ("resource/pids", json!({})),
+            ("resource/pids", json!({"limit": 0})),
+            ("resource/pids", json!({"limit": "5M"})),
+            ("resource/memory", json!({"limit": "0"})),
+            ("resource/memory", json!({"limit": "-1"})),
+            ("resource/cpu", json!({"limit": 0})),
+            ("resource/memory-high", json!({"limit": "0"})),
+            ("resource/io-weight", json!({"weight": 0})),
+            ("resource/io-weight", json!({"weight": 10_001})),
+            ("resource/io-weight", json!({})),
+            ("os/linux/cpu-shares", json!(262_145)),
+            ("os/linux/cpu-shares", json!(2.5)),
+            ("os/linux/oom-score-adj", json!(null)),
+            ("os/linux/seccomp-retain-set", json!({"errno": "EPERM"})),
         ] {
             assert!(read(&[(name, value)]).unwrap_err().one_line().contains(name));
         }

@@ -1,5 +1,7 @@
 //! Image and pod manifests. Fields that are not known here are kept when a manifest is rewritten.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -8,6 +10,9 @@ use crate::error::{Context, Error, Result};
 
 /// The version of the specification that is written.
 pub const AC_VERSION: &str = "0.8.11";
+
+/// Longest name of an app: with a unit's prefix and suffix, and a marker of a temporary file, it fits a file name.
+pub const MAX_APP_NAME: usize = 220;
 
 /// Annotation of a pod manifest: the pod takes apps while it runs.
 pub const MUTABLE: &str = "coreos.com/rkt/stage1/mutable";
@@ -58,6 +63,7 @@ data!(
         /// Name.
         name: String = "name",
         /// Value.
+        #[serde(default, deserialize_with = "null_as_default")]
         value: String = "value",
     }
 );
@@ -89,6 +95,7 @@ data!(
         /// Which one.
         name: String = "name",
         /// Its parameters.
+        #[serde(default)]
         value: Value = "value",
     }
 );
@@ -99,6 +106,7 @@ data!(
         /// `pre-start` or `post-stop`.
         name: String = "name",
         /// Its words.
+        #[serde(default, deserialize_with = "null_as_default")]
         exec: Vec<String> = "exec",
     }
 );
@@ -292,7 +300,7 @@ data!(
         #[serde(default, skip_serializing_if = "is_default")]
         app: Option<App> = "app",
         /// The app can't write to its root file system.
-        #[serde(default, skip_serializing_if = "is_default")]
+        #[serde(default, skip_serializing_if = "is_default", deserialize_with = "null_as_default")]
         read_only_root_fs: bool = "readOnlyRootFS",
         /// Volumes.
         #[serde(default, skip_serializing_if = "is_default", deserialize_with = "null_as_default")]
@@ -365,6 +373,73 @@ impl Default for PodManifest {
     }
 }
 
+/// The first name that is there a second time.
+fn twice<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let mut seen = BTreeSet::new();
+    names.into_iter().find(|name| !seen.insert(*name))
+}
+
+impl RuntimeApp {
+    fn validate(&self) -> Result<()> {
+        if self.name.as_ref().len() > MAX_APP_NAME {
+            return Err(Error::new(format!("the name is longer than {MAX_APP_NAME} characters")));
+        }
+        self.mounts.iter().filter_map(|mount| mount.app_volume.as_ref()).try_for_each(Volume::validate)?;
+        self.app.as_ref().map_or(Ok(()), App::validate)
+    }
+}
+
+impl Volume {
+    fn validate(&self) -> Result<()> {
+        let fault = match (self.kind, self.source.as_deref().filter(|source| !source.is_empty())) {
+            (VolumeKind::Host, None) => "a host volume needs a source",
+            (VolumeKind::Host, Some(source)) if !source.starts_with('/') => "its source is not an absolute path",
+            (VolumeKind::Empty, Some(_)) => "an empty volume has no source",
+            _ => return self.mode().map(drop),
+        };
+        Err(Error::new(format!("volume {}: {fault}", self.name)))
+    }
+
+    /// Permissions of an `empty` volume; without any 0755.
+    ///
+    /// # Errors
+    /// They are not an octal number up to 7777.
+    pub fn mode(&self) -> Result<u32> {
+        let Some(text) = &self.mode else { return Ok(0o755) };
+        let is_octal = !text.is_empty() && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+        let mode = u32::from_str_radix(text, 8).ok().filter(|mode| is_octal && *mode <= 0o7777);
+        mode.context(|| format!("volume {}: the mode {text:?} is not octal, such as 0755", self.name))
+    }
+}
+
+impl App {
+    fn validate(&self) -> Result<()> {
+        if !self.working_directory.is_empty() && !self.working_directory.starts_with('/') {
+            return Err(Error::new(format!(
+                "the working directory {:?} is not an absolute path",
+                self.working_directory
+            )));
+        }
+        if let Some(handler) = self.event_handlers.iter().find(|h| !matches!(&*h.name, "pre-start" | "post-stop")) {
+            return Err(Error::new(format!("there is no event {:?}: only pre-start and post-stop", handler.name)));
+        }
+        if let Some(name) = twice(self.event_handlers.iter().map(|handler| handler.name.as_str())) {
+            return Err(Error::new(format!("two event handlers are called {name}")));
+        }
+        self.ports.iter().try_for_each(Port::validate)
+    }
+}
+
+impl Port {
+    fn validate(&self) -> Result<()> {
+        let last = u64::from(self.port) + u64::from(self.count.unwrap_or(1).max(1)) - 1;
+        if self.port == 0 || last > u64::from(u16::MAX) {
+            return Err(Error::new(format!("port {:?}: {} to {last} are no port numbers", self.name, self.port)));
+        }
+        Ok(())
+    }
+}
+
 impl ImageManifest {
     /// A manifest with nothing but a name.
     pub fn new(name: AcIdentifier) -> Self {
@@ -382,8 +457,13 @@ impl ImageManifest {
     }
 
     /// Parses JSON.
+    ///
+    /// # Errors
+    /// Not JSON, a field of another type, or an app section that contradicts itself.
     pub fn parse(text: &[u8]) -> Result<Self> {
-        serde_json::from_slice(text).context(|| "not a valid image manifest")
+        let manifest: Self = serde_json::from_slice(text).context(|| "not a valid image manifest")?;
+        manifest.app.as_ref().map_or(Ok(()), App::validate).context(|| "not a valid image manifest")?;
+        Ok(manifest)
     }
 
     /// Whether the image was converted from another format.
@@ -394,8 +474,25 @@ impl ImageManifest {
 
 impl PodManifest {
     /// Parses JSON.
+    ///
+    /// # Errors
+    /// Not JSON, a field of another type, two apps or two volumes of one name, or a part that contradicts itself.
     pub fn parse(text: &[u8]) -> Result<Self> {
-        serde_json::from_slice(text).context(|| "not a valid pod manifest")
+        let manifest: Self = serde_json::from_slice(text).context(|| "not a valid pod manifest")?;
+        manifest.validate().context(|| "not a valid pod manifest")?;
+        Ok(manifest)
+    }
+
+    /// What types alone don't say.
+    fn validate(&self) -> Result<()> {
+        if let Some(name) = twice(self.volumes.iter().map(|volume| volume.name.as_ref())) {
+            return Err(Error::new(format!("two volumes are called {name}")));
+        }
+        if let Some(name) = twice(self.apps.iter().map(|app| app.name.as_ref())) {
+            return Err(Error::new(format!("two apps are called {name}")));
+        }
+        self.volumes.iter().try_for_each(Volume::validate)?;
+        self.apps.iter().try_for_each(|app| app.validate().context(|| format!("app {}", app.name)))
     }
 
     /// Whether apps can be added and removed while the pod runs.
@@ -451,5 +548,133 @@ mod tests {
         let mut pod = PodManifest::parse(POD.as_bytes()).unwrap();
         pod.annotations[0].value = "maybe".into();
         assert!(pod.is_mutable().is_err());
+    }
+
+    /// What Go writes of nothing: lists and objects are null.
+    #[test]
+    fn nulls_of_go() {
+        let pod = PodManifest::parse(
+            br#"{"acVersion":"0.8.11","acKind":"PodManifest","apps":null,"volumes":null,"isolators":null,
+            "annotations":null,"ports":null,"userAnnotations":null,"userLabels":null}"#,
+        )
+        .unwrap();
+        assert_eq!(pod, PodManifest::default());
+        let image = ImageManifest::parse(
+            br#"{"acVersion":"0.8.11","acKind":"ImageManifest","name":"x","labels":null,"annotations":null,
+            "dependencies":null,"pathWhitelist":null,"app":{"exec":null,"user":"0","group":"0","environment":null,
+            "eventHandlers":[{"name":"pre-start","exec":null}],"isolators":[{"name":"a/b"},{"name":"c","value":null}],
+            "ports":[{"name":"p","protocol":"tcp","port":1,"count":null,"socketActivated":null}],
+            "mountPoints":[{"name":"m","path":"/m","readOnly":null}]}}"#,
+        )
+        .unwrap();
+        assert_eq!(image.app.unwrap().isolators[0].value, Value::Null);
+        let app = br#"{"name":"a","image":{"id":"sha512-0","name":null,"labels":null},"app":null,"readOnlyRootFS":null,
+            "mounts":null,"annotations":[{"name":"n","value":null}]}"#;
+        let app: RuntimeApp = serde_json::from_slice(app).unwrap();
+        assert_eq!((app.read_only_root_fs, find(&app.annotations, "n")), (false, Some("")));
+    }
+
+    #[test]
+    fn nothing_is_written_of_what_is_not_there() {
+        let json = r#"{"name":"a","image":{"id":"sha512-0"}}"#;
+        let app: RuntimeApp = serde_json::from_str(json).unwrap();
+        assert_eq!(serde_json::to_string(&app).unwrap(), json);
+        let json = r#"{"name":"v","kind":"empty"}"#;
+        let volume: Volume = serde_json::from_str(json).unwrap();
+        assert_eq!(serde_json::to_string(&volume).unwrap(), json);
+    }
+
+    #[test]
+    fn contradictions_are_refused_and_named() {
+        let image = r#""image":{"id":"sha512-0"}"#;
+        let long = "x".repeat(MAX_APP_NAME + 1);
+        let app = |app: &str| {
+            let app = format!(r#"{{"user":"0","group":"0",{app}}}"#);
+            let text = format!(r#"{{"acKind":"ImageManifest","acVersion":"0.8.11","name":"x","app":{app}}}"#);
+            let in_image = ImageManifest::parse(text.as_bytes()).unwrap_err().one_line();
+            let text = format!(
+                r#"{{"acKind":"PodManifest","acVersion":"0.8.11","apps":[{{"name":"a",{image},"app":{app}}}]}}"#
+            );
+            (in_image, PodManifest::parse(text.as_bytes()).unwrap_err().one_line())
+        };
+        for (json, why) in [
+            (r#""workingDirectory":"tmp""#, "\"tmp\" is not an absolute path"),
+            (r#""eventHandlers":[{"name":"on-fire","exec":[]}]"#, "no event \"on-fire\""),
+            (
+                r#""eventHandlers":[{"name":"post-stop"},{"name":"post-stop"}]"#,
+                "two event handlers are called post-stop",
+            ),
+            (r#""ports":[{"name":"p","protocol":"tcp","port":0}]"#, "port \"p\""),
+            (r#""ports":[{"name":"p","protocol":"tcp","port":65535,"count":2}]"#, "65535 to 65536 are no port numbers"),
+            (r#""ports":[{"name":"p","protocol":"tcp","port":4294967295,"count":4294967295}]"#, "no port numbers"),
+        ] {
+            let (in_image, in_pod) = app(json);
+            assert!(in_image.contains(why), "{in_image}");
+            assert!(in_pod.contains(why) && in_pod.contains("app a"), "{in_pod}");
+        }
+        for (json, why) in [
+            (format!(r#""apps":[{{"name":"a",{image}}},{{"name":"a",{image}}}]"#), "two apps are called a"),
+            (format!(r#""apps":[{{"name":"{long}",{image}}}]"#), "longer than 220 characters"),
+            (
+                r#""volumes":[{"name":"v","kind":"empty"},{"name":"v","kind":"empty"}]"#.into(),
+                "two volumes are called v",
+            ),
+            (r#""volumes":[{"name":"v","kind":"host"}]"#.into(), "volume v: a host volume needs a source"),
+            (r#""volumes":[{"name":"v","kind":"host","source":"srv"}]"#.into(), "not an absolute path"),
+            (r#""volumes":[{"name":"v","kind":"empty","source":"/srv"}]"#.into(), "has no source"),
+            (r#""volumes":[{"name":"v","kind":"empty","mode":"rwx"}]"#.into(), "\"rwx\" is not octal"),
+            (
+                format!(
+                    r#""apps":[{{"name":"a",{image},"mounts":[{{"volume":"v","path":"/","appVolume":{{"name":"v","kind":"host"}}}}]}}]"#
+                ),
+                "app a: volume v: a host volume",
+            ),
+        ] {
+            let text = format!(r#"{{"acKind":"PodManifest","acVersion":"0.8.11",{json}}}"#);
+            let error = PodManifest::parse(text.as_bytes()).unwrap_err().one_line();
+            assert!(error.starts_with("not a valid pod manifest: ") && error.contains(why), "{error}");
+        }
+        let fits =
+            format!(r#"{{"acKind":"PodManifest","acVersion":"0.8.11","apps":[{{"name":"{}",{image}}}]}}"#, &long[1..]);
+        PodManifest::parse(fits.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn modes_of_volumes() {
+        let mode = |mode: Option<&str>| {
+            let mut volume: Volume = serde_json::from_str(r#"{"name":"v","kind":"empty"}"#).unwrap();
+            volume.mode = mode.map(str::to_owned);
+            volume.mode().ok()
+        };
+        assert_eq!(mode(None), Some(0o755));
+        assert_eq!(mode(Some("0755")), Some(0o755));
+        assert_eq!(mode(Some("1777")), Some(0o1777));
+        for bad in ["", "8", "10000", "+755", "-1", "0o755", " 755", "rwx"] {
+            assert_eq!(mode(Some(bad)), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn booleans_are_those_of_go() {
+        for yes in ["1", "t", "T", "true", "TRUE", "True"] {
+            assert_eq!(parse_bool(yes), Some(true));
+        }
+        for no in ["0", "f", "F", "false", "FALSE", "False"] {
+            assert_eq!(parse_bool(no), Some(false));
+        }
+        for bad in ["", "yes", "tRUE", " true", "2", "on"] {
+            assert_eq!(parse_bool(bad), None, "{bad:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_input_makes_it_panic(text in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64), cut in 0..POD.len()) {
+            drop(PodManifest::parse(&text));
+            let mut broken = POD.as_bytes().to_vec();
+            broken.splice(cut..cut, text);
+            drop(PodManifest::parse(&broken));
+            drop(ImageManifest::parse(&broken));
+        }
     }
 }

@@ -124,6 +124,20 @@ mod tests {
         }
 
         #[test]
+        fn fractions_are_exact_and_round_up(whole_part in 0u64..1_000_000, thousandths in 0u64..1000, digits in 0u64..1000) {
+            let text = format!("{whole_part}.{thousandths:03}");
+            let value = whole_part * 1000 + thousandths;
+            proptest::prop_assert_eq!(milli(&text).unwrap(), value);
+            proptest::prop_assert_eq!(whole(&text).unwrap(), value.div_ceil(1000));
+            proptest::prop_assert_eq!(whole(&format!("{text}k")).unwrap(), value);
+            proptest::prop_assert_eq!(whole(&format!("{text}e6")).unwrap(), value * 1000);
+            proptest::prop_assert_eq!(whole(&format!("{text}Gi")).unwrap(), (value << 30).div_ceil(1000));
+            // one digit beyond what is asked for is never lost downwards
+            let finer = format!("{text}{digits:03}");
+            proptest::prop_assert_eq!(milli(&finer).unwrap(), value + u64::from(digits > 0));
+        }
+
+        #[test]
         fn nothing_panics(text in "[0-9.]{0,40}[a-zA-Z+-]{0,3}[0-9]{0,4}") {
             drop(whole(&text));
             drop(milli(&text));

@@ -96,8 +96,8 @@ impl Markers {
         let Some(rkt) = read_rkt(pod)? else { return Ok(Self::default()) };
         let Some(dir) = open_dir_beneath(&rkt, "status")? else { return Ok(Self::default()) };
         Ok(Self {
-            created: modified(&dir, &format!("{app}-created"))?,
-            started: modified(&dir, &format!("{app}-started"))?,
+            created: modified(&dir, &layout::created_marker(app))?,
+            started: modified(&dir, &layout::started_marker(app))?,
             exited: exit_status(&dir, app)?,
         })
     }
@@ -189,12 +189,12 @@ fn read_rkt(pod: &Path) -> Result<Option<OwnedFd>> {
             if id.is_empty() || id.contains('/') || id.starts_with('.') {
                 return Ok(None);
             }
-            open_dir_beneath(&pod_dir, &format!("overlay/{id}/upper/rkt"))
+            open_dir_beneath(&pod_dir, layout::overlay_upper(id, None).join("rkt"))
         }
     }
 }
 
-fn open_dir_beneath(base: &OwnedFd, path: &str) -> Result<Option<OwnedFd>> {
+fn open_dir_beneath(base: &OwnedFd, path: impl AsRef<Path>) -> Result<Option<OwnedFd>> {
     match dir::open_beneath(base, path, OFlags::PATH | OFlags::DIRECTORY) {
         Ok(fd) => Ok(Some(fd)),
         Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) => Ok(None),
