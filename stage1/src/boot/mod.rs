@@ -3,6 +3,7 @@
 //! [`launch`] forks the pod's PID 1 into its namespaces and returns on the host side once the
 //! in-pod supervisor has been executed; [`Monitor::watch`] then stays until the pod has ended.
 
+mod apps;
 mod monitor;
 mod root;
 mod run;

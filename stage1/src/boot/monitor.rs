@@ -11,9 +11,10 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
+use super::apps::Apps;
 use crate::cgroup::PodCgroup;
 use crate::error::{Context, Result};
-use crate::sys::process;
+use crate::sys::{process, signal};
 
 /// What the monitor takes as events instead of being interrupted by.
 pub(super) const SIGNALS: &[Signal] =
@@ -38,6 +39,7 @@ pub struct Monitor {
     backlog: VecDeque<u8>,
     output_open: bool,
     asked_to_stop: bool,
+    apps: Option<Apps>,
 }
 
 impl Monitor {
@@ -48,7 +50,18 @@ impl Monitor {
         signals: SignalFd,
     ) -> Self {
         let backlog = VecDeque::new();
-        Self { pid, pidfd, cgroup, console, _terminal, signals, backlog, output_open: true, asked_to_stop: false }
+        Self {
+            pid,
+            pidfd,
+            cgroup,
+            console,
+            _terminal,
+            signals,
+            backlog,
+            output_open: true,
+            asked_to_stop: false,
+            apps: None,
+        }
     }
 
     /// PID 1's PID in the host's view.
@@ -61,6 +74,11 @@ impl Monitor {
         &self.cgroup
     }
 
+    /// Makes this the monitor of an immutable pod, which lives as its apps do.
+    pub(super) fn supervise(&mut self, apps: Apps) {
+        self.apps = Some(apps);
+    }
+
     /// Ends the pod at once; for a failure after the launch.
     pub fn abort(self) -> Result<()> {
         process::pidfd_kill(&self.pidfd, rustix::process::Signal::KILL)?;
@@ -68,13 +86,15 @@ impl Monitor {
         self.cgroup.remove()
     }
 
-    /// Stays until the pod has ended and its cgroup is gone. Returns the pod's exit code: PID 1's,
-    /// 0 after one of the kernel's orderly ends (halt, reboot), 128 + signal after any other signal.
+    /// Stays until the pod has ended and its cgroup is gone. Returns the pod's exit code: that of an
+    /// app that failed, if the pod ended for it, else PID 1's, 0 after one of the kernel's orderly
+    /// ends (halt, reboot), 128 + signal after any other signal.
     pub fn watch(mut self) -> Result<u8> {
         let status = loop {
             self.wait_for_event()?;
             self.copy_console()?;
             self.take_signals()?;
+            self.look_after_apps()?;
             if let Some(status) = self.reap()? {
                 break status;
             }
@@ -84,7 +104,23 @@ impl Monitor {
             self.write_output();
         }
         self.cgroup.remove()?;
-        Ok(exit_code(status))
+        let verdict = self.apps.as_ref().and_then(Apps::verdict).unwrap_or(0);
+        Ok(if verdict == 0 { exit_code(status) } else { verdict })
+    }
+
+    fn look_after_apps(&mut self) -> Result<()> {
+        let pid = self.pid();
+        let Some(apps) = &mut self.apps else { return Ok(()) };
+        if self.asked_to_stop {
+            // How the apps end now is the doing of whoever asked.
+            return apps.drain();
+        }
+        if apps.look(pid)? { self.halt() } else { Ok(()) }
+    }
+
+    fn halt(&mut self) -> Result<()> {
+        self.asked_to_stop = true;
+        process::pidfd_kill(&self.pidfd, signal::systemd_halt())
     }
 
     fn wait_for_event(&self) -> Result<()> {
@@ -92,6 +128,9 @@ impl Monitor {
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.console.as_fd(), PollFlags::POLLIN),
         ];
+        if let Some(apps) = &self.apps {
+            fds.push(PollFd::new(apps.fd(), PollFlags::POLLIN));
+        }
         let stdout = std::io::stdout();
         if self.output_open && !self.backlog.is_empty() {
             fds.push(PollFd::new(stdout.as_fd(), PollFlags::POLLOUT));
@@ -112,17 +151,19 @@ impl Monitor {
             if self.asked_to_stop {
                 process::pidfd_kill(&self.pidfd, rustix::process::Signal::KILL)?;
             } else {
-                self.asked_to_stop = true;
-                process::pidfd_kill(&self.pidfd, crate::sys::signal::systemd_halt())?;
+                self.halt()?;
             }
         }
         Ok(())
     }
 
-    fn reap(&self) -> Result<Option<WaitStatus>> {
+    fn reap(&mut self) -> Result<Option<WaitStatus>> {
         while let Some(status) = process::reap_any()? {
             if status.pid() == Some(self.pid) {
                 return Ok(Some(status));
+            }
+            if self.apps.as_mut().is_some_and(|apps| apps.reaped(status)) && !self.asked_to_stop {
+                self.halt()?;
             }
         }
         Ok(None)

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use super::apps::Apps;
 use super::{IdShift, Monitor, Spec, launch};
 use crate::error::{Context, Error, Result};
 use crate::layout;
@@ -29,14 +30,15 @@ impl Run {
         self.uuid = pod::check_uuid(&self.uuid)?;
         let pod = Pod::load(Path::new("."))?;
         self.config.mutable |= pod.manifest.is_mutable()?;
-        if !self.config.mutable {
-            return Err(Error::new("this pod is immutable: only pods that take apps while they run are supported"));
-        }
         let spec = self.spec()?;
         provide_name_files(&self.config)?;
         self.config.hostname.clone_from(&spec.hostname);
         self.config.save(Path::new("."))?;
-        let monitor = launch(&spec).context(|| format!("start pod {}", self.uuid))?;
+        let apps = if self.config.mutable { None } else { Some(Apps::new(&pod, spec.private_users)?) };
+        let mut monitor = launch(&spec).context(|| format!("start pod {}", self.uuid))?;
+        if let Some(apps) = apps {
+            monitor.supervise(apps);
+        }
         match record(&monitor) {
             Ok(()) => monitor.watch(),
             Err(error) => {

@@ -1,0 +1,149 @@
+//! The apps of an immutable pod: started when its supervisor is ready; the end of one that fails,
+//! or of the last one, is the end of the pod. Host side, beside the monitor.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+
+use crate::app::{self, Addition};
+use crate::appc::AcName;
+use crate::cli::FAILURE;
+use crate::cross::Target;
+use crate::error::{Context, Error, Result};
+use crate::layout;
+use crate::pod::{self, InsecureOptions, Pod, State};
+use crate::sys::process::{self, Fork};
+use crate::sys::signal;
+
+use super::IdShift;
+
+/// Where the apps are on their way.
+#[derive(Debug)]
+enum Step {
+    /// The supervisor is not ready yet.
+    Booting,
+    /// A child adds and starts them.
+    Starting(Pid),
+    /// All were started.
+    Started,
+}
+
+/// The apps of an immutable pod.
+#[derive(Debug)]
+pub struct Apps {
+    names: Vec<AcName>,
+    private_users: Option<IdShift>,
+    watch: OwnedFd,
+    step: Step,
+    verdict: Option<u8>,
+}
+
+impl Apps {
+    /// The apps of the pod in the current directory, and a watch on what the pod says of them.
+    pub(super) fn new(pod: &Pod, private_users: Option<IdShift>) -> Result<Self> {
+        let names: Vec<AcName> = pod.manifest.apps.iter().map(|app| app.name.clone()).collect();
+        if names.is_empty() {
+            return Err(Error::new("an immutable pod needs at least one app, and its manifest lists none"));
+        }
+        let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).context(|| "inotify_init")?;
+        let status = layout::status_dir();
+        let places = [Some(status.as_path()), status.parent()];
+        for place in places.into_iter().flatten() {
+            inotify::add_watch(&watch, place, WatchFlags::MOVED_TO | WatchFlags::CREATE | WatchFlags::CLOSE_WRITE)
+                .context(|| format!("inotify_add_watch({place:?})"))?;
+        }
+        Ok(Self { names, private_users, watch, step: Step::Booting, verdict: None })
+    }
+
+    /// Becomes readable when there may be news.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.watch.as_fd()
+    }
+
+    /// The pod's exit code, once it is decided: that of the first app that failed, or 0.
+    pub(super) fn verdict(&self) -> Option<u8> {
+        self.verdict
+    }
+
+    /// Looks at what the pod says. Returns whether the pod is to end now.
+    pub(super) fn look(&mut self, pid1: i32) -> Result<bool> {
+        self.drain()?;
+        if matches!(self.step, Step::Booting) && pod::is_ready(Path::new("."))? {
+            self.step = Step::Starting(self.start(pid1)?);
+        }
+        if matches!(self.step, Step::Booting) || self.verdict.is_some() {
+            return Ok(false);
+        }
+        let mut ended = 0;
+        for name in &self.names {
+            match pod::app_status(Path::new("."), State::Running, false, name)?.exit_code {
+                None => {}
+                Some(0) => ended += 1,
+                Some(code) => {
+                    self.verdict = Some(code);
+                    return Ok(true);
+                }
+            }
+        }
+        if ended == self.names.len() {
+            self.verdict = Some(0);
+        }
+        Ok(self.verdict.is_some())
+    }
+
+    /// Takes note of a child's end. Returns whether the pod is to end now: its apps could not be started.
+    pub(super) fn reaped(&mut self, status: WaitStatus) -> bool {
+        match self.step {
+            Step::Starting(starter) if status.pid() == Some(starter) => {
+                self.step = Step::Started;
+                if matches!(status, WaitStatus::Exited(_, 0)) || self.verdict.is_some() {
+                    return false;
+                }
+                self.verdict = Some(FAILURE);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Events say nothing but that it is time to look.
+    pub(super) fn drain(&self) -> Result<()> {
+        let mut buffer = [MaybeUninit::uninit(); 1024];
+        let mut reader = inotify::Reader::new(&self.watch, &mut buffer);
+        loop {
+            match reader.next() {
+                Ok(_) => {}
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(()),
+                Err(errno) => return Err(errno).context(|| "read(inotify)"),
+            }
+        }
+    }
+
+    /// Adds all apps, then starts them, in a child, so that the monitor stays responsive.
+    fn start(&self, pid1: i32) -> Result<Pid> {
+        match process::fork()? {
+            Fork::Parent(child) => Ok(child),
+            Fork::Child => {
+                let done =
+                    process::die_with_parent().and_then(|()| signal::reset()).and_then(|()| self.start_all(pid1));
+                if let Err(error) = &done {
+                    eprintln!("run: {}", error.one_line());
+                }
+                process::exit_now(i32::from(done.is_err()))
+            }
+        }
+    }
+
+    fn start_all(&self, pid1: i32) -> Result<()> {
+        let target = Target::open(pid1)?;
+        for name in &self.names {
+            let insecure = InsecureOptions::default();
+            Addition { app: name.clone(), insecure, private_users: self.private_users }.add(&target)?;
+        }
+        self.names.iter().try_for_each(|name| app::start(&target, name))
+    }
+}
