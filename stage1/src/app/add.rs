@@ -64,6 +64,12 @@ impl Addition {
 
         rootfs::build(target, &self.app, &plan, deadline())?;
         record.store(dir::open_dir(layout::app_dir(&self.app))?, layout::LAUNCH)?;
+        if let Some(ids) = self.private_users {
+            // Read by the root of the pod's user namespace, which is somebody else here.
+            let record = layout::launch_record(&self.app);
+            std::os::unix::fs::chown(&record, Some(ids.shift), Some(ids.shift))
+                .context(|| format!("chown {record:?}"))?;
+        }
         let env_file = layout::env_file(&self.app);
         let (env_dir, _) = dir::split(&env_file)?;
         write_atomic(env_dir, self.app.as_ref(), environment.as_bytes(), 0o644)?;

@@ -26,7 +26,6 @@ pub use run::Run;
 use crate::cgroup::PodCgroup;
 use crate::error::{Context, Error, Result};
 use crate::layout;
-use crate::sys::mount::{DetachedMount, Scope};
 use crate::sys::process::{self, Fork};
 use crate::sys::{dir, net, pty, signal};
 
@@ -92,10 +91,11 @@ pub fn launch(spec: &Spec) -> Result<Monitor> {
     let cgroup = PodCgroup::of(&spec.uuid)?;
     let (console, terminal) = pty::open_pair().context(|| "allocate the pod's console")?;
     pty::plain_output(&terminal)?;
-    // A descriptor belongs to the mount namespace it was opened in: cloned here, attached in the pod's.
-    let terminal_mount = DetachedMount::clone_of(&terminal, Scope::One)?;
+    let root = (rustix::fs::Uid::from_raw(spec.root_id()), rustix::fs::Gid::from_raw(spec.root_id()));
+    rustix::fs::fchown(&terminal, Some(root.0), Some(root.1)).context(|| "chown the pod's console")?;
+    let sources = root::Sources::open(&terminal)?;
     cgroup.create(spec.root_id())?;
-    match start_pid1(spec, &cgroup, &terminal_mount) {
+    match start_pid1(spec, &cgroup, &sources) {
         Ok(pid1) => Ok(Monitor::new(pid1, cgroup, (console, terminal), signals)),
         Err(error) => match cgroup.remove() {
             Ok(()) => Err(error),
@@ -104,7 +104,7 @@ pub fn launch(spec: &Spec) -> Result<Monitor> {
     }
 }
 
-fn start_pid1(spec: &Spec, cgroup: &PodCgroup, terminal: &DetachedMount) -> Result<(Pid, OwnedFd)> {
+fn start_pid1(spec: &Spec, cgroup: &PodCgroup, sources: &root::Sources) -> Result<(Pid, OwnedFd)> {
     let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context(|| "pipe");
     let (go_read, go_write) = pipe()?;
     let (report_read, report_write) = pipe()?;
@@ -113,7 +113,7 @@ fn start_pid1(spec: &Spec, cgroup: &PodCgroup, terminal: &DetachedMount) -> Resu
     match process::fork_into(CloneFlags::CLONE_NEWPID | user)? {
         Fork::Child => {
             drop((go_write, report_read));
-            let Err(error) = become_pid1(spec, cgroup, &parent, go_read, terminal);
+            let Err(error) = become_pid1(spec, cgroup, &parent, go_read, sources);
             let text = error.one_line();
             if let Err(io) = File::from(report_write).write_all(text.as_bytes()) {
                 log::error!("{text} (and telling so failed: {io})");
@@ -173,7 +173,7 @@ fn become_pid1(
     cgroup: &PodCgroup,
     parent: &OwnedFd,
     go: OwnedFd,
-    terminal: &DetachedMount,
+    sources: &root::Sources,
 ) -> Result<Infallible> {
     let mut word = [0];
     File::from(go).read_exact(&mut word).context(|| "the monitor ended early")?;
@@ -195,7 +195,7 @@ fn become_pid1(
     if spec.own_network {
         net::loopback_up()?;
     }
-    root::enter(cgroup, terminal, spec)?;
+    root::enter(cgroup, sources, spec)?;
     exec_supervisor(spec)
 }
 

@@ -16,24 +16,38 @@ use crate::sys::mount::{self, Attributes, DetachedMount, Scope};
 const NOTHING_SPECIAL: Attributes =
     Attributes { read_only: false, nosuid: true, nodev: true, noexec: true, propagation: None };
 
-/// Assembles the pod's root out of `stage1/rootfs` below the current directory and enters it.
-pub(super) fn enter(cgroup: &PodCgroup, terminal: &DetachedMount, spec: &Spec) -> Result<()> {
-    mount::make_all_private()?;
-    let root = image_root()?;
-    writable_places(&root)?;
-    kernel_file_systems(&root)?;
-    devices(&root, terminal)?;
-    cgroups(&root, cgroup)?;
-    mount::set_attributes(&root, Attributes { read_only: true, nodev: true, ..Attributes::default() }, Scope::One)?;
-    mount::pivot_into(&root).context(|| "enter the pod's root")?;
-    runtime_files(spec)
+/// What comes from the host's mount namespace: cloned there, with the host's privileges, since a
+/// descriptor belongs to the namespace it was opened in, and a user namespace locks what it inherits.
+pub(super) struct Sources {
+    /// The stage1 image, without the apps that may be mounted in it.
+    image: DetachedMount,
+    /// The slave of the pod's console.
+    terminal: DetachedMount,
 }
 
-/// The stage1 image, mounted over itself so that it can become a root.
-fn image_root() -> Result<DetachedMount> {
-    let root = DetachedMount::clone_path(layout::STAGE1_ROOTFS, Scope::One)?;
+impl Sources {
+    /// Host side, in the pod directory.
+    pub(super) fn open(terminal: impl AsFd) -> Result<Self> {
+        Ok(Self {
+            image: DetachedMount::clone_path(layout::STAGE1_ROOTFS, Scope::One)?,
+            terminal: DetachedMount::clone_of(terminal, Scope::One)?,
+        })
+    }
+}
+
+/// Assembles the pod's root and enters it.
+pub(super) fn enter(cgroup: &PodCgroup, sources: &Sources, spec: &Spec) -> Result<()> {
+    mount::make_all_private()?;
+    let root = &sources.image;
+    // Over itself, so that it can become a root.
     root.attach_path(layout::STAGE1_ROOTFS)?;
-    Ok(root)
+    writable_places(root)?;
+    kernel_file_systems(root)?;
+    devices(root, &sources.terminal)?;
+    cgroups(root, cgroup)?;
+    mount::set_attributes(root, Attributes { read_only: true, nodev: true, ..Attributes::default() }, Scope::One)?;
+    mount::pivot_into(root).context(|| "enter the pod's root")?;
+    runtime_files(spec)
 }
 
 /// Host managers read status and journal through the image itself, so these are binds of it.

@@ -57,7 +57,8 @@ impl Sources {
         let nodes = NODES.iter().chain(optional).map(|(name, ..)| *name);
         Ok(Self {
             proc: one("/proc")?,
-            sys: one("/sys")?,
+            // In a user namespace with the host's network /sys is the host's, whole and locked together.
+            sys: one("/sys").or_else(|_| DetachedMount::clone_path("/sys", Scope::Recursive))?,
             shm: one("/dev/shm")?,
             console: one("/dev/console")?,
             log: log.exists().then(|| one(layout::JOURNAL_SOCKET)).transpose()?,

@@ -35,9 +35,8 @@ pub fn build(target: &Target, app: &AcName, plan: &Plan, deadline: Instant) -> R
         let namespaces = OwnNamespaces::open()?;
         target.join()?;
         let pod = namespaces.mount()?;
-        process::unshare(CloneFlags::CLONE_NEWNS)?;
+        let own = namespaces.unshare_newer_than(&pod)?;
         assemble(plan)?;
-        let own = namespaces.mount()?;
         process::setns(&pod, CloneFlags::CLONE_NEWNS)?;
         pin(&own, app)
     })
@@ -74,6 +73,31 @@ struct OwnNamespaces(OwnedFd);
 impl OwnNamespaces {
     fn open() -> Result<Self> {
         dir::open_dir("/proc/self/ns").map(Self)
+    }
+
+    /// Gives this process a mount namespace that can be pinned in `pod`, and returns it.
+    ///
+    /// The kernel refuses to mount a namespace in one that is not older (ELOOP), by their numbers.
+    /// Since Linux 6.18 each processor hands those out from a batch of its own, so a new namespace's
+    /// may be the lower one. On the processor that `pod` was made on it is higher.
+    fn unshare_newer_than(&self, pod: &OwnedFd) -> Result<OwnedFd> {
+        let oldest = process::mount_namespace_id(pod)?;
+        let mut cpus = None;
+        loop {
+            process::unshare(CloneFlags::CLONE_NEWNS)?;
+            let own = self.mount()?;
+            if process::mount_namespace_id(&own)? >= oldest {
+                return Ok(own);
+            }
+            let cpus = match &mut cpus {
+                Some(cpus) => cpus,
+                none => none.insert(process::allowed_cpus()?.into_iter()),
+            };
+            let next = cpus
+                .next()
+                .context(|| "no processor that this process may run on makes namespaces that can be pinned")?;
+            process::run_on_cpu(next)?;
+        }
     }
 
     /// The mount namespace that this process is in now.

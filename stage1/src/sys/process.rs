@@ -97,6 +97,33 @@ pub fn unshare(kinds: CloneFlags) -> Result<()> {
     nix::sched::unshare(kinds).context(|| format!("unshare({kinds:?})"))
 }
 
+/// The number of a mount namespace, by which the kernel orders them: NS_GET_MNTNS_ID of
+/// ioctl_nsfs(2). `None` before Linux 6.11, which can't be asked.
+pub fn mount_namespace_id(namespace: impl AsFd) -> Result<Option<u64>> {
+    const NS_GET_MNTNS_ID: libc::c_ulong = 0x8008_b705;
+    let mut id: u64 = 0;
+    // SAFETY: the call writes one u64, which `id` is.
+    let done = unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), NS_GET_MNTNS_ID as _, &raw mut id) };
+    match nix::errno::Errno::result(done) {
+        Ok(_) => Ok(Some(id)),
+        Err(nix::errno::Errno::ENOTTY | nix::errno::Errno::EINVAL) => Ok(None),
+        Err(errno) => Err(errno).context(|| "ioctl(NS_GET_MNTNS_ID)"),
+    }
+}
+
+/// The processors that this process may run on: sched_getaffinity(2).
+pub fn allowed_cpus() -> Result<Vec<usize>> {
+    let set = rustix::thread::sched_getaffinity(None).context(|| "sched_getaffinity")?;
+    Ok((0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect())
+}
+
+/// Moves this process to one processor: sched_setaffinity(2).
+pub fn run_on_cpu(cpu: usize) -> Result<()> {
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(cpu);
+    rustix::thread::sched_setaffinity(None, &set).context(|| format!("sched_setaffinity({cpu})"))
+}
+
 /// Waits for a child to end: waitpid(2), retried when interrupted.
 pub fn wait_child(pid: Pid) -> Result<WaitStatus> {
     loop {
