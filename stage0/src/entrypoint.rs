@@ -129,7 +129,7 @@ impl Stage1 {
     pub fn run(&self, entrypoint: Entrypoint, args: &[OsString]) -> Result<()> {
         let mut command = Command::new(self.path(entrypoint)?);
         command.args(args).current_dir(&self.pod);
-        finish(command, DEADLINE).context(|| entrypoint.name())?.success().context(|| entrypoint.name())
+        finish(entrypoint, command, DEADLINE)?.success()
     }
 
     /// Replaces this process by an entrypoint with podctl's own environment and `more`.
@@ -170,7 +170,7 @@ impl Stage1 {
             .env("RKT_STAGE1_ENTERCMD", self.path(Entrypoint::Enter)?)
             .env("RKT_STAGE1_ENTERPID", pid.to_string())
             .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()));
-        finish(command, DEADLINE + wait.unwrap_or_default()).context(|| entrypoint.name())
+        finish(entrypoint, command, DEADLINE + wait.unwrap_or_default())
     }
 }
 
@@ -195,6 +195,7 @@ fn executable_rootfs(store: &Store, pod: &Path) -> Result<PathBuf> {
 /// How an entrypoint ended, and what it printed.
 #[derive(Debug)]
 pub struct Outcome {
+    entrypoint: Entrypoint,
     status: ExitStatus,
     output: String,
 }
@@ -217,9 +218,10 @@ impl Outcome {
             (Some(code), _) => format!("ended with {code}"),
             (None, signal) => format!("was killed by signal {}", signal.unwrap_or_default()),
         };
-        match last_line(&self.output) {
-            Some(line) => Err(Error::new(format!("{line} ({ended})"))),
-            None => Err(Error::new(format!("{ended} and said nothing"))),
+        let name = self.entrypoint.name();
+        match last_line(&self.output).map(|line| line.strip_prefix(&format!("{name}: ")).unwrap_or(line)) {
+            Some(line) => Err(Error::new(format!("{name}: {line} ({ended})"))),
+            None => Err(Error::new(format!("{name} {ended} and said nothing"))),
         }
     }
 }
@@ -231,7 +233,7 @@ pub fn last_line(text: &str) -> Option<&str> {
 
 /// Runs a command to its end. Its output goes to a file in memory: a process that it leaves behind may keep that
 /// open without anybody waiting for it.
-fn finish(mut command: Command, limit: Duration) -> Result<Outcome> {
+fn finish(entrypoint: Entrypoint, mut command: Command, limit: Duration) -> Result<Outcome> {
     log::debug!("run {command:?}");
     let memory = rustix::fs::memfd_create("output", MemfdFlags::CLOEXEC).context(|| "memfd_create")?;
     let mut output = File::from(memory);
@@ -242,10 +244,15 @@ fn finish(mut command: Command, limit: Duration) -> Result<Outcome> {
     let status = child.wait().context(|| "wait")?;
     let output = read_end(&mut output)?;
     for line in output.lines() {
-        log::debug!("{line}");
+        // its output is for debugging, but for what it warns of: a limit that the host can't enforce, for example
+        let warning = line.strip_prefix(entrypoint.name()).and_then(|rest| rest.strip_prefix(": warn: "));
+        match warning {
+            Some(warning) if status.success() => log::warn!("{}: {warning}", entrypoint.name()),
+            _ => log::debug!("{line}"),
+        }
     }
-    ended_in_time?;
-    Ok(Outcome { status, output })
+    ended_in_time.context(|| entrypoint.name())?;
+    Ok(Outcome { entrypoint, status, output })
 }
 
 fn wait_or_kill(child: &mut Child, limit: Duration) -> Result<()> {

@@ -31,6 +31,10 @@ const CONSOLE: &str = "console";
 /// How much of it is shown when the pod does not come up.
 const CONSOLE_BYTES: u64 = 2048;
 
+/// Directories of the pod's root that the host writes to. They are touched before the pod runs, which puts them into
+/// the overlay's upper layer: other host managers read the first one there, and no later add changes which are in it.
+const HOST_WRITES: [&str; 3] = ["rkt/status", "rkt/env", "opt/stage2"];
+
 /// The network of a pod.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
@@ -122,10 +126,12 @@ fn mount_stage1(store: &Store, dir: &Path) -> Result<()> {
     let layers = dir.join("overlay").join(&tree);
     let rootfs = dir.join(layout::STAGE1_ROOTFS);
     overlay::mount(&trees::rootfs(store, &tree), &layers.join("upper"), &layers.join("work"), &rootfs)?;
-    // puts the directory into the upper layer, where other host managers read it
-    let status = rootfs.join("rkt/status");
-    let dir = File::open(&status).context(|| format!("the stage1 image has no {status:?}"))?;
-    dir.set_modified(SystemTime::now()).context(|| format!("touch {status:?}"))
+    for name in HOST_WRITES {
+        let path = rootfs.join(name);
+        let dir = File::open(&path).context(|| format!("the stage1 image has no /{name}"))?;
+        dir.set_modified(SystemTime::now()).context(|| format!("touch {path:?}"))?;
+    }
+    Ok(())
 }
 
 /// Removes a pod that could not be made; the error that led here.
@@ -209,7 +215,8 @@ fn wait_until_ready(dir: &Path, run: nix::unistd::Pid) -> Result<()> {
     let pidfd = process::pidfd_open(run.as_raw())?;
     let deadline = Instant::now() + BOOT_DEADLINE;
     loop {
-        if stage1::pod::is_ready(dir)? {
+        // the supervisor can be ready before its monitor has written who it is
+        if stage1::pod::is_ready(dir)? && stage1::pod::read_pid(dir)?.is_some() {
             return Ok(());
         }
         if process::pidfd_wait_end(&pidfd, BOOT_POLL)? {

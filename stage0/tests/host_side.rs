@@ -50,7 +50,7 @@ impl Fake {
             ("enter", "echo entered; exit 9"),
             ("gc", "echo \"$*\" >>../../../gc-calls"),
             ("stop", "kill $(cat pid)"),
-            ("app-add", "echo unit >stage1/rootfs/unit"),
+            ("app-add", "echo unit >stage1/rootfs/unit; echo 'app-add: warn: no limit here'; echo 'app-add: debug: x'"),
             ("app-start", ""),
             ("app-stop", "if [ -e exits ]; then cat exits >stage1/rootfs/rkt/status/a; else exit 5; fi"),
             ("app-rm", "rm -f stage1/rootfs/unit"),

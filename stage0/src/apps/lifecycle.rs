@@ -113,23 +113,23 @@ pub(super) struct Inside<'a> {
 impl Inside<'_> {
     /// Runs app-add.
     pub(super) fn add(&self, more: &[String]) -> Result<()> {
-        self.cross(Entrypoint::AppAdd, more, None)?.success().context(|| "app-add")
+        self.cross(Entrypoint::AppAdd, more, None)?.success()
     }
 
     fn start(&self) -> Result<()> {
-        self.cross(Entrypoint::AppStart, &[], None)?.success().context(|| "app-start")
+        self.cross(Entrypoint::AppStart, &[], None)?.success()
     }
 
     fn stop(&self, timeout: Option<Duration>) -> Result<()> {
         let more: Vec<String> = timeout.iter().map(|timeout| format!("--timeout={}", timeout.as_secs())).collect();
         let outcome = self.cross(Entrypoint::AppStop, &more, timeout)?;
-        if outcome.code() == Some(NO_UNIT) { Ok(()) } else { outcome.success().context(|| "app-stop") }
+        if outcome.code() == Some(NO_UNIT) { Ok(()) } else { outcome.success() }
     }
 
     /// Stops the app and removes what app-add has made in the pod.
     pub(super) fn remove(&self) -> Result<()> {
         self.stop(None)?;
-        self.cross(Entrypoint::AppRm, &[], None)?.success().context(|| "app-rm")
+        self.cross(Entrypoint::AppRm, &[], None)?.success()
     }
 
     fn cross(&self, entrypoint: Entrypoint, more: &[String], wait: Option<Duration>) -> Result<Outcome> {

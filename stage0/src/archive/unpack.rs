@@ -26,7 +26,7 @@ const MANIFEST_BYTES: u64 = 4 << 20;
 /// nodes are made, which takes root. Of an entry that comes twice the last one counts.
 ///
 /// # Errors
-/// The archive is damaged, goes beyond `limits`, has no manifest, or has an entry that can't be made as it says. What
+/// The archive is damaged, goes beyond `limits`, has no manifest or no rootfs, or has an entry that can't be made as it says. What
 /// was unpacked until then is left in `root`.
 pub fn unpack(source: impl Read, root: BorrowedFd<'_>, limits: Limits) -> Result<Vec<u8>> {
     let mut unpacker = Unpacker {
@@ -37,6 +37,7 @@ pub fn unpack(source: impl Read, root: BorrowedFd<'_>, limits: Limits) -> Result
         parent: None,
     };
     let mut manifest = None;
+    let mut has_rootfs = false;
     let mut archive = Archive::new(source);
     for entry in archive.entries().context(|| "read the archive")? {
         let mut entry = entry.context(|| "read the archive (is it a tar file?)")?;
@@ -53,10 +54,16 @@ pub fn unpack(source: impl Read, root: BorrowedFd<'_>, limits: Limits) -> Result
         match place(&raw).context(shown)? {
             Place::Root => {}
             Place::Manifest => manifest = Some(read_manifest(&mut entry).context(shown)?),
-            Place::Rootfs(path) => unpacker.entry(&mut entry, &path).context(shown)?,
+            Place::Rootfs(path) => {
+                has_rootfs = true;
+                unpacker.entry(&mut entry, &path).context(shown)?;
+            }
         }
     }
     unpacker.finish_directories()?;
+    if !has_rootfs {
+        return Err(Error::new("the archive has no rootfs"));
+    }
     manifest.context(|| "the archive has no manifest")
 }
 

@@ -148,6 +148,8 @@ fn damage_is_found() {
     assert!(error.contains("tar"), "{error}");
     let error = sandbox.unpack(&whole[512 * 2..]).unwrap_err().one_line();
     assert!(error.contains("no manifest"), "{error}");
+    let error = sandbox.unpack(&archive(&[])).unwrap_err().one_line();
+    assert!(error.contains("no rootfs"), "{error}");
 }
 
 #[test]
