@@ -349,6 +349,11 @@ mod tests {
         };
         use AppState as S;
         assert_eq!(summary(State::Running, none), (S::Unknown, None, None, None, None));
+        assert_eq!(
+            summary(State::Running, Markers { created: None, ..exited }),
+            (S::Unknown, None, None, None, None),
+            "what an app of the same name left behind"
+        );
         assert_eq!(summary(State::Running, created), (S::Created, Some(3), None, None, None));
         assert_eq!(summary(State::Running, started), (S::Running, Some(3), Some(4), None, None));
         assert_eq!(summary(State::Running, exited), (S::Exited, Some(3), Some(4), Some(5), Some(7)));
