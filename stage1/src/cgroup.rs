@@ -156,6 +156,15 @@ impl PodCgroup {
         self.hierarchies.iter().all(|h| h.version == Version::V2)
     }
 
+    /// Whether the pod has a controller (`memory`, `cpu`, `pids`, `io` on v2, `blkio` on v1).
+    pub fn has_controller(&self, name: &str) -> bool {
+        self.directories().any(|(hierarchy, dir)| match hierarchy.version {
+            Version::V1 => hierarchy.controllers.iter().any(|controller| controller == name),
+            Version::V2 => fs::read_to_string(dir.join("cgroup.controllers"))
+                .is_ok_and(|controllers| controllers.split_whitespace().any(|controller| controller == name)),
+        })
+    }
+
     /// Creates the pod's cgroups, with v2's controllers enabled, and v1's cpusets filled.
     /// `owner` is the host's id for the root of the pod's user namespace.
     ///

@@ -13,10 +13,11 @@ use crate::cross::Target;
 use crate::error::{Context, Result};
 use crate::launch::{LaunchRecord, env};
 use crate::pod::{InsecureOptions, Pod, PodApp, write_atomic};
-use crate::rootfs::{self, EtcFile, EtcSource, Plan, volumes};
+use crate::rootfs::volumes::{self, Opener};
+use crate::rootfs::{self, Device, EtcFile, EtcSource, Plan, Volume};
 use crate::sys::dir;
 use crate::sys::mount::{DetachedMount, Scope};
-use crate::unit::{AppUnit, Limits};
+use crate::unit::{AppUnit, DeviceKind, DeviceRule, Limits};
 use crate::{layout, unit};
 
 /// What app-add is told.
@@ -42,13 +43,16 @@ impl Addition {
             log::info!("app {} runs: it is left as it is", self.app);
             return Ok(());
         }
-        let isolators = self.prepare(target)?;
-        self.unit(&isolators)?.install()
+        let prepared = self.prepare(target)?;
+        self.unit(&prepared)?.install()
     }
 
     /// The same without the unit: rebuilds the namespace and the records of an app by hand.
     /// Returns what the app's unit is about.
-    pub fn prepare(&self, target: &Target) -> Result<Isolators> {
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn prepare(&self, target: &Target) -> Result<Prepared> {
         let pod = Pod::load(Path::new("."))?;
         let app = pod.app(&self.app)?;
         let isolators = Isolators::parse(&app.app()?.isolators)?;
@@ -60,7 +64,7 @@ impl Addition {
         let metadata = Some(pod.config.metadata_service_url.as_str()).filter(|url| !url.is_empty());
         let record = LaunchRecord::compute(&self.app, app.app()?, metadata, &ids, confinement)?;
         let environment = env::to_file(&record.environment)?;
-        let plan = self.plan(&pod, &app, insecure)?;
+        let plan = self.plan(&pod, &app, &root, insecure)?;
 
         rootfs::build(target, &self.app, &plan, deadline())?;
         record.store(dir::open_dir(layout::app_dir(&self.app))?, layout::LAUNCH)?;
@@ -73,16 +77,18 @@ impl Addition {
         let env_file = layout::env_file(&self.app);
         let (env_dir, _) = dir::split(&env_file)?;
         write_atomic(env_dir, self.app.as_ref(), environment.as_bytes(), 0o644)?;
-        Ok(isolators)
+        Ok(Prepared { isolators, devices: plan.volumes.iter().filter_map(Volume::device).map(device_rule).collect() })
     }
 
-    fn unit(&self, isolators: &Isolators) -> Result<AppUnit<'_>> {
-        let unified = PodCgroup::recorded(Path::new("."))?.is_unified();
-        let limits = Limits::from(isolators);
-        for limit in limits.without_effect(unified) {
-            log::warn!("app {}: this host's cgroups can't enforce {limit}", self.app);
+    fn unit<'a>(&'a self, prepared: &'a Prepared) -> Result<AppUnit<'a>> {
+        let cgroup = PodCgroup::recorded(Path::new("."))?;
+        let unified = cgroup.is_unified();
+        let limits = Limits::from(&prepared.isolators);
+        let lost = limits.without_effect(unified, |controller| cgroup.has_controller(controller));
+        if !lost.is_empty() {
+            log::warn!("app {}: this host can't enforce the limits on {}", self.app, lost.join(", "));
         }
-        Ok(AppUnit { limits, ..AppUnit::new(&self.app, unified) })
+        Ok(AppUnit { limits, devices: &prepared.devices, ..AppUnit::new(&self.app, unified) })
     }
 
     fn insecure_options(&self, pod: &Pod) -> InsecureOptions {
@@ -107,24 +113,41 @@ impl Addition {
         ids::resolve(root.as_fd(), &request)
     }
 
-    fn plan(&self, pod: &Pod, app: &PodApp, insecure: InsecureOptions) -> Result<Plan> {
+    fn plan(&self, pod: &Pod, app: &PodApp, root: &OwnedFd, insecure: InsecureOptions) -> Result<Plan> {
         let mut plan = Plan::new(&layout::app_rootfs(&self.app))?;
         plan.read_only_root = app.runtime.read_only_root_fs;
         plan.restrict_paths = !insecure.disable_paths;
         plan.etc = etc_files()?;
-        let root_id = self.private_users.map_or(0, |ids| ids.shift);
+        let opener = Opener {
+            root_id: self.private_users.map_or(0, |ids| ids.shift),
+            image: root,
+            converted: app.image.is_converted(),
+        };
         plan.volumes = volumes::resolve(&app.runtime, app.app()?, &pod.manifest.volumes)?
             .iter()
-            .map(|mapping| volumes::open(mapping, root_id))
+            .map(|mapping| opener.open(mapping))
             .collect::<Result<_>>()?;
         Ok(plan)
     }
+}
+
+/// What an app's unit says besides its name.
+#[derive(Debug)]
+pub struct Prepared {
+    isolators: Isolators,
+    devices: Vec<DeviceRule>,
+}
+
+fn device_rule(device: Device) -> DeviceRule {
+    let kind = if device.block { DeviceKind::Block } else { DeviceKind::Character };
+    DeviceRule { kind, major: device.major, minor: Some(device.minor), write: !device.read_only }
 }
 
 /// The files of /etc that come from the pod. stage0 or `run` may have left the first two in the stage1 root.
 fn etc_files() -> Result<Vec<EtcFile>> {
     let mut files =
         vec![EtcFile { path: "/etc/hostname", source: EtcSource::Pod(layout::HOSTNAME_FILE), only_if_missing: false }];
+    files.push(EtcFile { path: "/etc/machine-id", source: EtcSource::Pod("/etc/machine-id"), only_if_missing: false });
     let host = |path: &Path| -> Result<Option<EtcSource>> {
         match path.try_exists().context(|| format!("stat {path:?}"))? {
             true => Ok(Some(EtcSource::Host(DetachedMount::clone_path(path, Scope::One)?))),
@@ -133,6 +156,9 @@ fn etc_files() -> Result<Vec<EtcFile>> {
     };
     if let Some(source) = host(&layout::resolv_conf())? {
         files.push(EtcFile { path: "/etc/resolv.conf", source, only_if_missing: false });
+    }
+    if let Some(source) = host(Path::new("/etc/localtime"))? {
+        files.push(EtcFile { path: "/etc/localtime", source, only_if_missing: true });
     }
     files.push(match host(&layout::hosts())? {
         Some(source) => EtcFile { path: "/etc/hosts", source, only_if_missing: false },

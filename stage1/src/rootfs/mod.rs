@@ -5,6 +5,7 @@
 //! a namespace of the app's own ([`build`]), of which the pod sees nothing but one pin.
 
 mod api;
+mod copy;
 mod plan;
 pub mod volumes;
 
@@ -15,7 +16,7 @@ use std::time::Instant;
 use nix::sched::CloneFlags;
 use rustix::fs::{Mode, OFlags};
 
-pub use plan::{EtcFile, EtcSource, Plan, Volume, VolumeOptions};
+pub use plan::{Device, EtcFile, EtcSource, Plan, Volume, VolumeOptions};
 
 use crate::appc::AcName;
 use crate::cross::{self, Target};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, OFlags};
 
 use super::private;
 use crate::error::{Context, Result};
@@ -79,6 +79,7 @@ pub struct Volume {
     source: DetachedMount,
     target: PathBuf,
     kind: Target,
+    device: Option<Device>,
 }
 
 /// How a volume is mounted.
@@ -92,14 +93,31 @@ pub struct VolumeOptions {
     pub propagation: Propagation,
 }
 
+/// A device node that a volume is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// A block device, not a character device.
+    pub block: bool,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// The app only reads it.
+    pub read_only: bool,
+}
+
 impl Volume {
+    /// The device that this volume is, if it is one.
+    pub fn device(&self) -> Option<Device> {
+        self.device
+    }
+
     /// Opens `source`, a path on the host, to be mounted at `target` in the app. Host side.
     pub fn open(source: &Path, target: &Path, options: VolumeOptions) -> Result<Self> {
         let describe = || format!("volume source {source:?}");
-        let metadata = std::fs::metadata(source).context(describe)?;
-        let kind = if metadata.is_dir() { Target::Directory } else { Target::File };
+        let is_dir = std::fs::metadata(source).context(describe)?.is_dir();
+        let kind = if is_dir { Target::Directory } else { Target::File };
         let scope = if options.recursive { Scope::Recursive } else { Scope::One };
-        // A private mount can't become anybody's slave: it is in no group. Slaves follow shared ones only.
         let mount = DetachedMount::clone_path(source, scope).context(describe)?;
         let attributes = Attributes {
             read_only: options.read_only,
@@ -107,7 +125,20 @@ impl Volume {
             ..Attributes::default()
         };
         mount.set(attributes, scope).context(describe)?;
-        Ok(Self { source: mount, target: target.to_owned(), kind })
+        // Of what will be mounted, not of what the path may be by now.
+        let stat = rustix::fs::fstat(&mount).context(describe)?;
+        let block = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::BlockDevice => Some(true),
+            FileType::CharacterDevice => Some(false),
+            _ => None,
+        };
+        let device = block.map(|block| Device {
+            block,
+            major: rustix::fs::major(stat.st_rdev),
+            minor: rustix::fs::minor(stat.st_rdev),
+            read_only: options.read_only,
+        });
+        Ok(Self { source: mount, target: target.to_owned(), kind, device })
     }
 
     /// Pod side.

@@ -1,12 +1,17 @@
 //! Which volumes an app gets, and where: manifests in, [`Volume`]s out. Host side.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
+use super::copy;
 use super::plan::{Volume, VolumeOptions};
+use rustix::fs::OFlags;
+
 use crate::appc::{self, AcName, App, MountPoint, RuntimeApp, VolumeKind};
 use crate::error::{Context, Error, Result};
 use crate::layout;
+use crate::sys::dir;
 use crate::sys::mount::Propagation;
 
 /// A volume and where an app sees it.
@@ -110,40 +115,81 @@ fn implicit_volume(app: &AcName, point: &MountPoint) -> Result<appc::Volume> {
 }
 
 /// Opens what a mapping needs, making the directory of an `empty` volume if it is the first to use it.
-/// `root_id` is the host's id of the pod's root user.
-pub fn open(mapping: &Mapping, root_id: u32) -> Result<Volume> {
-    let volume = &mapping.volume;
-    let describe = || format!("volume {}", volume.name);
-    let (source, recursive) = match volume.kind {
-        VolumeKind::Empty => (make_empty(volume, root_id).context(describe)?, false),
-        VolumeKind::Host => {
-            let source = volume.source.as_deref().filter(|s| s.starts_with('/'));
-            let source =
-                source.context(|| format!("volume {}: a host volume needs an absolute source", volume.name))?;
-            (PathBuf::from(source), volume.recursive.unwrap_or(true))
-        }
-    };
-    let options = VolumeOptions { read_only: mapping.read_only, recursive, propagation: Propagation::Slave };
-    Volume::open(&source, &mapping.target, options).context(describe)
+#[derive(Debug)]
+pub struct Opener<'a> {
+    /// The host's id of the pod's root user.
+    pub root_id: u32,
+    /// The app's root file system.
+    pub image: &'a OwnedFd,
+    /// Whether the image was converted from a format in which a volume nobody asked for starts as
+    /// a copy of what the image has in its place.
+    pub converted: bool,
 }
 
-fn make_empty(volume: &appc::Volume, root_id: u32) -> Result<PathBuf> {
-    let path = layout::shared_volume(&volume.name);
-    let mode = volume.mode.as_deref().unwrap_or("0755");
-    let mode = u32::from_str_radix(mode, 8).ok().filter(|m| *m <= 0o7777);
-    let mode = mode.context(|| format!("mode {:?} is not octal permissions", volume.mode))?;
-    let id = |id: Option<u32>| id.unwrap_or(0).checked_add(root_id).context(|| "owner out of range".to_owned());
-    let (uid, gid) = (id(volume.uid)?, id(volume.gid)?);
-    let parent = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(parent).context(|| format!("mkdir {parent:?}"))?;
-    match std::fs::DirBuilder::new().mode(0o700).create(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(path),
-        other => other.context(|| format!("mkdir {path:?}"))?,
+impl Opener<'_> {
+    /// Opens one mapping. Host side.
+    pub fn open(&self, mapping: &Mapping) -> Result<Volume> {
+        let volume = &mapping.volume;
+        let describe = || format!("volume {}", volume.name);
+        let (source, recursive) = match volume.kind {
+            VolumeKind::Empty => (self.empty(mapping).context(describe)?, false),
+            VolumeKind::Host => {
+                let source = volume.source.as_deref().filter(|s| s.starts_with('/'));
+                let source =
+                    source.context(|| format!("volume {}: a host volume needs an absolute source", volume.name))?;
+                (PathBuf::from(source), volume.recursive.unwrap_or(true))
+            }
+        };
+        let options = VolumeOptions { read_only: mapping.read_only, recursive, propagation: Propagation::Slave };
+        Volume::open(&source, &mapping.target, options).context(describe)
     }
-    std::os::unix::fs::chown(&path, Some(uid), Some(gid)).context(|| format!("chown({path:?}, {uid}:{gid})"))?;
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(mode))
-        .context(|| format!("chmod({path:?}, {mode:o})"))?;
-    Ok(path)
+
+    /// The directory of an empty volume; a new one appears complete or not at all.
+    fn empty(&self, mapping: &Mapping) -> Result<PathBuf> {
+        let path = layout::shared_volume(&mapping.volume.name);
+        if path.try_exists().context(|| format!("stat {path:?}"))? {
+            return Ok(path);
+        }
+        let (parent, name) = dir::split(&path)?;
+        std::fs::create_dir_all(parent).context(|| format!("mkdir {parent:?}"))?;
+        let new = parent.join(format!(".{}.{}", name.display(), std::process::id()));
+        let made = self.fill(&new, mapping).and_then(|()| match std::fs::rename(&new, &path) {
+            // Another app that shares it was faster.
+            Err(_) if path.is_dir() => std::fs::remove_dir_all(&new).context(|| format!("remove {new:?}")),
+            other => other.context(|| format!("rename {new:?} to {path:?}")),
+        });
+        if let Err(error) = made {
+            return match std::fs::remove_dir_all(&new) {
+                Err(left) if left.kind() != std::io::ErrorKind::NotFound => {
+                    Err(error).context(|| format!("{new:?} is left behind ({left})"))
+                }
+                _ => Err(error),
+            };
+        }
+        Ok(path)
+    }
+
+    fn fill(&self, path: &Path, mapping: &Mapping) -> Result<()> {
+        match std::fs::remove_dir_all(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).context(|| format!("remove {path:?}"));
+            }
+            _ => {}
+        }
+        std::fs::DirBuilder::new().mode(0o700).create(path).context(|| format!("mkdir {path:?}"))?;
+        if self.converted && mapping.implicit {
+            let content = dir::try_open_in(self.image, &mapping.target, OFlags::RDONLY | OFlags::DIRECTORY)?;
+            if let Some(content) = content {
+                let copy = dir::open_dir_for_reading(path)?;
+                return copy::tree(&content, &copy).context(|| format!("copy {:?} of the image", mapping.target));
+            }
+        }
+        let volume = &mapping.volume;
+        let id = |id: Option<u32>| id.unwrap_or(0).checked_add(self.root_id).context(|| "owner out of range");
+        let (uid, gid, mode) = (id(volume.uid)?, id(volume.gid)?, volume.mode()?);
+        std::os::unix::fs::chown(path, Some(uid), Some(gid)).context(|| format!("chown({path:?}, {uid}:{gid})"))?;
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).context(|| format!("chmod({path:?}, {mode:o})"))
+    }
 }
 
 #[cfg(test)]

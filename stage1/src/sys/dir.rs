@@ -41,6 +41,13 @@ pub fn open_dir(path: impl AsRef<Path>) -> Result<OwnedFd> {
         .context(|| format!("open directory {path:?}"))
 }
 
+/// Opens a directory by path in this process's own view, to list it.
+pub fn open_dir_for_reading(path: impl AsRef<Path>) -> Result<OwnedFd> {
+    let path = path.as_ref();
+    fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        .context(|| format!("open directory {path:?}"))
+}
+
 /// Opens `path` inside `root` as chroot(2) would see it. Returns `None` if it does not exist.
 pub fn try_open_in(root: impl AsFd, path: impl AsRef<Path>, flags: OFlags) -> Result<Option<OwnedFd>> {
     let path = path.as_ref();

@@ -75,10 +75,25 @@ impl From<&Isolators> for Limits {
 }
 
 impl Limits {
-    /// The names of the limits that have no effect on this kind of hierarchy.
-    pub fn without_effect(&self, unified: bool) -> Vec<&'static str> {
-        let v2_only = [("memory-high", self.memory_high), ("memory-swap", self.memory_swap_max)];
-        v2_only.into_iter().filter(|(_, value)| !unified && value.is_some()).map(|(name, _)| name).collect()
+    /// The names of the limits that will not hold: those that only the unified hierarchy knows, and
+    /// those whose controller the pod does not have.
+    pub fn without_effect(&self, unified: bool, has_controller: impl Fn(&str) -> bool) -> Vec<&'static str> {
+        let io = if unified { "io" } else { "blkio" };
+        let limits = [
+            ("memory", self.memory_max, "memory", true),
+            ("memory-high", self.memory_high, "memory", unified),
+            ("memory-swap", self.memory_swap_max, "memory", unified),
+            ("cpu", self.cpu_quota, "cpu", true),
+            ("cpu-shares", self.cpu_shares, "cpu", true),
+            ("pids", self.tasks_max, "pids", true),
+            ("io-weight", self.io_weight, io, true),
+        ];
+        let lost = |known: bool, controller| !known || !has_controller(controller);
+        limits
+            .into_iter()
+            .filter(|(_, value, controller, known)| value.is_some() && lost(*known, controller))
+            .map(|(name, ..)| name)
+            .collect()
     }
 
     fn directives(&self, unified: bool) -> Vec<(&'static str, String)> {

@@ -121,9 +121,12 @@ fn limits_of_isolators() {
 
 #[test]
 fn limits_without_effect_are_named() {
-    assert_eq!(all_limits().without_effect(false), ["memory-high", "memory-swap"]);
-    assert!(all_limits().without_effect(true).is_empty());
-    assert!(Limits::default().without_effect(false).is_empty());
+    assert_eq!(all_limits().without_effect(false, |_| true), ["memory-high", "memory-swap"]);
+    assert!(all_limits().without_effect(true, |_| true).is_empty());
+    assert!(Limits::default().without_effect(false, |_| false).is_empty());
+    let without_io = all_limits().without_effect(true, |controller| controller != "io");
+    assert_eq!(without_io, ["io-weight"]);
+    assert_eq!(all_limits().without_effect(true, |_| false).len(), 7);
 }
 
 /// All words that a unit may hold: directives on the left, our values or numbers on the right.
