@@ -188,7 +188,8 @@ fn twenty_at_once(t: &Context) -> Verdict {
     assert!(pod.manifest_apps().is_empty(), "{:?}", pod.manifest_apps());
     let stage2 = pod.dir().join("stage1/rootfs/opt/stage2");
     assert_eq!(fs::read_dir(stage2)?.count(), 0, "app roots are left");
-    let below = mountinfo("self").into_iter().filter(|m| m[4].contains("/opt/stage2/")).count();
+    let below =
+        mountinfo("self").into_iter().filter(|m| m[4].contains(&pod.uuid) && m[4].contains("/opt/stage2/")).count();
     assert_eq!(below, 0, "app roots are still mounted");
     let running = descendants(pod.pid()).into_iter().filter(|p| p.words.contains("/probe")).count();
     assert_eq!(running, 0, "apps still run");

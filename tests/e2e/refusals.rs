@@ -29,7 +29,13 @@ fn state(pod: &Pod<'_>) -> String {
     for p in ["opt/stage2", "rkt/env", "rkt/status", "etc/systemd", "opt/stage1"] {
         parts.push(names(&dir.join("stage1/rootfs").join(p)));
     }
-    parts.push(names(&dir.join("overlay")));
+    // Not stage1's own: a directory that was looked at for writing stays there, empty.
+    let stage1 = fs::read_to_string(dir.join("stage1TreeStoreID")).unwrap_or_default();
+    for tree in fs::read_dir(dir.join("overlay")).into_iter().flatten().flatten() {
+        if tree.file_name().to_str() != Some(stage1.trim()) {
+            parts.push(names(&tree.path()));
+        }
+    }
     parts.push(podctl_list(pod));
     let mounted = |pid: &str| mountinfo(pid).iter().filter(|m| m[4].contains(&pod.uuid) || pid != "self").count();
     parts.push(format!("mounts {} {}", mounted("self"), mounted(&pod.pid().to_string())));

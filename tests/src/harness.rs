@@ -224,7 +224,9 @@ fn warden(name: &str, case: Case) -> ExitCode {
     let dir = workshop().join(name.replace("::", "-"));
     make_fresh(&dir);
     let me = std::env::current_exe().expect("current_exe");
-    let child = Command::new(me).args(["--body", name]).arg(&dir).current_dir(&dir).spawn().expect("the body");
+    let mut body = Command::new(me);
+    body.args(["--body", name]).arg(&dir).current_dir(&dir).env("RUST_BACKTRACE", "0");
+    let child = body.spawn().expect("the body");
     let (failure, pods) = attend(Pid::from_raw(child.id() as i32), case.seconds, runner, &dir);
 
     let mut failed = failure.is_some();

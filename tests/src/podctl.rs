@@ -56,10 +56,13 @@ impl Podctl {
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{args:?}: {e} in: {text}"))
     }
 
-    /// Imports the probe's root file system, as a directory, under the name `probe`.
+    /// Imports the probe's root file system, as a directory, under the name `probe`; once.
     #[track_caller]
     pub fn import_probe(&self) {
         let root = self.scratch.join("probe-root");
+        if root.exists() {
+            return;
+        }
         image::rootfs(&root);
         self.ok(&["image", "import", &root.display().to_string(), "--name", "probe", "--exec", "/probe"]);
     }

@@ -45,7 +45,7 @@ pub fn perform(words: &[&str]) -> Outcome {
         ["report"] => say(&pretty(&report::everything())),
         ["report", path] => publish(path, &pretty(&report::everything())),
         ["exit", status] => std::process::exit(number(status)? as i32),
-        ["signal", name] => raise(signal(name)?).map_err(|e| e.to_string()),
+        ["signal", name] => end_by(signal(name)?),
         ["sleep", "inf"] => sleep_for_ever(),
         ["sleep", seconds] => {
             std::thread::sleep(Duration::from_secs_f64(seconds.parse().map_err(|e| format!("{e}"))?));
@@ -103,6 +103,11 @@ fn number(text: &str) -> Result<u64, String> {
 
 fn signal(name: &str) -> Result<Signal, String> {
     name.parse().map_err(|_| format!("{name}: no such signal"))
+}
+
+/// Twice: the first SIGSEGV or SIGBUS only takes away the handler that Rust has for stack overflows.
+fn end_by(signal: Signal) -> Outcome {
+    raise(signal).and_then(|()| raise(signal)).map_err(|e| e.to_string())
 }
 
 fn block(signal: Signal) -> Result<SigSet, String> {
