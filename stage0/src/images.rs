@@ -13,7 +13,7 @@ use stage1::appc::{AcIdentifier, ImageManifest};
 use stage1::error::{Context, Error, Result};
 
 use crate::archive::{self, Hashed, ImageId, Limits};
-use crate::store::{Store, TemporaryDir, make_dir, sync_file_system};
+use crate::store::{PRIVATE, Store, TemporaryDir, make_dir, names_in, sync_file_system};
 use crate::trees;
 
 /// An image in the store.
@@ -107,7 +107,7 @@ fn add(store: &Store, work: &TemporaryDir, archive: &Path, id: &ImageId, size: u
     ImageManifest::parse(&manifest)?;
     let info = Info { import_time: crate::time::nanoseconds(SystemTime::now()), size };
     let dir = work.path().join("image");
-    make_dir(&dir, 0o700)?;
+    make_dir(&dir, PRIVATE)?;
     let write = |name: &str, bytes: &[u8]| {
         let path = dir.join(name);
         std::fs::write(&path, bytes).context(|| format!("write {path:?}"))
@@ -117,6 +117,7 @@ fn add(store: &Store, work: &TemporaryDir, archive: &Path, id: &ImageId, size: u
     let to = dir.join("archive");
     std::fs::rename(archive, &to).context(|| format!("rename {archive:?} to {to:?}"))?;
     sync_file_system(&dir)?;
+    make_dir(&store.images(), PRIVATE)?;
     let to = directory(store, id);
     std::fs::rename(&dir, &to).context(|| format!("rename {dir:?} to {to:?}"))?;
     sync_file_system(&to)
@@ -197,8 +198,7 @@ fn directory(store: &Store, id: &ImageId) -> PathBuf {
 fn ids(store: &Store) -> Result<Vec<ImageId>> {
     let dir = store.images();
     let mut ids = Vec::new();
-    for entry in dir.read_dir().context(|| format!("read directory {dir:?}"))? {
-        let name = entry.context(|| format!("read directory {dir:?}"))?.file_name();
+    for name in names_in(&dir)? {
         match name.to_str().map(ImageId::new) {
             Some(Ok(id)) => ids.push(id),
             _ => log::warn!("{name:?} in {dir:?} is not an image"),
@@ -234,10 +234,8 @@ fn named(store: &Store, name: &str) -> Result<Option<ImageId>> {
 }
 
 fn names(store: &Store) -> Result<Vec<(String, ImageId)>> {
-    let dir = store.names();
     let mut found = Vec::new();
-    for entry in dir.read_dir().context(|| format!("read directory {dir:?}"))? {
-        let file = entry.context(|| format!("read directory {dir:?}"))?.file_name();
+    for file in names_in(&store.names())? {
         let name = file.to_string_lossy().replace('%', "/");
         if let Some(id) = named(store, &name)? {
             found.push((name, id));
@@ -253,6 +251,7 @@ fn set_name(store: &Store, name: &str, id: &ImageId) -> Result<Option<ImageId>> 
     if before.as_ref() == Some(id) {
         return Ok(None);
     }
+    make_dir(&store.names(), PRIVATE)?;
     let link = store.names().join(link_name(name));
     let new = store.names().join(".new");
     match std::fs::remove_file(&new) {

@@ -15,7 +15,7 @@ use stage1::layout;
 pub use stage1::pod::{Phase, State};
 use uuid::Uuid;
 
-use crate::store::{Store, make_dir, open_dir};
+use crate::store::{PRIVATE, Store, make_dir, names_in, open_dir};
 use crate::time::nanoseconds;
 
 /// A pod as it was when it was looked at.
@@ -96,7 +96,7 @@ impl HeldPod {
     pub fn create(store: &Store) -> Result<Self> {
         let uuid = Uuid::new_v4();
         for phase in Phase::ALL {
-            make_dir(&store.pods().join(phase.dir()), 0o700)?;
+            make_dir(&store.pods().join(phase.dir()), PRIVATE)?;
         }
         let dir = store.pods().join(Phase::Embryo.dir()).join(uuid.to_string());
         make_dir(&dir, 0o750)?;
@@ -131,7 +131,7 @@ impl HeldPod {
     /// The rename failed.
     pub fn move_to(&mut self, store: &Store, phase: Phase) -> Result<()> {
         let to = store.pods().join(phase.dir());
-        make_dir(&to, 0o700)?;
+        make_dir(&to, PRIVATE)?;
         let to = to.join(self.uuid.to_string());
         std::fs::rename(&self.dir, &to).context(|| format!("rename {:?} to {to:?}", self.dir))?;
         self.dir = to;
@@ -268,14 +268,8 @@ fn look_at(store: &Store, phase: Phase, uuid: Uuid) -> Result<Option<Pod>> {
 
 fn uuids(store: &Store, phase: Phase) -> Result<Vec<Uuid>> {
     let dir = store.pods().join(phase.dir());
-    let entries = match dir.read_dir() {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::caused_by(format!("read directory {dir:?}"), error)),
-    };
     let mut uuids = Vec::new();
-    for entry in entries {
-        let name = entry.context(|| format!("read directory {dir:?}"))?.file_name();
+    for name in names_in(&dir)? {
         match name.to_str().map(Uuid::try_parse) {
             Some(Ok(uuid)) if uuid.to_string().as_str() == name => uuids.push(uuid),
             _ => log::debug!("{name:?} in {dir:?} is not a pod"),

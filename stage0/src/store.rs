@@ -1,5 +1,6 @@
 //! The data directory: where images, trees and pods are kept, its locks and its temporary directories.
 
+use std::ffi::OsString;
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,9 @@ use stage1::error::{Context, Error, Result};
 
 use crate::remove;
 
+/// Mode of the directories below the data directory: what is in them can be setuid.
+pub(crate) const PRIVATE: u32 = 0o700;
+
 /// The data directory of one host manager.
 #[derive(Debug)]
 pub struct Store {
@@ -17,22 +21,17 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the data directory at `dir`; missing directories are made, for the owner alone: what is in them can be
-    /// setuid.
+    /// Opens the data directory at `dir`, which is made if it is missing. What is in it is made when it is needed.
     ///
     /// # Errors
-    /// A directory can't be made, or the path has a line break in it.
+    /// The directory can't be made, or the path has a line break in it.
     pub fn open(dir: &Path) -> Result<Self> {
         if dir.as_os_str().as_encoded_bytes().contains(&b'\n') {
             return Err(Error::new(format!("the data directory {dir:?} has a line break in its name")));
         }
         make_dir(dir, 0o755)?;
         let dir = dir.canonicalize().context(|| format!("resolve {dir:?}"))?;
-        let store = Self { dir };
-        for sub in [store.images(), store.names(), store.trees(), store.pods(), store.temporary()] {
-            make_dir(&sub, 0o700)?;
-        }
-        Ok(store)
+        Ok(Self { dir })
     }
 
     /// The data directory itself, without links in its path.
@@ -85,10 +84,11 @@ impl Store {
     /// # Errors
     /// It can't be made.
     pub fn temporary_dir(&self) -> Result<TemporaryDir> {
+        make_dir(&self.temporary(), PRIVATE)?;
         self.sweep_temporary()?;
         loop {
             let path = self.temporary().join(uuid::Uuid::new_v4().to_string());
-            make_dir(&path, 0o700)?;
+            make_dir(&path, PRIVATE)?;
             // a sweep may come between making and locking it; then another one is made
             let Some(lock) = open_dir(&path)? else { continue };
             fs::flock(&lock, FlockOperation::LockShared).context(|| format!("flock({path:?})"))?;
@@ -100,9 +100,8 @@ impl Store {
 
     /// Removes temporary directories that no living process holds.
     fn sweep_temporary(&self) -> Result<()> {
-        let dir = self.temporary();
-        for entry in dir.read_dir().context(|| format!("read directory {dir:?}"))? {
-            let path = entry.context(|| format!("read directory {dir:?}"))?.path();
+        for name in names_in(&self.temporary())? {
+            let path = self.temporary().join(name);
             let Some(lock) = open_dir(&path)? else { continue };
             match fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => remove::tree(&path)?,
@@ -137,6 +136,16 @@ impl Drop for TemporaryDir {
     }
 }
 
+/// The names in a directory; none if it is not there.
+pub(crate) fn names_in(dir: &Path) -> Result<Vec<OsString>> {
+    let shown = || format!("read directory {dir:?}");
+    match dir.read_dir() {
+        Ok(entries) => entries.map(|entry| Ok(entry.context(shown)?.file_name())).collect(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(Error::caused_by(shown(), error)),
+    }
+}
+
 /// Makes the directory and those above it, unless it is there.
 pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<()> {
     DirBuilder::new().recursive(true).mode(mode).create(path).context(|| format!("make directory {path:?}"))
@@ -165,6 +174,7 @@ mod tests {
     fn a_temporary_directory_goes_with_its_holder_and_after_a_crash_by_a_sweep() {
         let base = tempfile::tempdir().unwrap();
         let store = Store::open(&base.path().join("data")).unwrap();
+        store.temporary_dir().unwrap();
         let orphan = store.temporary().join("left-by-a-crash");
         std::fs::create_dir_all(orphan.join("deep")).unwrap();
 

@@ -11,7 +11,7 @@ use stage1::error::{Context, Result};
 
 use crate::archive::{ImageId, Limits, unpack};
 use crate::images;
-use crate::store::{Store, TemporaryDir, make_dir, sync_file_system};
+use crate::store::{PRIVATE, Store, TemporaryDir, make_dir, sync_file_system};
 
 /// The root file system of a rendered tree; it is read-only for everybody.
 pub fn rootfs(store: &Store, tree: &str) -> PathBuf {
@@ -44,6 +44,7 @@ fn render(store: &Store, work: &TemporaryDir, archive: impl Read, id: &ImageId) 
     make_dir(&root, 0o755)?;
     let fd = File::open(&root).context(|| format!("open {root:?}"))?;
     let manifest = unpack(archive, fd.as_fd(), Limits::default())?;
+    make_dir(&store.trees(), PRIVATE)?;
     let to = store.trees().join(id.as_str());
     if !to.exists() {
         sync_file_system(&dir)?;

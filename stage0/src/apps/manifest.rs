@@ -14,6 +14,8 @@ use stage1::appc::{AcName, PodManifest};
 use stage1::error::{Context, Error, Result};
 use stage1::layout;
 
+use crate::store::names_in;
+
 /// Marks the manifest as it was before an app was added.
 const BEFORE: &str = "pod.adding-";
 
@@ -96,8 +98,7 @@ impl Locked {
     /// The apps whose adding did not come to its end.
     pub fn interrupted_adds(&self) -> Result<Vec<AcName>> {
         let mut found = Vec::new();
-        for entry in self.pod.read_dir().context(|| format!("read directory {:?}", self.pod))? {
-            let name = entry.context(|| format!("read directory {:?}", self.pod))?.file_name();
+        for name in names_in(&self.pod)? {
             if let Some(app) = name.to_str().and_then(|name| name.strip_prefix(BEFORE)) {
                 found.push(app.parse()?);
             }
