@@ -12,3 +12,5 @@ pub mod process;
 pub mod pty;
 pub mod seccomp;
 pub mod signal;
+#[cfg(all(target_env = "musl", panic = "abort"))]
+mod unwind;
