@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -211,22 +211,29 @@ fn run_arguments(uuid: Uuid, options: &Options) -> Vec<OsString> {
     args
 }
 
+/// Waits until the pod takes apps. When it does not come to that, its process has ended when this returns.
 fn wait_until_ready(dir: &Path, run: nix::unistd::Pid) -> Result<()> {
     let pidfd = process::pidfd_open(run.as_raw())?;
+    let waited = watch_boot(dir, &pidfd);
+    if waited.is_err() {
+        // the monitor's end takes the pod with it; of one that has ended this is no more than the reaping
+        process::pidfd_kill(&pidfd, rustix::process::Signal::KILL)?;
+        process::wait_child(run)?;
+    }
+    waited
+}
+
+fn watch_boot(dir: &Path, run: &OwnedFd) -> Result<()> {
     let deadline = Instant::now() + BOOT_DEADLINE;
     loop {
         // the supervisor can be ready before its monitor has written who it is
         if stage1::pod::is_ready(dir)? && stage1::pod::read_pid(dir)?.is_some() {
             return Ok(());
         }
-        if process::pidfd_wait_end(&pidfd, BOOT_POLL)? {
-            process::wait_child(run)?;
+        if process::pidfd_wait_end(run, BOOT_POLL)? {
             return Err(Error::new(format!("the pod did not come up: {}", end_of_console(dir)?)));
         }
         if Instant::now() >= deadline {
-            // the monitor's end takes the pod with it
-            process::pidfd_kill(&pidfd, rustix::process::Signal::KILL)?;
-            process::wait_child(run)?;
             let waited = BOOT_DEADLINE.as_secs();
             return Err(Error::new(format!("the pod was not ready after {waited} s: {}", end_of_console(dir)?)));
         }
