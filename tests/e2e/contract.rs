@@ -23,7 +23,9 @@ tests::cases! {
     both ends_in_order_or_at_once;
     native insecure_options_do_what_they_say;
     native hostile_manifests;
-    native a_second_image_of_its_own;
+    native two_pods_at_once;
+    native podctl_can_take_over_a_pod;
+    native run_without_its_lock_is_refused;
 }
 
 fn no_volumes() -> Value {
@@ -425,8 +427,8 @@ fn hostile_manifests(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// Two pods of two managers' data at once: nothing is global.
-fn a_second_image_of_its_own(t: &Context) -> Verdict {
+/// Nothing is global.
+fn two_pods_at_once(t: &Context) -> Verdict {
     let host = t.minihost();
     let (first, one) = host.boot(&no_volumes(), &["--net=host"]);
     let (second, two) = host.boot(&no_volumes(), &["--net=none"]);
@@ -436,5 +438,53 @@ fn a_second_image_of_its_own(t: &Context) -> Verdict {
     assert!(second.is_locked() && Process::lives(second.pid()), "gc of one pod ended another");
     second.stop(false, two);
     second.collect(1);
+    Ok(())
+}
+
+/// What another manager has made, ours can read and drive.
+fn podctl_can_take_over_a_pod(t: &Context) -> Verdict {
+    let host = t.minihost();
+    let (mut pod, monitor) = host.boot(&no_volumes(), &["--net=host"]);
+    pod.add("one", &["/probe", "orderly", "7"], &json!([]));
+    let podctl = tests::podctl::Podctl::new(&tests::dist().join("podctl"), &t.dir.join("mini"), &t.dir);
+    let listed = podctl.json(&["list", "--format", "json"]);
+    assert!(listed.to_string().contains(&pod.uuid), "{listed}");
+    let theirs = tests::podctl::Pod { podctl: &podctl, uuid: pod.uuid.clone() };
+    assert_eq!(theirs.state("one"), "created");
+    theirs.app("start", "one", &[]).ok();
+    assert_eq!(pod.state("one"), ("running", None));
+    assert_eq!(theirs.enter("one", &["/probe", "print", "x"]).ok(), "x");
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    theirs.app("stop", "one", &[]).ok();
+    assert_eq!(pod.state("one"), ("exited", Some(7)));
+    assert_eq!(theirs.status("one")["exit_code"], 7);
+    theirs.app("rm", "one", &[]).ok();
+    assert_eq!(pod.list(), Vec::<String>::new());
+    podctl.ok(&["stop", &pod.uuid]);
+    drop(monitor);
+    podctl.ok(&["rm", &pod.uuid]);
+    assert!(!pod.dir().exists());
+    Ok(())
+}
+
+fn run_without_its_lock_is_refused(t: &Context) -> Verdict {
+    let host = t.minihost();
+    let pod = host.prepare(&no_volumes());
+    let dir = pod.in_phase("prepared");
+    let entrypoint = tests::dist().join("entrypoints/run");
+    let attempt = |fd: Option<&str>| {
+        let mut command = Command::new(&entrypoint);
+        command.args(["--mutable", &pod.uuid]).current_dir(&dir).env_remove("RKT_LOCK_FD");
+        if let Some(fd) = fd {
+            command.env("RKT_LOCK_FD", fd);
+        }
+        run(&mut command)
+    };
+    for fd in [None, Some(""), Some("banana"), Some("-1"), Some("99"), Some("0")] {
+        let out = attempt(fd);
+        assert!(out.code == Some(254), "RKT_LOCK_FD {fd:?}: {out}");
+        assert_eq!(out.stderr.lines().count(), 1, "{out}");
+    }
+    assert!(!dir.join("pid").exists() && !dir.join("ppid").exists());
     Ok(())
 }

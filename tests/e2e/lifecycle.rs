@@ -1,14 +1,16 @@
 //! A pod and its apps from the first to the last command, by podctl.
 
 use std::fs;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tests::Verdict;
 use tests::harness::Context;
 use tests::podctl::Pod;
-use tests::process::{Process, descendants, mountinfo, wait_for};
+use tests::process::{Process, descendants, mountinfo, run, wait_for};
 
 tests::cases! {
     both an_app_from_add_to_rm;
@@ -29,6 +31,9 @@ tests::cases! {
     native a_pod_in_the_foreground_ends_by_sigterm;
     native a_prefix_of_a_uuid_is_enough;
     native an_ended_pod_still_tells;
+    native a_half_done_rm_is_finished;
+    native a_killed_command_is_made_up_for 120;
+    native another_stage1_image;
 }
 
 fn an_app_from_add_to_rm(t: &Context) -> Verdict {
@@ -396,7 +401,7 @@ fn the_pods_mounts_grow_by_a_line_an_app(t: &Context) -> Verdict {
 fn a_pod_in_the_foreground_ends_by_sigterm(t: &Context) -> Verdict {
     let podctl = t.podctl();
     podctl.import_probe();
-    let mut child = podctl.command(&["sandbox", "--foreground"]).stdout(std::process::Stdio::null()).spawn()?;
+    let mut child = podctl.command(&["sandbox", "--foreground"]).stdout(Stdio::null()).spawn()?;
     let uuid = wait_for("the pod to run", 20, || {
         let name = fs::read_dir(podctl.data.join("pods/run")).ok()?.next()?.ok()?.file_name().into_string().ok()?;
         let ready = podctl.data.join("pods/run").join(&name).join("stage1/rootfs/rkt/supervisor-status");
@@ -440,5 +445,107 @@ fn an_ended_pod_still_tells(t: &Context) -> Verdict {
     pod.enter("done", &["/probe", "help"]).complaint();
     podctl.ok(&["rm", &pod.uuid]);
     podctl.fails(&["status", &pod.uuid]);
+    Ok(())
+}
+
+fn a_half_done_rm_is_finished(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    let by_hand = |app: &str| {
+        let file = pod.dir().join("stage1/rootfs/opt/stage1/bin/app-rm");
+        run(Command::new(file).arg(format!("--app={app}")).env_clear().current_dir(pod.dir())).ok();
+    };
+    let root = |app: &str| pod.dir().join("stage1/rootfs/opt/stage2").join(app).join("rootfs");
+    // As it is after the crossing, after the unmount, after the app's directory has gone.
+    for (app, done) in [("one", 1), ("two", 2), ("three", 3)] {
+        pod.add(app, &[], &["exit", "0"]);
+        by_hand(app);
+        if done >= 2 {
+            umount2(&root(app), MntFlags::empty())?;
+        }
+        if done >= 3 {
+            fs::remove_dir_all(pod.dir().join("stage1/rootfs/opt/stage2").join(app))?;
+        }
+        pod.app("rm", app, &[]).ok();
+        assert!(!pod.manifest_apps().contains(&app.to_owned()), "{app} is still listed");
+        assert!(!root(app).exists());
+        pod.run_app(app, &[], &["exit", "0"]);
+    }
+    pod.end();
+    Ok(())
+}
+
+/// Whenever podctl is killed, the next command finds or makes a whole app, or none.
+fn a_killed_command_is_made_up_for(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    let cut = |args: &[&str], after: u64| -> Result<(), Box<dyn std::error::Error>> {
+        let mut child = podctl.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        std::thread::sleep(Duration::from_millis(after));
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    };
+    for after in (0..36).step_by(2) {
+        let uuid = pod.uuid.as_str();
+        cut(
+            &[
+                "app",
+                "add",
+                uuid,
+                "probe",
+                "--name",
+                "cut",
+                "--mount=volume=out,target=/out",
+                "--exec",
+                "/probe",
+                "--",
+                "sleep",
+                "inf",
+            ],
+            after,
+        )?;
+        let listed = podctl.json(&["app", "list", uuid, "--format", "json"]);
+        if !listed.to_string().contains("\"cut\"") || after % 4 == 0 {
+            // Nothing of it shows, or it is taken away: it can be added as if it had never been.
+            podctl.run(&["app", "rm", uuid, "cut"]);
+            pod.add("cut", &[], &["sleep", "inf"]);
+        }
+        let started = pod.app("start", "cut", &[]);
+        if started.code != Some(0) {
+            // Half an app is refused in words, and rm takes it away.
+            started.complaint();
+            pod.app("rm", "cut", &[]).ok();
+            pod.add("cut", &[], &["sleep", "inf"]);
+            pod.app("start", "cut", &[]).ok();
+        }
+        assert_eq!(pod.state("cut"), "running", "after {after} ms");
+        assert_eq!(pod.enter("cut", &["/probe", "print", "x"]).ok(), "x");
+        cut(&["app", "rm", uuid, "cut"], after)?;
+        pod.app("rm", "cut", &[]);
+        assert!(pod.manifest_apps().is_empty(), "after {after} ms: {:?}", pod.manifest_apps());
+        let running = descendants(pod.pid()).into_iter().filter(|p| p.words.contains("/probe")).count();
+        assert_eq!(running, 0, "after {after} ms");
+    }
+    let mounted = mountinfo("self").into_iter().filter(|m| m[4].contains(&pod.uuid) && m[4].contains("/opt/stage2/"));
+    assert_eq!(mounted.count(), 0, "app roots are still mounted");
+    pod.end();
+    Ok(())
+}
+
+fn another_stage1_image(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let image = tests::dist().join("stage1.aci");
+    let pod = podctl.pod(&["--stage1", &image.display().to_string()]);
+    pod.run_app("one", &[], &["write", "/out/one", "x"]);
+    pod.end();
+    podctl.fails(&["sandbox", "--stage1", "/no/such/file"]);
+    let text = t.dir.join("text");
+    fs::write(&text, "not an image")?;
+    podctl.fails(&["sandbox", "--stage1", &text.display().to_string()]);
+    // An image of an app is no stage1.
+    let app = tests::image::aci(&t.dir, "app", &tests::image::manifest("app", &serde_json::json!({})));
+    podctl.fails(&["sandbox", "--stage1", &app.display().to_string()]);
+    assert_eq!(podctl.json(&["list", "--format", "json"]).as_array().map(Vec::len), Some(0));
     Ok(())
 }
