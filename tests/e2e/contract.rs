@@ -213,7 +213,7 @@ fn by_hand_without_any_variable(t: &Context) -> Verdict {
         run(command.arg("--app=one").env_clear().current_dir(pod.dir()))
     };
     by_hand("app/start").ok();
-    assert!(descendants(pod.pid()).iter().any(|p| p.words.contains("/probe")));
+    wait_for("the app", 5, || descendants(pod.pid()).iter().any(|p| p.words.contains("/probe")).then_some(()));
     assert!(by_hand("app/rm").code.is_some_and(|c| c != 0), "a running app was removed");
     by_hand("app/stop").ok();
     assert_eq!(pod.state("one"), ("exited", Some(143)));
