@@ -11,7 +11,7 @@ use crate::cgroup::{PodCgroup, Version};
 use crate::error::{Context, Result};
 use crate::layout;
 use crate::sys::dir::{self, Target};
-use crate::sys::mount::{self, Attributes, DetachedMount, Scope};
+use crate::sys::mount::{self, Attributes, DetachedMount, Propagation, Scope};
 
 const NOTHING_SPECIAL: Attributes =
     Attributes { read_only: false, nosuid: true, nodev: true, noexec: true, propagation: None };
@@ -28,10 +28,12 @@ pub(super) struct Sources {
 impl Sources {
     /// Host side, in the pod directory.
     pub(super) fn open(terminal: impl AsFd) -> Result<Self> {
-        Ok(Self {
-            image: DetachedMount::clone_path(layout::STAGE1_ROOTFS, Scope::One)?,
-            terminal: DetachedMount::clone_of(terminal, Scope::One)?,
-        })
+        let image = DetachedMount::clone_path(layout::STAGE1_ROOTFS, Scope::One)?;
+        let terminal = DetachedMount::clone_of(terminal, Scope::One)?;
+        // Where the host's mounts are shared, a clone is one more peer, which can't become a root.
+        let private = Attributes { propagation: Some(Propagation::Private), ..Attributes::default() };
+        [&image, &terminal].into_iter().try_for_each(|mount| mount.set(private, Scope::One))?;
+        Ok(Self { image, terminal })
     }
 }
 

@@ -68,7 +68,8 @@ impl EtcFile {
                 &pod
             }
         };
-        source.set(Attributes { read_only: true, ..super::DATA }, Scope::One)?;
+        let attributes = Attributes { read_only: true, propagation: private().propagation, ..super::DATA };
+        source.set(attributes, Scope::One)?;
         source.attach(target, Path::new(self.path))
     }
 }
