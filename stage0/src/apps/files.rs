@@ -3,7 +3,7 @@
 //! What lies in the pod's own root is reached through a descriptor of that root and never by a link that the pod
 //! could have put there.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -138,9 +138,7 @@ impl<'a> AppFiles<'a> {
     fn replace_in_pod(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         let shown = || format!("write {path:?}");
         let (parent, name) = self.parent_in_pod(path).context(shown)?;
-        // no app's name has a dot
-        let mut temporary = name.to_owned();
-        temporary.push(".new");
+        let temporary = temporary_name(name);
         remove_file(&parent, &temporary).context(shown)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(&parent, &temporary, flags, Mode::from_raw_mode(0o640)).context(shown)?;
@@ -160,8 +158,17 @@ impl<'a> AppFiles<'a> {
             return Ok(());
         }
         let (parent, name) = self.parent_in_pod(path).context(shown)?;
+        // left by a write that was killed
+        remove_file(&parent, &temporary_name(name)).context(shown)?;
         remove_file(&parent, name).context(shown)
     }
+}
+
+/// What a file is called until it is whole; no app's name has a dot.
+fn temporary_name(name: &OsStr) -> OsString {
+    let mut temporary = name.to_owned();
+    temporary.push(".new");
+    temporary
 }
 
 fn write_all(file: std::os::fd::BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {

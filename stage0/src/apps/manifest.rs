@@ -18,6 +18,8 @@ use crate::store::names_in;
 
 /// Marks the manifest as it was before an app was added.
 const BEFORE: &str = "pod.adding-";
+/// What a new manifest is called until it is whole.
+const TEMPORARY: &str = "pod.new";
 
 /// The manifest of a pod whose lock is held as long as this lives.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ impl Locked {
             .open(&path)
             .context(|| format!("open {path:?}"))?;
         rustix::fs::flock(&lock, FlockOperation::LockExclusive).context(|| format!("flock({path:?})"))?;
+        // left by a write that was killed
+        remove_if_there(&pod.join(TEMPORARY))?;
         Ok(Self { pod: pod.to_owned(), _lock: lock })
     }
 
@@ -49,7 +53,7 @@ impl Locked {
     /// Replaces the manifest.
     pub fn write(&self, manifest: &PodManifest) -> Result<()> {
         let path = self.pod.join(layout::MANIFEST);
-        let temporary = self.pod.join("pod.new");
+        let temporary = self.pod.join(TEMPORARY);
         let shown = || format!("write {path:?}");
         let json = serde_json::to_vec(manifest).context(shown)?;
         let old = path.metadata().context(shown)?;
