@@ -46,7 +46,7 @@ pub fn resolve(runtime: &RuntimeApp, app: &App, pod: &[appc::Volume]) -> Result<
         let point = app.mount_points.iter().find(|p| plain_target(&p.path).is_ok_and(|t| t == target));
         push(&mut out, volume, target, point, false)?;
     }
-    for point in &app.mount_points {
+    for (index, point) in app.mount_points.iter().enumerate() {
         let target = plain_target(&point.path)?;
         if out.iter().any(|m| m.target == target) {
             continue;
@@ -55,7 +55,10 @@ pub fn resolve(runtime: &RuntimeApp, app: &App, pod: &[appc::Volume]) -> Result<
         let (volume, implicit) = match find(&point.name) {
             Some(volume) => (volume, false),
             None => {
-                own = implicit_volume(&runtime.name, point)?;
+                own = implicit_volume(&runtime.name, index)?;
+                if find(own.name.as_ref()).is_some() {
+                    return Err(Error::new(format!("the volume name {} is needed for an implicit one", own.name)));
+                }
                 (&own, true)
             }
         };
@@ -98,9 +101,9 @@ fn plain_target(path: &str) -> Result<PathBuf> {
     Ok(out)
 }
 
-/// The volume of a mount point that nobody gave one: empty, named after app and mount point.
-fn implicit_volume(app: &AcName, point: &MountPoint) -> Result<appc::Volume> {
-    let name = AcName::from_image_name(&format!("{app}-{}", point.name.replace('/', "-")))?;
+/// The volume of an app's mount point, by its index, that nobody gave one. No other app's has its name.
+fn implicit_volume(app: &AcName, index: usize) -> Result<appc::Volume> {
+    let name = format!("{app}-implicit-{index}").parse()?;
     Ok(appc::Volume {
         name,
         kind: VolumeKind::Empty,
@@ -221,7 +224,7 @@ mod tests {
             json!([{"name": "p", "path": "/data/x", "readOnly": true}, {"name": "v2", "path": "/y", "readOnly": true}, {"name": "Z_z", "path": "/z"}]),
             json!([{"name": "v", "kind": "empty"}, {"name": "v2", "kind": "host", "source": "/", "readOnly": false}]),
         );
-        let expected = [("v", "/data/x", true), ("v2", "/y", false), ("a-z-z", "/z", false)];
+        let expected = [("v", "/data/x", true), ("v2", "/y", false), ("a-implicit-2", "/z", false)];
         assert_eq!(found.unwrap(), expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c)));
     }
 
