@@ -64,15 +64,30 @@ fn run_with<T: Tool>(args: Vec<OsString>) -> u8 {
     }
 }
 
+/// Writes each message as one line, in one piece.
+struct Log {
+    name: &'static str,
+}
+
+impl log::Log for Log {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        use std::io::Write;
+        let level = record.level().as_str().to_ascii_lowercase();
+        let line = format!("{}: {level}: {}\n", self.name, escape_control(&record.args().to_string()));
+        // a caller that has closed it does not want to know
+        drop(std::io::stderr().write_all(line.as_bytes()));
+    }
+
+    fn flush(&self) {}
+}
+
 fn log_to_stderr(name: &'static str, debug: bool) {
-    use std::io::Write;
-    env_logger::Builder::new()
-        .filter_level(if debug { log::LevelFilter::Debug } else { log::LevelFilter::Warn })
-        .format(move |out, record| {
-            let level = record.level().as_str().to_ascii_lowercase();
-            writeln!(out, "{name}: {level}: {}", escape_control(&record.args().to_string()))
-        })
-        .init();
+    log::set_max_level(if debug { log::LevelFilter::Debug } else { log::LevelFilter::Warn });
+    log::set_logger(Box::leak(Box::new(Log { name }))).expect("each process runs one tool");
 }
 
 enum Stop {

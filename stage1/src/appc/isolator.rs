@@ -3,12 +3,12 @@
 
 use std::ops::RangeInclusive;
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::Isolator;
 use super::quantity;
 use crate::error::{Context, Error, Result};
+use crate::json::{FromJson, Object, is_not};
 
 /// As many processes and threads as the kernel can number.
 const MAX_PIDS: u64 = 1 << 22;
@@ -81,24 +81,17 @@ pub struct Isolators {
     pub unknown: Vec<String>,
 }
 
-#[derive(Deserialize)]
-struct Amounts {
-    request: Option<Amount>,
-    limit: Option<Amount>,
-}
-
 /// A quantity, which manifests write as a string or as a bare number.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Amount {
-    Text(String),
-    Number(serde_json::Number),
-}
+struct Amount(String);
 
-#[derive(Deserialize)]
-struct Set {
-    set: Vec<String>,
-    errno: Option<String>,
+impl FromJson for Amount {
+    fn from_json(value: Value) -> Result<Self> {
+        match value {
+            Value::String(text) => Ok(Self(text)),
+            Value::Number(number) => Ok(Self(number.to_string())),
+            other => Err(is_not("a quantity", &other)),
+        }
+    }
 }
 
 impl Isolators {
@@ -147,48 +140,45 @@ impl Isolators {
     }
 
     fn set_capabilities(&mut self, mode: SetMode, value: &Value) -> Result<()> {
-        let Set { set, .. } = parse(value)?;
-        if self.capabilities.replace(CapabilitySet { mode, names: set }).is_some() {
+        let names = object(value)?.required("set")?;
+        if self.capabilities.replace(CapabilitySet { mode, names }).is_some() {
             return Err(Error::new("an app takes one capabilities set: retain or remove, once"));
         }
         Ok(())
     }
 
     fn set_seccomp(&mut self, mode: SetMode, value: &Value) -> Result<()> {
-        let Set { set, errno } = parse(value)?;
-        let errno = errno.filter(|errno| !errno.is_empty());
-        if self.seccomp.replace(SeccompSet { mode, names: set, errno }).is_some() {
+        let mut object = object(value)?;
+        let names = object.required("set")?;
+        let errno = object.optional("errno")?;
+        let errno = Some(errno).filter(|errno: &String| !errno.is_empty());
+        if self.seccomp.replace(SeccompSet { mode, names, errno }).is_some() {
             return Err(Error::new("an app takes one seccomp set: retain or remove, once"));
         }
         Ok(())
     }
 }
 
-fn parse<'a, T: Deserialize<'a>>(value: &'a Value) -> Result<T> {
-    T::deserialize(value).context(|| format!("the value {value} does not fit"))
+fn object(value: &Value) -> Result<Object> {
+    Object::new(value.clone())
 }
 
 fn resource(value: &Value, unit: fn(&str) -> Result<u64>) -> Result<Resource> {
-    let Amounts { request, limit } = parse(value)?;
-    let (request, limit) = (amount(request, unit)?, amount(limit, unit)?);
+    let mut object = object(value)?;
+    let (request, limit) = (amount(&mut object, "request", unit)?, amount(&mut object, "limit", unit)?);
     if limit == Some(0) {
         return Err(Error::new("a limit of 0 leaves nothing to run with"));
     }
     Ok(Resource { request, limit })
 }
 
-fn amount(amount: Option<Amount>, unit: fn(&str) -> Result<u64>) -> Result<Option<u64>> {
-    amount
-        .map(|amount| match amount {
-            Amount::Text(text) => unit(&text),
-            Amount::Number(number) => unit(&number.to_string()),
-        })
-        .transpose()
+fn amount(object: &mut Object, name: &str, unit: fn(&str) -> Result<u64>) -> Result<Option<u64>> {
+    object.optional::<Option<Amount>>(name)?.map(|Amount(text)| unit(&text)).transpose()
 }
 
 fn limit(value: &Value, bounds: RangeInclusive<u64>) -> Result<u64> {
-    let Amounts { limit, .. } = parse(value)?;
-    let limit = amount(limit, quantity::whole)?.context(|| format!("the value {value} has no limit"))?;
+    let limit = amount(&mut object(value)?, "limit", quantity::whole)?;
+    let limit = limit.context(|| format!("the value {value} has no limit"))?;
     if !bounds.contains(&limit) {
         return Err(Error::new(format!("the limit {limit} is not from {} to {}", bounds.start(), bounds.end())));
     }

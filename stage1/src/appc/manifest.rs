@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{AcIdentifier, AcName};
 use crate::error::{Context, Error, Result};
+use crate::json::{self, FromJson, Object};
 
 /// The version of the specification that is written.
 pub const AC_VERSION: &str = "0.8.11";
@@ -21,29 +22,63 @@ pub const CONVERTED: &str = "appc.io/docker/repository";
 /// Annotation of an image manifest: the app tells systemd when it is ready.
 pub const SUPPORTS_NOTIFY: &str = "appc.io/executor/supports-systemd-notify";
 
+/// A structure of which `field: Type = "key"` must be there, and `field: Type = "key" or default` need not be.
 macro_rules! data {
-    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident : $type:ty = $key:literal,)* }) => {
+    ($(#[$doc:meta])* $name:ident {
+        $($(#[$field_doc:meta])* $field:ident : $type:ty = $key:literal $(or $default:ident)?,)*
+    }) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[derive(Clone, Debug, PartialEq, Serialize)]
         pub struct $name {
             $($(#[$field_doc])* #[serde(rename = $key)] pub $field: $type,)*
             /// Fields that are not known here.
             #[serde(flatten)]
             pub other: Map<String, Value>,
         }
+
+        impl FromJson for $name {
+            fn from_json(value: Value) -> Result<Self> {
+                let mut object = Object::new(value)?;
+                Ok(Self { $($field: member!(object, $key $(, $default)?)?,)* other: object.rest() })
+            }
+        }
     };
 }
 
+macro_rules! member {
+    ($object:ident, $key:literal) => {
+        $object.required($key)
+    };
+    ($object:ident, $key:literal, default) => {
+        $object.optional($key)
+    };
+}
+
+/// A structure without a field that must be there; what is as by default is not written.
 macro_rules! optional_data {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident : $type:ty = $key:literal,)* }) => {
+        data!($(#[$doc])* #[derive(Default)] $name {
+            $($(#[$field_doc])* #[serde(skip_serializing_if = "is_default")] $field : $type = $key or default,)*
+        });
+    };
+}
+
+/// A word of the specification.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$word_doc:meta])* $word:ident = $text:literal,)* }) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-        #[serde(default)]
-        pub struct $name {
-            $($(#[$field_doc])* #[serde(rename = $key, skip_serializing_if = "is_default", deserialize_with = "null_as_default")] pub $field: $type,)*
-            /// Fields that are not known here.
-            #[serde(flatten)]
-            pub other: Map<String, Value>,
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+        pub enum $name {
+            $($(#[$word_doc])* #[serde(rename = $text)] $word,)*
+        }
+
+        impl FromJson for $name {
+            fn from_json(value: Value) -> Result<Self> {
+                match value.as_str() {
+                    $(Some($text) => Ok(Self::$word),)*
+                    _ => Err(json::is_not(concat!("one of:", $(" ", $text),*), &value)),
+                }
+            }
         }
     };
 }
@@ -52,19 +87,13 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// Go writes an empty list as `null`.
-fn null_as_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(de: D) -> Result<T, D::Error> {
-    Option::<T>::deserialize(de).map(Option::unwrap_or_default)
-}
-
 data!(
     /// A label or an environment variable or an annotation: a name and a value.
     NameValue {
         /// Name.
         name: String = "name",
         /// Value.
-        #[serde(default, deserialize_with = "null_as_default")]
-        value: String = "value",
+        value: String = "value" or default,
     }
 );
 
@@ -95,8 +124,7 @@ data!(
         /// Which one.
         name: String = "name",
         /// Its parameters.
-        #[serde(default)]
-        value: Value = "value",
+        value: Value = "value" or default,
     }
 );
 
@@ -106,8 +134,7 @@ data!(
         /// `pre-start` or `post-stop`.
         name: String = "name",
         /// Its words.
-        #[serde(default, deserialize_with = "null_as_default")]
-        exec: Vec<String> = "exec",
+        exec: Vec<String> = "exec" or default,
     }
 );
 
@@ -179,20 +206,20 @@ data!(
         /// Name.
         name: AcIdentifier = "name",
         /// Version, os, arch and others.
-        #[serde(default, skip_serializing_if = "is_default", deserialize_with = "null_as_default")]
-        labels: Vec<NameValue> = "labels",
+        #[serde(skip_serializing_if = "is_default")]
+        labels: Vec<NameValue> = "labels" or default,
         /// How it is run; an image without can only be a dependency, or be given a command.
-        #[serde(default, skip_serializing_if = "is_default")]
-        app: Option<App> = "app",
+        #[serde(skip_serializing_if = "is_default")]
+        app: Option<App> = "app" or default,
         /// Annotations.
-        #[serde(default, skip_serializing_if = "is_default", deserialize_with = "null_as_default")]
-        annotations: Vec<NameValue> = "annotations",
+        #[serde(skip_serializing_if = "is_default")]
+        annotations: Vec<NameValue> = "annotations" or default,
         /// Images below this one.
-        #[serde(default, skip_serializing_if = "is_default", deserialize_with = "null_as_default")]
-        dependencies: Vec<Dependency> = "dependencies",
+        #[serde(skip_serializing_if = "is_default")]
+        dependencies: Vec<Dependency> = "dependencies" or default,
         /// The only paths that are taken of the whole, if not empty.
-        #[serde(default, skip_serializing_if = "is_default", deserialize_with = "null_as_default")]
-        path_whitelist: Vec<String> = "pathWhitelist",
+        #[serde(skip_serializing_if = "is_default")]
+        path_whitelist: Vec<String> = "pathWhitelist" or default,
     }
 );
 
@@ -210,21 +237,21 @@ optional_data!(
     }
 );
 
-/// The word `ImageManifest`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ImageKind {
-    /// As it is written.
-    #[default]
-    ImageManifest,
-}
+words!(
+    /// What an image manifest calls itself.
+    ImageKind {
+        /// As it is written.
+        ImageManifest = "ImageManifest",
+    }
+);
 
-/// The word `PodManifest`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PodKind {
-    /// As it is written.
-    #[default]
-    PodManifest,
-}
+words!(
+    /// What a pod manifest calls itself.
+    PodKind {
+        /// As it is written.
+        PodManifest = "PodManifest",
+    }
+);
 
 optional_data!(
     /// The image of a runtime app.
@@ -246,20 +273,20 @@ data!(
         /// Absolute path in the app.
         path: String = "path",
         /// A volume of this mount's own, instead of the pod's.
-        #[serde(default, skip_serializing_if = "is_default")]
-        app_volume: Option<Volume> = "appVolume",
+        #[serde(skip_serializing_if = "is_default")]
+        app_volume: Option<Volume> = "appVolume" or default,
     }
 );
 
-/// Where a volume's files are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum VolumeKind {
-    /// A path on the host.
-    Host,
-    /// A directory that lives as long as the pod.
-    Empty,
-}
+words!(
+    /// Where a volume's files are.
+    VolumeKind {
+        /// A path on the host.
+        Host = "host",
+        /// A directory that lives as long as the pod.
+        Empty = "empty",
+    }
+);
 
 data!(
     /// A volume.
@@ -269,23 +296,23 @@ data!(
         /// Host or empty.
         kind: VolumeKind = "kind",
         /// Host: the path.
-        #[serde(default, skip_serializing_if = "is_default")]
-        source: Option<String> = "source",
+        #[serde(skip_serializing_if = "is_default")]
+        source: Option<String> = "source" or default,
         /// Nobody writes to it.
-        #[serde(default, skip_serializing_if = "is_default")]
-        read_only: Option<bool> = "readOnly",
+        #[serde(skip_serializing_if = "is_default")]
+        read_only: Option<bool> = "readOnly" or default,
         /// Host: mounts below the path come along (so they do if it is not said).
-        #[serde(default, skip_serializing_if = "is_default")]
-        recursive: Option<bool> = "recursive",
+        #[serde(skip_serializing_if = "is_default")]
+        recursive: Option<bool> = "recursive" or default,
         /// Empty: permissions, octal.
-        #[serde(default, skip_serializing_if = "is_default")]
-        mode: Option<String> = "mode",
+        #[serde(skip_serializing_if = "is_default")]
+        mode: Option<String> = "mode" or default,
         /// Empty: owner.
-        #[serde(default, skip_serializing_if = "is_default")]
-        uid: Option<u32> = "uid",
+        #[serde(skip_serializing_if = "is_default")]
+        uid: Option<u32> = "uid" or default,
         /// Empty: group.
-        #[serde(default, skip_serializing_if = "is_default")]
-        gid: Option<u32> = "gid",
+        #[serde(skip_serializing_if = "is_default")]
+        gid: Option<u32> = "gid" or default,
     }
 );
 
@@ -297,17 +324,17 @@ data!(
         /// Image.
         image: RuntimeImage = "image",
         /// How it is run, if not as its image says.
-        #[serde(default, skip_serializing_if = "is_default")]
-        app: Option<App> = "app",
+        #[serde(skip_serializing_if = "is_default")]
+        app: Option<App> = "app" or default,
         /// The app can't write to its root file system.
-        #[serde(default, skip_serializing_if = "is_default", deserialize_with = "null_as_default")]
-        read_only_root_fs: bool = "readOnlyRootFS",
+        #[serde(skip_serializing_if = "is_default")]
+        read_only_root_fs: bool = "readOnlyRootFS" or default,
         /// Volumes.
-        #[serde(default, skip_serializing_if = "is_default", deserialize_with = "null_as_default")]
-        mounts: Vec<Mount> = "mounts",
+        #[serde(skip_serializing_if = "is_default")]
+        mounts: Vec<Mount> = "mounts" or default,
         /// Annotations.
-        #[serde(default, skip_serializing_if = "is_default", deserialize_with = "null_as_default")]
-        annotations: Vec<NameValue> = "annotations",
+        #[serde(skip_serializing_if = "is_default")]
+        annotations: Vec<NameValue> = "annotations" or default,
     }
 );
 
@@ -333,26 +360,21 @@ data!(
         /// Version of the specification.
         ac_version: String = "acVersion",
         /// Apps.
-        #[serde(deserialize_with = "null_as_default", default)]
-        apps: Vec<RuntimeApp> = "apps",
+        apps: Vec<RuntimeApp> = "apps" or default,
         /// Volumes.
-        #[serde(deserialize_with = "null_as_default", default)]
-        volumes: Vec<Volume> = "volumes",
+        volumes: Vec<Volume> = "volumes" or default,
         /// Limits of the whole pod.
-        #[serde(deserialize_with = "null_as_default", default)]
-        isolators: Vec<Isolator> = "isolators",
+        isolators: Vec<Isolator> = "isolators" or default,
         /// Annotations.
-        #[serde(deserialize_with = "null_as_default", default)]
-        annotations: Vec<NameValue> = "annotations",
+        annotations: Vec<NameValue> = "annotations" or default,
         /// Ports reached from outside.
-        #[serde(deserialize_with = "null_as_default", default)]
-        ports: Vec<ExposedPort> = "ports",
+        ports: Vec<ExposedPort> = "ports" or default,
         /// The user's annotations.
-        #[serde(default, skip_serializing_if = "is_default", deserialize_with = "null_as_default")]
-        user_annotations: Map<String, Value> = "userAnnotations",
+        #[serde(skip_serializing_if = "is_default")]
+        user_annotations: Map<String, Value> = "userAnnotations" or default,
         /// The user's labels.
-        #[serde(default, skip_serializing_if = "is_default", deserialize_with = "null_as_default")]
-        user_labels: Map<String, Value> = "userLabels",
+        #[serde(skip_serializing_if = "is_default")]
+        user_labels: Map<String, Value> = "userLabels" or default,
     }
 );
 
@@ -461,7 +483,7 @@ impl ImageManifest {
     /// # Errors
     /// Not JSON, a field of another type, or an app section that contradicts itself.
     pub fn parse(text: &[u8]) -> Result<Self> {
-        let manifest: Self = serde_json::from_slice(text).context(|| "not a valid image manifest")?;
+        let manifest: Self = json::parse(text).context(|| "not a valid image manifest")?;
         manifest.app.as_ref().map_or(Ok(()), App::validate).context(|| "not a valid image manifest")?;
         Ok(manifest)
     }
@@ -478,7 +500,7 @@ impl PodManifest {
     /// # Errors
     /// Not JSON, a field of another type, two apps or two volumes of one name, or a part that contradicts itself.
     pub fn parse(text: &[u8]) -> Result<Self> {
-        let manifest: Self = serde_json::from_slice(text).context(|| "not a valid pod manifest")?;
+        let manifest: Self = json::parse(text).context(|| "not a valid pod manifest")?;
         manifest.validate().context(|| "not a valid pod manifest")?;
         Ok(manifest)
     }
@@ -570,17 +592,17 @@ mod tests {
         assert_eq!(image.app.unwrap().isolators[0].value, Value::Null);
         let app = br#"{"name":"a","image":{"id":"sha512-0","name":null,"labels":null},"app":null,"readOnlyRootFS":null,
             "mounts":null,"annotations":[{"name":"n","value":null}]}"#;
-        let app: RuntimeApp = serde_json::from_slice(app).unwrap();
+        let app: RuntimeApp = json::parse(app).unwrap();
         assert_eq!((app.read_only_root_fs, find(&app.annotations, "n")), (false, Some("")));
     }
 
     #[test]
     fn nothing_is_written_of_what_is_not_there() {
         let json = r#"{"name":"a","image":{"id":"sha512-0"}}"#;
-        let app: RuntimeApp = serde_json::from_str(json).unwrap();
+        let app: RuntimeApp = json::parse(json.as_bytes()).unwrap();
         assert_eq!(serde_json::to_string(&app).unwrap(), json);
         let json = r#"{"name":"v","kind":"empty"}"#;
-        let volume: Volume = serde_json::from_str(json).unwrap();
+        let volume: Volume = json::parse(json.as_bytes()).unwrap();
         assert_eq!(serde_json::to_string(&volume).unwrap(), json);
     }
 
@@ -642,7 +664,7 @@ mod tests {
     #[test]
     fn modes_of_volumes() {
         let mode = |mode: Option<&str>| {
-            let mut volume: Volume = serde_json::from_str(r#"{"name":"v","kind":"empty"}"#).unwrap();
+            let mut volume: Volume = json::parse(br#"{"name":"v","kind":"empty"}"#).unwrap();
             volume.mode = mode.map(str::to_owned);
             volume.mode().ok()
         };

@@ -207,9 +207,9 @@ mod tests {
     ) -> Result<Vec<(String, String, bool)>> {
         let mut whole = json!({"name": "a", "image": {"id": "x"}});
         whole["mounts"] = runtime;
-        let runtime: RuntimeApp = serde_json::from_value(whole).unwrap();
-        let app: App = serde_json::from_value(json!({"mountPoints": app})).unwrap();
-        let pod: Vec<appc::Volume> = serde_json::from_value(pod).unwrap();
+        let runtime: RuntimeApp = crate::json::FromJson::from_json(whole).unwrap();
+        let app: App = crate::json::FromJson::from_json(json!({"mountPoints": app})).unwrap();
+        let pod: Vec<appc::Volume> = crate::json::FromJson::from_json(pod).unwrap();
         let found = resolve(&runtime, &app, &pod)?;
         Ok(found
             .into_iter()
