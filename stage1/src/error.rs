@@ -10,7 +10,11 @@ use std::fmt;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What failed, why, and, where it matters, the exit code it asks for.
-pub struct Error {
+///
+/// One pointer wide: nearly every function returns one, and does so in a register.
+pub struct Error(Box<Parts>);
+
+struct Parts {
     message: String,
     source: Option<Box<dyn StdError + Send + Sync>>,
     exit_code: Option<u8>,
@@ -19,24 +23,29 @@ pub struct Error {
 impl Error {
     /// An error without a cause below it.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), source: None, exit_code: None }
+        Self::of(message.into(), None)
     }
 
     /// An error caused by `source`.
     pub fn caused_by(message: impl Into<String>, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { message: message.into(), source: Some(source.into()), exit_code: None }
+        Self::of(message.into(), Some(source.into()))
+    }
+
+    #[cold]
+    fn of(message: String, source: Option<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self(Box::new(Parts { message, source, exit_code: None }))
     }
 
     /// Sets the exit code that the process ends with if this error ends it.
     #[must_use]
     pub fn with_exit_code(mut self, code: u8) -> Self {
-        self.exit_code = Some(code);
+        self.0.exit_code = Some(code);
         self
     }
 
     /// The exit code asked for by this error or the nearest one below it.
     pub fn exit_code(&self) -> Option<u8> {
-        self.exit_code.or_else(|| self.source.as_deref()?.downcast_ref::<Error>()?.exit_code())
+        self.0.exit_code.or_else(|| self.0.source.as_deref()?.downcast_ref::<Error>()?.exit_code())
     }
 
     /// The system error at the bottom of the chain, if there is one.
@@ -89,7 +98,7 @@ pub fn escape_control(text: &str) -> String {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.0.message)
     }
 }
 
@@ -101,7 +110,7 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_deref().map(|s| s as &(dyn StdError + 'static))
+        self.0.source.as_deref().map(|s| s as &(dyn StdError + 'static))
     }
 }
 
