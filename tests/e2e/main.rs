@@ -11,6 +11,7 @@ mod lifecycle;
 mod limits;
 mod readme;
 mod refusals;
+mod userlands;
 mod volumes;
 
 fn main() -> ExitCode {
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         volumes::CASES,
         limits::CASES,
         enter::CASES,
+        userlands::CASES,
         readme::CASES,
     ];
     tests::harness::main(&cases, harness::DECOYS)
