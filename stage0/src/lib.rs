@@ -10,6 +10,8 @@ pub mod enter;
 pub mod entrypoint;
 pub mod gc;
 pub mod images;
+pub mod immutable;
+pub mod launch;
 pub mod overlay;
 pub mod pods;
 mod remove;

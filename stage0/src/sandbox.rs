@@ -1,7 +1,6 @@
 //! Making a pod without apps and running it: embryo, prepare, prepared, run, and then the pod's own process.
 
 use std::convert::Infallible;
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -18,6 +17,7 @@ use uuid::Uuid;
 
 use crate::entrypoint::{Entrypoint, Stage1};
 use crate::images::Image;
+use crate::launch::Launch;
 use crate::pods::{HeldPod, Phase};
 use crate::store::{Store, make_dir};
 use crate::{gc, overlay, trees};
@@ -35,62 +35,38 @@ const CONSOLE_BYTES: u64 = 2048;
 /// the overlay's upper layer: other host managers read the first one there, and no later add changes which are in it.
 const HOST_WRITES: [&str; 3] = ["rkt/status", "rkt/env", "opt/stage2"];
 
-/// The network of a pod.
-#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Network {
-    /// The host's.
-    Host,
-    /// Loopback alone.
-    None,
+/// The manifest of a pod that takes apps while it runs.
+pub fn manifest(volumes: Vec<Volume>) -> PodManifest {
+    let annotations = vec![NameValue::new(appc::MUTABLE, "true")];
+    PodManifest { volumes, annotations, ..PodManifest::default() }
 }
 
-impl Network {
-    fn flag(self) -> &'static str {
-        match self {
-            Self::Host => "--net=host",
-            Self::None => "--net=none",
-        }
-    }
-}
-
-/// What a new pod is to be.
-#[derive(Debug)]
-pub struct Options {
-    /// Its host name, if not the default one.
-    pub hostname: Option<String>,
-    /// Its network.
-    pub network: Network,
-    /// Volumes that its apps may mount.
-    pub volumes: Vec<Volume>,
-    /// Whether its process says more.
-    pub debug: bool,
-}
-
-/// Makes a pod and fills its directory: phase prepared, held.
+/// Makes a pod and fills its directory, with `more` at the end: phase prepared, held.
 ///
 /// # Errors
 /// Something could not be written; nothing is left of the pod.
-pub fn prepare(store: &Store, stage1: &Image, options: &Options) -> Result<HeldPod> {
+pub fn prepare(
+    store: &Store,
+    stage1: &Image,
+    manifest: &PodManifest,
+    more: impl FnOnce(&Path) -> Result<()>,
+) -> Result<HeldPod> {
     let mut pod = HeldPod::create(store)?;
-    match fill(store, pod.dir(), stage1, options).and_then(|()| pod.move_to(store, Phase::Prepared)) {
+    let filled = fill(store, pod.dir(), stage1, manifest).and_then(|()| more(pod.dir()));
+    match filled.and_then(|()| pod.move_to(store, Phase::Prepared)) {
         Ok(()) => Ok(pod),
         Err(error) => Err(given_up(store, pod, error)),
     }
 }
 
-fn fill(store: &Store, dir: &Path, stage1: &Image, options: &Options) -> Result<()> {
+fn fill(store: &Store, dir: &Path, stage1: &Image, manifest: &PodManifest) -> Result<()> {
     let tree = trees::ensure(store, &stage1.id)?;
-    let manifest = PodManifest {
-        volumes: options.volumes.clone(),
-        annotations: vec![NameValue::new(appc::MUTABLE, "true")],
-        ..PodManifest::default()
-    };
     make_dir(&dir.join("appsinfo"), 0o750)?;
     make_dir(&dir.join("stage1"), 0o750)?;
     write(&dir.join(layout::STAGE1_MANIFEST), &stage1.manifest, 0o640)?;
     write(&dir.join(layout::STAGE1_TREE), tree.as_bytes(), 0o640)?;
     write(&dir.join(layout::LOCK), b"", 0o600)?;
-    write(&dir.join(layout::MANIFEST), &serde_json::to_vec(&manifest).context(|| "write the pod manifest")?, 0o640)?;
+    write(&dir.join(layout::MANIFEST), &serde_json::to_vec(manifest).context(|| "write the pod manifest")?, 0o640)?;
     write(&dir.join(layout::CREATED), b"", 0o640)?;
     write(&dir.join(layout::OVERLAY_PREPARED), b"", 0o640)?;
     link_flavor(&trees::rootfs(store, &tree), dir)
@@ -135,7 +111,7 @@ fn mount_stage1(store: &Store, dir: &Path) -> Result<()> {
 }
 
 /// Removes a pod that could not be made; the error that led here.
-fn given_up(store: &Store, pod: HeldPod, error: Error) -> Error {
+pub(crate) fn given_up(store: &Store, pod: HeldPod, error: Error) -> Error {
     if let Err(also) = gc::discard(store, pod, false) {
         log::warn!("{}", also.one_line());
     }
@@ -146,8 +122,8 @@ fn given_up(store: &Store, pod: HeldPod, error: Error) -> Error {
 ///
 /// # Errors
 /// The run entrypoint could not be executed.
-pub fn become_pod(store: &Store, pod: HeldPod, options: &Options) -> Result<Infallible> {
-    let error = match exec_run(store, &pod, options) {
+pub fn become_pod(store: &Store, pod: HeldPod, launch: &Launch) -> Result<Infallible> {
+    let error = match exec_run(store, &pod, launch) {
         Ok(never) => match never {},
         Err(error) => error,
     };
@@ -158,15 +134,15 @@ pub fn become_pod(store: &Store, pod: HeldPod, options: &Options) -> Result<Infa
 ///
 /// # Errors
 /// The pod did not come up, in time or at all; the error has the end of its output, and nothing is left of it.
-pub fn start(store: &Store, pod: HeldPod, options: &Options) -> Result<Uuid> {
-    match start_process(store, &pod, options).and_then(|run| wait_until_ready(pod.dir(), run)) {
+pub fn start(store: &Store, pod: HeldPod, launch: &Launch) -> Result<Uuid> {
+    match start_process(store, &pod, launch).and_then(|run| wait_until_ready(pod.dir(), run)) {
         Ok(()) => Ok(pod.uuid()),
         Err(error) => Err(given_up(store, pod, error)),
     }
 }
 
 /// Forks the process that becomes the pod's: of its own session, without input, its output in a file of the pod's.
-fn start_process(store: &Store, pod: &HeldPod, options: &Options) -> Result<nix::unistd::Pid> {
+fn start_process(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<nix::unistd::Pid> {
     let path = pod.dir().join(CONSOLE);
     let console =
         File::options().create(true).append(true).mode(0o640).open(&path).context(|| format!("create {path:?}"))?;
@@ -179,7 +155,7 @@ fn start_process(store: &Store, pod: &HeldPod, options: &Options) -> Result<nix:
                 process::set_standard_fd(&null, 0)?;
                 process::set_standard_fd(&console, 1)?;
                 process::set_standard_fd(&console, 2)?;
-                exec_run(store, pod, options)
+                exec_run(store, pod, launch)
             };
             let Err(error) = detached();
             // its standard error is the console by now, which the parent reads
@@ -189,26 +165,13 @@ fn start_process(store: &Store, pod: &HeldPod, options: &Options) -> Result<nix:
     }
 }
 
-fn exec_run(store: &Store, pod: &HeldPod, options: &Options) -> Result<Infallible> {
+/// Replaces this process by the pod's own, which inherits the lock.
+pub(crate) fn exec_run(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<Infallible> {
     let stage1 = Stage1::of(store, pod.dir())?;
     rustix::io::fcntl_setfd(pod.lock(), FdFlags::empty()).context(|| "let run inherit the lock")?;
     let lock = pod.lock().as_fd().as_raw_fd().to_string();
     let environment = [("RKT_LOCK_FD", lock.as_str()), ("RKT_SELINUX_CONTEXT", ""), ("RKT_SELINUX_MOUNT_CONTEXT", "")];
-    stage1.exec(Entrypoint::Run, &run_arguments(pod.uuid(), options), &environment)
-}
-
-fn run_arguments(uuid: Uuid, options: &Options) -> Vec<OsString> {
-    let mut args: Vec<OsString> = Vec::new();
-    if options.debug {
-        args.push("--debug".into());
-    }
-    args.push(options.network.flag().into());
-    args.push("--mutable".into());
-    if let Some(hostname) = &options.hostname {
-        args.push(format!("--hostname={hostname}").into());
-    }
-    args.push(uuid.to_string().into());
-    args
+    stage1.exec(Entrypoint::Run, &launch.arguments(pod.uuid()), &environment)
 }
 
 /// Waits until the pod takes apps. When it does not come to that, its process has ended when this returns.

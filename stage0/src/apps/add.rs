@@ -9,7 +9,7 @@ use stage1::layout;
 use super::files::AppFiles;
 use super::lifecycle::Inside;
 use super::manifest::Locked;
-use super::options::{AddOptions, environment_file};
+use super::options::AddOptions;
 use crate::images::{self, Image};
 use crate::pods::{Pod, running_pid};
 use crate::spec;
@@ -26,7 +26,8 @@ pub fn add(store: &Store, pod: &Pod, options: &AddOptions) -> Result<()> {
     let adding = Adding { store, pod, pid: ready_pid(pod)?, locked, debug: options.debug };
     adding.undo_interrupted()?;
     let manifest = adding.locked.read()?;
-    check(&manifest, &app)?;
+    must_be_mutable(&manifest)?;
+    check_addition(&manifest, &app)?;
     adding.clear_leftovers(&app.name)?;
     adding.locked.begin_add(&app.name)?;
     match adding.steps(&image, manifest, &app).and_then(|()| adding.locked.commit_add(&app.name)) {
@@ -50,11 +51,19 @@ pub fn ready_pid(pod: &Pod) -> Result<i32> {
     Ok(pid)
 }
 
-/// Whether the pod's manifest can take the app.
-fn check(manifest: &PodManifest, app: &RuntimeApp) -> Result<()> {
-    if !manifest.is_mutable()? {
-        return Err(Error::new("the pod is immutable: it was not made as a sandbox"));
+/// Fails for a pod that has the same apps all its life.
+pub(super) fn must_be_mutable(manifest: &PodManifest) -> Result<()> {
+    match manifest.is_mutable()? {
+        true => Ok(()),
+        false => Err(Error::new("the pod is immutable: it was not made as a sandbox")),
     }
+}
+
+/// Whether the app goes together with what the pod's manifest has.
+///
+/// # Errors
+/// Why it does not.
+pub fn check_addition(manifest: &PodManifest, app: &RuntimeApp) -> Result<()> {
     if manifest.app(&app.name).is_some() {
         return Err(Error::new(format!("the pod has an app {} already", app.name)));
     }
@@ -95,9 +104,8 @@ pub(super) struct Adding<'a> {
 impl Adding<'_> {
     fn steps(&self, image: &Image, mut manifest: PodManifest, app: &RuntimeApp) -> Result<()> {
         let files = AppFiles::new(self.pod.dir(), &app.name);
-        files.make_root(self.store, image)?;
-        let environment = app.app.as_ref().map_or(&[][..], |app| &app.environment);
-        files.write_environment(&environment_file(&app.name, environment))?;
+        files.write_info(self.store, image)?;
+        files.put_in_place(self.store, app)?;
         manifest.apps.push(app.clone());
         self.locked.write(&manifest)?;
         files.mark_created()?;

@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
-use stage1::appc::AcName;
+use stage1::appc::{AcName, RuntimeApp};
 use stage1::error::{Context, Error, Result};
 use stage1::layout;
 use stage1::sys::dir;
 
+use super::options::environment_file;
 use crate::images::Image;
 use crate::sandbox::write;
 use crate::store::{Store, make_dir};
@@ -48,21 +49,37 @@ impl<'a> AppFiles<'a> {
         [self.info(), self.app_dir()].iter().any(|path| path.symlink_metadata().is_ok())
     }
 
-    /// Makes the app's image manifest, tree id and root file system.
-    pub fn make_root(&self, store: &Store, image: &Image) -> Result<()> {
+    /// Notes the app's image manifest and tree id, which is all that a pod that is not mounted has of it.
+    pub fn write_info(&self, store: &Store, image: &Image) -> Result<()> {
         let tree = trees::ensure(store, &image.id)?;
         make_dir(&self.info(), 0o750)?;
         write(&self.pod.join(layout::app_image_manifest(self.app)), &image.manifest, 0o640)?;
-        write(&self.pod.join(layout::app_tree(self.app)), tree.as_bytes(), 0o640)?;
-        make_dir(&self.app_dir(), 0o750)?;
-        write(&self.app_dir().join("manifest"), &image.manifest, 0o640)?;
-        let rootfs = self.pod.join(layout::app_rootfs(self.app));
-        overlay::mount(&trees::rootfs(store, &tree), &self.layer(&tree, "upper"), &self.layer(&tree, "work"), &rootfs)
+        write(&self.pod.join(layout::app_tree(self.app)), tree.as_bytes(), 0o640)
     }
 
-    /// Writes the environment file.
-    pub fn write_environment(&self, text: &str) -> Result<()> {
-        self.replace_in_pod(&layout::env_file(self.app), text.as_bytes())
+    /// Makes the app's root file system and its environment file, of what was noted and the manifest says.
+    pub fn put_in_place(&self, store: &Store, app: &RuntimeApp) -> Result<()> {
+        let tree = self.tree()?.context(|| format!("app {} has no tree", self.app))?;
+        let manifest = self.pod.join(layout::app_image_manifest(self.app));
+        let manifest = std::fs::read(&manifest).context(|| format!("read {manifest:?}"))?;
+        make_dir(&self.app_dir(), 0o750)?;
+        write(&self.app_dir().join("manifest"), &manifest, 0o640)?;
+        let rootfs = self.pod.join(layout::app_rootfs(self.app));
+        overlay::mount(&trees::rootfs(store, &tree), &self.layer(&tree, "upper"), &self.layer(&tree, "work"), &rootfs)?;
+        let environment = app.app.as_ref().map_or(&[][..], |app| &app.environment);
+        self.replace_in_pod(&layout::env_file(self.app), environment_file(self.app, environment).as_bytes())
+    }
+
+    /// The id of the app's tree, if it has been noted.
+    fn tree(&self) -> Result<Option<String>> {
+        let path = self.pod.join(layout::app_tree(self.app));
+        let tree = match std::fs::read_to_string(&path) {
+            Ok(tree) => tree.trim().to_owned(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::caused_by(format!("read {path:?}"), error)),
+        };
+        let is_name = !tree.is_empty() && !tree.contains('/') && !tree.starts_with('.');
+        Ok(is_name.then_some(tree))
     }
 
     /// Says that the app has been created.
@@ -103,15 +120,7 @@ impl<'a> AppFiles<'a> {
 
     /// Removes the upper and work directories, and their parents when no other app uses the same tree.
     fn remove_layers(&self) -> Result<()> {
-        let path = self.pod.join(layout::app_tree(self.app));
-        let tree = match std::fs::read_to_string(&path) {
-            Ok(tree) => tree.trim().to_owned(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(Error::caused_by(format!("read {path:?}"), error)),
-        };
-        if tree.is_empty() || tree.contains('/') || tree.starts_with('.') {
-            return Ok(());
-        }
+        let Some(tree) = self.tree()? else { return Ok(()) };
         for kind in ["upper", "work"] {
             remove::tree(&self.layer(&tree, kind))?;
         }

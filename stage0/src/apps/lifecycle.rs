@@ -9,7 +9,7 @@ use stage1::layout;
 use stage1::pod::{AppState, State};
 
 use super::NoApp;
-use super::add::{Adding, ready_pid};
+use super::add::{Adding, must_be_mutable, ready_pid};
 use super::files::AppFiles;
 use super::manifest::{self, Locked};
 use crate::entrypoint::{Entrypoint, Outcome, Stage1};
@@ -89,9 +89,7 @@ pub fn rm(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> {
         None => locked,
     };
     let mut manifest = locked.read()?;
-    if !manifest.is_mutable()? {
-        return Err(Error::new("the pod is immutable: it was not made as a sandbox"));
-    }
+    must_be_mutable(&manifest)?;
     manifest.app(app).with_no_app(pod, app)?;
     if let Some(pid) = pid {
         Inside { store, pod, pid, app, debug }.remove()?;
@@ -139,9 +137,10 @@ impl Inside<'_> {
     }
 }
 
-/// The manifest of a pod that has the app, all of it.
+/// The manifest of a pod that has the app, all of it, and whose apps are started and stopped one by one.
 fn listed(pod: &Pod, app: &AcName) -> Result<PodManifest> {
     let manifest = manifest::read(pod.dir())?;
+    must_be_mutable(&manifest)?;
     manifest.app(app).with_no_app(pod, app)?;
     if manifest::is_being_added(pod.dir(), app) {
         return Err(Error::new(format!("app {app} is just being added, or its adding was interrupted; remove it")));

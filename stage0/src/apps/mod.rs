@@ -15,8 +15,10 @@ use stage1::appc::{AcName, Mount, PodManifest, RuntimeApp, VolumeKind};
 use stage1::error::{Context, Result};
 use stage1::layout;
 
-pub use add::add;
+pub use add::{add, check_addition};
+pub use files::AppFiles;
 pub use lifecycle::{rm, start, stop};
+pub use manifest::read as manifest;
 pub use options::AddOptions;
 
 use crate::pods::Pod;

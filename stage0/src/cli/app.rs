@@ -50,8 +50,15 @@ impl Command {
 pub struct Add {
     /// The pod's UUID, or the start of it
     uuid: String,
+    #[command(flatten)]
+    pub app: NewApp,
+}
+
+/// An app that is to be.
+#[derive(Args, Debug)]
+pub struct NewApp {
     /// An image of the store: its name, its id, or the start of it
-    image: String,
+    pub image: String,
     /// What to call the app (else as the image is called)
     #[arg(long)]
     pub name: Option<String>,
@@ -108,7 +115,15 @@ pub struct Add {
 impl Add {
     fn run(self, session: &Session) -> Result<()> {
         let pod = pods::find(&session.store, &self.uuid)?;
-        let options = AddOptions {
+        let options = self.app.options(session.debug);
+        apps::add(&session.store, &pod, &options).context(|| format!("add an app to pod {}", pod.short()))
+    }
+}
+
+impl NewApp {
+    /// What it is to be.
+    pub fn options(self, debug: bool) -> AddOptions {
+        AddOptions {
             image: self.image,
             name: self.name,
             exec: self.exec,
@@ -129,9 +144,8 @@ impl Add {
             },
             read_only_rootfs: self.readonly_rootfs,
             mounts: self.mounts,
-            debug: session.debug,
-        };
-        apps::add(&session.store, &pod, &options).context(|| format!("add an app to pod {}", pod.short()))
+            debug,
+        }
     }
 }
 

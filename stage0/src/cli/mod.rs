@@ -4,8 +4,10 @@ mod app;
 mod format;
 mod image;
 mod pod;
+mod run;
 mod sandbox;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +43,12 @@ enum Command {
     Image(image::Command),
     /// Start a pod without apps and print its UUID
     Sandbox(sandbox::Sandbox),
+    /// Run apps on this terminal, in a pod that ends as they do
+    Run(Box<run::Run>),
+    /// Make a pod with apps to be run later, and print its UUID
+    Prepare(Box<run::Prepare>),
+    /// Run a prepared pod on this terminal
+    RunPrepared(run::RunPrepared),
     /// Add apps to a pod; start, stop, remove and list them
     #[command(subcommand)]
     App(app::Command),
@@ -75,7 +83,7 @@ struct Session {
 
 /// Runs podctl with this process's arguments: the body of its `main`.
 pub fn main() -> ExitCode {
-    let podctl = match Podctl::try_parse() {
+    let podctl = match Podctl::understand(std::env::args_os().collect()) {
         Ok(podctl) => podctl,
         Err(error) => return usage(&error),
     };
@@ -105,6 +113,23 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 impl Podctl {
+    /// Parses a command line. Only where several apps can be named does a separator between them mean anything.
+    fn understand(words: Vec<OsString>) -> std::result::Result<Self, clap::Error> {
+        let (first, further) = run::split_apps(words.clone());
+        if !further.is_empty()
+            && let Ok(mut podctl) = Self::try_parse_from(first)
+            && let Command::Run(_) | Command::Prepare(_) = &podctl.command
+        {
+            match &mut podctl.command {
+                Command::Run(run) => run.pod.understand(further)?,
+                Command::Prepare(prepare) => prepare.pod.understand(further)?,
+                _ => {}
+            }
+            return Ok(podctl);
+        }
+        Self::try_parse_from(words)
+    }
+
     fn run(self) -> Result<u8> {
         // what the caller has left open is not for entrypoints and pods
         stage1::sys::process::close_on_exec_from_3()?;
@@ -112,6 +137,9 @@ impl Podctl {
         match self.command {
             Command::Image(command) => command.run(&session)?,
             Command::Sandbox(command) => command.run(&session)?,
+            Command::Run(command) => return command.run(&session),
+            Command::Prepare(command) => command.run(&session)?,
+            Command::RunPrepared(command) => return command.run(&session),
             Command::App(command) => command.run(&session)?,
             Command::Enter(command) => command.run(&session)?,
             Command::List(command) => command.run(&session)?,
@@ -157,8 +185,32 @@ mod tests {
         let words = "podctl app add 1234 busybox --name web --env A=b=c --mount volume=v,target=/v -- sh --name x";
         let podctl = Podctl::try_parse_from(words.split(' ')).unwrap();
         let Command::App(app::Command::Add(add)) = podctl.command else { panic!() };
-        assert_eq!(add.args, ["sh", "--name", "x"]);
-        assert_eq!(add.name.as_deref(), Some("web"));
-        assert_eq!(add.env, ["A=b=c"]);
+        assert_eq!(add.app.args, ["sh", "--name", "x"]);
+        assert_eq!(add.app.name.as_deref(), Some("web"));
+        assert_eq!(add.app.env, ["A=b=c"]);
+    }
+
+    fn understand(words: &str) -> std::result::Result<Podctl, clap::Error> {
+        Podctl::understand(words.split(' ').map(OsString::from).collect())
+    }
+
+    #[test]
+    fn several_apps_on_one_line() {
+        let podctl = understand("podctl run --net=none a --name x --rm -- -c --- b --name y -- z -- --- c").unwrap();
+        let Command::Run(run) = podctl.command else { panic!() };
+        let apps: Vec<_> =
+            run.pod.apps().map(|app| (app.image.as_str(), app.name.as_deref(), app.args.clone())).collect();
+        let args = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        assert_eq!(apps[0], ("a", Some("x"), args(&["-c"])));
+        assert_eq!(apps[1], ("b", Some("y"), args(&["z", "--"])));
+        assert_eq!((apps.len(), apps[2].0), (3, "c"));
+
+        // elsewhere it is a word like others
+        let podctl = understand("podctl enter 12 -- echo --- x").unwrap();
+        let Command::Enter(_) = podctl.command else { panic!() };
+        for bad in ["podctl run --- a", "podctl run a ---", "podctl run a --- --net=none b", "podctl run a --- b --no"]
+        {
+            assert!(understand(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -1,51 +1,94 @@
-//! `podctl sandbox`
+//! `podctl sandbox`, and the options that all new pods have
 
 use std::path::PathBuf;
 
 use clap::Args;
-use stage1::error::Result;
+use stage1::appc::Volume;
+use stage1::cli::DnsConfMode;
+use stage1::error::{Context, Result};
 
 use super::{Session, say};
-use crate::sandbox::{self, Network, Options};
-use crate::{spec, stage1_image};
+use crate::images::Image;
+use crate::launch::{Ipc, Launch, Network, Settings};
+use crate::{sandbox, spec, stage1_image};
 
+/// What is decided when a pod is run.
 #[derive(Args, Debug)]
-pub struct Sandbox {
+pub struct HowToRun {
     /// The pod's host name (else rkt-UUID)
     #[arg(long)]
     hostname: Option<String>,
-    /// The host's network, or none but loopback
-    #[arg(long, value_enum, default_value = "host")]
-    net: Network,
+    /// The host's network, or none but loopback (else the host's)
+    #[arg(long, value_enum)]
+    net: Option<Network>,
+    /// An IPC namespace of its own, or the host's (else its own)
+    #[arg(long, value_enum)]
+    ipc: Option<Ipc>,
+    /// Where resolv.conf and hosts come from: resolv=(host|stage0|none|default),hosts=(host|stage0|default)
+    #[arg(long, value_name = "MODES")]
+    dns_conf_mode: Option<String>,
+}
+
+impl HowToRun {
+    /// As settings of the pod.
+    pub fn settings(self) -> Result<Settings> {
+        if let Some(modes) = &self.dns_conf_mode {
+            modes.parse::<DnsConfMode>().context(|| "--dns-conf-mode")?;
+        }
+        Ok(Settings {
+            hostname: self.hostname.as_deref().map(spec::hostname).transpose()?,
+            network: self.net,
+            ipc: self.ipc,
+            dns_conf_mode: self.dns_conf_mode,
+            interactive: false,
+        })
+    }
+}
+
+/// What is decided when a pod is made.
+#[derive(Args, Debug)]
+pub struct WhatToMake {
     /// A volume: NAME,kind=empty[,mode=M,uid=U,gid=G] or NAME,kind=host,source=PATH[,readOnly=B][,recursive=B]
     #[arg(long = "volume", value_name = "VOLUME")]
     volumes: Vec<String>,
-    /// Stay, with the pod's output on this terminal, until the pod ends
-    #[arg(long)]
-    foreground: bool,
     /// The stage1 image that runs the pod, instead of the built-in one
     #[arg(long, value_name = "FILE")]
     stage1: Option<PathBuf>,
 }
 
-impl Sandbox {
-    pub fn run(self, session: &Session) -> Result<()> {
-        let options = self.options(session)?;
-        let stage1 = stage1_image::get(&session.store, self.stage1.as_deref())?;
-        let pod = sandbox::prepare(&session.store, &stage1, &options)?;
-        let pod = sandbox::mount(&session.store, pod)?;
-        if self.foreground {
-            match sandbox::become_pod(&session.store, pod, &options)? {}
-        }
-        say(sandbox::start(&session.store, pod, &options)?)
+impl WhatToMake {
+    /// The pod's volumes.
+    pub fn volumes(&self) -> Result<Vec<Volume>> {
+        spec::volumes(&self.volumes)
     }
 
-    fn options(&self, session: &Session) -> Result<Options> {
-        Ok(Options {
-            hostname: self.hostname.as_deref().map(spec::hostname).transpose()?,
-            network: self.net,
-            volumes: spec::volumes(&self.volumes)?,
-            debug: session.debug,
-        })
+    /// The pod's stage1.
+    pub fn stage1(&self, session: &Session) -> Result<Image> {
+        stage1_image::get(&session.store, self.stage1.as_deref())
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct Sandbox {
+    #[command(flatten)]
+    run: HowToRun,
+    #[command(flatten)]
+    make: WhatToMake,
+    /// Stay, with the pod's output on this terminal, until the pod ends
+    #[arg(long)]
+    foreground: bool,
+}
+
+impl Sandbox {
+    pub fn run(self, session: &Session) -> Result<()> {
+        let launch = Launch { settings: self.run.settings()?, mutable: true, debug: session.debug };
+        let manifest = sandbox::manifest(self.make.volumes()?);
+        let stage1 = self.make.stage1(session)?;
+        let pod = sandbox::prepare(&session.store, &stage1, &manifest, |_| Ok(()))?;
+        let pod = sandbox::mount(&session.store, pod)?;
+        if self.foreground {
+            match sandbox::become_pod(&session.store, pod, &launch)? {}
+        }
+        say(sandbox::start(&session.store, pod, &launch)?)
     }
 }
