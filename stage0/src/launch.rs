@@ -8,6 +8,7 @@ use stage1::error::{Context, Error, Result};
 use uuid::Uuid;
 
 use crate::sandbox::write;
+use crate::spec::Insecure;
 
 /// Where a prepared pod keeps its settings until it is run, in its directory.
 const FILE: &str = "settings";
@@ -48,6 +49,8 @@ pub struct Settings {
     pub dns_conf_mode: Option<String>,
     /// Its only app has the caller's terminal.
     pub interactive: bool,
+    /// What of its apps is not restricted.
+    pub insecure: Insecure,
 }
 
 impl Settings {
@@ -81,6 +84,7 @@ impl Settings {
             ipc: self.ipc.or(other.ipc),
             dns_conf_mode: self.dns_conf_mode.or(other.dns_conf_mode),
             interactive: self.interactive || other.interactive,
+            insecure: self.insecure.or(other.insecure),
         }
     }
 }
@@ -99,7 +103,7 @@ pub struct Launch {
 impl Launch {
     /// The arguments of the run entrypoint. What was not asked for is not mentioned: another stage1 may not know it.
     pub fn arguments(&self, uuid: Uuid) -> Vec<OsString> {
-        let Settings { hostname, network, ipc, dns_conf_mode, interactive } = &self.settings;
+        let Settings { hostname, network, ipc, dns_conf_mode, interactive, insecure } = &self.settings;
         let network = match network {
             None | Some(Network::Host) => "--net=host",
             Some(Network::None) => "--net=none",
@@ -119,9 +123,9 @@ impl Launch {
             option("hostname", hostname),
             ipc.map(str::to_owned),
             option("dns-conf-mode", dns_conf_mode),
-            Some(uuid.to_string()),
         ];
-        args.into_iter().flatten().map(OsString::from).collect()
+        let args = args.into_iter().flatten().chain(insecure.flags()).chain([uuid.to_string()]);
+        args.map(OsString::from).collect()
     }
 }
 

@@ -165,22 +165,104 @@ pub fn check_variable(name: &str, value: &str) -> Result<()> {
 }
 
 /// The isolators that an app is given on the command line.
-#[derive(Clone, Debug, Default)]
+#[derive(clap::Args, Clone, Debug, Default)]
 pub struct Limits {
-    /// Most memory: `64M`.
+    /// How much memory it may use: 64M, 1Gi
+    #[arg(long, value_name = "QUANTITY", allow_hyphen_values = true)]
     pub memory: Option<String>,
-    /// Most processor time: `500m`.
+    /// Above how much memory it is slowed down (cgroup v2)
+    #[arg(long, value_name = "QUANTITY", allow_hyphen_values = true)]
+    pub memory_high: Option<String>,
+    /// How much swap it may use (cgroup v2)
+    #[arg(long, value_name = "QUANTITY", allow_hyphen_values = true)]
+    pub memory_swap: Option<String>,
+    /// How much of the processors it may use: 500m, 1.5
+    #[arg(long, value_name = "QUANTITY", allow_hyphen_values = true)]
     pub cpu: Option<String>,
-    /// Its share of processor time.
+    /// Its share of the processors, against that of others
+    #[arg(long, value_name = "NUMBER")]
     pub cpu_shares: Option<u64>,
-    /// -1000 to 1000.
+    /// How many processes and threads it may have
+    #[arg(long, value_name = "NUMBER")]
+    pub pids: Option<u64>,
+    /// Its share of the disks, against that of others: 1 to 10000
+    #[arg(long, value_name = "NUMBER")]
+    pub io_weight: Option<u64>,
+    /// How soon the kernel ends it when memory runs out: -1000 to 1000
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pub oom_score_adj: Option<i32>,
-    /// The only capabilities, if any are named.
+    /// The only capabilities it keeps: CAP_CHOWN,CAP_KILL
+    #[arg(long, value_name = "CAPS", value_delimiter = ',')]
     pub caps_retain: Vec<String>,
-    /// Capabilities taken away.
+    /// Capabilities it does not get
+    #[arg(long, value_name = "CAPS", value_delimiter = ',', conflicts_with = "caps_retain")]
     pub caps_remove: Vec<String>,
-    /// Nothing it executes gains privileges.
+    /// System calls it may or may not make: mode=retain|remove[,errno=NAME],CALL,…
+    #[arg(long, value_name = "FILTER")]
+    pub seccomp: Option<String>,
+    /// It can't gain privileges, by setuid programs for example
+    #[arg(long)]
     pub no_new_privileges: bool,
+}
+
+/// What is not restricted, at the operator's own risk.
+#[derive(clap::Args, serde::Serialize, serde::Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(default)]
+pub struct Insecure {
+    /// Neither hide kernel paths nor make them read-only
+    #[arg(long)]
+    pub disable_paths: bool,
+    /// Keep all capabilities
+    #[arg(long)]
+    pub disable_capabilities_restriction: bool,
+    /// No system call filter
+    #[arg(long)]
+    pub disable_seccomp: bool,
+}
+
+impl Insecure {
+    /// As flags of an entrypoint.
+    pub fn flags(self) -> Vec<String> {
+        let flags = [
+            (self.disable_paths, "--disable-paths"),
+            (self.disable_capabilities_restriction, "--disable-capabilities-restriction"),
+            (self.disable_seccomp, "--disable-seccomp"),
+        ];
+        flags.into_iter().filter(|(on, _)| *on).map(|(_, flag)| flag.to_owned()).collect()
+    }
+
+    /// What either leaves unrestricted.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            disable_paths: self.disable_paths || other.disable_paths,
+            disable_capabilities_restriction: self.disable_capabilities_restriction
+                || other.disable_capabilities_restriction,
+            disable_seccomp: self.disable_seccomp || other.disable_seccomp,
+        }
+    }
+}
+
+/// `mode=retain|remove[,errno=NAME],CALL,…` as an isolator's name and value, as rkt's `--seccomp` has it.
+fn seccomp(text: &str) -> Result<(&'static str, Value)> {
+    let (mut name, mut errno, mut calls) = (None, None, Vec::new());
+    for word in text.split(',') {
+        match word.split_once('=') {
+            Some(("mode", "retain")) => name = Some("os/linux/seccomp-retain-set"),
+            Some(("mode", "remove")) => name = Some("os/linux/seccomp-remove-set"),
+            Some(("errno", value)) => errno = Some(value),
+            None if !word.is_empty() => calls.push(word),
+            _ => {
+                return Err(Error::new(format!("{word:?} is neither mode=retain, mode=remove, errno=NAME nor a call")));
+            }
+        }
+    }
+    let name = name.context(|| "mode=retain or mode=remove is missing")?;
+    let mut value = json!({ "set": calls });
+    if let Some(errno) = errno {
+        value["errno"] = json!(errno);
+    }
+    Ok((name, value))
 }
 
 impl Limits {
@@ -198,6 +280,24 @@ impl Limits {
         };
         if let Some(memory) = &self.memory {
             add("--memory", "resource/memory", json!({ "limit": memory }))?;
+        }
+        for (option, name, limit) in [
+            ("--memory-high", "resource/memory-high", &self.memory_high),
+            ("--memory-swap", "resource/memory-swap", &self.memory_swap),
+        ] {
+            if let Some(limit) = limit {
+                add(option, name, json!({ "limit": limit }))?;
+            }
+        }
+        if let Some(pids) = self.pids {
+            add("--pids", "resource/pids", json!({ "limit": pids }))?;
+        }
+        if let Some(weight) = self.io_weight {
+            add("--io-weight", "resource/io-weight", json!({ "weight": weight }))?;
+        }
+        if let Some(text) = &self.seccomp {
+            let (name, value) = seccomp(text).context(|| format!("--seccomp {text:?}"))?;
+            add("--seccomp", name, value)?;
         }
         if let Some(cpu) = &self.cpu {
             add("--cpu", "resource/cpu", json!({ "limit": cpu }))?;
@@ -253,6 +353,16 @@ mod tests {
         }
         let twice = volumes(&["a,kind=empty".to_owned(), "a,kind=empty".to_owned()]);
         assert!(twice.unwrap_err().one_line().contains("two volumes"));
+    }
+
+    #[test]
+    fn seccomp_filters_are_read_as_rkt_writes_them() {
+        let (name, value) = seccomp("mode=remove,errno=EACCES,chroot,@docker/default-blacklist").unwrap();
+        assert_eq!(name, "os/linux/seccomp-remove-set");
+        assert_eq!(value, json!({ "set": ["chroot", "@docker/default-blacklist"], "errno": "EACCES" }));
+        for bad in ["", "chroot", "mode=banana,chroot", "mode=retain,,x", "mode=retain,what=x"] {
+            assert!(seccomp(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub fn add(store: &Store, pod: &Pod, options: &AddOptions) -> Result<()> {
     let image = images::find(store, &options.image)?;
     let app = options.runtime_app(&image)?;
     let locked = Locked::new(pod.dir())?;
-    let adding = Adding { store, pod, pid: ready_pid(pod)?, locked, debug: options.debug };
+    let adding = Adding { store, pod, pid: ready_pid(pod)?, locked, insecure: options.insecure, debug: options.debug };
     adding.undo_interrupted()?;
     let manifest = adding.locked.read()?;
     must_be_mutable(&manifest)?;
@@ -98,6 +98,7 @@ pub(super) struct Adding<'a> {
     pub(super) pod: &'a Pod,
     pub(super) pid: i32,
     pub(super) locked: Locked,
+    pub(super) insecure: spec::Insecure,
     pub(super) debug: bool,
 }
 
@@ -121,6 +122,7 @@ impl Adding<'_> {
         if let Some(range) = private_users(self.pod.dir())? {
             args.push(format!("--private-users={range}"));
         }
+        args.extend(self.insecure.flags());
         Ok(args)
     }
 

@@ -14,6 +14,7 @@ use super::files::AppFiles;
 use super::manifest::{self, Locked};
 use crate::entrypoint::{Entrypoint, Outcome, Stage1};
 use crate::pods::Pod;
+use crate::spec::Insecure;
 use crate::store::{Store, open_dir};
 
 /// app-stop's exit code for an app that the pod's supervisor does not know.
@@ -79,7 +80,7 @@ pub fn rm(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> {
     let pid = if pod.state() == State::Running { Some(ready_pid(pod)?) } else { None };
     let locked = match pid {
         Some(pid) => {
-            let adding = Adding { store, pod, pid, locked, debug };
+            let adding = Adding { store, pod, pid, locked, insecure: Insecure::default(), debug };
             adding.undo_interrupted()?;
             if adding.locked.read()?.app(app).is_none() && adding.clear_leftovers(app)? {
                 return Ok(());

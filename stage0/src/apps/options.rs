@@ -5,7 +5,7 @@ use stage1::appc::{AcName, App, NameValue, RuntimeApp, RuntimeImage};
 use stage1::error::{Context, Error, Result};
 
 use crate::images::Image;
-use crate::spec::{self, Limits};
+use crate::spec::{self, Insecure, Limits};
 
 /// What a new app is to be, as the command line says it.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +34,8 @@ pub struct AddOptions {
     pub read_only_rootfs: bool,
     /// Mounts, `volume=V,target=T`.
     pub mounts: Vec<String>,
+    /// What of it is not restricted, besides what its pod as a whole does not restrict.
+    pub insecure: Insecure,
     /// Entrypoints say more.
     pub debug: bool,
 }

@@ -9,7 +9,7 @@ use stage1::error::{Context, Result};
 use super::{Format, Session, format};
 use crate::apps::{self, AddOptions, AppStatus};
 use crate::pods::{self, Pod};
-use crate::spec::Limits;
+use crate::spec::{Insecure, Limits};
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
@@ -52,6 +52,8 @@ pub struct Add {
     uuid: String,
     #[command(flatten)]
     pub app: NewApp,
+    #[command(flatten)]
+    insecure: Insecure,
 }
 
 /// An app that is to be.
@@ -80,27 +82,8 @@ pub struct NewApp {
     /// The directory it starts in
     #[arg(long, value_name = "DIR")]
     working_dir: Option<String>,
-    /// How much memory it may use: 64M, 1Gi
-    #[arg(long, value_name = "QUANTITY", allow_hyphen_values = true)]
-    memory: Option<String>,
-    /// How much of the processors it may use: 500m, 1.5
-    #[arg(long, value_name = "QUANTITY", allow_hyphen_values = true)]
-    cpu: Option<String>,
-    /// Its share of the processors, against that of others
-    #[arg(long, value_name = "NUMBER")]
-    cpu_shares: Option<u64>,
-    /// How soon the kernel ends it when memory runs out: -1000 to 1000
-    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
-    oom_score_adj: Option<i32>,
-    /// The only capabilities it keeps: CAP_CHOWN,CAP_KILL
-    #[arg(long, value_name = "CAPS", value_delimiter = ',')]
-    caps_retain: Vec<String>,
-    /// Capabilities it does not get
-    #[arg(long, value_name = "CAPS", value_delimiter = ',', conflicts_with = "caps_retain")]
-    caps_remove: Vec<String>,
-    /// It can't gain privileges, by setuid programs for example
-    #[arg(long)]
-    no_new_privileges: bool,
+    #[command(flatten)]
+    limits: Limits,
     /// Its root file system can't be written to
     #[arg(long)]
     readonly_rootfs: bool,
@@ -115,7 +98,7 @@ pub struct NewApp {
 impl Add {
     fn run(self, session: &Session) -> Result<()> {
         let pod = pods::find(&session.store, &self.uuid)?;
-        let options = self.app.options(session.debug);
+        let options = AddOptions { insecure: self.insecure, ..self.app.options(session.debug) };
         apps::add(&session.store, &pod, &options).context(|| format!("add an app to pod {}", pod.short()))
     }
 }
@@ -133,17 +116,10 @@ impl NewApp {
             group: self.group,
             supplementary_gids: self.supplementary_gids,
             working_dir: self.working_dir,
-            limits: Limits {
-                memory: self.memory,
-                cpu: self.cpu,
-                cpu_shares: self.cpu_shares,
-                oom_score_adj: self.oom_score_adj,
-                caps_retain: self.caps_retain,
-                caps_remove: self.caps_remove,
-                no_new_privileges: self.no_new_privileges,
-            },
+            limits: self.limits,
             read_only_rootfs: self.readonly_rootfs,
             mounts: self.mounts,
+            insecure: Insecure::default(),
             debug,
         }
     }

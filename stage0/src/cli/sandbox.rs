@@ -10,6 +10,7 @@ use stage1::error::{Context, Result};
 use super::{Session, say};
 use crate::images::Image;
 use crate::launch::{Ipc, Launch, Network, Settings};
+use crate::spec::Insecure;
 use crate::{sandbox, spec, stage1_image};
 
 /// What is decided when a pod is run.
@@ -27,6 +28,8 @@ pub struct HowToRun {
     /// Where resolv.conf and hosts come from: resolv=(host|stage0|none|default),hosts=(host|stage0|default)
     #[arg(long, value_name = "MODES")]
     dns_conf_mode: Option<String>,
+    #[command(flatten)]
+    insecure: Insecure,
 }
 
 impl HowToRun {
@@ -41,6 +44,7 @@ impl HowToRun {
             ipc: self.ipc,
             dns_conf_mode: self.dns_conf_mode,
             interactive: false,
+            insecure: self.insecure,
         })
     }
 }
