@@ -18,6 +18,7 @@ pub mod rootfs;
 pub mod shutdown;
 pub mod sys;
 pub mod systemd;
+pub mod terminal;
 pub mod unit;
 
 pub use error::{Context, Error, Result};

@@ -10,6 +10,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{ForkResult, Pid};
 use rustix::process::{PidfdFlags, Signal};
 
+use super::mount::{Attributes, DetachedMount, Scope};
 use crate::error::{Context, Error, Result};
 
 /// Which side of a fork this is.
@@ -159,6 +160,47 @@ pub fn close_on_exec_from_3() -> Result<()> {
     // SAFETY: CLOSE_RANGE_CLOEXEC closes nothing, so no owned descriptor becomes invalid.
     let done = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     nix::errno::Errno::result(done).map(drop).context(|| "close_range(3, max, CLOEXEC)")
+}
+
+/// This process leads a session and a process group of its own, without a terminal: setsid(2).
+pub fn new_session() -> Result<()> {
+    nix::unistd::setsid().map(drop).context(|| "setsid")
+}
+
+/// Makes sure that nobody can get at this program's file for writing through `/proc/PID/exe`, whatever is executed
+/// next and wherever: the kernel holds the program through a read-only mount. Where it lies on a writable one, this
+/// executes it anew, with the same arguments and environment, through a clone of that mount which is read-only and in
+/// no namespace, so that nobody can find it or change it. First thing in a program. (CVE-2019-5736)
+pub fn hold_program_read_only() -> Result<()> {
+    const PROGRAM: &str = "/proc/self/exe";
+    use std::os::unix::ffi::OsStringExt;
+    let read_only = |file: std::os::fd::BorrowedFd<'_>| {
+        rustix::fs::fstatvfs(file)
+            .map(|fs| fs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+            .context(|| format!("fstatvfs({PROGRAM:?})"))
+    };
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+    let program =
+        rustix::fs::open(PROGRAM, flags, rustix::fs::Mode::empty()).context(|| format!("open({PROGRAM:?})"))?;
+    if read_only(program.as_fd())? {
+        return Ok(());
+    }
+    let clone = DetachedMount::clone_path(PROGRAM, Scope::One)?;
+    clone.set(Attributes { read_only: true, ..Attributes::default() }, Scope::One)?;
+    if !read_only(clone.as_fd())? {
+        return Err(Error::new(format!("{PROGRAM:?} can't be made read-only")));
+    }
+    let argv = std::env::args_os().map(|word| super::dir::c_string(&word.into_vec())).collect::<Result<Vec<_>>>()?;
+    let variable = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        let mut text = name.into_vec();
+        text.push(b'=');
+        text.extend(value.into_vec());
+        super::dir::c_string(&text)
+    };
+    let environment = std::env::vars_os().map(variable).collect::<Result<Vec<_>>>()?;
+    match nix::unistd::execveat(&clone, c"", &argv, &environment, nix::fcntl::AtFlags::AT_EMPTY_PATH) {
+        Err(errno) => Err(errno).context(|| format!("execveat({PROGRAM:?}, read-only)")),
+    }
 }
 
 /// Takes ownership of a descriptor that was inherited under a known number.

@@ -1,12 +1,13 @@
 //! Pseudo-terminals: pts(4).
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, Once};
 
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use rustix::fs::OFlags;
 use rustix::pty::OpenptFlags;
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 
 /// A new pseudo-terminal of the devpts instance that `ptmx` (an open ptmx device) belongs to: its other end.
 pub fn slave_of(ptmx: impl AsFd) -> Result<OwnedFd> {
@@ -24,58 +25,154 @@ pub fn open_pair() -> Result<(OwnedFd, OwnedFd)> {
     Ok((master, slave))
 }
 
-/// Makes the terminal this session's controlling terminal: setsid(2), TIOCSCTTY.
+/// Opens a new pty of the devpts instance that is mounted on the directory `at`; master and slave.
+///
+/// Nobody but the kernel can put anything into a devpts, so this may be done where the files around it are another's.
+///
+/// # Errors
+/// Also when something else than a devpts is there.
+pub fn open_pair_in(at: &str) -> Result<(OwnedFd, OwnedFd)> {
+    const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
+    let dir = super::dir::open_dir(at)?;
+    let found = rustix::fs::fstatfs(&dir).context(|| format!("fstatfs({at:?})"))?.f_type;
+    if u64::try_from(found).ok() != Some(DEVPTS_SUPER_MAGIC) {
+        return Err(Error::new(format!("no devpts is mounted on {at:?}: a terminal can't be made there")));
+    }
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let master = rustix::fs::openat(&dir, "ptmx", flags, rustix::fs::Mode::empty())
+        .context(|| format!("open(\"{at}/ptmx\")"))?;
+    let slave = slave_of(&master)?;
+    Ok((master, slave))
+}
+
+/// Makes the terminal the controlling terminal of the session that this process leads: TIOCSCTTY.
 pub fn control(terminal: impl AsFd) -> Result<()> {
-    nix::unistd::setsid().context(|| "setsid")?;
     rustix::process::ioctl_tiocsctty(terminal).context(|| "ioctl(TIOCSCTTY)")
 }
 
-/// Copies the window size of one terminal to another.
+/// Copies the window size of one terminal to another; the programs in front of that hear of it by SIGWINCH.
 pub fn copy_size(from: impl AsFd, to: impl AsFd) -> Result<()> {
     let size = rustix::termios::tcgetwinsize(from).context(|| "ioctl(TIOCGWINSZ)")?;
     rustix::termios::tcsetwinsize(to, size).context(|| "ioctl(TIOCSWINSZ)")
 }
 
-/// A terminal in raw mode; dropped, it is as it was.
-pub struct RawMode<'a> {
-    terminal: std::os::fd::BorrowedFd<'a>,
-    before: Termios,
+/// Copies the settings of one terminal to another: special characters, echo, and all the rest of termios(3).
+pub fn copy_settings(from: impl AsFd, to: impl AsFd) -> Result<()> {
+    let settings = tcgetattr(from).context(|| "tcgetattr")?;
+    tcsetattr(to, SetArg::TCSANOW, &settings).context(|| "tcsetattr")
 }
 
-impl<'a> RawMode<'a> {
-    /// Puts `terminal` into raw mode.
-    pub fn enter(terminal: std::os::fd::BorrowedFd<'a>) -> Result<Self> {
-        let before = tcgetattr(terminal).context(|| "tcgetattr")?;
-        let raw = Self { terminal, before };
-        raw.resume()?;
-        Ok(raw)
+/// What a terminal takes for the end of the input at the start of a line; `None` if it takes nothing for it.
+pub fn end_of_input(terminal: impl AsFd) -> Result<Option<u8>> {
+    let settings = tcgetattr(terminal).context(|| "tcgetattr")?;
+    let canonical = settings.local_flags.contains(LocalFlags::ICANON);
+    Ok(canonical.then_some(settings.control_chars[SpecialCharacterIndices::VEOF as usize]))
+}
+
+/// Whether this process may change `terminal` and read from it without being stopped for that: it is
+/// in the foreground, or `terminal` is not the one that controls its session.
+pub fn in_foreground(terminal: impl AsFd) -> bool {
+    match nix::unistd::tcgetpgrp(terminal) {
+        Ok(foreground) => foreground == nix::unistd::getpgrp(),
+        Err(_) => true,
+    }
+}
+
+/// The raw mode of a terminal, on and off; dropped, the terminal is as it was. So it is too when this process panics,
+/// also where a panic ends it at once.
+#[derive(Debug)]
+pub struct RawMode {
+    terminal: OwnedFd,
+    /// While on: the settings before, and how the terminal shows them since.
+    on: Option<(Termios, Termios)>,
+}
+
+/// What the panic hook puts right.
+static ON_PANIC: Mutex<Option<(OwnedFd, Termios)>> = Mutex::new(None);
+static HOOK: Once = Once::new();
+
+impl RawMode {
+    /// For `terminal`, and off as yet.
+    pub fn of(terminal: impl AsFd) -> Result<Self> {
+        let terminal = terminal.as_fd().try_clone_to_owned().context(|| "dup(terminal)")?;
+        Ok(Self { terminal, on: None })
     }
 
-    /// Raw again, after [`Self::suspend`].
-    pub fn resume(&self) -> Result<()> {
-        let mut raw = self.before.clone();
+    /// Whether it is on.
+    pub fn is_on(&self) -> bool {
+        self.on.is_some()
+    }
+
+    /// Turns it on, if this process is in the foreground of the terminal: one in the background would be stopped.
+    pub fn on(&mut self) -> Result<()> {
+        if self.is_on() || !in_foreground(&self.terminal) {
+            return Ok(());
+        }
+        let before = tcgetattr(&self.terminal).context(|| "tcgetattr")?;
+        restore_on_panic(Some((&self.terminal, &before)))?;
+        let mut raw = before.clone();
         cfmakeraw(&mut raw);
-        tcsetattr(self.terminal, SetArg::TCSADRAIN, &raw).context(|| "tcsetattr(raw)")
+        tcsetattr(&self.terminal, SetArg::TCSADRAIN, &raw).context(|| "tcsetattr(raw)")?;
+        let shown = tcgetattr(&self.terminal).context(|| "tcgetattr")?;
+        self.on = Some((before, shown));
+        Ok(())
     }
 
-    /// As it was before, for as long as this process is stopped.
-    pub fn suspend(&self) -> Result<()> {
-        tcsetattr(self.terminal, SetArg::TCSADRAIN, &self.before).context(|| "tcsetattr(restore)")
+    /// Turns it off: the terminal is as it was before, unless it is now another's.
+    pub fn off(&mut self) -> Result<()> {
+        let Some((before, _)) = self.on.take() else { return Ok(()) };
+        restore_on_panic(None)?;
+        if !in_foreground(&self.terminal) {
+            return Ok(());
+        }
+        tcsetattr(&self.terminal, SetArg::TCSANOW, &before).context(|| "tcsetattr(restore)")
+    }
+
+    /// Finds out what happened while this process was stopped, which a shell uses to set the terminal up for itself:
+    /// on only if the terminal still is in raw mode.
+    pub fn look_again(&mut self) -> Result<()> {
+        let Some((_, shown)) = &self.on else { return Ok(()) };
+        if !in_foreground(&self.terminal) || tcgetattr(&self.terminal).context(|| "tcgetattr")? != *shown {
+            self.on = None;
+            restore_on_panic(None)?;
+        }
+        Ok(())
     }
 }
 
-impl Drop for RawMode<'_> {
+impl Drop for RawMode {
     fn drop(&mut self) {
-        if let Err(error) = self.suspend() {
+        if let Err(error) = self.off() {
             log::warn!("the terminal stays in raw mode, `reset` helps: {}", error.one_line());
         }
     }
+}
+
+fn restore_on_panic(to: Option<(&OwnedFd, &Termios)>) -> Result<()> {
+    HOOK.call_once(|| {
+        let earlier = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if let Ok(mut settings) = ON_PANIC.try_lock()
+                && let Some((terminal, before)) = settings.take()
+                && let Err(errno) = tcsetattr(&terminal, SetArg::TCSANOW, &before)
+            {
+                eprintln!("the terminal stays in raw mode, `reset` helps: {errno}");
+            }
+            earlier(info);
+        }));
+    });
+    let to = match to {
+        Some((terminal, before)) => Some((terminal.try_clone().context(|| "dup(terminal)")?, before.clone())),
+        None => None,
+    };
+    *ON_PANIC.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = to;
+    Ok(())
 }
 
 /// Turns off the output post-processing of a terminal, so that what is written comes out byte by byte.
 pub fn plain_output(terminal: impl AsFd) -> Result<()> {
     let mut settings = tcgetattr(&terminal).context(|| "tcgetattr")?;
     settings.output_flags.remove(nix::sys::termios::OutputFlags::OPOST);
-    settings.local_flags.remove(nix::sys::termios::LocalFlags::ECHO);
+    settings.local_flags.remove(LocalFlags::ECHO);
     tcsetattr(&terminal, SetArg::TCSANOW, &settings).context(|| "tcsetattr")
 }

@@ -1,0 +1,411 @@
+//! The caller's terminal, and copying between it and something inside a pod: a pty, pipes, a socket. Host side.
+//!
+//! The terminal itself is never handed in: a program that has it open, or as its controlling terminal, can type into
+//! the caller's shell, read what is typed there, and leave it in any state. What goes in and out are bytes, copied by
+//! a loop of these parts:
+//!
+//! - [`Flow`]: one direction, through a buffer. [`step`] does what all flows can do now and waits when that is nothing,
+//!   for them or for any other descriptor (a signalfd, say). Neither ever waits in a read or a write, and no flow
+//!   changes a descriptor's flags for others that share it: [`own`].
+//! - [`Caller`]: the terminal among this process's standard descriptors: raw mode while something inside has a terminal
+//!   of its own, window sizes, stopping and continuing.
+//!
+//! ```text
+//! loop {
+//!     let woken = step(&mut [&mut input, &mut output], &[signals.as_fd()], None)?;
+//!     if woken[0] { … SIGWINCH: caller.copy_size(&master), SIGCONT: caller.continued(), the end: output.finish() … }
+//!     if output.is_done() { break }
+//! }
+//! ```
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
+
+use crate::error::{Context, Result};
+use crate::sys::pty::{self, RawMode};
+
+/// How much a flow holds, in bytes.
+const BUFFER: usize = 32 << 10;
+
+/// How much a source may still give after [`Flow::finish`], in bytes: more than a pty, a pipe or a socket holds, so
+/// that nothing is lost, and yet an end even if somebody writes on and on.
+const REST: usize = 4 << 20;
+
+/// Bytes from one descriptor to another, in order and complete.
+#[derive(Debug)]
+pub struct Flow {
+    source: Option<OwnedFd>,
+    sink: Option<OwnedFd>,
+    buffer: VecDeque<u8>,
+    farewell: Vec<u8>,
+    paused: bool,
+    /// Once it is to finish: how much it may still read.
+    rest: Option<usize>,
+}
+
+impl Flow {
+    /// From `source` to `sink`, both non-blocking ([`own`]), until one of them ends; the sink is closed then, after
+    /// what was read from the source is written.
+    pub fn new(source: OwnedFd, sink: OwnedFd) -> Self {
+        Self {
+            source: Some(source),
+            sink: Some(sink),
+            buffer: VecDeque::with_capacity(BUFFER),
+            farewell: Vec::new(),
+            paused: false,
+            rest: None,
+        }
+    }
+
+    /// The same, with `farewell` written when the source has ended.
+    #[must_use]
+    pub fn with_farewell(mut self, farewell: Vec<u8>) -> Self {
+        self.farewell = farewell;
+        self
+    }
+
+    /// Whether it reads for now. What was read is written in any case.
+    pub fn set_paused(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    /// Takes what the source has at this moment and ends there, also if others still could write to it.
+    pub fn finish(&mut self) {
+        self.rest.get_or_insert(REST);
+    }
+
+    /// Whether all is written that ever will be; both descriptors are closed then.
+    pub fn is_done(&self) -> bool {
+        self.sink.is_none()
+    }
+
+    /// The source if there is to be read from it, and the sink if there is to be written.
+    fn wants(&self) -> (Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>) {
+        let reads = !self.paused && self.buffer.len() < BUFFER;
+        let source = self.source.as_ref().filter(|_| reads);
+        let sink = self.sink.as_ref().filter(|_| !self.buffer.is_empty());
+        (source.map(AsFd::as_fd), sink.map(AsFd::as_fd))
+    }
+
+    /// Whether it can go on without waiting for its source.
+    fn is_finishing(&self) -> bool {
+        self.rest.is_some() && self.wants().0.is_some()
+    }
+
+    fn read(&mut self) -> Result<()> {
+        let Some(source) = &self.source else { return Ok(()) };
+        let mut chunk = [0; BUFFER];
+        let room = (BUFFER - self.buffer.len()).min(self.rest.unwrap_or(BUFFER));
+        let ended = match rustix::io::read(source, &mut chunk[..room]) {
+            Ok(0) => true,
+            Ok(count) => {
+                self.buffer.extend(&chunk[..count]);
+                self.rest = self.rest.map(|rest| rest - count);
+                false
+            }
+            Err(Errno::INTR) => false,
+            Err(Errno::AGAIN) => self.rest.is_some(),
+            Err(errno) if is_gone(errno) => true,
+            Err(errno) => return Err(errno).context(|| "read, to copy it on"),
+        };
+        if ended {
+            self.source = None;
+            self.buffer.extend(std::mem::take(&mut self.farewell));
+        }
+        self.close_if_done();
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<()> {
+        let Some(sink) = &self.sink else { return Ok(()) };
+        match rustix::io::write(sink, self.buffer.as_slices().0) {
+            Ok(count) => drop(self.buffer.drain(..count)),
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(errno) if is_gone(errno) => {
+                self.source = None;
+                self.buffer.clear();
+            }
+            Err(errno) => return Err(errno).context(|| "write what was copied"),
+        }
+        self.close_if_done();
+        Ok(())
+    }
+
+    fn close_if_done(&mut self) {
+        if self.source.is_none() && self.buffer.is_empty() {
+            self.sink = None;
+        }
+    }
+}
+
+/// The other side has hung up.
+fn is_gone(errno: Errno) -> bool {
+    matches!(errno, Errno::IO | Errno::NXIO | Errno::PIPE | Errno::CONNRESET)
+}
+
+/// Copies what can be copied now; if that is nothing, waits until something can be, one of `wake` is readable,
+/// or `timeout` has passed. Says which of `wake` are.
+///
+/// # Errors
+/// When a descriptor can't be read or written for another reason than that its other side is gone, which merely ends
+/// the flow.
+pub fn step(flows: &mut [&mut Flow], wake: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Result<Vec<bool>> {
+    let mut polled: Vec<PollFd<'_>> = wake.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+    let mut jobs = Vec::with_capacity(2 * flows.len());
+    for (index, flow) in flows.iter().enumerate() {
+        let (source, sink) = flow.wants();
+        for (fd, event) in [(source, PollFlags::POLLIN), (sink, PollFlags::POLLOUT)] {
+            let Some(fd) = fd else { continue };
+            polled.push(PollFd::new(fd, event));
+            jobs.push((index, event));
+        }
+    }
+    let hurry = flows.iter().any(|flow| flow.is_finishing());
+    let timeout = match timeout {
+        _ if hurry => PollTimeout::ZERO,
+        Some(timeout) => PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX),
+        None => PollTimeout::NONE,
+    };
+    match poll(&mut polled, timeout) {
+        Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+        Err(errno) => return Err(errno).context(|| "poll"),
+    }
+    // Readable or writable, or gone, which the read or write will find out.
+    let ready: Vec<bool> = polled.iter().map(|fd| fd.any() == Some(true)).collect();
+    let (woken, ready) = ready.split_at(wake.len());
+    for ((index, event), ready) in jobs.into_iter().zip(ready) {
+        let flow = &mut flows[index];
+        match event == PollFlags::POLLIN {
+            true if *ready || flow.is_finishing() => flow.read()?,
+            false if *ready => flow.write()?,
+            _ => {}
+        }
+    }
+    Ok(woken.to_vec())
+}
+
+/// `fd` for a flow of this process alone: a terminal or pipe is opened anew, non-blocking, so that whoever shares the
+/// open one sees no change. Anything else is duplicated as it is: a regular file never blocks for long, and a socket
+/// only when others read from it too.
+pub fn own(fd: impl AsFd, access: OFlags) -> Result<OwnedFd> {
+    let fd = fd.as_fd();
+    let stat = rustix::fs::fstat(fd).context(|| format!("fstat({})", fd.as_raw_fd()))?;
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    if kind != FileType::Fifo && !rustix::termios::isatty(fd) {
+        return fd.try_clone_to_owned().context(|| format!("dup({})", fd.as_raw_fd()));
+    }
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    rustix::fs::open(&path, flags, rustix::fs::Mode::empty()).context(|| format!("open({path:?})"))
+}
+
+/// Makes a descriptor that is this process's alone non-blocking: fcntl(2).
+pub fn set_nonblocking(fd: impl AsFd) -> Result<()> {
+    let flags = rustix::fs::fcntl_getfl(&fd).context(|| "fcntl(F_GETFL)")?;
+    rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK).context(|| "fcntl(F_SETFL, O_NONBLOCK)")
+}
+
+/// A standard descriptor: 0, 1 or 2.
+pub fn standard(number: usize) -> BorrowedFd<'static> {
+    match number {
+        0 => rustix::stdio::stdin(),
+        1 => rustix::stdio::stdout(),
+        _ => rustix::stdio::stderr(),
+    }
+}
+
+/// The terminal that this process was called from, as far as its standard descriptors show it.
+#[derive(Debug)]
+pub struct Caller {
+    shown: OwnedFd,
+    raw: Option<RawMode>,
+}
+
+impl Caller {
+    /// The terminal among the standard descriptors: what is shown goes to that of standard output, else of standard
+    /// error, else of standard input. `None` when none of them is a terminal.
+    pub fn find() -> Result<Option<Self>> {
+        let is_terminal = |number: &usize| rustix::termios::isatty(standard(*number));
+        let Some(number) = [1, 2, 0].into_iter().find(is_terminal) else { return Ok(None) };
+        let raw = is_terminal(&0).then(|| RawMode::of(standard(0))).transpose()?;
+        Ok(Some(Self { shown: own(standard(number), OFlags::RDWR)?, raw }))
+    }
+
+    /// A descriptor to write to it.
+    pub fn output(&self) -> Result<OwnedFd> {
+        self.shown.try_clone().context(|| "dup(terminal)")
+    }
+
+    /// Puts the terminal into raw mode, if standard input is one: what is typed goes through as it is, and the terminal
+    /// inside makes lines, echo and signals of it. Does nothing in the background, where [`Self::is_ours`] stays
+    /// false.
+    pub fn take(&mut self) -> Result<()> {
+        self.raw.as_mut().map_or(Ok(()), RawMode::on)
+    }
+
+    /// Whether it is in raw mode, and so can be read from. A process in the background does not hear of it when a shell
+    /// puts it in front: it has to try [`Self::take`] from time to time.
+    pub fn is_ours(&self) -> bool {
+        self.raw.as_ref().is_some_and(RawMode::is_on)
+    }
+
+    /// Gives the terminal back as it was, as one does before stopping.
+    pub fn give_back(&mut self) -> Result<()> {
+        self.raw.as_mut().map_or(Ok(()), RawMode::off)
+    }
+
+    /// After a stop, whoever did it: takes the terminal again, if this process is in the foreground.
+    pub fn continued(&mut self) -> Result<()> {
+        if let Some(raw) = &mut self.raw {
+            raw.look_again()?;
+        }
+        self.take()
+    }
+
+    /// Gives `pty` the terminal's window size.
+    pub fn copy_size(&self, pty: impl AsFd) -> Result<()> {
+        pty::copy_size(&self.shown, pty)
+    }
+
+    /// Makes `pty`, a new one, what the terminal is: window size, special characters and all other settings. Where
+    /// nothing is typed, the caller's terminal goes on making line ends of its own, so that of the pty makes none.
+    /// To be called before [`Self::take`].
+    pub fn set_up(&self, pty: impl AsFd) -> Result<()> {
+        pty::copy_settings(&self.shown, &pty)?;
+        if self.raw.is_none() {
+            pty::plain_output(&pty)?;
+        }
+        self.copy_size(pty)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    fn pipe() -> (OwnedFd, OwnedFd) {
+        use rustix::pipe::PipeFlags;
+        rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap()
+    }
+
+    fn run(flow: &mut Flow) {
+        while !flow.is_done() {
+            step(&mut [&mut *flow], &[], None).unwrap();
+        }
+    }
+
+    /// Whoever reads slower than the other writes gets all of it, and the end.
+    #[test]
+    fn everything_arrives_in_order() {
+        let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
+        let (source, mut writer) = UnixStream::pair().unwrap();
+        source.set_nonblocking(true).unwrap();
+        let (mut reader, sink) = UnixStream::pair().unwrap();
+        sink.set_nonblocking(true).unwrap();
+        let expected = bytes.clone();
+        let writing = std::thread::spawn(move || writer.write_all(&bytes).unwrap());
+        let reading = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            reader.read_to_end(&mut all).unwrap();
+            all
+        });
+        run(&mut Flow::new(source.into(), sink.into()).with_farewell(b"end".to_vec()));
+        writing.join().unwrap();
+        assert!(reading.join().unwrap() == [&expected[..], b"end"].concat());
+    }
+
+    #[test]
+    fn finishing_takes_what_is_there_and_no_more() {
+        let (source, keeper) = pipe();
+        let (reader, sink) = pipe();
+        rustix::io::write(&keeper, b"the rest").unwrap();
+        let mut flow = Flow::new(source, sink);
+        flow.finish();
+        // The source stays open: without finish() this would wait for ever.
+        run(&mut flow);
+        let mut text = String::new();
+        std::fs::File::from(reader).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "the rest");
+    }
+
+    #[test]
+    fn somebody_who_writes_for_ever_is_left() {
+        let source = std::fs::File::open("/dev/zero").unwrap();
+        let sink = std::fs::File::create("/dev/null").unwrap();
+        let mut flow = Flow::new(source.into(), sink.into());
+        flow.finish();
+        run(&mut flow);
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_ends_the_flow() {
+        let (source, keeper) = pipe();
+        let (reader, sink) = pipe();
+        drop(reader);
+        rustix::io::write(&keeper, b"in vain").unwrap();
+        run(&mut Flow::new(source, sink));
+        // Nobody reads any more.
+        assert_eq!(rustix::io::write(&keeper, b"x"), Err(Errno::PIPE));
+    }
+
+    #[test]
+    fn a_paused_flow_reads_nothing() {
+        let (source, keeper) = pipe();
+        let (reader, sink) = pipe();
+        rustix::io::write(&keeper, b"x").unwrap();
+        let mut flow = Flow::new(source, sink);
+        flow.set_paused(true);
+        let (wake, waker) = pipe();
+        rustix::io::write(&waker, b"!").unwrap();
+        assert_eq!(step(&mut [&mut flow], &[wake.as_fd()], None).unwrap(), [true]);
+        assert_eq!(rustix::io::read(&reader, &mut [0; 8]), Err(Errno::AGAIN));
+        flow.set_paused(false);
+        drop(keeper);
+        run(&mut flow);
+        assert_eq!(rustix::io::read(&reader, &mut [0; 8]), Ok(1));
+    }
+
+    #[test]
+    fn own_descriptors_leave_those_of_others_alone() {
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let own = own(&reader, OFlags::RDONLY).unwrap();
+        assert_eq!(rustix::io::read(&own, &mut [0; 8]), Err(Errno::AGAIN));
+        assert!(!rustix::fs::fcntl_getfl(&reader).unwrap().contains(OFlags::NONBLOCK));
+        drop(writer);
+    }
+
+    #[test]
+    fn raw_mode_is_left_as_it_was_found() {
+        let (_master, slave) = pty::open_pair().unwrap();
+        let settings = || nix::sys::termios::tcgetattr(&slave).unwrap();
+        let before = settings();
+        let mut raw = RawMode::of(&slave).unwrap();
+        assert!(!raw.is_on() && settings() == before);
+        raw.on().unwrap();
+        assert!(raw.is_on() && settings() != before);
+        raw.look_again().unwrap();
+        assert!(raw.is_on());
+        raw.off().unwrap();
+        assert!(!raw.is_on() && settings() == before);
+        // A shell that has set the terminal up for itself meanwhile is noticed, and what it set is kept.
+        raw.on().unwrap();
+        let mut of_shell = before.clone();
+        of_shell.control_chars[nix::sys::termios::SpecialCharacterIndices::VINTR as usize] = 7;
+        nix::sys::termios::tcsetattr(&slave, nix::sys::termios::SetArg::TCSANOW, &of_shell).unwrap();
+        raw.look_again().unwrap();
+        assert!(!raw.is_on());
+        raw.on().unwrap();
+        // A panic restores it by its hook, before anything is dropped.
+        assert!(std::panic::catch_unwind(|| panic!("on purpose")).is_err());
+        assert!(settings() == of_shell);
+        drop(raw);
+        assert!(settings() == of_shell);
+    }
+}
