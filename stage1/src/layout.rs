@@ -159,6 +159,10 @@ pub const SUPERVISOR: &str = "/usr/lib/systemd/systemd";
 pub const POD_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// Where our binaries are in the pod.
 pub const BIN: &str = "/opt/stage1/bin";
+/// The apps' environment files, pod side.
+pub const IN_POD_ENV: &str = "/rkt/env";
+/// Where a pod and each of its apps has a devpts of its own.
+pub const DEVPTS: &str = "/dev/pts";
 /// The apps' status files, pod side.
 pub const IN_POD_STATUS: &str = "/rkt/status";
 /// Link that is `ready` once the pod's supervisor is, pod side.

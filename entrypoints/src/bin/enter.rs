@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use stage1::app::{self, Ended, Entry};
+use stage1::app::{self, Ended, Entry, Tty};
 use stage1::appc::AcName;
 use stage1::sys::signal;
 use stage1::{Error, Result, cli};
@@ -17,6 +17,24 @@ struct Enter {
     /// the app's name
     #[argh(option)]
     appname: Option<AcName>,
+    /// user to be: number, name, or path whose owner is meant
+    #[argh(option)]
+    user: Option<String>,
+    /// group to be, likewise
+    #[argh(option)]
+    group: Option<String>,
+    /// variable of the command's environment, NAME=value; may be repeated
+    #[argh(option)]
+    env: Vec<String>,
+    /// directory to start in
+    #[argh(option)]
+    workdir: Option<String>,
+    /// all capabilities, no seccomp filter
+    #[argh(switch)]
+    privileged: bool,
+    /// terminal for the command: auto (as the caller has one), always, never
+    #[argh(option, default = "Tty::Auto")]
+    tty: Tty,
     /// print debug messages
     #[argh(switch)]
     debug: bool,
@@ -24,7 +42,8 @@ struct Enter {
 
 impl cli::Tool for Enter {
     const NAME: &'static str = "enter";
-    const SWITCHES: &'static [&'static str] = &["debug"];
+    const SWITCHES: &'static [&'static str] = &["debug", "privileged"];
+    const REPEATED: &'static [&'static str] = &["env"];
     const TAKES_COMMAND: bool = true;
 
     fn debug(&self) -> bool {
@@ -34,7 +53,18 @@ impl cli::Tool for Enter {
     fn run(self, command: Vec<OsString>) -> Result<u8> {
         let text = |word: OsString| word.into_string().map_err(|w| Error::new(format!("{w:?} is not UTF-8")));
         let command = command.into_iter().map(text).collect::<Result<_>>()?;
-        match app::enter(&Entry { pid: self.pid, app: self.appname, command })? {
+        let entry = Entry {
+            pid: self.pid,
+            app: self.appname,
+            command,
+            user: self.user,
+            group: self.group,
+            environment: self.env,
+            working_directory: self.workdir,
+            privileged: self.privileged,
+            tty: self.tty,
+        };
+        match app::enter(&entry)? {
             Ended::Exited(code) => Ok(code),
             Ended::Killed(by) => signal::die_by(by),
         }

@@ -1,28 +1,40 @@
 //! Running a command in a pod or in one of its apps, confined as the app is. Host side, in the pod directory.
+//!
+//! The command is a child of this process, born in the pod's PID namespace and the leader of a session of its own. It
+//! gets the app's cgroup, namespaces, root and confinement, and of the caller nothing but the standard descriptors
+//! that are no terminal ([`wiring`]). This process stays outside and accompanies it ([`accompany`]).
+
+mod accompany;
+mod wiring;
 
 use std::convert::Infallible;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use rustix::fs::{FileType, OFlags};
 
+use self::wiring::{Inside, Wiring};
 use super::exec::load_record;
 use crate::appc::AcName;
 use crate::cgroup::PodCgroup;
 use crate::confine::Confinement;
 use crate::confine::caps::CapSet;
-use crate::confine::ids::Ids;
+use crate::confine::ids::{self, Ids};
 use crate::cross::Target;
 use crate::error::{Context, Error, Result};
-use crate::launch::{self, Command, env};
+use crate::launch::{self, Command, env, find};
+use crate::sys::dir;
 use crate::sys::process::{self, Fork};
-use crate::sys::signal;
+use crate::terminal::Caller;
 use crate::{layout, rootfs};
 
+pub use wiring::Tty;
+
 /// What `enter` is told.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Entry {
     /// PID of the pod's PID 1, host view.
     pub pid: i32,
@@ -30,6 +42,19 @@ pub struct Entry {
     pub app: Option<AcName>,
     /// Command and arguments.
     pub command: Vec<String>,
+    /// User to be: a number, a name of the image, or a path in it whose owner is meant. uid 0 without one.
+    pub user: Option<String>,
+    /// Group to be, likewise. Without one: the app's groups if the user is the app's, else the group that the image's
+    /// /etc/passwd has for the user, else the one with the user's number.
+    pub group: Option<String>,
+    /// `NAME=value`, each; they count over the app's own.
+    pub environment: Vec<String>,
+    /// Absolute. The app's own without one.
+    pub working_directory: Option<String>,
+    /// With all capabilities, without a seccomp filter, and privileges can be gained.
+    pub privileged: bool,
+    /// Whether the command gets a terminal.
+    pub tty: Tty,
 }
 
 /// How a command ended.
@@ -41,133 +66,259 @@ pub enum Ended {
     Killed(Signal),
 }
 
-/// Runs the command and waits for its end; what stops or continues it does so to this process too.
+/// Runs the command and waits for its end; what stops or continues it does so to this process too. To be called first
+/// thing: see [`process::hold_program_read_only`].
+///
+/// # Errors
+/// When the command can't be run for a reason found on the host side. What goes wrong later, the child says itself,
+/// on one line, and ends with a code of [`launch::exit`].
 pub fn enter(entry: &Entry) -> Result<Ended> {
-    if entry.command.is_empty() {
-        return Err(Error::new("no command: write it after --, e.g. -- /bin/sh"));
-    }
+    process::hold_program_read_only()?;
+    entry.check()?;
     process::not_dumpable()?;
     process::close_on_exec_from_3()?;
     let target = Target::open(entry.pid)?;
     let cgroup = PodCgroup::recorded(Path::new("."))?;
-    let signals = signal::block(FORWARDED)?;
+    let signals = accompany::block_signals()?;
+    let Wiring { inside, outside } = Wiring::new(entry.tty)?;
     let parent = process::pidfd_open(std::process::id().cast_signed())?;
     // Only for children: the command is born in the pod.
     process::setns(target.pidfd(), CloneFlags::CLONE_NEWPID)?;
     match process::fork()? {
         Fork::Child => {
-            let Err(error) = become_command(entry, &target, &cgroup, &parent);
+            let Err(error) = entry.become_command(&target, &cgroup, &parent, inside, outside.caller());
             eprintln!("enter: {}", error.one_line());
             process::exit_now(i32::from(error.exit_code().unwrap_or(launch::exit::SETUP)))
         }
-        Fork::Parent(child) => accompany(child, &signals),
+        Fork::Parent(child) => {
+            drop(inside);
+            accompany::accompany(child, &signals, outside)
+        }
     }
 }
 
-/// In the pod's PID namespace: cgroup, the other namespaces, the app's root, its confinement, the command.
-fn become_command(
-    entry: &Entry,
-    target: &Target,
-    cgroup: &PodCgroup,
-    parent: &std::os::fd::OwnedFd,
-) -> Result<Infallible> {
-    process::die_with_parent()?;
-    if process::pidfd_wait_end(parent, std::time::Duration::ZERO)? {
-        return Err(Error::new("the calling process has ended"));
+impl Entry {
+    fn check(&self) -> Result<()> {
+        if self.command.is_empty() {
+            return Err(Error::new("no command: write it after --, e.g. -- /bin/sh"));
+        }
+        if let Some(other) = self.working_directory.as_ref().filter(|dir| !dir.starts_with('/')) {
+            return Err(Error::new(format!("--workdir {other:?}: not an absolute path")));
+        }
+        self.variables().try_for_each(|variable| variable.map(drop))
     }
-    let Some(app) = &entry.app else {
+
+    fn variables(&self) -> impl Iterator<Item = Result<(&str, &str)>> {
+        self.environment.iter().map(|variable| match variable.split_once('=') {
+            Some((name, value)) if !name.is_empty() => Ok((name, value)),
+            _ => Err(Error::new(format!("--env {variable:?}: not of the form NAME=value"))),
+        })
+    }
+
+    /// In the pod's PID namespace: cgroup, the other namespaces, the app's root, its confinement, the command.
+    fn become_command(
+        &self,
+        target: &Target,
+        cgroup: &PodCgroup,
+        parent: &OwnedFd,
+        inside: Inside,
+        caller: Option<&Caller>,
+    ) -> Result<Infallible> {
+        process::die_with_parent()?;
+        if process::pidfd_wait_end(parent, std::time::Duration::ZERO)? {
+            return Err(Error::new("the calling process has ended"));
+        }
+        process::new_session()?;
+        let mut place = match &self.app {
+            Some(app) => Place::app(app, target, cgroup)?,
+            None => Place::pod(target, cgroup)?,
+        };
+        let ids = self.ids(place.app_ids.as_ref())?;
+        self.adapt_environment(&mut place, &ids)?;
+        let confinement = match self.privileged {
+            true => unconfined(&ids),
+            false => place.confinement.with_ids(&ids),
+        };
+        inside.connect(caller, confinement.uid)?;
+        launch::exec(
+            &confinement,
+            &Command {
+                argv: &self.command,
+                environment: &place.environment,
+                search_path: &place.search_path,
+                working_directory: self.working_directory.as_deref().unwrap_or(&place.working_directory),
+                parent: Some(parent.as_fd()),
+            },
+        )
+    }
+
+    /// Who the command is, by the files of the root that it is going to have. Pod side.
+    fn ids(&self, app: Option<&Ids>) -> Result<Ids> {
+        if self.user.is_none() && self.group.is_none() {
+            return Ok(Ids::default());
+        }
+        let root = dir::open_dir("/")?;
+        let words = |word: &Option<String>| word.clone().unwrap_or_default();
+        let (user, group) = (words(&self.user), words(&self.group));
+        let request = ids::Request { user: &user, group: &group, ..ids::Request::default() };
+        let mut ids = ids::resolve(root.as_fd(), &request)?;
+        if self.group.is_none() {
+            match app.filter(|app| app.uid == ids.uid) {
+                Some(app) => (ids.gid, ids.groups) = (app.gid, app.groups.clone()),
+                None => ids.gid = ids::primary_group(root.as_fd(), ids.uid)?.unwrap_or(ids.uid),
+            }
+        }
+        Ok(ids)
+    }
+
+    /// The terminal type, the user's variables if a user was asked for, and what was asked for itself.
+    fn adapt_environment(&self, place: &mut Place, ids: &Ids) -> Result<()> {
+        let term = std::env::var("TERM").ok().filter(|term| !term.is_empty() && !term.contains('\0'));
+        env::set(&mut place.environment, "TERM", term.as_deref().unwrap_or("vt100"));
+        if self.user.is_some() {
+            for (name, value) in env::of_account(ids) {
+                env::set(&mut place.environment, name, &value);
+            }
+        }
+        for variable in self.variables() {
+            let (name, value) = variable?;
+            env::set(&mut place.environment, name, value);
+            if name == "PATH" {
+                place.search_path = find::search_path(Some(value));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a command runs: this process is in its cgroup, namespaces and root once this is made.
+struct Place {
+    confinement: Confinement,
+    /// The app's own.
+    app_ids: Option<Ids>,
+    environment: Vec<(String, String)>,
+    search_path: Vec<String>,
+    working_directory: String,
+}
+
+impl Place {
+    /// In an app.
+    fn app(app: &AcName, target: &Target, cgroup: &PodCgroup) -> Result<Self> {
+        cgroup.join_unit(&layout::app_cgroup(app))?;
+        target.join()?;
+        let record = load_record(app).context(|| format!("app {app} is not in this pod"))?;
+        let environment = env_file(app)?.unwrap_or(record.environment);
+        rootfs::join_pinned(app)?;
+        let confinement = record.confinement;
+        Ok(Self {
+            app_ids: Some(Ids {
+                uid: confinement.uid,
+                gid: confinement.gid,
+                groups: confinement.groups.clone(),
+                account: None,
+            }),
+            confinement,
+            environment,
+            search_path: record.search_path,
+            working_directory: record.working_directory,
+        })
+    }
+
+    /// In the pod itself, which has no confinement but its namespaces: whoever enters it is its administrator.
+    fn pod(target: &Target, cgroup: &PodCgroup) -> Result<Self> {
         cgroup.join_unit(Path::new("init.scope"))?;
         target.join()?;
-        return launch::exec(
-            &unconfined(),
-            &Command {
-                argv: &entry.command,
-                environment: &[("PATH".into(), layout::POD_PATH.into()), term()],
-                search_path: &layout::POD_PATH.split(':').map(str::to_owned).collect::<Vec<_>>(),
-                working_directory: "/",
-            },
-        );
+        Ok(Self {
+            confinement: unconfined(&Ids::default()),
+            app_ids: None,
+            environment: vec![("PATH".to_owned(), layout::POD_PATH.to_owned())],
+            search_path: find::search_path(Some(layout::POD_PATH)),
+            working_directory: "/".to_owned(),
+        })
+    }
+}
+
+/// The app's environment file, if it has one; in the pod's root.
+fn env_file(app: &AcName) -> Result<Option<Vec<(String, String)>>> {
+    const MAX: u64 = 4 << 20;
+    let what = || format!("environment file of app {app}");
+    let dir = dir::open_dir(layout::IN_POD_ENV)?;
+    let opened = dir::open_beneath(dir, app.as_ref() as &str, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY);
+    let file = match opened {
+        Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(None),
+        other => other.context(what)?,
     };
-    cgroup.join_unit(&layout::app_cgroup(app))?;
-    target.join()?;
-    let mut record = load_record(app).context(|| format!("app {app} is not in this pod"))?;
-    rootfs::join_pinned(app)?;
-    let (name, value) = term();
-    env::set(&mut record.environment, &name, &value);
-    let confinement = record.confinement.clone().with_ids(&Ids::default());
-    launch::exec(&confinement, &record.command_of(&entry.command))
+    let stat = rustix::fs::fstat(&file).context(what)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Error::new(format!("{} is no regular file", what())));
+    }
+    let mut text = String::new();
+    std::fs::File::from(file).take(MAX + 1).read_to_string(&mut text).context(what)?;
+    if text.len() as u64 > MAX {
+        return Err(Error::new(format!("{} has more than {MAX} bytes", what())));
+    }
+    Ok(Some(env::from_file(&text)))
 }
 
-/// The terminal type of the caller, which the command is going to write to.
-fn term() -> (String, String) {
-    let term = std::env::var("TERM").ok().filter(|term| !term.is_empty()).unwrap_or_else(|| "vt100".to_owned());
-    ("TERM".to_owned(), term)
-}
-
-/// The pod itself has no confinement but its namespaces: whoever enters it is its administrator.
-fn unconfined() -> Confinement {
+/// All that the kernel gives a user.
+fn unconfined(ids: &Ids) -> Confinement {
     Confinement {
-        uid: 0,
-        gid: 0,
-        groups: Vec::new(),
+        uid: ids.uid,
+        gid: ids.gid,
+        groups: ids.groups.clone(),
         capabilities: CapSet::ALL,
         no_new_privileges: false,
         seccomp: None,
     }
 }
 
-/// Signals that somebody sends to `enter` and means for the command.
-const FORWARDED: &[Signal] = &[
-    Signal::SIGCHLD,
-    Signal::SIGTERM,
-    Signal::SIGINT,
-    Signal::SIGQUIT,
-    Signal::SIGHUP,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-    Signal::SIGCONT,
-    Signal::SIGTSTP,
-];
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Waits for the command's end, passing signals, stops and continuations on.
-fn accompany(child: Pid, signals: &nix::sys::signalfd::SignalFd) -> Result<Ended> {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    use std::os::fd::AsFd;
-    loop {
-        let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(errno) => return Err(errno).context(|| "poll"),
-        }
-        while let Some(info) = signals.read_signal().context(|| "read(signalfd)")? {
-            let number = i32::try_from(info.ssi_signo).context(|| "signal number")?;
-            // What the terminal sends goes to the whole process group, the command included.
-            if number == Signal::SIGCHLD as i32 || info.ssi_code == libc::SI_KERNEL {
-                continue;
-            }
-            let signal = Signal::try_from(number).context(|| format!("signal {number}"))?;
-            match nix::sys::signal::kill(child, signal) {
-                Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
-                Err(errno) => return Err(errno).context(|| format!("kill({child}, {signal})")),
-            }
-        }
-        while let Some(status) = next_change(child)? {
-            match status {
-                WaitStatus::Exited(_, code) => return Ok(Ended::Exited(code.to_le_bytes()[0])),
-                WaitStatus::Signaled(_, signal, _) => return Ok(Ended::Killed(signal)),
-                WaitStatus::Stopped(..) => {
-                    nix::sys::signal::raise(Signal::SIGSTOP).context(|| "raise(SIGSTOP)")?;
-                    nix::sys::signal::kill(child, Signal::SIGCONT).context(|| "kill(SIGCONT)")?;
-                }
-                _ => {}
-            }
+    fn entry() -> Entry {
+        Entry { command: vec!["/bin/true".to_owned()], ..Entry::default() }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_checked_before_anything_is_done() {
+        entry().check().unwrap();
+        let env = |text: &str| Entry { environment: vec![text.to_owned()], ..entry() };
+        env("A=").check().unwrap();
+        env("A=b=c").check().unwrap();
+        for (entry, words) in [
+            (Entry::default(), "no command"),
+            (env("A"), "--env \"A\""),
+            (env("=b"), "--env \"=b\""),
+            (Entry { working_directory: Some("srv".to_owned()), ..entry() }, "--workdir \"srv\""),
+        ] {
+            let error = entry.check().unwrap_err().one_line();
+            assert!(error.contains(words), "{error}");
         }
     }
-}
 
-fn next_change(child: Pid) -> Result<Option<WaitStatus>> {
-    match waitpid(child, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
-        Ok(WaitStatus::StillAlive) => Ok(None),
-        other => other.map(Some).context(|| format!("waitpid({child})")),
+    #[test]
+    fn the_environment_is_adapted_in_order() {
+        let place = || Place {
+            confinement: unconfined(&Ids::default()),
+            app_ids: None,
+            environment: vec![("HOME".to_owned(), "/of-app".to_owned()), ("A".to_owned(), "1".to_owned())],
+            search_path: vec!["/bin".to_owned()],
+            working_directory: "/".to_owned(),
+        };
+        let mut plain = place();
+        entry().adapt_environment(&mut plain, &Ids::default()).unwrap();
+        assert_eq!(env::get(&plain.environment, "HOME"), Some("/of-app"));
+        assert!(env::get(&plain.environment, "TERM").is_some());
+        assert_eq!(plain.search_path, ["/bin"]);
+
+        let environment = ["A=2", "PATH=/x:", "USER=somebody"].map(str::to_owned).to_vec();
+        let entry = Entry { user: Some("7".to_owned()), environment, ..entry() };
+        let mut adapted = place();
+        entry.adapt_environment(&mut adapted, &Ids { uid: 7, ..Ids::default() }).unwrap();
+        for (name, value) in [("HOME", "/"), ("A", "2"), ("USER", "somebody"), ("LOGNAME", "7")] {
+            assert_eq!(env::get(&adapted.environment, name), Some(value), "{name}");
+        }
+        assert_eq!(adapted.search_path, ["/x", "."]);
     }
 }

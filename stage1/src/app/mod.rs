@@ -10,7 +10,7 @@ mod exec;
 pub use add::Addition;
 pub use control::{rm, start, stop};
 pub use end::record_exit;
-pub use enter::{Ended, Entry, enter};
+pub use enter::{Ended, Entry, Tty, enter};
 pub use exec::exec;
 
 use std::path::Path;

@@ -122,6 +122,14 @@ pub fn resolve(root: BorrowedFd<'_>, request: &Request<'_>) -> Result<Ids> {
     Ok(Ids { uid, gid, groups: request.supplementary.to_vec(), account: account.and_then(PasswdLine::account) })
 }
 
+/// The group that the image's /etc/passwd has for a user, by its number; `None` if it has no line for it, or none that
+/// can be understood.
+pub fn primary_group(root: BorrowedFd<'_>, uid: u32) -> Result<Option<u32>> {
+    let passwd = read_database(root, "etc/passwd")?;
+    let line = passwd.split(|&b| b == b'\n').filter_map(parse_passwd).find(|line| line.uid == Some(uid));
+    Ok(line.and_then(|line| line.gid))
+}
+
 fn find_group(root: BorrowedFd<'_>, name: &str) -> Result<u32> {
     let groups = read_database(root, "etc/group")?;
     let line = groups.split(|&b| b == b'\n').filter_map(parse_group).find(|(known, _)| *known == name.as_bytes());
@@ -162,6 +170,7 @@ fn parse_id(digits: &[u8]) -> Option<u32> {
 struct PasswdLine<'a> {
     name: &'a [u8],
     uid: Option<u32>,
+    gid: Option<u32>,
     home: &'a [u8],
     shell: &'a [u8],
 }
@@ -185,8 +194,14 @@ impl PasswdLine<'_> {
 fn parse_passwd(line: &[u8]) -> Option<PasswdLine<'_>> {
     let mut fields = line.split(|&b| b == b':');
     let name = fields.next().filter(|name| !name.is_empty() && name[0] != b'#')?;
-    let (_password, uid, _gid, _gecos) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-    Some(PasswdLine { name, uid: parse_id(uid), home: fields.next()?, shell: fields.next().unwrap_or_default() })
+    let (_password, uid, gid, _gecos) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+    Some(PasswdLine {
+        name,
+        uid: parse_id(uid),
+        gid: parse_id(gid),
+        home: fields.next()?,
+        shell: fields.next().unwrap_or_default(),
+    })
 }
 
 /// Name and number of one line of group(5); `None` if it isn't one.
@@ -326,6 +341,15 @@ mod tests {
         assert_eq!(image.resolve(&request("web", "web", true)).unwrap().gid, 33);
         assert!(image.resolve(&request("web", "web", false)).is_err());
         assert!(image.resolve(&request("web", "www", true)).is_err());
+    }
+
+    #[test]
+    fn primary_groups() {
+        let image = Image::new(PASSWD, GROUP);
+        let root = dir::open_dir(image.0.path()).unwrap();
+        for (uid, group) in [(0, Some(0)), (33, Some(34)), (12, Some(12)), (7, None), (5000, None)] {
+            assert_eq!(primary_group(root.as_fd(), uid).unwrap(), group, "{uid}");
+        }
     }
 
     #[test]

@@ -32,22 +32,21 @@ pub fn compute(
         check(name, value)?;
         set(&mut environment, name, value);
     }
+    for (name, value) in std::iter::once(("PATH", DEFAULT_PATH.to_owned())).chain(of_account(ids)) {
+        if get(&environment, name).is_none() {
+            set(&mut environment, name, &value);
+        }
+    }
+    Ok(environment)
+}
+
+/// `HOME`, `USER`, `LOGNAME` and `SHELL` of a user; see [`compute`].
+pub fn of_account(ids: &Ids) -> [(&'static str, String); 4] {
     let account = ids.account.clone().unwrap_or_else(|| match ids.uid {
         0 => Account { name: "root".into(), home: "/root".into(), shell: "/bin/sh".into() },
         uid => Account { name: uid.to_string(), home: "/".into(), shell: "/bin/sh".into() },
     });
-    for (name, value) in [
-        ("PATH", DEFAULT_PATH),
-        ("HOME", &account.home),
-        ("USER", &account.name),
-        ("LOGNAME", &account.name),
-        ("SHELL", &account.shell),
-    ] {
-        if get(&environment, name).is_none() {
-            set(&mut environment, name, value);
-        }
-    }
-    Ok(environment)
+    [("HOME", account.home), ("USER", account.name.clone()), ("LOGNAME", account.name), ("SHELL", account.shell)]
 }
 
 /// The value of a variable.

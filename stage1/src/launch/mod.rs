@@ -7,7 +7,7 @@ pub mod find;
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -158,6 +158,7 @@ impl LaunchRecord {
             environment: &self.environment,
             search_path: &self.search_path,
             working_directory: &self.working_directory,
+            parent: None,
         }
     }
 }
@@ -193,6 +194,8 @@ pub struct Command<'a> {
     pub search_path: &'a [String],
     /// Absolute.
     pub working_directory: &'a str,
+    /// A pidfd of the parent process, when the command is to be killed at its end.
+    pub parent: Option<BorrowedFd<'a>>,
 }
 
 /// Becomes `command` under `confinement`: the last step of a process that is in the app's
@@ -208,6 +211,13 @@ pub fn exec(confinement: &Confinement, command: &Command<'_>) -> Result<Infallib
         let variable = |(name, value): &(String, String)| sys::dir::c_string(format!("{name}={value}").as_bytes());
         let environment = command.environment.iter().map(variable).collect::<Result<Vec<CString>>>()?;
         confinement.become_user()?;
+        if let Some(parent) = command.parent {
+            // Again, as the change of user undid it; the parent may have ended in between.
+            sys::process::die_with_parent()?;
+            if sys::process::pidfd_wait_end(parent, std::time::Duration::ZERO)? {
+                return Err(Error::new("the calling process has ended"));
+            }
+        }
         enter_directory(command.working_directory)?;
         Ok((argv, environment))
     })();
