@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use stage1::appc::{AcName, Mount, PodManifest, RuntimeApp, VolumeKind};
-use stage1::error::{Context, Result};
+use stage1::error::{Context, Error, Result};
 use stage1::layout;
 
 pub use add::{add, check_addition};
@@ -97,6 +97,22 @@ pub fn status(pod: &Pod, name: &AcName) -> Result<AppStatus> {
 /// It does not, or its manifest can't be read.
 pub fn must_have(pod: &Pod, name: &AcName) -> Result<()> {
     manifest::read(pod.dir())?.app(name).with_no_app(pod, name).map(drop)
+}
+
+/// The app of a pod that has one app.
+///
+/// # Errors
+/// The pod has none, or several, which are named.
+pub fn only_one(pod: &Pod) -> Result<AcName> {
+    let manifest = manifest::read(pod.dir())?;
+    match manifest.apps.as_slice() {
+        [app] => Ok(app.name.clone()),
+        apps => {
+            let names: Vec<_> = apps.iter().map(|app| app.name.to_string()).collect();
+            let has = if names.is_empty() { "no app".to_owned() } else { names.join(", ") };
+            Err(Error::new(format!("pod {} has {has}: --app says which one is meant", pod.short())))
+        }
+    }
 }
 
 trait NoApp<T> {

@@ -25,6 +25,8 @@ pub enum Command {
     List(List),
     /// Show one app, or all apps of a pod
     Status(Status),
+    /// Run a command in an app
+    Exec(Exec),
 }
 
 impl Command {
@@ -42,6 +44,7 @@ impl Command {
             }
             Self::List(list) => list.run(session),
             Self::Status(status) => status.run(session),
+            Self::Exec(exec) => exec.run(session),
         }
     }
 }
@@ -147,6 +150,26 @@ impl One {
 
     fn doing(&self, what: &str) -> String {
         format!("{what} app {:?}", self.name.as_ref().or(self.app.as_ref()).map_or("", String::as_str))
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct Exec {
+    /// The pod's UUID, or the start of it
+    uuid: String,
+    /// The app (else the only one of the pod)
+    #[arg(long)]
+    app: Option<String>,
+    #[command(flatten)]
+    how: super::pod::How,
+}
+
+impl Exec {
+    fn run(self, session: &Session) -> Result<()> {
+        let app = app_name(self.app.as_ref())?;
+        let pod = pods::find(&session.store, &self.uuid)?;
+        let app = app.map_or_else(|| apps::only_one(&pod), Ok)?;
+        self.how.enter(session, &pod, Some(&app))
     }
 }
 
