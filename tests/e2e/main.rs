@@ -11,6 +11,7 @@ mod lifecycle;
 mod limits;
 mod readme;
 mod refusals;
+mod terminal;
 mod userlands;
 mod volumes;
 
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         limits::CASES,
         enter::CASES,
         userlands::CASES,
+        terminal::CASES,
         readme::CASES,
     ];
     tests::harness::main(&cases, harness::DECOYS)

@@ -6,6 +6,7 @@
 //! - [`harness`] runs every test in processes of its own, in each cgroup layout, and counts what it left behind.
 //! - [`podctl`] drives our own host manager.
 //! - [`minihost`] is a second, independent host manager that knows only the contract.
+//! - [`screen`] is a terminal with somebody in front of it.
 //! - [`image`] makes images around the probe app (`tests/probe`).
 
 pub mod harness;
@@ -14,6 +15,7 @@ pub mod leftovers;
 pub mod minihost;
 pub mod podctl;
 pub mod process;
+pub mod screen;
 
 use std::path::{Path, PathBuf};
 

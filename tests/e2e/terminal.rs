@@ -1,0 +1,602 @@
+//! Commands run in an app from a terminal, and what they may do there.
+
+#![allow(clippy::zombie_processes, reason = "the warden of a failed test reaps what it has left")]
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tests::Verdict;
+use tests::harness::Context;
+use tests::image;
+use tests::podctl::{Pod, Podctl};
+use tests::process::{Output, Process, all, descendants, run, wait_for};
+use tests::screen::Screen;
+
+tests::cases! {
+    native a_shell_on_a_terminal;
+    native a_shell_in_the_pod_itself;
+    native a_terminal_for_some_streams_only;
+    native a_terminal_on_demand_or_not_at_all;
+    native the_callers_terminal_is_out_of_reach;
+    native nothing_shown_is_lost;
+    native bytes_go_through_exactly;
+    native stopped_and_continued;
+    native without_a_terminal_the_callers_keys_still_count;
+    native killed_outright_it_leaves_nothing;
+    both confined_as_the_app;
+    native users_variables_and_directories;
+    native what_can_not_be_run_is_told_by_its_code;
+    native the_hosts_program_is_out_of_reach;
+}
+
+/// A pod whose app `one` idles in an image that has a shell.
+#[track_caller]
+fn pod<'a>(podctl: &'a Podctl, root: &Path, options: &[&str]) -> Pod<'a> {
+    image::rootfs(root);
+    let busybox = root.join("bin/busybox");
+    fs::copy("/bin/busybox", &busybox).expect("/bin/busybox (of the package busybox-static)");
+    for name in ["sh", "stty", "cat", "sleep", "id", "tty", "head", "md5sum", "rm", "mv", "true"] {
+        symlink("busybox", root.join("bin").join(name)).expect("symlink");
+    }
+    let evil = root.join("bin/evil");
+    fs::write(&evil, "#!/proc/self/exe\n").expect("write");
+    fs::set_permissions(&evil, fs::Permissions::from_mode(0o755)).expect("chmod");
+    podctl.ok(&["image", "import", &root.display().to_string(), "--name", "shell", "--exec", "/probe"]);
+    let out = podctl.out();
+    fs::create_dir_all(&out).expect("mkdir");
+    fs::set_permissions(&out, fs::Permissions::from_mode(0o777)).expect("chmod");
+    let pod = podctl.sandbox(&[&format!("--volume=out,kind=host,source={}", out.display())]);
+    pod.try_add("shell", "one", options, &["sleep", "inf"]).ok();
+    pod.app("start", "one", &[]).ok();
+    pod
+}
+
+/// `podctl app exec` in that app.
+fn exec(pod: &Pod<'_>, options: &[&str], words: &[&str]) -> Command {
+    let args = [&["app", "exec", pod.uuid.as_str(), "--app=one"], options, &["--"], words].concat();
+    pod.podctl.command(&args)
+}
+
+#[track_caller]
+fn run_in(pod: &Pod<'_>, options: &[&str], words: &[&str]) -> Output {
+    run(&mut exec(pod, options, words))
+}
+
+const ALL: [Option<Stdio>; 3] = [None, None, None];
+
+/// A process below this one or in the pod, by its command line.
+#[track_caller]
+fn find(pod: &Pod<'_>, words: &str) -> i32 {
+    wait_for(words, 10, || {
+        let family = descendants(std::process::id() as i32).into_iter().chain(descendants(pod.pid()));
+        family.into_iter().find(|p| p.words == words).map(|p| p.pid)
+    })
+}
+
+fn a_shell_on_a_terminal(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = pod(&podctl, &t.dir.join("root"), &[]);
+    let mut screen = Screen::new();
+    let before = screen.settings();
+    screen.resize(33, 99);
+    let mut shell = screen.start(&exec(&pod, &["--env=PS1=in> "], &["sh"]), ALL);
+    screen.shows("in> ");
+    assert!(screen.is_raw(), "the caller's terminal would make lines and signals of its own");
+    screen.types("echo a''b\n");
+    screen.shows("echo a''b\r\nab\r\nin> ");
+    screen.types("stty size\n");
+    screen.shows("33 99\r\n");
+    screen.types("tty\n");
+    screen.shows("\r\n/dev/pts/0\r\n");
+    // Another size.
+    screen.types("sh -c 'trap \"echo resized; stty size\" WINCH; echo rea\"\"dy; while :; do sleep 0.1; done'\n");
+    screen.shows("ready\r\n");
+    screen.resize(41, 123);
+    screen.shows("resized\r\n41 123\r\n");
+    screen.types("\x03");
+    screen.shows("in> ");
+    // Ctrl-C ends what is in front, and nothing else.
+    screen.types("sleep 4141 &\n");
+    screen.shows("in> ");
+    let behind = find(&pod, "sleep 4141");
+    screen.types("sleep 4242\n");
+    let in_front = find(&pod, "sleep 4242");
+    screen.types("\x03");
+    screen.shows("^C");
+    screen.shows("in> ");
+    assert!(!Process::lives(in_front) && Process::lives(behind));
+    // Ctrl-Z is the inner shell's.
+    screen.types("sleep 4343\n");
+    let stopped = find(&pod, "sleep 4343");
+    screen.types("\x1a");
+    screen.shows("Stopped");
+    assert_eq!(Process::look_up(stopped).map(|p| p.state), Some('T'));
+    screen.types("kill %2; kill %1; kill -CONT %2\n");
+    screen.shows("in> ");
+    wait_for("the jobs to end", 10, || (!Process::lives(behind) && !Process::lives(stopped)).then_some(()));
+    // Ctrl-D is the end.
+    screen.types("(exit 7)\n");
+    screen.shows("in> ");
+    screen.types("\x04");
+    assert_eq!(screen.end_of(&mut shell), 7, "{}", screen.text());
+    assert_eq!(screen.settings(), before, "the terminal is not as it was");
+    pod.end();
+    Ok(())
+}
+
+fn a_shell_in_the_pod_itself(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = pod(&podctl, &t.dir.join("root"), &[]);
+    let mut screen = Screen::new();
+    let before = screen.settings();
+    // The stage1 has no shell: an enter of its own says what it sees.
+    let mut child = screen.start(&podctl.command(&["enter", &pod.uuid, "--", "/opt/stage1/bin/enter", "--help"]), ALL);
+    assert_eq!(screen.end_of(&mut child), 0);
+    assert!(screen.text().contains("--workdir"), "{}", screen.text());
+    assert_eq!(screen.settings(), before);
+    pod.end();
+    Ok(())
+}
+
+fn a_terminal_for_some_streams_only(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = pod(&podctl, &t.dir.join("root"), &[]);
+    let report = |output: &str| -> Value { serde_json::from_str(output).expect("a report") };
+
+    // Standard output to a file: what is typed is shown all the same.
+    let mut screen = Screen::new();
+    let before = screen.settings();
+    let file = t.dir.join("stdout");
+    let mut child = screen.start(
+        &exec(&pod, &[], &["sh", "-c", "cat; /probe report"]),
+        [None, Some(Stdio::from(File::create(&file)?)), None],
+    );
+    wait_for("raw mode", 10, || screen.is_raw().then_some(()));
+    screen.types("one\n");
+    screen.shows("one\r\n");
+    screen.types("\x04");
+    assert_eq!(screen.end_of(&mut child), 0);
+    let text = fs::read_to_string(&file)?;
+    let seen = report(text.strip_prefix("one\n").unwrap_or_else(|| panic!("not byte by byte: {text:?}")));
+    assert_eq!(
+        seen["tty"],
+        json!({"stdin": true, "stdout": false, "stderr": true, "name": "/dev/pts/0", "controlling": true})
+    );
+    assert_eq!(seen["fds"]["1"], file.display().to_string());
+    assert_eq!(screen.settings(), before);
+
+    // Standard input from a file: the caller's terminal keeps making its line ends and its signals.
+    let mut screen = Screen::new();
+    let source = t.dir.join("source");
+    fs::write(&source, "from the file\n")?;
+    let command = exec(&pod, &[], &["sh", "-c", "cat; exec sleep 4242"]);
+    let mut child = screen.start(&command, [Some(Stdio::from(File::open(&source)?)), None, None]);
+    screen.shows("from the file\r\n");
+    assert!(!screen.text().contains("\r\r\n") && !screen.is_raw());
+    find(&pod, "sleep 4242");
+    screen.types("\x03");
+    assert_eq!(screen.end_of(&mut child), 130);
+    pod.end();
+    Ok(())
+}
+
+fn a_terminal_on_demand_or_not_at_all(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = pod(&podctl, &t.dir.join("root"), &[]);
+    // In any case, with the end of the input passed on.
+    let mut command = exec(&pod, &["-t"], &["sh", "-c", "tty; cat; tty >&2"]);
+    let out = tests::process::run_with_input(&mut command, "a line\nand an open end");
+    let text = out.ok();
+    assert!(text.starts_with("/dev/pts/0\r\n") && text.ends_with("/dev/pts/0"), "{text:?}");
+    assert!(text.contains("a line\r\n"), "{text:?}");
+    // In no case: pipes.
+    let mut screen = Screen::new();
+    let before = screen.settings();
+    let mut child = screen.start(&exec(&pod, &["--tty=never"], &["sh", "-c", "tty; read x; echo got $x; cat"]), ALL);
+    screen.shows("not a tty\r\n");
+    assert!(!screen.is_raw());
+    screen.types("this\n");
+    screen.shows("got this");
+    screen.types("\x04");
+    assert_eq!(screen.end_of(&mut child), 0);
+    assert_eq!(screen.settings(), before);
+    assert!(run_in(&pod, &["--tty=maybe"], &["true"]).complaint().contains("maybe"));
+    pod.end();
+    Ok(())
+}
+
+fn the_callers_terminal_is_out_of_reach(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = pod(&podctl, &t.dir.join("root"), &[]);
+    let mut screen = Screen::new();
+    let mut child = screen.start(&exec(&pod, &[], &["/probe", "report", "/out/seen.json"]), ALL);
+    assert_eq!(screen.end_of(&mut child), 0);
+    let seen = pod.read("seen");
+    assert_eq!(seen["fds"], json!({"0": "/dev/pts/0", "1": "/dev/pts/0", "2": "/dev/pts/0"}));
+    assert_eq!(seen["sid"], seen["pid"], "the session is the caller's");
+    assert_eq!(seen["tty"]["controlling"], true);
+    // Without any terminal among the streams, the caller's is not /dev/tty.
+    let null = || Some(Stdio::null());
+    let mut child = screen.start(&exec(&pod, &[], &["/probe", "report", "/out/none.json"]), [null(), null(), null()]);
+    assert_eq!(screen.end_of(&mut child), 0);
+    let seen = pod.read("none");
+    assert_eq!((&seen["sid"], &seen["tty"]["controlling"]), (&seen["pid"], &false.into()));
+    // A directory of the host would be a way out.
+    let directory = || Some(Stdio::from(File::open("/").expect("open /")));
+    let mut child = screen.start(&exec(&pod, &[], &["true"]), [directory(), null(), None]);
+    assert_eq!(screen.end_of(&mut child), 254);
+    screen.shows("standard descriptor 0 is a directory");
+    pod.end();
+    Ok(())
+}
+
+fn nothing_shown_is_lost(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = pod(&podctl, &t.dir.join("root"), &[]);
+    for round in 0..10 {
+        let mut screen = Screen::new();
+        let script = "i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done; exec /probe print the-end";
+        let mut child = screen.start(&exec(&pod, &[], &["sh", "-c", script]), ALL);
+        assert_eq!(screen.end_of(&mut child), 0);
+        let text = screen.text();
+        let expected: String = (0..2000).map(|i| format!("line {i}\r\n")).collect();
+        assert!(text.contains(&expected) && text.ends_with("the-end\r\n"), "round {round}: {} bytes", text.len());
+    }
+    pod.end();
+    Ok(())
+}
+
+fn bytes_go_through_exactly(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = pod(&podctl, &t.dir.join("root"), &[]);
+    let source = t.dir.join("ten-megabytes");
+    let mut random = Vec::new();
+    File::open("/dev/urandom")?.take(10 << 20).read_to_end(&mut random)?;
+    fs::write(&source, &random)?;
+    // A file in, a pipe out.
+    let mut child = exec(&pod, &[], &["cat"]).stdin(File::open(&source)?).stdout(Stdio::piped()).spawn()?;
+    let mut back = Vec::new();
+    child.stdout.take().ok_or("no pipe")?.read_to_end(&mut back)?;
+    assert!(child.wait()?.success() && back == random, "{} bytes came back", back.len());
+    // Pipes on both sides, beside a terminal for the errors.
+    let screen = Screen::new();
+    let mut child = screen.start(&exec(&pod, &[], &["cat"]), [Some(Stdio::piped()), Some(Stdio::piped()), None]);
+    let (mut into, mut from) = (child.stdin.take().ok_or("no pipe")?, child.stdout.take().ok_or("no pipe")?);
+    let bytes = random.clone();
+    let writer = std::thread::spawn(move || into.write_all(&bytes));
+    let mut back = Vec::new();
+    from.read_to_end(&mut back)?;
+    writer.join().map_err(|_| "the writer panicked")??;
+    assert!(child.wait()?.success() && back == random, "{} bytes came back", back.len());
+    pod.end();
+    Ok(())
+}
+
+/// A shell of the host on a terminal, which runs the command as one of its jobs.
+fn host_shell(screen: &Screen) -> std::process::Child {
+    let mut shell = Command::new("bash");
+    shell.args(["--norc", "--noprofile", "--noediting", "-i"]).env("PS1", "host> ").env_remove("PROMPT_COMMAND");
+    screen.start(&shell, ALL)
+}
+
+fn words(command: &Command) -> String {
+    let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_string_lossy().replace('\'', "'\\''"));
+    let all: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).map(quoted).collect();
+    all.join(" ")
+}
+
+fn stopped_and_continued(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = pod(&podctl, &t.dir.join("root"), &[]);
+    let mut screen = Screen::new();
+    let mut host = host_shell(&screen);
+    screen.shows("host> ");
+    screen.types(&format!("{}\n", words(&exec(&pod, &["--env=PS1=in> "], &["sh"]))));
+    screen.shows("in> ");
+    let enter = wait_for("enter", 10, || {
+        descendants(host.id() as i32)
+            .into_iter()
+            .find(|p| p.words.contains("--appname=one") && p.parent == host.id() as i32)
+    });
+    let shell = wait_for("the shell", 10, || descendants(enter.pid).into_iter().find(|p| p.words == "sh")).pid;
+    let state = |pid: i32| Process::look_up(pid).map(|p| p.state);
+    for round in 0..2 {
+        assert!(screen.is_raw());
+        match round {
+            // Somebody stops the one, or the other.
+            0 => kill(Pid::from_raw(enter.pid), Signal::SIGTSTP)?,
+            _ => kill(Pid::from_raw(shell), Signal::SIGSTOP)?,
+        }
+        screen.shows("Stopped");
+        screen.shows("host> ");
+        assert_eq!((state(enter.pid), state(shell)), (Some('T'), Some('T')));
+        assert!(!screen.is_raw(), "the terminal was not given back");
+        screen.types("echo in bet''ween\n");
+        screen.shows("in between\r\nhost> ");
+        // In the background it continues, and leaves the terminal alone.
+        screen.types("bg\n");
+        screen.shows("host> ");
+        wait_for("the shell to continue", 10, || (state(shell) == Some('S')).then_some(()));
+        assert!(!screen.is_raw());
+        screen.types("fg\n");
+        screen.shows("\r\n");
+        wait_for("raw mode", 10, || screen.is_raw().then_some(()));
+        screen.types("echo a''live\n");
+        screen.shows("alive\r\n");
+        screen.shows("in> ");
+    }
+    // SIGSTOP can't be noticed; what the host's shell did to the terminal meanwhile is.
+    kill(Pid::from_raw(enter.pid), Signal::SIGSTOP)?;
+    screen.shows("host> ");
+    screen.types("fg\n");
+    wait_for("raw mode", 10, || screen.is_raw().then_some(()));
+    screen.types("exit 9\n");
+    screen.shows("host> ");
+    screen.types("echo st''atus $?\n");
+    screen.shows("status 9\r\n");
+    // Started in the background it runs, and does not touch the terminal.
+    screen.types(&format!("{} &\n", words(&exec(&pod, &[], &["/probe", "print", "from behind"]))));
+    screen.shows("from behind");
+    screen.types("\nexit\n");
+    screen.end_of(&mut host);
+    pod.end();
+    Ok(())
+}
+
+/// Where the command's input is no terminal, the caller's makes the signals.
+fn without_a_terminal_the_callers_keys_still_count(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = pod(&podctl, &t.dir.join("root"), &[]);
+    let mut screen = Screen::new();
+    let mut host = host_shell(&screen);
+    screen.shows("host> ");
+    let command = words(&exec(&pod, &[], &["sh", "-c", "trap 'echo caught; exit 5' INT; sleep 4242 & wait; wait"]));
+    screen.types(&format!("{command} </dev/null 2>&1 | cat\n"));
+    find(&pod, "sleep 4242");
+    std::thread::sleep(Duration::from_millis(100));
+    screen.types("\x1a");
+    screen.shows("Stopped");
+    screen.types("fg\n");
+    std::thread::sleep(Duration::from_millis(100));
+    screen.types("\x03");
+    screen.shows("host> ");
+    screen.types("exit\n");
+    screen.end_of(&mut host);
+    wait_for("the command to end", 10, || all().iter().all(|p| !p.words.contains("exit 5")).then_some(()));
+    let left = find(&pod, "sleep 4242");
+    kill(Pid::from_raw(left), Signal::SIGKILL)?;
+    pod.end();
+    Ok(())
+}
+
+fn killed_outright_it_leaves_nothing(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = pod(&podctl, &t.dir.join("root"), &[]);
+    for user in ["0", "web"] {
+        for terminal in [true, false] {
+            let before: Vec<i32> = descendants(pod.pid()).iter().map(|p| p.pid).collect();
+            let screen = Screen::new();
+            let user = format!("--user={user}");
+            let streams = if terminal { ALL } else { [Some(Stdio::null()), Some(Stdio::null()), Some(Stdio::null())] };
+            // With a terminal, what is in front of it ends too.
+            let inner = if terminal { "sleep 4242; exit" } else { "exec sleep 4242" };
+            let mut child = screen.start(&exec(&pod, &[&user], &["sh", "-c", inner]), streams);
+            let inside = find(&pod, "sleep 4242");
+            kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL)?;
+            child.wait()?;
+            wait_for("everything to end", 5, || (!Process::lives(inside)).then_some(()));
+            let after: Vec<i32> = wait_for("the pod as it was", 5, || {
+                let after: Vec<i32> = descendants(pod.pid()).iter().map(|p| p.pid).collect();
+                (after == before).then_some(after)
+            });
+            assert_eq!(after, before);
+        }
+    }
+    pod.end();
+    Ok(())
+}
+
+fn confined_as_the_app(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let root = t.dir.join("root");
+    let pod = pod(&podctl, &root, &["--caps-retain=CAP_CHOWN,CAP_KILL", "--memory=32Mi"]);
+    pod.try_add(
+        "shell",
+        "two",
+        &["--caps-retain=CAP_CHOWN,CAP_KILL", "--memory=32Mi"],
+        &["report", "/out/app.json", "+", "sleep", "inf"],
+    )
+    .ok();
+    pod.app("start", "two", &[]).ok();
+    let app = pod.read("app");
+    let entered = |options: &[&str]| -> Value {
+        let args = [&["app", "exec", pod.uuid.as_str(), "--app=two"], options, &["--", "/probe", "report"]].concat();
+        serde_json::from_str(&podctl.ok(&args)).expect("a report")
+    };
+    let seen = entered(&[]);
+    assert_eq!(seen["capabilities"]["CapBnd"], format!("{:016x}", 1 | 1 << 5));
+    assert_eq!(seen["seccomp"], "2");
+    for key in ["capabilities", "seccomp", "no_new_privs", "cgroup", "namespaces", "ids", "root"] {
+        assert_eq!(seen[key], app[key], "{key}");
+    }
+    let fds: Vec<_> = seen["fds"].as_object().ok_or("no fds")?.keys().collect();
+    assert_eq!(fds, ["0", "1", "2"]);
+    assert_eq!(seen["cwd"], "/");
+    // The filter is felt, and so is the limit.
+    assert_eq!(run_in(&pod, &[], &["/probe", "syscall", "unshare-user"]).ok(), "EPERM");
+    assert_eq!(run_in(&pod, &[], &["/probe", "syscall", "sethostname"]).ok(), "EPERM");
+    if t.has_controllers() {
+        let out = run_in(&pod, &[], &["/probe", "alloc", "100000000"]);
+        assert_eq!(out.signal, Some(Signal::SIGKILL as i32), "more than the limit was let through: {out}");
+        assert_eq!(pod.state("one"), "running", "the app itself was hit");
+        run_in(&pod, &[], &["/probe", "alloc", "4000000"]).ok();
+    }
+    // Another user has nothing at all, and gains nothing.
+    let seen = entered(&["--user=web"]);
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(seen["capabilities"][set], "0000000000000000", "{set}");
+    }
+    assert_eq!((&seen["seccomp"], &seen["no_new_privs"]), (&"2".into(), &"1".into()));
+    // Without the confinement, but still in the app.
+    let seen = entered(&["--privileged"]);
+    let everything = fs::read_to_string("/proc/self/status")?;
+    let everything = everything.lines().find_map(|l| l.strip_prefix("CapBnd:\t")).ok_or("no CapBnd")?;
+    assert_eq!(seen["capabilities"]["CapBnd"], everything);
+    assert_eq!(seen["capabilities"]["CapEff"], everything);
+    assert_eq!((&seen["seccomp"], &seen["no_new_privs"]), (&"0".into(), &"0".into()));
+    for key in ["cgroup", "namespaces", "root"] {
+        assert_eq!(seen[key], app[key], "{key}");
+    }
+    pod.end();
+    Ok(())
+}
+
+fn users_variables_and_directories(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = pod(&podctl, &t.dir.join("root"), &["--env=COLOUR=green", "--env=SHAPE=round"]);
+    let report = |options: &[&str]| -> Value {
+        serde_json::from_str(&run_in(&pod, options, &["/probe", "report"]).ok()).expect("a report")
+    };
+    let ids = |options: &[&str]| -> (u64, u64) {
+        let report = report(options);
+        assert!(report["ids"]["groups"].as_array().is_some_and(Vec::is_empty), "{}", report["ids"]);
+        (report["ids"]["uid"][0].as_u64().unwrap_or(9), report["ids"]["gid"][0].as_u64().unwrap_or(9))
+    };
+    for (user, expected) in [
+        ("--user=web", (1001, 2001)),
+        ("--user=web:extra", (1001, 3001)),
+        ("--user=1001", (1001, 2001)),
+        ("--user=5555", (5555, 5555)),
+        ("--user=5555:6666", (5555, 6666)),
+        ("--user=/data/owned:/data/owned", (1234, 2345)),
+        ("--user=root", (0, 0)),
+    ] {
+        assert_eq!(ids(&[user]), expected, "{user}");
+    }
+    let seen = report(&["--user=web", "--env=COLOUR=blue", "--env=NEW=a=b c", "--workdir=/data"]);
+    assert_eq!(seen["cwd"], "/data");
+    for (name, value) in [("COLOUR", "blue"), ("SHAPE", "round"), ("NEW", "a=b c"), ("HOME", "/home"), ("USER", "web")]
+    {
+        assert_eq!(seen["env"][name], value, "{name}");
+    }
+    // The terminal is the user's, who can open it anew.
+    let mut screen = Screen::new();
+    let command = exec(&pod, &["--user=web"], &["sh", "-c", "echo by name >$(tty); echo by link >/dev/stdout"]);
+    let mut child = screen.start(&command, ALL);
+    screen.shows("by name\r\nby link\r\n");
+    assert_eq!(screen.end_of(&mut child), 0);
+    // The only app need not be named.
+    assert_eq!(podctl.ok(&["app", "exec", &pod.uuid, "--", "/probe", "print", "x"]), "x");
+    for (options, word) in [
+        (&["--user=nobody-such"][..], "nobody-such"),
+        (&["--user=web:nothing"], "nothing"),
+        (&["--env=WRONG"], "WRONG"),
+        (&["--workdir=data"], "absolute"),
+        (&["--workdir=/no/such"], "/no/such"),
+    ] {
+        let out = run_in(&pod, options, &["/bin/true"]);
+        assert_eq!(out.code, Some(254), "{out}");
+        assert!(out.clone().complaint().contains(word), "{out}");
+    }
+    pod.end();
+    Ok(())
+}
+
+fn what_can_not_be_run_is_told_by_its_code(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = pod(&podctl, &t.dir.join("root"), &[]);
+    for (word, code) in [("/no/such", 127), ("no-such", 127), ("/etc/passwd", 126), ("/data", 126)] {
+        let out = run_in(&pod, &[], &[word]);
+        assert_eq!(out.code, Some(code), "{out}");
+        assert!(out.clone().complaint().contains(word), "{out}");
+        let mut screen = Screen::new();
+        let mut child = screen.start(&exec(&pod, &[], &[word]), ALL);
+        assert_eq!(screen.end_of(&mut child), code);
+        assert_eq!(screen.text().matches("\r\n").count(), 1, "{:?}", screen.text());
+    }
+    // The end by a signal too, and nothing is shown for it.
+    let mut screen = Screen::new();
+    let mut child = screen.start(&exec(&pod, &[], &["sh", "-c", "kill -SEGV $$"]), ALL);
+    assert_eq!(screen.end_of(&mut child), 128 + 11);
+    pod.end();
+    Ok(())
+}
+
+/// A command that leads back to the program that runs it gives no way to write to that (CVE-2019-5736).
+fn the_hosts_program_is_out_of_reach(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = pod(&podctl, &t.dir.join("root"), &[]);
+    let attack = "while :; do \
+        until pid=$(cat /out/victim 2>/dev/null); do sleep 0.05; done; rm /out/victim; \
+        exec 3</proc/$pid/exe; head -c 4 <&3 >/out/log; echo >>/out/log; >/out/held; \
+        until [ -e /out/go ]; do sleep 0.05; done; \
+        (echo x >>/proc/self/fd/3) 2>>/out/log; exec 3<&-; mv /out/log /out/done; done";
+    let args = ["app", "add", &pod.uuid, "shell", "--name=two", "--mount=volume=out,target=/out"];
+    let more = ["--caps-retain=CAP_SYS_PTRACE,CAP_DAC_OVERRIDE", "--exec=/bin/sh", "--", "-c", attack];
+    podctl.ok(&[&args[..], &more].concat());
+    pod.app("start", "two", &[]).ok();
+    let picture = || {
+        run(Command::new("find").arg(podctl.data.join("trees")).args([
+            "-path",
+            "*/opt/stage1/bin/*",
+            "-exec",
+            "md5sum",
+            "{}",
+            "+",
+        ]))
+        .ok()
+    };
+    let before = picture();
+    assert!(before.contains("/enter"), "{before}");
+    for words in [&["/proc/self/exe", "--help"][..], &["/bin/evil"]] {
+        // Its output goes nowhere, so that it stays.
+        let (_reader, full) = full_pipe();
+        let command = exec(&pod, &["--privileged"], words).stdout(full.try_clone()?).stderr(full).spawn();
+        let mut child = command?;
+        let victim = wait_for("the host's program in the app", 10, || {
+            let below = descendants(child.id() as i32);
+            below
+                .into_iter()
+                .find(|p| p.words.contains("/proc/self/exe") && p.sleeps_in.contains("pipe"))
+                .map(|p| p.pid)
+        });
+        let status = fs::read_to_string(format!("/proc/{victim}/status"))?;
+        let inside = status.lines().find_map(|l| l.strip_prefix("NSpid:")).and_then(|l| l.split_whitespace().last());
+        let inside = inside.ok_or("no NSpid")?;
+        fs::write(podctl.out().join("victim.part"), inside)?;
+        fs::rename(podctl.out().join("victim.part"), podctl.out().join("victim"))?;
+        // It has the program open when that ends; nothing else runs it when it tries to write.
+        wait_for("the attacker", 10, || podctl.out().join("held").exists().then_some(()));
+        child.kill()?;
+        child.wait()?;
+        wait_for("the end of the program", 10, || (!Process::lives(victim)).then_some(()));
+        fs::write(podctl.out().join("go"), "")?;
+        let said = wait_for("the attack", 10, || fs::read_to_string(podctl.out().join("done")).ok());
+        assert_eq!(said.lines().next(), Some("\x7fELF"), "it was not the host's program: {said}");
+        assert!(said.contains("Read-only file system"), "{words:?}: {said}");
+        for file in ["held", "go", "done"] {
+            fs::remove_file(podctl.out().join(file))?;
+        }
+        assert_eq!(picture(), before);
+    }
+    pod.end();
+    Ok(())
+}
+
+/// A pipe that takes no byte more.
+fn full_pipe() -> (OwnedFd, OwnedFd) {
+    let (reader, writer) = nix::unistd::pipe().expect("pipe");
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("fcntl");
+    while nix::unistd::write(&writer, &[0; 4096]).is_ok() {}
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).expect("fcntl");
+    (reader, writer)
+}
