@@ -15,6 +15,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::fs::MemfdFlags;
+use rustix::io::FdFlags;
 use stage1::appc::{self, ImageManifest};
 use stage1::error::{Context, Error, Result};
 use stage1::layout;
@@ -50,6 +51,19 @@ pub enum Entrypoint {
 }
 
 impl Entrypoint {
+    /// All that podctl runs.
+    pub const ALL: [Self; 8] =
+        [Self::Run, Self::Enter, Self::Gc, Self::Stop, Self::AppAdd, Self::AppStart, Self::AppStop, Self::AppRm];
+
+    /// Its path in the stage1 image with this manifest.
+    ///
+    /// # Errors
+    /// The image does not have it.
+    pub fn named_by(self, stage1: &ImageManifest) -> Result<&str> {
+        appc::find(&stage1.annotations, self.annotation())
+            .context(|| format!("no {} entrypoint in the stage1 image", self.name()))
+    }
+
     /// The annotation of the stage1 image's manifest that has its path.
     fn annotation(self) -> &'static str {
         match self {
@@ -104,8 +118,7 @@ impl Stage1 {
     /// # Errors
     /// The image does not have it.
     pub fn path(&self, entrypoint: Entrypoint) -> Result<PathBuf> {
-        let named = appc::find(&self.manifest.annotations, entrypoint.annotation());
-        let named = named.context(|| format!("the pod's stage1 has no {} entrypoint", entrypoint.name()))?;
+        let named = entrypoint.named_by(&self.manifest)?;
         let shown = || format!("the {} entrypoint {named:?} of the pod's stage1", entrypoint.name());
         let mut path = self.rootfs.clone();
         for component in Path::new(named).components() {
@@ -129,7 +142,7 @@ impl Stage1 {
     pub fn run(&self, entrypoint: Entrypoint, args: &[OsString]) -> Result<()> {
         let mut command = Command::new(self.path(entrypoint)?);
         command.args(args).current_dir(&self.pod);
-        finish(entrypoint, command, DEADLINE)?.success()
+        finish(entrypoint, command, DEADLINE, None)?.success()
     }
 
     /// Replaces this process by an entrypoint with podctl's own environment and `more`.
@@ -157,11 +170,19 @@ impl Stage1 {
 
     /// Runs a crossing entrypoint for an app, in exactly the environment that the contract gives it.
     ///
-    /// `wait` is added to the time it may take.
+    /// `wait` is added to the time it may take. It shares `lock`: should podctl be killed meanwhile, the lock is held
+    /// until the entrypoint has ended too.
     ///
     /// # Errors
     /// It can't be run, or takes too long.
-    pub fn cross(&self, entrypoint: Entrypoint, pid: i32, args: &[String], wait: Option<Duration>) -> Result<Outcome> {
+    pub fn cross(
+        &self,
+        entrypoint: Entrypoint,
+        pid: i32,
+        args: &[String],
+        wait: Option<Duration>,
+        lock: Option<&File>,
+    ) -> Result<Outcome> {
         let mut command = Command::new(self.path(entrypoint)?);
         command
             .args(args)
@@ -170,7 +191,7 @@ impl Stage1 {
             .env("RKT_STAGE1_ENTERCMD", self.path(Entrypoint::Enter)?)
             .env("RKT_STAGE1_ENTERPID", pid.to_string())
             .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()));
-        finish(entrypoint, command, DEADLINE + wait.unwrap_or_default())
+        finish(entrypoint, command, DEADLINE + wait.unwrap_or_default(), lock)
     }
 }
 
@@ -233,13 +254,17 @@ pub fn last_line(text: &str) -> Option<&str> {
 
 /// Runs a command to its end. Its output goes to a file in memory: a process that it leaves behind may keep that
 /// open without anybody waiting for it.
-fn finish(entrypoint: Entrypoint, mut command: Command, limit: Duration) -> Result<Outcome> {
+fn finish(entrypoint: Entrypoint, mut command: Command, limit: Duration, lock: Option<&File>) -> Result<Outcome> {
     log::debug!("run {command:?}");
     let memory = rustix::fs::memfd_create("output", MemfdFlags::CLOEXEC).context(|| "memfd_create")?;
     let mut output = File::from(memory);
     let stream = || output.try_clone().map(Stdio::from).context(|| "dup");
     command.stdin(Stdio::null()).stdout(stream()?).stderr(stream()?);
-    let mut child = command.spawn().context(|| format!("execute {:?}", command.get_program()))?;
+    let inherit = |flags| lock.map_or(Ok(()), |lock| rustix::io::fcntl_setfd(lock, flags)).context(|| "fcntl");
+    inherit(FdFlags::empty())?;
+    let child = command.spawn().context(|| format!("execute {:?}", command.get_program()));
+    inherit(FdFlags::CLOEXEC)?;
+    let mut child = child?;
     let ended_in_time = wait_or_kill(&mut child, limit);
     let status = child.wait().context(|| "wait")?;
     let output = read_end(&mut output)?;

@@ -112,10 +112,10 @@ fn mount_stage1(store: &Store, dir: &Path) -> Result<()> {
 
 /// Removes a pod that could not be made; the error that led here.
 pub(crate) fn given_up(store: &Store, pod: HeldPod, error: Error) -> Error {
-    if let Err(also) = gc::discard(store, pod, false) {
-        log::warn!("{}", also.one_line());
+    match gc::discard(store, pod, false) {
+        Ok(()) => error,
+        Err(also) => Error::new(format!("{}; and clearing it away: {}", error.one_line(), also.one_line())),
     }
-    error
 }
 
 /// Replaces this process by the pod's own: returns only when that failed, and then nothing is left of the pod.

@@ -6,6 +6,7 @@ use std::path::Path;
 use stage1::error::{Context, Error, Result};
 
 use crate::archive::ImageId;
+use crate::entrypoint::Entrypoint;
 use crate::images::{self, Image};
 use crate::store::Store;
 
@@ -18,8 +19,17 @@ const BUILT_IN: Option<(&str, &[u8])> = None;
 /// Takes the image in `file`, or the built-in one, into the store unless it is there.
 ///
 /// # Errors
-/// The file can't be imported, or there is none and none is built in.
+/// The file can't be imported or is no stage1, or there is none and none is built in.
 pub fn get(store: &Store, file: Option<&Path>) -> Result<Image> {
+    let image = imported(store, file)?;
+    Entrypoint::ALL
+        .iter()
+        .try_for_each(|entrypoint| entrypoint.named_by(&image.parsed).map(drop))
+        .context(|| format!("image {} ({}) does not run pods", image.parsed.name, image.id.short()))?;
+    Ok(image)
+}
+
+fn imported(store: &Store, file: Option<&Path>) -> Result<Image> {
     match (file, BUILT_IN) {
         (Some(path), _) => {
             let import = || {

@@ -114,7 +114,14 @@ impl Adding<'_> {
     }
 
     fn inside<'b>(&'b self, app: &'b AcName) -> Inside<'b> {
-        Inside { store: self.store, pod: self.pod, pid: self.pid, app, debug: self.debug }
+        Inside {
+            store: self.store,
+            pod: self.pod,
+            pid: self.pid,
+            app,
+            lock: Some(self.locked.lock()),
+            debug: self.debug,
+        }
     }
 
     fn arguments(&self) -> Result<Vec<String>> {
@@ -132,12 +139,13 @@ impl Adding<'_> {
         self.locked.undo_add(app)
     }
 
-    /// Undoes the adds that did not come to their end.
-    pub(super) fn undo_interrupted(&self) -> Result<()> {
-        for app in self.locked.interrupted_adds()? {
-            self.undo(&app).context(|| format!("undo the interrupted adding of app {app}"))?;
+    /// Undoes the adds that did not come to their end, and tells of which apps.
+    pub(super) fn undo_interrupted(&self) -> Result<Vec<AcName>> {
+        let interrupted = self.locked.interrupted_adds()?;
+        for app in &interrupted {
+            self.undo(app).context(|| format!("undo the interrupted adding of app {app}"))?;
         }
-        Ok(())
+        Ok(interrupted)
     }
 
     /// Removes what is left of an app that the manifest does not list any more.

@@ -1,5 +1,6 @@
 //! Starting, stopping and removing an app. Each can be repeated: what is already so is left so.
 
+use std::fs::File;
 use std::time::Duration;
 
 use rustix::fs::FlockOperation;
@@ -44,7 +45,7 @@ pub fn start(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> 
         AppState::Created => files.forget_exit()?,
     }
     files.mark_started()?;
-    if let Err(error) = (Inside { store, pod, pid, app, debug }).start() {
+    if let Err(error) = (Inside { store, pod, pid, app, lock: None, debug }).start() {
         // what has run and ended says so itself
         if state(pod, &manifest, app)? == AppState::Running {
             files.unmark_started()?;
@@ -63,7 +64,7 @@ pub fn stop(store: &Store, pod: &Pod, app: &AcName, timeout: Option<Duration>, d
     if state(pod, &manifest, app)? != AppState::Running {
         return Ok(());
     }
-    Inside { store, pod, pid: ready_pid(pod)?, app, debug }.stop(timeout)?;
+    Inside { store, pod, pid: ready_pid(pod)?, app, lock: None, debug }.stop(timeout)?;
     if state(pod, &manifest, app)? == AppState::Running {
         // it was started by no more than its marker
         AppFiles::new(pod.dir(), app).unmark_started()?;
@@ -81,8 +82,8 @@ pub fn rm(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> {
     let locked = match pid {
         Some(pid) => {
             let adding = Adding { store, pod, pid, locked, insecure: Insecure::default(), debug };
-            adding.undo_interrupted()?;
-            if adding.locked.read()?.app(app).is_none() && adding.clear_leftovers(app)? {
+            let undone = adding.undo_interrupted()?.contains(app);
+            if adding.locked.read()?.app(app).is_none() && (undone | adding.clear_leftovers(app)?) {
                 return Ok(());
             }
             adding.locked
@@ -93,7 +94,7 @@ pub fn rm(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> {
     must_be_mutable(&manifest)?;
     manifest.app(app).with_no_app(pod, app)?;
     if let Some(pid) = pid {
-        Inside { store, pod, pid, app, debug }.remove()?;
+        Inside { store, pod, pid, app, lock: Some(locked.lock()), debug }.remove()?;
     }
     AppFiles::new(pod.dir(), app).remove()?;
     manifest.apps.retain(|other| other.name != *app);
@@ -106,6 +107,8 @@ pub(super) struct Inside<'a> {
     pub(super) pod: &'a Pod,
     pub(super) pid: i32,
     pub(super) app: &'a AcName,
+    /// The pod's lock, while it is held.
+    pub(super) lock: Option<&'a File>,
     pub(super) debug: bool,
 }
 
@@ -134,7 +137,7 @@ impl Inside<'_> {
     fn cross(&self, entrypoint: Entrypoint, more: &[String], wait: Option<Duration>) -> Result<Outcome> {
         let mut args = vec![format!("--debug={}", self.debug), format!("--app={}", self.app)];
         args.extend_from_slice(more);
-        Stage1::of(self.store, self.pod.dir())?.cross(entrypoint, self.pid, &args, wait)
+        Stage1::of(self.store, self.pod.dir())?.cross(entrypoint, self.pid, &args, wait, self.lock)
     }
 }
 

@@ -25,7 +25,7 @@ const TEMPORARY: &str = "pod.new";
 #[derive(Debug)]
 pub struct Locked {
     pod: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Locked {
@@ -42,7 +42,12 @@ impl Locked {
         rustix::fs::flock(&lock, FlockOperation::LockExclusive).context(|| format!("flock({path:?})"))?;
         // left by a write that was killed
         remove_if_there(&pod.join(TEMPORARY))?;
-        Ok(Self { pod: pod.to_owned(), _lock: lock })
+        Ok(Self { pod: pod.to_owned(), lock })
+    }
+
+    /// The locked file.
+    pub fn lock(&self) -> &File {
+        &self.lock
     }
 
     /// Reads the manifest.
