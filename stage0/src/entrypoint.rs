@@ -240,16 +240,20 @@ impl Outcome {
             (None, signal) => format!("was killed by signal {}", signal.unwrap_or_default()),
         };
         let name = self.entrypoint.name();
-        match last_line(&self.output).map(|line| line.strip_prefix(&format!("{name}: ")).unwrap_or(line)) {
+        match cause(name, &self.output) {
             Some(line) => Err(Error::new(format!("{name}: {line} ({ended})"))),
             None => Err(Error::new(format!("{name} {ended} and said nothing"))),
         }
     }
 }
 
-/// The last line with anything in it.
-pub fn last_line(text: &str) -> Option<&str> {
-    text.lines().map(str::trim).rfind(|line| !line.is_empty())
+/// Why an entrypoint failed: the last line in which it says so under its own name, usage may follow; else the last
+/// line with anything in it.
+fn cause<'a>(name: &str, output: &'a str) -> Option<&'a str> {
+    let of_log = |line: &str| ["debug: ", "info: ", "warn: "].iter().any(|level| line.starts_with(level));
+    let own = |line: &'a str| line.strip_prefix(name)?.strip_prefix(": ").filter(|line| !of_log(line));
+    let mut lines = output.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.clone().filter_map(own).next_back().or_else(|| lines.next_back())
 }
 
 /// Runs a command to its end. Its output goes to a file in memory: a process that it leaves behind may keep that
@@ -307,4 +311,18 @@ fn joined(name: &OsStr, value: &OsStr) -> OsString {
 
 fn c_string(text: &OsStr) -> Result<CString> {
     CString::new(text.as_bytes()).context(|| format!("{text:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_of_a_failure_is_what_the_entrypoint_says_last_itself() {
+        let usage = "stop: no such flag\nUsage: stop [--force]\n\n  --help   tells more\n";
+        assert_eq!(cause("stop", usage), Some("no such flag"));
+        assert_eq!(cause("stop", "stop: first\nstop: second\nstop: debug: going\n"), Some("second"));
+        assert_eq!(cause("stop", "systemctl: one\n\n  two \n\n"), Some("two"));
+        assert_eq!(cause("stop", " \n"), None);
+    }
 }
