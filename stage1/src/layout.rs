@@ -118,6 +118,11 @@ pub fn started_marker(app: &AcName) -> String {
     format!("{app}-started")
 }
 
+/// Name, in [`status_dir`], of what is known about the app's end besides its status. No app's name has a dot.
+pub fn exit_details(app: &AcName) -> String {
+    format!("{app}.exit")
+}
+
 /// Endpoints of the app's streams, host side.
 pub fn iottymux(app: &AcName) -> PathBuf {
     in_rootfs(&format!("rkt/iottymux/{app}"))
@@ -136,6 +141,11 @@ pub fn units_dir() -> PathBuf {
 /// Name of an app's unit. The prefix keeps an app called `shutdown` apart from systemd's own.
 pub fn app_unit(app: &AcName) -> String {
     format!("app-{app}.service")
+}
+
+/// Name of the unit, an instance of the image's, that writes down an app's end in place of a reaper that was killed.
+pub fn late_reaper_unit(app: &AcName) -> String {
+    format!("app-ended@{app}.service")
 }
 
 /// Where an app's processes are, below the pod's cgroup.
@@ -169,6 +179,15 @@ pub const IN_POD_STATUS: &str = "/rkt/status";
 pub const IN_POD_SUPERVISOR_STATUS: &str = "/rkt/supervisor-status";
 /// Directory of the pins of the apps' mount namespaces.
 pub const PINS: &str = "/run/stage1/ns";
+/// Directory of the units, and parts of units, of this run of the pod.
+pub const RUNTIME_UNITS: &str = "/run/systemd/system";
+/// Directory of the notes on why apps could not be started.
+pub const NOTES: &str = "/run/stage1/notes";
+/// Where the pod's supervisor takes what services tell it: sd_notify(3).
+pub const NOTIFY_SOCKET: &str = "/run/systemd/notify";
+/// Where an app that tells the supervisor when it is ready finds [`NOTIFY_SOCKET`]: beside the devices, as that is
+/// no part of its image, and no volume of /run can hide it.
+pub const IN_APP_NOTIFY_SOCKET: &str = "/dev/notify";
 /// A directory of the pod's root that is mounted over while an app's root is assembled.
 pub const PLACEHOLDER: &str = "/opt/stage2";
 /// /etc/hostname of every app.

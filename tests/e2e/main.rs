@@ -7,6 +7,7 @@ mod enter;
 mod entrypoints;
 mod harness;
 mod inside;
+mod life;
 mod lifecycle;
 mod limits;
 mod readme;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         entrypoints::CASES,
         contract::CASES,
         lifecycle::CASES,
+        life::CASES,
         refusals::CASES,
         inside::CASES,
         volumes::CASES,

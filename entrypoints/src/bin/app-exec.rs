@@ -3,12 +3,20 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use stage1::app::{self, Event, Readiness};
 use stage1::appc::AcName;
-use stage1::{Result, app, cli};
+use stage1::{Result, cli};
 
-/// Becomes the app APP: its mount namespace, its confinement, its command, as its launch record says.
+/// Becomes the app APP: its mount namespace, its confinement, its command, as its launch record says; or runs its
+/// handlers of an event, confined likewise.
 #[derive(argh::FromArgs)]
 struct AppExec {
+    /// run the handlers of this event instead: pre-start or post-stop
+    #[argh(option)]
+    event: Option<Event>,
+    /// the app says itself when it is ready
+    #[argh(switch)]
+    notify: bool,
     /// print debug messages
     #[argh(switch)]
     debug: bool,
@@ -19,14 +27,18 @@ struct AppExec {
 
 impl cli::Tool for AppExec {
     const NAME: &'static str = "app-exec";
-    const SWITCHES: &'static [&'static str] = &["debug"];
+    const SWITCHES: &'static [&'static str] = &["debug", "notify"];
 
     fn debug(&self) -> bool {
         self.debug
     }
 
     fn run(self, _: Vec<OsString>) -> Result<u8> {
-        match app::exec(&self.app)? {}
+        if let Some(event) = self.event {
+            app::run_handlers(&self.app, event)?;
+            return Ok(0);
+        }
+        match app::exec(&self.app, if self.notify { Readiness::Told } else { Readiness::Executed })? {}
     }
 }
 

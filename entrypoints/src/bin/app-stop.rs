@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use stage1::appc::AcName;
 use stage1::cross::Target;
@@ -13,6 +14,9 @@ struct AppStop {
     /// the app's name
     #[argh(option)]
     app: AcName,
+    /// seconds until everything the app has started is killed (else what the app declares); 0 for at once
+    #[argh(option)]
+    timeout: Option<u32>,
     /// print debug messages
     #[argh(switch)]
     debug: bool,
@@ -27,7 +31,8 @@ impl cli::Tool for AppStop {
     }
 
     fn run(self, _: Vec<OsString>) -> Result<u8> {
-        app::stop(&Target::of_current_dir()?, &self.app)?;
+        let timeout = self.timeout.map(|seconds| Duration::from_secs(seconds.into()));
+        app::stop(&Target::of_current_dir()?, &self.app, timeout)?;
         Ok(0)
     }
 }

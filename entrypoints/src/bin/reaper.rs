@@ -3,12 +3,23 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use stage1::app::{self, Again};
 use stage1::appc::AcName;
-use stage1::{Result, app, cli};
+use stage1::{Result, cli};
 
-/// Writes the exit status of the app APP to /rkt/status/APP from what systemd says in the environment.
+/// Writes the exit status of the app APP to /rkt/status/APP, and what else is known to /rkt/status/APP.exit, from what
+/// systemd says in the environment.
 #[derive(argh::FromArgs)]
 struct Reaper {
+    /// when systemd starts the app again: on-failure or always (else never)
+    #[argh(option)]
+    restart: Option<String>,
+    /// a connection starts the app again
+    #[argh(switch)]
+    sockets: bool,
+    /// outside of the app's cgroup, in case that the reaper there was killed
+    #[argh(switch)]
+    late: bool,
     /// print debug messages
     #[argh(switch)]
     debug: bool,
@@ -19,14 +30,19 @@ struct Reaper {
 
 impl cli::Tool for Reaper {
     const NAME: &'static str = "reaper";
-    const SWITCHES: &'static [&'static str] = &["debug"];
+    const SWITCHES: &'static [&'static str] = &["debug", "late", "sockets"];
 
     fn debug(&self) -> bool {
         self.debug
     }
 
     fn run(self, _: Vec<OsString>) -> Result<u8> {
-        app::record_exit(&self.app)?;
+        if self.late {
+            app::record_exit_late(&self.app)?;
+            return Ok(0);
+        }
+        let restart = self.restart.as_deref().map(app::parse_restart).transpose()?.unwrap_or_default();
+        app::record_exit(&self.app, Again { restart, sockets: self.sockets })?;
         Ok(0)
     }
 }

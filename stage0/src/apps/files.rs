@@ -99,7 +99,12 @@ impl<'a> AppFiles<'a> {
 
     /// Forgets how the app ended.
     pub fn forget_exit(&self) -> Result<()> {
-        self.remove_in_pod(&self.status_file(""))
+        self.remove_in_pod(&self.status_file(""))?;
+        self.remove_in_pod(&self.exit_details())
+    }
+
+    fn exit_details(&self) -> PathBuf {
+        layout::status_dir().join(layout::exit_details(self.app))
     }
 
     fn status_file(&self, suffix: &str) -> PathBuf {
@@ -113,6 +118,7 @@ impl<'a> AppFiles<'a> {
         for suffix in ["", "-created", "-started"] {
             self.remove_in_pod(&self.status_file(suffix))?;
         }
+        self.remove_in_pod(&self.exit_details())?;
         self.remove_in_pod(&layout::env_file(self.app))?;
         remove::tree(&self.app_dir())?;
         remove::tree(&self.info())

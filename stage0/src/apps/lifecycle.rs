@@ -72,6 +72,15 @@ pub fn stop(store: &Store, pod: &Pod, app: &AcName, timeout: Option<Duration>, d
     Ok(())
 }
 
+/// Stops an app if it runs, and starts it.
+///
+/// # Errors
+/// As [`stop`] and [`start`].
+pub fn restart(store: &Store, pod: &Pod, app: &AcName, timeout: Option<Duration>, debug: bool) -> Result<()> {
+    stop(store, pod, app, timeout, debug)?;
+    start(store, pod, app, debug)
+}
+
 /// Removes an app from its pod, stopped first; goes on where an earlier removal ended.
 ///
 /// # Errors
@@ -124,8 +133,21 @@ impl Inside<'_> {
 
     fn stop(&self, timeout: Option<Duration>) -> Result<()> {
         let more: Vec<String> = timeout.iter().map(|timeout| format!("--timeout={}", timeout.as_secs())).collect();
-        let outcome = self.cross(Entrypoint::AppStop, &more, timeout)?;
+        // the app's end, the end of what it leaves behind, its handlers
+        let outcome =
+            self.cross(Entrypoint::AppStop, &more, Some(3 * timeout.unwrap_or_default().max(self.declared())))?;
         if outcome.code() == Some(NO_UNIT) { Ok(()) } else { outcome.success() }
+    }
+
+    /// How long the app may take to end, as far as it says so; what is left of an app may not say anything.
+    fn declared(&self) -> Duration {
+        let declared = stage1::pod::Pod::load(self.pod.dir())
+            .and_then(|pod| pod.app(self.app))
+            .and_then(|app| stage1::app::stop_timeout(&app));
+        declared.map(Option::unwrap_or_default).unwrap_or_else(|error| {
+            log::debug!("stop timeout of app {}: {}", self.app, error.one_line());
+            Duration::ZERO
+        })
     }
 
     /// Stops the app and removes what app-add has made in the pod.

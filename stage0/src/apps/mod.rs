@@ -17,7 +17,7 @@ use stage1::layout;
 
 pub use add::{add, check_addition};
 pub use files::AppFiles;
-pub use lifecycle::{rm, start, stop};
+pub use lifecycle::{restart, rm, start, stop};
 pub use manifest::read as manifest;
 pub use options::AddOptions;
 
@@ -42,6 +42,18 @@ pub struct AppStatus {
     /// Its exit status, or 128 and the signal that killed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<u8>,
+    /// The signal that killed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_signal: Option<String>,
+    /// Whether it left a core dump.
+    #[serde(skip_serializing_if = "is_false")]
+    pub core_dumped: bool,
+    /// Whether the kernel killed a process of it because the memory it may have was used up.
+    #[serde(skip_serializing_if = "is_false")]
+    pub oom_killed: bool,
+    /// Why it could not be started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_failure: Option<String>,
     /// Its image.
     pub image_id: String,
     /// Its volumes.
@@ -53,6 +65,10 @@ pub struct AppStatus {
     /// The user's labels.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub user_labels: BTreeMap<String, String>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// A mounted volume as rkt's api describes one.
@@ -128,6 +144,7 @@ impl<T> NoApp<T> for Option<T> {
 fn describe(pod: &Pod, manifest: &PodManifest, app: &RuntimeApp) -> Result<AppStatus> {
     let status = stage1::pod::app_status(pod.dir(), pod.state(), manifest.is_mutable()?, &app.name)?;
     let own = app.app.as_ref();
+    let end = status.details.unwrap_or_default();
     Ok(AppStatus {
         name: app.name.to_string(),
         state: status.state.word().to_owned(),
@@ -135,6 +152,10 @@ fn describe(pod: &Pod, manifest: &PodManifest, app: &RuntimeApp) -> Result<AppSt
         started_at: status.started_at,
         finished_at: status.finished_at,
         exit_code: status.exit_code,
+        exit_signal: end.signal,
+        core_dumped: end.core_dumped,
+        oom_killed: end.oom_killed,
+        start_failure: end.start_failure,
         image_id: app.image.id.clone(),
         mounts: app.mounts.iter().map(|mount| describe_mount(pod, manifest, mount)).collect(),
         user_annotations: own.map(|app| texts(&app.user_annotations)).unwrap_or_default(),

@@ -36,6 +36,12 @@ pub struct AddOptions {
     pub mounts: Vec<String>,
     /// What of it is not restricted, besides what its pod as a whole does not restrict.
     pub insecure: Insecure,
+    /// The signal that asks it to end.
+    pub stop_signal: Option<String>,
+    /// Seconds that it has to end.
+    pub stop_timeout: Option<u32>,
+    /// Whether it is started again: `no`, `on-failure` or `always`.
+    pub restart: Option<String>,
     /// Entrypoints say more.
     pub debug: bool,
 }
@@ -70,9 +76,24 @@ impl AddOptions {
             app: Some(app),
             read_only_root_fs: self.read_only_rootfs,
             mounts,
-            annotations: Vec::new(),
+            annotations: self.annotations()?,
             other: Map::new(),
         })
+    }
+
+    fn annotations(&self) -> Result<Vec<NameValue>> {
+        if let Some(signal) = &self.stop_signal {
+            stage1::app::parse_stop_signal(signal)?;
+        }
+        if let Some(restart) = &self.restart {
+            stage1::app::parse_restart(restart)?;
+        }
+        let declared = [
+            (stage1::app::STOP_SIGNAL, self.stop_signal.clone()),
+            (stage1::app::STOP_TIMEOUT, self.stop_timeout.map(|seconds| seconds.to_string())),
+            (stage1::app::RESTART, self.restart.clone()),
+        ];
+        Ok(declared.into_iter().filter_map(|(name, value)| Some(NameValue::new(name, value?))).collect())
     }
 
     fn app_name(&self, image: &Image) -> Result<AcName> {
@@ -215,6 +236,8 @@ mod tests {
             (AddOptions::default(), broken, "line break"),
             (with(|o| o.limits.memory = Some("banana".into())), APP, "--memory"),
             (with(|o| o.working_dir = Some("tmp".into())), APP, "absolute"),
+            (with(|o| o.stop_signal = Some("SIGBANANA".into())), APP, "no such signal"),
+            (with(|o| o.restart = Some("maybe".into())), APP, "on-failure"),
             (with(|o| o.user = Some(String::new())), APP, "user or group"),
         ];
         for (options, app, why) in cases {

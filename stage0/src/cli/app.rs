@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use stage1::appc::AcName;
-use stage1::error::{Context, Result};
+use stage1::error::{Context, Result, escape_control};
 
 use super::{Format, Session, format};
 use crate::apps::{self, AddOptions, AppStatus};
@@ -19,6 +19,8 @@ pub enum Command {
     Start(One),
     /// Stop an app
     Stop(Stop),
+    /// Stop an app if it runs, and start it
+    Restart(Stop),
     /// Stop an app if it runs, and remove it from its pod
     Rm(One),
     /// List the apps of a pod
@@ -38,6 +40,7 @@ impl Command {
                 apps::start(&session.store, &pod, &app, session.debug).context(|| one.doing("start"))
             }
             Self::Stop(stop) => stop.run(session),
+            Self::Restart(stop) => stop.restart(session),
             Self::Rm(one) => {
                 let (pod, app) = one.find(session)?;
                 apps::rm(&session.store, &pod, &app, session.debug).context(|| one.doing("remove"))
@@ -90,6 +93,15 @@ pub struct NewApp {
     /// Its root file system can't be written to
     #[arg(long)]
     readonly_rootfs: bool,
+    /// The signal that asks it to end: SIGINT, RTMIN+3, 10 (else SIGTERM)
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<String>,
+    /// Seconds that it then has to end before it is killed; 0 to kill it at once (else 10)
+    #[arg(long, value_name = "SECONDS")]
+    stop_timeout: Option<u32>,
+    /// Whether to start it again when it has ended: no, on-failure, always
+    #[arg(long, value_name = "POLICY")]
+    restart: Option<String>,
     /// Mount a volume of the pod: volume=NAME,target=PATH
     #[arg(long = "mount", value_name = "MOUNT")]
     mounts: Vec<String>,
@@ -122,6 +134,9 @@ impl NewApp {
             limits: self.limits,
             read_only_rootfs: self.readonly_rootfs,
             mounts: self.mounts,
+            stop_signal: self.stop_signal,
+            stop_timeout: self.stop_timeout,
+            restart: self.restart,
             insecure: Insecure::default(),
             debug,
         }
@@ -189,8 +204,16 @@ pub struct Stop {
 impl Stop {
     fn run(self, session: &Session) -> Result<()> {
         let (pod, app) = self.one.find(session)?;
-        let timeout = self.timeout.map(|seconds| Duration::from_secs(seconds.into()));
-        apps::stop(&session.store, &pod, &app, timeout, session.debug).context(|| self.one.doing("stop"))
+        apps::stop(&session.store, &pod, &app, self.timeout(), session.debug).context(|| self.one.doing("stop"))
+    }
+
+    fn restart(self, session: &Session) -> Result<()> {
+        let (pod, app) = self.one.find(session)?;
+        apps::restart(&session.store, &pod, &app, self.timeout(), session.debug).context(|| self.one.doing("restart"))
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        self.timeout.map(|seconds| Duration::from_secs(seconds.into()))
     }
 }
 
@@ -266,6 +289,14 @@ fn print_details(app: &AppStatus) -> Result<()> {
     }
     if let Some(code) = app.exit_code {
         text.push_str(&format!("\nexit_code={code}"));
+    }
+    for (name, value) in [("exit_signal", &app.exit_signal), ("start_failure", &app.start_failure)] {
+        if let Some(value) = value {
+            text.push_str(&format!("\n{name}={}", escape_control(value)));
+        }
+    }
+    for (name, _) in [("core_dumped", app.core_dumped), ("oom_killed", app.oom_killed)].iter().filter(|(_, is)| *is) {
+        text.push_str(&format!("\n{name}=true"));
     }
     for mount in &app.mounts {
         let access = if mount.read_only { "ro" } else { "rw" };

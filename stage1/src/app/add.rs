@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use super::declared::Declared;
 use super::{control, deadline};
 use crate::appc::{AcName, Isolators};
 use crate::boot::IdShift;
@@ -12,13 +13,13 @@ use crate::confine::{Confinement, Insecure};
 use crate::cross::Target;
 use crate::error::{Context, Result};
 use crate::launch::{LaunchRecord, env};
+use crate::layout;
 use crate::pod::{InsecureOptions, Pod, PodApp, write_atomic};
 use crate::rootfs::volumes::{self, Opener};
 use crate::rootfs::{self, Device, EtcFile, EtcSource, Plan, Volume};
 use crate::sys::dir;
 use crate::sys::mount::{DetachedMount, Scope};
-use crate::unit::{AppUnit, DeviceKind, DeviceRule, Limits};
-use crate::{layout, unit};
+use crate::unit::{self, AppUnit, DeviceKind, DeviceRule, Limits};
 
 /// What app-add is told.
 #[derive(Debug)]
@@ -31,6 +32,16 @@ pub struct Addition {
     pub private_users: Option<IdShift>,
 }
 
+/// What an app's unit is about, once its namespace and its records are there.
+#[derive(Debug)]
+pub struct Prepared {
+    isolators: Isolators,
+    devices: Vec<DeviceRule>,
+    declared: Declared,
+    /// Whether there are commands to run before its start, and after its end.
+    handlers: (bool, bool),
+}
+
 impl Addition {
     /// Makes the app startable: namespace, launch record, environment file, and the unit last.
     /// May be repeated; an app that runs is left as it is.
@@ -39,7 +50,7 @@ impl Addition {
     /// When anything is wrong with what the manifests declare, or can't be had. The app is not
     /// startable then, unless it was before.
     pub fn add(&self, target: &Target) -> Result<()> {
-        if unit::exists(&self.app)? && control::is_running(&self.app)? {
+        if unit::exists(&self.app)? && control::is_running(target, &self.app)? {
             log::info!("app {} runs: it is left as it is", self.app);
             return Ok(());
         }
@@ -62,9 +73,12 @@ impl Addition {
         let open = Insecure { capabilities: insecure.disable_capabilities, seccomp: insecure.disable_seccomp };
         let confinement = Confinement::compute(&isolators, open, &ids)?;
         let metadata = Some(pod.config.metadata_service_url.as_str()).filter(|url| !url.is_empty());
-        let record = LaunchRecord::compute(&self.app, app.app()?, metadata, &ids, confinement)?;
+        let mut record = LaunchRecord::compute(&self.app, app.app()?, metadata, &ids, confinement)?;
+        let mut declared = Declared::by(&app)?;
+        record.sockets = std::mem::take(&mut declared.socket_names);
         let environment = env::to_file(&record.environment)?;
-        let plan = self.plan(&pod, &app, &root, insecure)?;
+        let mut plan = self.plan(&pod, &app, &root, insecure)?;
+        plan.notify = declared.notify;
 
         rootfs::build(target, &self.app, &plan, deadline())?;
         record.store(dir::open_dir(layout::app_dir(&self.app))?, layout::LAUNCH)?;
@@ -77,7 +91,9 @@ impl Addition {
         let env_file = layout::env_file(&self.app);
         let (env_dir, _) = dir::split(&env_file)?;
         write_atomic(env_dir, self.app.as_ref(), environment.as_bytes(), 0o644)?;
-        Ok(Prepared { isolators, devices: plan.volumes.iter().filter_map(Volume::device).map(device_rule).collect() })
+        let handlers = (!record.pre_start.is_empty(), !record.post_stop.is_empty());
+        let devices = plan.volumes.iter().filter_map(Volume::device).map(device_rule).collect();
+        Ok(Prepared { isolators, devices, declared, handlers })
     }
 
     fn unit<'a>(&'a self, prepared: &'a Prepared) -> Result<AppUnit<'a>> {
@@ -88,7 +104,20 @@ impl Addition {
         if !lost.is_empty() {
             log::warn!("app {}: this host can't enforce the limits on {}", self.app, lost.join(", "));
         }
-        Ok(AppUnit { limits, devices: &prepared.devices, ..AppUnit::new(&self.app, unified) })
+        let declared = &prepared.declared;
+        let plain = AppUnit::new(&self.app, unified);
+        Ok(AppUnit {
+            limits,
+            devices: &prepared.devices,
+            notify: declared.notify,
+            pre_start: prepared.handlers.0,
+            post_stop: prepared.handlers.1,
+            stop_signal: declared.stop_signal.unwrap_or(plain.stop_signal),
+            stop_timeout: declared.stop_timeout.unwrap_or(plain.stop_timeout),
+            restart: declared.restart,
+            sockets: &declared.sockets,
+            ..plain
+        })
     }
 
     fn insecure_options(&self, pod: &Pod) -> InsecureOptions {
@@ -129,13 +158,6 @@ impl Addition {
             .collect::<Result<_>>()?;
         Ok(plan)
     }
-}
-
-/// What an app's unit says besides its name.
-#[derive(Debug)]
-pub struct Prepared {
-    isolators: Isolators,
-    devices: Vec<DeviceRule>,
 }
 
 fn device_rule(device: Device) -> DeviceRule {

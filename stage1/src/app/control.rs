@@ -1,57 +1,159 @@
 //! Starting, stopping and removing an app by way of the pod's systemd. Host side.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{deadline, remove_file};
+use super::{deadline, end, remove_file};
 use crate::appc::AcName;
 use crate::cgroup::PodCgroup;
+use crate::cli::FAILURE;
 use crate::cross::Target;
-use crate::error::{Error, Result};
-use crate::systemd::{self, ActiveState, Client, JobResult};
+use crate::error::{Context, Error, Result};
+use crate::pod::ExitDetails;
+use crate::systemd::{self, ActiveState, Client, Job, JobResult, Mode, Refused, Verb, Who};
 use crate::{layout, rootfs, unit};
 
 /// Exit code of app-stop for an app whose unit is unknown; host managers tell it apart.
 pub const UNKNOWN_APP: u8 = 5;
-/// What is allowed on top of an app's own stop timeout.
-const STOP_MARGIN: Duration = Duration::from_secs(60);
+/// What is allowed on top of the time that systemd gives an app.
+const MARGIN: Duration = Duration::from_secs(60);
+const SIGKILL: i32 = 9;
+/// Exit code of a verb that is refused as the app runs.
+const RUNS: u8 = FAILURE;
 
-/// Starts an app and waits for the end of systemd's job. One that runs already is left alone.
+/// Starts an app and waits until it has started: its command is being executed, or it has said that it is ready.
+/// Of an app with sockets these are opened; it starts with the first connection. One that runs already is left alone.
 ///
 /// # Errors
-/// When the app was not added, or could not be started.
+/// When the app was not added, or could not be started; says why.
 pub fn start(target: &Target, app: &AcName) -> Result<()> {
     if !unit::exists(app)? {
         return Err(Error::new(format!("app {app} was not added to this pod: app-add does that")));
     }
-    let deadline = deadline();
-    with_systemd(target, deadline, |systemd| match systemd.start_unit(&layout::app_unit(app), deadline)? {
-        JobResult::Done | JobResult::Skipped => Ok(()),
-        result => Err(Error::new(format!("start app {app}: systemd's job ended with {result:?}"))),
+    let sockets = unit::has_sockets(app)?;
+    let name = if sockets { unit::app_socket(app) } else { layout::app_unit(app) };
+    let deadline = Instant::now() + unit::START_TIMEOUT + MARGIN;
+    with_systemd(target, deadline, |systemd| {
+        end::forget(app)?;
+        match systemd.start_unit(&name, deadline)? {
+            JobResult::Done | JobResult::Skipped => Ok(()),
+            JobResult::Failed if sockets => Err(Error::new(format!(
+                "start app {app}: its ports can't be listened on: they are in use, or not there"
+            ))),
+            JobResult::Failed => Err(start_failure(systemd, app, deadline)?),
+            result => Err(Error::new(format!("start app {app}: systemd's job ended with {result:?}"))),
+        }
     })
 }
 
-/// Whether the app has processes now.
-pub(super) fn is_running(app: &AcName) -> Result<bool> {
-    PodCgroup::recorded(Path::new("."))?.unit_is_populated(&layout::app_cgroup(app))
+/// Why an app did not start, from what the reaper has written. Pod side.
+fn start_failure(systemd: &mut Client, app: &AcName, deadline: Instant) -> Result<Error> {
+    // An app that is told to start again whenever it fails would go on in the background.
+    match systemd.stop_unit(&layout::app_unit(app), deadline) {
+        Err(error) if !systemd::is_no_such_unit(&error) => return Err(error),
+        _ => {}
+    }
+    end::settle(systemd, app, deadline)?;
+    let why = match ExitDetails::load_in_pod(app)? {
+        Some(ExitDetails { start_failure: Some(why), .. }) => why,
+        Some(ExitDetails { exit_code, result, .. }) => {
+            format!("it ended before it was ready, with {exit_code} ({result})")
+        }
+        None => "it ended before it was ready".to_owned(),
+    };
+    Ok(Error::new(format!("start app {app}: {why}")))
+}
+
+/// Whether the app has processes now, or systemd listens for it.
+pub(super) fn is_running(target: &Target, app: &AcName) -> Result<bool> {
+    if PodCgroup::recorded(Path::new("."))?.unit_is_populated(&layout::app_cgroup(app))? {
+        return Ok(true);
+    }
+    if !unit::has_sockets(app)? {
+        return Ok(false);
+    }
+    match refuse_running(target, &[unit::app_socket(app)], app, deadline()) {
+        Ok(()) => Ok(false),
+        Err(error) if error.exit_code() == Some(RUNS) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// Stops an app and waits until it has ended and its exit status is written. One that does not run is left alone.
+/// After `timeout`, or what the app declares, everything that it has started is killed; zero kills it at once.
 ///
 /// # Errors
 /// With exit code 5 if this pod knows no such app.
-pub fn stop(target: &Target, app: &AcName) -> Result<()> {
-    let deadline = Instant::now() + unit::STOP_TIMEOUT + STOP_MARGIN;
-    with_systemd(target, deadline, |systemd| match systemd.stop_unit(&layout::app_unit(app), deadline) {
-        Ok(JobResult::Done | JobResult::Skipped) => Ok(()),
-        Ok(result) => Err(Error::new(format!("stop app {app}: systemd's job ended with {result:?}"))),
-        // systemd forgets a unit that does not run: only its file tells whether there is such an app.
-        Err(error) if systemd::is_no_such_unit(&error) => match unit::exists(app)? {
-            true => Ok(()),
-            false => Err(Error::new(format!("app {app} is not in this pod")).with_exit_code(UNKNOWN_APP)),
-        },
-        Err(error) => Err(error),
+pub fn stop(target: &Target, app: &AcName, timeout: Option<Duration>) -> Result<()> {
+    let Some(own) = unit::installed_stop_timeout(app)? else {
+        return Err(Error::new(format!("app {app} is not in this pod")).with_exit_code(UNKNOWN_APP));
+    };
+    let sockets = unit::has_sockets(app)?;
+    let given = timeout.unwrap_or(own);
+    // The app's end, the end of what it leaves behind, its handlers.
+    let deadline = Instant::now() + 3 * given.max(own) + MARGIN;
+    with_systemd(target, deadline, |systemd| {
+        let name = layout::app_unit(app);
+        let patience = if given > own { Some(Patience::with(systemd, app, given, deadline)?) } else { None };
+        let mut jobs = vec![queue_stop(systemd, &name, deadline)?];
+        if sockets {
+            jobs.push(queue_stop(systemd, &unit::app_socket(app), deadline)?);
+        }
+        if given < own {
+            kill_after(systemd, jobs[0].as_ref(), &name, given, deadline)?;
+        }
+        for job in jobs.iter().flatten() {
+            match systemd.wait(job, deadline)? {
+                JobResult::Done | JobResult::Skipped => {}
+                result => return Err(Error::new(format!("stop app {app}: systemd's job ended with {result:?}"))),
+            }
+        }
+        patience.map_or(Ok(()), Patience::end)?;
+        end::settle(systemd, app, deadline)
     })
+}
+
+/// Orders a unit to stop; `None` if there is nothing to stop: systemd forgets a unit that does not run.
+fn queue_stop(systemd: &mut Client, unit: &str, deadline: Instant) -> Result<Option<Job>> {
+    match systemd.queue(Verb::Stop, unit, Mode::Replace, deadline) {
+        Ok(job) => Ok(Some(job)),
+        Err(error) if systemd::is_no_such_unit(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Kills the main process of a unit that has not ended in time; systemd then kills all the rest of it. Never the
+/// rest by ourselves: the reaper is among them in the end.
+fn kill_after(systemd: &mut Client, job: Option<&Job>, unit: &str, timeout: Duration, deadline: Instant) -> Result<()> {
+    let Some(job) = job else { return Ok(()) };
+    if !timeout.is_zero() && systemd.ends_by(job, Instant::now() + timeout)? {
+        return Ok(());
+    }
+    match systemd.kill_unit(unit, Who::Main, SIGKILL, deadline) {
+        // It has ended meanwhile.
+        Err(error) if Refused::in_chain(&error).is_some() => Ok(()),
+        done => done,
+    }
+}
+
+/// More time for one stop than the unit says, as long as this lasts: a drop-in. Pod side.
+struct Patience(PathBuf);
+
+impl Patience {
+    fn with(systemd: &mut Client, app: &AcName, timeout: Duration, deadline: Instant) -> Result<Self> {
+        let dir = Path::new(layout::RUNTIME_UNITS).join(format!("{}.d", layout::app_unit(app)));
+        std::fs::create_dir_all(&dir).context(|| format!("mkdir {dir:?}"))?;
+        let file = dir.join("stop.conf");
+        std::fs::write(&file, unit::stop_timeout_text(timeout)).context(|| format!("write {file:?}"))?;
+        let patience = Self(dir);
+        systemd.reload(deadline)?;
+        Ok(patience)
+    }
+
+    /// The unit is forgotten by then, and read anew for the next start.
+    fn end(self) -> Result<()> {
+        std::fs::remove_dir_all(&self.0).context(|| format!("remove {:?}", self.0))
+    }
 }
 
 /// Removes an app that does not run: its unit, its pin with all its mounts, its launch record and
@@ -62,7 +164,11 @@ pub fn stop(target: &Target, app: &AcName) -> Result<()> {
 pub fn rm(target: &Target, app: &AcName) -> Result<()> {
     let deadline = deadline();
     if unit::exists(app)? {
-        refuse_running(target, app, deadline)?;
+        let mut units = vec![layout::app_unit(app)];
+        if unit::has_sockets(app)? {
+            units.push(unit::app_socket(app));
+        }
+        refuse_running(target, &units, app, deadline)?;
     }
     let parts = [
         unit::remove(app),
@@ -74,10 +180,17 @@ pub fn rm(target: &Target, app: &AcName) -> Result<()> {
     if failed.is_empty() { Ok(()) } else { Err(Error::new(format!("remove app {app}: {}", failed.join("; ")))) }
 }
 
-fn refuse_running(target: &Target, app: &AcName, deadline: Instant) -> Result<()> {
-    with_systemd(target, deadline, |systemd| match systemd.active_state(&layout::app_unit(app), deadline)? {
-        ActiveState::Inactive | ActiveState::Failed => Ok(()),
-        state => Err(Error::new(format!("app {app} is {state:?}: stop it first"))),
+fn refuse_running(target: &Target, units: &[String], app: &AcName, deadline: Instant) -> Result<()> {
+    with_systemd(target, deadline, |systemd| {
+        for unit in units {
+            match systemd.active_state(unit, deadline)? {
+                ActiveState::Inactive | ActiveState::Failed => {}
+                state => {
+                    return Err(Error::new(format!("app {app} is {state:?}: stop it first")).with_exit_code(RUNS));
+                }
+            }
+        }
+        Ok(())
     })
 }
 

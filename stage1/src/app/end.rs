@@ -1,34 +1,224 @@
 //! How an app ended: from systemd's words to the status file. Pod side.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use super::note;
 use crate::appc::AcName;
 use crate::error::{Context, Error, Result};
 use crate::layout;
+use crate::pod::{ExitDetails, read_bounded, write_atomic};
+use crate::systemd::{self, Client, Interface, Mode, Verb};
+use crate::unit::{self, Restart};
+
+/// How long systemd may take to answer the reaper.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What systemd tells an ExecStopPost= command of the main process: systemd.exec(5), `$EXIT_CODE`.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Ending<'a> {
     result: &'a str,
     code: &'a str,
     status: &'a str,
 }
 
-/// Writes the exit status of `app`, decimal and newline, to its status file: its own exit status,
-/// or 128 + signal if it was killed.
+/// What may start an app again that has ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Again {
+    /// Its restart policy.
+    pub restart: Restart,
+    /// Its sockets listen while it does not run.
+    pub sockets: bool,
+}
+
+impl Again {
+    /// Whether the app counts as running although it has ended: it will be started again by itself.
+    fn applies(self, result: &str) -> bool {
+        let success = result == "success";
+        match self.restart {
+            Restart::Always => true,
+            Restart::OnFailure if !success => true,
+            _ => self.sockets && success,
+        }
+    }
+}
+
+/// Writes down how `app` has ended: its status file has its own exit status, or 128 + signal if it was
+/// killed, decimal and newline; what else is known is beside it, written before it. An app that is going to be
+/// started again has no status file, but what is beside it tells how it ended last.
 ///
 /// # Errors
-/// When the environment is not that of an ExecStopPost= command, or the file can't be written.
-pub fn record_exit(app: &AcName) -> Result<()> {
+/// When the environment is not that of an ExecStopPost= command, or a file can't be written.
+pub fn record_exit(app: &AcName, again: Again) -> Result<()> {
     let get = |name: &str| std::env::var(name).unwrap_or_default();
     let (result, code, status) = (get("SERVICE_RESULT"), get("EXIT_CODE"), get("EXIT_STATUS"));
     let ending = Ending { result: &result, code: &code, status: &status };
-    let number = exit_status(&ending)?;
-    crate::pod::write_atomic(Path::new(layout::IN_POD_STATUS), app.as_ref(), format!("{number}\n").as_bytes(), 0o644)
+    let start_failure = note::take(app).unwrap_or_else(|error| {
+        log::warn!("{}", error.one_line());
+        None
+    });
+    let details = details(&ending, start_failure, oom_killed(app))?;
+    let goes_on = again.applies(&result) && !ends_for_good(app)?;
+    if goes_on || !details.is_plain() {
+        details.store_in_pod(app)?;
+    } else {
+        ExitDetails::remove_in_pod(app)?;
+    }
+    if goes_on {
+        return Ok(());
+    }
+    write_status(app, details.exit_code)?;
+    if again.sockets {
+        close_sockets(app)?;
+    }
+    Ok(())
+}
+
+/// The same for an app whose unit has failed and whose own reaper has not written anything: it is in the app's
+/// cgroup, and is killed there when the memory of that is used up by what no process holds.
+///
+/// # Errors
+/// As [`record_exit`].
+pub fn record_exit_late(app: &AcName) -> Result<()> {
+    let get = |name: &str| std::env::var(name).unwrap_or_default();
+    if status_path(app).symlink_metadata().is_ok() || get("MONITOR_UNIT") != layout::app_unit(app) {
+        return Ok(());
+    }
+    let (result, code, status) = (get("MONITOR_SERVICE_RESULT"), get("MONITOR_EXIT_CODE"), get("MONITOR_EXIT_STATUS"));
+    let ending = Ending { result: &result, code: &code, status: &status };
+    // The app's own counters went with its cgroup; what else would have killed it and the reaper both?
+    let oom_killed = code == "killed" && status == "KILL";
+    let details = details(&ending, note::take(app)?, oom_killed)?;
+    details.store_in_pod(app)?;
+    write_status(app, details.exit_code)
+}
+
+fn status_path(app: &AcName) -> std::path::PathBuf {
+    Path::new(layout::IN_POD_STATUS).join(app.as_ref())
+}
+
+fn write_status(app: &AcName, code: u8) -> Result<()> {
+    write_atomic(Path::new(layout::IN_POD_STATUS), app.as_ref(), format!("{code}\n").as_bytes(), 0o644)
         .context(|| format!("write the exit status of {app}"))
 }
 
-/// An app whose process could not even be started by systemd: systemd.exec(5), "Process Exit Codes".
+/// Forgets how an app ended that is about to be started by hand.
+pub(super) fn forget(app: &AcName) -> Result<()> {
+    ExitDetails::remove_in_pod(app)
+}
+
+/// Gives a stopped app its status file if the reaper left that to a next end, which will not come, or if it
+/// was killed.
+pub(super) fn settle(systemd: &mut Client, app: &AcName, deadline: Instant) -> Result<()> {
+    if status_path(app).symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    match ExitDetails::load_in_pod(app)? {
+        Some(details) => write_status(app, details.exit_code),
+        // Nothing is written either if it never ran; then this does nothing, or else it is on its way already.
+        None => systemd.start_unit(&layout::late_reaper_unit(app), deadline).map(drop),
+    }
+}
+
+/// Whether somebody wants the app to stay ended: it is being stopped, or a start by hand has just failed.
+fn ends_for_good(app: &AcName) -> Result<bool> {
+    let deadline = Instant::now() + TIMEOUT;
+    let unit = layout::app_unit(app);
+    let mut systemd = Client::connect(Path::new(systemd::PRIVATE_SOCKET), deadline)?;
+    Ok(match systemd.pending_job(&unit, deadline)?.as_deref() {
+        Some("stop") => true,
+        // A restart by systemd itself is a start job too, by then.
+        Some("start") => {
+            let restarts = systemd.properties(&unit, Interface::Service, deadline)?;
+            restarts.number("NRestarts") == Some(0)
+        }
+        _ => false,
+    })
+}
+
+/// After a failure nothing that connects shall start the app again. Not waited for: that waits for the reaper.
+fn close_sockets(app: &AcName) -> Result<()> {
+    let deadline = Instant::now() + TIMEOUT;
+    let mut systemd = Client::connect(Path::new(systemd::PRIVATE_SOCKET), deadline)?;
+    match systemd.queue(Verb::Stop, &unit::app_socket(app), Mode::Replace, deadline) {
+        Err(error) if !systemd::is_no_such_unit(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn details(ending: &Ending<'_>, start_failure: Option<String>, oom_killed: bool) -> Result<ExitDetails> {
+    // Of an app that is started again, systemd still has the end of the run before in mind.
+    let before_start = start_failure.as_deref().is_some_and(|why| why.starts_with(note::BEFORE_START));
+    let ending = &Ending { code: if before_start { "" } else { ending.code }, ..*ending };
+    let killed = matches!(ending.code, "killed" | "dumped");
+    let start_failure = start_failure.or_else(|| match (ending.code, ending.result) {
+        ("", "success") => Some("it was stopped before it had started".to_owned()),
+        ("", result) => Some(format!("systemd could not start it ({result})")),
+        _ => None,
+    });
+    Ok(ExitDetails {
+        exit_code: exit_status(ending)?,
+        result: ending.result.to_owned(),
+        signal: killed.then(|| signal_name(ending.status)),
+        core_dumped: ending.code == "dumped",
+        oom_killed,
+        start_failure,
+    })
+}
+
+/// systemd's name of a signal with its prefix; a signal without a name is a number.
+fn signal_name(name: &str) -> String {
+    match name {
+        "RTMIN+0" => "SIGRTMIN".to_owned(),
+        number if number.bytes().all(|b| b.is_ascii_digit()) => number.to_owned(),
+        name => format!("SIG{name}"),
+    }
+}
+
+/// Whether the kernel has killed a process of the app because its memory was used up. The reaper is in the
+/// app's cgroup itself, whose counters go with it at the end of each run.
+///
+/// Without a limit an app has no memory cgroup of its own, and nothing counts for it alone.
+fn oom_killed(app: &AcName) -> bool {
+    let count = || -> Result<u64> {
+        let groups = read_bounded(Path::new("/proc/self/cgroup"), 64 << 10)?;
+        let Some(file) = oom_counter(&String::from_utf8_lossy(&groups), &layout::app_unit(app)) else { return Ok(0) };
+        match read_bounded(Path::new(&file), 64 << 10) {
+            // The unified hierarchy without the memory controller.
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(0),
+            text => Ok(oom_kills(&String::from_utf8_lossy(&text?))),
+        }
+    };
+    count().unwrap_or_else(|error| {
+        log::warn!("whether app {app} ran out of memory is not known: {}", error.one_line());
+        0
+    }) > 0
+}
+
+/// The file that counts what the kernel has killed in the memory cgroup of `unit`, from the text of
+/// /proc/self/cgroup: cgroups(7). `None` if this process is not in a memory cgroup of that unit.
+fn oom_counter(cgroups: &str, unit: &str) -> Option<String> {
+    let own = |path: &str| path.rsplit('/').next() == Some(unit);
+    let mut unified = None;
+    for line in cgroups.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+        if controllers.split(',').any(|controller| controller == "memory") {
+            return own(path).then(|| format!("/sys/fs/cgroup/memory{path}/memory.oom_control"));
+        }
+        if controllers.is_empty() && own(path) {
+            unified = Some(format!("/sys/fs/cgroup{path}/memory.events"));
+        }
+    }
+    unified
+}
+
+/// The counter `oom_kill` of memory.oom_control or memory.events.
+fn oom_kills(text: &str) -> u64 {
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Exit status of an app that did not get as far as having a process.
 const NOT_STARTED: u8 = 254;
 
 fn exit_status(ending: &Ending<'_>) -> Result<u8> {
@@ -45,7 +235,7 @@ fn exit_status(ending: &Ending<'_>) -> Result<u8> {
 }
 
 /// The number of a signal that systemd names without its prefix (`KILL`, `RTMIN+3`), or of one it has no name for.
-fn signal_number(name: &str) -> Option<u8> {
+pub(super) fn signal_number(name: &str) -> Option<u8> {
     // glibc's SIGRTMIN, which is systemd's.
     const SIGRTMIN: u8 = 34;
     if let Ok(number) = name.parse() {
@@ -64,7 +254,7 @@ mod tests {
     use super::*;
 
     fn status(result: &str, code: &str, status: &str) -> Option<u8> {
-        exit_status(&Ending { result, code, status }).ok()
+        details(&Ending { result, code, status }, None, false).ok().map(|details| details.exit_code)
     }
 
     #[test]
@@ -80,6 +270,55 @@ mod tests {
         assert_eq!(status("", "", ""), None);
         assert_eq!(status("signal", "killed", "BANANA"), None);
         assert_eq!(status("exit-code", "exited", "256"), None);
+    }
+
+    #[test]
+    fn details_of_every_way_to_end() {
+        let of = |code, status, note: Option<&str>, oom| {
+            details(&Ending { result: "x", code, status }, note.map(str::to_owned), oom).unwrap()
+        };
+        assert!(of("exited", "127", None, false).is_plain());
+        let failed = of("exited", "127", Some("exec \"/x\": no such file"), false);
+        assert_eq!((failed.exit_code, failed.start_failure.as_deref()), (127, Some("exec \"/x\": no such file")));
+        let dumped = of("dumped", "SEGV", None, false);
+        assert_eq!((dumped.signal.as_deref(), dumped.core_dumped, dumped.oom_killed), (Some("SIGSEGV"), true, false));
+        let killed = of("killed", "KILL", None, true);
+        assert_eq!((killed.exit_code, killed.core_dumped, killed.oom_killed), (137, false, true));
+        assert_eq!(of("killed", "32", None, false).signal.as_deref(), Some("32"));
+        // The end of the run before does not count.
+        let before = of("exited", "3", Some("pre-start handler [\"/x\"] exited with 7"), false);
+        assert_eq!((before.exit_code, before.start_failure.is_some()), (254, true));
+        assert!(of("", "", None, false).start_failure.unwrap().contains("(x)"));
+    }
+
+    #[test]
+    fn what_starts_an_app_again() {
+        let applies = |restart, sockets| {
+            ["success", "exit-code", "signal"].map(|result| Again { restart, sockets }.applies(result))
+        };
+        assert_eq!(applies(Restart::No, false), [false, false, false]);
+        assert_eq!(applies(Restart::No, true), [true, false, false]);
+        assert_eq!(applies(Restart::OnFailure, false), [false, true, true]);
+        assert_eq!(applies(Restart::OnFailure, true), [true, true, true]);
+        assert_eq!(applies(Restart::Always, false), [true, true, true]);
+    }
+
+    #[test]
+    fn where_the_kernel_counts() {
+        let v1 = "5:memory:/system.slice/app-a.service\n1:name=systemd:/system.slice/app-a.service\n0::/x\n";
+        let of = |text: &str| oom_counter(text, "app-a.service");
+        assert_eq!(of(v1).unwrap(), "/sys/fs/cgroup/memory/system.slice/app-a.service/memory.oom_control");
+        assert_eq!(
+            of("0::/system.slice/app-a.service\n").unwrap(),
+            "/sys/fs/cgroup/system.slice/app-a.service/memory.events"
+        );
+        // No memory cgroup of its own: those of others say nothing about it.
+        assert_eq!(of("5:memory:/\n0::/system.slice/app-a.service\n"), None);
+        assert_eq!(of("5:memory:/system.slice/app-b.service\n"), None);
+        assert_eq!(of("rubbish\n"), None);
+        assert_eq!(oom_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"), 2);
+        assert_eq!(oom_kills("low 0\nhigh 0\nmax 9\noom 3\noom_kill 1\noom_group_kill 0\n"), 1);
+        assert_eq!(oom_kills("oom_kill_disable 0\n"), 0);
     }
 
     #[test]

@@ -1,22 +1,176 @@
-//! Becoming an app. Pod side, as the app unit's main process.
+//! Becoming an app. Pod side, as the app unit's main process; and running its event handlers.
 
 use std::convert::Infallible;
+use std::os::unix::net::UnixDatagram;
 
+use nix::sys::wait::WaitStatus;
+
+use super::note::Note;
 use crate::appc::AcName;
-use crate::error::Result;
-use crate::launch::LaunchRecord;
+use crate::error::{Context, Error, Result};
+use crate::launch::{LaunchRecord, env, exit};
+use crate::sys::process::{self, Fork};
 use crate::{launch, layout, rootfs, sys};
+
+/// Who tells the supervisor that the app has started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// We do, when nothing is known any more that would keep the app's command from being executed.
+    Executed,
+    /// The app itself, when it is ready: sd_notify(3).
+    Told,
+}
+
+/// What an event handler is run for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The app is about to start.
+    PreStart,
+    /// The app has ended.
+    PostStop,
+}
+
+impl std::str::FromStr for Event {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "pre-start" => Ok(Self::PreStart),
+            "post-stop" => Ok(Self::PostStop),
+            _ => Err(Error::new(format!("event {text:?}: use pre-start or post-stop"))),
+        }
+    }
+}
 
 /// Becomes the app: record, mount namespace, confinement, command, in this order.
 ///
 /// # Errors
 /// When the app can't be executed as recorded; the exit codes for that are those of [`crate::launch`].
-pub fn exec(app: &AcName) -> Result<Infallible> {
-    sys::process::not_dumpable()?;
-    sys::process::close_on_exec_from_3()?;
-    let record = load_record(app)?;
+/// Why it can't is in the app's note, too.
+pub fn exec(app: &AcName, readiness: Readiness) -> Result<Infallible> {
+    process::not_dumpable()?;
+    let sockets = handed_over();
+    process::close_on_exec_from(3 + sockets)?;
+    let mut note = Note::open(app)?;
+    let Err(error) = become_app(app, readiness, sockets);
+    note.write(&error);
+    Err(error)
+}
+
+fn become_app(app: &AcName, readiness: Readiness, sockets: u32) -> Result<Infallible> {
+    let mut record = load_record(app)?;
+    let supervisor = match readiness {
+        Readiness::Executed => Some(supervisor()?),
+        Readiness::Told => {
+            env::set(&mut record.environment, NOTIFY_SOCKET, layout::IN_APP_NOTIFY_SOCKET);
+            None
+        }
+    };
+    if sockets > 0 {
+        let names: Vec<&str> = record.sockets.iter().map(AcName::as_ref).collect();
+        let (names, pid) = (names.join(":"), std::process::id().to_string());
+        for (name, value) in [("LISTEN_FDS", sockets.to_string()), ("LISTEN_PID", pid), ("LISTEN_FDNAMES", names)] {
+            env::set(&mut record.environment, name, &value);
+        }
+    }
     rootfs::join_pinned(app)?;
-    launch::exec(&record.confinement, &record.command())
+    launch::exec_ready(&record.confinement, &record.command(), || match supervisor.flatten() {
+        Some(socket) => socket.send(b"READY=1").context(|| "tell the supervisor READY=1").map(drop),
+        None => Ok(()),
+    })
+}
+
+const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
+
+/// A connection to where the supervisor waits to be told; none if it does not.
+fn supervisor() -> Result<Option<UnixDatagram>> {
+    let Some(path) = std::env::var_os(NOTIFY_SOCKET) else { return Ok(None) };
+    let connect = || -> std::io::Result<UnixDatagram> {
+        let socket = UnixDatagram::unbound()?;
+        socket.connect(&path)?;
+        Ok(socket)
+    };
+    connect().map(Some).context(|| format!("connect to {path:?}"))
+}
+
+/// How many sockets the supervisor has handed to this process, from descriptor 3 on: sd_listen_fds(3).
+fn handed_over() -> u32 {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
+    match (number("LISTEN_PID"), number("LISTEN_FDS")) {
+        (Some(pid), Some(count)) if pid == std::process::id() => count,
+        _ => 0,
+    }
+}
+
+/// Runs the app's handlers of `event`, one after the other, each confined as the app is.
+///
+/// # Errors
+/// Before the start the first one that fails is an error, which is the app's note too, and the others are not run;
+/// after the end all are run, and the error names all that failed.
+pub fn run_handlers(app: &AcName, event: Event) -> Result<()> {
+    process::not_dumpable()?;
+    process::close_on_exec_from_3()?;
+    match event {
+        Event::PreStart => {
+            let mut note = Note::open(app)?;
+            let record = load_record(app).context(|| "pre-start handlers").inspect_err(|error| note.write(error))?;
+            record.pre_start.iter().try_for_each(|command| {
+                let failed = |why| Error::new(format!("pre-start handler {command:?} {why}"));
+                let error = match run_handler(&record, app, command, Some(&mut note))? {
+                    None => return Ok(()),
+                    // It never became the handler, and has left the reason.
+                    Some(why) => match note.read()? {
+                        reason if reason.is_empty() => failed(why),
+                        reason => failed(format!("can't be run: {reason}")),
+                    },
+                };
+                note.write(&error);
+                Err(error)
+            })
+        }
+        Event::PostStop => {
+            let record = load_record(app)?;
+            let mut failed = Vec::new();
+            for command in &record.post_stop {
+                if let Some(why) = run_handler(&record, app, command, None)? {
+                    failed.push(format!("{command:?} {why}"));
+                }
+            }
+            if failed.is_empty() {
+                return Ok(());
+            }
+            Err(Error::new(format!("app {app}: post-stop handler {}", failed.join("; "))))
+        }
+    }
+}
+
+/// Runs one handler to its end; says how it failed, if it did.
+fn run_handler(
+    record: &LaunchRecord,
+    app: &AcName,
+    command: &[String],
+    note: Option<&mut Note>,
+) -> Result<Option<String>> {
+    match process::fork()? {
+        Fork::Child => {
+            let become_handler = || -> Result<Infallible> {
+                rootfs::join_pinned(app)?;
+                launch::exec(&record.confinement, &record.command_of(command))
+            };
+            let Err(error) = become_handler();
+            match note {
+                Some(note) => note.write(&error),
+                None => log::error!("{}", error.one_line()),
+            }
+            process::exit_now(error.exit_code().unwrap_or(exit::SETUP).into())
+        }
+        Fork::Parent(child) => Ok(match process::wait_child(child)? {
+            WaitStatus::Exited(_, 0) => None,
+            WaitStatus::Exited(_, code) => Some(format!("exited with {code}")),
+            WaitStatus::Signaled(_, signal, _) => Some(format!("was killed by {signal}")),
+            other => Some(format!("ended: {other:?}")),
+        }),
+    }
 }
 
 /// Loads an app's launch record, in the pod's root.

@@ -3,15 +3,20 @@
 
 mod add;
 mod control;
+mod declared;
 mod end;
 mod enter;
 mod exec;
+mod note;
 
-pub use add::Addition;
+pub use add::{Addition, Prepared};
 pub use control::{rm, start, stop};
-pub use end::record_exit;
+pub use declared::{
+    RESTART, STOP_SIGNAL, STOP_TIMEOUT, parse_restart, parse_stop_signal, parse_stop_timeout, stop_timeout,
+};
+pub use end::{Again, record_exit, record_exit_late};
 pub use enter::{Ended, Entry, Tty, enter};
-pub use exec::exec;
+pub use exec::{Event, Readiness, exec, run_handlers};
 
 use std::path::Path;
 use std::time::{Duration, Instant};

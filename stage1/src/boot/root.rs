@@ -175,11 +175,9 @@ fn cgroups(root: &DetachedMount, cgroup: &PodCgroup) -> Result<()> {
 /// What the apps' roots are made of later, in the pod's own /run.
 fn runtime_files(spec: &Spec) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(layout::PINS)
-        .context(|| format!("mkdir {}", layout::PINS))?;
+    for path in [layout::PINS, layout::NOTES] {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).context(|| format!("mkdir {path}"))?;
+    }
     let write = |path: &str, text: String| std::fs::write(path, text).context(|| format!("write {path}"));
     write(layout::HOSTNAME_FILE, format!("{}\n", spec.hostname))?;
     write(

@@ -55,6 +55,9 @@ pub struct LaunchRecord {
     pub search_path: Vec<String>,
     /// Absolute.
     pub working_directory: String,
+    /// Names of the sockets that the supervisor hands over, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sockets: Vec<AcName>,
     /// Names and values, each name once.
     pub environment: Vec<(String, String)>,
     /// Who it is and what it may do.
@@ -90,6 +93,7 @@ impl LaunchRecord {
             post_stop: handlers(app, "post-stop").context(what)?,
             search_path: find::search_path(appc::find(&app.environment, "PATH")),
             working_directory: working_directory.to_owned(),
+            sockets: Vec::new(),
             environment: env::compute(&app.environment, name, metadata_url, ids).context(what)?,
             confinement,
         })
@@ -206,6 +210,19 @@ pub struct Command<'a> {
 /// With an exit code of [`exit`]. The command is looked for as the app's user, before the filter is
 /// loaded, so that the reason can still be found whatever the filter forbids.
 pub fn exec(confinement: &Confinement, command: &Command<'_>) -> Result<Infallible> {
+    exec_ready(confinement, command, || Ok(()))
+}
+
+/// The same, with `ready` called when nothing is known any more that would keep the command from being executed,
+/// but while the filter does not restrict this process yet.
+///
+/// # Errors
+/// As [`exec`], and those of `ready`.
+pub fn exec_ready(
+    confinement: &Confinement,
+    command: &Command<'_>,
+    ready: impl FnOnce() -> Result<()>,
+) -> Result<Infallible> {
     let prepared = (|| {
         let argv = command.argv.iter().map(|word| sys::dir::c_string(word.as_bytes())).collect::<Result<Vec<_>>>()?;
         let variable = |(name, value): &(String, String)| sys::dir::c_string(format!("{name}={value}").as_bytes());
@@ -225,6 +242,7 @@ pub fn exec(confinement: &Confinement, command: &Command<'_>) -> Result<Infallib
     let word = command.argv.first().context(|| "exec: no command").map_err(|e| e.with_exit_code(exit::SETUP))?;
     let path = find::find(word, command.search_path, confinement.seccomp.is_some())?;
     let file = sys::dir::c_string(path.as_os_str().as_encoded_bytes())?;
+    ready().map_err(|error| error.with_exit_code(exit::SETUP))?;
     confinement.seal().map_err(|error| error.with_exit_code(exit::SETUP))?;
     sys::process::exec(&file, &argv, &environment).map_err(|error| find::exec_failure(&path, error))
 }

@@ -1,6 +1,7 @@
 //! A pod directory: what is in its files, and how they are replaced. Host side unless it says otherwise.
 
 mod config;
+mod exit;
 mod files;
 mod phase;
 mod pid;
@@ -9,6 +10,7 @@ mod status;
 use std::path::{Path, PathBuf};
 
 pub use config::{InsecureOptions, RuntimeConfig};
+pub use exit::ExitDetails;
 pub use files::{read_bounded, write_atomic};
 pub use phase::{Lock, Phase, State, lock_apps, state};
 pub use pid::read_pid;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, OFlags};
 
+use super::exit::{ExitDetails, MAX_DETAILS};
 use super::files::read_beneath;
 use super::phase::State;
 use crate::appc::AcName;
@@ -58,6 +59,8 @@ pub struct AppStatus {
     pub finished_at: Option<i64>,
     /// Its exit status, or 128 + signal.
     pub exit_code: Option<u8>,
+    /// What else is known about its end.
+    pub details: Option<ExitDetails>,
 }
 
 /// Whether the supervisor of the pod in `pod` says that it is ready.
@@ -77,7 +80,11 @@ pub fn is_ready(pod: &Path) -> Result<bool> {
 pub fn app_status(pod: &Path, state: State, mutable: bool, app: &AcName) -> Result<AppStatus> {
     let read = || -> Result<AppStatus> {
         let times = PodTimes::read(pod, state)?;
-        Ok(compute(state, mutable, times, Markers::read(pod, app)?))
+        let mut status = compute(state, mutable, times, Markers::read(pod, app)?);
+        if let Some(code) = status.exit_code {
+            status.details = exit_details(pod, app)?.filter(|details| details.exit_code == code);
+        }
+        Ok(status)
     };
     read().context(|| format!("status of app {app}"))
 }
@@ -154,6 +161,7 @@ fn of_mutable(app: Markers) -> AppStatus {
         started_at: started,
         finished_at: exited.map(|(_, at)| at),
         exit_code: exited.map(|(code, _)| code),
+        details: None,
     }
 }
 
@@ -169,6 +177,7 @@ fn of_immutable(pod: State, times: PodTimes, app: Markers) -> AppStatus {
         started_at: times.started,
         finished_at: app.exited.map(|(_, at)| at),
         exit_code: app.exited.map(|(code, _)| code),
+        details: None,
     }
 }
 
@@ -241,6 +250,20 @@ fn exit_status(dir: &OwnedFd, app: &AcName) -> Result<Option<(u8, i64)>> {
         }
     };
     Ok(Some((code, at)))
+}
+
+/// What the pod says about the app's end; nothing if it makes no sense.
+fn exit_details(pod: &Path, app: &AcName) -> Result<Option<ExitDetails>> {
+    let Some(rkt) = read_rkt(pod)? else { return Ok(None) };
+    let Some(dir) = open_dir_beneath(&rkt, "status")? else { return Ok(None) };
+    let read = || match read_beneath(&dir, &layout::exit_details(app), MAX_DETAILS)? {
+        Some(text) => ExitDetails::parse(&text).map(Some),
+        None => Ok(None),
+    };
+    Ok(read().unwrap_or_else(|error| {
+        log::warn!("details of the end of app {app}: {}", error.one_line());
+        None
+    }))
 }
 
 /// Decimal digits, 0 to 255, and at most one line end.
@@ -344,7 +367,8 @@ mod tests {
         let restarting = Markers { started: None, ..exited };
         let times = PodTimes { created: Some(1), started: Some(2), marked: Some(9) };
         let summary = |pod: State, app: Markers| {
-            let AppStatus { state, created_at, started_at, finished_at, exit_code } = compute(pod, true, times, app);
+            let AppStatus { state, created_at, started_at, finished_at, exit_code, .. } =
+                compute(pod, true, times, app);
             (state, created_at, started_at, finished_at, exit_code)
         };
         use AppState as S;

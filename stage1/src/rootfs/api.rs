@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use super::{DATA, shown};
+use super::{DATA, Plan, shown};
 use crate::boot::{LINKS, NODES, OPTIONAL_NODES};
 use crate::error::{Context, Result};
 use crate::layout;
@@ -45,12 +45,13 @@ pub(super) struct Sources {
     shm: DetachedMount,
     console: DetachedMount,
     log: Option<DetachedMount>,
+    notify: Option<DetachedMount>,
     nodes: Vec<(&'static str, DetachedMount)>,
     restrict_paths: bool,
 }
 
 impl Sources {
-    pub(super) fn open(restrict_paths: bool) -> Result<Self> {
+    pub(super) fn open(plan: &Plan) -> Result<Self> {
         let one = |path: &str| DetachedMount::clone_path(path, Scope::One);
         let log = Path::new(layout::JOURNAL_SOCKET);
         let optional = OPTIONAL_NODES.iter().filter(|(name, ..)| Path::new("/dev").join(name).exists());
@@ -61,9 +62,10 @@ impl Sources {
             sys: one("/sys").or_else(|_| DetachedMount::clone_path("/sys", Scope::Recursive))?,
             shm: one("/dev/shm")?,
             console: one("/dev/console")?,
+            notify: plan.notify.then(|| one(layout::NOTIFY_SOCKET)).transpose()?,
             log: log.exists().then(|| one(layout::JOURNAL_SOCKET)).transpose()?,
             nodes: nodes.map(|name| Ok((name, one(&format!("/dev/{name}"))?))).collect::<Result<_>>()?,
-            restrict_paths,
+            restrict_paths: plan.restrict_paths,
         })
     }
 
@@ -95,6 +97,9 @@ impl Sources {
         attach(&self.console, &dev, "console", Target::File)?;
         if let Some(log) = &self.log {
             attach(log, &dev, "log", Target::File)?;
+        }
+        if let Some(notify) = &self.notify {
+            attach(notify, root, layout::IN_APP_NOTIFY_SOCKET, Target::File)?;
         }
         LINKS.iter().try_for_each(|(link, name)| dir::symlink_in(&dev, link, name))
     }

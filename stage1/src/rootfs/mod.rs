@@ -111,7 +111,7 @@ impl OwnNamespaces {
 /// Makes this namespace, a copy of the pod's, the app's: from here on only what the plan says is in it.
 fn assemble(plan: &Plan) -> Result<()> {
     mount::make_all_private()?;
-    let api = api::Sources::open(plan.restrict_paths)?;
+    let api = api::Sources::open(plan)?;
     plan.root.attach_path(layout::PLACEHOLDER)?;
     let root = &plan.root;
     api.attach(root)?;

@@ -18,6 +18,8 @@ pub struct Plan {
     pub read_only_root: bool,
     /// Whether the kernel paths of CONTRACT section 5 are hidden and read-only.
     pub restrict_paths: bool,
+    /// Whether the app gets the supervisor's socket for readiness: sd_notify(3).
+    pub notify: bool,
     /// Files of /etc that are not the image's.
     pub etc: Vec<EtcFile>,
     /// Volumes in the order in which they are mounted.
@@ -29,7 +31,14 @@ impl Plan {
     pub fn new(rootfs: &Path) -> Result<Self> {
         let root = DetachedMount::clone_path(rootfs, Scope::One)?;
         root.set(private(), Scope::One)?;
-        Ok(Self { root, read_only_root: false, restrict_paths: true, etc: Vec::new(), volumes: Vec::new() })
+        Ok(Self {
+            root,
+            read_only_root: false,
+            restrict_paths: true,
+            notify: false,
+            etc: Vec::new(),
+            volumes: Vec::new(),
+        })
     }
 }
 

@@ -155,11 +155,16 @@ pub fn not_dumpable() -> Result<()> {
         .context(|| "prctl(PR_SET_DUMPABLE, 0)")
 }
 
-/// Marks every descriptor from 3 on close-on-exec: close_range(2) (Linux 5.11).
+/// Marks every descriptor from 3 on close-on-exec.
 pub fn close_on_exec_from_3() -> Result<()> {
+    close_on_exec_from(3)
+}
+
+/// Marks every descriptor from `first` on close-on-exec: close_range(2) (Linux 5.11).
+pub fn close_on_exec_from(first: u32) -> Result<()> {
     // SAFETY: CLOSE_RANGE_CLOEXEC closes nothing, so no owned descriptor becomes invalid.
-    let done = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    nix::errno::Errno::result(done).map(drop).context(|| "close_range(3, max, CLOEXEC)")
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    nix::errno::Errno::result(done).map(drop).context(|| format!("close_range({first}, max, CLOEXEC)"))
 }
 
 /// This process leads a session and a process group of its own, without a terminal: setsid(2).

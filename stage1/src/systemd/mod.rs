@@ -43,6 +43,7 @@ const NOT_ACCEPTED: &str = "systemd does not accept this process: \
 
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const JOB: &str = "org.freedesktop.systemd1.Job";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
 /// systemd has understood a call and refused it.
@@ -215,7 +216,7 @@ impl Properties {
             Value::U32(value) => Some(value.into()),
             Value::I64(value) => Some(value.into()),
             Value::U64(value) => Some(value.into()),
-            Value::Text(_) | Value::Texts(_) | Value::Other(_) => None,
+            Value::Text(_) | Value::Texts(_) | Value::Job(_) | Value::Other(_) => None,
         }
     }
 }
@@ -326,6 +327,18 @@ impl Client {
         }
     }
 
+    /// Waits for `job` until `time`: whether it has ended by then. It can be waited for afterwards in any case.
+    pub fn ends_by(&mut self, job: &Job, time: Instant) -> Result<bool> {
+        match self.wait(job, time) {
+            Ok(result) => {
+                self.ended.push((job.path.clone(), result));
+                Ok(true)
+            }
+            Err(error) if error.errno() == Some(libc::ETIMEDOUT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Starts `unit` and waits until its start job has ended.
     pub fn start_unit(&mut self, unit: &str, deadline: Instant) -> Result<JobResult> {
         self.run(Verb::Start, unit, deadline)
@@ -371,14 +384,33 @@ impl Client {
 
     /// One property of `unit`, which gets loaded for it.
     pub fn property(&mut self, unit: &str, interface: Interface, name: &str, deadline: Instant) -> Result<Value> {
-        let body = Body::default().text(interface.name())?.text(name)?;
-        self.call(&unit_path(unit), PROPERTIES, "Get", &body, deadline, |message| {
+        self.get(&unit_path(unit), interface.name(), name, deadline).context(|| format!("Get({unit}, {name})"))
+    }
+
+    fn get(&mut self, path: &str, interface: &str, name: &str, deadline: Instant) -> Result<Value> {
+        let body = Body::default().text(interface)?.text(name)?;
+        self.call(path, PROPERTIES, "Get", &body, deadline, |message| {
             let mut reader = message.body("v")?;
             let value = reader.variant()?;
             reader.finished()?;
             Ok(value)
         })
-        .context(|| format!("Get({unit}, {name})"))
+    }
+
+    /// What `unit` is about to do or is doing: `start`, `stop`, `restart` and others; `None` if nothing.
+    pub fn pending_job(&mut self, unit: &str, deadline: Instant) -> Result<Option<String>> {
+        let number = match self.property(unit, Interface::Unit, "Job", deadline)? {
+            Value::Job(0) => return Ok(None),
+            Value::Job(number) => number,
+            other => return Err(Error::new(format!("Job of {unit} is {other:?}"))),
+        };
+        match self.get(&format!("{MANAGER_PATH}/job/{number}"), JOB, "JobType", deadline) {
+            Ok(Value::Text(word)) => Ok(Some(word)),
+            Ok(other) => Err(Error::new(format!("JobType of {unit}'s job is {other:?}"))),
+            // It ended in between.
+            Err(error) if Refused::in_chain(&error).is_some() => Ok(None),
+            Err(error) => Err(error).context(|| format!("Get(job of {unit}, JobType)")),
+        }
     }
 
     /// All properties of `unit` in an interface; the unit gets loaded for it.

@@ -31,6 +31,8 @@ pub enum Value {
     Text(String),
     /// `as`
     Texts(Vec<String>),
+    /// `(uo)`: the number of a unit's job; 0 if it has none.
+    Job(u32),
     /// Any other type: its signature. It is checked and skipped, never sent.
     Other(String),
 }
@@ -45,6 +47,7 @@ impl Value {
             Self::U64(_) => "t",
             Self::Text(_) => "s",
             Self::Texts(_) => "as",
+            Self::Job(_) => "(uo)",
             Self::Other(signature) => signature,
         }
     }
@@ -179,6 +182,7 @@ fn write_variant(bytes: &mut Vec<u8>, value: &Value) -> Result<()> {
         Value::Texts(v) => {
             write_array(bytes, 4, |bytes| v.iter().try_for_each(|text| write_text(bytes, text)))?;
         }
+        Value::Job(_) => return Err(Error::new("a job can't be sent")),
         Value::Other(signature) => return Err(Error::new(format!("a value of type {signature:?} can't be sent"))),
     }
     Ok(())
@@ -429,6 +433,12 @@ impl<'a> Reader<'a> {
             "x" => Value::I64(self.u64()?.cast_signed()),
             "t" => Value::U64(self.u64()?),
             "s" | "o" => Value::Text(self.text()?.to_owned()),
+            "(uo)" => {
+                self.align(8)?;
+                let number = self.u32()?;
+                self.text()?;
+                Value::Job(number)
+            }
             "as" => {
                 let end = self.array_end(4)?;
                 let mut texts = Vec::new();

@@ -4,12 +4,16 @@
 //! launch record. So there is nothing to quote or escape here.
 //!
 //! Why a unit reads as it does:
-//! - `Type=simple`: the start job ends when systemd has forked. `Type=exec` would wait for the exec of
-//!   `app-exec`, but systemd 252 may see an app that ends at once as ended before it sees the exec, and
-//!   calls the start failed (in 87 of 200 tries). That a command can't be executed shows in the app's
-//!   exit status (127, 126, 254), as `app-exec` ends then.
+//! - `Type=notify`: the start job ends when `app-exec` says so, right before it becomes the app, or when
+//!   an app says so itself that can; a command that can't be executed is a failed start. `Type=exec` would
+//!   end it with the exec of `app-exec`; and systemd 252 may see an app that ends at once as ended before
+//!   it sees that exec, and calls the start failed (in 87 of 200 tries). What is told by sd_notify(3) it
+//!   reads before it looks for ended processes.
+//! - The reaper comes before the handlers of `post-stop`: these may hang, and then systemd gives up on all that follow.
 //! - `DefaultDependencies=no` with `Conflicts=` and `Before=shutdown.target`: a start pulls in nothing,
 //!   the end of the pod stops the app first, and no app starts any more once the pod is ending.
+//! - `OnFailure=` of an app with a memory limit: the reaper runs in the app's cgroup. When that is full of what no
+//!   process holds any more, such as files in /dev/shm, the reaper is killed too, and another one outside must do.
 //! - `CollectMode=inactive-or-failed`: systemd forgets an app that has ended, so a unit that is
 //!   removed and written again under the same name is read again, without a reload.
 //! - `KillMode=mixed`: the stop signal goes to the app's main process; when it has ended, or the time
@@ -19,7 +23,7 @@
 
 use std::fmt::Write as _;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::appc::{AcName, Isolators};
@@ -28,6 +32,8 @@ use crate::{layout, pod};
 
 /// How long an app may take to end after its stop signal, unless it says otherwise.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an app may take to start, its handlers of `pre-start` too.
+pub const START_TIMEOUT: Duration = Duration::from_secs(90);
 /// The shortest time that a unit allows for a stop: the reaper, too, has to be done in it.
 const STOP_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 /// The longest: systemd would not understand some that are longer.
@@ -256,8 +262,12 @@ pub struct AppUnit<'a> {
     pub unified: bool,
     /// Limits of its cgroup.
     pub limits: Limits,
-    /// The app itself tells systemd when it is ready: a start waits for that, at most 90 s.
+    /// The app itself tells systemd when it is ready: a start waits for that, at most [`START_TIMEOUT`].
     pub notify: bool,
+    /// There are commands to run before its start.
+    pub pre_start: bool,
+    /// There are commands to run after its end.
+    pub post_stop: bool,
     /// Standard input.
     pub stdin: Input,
     /// Standard output.
@@ -273,8 +283,9 @@ pub struct AppUnit<'a> {
     pub restart: Restart,
     /// Devices that it may use besides those that every app may.
     pub devices: &'a [DeviceRule],
-    /// Its sockets are in a unit of their own, of [`socket_text`].
-    pub sockets: bool,
+    /// Ports that systemd listens on for it, in a unit of their own, of [`socket_text`]: that unit is started
+    /// then, and the app with the first connection.
+    pub sockets: &'a [SocketPorts],
 }
 
 impl<'a> AppUnit<'a> {
@@ -285,6 +296,8 @@ impl<'a> AppUnit<'a> {
             unified,
             limits: Limits::default(),
             notify: false,
+            pre_start: false,
+            post_stop: false,
             stdin: Input::default(),
             stdout: Output::default(),
             stderr: Output::default(),
@@ -292,7 +305,7 @@ impl<'a> AppUnit<'a> {
             stop_signal: STOP_SIGNAL,
             restart: Restart::default(),
             devices: &[],
-            sockets: false,
+            sockets: &[],
         }
     }
 
@@ -311,23 +324,36 @@ impl<'a> AppUnit<'a> {
         unit.push("Before", "shutdown.target");
         unit.push("CollectMode", "inactive-or-failed");
         unit.push("StartLimitIntervalSec", 0);
-        if self.sockets {
+        if self.limits.memory_max.is_some() {
+            unit.push("OnFailure", layout::late_reaper_unit(app));
+        }
+        if !self.sockets.is_empty() {
             unit.push("Requires", app_socket(app));
             unit.push("After", app_socket(app));
         }
 
         let mut service = Section::new("Service");
-        if self.notify {
-            service.push("Type", "notify");
-            // Also a child of a wrapper script may say it. None of them can do with it what the main
-            // process could not.
-            service.push("NotifyAccess", "all");
-            service.push("TimeoutStartSec", "90s");
-        } else {
-            service.push("Type", "simple");
+        service.push("Type", "notify");
+        // Also a child of a wrapper script may say it. None of them can do with it what the main
+        // process could not.
+        service.push("NotifyAccess", if self.notify { "all" } else { "main" });
+        service.push("TimeoutStartSec", format_args!("{}s", START_TIMEOUT.as_secs()));
+        if self.pre_start {
+            service.push("ExecStartPre", format_args!("{bin}/app-exec --event=pre-start {app}"));
         }
-        service.push("ExecStart", format_args!("{bin}/app-exec {app}"));
-        service.push("ExecStopPost", format_args!("{bin}/reaper {app}"));
+        let told = if self.notify { "--notify " } else { "" };
+        service.push("ExecStart", format_args!("{bin}/app-exec {told}{app}"));
+        let restart = match self.restart {
+            Restart::No => "",
+            Restart::OnFailure => "--restart=on-failure ",
+            Restart::Always => "--restart=always ",
+        };
+        let sockets = if self.sockets.is_empty() { "" } else { "--sockets " };
+        service.push("ExecStopPost", format_args!("{bin}/reaper {restart}{sockets}{app}"));
+        if self.post_stop {
+            // Its failure is the handler's own.
+            service.push("ExecStopPost", format_args!("-{bin}/app-exec --event=post-stop {app}"));
+        }
         service.push("KillMode", "mixed");
         service.push("SendSIGKILL", "yes");
         let (signal, timeout) = match self.stop_timeout {
@@ -350,7 +376,7 @@ impl<'a> AppUnit<'a> {
         service.push("SyslogIdentifier", app);
         service.push("IgnoreSIGPIPE", "no");
         service.push("OOMPolicy", "continue");
-        if self.sockets {
+        if !self.sockets.is_empty() {
             service.push("Sockets", app_socket(app));
         }
         service.push("DevicePolicy", "closed");
@@ -370,16 +396,31 @@ impl<'a> AppUnit<'a> {
         self.limits.check()
     }
 
-    /// Writes the unit, whole or not at all, host side, in the pod directory. This makes the app known
-    /// to systemd, so it comes last.
+    /// Writes the unit, and before it that of its sockets if it has any, each whole or not at all, host side, in
+    /// the pod directory. This makes the app known to systemd, so it comes last.
     pub fn install(&self) -> Result<()> {
+        let socket = app_socket(self.app);
+        if self.sockets.is_empty() {
+            remove_file(&layout::units_dir().join(socket))?;
+        } else {
+            let text = socket_text(self.app, self.sockets)?;
+            pod::write_atomic(&layout::units_dir(), &socket, text.as_bytes(), 0o644)?;
+        }
         pod::write_atomic(&layout::units_dir(), &layout::app_unit(self.app), self.text()?.as_bytes(), 0o644)
     }
 }
 
 /// Whether the app has a unit: host side, in the pod directory.
 pub fn exists(app: &AcName) -> Result<bool> {
-    let path = unit_file(app);
+    is_there(&unit_file(app))
+}
+
+/// Whether systemd listens on ports for the app: host side, in the pod directory.
+pub fn has_sockets(app: &AcName) -> Result<bool> {
+    is_there(&layout::units_dir().join(app_socket(app)))
+}
+
+fn is_there(path: &Path) -> Result<bool> {
     match path.symlink_metadata() {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
@@ -387,17 +428,41 @@ pub fn exists(app: &AcName) -> Result<bool> {
     }
 }
 
+/// How long the app's installed unit lets it take to end: host side, in the pod directory. `None` if it has none.
+pub fn installed_stop_timeout(app: &AcName) -> Result<Option<Duration>> {
+    let path = unit_file(app);
+    let text = match pod::read_bounded(&path, MAX_UNIT) {
+        Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(None),
+        text => text?,
+    };
+    let text = String::from_utf8_lossy(&text);
+    let value = text.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")?.strip_suffix("ms")?.parse().ok());
+    value.map(Duration::from_millis).map(Some).context(|| format!("{path:?} has no TimeoutStopSec="))
+}
+
+/// Longest text of a unit, in bytes: one with all ports.
+const MAX_UNIT: u64 = 4 << 20;
+
+/// Text of a drop-in for an app's unit that lets it take `timeout` to end.
+pub fn stop_timeout_text(timeout: Duration) -> String {
+    let mut service = Section::new("Service");
+    service.push("TimeoutStopSec", format_args!("{}ms", timeout.min(STOP_TIMEOUT_MAX).as_millis()));
+    service.0
+}
+
 /// Removes the app's units, if it has any: host side, in the pod directory.
 pub fn remove(app: &AcName) -> Result<()> {
     for path in [unit_file(app), layout::units_dir().join(app_socket(app))] {
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).context(|| format!("remove {path:?}"));
-            }
-            _ => {}
-        }
+        remove_file(&path)?;
     }
     Ok(())
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).context(|| format!("remove {path:?}")),
+        _ => Ok(()),
+    }
 }
 
 fn unit_file(app: &AcName) -> PathBuf {

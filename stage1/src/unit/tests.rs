@@ -41,9 +41,15 @@ fn app_with_everything_declared() {
         DeviceRule { kind: DeviceKind::Block, major: 254, minor: Some(0), write: false },
         DeviceRule { kind: DeviceKind::Character, major: 189, minor: None, write: true },
     ];
+    let ports = [
+        SocketPorts { protocol: Protocol::Tcp, port: 80, count: 1 },
+        SocketPorts { protocol: Protocol::Udp, port: 65533, count: 3 },
+    ];
     let mut unit = AppUnit {
         limits: all_limits(),
         notify: true,
+        pre_start: true,
+        post_stop: true,
         stdin: Input::Interactive,
         stdout: Output::Multiplexed,
         stderr: Output::Interactive,
@@ -51,16 +57,12 @@ fn app_with_everything_declared() {
         stop_signal: 37,
         restart: Restart::OnFailure,
         devices: &devices,
-        sockets: true,
+        sockets: &ports,
         ..AppUnit::new(&app, false)
     };
     golden("app-db-1.v1.service", &unit.text().unwrap());
     unit.unified = true;
     golden("app-db-1.v2.service", &unit.text().unwrap());
-    let ports = [
-        SocketPorts { protocol: Protocol::Tcp, port: 80, count: 1 },
-        SocketPorts { protocol: Protocol::Udp, port: 65533, count: 3 },
-    ];
     golden("app-db-1.socket", &socket_text(&app, &ports).unwrap());
 }
 
@@ -132,16 +134,20 @@ fn limits_without_effect_are_named() {
 /// All words that a unit may hold: directives on the left, our values or numbers on the right.
 fn is_ours(line: &str, app: &str) -> bool {
     let Some((directive, value)) = line.split_once('=') else {
-        return ["", "[Unit]", "[Service]"].contains(&line);
+        return ["", "[Unit]", "[Service]", "[Socket]"].contains(&line);
     };
     let words = [
         "App",
         "no",
         "yes",
         "mixed",
-        "simple",
         "notify",
         "all",
+        "main",
+        "both",
+        "Sockets",
+        "of",
+        "app",
         "null",
         "tty",
         "journal+console",
@@ -154,6 +160,13 @@ fn is_ours(line: &str, app: &str) -> bool {
         "r",
         "rw",
         "/opt/stage1/bin/app-exec",
+        "-/opt/stage1/bin/app-exec",
+        "--event=pre-start",
+        "--event=post-stop",
+        "--notify",
+        "--restart=on-failure",
+        "--restart=always",
+        "--sockets",
         "/opt/stage1/bin/reaper",
     ];
     let number = |word: &str| {
@@ -164,17 +177,19 @@ fn is_ours(line: &str, app: &str) -> bool {
         let digits = word.trim_end_matches("ms").trim_end_matches(['s', '%']).trim_start_matches('-');
         !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b':')
     };
+    let ends = [format!("app-{app}.socket"), format!("app-{app}.service"), format!("app-ended@{app}.service")];
     directive.bytes().all(|b| b.is_ascii_alphanumeric())
         && value
             .split(' ')
-            .all(|word| words.contains(&word) || word == app || word == format!("app-{app}.socket") || number(word))
+            .all(|word| words.contains(&word) || word == app || ends.iter().any(|end| end == word) || number(word))
 }
 
 proptest! {
     #[test]
     fn a_unit_holds_our_words_numbers_and_the_name(
         app in "[a-z0-9]{1,9}(-[a-z0-9]{1,9}){0,3}",
-        unified: bool, notify: bool, sockets: bool,
+        unified: bool, notify: bool, handlers: (bool, bool), restart in 0..3usize,
+        port in proptest::option::of((1..=u16::MAX, 0..9u16, any::<bool>())),
         numbers in prop::array::uniform8(proptest::option::of(any::<u64>())),
         oom in proptest::option::of(any::<i32>()),
         stop_signal: u8, milliseconds: u64,
@@ -193,13 +208,20 @@ proptest! {
             io_weight: io_weight.map(|n| n % 10_001),
             oom_score_adj: oom.map(|n| n % 1001),
         };
+        let sockets: Vec<_> = port
+            .map(|(port, count, tcp)| SocketPorts { protocol: if tcp { Protocol::Tcp } else { Protocol::Udp }, port, count })
+            .into_iter()
+            .collect();
         let unit = AppUnit {
-            limits, notify, sockets, devices: &devices,
+            limits, notify, devices: &devices, sockets: &sockets,
+            pre_start: handlers.0,
+            post_stop: handlers.1,
+            restart: [Restart::No, Restart::OnFailure, Restart::Always][restart],
             stop_signal: stop_signal % 66,
             stop_timeout: Duration::from_millis(milliseconds),
             ..AppUnit::new(&app, unified)
         };
-        if let Ok(text) = unit.text() {
+        for text in [unit.text(), socket_text(&app, &sockets)].into_iter().flatten() {
             for line in text.lines() {
                 prop_assert!(is_ours(line, app.as_ref()), "{line:?}");
             }

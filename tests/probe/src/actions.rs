@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -21,11 +22,15 @@ const HELP: &str = "\
 actions, joined by `+`:
   report [PATH]       everything the process sees, as JSON, on stdout or in a new file
   exit N              end with status N
+  exit-from PATH      end with the status that a file holds
   signal NAME         end by a signal (raised, not sent)
   sleep SECONDS|inf
   stubborn            block SIGTERM, then sleep for ever
   orderly N           wait for SIGTERM, then exit N
   alloc BYTES         take and touch memory
+  fill PATH BYTES     write zeroes to a file
+  notify WORDS        tell the supervisor: sd_notify(3)
+  serve FD once|on    answer connections to a socket that was handed over, with what was said of it
   syscall NAME        attempt one system call: prints `ok` or the errno's name
   write PATH TEXT     create or replace a file
   append PATH TEXT    add a line to a file
@@ -45,6 +50,17 @@ pub fn perform(words: &[&str]) -> Outcome {
         ["report"] => say(&pretty(&report::everything())),
         ["report", path] => publish(path, &pretty(&report::everything())),
         ["exit", status] => std::process::exit(number(status)? as i32),
+        ["exit-from", path] => {
+            let text = fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
+            std::process::exit(number(text.trim())? as i32)
+        }
+        ["fill", path, bytes] => fill(path, number(bytes)?).map_err(|e| e.to_string()),
+        ["notify", words] => {
+            let to = std::env::var_os("NOTIFY_SOCKET").ok_or("no NOTIFY_SOCKET")?;
+            let sent = UnixDatagram::unbound().and_then(|socket| socket.send_to(words.as_bytes(), to));
+            sent.map(drop).map_err(|e| e.to_string())
+        }
+        ["serve", fd, how] => serve(number(fd)? as i32, *how == "once").map_err(|e| e.to_string()),
         ["signal", name] => end_by(signal(name)?),
         ["sleep", "inf"] => sleep_for_ever(),
         ["sleep", seconds] => {
@@ -150,6 +166,28 @@ fn alloc(bytes: usize) -> Outcome {
     }
     std::mem::forget(std::hint::black_box(block));
     say("allocated")
+}
+
+fn fill(path: &str, bytes: u64) -> std::io::Result<()> {
+    let mut file = fs::File::create(path)?;
+    std::io::copy(&mut std::io::repeat(0).take(bytes), &mut file).map(drop)
+}
+
+fn serve(listener: i32, once: bool) -> nix::Result<()> {
+    use nix::sys::socket::{MsgFlags, Shutdown, accept, send, shutdown};
+    let said = |name: &str| std::env::var(name).unwrap_or_default();
+    loop {
+        let peer = accept(listener)?;
+        let mine = said("LISTEN_PID") == std::process::id().to_string();
+        let (fds, names) = (said("LISTEN_FDS"), said("LISTEN_FDNAMES"));
+        let answer = format!("LISTEN_FDS={fds} LISTEN_FDNAMES={names} mine={mine}\n");
+        send(peer, answer.as_bytes(), MsgFlags::empty())?;
+        shutdown(peer, Shutdown::Both)?;
+        nix::unistd::close(peer)?;
+        if once {
+            return Ok(());
+        }
+    }
 }
 
 fn stat(path: &str) -> Outcome {

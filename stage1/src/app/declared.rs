@@ -1,0 +1,178 @@
+//! What an app declares about its life: how it becomes ready, what it listens on, how it is stopped
+//! and whether it is started again. Annotations of the app in the pod manifest, else of its image.
+
+use std::time::Duration;
+
+use super::end::signal_number;
+use crate::appc::{self, AcName, App, Port, SUPPORTS_NOTIFY};
+use crate::error::{Context, Error, Result};
+use crate::pod::PodApp;
+use crate::unit::{Protocol, Restart, SocketPorts};
+
+/// Annotation: the signal that asks the app to end, by name or number: `SIGTERM`, `INT`, `RTMIN+3`, `9`.
+pub const STOP_SIGNAL: &str = "podctl.io/stop-signal";
+/// The same in images that were converted from OCI's format.
+const OCI_STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
+/// Annotation: whole seconds that the app has to end after that; 0 kills it at once.
+pub const STOP_TIMEOUT: &str = "podctl.io/stop-timeout";
+/// Annotation: whether an app that has ended is started again: `no`, `on-failure` or `always`.
+pub const RESTART: &str = "podctl.io/restart";
+
+/// Longest stop timeout: a year.
+const MAX_STOP_TIMEOUT: u64 = 365 * 24 * 60 * 60;
+
+/// What an app declares.
+#[derive(Debug, Default)]
+pub(super) struct Declared {
+    pub(super) notify: bool,
+    pub(super) stop_signal: Option<u8>,
+    pub(super) stop_timeout: Option<Duration>,
+    pub(super) restart: Restart,
+    pub(super) sockets: Vec<SocketPorts>,
+    /// A name for each port of `sockets`, in their order.
+    pub(super) socket_names: Vec<AcName>,
+}
+
+impl Declared {
+    /// # Errors
+    /// An annotation with a value that means nothing, a port that can't be listened on.
+    pub(super) fn by(app: &PodApp) -> Result<Self> {
+        let find = |name| find(app, name);
+        let notify = appc::find(&app.image.annotations, SUPPORTS_NOTIFY).map(|text| {
+            appc::parse_bool(text).context(|| format!("image annotation {SUPPORTS_NOTIFY}={text:?}: not a boolean"))
+        });
+        let (sockets, socket_names) = sockets(app.app()?)?;
+        Ok(Self {
+            notify: notify.transpose()?.unwrap_or(false),
+            stop_signal: find(STOP_SIGNAL).or_else(|| find(OCI_STOP_SIGNAL)).map(parse_stop_signal).transpose()?,
+            stop_timeout: stop_timeout(app)?,
+            restart: find(RESTART).map(parse_restart).transpose()?.unwrap_or_default(),
+            sockets,
+            socket_names,
+        })
+    }
+}
+
+/// The stop timeout that an app declares.
+///
+/// # Errors
+/// When it is no number of seconds.
+pub fn stop_timeout(app: &PodApp) -> Result<Option<Duration>> {
+    find(app, STOP_TIMEOUT).map(parse_stop_timeout).transpose()
+}
+
+/// An annotation of the app, else of its image.
+fn find<'a>(app: &'a PodApp, name: &str) -> Option<&'a str> {
+    appc::find(&app.runtime.annotations, name).or_else(|| appc::find(&app.image.annotations, name))
+}
+
+/// The number of a stop signal; see [`STOP_SIGNAL`].
+///
+/// # Errors
+/// When there is no such signal.
+pub fn parse_stop_signal(text: &str) -> Result<u8> {
+    let upper = text.to_ascii_uppercase();
+    signal_number(upper.strip_prefix("SIG").unwrap_or(&upper))
+        .context(|| format!("stop signal {text:?}: no such signal (use a name such as SIGINT, or a number)"))
+}
+
+/// A stop timeout; see [`STOP_TIMEOUT`].
+///
+/// # Errors
+/// When it is no number of seconds, or more than a year.
+pub fn parse_stop_timeout(text: &str) -> Result<Duration> {
+    let seconds = text.parse().ok().filter(|seconds| *seconds <= MAX_STOP_TIMEOUT);
+    seconds.map(Duration::from_secs).context(|| format!("stop timeout {text:?}: not a number of seconds"))
+}
+
+/// A restart policy; see [`RESTART`].
+///
+/// # Errors
+/// When it is none of the three words.
+pub fn parse_restart(text: &str) -> Result<Restart> {
+    match text {
+        "no" => Ok(Restart::No),
+        "on-failure" => Ok(Restart::OnFailure),
+        "always" => Ok(Restart::Always),
+        _ => Err(Error::new(format!("restart policy {text:?}: use no, on-failure or always"))),
+    }
+}
+
+fn sockets(app: &App) -> Result<(Vec<SocketPorts>, Vec<AcName>)> {
+    let mut sockets = Vec::new();
+    let mut names = Vec::new();
+    for port in app.ports.iter().filter(|port| port.socket_activated) {
+        let ports = socket_ports(port).context(|| format!("port {:?}", port.name))?;
+        let name: AcName = port.name.parse().context(|| format!("port {:?}", port.name))?;
+        names.extend(std::iter::repeat_n(name, ports.count.into()));
+        sockets.push(ports);
+    }
+    Ok((sockets, names))
+}
+
+fn socket_ports(port: &Port) -> Result<SocketPorts> {
+    let protocol = match port.protocol.as_str() {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        other => return Err(Error::new(format!("protocol {other:?}: only tcp and udp can be socket-activated"))),
+    };
+    let number = |value: u32| u16::try_from(value).ok().filter(|value| *value > 0);
+    let first = number(port.port).context(|| format!("{} is no port: 1 to 65535", port.port))?;
+    let count = port.count.unwrap_or(1).max(1);
+    let count = number(count).context(|| format!("{count} ports are too many"))?;
+    // More descriptors than this are not handed over.
+    if count > MAX_SOCKETS {
+        return Err(Error::new(format!("{count} sockets are too many: {MAX_SOCKETS} at most")));
+    }
+    Ok(SocketPorts { protocol, port: first, count })
+}
+
+/// The most sockets of one declared port.
+const MAX_SOCKETS: u16 = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values() {
+        for (text, number) in [("SIGTERM", 15), ("term", 15), ("9", 9), ("SIGRTMIN+3", 37), ("RTMIN", 34), ("64", 64)] {
+            assert_eq!(parse_stop_signal(text).unwrap(), number, "{text}");
+        }
+        for bad in ["", "0", "65", "SIGBANANA", "-1", "RTMIN+31", "15\nKillMode=none"] {
+            assert!(parse_stop_signal(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(parse_stop_timeout("0").unwrap(), Duration::ZERO);
+        for bad in ["", "-1", "1.5", "ten", "99999999999", "1\n2"] {
+            assert!(parse_stop_timeout(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(parse_restart("always").unwrap(), Restart::Always);
+        assert!(parse_restart("Always").is_err() && parse_restart("").is_err());
+    }
+
+    #[test]
+    fn ports() {
+        let app = |ports: &str| -> Result<App> {
+            let image = format!(
+                r#"{{"acKind":"ImageManifest","acVersion":"0.8.11","name":"a",
+                "app":{{"exec":["/x"],"user":"0","group":"0","ports":[{ports}]}}}}"#
+            );
+            Ok(crate::appc::ImageManifest::parse(image.as_bytes())?.app.unwrap())
+        };
+        let declared = app(r#"{"name":"web","protocol":"tcp","port":80,"socketActivated":true},
+            {"name":"plain","protocol":"tcp","port":81},
+            {"name":"range","protocol":"udp","port":90,"count":2,"socketActivated":true}"#);
+        let (sockets, names) = sockets(&declared.unwrap()).unwrap();
+        assert_eq!(sockets.len(), 2);
+        assert_eq!(names.iter().map(AcName::as_ref).collect::<Vec<_>>(), ["web", "range", "range"]);
+        for bad in [
+            r#"{"name":"web","protocol":"sctp","port":80,"socketActivated":true}"#,
+            r#"{"name":"web","protocol":"tcp","port":0,"socketActivated":true}"#,
+            r#"{"name":"web","protocol":"tcp","port":70000,"socketActivated":true}"#,
+            r#"{"name":"web:1","protocol":"tcp","port":80,"socketActivated":true}"#,
+            r#"{"name":"web","protocol":"tcp","port":80,"count":10000,"socketActivated":true}"#,
+        ] {
+            assert!(app(bad).and_then(|app| super::sockets(&app)).is_err(), "{bad}");
+        }
+    }
+}
