@@ -47,10 +47,11 @@ fn run_with<T: Tool>(args: Vec<OsString>) -> u8 {
             return 0;
         }
         Err(Stop::Usage(message)) => {
-            eprintln!("{}: {}", T::NAME, escape_control(message.trim_end()));
             if let Err(Stop::Help(text)) = parse::<T>(vec!["--help".into()]) {
-                eprintln!("{text}");
+                eprintln!("{text}\n");
             }
+            // Last, where one looks first.
+            eprintln!("{}: {}", T::NAME, escape_control(message.trim_end()));
             return USAGE;
         }
     };

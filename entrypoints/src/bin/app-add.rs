@@ -3,57 +3,28 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use stage1::app::Addition;
-use stage1::appc::AcName;
-use stage1::boot::IdShift;
-use stage1::cross::Target;
-use stage1::pod::{self, InsecureOptions};
+use stage1::app::AdditionFlags;
 use stage1::{Result, cli};
 
-/// Makes the app APP, which the pod manifest lists and whose rootfs is in place, startable.
-#[derive(argh::FromArgs)]
-struct AppAdd {
-    /// the app's name
-    #[argh(option)]
-    app: AcName,
-    /// the pod's UUID
-    #[argh(option)]
-    uuid: Option<String>,
-    /// print debug messages
-    #[argh(switch)]
-    debug: bool,
-    /// keep all capabilities
-    #[argh(switch)]
-    disable_capabilities_restriction: bool,
-    /// neither hide kernel paths nor make them read-only
-    #[argh(switch)]
-    disable_paths: bool,
-    /// no system call filter
-    #[argh(switch)]
-    disable_seccomp: bool,
-    /// user namespace, SHIFT:COUNT
-    #[argh(option)]
-    private_users: Option<IdShift>,
+/// Makes an app startable.
+struct AppAdd(AdditionFlags);
+
+impl argh::FromArgs for AppAdd {
+    fn from_args(name: &[&str], args: &[&str]) -> Result<Self, argh::EarlyExit> {
+        AdditionFlags::from_args(name, args).map(Self)
+    }
 }
 
 impl cli::Tool for AppAdd {
     const NAME: &'static str = "app-add";
-    const SWITCHES: &'static [&'static str] =
-        &["debug", "disable-capabilities-restriction", "disable-paths", "disable-seccomp"];
+    const SWITCHES: &'static [&'static str] = AdditionFlags::SWITCHES;
 
     fn debug(&self) -> bool {
-        self.debug
+        self.0.debug
     }
 
     fn run(self, _: Vec<OsString>) -> Result<u8> {
-        self.uuid.as_deref().map(pod::check_uuid).transpose()?;
-        let target = Target::of_current_dir()?;
-        let insecure = InsecureOptions {
-            disable_paths: self.disable_paths,
-            disable_capabilities: self.disable_capabilities_restriction,
-            disable_seccomp: self.disable_seccomp,
-        };
-        let addition = Addition { app: self.app, insecure, private_users: self.private_users };
+        let (addition, target) = self.0.addition()?;
         addition.add(&target)?;
         Ok(0)
     }

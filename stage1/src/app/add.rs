@@ -14,12 +14,55 @@ use crate::cross::Target;
 use crate::error::{Context, Result};
 use crate::launch::{LaunchRecord, env};
 use crate::layout;
-use crate::pod::{InsecureOptions, Pod, PodApp, write_atomic};
+use crate::pod::{self, InsecureOptions, Pod, PodApp, write_atomic};
 use crate::rootfs::volumes::{self, Opener};
 use crate::rootfs::{self, Device, EtcFile, EtcSource, Plan, Volume};
 use crate::sys::dir;
 use crate::sys::mount::{DetachedMount, Scope};
 use crate::unit::{self, AppUnit, DeviceKind, DeviceRule, Limits};
+
+/// Makes the app APP, which the pod manifest lists and whose rootfs is in place, startable.
+#[derive(argh::FromArgs, Debug)]
+pub struct Flags {
+    /// the app's name
+    #[argh(option)]
+    app: AcName,
+    /// the pod's UUID
+    #[argh(option)]
+    uuid: Option<String>,
+    /// print debug messages
+    #[argh(switch)]
+    pub debug: bool,
+    /// keep all capabilities
+    #[argh(switch)]
+    disable_capabilities_restriction: bool,
+    /// neither hide kernel paths nor make them read-only
+    #[argh(switch)]
+    disable_paths: bool,
+    /// no system call filter
+    #[argh(switch)]
+    disable_seccomp: bool,
+    /// user namespace, SHIFT:COUNT
+    #[argh(option)]
+    private_users: Option<IdShift>,
+}
+
+impl Flags {
+    /// Those that take no value.
+    pub const SWITCHES: &'static [&'static str] =
+        &["debug", "disable-capabilities-restriction", "disable-paths", "disable-seccomp"];
+
+    /// What they ask for, and the pod in the current directory.
+    pub fn addition(self) -> Result<(Addition, Target)> {
+        self.uuid.as_deref().map(pod::check_uuid).transpose()?;
+        let insecure = InsecureOptions {
+            disable_paths: self.disable_paths,
+            disable_capabilities: self.disable_capabilities_restriction,
+            disable_seccomp: self.disable_seccomp,
+        };
+        Ok((Addition { app: self.app, insecure, private_users: self.private_users }, Target::of_current_dir()?))
+    }
+}
 
 /// What app-add is told.
 #[derive(Debug)]

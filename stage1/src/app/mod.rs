@@ -9,7 +9,7 @@ mod enter;
 mod exec;
 mod note;
 
-pub use add::{Addition, Prepared};
+pub use add::{Addition, Flags as AdditionFlags, Prepared};
 pub use control::{rm, start, stop};
 pub use declared::{
     RESTART, STOP_SIGNAL, STOP_TIMEOUT, parse_restart, parse_stop_signal, parse_stop_timeout, stop_timeout,
