@@ -64,12 +64,12 @@ fn fill(store: &Store, dir: &Path, stage1: &Image, manifest: &PodManifest) -> Re
     make_dir(&dir.join("appsinfo"), 0o750)?;
     make_dir(&dir.join("stage1"), 0o750)?;
     write(&dir.join(layout::STAGE1_MANIFEST), &stage1.manifest, 0o640)?;
-    write(&dir.join(layout::STAGE1_TREE), tree.as_bytes(), 0o640)?;
+    write(&dir.join(layout::STAGE1_TREE), tree.id().as_bytes(), 0o640)?;
     write(&dir.join(layout::LOCK), b"", 0o600)?;
     write(&dir.join(layout::MANIFEST), &serde_json::to_vec(manifest).context(|| "write the pod manifest")?, 0o640)?;
     write(&dir.join(layout::CREATED), b"", 0o640)?;
     write(&dir.join(layout::OVERLAY_PREPARED), b"", 0o640)?;
-    link_flavor(&trees::rootfs(store, &tree), dir)
+    link_flavor(&trees::rootfs(store, tree.id()), dir)
 }
 
 /// The flavor of a stage1 is what the link `flavor` in its root says.
@@ -101,6 +101,7 @@ fn mount_stage1(store: &Store, dir: &Path) -> Result<()> {
     let tree = std::fs::read_to_string(&path).context(|| format!("read {path:?}"))?;
     let layers = dir.join("overlay").join(&tree);
     let rootfs = dir.join(layout::STAGE1_ROOTFS);
+    let _tree = trees::ensure_noted(store, &tree)?;
     overlay::mount(&trees::rootfs(store, &tree), &layers.join("upper"), &layers.join("work"), &rootfs)?;
     for name in HOST_WRITES {
         let path = rootfs.join(name);

@@ -68,6 +68,18 @@ impl Store {
     /// # Errors
     /// The lock file can't be opened or locked.
     pub fn lock_images(&self) -> Result<File> {
+        self.flock_images(FlockOperation::LockExclusive)
+    }
+
+    /// Shares the lock of the image store, until the file is dropped: nothing in it is removed or replaced meanwhile.
+    ///
+    /// # Errors
+    /// The lock file can't be opened or locked.
+    pub fn share_images(&self) -> Result<File> {
+        self.flock_images(FlockOperation::LockShared)
+    }
+
+    fn flock_images(&self, how: FlockOperation) -> Result<File> {
         let path = self.dir.join("images.lck");
         let file = File::options()
             .create(true)
@@ -75,7 +87,7 @@ impl Store {
             .write(true)
             .open(&path)
             .context(|| format!("open {path:?}"))?;
-        fs::flock(&file, FlockOperation::LockExclusive).context(|| format!("flock({path:?})"))?;
+        fs::flock(&file, how).context(|| format!("flock({path:?})"))?;
         Ok(file)
     }
 
@@ -164,6 +176,12 @@ pub(crate) fn open_dir(path: &Path) -> Result<Option<File>> {
 pub(crate) fn sync_file_system(path: &Path) -> Result<()> {
     let dir = open_dir(path)?.context(|| format!("directory {path:?} has vanished"))?;
     fs::syncfs(&dir).context(|| format!("syncfs({path:?})"))
+}
+
+/// Makes a directory's entries survive a power cut.
+pub(crate) fn sync_dir(path: &Path) -> Result<()> {
+    let dir = open_dir(path)?.context(|| format!("directory {path:?} has vanished"))?;
+    dir.sync_all().context(|| format!("fsync({path:?})"))
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ impl<'a> AppFiles<'a> {
         let tree = trees::ensure(store, &image.id)?;
         make_dir(&self.info(), 0o750)?;
         write(&self.pod.join(layout::app_image_manifest(self.app)), &image.manifest, 0o640)?;
-        write(&self.pod.join(layout::app_tree(self.app)), tree.as_bytes(), 0o640)
+        write(&self.pod.join(layout::app_tree(self.app)), tree.id().as_bytes(), 0o640)
     }
 
     /// Makes the app's root file system and its environment file, of what was noted and the manifest says.
@@ -65,6 +65,7 @@ impl<'a> AppFiles<'a> {
         make_dir(&self.app_dir(), 0o750)?;
         write(&self.app_dir().join("manifest"), &manifest, 0o640)?;
         let rootfs = self.pod.join(layout::app_rootfs(self.app));
+        let _tree = trees::ensure_noted(store, &tree)?;
         overlay::mount(&trees::rootfs(store, &tree), &self.layer(&tree, "upper"), &self.layer(&tree, "work"), &rootfs)?;
         let environment = app.app.as_ref().map_or(&[][..], |app| &app.environment);
         self.replace_in_pod(&layout::env_file(self.app), environment_file(self.app, environment).as_bytes())

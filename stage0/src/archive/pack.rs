@@ -12,6 +12,8 @@ use rustix::io::Errno;
 use stage1::error::{Context, Error, Result};
 use tar::{Builder, EntryType, Header};
 
+use super::MAX_DEPTH;
+
 /// Writes an archive with `manifest` and, below `rootfs/`, the tree at `directory` to `to`.
 ///
 /// Entries are sorted by name; owners, modes, modification times (whole seconds), hard links, devices and extended
@@ -45,6 +47,9 @@ struct Packer<W: Write> {
 impl<W: Write> Packer<W> {
     fn directory(&mut self, dir: OwnedFd, stat: &Stat, path: &Path) -> Result<()> {
         let shown = || format!("pack {path:?}");
+        if path.components().count() > MAX_DEPTH + 1 {
+            return Err(Error::new(format!("{}: deeper than {MAX_DEPTH} directories", shown())));
+        }
         self.xattrs(dir.as_fd()).context(shown)?;
         let mut header = header(stat, EntryType::Directory);
         let mut name = path.as_os_str().to_owned();
@@ -163,7 +168,7 @@ fn header(stat: &Stat, kind: EntryType) -> Header {
     header
 }
 
-fn sorted_names(dir: BorrowedFd<'_>) -> Result<Vec<OsString>> {
+pub(crate) fn sorted_names(dir: BorrowedFd<'_>) -> Result<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir).context(|| "read directory")? {
         let name = entry.context(|| "read directory")?.file_name().to_bytes().to_vec();
@@ -175,7 +180,7 @@ fn sorted_names(dir: BorrowedFd<'_>) -> Result<Vec<OsString>> {
     Ok(names)
 }
 
-fn xattr_names(fd: BorrowedFd<'_>) -> std::result::Result<Vec<String>, Errno> {
+pub(crate) fn xattr_names(fd: BorrowedFd<'_>) -> std::result::Result<Vec<String>, Errno> {
     let mut buffer = vec![0u8; 1 << 16];
     let size = match fs::flistxattr(fd, &mut buffer[..]) {
         Ok(size) => size,
@@ -186,7 +191,7 @@ fn xattr_names(fd: BorrowedFd<'_>) -> std::result::Result<Vec<String>, Errno> {
     Ok(names.filter_map(|name| String::from_utf8(name.to_vec()).ok()).collect())
 }
 
-fn xattr(fd: BorrowedFd<'_>, name: &str) -> std::result::Result<Vec<u8>, Errno> {
+pub(crate) fn xattr(fd: BorrowedFd<'_>, name: &str) -> std::result::Result<Vec<u8>, Errno> {
     let mut buffer = vec![0u8; 1 << 16];
     let size = fs::fgetxattr(fd, name, &mut buffer[..])?;
     buffer.truncate(size);

@@ -3,68 +3,173 @@
 //! Every path is resolved by the kernel inside the root file system being made (`openat2` with `RESOLVE_IN_ROOT`),
 //! so neither `..` nor an absolute name nor a symbolic link in the archive reaches anything outside of it.
 
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{self, AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 use stage1::error::{Context, Error, Result};
-use tar::{Archive, Entry, EntryType};
+use tar::EntryType;
 
-use super::Limits;
+use super::entries::{Entries, Entry};
+use super::{Limits, MAX_DEPTH};
 
 /// An image manifest beyond this is refused.
 const MANIFEST_BYTES: u64 = 4 << 20;
+/// What is kept in memory of directories until their metadata is set may take this many bytes.
+const PENDING_BYTES: usize = 256 << 20;
+/// Devices that nothing can be done with: null, zero, full, random, urandom, tty and ptmx.
+const HARMLESS: [(u32, u32); 7] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2)];
+
+/// The only paths that an image and those below it are allowed to bring, each with the directories above it.
+#[derive(Debug, Default)]
+pub struct Whitelist(HashSet<PathBuf>);
+
+impl Whitelist {
+    /// Takes absolute paths of a manifest; `None` if there are none, which means everything.
+    ///
+    /// # Errors
+    /// One leaves the image by `..`.
+    pub fn new(paths: &[String]) -> Result<Option<Self>> {
+        let mut found = HashSet::from([PathBuf::new()]);
+        for path in paths {
+            let components = normal_components(path.as_bytes()).context(|| format!("pathWhitelist: {path:?}"))?;
+            let whole: PathBuf = components.into_iter().collect();
+            found.extend(whole.ancestors().map(Path::to_owned));
+        }
+        Ok((!paths.is_empty()).then_some(Self(found)))
+    }
+}
 
 /// Unpacks the archive `source` (uncompressed): `rootfs/…` below `root`, which is an empty directory; the manifest
 /// is handed back.
 ///
-/// Owners, modes (with the setuid bits), modification times, extended attributes and hard links are kept. Device
-/// nodes are made, which takes root. Of an entry that comes twice the last one counts.
+/// Owners, modes (with the setuid bits), modification times, extended attributes, hard links and holes are kept.
+/// Device nodes are made, which takes root, if `limits` allows them. Of an entry that comes twice the last one counts.
 ///
 /// # Errors
-/// The archive is damaged, goes beyond `limits`, has no manifest or no rootfs, or has an entry that can't be made as it says. What
-/// was unpacked until then is left in `root`.
-pub fn unpack(source: impl Read, root: BorrowedFd<'_>, limits: Limits) -> Result<Vec<u8>> {
-    let mut unpacker = Unpacker {
-        root,
-        privileged: rustix::process::geteuid().is_root(),
-        limits,
-        directories: Vec::new(),
-        parent: None,
-    };
+/// The archive is damaged, goes beyond `limits`, has no manifest or no rootfs, or has an entry that can't be made as
+/// it says. What was unpacked until then is left in `root`.
+pub fn unpack(source: impl Read, root: BorrowedFd<'_>, mut limits: Limits) -> Result<Vec<u8>> {
+    unpack_over(source, root, &mut limits, &[], false)
+}
+
+/// Like [`unpack`], over what is in `root` already if `over` says so; what one of the `whitelists` lacks is left out.
+/// Takes what it unpacks off `limits`.
+///
+/// # Errors
+/// As [`unpack`].
+pub fn unpack_over(
+    source: impl Read,
+    root: BorrowedFd<'_>,
+    limits: &mut Limits,
+    whitelists: &[&Whitelist],
+    over: bool,
+) -> Result<Vec<u8>> {
+    let mut unpacker = Unpacker::new(root, limits, over);
     let mut manifest = None;
     let mut has_rootfs = false;
-    let mut archive = Archive::new(source);
-    for entry in archive.entries().context(|| "read the archive")? {
-        let mut entry = entry.context(|| "read the archive (is it a tar file?)")?;
-        let raw = entry.path_bytes().into_owned();
-        let shown = || format!("archive entry {:?}", OsStr::from_bytes(&raw));
-        unpacker.limits.entries = unpacker
-            .limits
-            .entries
-            .checked_sub(1)
-            .context(|| format!("the archive has more than {} entries", limits.entries))?;
-        if entry.header().entry_type() == EntryType::XGlobalHeader {
-            continue;
-        }
-        match place(&raw).context(shown)? {
+    each_entry(source, &mut unpacker, |unpacker, entry, content| {
+        match place(&entry.path)? {
             Place::Root => {}
-            Place::Manifest => manifest = Some(read_manifest(&mut entry).context(shown)?),
+            Place::Manifest => manifest = Some(read_manifest(entry, content)?),
             Place::Rootfs(path) => {
                 has_rootfs = true;
-                unpacker.entry(&mut entry, &path).context(shown)?;
+                if whitelists.iter().all(|list| list.0.contains(&path)) {
+                    unpacker.entry(entry, content, &path, in_rootfs)?;
+                }
             }
         }
-    }
+        Ok(())
+    })?;
     unpacker.finish_directories()?;
     if !has_rootfs {
         return Err(Error::new("the archive has no rootfs"));
     }
     manifest.context(|| "the archive has no manifest")
+}
+
+/// The manifest of an image archive (uncompressed).
+///
+/// # Errors
+/// The archive is damaged or has none.
+pub fn manifest(source: impl Read) -> Result<Vec<u8>> {
+    let mut entries = Entries::new(source);
+    let mut found = None;
+    while let Some(entry) = entries.next_entry()? {
+        if place(&entry.path).is_ok_and(|place| place == Place::Manifest) {
+            let manifest = read_manifest(&entry, &mut entries.content()).context(|| "archive entry \"manifest\"")?;
+            // of an entry that comes twice the last one counts
+            found = Some(manifest);
+        }
+    }
+    found.context(|| "the archive has no manifest")
+}
+
+/// Unpacks a plain archive of a root file system into the empty directory `root`.
+///
+/// # Errors
+/// As [`unpack`].
+pub fn unpack_plain(source: impl Read, root: BorrowedFd<'_>, limits: &mut Limits) -> Result<()> {
+    let mut unpacker = Unpacker::new(root, limits, false);
+    each_entry(source, &mut unpacker, |unpacker, entry, content| {
+        let path = normal_components(&entry.path)?.into_iter().collect::<PathBuf>();
+        unpacker.entry(entry, content, &path, in_layer)
+    })?;
+    unpacker.finish_directories()
+}
+
+/// Unpacks a layer of an OCI image over those below it: whiteouts remove what lower layers have brought.
+///
+/// # Errors
+/// As [`unpack`].
+pub fn unpack_layer(source: impl Read, root: BorrowedFd<'_>, limits: &mut Limits, first: bool) -> Result<()> {
+    let mut unpacker = Unpacker::new(root, limits, !first);
+    each_entry(source, &mut unpacker, |unpacker, entry, content| {
+        let path = normal_components(&entry.path)?.into_iter().collect::<PathBuf>();
+        let hidden = path.file_name().and_then(|name| name.as_bytes().strip_prefix(b".wh.").map(OsStr::from_bytes));
+        match hidden {
+            None => unpacker.entry(entry, content, &path, in_layer),
+            Some(hidden) => unpacker.white_out(path.parent().unwrap_or(Path::new("")), hidden),
+        }
+    })?;
+    unpacker.finish_directories()
+}
+
+/// Hands every entry on, with its name in every error.
+fn each_entry<'a, R: Read>(
+    source: R,
+    unpacker: &mut Unpacker<'a>,
+    mut with: impl FnMut(&mut Unpacker<'a>, &Entry, &mut dyn Read) -> Result<()>,
+) -> Result<()> {
+    let allowed = unpacker.limits.entries;
+    let mut entries = Entries::new(source);
+    while let Some(entry) = entries.next_entry()? {
+        unpacker.limits.entries = unpacker
+            .limits
+            .entries
+            .checked_sub(1)
+            .context(|| format!("the archive has more than {allowed} entries"))?;
+        with(unpacker, &entry, &mut entries.content())
+            .context(|| format!("archive entry {:?}", OsStr::from_bytes(&entry.path)))?;
+    }
+    Ok(())
+}
+
+/// Where a hard link's target is, below the root.
+fn in_rootfs(raw: &[u8]) -> Result<PathBuf> {
+    match place(raw)? {
+        Place::Rootfs(target) => Ok(target),
+        _ => Err(Error::new("outside rootfs/")),
+    }
+}
+
+fn in_layer(raw: &[u8]) -> Result<PathBuf> {
+    Ok(normal_components(raw)?.into_iter().collect())
 }
 
 /// Where in the image an archive entry belongs.
@@ -99,15 +204,15 @@ fn normal_components(raw: &[u8]) -> Result<Vec<OsString>> {
         .collect()
 }
 
-fn read_manifest(entry: &mut Entry<'_, impl Read>) -> Result<Vec<u8>> {
-    if !entry.header().entry_type().is_file() {
+fn read_manifest(entry: &Entry, content: &mut dyn Read) -> Result<Vec<u8>> {
+    if !matches!(entry.kind, EntryType::Regular | EntryType::Continuous) {
         return Err(Error::new("not a regular file"));
     }
-    if entry.size() > MANIFEST_BYTES {
+    if entry.size > MANIFEST_BYTES {
         return Err(Error::new(format!("larger than {MANIFEST_BYTES} bytes")));
     }
     let mut bytes = Vec::new();
-    entry.read_to_end(&mut bytes).context(|| "read")?;
+    content.read_to_end(&mut bytes).context(|| "read")?;
     Ok(bytes)
 }
 
@@ -120,23 +225,34 @@ struct Metadata {
 }
 
 impl Metadata {
-    fn of(entry: &mut Entry<'_, impl Read>, privileged: bool) -> Result<Self> {
-        let header = entry.header();
-        let mode = Mode::from_raw_mode(header.mode().context(|| "mode")? & 0o7777);
-        let id = |what: &str, value: io::Result<u64>| -> Result<u32> {
-            let value = value.context(|| what.to_owned())?;
+    fn of(entry: &Entry, privileged: bool) -> Result<Self> {
+        let id = |what: &str, value: u64| -> Result<u32> {
             u32::try_from(value).ok().filter(|id| *id != u32::MAX).context(|| format!("{what} {value} is not an id"))
         };
-        let owner = (id("uid", header.uid())?, id("gid", header.gid())?);
-        let seconds = header.mtime().context(|| "modification time")?;
-        let stamp =
-            Timespec { tv_sec: i64::try_from(seconds).context(|| format!("modification time {seconds}"))?, tv_nsec: 0 };
+        let owner = (id("uid", entry.uid)?, id("gid", entry.gid)?);
         Ok(Self {
-            mode,
+            mode: Mode::from_raw_mode(entry.mode & 0o7777),
             owner: privileged.then(|| (Uid::from_raw(owner.0), Gid::from_raw(owner.1))),
-            times: Timestamps { last_access: stamp, last_modification: stamp },
-            xattrs: xattrs(entry)?,
+            times: same_times(Timespec { tv_sec: entry.mtime.0, tv_nsec: entry.mtime.1.into() }),
+            xattrs: entry
+                .xattrs
+                .iter()
+                .filter_map(|(name, value)| xattr(name, value).transpose())
+                .collect::<Result<_>>()?,
         })
+    }
+
+    /// Of a directory that no entry describes.
+    fn of_implied() -> Self {
+        let times = same_times(Timespec { tv_sec: 0, tv_nsec: 0 });
+        Self { mode: Mode::from_raw_mode(0o755), owner: None, times, xattrs: Vec::new() }
+    }
+
+    /// Of a directory of a lower layer, that is to stay as it was.
+    fn of_existing(stat: &Stat) -> Self {
+        let time = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec.cast_signed() };
+        let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+        Self { mode, owner: None, times: same_times(time), xattrs: Vec::new() }
     }
 
     /// Sets all of it; the owner first, for a change of owner clears setuid bits and capabilities.
@@ -151,79 +267,162 @@ impl Metadata {
         }
         fs::futimens(fd, &self.times).context(|| "futimens")
     }
+
+    fn bytes(&self) -> usize {
+        self.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() + size_of::<Self>()
+    }
 }
 
-/// The extended attributes that an entry asks for and may have.
-fn xattrs(entry: &mut Entry<'_, impl Read>) -> Result<Vec<(String, Vec<u8>)>> {
-    let Some(extensions) = entry.pax_extensions().context(|| "pax header")? else { return Ok(Vec::new()) };
-    let mut found = Vec::new();
-    for extension in extensions {
-        let extension = extension.context(|| "pax header")?;
-        let Some(name) = extension.key_bytes().strip_prefix(b"SCHILY.xattr.") else { continue };
-        let name = std::str::from_utf8(name).context(|| "name of an extended attribute")?;
-        match name.split_once('.') {
-            Some(("user", _)) => {}
-            // the kernel computes or replaces these by its own policy
-            Some(("security", rest)) if rest != "capability" => continue,
-            Some(("security", _)) => {}
-            Some(("system", "posix_acl_access" | "posix_acl_default")) => {}
-            // overlayfs reads its own trusted attributes: they would redirect it out of the image
-            _ => return Err(Error::new(format!("extended attribute {name:?} is not allowed in an image"))),
-        }
-        found.push((name.to_owned(), extension.value_bytes().to_vec()));
+fn same_times(time: Timespec) -> Timestamps {
+    Timestamps { last_access: time, last_modification: time }
+}
+
+/// An extended attribute that an entry asks for, if it is to be set.
+fn xattr(name: &[u8], value: &[u8]) -> Result<Option<(String, Vec<u8>)>> {
+    let name = std::str::from_utf8(name).context(|| "name of an extended attribute")?;
+    match name.split_once('.') {
+        Some(("user", _)) | Some(("security", "capability")) => {}
+        // the kernel computes or replaces these by its own policy
+        Some(("security", _)) => return Ok(None),
+        Some(("system", "posix_acl_access" | "posix_acl_default")) => {}
+        // overlayfs reads its own trusted attributes: they would redirect it out of the image
+        _ => return Err(Error::new(format!("extended attribute {name:?} is not allowed in an image"))),
     }
-    Ok(found)
+    Ok(Some((name.to_owned(), value.to_vec())))
 }
 
 struct Unpacker<'a> {
     root: BorrowedFd<'a>,
     privileged: bool,
     /// What is left of the limits.
-    limits: Limits,
+    limits: &'a mut Limits,
     /// Directories get their metadata last: files are still made in them.
-    directories: Vec<(PathBuf, Metadata)>,
+    directories: BTreeMap<PathBuf, Metadata>,
+    /// What those take in memory.
+    pending: usize,
     /// The directory that the last entry went into.
     parent: Option<(PathBuf, OwnedFd)>,
+    /// With something below: the inodes that this archive has made or described.
+    made: Option<BTreeSet<u64>>,
 }
 
-impl Unpacker<'_> {
-    fn entry(&mut self, entry: &mut Entry<'_, impl Read>, path: &Path) -> Result<()> {
-        let kind = entry.header().entry_type();
+impl<'a> Unpacker<'a> {
+    fn new(root: BorrowedFd<'a>, limits: &'a mut Limits, over: bool) -> Self {
+        let mut directories = BTreeMap::new();
+        if !over {
+            directories.insert(PathBuf::new(), Metadata::of_implied());
+        }
+        let privileged = rustix::process::geteuid().is_root();
+        Self { root, privileged, limits, directories, pending: 0, parent: None, made: over.then(BTreeSet::new) }
+    }
+
+    fn entry(
+        &mut self,
+        entry: &Entry,
+        content: &mut dyn Read,
+        path: &Path,
+        target: fn(&[u8]) -> Result<PathBuf>,
+    ) -> Result<()> {
+        let kind = entry.kind;
+        if path.components().count() > MAX_DEPTH {
+            return Err(Error::new(format!("deeper than {MAX_DEPTH} directories")));
+        }
         let metadata = Metadata::of(entry, self.privileged)?;
         let Some(name) = path.file_name().map(OsStr::to_owned) else {
             return match kind {
-                EntryType::Directory => {
-                    self.directories.push((PathBuf::new(), metadata));
-                    Ok(())
-                }
-                _ => Err(Error::new("rootfs is not a directory")),
+                EntryType::Directory => self.describe(path, metadata),
+                _ => Err(Error::new("the root of the image is not a directory")),
             };
         };
         self.enter_parent(path.parent().unwrap_or(Path::new("")))?;
         match kind {
             EntryType::Directory => {
                 self.make_directory(&name)?;
-                self.directories.push((path.to_owned(), metadata));
-                Ok(())
+                self.describe(path, metadata)
             }
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 self.clear(&name)?;
-                self.make_file(entry, &name, &metadata)
+                self.make_file(entry, content, &name, &metadata)
             }
-            EntryType::Link => self.make_hard_link(entry, &name),
+            EntryType::Link => self.make_hard_link(&entry.link, &name, target),
             EntryType::Symlink => {
-                let target = entry.link_name_bytes().context(|| "symbolic link without a target")?.into_owned();
+                if entry.link.is_empty() {
+                    return Err(Error::new("a symbolic link without a target"));
+                }
                 self.clear(&name)?;
-                fs::symlinkat(OsStr::from_bytes(&target), self.parent(), &name).context(|| "symlinkat")?;
+                fs::symlinkat(OsStr::from_bytes(&entry.link), self.parent(), &name).context(|| "symlinkat")?;
                 self.finish_node(&name, &metadata)
             }
             EntryType::Fifo => self.make_node(&name, FileType::Fifo, 0, &metadata),
-            EntryType::Char | EntryType::Block if !self.privileged => {
-                Err(Error::new("a device node, which only root can make"))
-            }
-            EntryType::Char => self.make_node(&name, FileType::CharacterDevice, device(entry)?, &metadata),
-            EntryType::Block => self.make_node(&name, FileType::BlockDevice, device(entry)?, &metadata),
+            EntryType::Char => self.make_node(&name, FileType::CharacterDevice, self.device(entry)?, &metadata),
+            EntryType::Block => self.make_node(&name, FileType::BlockDevice, self.device(entry)?, &metadata),
             other => Err(Error::new(format!("unknown kind {:?} of entry", other.as_byte() as char))),
+        }?;
+        self.note(&name)
+    }
+
+    /// The number of a device that may be made.
+    fn device(&self, entry: &Entry) -> Result<u64> {
+        let (major, minor) = entry.device.context(|| "a device node without a number")?;
+        let harmless = entry.kind == EntryType::Char && HARMLESS.contains(&(major, minor));
+        if !harmless && !self.limits.devices {
+            let kind = if entry.kind == EntryType::Char { "character" } else { "block" };
+            return Err(Error::new(format!(
+                "the {kind} device {major}:{minor}, and device nodes are only taken when asked for (--devices)"
+            )));
+        }
+        if !self.privileged {
+            return Err(Error::new("a device node, which only root can make"));
+        }
+        Ok(fs::makedev(major, minor))
+    }
+
+    /// Keeps the metadata of a directory for later.
+    fn describe(&mut self, path: &Path, metadata: Metadata) -> Result<()> {
+        self.pending += metadata.bytes() + path.as_os_str().len();
+        if self.pending > PENDING_BYTES {
+            return Err(Error::new(format!("the directories of the archive take more than {PENDING_BYTES} bytes")));
+        }
+        self.directories.insert(path.to_owned(), metadata);
+        Ok(())
+    }
+
+    /// Notes that this archive has made or described what is called `name`.
+    fn note(&mut self, name: &OsStr) -> Result<()> {
+        if self.made.is_none() {
+            return Ok(());
+        }
+        let stat = fs::statat(self.parent(), name, AtFlags::SYMLINK_NOFOLLOW).context(|| "stat")?;
+        self.made.get_or_insert_default().insert(stat.st_ino);
+        Ok(())
+    }
+
+    /// Removes `hidden` of the layers below from a directory, or, for `.wh..opq`, everything of theirs.
+    fn white_out(&mut self, directory: &Path, hidden: &OsStr) -> Result<()> {
+        let opaque = match hidden.as_bytes() {
+            b".wh..opq" => true,
+            // what an old storage driver kept for itself
+            other if other.starts_with(b".wh.") => return Ok(()),
+            b"" | b"." | b".." => return Err(Error::new("a whiteout of nothing")),
+            _ => false,
+        };
+        if self.made.is_none() {
+            return Ok(());
+        }
+        let dir = match open_directory(self.root, directory) {
+            Ok(dir) => dir,
+            // there is nothing below that it could remove
+            Err(Errno::NOENT | Errno::NOTDIR) if !opaque => return Ok(()),
+            Err(Errno::NOENT) => return self.enter_parent(directory),
+            other => other.context(|| format!("open directory {directory:?} inside the image"))?,
+        };
+        // so that its time is set right afterwards
+        self.enter_parent(directory)?;
+        let made = self.made.as_ref().unwrap_or(const { &BTreeSet::new() });
+        if opaque {
+            remove_lower_contents(dir.as_fd(), made, 0).map(drop)
+        } else {
+            remove_lower(dir.as_fd(), hidden, made, 0).map(drop)
         }
     }
 
@@ -236,11 +435,27 @@ impl Unpacker<'_> {
         if self.parent.as_ref().is_some_and(|(at, _)| at == path) {
             return Ok(());
         }
-        self.parent = Some((path.to_owned(), self.open_making(path)?));
+        self.keep_times(path)?;
+        let dir = self.open_making(path)?;
+        self.parent = Some((path.to_owned(), dir));
         Ok(())
     }
 
-    fn open_making(&self, path: &Path) -> Result<OwnedFd> {
+    /// Directories of lower layers that only something in them changes stay as they were.
+    fn keep_times(&mut self, path: &Path) -> Result<()> {
+        if self.made.is_none() {
+            return Ok(());
+        }
+        for path in path.ancestors().filter(|path| !self.directories.contains_key(*path)).collect::<Vec<_>>() {
+            if let Ok(dir) = open_directory(self.root, path) {
+                let stat = fs::fstat(&dir).context(|| format!("stat {path:?}"))?;
+                self.describe(path, Metadata::of_existing(&stat))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn open_making(&mut self, path: &Path) -> Result<OwnedFd> {
         match open_directory(self.root, path) {
             Err(Errno::NOENT) => {}
             other => return other.context(|| format!("open directory {path:?} inside the image")),
@@ -251,7 +466,7 @@ impl Unpacker<'_> {
         };
         let above = self.open_making(above)?;
         match fs::mkdirat(&above, name, Mode::from_raw_mode(0o755)) {
-            Ok(()) => {}
+            Ok(()) => self.describe(path, Metadata::of_implied())?,
             Err(Errno::EXIST) => return Err(Error::new(format!("{path:?} is a link to nowhere, not a directory"))),
             Err(errno) => return Err(Error::caused_by(format!("mkdirat({path:?})"), errno)),
         }
@@ -267,6 +482,12 @@ impl Unpacker<'_> {
         match removed {
             Ok(()) => Ok(()),
             Err(Errno::NOENT) => Ok(()),
+            Err(Errno::NOTEMPTY) if self.made.is_some() => {
+                let made = self.made.take().unwrap_or_default();
+                let gone = remove_lower(self.parent(), name, &made, 0);
+                self.made = Some(made);
+                gone?.then_some(()).context(|| "comes twice, first as a directory with something in it")
+            }
             Err(Errno::NOTEMPTY) => Err(Error::new("comes twice, first as a directory with something in it")),
             Err(errno) => Err(Error::caused_by(format!("unlinkat({name:?})"), errno)),
         }
@@ -282,28 +503,30 @@ impl Unpacker<'_> {
         fs::mkdirat(self.parent(), name, Mode::from_raw_mode(0o755)).context(|| "mkdirat")
     }
 
-    fn make_file(&mut self, entry: &mut Entry<'_, impl Read>, name: &OsStr, metadata: &Metadata) -> Result<()> {
-        let size = entry.size();
+    fn make_file(&mut self, entry: &Entry, content: &mut dyn Read, name: &OsStr, metadata: &Metadata) -> Result<()> {
         self.limits.bytes =
-            self.limits.bytes.checked_sub(size).context(|| "the files of the archive are larger than allowed")?;
+            self.limits.bytes.checked_sub(entry.size).context(|| "the files of the archive are larger than allowed")?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(self.parent(), name, flags, Mode::from_raw_mode(0o600)).context(|| "create")?;
-        copy_sparse(entry, file.as_fd(), size)?;
+        for (offset, length) in &entry.segments {
+            copy_sparse(content, file.as_fd(), *offset, *length)?;
+        }
+        fs::ftruncate(&file, entry.size).context(|| format!("ftruncate({})", entry.size))?;
         metadata.apply(file.as_fd())
     }
 
-    fn make_hard_link(&mut self, entry: &mut Entry<'_, impl Read>, name: &OsStr) -> Result<()> {
-        let raw = entry.link_name_bytes().context(|| "hard link without a target")?.into_owned();
-        let shown = || format!("hard link to {:?}", OsStr::from_bytes(&raw));
-        let Place::Rootfs(target) = place(&raw).context(shown)? else {
-            return Err(Error::new(format!("{}, which is outside rootfs/", shown())));
-        };
+    fn make_hard_link(&mut self, raw: &[u8], name: &OsStr, target: fn(&[u8]) -> Result<PathBuf>) -> Result<()> {
+        let shown = || format!("hard link to {:?}", OsStr::from_bytes(raw));
+        let target = target(raw).context(shown)?;
         let Some(target_name) = target.file_name() else {
             return Err(Error::new(format!("{}, which is the root", shown())));
         };
         let above = open_directory(self.root, target.parent().unwrap_or(Path::new(""))).context(shown)?;
         let stat = |dir: BorrowedFd<'_>, name: &OsStr| fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
         let found = stat(above.as_fd(), target_name).context(shown)?;
+        if FileType::from_raw_mode(found.st_mode).is_dir() {
+            return Err(Error::new(format!("{}, which is a directory", shown())));
+        }
         if stat(self.parent(), name).is_ok_and(|at| (at.st_dev, at.st_ino) == (found.st_dev, found.st_ino)) {
             return Ok(());
         }
@@ -331,9 +554,9 @@ impl Unpacker<'_> {
     /// Sets the metadata of directories, the deepest first, as setting a child's changes its parent's times.
     fn finish_directories(&mut self) -> Result<()> {
         self.parent = None;
-        let mut directories = std::mem::take(&mut self.directories);
-        directories.sort_by_key(|(path, _)| path.components().count());
-        for (path, metadata) in directories.iter().rev() {
+        let mut directories: Vec<_> = std::mem::take(&mut self.directories).into_iter().collect();
+        directories.sort_by_key(|(path, _)| std::cmp::Reverse(path.components().count()));
+        for (path, metadata) in &directories {
             let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             match fs::openat2(self.root, dot(path), how, Mode::empty(), inside()) {
                 Ok(fd) => metadata.apply(fd.as_fd()).context(|| format!("directory {path:?}"))?,
@@ -359,27 +582,57 @@ fn dot(path: &Path) -> &Path {
     if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }
 
-fn device(entry: &Entry<'_, impl Read>) -> Result<u64> {
-    let number = |what: &str, value: io::Result<Option<u32>>| -> Result<u32> {
-        value.context(|| what.to_owned())?.context(|| format!("a device node without a {what} number"))
-    };
-    let header = entry.header();
-    Ok(fs::makedev(number("major", header.device_major())?, number("minor", header.device_minor())?))
+/// Removes what is in a directory, apart from what this archive has made; tells whether it is empty now.
+fn remove_lower_contents(dir: BorrowedFd<'_>, made: &BTreeSet<u64>, depth: usize) -> Result<bool> {
+    if depth > MAX_DEPTH {
+        return Err(Error::new(format!("deeper than {MAX_DEPTH} directories")));
+    }
+    let mut empty = true;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let reading = fs::openat(dir, ".", flags, Mode::empty()).context(|| "open directory")?;
+    for name in Dir::read_from(&reading).context(|| "read directory")? {
+        let name = name.context(|| "read directory")?;
+        let name = OsStr::from_bytes(name.file_name().to_bytes());
+        if name != "." && name != ".." {
+            empty &= remove_lower(dir, name, made, depth)?;
+        }
+    }
+    Ok(empty)
 }
 
-/// Copies exactly `size` bytes; what is zero for a whole block becomes a hole.
-fn copy_sparse(from: &mut impl Read, to: BorrowedFd<'_>, size: u64) -> Result<()> {
+/// Removes `name`, apart from what this archive has made; tells whether it is gone.
+fn remove_lower(dir: BorrowedFd<'_>, name: &OsStr, made: &BTreeSet<u64>, depth: usize) -> Result<bool> {
+    let shown = || format!("remove {name:?} of a lower layer");
+    let stat = match fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(true),
+        other => other.context(shown)?,
+    };
+    let keep = made.contains(&stat.st_ino);
+    if FileType::from_raw_mode(stat.st_mode).is_dir() {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let child = fs::openat(dir, name, flags, Mode::empty()).context(shown)?;
+        if remove_lower_contents(child.as_fd(), made, depth + 1)? && !keep {
+            fs::unlinkat(dir, name, AtFlags::REMOVEDIR).context(shown)?;
+            return Ok(true);
+        }
+        return Ok(false);
+    }
+    if !keep {
+        fs::unlinkat(dir, name, AtFlags::empty()).context(shown)?;
+    }
+    Ok(!keep)
+}
+
+/// Copies exactly `size` bytes to `at`; what is zero for a whole block becomes a hole.
+fn copy_sparse(from: &mut dyn Read, to: BorrowedFd<'_>, at: u64, size: u64) -> Result<()> {
     let mut buffer = vec![0; size.clamp(1, 1 << 16) as usize];
     let mut offset = 0;
     while offset < size {
         let want = (size - offset).min(buffer.len() as u64) as usize;
-        match from.read_exact(&mut buffer[..want]) {
-            Ok(()) => {}
-            Err(error) => return Err(Error::caused_by(format!("the archive ends within a file, at {offset}"), error)),
-        }
+        from.read_exact(&mut buffer[..want]).context(|| format!("read the content, at {offset}"))?;
         let mut block = &buffer[..want];
         if block.iter().any(|byte| *byte != 0) {
-            let mut at = offset;
+            let mut at = at + offset;
             while !block.is_empty() {
                 let n = rustix::io::pwrite(to, block, at).context(|| "write")?;
                 block = &block[n..];
@@ -388,7 +641,7 @@ fn copy_sparse(from: &mut impl Read, to: BorrowedFd<'_>, size: u64) -> Result<()
         }
         offset += want as u64;
     }
-    fs::ftruncate(to, size).context(|| format!("ftruncate({size})"))
+    Ok(())
 }
 
 #[cfg(test)]

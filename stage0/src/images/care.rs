@@ -1,0 +1,179 @@
+//! Keeping images whole, handing them out, and taking away what nobody uses.
+
+use std::collections::BTreeSet;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+
+use stage1::error::{Context, Error, Result};
+
+use super::{ImageId, directory, has, ids, list, load, names, open_archive, users};
+use crate::store::{Store, make_dir, names_in, sync_dir};
+use crate::{archive, digest, trees};
+
+/// How an image was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// As it was imported.
+    Whole,
+    /// This was damaged and is not any more.
+    Mended(String),
+    /// This is damaged; the image is refused until it is imported again.
+    Damaged(String),
+}
+
+/// Looks at every byte of an image and its tree, and mends what can be made from the rest. An archive that is damaged
+/// is put aside, so that a new import brings it back.
+///
+/// # Errors
+/// The store can't be read or written.
+pub fn verify(store: &Store, id: &ImageId) -> Result<Health> {
+    if !has(store, id) {
+        return Err(Error::new(format!("there is no image {} any more", id.short())));
+    }
+    if let Some(fault) = archive_fault(store, id)? {
+        return Ok(Health::Damaged(fault));
+    }
+    let mut mended = Vec::new();
+    mended.extend(mend_manifest(store, id)?);
+    let image = match load(store, id) {
+        Ok(image) => image,
+        // nothing else says what the tree was rendered upon
+        Err(error) => return Ok(Health::Damaged(format!("{}; import the image again", error.one_line()))),
+    };
+    for dependency in &image.info.dependencies {
+        if !has(store, dependency) {
+            return Ok(Health::Damaged(format!("it depends on image {}, which is gone", dependency.short())));
+        }
+    }
+    if let Some(fault) = trees::full_fault(store, id)? {
+        trees::rebuild(store, id)?;
+        mended.push(format!("tree: {fault}"));
+    }
+    Ok(if mended.is_empty() { Health::Whole } else { Health::Mended(mended.join("; ")) })
+}
+
+/// What is wrong with an image's archive, which is then put aside.
+fn archive_fault(store: &Store, id: &ImageId) -> Result<Option<String>> {
+    let read =
+        open_archive(store, id).and_then(|mut archive| io::copy(&mut archive, &mut io::sink()).context(|| "archive"));
+    let Err(error) = read else { return Ok(None) };
+    let (from, to) = (directory(store, id).join("archive"), directory(store, id).join("archive.damaged"));
+    if from.exists() {
+        std::fs::rename(&from, &to).context(|| format!("rename {from:?} to {to:?}"))?;
+    }
+    Ok(Some(format!("{}; import the image again", error.one_line())))
+}
+
+/// Writes the manifest beside the archive again, if it is not the archive's. Tells what it did.
+fn mend_manifest(store: &Store, id: &ImageId) -> Result<Option<String>> {
+    let manifest = archive::manifest(open_archive(store, id)?)?;
+    let path = directory(store, id).join("manifest");
+    if std::fs::read(&path).is_ok_and(|found| digest::of_bytes(&found) == digest::of_bytes(&manifest)) {
+        return Ok(None);
+    }
+    let _lock = store.lock_images()?;
+    let new = path.with_extension("new");
+    std::fs::write(&new, &manifest).context(|| format!("write {new:?}"))?;
+    std::fs::File::open(&new).and_then(|file| file.sync_all()).context(|| format!("fsync {new:?}"))?;
+    std::fs::rename(&new, &path).context(|| format!("rename {new:?} to {path:?}"))?;
+    Ok(Some("manifest: its content differs".into()))
+}
+
+/// Removes an image, its names and its tree.
+///
+/// # Errors
+/// A pod uses it, or another image depends on it; then it is left as it is.
+pub fn remove(store: &Store, id: &ImageId) -> Result<()> {
+    // dropped, with what was moved into it, after the lock
+    let work = store.temporary_dir()?;
+    let _lock = store.lock_images()?;
+    if let Some(pods) = users(store)?.get(id.as_str()) {
+        let some: Vec<&str> = pods.iter().take(3).map(String::as_str).collect();
+        let more = if pods.len() > some.len() { " and others" } else { "" };
+        return Err(Error::new(format!("pods use it: {}{more}", some.join(", "))));
+    }
+    for (other, _) in list(store)? {
+        if other.info.dependencies.contains(id) {
+            return Err(Error::new(format!("image {} ({}) depends on it", other.id.short(), other.parsed.name)));
+        }
+    }
+    take_away(store, &work, id)
+}
+
+/// Moves an image and its tree into the working directory; the caller holds the lock.
+fn take_away(store: &Store, work: &crate::store::TemporaryDir, id: &ImageId) -> Result<()> {
+    for (name, target) in names(store)? {
+        if target == *id {
+            let link = store.names().join(super::link_name(&name));
+            std::fs::remove_file(&link).context(|| format!("remove {link:?}"))?;
+        }
+    }
+    let to = work.path().join(id.as_str());
+    make_dir(&to, 0o700)?;
+    move_if_there(directory(store, id), to.join("image"))?;
+    move_if_there(trees::directory(store, id.as_str()), to.join("tree"))?;
+    if store.images().exists() { sync_dir(&store.images()) } else { Ok(()) }
+}
+
+fn move_if_there(from: PathBuf, to: PathBuf) -> Result<()> {
+    match std::fs::rename(&from, &to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.context(|| format!("rename {from:?} to {to:?}")),
+    }
+}
+
+/// What [`collect`] has removed.
+#[derive(Debug, Default)]
+pub struct Collected {
+    /// Images without a name that nothing uses.
+    pub images: Vec<ImageId>,
+    /// Trees, by the name of their directory, that no pod uses and that are not of an image any more.
+    pub trees: Vec<String>,
+}
+
+/// Removes images that have lost their name to a newer one and that neither a pod nor another image uses, and trees
+/// without an image or put aside, that no pod uses.
+///
+/// # Errors
+/// Something could not be removed.
+pub fn collect(store: &Store) -> Result<Collected> {
+    let work = store.temporary_dir()?;
+    let _lock = store.lock_images()?;
+    let users = users(store)?;
+    let named: BTreeSet<ImageId> = names(store)?.into_iter().map(|(_, id)| id).collect();
+    let mut collected = Collected::default();
+    loop {
+        let all = list(store)?;
+        let needed: BTreeSet<&ImageId> = all.iter().flat_map(|(image, _)| &image.info.dependencies).collect();
+        let idle = |id: &ImageId| !named.contains(id) && !needed.contains(id) && !users.contains_key(id.as_str());
+        let gone: Vec<ImageId> = all.iter().map(|(image, _)| image.id.clone()).filter(idle).collect();
+        if gone.is_empty() {
+            break;
+        }
+        for id in gone {
+            take_away(store, &work, &id)?;
+            collected.images.push(id);
+        }
+    }
+    let images: BTreeSet<String> = ids(store)?.iter().map(ImageId::to_string).collect();
+    for name in names_in(&store.trees())? {
+        let name = name.to_string_lossy().into_owned();
+        // one put aside is used by pods that were there before, which are told from later ones by nothing
+        let of = name.split_once(".old-").map_or(name.as_str(), |(id, _)| id);
+        if users.contains_key(of) || images.contains(&name) {
+            continue;
+        }
+        move_if_there(store.trees().join(&name), work.path().join(&name))?;
+        collected.trees.push(name);
+    }
+    Ok(collected)
+}
+
+/// Writes an image as an application container image, uncompressed.
+///
+/// # Errors
+/// The archive is missing or damaged, or can't be written.
+pub fn export(store: &Store, id: &ImageId, to: &mut impl Write) -> Result<u64> {
+    let mut archive = open_archive(store, id)?.take(u64::MAX);
+    io::copy(&mut archive, to).context(|| format!("copy the archive of image {}", id.short()))
+}

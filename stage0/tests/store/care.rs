@@ -1,0 +1,200 @@
+//! Damage is found, named, and mended or refused; many at work at once; what is used stays.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use stage0::images::{self, Health};
+use stage0::store::Store;
+use stage0::trees;
+
+use crate::Stand;
+use crate::make::*;
+
+fn flip(path: &Path, at: u64) {
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let time = file.metadata().unwrap().modified().unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+    // as damage on a disk would, it leaves the time as it was
+    file.set_modified(time).unwrap();
+}
+
+fn image() -> Vec<u8> {
+    aci("a", &[dir("rootfs/usr"), file("rootfs/usr/tool", "the content of a tool".repeat(100))])
+}
+
+#[test]
+fn a_flipped_byte_in_a_tree_is_named_and_mended() {
+    let stand = Stand::new();
+    let imported = stand.import(&image()).unwrap();
+    let id = &imported.image.id;
+    let tool = stand.root(&imported).join("usr/tool");
+    assert_eq!(images::verify(&stand.store, id).unwrap(), Health::Whole);
+
+    flip(&tool, 700);
+    let Health::Mended(fault) = images::verify(&stand.store, id).unwrap() else { panic!() };
+    assert!(fault.contains("/usr/tool: its content differs"), "{fault}");
+    assert_eq!(std::fs::read(&tool).unwrap(), "the content of a tool".repeat(100).as_bytes());
+    assert_eq!(images::verify(&stand.store, id).unwrap(), Health::Whole);
+
+    // a pod that is about to use it sees the change, too, and what is removed, and an older list
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    flip(&tool, 700);
+    let fault = trees::quick_fault(&stand.store, id).unwrap().unwrap_or_default();
+    assert!(fault.contains("/usr/tool has been changed"), "{fault}");
+    drop(trees::ensure(&stand.store, id).unwrap());
+    assert_eq!(trees::full_fault(&stand.store, id).unwrap(), None);
+    for gone in ["rootfs/usr/tool", "sums", "info"] {
+        let path = stand.base.path().join("data/trees").join(id.as_str()).join(gone);
+        std::fs::remove_file(path).unwrap();
+        drop(trees::ensure(&stand.store, id).unwrap());
+        assert_eq!(trees::full_fault(&stand.store, id).unwrap(), None, "{gone}");
+    }
+    assert!(stand.is_clean());
+}
+
+#[test]
+fn a_flipped_byte_in_a_blob_is_named_and_refused_until_it_comes_again() {
+    let stand = Stand::new();
+    let imported = stand.import(&image()).unwrap();
+    let id = &imported.image.id;
+    let blob = stand.base.path().join("data/images").join(id.as_str()).join("archive");
+    // every part of it: headers, content, and what is behind the end
+    for at in [0, 600, 3000, blob.metadata().unwrap().len() - 1] {
+        flip(&blob, at);
+        let mut out = Vec::new();
+        let error = images::export(&stand.store, id, &mut out).unwrap_err().one_line();
+        assert!(error.contains("damaged"), "{error}");
+        let error = trees::rebuild(&stand.store, id).unwrap_err().one_line();
+        assert!(!error.is_empty());
+        let Health::Damaged(fault) = images::verify(&stand.store, id).unwrap() else { panic!() };
+        assert!(fault.contains("damaged") && fault.contains("import the image again"), "{fault}");
+        // the tree is whole; pods go on with it
+        drop(trees::ensure(&stand.store, id).unwrap());
+        stand.import(&image()).unwrap();
+        assert_eq!(images::verify(&stand.store, id).unwrap(), Health::Whole);
+    }
+    assert!(stand.is_clean());
+}
+
+#[test]
+fn a_damaged_manifest_is_never_used() {
+    let stand = Stand::new();
+    let imported = stand.import(&image()).unwrap();
+    let dir = stand.base.path().join("data/images").join(imported.image.id.as_str());
+    // still a manifest: only its hash tells
+    std::fs::write(dir.join("manifest"), r#"{"acKind":"ImageManifest","acVersion":"0.8.11","name":"b"}"#).unwrap();
+    let error = images::find(&stand.store, "a").unwrap_err().one_line();
+    assert!(error.contains("manifest of image") && error.contains("damaged"), "{error}");
+    let health = images::verify(&stand.store, &imported.image.id).unwrap();
+    assert_eq!(health, Health::Mended("manifest: its content differs".into()));
+    assert_eq!(images::find(&stand.store, "a").unwrap().parsed.name.as_ref(), "a");
+    std::fs::write(dir.join("info"), "{").unwrap();
+    assert!(matches!(images::verify(&stand.store, &imported.image.id).unwrap(), Health::Damaged(_)));
+    stand.import(&image()).unwrap();
+    assert_eq!(images::verify(&stand.store, &imported.image.id).unwrap(), Health::Whole);
+}
+
+/// Makes a pod that uses the tree.
+fn use_by_pod(stand: &Stand, tree: &str) -> PathBuf {
+    let pod = stand.base.path().join("data/pods/run/0d2bd7d8-5b4e-4f0c-9a0a-3b1f0e6a6d11");
+    std::fs::create_dir_all(pod.join("appsinfo/app")).unwrap();
+    std::fs::write(pod.join("appsinfo/app/treeStoreID"), tree).unwrap();
+    pod
+}
+
+#[test]
+fn what_a_pod_uses_stays() {
+    let stand = Stand::new();
+    let old = stand.import(&aci("a", &[file("rootfs/old", "")])).unwrap().image.id;
+    let new = stand.import(&aci("a", &[file("rootfs/new", "")])).unwrap();
+    assert_eq!(new.replaced.as_ref(), Some(&old));
+    let pod = use_by_pod(&stand, old.as_str());
+    let error = images::remove(&stand.store, &old).unwrap_err().one_line();
+    assert!(error.contains("pods use it: 0d2bd7d8"), "{error}");
+    assert!(images::collect(&stand.store).unwrap().images.is_empty());
+
+    // a tree that is rendered again while it is used is kept until the pod is gone
+    std::fs::remove_file(trees::rootfs(&stand.store, old.as_str()).join("old")).unwrap();
+    let held = File::open(trees::rootfs(&stand.store, old.as_str())).unwrap();
+    drop(trees::ensure(&stand.store, &old).unwrap());
+    let trees = || stand.base.path().join("data/trees").read_dir().unwrap().count();
+    assert_eq!(trees(), 3);
+    assert!(images::collect(&stand.store).unwrap().trees.is_empty());
+    drop(held);
+
+    std::fs::remove_dir_all(pod).unwrap();
+    let collected = images::collect(&stand.store).unwrap();
+    assert_eq!((collected.images, collected.trees.len(), trees()), (vec![old], 1, 1));
+    images::remove(&stand.store, &new.image.id).unwrap();
+    assert!(stand.is_clean() && stand.is_empty());
+}
+
+#[test]
+fn eight_imports_at_once_of_the_same_and_of_others() {
+    let stand = Stand::new();
+    let own = |n: usize| aci(&format!("own-{n}"), &[file("rootfs/f", format!("{n}").repeat(50_000))]);
+    let data = stand.base.path().join("data");
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            let data = &data;
+            scope.spawn(move || {
+                let store = Store::open(data).unwrap();
+                for bytes in [image(), own(n), image(), own(n % 2)] {
+                    let imported = images::import_file(&store, &bytes[..], &images::Options::default()).unwrap();
+                    drop(trees::ensure(&store, &imported.image.id).unwrap());
+                    images::list(&store).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(images::list(&stand.store).unwrap().len(), 9);
+    assert_eq!(data.join("trees").read_dir().unwrap().count(), 9);
+    for (image, names) in images::list(&stand.store).unwrap() {
+        assert_eq!(images::verify(&stand.store, &image.id).unwrap(), Health::Whole);
+        assert_eq!(names, [image.parsed.name.to_string()]);
+    }
+    assert!(stand.is_clean());
+}
+
+#[test]
+fn imports_removals_and_collections_at_once_never_err() {
+    let stand = Stand::new();
+    let data = stand.base.path().join("data");
+    let bytes = |n: usize| aci("same", &[file("rootfs/f", format!("{n}"))]);
+    std::thread::scope(|scope| {
+        for n in 0..4 {
+            let data = &data;
+            scope.spawn(move || {
+                let store = Store::open(data).unwrap();
+                for turn in 0..8 {
+                    images::import_file(&store, &bytes(n + turn)[..], &images::Options::default()).unwrap();
+                    images::collect(&store).unwrap();
+                    images::list(&store).unwrap();
+                }
+            });
+        }
+    });
+    images::collect(&stand.store).unwrap();
+    let left = images::list(&stand.store).unwrap();
+    assert_eq!(left.len(), 1);
+    assert_eq!(images::verify(&stand.store, &left[0].0.id).unwrap(), Health::Whole);
+    assert!(stand.is_clean());
+}
+
+#[test]
+fn exported_is_what_was_imported() {
+    let stand = Stand::new();
+    let imported = stand.import(&gzip(&image())).unwrap();
+    let mut out = Vec::new();
+    images::export(&stand.store, &imported.image.id, &mut out).unwrap();
+    assert_eq!(out, image());
+    let converted = Oci::new(vec![tar(&[file("f", "x")])], json!({ "Cmd": ["/f"] })).docker("example.com/x:1");
+    let imported = stand.import(&converted).unwrap();
+    let mut out = Vec::new();
+    images::export(&stand.store, &imported.image.id, &mut out).unwrap();
+    assert_eq!(Stand::new().import(&out).unwrap().image.id, imported.image.id);
+}

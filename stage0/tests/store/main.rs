@@ -1,0 +1,61 @@
+//! The image store from outside: every format in, nothing hostile out of its root, damage found, many at once.
+
+mod care;
+mod formats;
+mod hostile;
+mod make;
+
+use std::path::{Path, PathBuf};
+
+use stage0::images::{self, Imported, Options};
+use stage0::store::Store;
+use stage0::trees;
+use stage1::error::Result;
+
+/// A store in a directory of its own, beside a directory that nothing may touch.
+pub(crate) struct Stand {
+    pub(crate) base: tempfile::TempDir,
+    pub(crate) store: Store,
+}
+
+impl Stand {
+    pub(crate) fn new() -> Self {
+        let base = tempfile::tempdir().unwrap();
+        let store = Store::open(&base.path().join("data")).unwrap();
+        std::fs::create_dir(base.path().join("outside")).unwrap();
+        std::fs::write(base.path().join("outside/canary"), "alive").unwrap();
+        Self { base, store }
+    }
+
+    pub(crate) fn import(&self, bytes: &[u8]) -> Result<Imported> {
+        self.import_with(bytes, &Options::default())
+    }
+
+    pub(crate) fn import_with(&self, bytes: &[u8], options: &Options) -> Result<Imported> {
+        images::import_file(&self.store, bytes, options)
+    }
+
+    /// The rendered root file system of an image.
+    pub(crate) fn root(&self, imported: &Imported) -> PathBuf {
+        trees::rootfs(&self.store, imported.image.id.as_str())
+    }
+
+    /// Nothing has been made, changed or removed beside the store, and nothing is left of what failed.
+    pub(crate) fn is_clean(&self) -> bool {
+        let names = |path: &Path| match path.read_dir() {
+            Ok(entries) => entries.count(),
+            Err(_) => 0,
+        };
+        let data = self.base.path().join("data");
+        let canary = std::fs::read(self.base.path().join("outside/canary"));
+        names(self.base.path()) == 2
+            && names(&self.base.path().join("outside")) == 1
+            && canary.is_ok_and(|text| text == b"alive")
+            && names(&data.join("tmp")) == 0
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        let empty = |name: &str| self.base.path().join("data").join(name).read_dir().map_or(0, Iterator::count) == 0;
+        empty("images") && empty("trees") && empty("names")
+    }
+}
