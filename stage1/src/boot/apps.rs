@@ -78,35 +78,31 @@ impl Apps {
         if matches!(self.step, Step::Booting) || self.verdict.is_some() {
             return Ok(false);
         }
-        let mut ended = 0;
-        for name in &self.names {
-            match pod::app_status(Path::new("."), State::Running, false, name)?.exit_code {
-                None => {}
-                Some(0) => ended += 1,
-                Some(code) => {
-                    self.verdict = Some(code);
-                    return Ok(true);
-                }
-            }
-        }
-        if ended == self.names.len() {
-            self.verdict = Some(0);
-        }
+        let ended = self.ended()?;
+        let all = ended.len() == self.names.len();
+        self.verdict = first_failure(&ended).or(all.then_some(0));
         Ok(self.verdict.is_some())
     }
 
+    /// The exit codes of the apps that have ended.
+    fn ended(&self) -> Result<Vec<u8>> {
+        let code = |name| Ok(pod::app_status(Path::new("."), State::Running, false, name)?.exit_code);
+        self.names.iter().filter_map(|name| code(name).transpose()).collect()
+    }
+
     /// Takes note of a child's end. Returns whether the pod is to end now: its apps could not be started.
-    pub(super) fn reaped(&mut self, status: WaitStatus) -> bool {
+    pub(super) fn reaped(&mut self, status: WaitStatus) -> Result<bool> {
         match self.step {
             Step::Starting(starter) if status.pid() == Some(starter) => {
                 self.step = Step::Started;
                 if matches!(status, WaitStatus::Exited(_, 0)) || self.verdict.is_some() {
-                    return false;
+                    return Ok(false);
                 }
-                self.verdict = Some(FAILURE);
-                true
+                // One that could not be started says so itself, before the child that starts them does.
+                self.verdict = first_failure(&self.ended()?).or(Some(FAILURE));
+                Ok(true)
             }
-            _ => false,
+            _ => Ok(false),
         }
     }
 
@@ -146,4 +142,8 @@ impl Apps {
         }
         self.names.iter().try_for_each(|name| app::start(&target, name))
     }
+}
+
+fn first_failure(codes: &[u8]) -> Option<u8> {
+    codes.iter().copied().find(|code| *code != 0)
 }

@@ -162,7 +162,8 @@ impl Monitor {
             if status.pid() == Some(self.pid) {
                 return Ok(Some(status));
             }
-            if self.apps.as_mut().is_some_and(|apps| apps.reaped(status)) && !self.asked_to_stop {
+            let over = self.apps.as_mut().map_or(Ok(false), |apps| apps.reaped(status))?;
+            if over && !self.asked_to_stop {
                 self.halt()?;
             }
         }
