@@ -210,6 +210,11 @@ fn a_terminal_on_demand_or_not_at_all(t: &Context) -> Verdict {
     screen.types("\x04");
     assert_eq!(screen.end_of(&mut child), 0);
     assert_eq!(screen.settings(), before);
+    let script = "echo by link >/dev/stdout; echo by link too >/dev/stderr";
+    let mut child = screen.start(&exec(&pod, &["--tty=never", "--user=web"], &["sh", "-c", script]), ALL);
+    screen.shows("by link\r\n");
+    screen.shows("by link too\r\n");
+    assert_eq!(screen.end_of(&mut child), 0);
     assert!(run_in(&pod, &["--tty=maybe"], &["true"]).complaint().contains("maybe"));
     pod.end();
     Ok(())

@@ -11,7 +11,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::fs::{FileType, OFlags, Uid};
+use rustix::fs::{FileType, Mode, OFlags, Uid};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::error::{Context, Error, Result};
@@ -139,6 +139,8 @@ impl Wiring {
 
     fn add_pipe(&mut self, number: usize) -> Result<()> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).context(|| "pipe")?;
+        // The command may open it anew, as /dev/stdout for one, as any user of any user namespace.
+        rustix::fs::fchmod(&read, Mode::from_raw_mode(0o666)).context(|| "fchmod(pipe)")?;
         let childs = if number == 0 {
             terminal::set_nonblocking(&write)?;
             self.outside.input = Some(Flow::new(own(standard(0), OFlags::RDONLY)?, write));
@@ -154,7 +156,7 @@ impl Wiring {
 }
 
 impl Inside {
-    /// Makes the standard descriptors of this process the command's, `uid` its owner. Pod side, in the root that the
+    /// Makes the standard descriptors of this process the command's, `uid` the terminal's owner. Pod side, in the root that the
     /// command will have, by the leader of a session without a terminal.
     pub(super) fn connect(self, caller: Option<&Caller>, uid: u32) -> Result<()> {
         let mut ends = self.pipes;
@@ -163,6 +165,9 @@ impl Inside {
             if let Some(caller) = caller {
                 caller.set_up(&slave)?;
             }
+            // The command may open it anew.
+            rustix::fs::fchown(&slave, Some(Uid::from_raw(uid)), None)
+                .context(|| format!("fchown(terminal, {uid})"))?;
             pty::control(&slave)?;
             channel::send(channel, master)?;
             for (end, _) in ends.iter_mut().zip(self.streams).filter(|(_, stream)| *stream == Stream::Terminal) {
@@ -171,8 +176,6 @@ impl Inside {
         }
         for (end, number) in ends.iter().zip(0..) {
             let Some(end) = end else { continue };
-            // The command may open it anew, as /dev/stdout for one.
-            rustix::fs::fchown(end, Some(Uid::from_raw(uid)), None).context(|| format!("fchown({number}, {uid})"))?;
             process::set_standard_fd(end, number)?;
         }
         Ok(())
