@@ -5,6 +5,7 @@ use std::process::ExitCode;
 mod contract;
 mod enter;
 mod entrypoints;
+mod formats;
 mod harness;
 mod inside;
 mod life;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         volumes::CASES,
         limits::CASES,
         enter::CASES,
+        formats::CASES,
         userlands::CASES,
         terminal::CASES,
         readme::CASES,

@@ -113,6 +113,9 @@ impl Import {
             return Err(Error::new("arguments need a program: --exec"));
         }
         let stat = self.source.metadata().context(|| "look at it")?;
+        if !stat.is_dir() && !stat.is_file() {
+            return Err(Error::new("neither a file nor a directory"));
+        }
         let options = Options {
             name: self.name.clone(),
             kind: self.kind.map(|kind| match kind {
@@ -130,9 +133,6 @@ impl Import {
             let imported = images::import_directory(&session.store, &self.source, &options);
             bar.finish_and_clear();
             return imported;
-        }
-        if !stat.is_file() {
-            return Err(Error::new("neither a file nor a directory"));
         }
         let file = File::open(&self.source).context(|| "open")?;
         let bar = progress(stat.len(), "importing");
