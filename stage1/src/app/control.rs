@@ -35,7 +35,16 @@ pub fn start(target: &Target, app: &AcName) -> Result<()> {
     let deadline = Instant::now() + unit::START_TIMEOUT + MARGIN;
     with_systemd(target, deadline, |systemd| {
         end::forget(app)?;
-        match systemd.start_unit(&name, deadline)? {
+        let started = match systemd.start_unit(&name, deadline) {
+            // There is one: systemd looks for new units when their directory's time has changed, and two
+            // changes within one tick of an older kernel's clock look like one.
+            Err(error) if systemd::is_no_such_unit(&error) => {
+                systemd.reload(deadline)?;
+                systemd.start_unit(&name, deadline)?
+            }
+            started => started?,
+        };
+        match started {
             JobResult::Done | JobResult::Skipped => Ok(()),
             JobResult::Failed if sockets => Err(Error::new(format!(
                 "start app {app}: its ports can't be listened on: they are in use, or not there"
