@@ -212,6 +212,19 @@ impl PodCgroup {
         Ok(())
     }
 
+    /// A process of a unit of the pod, if it has one; its PID in the caller's PID namespace.
+    pub fn process_of_unit(&self, unit: &Path) -> Result<Option<i32>> {
+        for (_, dir) in self.directories() {
+            let dir = dir.join(unit);
+            let leaf = if dir.is_dir() { populated_leaf(&dir)? } else { None };
+            let members = leaf.map(|leaf| fs::read_to_string(leaf.join("cgroup.procs")));
+            if let Some(pid) = members.and_then(Result::ok).and_then(|m| m.lines().next()?.parse().ok()) {
+                return Ok(Some(pid));
+            }
+        }
+        Ok(None)
+    }
+
     /// Whether a unit of the pod has processes.
     pub fn unit_is_populated(&self, unit: &Path) -> Result<bool> {
         for (_, dir) in self.directories() {

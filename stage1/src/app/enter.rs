@@ -204,7 +204,11 @@ struct Place {
 impl Place {
     /// In an app.
     fn app(app: &AcName, target: &Target, cgroup: &PodCgroup) -> Result<Self> {
-        cgroup.join_unit(&layout::app_cgroup(app))?;
+        let unit = layout::app_cgroup(app);
+        if let Some(pid) = cgroup.process_of_unit(&unit)? {
+            process::take_limits_of(pid).context(|| format!("take on the resource limits of app {app}"))?;
+        }
+        cgroup.join_unit(&unit)?;
         target.join()?;
         let record = load_record(app).context(|| format!("app {app} is not in this pod"))?;
         let environment = env_file(app)?.unwrap_or(record.environment);

@@ -98,6 +98,30 @@ pub fn unshare(kinds: CloneFlags) -> Result<()> {
     nix::sched::unshare(kinds).context(|| format!("unshare({kinds:?})"))
 }
 
+/// Takes on the resource limits of the process `pid`, as far as they are not above our own hard
+/// ones: prlimit(2). One that has ended changes nothing.
+pub fn take_limits_of(pid: i32) -> Result<()> {
+    // RLIMIT_CPU to RLIMIT_RTTIME: all there are.
+    for resource in 0..16 {
+        let mut theirs = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        let mut ours = theirs;
+        for (who, limit) in [(pid, &mut theirs), (0, &mut ours)] {
+            // SAFETY: no new limit is given, and the old one is written to a rlimit that outlives the call.
+            let done = unsafe { libc::prlimit(who, resource, std::ptr::null(), limit) };
+            match nix::errno::Errno::result(done) {
+                Err(nix::errno::Errno::ESRCH) => return Ok(()),
+                done => done.map(drop).context(|| format!("prlimit({who}, {resource})"))?,
+            }
+        }
+        let hard = theirs.rlim_max.min(ours.rlim_max);
+        let new = libc::rlimit { rlim_cur: theirs.rlim_cur.min(hard), rlim_max: hard };
+        // SAFETY: the new limit is a rlimit that outlives the call; no old one is asked for.
+        let done = unsafe { libc::prlimit(0, resource, &raw const new, std::ptr::null_mut()) };
+        nix::errno::Errno::result(done).map(drop).context(|| format!("prlimit(self, {resource}, {hard})"))?;
+    }
+    Ok(())
+}
+
 /// The number of a mount namespace, by which the kernel orders them: NS_GET_MNTNS_ID of
 /// ioctl_nsfs(2). `None` before Linux 6.11, which can't be asked.
 pub fn mount_namespace_id(namespace: impl AsFd) -> Result<Option<u64>> {
