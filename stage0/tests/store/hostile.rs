@@ -67,7 +67,7 @@ fn aci_cases() -> Vec<Case> {
         ("hard link to a directory", a(&[dir("rootfs/d"), hardlink("rootfs/l", "rootfs/d")]), "which is a directory"),
         (
             "hard link through a link out",
-            a(&[symlink("rootfs/out", "../../../../outside"), hardlink("rootfs/l", "rootfs/out/canary")]),
+            a(&[symlink("rootfs/out", "../../../../../outside"), hardlink("rootfs/l", "rootfs/out/canary")]),
             "No such file",
         ),
         ("file below a file", a(&[file("rootfs/f", "x"), file("rootfs/f/g", "x")]), "Not a directory"),
