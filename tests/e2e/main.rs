@@ -7,6 +7,7 @@ mod enter;
 mod entrypoints;
 mod formats;
 mod harness;
+mod immutable;
 mod inside;
 mod life;
 mod lifecycle;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         contract::CASES,
         lifecycle::CASES,
         life::CASES,
+        immutable::CASES,
         refusals::CASES,
         inside::CASES,
         volumes::CASES,

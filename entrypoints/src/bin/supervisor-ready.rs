@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use stage1::{Result, cli, pod};
+use stage1::{Result, boot, cli};
 
 /// Marks the pod's supervisor as ready: the link /rkt/supervisor-status -> ready.
 #[derive(argh::FromArgs)]
@@ -22,7 +22,7 @@ impl cli::Tool for SupervisorReady {
     }
 
     fn run(self, _: Vec<OsString>) -> Result<u8> {
-        pod::mark_supervisor_ready()?;
+        boot::supervisor_is_ready()?;
         Ok(0)
     }
 }

@@ -19,7 +19,7 @@ use crate::rootfs::volumes::{self, Opener};
 use crate::rootfs::{self, Device, EtcFile, EtcSource, Plan, Volume};
 use crate::sys::dir;
 use crate::sys::mount::{DetachedMount, Scope};
-use crate::unit::{self, AppUnit, DeviceKind, DeviceRule, Limits};
+use crate::unit::{self, AppUnit, DeviceKind, DeviceRule, Input, Limits, Output};
 
 /// Makes the app APP, which the pod manifest lists and whose rootfs is in place, startable.
 #[derive(argh::FromArgs, Debug)]
@@ -83,6 +83,8 @@ pub struct Prepared {
     declared: Declared,
     /// Whether there are commands to run before its start, and after its end.
     handlers: (bool, bool),
+    /// Whether the pod's console is its terminal.
+    interactive: bool,
 }
 
 impl Addition {
@@ -119,6 +121,10 @@ impl Addition {
         let mut record = LaunchRecord::compute(&self.app, app.app()?, metadata, &ids, confinement)?;
         let mut declared = Declared::by(&app)?;
         record.sockets = std::mem::take(&mut declared.socket_names);
+        let interactive = pod.config.interactive && !pod.config.mutable;
+        if interactive && env::get(&record.environment, "TERM").is_none() {
+            env::set(&mut record.environment, "TERM", &env::callers_term());
+        }
         let environment = env::to_file(&record.environment)?;
         let mut plan = self.plan(&pod, &app, &root, insecure)?;
         plan.notify = declared.notify;
@@ -136,7 +142,7 @@ impl Addition {
         write_atomic(env_dir, self.app.as_ref(), environment.as_bytes(), 0o644)?;
         let handlers = (!record.pre_start.is_empty(), !record.post_stop.is_empty());
         let devices = plan.volumes.iter().filter_map(Volume::device).map(device_rule).collect();
-        Ok(Prepared { isolators, devices, declared, handlers })
+        Ok(Prepared { isolators, devices, declared, handlers, interactive })
     }
 
     fn unit<'a>(&'a self, prepared: &'a Prepared) -> Result<AppUnit<'a>> {
@@ -148,7 +154,10 @@ impl Addition {
             log::warn!("app {}: this host can't enforce the limits on {}", self.app, lost.join(", "));
         }
         let declared = &prepared.declared;
-        let plain = AppUnit::new(&self.app, unified);
+        let mut plain = AppUnit::new(&self.app, unified);
+        if prepared.interactive {
+            (plain.stdin, plain.stdout, plain.stderr) = (Input::Interactive, Output::Interactive, Output::Interactive);
+        }
         Ok(AppUnit {
             limits,
             devices: &prepared.devices,

@@ -173,8 +173,7 @@ impl Entry {
 
     /// The terminal type, the user's variables if a user was asked for, and what was asked for itself.
     fn adapt_environment(&self, place: &mut Place, ids: &Ids) -> Result<()> {
-        let term = std::env::var("TERM").ok().filter(|term| !term.is_empty() && !term.contains('\0'));
-        env::set(&mut place.environment, "TERM", term.as_deref().unwrap_or("vt100"));
+        env::set(&mut place.environment, "TERM", &env::callers_term());
         if self.user.is_some() {
             for (name, value) in env::of_account(ids) {
                 env::set(&mut place.environment, name, &value);

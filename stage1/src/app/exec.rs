@@ -73,6 +73,11 @@ fn become_app(app: &AcName, readiness: Readiness, sockets: u32) -> Result<Infall
             env::set(&mut record.environment, name, &value);
         }
     }
+    if rustix::termios::isatty(rustix::stdio::stdin()) {
+        // The app may open it anew, as /dev/tty or /dev/stdout for one.
+        let owner = rustix::fs::Uid::from_raw(record.confinement.uid);
+        rustix::fs::fchown(rustix::stdio::stdin(), Some(owner), None).context(|| "chown the app's terminal")?;
+    }
     rootfs::join_pinned(app)?;
     launch::exec_ready(&record.confinement, &record.command(), || match supervisor.flatten() {
         Some(socket) => socket.send(b"READY=1").context(|| "tell the supervisor READY=1").map(drop),

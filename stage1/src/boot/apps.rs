@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
@@ -69,10 +70,17 @@ impl Apps {
         self.verdict
     }
 
-    /// Looks at what the pod says. Returns whether the pod is to end now.
-    pub(super) fn look(&mut self, pid1: i32) -> Result<bool> {
+    /// Whether all were started, which does not say that they still run.
+    pub(super) fn are_started(&self) -> bool {
+        matches!(self.step, Step::Started)
+    }
+
+    /// Looks at what the pod says, and starts the apps when it is ready, after `before`. Returns whether the pod is to
+    /// end now.
+    pub(super) fn look(&mut self, pid1: i32, before: impl FnOnce() -> Result<()>) -> Result<bool> {
         self.drain()?;
         if matches!(self.step, Step::Booting) && pod::is_ready(Path::new("."))? {
+            before()?;
             self.step = Step::Starting(self.start(pid1)?);
         }
         if matches!(self.step, Step::Booting) || self.verdict.is_some() {
@@ -81,7 +89,21 @@ impl Apps {
         let ended = self.ended()?;
         let all = ended.len() == self.names.len();
         self.verdict = first_failure(&ended).or(all.then_some(0));
+        if self.verdict.is_some() {
+            self.stop_starting()?;
+        }
         Ok(self.verdict.is_some())
+    }
+
+    /// The pod's end is decided: nothing is to be started any more.
+    fn stop_starting(&self) -> Result<()> {
+        match self.step {
+            Step::Starting(starter) => match kill(starter, Signal::SIGKILL) {
+                Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
+                Err(errno) => Err(errno).context(|| format!("kill({starter})")),
+            },
+            _ => Ok(()),
+        }
     }
 
     /// The exit codes of the apps that have ended.
@@ -138,7 +160,8 @@ impl Apps {
         let target = Target::open(pid1)?;
         for name in &self.names {
             let insecure = InsecureOptions::default();
-            Addition { app: name.clone(), insecure, private_users: self.private_users }.add(&target)?;
+            let addition = Addition { app: name.clone(), insecure, private_users: self.private_users };
+            addition.add(&target).context(|| format!("app {name}"))?;
         }
         self.names.iter().try_for_each(|name| app::start(&target, name))
     }

@@ -4,6 +4,7 @@
 //! in-pod supervisor has been executed; [`Monitor::watch`] then stays until the pod has ended.
 
 mod apps;
+mod link;
 mod monitor;
 mod root;
 mod run;
@@ -70,6 +71,8 @@ pub struct Spec {
     pub private_users: Option<IdShift>,
     /// The supervisor tells the console what it does.
     pub debug: bool,
+    /// The caller's terminal, or other input, belongs to the pod's console.
+    pub interactive: bool,
 }
 
 impl Spec {
@@ -91,12 +94,13 @@ pub fn launch(spec: &Spec) -> Result<Monitor> {
     let cgroup = PodCgroup::of(&spec.uuid)?;
     let (console, terminal) = pty::open_pair().context(|| "allocate the pod's console")?;
     pty::plain_output(&terminal)?;
+    let link = if spec.interactive { Some(link::Link::new(&console, &terminal)?) } else { None };
     let root = (rustix::fs::Uid::from_raw(spec.root_id()), rustix::fs::Gid::from_raw(spec.root_id()));
     rustix::fs::fchown(&terminal, Some(root.0), Some(root.1)).context(|| "chown the pod's console")?;
     let sources = root::Sources::open(&terminal)?;
     cgroup.create(spec.root_id())?;
     match start_pid1(spec, &cgroup, &sources) {
-        Ok(pid1) => Ok(Monitor::new(pid1, cgroup, (console, terminal), signals)),
+        Ok(pid1) => Ok(Monitor::new(pid1, cgroup, (console, terminal), link, signals)),
         Err(error) => match cgroup.remove() {
             Ok(()) => Err(error),
             Err(cleanup) => Err(Error::new(format!("{}; then {}", error.one_line(), cleanup.one_line()))),
@@ -207,13 +211,27 @@ fn become_root() -> Result<()> {
     rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).context(|| "setresuid(0)")
 }
 
+/// Tells the host that the supervisor is ready. Pod side, run by a unit.
+///
+/// The supervisor has reset its console as it started: what is written to it would get line ends that the host's
+/// terminal makes anyway.
+pub fn supervisor_is_ready() -> Result<()> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let console = rustix::fs::open(CONSOLE, flags, Mode::empty()).context(|| format!("open {CONSOLE}"))?;
+    pty::plain_output(console)?;
+    crate::pod::mark_supervisor_ready()
+}
+
+/// The pod's console, pod side.
+const CONSOLE: &str = "/dev/console";
+
 fn exec_supervisor(spec: &Spec) -> Result<Infallible> {
     let open = |path: &str| {
         rustix::fs::open(path, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
             .context(|| format!("open {path}"))
     };
     process::set_standard_fd(open("/dev/null")?, 0)?;
-    let console = open("/dev/console")?;
+    let console = open(CONSOLE)?;
     process::set_standard_fd(&console, 1)?;
     process::set_standard_fd(&console, 2)?;
     nix::unistd::setsid().context(|| "setsid")?;

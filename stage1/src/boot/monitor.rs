@@ -12,13 +12,23 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use super::apps::Apps;
+use super::link::Link;
 use crate::cgroup::PodCgroup;
 use crate::error::{Context, Result};
 use crate::sys::{process, signal};
 
 /// What the monitor takes as events instead of being interrupted by.
-pub(super) const SIGNALS: &[Signal] =
-    &[Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGPIPE, Signal::SIGCHLD];
+pub(super) const SIGNALS: &[Signal] = &[
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGHUP,
+    Signal::SIGPIPE,
+    Signal::SIGCHLD,
+    Signal::SIGWINCH,
+    Signal::SIGTSTP,
+    Signal::SIGCONT,
+];
 
 /// Console output kept while the reader of our output is slow; then new output is dropped, so
 /// that nobody who writes to the console ever waits for it.
@@ -36,6 +46,7 @@ pub struct Monitor {
     /// Held open: a master whose last slave closes reports a hang-up for ever.
     _terminal: OwnedFd,
     signals: SignalFd,
+    link: Option<Link>,
     backlog: VecDeque<u8>,
     output_open: bool,
     asked_to_stop: bool,
@@ -47,6 +58,7 @@ impl Monitor {
         (pid, pidfd): (Pid, OwnedFd),
         cgroup: PodCgroup,
         (console, _terminal): (OwnedFd, OwnedFd),
+        link: Option<Link>,
         signals: SignalFd,
     ) -> Self {
         let backlog = VecDeque::new();
@@ -57,6 +69,7 @@ impl Monitor {
             console,
             _terminal,
             signals,
+            link,
             backlog,
             output_open: true,
             asked_to_stop: false,
@@ -91,14 +104,29 @@ impl Monitor {
     /// ends (halt, reboot), 128 + signal after any other signal.
     pub fn watch(mut self) -> Result<u8> {
         let status = loop {
-            self.wait_for_event()?;
-            self.copy_console()?;
+            match &mut self.link {
+                None => {
+                    self.wait_for_event()?;
+                    self.copy_console()?;
+                }
+                Some(link) => {
+                    let apps = self.apps.as_ref().map(Apps::fd);
+                    let wake: Vec<_> = [Some(self.signals.as_fd()), apps].into_iter().flatten().collect();
+                    link.step(&wake)?;
+                    if link.is_cut() && !self.asked_to_stop {
+                        self.halt()?;
+                    }
+                }
+            }
             self.take_signals()?;
             self.look_after_apps()?;
             if let Some(status) = self.reap()? {
                 break status;
             }
         };
+        if let Some(link) = self.link.take() {
+            link.finish(&self.signals)?;
+        }
         while self.read_console()? {}
         while self.output_open && !self.backlog.is_empty() && self.output_ready(PollTimeout::from(100u8))? {
             self.write_output();
@@ -115,7 +143,8 @@ impl Monitor {
             // How the apps end now is the doing of whoever asked.
             return apps.drain();
         }
-        if apps.look(pid)? { self.halt() } else { Ok(()) }
+        let before_start = || self.link.as_ref().map_or(Ok(()), Link::set_up);
+        if apps.look(pid, before_start)? { self.halt() } else { Ok(()) }
     }
 
     fn halt(&mut self) -> Result<()> {
@@ -144,14 +173,20 @@ impl Monitor {
     /// First request: an orderly shutdown. Second: the end.
     fn take_signals(&mut self) -> Result<()> {
         while let Some(info) = self.signals.read_signal().context(|| "read(signalfd)")? {
-            let signal = i32::try_from(info.ssi_signo).context(|| "signal number")?;
-            if signal == Signal::SIGCHLD as i32 || signal == Signal::SIGPIPE as i32 {
-                continue;
-            }
-            if self.asked_to_stop {
-                process::pidfd_kill(&self.pidfd, rustix::process::Signal::KILL)?;
-            } else {
-                self.halt()?;
+            let number = i32::try_from(info.ssi_signo).context(|| "signal number")?;
+            match (Signal::try_from(number).context(|| format!("signal {number}"))?, &mut self.link) {
+                (Signal::SIGCHLD | Signal::SIGPIPE, _) | (Signal::SIGWINCH | Signal::SIGCONT, None) => {}
+                (Signal::SIGWINCH, Some(link)) => link.resized()?,
+                (Signal::SIGCONT, Some(link)) => link.continued()?,
+                (Signal::SIGTSTP, link) => {
+                    if let Some(link) = link {
+                        link.stopping()?;
+                    }
+                    // This process alone: the pod goes on.
+                    nix::sys::signal::raise(Signal::SIGSTOP).context(|| "raise(SIGSTOP)")?;
+                }
+                _ if self.asked_to_stop => process::pidfd_kill(&self.pidfd, rustix::process::Signal::KILL)?,
+                _ => self.halt()?,
             }
         }
         Ok(())
@@ -165,6 +200,11 @@ impl Monitor {
             let over = self.apps.as_mut().map_or(Ok(false), |apps| apps.reaped(status))?;
             if over && !self.asked_to_stop {
                 self.halt()?;
+            }
+            if let Some(link) = &mut self.link
+                && self.apps.as_ref().is_some_and(Apps::are_started)
+            {
+                link.start()?;
             }
         }
         Ok(None)

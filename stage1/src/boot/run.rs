@@ -31,6 +31,7 @@ impl Run {
         let pod = Pod::load(Path::new("."))?;
         self.config.mutable |= pod.manifest.is_mutable()?;
         let spec = self.spec()?;
+        check_interactive(&self.config, &pod)?;
         provide_name_files(&self.config)?;
         self.config.hostname.clone_from(&spec.hostname);
         self.config.save(Path::new("."))?;
@@ -62,7 +63,25 @@ impl Run {
         let private_users: Option<IdShift> =
             Some(self.config.private_users.as_str()).filter(|ids| !ids.is_empty()).map(str::parse).transpose()?;
         let own_network = own_network(&self.config.net_list)?;
-        Ok(Spec { uuid: self.uuid.clone(), hostname, own_network, own_ipc, private_users, debug: self.config.debug })
+        Ok(Spec {
+            uuid: self.uuid.clone(),
+            hostname,
+            own_network,
+            own_ipc,
+            private_users,
+            debug: self.config.debug,
+            interactive: self.config.interactive,
+        })
+    }
+}
+
+/// There is one terminal, and it is an app's from its start to its end.
+fn check_interactive(config: &RuntimeConfig, pod: &Pod) -> Result<()> {
+    let apps = pod.manifest.apps.len();
+    match config.interactive {
+        true if config.mutable => Err(Error::new("--interactive does not go with --mutable")),
+        true if apps != 1 => Err(Error::new(format!("--interactive is for pods with one app: this one has {apps}"))),
+        _ => Ok(()),
     }
 }
 

@@ -62,6 +62,12 @@ pub fn set(environment: &mut Vec<(String, String)>, name: &str, value: &str) {
     }
 }
 
+/// The terminal type of this process's caller, for whoever is going to write to that terminal.
+pub fn callers_term() -> String {
+    let term = std::env::var("TERM").ok().filter(|term| !term.is_empty() && !term.contains(['\n', '\0']));
+    term.unwrap_or_else(|| "vt100".to_owned())
+}
+
 fn check(name: &str, value: &str) -> Result<()> {
     let ends_line = |text: &str| text.contains(['\n', '\0']);
     if name.is_empty() || name.contains('=') || ends_line(name) {

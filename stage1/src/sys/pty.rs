@@ -169,6 +169,20 @@ fn restore_on_panic(to: Option<(&OwnedFd, &Termios)>) -> Result<()> {
     Ok(())
 }
 
+/// Turns off what a terminal makes of its input, but for its end: no signals, no editing of lines, no translation.
+pub fn plain_input(terminal: impl AsFd) -> Result<()> {
+    use nix::sys::termios::InputFlags;
+    /// A special character that is none: _POSIX_VDISABLE.
+    const DISABLED: u8 = 0;
+    let mut settings = tcgetattr(&terminal).context(|| "tcgetattr")?;
+    let end = settings.control_chars[SpecialCharacterIndices::VEOF as usize];
+    settings.input_flags = InputFlags::IUTF8;
+    settings.local_flags = LocalFlags::ICANON;
+    settings.control_chars.fill(DISABLED);
+    settings.control_chars[SpecialCharacterIndices::VEOF as usize] = end;
+    tcsetattr(&terminal, SetArg::TCSANOW, &settings).context(|| "tcsetattr")
+}
+
 /// Turns off the output post-processing of a terminal, so that what is written comes out byte by byte.
 pub fn plain_output(terminal: impl AsFd) -> Result<()> {
     let mut settings = tcgetattr(&terminal).context(|| "tcgetattr")?;
