@@ -56,11 +56,15 @@ impl Target {
                 let pid = text.parse().ok().filter(|pid| *pid > 0);
                 Self::open(pid.context(|| format!("{ENTER_PID}={text:?} is not a PID"))?)
             }
-            Err(_) => Self::open(
-                crate::pod::read_pid(Path::new("."))?
-                    .context(|| "this pod is not running: its directory names no PID (run this in a pod directory)")?,
-            ),
+            Err(_) => Self::recorded(),
         }
+    }
+
+    /// The pod in the current directory, by what the directory itself says: for entrypoints that
+    /// don't cross, whose environment is anybody's.
+    pub fn recorded() -> Result<Self> {
+        let pid = crate::pod::read_pid(Path::new("."))?;
+        Self::open(pid.context(|| "this pod is not running: its directory names no PID (run this in a pod directory)")?)
     }
 
     /// The pod in the current directory with PID 1 `pid` (host view).

@@ -30,7 +30,7 @@ impl cli::Tool for Stop {
 
     fn run(self, _: Vec<OsString>) -> Result<u8> {
         stage1::pod::check_uuid(&self.uuid)?;
-        let target = Target::of_current_dir()?;
+        let target = Target::recorded()?;
         if self.force {
             shutdown::at_once(&target)?
         } else {

@@ -30,7 +30,7 @@ fn main() {
         let unit = pod.dir().join("stage1/rootfs/etc/systemd/system/bench-empty.service");
         std::fs::write(unit, EMPTY_UNIT).expect("write the empty unit");
         for n in 0..(if i == 0 { 1 } else { MANY }) {
-            pod.add(&format!("app-{n}"), &["/probe", "sleep"], &json!([]));
+            pod.add(&format!("app-{n}"), &["/probe", "sleep", "inf"], &json!([]));
             pod.start_app(&format!("app-{n}")).ok();
         }
     }
@@ -82,7 +82,7 @@ fn verbs(pods: &mut [(MiniPod<'_>, Child); 2]) {
     let mut raw = add.clone();
     for _ in 0..ROUNDS {
         for (i, (pod, _)) in pods.iter_mut().enumerate() {
-            pod.stage("one-more", &["/probe", "sleep"], &json!([]), &json!({}));
+            pod.stage("one-more", &["/probe", "sleep", "inf"], &json!([]), &json!({}));
             let uuid = format!("--uuid={}", pod.uuid);
             add[i].push(time(pod.crossing("app/add", &["--app=one-more", &uuid])));
             start[i].push(time(pod.crossing("app/start", &["--app=one-more"])));
@@ -117,8 +117,8 @@ fn raw_start(pod: &MiniPod<'_>) -> Duration {
 }
 
 fn enter(pod: &MiniPod<'_>) {
-    let procs = std::fs::read_to_string(format!("/proc/{}/task/{}/children", pod.pid(), pod.pid())).expect("children");
-    let app = procs.split_whitespace().next().expect("the app's process").to_owned();
+    let app = tests::process::descendants(pod.pid()).into_iter().find(|p| p.words.starts_with("/probe sleep"));
+    let app = app.expect("the app's process").pid.to_string();
     let (mut ours, mut theirs) = (Samples::default(), Samples::default());
     for _ in 0..ROUNDS {
         ours.push(time(pod.enter(Some("app-0"), &["/probe", "exit", "0"])));
