@@ -116,10 +116,15 @@ pub fn manifest(source: impl Read) -> Result<Vec<u8>> {
 /// As [`unpack`].
 pub fn unpack_plain(source: impl Read, root: BorrowedFd<'_>, limits: &mut Limits) -> Result<()> {
     let mut unpacker = Unpacker::new(root, limits, false);
+    let mut is_empty = true;
     each_entry(source, &mut unpacker, |unpacker, entry, content| {
+        is_empty = false;
         let path = normal_components(&entry.path)?.into_iter().collect::<PathBuf>();
         unpacker.entry(entry, content, &path, in_layer)
     })?;
+    if is_empty {
+        return Err(Error::new("there is nothing in it"));
+    }
     unpacker.finish_directories()
 }
 

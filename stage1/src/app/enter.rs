@@ -27,7 +27,7 @@ use crate::cross::Target;
 use crate::error::{Context, Error, Result};
 use crate::launch::{self, Command, env, find};
 use crate::sys::dir;
-use crate::sys::process::{self, Fork};
+use crate::sys::process::{self, Fork, ResourceLimits};
 use crate::terminal::Caller;
 use crate::{layout, rootfs};
 
@@ -82,11 +82,14 @@ pub fn enter(entry: &Entry) -> Result<Ended> {
     let signals = accompany::block_signals()?;
     let Wiring { inside, outside } = Wiring::new(entry.tty)?;
     let parent = process::pidfd_open(std::process::id().cast_signed())?;
+    let limits = entry.app.as_ref().map_or(Ok(None), |app| limits_of(app, &cgroup))?;
     // Only for children: the command is born in the pod.
     process::setns(target.pidfd(), CloneFlags::CLONE_NEWPID)?;
     match process::fork()? {
         Fork::Child => {
-            let Err(error) = entry.become_command(&target, &cgroup, &parent, inside, outside.caller());
+            let limited = limits.map_or(Ok(()), |limits| limits.take());
+            let become_command = || entry.become_command(&target, &cgroup, &parent, inside, outside.caller());
+            let Err(error) = limited.and_then(|()| become_command());
             eprintln!("enter: {}", error.one_line());
             process::exit_now(i32::from(error.exit_code().unwrap_or(launch::exit::SETUP)))
         }
@@ -94,6 +97,14 @@ pub fn enter(entry: &Entry) -> Result<Ended> {
             drop(inside);
             accompany::accompany(child, &signals, outside)
         }
+    }
+}
+
+/// The resource limits of a running app, which are those that systemd gave it.
+fn limits_of(app: &AcName, cgroup: &PodCgroup) -> Result<Option<ResourceLimits>> {
+    match cgroup.process_of_unit(&layout::app_cgroup(app))? {
+        Some(pid) => ResourceLimits::of(pid),
+        None => Ok(None),
     }
 }
 
@@ -204,9 +215,6 @@ impl Place {
     /// In an app.
     fn app(app: &AcName, target: &Target, cgroup: &PodCgroup) -> Result<Self> {
         let unit = layout::app_cgroup(app);
-        if let Some(pid) = cgroup.process_of_unit(&unit)? {
-            process::take_limits_of(pid).context(|| format!("take on the resource limits of app {app}"))?;
-        }
         cgroup.join_unit(&unit)?;
         target.join()?;
         let record = load_record(app).context(|| format!("app {app} is not in this pod"))?;

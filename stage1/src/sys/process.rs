@@ -98,28 +98,52 @@ pub fn unshare(kinds: CloneFlags) -> Result<()> {
     nix::sched::unshare(kinds).context(|| format!("unshare({kinds:?})"))
 }
 
-/// Takes on the resource limits of the process `pid`, as far as they are not above our own hard
-/// ones: prlimit(2). One that has ended changes nothing.
-pub fn take_limits_of(pid: i32) -> Result<()> {
-    // RLIMIT_CPU to RLIMIT_RTTIME: all there are.
-    for resource in 0..16 {
-        let mut theirs = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        let mut ours = theirs;
-        for (who, limit) in [(pid, &mut theirs), (0, &mut ours)] {
-            // SAFETY: no new limit is given, and the old one is written to a rlimit that outlives the call.
-            let done = unsafe { libc::prlimit(who, resource, std::ptr::null(), limit) };
-            match nix::errno::Errno::result(done) {
-                Err(nix::errno::Errno::ESRCH) => return Ok(()),
-                done => done.map(drop).context(|| format!("prlimit({who}, {resource})"))?,
-            }
+/// Resource limits, soft and hard, by their numbers: getrlimit(2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResourceLimits(Vec<(u64, u64)>);
+
+impl ResourceLimits {
+    /// Those of the process `pid`, which has to be nobody in particular: proc_pid_limits(5).
+    /// `None` if it has ended.
+    pub fn of(pid: i32) -> Result<Option<Self>> {
+        let file = format!("/proc/{pid}/limits");
+        match std::fs::read_to_string(&file) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
+            text => Self::parse(&text.context(|| format!("read {file}"))?).context(|| file).map(Some),
         }
-        let hard = theirs.rlim_max.min(ours.rlim_max);
-        let new = libc::rlimit { rlim_cur: theirs.rlim_cur.min(hard), rlim_max: hard };
-        // SAFETY: the new limit is a rlimit that outlives the call; no old one is asked for.
-        let done = unsafe { libc::prlimit(0, resource, &raw const new, std::ptr::null_mut()) };
-        nix::errno::Errno::result(done).map(drop).context(|| format!("prlimit(self, {resource}, {hard})"))?;
     }
-    Ok(())
+
+    /// One line each, in the order of their numbers: a name of 26 characters, then the limits.
+    fn parse(text: &str) -> Result<Self> {
+        let value = |word: &str| match word {
+            "unlimited" => Ok(libc::RLIM_INFINITY),
+            number => number.parse().context(|| format!("limit {number:?}")),
+        };
+        let limits = text.lines().skip(1).map(|line| {
+            let mut words = line.get(26..).unwrap_or_default().split_whitespace();
+            match (words.next(), words.next()) {
+                (Some(soft), Some(hard)) => Ok((value(soft)?, value(hard)?)),
+                _ => Err(Error::new(format!("line {line:?} has no limits"))),
+            }
+        });
+        limits.collect::<Result<_>>().map(Self)
+    }
+
+    /// Makes them this process's own, as far as they are not above its hard ones: setrlimit(2).
+    pub fn take(&self) -> Result<()> {
+        for ((soft, hard), resource) in self.0.iter().zip(0..) {
+            let mut ours = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            // SAFETY: no new limit is given, and the old one is written to a rlimit that outlives the call.
+            let done = unsafe { libc::prlimit(0, resource, std::ptr::null(), &raw mut ours) };
+            nix::errno::Errno::result(done).context(|| format!("getrlimit({resource})"))?;
+            let hard = ours.rlim_max.min(*hard);
+            let new = libc::rlimit { rlim_cur: hard.min(*soft), rlim_max: hard };
+            // SAFETY: the new limit is a rlimit that outlives the call; no old one is asked for.
+            let done = unsafe { libc::prlimit(0, resource, &raw const new, std::ptr::null_mut()) };
+            nix::errno::Errno::result(done).context(|| format!("setrlimit({resource}, {hard})"))?;
+        }
+        Ok(())
+    }
 }
 
 /// The number of a mount namespace, by which the kernel orders them: NS_GET_MNTNS_ID of
@@ -289,6 +313,17 @@ mod tests {
         assert!(pidfd_wait_end(&fd, Duration::from_secs(10)).unwrap());
         child.wait().unwrap();
         pidfd_kill(&fd, Signal::TERM).unwrap();
+    }
+
+    #[test]
+    fn our_own_limits_are_read_and_taken() {
+        let ours = ResourceLimits::of(std::process::id().cast_signed()).unwrap().unwrap();
+        assert_eq!(ours.0.len(), 16);
+        let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        assert_eq!(ours.0[7].0, open_files.current.unwrap_or(libc::RLIM_INFINITY));
+        ours.take().unwrap();
+        assert!(ResourceLimits::parse("Limit\nMax cpu time              soon                 never").is_err());
+        assert_eq!(ResourceLimits::of(i32::MAX).unwrap(), None);
     }
 
     #[test]
