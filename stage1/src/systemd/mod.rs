@@ -8,269 +8,34 @@
 //! systemd's signals without asking. Nothing here waits beyond the deadline it is given; an error
 //! from a wait that has run out has the errno ETIMEDOUT.
 
+mod socket;
 mod wire;
+mod words;
 
 #[cfg(test)]
 mod tests;
 
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use std::time::Instant;
 
 use crate::error::{Context, Error, Result};
 use wire::{Body, Kind, Message};
 
 pub use wire::Value;
+use words::unit_path;
+pub use words::{ActiveState, Interface, Job, JobResult, Mode, Properties, Refused, Verb, Who, is_no_such_unit};
 
 /// Where systemd listens, in a pod's file system.
 pub const PRIVATE_SOCKET: &str = "/run/systemd/private";
 
-/// systemd loses a message that it reads together with `BEGIN`, and takes a line at a time
-/// otherwise: so everything up to `BEGIN` goes out at once, and nothing more before its answers.
-const HANDSHAKE: &[u8] = b"\0AUTH EXTERNAL\r\nDATA\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n";
-/// The answers to the handshake take about 70 bytes.
-const HANDSHAKE_ANSWER_MAX: usize = 4096;
 /// Ended jobs that are remembered for somebody who waits for them later.
 const ENDED_MAX: usize = 4096;
-
-const CLOSED: &str = "systemd has closed the connection";
-const NOT_ACCEPTED: &str = "systemd does not accept this process: \
-    it must be root, in the PID and user namespaces of that systemd";
 
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const JOB: &str = "org.freedesktop.systemd1.Job";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
-
-/// systemd has understood a call and refused it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// Name of the error, such as `org.freedesktop.systemd1.NoSuchUnit`.
-    pub name: String,
-    /// What systemd says about it.
-    pub message: String,
-}
-
-impl Refused {
-    /// The refusal in the chain of `error`, if that is what it is about.
-    pub fn in_chain(error: &Error) -> Option<&Self> {
-        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-        while let Some(error) = next {
-            if let Some(refused) = error.downcast_ref() {
-                return Some(refused);
-            }
-            next = error.source();
-        }
-        None
-    }
-
-    /// The unit is not loaded, and for a start: there is no file for it either.
-    pub fn is_no_such_unit(&self) -> bool {
-        self.name == "org.freedesktop.systemd1.NoSuchUnit"
-    }
-}
-
-impl std::fmt::Display for Refused {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({})", self.message, self.name)
-    }
-}
-
-impl std::error::Error for Refused {}
-
-/// Whether `error` says that systemd knows no such unit.
-pub fn is_no_such_unit(error: &Error) -> bool {
-    Refused::in_chain(error).is_some_and(Refused::is_no_such_unit)
-}
-
-/// What to do with a unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
-    /// Start it, unless it runs.
-    Start,
-    /// Stop it, if it runs; ends after its `ExecStopPost=`.
-    Stop,
-    /// Stop it, if it runs, and start it.
-    Restart,
-}
-
-/// What to do about other jobs that are in the way of a new one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// The new job replaces them.
-    Replace,
-    /// The call is refused.
-    Fail,
-}
-
-/// Which processes of a unit get a signal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
-    /// All of them.
-    All,
-    /// The main process; refused if there is none.
-    Main,
-    /// The one of `ExecStop=` and the like; refused if there is none.
-    Control,
-}
-
-/// A job that was queued.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Job {
-    path: String,
-    unit: String,
-}
-
-/// How a job ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JobResult {
-    /// As wanted.
-    Done,
-    /// Another job replaced it.
-    Canceled,
-    /// It took longer than the unit allows.
-    Timeout,
-    /// The unit failed.
-    Failed,
-    /// A unit that it needs failed.
-    Dependency,
-    /// It did not apply to the unit's state, or a condition of the unit did not hold.
-    Skipped,
-    /// Any other of systemd's words.
-    Other(String),
-}
-
-impl JobResult {
-    fn from_word(word: &str) -> Self {
-        match word {
-            "done" => Self::Done,
-            "canceled" => Self::Canceled,
-            "timeout" => Self::Timeout,
-            "failed" => Self::Failed,
-            "dependency" => Self::Dependency,
-            "skipped" => Self::Skipped,
-            other => Self::Other(other.to_owned()),
-        }
-    }
-}
-
-impl std::fmt::Display for JobResult {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Done => "done",
-            Self::Canceled => "canceled",
-            Self::Timeout => "timeout",
-            Self::Failed => "failed",
-            Self::Dependency => "dependency",
-            Self::Skipped => "skipped",
-            Self::Other(word) => word,
-        })
-    }
-}
-
-/// Where a property of a unit is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interface {
-    /// What all units have: `LoadState`, `ActiveState`, `SubState`…
-    Unit,
-    /// What services have: `Result`, `MainPID`, `ExecMainStatus`, `ControlGroup`, `NRestarts`…
-    Service,
-}
-
-impl Interface {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Unit => "org.freedesktop.systemd1.Unit",
-            Self::Service => "org.freedesktop.systemd1.Service",
-        }
-    }
-}
-
-/// Properties of a unit at one moment.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Properties(Vec<(String, Value)>);
-
-impl Properties {
-    /// A property.
-    pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
-    }
-
-    /// A property that is text.
-    pub fn text(&self, name: &str) -> Option<&str> {
-        match self.get(name)? {
-            Value::Text(text) => Some(text),
-            _ => None,
-        }
-    }
-
-    /// A property that is a number of any width, or a boolean.
-    pub fn number(&self, name: &str) -> Option<i128> {
-        match *self.get(name)? {
-            Value::Bool(value) => Some(value.into()),
-            Value::I32(value) => Some(value.into()),
-            Value::U32(value) => Some(value.into()),
-            Value::I64(value) => Some(value.into()),
-            Value::U64(value) => Some(value.into()),
-            Value::Text(_) | Value::Texts(_) | Value::Job(_) | Value::Other(_) => None,
-        }
-    }
-}
-
-/// The `ActiveState` of a unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ActiveState {
-    /// It runs.
-    Active,
-    /// It runs and reads its configuration.
-    Reloading,
-    /// It is not loaded, or does not run.
-    Inactive,
-    /// It does not run: it has failed.
-    Failed,
-    /// On its way to running, or waiting to be restarted.
-    Activating,
-    /// On its way to not running.
-    Deactivating,
-    /// A state that this version does not know.
-    Unknown,
-}
-
-impl ActiveState {
-    fn from_word(word: &str) -> Self {
-        match word {
-            "active" => Self::Active,
-            "reloading" => Self::Reloading,
-            "inactive" => Self::Inactive,
-            "failed" => Self::Failed,
-            "activating" => Self::Activating,
-            "deactivating" => Self::Deactivating,
-            _ => Self::Unknown,
-        }
-    }
-
-    /// Nothing of the unit runs.
-    pub fn is_at_rest(self) -> bool {
-        matches!(self, Self::Inactive | Self::Failed)
-    }
-}
-
-/// The object of the unit `name`, as systemd spells it.
-fn unit_path(name: &str) -> String {
-    let mut path = format!("{MANAGER_PATH}/unit/");
-    for (at, byte) in name.bytes().enumerate() {
-        if byte.is_ascii_alphabetic() || (at > 0 && byte.is_ascii_digit()) {
-            path.push(byte.into());
-        } else {
-            path.push_str(&format!("_{byte:02x}"));
-        }
-    }
-    path
-}
 
 /// A connection to a systemd. Pod side.
 #[derive(Debug)]
@@ -290,7 +55,7 @@ impl Client {
     /// When nobody listens there, or systemd does not accept this process as root in its namespaces.
     pub fn connect(path: &Path, deadline: Instant) -> Result<Self> {
         let connect = || -> Result<Self> {
-            let socket = connect_socket(path, deadline)?;
+            let socket = socket::connect(path, deadline)?;
             let mut client =
                 Self { socket, path: path.to_owned(), input: Vec::new(), serial: 0, ended: Vec::new(), usable: true };
             client.authenticate(deadline)?;
@@ -475,7 +240,7 @@ impl Client {
         let serial = self.serial;
         let bytes = wire::method_call(serial, path, interface, member, body)?;
         self.check_usable()?;
-        if let Err(error) = send_all(&self.socket, &bytes, deadline) {
+        if let Err(error) = socket::send_all(&self.socket, &bytes, deadline) {
             // Half a message may be out: what follows would not be understood.
             self.usable = false;
             return Err(error);
@@ -520,7 +285,7 @@ impl Client {
         let length = loop {
             match wire::message_length(&self.input)? {
                 Some(length) if length <= self.input.len() => break length,
-                _ => receive(&self.socket, &mut self.input, deadline)?,
+                _ => socket::receive(&self.socket, &mut self.input, deadline)?,
             }
         };
         let message = Message::parse(&self.input[..length])?;
@@ -538,48 +303,24 @@ impl Client {
     fn authenticate(&mut self, deadline: Instant) -> Result<()> {
         self.shake_hands(deadline).map_err(|error| match error.errno() {
             // systemd hangs up on those whose credentials it can't see.
-            Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => Error::caused_by(NOT_ACCEPTED, error),
+            Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => Error::caused_by(socket::NOT_ACCEPTED, error),
             _ => error,
         })
     }
 
     fn shake_hands(&mut self, deadline: Instant) -> Result<()> {
-        send_all(&self.socket, HANDSHAKE, deadline)?;
+        socket::send_all(&self.socket, socket::HANDSHAKE, deadline)?;
         loop {
-            if let Some(length) = handshake_length(&self.input)? {
+            if let Some(length) = socket::handshake_length(&self.input)? {
                 self.input.drain(..length);
                 return Ok(());
             }
-            if self.input.len() > HANDSHAKE_ANSWER_MAX {
+            if self.input.len() > socket::HANDSHAKE_ANSWER_MAX {
                 return Err(Error::new("the answer to the handshake has no end"));
             }
-            receive(&self.socket, &mut self.input, deadline)?;
+            socket::receive(&self.socket, &mut self.input, deadline)?;
         }
     }
-}
-
-/// How many bytes the answers to the handshake take; `None` while some are missing.
-/// Signals may follow right behind.
-fn handshake_length(input: &[u8]) -> Result<Option<usize>> {
-    let (mut at, mut accepted) = (0, false);
-    while let Some(end) = input[at..].windows(2).position(|two| two == b"\r\n") {
-        let line = &input[at..at + end];
-        at += end + 2;
-        match (accepted, line) {
-            (false, b"DATA") => {}
-            (false, line) if line == b"OK" || line.starts_with(b"OK ") => accepted = true,
-            (false, line) if line.starts_with(b"REJECTED") => {
-                return Err(Error::caused_by(NOT_ACCEPTED, Error::new("rejected")));
-            }
-            // A systemd that passes no descriptors is as good: none are ever sent.
-            (true, line) if line == b"AGREE_UNIX_FD" || line.starts_with(b"ERROR") => return Ok(Some(at)),
-            (_, line) => {
-                let line = String::from_utf8_lossy(&line[..line.len().min(80)]);
-                return Err(Error::new(format!("unexpected answer to the handshake: {line:?}")));
-            }
-        }
-    }
-    Ok(None)
 }
 
 /// The path and the result of the job whose end `message` announces.
@@ -606,73 +347,4 @@ fn object_path(message: &Message<'_>) -> Result<String> {
 
 fn nothing(message: &Message<'_>) -> Result<()> {
     message.body("")?.finished()
-}
-
-fn connect_socket(path: &Path, deadline: Instant) -> Result<OwnedFd> {
-    let address = SocketAddrUnix::new(path).context(|| "address")?;
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).context(|| "socket")?;
-    loop {
-        match rustix::net::connect(&socket, &address) {
-            Ok(()) => return Ok(socket),
-            // Too many wait to be accepted, and there is no way to be told when that is over.
-            Err(rustix::io::Errno::AGAIN) => {
-                time_left(deadline)?;
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error).context(|| "connect"),
-        }
-    }
-}
-
-fn send_all(socket: &OwnedFd, mut bytes: &[u8], deadline: Instant) -> Result<()> {
-    while !bytes.is_empty() {
-        match rustix::net::send(socket, bytes, SendFlags::NOSIGNAL) {
-            Ok(sent) => bytes = &bytes[sent..],
-            Err(rustix::io::Errno::AGAIN) => wait_for(socket, PollFlags::POLLOUT, deadline)?,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error).context(|| "send"),
-        }
-    }
-    Ok(())
-}
-
-/// Appends what has come to `input`, at least one byte. Descriptors sent along are closed by the kernel.
-fn receive(socket: &OwnedFd, input: &mut Vec<u8>, deadline: Instant) -> Result<()> {
-    // Checked here too: a peer that never stops sending must not keep us beyond the deadline.
-    time_left(deadline)?;
-    let mut buffer = [0; 8192];
-    loop {
-        match rustix::net::recv(socket, &mut buffer, RecvFlags::empty()) {
-            Ok((0, _)) => return Err(io::Error::from_raw_os_error(libc::ENOTCONN)).context(|| CLOSED),
-            Ok((received, _)) => {
-                input.extend_from_slice(&buffer[..received]);
-                return Ok(());
-            }
-            Err(rustix::io::Errno::AGAIN) => wait_for(socket, PollFlags::POLLIN, deadline)?,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error).context(|| "recv"),
-        }
-    }
-}
-
-fn wait_for(socket: &OwnedFd, events: PollFlags, deadline: Instant) -> Result<()> {
-    loop {
-        // Rounded up: a poll of 0 ms until the deadline would be a busy loop.
-        let milliseconds = time_left(deadline)?.as_millis().saturating_add(1);
-        let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(socket.as_fd(), events)], timeout) {
-            Ok(0) | Err(nix::errno::Errno::EINTR) => {}
-            Ok(_) => return Ok(()),
-            Err(error) => return Err(error).context(|| "poll"),
-        }
-    }
-}
-
-fn time_left(deadline: Instant) -> Result<Duration> {
-    match deadline.checked_duration_since(Instant::now()) {
-        Some(left) if !left.is_zero() => Ok(left),
-        _ => Err(io::Error::from_raw_os_error(libc::ETIMEDOUT)).context(|| "no answer from systemd in time"),
-    }
 }

@@ -1,10 +1,13 @@
 //! Against bytes of a real systemd 252 (`golden/`), and against peers that misbehave.
 
+use super::socket::{CLOSED, HANDSHAKE, handshake_length};
 use super::*;
 use proptest::prelude::*;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 const HANDSHAKE_ANSWER: &[u8] = include_bytes!("golden/handshake-answer");
 const START_CALL: &[u8] = include_bytes!("golden/start-call");
