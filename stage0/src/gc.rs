@@ -29,29 +29,41 @@ pub fn rm(store: &Store, pod: Pod, debug: bool) -> Result<()> {
     discard(store, held, debug)
 }
 
-/// Marks every pod that has ended, and removes those that were marked, or failed to start, `grace` ago; prepared ones
-/// that were not run for `prepared`.
+/// When pods are taken away.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// How long one that has ended stays after it was marked.
+    pub grace: Duration,
+    /// How long one may stay prepared.
+    pub prepared: Duration,
+    /// None is removed.
+    pub mark_only: bool,
+}
+
+/// Marks the pods that have ended, that could not be prepared, and that have been prepared for too long. Then removes
+/// those that were marked: at once if they never ran, else when their grace is over.
 ///
 /// # Errors
 /// Some could not be removed; all others are.
-pub fn all(store: &Store, grace: Duration, prepared: Duration, debug: bool) -> Result<()> {
+pub fn all(store: &Store, rules: Rules, debug: bool) -> Result<()> {
     let mut failed = Vec::new();
     for pod in pods::list(store)? {
-        if let Err(error) = one(store, &pod, grace, prepared, debug) {
+        if let Err(error) = one(store, &pod, rules, debug) {
             failed.push(format!("pod {}: {}", pod.uuid(), error.one_line()));
         }
     }
     if failed.is_empty() { Ok(()) } else { Err(Error::new(failed.join("; "))) }
 }
 
-fn one(store: &Store, pod: &Pod, grace: Duration, prepared: Duration, debug: bool) -> Result<()> {
-    let expires_after = match pod.state() {
+fn one(store: &Store, pod: &Pod, rules: Rules, debug: bool) -> Result<()> {
+    let (mark, after) = match pod.state() {
         State::Running | State::Preparing | State::Deleting => return Ok(()),
-        // marked now, so it is removed at once only without any grace
-        State::Exited | State::PrepareFailed | State::ExitedGarbage | State::Garbage => grace,
+        State::Exited => (Some(Phase::ExitedGarbage), Duration::ZERO),
+        State::PrepareFailed => (Some(Phase::Garbage), Duration::ZERO),
         // its maker is about to lock it
-        State::Embryo => grace.max(EMBRYO),
-        State::Prepared => prepared,
+        State::Embryo => (Some(Phase::Garbage), EMBRYO),
+        State::Prepared => (Some(Phase::Garbage), rules.prepared),
+        State::ExitedGarbage | State::Garbage => (None, Duration::ZERO),
     };
     let mut held = match HeldPod::take(pod) {
         Ok(Some(held)) => held,
@@ -62,13 +74,15 @@ fn one(store: &Store, pod: &Pod, grace: Duration, prepared: Duration, debug: boo
             return Ok(());
         }
     };
-    if pod.state() == State::Exited {
-        held.move_to(store, Phase::ExitedGarbage)?;
+    if let Some(phase) = mark {
+        if changed_ago(&held)? < after {
+            return Ok(());
+        }
+        held.move_to(store, phase)?;
     }
-    if changed_ago(&held)? < expires_after {
-        return Ok(());
-    }
-    discard(store, held, debug)
+    // one that was marked just now is removed only without any grace
+    let kept = held.phase() == Phase::ExitedGarbage && changed_ago(&held)? < rules.grace;
+    if rules.mark_only || kept { Ok(()) } else { discard(store, held, debug) }
 }
 
 /// How long ago the pod's directory was moved or changed.

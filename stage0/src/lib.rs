@@ -25,3 +25,4 @@ pub mod store;
 pub mod sums;
 mod time;
 pub mod trees;
+pub mod wait;

@@ -3,6 +3,7 @@
 //! A pod's phase is the directory that its own directory is in; a phase changes by one rename, made while the pod's
 //! directory is locked. The lock says whether somebody is at work on it: of a pod in phase `run`, that it runs.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -187,16 +188,15 @@ fn is_held(dir: &File) -> Result<bool> {
 /// # Errors
 /// The directories can't be read.
 pub fn list(store: &Store) -> Result<Vec<Pod>> {
-    let mut found: Vec<Pod> = Vec::new();
+    let mut found = BTreeMap::new();
     for phase in Phase::ALL {
         for uuid in uuids(store, phase)? {
             if let Some(pod) = look_at(store, phase, uuid)? {
-                found.retain(|pod| pod.uuid != uuid);
-                found.push(pod);
+                found.insert(uuid, pod);
             }
         }
     }
-    Ok(found)
+    Ok(found.into_values().collect())
 }
 
 /// The pod whose UUID starts with `text`.

@@ -58,6 +58,8 @@ enum Command {
     List(pod::List),
     /// Show one pod and its apps
     Status(pod::Status),
+    /// Wait until pods have ended
+    Wait(pod::Wait),
     /// End running pods
     Stop(pod::Stop),
     /// Remove pods that have ended
@@ -144,6 +146,7 @@ impl Podctl {
             Command::Enter(command) => command.run(&session)?,
             Command::List(command) => command.run(&session)?,
             Command::Status(command) => command.run(&session)?,
+            Command::Wait(command) => command.run(&session)?,
             Command::Stop(command) => command.run(&session)?,
             Command::Rm(command) => command.run(&session)?,
             Command::Gc(command) => command.run(&session)?,

@@ -1,7 +1,8 @@
 //! The verbs on whole pods.
 
 use std::ffi::OsString;
-use std::time::Duration;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
@@ -11,6 +12,7 @@ use stage1::error::{Context, Error, Result};
 use super::{Format, Session, app, format, say};
 use crate::apps::{self, AppStatus};
 use crate::pods::{self, Pod};
+use crate::wait::{self, Until};
 use crate::{enter, gc, stop};
 
 #[derive(Args, Debug)]
@@ -109,6 +111,8 @@ struct PodStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     started_at: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    gc_marked_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<i32>,
 }
 
@@ -122,6 +126,7 @@ impl PodStatus {
             apps,
             created_at: pod.created_at()?,
             started_at: pod.started_at()?,
+            gc_marked_at: pod.marked_at()?,
             pid: pod.pid_if_running()?,
         })
     }
@@ -148,10 +153,12 @@ impl List {
         match self.format {
             Format::Json => format::json(&listed),
             Format::Text => format::table(
-                ["UUID", "STATE", "CREATED", "APPS"],
-                listed
-                    .into_iter()
-                    .map(|pod| [pod.name, pod.state, format::time(pod.created_at), pod.app_names.join(", ")]),
+                ["UUID", "STATE", "CREATED", "STARTED", "APPS"],
+                listed.into_iter().map(|pod| {
+                    let times = [pod.created_at, pod.started_at].map(format::time);
+                    let [created, started] = times;
+                    [pod.name, pod.state, created, started, pod.app_names.join(", ")]
+                }),
             ),
         }
     }
@@ -164,20 +171,82 @@ pub struct Status {
     /// How to print it
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
+    /// Wait before that until the pod has ended, so long at most
+    #[arg(
+        long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "forever",
+        conflicts_with = "wait_ready"
+    )]
+    wait: Option<Patience>,
+    /// Wait before that until the pod takes apps, so long at most
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "forever")]
+    wait_ready: Option<Patience>,
+}
+
+/// How long somebody waits.
+#[derive(Clone, Copy, Debug)]
+struct Patience(Option<Duration>);
+
+impl FromStr for Patience {
+    type Err = humantime::DurationError;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        match text {
+            "forever" => Ok(Self(None)),
+            text => humantime::parse_duration(text).map(Some).map(Self),
+        }
+    }
+}
+
+impl Patience {
+    /// When it ends.
+    fn deadline(self) -> Option<Instant> {
+        self.0.and_then(|time| Instant::now().checked_add(time))
+    }
 }
 
 impl Status {
     pub fn run(self, session: &Session) -> Result<()> {
-        let pod = pods::find(&session.store, &self.uuid)?;
+        let mut pod = pods::find(&session.store, &self.uuid)?;
+        let waits = [(self.wait, Until::Ended), (self.wait_ready, Until::Ready)];
+        for (patience, until) in waits {
+            if let Some(patience) = patience {
+                wait::wait(&session.store, &pod, until, patience.deadline())
+                    .context(|| format!("wait for pod {}", pod.short()))?;
+                pod = pods::find_whole(&session.store, pod.uuid())?;
+            }
+        }
         let status = PodStatus::of(&pod)?;
         if self.format == Format::Json {
             return format::json(&status);
         }
         say(format!("uuid={}\nstate={}\ncreated={}", status.name, status.state, format::time(status.created_at)))?;
+        if let Some(started) = status.started_at {
+            say(format!("started={}", format::time(Some(started))))?;
+        }
         if let Some(pid) = status.pid {
             say(format!("pid={pid}"))?;
         }
         if status.apps.is_empty() { Ok(()) } else { app::print_apps(&status.apps, Format::Text) }
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct Wait {
+    /// How long at most (else as long as it takes)
+    #[arg(long, value_name = "DURATION")]
+    timeout: Option<humantime::Duration>,
+    /// UUIDs of pods, or the start of them
+    #[arg(required = true, value_name = "UUID")]
+    uuids: Vec<String>,
+}
+
+impl Wait {
+    pub fn run(self, session: &Session) -> Result<()> {
+        let deadline = Patience(self.timeout.map(Into::into)).deadline();
+        each(&self.uuids, |uuid| {
+            let pod = pods::find(&session.store, uuid)?;
+            wait::wait(&session.store, &pod, Until::Ended, deadline).context(|| format!("wait for pod {}", pod.short()))
+        })
     }
 }
 
@@ -225,12 +294,15 @@ pub struct Gc {
     /// How long a pod may stay prepared without being run
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     expire_prepared: humantime::Duration,
+    /// Only mark the pods whose time begins to run, and remove none
+    #[arg(long)]
+    mark_only: bool,
 }
 
 impl Gc {
     pub fn run(self, session: &Session) -> Result<()> {
-        let grace: Duration = self.grace_period.into();
-        gc::all(&session.store, grace, self.expire_prepared.into(), session.debug)
+        let (grace, prepared) = (self.grace_period.into(), self.expire_prepared.into());
+        gc::all(&session.store, gc::Rules { grace, prepared, mark_only: self.mark_only }, session.debug)
     }
 }
 
