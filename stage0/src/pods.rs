@@ -16,7 +16,7 @@ use stage1::layout;
 pub use stage1::pod::{Phase, State};
 use uuid::Uuid;
 
-use crate::store::{PRIVATE, Store, make_dir, names_in, open_dir};
+use crate::store::{PRIVATE, Store, make_dir, names_in, open_dir, sync_dir};
 use crate::time::nanoseconds;
 
 /// A pod as it was when it was looked at.
@@ -126,15 +126,21 @@ impl HeldPod {
         Ok(Some(Self { uuid: pod.uuid, phase: pod.phase, dir: pod.dir.clone(), lock }))
     }
 
-    /// Moves the pod on to another phase.
+    /// Moves the pod on to another phase. What is prepared stays so after a power cut.
     ///
     /// # Errors
     /// The rename failed.
     pub fn move_to(&mut self, store: &Store, phase: Phase) -> Result<()> {
         let to = store.pods().join(phase.dir());
         make_dir(&to, PRIVATE)?;
+        if phase == Phase::Prepared {
+            sync_dir(&self.dir)?;
+        }
         let to = to.join(self.uuid.to_string());
         std::fs::rename(&self.dir, &to).context(|| format!("rename {:?} to {to:?}", self.dir))?;
+        if phase == Phase::Prepared {
+            sync_dir(&store.pods().join(phase.dir()))?;
+        }
         self.dir = to;
         self.phase = phase;
         Ok(())

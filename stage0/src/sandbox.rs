@@ -219,10 +219,8 @@ fn end_of_console(dir: &Path) -> Result<String> {
     Ok(if last.is_empty() { "its process ended without a word".into() } else { last })
 }
 
-/// Writes a new file with these permissions.
+/// Writes a file with these permissions: it is never half there, and survives a power cut once its directory is synced.
 pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    use std::io::Write;
-    let shown = || format!("write {path:?}");
-    let mut file = File::options().write(true).create(true).truncate(true).mode(mode).open(path).context(shown)?;
-    file.write_all(bytes).context(shown)
+    let name = path.file_name().and_then(|name| name.to_str()).context(|| format!("{path:?} names no file"))?;
+    stage1::pod::write_atomic(path.parent().unwrap_or(Path::new("")), name, bytes, mode)
 }

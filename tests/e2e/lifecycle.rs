@@ -32,7 +32,6 @@ tests::cases! {
     native a_prefix_of_a_uuid_is_enough;
     native an_ended_pod_still_tells;
     native a_half_done_rm_is_finished;
-    native a_killed_command_is_made_up_for 120;
     native another_stage1_image;
 }
 
@@ -471,64 +470,6 @@ fn a_half_done_rm_is_finished(t: &Context) -> Verdict {
         assert!(!root(app).exists());
         pod.run_app(app, &[], &["exit", "0"]);
     }
-    pod.end();
-    Ok(())
-}
-
-/// Whenever podctl is killed, the next command finds or makes a whole app, or none.
-fn a_killed_command_is_made_up_for(t: &Context) -> Verdict {
-    let podctl = t.podctl();
-    let pod = podctl.pod(&[]);
-    let cut = |args: &[&str], after: u64| -> Result<(), Box<dyn std::error::Error>> {
-        let mut child = podctl.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        std::thread::sleep(Duration::from_millis(after));
-        child.kill()?;
-        child.wait()?;
-        Ok(())
-    };
-    for after in (0..36).step_by(2) {
-        let uuid = pod.uuid.as_str();
-        cut(
-            &[
-                "app",
-                "add",
-                uuid,
-                "probe",
-                "--name",
-                "cut",
-                "--mount=volume=out,target=/out",
-                "--exec",
-                "/probe",
-                "--",
-                "sleep",
-                "inf",
-            ],
-            after,
-        )?;
-        let listed = podctl.json(&["app", "list", uuid, "--format", "json"]);
-        if !listed.to_string().contains("\"cut\"") || after % 4 == 0 {
-            // Nothing of it shows, or it is taken away: it can be added as if it had never been.
-            podctl.run(&["app", "rm", uuid, "cut"]);
-            pod.add("cut", &[], &["sleep", "inf"]);
-        }
-        let started = pod.app("start", "cut", &[]);
-        if started.code != Some(0) {
-            // Half an app is refused in words, and rm takes it away.
-            started.complaint();
-            pod.app("rm", "cut", &[]).ok();
-            pod.add("cut", &[], &["sleep", "inf"]);
-            pod.app("start", "cut", &[]).ok();
-        }
-        assert_eq!(pod.state("cut"), "running", "after {after} ms");
-        assert_eq!(pod.enter("cut", &["/probe", "print", "x"]).ok(), "x");
-        cut(&["app", "rm", uuid, "cut"], after)?;
-        pod.app("rm", "cut", &[]);
-        assert!(pod.manifest_apps().is_empty(), "after {after} ms: {:?}", pod.manifest_apps());
-        let running = descendants(pod.pid()).into_iter().filter(|p| p.words.contains("/probe")).count();
-        assert_eq!(running, 0, "after {after} ms");
-    }
-    let mounted = mountinfo("self").into_iter().filter(|m| m[4].contains(&pod.uuid) && m[4].contains("/opt/stage2/"));
-    assert_eq!(mounted.count(), 0, "app roots are still mounted");
     pod.end();
     Ok(())
 }

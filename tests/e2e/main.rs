@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 mod contract;
+mod crash;
 mod enter;
 mod entrypoints;
 mod formats;
@@ -24,6 +25,10 @@ fn main() -> ExitCode {
         entrypoints::CASES,
         contract::CASES,
         lifecycle::CASES,
+        crash::store::CASES,
+        crash::apps::CASES,
+        crash::pods::CASES,
+        crash::crossings::CASES,
         life::CASES,
         immutable::CASES,
         refusals::CASES,

@@ -227,7 +227,7 @@ fn warden(name: &str, case: Case) -> ExitCode {
     let mut body = Command::new(me);
     body.args(["--body", name]).arg(&dir).current_dir(&dir).env("RUST_BACKTRACE", "0");
     let child = body.spawn().expect("the body");
-    let (failure, pods) = attend(Pid::from_raw(child.id() as i32), case.seconds, runner, &dir);
+    let (failure, pods) = attend(Pid::from_raw(child.id() as i32), case.seconds * patience(), runner, &dir);
 
     let mut failed = failure.is_some();
     if let Some(why) = failure {
@@ -250,6 +250,11 @@ fn warden(name: &str, case: Case) -> ExitCode {
         eprintln!("{name}: can't be cleared away:\n  {}", stuck.join("\n  "));
     }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// How many times longer a test may take: one that is to try every system call takes its time.
+fn patience() -> u64 {
+    if crate::tracer::wants_all() { 60 } else { 1 }
 }
 
 /// A mount namespace of its own, as a machine with cgroup2 alone has it.

@@ -7,6 +7,7 @@
 //! - [`podctl`] drives our own host manager.
 //! - [`minihost`] is a second, independent host manager that knows only the contract.
 //! - [`screen`] is a terminal with somebody in front of it.
+//! - [`tracer`] kills a command at any of its system calls.
 //! - [`image`] makes images around the probe app (`tests/probe`).
 
 pub mod harness;
@@ -16,6 +17,7 @@ pub mod minihost;
 pub mod podctl;
 pub mod process;
 pub mod screen;
+pub mod tracer;
 
 use std::path::{Path, PathBuf};
 

@@ -3,20 +3,19 @@
 use std::fs::File;
 use std::time::Duration;
 
-use rustix::fs::FlockOperation;
 use stage1::appc::{AcName, PodManifest};
-use stage1::error::{Context, Error, Result};
-use stage1::layout;
+use stage1::error::{Error, Result};
 use stage1::pod::{AppState, State};
 
 use super::NoApp;
 use super::add::{Adding, must_be_mutable, ready_pid};
 use super::files::AppFiles;
 use super::manifest::{self, Locked};
+use super::starting::{self, AppLock};
 use crate::entrypoint::{Entrypoint, Outcome, Stage1};
 use crate::pods::Pod;
 use crate::spec::Insecure;
-use crate::store::{Store, open_dir};
+use crate::store::Store;
 
 /// app-stop's exit code for an app that the pod's supervisor does not know.
 const NO_UNIT: i32 = 5;
@@ -27,32 +26,36 @@ const NO_UNIT: i32 = 5;
 /// The pod is not ready or has no such app, or the app could not be started. It then does not count as running.
 pub fn start(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> {
     let pid = ready_pid(pod)?;
-    let manifest = listed(pod, app)?;
+    listed(pod, app)?;
     // one start at a time: the markers of a second one would undo what the first one's app has written
-    let info = pod.dir().join(layout::app_info(app));
-    let lock = open_dir(&info)?.context(|| format!("app {app} has no {info:?}"))?;
-    rustix::fs::flock(&lock, FlockOperation::LockExclusive).context(|| format!("flock({info:?})"))?;
+    let lock = AppLock::wait(pod.dir(), app)?.with_no_app(pod, app)?;
+    // it may have been removed, and added anew, meanwhile
+    let manifest = listed(pod, app)?;
 
     let files = AppFiles::new(pod.dir(), app);
-    match state(pod, &manifest, app)? {
-        AppState::Running => return Ok(()),
+    let before = state(pod, &manifest, app)?;
+    match before {
+        AppState::Running if !lock.was_interrupted() => return Ok(()),
         AppState::Unknown => return Err(Error::new(format!("app {app} was not added completely; remove it"))),
-        // in this order: it never looks as if it ran when it does not
-        AppState::Exited => {
-            files.unmark_started()?;
-            files.forget_exit()?;
-        }
-        AppState::Created => files.forget_exit()?,
+        _ => lock.begin()?,
     }
-    files.mark_started()?;
-    if let Err(error) = (Inside { store, pod, pid, app, lock: None, debug }).start() {
+    // in this order: it never looks as if it ran when it does not
+    if before == AppState::Exited {
+        files.unmark_started()?;
+    }
+    if before != AppState::Running {
+        files.forget_exit()?;
+        files.mark_started()?;
+    }
+    if let Err(error) = (Inside { store, pod, pid, app, lock: Some(lock.file()), debug }).start() {
         // what has run and ended says so itself
         if state(pod, &manifest, app)? == AppState::Running {
             files.unmark_started()?;
         }
+        lock.end()?;
         return Err(error);
     }
-    Ok(())
+    lock.end()
 }
 
 /// Stops an app; one that does not run is left alone. After `timeout` all it has started is killed.
@@ -61,15 +64,17 @@ pub fn start(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> 
 /// The pod has no such app, or the app could not be stopped.
 pub fn stop(store: &Store, pod: &Pod, app: &AcName, timeout: Option<Duration>, debug: bool) -> Result<()> {
     let manifest = listed(pod, app)?;
-    if state(pod, &manifest, app)? != AppState::Running {
+    if state(pod, &manifest, app)? != AppState::Running && !starting::was_interrupted(pod.dir(), app)? {
         return Ok(());
     }
     Inside { store, pod, pid: ready_pid(pod)?, app, lock: None, debug }.stop(timeout)?;
-    if state(pod, &manifest, app)? == AppState::Running {
+    // nobody is just starting it again
+    let Some(lock) = AppLock::try_take(pod.dir(), app)? else { return Ok(()) };
+    if state(pod, &manifest, app)? == AppState::Running && !starting::has_processes(pod.dir(), app)? {
         // it was started by no more than its marker
         AppFiles::new(pod.dir(), app).unmark_started()?;
     }
-    Ok(())
+    lock.end()
 }
 
 /// Stops an app if it runs, and starts it.
@@ -102,10 +107,19 @@ pub fn rm(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> {
     let mut manifest = locked.read()?;
     must_be_mutable(&manifest)?;
     manifest.app(app).with_no_app(pod, app)?;
+    let mut starts = None;
     if let Some(pid) = pid {
-        Inside { store, pod, pid, app, lock: Some(locked.lock()), debug }.remove()?;
+        let inside = Inside { store, pod, pid, app, lock: Some(locked.lock()), debug };
+        inside.stop(None)?;
+        // nobody starts it from here on
+        starts = AppLock::wait(pod.dir(), app)?;
+        if state(pod, &manifest, app)? == AppState::Running {
+            inside.stop(None)?;
+        }
+        inside.cross(Entrypoint::AppRm, &[], None)?.success()?;
     }
     AppFiles::new(pod.dir(), app).remove()?;
+    drop(starts);
     manifest.apps.retain(|other| other.name != *app);
     locked.write(&manifest)
 }

@@ -13,6 +13,7 @@ use rustix::fs::FlockOperation;
 use stage1::appc::{AcName, PodManifest};
 use stage1::error::{Context, Error, Result};
 use stage1::layout;
+use stage1::pod::remove_if_there;
 
 use crate::store::names_in;
 
@@ -130,15 +131,6 @@ pub fn is_being_added(pod: &Path, app: &AcName) -> bool {
 
 fn before(pod: &Path, app: &AcName) -> PathBuf {
     pod.join(format!("{BEFORE}{app}"))
-}
-
-fn remove_if_there(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::caused_by(format!("remove {path:?}"), error))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod files;
 mod lifecycle;
 mod manifest;
 mod options;
+mod starting;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -142,7 +143,7 @@ impl<T> NoApp<T> for Option<T> {
 }
 
 fn describe(pod: &Pod, manifest: &PodManifest, app: &RuntimeApp) -> Result<AppStatus> {
-    let status = stage1::pod::app_status(pod.dir(), pod.state(), manifest.is_mutable()?, &app.name)?;
+    let status = starting::status(pod, manifest, &app.name)?;
     let own = app.app.as_ref();
     let end = status.details.unwrap_or_default();
     Ok(AppStatus {

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use stage1::appc::{AcIdentifier, Dependency, ImageManifest};
 use stage1::error::{Context, Error, Result};
 use stage1::layout;
+use stage1::pod::remove_if_there;
 
 pub use care::{Collected, Health, collect, export, remove, verify};
 pub use import::{Imported, Kind, Options, import_archive, import_directory, import_file};
@@ -290,12 +291,7 @@ fn set_name(store: &Store, name: &str, id: &ImageId) -> Result<Option<ImageId>> 
     make_dir(&store.names(), PRIVATE)?;
     let link = store.names().join(link_name(name));
     let new = store.names().join(".new");
-    match std::fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(Error::caused_by(format!("remove {new:?}"), error));
-        }
-        _ => {}
-    }
+    remove_if_there(&new)?;
     std::os::unix::fs::symlink(id.as_str(), &new).context(|| format!("symlink {new:?}"))?;
     std::fs::rename(&new, &link).context(|| format!("rename {new:?} to {link:?}"))?;
     sync_dir(&store.names())?;

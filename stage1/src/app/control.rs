@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{deadline, end, remove_file};
+use super::{deadline, end};
 use crate::appc::AcName;
 use crate::cgroup::PodCgroup;
 use crate::cli::FAILURE;
 use crate::cross::Target;
 use crate::error::{Context, Error, Result};
-use crate::pod::ExitDetails;
+use crate::pod::{ExitDetails, remove_if_there, sweep_temporaries};
 use crate::systemd::{self, ActiveState, Client, Job, JobResult, Mode, Refused, Verb, Who};
 use crate::{layout, rootfs, unit};
 
@@ -103,6 +103,8 @@ pub fn stop(target: &Target, app: &AcName, timeout: Option<Duration>) -> Result<
     let deadline = Instant::now() + 3 * given.max(own) + MARGIN;
     with_systemd(target, deadline, |systemd| {
         let name = layout::app_unit(app);
+        // A stop that was killed may have left what it had made.
+        Patience::of(app).end(systemd, deadline)?;
         let patience = if given > own { Some(Patience::with(systemd, app, given, deadline)?) } else { None };
         let mut jobs = vec![queue_stop(systemd, &name, deadline)?];
         if sockets {
@@ -117,7 +119,9 @@ pub fn stop(target: &Target, app: &AcName, timeout: Option<Duration>) -> Result<
                 result => return Err(Error::new(format!("stop app {app}: systemd's job ended with {result:?}"))),
             }
         }
-        patience.map_or(Ok(()), Patience::end)?;
+        if let Some(patience) = patience {
+            patience.remove()?;
+        }
         end::settle(systemd, app, deadline)
     })
 }
@@ -150,17 +154,31 @@ struct Patience(PathBuf);
 
 impl Patience {
     fn with(systemd: &mut Client, app: &AcName, timeout: Duration, deadline: Instant) -> Result<Self> {
-        let dir = Path::new(layout::RUNTIME_UNITS).join(format!("{}.d", layout::app_unit(app)));
-        std::fs::create_dir_all(&dir).context(|| format!("mkdir {dir:?}"))?;
+        let patience = Self::of(app);
+        let dir = &patience.0;
+        std::fs::create_dir_all(dir).context(|| format!("mkdir {dir:?}"))?;
         let file = dir.join("stop.conf");
         std::fs::write(&file, unit::stop_timeout_text(timeout)).context(|| format!("write {file:?}"))?;
-        let patience = Self(dir);
         systemd.reload(deadline)?;
         Ok(patience)
     }
 
+    /// That of an app, whether there is one or not.
+    fn of(app: &AcName) -> Self {
+        Self(Path::new(layout::RUNTIME_UNITS).join(format!("{}.d", layout::app_unit(app))))
+    }
+
+    /// Takes it back of a unit that may be loaded.
+    fn end(self, systemd: &mut Client, deadline: Instant) -> Result<()> {
+        if !self.0.exists() {
+            return Ok(());
+        }
+        self.remove()?;
+        systemd.reload(deadline)
+    }
+
     /// The unit is forgotten by then, and read anew for the next start.
-    fn end(self) -> Result<()> {
+    fn remove(self) -> Result<()> {
         std::fs::remove_dir_all(&self.0).context(|| format!("remove {:?}", self.0))
     }
 }
@@ -182,8 +200,12 @@ pub fn rm(target: &Target, app: &AcName) -> Result<()> {
     let parts = [
         unit::remove(app),
         rootfs::unpin(target, app, deadline),
-        remove_file(&layout::launch_record(app)),
-        remove_file(&layout::env_file(app)),
+        remove_if_there(&layout::launch_record(app)),
+        remove_if_there(&layout::env_file(app)),
+        // What an app-add that was killed was just writing. The host manager holds the lock that both are run under.
+        sweep_temporaries(&layout::units_dir()),
+        layout::env_file(app).parent().map_or(Ok(()), sweep_temporaries),
+        rootfs::volumes::sweep(),
     ];
     let failed: Vec<String> = parts.into_iter().filter_map(|part| part.err().map(|e| e.one_line())).collect();
     if failed.is_empty() { Ok(()) } else { Err(Error::new(format!("remove app {app}: {}", failed.join("; ")))) }

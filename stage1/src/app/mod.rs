@@ -18,22 +18,11 @@ pub use end::{Again, record_exit, record_exit_late};
 pub use enter::{Ended, Entry, Tty, enter};
 pub use exec::{Event, Readiness, exec, run_handlers};
 
-use std::path::Path;
 use std::time::{Duration, Instant};
-
-use crate::error::{Context, Result};
 
 /// How long the parts of a verb that wait for nobody's app may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 fn deadline() -> Instant {
     Instant::now() + TIMEOUT
-}
-
-/// Removes a file; none to remove is no error.
-fn remove_file(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context(|| format!("remove {path:?}")),
-        _ => Ok(()),
-    }
 }

@@ -80,12 +80,7 @@ impl ExitDetails {
     /// Removes what was written for `app`, pod side; nothing to remove is no error.
     pub fn remove_in_pod(app: &AcName) -> Result<()> {
         let path = Path::new(layout::IN_POD_STATUS).join(layout::exit_details(app));
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).context(|| format!("remove {path:?}"))
-            }
-            _ => Ok(()),
-        }
+        super::remove_if_there(&path)
     }
 }
 

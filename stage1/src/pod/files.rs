@@ -56,6 +56,36 @@ fn read_regular(fd: OwnedFd, limit: u64) -> Result<Vec<u8>> {
     Ok(text)
 }
 
+/// Removes a file; none to remove is no error.
+pub fn remove_if_there(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context(|| format!("remove {path:?}")),
+        _ => Ok(()),
+    }
+}
+
+/// How the names of temporary files begin.
+const TEMPORARY: &str = ".tmp-";
+
+/// Removes what a [`write_atomic`] that was killed has left in `dir`, in the pod directory of an entrypoint; nobody
+/// may be writing there meanwhile. Host side.
+pub fn sweep_temporaries(dir: &Path) -> Result<()> {
+    let fd = match dir::open_beneath(rustix::fs::CWD, dir, OFlags::RDONLY | OFlags::DIRECTORY) {
+        Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(()),
+        fd => fd?,
+    };
+    for entry in rustix::fs::Dir::read_from(&fd).context(|| format!("read directory {dir:?}"))? {
+        let entry = entry.context(|| format!("read directory {dir:?}"))?;
+        if entry.file_name().to_bytes().starts_with(TEMPORARY.as_bytes()) {
+            match rustix::fs::unlinkat(&fd, entry.file_name(), AtFlags::empty()) {
+                Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+                Err(errno) => return Err(errno).context(|| format!("remove {:?} in {dir:?}", entry.file_name())),
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Replaces the file `name` in the directory `dir` at once: a temporary file beside it, synced,
 /// renamed. An existing file's mode (without its set-id bits) and owner are kept, a new one gets `mode` whatever the
 /// umask. A link of that name is replaced, not followed.
@@ -89,7 +119,7 @@ pub fn write_atomic(dir: &Path, name: &str, bytes: &[u8], mode: u32) -> Result<(
 fn create_temporary(dir: &OwnedFd) -> Result<(String, File)> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     for _ in 0..NAME_TRIES {
-        let name = format!(".tmp-{:016x}", RandomState::new().build_hasher().finish());
+        let name = format!("{TEMPORARY}{:016x}", RandomState::new().build_hasher().finish());
         match rustix::fs::openat(dir, &name, flags, Mode::RUSR | Mode::WUSR) {
             Ok(fd) => return Ok((name, File::from(fd))),
             Err(rustix::io::Errno::EXIST) => {}

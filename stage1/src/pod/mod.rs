@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 pub use config::{InsecureOptions, RuntimeConfig};
 pub use exit::ExitDetails;
-pub use files::{read_bounded, write_atomic};
+pub use files::{read_bounded, remove_if_there, sweep_temporaries, write_atomic};
 pub use phase::{Lock, Phase, State, lock_apps, state};
 pub use pid::read_pid;
 pub use status::{AppState, AppStatus, app_status, is_ready};
@@ -99,12 +99,7 @@ pub fn check_uuid(text: &str) -> Result<String> {
 pub fn mark_supervisor_ready() -> Result<()> {
     let link = Path::new(layout::IN_POD_SUPERVISOR_STATUS);
     let temporary = link.with_extension("new");
-    match std::fs::remove_file(&temporary) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).context(|| format!("remove {temporary:?}"));
-        }
-        _ => {}
-    }
+    remove_if_there(&temporary)?;
     std::os::unix::fs::symlink(status::READY, &temporary).context(|| format!("symlink {temporary:?}"))?;
     std::fs::rename(&temporary, link).context(|| format!("rename {temporary:?} to {link:?}"))
 }

@@ -22,6 +22,7 @@ use crate::appc::AcName;
 use crate::cross::{self, Target};
 use crate::error::{Context, Result};
 use crate::layout;
+use crate::pod::remove_if_there;
 use crate::sys::dir;
 use crate::sys::mount::{self, Attributes, DetachedMount, Propagation, Scope};
 use crate::sys::process;
@@ -50,12 +51,7 @@ pub fn unpin(target: &Target, app: &AcName, deadline: Instant) -> Result<()> {
     target.inside(deadline, || {
         let path = layout::pin(app);
         while mount::detach(&path)? {}
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).context(|| format!("remove {path:?}"))
-            }
-            _ => Ok(()),
-        }
+        remove_if_there(&path)
     })
 }
 

@@ -117,6 +117,29 @@ fn implicit_volume(app: &AcName, index: usize) -> Result<appc::Volume> {
     })
 }
 
+/// How the name of the directory of a volume ends that is being filled; no volume's own name has a dot.
+const UNFINISHED: &str = ".new";
+
+/// Removes what an app-add that was killed has left of a volume. Host side, in the pod directory, under the lock that
+/// adds are made under.
+///
+/// # Errors
+/// It can't be removed.
+pub fn sweep() -> Result<()> {
+    let dir = Path::new(layout::SHARED_VOLUMES);
+    let entries = match dir.read_dir() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.context(|| format!("read directory {dir:?}"))?,
+    };
+    for entry in entries {
+        let path = entry.context(|| format!("read directory {dir:?}"))?.path();
+        if path.to_str().is_some_and(|path| path.ends_with(UNFINISHED)) {
+            std::fs::remove_dir_all(&path).context(|| format!("remove {path:?}"))?;
+        }
+    }
+    Ok(())
+}
+
 /// Opens what a mapping needs, making the directory of an `empty` volume if it is the first to use it.
 #[derive(Debug)]
 pub struct Opener<'a> {
@@ -155,7 +178,8 @@ impl Opener<'_> {
         }
         let (parent, name) = dir::split(&path)?;
         std::fs::create_dir_all(parent).context(|| format!("mkdir {parent:?}"))?;
-        let new = parent.join(format!(".{}.{}", name.display(), std::process::id()));
+        // One at a time: the host manager holds the pod's lock around every add. One that was killed is replaced.
+        let new = parent.join(format!(".{}{UNFINISHED}", name.display()));
         let made = self.fill(&new, mapping).and_then(|()| match std::fs::rename(&new, &path) {
             // Another app that shares it was faster.
             Err(_) if path.is_dir() => std::fs::remove_dir_all(&new).context(|| format!("remove {new:?}")),

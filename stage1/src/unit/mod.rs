@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use crate::appc::{AcName, Isolators};
 use crate::error::{Context, Error, Result};
+use crate::pod::remove_if_there;
 use crate::{layout, pod};
 
 /// How long an app may take to end after its stop signal, unless it says otherwise.
@@ -401,7 +402,7 @@ impl<'a> AppUnit<'a> {
     pub fn install(&self) -> Result<()> {
         let socket = app_socket(self.app);
         if self.sockets.is_empty() {
-            remove_file(&layout::units_dir().join(socket))?;
+            remove_if_there(&layout::units_dir().join(socket))?;
         } else {
             let text = socket_text(self.app, self.sockets)?;
             pod::write_atomic(&layout::units_dir(), &socket, text.as_bytes(), 0o644)?;
@@ -453,16 +454,9 @@ pub fn stop_timeout_text(timeout: Duration) -> String {
 /// Removes the app's units, if it has any: host side, in the pod directory.
 pub fn remove(app: &AcName) -> Result<()> {
     for path in [unit_file(app), layout::units_dir().join(app_socket(app))] {
-        remove_file(&path)?;
+        remove_if_there(&path)?;
     }
     Ok(())
-}
-
-fn remove_file(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).context(|| format!("remove {path:?}")),
-        _ => Ok(()),
-    }
 }
 
 fn unit_file(app: &AcName) -> PathBuf {

@@ -1,0 +1,164 @@
+//! The verbs on apps, all of them again and again on one pod.
+
+use std::fs;
+
+use tests::Verdict;
+use tests::harness::Context;
+use tests::podctl::Pod;
+use tests::process::wait_for;
+
+use super::{A_FEW, Traces, Trial, assert_same, sleepers};
+
+tests::cases! {
+    native app_add 120;
+    native app_start 120;
+    native app_stop 120;
+    native app_rm 120;
+}
+
+/// The state that is told is what is the case, at last: what was started before the kill may still be at work.
+#[track_caller]
+fn must_be_honest(pod: &Pod<'_>, when: &str) {
+    pod.podctl.ok(&["list"]);
+    pod.podctl.ok(&["app", "list", &pod.uuid]);
+    wait_for(&format!("the true state ({when})"), 10, || {
+        ((pod.state("a") == "running") == (sleepers(pod.pid()) == 1)).then_some(())
+    });
+}
+
+/// The app has been started: soon it is nothing but what it is to execute.
+#[track_caller]
+fn must_sleep(pod: &Pod<'_>, when: &str) {
+    assert_eq!(pod.state("a"), "running", "{when}");
+    wait_for(&format!("the app ({when})"), 10, || (sleepers(pod.pid()) == 1).then_some(()));
+}
+
+const SLEEPS: [&str; 2] = ["sleep", "inf"];
+
+fn app_add(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&["--volume=shared,kind=empty"]);
+    let options = ["--mount=volume=shared,target=/shared", "--memory=64M"];
+    let add = || {
+        let mut args = vec!["app", "add", &pod.uuid, "probe", "--name", "a", "--mount=volume=out,target=/out"];
+        args.extend(options);
+        args.extend(["--exec", "/probe", "--", "sleep", "inf"]);
+        podctl.command(&args)
+    };
+    let try_add = || pod.try_add("probe", "a", &options, &SLEEPS);
+    try_add().ok();
+    pod.app("start", "a", &[]).ok();
+    pod.app("rm", "a", &[]).ok();
+    let traces = Traces::of(&pod);
+    let mut round = 0;
+    let volume = pod.dir().join("sharedVolumes/shared");
+    // So that it is made anew.
+    let before = &mut |_| fs::remove_dir_all(&volume).expect("rm the volume");
+    let trial = Trial { what: "app add", follow: true, few: A_FEW };
+    trial.run(before, &add, &mut |when| {
+        round += 1;
+        podctl.ok(&["list"]);
+        podctl.ok(&["app", "list", &pod.uuid]);
+        if round % 3 == 0 {
+            // Taken away, and it was never there.
+            pod.app("rm", "a", &[]);
+        } else if try_add().code != Some(0) {
+            // It was whole.
+            assert_eq!(pod.manifest_apps(), ["a"], "{when}");
+        }
+        if round % 3 != 0 {
+            pod.app("start", "a", &[]).ok();
+            must_sleep(&pod, when);
+            assert_eq!(pod.enter("a", &["/probe", "print", "x"]).ok(), "x");
+            pod.app("rm", "a", &[]).ok();
+        }
+        assert!(pod.manifest_apps().is_empty(), "{when}");
+        assert_eq!(sleepers(pod.pid()), 0, "{when}");
+        fs::create_dir_all(&volume).expect("mkdir");
+        Traces::of(&pod).must_be(&traces, when);
+    });
+    pod.end();
+    Ok(())
+}
+
+fn app_start(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    pod.add("a", &[], &SLEEPS);
+    pod.app("start", "a", &[]).ok();
+    let traces = Traces::of(&pod);
+    // Of one that was never started, and of one that has ended.
+    let before = &mut |at: usize| {
+        pod.app("stop", "a", &[]).ok();
+        if at.is_multiple_of(2) {
+            pod.app("rm", "a", &[]).ok();
+            pod.add("a", &[], &SLEEPS);
+        }
+    };
+    let trial = Trial { what: "app start", follow: true, few: A_FEW };
+    trial.run(before, &|| podctl.command(&["app", "start", &pod.uuid, "a"]), &mut |when| {
+        must_be_honest(&pod, when);
+        pod.app("start", "a", &[]).ok();
+        must_sleep(&pod, when);
+        assert_same(&Traces::of(&pod).inside, &traces.inside, when);
+        pod.app("stop", "a", &[]).ok();
+        assert_eq!((pod.status("a")["exit_code"].as_i64(), sleepers(pod.pid())), (Some(143), 0), "{when}");
+    });
+    pod.app("rm", "a", &[]).ok();
+    pod.end();
+    Ok(())
+}
+
+fn app_stop(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    pod.add("a", &[], &SLEEPS);
+    let traces = Traces::of(&pod);
+    let before = &mut |_| {
+        pod.app("start", "a", &[]).ok();
+        must_sleep(&pod, "before");
+    };
+    // More time than the app declares takes a file in the pod.
+    let stop = || podctl.command(&["app", "stop", &pod.uuid, "a", "--timeout", "30"]);
+    let trial = Trial { what: "app stop", follow: true, few: A_FEW };
+    trial.run(before, &stop, &mut |when| {
+        must_be_honest(&pod, when);
+        pod.app("stop", "a", &[]).ok();
+        let status = pod.status("a");
+        assert_eq!((status["state"].as_str(), status["exit_code"].as_i64()), (Some("exited"), Some(143)), "{when}");
+        assert_eq!(sleepers(pod.pid()), 0, "{when}");
+        pod.app("start", "a", &[]).ok();
+        pod.app("stop", "a", &[]).ok();
+        assert_same(&Traces::of(&pod).inside, &traces.inside, when);
+    });
+    pod.app("rm", "a", &[]).ok();
+    pod.end();
+    Ok(())
+}
+
+fn app_rm(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    pod.run_app("a", &[], &["exit", "0"]);
+    let traces = Traces::of(&pod);
+    let before = &mut |at: usize| {
+        pod.add("a", &[], &SLEEPS);
+        if at.is_multiple_of(2) {
+            pod.app("start", "a", &[]).ok();
+        }
+    };
+    let trial = Trial { what: "app rm", follow: true, few: A_FEW };
+    trial.run(before, &|| podctl.command(&["app", "rm", &pod.uuid, "a"]), &mut |when| {
+        podctl.ok(&["list"]);
+        podctl.ok(&["app", "list", &pod.uuid]);
+        let again = pod.app("rm", "a", &[]);
+        if again.code != Some(0) {
+            again.complaint();
+        }
+        assert!(pod.manifest_apps().is_empty(), "{when}");
+        assert_eq!(sleepers(pod.pid()), 0, "{when}");
+        Traces::of(&pod).must_be(&traces, when);
+    });
+    pod.end();
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! Pods: made, run, ended by the end of their monitor, removed.
+
+use std::process::Command;
+
+use tests::Verdict;
+use tests::harness::Context;
+use tests::podctl::Podctl;
+use tests::process::{mountinfo, wait_for};
+
+use super::{A_FEW, Trial, cgroups, names};
+
+tests::cases! {
+    native sandbox 120;
+    native monitor 120;
+    native pod_rm 120;
+    native pod_gc 120;
+    native prepare 120;
+}
+
+/// The pods that there are.
+fn uuids(podctl: &Podctl) -> Vec<String> {
+    let all = podctl.json(&["list", "--format", "json"]);
+    let all = all.as_array().expect("a list").iter();
+    all.map(|pod| pod["name"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// Ends and removes every pod; then nothing of any is left.
+#[track_caller]
+fn clear_pods(podctl: &Podctl, by_gc: bool, when: &str) {
+    let pods = uuids(podctl);
+    for uuid in &pods {
+        podctl.ok(&["status", uuid]);
+        podctl.ok(&["app", "list", uuid]);
+        // One that has not come as far as to run, or has just ended by itself.
+        podctl.run(&["stop", "--force", uuid]);
+    }
+    wait_for(&format!("the pods to have ended ({when})"), 20, || {
+        let all = podctl.json(&["list", "--format", "json"]);
+        let busy = ["running", "preparing", "deleting"];
+        let still = all.as_array().expect("a list").iter().filter(|pod| busy.iter().any(|word| pod["state"] == *word));
+        (still.count() == 0).then_some(())
+    });
+    if by_gc {
+        podctl.ok(&["gc", "--grace-period=0s", "--expire-prepared=0s"]);
+    }
+    for uuid in uuids(podctl) {
+        // What has just been born gets some time from gc.
+        let embryo = podctl.data.join("pods/embryo").join(&uuid).exists();
+        assert!(!by_gc || embryo, "{when}: gc has left pod {uuid}");
+        podctl.ok(&["rm", &uuid]);
+    }
+    no_trace(podctl, &pods, when);
+}
+
+/// Nothing is left of these pods.
+#[track_caller]
+fn no_trace(podctl: &Podctl, pods: &[String], when: &str) {
+    for uuid in pods {
+        assert!(cgroups(uuid).is_empty(), "{when}: {:?}", cgroups(uuid));
+        let mounted: Vec<_> = mountinfo("self").into_iter().filter(|fields| fields[4].contains(uuid)).collect();
+        assert!(mounted.is_empty(), "{when}: {mounted:?}");
+        let mentions = |words: &str| words.contains(uuid.as_str());
+        wait_for(&format!("the processes of the pod to have ended ({when})"), 10, || {
+            (!tests::process::all().iter().any(|p| p.state != 'Z' && mentions(&p.words))).then_some(())
+        });
+    }
+    let left: Vec<_> =
+        names(&podctl.data.join("pods")).into_iter().filter(|name| name.components().count() > 1).collect();
+    assert!(left.is_empty(), "{when}: {left:?}");
+}
+
+fn sandbox(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    podctl.sandbox(&[]).end();
+    let mut round = 0;
+    let trial = Trial { what: "sandbox", follow: false, few: A_FEW };
+    trial.run(&mut |_| {}, &|| podctl.command(&["sandbox", "--net=none"]), &mut |when| {
+        round += 1;
+        clear_pods(&podctl, round % 2 == 0, when);
+    });
+    Ok(())
+}
+
+fn monitor(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    podctl.import_probe();
+    podctl.sandbox(&[]).end();
+    let mut round = 0;
+    // Its own system calls, until the app has ended and it, too; what it forks is not traced.
+    let run = || podctl.command(&["run", "--net=none", "probe", "--name=a", "--exec=/probe", "--", "exit", "0"]);
+    let trial = Trial { what: "run, up to the end of the pod", follow: false, few: A_FEW };
+    trial.run(&mut |_| {}, &run, &mut |when| {
+        round += 1;
+        for uuid in uuids(&podctl) {
+            wait_for(&format!("the pod's end ({when})"), 20, || {
+                (!podctl.ok(&["status", &uuid]).contains("state=running")).then_some(())
+            });
+            let status = podctl.json(&["status", &uuid, "--format=json"]);
+            if status["state"] == "exited" {
+                assert_eq!(status["apps"][0]["state"], "exited", "{when}: {status}");
+            }
+        }
+        clear_pods(&podctl, round % 2 == 0, when);
+    });
+    Ok(())
+}
+
+/// A pod that has run an app and has ended, by the end of its monitor.
+fn ended_pod(podctl: &Podctl) -> String {
+    let pod = podctl.pod(&["--net=none"]);
+    pod.add("a", &[], &["exit", "0"]);
+    podctl.ok(&["stop", "--force", &pod.uuid]);
+    pod.uuid
+}
+
+fn removal(t: &Context, what: &str, command: &dyn Fn(&Podctl, &str) -> Command, by_gc: bool) -> Verdict {
+    let podctl = t.podctl();
+    let uuid = std::cell::RefCell::new(String::new());
+    let before = &mut |_| *uuid.borrow_mut() = ended_pod(&podctl);
+    let trial = Trial { what, follow: true, few: A_FEW };
+    trial.run(before, &|| command(&podctl, &uuid.borrow()), &mut |when| {
+        let gone = vec![uuid.borrow().clone()];
+        clear_pods(&podctl, by_gc, when);
+        no_trace(&podctl, &gone, when);
+    });
+    Ok(())
+}
+
+fn pod_rm(t: &Context) -> Verdict {
+    removal(t, "rm", &|podctl, uuid| podctl.command(&["rm", uuid]), false)
+}
+
+fn pod_gc(t: &Context) -> Verdict {
+    removal(t, "gc", &|podctl, _| podctl.command(&["gc", "--grace-period=0s"]), true)
+}
+
+fn prepare(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    podctl.import_probe();
+    podctl.sandbox(&[]).end();
+    let words = ["prepare", "--net=none", "probe", "--name=a", "--exec=/probe", "--", "exit", "7"];
+    let trial = Trial { what: "prepare", follow: true, few: A_FEW };
+    trial.run(&mut |_| {}, &|| podctl.command(&words), &mut |when| {
+        // What is prepared is wholly so.
+        for uuid in uuids(&podctl) {
+            if podctl.ok(&["status", &uuid]).contains("state=prepared") {
+                assert_eq!(podctl.run(&["run-prepared", &uuid]).code, Some(7), "{when}");
+            }
+        }
+        clear_pods(&podctl, true, when);
+    });
+    Ok(())
+}
