@@ -198,6 +198,8 @@ pub const HOSTS_FALLBACK: &str = "/run/stage1/hosts";
 pub const MASK_FILE: &str = "/run/stage1/mask-file";
 /// What a hidden directory is covered with: empty, mode 0.
 pub const MASK_DIR: &str = "/run/stage1/mask-dir";
+/// Where journald takes the outputs of services.
+pub const JOURNAL_STREAM: &str = "/run/systemd/journal/stdout";
 /// syslog(3)'s socket in the pod.
 pub const JOURNAL_SOCKET: &str = "/run/systemd/journal/dev-log";
 

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use nix::sys::wait::WaitStatus;
 
 use super::note::Note;
+use super::stderr;
 use crate::appc::AcName;
 use crate::error::{Context, Error, Result};
 use crate::launch::{LaunchRecord, env, exit};
@@ -58,6 +59,7 @@ pub fn exec(app: &AcName, readiness: Readiness) -> Result<Infallible> {
 }
 
 fn become_app(app: &AcName, readiness: Readiness, sockets: u32) -> Result<Infallible> {
+    stderr::separate(app)?;
     let mut record = load_record(app)?;
     let supervisor = match readiness {
         Readiness::Executed => Some(supervisor()?),
@@ -115,6 +117,7 @@ fn handed_over() -> u32 {
 pub fn run_handlers(app: &AcName, event: Event) -> Result<()> {
     process::not_dumpable()?;
     process::close_on_exec_from_3()?;
+    stderr::separate(app)?;
     match event {
         Event::PreStart => {
             let mut note = Note::open(app)?;

@@ -8,6 +8,7 @@ mod end;
 mod enter;
 mod exec;
 mod note;
+mod stderr;
 
 pub use add::{Addition, Flags as AdditionFlags, Prepared};
 pub use control::{rm, start, stop};

@@ -19,6 +19,8 @@
 //! - `KillMode=mixed`: the stop signal goes to the app's main process; when it has ended, or the time
 //!   is up, all that is left in the app's cgroup is killed.
 //! - `OOMPolicy=continue`: a command that was entered and grew too big must not stop the app.
+//! - `SyslogLevelPrefix=no`: a line that happens to start with `<3>` is logged as it is; the level says which of the
+//!   two outputs it comes from.
 //! - `IgnoreSIGPIPE=no`: systemd's other default is not what programs expect.
 
 use std::fmt::Write as _;
@@ -375,6 +377,7 @@ impl<'a> AppUnit<'a> {
         service.push("StandardOutput", self.stdout.word());
         service.push("StandardError", self.stderr.word());
         service.push("SyslogIdentifier", app);
+        service.push("SyslogLevelPrefix", "no");
         service.push("IgnoreSIGPIPE", "no");
         service.push("OOMPolicy", "continue");
         if !self.sockets.is_empty() {
