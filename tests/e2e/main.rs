@@ -13,6 +13,7 @@ mod inside;
 mod life;
 mod lifecycle;
 mod limits;
+mod logs;
 mod readme;
 mod refusals;
 mod terminal;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         inside::CASES,
         volumes::CASES,
         limits::CASES,
+        logs::CASES,
         enter::CASES,
         formats::CASES,
         userlands::CASES,

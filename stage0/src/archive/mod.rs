@@ -6,7 +6,7 @@
 mod entries;
 mod pack;
 mod unpack;
-mod zstd;
+pub(crate) mod zstd;
 
 use std::fmt;
 use std::io::{self, BufReader, Read, Write};

@@ -3,6 +3,7 @@
 mod app;
 mod format;
 mod image;
+mod logs;
 mod pod;
 mod run;
 mod sandbox;
@@ -54,6 +55,8 @@ enum Command {
     App(app::Command),
     /// Run a command in a pod, or in one of its apps
     Enter(pod::Enter),
+    /// Show what the apps of a pod have written, while it runs and after
+    Logs(logs::Logs),
     /// List the pods
     List(pod::List),
     /// Show one pod and its apps
@@ -106,8 +109,9 @@ fn usage(error: &clap::Error) -> ExitCode {
         error.exit();
     }
     let text = error.render().to_string();
+    let is_advice = |line: &str| line.starts_with("Usage:") || line.starts_with("For more information");
     let lines: Vec<&str> =
-        text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim).filter(|l| !l.is_empty()).collect();
+        text.lines().take_while(|line| !is_advice(line)).map(str::trim).filter(|l| !l.is_empty()).collect();
     let line = lines.join(" ");
     let line = line.strip_prefix("error: ").unwrap_or(&line);
     eprintln!("podctl: {} (--help tells more)", escape_control(line));
@@ -144,6 +148,7 @@ impl Podctl {
             Command::RunPrepared(command) => return command.run(&session),
             Command::App(command) => command.run(&session)?,
             Command::Enter(command) => command.run(&session)?,
+            Command::Logs(command) => command.run(&session)?,
             Command::List(command) => command.run(&session)?,
             Command::Status(command) => command.run(&session)?,
             Command::Wait(command) => command.run(&session)?,

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
@@ -23,18 +23,28 @@ pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
 }
 
 /// Reads `name` below the directory `base`, no component of which may be a link: for places that
-/// something less trusted can write. `None` if it does not exist. What is no regular file, a device say, is not even
-/// opened.
+/// something less trusted can write. `None` if it does not exist.
 pub(super) fn read_beneath(base: &OwnedFd, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+    let Some(file) = open_regular_beneath(base, Path::new(name))? else { return Ok(None) };
+    read_regular(file.into(), limit).context(|| format!("read {name:?}")).map(Some)
+}
+
+/// Opens the regular file `name` below the directory `base` for reading, no component of which may be a link: for
+/// places that something less trusted can write. `None` if it does not exist. What is no regular file, a device say,
+/// is not even opened. Host side.
+///
+/// # Errors
+/// It is not a regular file, or can't be opened.
+pub fn open_regular_beneath(base: impl AsFd, name: &Path) -> Result<Option<File>> {
     let place = match dir::open_beneath(base, name, OFlags::PATH | OFlags::NOFOLLOW) {
         Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(None),
         place => place?,
     };
-    let describe = || format!("read {name:?}");
+    let describe = || format!("open {name:?}");
     is_regular(&place).context(describe)?;
     let itself = format!("/proc/self/fd/{}", place.as_raw_fd());
     let fd = rustix::fs::open(itself, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).context(describe)?;
-    read_regular(fd, limit).context(describe).map(Some)
+    Ok(Some(File::from(fd)))
 }
 
 fn is_regular(fd: &OwnedFd) -> Result<()> {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 pub use config::{InsecureOptions, RuntimeConfig};
 pub use exit::ExitDetails;
-pub use files::{read_bounded, remove_if_there, sweep_temporaries, write_atomic};
+pub use files::{open_regular_beneath, read_bounded, remove_if_there, sweep_temporaries, write_atomic};
 pub use phase::{Lock, Phase, State, lock_apps, state};
 pub use pid::read_pid;
 pub use status::{AppState, AppStatus, app_status, is_ready};

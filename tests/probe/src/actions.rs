@@ -39,6 +39,9 @@ actions, joined by `+`:
   wait PATH           until the path exists
   spawn WORD…         start a further probe in a session of its own and go on
   print TEXT | warn TEXT
+  lines N TEXT        print TEXT with a number, N times
+  raw HEX             print these bytes
+  long BYTES          print a line that is so long
   loopback            connect to a listener of one's own on 127.0.0.1
   groups              same as report, the ids only
 ";
@@ -103,6 +106,12 @@ pub fn perform(words: &[&str]) -> Outcome {
             eprintln!("{text}");
             Ok(())
         }
+        ["lines", count, text] => {
+            let lines: String = (0..number(count)?).map(|n| format!("{text} {n}\n")).collect();
+            std::io::stdout().write_all(lines.as_bytes()).map_err(|e| e.to_string())
+        }
+        ["raw", hex] => raw(hex),
+        ["long", bytes] => say(&"x".repeat(number(bytes)? as usize)),
         ["loopback"] => loopback().map_err(|e| e.to_string()),
         ["groups"] => say(&pretty(&report::ids())),
         _ => Err("no such action, see `probe help`".into()),
@@ -188,6 +197,13 @@ fn serve(listener: i32, once: bool) -> nix::Result<()> {
             return Ok(());
         }
     }
+}
+
+fn raw(hex: &str) -> Outcome {
+    let digits: Vec<u8> = hex.chars().filter_map(|c| Some(c.to_digit(16)? as u8)).collect();
+    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+    let mut stdout = std::io::stdout();
+    stdout.write_all(&bytes).and_then(|()| stdout.flush()).map_err(|e| e.to_string())
 }
 
 fn stat(path: &str) -> Outcome {

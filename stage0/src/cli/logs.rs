@@ -1,0 +1,217 @@
+//! `podctl logs`
+
+use std::io::{self, ErrorKind, IsTerminal, Write};
+
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+use stage1::appc::AcName;
+use stage1::error::{Context, Result};
+
+use super::{Format, Session};
+use crate::logs::{self, Line, Wanted};
+use crate::{pods, when};
+
+/// The lines are those of all apps unless one is named, in the order in which the pod's journal got them. On a
+/// terminal, control characters in them are written as escapes; else they come as the app wrote them.
+#[derive(Args, Debug)]
+pub struct Logs {
+    /// The pod's UUID, or the start of it
+    uuid: String,
+    /// Of this app only
+    #[arg(long)]
+    app: Option<String>,
+    /// Wait for more, until the pod ends
+    #[arg(short, long, conflicts_with = "until")]
+    follow: bool,
+    /// Only what was written at this time or later: 2026-11-24T20:30:00Z, "2026-11-24 20:30:00", 10m, today
+    #[arg(long, value_name = "TIME", value_parser = when::parse, allow_hyphen_values = true)]
+    since: Option<i64>,
+    /// Only what was written at this time or earlier
+    #[arg(long, value_name = "TIME", value_parser = when::parse, allow_hyphen_values = true)]
+    until: Option<i64>,
+    /// Only this many of the last lines
+    #[arg(short = 'n', long, value_name = "NUMBER")]
+    lines: Option<usize>,
+    /// With the time of each line
+    #[arg(long)]
+    timestamps: bool,
+    /// How to print it
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+impl Logs {
+    pub fn run(self, session: &Session) -> Result<()> {
+        let app = self.app.as_ref().map(|app| app.parse::<AcName>().context(|| "app name")).transpose()?;
+        let pod = pods::find(&session.store, &self.uuid)?;
+        let names = app.is_none();
+        let wanted = Wanted { app, since: self.since, until: self.until, last: self.lines, follow: self.follow };
+        let mut printer = Printer {
+            out: io::BufWriter::new(io::stdout().lock()),
+            format: self.format,
+            timestamps: self.timestamps,
+            names,
+            escape: io::stdout().is_terminal(),
+            flush: self.follow,
+        };
+        logs::show(&session.store, &pod, &wanted, |line| printer.print(&line))?;
+        printer.out.flush().map(|()| true).or_else(gone).map(drop)
+    }
+}
+
+/// Writes lines, as long as somebody reads them.
+struct Printer<W: Write> {
+    out: W,
+    format: Format,
+    timestamps: bool,
+    names: bool,
+    escape: bool,
+    flush: bool,
+}
+
+impl<W: Write> Printer<W> {
+    /// Whether somebody still reads it.
+    fn print(&mut self, line: &Line) -> Result<bool> {
+        let text = match self.format {
+            Format::Json => json(line)?,
+            Format::Text => self.text(line),
+        };
+        let written = self.out.write_all(&text).and_then(|()| if self.flush { self.out.flush() } else { Ok(()) });
+        written.map(|()| true).or_else(gone)
+    }
+
+    fn text(&self, line: &Line) -> Vec<u8> {
+        let mut text = Vec::with_capacity(line.message.len() + 64);
+        if self.timestamps {
+            text.extend(time(line.time).as_bytes());
+            text.push(b' ');
+        }
+        if self.names {
+            text.extend(line.app.as_deref().unwrap_or("-").as_bytes());
+            text.extend(b": ");
+        }
+        if self.escape {
+            text.extend(escaped(&line.message).as_bytes());
+        } else {
+            text.extend(&line.message);
+        }
+        text.push(b'\n');
+        text
+    }
+}
+
+/// Nobody reads on: that is no failure.
+fn gone(error: io::Error) -> Result<bool> {
+    match error.kind() {
+        ErrorKind::BrokenPipe => Ok(false),
+        _ => Err(error).context(|| "write to standard output"),
+    }
+}
+
+/// For a terminal: control characters but the tab as escapes, what is not UTF-8 as well.
+fn escaped(message: &[u8]) -> String {
+    let mut text = String::with_capacity(message.len());
+    for chunk in message.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\t' => text.push(c),
+                c if c.is_control() => text.extend(c.escape_default()),
+                c => text.push(c),
+            }
+        }
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text
+}
+
+fn time(microseconds: u64) -> String {
+    let time = i64::try_from(microseconds).ok().and_then(|time| Timestamp::from_microsecond(time).ok());
+    time.map_or_else(|| "-".into(), |time| format!("{time:.6}"))
+}
+
+/// One line for programs.
+#[derive(Serialize)]
+struct Record<'a> {
+    time: String,
+    app: Option<&'a str>,
+    stream: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+    /// What ended the line, if that was no newline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line_break: Option<&'static str>,
+    message: Message<'a>,
+}
+
+/// What is not UTF-8 comes as the numbers of its bytes, as journalctl(1) has it.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Message<'a> {
+    Text(&'a str),
+    Bytes(&'a [u8]),
+}
+
+fn json(line: &Line) -> Result<Vec<u8>> {
+    let message = std::str::from_utf8(&line.message).map_or(Message::Bytes(&line.message), Message::Text);
+    let record = Record {
+        time: time(line.time),
+        app: line.app.as_deref(),
+        stream: line.stream.word(),
+        priority: line.priority,
+        pid: line.pid,
+        line_break: line.line_break.map(logs::LineBreak::word),
+        message,
+    };
+    let mut text = serde_json::to_vec(&record).context(|| "write as JSON")?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logs::{LineBreak, Stream};
+
+    fn printed(line: &Line, how: impl Fn(&mut Printer<Vec<u8>>)) -> String {
+        let mut printer = Printer {
+            out: Vec::new(),
+            format: Format::Text,
+            timestamps: false,
+            names: true,
+            escape: false,
+            flush: false,
+        };
+        how(&mut printer);
+        assert!(printer.print(line).unwrap());
+        String::from_utf8_lossy(&printer.out).into_owned()
+    }
+
+    #[test]
+    fn lines_as_they_are_printed() {
+        let mut line = Line {
+            time: 1_795_552_251_796_825,
+            app: Some("a".into()),
+            stream: Stream::Stderr,
+            priority: Some(3),
+            pid: Some(7),
+            line_break: Some(LineBreak::Eof),
+            message: b"\x1b[2J\tx\xff".to_vec(),
+        };
+        assert_eq!(printed(&line, |_| {}), "a: \x1b[2J\tx\u{fffd}\n");
+        assert_eq!(printed(&line, |p| (p.names, p.escape) = (false, true)), "\\u{1b}[2J\tx\\xff\n");
+        assert_eq!(
+            printed(&line, |p| p.format = Format::Json),
+            "{\"time\":\"2026-11-24T20:30:51.796825Z\",\"app\":\"a\",\"stream\":\"stderr\",\"priority\":3,\"pid\":7,\
+             \"line_break\":\"eof\",\"message\":[27,91,50,74,9,120,255]}\n"
+        );
+        (line.app, line.time, line.message) = (None, u64::MAX, b"m".to_vec());
+        assert_eq!(printed(&line, |p| p.timestamps = true), "- -: m\n");
+        line.time = 0;
+        assert_eq!(printed(&line, |p| p.timestamps = true), "1970-01-01T00:00:00.000000Z -: m\n");
+    }
+}

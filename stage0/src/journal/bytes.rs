@@ -1,0 +1,102 @@
+//! Reading at any place of a file that somebody else may be writing to, and may be lying in.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use stage1::error::{Context, Error, Result};
+
+/// How much is read at once.
+const WINDOW: usize = 64 << 10;
+
+/// A file and the two parts of it that were read last: entries are far from their index. It is read, never mapped:
+/// one that is cut short meanwhile can then do no harm.
+#[derive(Debug)]
+pub(super) struct Bytes {
+    file: File,
+    size: u64,
+    /// The one that was used last comes first.
+    windows: [Window; 2],
+}
+
+#[derive(Debug, Default)]
+struct Window {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window {
+    fn has(&self, at: u64, end: u64) -> bool {
+        self.start <= at && end <= self.start + self.bytes.len() as u64
+    }
+
+    fn fill(&mut self, file: &File, at: u64, len: usize) -> Result<()> {
+        self.bytes.resize(len, 0);
+        self.start = at;
+        file.read_exact_at(&mut self.bytes, at)
+            .inspect_err(|_| self.bytes.clear())
+            .context(|| format!("byte {at}: read {len} bytes"))
+    }
+}
+
+impl Bytes {
+    pub(super) fn new(file: File) -> Result<Self> {
+        let mut bytes = Self { file, size: 0, windows: Default::default() };
+        bytes.refresh()?;
+        Ok(bytes)
+    }
+
+    /// Forgets what was read, which may have changed.
+    pub(super) fn refresh(&mut self) -> Result<()> {
+        self.windows.iter_mut().for_each(|window| window.bytes.clear());
+        self.size = self.file.metadata().context(|| "stat")?.len();
+        Ok(())
+    }
+
+    /// The file itself.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// How large it was at the last [`Self::refresh`].
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The `len` bytes at `at`.
+    pub(super) fn get(&mut self, at: u64, len: usize) -> Result<&[u8]> {
+        let end = at.checked_add(len as u64).filter(|end| *end <= self.size);
+        let end = end.ok_or_else(|| Error::new(format!("byte {at}: the file ends before what should be there")))?;
+        if !self.windows[0].has(at, end) {
+            self.windows.swap(0, 1);
+        }
+        if !self.windows[0].has(at, end) {
+            let wanted = len.max(WINDOW).min(usize::try_from(self.size - at).unwrap_or(usize::MAX));
+            self.windows[0].fill(&self.file, at, wanted)?;
+        }
+        let window = &self.windows[0];
+        let from = (at - window.start) as usize;
+        Ok(&window.bytes[from..from + len])
+    }
+
+    /// Gives back the memory that a large part has taken.
+    pub(super) fn let_go(&mut self) {
+        for window in self.windows.iter_mut().filter(|window| window.bytes.len() > WINDOW) {
+            window.bytes = Vec::new();
+        }
+    }
+
+    /// The number of eight bytes at `at`.
+    pub(super) fn u64(&mut self, at: u64) -> Result<u64> {
+        self.get(at, 8).map(le64)
+    }
+}
+
+/// The number in the first eight bytes.
+pub(super) fn le64(bytes: &[u8]) -> u64 {
+    bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+/// The number in the first four bytes.
+pub(super) fn le32(bytes: &[u8]) -> u32 {
+    bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}

@@ -1,0 +1,302 @@
+//! What apps write is in the pod's journal, all of it, and `podctl logs` shows it.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use serde_json::Value;
+use tests::Verdict;
+use tests::harness::Context;
+use tests::podctl::{Pod, Podctl};
+use tests::process::{run, wait_for};
+
+tests::cases! {
+    both ten_thousand_lines_of_ten_apps 120;
+    native lines_are_followed_to_the_pods_end;
+    native lines_are_chosen_by_number_and_time;
+    native every_byte_of_odd_lines;
+    both the_two_outputs_are_told_apart;
+    native a_damaged_journal_is_one_clear_line;
+    native a_hostile_journal_does_no_harm;
+}
+
+/// The lines that a command shows.
+#[track_caller]
+fn lines(podctl: &Podctl, args: &[&str]) -> Vec<String> {
+    podctl.ok(&[&["logs"], args].concat()).lines().map(str::to_owned).collect()
+}
+
+/// The same as JSON.
+#[track_caller]
+fn records(podctl: &Podctl, args: &[&str]) -> Vec<Value> {
+    let lines = lines(podctl, &[args, &["--format", "json"]].concat());
+    lines.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in {line}"))).collect()
+}
+
+/// Waits until a pod's app has written that, as `logs` shows it.
+#[track_caller]
+fn wait_for_line(pod: &Pod, app: &str, line: &str) {
+    let args = [pod.uuid.as_str(), "--app", app];
+    wait_for(&format!("{line:?} of {app}"), 20, || lines(pod.podctl, &args).iter().any(|l| l == line).then_some(()));
+}
+
+/// The directory of the pod's journal, where other host managers read it too.
+fn journal(pod: &Pod) -> PathBuf {
+    let tree = fs::read_to_string(pod.dir().join("stage1TreeStoreID")).expect("the stage1's tree");
+    let machine = pod.uuid.replace('-', "");
+    pod.dir().join("overlay").join(tree.trim()).join("upper/var/log/journal").join(machine)
+}
+
+fn ten_thousand_lines_of_ten_apps(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    let apps: Vec<String> = (0..10).map(|n| format!("app{n}")).collect();
+    for app in &apps {
+        // two of them say the same
+        let text = if app == "app9" { "app8" } else { app };
+        pod.add(app, &[], &["wait", "/out/go", "+", "lines", "1000", text]);
+        pod.app("start", app, &[]).ok();
+    }
+    fs::write(podctl.out().join("go"), "")?;
+    for app in &apps {
+        assert_eq!(pod.exit_code(app), 0);
+    }
+    wait_for("all lines", 20, || (lines(&podctl, &[&pod.uuid]).len() == 10_000).then_some(()));
+    let check = || {
+        for app in &apps {
+            let text = if app == "app9" { "app8" } else { app };
+            let expected: Vec<String> = (0..1000).map(|n| format!("{text} {n}")).collect();
+            assert!(lines(&podctl, &[&pod.uuid, "--app", app]) == expected, "{app}");
+        }
+        let all = records(&podctl, &[&pod.uuid]);
+        assert_eq!(all.len(), 10_000);
+        assert!(all.is_sorted_by_key(|line| line["time"].as_str().unwrap_or_default().to_owned()));
+        for app in &apps {
+            let of_app: Vec<_> = all.iter().filter(|line| line["app"] == app.as_str()).collect();
+            assert_eq!(of_app.len(), 1000, "{app}");
+            assert!(of_app.iter().all(|line| line["stream"] == "stdout"), "{}", of_app[0]);
+        }
+    };
+    check();
+    podctl.ok(&["stop", &pod.uuid]);
+    check();
+    podctl.ok(&["gc", "--grace-period=1h"]);
+    check();
+    podctl.ok(&["rm", &pod.uuid]);
+    Ok(())
+}
+
+/// A command that shows lines while it runs.
+struct Follower {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Follower {
+    fn start(podctl: &Podctl, args: &[&str]) -> Self {
+        let mut child = podctl
+            .command(&[&["logs", "-f"], args].concat())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("podctl");
+        let out = BufReader::new(child.stdout.take().expect("stdout"));
+        let (to, lines) = channel();
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| to.send(line)));
+        Self { child, lines }
+    }
+
+    #[track_caller]
+    fn shows(&self, line: &str) {
+        let shown = self.lines.recv_timeout(Duration::from_secs(20));
+        assert_eq!(shown.as_deref().unwrap_or("nothing"), line);
+    }
+
+    /// It ends by itself, and shows these lines until then.
+    #[track_caller]
+    fn ends(mut self, last: &[&str]) {
+        let status = wait_for("the follower's end", 20, || self.child.try_wait().expect("wait"));
+        assert!(status.success(), "{status}");
+        assert_eq!(self.lines.iter().collect::<Vec<_>>(), last);
+    }
+}
+
+fn lines_are_followed_to_the_pods_end(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    // before there is any journal
+    let all = Follower::start(&podctl, &[&pod.uuid]);
+    pod.add("a", &[], &["print", "one", "+", "wait", "/out/more", "+", "print", "two", "+", "orderly", "0"]);
+    pod.app("start", "a", &[]).ok();
+    all.shows("a: one");
+    let last = Follower::start(&podctl, &[&pod.uuid, "--app", "a", "-n", "0"]);
+    let some = Follower::start(&podctl, &[&pod.uuid, "--app", "a", "-n", "1"]);
+    some.shows("one");
+    pod.run_app("b", &[], &["print", "from b"]);
+    all.shows("b: from b");
+    fs::write(podctl.out().join("more"), "")?;
+    all.shows("a: two");
+    some.shows("two");
+    last.shows("two");
+    pod.add("c", &[], &["orderly", "0", "+", "print", "never"]);
+    pod.add("d", &[], &["print", "d", "+", "raw", "6c617374"]);
+    pod.app("start", "d", &[]).ok();
+    all.shows("d: d");
+    podctl.ok(&["stop", &pod.uuid]);
+    all.ends(&["d: last"]);
+    last.ends(&[]);
+    some.ends(&[]);
+
+    // nobody reads on
+    let pod2 = podctl.pod(&[]);
+    let mut child = podctl.command(&["logs", "-f", &pod2.uuid]).stdout(Stdio::piped()).spawn()?;
+    drop(child.stdout.take());
+    wait_for("the end of one without reader", 20, || child.try_wait().expect("wait"));
+    pod2.end();
+    podctl.ok(&["rm", &pod.uuid]);
+    Ok(())
+}
+
+fn lines_are_chosen_by_number_and_time(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    assert_eq!(lines(&podctl, &[&pod.uuid]), [""; 0], "nothing was written yet");
+    pod.run_app("early", &[], &["lines", "5", "early"]);
+    wait_for_line(&pod, "early", "early 4");
+    let pause = || std::thread::sleep(Duration::from_millis(20));
+    pause();
+    let between = run(Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%S.%6NZ"])).ok();
+    pause();
+    pod.run_app("late", &[], &["lines", "5", "late"]);
+    wait_for_line(&pod, "late", "late 4");
+
+    assert_eq!(lines(&podctl, &[&pod.uuid, "-n", "2"]), ["late: late 3", "late: late 4"]);
+    assert_eq!(lines(&podctl, &[&pod.uuid, "-n", "1", "--app", "early"]), ["early 4"]);
+    assert_eq!(lines(&podctl, &[&pod.uuid, "-n", "0"]), [""; 0]);
+    assert_eq!(lines(&podctl, &[&pod.uuid, "--since", &between]).len(), 5);
+    assert_eq!(lines(&podctl, &[&pod.uuid, "--until", &between, "-n", "3"])[0], "early: early 2");
+    assert_eq!(lines(&podctl, &[&pod.uuid, "--since", &between, "--until", &between]), [""; 0]);
+    assert_eq!(lines(&podctl, &[&pod.uuid, "--since", "10m", "--until", "now"]).len(), 10);
+    assert_eq!(lines(&podctl, &[&pod.uuid, "--until", "1h ago"]), [""; 0]);
+    let stamped = lines(&podctl, &[&pod.uuid, "--timestamps", "--since", &between]);
+    let (time, rest) = stamped[0].split_once(' ').ok_or("no time")?;
+    assert!(time > between.as_str() && time.len() == between.len() && rest == "late: late 0", "{stamped:?}");
+
+    let line = podctl.fails(&["logs", &pod.uuid, "--since", "noon-ish"]);
+    assert!(line.contains("noon-ish") && line.contains("is not a time"), "{line}");
+    assert_eq!(podctl.run(&["logs", &pod.uuid, "--until", "x"]).code, Some(2));
+    let line = podctl.fails(&["logs", &pod.uuid, "--app", "No App"]);
+    assert!(line.contains("No App"), "{line}");
+    pod.end();
+    Ok(())
+}
+
+fn every_byte_of_odd_lines(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    let text = |hex: &[u8]| hex.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    pod.run_app("end", &[], &["print", "one", "+", "raw", &text(b"no newline")]);
+    pod.run_app("nul", &[], &["raw", &text(b"a\0b\n")]);
+    pod.run_app("bytes", &[], &["raw", &text(b"\xff\xfe \xc3\xa4\n")]);
+    pod.run_app("long", &[], &["long", "1048576", "+", "print", "after"]);
+    pod.run_app("spaces", &[], &["print", "   <3>spaces"]);
+    wait_for_line(&pod, "spaces", "   <3>spaces");
+    let of = |app: &str| -> Vec<(Value, Value)> {
+        let records = records(&podctl, &[&pod.uuid, "--app", app]);
+        records.into_iter().map(|mut line| (line["message"].take(), line["line_break"].take())).collect()
+    };
+    let none = Value::Null;
+    assert_eq!(of("end"), [("one".into(), none.clone()), ("no newline".into(), "eof".into())]);
+    assert_eq!(of("nul"), [("a".into(), "nul".into()), ("b".into(), none.clone())]);
+    assert_eq!(of("bytes"), [(serde_json::json!(b"\xff\xfe \xc3\xa4"), none.clone())]);
+    let long = lines(&podctl, &[&pod.uuid, "--app", "long"]);
+    assert!(long[0].len() == 1 << 20 && long[0].bytes().all(|b| b == b'x') && long[1] == "after", "{}", long.len());
+    pod.end();
+    Ok(())
+}
+
+fn the_two_outputs_are_told_apart(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    podctl.import_with(
+        "handlers",
+        &serde_json::json!({ "eventHandlers": [{ "name": "pre-start", "exec": ["/probe", "warn", "before"] }] }),
+    );
+    let pod = podctl.pod(&[]);
+    pod.run_app("a", &[], &["print", "out", "+", "warn", "err", "+", "print", "<3>out"]);
+    pod.try_add("handlers", "b", &[], &["warn", "b's", "+", "exit", "3"]).ok();
+    pod.app("start", "b", &[]).ok();
+    assert_eq!(pod.exit_code("b"), 3);
+    wait_for_line(&pod, "a", "<3>out");
+    wait_for_line(&pod, "b", "b's");
+    let of = |app: &str, stream: &str| -> Vec<String> {
+        let records = records(&podctl, &[&pod.uuid, "--app", app]);
+        let of_it = records.iter().filter(|line| line["stream"] == stream);
+        of_it.map(|line| line["message"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!((of("a", "stdout"), of("a", "stderr")), (vec!["out".into(), "<3>out".into()], vec!["err".into()]));
+    assert_eq!((of("b", "stdout"), of("b", "stderr")), (vec![], vec!["before".to_owned(), "b's".into()]));
+    pod.end();
+    Ok(())
+}
+
+fn a_damaged_journal_is_one_clear_line(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    pod.run_app("a", &[], &["lines", "2000", "line"]);
+    wait_for_line(&pod, "a", "line 1999");
+    podctl.ok(&["stop", &pod.uuid]);
+    let file = journal(&pod).join("system.journal");
+    let good = fs::read(&file)?;
+    let at = good.windows(17).position(|w| w == b"MESSAGE=line 1000").ok_or("no such line")?;
+
+    let mut bad = good.clone();
+    bad[at - 200..at].fill(0xff);
+    fs::write(&file, &bad)?;
+    let out = podctl.run(&["logs", &pod.uuid]);
+    let shown = out.stdout.lines().count();
+    assert!(out.code == Some(0) && (1990..2000).contains(&shown), "{shown} lines, {}", out.stderr);
+    let said: Vec<&str> = out.stderr.lines().collect();
+    assert!(said.len() == 1 && said[0].contains("system.journal") && said[0].contains("byte "), "{said:?}");
+
+    for end in [0, 100, 300, 4096, at] {
+        fs::write(&file, &good[..end])?;
+        let out = podctl.run(&["logs", &pod.uuid]);
+        assert!(out.code == Some(0) && out.stderr.lines().count() <= 1, "{end}: {}", out.stderr);
+        assert!(!out.stderr.contains("panicked"), "{end}: {}", out.stderr);
+    }
+    podctl.ok(&["rm", &pod.uuid]);
+    Ok(())
+}
+
+fn a_hostile_journal_does_no_harm(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    pod.run_app("a", &[], &["print", "mine"]);
+    wait_for_line(&pod, "a", "mine");
+    // as anybody could from inside who has got out of an app
+    let inside = journal(&pod);
+    symlink("/etc/passwd", inside.join("link.journal"))?;
+    nix::unistd::mkfifo(&inside.join("fifo.journal"), nix::sys::stat::Mode::S_IRWXU)?;
+    File::create(inside.join("sparse.journal"))?.set_len(1 << 31)?;
+    File::create(inside.join("huge.journal"))?.set_len(1 << 42)?;
+    let out = podctl.run(&["logs", &pod.uuid]);
+    assert!(out.code == Some(0) && out.stdout == "a: mine\n", "{out}");
+    let said = out.stderr.lines().count();
+    assert!(said == 3 && ["link", "fifo", "huge"].iter().all(|name| out.stderr.contains(name)), "{out}");
+
+    podctl.ok(&["stop", &pod.uuid]);
+    let directory = inside.parent().and_then(|log| log.parent()).ok_or("no parent")?.to_owned();
+    fs::rename(&directory, directory.with_extension("away"))?;
+    symlink(directory.with_extension("away"), &directory)?;
+    let line = podctl.fails(&["logs", &pod.uuid]);
+    assert!(line.contains("journal of pod") && line.contains("var/log/journal"), "{line}");
+    fs::remove_file(&directory)?;
+    nix::unistd::mkfifo(&directory, nix::sys::stat::Mode::S_IRWXU)?;
+    podctl.fails(&["logs", &pod.uuid]);
+    podctl.ok(&["rm", &pod.uuid]);
+    Ok(())
+}
