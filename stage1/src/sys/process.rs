@@ -129,10 +129,16 @@ impl ResourceLimits {
         limits.collect::<Result<_>>().map(Self)
     }
 
-    /// Makes them this process's own, as far as they are not above its hard ones: setrlimit(2).
+    /// Makes them this process's own: setrlimit(2). Who may not raise a hard limit (CAP_SYS_RESOURCE) keeps his own.
     pub fn take(&self) -> Result<()> {
         for ((soft, hard), resource) in self.0.iter().zip(0..) {
-            let mut ours = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            let mut ours = libc::rlimit { rlim_cur: *soft, rlim_max: *hard };
+            // SAFETY: the new limit is a rlimit that outlives the call; no old one is asked for.
+            let done = unsafe { libc::prlimit(0, resource, &raw const ours, std::ptr::null_mut()) };
+            if nix::errno::Errno::result(done) != Err(nix::errno::Errno::EPERM) {
+                nix::errno::Errno::result(done).context(|| format!("setrlimit({resource}, {soft}, {hard})"))?;
+                continue;
+            }
             // SAFETY: no new limit is given, and the old one is written to a rlimit that outlives the call.
             let done = unsafe { libc::prlimit(0, resource, std::ptr::null(), &raw mut ours) };
             nix::errno::Errno::result(done).context(|| format!("getrlimit({resource})"))?;
