@@ -5,6 +5,7 @@ use std::path::{Component, Path};
 use serde_json::{Map, Value, json};
 use stage1::appc::{AcName, Isolator, Isolators, Mount, NameValue, Volume, VolumeKind, parse_bool};
 use stage1::error::{Context, Error, Result};
+use stage1::launch::env;
 
 /// A host name as the kernel and RFC 1123 take it.
 ///
@@ -146,22 +147,8 @@ pub fn environment(texts: &[String]) -> Result<Vec<NameValue>> {
 
 fn variable(text: &str) -> Result<NameValue> {
     let (name, value) = text.split_once('=').context(|| "it is written NAME=VALUE")?;
-    check_variable(name, value)?;
+    env::check(name, value)?;
     Ok(NameValue::new(name, value))
-}
-
-/// Whether a variable can be written as a line of the environment file.
-///
-/// # Errors
-/// It has no name, or a line break in it.
-pub fn check_variable(name: &str, value: &str) -> Result<()> {
-    if name.is_empty() || name.contains(['=', '\n', '\0']) {
-        return Err(Error::new(format!("{name:?} is not the name of a variable")));
-    }
-    if value.contains(['\n', '\0']) {
-        return Err(Error::new(format!("the value of {name} has a line break in it, which can't be kept")));
-    }
-    Ok(())
 }
 
 /// The isolators that an app is given on the command line.

@@ -156,13 +156,10 @@ impl PodCgroup {
         self.hierarchies.iter().all(|h| h.version == Version::V2)
     }
 
-    /// Whether the pod has a controller (`memory`, `cpu`, `pids`, `io` on v2, `blkio` on v1).
-    pub fn has_controller(&self, name: &str) -> bool {
-        self.directories().any(|(hierarchy, dir)| match hierarchy.version {
-            Version::V1 => hierarchy.controllers.iter().any(|controller| controller == name),
-            Version::V2 => fs::read_to_string(dir.join("cgroup.controllers"))
-                .is_ok_and(|controllers| controllers.split_whitespace().any(|controller| controller == name)),
-        })
+    /// Whether the kernel lets a limit of the pod's be set by a file of this name, such as `memory.max`: it needs
+    /// the controller, and to be built with that limit.
+    pub fn has_limit(&self, file: &str) -> bool {
+        self.directories().any(|(_, dir)| dir.join(file).exists())
     }
 
     /// Creates the pod's cgroups, with v2's controllers enabled, and v1's cpusets filled.
@@ -202,7 +199,7 @@ impl PodCgroup {
             let place = place.context(|| format!("the cgroup {dir:?} of the pod is gone"))?;
             match write_pid(place, 0) {
                 Err(error) if error.errno() == Some(libc::EBUSY) && hierarchy.version == Version::V2 => {
-                    let leaf =
+                    let (leaf, _) =
                         populated_leaf(place)?.context(|| format!("no cgroup below {place:?} takes processes"))?;
                     write_pid(&leaf, 0)?;
                 }
@@ -216,10 +213,10 @@ impl PodCgroup {
     pub fn process_of_unit(&self, unit: &Path) -> Result<Option<i32>> {
         for (_, dir) in self.directories() {
             let dir = dir.join(unit);
-            let leaf = if dir.is_dir() { populated_leaf(&dir)? } else { None };
-            let members = leaf.map(|leaf| fs::read_to_string(leaf.join("cgroup.procs")));
-            if let Some(pid) = members.and_then(Result::ok).and_then(|m| m.lines().next()?.parse().ok()) {
-                return Ok(Some(pid));
+            if dir.is_dir()
+                && let Some((_, first)) = populated_leaf(&dir)?
+            {
+                return Ok(Some(first));
             }
         }
         Ok(None)
@@ -227,13 +224,7 @@ impl PodCgroup {
 
     /// Whether a unit of the pod has processes.
     pub fn unit_is_populated(&self, unit: &Path) -> Result<bool> {
-        for (_, dir) in self.directories() {
-            let dir = dir.join(unit);
-            if dir.is_dir() && populated_leaf(&dir)?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        self.process_of_unit(unit).map(|process| process.is_some())
     }
 
     /// Removes the pod's cgroups; what still runs in them is killed. Removing what is gone succeeds.
@@ -332,15 +323,21 @@ fn write_pid(dir: &Path, pid: i32) -> Result<()> {
     fs::write(&file, pid.to_string()).context(|| format!("write {pid} to {file:?}"))
 }
 
-/// `dir` or the first cgroup below it that has processes of its own.
-fn populated_leaf(dir: &Path) -> Result<Option<PathBuf>> {
+/// `dir` or the first cgroup below it that has processes of its own, and the first of these. A process of another
+/// PID namespace than the caller's, to whom it has no number, is 0.
+fn populated_leaf(dir: &Path) -> Result<Option<(PathBuf, i32)>> {
     let gone = |e: &io::Error| e.kind() == ErrorKind::NotFound || e.raw_os_error() == Some(libc::ENODEV);
-    match fs::read_to_string(dir.join("cgroup.procs")) {
-        Ok(members) if !members.trim().is_empty() => return Ok(Some(dir.to_owned())),
+    let file = dir.join("cgroup.procs");
+    match fs::read_to_string(&file) {
         Err(e) if gone(&e) => return Ok(None),
         // A threaded cgroup has no list of processes; its parent does.
         Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(None),
-        other => other.map(drop).context(|| format!("read {:?}", dir.join("cgroup.procs")))?,
+        members => {
+            if let Some(first) = members.context(|| format!("read {file:?}"))?.lines().next() {
+                let first = first.parse().context(|| format!("{file:?} has the line {first:?}"))?;
+                return Ok(Some((dir.to_owned(), first)));
+            }
+        }
     }
     let children = match fs::read_dir(dir) {
         Err(e) if gone(&e) => return Ok(None),

@@ -6,7 +6,8 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use crate::error::{Error, Result, escape_control};
+use crate::appc::parse_bool;
+use crate::error::{Context, Error, Result, escape_control};
 
 /// Exit code of an entrypoint that failed itself.
 pub const FAILURE: u8 = 254;
@@ -177,14 +178,11 @@ fn text(arg: OsString) -> Result<String> {
     arg.into_string().map_err(|arg| Error::new(format!("the argument {arg:?} is not UTF-8")))
 }
 
-/// A boolean as Go's strconv.ParseBool reads it; a switch without a value is on.
+/// A switch without a value is on.
 fn boolean(name: &str, value: Option<&str>) -> Result<bool> {
-    match value {
-        None => Ok(true),
-        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
-        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
-        Some(other) => Err(Error::new(format!("--{name}={other}: not a boolean, use true or false"))),
-    }
+    value.map_or(Ok(true), |value| {
+        parse_bool(value).context(|| format!("--{name}={value}: not a boolean, use true or false"))
+    })
 }
 
 /// The value of `--dns-conf-mode`: where two files of the apps come from. Empty is `default`.

@@ -11,10 +11,10 @@ use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use stage1::appc::{AcName, RuntimeApp};
 use stage1::error::{Context, Error, Result};
+use stage1::launch::env;
 use stage1::layout;
 use stage1::sys::dir;
 
-use super::options::environment_file;
 use crate::images::Image;
 use crate::sandbox::write;
 use crate::store::{Store, make_dir};
@@ -67,8 +67,12 @@ impl<'a> AppFiles<'a> {
         let rootfs = self.pod.join(layout::app_rootfs(self.app));
         let _tree = trees::ensure_noted(store, &tree)?;
         overlay::mount(&trees::rootfs(store, &tree), &self.layer(&tree, "upper"), &self.layer(&tree, "work"), &rootfs)?;
-        let environment = app.app.as_ref().map_or(&[][..], |app| &app.environment);
-        self.replace_in_pod(&layout::env_file(self.app), environment_file(self.app, environment).as_bytes())
+        let mut environment = Vec::new();
+        for variable in app.app.iter().flat_map(|app| &app.environment) {
+            env::set(&mut environment, &variable.name, &variable.value);
+        }
+        env::set(&mut environment, "AC_APP_NAME", self.app.as_ref());
+        self.replace_in_pod(&layout::env_file(self.app), env::to_file(&environment)?.as_bytes())
     }
 
     /// The id of the app's tree, if it has been noted.

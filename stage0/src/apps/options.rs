@@ -3,6 +3,7 @@
 use serde_json::Map;
 use stage1::appc::{AcName, App, NameValue, RuntimeApp, RuntimeImage};
 use stage1::error::{Context, Error, Result};
+use stage1::launch::env;
 
 use crate::images::Image;
 use crate::spec::{self, Insecure, Limits};
@@ -151,7 +152,7 @@ impl AddOptions {
             app.environment.retain(|other| other.name != variable.name);
             app.environment.push(variable);
         }
-        app.environment.iter().try_for_each(|variable| spec::check_variable(&variable.name, &variable.value))
+        app.environment.iter().try_for_each(|variable| env::check(&variable.name, &variable.value))
     }
 
     /// An option replaces the image's isolator of the same kind.
@@ -163,16 +164,6 @@ impl AddOptions {
         }
         stage1::appc::Isolators::parse(&app.isolators).context(|| "the image").map(drop)
     }
-}
-
-/// The lines of an app's environment file.
-pub fn environment_file(app: &AcName, environment: &[NameValue]) -> String {
-    let mut text = String::new();
-    for variable in environment.iter().filter(|variable| variable.name != "AC_APP_NAME") {
-        text.push_str(&format!("{}={}\n", variable.name, variable.value));
-    }
-    text.push_str(&format!("AC_APP_NAME={app}\n"));
-    text
 }
 
 #[cfg(test)]
@@ -215,7 +206,8 @@ mod tests {
         assert_eq!(app.other["later"], 1);
         let names: Vec<&str> = app.isolators.iter().map(|isolator| isolator.name.as_str()).collect();
         assert_eq!(names, ["resource/memory", "os/linux/capabilities-retain-set"]);
-        assert_eq!(environment_file(&made.name, &app.environment), "B=2\nA=3\nAC_APP_NAME=web\n");
+        let environment: Vec<_> = app.environment.iter().map(|v| (v.name.as_str(), v.value.as_str())).collect();
+        assert_eq!(environment, [("B", "2"), ("A", "3")]);
     }
 
     #[test]
@@ -233,7 +225,7 @@ mod tests {
             (AddOptions { name: Some(long), ..AddOptions::default() }, APP, "longer than"),
             (AddOptions::default(), "", "use --exec"),
             (AddOptions::default(), r#","app":{"exec":[]}"#, "use --exec"),
-            (AddOptions::default(), broken, "line break"),
+            (AddOptions::default(), broken, "line end"),
             (with(|o| o.limits.memory = Some("banana".into())), APP, "--memory"),
             (with(|o| o.working_dir = Some("tmp".into())), APP, "absolute"),
             (with(|o| o.stop_signal = Some("SIGBANANA".into())), APP, "no such signal"),

@@ -149,7 +149,7 @@ impl Addition {
         let cgroup = PodCgroup::recorded(Path::new("."))?;
         let unified = cgroup.is_unified();
         let limits = Limits::from(&prepared.isolators);
-        let lost = limits.without_effect(unified, |controller| cgroup.has_controller(controller));
+        let lost = limits.without_effect(unified, |file| cgroup.has_limit(file));
         if !lost.is_empty() {
             log::warn!("app {}: this host can't enforce the limits on {}", self.app, lost.join(", "));
         }
@@ -198,7 +198,7 @@ impl Addition {
         let mut plan = Plan::new(&layout::app_rootfs(&self.app))?;
         plan.read_only_root = app.runtime.read_only_root_fs;
         plan.restrict_paths = !insecure.disable_paths;
-        plan.etc = etc_files()?;
+        plan.etc = etc_files(&pod.config.resolv_conf_mode)?;
         let opener = Opener {
             root_id: self.private_users.map_or(0, |ids| ids.shift),
             image: root,
@@ -217,8 +217,8 @@ fn device_rule(device: Device) -> DeviceRule {
     DeviceRule { kind, major: device.major, minor: Some(device.minor), write: !device.read_only }
 }
 
-/// The files of /etc that come from the pod. stage0 or `run` may have left the first two in the stage1 root.
-fn etc_files() -> Result<Vec<EtcFile>> {
+/// The files of /etc that come from the pod. stage0 or `run` may have left resolv.conf and hosts in the stage1 root.
+fn etc_files(resolv_conf_mode: &str) -> Result<Vec<EtcFile>> {
     let mut files =
         vec![EtcFile { path: "/etc/hostname", source: EtcSource::Pod(layout::HOSTNAME_FILE), only_if_missing: false }];
     files.push(EtcFile { path: "/etc/machine-id", source: EtcSource::Pod("/etc/machine-id"), only_if_missing: false });
@@ -228,7 +228,9 @@ fn etc_files() -> Result<Vec<EtcFile>> {
             false => Ok(None),
         }
     };
-    if let Some(source) = host(&layout::resolv_conf())? {
+    if resolv_conf_mode != "none"
+        && let Some(source) = host(&layout::resolv_conf())?
+    {
         files.push(EtcFile { path: "/etc/resolv.conf", source, only_if_missing: false });
     }
     if let Some(source) = host(Path::new("/etc/localtime"))? {

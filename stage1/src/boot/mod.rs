@@ -21,7 +21,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 
 pub use monitor::Monitor;
-pub(crate) use root::{LINKS, NODES, OPTIONAL_NODES};
+pub(crate) use root::{LINKS, NODES, OPTIONAL_NODES, new_devpts};
 pub use run::Run;
 
 use crate::cgroup::PodCgroup;

@@ -104,12 +104,7 @@ fn devices(root: &DetachedMount, terminal: &DetachedMount) -> Result<()> {
             log::debug!("the pod does without /dev/{name}: {}", error.one_line());
         }
     }
-    let pts = DetachedMount::new(
-        "devpts",
-        &[("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some("5"))],
-        Attributes { nosuid: true, noexec: true, ..Attributes::default() },
-    )?;
-    pts.attach(dir::create_in(&dev, "pts", Target::Directory)?, Path::new("dev/pts"))?;
+    new_devpts()?.attach(dir::create_in(&dev, "pts", Target::Directory)?, Path::new("dev/pts"))?;
     let shm = DetachedMount::new(
         "tmpfs",
         &[("mode", Some("1777")), ("source", Some("shm"))],
@@ -121,6 +116,12 @@ fn devices(root: &DetachedMount, terminal: &DetachedMount) -> Result<()> {
     }
     let console = dir::create_in(&dev, "console", Target::File)?;
     terminal.attach(console, Path::new("dev/console"))
+}
+
+/// Terminals of its own for a pod or an app. Group 5 is that of terminals everywhere.
+pub(crate) fn new_devpts() -> Result<DetachedMount> {
+    let options = [("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some("5"))];
+    DetachedMount::new("devpts", &options, Attributes { nosuid: true, noexec: true, ..Attributes::default() })
 }
 
 /// The links that every /dev has.

@@ -68,7 +68,11 @@ pub fn callers_term() -> String {
     term.unwrap_or_else(|| "vt100".to_owned())
 }
 
-fn check(name: &str, value: &str) -> Result<()> {
+/// Whether a variable can be written as a line of the environment file.
+///
+/// # Errors
+/// Its name is empty or has `=`, or it has a line end or a NUL byte.
+pub fn check(name: &str, value: &str) -> Result<()> {
     let ends_line = |text: &str| text.contains(['\n', '\0']);
     if name.is_empty() || name.contains('=') || ends_line(name) {
         return Err(Error::new(format!("environment: {name:?} can't be the name of a variable")));

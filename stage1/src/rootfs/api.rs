@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 use super::{DATA, Plan, shown};
-use crate::boot::{LINKS, NODES, OPTIONAL_NODES};
+use crate::boot::{LINKS, NODES, OPTIONAL_NODES, new_devpts};
 use crate::error::{Context, Result};
 use crate::layout;
 use crate::sys::dir::{self, Target};
@@ -87,12 +87,7 @@ impl Sources {
         for (name, node) in &self.nodes {
             attach(node, &dev, name, Target::File)?;
         }
-        let pts = DetachedMount::new(
-            "devpts",
-            &[("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some("5"))],
-            attributes,
-        )?;
-        attach(&pts, &dev, "pts", Target::Directory)?;
+        attach(&new_devpts()?, &dev, "pts", Target::Directory)?;
         attach(&self.shm, &dev, "shm", Target::Directory)?;
         attach(&self.console, &dev, "console", Target::File)?;
         if let Some(log) = &self.log {

@@ -166,7 +166,10 @@ impl Opener<'_> {
                 (PathBuf::from(source), volume.recursive.unwrap_or(true))
             }
         };
-        let options = VolumeOptions { read_only: mapping.read_only, recursive, propagation: Propagation::Slave };
+        // What the host mounts there later comes along too, but as it is on the host, which may be writable.
+        let later = recursive && !mapping.read_only;
+        let propagation = if later { Propagation::Slave } else { Propagation::Private };
+        let options = VolumeOptions { read_only: mapping.read_only, recursive, propagation };
         Volume::open(&source, &mapping.target, options).context(describe)
     }
 

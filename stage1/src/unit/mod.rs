@@ -84,25 +84,22 @@ impl From<&Isolators> for Limits {
 }
 
 impl Limits {
-    /// The names of the limits that will not hold: those that only the unified hierarchy knows, and
-    /// those whose controller the pod does not have.
-    pub fn without_effect(&self, unified: bool, has_controller: impl Fn(&str) -> bool) -> Vec<&'static str> {
-        let io = if unified { "io" } else { "blkio" };
-        let limits = [
-            ("memory", self.memory_max, "memory", true),
-            ("memory-high", self.memory_high, "memory", unified),
-            ("memory-swap", self.memory_swap_max, "memory", unified),
-            ("cpu", self.cpu_quota, "cpu", true),
-            ("cpu-shares", self.cpu_shares, "cpu", true),
-            ("pids", self.tasks_max, "pids", true),
-            ("io-weight", self.io_weight, io, true),
+    /// The names of the limits that will not hold: those that only the unified hierarchy knows, and those for which
+    /// the pod's cgroups have no file, as `has` tells.
+    pub fn without_effect(&self, unified: bool, has: impl Fn(&str) -> bool) -> Vec<&'static str> {
+        let limits: [(_, _, &[&str], &[&str]); 7] = [
+            ("memory", self.memory_max, &["memory.limit_in_bytes"], &["memory.max"]),
+            ("memory-high", self.memory_high, &[], &["memory.high"]),
+            ("memory-swap", self.memory_swap_max, &[], &["memory.swap.max"]),
+            ("cpu", self.cpu_quota, &["cpu.cfs_quota_us"], &["cpu.max"]),
+            ("cpu-shares", self.cpu_shares, &["cpu.shares"], &["cpu.weight"]),
+            ("pids", self.tasks_max, &["pids.max"], &["pids.max"]),
+            // The second is that of a scheduler, which may come later than the first.
+            ("io-weight", self.io_weight, &["blkio.weight", "blkio.bfq.weight"], &["io.weight", "io.bfq.weight"]),
         ];
-        let lost = |known: bool, controller| !known || !has_controller(controller);
-        limits
-            .into_iter()
-            .filter(|(_, value, controller, known)| value.is_some() && lost(*known, controller))
-            .map(|(name, ..)| name)
-            .collect()
+        let set = limits.into_iter().filter(|(_, value, ..)| value.is_some());
+        let lost = set.filter(|(_, _, v1, v2)| !(if unified { v2 } else { v1 }).iter().any(|file| has(file)));
+        lost.map(|(name, ..)| name).collect()
     }
 
     fn directives(&self, unified: bool) -> Vec<(&'static str, String)> {

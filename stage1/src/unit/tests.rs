@@ -126,8 +126,9 @@ fn limits_without_effect_are_named() {
     assert_eq!(all_limits().without_effect(false, |_| true), ["memory-high", "memory-swap"]);
     assert!(all_limits().without_effect(true, |_| true).is_empty());
     assert!(Limits::default().without_effect(false, |_| false).is_empty());
-    let without_io = all_limits().without_effect(true, |controller| controller != "io");
+    let without_io = all_limits().without_effect(true, |file| !file.starts_with("io."));
     assert_eq!(without_io, ["io-weight"]);
+    assert_eq!(all_limits().without_effect(false, |file| file != "blkio.weight"), ["memory-high", "memory-swap"]);
     assert_eq!(all_limits().without_effect(true, |_| false).len(), 7);
 }
 
