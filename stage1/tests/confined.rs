@@ -4,7 +4,6 @@
 #![cfg(target_os = "linux")]
 
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::{Command, Output};
 
 use stage1::appc::{App, CapabilitySet, Isolators, NameValue, SeccompSet, SetMode};
@@ -248,62 +247,6 @@ fn removed_calls() {
     let output = with(Some("EDOM"));
     assert!(String::from_utf8_lossy(&output.stderr).contains("argument out of domain"), "{output:?}");
     assert_eq!(with(None).status.signal(), Some(libc::SIGSYS));
-}
-
-/// A static program of a few machine instructions.
-#[cfg(target_arch = "x86_64")]
-fn program(path: &Path, code: &[u8]) {
-    use std::os::unix::fs::PermissionsExt;
-    const BASE: u64 = 0x40_0000;
-    let mut elf = vec![0u8; 120];
-    elf[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
-    let size = 120 + code.len() as u64;
-    let mut put = |at: usize, bytes: &[u8]| elf[at..at + bytes.len()].copy_from_slice(bytes);
-    put(16, &2u16.to_le_bytes()); // ET_EXEC
-    put(18, &62u16.to_le_bytes()); // EM_X86_64
-    put(20, &1u32.to_le_bytes());
-    put(24, &(BASE + 120).to_le_bytes()); // entry
-    put(32, &64u64.to_le_bytes()); // program headers
-    put(52, &64u16.to_le_bytes());
-    put(54, &56u16.to_le_bytes());
-    put(56, &1u16.to_le_bytes());
-    put(64, &1u32.to_le_bytes()); // PT_LOAD
-    put(68, &5u32.to_le_bytes()); // read, execute
-    put(80, &BASE.to_le_bytes());
-    put(88, &BASE.to_le_bytes());
-    put(96, &size.to_le_bytes());
-    put(104, &size.to_le_bytes());
-    put(112, &0x1000u64.to_le_bytes());
-    elf.extend(code);
-    std::fs::write(path, elf).unwrap();
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
-}
-
-#[cfg(target_arch = "x86_64")]
-#[test]
-fn the_other_abis() {
-    let tmp = tempfile::tempdir().unwrap();
-    // getpid by int 0x80, then exit_group(0) natively.
-    let i386 = tmp.path().join("i386");
-    let exit = [0xbf, 0, 0, 0, 0, 0xb8, 231, 0, 0, 0, 0x0f, 0x05];
-    program(&i386, &[&[0xb8, 20, 0, 0, 0, 0xcd, 0x80], &exit[..]].concat());
-    // getpid with the x32 bit, then exit_group(-result).
-    let x32 = tmp.path().join("x32");
-    let mut code = vec![0xb8, 39, 0, 0, 0x40, 0x0f, 0x05, 0x89, 0xc7, 0xf7, 0xdf];
-    code.extend([0xb8, 231, 0, 0, 0, 0x0f, 0x05]);
-    program(&x32, &code);
-    let none =
-        Confinement::compute(&Isolators::default(), Insecure { seccomp: true, ..Insecure::default() }, &Ids::default());
-    let (none, default) = (none.unwrap(), confinement(&Isolators::default(), &Ids::default()));
-    let run = |confinement, path: &Path| spawn(confinement, &[path.to_str().unwrap()], None).status;
-    // Without a filter the kernel decides: the call works, or SIGSEGV where it has no 32-bit ABI.
-    let without = run(&none, &i386);
-    assert!(without.success() || without.signal() == Some(libc::SIGSEGV), "{without}");
-    let with = run(&default, &i386).signal();
-    assert!(with == Some(if without.success() { libc::SIGSYS } else { libc::SIGSEGV }), "{with:?}");
-    assert_eq!(run(&default, &x32).code(), Some(libc::ENOSYS));
-    let removed = confinement(&calls(SetMode::Remove, &["reboot"], Some("EPERM")), &Ids::default());
-    assert_eq!(run(&removed, &i386).signal(), with, "no way around a remove set");
 }
 
 #[test]

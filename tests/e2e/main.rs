@@ -6,6 +6,7 @@ mod contract;
 mod crash;
 mod enter;
 mod entrypoints;
+mod filters;
 mod formats;
 mod harness;
 mod immutable;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         volumes::CASES,
         limits::CASES,
         logs::CASES,
+        filters::CASES,
         enter::CASES,
         formats::CASES,
         userlands::CASES,

@@ -8,11 +8,12 @@
 //! - [`minihost`] is a second, independent host manager that knows only the contract.
 //! - [`screen`] is a terminal with somebody in front of it.
 //! - [`tracer`] kills a command at any of its system calls.
-//! - [`image`] makes images around the probe app (`tests/probe`).
+//! - [`image`] makes images around the probe app (`tests/probe`); [`machine`] makes programs for a system call each.
 
 pub mod harness;
 pub mod image;
 pub mod leftovers;
+pub mod machine;
 pub mod minihost;
 pub mod podctl;
 pub mod process;

@@ -121,7 +121,7 @@ impl Names {
     fn add_systemd(&mut self, group: &str) -> Result<()> {
         let names = tables::section(tables::SYSTEMD, group).context(|| {
             let known: Vec<_> = tables::sections(tables::SYSTEMD).collect();
-            format!("seccomp wildcard \"@systemd/{group}\" is not known: its groups are {}", known.join(", "))
+            format!("seccomp wildcard \"@systemd/{group}\" is not known: its groups are known, {}", known.join(", "))
         })?;
         for name in names {
             match name.strip_prefix('@') {
@@ -153,6 +153,10 @@ impl Names {
             Some(("rkt" | "docker", "default-whitelist")) => self.add_table(default_section("always")),
             Some(("rkt" | "docker", "default-blacklist")) => self.add_table(default_section("never")),
             Some(("systemd", "default-whitelist")) => self.add_systemd("default")?,
+            Some(("systemd", "known")) => {
+                let known: Vec<_> = self.syscalls.numbers().collect();
+                known.into_iter().for_each(|number| self.add(number, Rule::Do(Action::Allow)));
+            }
             Some(("systemd", group)) => self.add_systemd(group)?,
             _ => return Err(Error::new(format!("seccomp set: wildcard {name:?} is not known"))),
         }
