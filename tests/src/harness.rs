@@ -4,6 +4,9 @@
 //! below it, whatever it leaves mounted is seen by it. It waits for the body with a deadline, counts what is left,
 //! clears it away in any case, and passes the body's words and failure on. Both are this same executable,
 //! started again (`--warden NAME`, `--body NAME DIR`), so no test ever runs in a process with threads of another.
+//!
+//! In the environment: `E2E_DIR` is where tests have their directories; with `E2E_BUILT` the probe is there and needs
+//! no cargo; `E2E_PATIENCE` is how many times as long as usual everything may take, on a machine that is emulated.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -147,7 +150,13 @@ pub fn main(cases: &[&[Case]], decoys: &[Case]) -> ExitCode {
         let test = name.clone();
         Trial::test(name, move || watch(&test, talkative))
     });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let listing = arguments.list;
+    let result = libtest_mimic::run(&arguments, trials.collect());
+    if !listing && result.num_passed + result.num_failed == 0 {
+        eprintln!("No test has such a name.");
+        return ExitCode::FAILURE;
+    }
+    result.exit_code()
 }
 
 /// Every test under its full name: the layout, the module, the function.
@@ -181,6 +190,13 @@ fn prepare() -> Result<(), String> {
     if Layout::here() == Layout::V2 {
         println!("This machine's own cgroup layout is v2: there is no v1 layout to run the tests in as well.");
     }
+    if std::env::var_os("E2E_BUILT").is_none() {
+        build_probe()?;
+    }
+    fs::create_dir_all(workshop()).map_err(|e| format!("{}: {e}", workshop().display()))
+}
+
+fn build_probe() -> Result<(), String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
     let built = Command::new(cargo)
         .args(["build", "--quiet", "--release", "--target", "x86_64-unknown-linux-musl", "-p", "probe"])
@@ -189,10 +205,7 @@ fn prepare() -> Result<(), String> {
         .current_dir(source())
         .status()
         .map_err(|e| format!("cargo build -p probe: {e}"))?;
-    if !built.success() {
-        return Err("the probe app does not build".into());
-    }
-    fs::create_dir_all(workshop()).map_err(|e| format!("{}: {e}", workshop().display()))
+    if built.success() { Ok(()) } else { Err("the probe app does not build".into()) }
 }
 
 /// Below here every test has a directory while it runs.
@@ -278,6 +291,7 @@ fn make_fresh(dir: &Path) {
 
 /// Waits for the body; why it failed, if it did, and the UUIDs of all pods it made.
 fn attend(body: Pid, seconds: u64, runner: Pid, dir: &Path) -> (Option<String>, Vec<String>) {
+    let seconds = seconds * process::patience();
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut pods = BTreeSet::new();
     let failure = loop {

@@ -84,9 +84,15 @@ pub fn describe(command: &Command) -> String {
     words.join(" ")
 }
 
+/// How many times as long as usual everything may take here.
+pub fn patience() -> u64 {
+    std::env::var("E2E_PATIENCE").map_or(1, |times| times.parse().expect("E2E_PATIENCE is a number"))
+}
+
 /// Polls until the closure gives a value; panics with `what` when the time is up.
 #[track_caller]
 pub fn wait_for<T>(what: &str, seconds: u64, mut look: impl FnMut() -> Option<T>) -> T {
+    let seconds = seconds * patience();
     let end = Instant::now() + Duration::from_secs(seconds);
     loop {
         if let Some(value) = look() {
