@@ -18,7 +18,8 @@ use crate::apps::{self, AddOptions, AppFiles};
 use crate::images::{self, Image};
 use crate::launch::{Launch, Settings};
 use crate::pods::{HeldPod, Phase, Pod};
-use crate::sandbox;
+use crate::roots::Roots;
+use crate::sandbox::{self, Making};
 use crate::store::Store;
 use crate::{gc, pods};
 
@@ -32,6 +33,7 @@ pub fn prepare(
     stage1: &Image,
     volumes: Vec<Volume>,
     apps: &[AddOptions],
+    making: Making,
     settings: &Settings,
 ) -> Result<HeldPod> {
     let mut manifest = PodManifest { volumes, ..PodManifest::default() };
@@ -44,11 +46,13 @@ pub fn prepare(
         images.push(image);
     }
     check_terminal(&manifest, settings)?;
-    sandbox::prepare(store, stage1, &manifest, |dir| {
+    sandbox::prepare(store, stage1, &manifest, making, |dir| {
         for (app, image) in manifest.apps.iter().zip(&images) {
-            AppFiles::new(dir, &app.name).write_info(store, image).context(|| format!("app {}", app.name))?;
+            let files = AppFiles::new(dir, &app.name);
+            files.write_info(store, image).context(|| format!("app {}", app.name))?;
         }
-        settings.save(dir)
+        settings.save(dir)?;
+        if Roots::of(dir)?.are_overlays() { Ok(()) } else { make_apps(store, dir, &manifest) }
     })
 }
 
@@ -79,20 +83,25 @@ pub fn take_prepared(store: &Store, pod: &Pod, settings: Settings) -> Result<(He
     Ok((held, settings))
 }
 
-/// Moves a prepared pod to phase run and mounts its stage1 and its apps, in this (the host's) mount namespace.
+/// Moves a prepared pod to phase run and mounts its stage1 and its apps, in this (the host's) mount namespace. One that
+/// was prepared without overlays has them already.
 ///
 /// # Errors
 /// A mount failed; nothing is left of the pod.
 pub fn mount(store: &Store, pod: HeldPod) -> Result<HeldPod> {
+    let has_all = !Roots::of(pod.dir())?.are_overlays();
     let pod = sandbox::mount(store, pod)?;
-    match mount_apps(store, pod.dir()) {
+    if has_all {
+        return Ok(pod);
+    }
+    match apps::manifest(pod.dir()).and_then(|manifest| make_apps(store, pod.dir(), &manifest)) {
         Ok(()) => Ok(pod),
         Err(error) => Err(sandbox::given_up(store, pod, error)),
     }
 }
 
-fn mount_apps(store: &Store, dir: &Path) -> Result<()> {
-    apps::manifest(dir)?.apps.iter().try_for_each(|app| {
+fn make_apps(store: &Store, dir: &Path, manifest: &PodManifest) -> Result<()> {
+    manifest.apps.iter().try_for_each(|app| {
         AppFiles::new(dir, &app.name).put_in_place(store, app).context(|| format!("app {}", app.name))
     })
 }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use stage1::boot::IdShift;
 use stage1::error::{Context, Error, Result};
 use uuid::Uuid;
 
@@ -102,7 +103,7 @@ pub struct Launch {
 
 impl Launch {
     /// The arguments of the run entrypoint. What was not asked for is not mentioned: another stage1 may not know it.
-    pub fn arguments(&self, uuid: Uuid) -> Vec<OsString> {
+    pub fn arguments(&self, uuid: Uuid, private_users: Option<IdShift>) -> Vec<OsString> {
         let Settings { hostname, network, ipc, dns_conf_mode, interactive, insecure } = &self.settings;
         let network = match network {
             None | Some(Network::Host) => "--net=host",
@@ -123,6 +124,7 @@ impl Launch {
             option("hostname", hostname),
             ipc.map(str::to_owned),
             option("dns-conf-mode", dns_conf_mode),
+            private_users.map(|ids| format!("--private-users={ids}")),
         ];
         let args = args.into_iter().flatten().chain(insecure.flags()).chain([uuid.to_string()]);
         args.map(OsString::from).collect()
@@ -147,9 +149,11 @@ mod tests {
         let now = Settings { hostname: Some("h2".into()), interactive: true, ..Settings::default() };
         let settings = now.or(Settings::load(base.path()).unwrap());
         let launch = Launch { settings, mutable: false, debug: true };
-        let args = launch.arguments(Uuid::nil());
-        let expected = ["--debug", "--net=none", "--interactive", "--hostname=h2", "--ipc=parent"].map(OsString::from);
-        assert_eq!(args[..5], expected);
-        assert_eq!(args[5], OsString::from("00000000-0000-0000-0000-000000000000"));
+        let args = launch.arguments(Uuid::nil(), Some(IdShift { shift: 1, count: 2 }));
+        let expected =
+            ["--debug", "--net=none", "--interactive", "--hostname=h2", "--ipc=parent", "--private-users=1:2"]
+                .map(OsString::from);
+        assert_eq!(args[..6], expected);
+        assert_eq!(args[6], OsString::from("00000000-0000-0000-0000-000000000000"));
     }
 }

@@ -8,18 +8,75 @@ use std::path::{Path, PathBuf};
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
+use stage1::boot::IdShift;
 use stage1::error::{Context, Error, Result};
+use stage1::sys::mount::{Attributes, DetachedMount, Propagation, Scope};
+use stage1::sys::userns;
 
 use crate::store::make_dir;
 
 /// mount(2) takes one page of options.
 const OPTION_BYTES: usize = 4095;
 
-/// Mounts an overlay at `target`: `lower` under the new directories `upper` and `work`, whose parents are made.
+/// Mounts an overlay at `target`: `lower` under the new directories `upper` and `work`, whose parents are made. With
+/// `ids` what is the host root's below is that of their first one in the overlay, and so on.
 ///
 /// # Errors
-/// A directory can't be made, or the mount fails.
-pub fn mount(lower: &Path, upper: &Path, work: &Path, target: &Path) -> Result<()> {
+/// A directory can't be made, or the mount fails. [`is_refusal`] tells whether there can be none here.
+pub fn mount(lower: &Path, upper: &Path, work: &Path, target: &Path, ids: Option<IdShift>) -> Result<()> {
+    match ids {
+        None => mount_on(lower, upper, work, target),
+        Some(ids) => {
+            let mapped = Mapped::new(lower, work, ids)?;
+            let mounted = mount_on(&mapped.0, upper, work, target);
+            // the overlay has its own view of it
+            mapped.remove().and(mounted)
+        }
+    }
+}
+
+/// Whether an error of [`mount`] says that this file system, or this kernel, takes no such overlay.
+pub fn is_refusal(error: &Error) -> bool {
+    const REFUSALS: [Errno; 5] = [Errno::NODEV, Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP, Errno::PERM];
+    error.errno().is_some_and(|found| REFUSALS.iter().any(|errno| errno.raw_os_error() == found))
+}
+
+/// A tree mounted for a moment with its ids mapped, beside the work directory of the overlay that is to lie on it.
+struct Mapped(PathBuf);
+
+impl Mapped {
+    fn new(tree: &Path, work: &Path, ids: IdShift) -> Result<Self> {
+        let mount = DetachedMount::clone_path(tree, Scope::One)?;
+        mount.set(Attributes { propagation: Some(Propagation::Private), ..Attributes::default() }, Scope::One)?;
+        mount.map_ids(userns::new(ids.shift, ids.count)?, Scope::One).context(|| format!("map the ids of {tree:?}"))?;
+        let mapped = Self::beside(work);
+        make_dir(&mapped.0, 0o700)?;
+        mount.attach_path(&mapped.0)?;
+        Ok(mapped)
+    }
+
+    fn beside(work: &Path) -> Self {
+        let mut at = work.as_os_str().to_owned();
+        at.push(".lower");
+        Self(at.into())
+    }
+
+    fn remove(self) -> Result<()> {
+        unmount(&self.0)?;
+        std::fs::remove_dir(&self.0).context(|| format!("remove {:?}", self.0))
+    }
+}
+
+/// Removes what a [`mount`] that was killed has left beside the work directory.
+///
+/// # Errors
+/// It can't be removed.
+pub fn forget_mapped(work: &Path) -> Result<()> {
+    let mapped = Mapped::beside(work);
+    if mapped.0.symlink_metadata().is_ok() { mapped.remove() } else { Ok(()) }
+}
+
+fn mount_on(lower: &Path, upper: &Path, work: &Path, target: &Path) -> Result<()> {
     let like = lower.metadata().context(|| format!("look at the tree {lower:?}"))?;
     make_dir(target, 0o755)?;
     make_dir(work, 0o750)?;
@@ -165,7 +222,7 @@ mod tests {
         std::fs::write(lower.join("file"), "below").unwrap();
         std::fs::set_permissions(&lower, std::fs::Permissions::from_mode(0o711)).unwrap();
         let target = odd.join("target");
-        mount(&lower, &odd.join("o/upper/app"), &odd.join("o/work/app"), &target).unwrap();
+        mount(&lower, &odd.join("o/upper/app"), &odd.join("o/work/app"), &target, None).unwrap();
         assert!(is_mount_point(&target).unwrap());
         assert_eq!(std::fs::read_to_string(target.join("file")).unwrap(), "below");
         assert_eq!(target.metadata().unwrap().mode() & 0o7777, 0o711);

@@ -19,8 +19,10 @@ use crate::entrypoint::{Entrypoint, Stage1};
 use crate::images::Image;
 use crate::launch::Launch;
 use crate::pods::{HeldPod, Phase};
+use crate::roots::Roots;
 use crate::store::{Store, make_dir};
-use crate::{gc, overlay, trees};
+use crate::users::{self, PrivateUsers};
+use crate::{gc, trees};
 
 /// How long a pod may take until its supervisor is ready.
 const BOOT_DEADLINE: Duration = Duration::from_secs(60);
@@ -41,6 +43,15 @@ pub fn manifest(volumes: Vec<Volume>) -> PodManifest {
     PodManifest { volumes, annotations, ..PodManifest::default() }
 }
 
+/// How a pod's files are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Making {
+    /// As copies of the images, though the file system could do better.
+    pub no_overlay: bool,
+    /// Its own user ids; the host's if not set.
+    pub private_users: Option<PrivateUsers>,
+}
+
 /// Makes a pod and fills its directory, with `more` at the end: phase prepared, held.
 ///
 /// # Errors
@@ -49,17 +60,19 @@ pub fn prepare(
     store: &Store,
     stage1: &Image,
     manifest: &PodManifest,
+    making: Making,
     more: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<HeldPod> {
     let mut pod = HeldPod::create(store)?;
-    let filled = fill(store, pod.dir(), stage1, manifest).and_then(|()| more(pod.dir()));
+    let filled = fill(store, &pod, stage1, manifest, making).and_then(|()| more(pod.dir()));
     match filled.and_then(|()| pod.move_to(store, Phase::Prepared)) {
         Ok(()) => Ok(pod),
         Err(error) => Err(given_up(store, pod, error)),
     }
 }
 
-fn fill(store: &Store, dir: &Path, stage1: &Image, manifest: &PodManifest) -> Result<()> {
+fn fill(store: &Store, pod: &HeldPod, stage1: &Image, manifest: &PodManifest, making: Making) -> Result<()> {
+    let dir = pod.dir();
     let tree = trees::ensure(store, &stage1.id)?;
     make_dir(&dir.join("appsinfo"), 0o750)?;
     make_dir(&dir.join("stage1"), 0o750)?;
@@ -68,8 +81,16 @@ fn fill(store: &Store, dir: &Path, stage1: &Image, manifest: &PodManifest) -> Re
     write(&dir.join(layout::LOCK), b"", 0o600)?;
     write(&dir.join(layout::MANIFEST), &serde_json::to_vec(manifest).context(|| "write the pod manifest")?, 0o640)?;
     write(&dir.join(layout::CREATED), b"", 0o640)?;
-    write(&dir.join(layout::OVERLAY_PREPARED), b"", 0o640)?;
-    link_flavor(&trees::rootfs(store, tree.id()), dir)
+    if let Some(users) = making.private_users {
+        users::give(store, dir, pod.uuid(), users)?;
+    }
+    link_flavor(&trees::rootfs(store, tree.id()), dir)?;
+    // the pod has noted it, so it stays; who makes use of it now may have to render it anew
+    drop(tree);
+    if making.no_overlay {
+        return make_root(store, dir);
+    }
+    write(&dir.join(layout::OVERLAY_PREPARED), b"", 0o640)
 }
 
 /// The flavor of a stage1 is what the link `flavor` in its root says.
@@ -85,24 +106,24 @@ fn link_flavor(rootfs: &Path, dir: &Path) -> Result<()> {
     }
 }
 
-/// Moves a prepared pod to phase run and mounts its stage1, in this (the host's) mount namespace.
+/// Moves a prepared pod to phase run and mounts its stage1, in this (the host's) mount namespace. One without overlays
+/// has it already.
 ///
 /// # Errors
 /// The mount failed; nothing is left of the pod.
 pub fn mount(store: &Store, mut pod: HeldPod) -> Result<HeldPod> {
-    match pod.move_to(store, Phase::Run).and_then(|()| mount_stage1(store, pod.dir())) {
+    let mount = |dir: &Path| if Roots::of(dir)?.are_overlays() { make_root(store, dir) } else { Ok(()) };
+    match pod.move_to(store, Phase::Run).and_then(|()| mount(pod.dir())) {
         Ok(()) => Ok(pod),
         Err(error) => Err(given_up(store, pod, error)),
     }
 }
 
-fn mount_stage1(store: &Store, dir: &Path) -> Result<()> {
+fn make_root(store: &Store, dir: &Path) -> Result<()> {
     let path = dir.join(layout::STAGE1_TREE);
     let tree = std::fs::read_to_string(&path).context(|| format!("read {path:?}"))?;
-    let layers = dir.join("overlay").join(&tree);
     let rootfs = dir.join(layout::STAGE1_ROOTFS);
-    let _tree = trees::ensure_noted(store, &tree)?;
-    overlay::mount(&trees::rootfs(store, &tree), &layers.join("upper"), &layers.join("work"), &rootfs)?;
+    Roots::of(dir)?.make_first(store, tree.trim())?;
     for name in HOST_WRITES {
         let path = rootfs.join(name);
         let dir = File::open(&path).context(|| format!("the stage1 image has no /{name}"))?;
@@ -172,7 +193,8 @@ pub(crate) fn exec_run(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<
     rustix::io::fcntl_setfd(pod.lock(), FdFlags::empty()).context(|| "let run inherit the lock")?;
     let lock = pod.lock().as_fd().as_raw_fd().to_string();
     let environment = [("RKT_LOCK_FD", lock.as_str()), ("RKT_SELINUX_CONTEXT", ""), ("RKT_SELINUX_MOUNT_CONTEXT", "")];
-    stage1.exec(Entrypoint::Run, &launch.arguments(pod.uuid()), &environment)
+    let ids = users::of_pod(pod.dir())?;
+    stage1.exec(Entrypoint::Run, &launch.arguments(pod.uuid(), ids), &environment)
 }
 
 /// Waits until the pod takes apps. When it does not come to that, its process has ended when this returns.

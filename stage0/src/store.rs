@@ -80,7 +80,19 @@ impl Store {
     }
 
     fn flock_images(&self, how: FlockOperation) -> Result<File> {
-        let path = self.dir.join("images.lck");
+        self.flock("images.lck", how)
+    }
+
+    /// Takes the lock under which pods are given user ids, held until the file is dropped.
+    ///
+    /// # Errors
+    /// The lock file can't be opened or locked.
+    pub fn lock_users(&self) -> Result<File> {
+        self.flock("users.lck", FlockOperation::LockExclusive)
+    }
+
+    fn flock(&self, name: &str, how: FlockOperation) -> Result<File> {
+        let path = self.dir.join(name);
         let file = File::options()
             .create(true)
             .truncate(false)

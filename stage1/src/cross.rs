@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sched::CloneFlags;
 use nix::sys::wait::WaitStatus;
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 
 use crate::error::{Context, Error, Result};
@@ -91,6 +92,24 @@ impl Target {
     /// PID of the pod's PID 1 in the caller's PID namespace.
     pub fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// The pod's user namespace, if it has one of its own.
+    ///
+    /// # Errors
+    /// Also when the pod's PID 1 has ended.
+    pub fn user_namespace(&self) -> Result<Option<OwnedFd>> {
+        if !self.foreign_user_namespace {
+            return Ok(None);
+        }
+        let path = format!("/proc/{}/ns/user", self.pid);
+        let namespace = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let namespace = namespace.context(|| format!("open {path}"))?;
+        // Opened by number: it counts only if the process still holds that number.
+        if process::pidfd_wait_end(&self.pidfd, Duration::ZERO)? {
+            return Err(Error::new(format!("the pod's PID 1 ({}) has ended", self.pid)));
+        }
+        Ok(Some(namespace))
     }
 
     /// A descriptor that becomes readable when the pod's PID 1 ends.

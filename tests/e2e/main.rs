@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 mod contract;
+mod copies;
 mod crash;
 mod enter;
 mod entrypoints;
@@ -19,6 +20,7 @@ mod readme;
 mod refusals;
 mod terminal;
 mod userlands;
+mod users;
 mod volumes;
 
 fn main() -> ExitCode {
@@ -42,6 +44,8 @@ fn main() -> ExitCode {
         enter::CASES,
         formats::CASES,
         userlands::CASES,
+        users::CASES,
+        copies::CASES,
         terminal::CASES,
         readme::CASES,
     ];

@@ -80,7 +80,7 @@ impl MiniHost {
         fs::copy(stage1, dir.join("stage1/manifest")).expect("copy the stage1 manifest");
         drop(lock);
         rename(&dir, &phase("prepared"));
-        MiniPod { host: self, uuid, apps: Vec::new() }
+        MiniPod { host: self, uuid, apps: Vec::new(), shift: None }
     }
 
     /// Prepares and boots a mutable pod, and waits until it is ready.
@@ -100,9 +100,37 @@ pub struct MiniPod<'a> {
     /// Its UUID.
     pub uuid: String,
     apps: Vec<String>,
+    shift: Option<u32>,
 }
 
 impl MiniPod<'_> {
+    /// With 65536 ids of its own from this one on: its roots are shifted copies of the trees instead of overlays.
+    #[must_use]
+    pub fn with_ids(self, shift: u32) -> Self {
+        let dir = self.in_phase("prepared");
+        fs::remove_file(dir.join("overlay-prepared")).expect("rm overlay-prepared");
+        write(&dir.join("private-users-prepared"), &format!("{shift}:65536"), 0o644);
+        Self { shift: Some(shift), ..self }
+    }
+
+    /// Puts a tree where it belongs.
+    fn render(&self, tree: &str, app: &str, at: &Path) {
+        match self.shift {
+            None => overlay(&self.host.tree(tree), &self.dir().join("overlay").join(tree), app, at),
+            Some(shift) => {
+                run(Command::new("cp").arg("-aT").arg(self.host.tree(tree)).arg(at)).ok();
+                shift_owners(at, shift);
+            }
+        }
+    }
+
+    fn unmount(&self, root: &Path) {
+        if self.shift.is_none() {
+            // Not detached: nothing may keep it busy.
+            umount2(root, MntFlags::empty()).unwrap_or_else(|e| panic!("unmount {}: {e}", root.display()));
+        }
+    }
+
     /// Its directory in a phase.
     pub fn in_phase(&self, phase: &str) -> PathBuf {
         self.host.data.join("pods").join(phase).join(&self.uuid)
@@ -113,8 +141,11 @@ impl MiniPod<'_> {
         self.in_phase("run")
     }
 
-    /// Where an overlay pod keeps what is written to its stage1 root.
+    /// Where the pod keeps what is written to its stage1 root.
     pub fn upper(&self) -> PathBuf {
+        if self.shift.is_some() {
+            return self.dir().join("stage1/rootfs");
+        }
         self.dir().join("overlay").join(STAGE1_TREE).join("upper")
     }
 
@@ -135,7 +166,7 @@ impl MiniPod<'_> {
         let lock = lock(&self.in_phase("prepared"));
         rename(&self.in_phase("prepared"), &self.dir());
         let dir = self.dir();
-        overlay(&self.host.tree(STAGE1_TREE), &dir.join("overlay").join(STAGE1_TREE), "", &dir.join("stage1/rootfs"));
+        self.render(STAGE1_TREE, "", &dir.join("stage1/rootfs"));
         touch(&dir.join("stage1/rootfs/rkt/status"));
         // The one descriptor that the entrypoint inherits.
         fcntl(&lock, FcntlArg::F_SETFD(FdFlag::empty())).expect("fcntl(F_SETFD)");
@@ -214,7 +245,7 @@ impl MiniPod<'_> {
         let stage2 = dir.join("stage1/rootfs/opt/stage2").join(app);
         make(&stage2.join("rootfs"));
         write(&stage2.join("manifest"), &image.to_string(), 0o600);
-        overlay(&self.host.tree(APP_TREE), &dir.join("overlay").join(APP_TREE), app, &stage2.join("rootfs"));
+        self.render(APP_TREE, app, &stage2.join("rootfs"));
 
         let mut manifest = json_file(&dir.join("pod"));
         let entry = json!({
@@ -236,7 +267,9 @@ impl MiniPod<'_> {
     pub fn add(&mut self, app: &str, exec: &[&str], mounts: &Value) {
         self.stage(app, exec, mounts, &json!({}));
         let uuid = format!("--uuid={}", self.uuid);
-        self.cross("app/add", &["--debug=false", &format!("--app={app}"), &uuid]).ok();
+        let mut args = vec!["--debug=false".to_owned(), format!("--app={app}"), uuid];
+        args.extend(self.shift.map(|shift| format!("--private-users={shift}:65536")));
+        self.cross("app/add", &args.iter().map(String::as_str).collect::<Vec<_>>()).ok();
     }
 
     /// Starts an app, as it is done whether it is new or has exited.
@@ -283,11 +316,10 @@ impl MiniPod<'_> {
         assert!(matches!(stopped.code, Some(0 | 5)), "{stopped}");
         self.cross("app/rm", &["--debug=false", &format!("--app={app}")]).ok();
         let stage2 = dir.join("stage1/rootfs/opt/stage2").join(app);
-        // Not detached: nothing may keep it busy.
-        umount2(&stage2.join("rootfs"), MntFlags::empty()).expect("unmount the app's root");
+        self.unmount(&stage2.join("rootfs"));
         remove(&stage2);
         remove(&dir.join("appsinfo").join(app));
-        for part in ["upper", "work"] {
+        for part in ["upper", "work"].iter().filter(|_| self.shift.is_none()) {
             remove(&dir.join("overlay").join(APP_TREE).join(part).join(app));
         }
         for marker in [app.to_owned(), format!("{app}-created"), format!("{app}-started")] {
@@ -329,18 +361,19 @@ impl MiniPod<'_> {
         let garbage = self.in_phase("exited-garbage");
         let _guard = lock(&self.dir());
         for app in std::mem::take(&mut self.apps) {
-            umount2(&self.dir().join("stage1/rootfs/opt/stage2").join(app).join("rootfs"), MntFlags::empty())
-                .expect("unmount the app's root");
+            self.unmount(&self.dir().join("stage1/rootfs/opt/stage2").join(app).join("rootfs"));
         }
-        umount2(&self.dir().join("stage1/rootfs"), MntFlags::empty()).expect("unmount the stage1 root");
+        self.unmount(&self.dir().join("stage1/rootfs"));
         rename(&self.dir(), &garbage);
         for _ in 0..times {
             let root = garbage.join("stage1/rootfs");
-            overlay(&self.host.tree(STAGE1_TREE), &garbage.join("overlay").join(STAGE1_TREE), "", &root);
+            if self.shift.is_none() {
+                overlay(&self.host.tree(STAGE1_TREE), &garbage.join("overlay").join(STAGE1_TREE), "", &root);
+            }
             let mut command = Command::new(garbage.join(self.entrypoint("gc")));
             command.args(["--debug=false", &self.uuid]).current_dir(&garbage);
             run(&mut command).ok();
-            umount2(&root, MntFlags::empty()).expect("unmount the stage1 root");
+            self.unmount(&root);
         }
         remove(&garbage);
     }
@@ -355,6 +388,19 @@ fn overlay(lower: &Path, pair: &Path, app: &str, at: &Path) {
     let options = format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
     mount(Some("overlay"), at, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
         .unwrap_or_else(|e| panic!("mount(overlay, {}): {e}", at.display()));
+}
+
+/// Gives everything below a directory, and itself, the ids of a user namespace.
+fn shift_owners(path: &Path, shift: u32) {
+    use std::os::unix::fs::{MetadataExt, lchown};
+    let shown = |e| -> ! { panic!("{}: {e}", path.display()) };
+    let stat = fs::symlink_metadata(path).unwrap_or_else(|e| shown(e));
+    lchown(path, Some(shift + stat.uid()), Some(shift + stat.gid())).unwrap_or_else(|e| shown(e));
+    if stat.is_dir() {
+        for entry in fs::read_dir(path).unwrap_or_else(|e| shown(e)) {
+            shift_owners(&entry.unwrap_or_else(|e| shown(e)).path(), shift);
+        }
+    }
 }
 
 fn make(dir: &Path) {

@@ -1,10 +1,7 @@
 //! Adding an app to a running pod: wholly, or not at all.
 
-use std::path::Path;
-
 use stage1::appc::{AcName, Mount, PodManifest, RuntimeApp, VolumeKind};
 use stage1::error::{Context, Error, Result};
-use stage1::layout;
 
 use super::files::AppFiles;
 use super::lifecycle::Inside;
@@ -12,8 +9,8 @@ use super::manifest::Locked;
 use super::options::AddOptions;
 use crate::images::{self, Image};
 use crate::pods::{Pod, running_pid};
-use crate::spec;
 use crate::store::Store;
+use crate::{spec, users};
 
 /// Adds an app to a pod.
 ///
@@ -126,9 +123,7 @@ impl Adding<'_> {
 
     fn arguments(&self) -> Result<Vec<String>> {
         let mut args = vec![format!("--uuid={}", self.pod.uuid())];
-        if let Some(range) = private_users(self.pod.dir())? {
-            args.push(format!("--private-users={range}"));
-        }
+        args.extend(users::of_pod(self.pod.dir())?.map(|ids| format!("--private-users={ids}")));
         args.extend(self.insecure.flags());
         Ok(args)
     }
@@ -164,16 +159,6 @@ impl Adding<'_> {
             self.inside(app).remove()?;
         }
         files.remove()
-    }
-}
-
-/// `shift:count` of a pod with a user namespace.
-fn private_users(pod: &Path) -> Result<Option<String>> {
-    let path = pod.join(layout::PRIVATE_USERS);
-    match std::fs::read_to_string(&path) {
-        Ok(range) => Ok(Some(range.trim().to_owned())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::caused_by(format!("read {path:?}"), error)),
     }
 }
 

@@ -16,9 +16,10 @@ use stage1::layout;
 use stage1::sys::dir;
 
 use crate::images::Image;
+use crate::roots::Roots;
 use crate::sandbox::write;
 use crate::store::{Store, make_dir};
-use crate::{overlay, remove, trees};
+use crate::{overlay, remove, trees, users};
 
 /// The files of one app of one pod.
 pub struct AppFiles<'a> {
@@ -64,9 +65,12 @@ impl<'a> AppFiles<'a> {
         let manifest = std::fs::read(&manifest).context(|| format!("read {manifest:?}"))?;
         make_dir(&self.app_dir(), 0o750)?;
         write(&self.app_dir().join("manifest"), &manifest, 0o640)?;
-        let rootfs = self.pod.join(layout::app_rootfs(self.app));
-        let _tree = trees::ensure_noted(store, &tree)?;
-        overlay::mount(&trees::rootfs(store, &tree), &self.layer(&tree, "upper"), &self.layer(&tree, "work"), &rootfs)?;
+        if let Some(ids) = users::of_pod(self.pod)? {
+            // read by the pod's root, which is somebody else here
+            std::os::unix::fs::chown(self.app_dir(), Some(ids.shift), Some(ids.shift))
+                .context(|| format!("chown({:?})", self.app_dir()))?;
+        }
+        Roots::of(self.pod)?.make(store, &tree, Some(self.app))?;
         let mut environment = Vec::new();
         for variable in app.app.iter().flat_map(|app| &app.environment) {
             env::set(&mut environment, &variable.name, &variable.value);
@@ -132,6 +136,7 @@ impl<'a> AppFiles<'a> {
     /// Removes the upper and work directories, and their parents when no other app uses the same tree.
     fn remove_layers(&self) -> Result<()> {
         let Some(tree) = self.tree()? else { return Ok(()) };
+        overlay::forget_mapped(&self.layer(&tree, "work"))?;
         for kind in ["upper", "work"] {
             remove::tree(&self.layer(&tree, kind))?;
         }
@@ -162,7 +167,11 @@ impl<'a> AppFiles<'a> {
         remove_file(&parent, &temporary).context(shown)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(&parent, &temporary, flags, Mode::from_raw_mode(0o640)).context(shown)?;
-        let written = write_all(file.as_fd(), bytes)
+        let root = users::of_pod(self.pod)?.map(|ids| (fs::Uid::from_raw(ids.shift), fs::Gid::from_raw(ids.shift)));
+        let owned = root.map_or(Ok(()), |(uid, gid)| fs::fchown(&file, Some(uid), Some(gid)));
+        let written = owned
+            .context(|| "fchown")
+            .and_then(|()| write_all(file.as_fd(), bytes))
             .and_then(|()| fs::renameat(&parent, &temporary, &parent, name).context(|| "rename"));
         if let Err(error) = written {
             remove_file(&parent, &temporary).context(shown)?;

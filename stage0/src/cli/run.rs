@@ -69,7 +69,7 @@ impl NewPod {
         let apps: Vec<AddOptions> = apps.map(|app| app.options(session.debug)).collect();
         let volumes = self.make.volumes()?;
         let stage1 = self.make.stage1(session)?;
-        let pod = immutable::prepare(&session.store, &stage1, volumes, &apps, &settings)?;
+        let pod = immutable::prepare(&session.store, &stage1, volumes, &apps, self.make.making(), &settings)?;
         Ok((pod, settings))
     }
 }

@@ -10,8 +10,10 @@ use stage1::error::{Context, Result};
 use super::{Session, say};
 use crate::images::Image;
 use crate::launch::{Ipc, Launch, Network, Settings};
+use crate::sandbox::{self, Making};
 use crate::spec::Insecure;
-use crate::{sandbox, spec, stage1_image};
+use crate::users::PrivateUsers;
+use crate::{spec, stage1_image};
 
 /// What is decided when a pod is run.
 #[derive(Args, Debug)]
@@ -55,6 +57,15 @@ pub struct WhatToMake {
     /// A volume: NAME,kind=empty[,mode=M,uid=U,gid=G] or NAME,kind=host,source=PATH[,readOnly=B][,recursive=B]
     #[arg(long = "volume", value_name = "VOLUME")]
     volumes: Vec<String>,
+    /// Copy the images' files instead of overlaying them, which is done anyway where there can be no overlays
+    #[arg(long)]
+    no_overlay: bool,
+    /// User ids of its own: those of the host from SHIFT on, COUNT of them; alone, or as auto, 65536 that no other
+    /// pod has
+    #[arg(
+        long, value_name = "SHIFT:COUNT", num_args = 0..=1, require_equals = true, default_missing_value = "auto"
+    )]
+    private_users: Option<PrivateUsers>,
     /// The stage1 image that runs the pod, instead of the built-in one
     #[arg(long, value_name = "FILE")]
     stage1: Option<PathBuf>,
@@ -64,6 +75,11 @@ impl WhatToMake {
     /// The pod's volumes.
     pub fn volumes(&self) -> Result<Vec<Volume>> {
         spec::volumes(&self.volumes)
+    }
+
+    /// How the pod's files are made.
+    pub fn making(&self) -> Making {
+        Making { no_overlay: self.no_overlay, private_users: self.private_users }
     }
 
     /// The pod's stage1.
@@ -88,7 +104,7 @@ impl Sandbox {
         let launch = Launch { settings: self.run.settings()?, mutable: true, debug: session.debug };
         let manifest = sandbox::manifest(self.make.volumes()?);
         let stage1 = self.make.stage1(session)?;
-        let pod = sandbox::prepare(&session.store, &stage1, &manifest, |_| Ok(()))?;
+        let pod = sandbox::prepare(&session.store, &stage1, &manifest, self.make.making(), |_| Ok(()))?;
         let pod = sandbox::mount(&session.store, pod)?;
         if self.foreground {
             match sandbox::become_pod(&session.store, pod, &launch)? {}

@@ -126,7 +126,7 @@ impl Addition {
             env::set(&mut record.environment, "TERM", &env::callers_term());
         }
         let environment = env::to_file(&record.environment)?;
-        let mut plan = self.plan(&pod, &app, &root, insecure)?;
+        let mut plan = self.plan(target, &pod, &app, &root, insecure)?;
         plan.notify = declared.notify;
 
         rootfs::build(target, &self.app, &plan, deadline())?;
@@ -194,13 +194,21 @@ impl Addition {
         ids::resolve(root.as_fd(), &request)
     }
 
-    fn plan(&self, pod: &Pod, app: &PodApp, root: &OwnedFd, insecure: InsecureOptions) -> Result<Plan> {
+    fn plan(
+        &self,
+        target: &Target,
+        pod: &Pod,
+        app: &PodApp,
+        root: &OwnedFd,
+        insecure: InsecureOptions,
+    ) -> Result<Plan> {
         let mut plan = Plan::new(&layout::app_rootfs(&self.app))?;
         plan.read_only_root = app.runtime.read_only_root_fs;
         plan.restrict_paths = !insecure.disable_paths;
         plan.etc = etc_files(&pod.config.resolv_conf_mode)?;
         let opener = Opener {
             root_id: self.private_users.map_or(0, |ids| ids.shift),
+            user_namespace: target.user_namespace()?,
             image: root,
             converted: app.image.is_converted(),
         };

@@ -28,7 +28,7 @@ use crate::cgroup::PodCgroup;
 use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::sys::process::{self, Fork};
-use crate::sys::{dir, net, pty, signal};
+use crate::sys::{dir, net, pty, signal, userns};
 
 /// How long the pod's root may take to be assembled.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(30);
@@ -40,6 +40,12 @@ pub struct IdShift {
     pub shift: u32,
     /// How many ids there are.
     pub count: u32,
+}
+
+impl std::fmt::Display for IdShift {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.shift, self.count)
+    }
 }
 
 impl std::str::FromStr for IdShift {
@@ -144,10 +150,7 @@ fn start_pid1(spec: &Spec, cgroup: &PodCgroup, sources: &root::Sources) -> Resul
 fn place(spec: &Spec, cgroup: &PodCgroup, pid: Pid) -> Result<()> {
     cgroup.attach(pid.as_raw())?;
     if let Some(IdShift { shift, count }) = spec.private_users {
-        for map in ["uid_map", "gid_map"] {
-            let file = format!("/proc/{pid}/{map}");
-            std::fs::write(&file, format!("0 {shift} {count}\n")).context(|| format!("write {file}"))?;
-        }
+        userns::set_ids(pid.as_raw(), shift, count)?;
     }
     Ok(())
 }

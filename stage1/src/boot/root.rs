@@ -41,8 +41,8 @@ impl Sources {
 pub(super) fn enter(cgroup: &PodCgroup, sources: &Sources, spec: &Spec) -> Result<()> {
     mount::make_all_private()?;
     let root = &sources.image;
-    // Over itself, so that it can become a root.
-    root.attach_path(layout::STAGE1_ROOTFS)?;
+    // It has to be mounted somewhere to become the root, and the pod's root user may not get to the pod's directory.
+    root.attach_path("/")?;
     writable_places(root)?;
     kernel_file_systems(root)?;
     devices(root, &sources.terminal)?;

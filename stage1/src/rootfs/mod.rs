@@ -5,7 +5,7 @@
 //! a namespace of the app's own ([`build`]), of which the pod sees nothing but one pin.
 
 mod api;
-mod copy;
+pub mod copy;
 mod plan;
 pub mod volumes;
 
@@ -19,6 +19,7 @@ use rustix::fs::{Mode, OFlags};
 pub use plan::{Device, EtcFile, EtcSource, Plan, Volume, VolumeOptions};
 
 use crate::appc::AcName;
+use crate::boot::IdShift;
 use crate::cross::{self, Target};
 use crate::error::{Context, Result};
 use crate::layout;
@@ -139,6 +140,14 @@ const DATA: Attributes = Attributes { read_only: false, nosuid: true, nodev: tru
 /// A detached mount of the app's root, cut off from the host's propagation.
 fn private() -> Attributes {
     Attributes { propagation: Some(Propagation::Private), ..Attributes::default() }
+}
+
+/// The host's id for an id of an image; `None` if the user namespace has none for it.
+fn shifted(id: u32, shift: Option<IdShift>) -> Option<u32> {
+    match shift {
+        None => Some(id),
+        Some(IdShift { shift, count }) => (id < count).then(|| shift.checked_add(id)).flatten(),
+    }
 }
 
 /// `path` for a message.

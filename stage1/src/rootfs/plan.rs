@@ -1,5 +1,6 @@
 //! What an app's root is made of, opened on the host side.
 
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, OFlags};
@@ -94,13 +95,15 @@ pub struct Volume {
 
 /// How a volume is mounted.
 #[derive(Clone, Copy, Debug)]
-pub struct VolumeOptions {
+pub struct VolumeOptions<'a> {
     /// Nothing below the target can be written through it.
     pub read_only: bool,
     /// Mounts below the source come along.
     pub recursive: bool,
     /// Propagation of later host mounts.
     pub propagation: Propagation,
+    /// The user namespace in which the host's ids are meant: its root owns what the host's root owns.
+    pub user_namespace: Option<BorrowedFd<'a>>,
 }
 
 /// A device node that a volume is.
@@ -123,7 +126,7 @@ impl Volume {
     }
 
     /// Opens `source`, a path on the host, to be mounted at `target` in the app. Host side.
-    pub fn open(source: &Path, target: &Path, options: VolumeOptions) -> Result<Self> {
+    pub fn open(source: &Path, target: &Path, options: VolumeOptions<'_>) -> Result<Self> {
         let describe = || format!("volume source {source:?}");
         let is_dir = std::fs::metadata(source).context(describe)?.is_dir();
         let kind = if is_dir { Target::Directory } else { Target::File };
@@ -135,6 +138,9 @@ impl Volume {
             ..Attributes::default()
         };
         mount.set(attributes, scope).context(describe)?;
+        if let Some(namespace) = options.user_namespace {
+            map_ids(&mount, namespace, scope, source);
+        }
         // Of what will be mounted, not of what the path may be by now.
         let stat = rustix::fs::fstat(&mount).context(describe)?;
         let block = match FileType::from_raw_mode(stat.st_mode) {
@@ -156,4 +162,15 @@ impl Volume {
         let target = dir::create_in(root, &self.target, self.kind)?;
         self.source.attach(target, &self.target)
     }
+}
+
+/// Maps the ids of a volume as far as its file systems can. What can't is the host's as the pod sees it, which is
+/// enough for what everybody may read or write.
+fn map_ids(mount: &DetachedMount, namespace: BorrowedFd<'_>, scope: Scope, source: &Path) {
+    let Err(error) = mount.map_ids(namespace, scope) else { return };
+    let rest = match scope {
+        Scope::Recursive if mount.map_ids(namespace, Scope::One).is_ok() => "what is mounted below ",
+        _ => "",
+    };
+    log::warn!("{rest}volume source {source:?} keeps the host's owners: {}", error.one_line());
 }

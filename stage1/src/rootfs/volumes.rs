@@ -1,6 +1,6 @@
 //! Which volumes an app gets, and where: manifests in, [`Volume`]s out. Host side.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
@@ -145,6 +145,8 @@ pub fn sweep() -> Result<()> {
 pub struct Opener<'a> {
     /// The host's id of the pod's root user.
     pub root_id: u32,
+    /// The pod's user namespace, if it has one of its own.
+    pub user_namespace: Option<OwnedFd>,
     /// The app's root file system.
     pub image: &'a OwnedFd,
     /// Whether the image was converted from a format in which a volume nobody asked for starts as
@@ -169,7 +171,12 @@ impl Opener<'_> {
         // What the host mounts there later comes along too, but as it is on the host, which may be writable.
         let later = recursive && !mapping.read_only;
         let propagation = if later { Propagation::Slave } else { Propagation::Private };
-        let options = VolumeOptions { read_only: mapping.read_only, recursive, propagation };
+        let user_namespace = match volume.kind {
+            // Its owner is what it is to be, seen from the host.
+            VolumeKind::Empty => None,
+            VolumeKind::Host => self.user_namespace.as_ref().map(AsFd::as_fd),
+        };
+        let options = VolumeOptions { read_only: mapping.read_only, recursive, propagation, user_namespace };
         Volume::open(&source, &mapping.target, options).context(describe)
     }
 
@@ -211,7 +218,7 @@ impl Opener<'_> {
             let content = dir::try_open_in(self.image, &mapping.target, OFlags::RDONLY | OFlags::DIRECTORY)?;
             if let Some(content) = content {
                 let copy = dir::open_dir_for_reading(path)?;
-                return copy::tree(&content, &copy).context(|| format!("copy {:?} of the image", mapping.target));
+                return copy::tree(&content, &copy, None).context(|| format!("copy {:?} of the image", mapping.target));
             }
         }
         let volume = &mapping.volume;

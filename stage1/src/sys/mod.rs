@@ -15,3 +15,4 @@ pub mod seccomp;
 pub mod signal;
 #[cfg(all(target_env = "musl", panic = "abort"))]
 mod unwind;
+pub mod userns;

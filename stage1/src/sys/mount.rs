@@ -112,6 +112,20 @@ impl DetachedMount {
         set_attributes(&self.0, attributes, scope)
     }
 
+    /// Shows ids as the user namespace maps them: what is 0 on the disk is its root's. mount_setattr(2).
+    ///
+    /// # Errors
+    /// The file system, or one below it, can't do that: its errno says EINVAL; or it is done already: EPERM.
+    pub fn map_ids(&self, user_namespace: impl AsFd, scope: Scope) -> Result<()> {
+        let attr = libc::mount_attr {
+            attr_set: libc::MOUNT_ATTR_IDMAP,
+            attr_clr: 0,
+            propagation: 0,
+            userns_fd: u64::from(user_namespace.as_fd().as_raw_fd().cast_unsigned()),
+        };
+        mount_setattr(self.0.as_fd(), &attr, scope).context(|| format!("mount_setattr(MOUNT_ATTR_IDMAP, {scope:?})"))
+    }
+
     /// Attaches this mount over `target`: move_mount(2). The mount stays when the descriptor closes.
     pub fn attach(&self, target: impl AsFd, name: &Path) -> Result<()> {
         rustix::mount::move_mount(
@@ -156,20 +170,24 @@ pub fn set_attributes(mount: impl AsFd, attributes: Attributes, scope: Scope) ->
         Some(Propagation::Slave) => libc::MS_SLAVE,
         Some(Propagation::Shared) => libc::MS_SHARED,
     };
+    mount_setattr(mount.as_fd(), &attr, scope).context(|| format!("mount_setattr({attributes:?}, {scope:?})"))
+}
+
+fn mount_setattr(mount: BorrowedFd<'_>, attr: &libc::mount_attr, scope: Scope) -> nix::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if scope == Scope::Recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a NUL-terminated literal, `attr` lives through the call and its size is
     // passed with it; the kernel reads nothing else.
     let done = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            mount.as_fd().as_raw_fd(),
+            mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<libc::mount_attr>(),
         )
     };
-    nix::errno::Errno::result(done).map(drop).context(|| format!("mount_setattr({attributes:?}, {scope:?})"))
+    nix::errno::Errno::result(done).map(drop)
 }
 
 /// Makes every mount of this namespace private, so that nothing done here reaches another one.

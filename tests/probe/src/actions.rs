@@ -35,6 +35,7 @@ actions, joined by `+`:
   write PATH TEXT     create or replace a file
   append PATH TEXT    add a line to a file
   cat PATH | ls PATH | stat PATH | rm PATH | mkdir PATH
+  chown PATH UID GID
   open r|w PATH       open only: prints `ok` or the errno's name
   wait PATH           until the path exists
   spawn WORD…         start a further probe in a session of its own and go on
@@ -89,6 +90,10 @@ pub fn perform(words: &[&str]) -> Outcome {
         ["ls", path] => say(&report::listing(Path::new(path)).map_err(|e| e.to_string())?.join("\n")),
         ["stat", path] => stat(path),
         ["rm", path] => fs::remove_file(path).map_err(|e| e.to_string()),
+        ["chown", path, uid, gid] => {
+            let (uid, gid) = (number(uid)? as u32, number(gid)? as u32);
+            std::os::unix::fs::lchown(path, Some(uid), Some(gid)).map_err(|e| e.to_string())
+        }
         ["mkdir", path] => fs::create_dir(path).map_err(|e| e.to_string()),
         ["open", how, path] => {
             let result = fs::OpenOptions::new().read(*how == "r").write(*how == "w").open(path);

@@ -1,0 +1,47 @@
+//! User namespaces: user_namespaces(7).
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+
+use nix::sched::CloneFlags;
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::process::{self, Fork};
+use crate::error::{Context, Result};
+
+/// Gives the new user namespace of a process its ids: those below `count` are the host's from `shift` on. Host side.
+pub fn set_ids(pid: i32, shift: u32, count: u32) -> Result<()> {
+    for map in ["uid_map", "gid_map"] {
+        let file = format!("/proc/{pid}/{map}");
+        std::fs::write(&file, format!("0 {shift} {count}\n")).context(|| format!("write {file}"))?;
+    }
+    Ok(())
+}
+
+/// Makes a user namespace with these ids and nobody in it, to map a mount by.
+///
+/// # Errors
+/// Also when this process has several threads.
+pub fn new(shift: u32, count: u32) -> Result<OwnedFd> {
+    let (wait, go) = pipe_with(PipeFlags::CLOEXEC).context(|| "pipe")?;
+    match process::fork_into(CloneFlags::CLONE_NEWUSER)? {
+        Fork::Child => {
+            drop(go);
+            // Until the other end is closed, whatever the reason.
+            let ended = File::from(wait).read(&mut [0]);
+            process::exit_now(i32::from(ended.is_err()))
+        }
+        Fork::Parent(child) => {
+            let path = format!("/proc/{child}/ns/user");
+            let opened = set_ids(child.as_raw(), shift, count).and_then(|()| {
+                rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                    .context(|| format!("open {path}"))
+            });
+            drop(go);
+            process::wait_child(child)?;
+            opened
+        }
+    }
+}
