@@ -16,6 +16,8 @@ mod life;
 mod lifecycle;
 mod limits;
 mod logs;
+mod mounts;
+mod names;
 mod readme;
 mod refusals;
 mod terminal;
@@ -40,6 +42,8 @@ fn main() -> ExitCode {
         volumes::CASES,
         limits::CASES,
         logs::CASES,
+        mounts::CASES,
+        names::CASES,
         filters::CASES,
         enter::CASES,
         formats::CASES,

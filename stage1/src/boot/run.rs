@@ -34,6 +34,9 @@ impl Run {
         check_interactive(&self.config, &pod)?;
         provide_name_files(&self.config)?;
         self.config.hostname.clone_from(&spec.hostname);
+        if let Some(url) = metadata_url(&self.config.mds_token, spec.own_network)? {
+            self.config.metadata_service_url = url;
+        }
         self.config.save(Path::new("."))?;
         let apps = if self.config.mutable { None } else { Some(Apps::new(&pod, spec.private_users)?) };
         let mut monitor = launch(&spec).context(|| format!("start pod {}", self.uuid))?;
@@ -104,6 +107,15 @@ fn own_network(networks: &[String]) -> Result<bool> {
     }
 }
 
+/// Where an app finds the host's metadata service: on the host's own network on its loopback address, at the port
+/// that all host managers of the family use. Without a way to the host there is none.
+fn metadata_url(token: &str, own_network: bool) -> Result<Option<String>> {
+    if !token.bytes().all(|b| b.is_ascii_graphic() && b != b'/') {
+        return Err(Error::new(format!("--mds-token={token:?}: not a token")));
+    }
+    Ok((!token.is_empty() && !own_network).then(|| format!("http://127.0.0.1:18112/{token}")))
+}
+
 /// A host name that the kernel takes and that means the same everywhere: hostname(7).
 fn check_hostname(name: &str) -> Result<()> {
     let fits = name.len() <= 64
@@ -166,6 +178,13 @@ mod tests {
         for bad in ["", "a b", "-a", "a-", "a..b", "a\n", "ä", &"x".repeat(65)] {
             assert!(check_hostname(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn metadata_service() {
+        assert_eq!(metadata_url("a1", false).unwrap().as_deref(), Some("http://127.0.0.1:18112/a1"));
+        assert_eq!((metadata_url("a1", true).unwrap(), metadata_url("", false).unwrap()), (None, None));
+        assert!(metadata_url("a\nb", false).is_err() && metadata_url("a/b", false).is_err());
     }
 
     #[test]
