@@ -212,8 +212,9 @@ fn nothing_propagates_from_a_shared_root(t: &Context) -> Verdict {
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SHARED, NONE)?;
     let podctl = t.podctl();
-    // Another test's mounts, copied at the unshare, may go meanwhile; what counts is what comes.
-    let ids = || mountinfo("self").into_iter().map(|m| m[0].clone()).collect::<BTreeSet<_>>();
+    // Another test's mounts, copied at the unshare, may go meanwhile, and their numbers come again; what counts is
+    // what comes.
+    let ids = || mountinfo("self").into_iter().map(|m| (m[0].clone(), m[4].clone())).collect::<BTreeSet<_>>();
     let before = ids();
     let new = || ids().difference(&before).count();
     let pod = podctl.pod(&["--volume=shared,kind=empty"]);
