@@ -11,12 +11,15 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use rustix::fs::{CWD, RenameFlags};
 use serde::{Deserialize, Serialize};
 use stage1::appc::ImageManifest;
 use stage1::error::{Context, Error, Result};
+use stage1::sys::dir;
 
 use crate::archive::{ImageId, Limits, Whitelist, unpack_over};
 use crate::images;
+use crate::remove;
 use crate::store::{PRIVATE, Store, TemporaryDir, make_dir, sync_file_system};
 use crate::sums::{self, Newest};
 
@@ -63,7 +66,10 @@ pub fn ensure(store: &Store, id: &ImageId) -> Result<Tree> {
     for _ in 0..3 {
         let lock = store.share_images()?;
         match quick_fault(store, id)? {
-            None => return Ok(Tree { id: id.as_str().to_owned(), _lock: lock }),
+            None => {
+                images::touch(store, id)?;
+                return Ok(Tree { id: id.as_str().to_owned(), _lock: lock });
+            }
             Some(fault) if directory(store, id.as_str()).exists() => {
                 log::warn!("the tree of image {} is damaged and is rendered again: {fault}", id.short());
             }
@@ -73,6 +79,28 @@ pub fn ensure(store: &Store, id: &ImageId) -> Result<Tree> {
         rebuild(store, id).context(|| format!("render image {}", id.short()))?;
     }
     Err(Error::new(format!("the tree of image {} is damaged again and again", id.short())))
+}
+
+/// Copies the files of an image to the new directory `to`, which appears whole.
+///
+/// # Errors
+/// It is there already, can't be made, or the tree can't be had.
+pub fn copy_out(store: &Store, id: &ImageId, to: &Path) -> Result<()> {
+    if to.symlink_metadata().is_ok() {
+        return Err(Error::new(format!("{to:?} is there already")));
+    }
+    let tree = ensure(store, id)?;
+    let from = rootfs(store, tree.id());
+    let above = to.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let temporary = above.join(format!(".podctl-render-{}", uuid::Uuid::new_v4()));
+    std::fs::create_dir(&temporary).context(|| format!("make directory {temporary:?}"))?;
+    let copy = || {
+        let (from, copy) = (dir::open_dir_for_reading(&from)?, dir::open_dir_for_reading(&temporary)?);
+        stage1::rootfs::copy::tree(&from, &copy, None)?;
+        let flags = RenameFlags::NOREPLACE;
+        rustix::fs::renameat_with(CWD, &temporary, CWD, to, flags).context(|| format!("rename to {to:?}"))
+    };
+    copy().or_else(|error| remove::tree(&temporary).and(Err(error)))
 }
 
 /// Like [`ensure`], for the tree that a pod has noted. One that another host manager has made is taken as it is.

@@ -7,12 +7,16 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tests::harness::Context;
 use tests::podctl::Podctl;
-use tests::process::run;
+use tests::process::{picture, run};
+use tests::screen::Screen;
 use tests::{Verdict, image};
 
 tests::cases! {
     native one_app_from_every_format 180;
     native images_are_shown_checked_and_removed 180;
+    native eight_imports_at_once;
+    native a_bar_where_somebody_looks;
+    native rendered_files_are_the_images;
 }
 
 /// What the app is asked and who it is, in the words of an application container image.
@@ -155,5 +159,64 @@ fn images_are_shown_checked_and_removed(t: &Context) -> Verdict {
     assert_eq!(podctl.ok(&["image", "import", &exported]), id);
     let line = podctl.fails(&["image", "show", "no-such-image"]);
     assert!(line.contains("no-such-image"), "{line}");
+    Ok(())
+}
+
+fn eight_imports_at_once(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let same = image::aci(&t.dir, "same", &image::manifest("same", &json!({}))).display().to_string();
+    let others: Vec<String> = (0..8)
+        .map(|n| image::aci(&t.dir, &format!("other-{n}"), &image::manifest(&format!("other-{n}"), &json!({}))))
+        .map(|path| path.display().to_string())
+        .collect();
+    let start = |file: &str| {
+        let mut command = podctl.command(&["image", "import", file]);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().expect("podctl")
+    };
+    let all: Vec<_> = others.iter().flat_map(|other| [start(&same), start(other)]).collect();
+    let mut ids = std::collections::BTreeSet::new();
+    for import in all {
+        let out = import.wait_with_output()?;
+        assert!(out.status.success() && out.stderr.is_empty(), "{out:?}");
+        ids.insert(String::from_utf8_lossy(&out.stdout).trim().to_owned());
+    }
+    assert_eq!(ids.len(), 9);
+    let count = |name: &str| fs::read_dir(podctl.data.join(name)).map_or(0, Iterator::count);
+    assert_eq!((count("images"), count("trees"), count("names"), count("tmp")), (9, 9, 9, 0));
+    let verified = podctl.json(&["image", "verify", "--format=json"]);
+    assert!(verified.as_array().is_some_and(|all| all.iter().all(|one| one["health"] == "whole")), "{verified}");
+    Ok(())
+}
+
+fn a_bar_where_somebody_looks(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let root = t.dir.join("large");
+    fs::create_dir(&root)?;
+    fs::write(root.join("f"), vec![7; 20 << 20])?;
+    let tar = t.dir.join("large.tar").display().to_string();
+    run(Command::new("tar").args(["-cf", &tar, "-C"]).arg(&root).arg(".")).ok();
+    for source in [tar, root.display().to_string()] {
+        let quiet = podctl.run(&["image", "import", &source, "--name=large"]);
+        assert!(quiet.code == Some(0) && quiet.stderr.is_empty(), "{quiet}");
+        let mut screen = Screen::new();
+        let mut import =
+            screen.start(&podctl.command(&["image", "import", &source, "--name=large"]), [None, None, None]);
+        screen.shows("importing");
+        assert_eq!(screen.end_of(&mut import), 0);
+        // its place is empty again, and the id is what is left
+        screen.shows(quiet.stdout.trim());
+    }
+    Ok(())
+}
+
+fn rendered_files_are_the_images(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    podctl.import_probe();
+    let out = t.dir.join("rendered");
+    podctl.ok(&["image", "render", "probe", &out.display().to_string()]);
+    let plain = |dir: &Path| picture(dir).replace(&dir.display().to_string(), "");
+    assert!(plain(&out) == plain(&t.dir.join("probe-root")), "the files differ");
+    let line = podctl.fails(&["image", "render", "probe", &out.display().to_string()]);
+    assert!(line.contains("is there already"), "{line}");
     Ok(())
 }

@@ -18,6 +18,7 @@ mod limits;
 mod logs;
 mod mounts;
 mod names;
+mod pods;
 mod readme;
 mod refusals;
 mod terminal;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         userlands::CASES,
         users::CASES,
         copies::CASES,
+        pods::CASES,
         terminal::CASES,
         readme::CASES,
     ];

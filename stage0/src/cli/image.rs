@@ -37,6 +37,8 @@ pub enum Command {
     Gc(Gc),
     /// Write an image to a file, as an application container image
     Export(Export),
+    /// Copy the files of an image, with all that it depends on, to a new directory
+    Render(Render),
 }
 
 impl Command {
@@ -50,6 +52,7 @@ impl Command {
             Self::Rm(rm) => rm.run(session),
             Self::Gc(gc) => gc.run(session),
             Self::Export(export) => export.run(session),
+            Self::Render(render) => render.run(session),
         }
     }
 }
@@ -409,6 +412,9 @@ impl Rm {
 
 #[derive(Args, Debug)]
 pub struct Gc {
+    /// Keep images that were imported, made use of or had their name this short a time ago
+    #[arg(long, value_name = "DURATION", default_value = "0s")]
+    grace_period: humantime::Duration,
     /// How to print what was removed
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -416,7 +422,7 @@ pub struct Gc {
 
 impl Gc {
     fn run(self, session: &Session) -> Result<()> {
-        let collected = images::collect(&session.store)?;
+        let collected = images::collect(&session.store, self.grace_period.into())?;
         let images: Vec<String> = collected.images.iter().map(ImageId::to_string).collect();
         match self.format {
             Format::Json => format::json(&serde_json::json!({ "images": images, "trees": collected.trees })),
@@ -425,6 +431,24 @@ impl Gc {
                 collected.trees.iter().try_for_each(|name| say(format!("tree {name}")))
             }
         }
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct Render {
+    /// Name of the image, or its id, or the start of that
+    image: String,
+    /// The directory, which must not be there yet
+    directory: PathBuf,
+}
+
+impl Render {
+    fn run(self, session: &Session) -> Result<()> {
+        let image = images::find(&session.store, &self.image)?;
+        let bar = spinner("copying");
+        let copied = trees::copy_out(&session.store, &image.id, &self.directory);
+        bar.finish_and_clear();
+        copied.context(|| format!("render image {}", image.id.short()))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use stage1::error::{Context, Error, Result};
 
@@ -131,12 +132,12 @@ pub struct Collected {
     pub trees: Vec<String>,
 }
 
-/// Removes images that have lost their name to a newer one and that neither a pod nor another image uses, and trees
-/// without an image or put aside, that no pod uses.
+/// Removes images that have lost their name to a newer one and that neither a pod nor another image uses, once nobody
+/// has made use of them for `grace`; and trees without an image or put aside, that no pod uses.
 ///
 /// # Errors
 /// Something could not be removed.
-pub fn collect(store: &Store) -> Result<Collected> {
+pub fn collect(store: &Store, grace: Duration) -> Result<Collected> {
     let work = store.temporary_dir()?;
     let _lock = store.lock_images()?;
     let users = users(store)?;
@@ -146,7 +147,12 @@ pub fn collect(store: &Store) -> Result<Collected> {
         let all = list(store)?;
         let needed: BTreeSet<&ImageId> = all.iter().flat_map(|(image, _)| &image.info.dependencies).collect();
         let idle = |id: &ImageId| !named.contains(id) && !needed.contains(id) && !users.contains_key(id.as_str());
-        let gone: Vec<ImageId> = all.iter().map(|(image, _)| image.id.clone()).filter(idle).collect();
+        let mut gone = Vec::new();
+        for id in all.iter().map(|(image, _)| &image.id).filter(|id| idle(id)) {
+            if super::unused_for(store, id)? >= grace {
+                gone.push(id.clone());
+            }
+        }
         if gone.is_empty() {
             break;
         }

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use stage1::appc::{AcIdentifier, Dependency, ImageManifest};
@@ -24,7 +25,7 @@ pub use import::{Imported, Kind, Options, import_archive, import_directory, impo
 use crate::archive::ImageId;
 use crate::digest::{self, Digest, Verified};
 use crate::pods::{self, Pod};
-use crate::store::{PRIVATE, Store, make_dir, names_in, sync_dir};
+use crate::store::{PRIVATE, Store, make_dir, names_in, open_dir, sync_dir};
 
 /// An image in the store.
 #[derive(Debug)]
@@ -181,6 +182,23 @@ pub(crate) fn open_archive(store: &Store, id: &ImageId) -> Result<impl Read> {
     Ok(Verified::new(reader, &Digest::sha512(id.digits()), u64::MAX))
 }
 
+/// Notes that somebody makes use of an image, or has just ceased to: its time begins to run anew.
+pub(crate) fn touch(store: &Store, id: &ImageId) -> Result<()> {
+    let path = directory(store, id);
+    match open_dir(&path)? {
+        Some(dir) => dir.set_modified(SystemTime::now()).context(|| format!("touch {path:?}")),
+        // a tree can outlive its image
+        None => Ok(()),
+    }
+}
+
+/// How long nobody has made use of an image.
+fn unused_for(store: &Store, id: &ImageId) -> Result<Duration> {
+    let path = directory(store, id);
+    let last = path.metadata().and_then(|stat| stat.modified()).context(|| format!("stat {path:?}"))?;
+    Ok(SystemTime::now().duration_since(last).unwrap_or_default())
+}
+
 /// The trees, by the id of their image, that pods use, with the pods.
 ///
 /// # Errors
@@ -295,5 +313,6 @@ fn set_name(store: &Store, name: &str, id: &ImageId) -> Result<Option<ImageId>> 
     std::os::unix::fs::symlink(id.as_str(), &new).context(|| format!("symlink {new:?}"))?;
     std::fs::rename(&new, &link).context(|| format!("rename {new:?} to {link:?}"))?;
     sync_dir(&store.names())?;
+    before.iter().try_for_each(|before| touch(store, before))?;
     Ok(before)
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::json;
 use stage0::images::{self, Health};
@@ -41,7 +42,7 @@ fn a_flipped_byte_in_a_tree_is_named_and_mended() {
     assert_eq!(images::verify(&stand.store, id).unwrap(), Health::Whole);
 
     // a pod that is about to use it sees the change, too, and what is removed, and an older list
-    std::thread::sleep(std::time::Duration::from_millis(20));
+    std::thread::sleep(Duration::from_millis(20));
     flip(&tool, 700);
     let fault = trees::quick_fault(&stand.store, id).unwrap().unwrap_or_default();
     assert!(fault.contains("/usr/tool has been changed"), "{fault}");
@@ -115,7 +116,7 @@ fn what_a_pod_uses_stays() {
     let pod = use_by_pod(&stand, old.as_str());
     let error = images::remove(&stand.store, &old).unwrap_err().one_line();
     assert!(error.contains("pods use it: 0d2bd7d8"), "{error}");
-    assert!(images::collect(&stand.store).unwrap().images.is_empty());
+    assert!(images::collect(&stand.store, Duration::ZERO).unwrap().images.is_empty());
 
     // a tree that is rendered again while it is used is kept until the pod is gone
     std::fs::remove_file(trees::rootfs(&stand.store, old.as_str()).join("old")).unwrap();
@@ -123,12 +124,15 @@ fn what_a_pod_uses_stays() {
     drop(trees::ensure(&stand.store, &old).unwrap());
     let trees = || stand.base.path().join("data/trees").read_dir().unwrap().count();
     assert_eq!(trees(), 3);
-    assert!(images::collect(&stand.store).unwrap().trees.is_empty());
+    assert!(images::collect(&stand.store, Duration::ZERO).unwrap().trees.is_empty());
     drop(held);
 
     std::fs::remove_dir_all(pod).unwrap();
-    let collected = images::collect(&stand.store).unwrap();
-    assert_eq!((collected.images, collected.trees.len(), trees()), (vec![old], 1, 1));
+    let hour = Duration::from_secs(3600);
+    let collected = images::collect(&stand.store, hour).unwrap();
+    assert_eq!((collected.images.len(), collected.trees.len()), (0, 1), "the image was used just now");
+    let collected = images::collect(&stand.store, Duration::ZERO).unwrap();
+    assert_eq!((collected.images, collected.trees.len(), trees()), (vec![old], 0, 1));
     images::remove(&stand.store, &new.image.id).unwrap();
     assert!(stand.is_clean() && stand.is_empty());
 }
@@ -172,13 +176,13 @@ fn imports_removals_and_collections_at_once_never_err() {
                 let store = Store::open(data).unwrap();
                 for turn in 0..8 {
                     images::import_file(&store, &bytes(n + turn)[..], &images::Options::default()).unwrap();
-                    images::collect(&store).unwrap();
+                    images::collect(&store, Duration::ZERO).unwrap();
                     images::list(&store).unwrap();
                 }
             });
         }
     });
-    images::collect(&stand.store).unwrap();
+    images::collect(&stand.store, Duration::ZERO).unwrap();
     let left = images::list(&stand.store).unwrap();
     assert_eq!(left.len(), 1);
     assert_eq!(images::verify(&stand.store, &left[0].0.id).unwrap(), Health::Whole);
@@ -197,4 +201,27 @@ fn exported_is_what_was_imported() {
     let mut out = Vec::new();
     images::export(&stand.store, &imported.image.id, &mut out).unwrap();
     assert_eq!(Stand::new().import(&out).unwrap().image.id, imported.image.id);
+}
+
+#[test]
+fn rendered_is_what_pods_use() {
+    let stand = Stand::new();
+    let entries =
+        [dir("rootfs/d"), file("rootfs/d/f", "x"), hardlink("rootfs/again", "rootfs/d/f"), symlink("rootfs/l", "/")];
+    let imported = stand.import(&aci("a", &entries)).unwrap();
+    let out = stand.base.path().join("data/out");
+    trees::copy_out(&stand.store, &imported.image.id, &out).unwrap();
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!(
+        (std::fs::read(out.join("again")).unwrap(), out.join("d/f").metadata().unwrap().nlink()),
+        (b"x".into(), 2)
+    );
+    assert_eq!(std::fs::read_link(out.join("l")).unwrap(), Path::new("/"));
+    let error = trees::copy_out(&stand.store, &imported.image.id, &out).unwrap_err().one_line();
+    assert!(error.contains("there already"), "{error}");
+    // nothing is half there when something of it is in the way
+    std::fs::remove_dir_all(&out).unwrap();
+    let error = trees::copy_out(&stand.store, &imported.image.id, &out.join("no/such")).unwrap_err().one_line();
+    assert!(error.contains("No such file"), "{error}");
+    assert!(!out.exists() && stand.is_clean());
 }
