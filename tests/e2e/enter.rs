@@ -11,6 +11,7 @@ use tests::process::{Process, descendants, run, run_with_input, wait_for};
 
 tests::cases! {
     both the_command_lives_in_the_app;
+    native it_is_held_as_the_app_is;
     native its_end_is_told_exactly;
     native its_environment_is_the_apps;
     native its_streams_are_the_callers;
@@ -33,6 +34,69 @@ fn the_command_lives_in_the_app(t: &Context) -> Verdict {
     assert_eq!(fds, ["0", "1", "2"], "descriptors leak: {}", entered["fds"]);
     assert_eq!(entered["cwd"], "/");
     assert_eq!(entered["argv"], serde_json::json!(["/probe", "report"]));
+    pod.end();
+    Ok(())
+}
+
+/// Two capabilities, a filter and 32 MB.
+fn it_is_held_as_the_app_is(t: &Context) -> Verdict {
+    if !t.has_controllers() {
+        return Err("this machine has no memory controller: what this test is for can't be seen on it".into());
+    }
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    let options = [
+        "--memory=32Mi",
+        "--caps-retain=CAP_CHOWN,CAP_SYS_CHROOT",
+        "--seccomp=mode=remove,errno=EXFULL,sethostname,@systemd/clock",
+        "--working-dir=/home",
+    ];
+    pod.add("one", &options, &["report", "/out/one.json", "+", "sleep", "inf"]);
+    pod.app("start", "one", &[]).ok();
+    let app = pod.read("one");
+    let pid = wait_for("the app", 10, || descendants(pod.pid()).into_iter().find(|p| p.words.contains("one.json")));
+    let seen = pod.enter("one", &["/probe", "report"]).ok();
+    let seen: Value = serde_json::from_str(&seen)?;
+    let mask = format!("{:016x}", 1u64 | 1 << 18);
+    for (set, expected) in [
+        ("CapBnd", mask.as_str()),
+        ("CapPrm", &mask),
+        ("CapEff", &mask),
+        ("CapInh", "0000000000000000"),
+        ("CapAmb", "0000000000000000"),
+    ] {
+        assert_eq!(
+            (&seen["capabilities"][set], &app["capabilities"][set]),
+            (&expected.into(), &expected.into()),
+            "{set}"
+        );
+    }
+    assert_eq!((&seen["seccomp"], &app["seccomp"]), (&"2".into(), &"2".into()));
+    // The same cgroup in every hierarchy, as the host sees it too.
+    assert_eq!(seen["cgroup"], app["cgroup"]);
+    let mut child = podctl.command(&["enter", &pod.uuid, "--app=one", "--", "/probe", "sleep", "4711"]).spawn()?;
+    let entered = wait_for("the command", 10, || {
+        let mut family = descendants(std::process::id() as i32).into_iter().chain(descendants(pod.pid()));
+        family.find(|p| p.words == "/probe sleep 4711")
+    });
+    let cgroup = |pid: i32| fs::read_to_string(format!("/proc/{pid}/cgroup"));
+    assert_eq!(cgroup(entered.pid)?, cgroup(pid.pid)?);
+    kill(Pid::from_raw(entered.pid), Signal::SIGKILL)?;
+    child.wait()?;
+    let fds: Vec<String> = seen["fds"].as_object().map(|fds| fds.keys().cloned().collect()).unwrap_or_default();
+    assert_eq!(fds, ["0", "1", "2"], "{}", seen["fds"]);
+    let cwd = seen["cwd"].as_str().unwrap_or_default();
+    assert!(["/", "/home"].contains(&cwd), "{cwd:?} is not in the app");
+    assert_eq!((&seen["namespaces"], &seen["root"]), (&app["namespaces"], &app["root"]));
+    for (call, outcome) in
+        [("sethostname", "EXFULL"), ("clock_settime", "EXFULL"), ("chroot", "ok"), ("mknod", "EPERM")]
+    {
+        assert_eq!(pod.enter("one", &["/probe", "syscall", call]).ok(), outcome, "{call}");
+    }
+    pod.enter("one", &["/probe", "alloc", "8000000"]).ok();
+    let killed = pod.enter("one", &["/probe", "alloc", "100000000"]);
+    assert_eq!(killed.signal, Some(Signal::SIGKILL as i32), "{killed}");
+    assert_eq!(pod.state("one"), "running", "the app itself has not grown");
     pod.end();
     Ok(())
 }

@@ -10,6 +10,7 @@ use tests::process::run;
 tests::cases! {
     both a_plain_apps_surroundings;
     both users_and_groups;
+    native users_of_every_kind;
     native working_directory_and_command;
     native environment;
     both default_confinement;
@@ -98,6 +99,63 @@ fn users_and_groups(t: &Context) -> Verdict {
     groups.sort_unstable();
     assert_eq!(groups, [3001, 4001]);
     assert_eq!(numbers(&report["ids"]["gid"]), [0; 4]);
+    pod.end();
+    Ok(())
+}
+
+/// How a user and a group may be written, and who that is.
+fn users_of_every_kind(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let docker = ("appc.io/docker/repository", "library/probe");
+    for (name, user, group, converted) in [
+        ("converted", "web", "web", true),
+        ("plain", "web", "web", false),
+        ("converted-other", "web", "webs", true),
+        ("converted-number", "4242", "4242", true),
+        ("owner", "/data/owned", "/data/owned", false),
+        ("nobody", "nosuch", "0", false),
+        ("missing-file", "/no/such/file", "0", false),
+        ("outside", "/escape/hostname", "0", false),
+    ] {
+        let mut manifest =
+            tests::image::manifest(name, &json!({"user": user, "group": group, "supplementaryGIDs": [7, 8]}));
+        if converted {
+            manifest["annotations"] = json!([{"name": docker.0, "value": docker.1}]);
+        }
+        podctl.import_manifest(name, &manifest);
+    }
+    let pod = podctl.pod(&[]);
+    let run = |image: &str, options: &[&str]| {
+        let app = format!("{image}-{}", options.len());
+        pod.try_add(image, &app, options, &["report", &format!("/out/{app}.json")]).ok();
+        pod.app("start", &app, &[]).ok();
+        assert_eq!(pod.exit_code(&app), 0, "{image} {options:?}");
+        let ids = pod.read(&app)["ids"].clone();
+        (numbers(&ids["uid"]), numbers(&ids["gid"]), numbers(&ids["groups"]))
+    };
+    for (image, options, uid, gid, groups) in [
+        // In a converted image a group that is not there, and called as the user is, is the user's number.
+        ("converted", &[][..], 1001, 1001, &[7, 8][..]),
+        ("converted-number", &[], 4242, 4242, &[7, 8]),
+        ("owner", &[], 1234, 2345, &[7, 8]),
+        ("owner", &["--user=0", "--group=0"], 0, 0, &[7, 8]),
+        ("owner", &["--group=extra"], 1234, 3001, &[7, 8]),
+        ("probe", &["--supplementary-gid=5", "--supplementary-gid=2001", "--user=web"], 1001, 0, &[5, 2001]),
+    ] {
+        let (uids, gids, mut others) = run(image, options);
+        others.retain(|group| *group != gid);
+        assert_eq!((uids, gids, others), (vec![uid; 4], vec![gid; 4], groups.to_vec()), "{image} {options:?}");
+    }
+    for (image, why) in [
+        ("plain", "\"web\""),
+        ("converted-other", "webs"),
+        ("nobody", "nosuch"),
+        ("missing-file", "/no/such/file"),
+        ("outside", "/escape/hostname"),
+    ] {
+        let complaint = pod.try_add(image, image, &[], &["exit", "0"]).complaint();
+        assert!(complaint.contains(why), "{image}: {complaint}");
+    }
     pod.end();
     Ok(())
 }

@@ -13,6 +13,7 @@ tests::cases! {
     native bash;
     native python 120;
     native musl;
+    native musl_as_a_library;
 }
 
 /// What a shell does all day: processes, pipes, redirections, here-documents, signals, job control.
@@ -134,4 +135,20 @@ fn musl(t: &Context) -> Verdict {
     assert_eq!(report["seccomp"], "2");
     pod.end();
     Ok(())
+}
+
+/// A program of ours that is linked with Debian's musl, which brings its loader.
+fn musl_as_a_library(t: &Context) -> Verdict {
+    let root = t.dir.join("musl");
+    for dir in ["etc", "tmp", "out", "proc", "lib"] {
+        fs::create_dir_all(root.join(dir))?;
+    }
+    fs::write(root.join("etc/passwd"), "root:x:0:0::/:/program\n")?;
+    let source = tests::source().join("tests/e2e/musl.c");
+    run(Command::new("musl-gcc").args(["-Wall", "-Werror", "-pthread", "-o"]).arg(root.join("program")).arg(source))
+        .ok();
+    let linked = run(Command::new("readelf").arg("-l").arg(root.join("program"))).ok();
+    assert!(linked.contains("/lib/ld-musl-x86_64.so.1"), "{linked}");
+    fs::copy("/lib/ld-musl-x86_64.so.1", root.join("lib/ld-musl-x86_64.so.1"))?;
+    well(t, &root, "musl", &["/program", "/out/musl"])
 }
