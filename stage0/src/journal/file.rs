@@ -61,6 +61,12 @@ pub struct Entry {
     pub pid: Option<u32>,
     /// Where its message is; none if it has none.
     pub(crate) message: Option<u64>,
+    /// Where it is itself.
+    pub(super) at: u64,
+    /// It is the first one of its file.
+    pub(super) is_first: bool,
+    /// The time since the boot, the boot, and a hash of all fields: the same in a copy.
+    pub(super) stamp: [u8; 32],
 }
 
 /// A field that an entry has.
@@ -146,6 +152,11 @@ impl JournalFile {
         self.bytes.u64(192)
     }
 
+    /// Whether all entries were taken that there were at the last [`Self::refresh`].
+    pub(super) fn is_read(&self) -> bool {
+        self.walk.taken >= self.entries
+    }
+
     /// Looks how many entries there are now.
     pub(super) fn refresh(&mut self) -> Result<()> {
         self.bytes.refresh()?;
@@ -180,7 +191,7 @@ impl JournalFile {
             self.walk = Walk { array: next, items, item: 0, ..self.walk };
         }
         let item = self.walk.array + ARRAY_ITEMS + self.walk.item * width;
-        let place = if self.compact { le32(self.bytes.get(item, 4)?).into() } else { self.bytes.u64(item)? };
+        let place = self.item(item)?;
         if place <= self.walk.entry {
             return Err(Error::new(format!("byte {item}: the index of its entries is out of order")));
         }
@@ -213,6 +224,7 @@ impl JournalFile {
             return Err(Error::new(format!("byte {at}: an entry has an impossible size")));
         }
         let start = self.bytes.get(at, (ENTRY_ITEMS + items * width) as usize)?;
+        let places = places(&start[ENTRY_ITEMS as usize..], self.compact);
         let mut entry = Entry {
             seqnum: le64(&start[16..]),
             realtime: le64(&start[24..]),
@@ -223,11 +235,10 @@ impl JournalFile {
             priority: None,
             pid: None,
             message: None,
+            at,
+            is_first: self.walk.taken == 1,
+            stamp: start[32..].first_chunk().copied().unwrap_or_default(),
         };
-        let places: Vec<u64> = start[ENTRY_ITEMS as usize..]
-            .chunks_exact(width as usize)
-            .map(|item| if self.compact { le32(item).into() } else { le64(item) })
-            .collect();
         for place in places {
             match self.field(place)? {
                 Field::Message => entry.message = entry.message.or(Some(place)),
@@ -241,6 +252,51 @@ impl JournalFile {
             }
         }
         Ok(entry)
+    }
+
+    /// Whether all fields of the entry at this place know of it. When a file is full, journald may find that out after
+    /// the entry has got into the index: some of its fields don't know of it then, and it is written again as the first
+    /// one of the next file.
+    pub(super) fn is_finished(&mut self, at: u64) -> Result<bool> {
+        let (_, size) = self.object(at, ENTRY)?;
+        let items = self.bytes.get(at + ENTRY_ITEMS, size.saturating_sub(ENTRY_ITEMS) as usize)?;
+        for field in places(items, self.compact) {
+            self.object(field, DATA)?;
+            if self.last_entry_of(field)? != at {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The last entry that a field knows of.
+    fn last_entry_of(&mut self, field: u64) -> Result<u64> {
+        let [first, mut array, count] = [40, 48, 56].map(|at| self.bytes.u64(field + at));
+        let mut left = match count? {
+            0 => return Ok(0),
+            1 => return first,
+            more => more - 1,
+        };
+        let width = if self.compact { 4 } else { 8 };
+        loop {
+            let at = array?;
+            let (_, size) = self.object(at, ENTRY_ARRAY)?;
+            let items = size.saturating_sub(ARRAY_ITEMS) / width;
+            if left <= items {
+                return self.item(at + ARRAY_ITEMS + (left - 1) * width);
+            }
+            left -= items;
+            let next = self.bytes.u64(at + OBJECT)?;
+            if next <= at {
+                return Err(Error::new(format!("byte {at}: the index of a field does not go on")));
+            }
+            array = Ok(next);
+        }
+    }
+
+    /// A place that an array says.
+    fn item(&mut self, at: u64) -> Result<u64> {
+        if self.compact { self.bytes.get(at, 4).map(|item| le32(item).into()) } else { self.bytes.u64(at) }
     }
 
     /// What the field at this place says. Many entries share a field.
@@ -300,6 +356,14 @@ impl JournalFile {
         };
         how.unpack(self.bytes.get(at + start, packed as usize)?, limit)
             .map_err(|error| Error::caused_by(format!("byte {at}"), error))
+    }
+}
+
+/// The places of an entry's fields.
+fn places(items: &[u8], compact: bool) -> Vec<u64> {
+    match compact {
+        true => items.chunks_exact(4).map(|item| le32(item).into()).collect(),
+        false => items.chunks_exact(16).map(le64).collect(),
     }
 }
 

@@ -38,6 +38,7 @@ pub struct Journal {
     root: PathBuf,
     since: u64,
     files: Vec<Source>,
+    last: Option<Found>,
     /// Files that are known and not read: by device and inode, kept open so that these stay theirs.
     ignored: Vec<((u64, u64), File)>,
     complaints: HashSet<String>,
@@ -79,7 +80,7 @@ impl Journal {
         };
         let pod = dir::open_dir(pod)?;
         let (files, ignored, complaints) = (Vec::new(), Vec::new(), HashSet::new());
-        let mut journal = Self { pod, root, since, files, ignored, complaints };
+        let mut journal = Self { pod, root, since, files, last: None, ignored, complaints };
         journal.refresh()?;
         Ok(journal)
     }
@@ -107,7 +108,8 @@ impl Journal {
     /// Closes files that were removed, as far as they are read.
     fn forget_removed(&mut self) {
         let is_there = |file: &File| file.metadata().is_ok_and(|stat| stat.nlink() > 0);
-        self.files.retain(|source| source.next.is_some() || !source.ended || is_there(source.file.file()));
+        let is_read = |source: &Source| source.next.is_none() && (source.ended || source.file.is_read());
+        self.files.retain(|source| !is_read(source) || is_there(source.file.file()));
         self.ignored.retain(|(_, file)| is_there(file));
     }
 
@@ -167,6 +169,34 @@ impl Journal {
     /// The next entry of all files; `None` if there is none yet. What is damaged is left out, and a warning says so
     /// once for each file.
     pub fn next_entry(&mut self) -> Option<Found> {
+        loop {
+            let next = self.merged()?;
+            if !self.is_written_again(&next) {
+                self.last = Some(next.clone());
+                return Some(next);
+            }
+        }
+    }
+
+    /// Whether an entry is the last one of another file, written once more as that was full.
+    fn is_written_again(&mut self, next: &Found) -> bool {
+        let Some(last) = &self.last else { return false };
+        let [a, b] = [&last.entry, &next.entry];
+        let is_copy = b.is_first
+            && last.file != next.file
+            && (a.realtime, a.stamp) == (b.realtime, b.stamp)
+            && a.seqnum.checked_add(1) == Some(b.seqnum);
+        // An app may well have written the same twice, even at the same time.
+        is_copy
+            && !self.files.iter_mut().find(|source| source.identity == last.file).is_some_and(|source| {
+                source.file.is_finished(a.at).unwrap_or_else(|error| {
+                    complain(&mut self.complaints, &source.name, &error);
+                    true
+                })
+            })
+    }
+
+    fn merged(&mut self) -> Option<Found> {
         for source in &mut self.files {
             source.fill(self.since, &mut self.complaints);
         }
