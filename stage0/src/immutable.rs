@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use stage1::appc::{PodManifest, Volume};
+use stage1::appc::PodManifest;
 use stage1::error::{Context, Error, Result};
 use stage1::sys::process::{self, Fork};
 use stage1::sys::signal;
@@ -23,7 +23,7 @@ use crate::sandbox::{self, Making};
 use crate::store::Store;
 use crate::{gc, pods};
 
-/// Makes a pod with these apps: phase prepared, held.
+/// Makes a pod with these apps, and what else is in `manifest`: phase prepared, held.
 ///
 /// # Errors
 /// The options of an app make no sense or don't go together, or something could not be written. Nothing is left of
@@ -31,12 +31,11 @@ use crate::{gc, pods};
 pub fn prepare(
     store: &Store,
     stage1: &Image,
-    volumes: Vec<Volume>,
+    mut manifest: PodManifest,
     apps: &[AddOptions],
     making: Making,
     settings: &Settings,
 ) -> Result<HeldPod> {
-    let mut manifest = PodManifest { volumes, ..PodManifest::default() };
     let mut images = Vec::new();
     for options in apps {
         let image = images::find(store, &options.image)?;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::io::FdFlags;
-use stage1::appc::{self, NameValue, PodManifest, Volume};
+use stage1::appc::{self, NameValue, PodManifest};
 use stage1::error::{Context, Error, Result};
 use stage1::layout;
 use stage1::sys::process::{self, Fork};
@@ -28,8 +28,6 @@ use crate::{gc, trees};
 const BOOT_DEADLINE: Duration = Duration::from_secs(60);
 /// How often that is looked at.
 const BOOT_POLL: Duration = Duration::from_millis(4);
-/// Where the output of a pod's process goes, in the pod's directory.
-const CONSOLE: &str = "console";
 /// How much of it is shown when the pod does not come up.
 const CONSOLE_BYTES: u64 = 2048;
 
@@ -38,9 +36,9 @@ const CONSOLE_BYTES: u64 = 2048;
 const HOST_WRITES: [&str; 3] = ["rkt/status", "rkt/env", "opt/stage2"];
 
 /// The manifest of a pod that takes apps while it runs.
-pub fn manifest(volumes: Vec<Volume>) -> PodManifest {
-    let annotations = vec![NameValue::new(appc::MUTABLE, "true")];
-    PodManifest { volumes, annotations, ..PodManifest::default() }
+pub fn mutable(mut manifest: PodManifest) -> PodManifest {
+    manifest.annotations.push(NameValue::new(appc::MUTABLE, "true"));
+    manifest
 }
 
 /// How a pod's files are made.
@@ -165,7 +163,7 @@ pub fn start(store: &Store, pod: HeldPod, launch: &Launch) -> Result<Uuid> {
 
 /// Forks the process that becomes the pod's: of its own session, without input, its output in a file of the pod's.
 fn start_process(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<nix::unistd::Pid> {
-    let path = pod.dir().join(CONSOLE);
+    let path = pod.dir().join(layout::CONSOLE);
     let console =
         File::options().create(true).append(true).mode(0o640).open(&path).context(|| format!("create {path:?}"))?;
     let null = File::open("/dev/null").context(|| "open /dev/null")?;
@@ -228,7 +226,7 @@ fn watch_boot(dir: &Path, run: &OwnedFd) -> Result<()> {
 
 /// The last lines that a pod's process has printed, on one line.
 fn end_of_console(dir: &Path) -> Result<String> {
-    let path: PathBuf = dir.join(CONSOLE);
+    let path: PathBuf = dir.join(layout::CONSOLE);
     let shown = || format!("read {path:?}");
     let mut file = File::open(&path).context(shown)?;
     let size = file.metadata().context(shown)?.len();

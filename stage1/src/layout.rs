@@ -34,6 +34,9 @@ pub const STAGE1_MANIFEST: &str = "stage1/manifest";
 /// Root file system of the stage1 image: the pod's root.
 pub const STAGE1_ROOTFS: &str = "stage1/rootfs";
 
+/// Output of `run`, where the host manager keeps it; `run` sees to it that it does not grow without end.
+pub const CONSOLE: &str = "console";
+
 /// The upper and work directories of the pod's overlays, by tree: see [`overlay_upper`].
 pub const OVERLAY: &str = "overlay";
 /// Backing directories of `empty` volumes.
@@ -198,6 +201,8 @@ pub const HOSTS_FALLBACK: &str = "/run/stage1/hosts";
 pub const MASK_FILE: &str = "/run/stage1/mask-file";
 /// What a hidden directory is covered with: empty, mode 0.
 pub const MASK_DIR: &str = "/run/stage1/mask-dir";
+/// Directory of the parts of journald's configuration of this run of the pod.
+pub const JOURNALD_CONF: &str = "/run/systemd/journald.conf.d";
 /// Where journald takes the outputs of services.
 pub const JOURNAL_STREAM: &str = "/run/systemd/journal/stdout";
 /// syslog(3)'s socket in the pod.

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use crate::cgroup::PodCgroup;
 use crate::cross::Target;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::sys::{process, signal};
 
 /// How long an orderly end may take: each app's own stop timeout, in parallel, and systemd's rest.
@@ -45,5 +45,42 @@ pub fn remove_remains(uuid: &str) -> Result<()> {
         Err(error) if error.errno() == Some(libc::ENOENT) => {}
         recorded => recorded?.remove()?,
     }
-    PodCgroup::of(&uuid)?.remove()
+    PodCgroup::of(&uuid)?.remove()?;
+    remove_journal_link(Path::new(HOST_JOURNAL), &uuid)
+}
+
+/// Where the host's journals are, if it has any.
+const HOST_JOURNAL: &str = "/var/log/journal";
+
+/// Removes a link there to the pod's journal. Our `run` makes none: the host's tools would then read what the pod
+/// writes; but somebody may have wanted that.
+fn remove_journal_link(journals: &Path, uuid: &str) -> Result<()> {
+    let link = journals.join(uuid.replace('-', ""));
+    match link.symlink_metadata() {
+        Ok(stat) if stat.is_symlink() => std::fs::remove_file(&link).context(|| format!("remove {link:?}")),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context(|| format!("stat {link:?}")),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_link_to_this_pods_journal_is_removed() {
+        let tmp = tempfile::tempdir().unwrap();
+        let uuid = "01234567-89ab-cdef-0123-456789abcdef";
+        let [mine, other] = ["0123456789abcdef0123456789abcdef", "1123456789abcdef0123456789abcdef"];
+        remove_journal_link(&tmp.path().join("none"), uuid).unwrap();
+        for name in [mine, other] {
+            std::os::unix::fs::symlink("/nowhere", tmp.path().join(name)).unwrap();
+        }
+        remove_journal_link(tmp.path(), uuid).unwrap();
+        assert!(tmp.path().join(mine).symlink_metadata().is_err());
+        assert!(tmp.path().join(other).symlink_metadata().is_ok());
+        std::fs::create_dir(tmp.path().join(mine)).unwrap();
+        remove_journal_link(tmp.path(), uuid).unwrap();
+        assert!(tmp.path().join(mine).is_dir());
+    }
 }

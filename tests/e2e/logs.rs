@@ -3,16 +3,18 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
-use tests::Verdict;
 use tests::harness::Context;
 use tests::podctl::{Pod, Podctl};
-use tests::process::{run, wait_for};
+use tests::process::{Process, descendants, run, wait_for};
+use tests::{Verdict, dist};
 
 tests::cases! {
     both ten_thousand_lines_of_ten_apps 120;
@@ -20,6 +22,12 @@ tests::cases! {
     native lines_are_chosen_by_number_and_time;
     native every_byte_of_odd_lines;
     both the_two_outputs_are_told_apart;
+    both nothing_is_lost_at_the_end 120;
+    both a_killed_pods_journal_can_be_read;
+    native journald_runs_when_something_is_logged;
+    native lines_are_followed_across_rotations;
+    native the_journal_and_the_console_are_bounded;
+    native a_pod_that_does_not_boot_explains_itself;
     native a_damaged_journal_is_one_clear_line;
     native a_hostile_journal_does_no_harm;
 }
@@ -240,6 +248,141 @@ fn the_two_outputs_are_told_apart(t: &Context) -> Verdict {
     assert_eq!((of("a", "stdout"), of("a", "stderr")), (vec!["out".into(), "<3>out".into()], vec!["err".into()]));
     assert_eq!((of("b", "stdout"), of("b", "stderr")), (vec![], vec!["before".to_owned(), "b's".into()]));
     pod.end();
+    Ok(())
+}
+
+fn nothing_is_lost_at_the_end(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let expected: Vec<String> = (0..3000).map(|n| format!("bye {n}")).collect();
+    let ends: [&dyn Fn(&Pod); 2] = [&|pod| drop(podctl.ok(&["stop", &pod.uuid])), &|pod| {
+        let monitor = Process::look_up(pod.pid()).expect("the pod").parent;
+        kill(Pid::from_raw(monitor), Signal::SIGTERM).expect("SIGTERM to run");
+        let pod = ["status", &pod.uuid, "--format", "json"];
+        wait_for("the pod's end", 20, || (podctl.json(&pod)["state"] == "exited").then_some(()));
+    }];
+    for end in ends {
+        let pod = podctl.pod(&[]);
+        for app in ["a", "b"] {
+            let up = format!("/out/{app}");
+            pod.add(app, &[], &["told", &up, "+", "lines", "3000", "bye", "+", "raw", "6c617374"]);
+            pod.app("start", app, &[]).ok();
+            let up = podctl.out().join(app);
+            wait_for("the app", 10, || up.exists().then_some(()));
+            fs::remove_file(up)?;
+        }
+        end(&pod);
+        for app in ["a", "b"] {
+            let shown = lines(&podctl, &[&pod.uuid, "--app", app]);
+            assert!(shown[..3000] == expected && shown[3000..] == ["last"], "{app}: {} lines", shown.len());
+        }
+        podctl.ok(&["rm", &pod.uuid]);
+    }
+    Ok(())
+}
+
+fn a_killed_pods_journal_can_be_read(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    pod.add("a", &[], &["lines", "1000", "line", "+", "sleep", "inf"]);
+    pod.app("start", "a", &[]).ok();
+    wait_for_line(&pod, "a", "line 999");
+    let follower = Follower::start(&podctl, &[&pod.uuid, "-n", "1"]);
+    follower.shows("a: line 999");
+    let monitor = Process::look_up(pod.pid()).expect("the pod").parent;
+    kill(Pid::from_raw(monitor), Signal::SIGKILL)?;
+    follower.ends(&[]);
+    let out = podctl.run(&["logs", &pod.uuid, "--app", "a"]);
+    let expected: String = (0..1000).map(|n| format!("line {n}\n")).collect();
+    assert!(out.code == Some(0) && out.stdout == expected && out.stderr.is_empty(), "{}", out.stderr);
+    podctl.ok(&["rm", &pod.uuid]);
+    Ok(())
+}
+
+/// The pod's journald, if it runs.
+fn journald(pod: &Pod) -> Option<Process> {
+    descendants(pod.pid()).into_iter().find(|process| process.words.contains("systemd-journald"))
+}
+
+fn journald_runs_when_something_is_logged(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    // that it is ready means that an app can log
+    for socket in ["systemd-journald.socket", "systemd-journald-dev-log.socket"] {
+        assert_eq!(podctl.ok(&["enter", &pod.uuid, "--", "/bin/systemctl", "is-active", socket]), "active");
+    }
+    assert!(journald(&pod).is_none() && !journal(&pod).exists(), "{:?}", journald(&pod));
+    pod.add("a", &["--env=NOTIFY_SOCKET=/dev/log"], &["notify", "<12>tag: by syslog", "+", "sleep", "inf"]);
+    assert!(journald(&pod).is_none(), "{:?}", journald(&pod));
+    pod.app("start", "a", &[]).ok();
+    wait_for_line(&pod, "a", "by syslog");
+    assert!(journald(&pod).is_some(), "who has written that?");
+    let line = &records(&podctl, &[&pod.uuid])[0];
+    assert_eq!((line["stream"].as_str(), line["priority"].as_i64()), (Some("syslog"), Some(4)), "{line}");
+    pod.end();
+    Ok(())
+}
+
+fn lines_are_followed_across_rotations(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&["--log-max-size=32Mi"]);
+    let follower = Follower::start(&podctl, &[&pod.uuid, "--app", "a"]);
+    pod.run_app("a", &[], &["lines", "20000", "line"]);
+    for n in 0..20_000 {
+        follower.shows(&format!("line {n}"));
+    }
+    podctl.ok(&["stop", &pod.uuid]);
+    follower.ends(&[]);
+    assert!(fs::read_dir(journal(&pod))?.count() > 2, "nothing was rotated");
+    podctl.ok(&["rm", &pod.uuid]);
+    Ok(())
+}
+
+fn the_journal_and_the_console_are_bounded(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&["--log-max-size=4Mi"]);
+    pod.run_app("a", &[], &["lines", "30000", "line"]);
+    wait_for_line(&pod, "a", "line 29999");
+    podctl.ok(&["stop", &pod.uuid]);
+    let shown = lines(&podctl, &[&pod.uuid, "--app", "a"]);
+    assert!((1000..20_000).contains(&shown.len()), "{} lines", shown.len());
+    let expected: Vec<String> = (30_000 - shown.len()..30_000).map(|n| format!("line {n}")).collect();
+    assert!(shown == expected, "{} to {}", shown[0], shown[shown.len() - 1]);
+    let size = |path: &Path| path.metadata().map_or(0, |m| m.len());
+    let all: u64 = fs::read_dir(journal(&pod))?.filter_map(|f| Some(size(&f.ok()?.path()))).sum();
+    assert!(all <= (4 << 20) + (512 << 10), "{all} bytes");
+    let console = pod.dir().join("console");
+    assert!((32 << 10..=260 << 10).contains(&size(&console)), "{} bytes", size(&console));
+    assert!(fs::read_to_string(console)?.contains("line 29999"));
+    podctl.ok(&["rm", &pod.uuid]);
+    for bad in ["1k", "x", "9Ti"] {
+        let out = podctl.run(&["sandbox", "--log-max-size", bad]);
+        assert!(out.code == Some(2) && out.stderr.contains("--log-max-size"), "{out}");
+    }
+    Ok(())
+}
+
+fn a_pod_that_does_not_boot_explains_itself(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let broken = |name: &str, remove: &str| {
+        let tree = t.dir.join(name);
+        run(Command::new("cp").arg("-a").arg(dist().join("stage1")).arg(&tree)).ok();
+        fs::remove_file(tree.join("rootfs").join(remove)).unwrap_or_else(|e| panic!("{remove}: {e}"));
+        let file = t.dir.join(format!("{name}.aci"));
+        run(Command::new("tar").arg("-cf").arg(&file).arg("-C").arg(&tree).args(["manifest", "rootfs"])).ok();
+        file.display().to_string()
+    };
+    let library = fs::read_dir(dist().join("stage1/rootfs/usr/lib/x86_64-linux-gnu/systemd"))?
+        .filter_map(|f| f.ok()?.file_name().into_string().ok())
+        .find(|name| name.starts_with("libsystemd-core"))
+        .ok_or("systemd has no library")?;
+    for (name, remove, why) in [
+        ("no-systemd", "usr/lib/systemd/systemd", "execve"),
+        ("no-library", &format!("usr/lib/x86_64-linux-gnu/systemd/{library}"), library.as_str()),
+    ] {
+        let line = podctl.fails(&["sandbox", "--stage1", &broken(name, remove)]);
+        assert!(line.contains("did not come up") && line.contains(why), "{line}");
+    }
+    assert_eq!(podctl.json(&["list", "--format", "json"]).as_array().map(Vec::len), Some(0));
     Ok(())
 }
 

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use stage1::appc::Volume;
+use stage1::appc::{NameValue, PodManifest};
+use stage1::boot;
 use stage1::cli::DnsConfMode;
 use stage1::error::{Context, Result};
 
@@ -66,15 +67,20 @@ pub struct WhatToMake {
         long, value_name = "SHIFT:COUNT", num_args = 0..=1, require_equals = true, default_missing_value = "auto"
     )]
     private_users: Option<PrivateUsers>,
+    /// How much of what its apps write to its journal is kept (else 256M): the newest
+    #[arg(long, value_name = "SIZE", value_parser = log_max_size)]
+    log_max_size: Option<String>,
     /// The stage1 image that runs the pod, instead of the built-in one
     #[arg(long, value_name = "FILE")]
     stage1: Option<PathBuf>,
 }
 
 impl WhatToMake {
-    /// The pod's volumes.
-    pub fn volumes(&self) -> Result<Vec<Volume>> {
-        spec::volumes(&self.volumes)
+    /// The pod's manifest, yet without apps.
+    pub fn manifest(&self) -> Result<PodManifest> {
+        let volumes = spec::volumes(&self.volumes)?;
+        let log_max_size = self.log_max_size.as_deref().map(|size| NameValue::new(boot::JOURNAL_MAX_SIZE, size));
+        Ok(PodManifest { volumes, annotations: log_max_size.into_iter().collect(), ..PodManifest::default() })
     }
 
     /// How the pod's files are made.
@@ -102,7 +108,7 @@ pub struct Sandbox {
 impl Sandbox {
     pub fn run(self, session: &Session) -> Result<()> {
         let launch = Launch { settings: self.run.settings()?, mutable: true, debug: session.debug };
-        let manifest = sandbox::manifest(self.make.volumes()?);
+        let manifest = sandbox::mutable(self.make.manifest()?);
         let stage1 = self.make.stage1(session)?;
         let pod = sandbox::prepare(&session.store, &stage1, &manifest, self.make.making(), |_| Ok(()))?;
         let pod = sandbox::mount(&session.store, pod)?;
@@ -111,4 +117,8 @@ impl Sandbox {
         }
         say(sandbox::start(&session.store, pod, &launch)?)
     }
+}
+
+fn log_max_size(text: &str) -> std::result::Result<String, String> {
+    boot::parse_journal_max_size(text).map(|_| text.to_owned()).map_err(|error| error.one_line())
 }

@@ -4,6 +4,8 @@
 //! in-pod supervisor has been executed; [`Monitor::watch`] then stays until the pod has ended.
 
 mod apps;
+mod journal;
+mod kept;
 mod link;
 mod monitor;
 mod root;
@@ -20,6 +22,7 @@ use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 
+pub use journal::{MAX_SIZE as JOURNAL_MAX_SIZE, parse_max_size as parse_journal_max_size};
 pub use monitor::Monitor;
 pub(crate) use root::{LINKS, NODES, OPTIONAL_NODES, new_devpts};
 pub use run::Run;
@@ -79,6 +82,8 @@ pub struct Spec {
     pub debug: bool,
     /// The caller's terminal, or other input, belongs to the pod's console.
     pub interactive: bool,
+    /// How many bytes of the journal are kept at most, if the pod asks for something else than usual.
+    pub journal_max_size: Option<u64>,
 }
 
 impl Spec {

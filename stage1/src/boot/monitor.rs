@@ -12,6 +12,7 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use super::apps::Apps;
+use super::kept::Kept;
 use super::link::Link;
 use crate::cgroup::PodCgroup;
 use crate::error::{Context, Result};
@@ -49,6 +50,8 @@ pub struct Monitor {
     link: Option<Link>,
     backlog: VecDeque<u8>,
     output_open: bool,
+    /// The file that our output is, where the host manager keeps it.
+    kept: Option<Kept>,
     asked_to_stop: bool,
     apps: Option<Apps>,
 }
@@ -72,6 +75,7 @@ impl Monitor {
             link,
             backlog,
             output_open: true,
+            kept: None,
             asked_to_stop: false,
             apps: None,
         }
@@ -85,6 +89,12 @@ impl Monitor {
     /// The pod's cgroup path, the content of `subcgroup`.
     pub fn cgroup(&self) -> &PodCgroup {
         &self.cgroup
+    }
+
+    /// Sees to it that our output does not grow without end, where it is kept.
+    pub(super) fn bound_output(&mut self) -> Result<()> {
+        self.kept = Kept::find()?;
+        Ok(())
     }
 
     /// Makes this the monitor of an immutable pod, which lives as its apps do.
@@ -129,7 +139,7 @@ impl Monitor {
         }
         while self.read_console()? {}
         while self.output_open && !self.backlog.is_empty() && self.output_ready(PollTimeout::from(100u8))? {
-            self.write_output();
+            self.write_output()?;
         }
         self.cgroup.remove()?;
         let verdict = self.apps.as_ref().and_then(Apps::verdict).unwrap_or(0);
@@ -213,7 +223,7 @@ impl Monitor {
     fn copy_console(&mut self) -> Result<()> {
         while self.read_console()? {}
         while self.output_open && !self.backlog.is_empty() && self.output_ready(PollTimeout::ZERO)? {
-            self.write_output();
+            self.write_output()?;
         }
         Ok(())
     }
@@ -249,15 +259,19 @@ impl Monitor {
     }
 
     /// Writes one chunk of the backlog; a reader that has gone away ends the copying, not the pod.
-    fn write_output(&mut self) {
+    fn write_output(&mut self) -> Result<()> {
         let chunk: Vec<u8> = self.backlog.iter().copied().take(CHUNK).collect();
         match rustix::io::write(std::io::stdout(), &chunk) {
-            Ok(n) => drop(self.backlog.drain(..n)),
-            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+            Ok(n) => {
+                drop(self.backlog.drain(..n));
+                self.kept.as_mut().map_or(Ok(()), |kept| kept.wrote(n))
+            }
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => Ok(()),
             Err(errno) => {
                 log::debug!("the pod's console has no reader any more: {errno}");
                 self.output_open = false;
                 self.backlog = VecDeque::new();
+                Ok(())
             }
         }
     }

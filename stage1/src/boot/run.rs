@@ -30,7 +30,7 @@ impl Run {
         self.uuid = pod::check_uuid(&self.uuid)?;
         let pod = Pod::load(Path::new("."))?;
         self.config.mutable |= pod.manifest.is_mutable()?;
-        let spec = self.spec()?;
+        let spec = self.spec(&pod)?;
         check_interactive(&self.config, &pod)?;
         provide_name_files(&self.config)?;
         self.config.hostname.clone_from(&spec.hostname);
@@ -43,7 +43,7 @@ impl Run {
         if let Some(apps) = apps {
             monitor.supervise(apps);
         }
-        match record(&monitor) {
+        match record(&monitor).and_then(|()| monitor.bound_output()) {
             Ok(()) => monitor.watch(),
             Err(error) => {
                 monitor.abort()?;
@@ -52,7 +52,7 @@ impl Run {
         }
     }
 
-    fn spec(&self) -> Result<Spec> {
+    fn spec(&self, pod: &Pod) -> Result<Spec> {
         let hostname = match self.config.hostname.as_str() {
             "" => format!("rkt-{}", self.uuid),
             name => name.to_owned(),
@@ -74,6 +74,7 @@ impl Run {
             private_users,
             debug: self.config.debug,
             interactive: self.config.interactive,
+            journal_max_size: super::journal::max_size(&pod.manifest)?,
         })
     }
 }

@@ -27,6 +27,7 @@ actions, joined by `+`:
   sleep SECONDS|inf
   stubborn            block SIGTERM, then sleep for ever
   orderly N           wait for SIGTERM, then exit N
+  told PATH           block SIGTERM, make a file, wait for SIGTERM, go on
   alloc BYTES         take and touch memory
   fill PATH BYTES     write zeroes to a file
   notify WORDS        tell the supervisor: sd_notify(3)
@@ -77,6 +78,11 @@ pub fn perform(words: &[&str]) -> Outcome {
             let set = block(Signal::SIGTERM)?;
             set.wait().map_err(|e| format!("sigwait: {e}"))?;
             std::process::exit(status)
+        }
+        ["told", path] => {
+            let set = block(Signal::SIGTERM)?;
+            publish(path, "")?;
+            set.wait().map(drop).map_err(|e| format!("sigwait: {e}"))
         }
         ["alloc", bytes] => alloc(number(bytes)? as usize),
         ["syscall", name] => say(&trial::attempt(name)?),
