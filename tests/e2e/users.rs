@@ -108,6 +108,8 @@ fn root_of_the_pod_is_nobody_on_the_host(t: &Context) -> Verdict {
     }
     assert_eq!(fs::read_to_string(&secret)?, "of the host");
 
+    let beyond = ["app", "add", &pod.uuid, "probe", "--name=beyond", "--user=65536"];
+    assert!(podctl.fails(&beyond).contains("user 65536 is beyond the 65536 ids"));
     let other = podctl.sandbox(&["--private-users=auto", "--net=none"]);
     assert_ne!(ids(&other).0, shift, "two pods have the same ids");
     other.end();
@@ -184,6 +186,21 @@ fn volumes_have_the_owners_that_the_host_sees(t: &Context) -> Verdict {
     pod.app("start", "two", &[]).ok();
     assert_eq!(owner_inside(&pod, "two", "/class"), (65534, 65534));
     assert_eq!(pod.enter("two", &["/probe", "open", "w", "/null"]).ok(), "ok");
+
+    // a volume that starts as a copy of what the image has
+    let points = json!({"mountPoints": [{"name": "data", "path": "/data"}]});
+    let mut converted = tests::image::manifest("converted", &points);
+    converted["annotations"] = json!([{"name": "appc.io/docker/repository", "value": "library/probe"}]);
+    podctl.import_manifest("converted", &converted);
+    pod.try_add("converted", "three", &[], &["sleep", "inf"]).ok();
+    pod.app("start", "three", &[]).ok();
+    assert_eq!(owner_inside(&pod, "three", "/data/owned"), (1234, 2345));
+    assert_eq!(owner_inside(&pod, "three", "/data"), (0, 0));
+    let copy = fs::read_dir(pod.dir().join("sharedVolumes"))?.find_map(|entry| {
+        let owned = entry.ok()?.path().join("owned");
+        owned.exists().then_some(owned)
+    });
+    assert_eq!(copy.as_deref().map(owner), Some((shift + 1234, shift + 2345)));
     pod.end();
     umount2(&below, MntFlags::empty()).map_err(|e| format!("the host's own mount is busy: {e}"))?;
     Ok(())

@@ -17,6 +17,7 @@ use super::{Format, Session, format, say};
 use crate::archive::{ImageId, Limits};
 use crate::images::{self, Health, Image, Imported, Kind, Options};
 use crate::oci::Wanted;
+use crate::time::nanoseconds;
 use crate::trees;
 
 #[derive(Subcommand, Debug)]
@@ -214,6 +215,9 @@ struct Listed {
     id: String,
     name: String,
     import_time: i64,
+    /// Nothing if it has just been removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_used_time: Option<i64>,
     size: u64,
 }
 
@@ -225,6 +229,7 @@ impl List {
             // an image whose name went to a newer one has none any more
             name: names.join(", "),
             import_time: image.info.import_time,
+            last_used_time: images::last_used(&session.store, &image.id).ok().map(nanoseconds),
             size: image.info.size,
         });
         match self.format {

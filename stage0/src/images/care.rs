@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use stage1::error::{Context, Error, Result};
 
@@ -149,7 +149,8 @@ pub fn collect(store: &Store, grace: Duration) -> Result<Collected> {
         let idle = |id: &ImageId| !named.contains(id) && !needed.contains(id) && !users.contains_key(id.as_str());
         let mut gone = Vec::new();
         for id in all.iter().map(|(image, _)| &image.id).filter(|id| idle(id)) {
-            if super::unused_for(store, id)? >= grace {
+            let unused_for = SystemTime::now().duration_since(super::last_used(store, id)?).unwrap_or_default();
+            if unused_for >= grace {
                 gone.push(id.clone());
             }
         }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use stage1::appc::{AcIdentifier, Dependency, ImageManifest};
@@ -192,11 +192,13 @@ pub(crate) fn touch(store: &Store, id: &ImageId) -> Result<()> {
     }
 }
 
-/// How long nobody has made use of an image.
-fn unused_for(store: &Store, id: &ImageId) -> Result<Duration> {
+/// When somebody made use of an image last, or it was imported, or lost its name.
+///
+/// # Errors
+/// It is not there any more.
+pub fn last_used(store: &Store, id: &ImageId) -> Result<SystemTime> {
     let path = directory(store, id);
-    let last = path.metadata().and_then(|stat| stat.modified()).context(|| format!("stat {path:?}"))?;
-    Ok(SystemTime::now().duration_since(last).unwrap_or_default())
+    path.metadata().and_then(|stat| stat.modified()).context(|| format!("stat {path:?}"))
 }
 
 /// The trees, by the id of their image, that pods use, with the pods.

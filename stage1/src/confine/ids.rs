@@ -47,6 +47,13 @@ pub struct Shift {
 }
 
 impl Shift {
+    fn must_have(self, what: &str, ids: &[u32]) -> Result<()> {
+        match ids.iter().find(|&&id| id >= self.count) {
+            None => Ok(()),
+            Some(id) => Err(Error::new(format!("{what} {id} is beyond the {} ids that the pod has", self.count))),
+        }
+    }
+
     fn inside(self, id: u32) -> Result<u32> {
         id.checked_sub(self.first)
             .filter(|&inside| inside < self.count)
@@ -118,6 +125,11 @@ pub fn resolve(root: BorrowedFd<'_>, request: &Request<'_>) -> Result<Ids> {
     };
     if let Some(group) = request.supplementary.iter().find(|&&group| group == u32::MAX) {
         return Err(Error::new(format!("supplementary group {group} is out of range")));
+    }
+    if let Some(shift) = request.shift {
+        shift.must_have("user", &[uid])?;
+        shift.must_have("group", &[gid])?;
+        shift.must_have("supplementary group", request.supplementary)?;
     }
     Ok(Ids { uid, gid, groups: request.supplementary.to_vec(), account: account.and_then(PasswdLine::account) })
 }
@@ -341,6 +353,24 @@ mod tests {
         assert_eq!(image.resolve(&request("web", "web", true)).unwrap().gid, 33);
         assert!(image.resolve(&request("web", "web", false)).is_err());
         assert!(image.resolve(&request("web", "www", true)).is_err());
+    }
+
+    #[test]
+    fn a_pod_has_only_its_own_ids() {
+        let image = Image::new(PASSWD, GROUP);
+        let ids = |user, group, supplementary: &[u32]| {
+            let shift = Some(Shift { first: 100_000, count: 34 });
+            image.resolve(&Request { user, group, supplementary, shift, ..Request::default() })
+        };
+        ids("web", "33", &[0, 33]).unwrap();
+        for (user, group, supplementary, words) in [
+            ("34", "0", &[][..], "user 34 is beyond the 34 ids"),
+            ("web", "www", &[], "group 34 is beyond"),
+            ("0", "0", &[1, 70_000], "supplementary group 70000 is beyond"),
+        ] {
+            let error = ids(user, group, supplementary).unwrap_err().one_line();
+            assert!(error.contains(words), "{error}");
+        }
     }
 
     #[test]
