@@ -2,31 +2,64 @@
 
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use stage1::error::{Context, Error, Result};
 use stage1::layout;
 
 use crate::entrypoint::{Entrypoint, Stage1};
-use crate::pods::{self, HeldPod, Phase, Pod, State};
+use crate::pods::{self, HeldPod, OTHERS, PAUSE, Phase, Pod, State};
 use crate::store::Store;
 use crate::{overlay, remove};
 
 /// An embryo that is younger may still be in the hands of its maker.
 const EMBRYO: Duration = Duration::from_secs(10);
 
-/// Removes one pod that does not run, at once.
+/// How long a pod may be held without a process when it is not just starting, but is held to be marked.
+const STARTING: Duration = Duration::from_millis(500);
+
+/// Removes one pod that does not run, at once. If others are just removing it, they are waited for.
 ///
 /// # Errors
-/// It runs, somebody else is at work on it, or something of it could not be removed.
+/// It runs, somebody else is at work on it for too long, or something of it could not be removed.
 pub fn rm(store: &Store, pod: Pod, debug: bool) -> Result<()> {
-    match pod.state() {
-        State::Running => return Err(Error::new("it is running; \"podctl stop\" ends it")),
-        State::Preparing => return Err(Error::new("it is just being prepared")),
-        _ => {}
+    let deadline = Instant::now() + OTHERS;
+    let mut pod = pod;
+    loop {
+        match pod.state() {
+            // one that is just starting has no process yet, nor has one that is held to be marked
+            State::Running if pods::has_process(&pod)? || is_held_for(STARTING, store, &pod)? => {
+                return Err(Error::new("it is running; \"podctl stop\" ends it"));
+            }
+            State::Preparing => return Err(Error::new("it is just being prepared")),
+            _ => {}
+        }
+        let taken = if pod.state() == State::Running { Ok(None) } else { HeldPod::take(&pod) };
+        if let Ok(Some(held)) = taken {
+            return discard(store, held, debug);
+        }
+        let Ok(now) = pods::find_whole(store, pod.uuid()) else { return Ok(()) };
+        if now.phase() == pod.phase() {
+            taken?;
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::new("another process is at work on it, and does not come to an end"));
+        }
+        std::thread::sleep(PAUSE);
+        pod = now;
     }
-    let held = HeldPod::take(&pod)?.context(|| "another process is just at work on it")?;
-    discard(store, held, debug)
+}
+
+/// Whether a running pod without a process stays as it is for so long.
+fn is_held_for(time: Duration, store: &Store, pod: &Pod) -> Result<bool> {
+    let deadline = Instant::now() + time;
+    while Instant::now() < deadline {
+        if !pods::is_running(store, pod)? {
+            return Ok(false);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(true)
 }
 
 /// When pods are taken away.
@@ -116,7 +149,15 @@ fn run_gc(store: &Store, pod: &HeldPod, debug: bool) -> Result<()> {
         args.push("--debug".into());
     }
     args.push(pod.uuid().to_string().into());
-    Stage1::of(store, pod.dir())?.run(Entrypoint::Gc, &args)?;
+    let stage1 = Stage1::of(store, pod.dir()).and_then(|stage1| stage1.path(Entrypoint::Gc).map(|_| stage1));
+    match stage1 {
+        Ok(stage1) => stage1.run(Entrypoint::Gc, &args)?,
+        // a power cut may have damaged what was just being written; then there is nothing else that it left
+        Err(error) => {
+            log::warn!("pod {}: its cgroups are removed without its stage1: {}", pod.uuid(), error.one_line());
+            stage1::shutdown::remove_remains_of(pod.dir(), &pod.uuid().to_string())?;
+        }
+    }
     // done: a removal that is interrupted from here on is not held up by what it can't run any more
     let manifest = pod.dir().join(layout::STAGE1_MANIFEST);
     std::fs::remove_file(&manifest).context(|| format!("remove {manifest:?}"))

@@ -19,6 +19,11 @@ use uuid::Uuid;
 use crate::store::{PRIVATE, Store, make_dir, names_in, open_dir, sync_dir};
 use crate::time::nanoseconds;
 
+/// How long others that are at work on a pod are waited for.
+pub const OTHERS: Duration = Duration::from_secs(60);
+/// How often is looked whether they still are.
+pub const PAUSE: Duration = Duration::from_millis(5);
+
 /// A pod as it was when it was looked at.
 #[derive(Debug)]
 pub struct Pod {
@@ -138,12 +143,9 @@ impl HeldPod {
         }
         let to = to.join(self.uuid.to_string());
         std::fs::rename(&self.dir, &to).context(|| format!("rename {:?} to {to:?}", self.dir))?;
-        if phase == Phase::Prepared {
-            sync_dir(&store.pods().join(phase.dir()))?;
-        }
         self.dir = to;
         self.phase = phase;
-        Ok(())
+        if phase == Phase::Prepared { sync_dir(&store.pods().join(phase.dir())) } else { Ok(()) }
     }
 
     /// Its name.
@@ -244,6 +246,49 @@ pub fn find_whole(store: &Store, uuid: Uuid) -> Result<Pod> {
         }
     }
     Err(Error::new(format!("there is no pod {uuid} any more")))
+}
+
+/// Looks at a pod while others may move it on or remove it: once more if they do. `None` if it is gone.
+///
+/// # Errors
+/// That of `look`, if nobody was in its way.
+pub fn while_others_work<T>(store: &Store, pod: &Pod, look: impl Fn(&Pod) -> Result<T>) -> Result<Option<T>> {
+    let deadline = Instant::now() + OTHERS;
+    let mut now = None;
+    loop {
+        let seen = now.as_ref().unwrap_or(pod);
+        let found = look(seen);
+        if found.is_ok() && seen.dir.exists() {
+            return found.map(Some);
+        }
+        let Ok(later) = find_whole(store, pod.uuid) else { return Ok(None) };
+        let undisturbed = later.phase == seen.phase && later.state() != State::Deleting;
+        if undisturbed || Instant::now() >= deadline {
+            return found.map(Some);
+        }
+        std::thread::sleep(PAUSE);
+        now = Some(later);
+    }
+}
+
+/// [`while_others_work`], of a pod that must be there.
+///
+/// # Errors
+/// That of `look`, or the pod is gone.
+pub fn look<T>(store: &Store, pod: &Pod, look: impl Fn(&Pod) -> Result<T>) -> Result<T> {
+    while_others_work(store, pod, look)?.context(|| format!("there is no pod {} any more", pod.uuid))
+}
+
+/// Whether the process that a pod has noted as its PID 1 is there, or another one that has its number now.
+///
+/// # Errors
+/// The pod's note is damaged.
+pub fn has_process(pod: &Pod) -> Result<bool> {
+    let Some(pid) = stage1::pod::read_pid(&pod.dir)? else { return Ok(false) };
+    match stage1::sys::process::pidfd_open(pid) {
+        Ok(process) => Ok(!stage1::sys::process::pidfd_wait_end(&process, Duration::ZERO)?),
+        Err(_) => Ok(false),
+    }
 }
 
 /// The PID (host view) of a running pod's PID 1.

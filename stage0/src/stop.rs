@@ -34,8 +34,10 @@ pub fn stop(store: &Store, pod: &Pod, force: bool, debug: bool) -> Result<()> {
     args.push(pod.uuid().to_string().into());
     let stopped = Stage1::of(store, pod.dir())?.run(Entrypoint::Stop, &args);
     if let Err(error) = stopped {
-        // it may have ended by itself just before
-        return if pods::is_running(store, pod)? { Err(error) } else { Ok(()) };
+        // it may have ended by itself, or by another's doing, just before; then its monitor is just clearing up
+        if pods::is_running(store, pod)? && pods::has_process(pod)? {
+            return Err(error);
+        }
     }
     wait_for_end(store, pod, if force { FORCED } else { ORDERLY })
 }

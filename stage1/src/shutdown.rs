@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use crate::cgroup::PodCgroup;
 use crate::cross::Target;
 use crate::error::{Context, Error, Result};
+use crate::pod::remove_if_there;
 use crate::sys::{process, signal};
 
 /// How long an orderly end may take: each app's own stop timeout, in parallel, and systemd's rest.
@@ -39,14 +40,19 @@ fn wait(target: &Target, timeout: Duration, hint: &str) -> Result<()> {
 
 /// Removes the cgroups of the ended pod in the current directory. Nothing to remove is no error.
 pub fn remove_remains(uuid: &str) -> Result<()> {
-    let uuid = crate::pod::check_uuid(uuid)?;
-    match PodCgroup::recorded(Path::new(".")) {
-        // A pod that was cut off before it wrote the file has its cgroup where we always make it.
+    remove_remains_of(Path::new("."), &crate::pod::check_uuid(uuid)?)
+}
+
+/// The same for the ended pod in the directory `pod`.
+pub fn remove_remains_of(pod: &Path, uuid: &str) -> Result<()> {
+    match PodCgroup::recorded(pod) {
+        Ok(recorded) => recorded.remove()?,
+        // A pod that was cut off before it wrote the file, or while it did, has its cgroup where we always make it.
         Err(error) if error.errno() == Some(libc::ENOENT) => {}
-        recorded => recorded?.remove()?,
+        Err(error) => log::warn!("{}", error.one_line()),
     }
-    PodCgroup::of(&uuid)?.remove()?;
-    remove_journal_link(Path::new(HOST_JOURNAL), &uuid)
+    PodCgroup::of(uuid)?.remove()?;
+    remove_journal_link(Path::new(HOST_JOURNAL), uuid)
 }
 
 /// Where the host's journals are, if it has any.
@@ -57,7 +63,7 @@ const HOST_JOURNAL: &str = "/var/log/journal";
 fn remove_journal_link(journals: &Path, uuid: &str) -> Result<()> {
     let link = journals.join(uuid.replace('-', ""));
     match link.symlink_metadata() {
-        Ok(stat) if stat.is_symlink() => std::fs::remove_file(&link).context(|| format!("remove {link:?}")),
+        Ok(stat) if stat.is_symlink() => remove_if_there(&link),
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context(|| format!("stat {link:?}")),
         _ => Ok(()),
     }

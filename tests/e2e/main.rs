@@ -19,6 +19,7 @@ mod logs;
 mod mounts;
 mod names;
 mod pods;
+mod races;
 mod readme;
 mod refusals;
 mod terminal;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         entrypoints::CASES,
         contract::CASES,
         lifecycle::CASES,
+        races::CASES,
         crash::store::CASES,
         crash::apps::CASES,
         crash::pods::CASES,

@@ -106,10 +106,10 @@ impl<'a> AppFiles<'a> {
         self.remove_in_pod(&self.status_file("-started"))
     }
 
-    /// Forgets how the app ended.
+    /// Forgets how the app ended. Of the details first: a stop makes the status of what is left of them.
     pub fn forget_exit(&self) -> Result<()> {
-        self.remove_in_pod(&self.status_file(""))?;
-        self.remove_in_pod(&self.exit_details())
+        self.remove_in_pod(&self.exit_details())?;
+        self.remove_in_pod(&self.status_file(""))
     }
 
     fn exit_details(&self) -> PathBuf {

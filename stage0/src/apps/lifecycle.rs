@@ -91,6 +91,7 @@ pub fn restart(store: &Store, pod: &Pod, app: &AcName, timeout: Option<Duration>
 /// # Errors
 /// The pod has no such app, or something of it could not be removed; it is then still listed.
 pub fn rm(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> {
+    let was_listed = manifest::read(pod.dir())?.app(app).is_some();
     let locked = Locked::new(pod.dir())?;
     let pid = if pod.state() == State::Running { Some(ready_pid(pod)?) } else { None };
     let locked = match pid {
@@ -106,6 +107,10 @@ pub fn rm(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> {
     };
     let mut manifest = locked.read()?;
     must_be_mutable(&manifest)?;
+    if manifest.app(app).is_none() && was_listed {
+        // another process was faster
+        return Ok(());
+    }
     manifest.app(app).with_no_app(pod, app)?;
     let mut starts = None;
     if let Some(pid) = pid {
@@ -113,10 +118,11 @@ pub fn rm(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> {
         inside.stop(None)?;
         // nobody starts it from here on
         starts = AppLock::wait(pod.dir(), app)?;
-        if state(pod, &manifest, app)? == AppState::Running {
+        if inside.cross(Entrypoint::AppRm, &[], None)?.success().is_err() {
+            // somebody has started it in between
             inside.stop(None)?;
+            inside.cross(Entrypoint::AppRm, &[], None)?.success()?;
         }
-        inside.cross(Entrypoint::AppRm, &[], None)?.success()?;
     }
     AppFiles::new(pod.dir(), app).remove()?;
     drop(starts);

@@ -229,7 +229,7 @@ pub struct List {
 impl List {
     fn run(self, session: &Session) -> Result<()> {
         let pod = pods::find(&session.store, &self.uuid)?;
-        print_apps(&apps::list(&pod)?, self.format)
+        print_apps(&pods::look(&session.store, &pod, apps::list)?, self.format)
     }
 }
 
@@ -272,8 +272,10 @@ impl Status {
     fn run(self, session: &Session) -> Result<()> {
         let app = app_name(self.name.as_ref().or(self.app.as_ref()))?;
         let pod = pods::find(&session.store, &self.uuid)?;
-        let Some(app) = app else { return print_apps(&apps::list(&pod)?, self.format) };
-        let status = apps::status(&pod, &app)?;
+        let Some(app) = app else {
+            return print_apps(&pods::look(&session.store, &pod, apps::list)?, self.format);
+        };
+        let status = pods::look(&session.store, &pod, |pod| apps::status(pod, &app))?;
         match self.format {
             Format::Json => format::json(&status),
             Format::Text => print_details(&status),

@@ -144,8 +144,9 @@ impl List {
         let mut listed = Vec::new();
         for pod in pods::list(&session.store)? {
             // one pod that can't be read does not hide the others
-            match PodStatus::of(&pod) {
-                Ok(status) => listed.push(status),
+            match pods::while_others_work(&session.store, &pod, PodStatus::of) {
+                // none if another process has just removed it
+                Ok(status) => listed.extend(status),
                 Err(error) => log::warn!("pod {}: {}", pod.uuid(), error.one_line()),
             }
         }
@@ -215,7 +216,7 @@ impl Status {
                 pod = pods::find_whole(&session.store, pod.uuid())?;
             }
         }
-        let status = PodStatus::of(&pod)?;
+        let status = pods::look(&session.store, &pod, PodStatus::of)?;
         if self.format == Format::Json {
             return format::json(&status);
         }

@@ -113,11 +113,8 @@ pub fn stop(target: &Target, app: &AcName, timeout: Option<Duration>) -> Result<
         if given < own {
             kill_after(systemd, jobs[0].as_ref(), &name, given, deadline)?;
         }
-        for job in jobs.iter().flatten() {
-            match systemd.wait(job, deadline)? {
-                JobResult::Done | JobResult::Skipped => {}
-                result => return Err(Error::new(format!("stop app {app}: systemd's job ended with {result:?}"))),
-            }
+        for (job, unit) in jobs.into_iter().zip([name, unit::app_socket(app)]) {
+            finish_stop(systemd, job, &unit, deadline).context(|| format!("stop app {app}"))?;
         }
         if let Some(patience) = patience {
             patience.remove()?;
@@ -133,6 +130,18 @@ fn queue_stop(systemd: &mut Client, unit: &str, deadline: Instant) -> Result<Opt
         Err(error) if systemd::is_no_such_unit(&error) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Waits for the end of a stop. If a start by somebody else has taken its place, that is stopped in turn.
+fn finish_stop(systemd: &mut Client, mut job: Option<Job>, unit: &str, deadline: Instant) -> Result<()> {
+    while let Some(stop) = &job {
+        match systemd.wait(stop, deadline)? {
+            JobResult::Done | JobResult::Skipped => break,
+            JobResult::Canceled => job = queue_stop(systemd, unit, deadline)?,
+            result => return Err(Error::new(format!("systemd's job ended with {result:?}"))),
+        }
+    }
+    Ok(())
 }
 
 /// Kills the main process of a unit that has not ended in time; systemd then kills all the rest of it. Never the

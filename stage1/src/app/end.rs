@@ -7,7 +7,7 @@ use super::note;
 use crate::appc::AcName;
 use crate::error::{Context, Error, Result};
 use crate::layout;
-use crate::pod::{ExitDetails, read_bounded, write_atomic};
+use crate::pod::{ExitDetails, read_bounded, remove_if_there, write_atomic};
 use crate::systemd::{self, Client, Interface, Mode, Verb};
 use crate::unit::{self, Restart};
 
@@ -100,6 +100,12 @@ fn status_path(app: &AcName) -> std::path::PathBuf {
 fn write_status(app: &AcName, code: u8) -> Result<()> {
     write_atomic(Path::new(layout::IN_POD_STATUS), app.as_ref(), format!("{code}\n").as_bytes(), 0o644)
         .context(|| format!("write the exit status of {app}"))
+}
+
+/// Removes the exit status of an app that is about to be executed: whoever starts it has removed it, but the end of a
+/// run before may have been written down since. It is over by now.
+pub(super) fn forget_status(app: &AcName) -> Result<()> {
+    remove_if_there(&status_path(app))
 }
 
 /// Forgets how an app ended that is about to be started by hand.

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixDatagram;
 
 use nix::sys::wait::WaitStatus;
 
+use super::end;
 use super::note::Note;
 use super::stderr;
 use crate::appc::AcName;
@@ -61,6 +62,7 @@ pub fn exec(app: &AcName, readiness: Readiness) -> Result<Infallible> {
 fn become_app(app: &AcName, readiness: Readiness, sockets: u32) -> Result<Infallible> {
     stderr::separate(app)?;
     let mut record = load_record(app)?;
+    end::forget_status(app)?;
     let supervisor = match readiness {
         Readiness::Executed => Some(supervisor()?),
         Readiness::Told => {
