@@ -210,8 +210,9 @@ fn an_app_is_started_stopped_and_removed_at_once(t: &Context) -> Verdict {
 }
 
 /// The process that becomes the monitor, as soon as it is there.
-fn monitor_of(podctl: &mut Child) -> Option<i32> {
-    descendants(podctl.id().cast_signed()).iter().map(|p| p.pid).min()
+fn monitor_of(podctl: &Child) -> Option<i32> {
+    let parent = podctl.id().cast_signed();
+    descendants(parent).iter().find(|p| p.parent == parent).map(|p| p.pid)
 }
 
 fn run_is_killed_while_it_boots(t: &Context) -> Verdict {
@@ -221,9 +222,8 @@ fn run_is_killed_while_it_boots(t: &Context) -> Verdict {
     for after in (0..120).step_by(6) {
         let mut child =
             podctl.command(&["sandbox", "--net=none"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        let monitor = wait_for("the monitor", 20, || {
-            monitor_of(&mut child).or_else(|| child.try_wait().expect("wait").map(|_| 0))
-        });
+        let monitor =
+            wait_for("the monitor", 20, || monitor_of(&child).or_else(|| child.try_wait().expect("wait").map(|_| 0)));
         std::thread::sleep(Duration::from_millis(after));
         if monitor != 0 {
             match kill(Pid::from_raw(monitor), Signal::SIGKILL) {
