@@ -5,6 +5,7 @@ use std::process::ExitCode;
 mod contract;
 mod copies;
 mod crash;
+mod disk;
 mod enter;
 mod entrypoints;
 mod filters;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         contract::CASES,
         lifecycle::CASES,
         races::CASES,
+        disk::CASES,
         crash::store::CASES,
         crash::apps::CASES,
         crash::pods::CASES,

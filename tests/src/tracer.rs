@@ -31,9 +31,15 @@ pub enum Victims {
     Family,
 }
 
-/// Whether every system call is to be tried, which takes about an hour: `CRASH_POINTS=all`.
-pub fn wants_all() -> bool {
-    std::env::var("CRASH_POINTS").is_ok_and(|points| points == "all")
+/// Which points are to be tried, if not only some of those that change anything: `CRASH_POINTS=changes` or, for hours,
+/// `CRASH_POINTS=all`.
+pub fn wanted() -> Option<Points> {
+    match std::env::var("CRASH_POINTS").as_deref() {
+        Ok("all") => Some(Points::Every),
+        Ok("changes") => Some(Points::Changes),
+        Ok(other) => panic!("CRASH_POINTS={other:?}: use all or changes"),
+        Err(_) => None,
+    }
 }
 
 /// Which system calls count as points to be killed at.

@@ -1,8 +1,8 @@
 //! Killed at any system call: the next command finds the old state or the new one, or repairs what it finds.
 //!
 //! Every verb is killed right before each of its system calls that changes what others can see, as far as there is
-//! time for it in a normal run. With `CRASH_POINTS=all` it is killed before every system call, once alone and once
-//! with all that it has started. Each test prints how many points it has tried.
+//! time for it in a normal run. With `CRASH_POINTS=changes` it is killed before each of them, with `CRASH_POINTS=all`
+//! before every system call, once alone and once with all that it has started. Each test prints how many points it has tried.
 
 pub mod apps;
 pub mod crossings;
@@ -16,7 +16,7 @@ use std::process::Command;
 
 use tests::podctl::Pod;
 use tests::process::{descendants, mountinfo};
-use tests::tracer::{self, Points, Traced, Victims, wants_all};
+use tests::tracer::{self, Points, Traced, Victims, wanted};
 
 /// How many points of a verb a normal run tries.
 const A_FEW: usize = 24;
@@ -34,13 +34,13 @@ impl Trial<'_> {
     /// Brings about the state `before`, kills the command, and has `after` look what came of it.
     fn run(&self, before: &mut dyn FnMut(usize), command: &dyn Fn() -> Command, after: &mut dyn FnMut(&str)) {
         before(0);
-        let points = if wants_all() { Points::Every } else { Points::Changes };
+        let (points, all) = (wanted().unwrap_or(Points::Changes), wanted().is_some());
         let there = tracer::count(&command(), self.follow, points);
         after("to its end");
-        let stride = if wants_all() { 1 } else { there.div_ceil(self.few).max(1) };
+        let stride = if all { 1 } else { there.div_ceil(self.few).max(1) };
         let mut tried = 0;
         for (nth, at) in (0..).step_by(stride).enumerate() {
-            let kinds = match (wants_all(), nth % 2) {
+            let kinds = match (all, nth % 2) {
                 (true, _) => &[Victims::Command, Victims::Family][..],
                 (false, 0) => &[Victims::Command],
                 (false, _) => &[Victims::Family],

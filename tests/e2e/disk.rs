@@ -1,0 +1,220 @@
+//! What is on the disk when the power fails, and what happens when there is no room on it.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use tests::Verdict;
+use tests::harness::Context;
+use tests::podctl::Podctl;
+use tests::process::wait_for;
+use tests::tracer::{self, Call, Traced};
+
+tests::cases! {
+    native what_appears_has_been_synced;
+    native no_room_for_an_image;
+    native no_room_for_a_pod;
+    native no_room_for_an_app;
+}
+
+/// What a run has written and not synced yet.
+#[derive(Default)]
+struct Unsynced {
+    files: BTreeSet<PathBuf>,
+    /// What was renamed to its place before it was safe there.
+    wrong: Vec<String>,
+    renames: usize,
+}
+
+impl Unsynced {
+    fn look(&mut self, call: &Call, wanted: &impl Fn(&Path) -> bool) {
+        match call.number {
+            libc::SYS_write | libc::SYS_pwrite64 | libc::SYS_ftruncate => {
+                self.files.insert(call.descriptor(0));
+            }
+            libc::SYS_fsync | libc::SYS_fdatasync => {
+                self.files.remove(&call.descriptor(0));
+            }
+            libc::SYS_syncfs => self.files.clear(),
+            libc::SYS_rename => self.rename(&PathBuf::from(call.text(0)), &PathBuf::from(call.text(1)), wanted),
+            libc::SYS_renameat | libc::SYS_renameat2 => self.rename(&call.path(0, 1), &call.path(2, 3), wanted),
+            _ => {}
+        }
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path, wanted: &impl Fn(&Path) -> bool) {
+        let moved: Vec<PathBuf> = self.files.iter().filter(|file| file.starts_with(from)).cloned().collect();
+        if wanted(to) {
+            self.renames += 1;
+            self.wrong.extend(moved.iter().map(|file| format!("{} as {}", file.display(), to.display())));
+        }
+        for file in moved {
+            self.files.remove(&file);
+            self.files.insert(file.strip_prefix(from).map_or_else(|_| to.into(), |rest| to.join(rest)));
+        }
+    }
+}
+
+/// Everything that a command renames to where it is looked for was synced before.
+#[track_caller]
+fn is_synced(podctl: &Podctl, words: &[&str], wanted: impl Fn(&Path) -> bool) {
+    let mut unsynced = Unsynced::default();
+    let ended = tracer::watch(&podctl.command(words), |call| unsynced.look(call, &wanted));
+    assert_eq!(ended, Traced::Ended(0), "{words:?}");
+    assert!(unsynced.renames > 0, "{words:?} renames nothing");
+    assert!(unsynced.wrong.is_empty(), "{words:?}: not synced: {:#?}", unsynced.wrong);
+}
+
+fn what_appears_has_been_synced(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    let data = podctl.data.clone();
+    let root = t.dir.join("root");
+    fs::create_dir_all(root.join("bin"))?;
+    fs::write(root.join("bin/app"), "an app")?;
+    let root = root.display().to_string();
+    let in_store = |to: &Path| to.starts_with(&data) && !to.starts_with(data.join("tmp"));
+    is_synced(&podctl, &["image", "import", &root, "--name", "example.com/a"], in_store);
+    let words = ["prepare", "--net=none", "probe", "--name=a", "--exec=/probe", "--", "exit", "0"];
+    is_synced(&podctl, &words, |to| to.starts_with(data.join("pods/prepared")));
+    let manifest = pod.dir().join("pod");
+    is_synced(&podctl, &["app", "add", &pod.uuid, "probe", "--name=a"], |to| to == manifest);
+    is_synced(&podctl, &["app", "rm", &pod.uuid, "a"], |to| to == manifest);
+    pod.end();
+    podctl.ok(&["gc", "--expire-prepared=0s"]);
+    Ok(())
+}
+
+/// A file system of little room, with a file that takes up what is left of it.
+struct Small {
+    at: PathBuf,
+}
+
+impl Small {
+    fn new(at: &Path, size: &str) -> Self {
+        fs::create_dir_all(at).expect("mkdir");
+        let options = format!("size={size}");
+        mount(Some("none"), at, Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).expect("mount a tmpfs");
+        Self { at: at.to_owned() }
+    }
+
+    /// Takes up all room but so many KiB.
+    fn fill(&self, but: usize) {
+        let path = self.at.join("filler");
+        let mut file = File::create(&path).expect("create a filler");
+        let chunk = [1; 4096];
+        while file.write_all(&chunk).is_ok() {}
+        let size = file.metadata().expect("stat").len();
+        file.set_len(size.saturating_sub(but as u64 * 1024)).expect("truncate");
+    }
+
+    fn make_room(&self) {
+        fs::remove_file(self.at.join("filler")).expect("rm the filler");
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        if let Err(errno) = umount2(&self.at, MntFlags::empty()) {
+            eprintln!("umount {}: {errno}", self.at.display());
+        }
+    }
+}
+
+#[track_caller]
+fn says_no_room(line: &str) {
+    assert!(line.contains("No space left"), "{line}");
+}
+
+fn entries(dir: &Path) -> usize {
+    fs::read_dir(dir).map_or(0, Iterator::count)
+}
+
+fn no_room_for_an_image(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let small = Small::new(&podctl.data, "4m");
+    let root = t.dir.join("root");
+    fs::create_dir_all(&root)?;
+    fs::write(root.join("file"), vec![7; 1 << 20])?;
+    let import = ["image", "import", root.to_str().unwrap_or_default(), "--name", "example.com/a"];
+    // The archive does not fit; it does, and the tree does not; only the notes on the tree don't.
+    for room in [0, 512, 1100, 1500, 2056] {
+        small.fill(room);
+        says_no_room(&podctl.fails(&import));
+        assert_eq!(podctl.json(&["image", "list", "--format=json"]).as_array().map(Vec::len), Some(0));
+        podctl.ok(&["image", "verify"]);
+        assert_eq!(entries(&podctl.data.join("tmp")), 0, "room for {room} KiB");
+        small.make_room();
+    }
+    podctl.ok(&import);
+    podctl.ok(&["image", "verify"]);
+    Ok(())
+}
+
+fn no_room_for_a_pod(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let small = Small::new(&podctl.data, "96m");
+    small.fill(8192);
+    // Not even for the image that pods are made of.
+    says_no_room(&podctl.fails(&["sandbox", "--net=none"]));
+    small.make_room();
+    podctl.sandbox(&["--net=none"]).end();
+    for room in [0, 4, 12, 24, 512] {
+        small.fill(room);
+        let made = podctl.run(&["sandbox", "--net=none"]);
+        if made.code == Some(0) {
+            podctl.ok(&["stop", made.stdout.trim()]);
+            podctl.ok(&["rm", made.stdout.trim()]);
+        } else {
+            assert!(room < 512, "there was room for a pod: {made}");
+            made.complaint();
+        }
+        podctl.ok(&["list"]);
+        let left: usize = ["embryo", "prepare", "prepared", "run", "exited-garbage", "garbage"]
+            .iter()
+            .map(|phase| entries(&podctl.data.join("pods").join(phase)))
+            .sum();
+        assert_eq!(left, 0, "room for {room} KiB");
+        small.make_room();
+    }
+    podctl.sandbox(&["--net=none"]).end();
+    Ok(())
+}
+
+fn no_room_for_an_app(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let small = Small::new(&podctl.data, "96m");
+    let pod = podctl.pod(&["--net=none"]);
+    pod.run_app("a", &[], &["exit", "0"]);
+    for room in [0, 4, 8, 16, 24] {
+        small.fill(room);
+        let added = pod.try_add("probe", "a", &[], &["orderly", "7"]);
+        if added.code != Some(0) {
+            added.complaint();
+            assert!(pod.manifest_apps().is_empty(), "room for {room} KiB");
+            podctl.ok(&["app", "list", &pod.uuid]);
+        } else {
+            pod.app("rm", "a", &[]).ok();
+        }
+        small.make_room();
+        pod.run_app("a", &[], &["exit", "0"]);
+    }
+    // An app that ends while there is no room for its exit status.
+    pod.add("a", &[], &["write", "/out/up", "x", "+", "orderly", "7"]);
+    pod.app("start", "a", &[]).ok();
+    wait_for("the app", 10, || podctl.out().join("up").exists().then_some(()));
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    small.fill(0);
+    pod.app("stop", "a", &[]);
+    podctl.ok(&["app", "list", &pod.uuid]);
+    small.make_room();
+    pod.app("stop", "a", &[]).ok();
+    assert_ne!(pod.state("a"), "running");
+    pod.app("rm", "a", &[]).ok();
+    pod.run_app("a", &[], &["exit", "0"]);
+    pod.end();
+    Ok(())
+}
