@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use stage1::appc::AcName;
-use stage1::error::{Context, Result};
+use stage1::error::{Context, Error, Result};
 
 use crate::journal::{Entry, Found, Journal};
 use crate::pods::{self, Pod};
@@ -116,19 +116,27 @@ const STDERR_PRIORITY: u8 = 3;
 /// Gives the lines to `show`, in order, until that answers `false`: its reader is gone.
 ///
 /// # Errors
-/// The journal can't be read, or `show` has failed. What is damaged in the journal is left out, with a warning.
+/// The journal can't be read, or `show` has failed; or neither the pod nor, since then, its journal has the app. What is damaged in the journal is left out, with a warning.
 pub fn show(store: &Store, pod: &Pod, wanted: &Wanted, mut show: impl FnMut(Line) -> Result<bool>) -> Result<()> {
     let apps = apps_of(pod.dir());
     let since = wanted.since.map_or(0, |since| u64::try_from(since).unwrap_or(0));
     let mut journal = Journal::open(pod.dir(), since).context(|| format!("journal of pod {}", pod.short()))?;
     let mut last = wanted.last;
+    let mut is_known = wanted.app.as_ref().is_none_or(|app| apps.iter().any(|other| other == app.as_ref()));
     loop {
         // In this order: what it has written before its end is there after it.
         let more = wanted.follow && pods::is_running(store, pod)?;
         journal.refresh().context(|| format!("journal of pod {}", pod.short()))?;
-        if !show_present(&mut journal, wanted, last.take(), &apps, &mut show)? || !more || !wait()? {
-            return Ok(());
+        let goes_on = show_present(&mut journal, wanted, last.take(), &apps, &mut is_known, &mut show)?;
+        if !goes_on || !more || !wait()? {
+            break;
         }
+    }
+    match &wanted.app {
+        Some(app) if !is_known && !wanted.follow => {
+            Err(Error::new(format!("pod {} has no app {app}, and its journal has nothing of one", pod.short())))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -137,11 +145,16 @@ fn show_present(
     wanted: &Wanted,
     last: Option<usize>,
     apps: &[String],
+    is_known: &mut bool,
     show: &mut impl FnMut(Line) -> Result<bool>,
 ) -> Result<bool> {
     let mut held = VecDeque::new();
     while let Some(found) = journal.next_entry() {
         let Some(app) = wanted.takes(&found.entry, apps) else { continue };
+        *is_known = true;
+        if !wanted.is_in_time(&found.entry) {
+            continue;
+        }
         let Some(last) = last else {
             if !show_one(journal, &found, app, show)? {
                 return Ok(false);
@@ -197,9 +210,12 @@ impl Wanted {
             None => None,
             Some(unit) => Some(Rc::from(app_of(unit, apps)?)),
         };
-        let is_wanted = self.app.as_ref().is_none_or(|wanted| app.as_deref() == Some(wanted.as_ref()))
-            && self.until.is_none_or(|until| i64::try_from(entry.realtime).is_ok_and(|time| time <= until));
+        let is_wanted = self.app.as_ref().is_none_or(|wanted| app.as_deref() == Some(wanted.as_ref()));
         is_wanted.then_some(app)
+    }
+
+    fn is_in_time(&self, entry: &Entry) -> bool {
+        self.until.is_none_or(|until| i64::try_from(entry.realtime).is_ok_and(|time| time <= until))
     }
 }
 

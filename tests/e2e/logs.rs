@@ -22,6 +22,7 @@ tests::cases! {
     native lines_are_chosen_by_number_and_time;
     native every_byte_of_odd_lines;
     both the_two_outputs_are_told_apart;
+    native pods_of_every_kind_have_logs;
     both nothing_is_lost_at_the_end 120;
     both a_killed_pods_journal_can_be_read;
     native journald_runs_when_something_is_logged;
@@ -197,8 +198,10 @@ fn lines_are_chosen_by_number_and_time(t: &Context) -> Verdict {
     let line = podctl.fails(&["logs", &pod.uuid, "--since", "noon-ish"]);
     assert!(line.contains("noon-ish") && line.contains("is not a time"), "{line}");
     assert_eq!(podctl.run(&["logs", &pod.uuid, "--until", "x"]).code, Some(2));
-    let line = podctl.fails(&["logs", &pod.uuid, "--app", "No App"]);
-    assert!(line.contains("No App"), "{line}");
+    for (app, why) in [("No App", "app name"), ("lat", "has no app lat")] {
+        let line = podctl.fails(&["logs", &pod.uuid, "--app", app]);
+        assert!(line.contains(why), "{line}");
+    }
     pod.end();
     Ok(())
 }
@@ -248,6 +251,35 @@ fn the_two_outputs_are_told_apart(t: &Context) -> Verdict {
     assert_eq!((of("a", "stdout"), of("a", "stderr")), (vec!["out".into(), "<3>out".into()], vec!["err".into()]));
     assert_eq!((of("b", "stdout"), of("b", "stderr")), (vec![], vec!["before".to_owned(), "b's".into()]));
     pod.end();
+    Ok(())
+}
+
+fn pods_of_every_kind_have_logs(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    for options in [&["--no-overlay"][..], &["--private-users"], &["--no-overlay", "--private-users"]] {
+        let pod = podctl.pod(options);
+        pod.run_app("a", &[], &["print", "out", "+", "warn", "err"]);
+        let follower = Follower::start(&podctl, &[&pod.uuid]);
+        let mut shown = [(); 2].map(|()| follower.lines.recv_timeout(Duration::from_secs(20)).unwrap_or_default());
+        shown.sort_unstable();
+        assert_eq!(shown, ["a: err", "a: out"], "{options:?}");
+        let streams = records(&podctl, &[&pod.uuid]);
+        assert!(streams.iter().all(|l| l["stream"] == if l["message"] == "out" { "stdout" } else { "stderr" }));
+        podctl.ok(&["stop", &pod.uuid]);
+        follower.ends(&[]);
+        assert_eq!(lines(&podctl, &[&pod.uuid]).len(), 2, "{options:?}");
+        podctl.ok(&["rm", &pod.uuid]);
+    }
+    // of an immutable pod, while it runs and after
+    let out = podctl.run(&["run", "--log-max-size=8Mi", "probe", "--name=a", "--", "print", "ran", "+", "exit", "3"]);
+    assert!(out.code == Some(3) && out.stdout.contains("ran"), "{out}");
+    let uuid = podctl.json(&["list", "--format", "json"])[0]["name"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(lines(&podctl, &[&uuid]), ["a: ran"]);
+    let prepared = podctl.ok(&["prepare", "probe", "--", "print", "later"]);
+    assert_eq!(lines(&podctl, &[&prepared, "-f"]), [""; 0], "it has not run");
+    podctl.run(&["run-prepared", &prepared]);
+    assert_eq!(lines(&podctl, &[&prepared]), ["probe: later"]);
+    podctl.ok(&["rm", &uuid, &prepared]);
     Ok(())
 }
 

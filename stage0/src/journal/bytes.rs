@@ -85,6 +85,13 @@ impl Bytes {
         }
     }
 
+    /// The number of eight bytes at `at` as it is now, which may be another one than a moment ago.
+    pub(super) fn u64_now(&self, at: u64) -> Result<u64> {
+        let mut bytes = [0; 8];
+        self.file.read_exact_at(&mut bytes, at).context(|| format!("byte {at}: read 8 bytes"))?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
     /// The number of eight bytes at `at`.
     pub(super) fn u64(&mut self, at: u64) -> Result<u64> {
         self.get(at, 8).map(le64)

@@ -159,8 +159,12 @@ impl JournalFile {
 
     /// Looks how many entries there are now.
     pub(super) fn refresh(&mut self) -> Result<()> {
-        self.bytes.refresh()?;
-        self.entries = self.bytes.u64(152)?;
+        let entries = self.bytes.u64_now(152)?;
+        if entries != self.entries {
+            // In this order: what is counted is there.
+            self.bytes.refresh()?;
+            self.entries = entries;
+        }
         Ok(())
     }
 

@@ -28,6 +28,8 @@ pub const MAX_FIELD: usize = 16 << 20;
 const MAX_FILES: usize = 512;
 /// As many names are looked at in a directory.
 const MAX_NAMES: usize = 10_000;
+/// In as many directories. One pod has one.
+const MAX_MACHINES: usize = 8;
 /// Where the journal is in the pod's root.
 const JOURNAL: &str = "var/log/journal";
 
@@ -117,16 +119,32 @@ impl Journal {
     fn names(&mut self) -> Result<Vec<PathBuf>> {
         let mut names = Vec::new();
         let directory = self.root.join(JOURNAL);
-        for machine in list(&self.pod, &directory)?.unwrap_or_default() {
-            let is_id = machine.len() == 32 && machine.bytes().all(|byte| byte.is_ascii_hexdigit());
-            if !is_id {
-                continue;
-            }
+        let is_id = |name: &String| name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        for machine in self.list(&directory)?.into_iter().filter(is_id).take(MAX_MACHINES) {
             let machine = directory.join(machine);
-            for name in list(&self.pod, &machine)?.unwrap_or_default() {
-                if name.ends_with(".journal") || name.ends_with(".journal~") {
-                    names.push(machine.join(name));
-                }
+            let is_journal = |name: &String| name.ends_with(".journal") || name.ends_with(".journal~");
+            names.extend(self.list(&machine)?.into_iter().filter(is_journal).map(|name| machine.join(name)));
+        }
+        Ok(names)
+    }
+
+    /// The names in a directory, no component of whose path may be a link; those that are UTF-8. None if it is not
+    /// there.
+    fn list(&mut self, path: &Path) -> Result<Vec<String>> {
+        let shown = || format!("read directory {path:?}");
+        let fd = match dir::open_beneath(&self.pod, path, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Err(error) if error.errno() == Some(rustix::io::Errno::NOENT.raw_os_error()) => return Ok(Vec::new()),
+            fd => fd?,
+        };
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&fd).context(shown)? {
+            if names.len() >= MAX_NAMES {
+                let error = Error::new(format!("it has more than {MAX_NAMES} entries: the rest is left out"));
+                complain(&mut self.complaints, path, &error);
+                break;
+            }
+            if let Ok(name) = entry.context(shown)?.file_name().to_str() {
+                names.push(name.to_owned());
             }
         }
         Ok(names)
@@ -257,25 +275,8 @@ impl Source {
 fn complain(complaints: &mut HashSet<String>, name: &Path, error: &Error) {
     let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
     if complaints.len() < MAX_FILES && complaints.insert(name.clone()) {
-        log::warn!("journal file {name:?} can't be read in full: {}", error.one_line());
+        log::warn!("journal {name:?} can't be read in full: {}", error.one_line());
     }
-}
-
-/// The names in a directory below `base`, no component of which may be a link; those that are UTF-8.
-fn list(base: &OwnedFd, path: &Path) -> Result<Option<Vec<String>>> {
-    let shown = || format!("read directory {path:?}");
-    let fd = match dir::open_beneath(base, path, OFlags::RDONLY | OFlags::DIRECTORY) {
-        Err(error) if error.errno() == Some(rustix::io::Errno::NOENT.raw_os_error()) => return Ok(None),
-        fd => fd.context(|| "the pod's journal")?,
-    };
-    let mut names = Vec::new();
-    for entry in Dir::read_from(&fd).context(shown)?.take(MAX_NAMES) {
-        let entry = entry.context(shown)?;
-        if let Ok(name) = entry.file_name().to_str() {
-            names.push(name.to_owned());
-        }
-    }
-    Ok(Some(names))
 }
 
 #[cfg(test)]
