@@ -48,14 +48,21 @@ impl Data {
     /// A pod with these apps, whose number is part of its UUID.
     fn pod(&self, phase: &str, number: usize, apps: &[&str]) -> PathBuf {
         let dir = self.phase(phase).join(format!("{number:08x}-0000-4000-8000-000000000000"));
+        fs::create_dir_all(&dir).unwrap();
         let status = dir.join("stage1/rootfs/rkt/status");
-        fs::create_dir_all(&status).unwrap();
+        // what was never run has no root yet
+        let has_root = phase != "prepared";
+        if has_root {
+            fs::create_dir_all(&status).unwrap();
+        }
         let apps: Vec<Value> = apps
             .iter()
             .map(|app| {
-                fs::write(status.join(format!("{app}-created")), "").unwrap();
-                fs::write(status.join(format!("{app}-started")), "").unwrap();
-                fs::write(status.join(app), "3\n").unwrap();
+                if has_root {
+                    fs::write(status.join(format!("{app}-created")), "").unwrap();
+                    fs::write(status.join(format!("{app}-started")), "").unwrap();
+                    fs::write(status.join(app), "3\n").unwrap();
+                }
                 json!({"name": app, "image": {"id": format!("sha512-{}", "0".repeat(128))}})
             })
             .collect();
@@ -164,7 +171,10 @@ fn every_phase_is_told_and_collected_as_it_should_be() {
 #[test]
 fn an_end_is_waited_for_through_all_phases() {
     let data = Data::new();
-    let dir = data.pod("prepared", 1, &["a"]);
+    let made = data.pod("embryo", 1, &["a"]);
+    let dir = data.phase("prepared").join(made.file_name().unwrap());
+    fs::create_dir_all(data.phase("prepared")).unwrap();
+    fs::rename(made, &dir).unwrap();
     let line = data.fails(&["wait", "00000001", "--timeout=50ms"]);
     assert!(line.contains("still prepared"), "{line}");
     let mut waits: Vec<_> = [&["wait", "00000001"][..], &["status", "00000001", "--wait=1h", "--format=json"]]
@@ -201,7 +211,7 @@ fn an_end_is_waited_for_through_all_phases() {
 fn a_thousand_pods() {
     let data = Data::new();
     for number in 0..1000 {
-        let phase = if number % 2 == 0 { "run" } else { "prepared" };
+        let phase = if number % 5 == 0 { "run" } else { "prepared" };
         data.pod(phase, number << 8, &["one", "two"]);
     }
     let timed = |args: &[&str]| -> (String, Duration) {
@@ -211,13 +221,13 @@ fn a_thousand_pods() {
     };
     let (list, json) = timed(&["list", "--format=json"]);
     let list: Value = serde_json::from_str(&list).unwrap();
-    assert_eq!(list.as_array().unwrap().iter().filter(|pod| pod["state"] == "exited").count(), 500);
+    assert_eq!(list.as_array().unwrap().iter().filter(|pod| pod["state"] == "exited").count(), 200);
     assert!(list.as_array().unwrap().iter().all(|pod| pod["app_names"] == json!(["one", "two"])));
     let (text, table) = timed(&["list"]);
     assert_eq!(text.lines().count(), 1001);
     let (found, one) = timed(&["status", "0003e4"]);
     assert!(found.contains("uuid=0003e400-"), "{found}");
     let (_, gc) = timed(&["gc", "--grace-period=0s"]);
-    assert_eq!(data.phases().len(), 500);
-    println!("1000 pods: list as JSON {json:?}, as text {table:?}; status of one {one:?}; gc of 500 {gc:?}");
+    assert_eq!(data.phases().len(), 800);
+    println!("1000 pods: list as JSON {json:?}, as text {table:?}; status of one {one:?}; gc of 200 {gc:?}");
 }
