@@ -87,6 +87,28 @@ pub struct Prepared {
     interactive: bool,
 }
 
+impl Prepared {
+    fn unit<'a>(&'a self, app: &'a AcName, limits: Limits, unified: bool) -> AppUnit<'a> {
+        let declared = &self.declared;
+        let mut plain = AppUnit::new(app, unified);
+        if self.interactive {
+            (plain.stdin, plain.stdout, plain.stderr) = (Input::Interactive, Output::Interactive, Output::Interactive);
+        }
+        AppUnit {
+            limits,
+            devices: &self.devices,
+            notify: declared.notify,
+            pre_start: self.handlers.0,
+            post_stop: self.handlers.1,
+            stop_signal: declared.stop_signal.unwrap_or(plain.stop_signal),
+            stop_timeout: declared.stop_timeout.unwrap_or(plain.stop_timeout),
+            restart: declared.restart,
+            sockets: &declared.sockets,
+            ..plain
+        }
+    }
+}
+
 impl Addition {
     /// Makes the app startable: namespace, launch record, environment file, and the unit last.
     /// May be repeated; an app that runs is left as it is.
@@ -153,23 +175,7 @@ impl Addition {
         if !lost.is_empty() {
             log::warn!("app {}: this host can't enforce the limits on {}", self.app, lost.join(", "));
         }
-        let declared = &prepared.declared;
-        let mut plain = AppUnit::new(&self.app, unified);
-        if prepared.interactive {
-            (plain.stdin, plain.stdout, plain.stderr) = (Input::Interactive, Output::Interactive, Output::Interactive);
-        }
-        Ok(AppUnit {
-            limits,
-            devices: &prepared.devices,
-            notify: declared.notify,
-            pre_start: prepared.handlers.0,
-            post_stop: prepared.handlers.1,
-            stop_signal: declared.stop_signal.unwrap_or(plain.stop_signal),
-            stop_timeout: declared.stop_timeout.unwrap_or(plain.stop_timeout),
-            restart: declared.restart,
-            sockets: &declared.sockets,
-            ..plain
-        })
+        Ok(prepared.unit(&self.app, limits, unified))
     }
 
     fn insecure_options(&self, pod: &Pod) -> InsecureOptions {
@@ -250,3 +256,6 @@ fn etc_files(resolv_conf_mode: &str) -> Result<Vec<EtcFile>> {
     });
     Ok(files)
 }
+
+#[cfg(test)]
+mod tests;
