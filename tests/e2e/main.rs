@@ -8,6 +8,7 @@ mod crash;
 mod disk;
 mod enter;
 mod entrypoints;
+mod exec;
 mod filters;
 mod formats;
 mod harness;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         copies::CASES,
         pods::CASES,
         terminal::CASES,
+        exec::CASES,
         readme::CASES,
     ];
     tests::harness::main(&cases, harness::DECOYS)

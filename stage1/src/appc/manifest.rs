@@ -1,7 +1,5 @@
 //! Image and pod manifests. Fields that are not known here are kept when a manifest is rewritten.
 
-use std::collections::BTreeSet;
-
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -21,67 +19,6 @@ pub const MUTABLE: &str = "coreos.com/rkt/stage1/mutable";
 pub const CONVERTED: &str = "appc.io/docker/repository";
 /// Annotation of an image manifest: the app tells systemd when it is ready.
 pub const SUPPORTS_NOTIFY: &str = "appc.io/executor/supports-systemd-notify";
-
-/// A structure of which `field: Type = "key"` must be there, and `field: Type = "key" or default` need not be.
-macro_rules! data {
-    ($(#[$doc:meta])* $name:ident {
-        $($(#[$field_doc:meta])* $field:ident : $type:ty = $key:literal $(or $default:ident)?,)*
-    }) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Serialize)]
-        pub struct $name {
-            $($(#[$field_doc])* #[serde(rename = $key)] pub $field: $type,)*
-            /// Fields that are not known here.
-            #[serde(flatten)]
-            pub other: Map<String, Value>,
-        }
-
-        impl FromJson for $name {
-            fn from_json(value: Value) -> Result<Self> {
-                let mut object = Object::new(value)?;
-                Ok(Self { $($field: member!(object, $key $(, $default)?)?,)* other: object.rest() })
-            }
-        }
-    };
-}
-
-macro_rules! member {
-    ($object:ident, $key:literal) => {
-        $object.required($key)
-    };
-    ($object:ident, $key:literal, default) => {
-        $object.optional($key)
-    };
-}
-
-/// A structure without a field that must be there; what is as by default is not written.
-macro_rules! optional_data {
-    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident : $type:ty = $key:literal,)* }) => {
-        data!($(#[$doc])* #[derive(Default)] $name {
-            $($(#[$field_doc])* #[serde(skip_serializing_if = "is_default")] $field : $type = $key or default,)*
-        });
-    };
-}
-
-/// A word of the specification.
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$word_doc:meta])* $word:ident = $text:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-        pub enum $name {
-            $($(#[$word_doc])* #[serde(rename = $text)] $word,)*
-        }
-
-        impl FromJson for $name {
-            fn from_json(value: Value) -> Result<Self> {
-                match value.as_str() {
-                    $(Some($text) => Ok(Self::$word),)*
-                    _ => Err(json::is_not(concat!("one of:", $(" ", $text),*), &value)),
-                }
-            }
-        }
-    };
-}
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
@@ -395,33 +332,7 @@ impl Default for PodManifest {
     }
 }
 
-/// The first name that is there a second time.
-fn twice<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let mut seen = BTreeSet::new();
-    names.into_iter().find(|name| !seen.insert(*name))
-}
-
-impl RuntimeApp {
-    fn validate(&self) -> Result<()> {
-        if self.name.as_ref().len() > MAX_APP_NAME {
-            return Err(Error::new(format!("the name is longer than {MAX_APP_NAME} characters")));
-        }
-        self.mounts.iter().filter_map(|mount| mount.app_volume.as_ref()).try_for_each(Volume::validate)?;
-        self.app.as_ref().map_or(Ok(()), App::validate)
-    }
-}
-
 impl Volume {
-    fn validate(&self) -> Result<()> {
-        let fault = match (self.kind, self.source.as_deref().filter(|source| !source.is_empty())) {
-            (VolumeKind::Host, None) => "a host volume needs a source",
-            (VolumeKind::Host, Some(source)) if !source.starts_with('/') => "its source is not an absolute path",
-            (VolumeKind::Empty, Some(_)) => "an empty volume has no source",
-            _ => return self.mode().map(drop),
-        };
-        Err(Error::new(format!("volume {}: {fault}", self.name)))
-    }
-
     /// Permissions of an `empty` volume; without any 0755.
     ///
     /// # Errors
@@ -431,34 +342,6 @@ impl Volume {
         let is_octal = !text.is_empty() && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
         let mode = u32::from_str_radix(text, 8).ok().filter(|mode| is_octal && *mode <= 0o7777);
         mode.context(|| format!("volume {}: the mode {text:?} is not octal, such as 0755", self.name))
-    }
-}
-
-impl App {
-    fn validate(&self) -> Result<()> {
-        if !self.working_directory.is_empty() && !self.working_directory.starts_with('/') {
-            return Err(Error::new(format!(
-                "the working directory {:?} is not an absolute path",
-                self.working_directory
-            )));
-        }
-        if let Some(handler) = self.event_handlers.iter().find(|h| !matches!(&*h.name, "pre-start" | "post-stop")) {
-            return Err(Error::new(format!("there is no event {:?}: only pre-start and post-stop", handler.name)));
-        }
-        if let Some(name) = twice(self.event_handlers.iter().map(|handler| handler.name.as_str())) {
-            return Err(Error::new(format!("two event handlers are called {name}")));
-        }
-        self.ports.iter().try_for_each(Port::validate)
-    }
-}
-
-impl Port {
-    fn validate(&self) -> Result<()> {
-        let last = u64::from(self.port) + u64::from(self.count.unwrap_or(1).max(1)) - 1;
-        if self.port == 0 || last > u64::from(u16::MAX) {
-            return Err(Error::new(format!("port {:?}: {} to {last} are no port numbers", self.name, self.port)));
-        }
-        Ok(())
     }
 }
 
@@ -503,18 +386,6 @@ impl PodManifest {
         let manifest: Self = json::parse(text).context(|| "not a valid pod manifest")?;
         manifest.validate().context(|| "not a valid pod manifest")?;
         Ok(manifest)
-    }
-
-    /// What types alone don't say.
-    fn validate(&self) -> Result<()> {
-        if let Some(name) = twice(self.volumes.iter().map(|volume| volume.name.as_ref())) {
-            return Err(Error::new(format!("two volumes are called {name}")));
-        }
-        if let Some(name) = twice(self.apps.iter().map(|app| app.name.as_ref())) {
-            return Err(Error::new(format!("two apps are called {name}")));
-        }
-        self.volumes.iter().try_for_each(Volume::validate)?;
-        self.apps.iter().try_for_each(|app| app.validate().context(|| format!("app {}", app.name)))
     }
 
     /// Whether apps can be added and removed while the pod runs.

@@ -1,9 +1,12 @@
 //! appc's names, manifests and isolators (appc 0.8.11): pure data.
 
+#[macro_use]
+mod data;
 mod isolator;
 mod manifest;
 mod name;
 pub mod quantity;
+mod validate;
 
 pub use isolator::{CapabilitySet, Isolators, Resource, SeccompSet, SetMode};
 pub use manifest::*;
