@@ -4,6 +4,8 @@
 //! it is hostile input.
 
 mod entries;
+mod lower;
+mod metadata;
 mod pack;
 mod unpack;
 pub(crate) mod zstd;

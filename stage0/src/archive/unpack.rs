@@ -10,12 +10,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use stage1::error::{Context, Error, Result};
 use tar::EntryType;
 
 use super::entries::{Entries, Entry};
+use super::lower::{remove_lower, remove_lower_contents};
+use super::metadata::Metadata;
 use super::{Limits, MAX_DEPTH};
 
 /// An image manifest beyond this is refused.
@@ -219,81 +221,6 @@ fn read_manifest(entry: &Entry, content: &mut dyn Read) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     content.read_to_end(&mut bytes).context(|| "read")?;
     Ok(bytes)
-}
-
-/// What of an entry's header is set on what is made.
-struct Metadata {
-    mode: Mode,
-    owner: Option<(Uid, Gid)>,
-    times: Timestamps,
-    xattrs: Vec<(String, Vec<u8>)>,
-}
-
-impl Metadata {
-    fn of(entry: &Entry, privileged: bool) -> Result<Self> {
-        let id = |what: &str, value: u64| -> Result<u32> {
-            u32::try_from(value).ok().filter(|id| *id != u32::MAX).context(|| format!("{what} {value} is not an id"))
-        };
-        let owner = (id("uid", entry.uid)?, id("gid", entry.gid)?);
-        Ok(Self {
-            mode: Mode::from_raw_mode(entry.mode & 0o7777),
-            owner: privileged.then(|| (Uid::from_raw(owner.0), Gid::from_raw(owner.1))),
-            times: same_times(Timespec { tv_sec: entry.mtime.0, tv_nsec: entry.mtime.1.into() }),
-            xattrs: entry
-                .xattrs
-                .iter()
-                .filter_map(|(name, value)| xattr(name, value).transpose())
-                .collect::<Result<_>>()?,
-        })
-    }
-
-    /// Of a directory that no entry describes.
-    fn of_implied() -> Self {
-        let times = same_times(Timespec { tv_sec: 0, tv_nsec: 0 });
-        Self { mode: Mode::from_raw_mode(0o755), owner: None, times, xattrs: Vec::new() }
-    }
-
-    /// Of a directory of a lower layer, that is to stay as it was.
-    fn of_existing(stat: &Stat) -> Self {
-        let time = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec.cast_signed() };
-        let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
-        Self { mode, owner: None, times: same_times(time), xattrs: Vec::new() }
-    }
-
-    /// Sets all of it; the owner first, for a change of owner clears setuid bits and capabilities.
-    fn apply(&self, fd: BorrowedFd<'_>) -> Result<()> {
-        if let Some((uid, gid)) = self.owner {
-            fs::fchown(fd, Some(uid), Some(gid)).context(|| format!("fchown({uid}, {gid})"))?;
-        }
-        fs::fchmod(fd, self.mode).context(|| format!("fchmod({:o})", self.mode))?;
-        for (name, value) in &self.xattrs {
-            fs::fsetxattr(fd, name.as_str(), value, fs::XattrFlags::empty())
-                .context(|| format!("fsetxattr({name:?})"))?;
-        }
-        fs::futimens(fd, &self.times).context(|| "futimens")
-    }
-
-    fn bytes(&self) -> usize {
-        self.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() + size_of::<Self>()
-    }
-}
-
-fn same_times(time: Timespec) -> Timestamps {
-    Timestamps { last_access: time, last_modification: time }
-}
-
-/// An extended attribute that an entry asks for, if it is to be set.
-fn xattr(name: &[u8], value: &[u8]) -> Result<Option<(String, Vec<u8>)>> {
-    let name = std::str::from_utf8(name).context(|| "name of an extended attribute")?;
-    match name.split_once('.') {
-        Some(("user", _)) | Some(("security", "capability")) => {}
-        // the kernel computes or replaces these by its own policy
-        Some(("security", _)) => return Ok(None),
-        Some(("system", "posix_acl_access" | "posix_acl_default")) => {}
-        // overlayfs reads its own trusted attributes: they would redirect it out of the image
-        _ => return Err(Error::new(format!("extended attribute {name:?} is not allowed in an image"))),
-    }
-    Ok(Some((name.to_owned(), value.to_vec())))
 }
 
 struct Unpacker<'a> {
@@ -585,47 +512,6 @@ fn open_directory(root: BorrowedFd<'_>, path: &Path) -> std::result::Result<Owne
 /// The root itself has no name: `.`
 fn dot(path: &Path) -> &Path {
     if path.as_os_str().is_empty() { Path::new(".") } else { path }
-}
-
-/// Removes what is in a directory, apart from what this archive has made; tells whether it is empty now.
-fn remove_lower_contents(dir: BorrowedFd<'_>, made: &BTreeSet<u64>, depth: usize) -> Result<bool> {
-    if depth > MAX_DEPTH {
-        return Err(Error::new(format!("deeper than {MAX_DEPTH} directories")));
-    }
-    let mut empty = true;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let reading = fs::openat(dir, ".", flags, Mode::empty()).context(|| "open directory")?;
-    for name in Dir::read_from(&reading).context(|| "read directory")? {
-        let name = name.context(|| "read directory")?;
-        let name = OsStr::from_bytes(name.file_name().to_bytes());
-        if name != "." && name != ".." {
-            empty &= remove_lower(dir, name, made, depth)?;
-        }
-    }
-    Ok(empty)
-}
-
-/// Removes `name`, apart from what this archive has made; tells whether it is gone.
-fn remove_lower(dir: BorrowedFd<'_>, name: &OsStr, made: &BTreeSet<u64>, depth: usize) -> Result<bool> {
-    let shown = || format!("remove {name:?} of a lower layer");
-    let stat = match fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Err(Errno::NOENT) => return Ok(true),
-        other => other.context(shown)?,
-    };
-    let keep = made.contains(&stat.st_ino);
-    if FileType::from_raw_mode(stat.st_mode).is_dir() {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let child = fs::openat(dir, name, flags, Mode::empty()).context(shown)?;
-        if remove_lower_contents(child.as_fd(), made, depth + 1)? && !keep {
-            fs::unlinkat(dir, name, AtFlags::REMOVEDIR).context(shown)?;
-            return Ok(true);
-        }
-        return Ok(false);
-    }
-    if !keep {
-        fs::unlinkat(dir, name, AtFlags::empty()).context(shown)?;
-    }
-    Ok(!keep)
 }
 
 /// Copies exactly `size` bytes to `at`; what is zero for a whole block becomes a hole.

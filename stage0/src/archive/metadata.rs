@@ -1,0 +1,83 @@
+//! What an archive says of an entry besides its content, set on what is made of it.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{self, Gid, Mode, Stat, Timespec, Timestamps, Uid};
+use stage1::error::{Context, Error, Result};
+
+use super::entries::Entry;
+
+/// What of an entry's header is set on what is made.
+pub(super) struct Metadata {
+    pub(super) mode: Mode,
+    pub(super) owner: Option<(Uid, Gid)>,
+    pub(super) times: Timestamps,
+    xattrs: Vec<(String, Vec<u8>)>,
+}
+
+impl Metadata {
+    pub(super) fn of(entry: &Entry, privileged: bool) -> Result<Self> {
+        let id = |what: &str, value: u64| -> Result<u32> {
+            u32::try_from(value).ok().filter(|id| *id != u32::MAX).context(|| format!("{what} {value} is not an id"))
+        };
+        let owner = (id("uid", entry.uid)?, id("gid", entry.gid)?);
+        Ok(Self {
+            mode: Mode::from_raw_mode(entry.mode & 0o7777),
+            owner: privileged.then(|| (Uid::from_raw(owner.0), Gid::from_raw(owner.1))),
+            times: same_times(Timespec { tv_sec: entry.mtime.0, tv_nsec: entry.mtime.1.into() }),
+            xattrs: entry
+                .xattrs
+                .iter()
+                .filter_map(|(name, value)| xattr(name, value).transpose())
+                .collect::<Result<_>>()?,
+        })
+    }
+
+    /// Of a directory that no entry describes.
+    pub(super) fn of_implied() -> Self {
+        let times = same_times(Timespec { tv_sec: 0, tv_nsec: 0 });
+        Self { mode: Mode::from_raw_mode(0o755), owner: None, times, xattrs: Vec::new() }
+    }
+
+    /// Of a directory of a lower layer, that is to stay as it was.
+    pub(super) fn of_existing(stat: &Stat) -> Self {
+        let time = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec.cast_signed() };
+        let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+        Self { mode, owner: None, times: same_times(time), xattrs: Vec::new() }
+    }
+
+    /// Sets all of it; the owner first, for a change of owner clears setuid bits and capabilities.
+    pub(super) fn apply(&self, fd: BorrowedFd<'_>) -> Result<()> {
+        if let Some((uid, gid)) = self.owner {
+            fs::fchown(fd, Some(uid), Some(gid)).context(|| format!("fchown({uid}, {gid})"))?;
+        }
+        fs::fchmod(fd, self.mode).context(|| format!("fchmod({:o})", self.mode))?;
+        for (name, value) in &self.xattrs {
+            fs::fsetxattr(fd, name.as_str(), value, fs::XattrFlags::empty())
+                .context(|| format!("fsetxattr({name:?})"))?;
+        }
+        fs::futimens(fd, &self.times).context(|| "futimens")
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() + size_of::<Self>()
+    }
+}
+
+fn same_times(time: Timespec) -> Timestamps {
+    Timestamps { last_access: time, last_modification: time }
+}
+
+/// An extended attribute that an entry asks for, if it is to be set.
+fn xattr(name: &[u8], value: &[u8]) -> Result<Option<(String, Vec<u8>)>> {
+    let name = std::str::from_utf8(name).context(|| "name of an extended attribute")?;
+    match name.split_once('.') {
+        Some(("user", _)) | Some(("security", "capability")) => {}
+        // the kernel computes or replaces these by its own policy
+        Some(("security", _)) => return Ok(None),
+        Some(("system", "posix_acl_access" | "posix_acl_default")) => {}
+        // overlayfs reads its own trusted attributes: they would redirect it out of the image
+        _ => return Err(Error::new(format!("extended attribute {name:?} is not allowed in an image"))),
+    }
+    Ok(Some((name.to_owned(), value.to_vec())))
+}
