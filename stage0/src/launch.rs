@@ -8,21 +8,12 @@ use stage1::boot::IdShift;
 use stage1::error::{Context, Error, Result};
 use uuid::Uuid;
 
+use crate::names::NameFiles;
 use crate::sandbox::write;
 use crate::spec::Insecure;
 
 /// Where a prepared pod keeps its settings until it is run, in its directory.
 const FILE: &str = "settings";
-
-/// The network of a pod.
-#[derive(clap::ValueEnum, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum Network {
-    /// The host's.
-    Host,
-    /// Loopback alone.
-    None,
-}
 
 /// The IPC namespace of a pod.
 #[derive(clap::ValueEnum, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,12 +33,16 @@ pub enum Ipc {
 pub struct Settings {
     /// Its host name, if not the default one.
     pub hostname: Option<String>,
-    /// Its network; the host's if not set.
-    pub network: Option<Network>,
+    /// Its networks, as `--net` of the run entrypoint takes them; if not set, the stage1 decides.
+    pub network: Option<String>,
+    /// The directory that has the configurations of networks.
+    pub local_config: Option<String>,
     /// Its IPC namespace.
     pub ipc: Option<Ipc>,
     /// Where resolv.conf and hosts come from: `resolv=MODE,hosts=MODE`.
     pub dns_conf_mode: Option<String>,
+    /// What they hold, as far as they come from here.
+    pub names: NameFiles,
     /// Its only app has the caller's terminal.
     pub interactive: bool,
     /// What of its apps is not restricted.
@@ -82,8 +77,10 @@ impl Settings {
         Self {
             hostname: self.hostname.or(other.hostname),
             network: self.network.or(other.network),
+            local_config: self.local_config.or(other.local_config),
             ipc: self.ipc.or(other.ipc),
             dns_conf_mode: self.dns_conf_mode.or(other.dns_conf_mode),
+            names: self.names.or(other.names),
             interactive: self.interactive || other.interactive,
             insecure: self.insecure.or(other.insecure),
         }
@@ -104,11 +101,9 @@ pub struct Launch {
 impl Launch {
     /// The arguments of the run entrypoint. What was not asked for is not mentioned: another stage1 may not know it.
     pub fn arguments(&self, uuid: Uuid, private_users: Option<IdShift>) -> Vec<OsString> {
-        let Settings { hostname, network, ipc, dns_conf_mode, interactive, insecure } = &self.settings;
-        let network = match network {
-            None | Some(Network::Host) => "--net=host",
-            Some(Network::None) => "--net=none",
-        };
+        let Settings { hostname, network, local_config, ipc, dns_conf_mode, names, interactive, insecure } =
+            &self.settings;
+        let dns_conf_mode = names.mode(dns_conf_mode.as_deref());
         let ipc = ipc.map(|ipc| match ipc {
             Ipc::Auto => "--ipc=auto",
             Ipc::Private => "--ipc=private",
@@ -118,12 +113,13 @@ impl Launch {
         let option = |name: &str, value: &Option<String>| value.as_ref().map(|value| format!("--{name}={value}"));
         let args = [
             switch(self.debug, "--debug"),
-            Some(network.to_owned()),
+            option("net", network),
+            option("local-config", local_config),
             switch(self.mutable, "--mutable"),
             switch(*interactive, "--interactive"),
             option("hostname", hostname),
             ipc.map(str::to_owned),
-            option("dns-conf-mode", dns_conf_mode),
+            option("dns-conf-mode", &dns_conf_mode),
             private_users.map(|ids| format!("--private-users={ids}")),
         ];
         let args = args.into_iter().flatten().chain(insecure.flags()).chain([uuid.to_string()]);
@@ -141,7 +137,7 @@ mod tests {
         assert_eq!(Settings::load(base.path()).unwrap(), Settings::default());
         let before = Settings {
             hostname: Some("h1".into()),
-            network: Some(Network::None),
+            network: Some("none".into()),
             ipc: Some(Ipc::Parent),
             ..Settings::default()
         };

@@ -15,6 +15,8 @@ pub mod immutable;
 pub mod journal;
 pub mod launch;
 pub mod logs;
+pub mod names;
+pub mod networks;
 pub mod oci;
 pub mod overlay;
 pub mod pods;

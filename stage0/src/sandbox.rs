@@ -28,8 +28,8 @@ use crate::{gc, trees};
 const BOOT_DEADLINE: Duration = Duration::from_secs(60);
 /// How often that is looked at.
 const BOOT_POLL: Duration = Duration::from_millis(4);
-/// How much of it is shown when the pod does not come up.
-const CONSOLE_BYTES: u64 = 2048;
+/// How much of it is shown when the pod does not come up: what a network plugin says of its failure fits in.
+const CONSOLE_BYTES: u64 = 64 << 10;
 
 /// Directories of the pod's root that the host writes to. They are touched before the pod runs, which puts them into
 /// the overlay's upper layer: other host managers read the first one there, and no later add changes which are in it.
@@ -188,6 +188,8 @@ fn start_process(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<nix::u
 /// Replaces this process by the pod's own, which inherits the lock.
 pub(crate) fn exec_run(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<Infallible> {
     let stage1 = Stage1::of(store, pod.dir())?;
+    let hostname = launch.settings.hostname.clone().unwrap_or_else(|| format!("rkt-{}", pod.uuid()));
+    launch.settings.names.put_in_place(pod.dir(), &hostname)?;
     rustix::io::fcntl_setfd(pod.lock(), FdFlags::empty()).context(|| "let run inherit the lock")?;
     let lock = pod.lock().as_fd().as_raw_fd().to_string();
     let environment = [("RKT_LOCK_FD", lock.as_str()), ("RKT_SELINUX_CONTEXT", ""), ("RKT_SELINUX_MOUNT_CONTEXT", "")];

@@ -185,6 +185,11 @@ fn boolean(name: &str, value: Option<&str>) -> Result<bool> {
     })
 }
 
+/// The words of an option's values, which have commas between them.
+pub fn list(values: &[String]) -> Vec<String> {
+    values.iter().flat_map(|value| value.split(',')).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
 /// The value of `--dns-conf-mode`: where two files of the apps come from. Empty is `default`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DnsConfMode {

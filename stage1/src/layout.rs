@@ -42,6 +42,22 @@ pub const OVERLAY: &str = "overlay";
 /// Backing directories of `empty` volumes.
 pub const SHARED_VOLUMES: &str = "sharedVolumes";
 
+/// What is known of the pod's networks.
+pub const NETWORK_INFO: &str = "net-info.json";
+
+/// The configurations of the pod's networks, and what is needed to leave them.
+pub fn network_dir() -> PathBuf {
+    PathBuf::from("net")
+}
+
+/// Where the host has the network namespaces of pods, by UUID: not in the pod's directory, which moves.
+pub const NETWORK_NAMESPACES: &str = "/run/stage1/netns";
+
+/// The pod's network namespace.
+pub fn network_namespace(uuid: &str) -> PathBuf {
+    Path::new(NETWORK_NAMESPACES).join(uuid)
+}
+
 pub use crate::appc::MAX_APP_NAME;
 
 fn in_rootfs(path: &str) -> PathBuf {
@@ -164,6 +180,11 @@ pub fn resolv_conf() -> PathBuf {
 /// hosts file of the pod, as stage0 put it, host side.
 pub fn hosts() -> PathBuf {
     in_rootfs("etc/rkt-hosts")
+}
+
+/// What every hosts file begins with.
+pub fn standard_hosts(hostname: &str) -> String {
+    format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n")
 }
 
 /// The in-pod supervisor.

@@ -13,6 +13,7 @@ pub mod error;
 pub mod json;
 pub mod launch;
 pub mod layout;
+pub mod net;
 pub mod pod;
 pub mod rootfs;
 pub mod shutdown;

@@ -38,21 +38,31 @@ fn wait(target: &Target, timeout: Duration, hint: &str) -> Result<()> {
     Err(Error::new(format!("the pod has not ended within {} seconds: {hint}", timeout.as_secs())))
 }
 
-/// Removes the cgroups of the ended pod in the current directory. Nothing to remove is no error.
+/// Has the ended pod in the current directory leave its networks, and removes its cgroups. Nothing to do is no error.
+///
+/// # Errors
+/// Something could not be removed; all else is.
 pub fn remove_remains(uuid: &str) -> Result<()> {
     remove_remains_of(Path::new("."), &crate::pod::check_uuid(uuid)?)
 }
 
 /// The same for the ended pod in the directory `pod`.
 pub fn remove_remains_of(pod: &Path, uuid: &str) -> Result<()> {
+    // The cgroups first: nothing of the pod is there any more then that could use a network.
+    let parts =
+        [remove_cgroups(pod, uuid), crate::net::leave(pod, uuid), remove_journal_link(Path::new(HOST_JOURNAL), uuid)];
+    let failed: Vec<String> = parts.into_iter().filter_map(|part| Some(part.err()?.one_line())).collect();
+    if failed.is_empty() { Ok(()) } else { Err(Error::new(failed.join("; "))) }
+}
+
+fn remove_cgroups(pod: &Path, uuid: &str) -> Result<()> {
     match PodCgroup::recorded(pod) {
         Ok(recorded) => recorded.remove()?,
         // A pod that was cut off before it wrote the file, or while it did, has its cgroup where we always make it.
         Err(error) if error.errno() == Some(libc::ENOENT) => {}
         Err(error) => log::warn!("{}", error.one_line()),
     }
-    PodCgroup::of(uuid)?.remove()?;
-    remove_journal_link(Path::new(HOST_JOURNAL), uuid)
+    PodCgroup::of(uuid)?.remove()
 }
 
 /// Where the host's journals are, if it has any.

@@ -20,6 +20,7 @@ mod limits;
 mod logs;
 mod mounts;
 mod names;
+mod net;
 mod pods;
 mod races;
 mod readme;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         mounts::CASES,
         names::CASES,
         filters::CASES,
+        net::CASES,
         enter::CASES,
         formats::CASES,
         userlands::CASES,

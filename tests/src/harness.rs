@@ -1,9 +1,10 @@
 //! The runner: one process for the list, and for every test a warden with the test's body below it.
 //!
-//! The warden is a child subreaper in the layout's mount namespace: whatever the body leaves running ends up
-//! below it, whatever it leaves mounted is seen by it. It waits for the body with a deadline, counts what is left,
-//! clears it away in any case, and passes the body's words and failure on. Both are this same executable,
-//! started again (`--warden NAME`, `--body NAME DIR`), so no test ever runs in a process with threads of another.
+//! The warden is a child subreaper in the layout's mount namespace, with a network of its own: whatever the body
+//! leaves running ends up below it, whatever it leaves mounted is seen by it. It waits for the body with a deadline,
+//! counts what is left, clears it away in any case, and passes the body's words and failure on. Both are this same
+//! executable, started again (`--warden NAME`, `--body NAME DIR`), so no test ever runs in a process with threads of
+//! another.
 //!
 //! In the environment: `E2E_DIR` is where tests have their directories; with `E2E_BUILT` the probe is there and needs
 //! no cargo; `E2E_PATIENCE` is how many times as long as usual everything may take, on a machine that is emulated.
@@ -234,6 +235,7 @@ fn warden(name: &str, case: Case) -> ExitCode {
     if name.starts_with("v2::") && Layout::here() == Layout::V1 {
         enter_cgroup2_layout();
     }
+    enter_network();
     let dir = workshop().join(name.replace("::", "-"));
     make_fresh(&dir);
     let me = std::env::current_exe().expect("current_exe");
@@ -276,6 +278,12 @@ fn enter_cgroup2_layout() {
     unshare(CloneFlags::CLONE_NEWNS).expect("unshare(CLONE_NEWNS)");
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).expect("mount(/, MS_PRIVATE)");
     mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), NONE).expect("mount(cgroup2)");
+}
+
+/// A host's network for this test alone, with the loopback interface: the machine's own is left alone.
+fn enter_network() {
+    unshare(CloneFlags::CLONE_NEWNET).expect("unshare(CLONE_NEWNET)");
+    stage1::sys::net::loopback_up().expect("the loopback interface up");
 }
 
 fn make_fresh(dir: &Path) {

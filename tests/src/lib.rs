@@ -6,6 +6,7 @@
 //! - [`harness`] runs every test in processes of its own, in each cgroup layout, and counts what it left behind.
 //! - [`podctl`] drives our own host manager.
 //! - [`minihost`] is a second, independent host manager that knows only the contract.
+//! - [`nethost`] is a host with networks.
 //! - [`screen`] is a terminal with somebody in front of it.
 //! - [`tracer`] kills a command at any of its system calls.
 //! - [`image`] makes images around the probe app (`tests/probe`); [`machine`] makes programs for a system call each.
@@ -15,6 +16,7 @@ pub mod image;
 pub mod leftovers;
 pub mod machine;
 pub mod minihost;
+pub mod nethost;
 pub mod podctl;
 pub mod process;
 pub mod screen;

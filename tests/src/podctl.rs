@@ -80,10 +80,11 @@ impl Podctl {
         self.ok(&["image", "import", &file.display().to_string(), "--name", name]);
     }
 
-    /// Boots an empty pod on the host's network.
+    /// Boots an empty pod, on the host's network if the options don't say otherwise.
     #[track_caller]
     pub fn sandbox(&self, options: &[&str]) -> Pod<'_> {
-        let uuid = self.ok(&[&["sandbox"], options].concat());
+        let net: &[&str] = if options.iter().any(|option| option.starts_with("--net")) { &[] } else { &["--net=host"] };
+        let uuid = self.ok(&[&["sandbox"], net, options].concat());
         assert!(uuid.len() == 36 && !uuid.contains('\n'), "sandbox should print a UUID alone: {uuid:?}");
         Pod { podctl: self, uuid }
     }

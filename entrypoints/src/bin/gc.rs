@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use stage1::{Result, cli, shutdown};
 
-/// Removes what the ended pod UUID in the current directory left on the host: its cgroups. May be repeated.
+/// Removes what the ended pod UUID in the current directory left on the host: its cgroups and networks. May be repeated.
 #[derive(argh::FromArgs)]
 struct Gc {
     /// print debug messages
@@ -13,7 +13,7 @@ struct Gc {
     debug: bool,
     /// directory of the host manager's local configuration
     #[argh(option)]
-    #[expect(dead_code, reason = "part of the interface; needed once networks have configurations")]
+    #[expect(dead_code, reason = "part of the interface; a pod keeps what it needs of its networks' configurations")]
     local_config: Option<String>,
     /// the pod's UUID
     #[argh(positional)]

@@ -1,6 +1,7 @@
 //! `run`: boots the prepared pod in the current directory and stays as its monitor. Host side.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use stage1::boot::Run as Launcher;
@@ -28,16 +29,15 @@ struct Run {
     /// no system call filter
     #[argh(switch)]
     disable_seccomp: bool,
-    /// networks: host or none
-    #[argh(option, default = "String::new()")]
-    net: String,
+    /// networks: host, none, all, or NAME[:K=V;...][,NAME...] (default if not given)
+    #[argh(option)]
+    net: Vec<String>,
     /// token for the metadata service
     #[argh(option, default = "String::new()")]
     mds_token: String,
     /// directory of the host manager's local configuration
     #[argh(option)]
-    #[expect(dead_code, reason = "part of the interface; needed once networks have configurations")]
-    local_config: Option<String>,
+    local_config: Option<PathBuf>,
     /// user namespace, SHIFT:COUNT
     #[argh(option, default = "String::new()")]
     private_users: String,
@@ -59,6 +59,7 @@ impl cli::Tool for Run {
     const NAME: &'static str = "run";
     const SWITCHES: &'static [&'static str] =
         &["debug", "mutable", "interactive", "disable-capabilities-restriction", "disable-paths", "disable-seccomp"];
+    const REPEATED: &'static [&'static str] = &["net"];
 
     fn debug(&self) -> bool {
         self.debug
@@ -73,7 +74,7 @@ impl cli::Tool for Run {
             mutable: self.mutable,
             resolv_conf_mode: self.dns_conf_mode.resolv,
             etc_hosts_mode: self.dns_conf_mode.hosts,
-            net_list: self.net.split(',').filter(|net| !net.is_empty()).map(str::to_owned).collect(),
+            net_list: cli::list(&self.net),
             interactive: self.interactive,
             insecure_options: InsecureOptions {
                 disable_paths: self.disable_paths,
@@ -83,7 +84,7 @@ impl cli::Tool for Run {
             ipc_mode: self.ipc,
             ..RuntimeConfig::default()
         };
-        Launcher { uuid: self.uuid, config }.run()
+        Launcher { uuid: self.uuid, config, local_config: self.local_config }.run()
     }
 }
 

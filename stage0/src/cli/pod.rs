@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
+use serde_json::Value;
 use stage1::appc::AcName;
 use stage1::error::{Context, Error, Result};
 
@@ -13,7 +14,7 @@ use super::{Format, Session, app, format, say};
 use crate::apps::{self, AppStatus};
 use crate::pods::{self, Pod};
 use crate::wait::{self, Until};
-use crate::{enter, gc, stop};
+use crate::{enter, gc, networks, stop};
 
 #[derive(Args, Debug)]
 pub struct Enter {
@@ -103,6 +104,8 @@ struct PodStatus {
     name: String,
     state: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    networks: Vec<Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     app_names: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     apps: Vec<AppStatus>,
@@ -122,6 +125,7 @@ impl PodStatus {
         Ok(Self {
             name: pod.uuid().to_string(),
             state: pod.state().word().to_owned(),
+            networks: networks::of(pod)?,
             app_names: apps.iter().map(|app| app.name.clone()).collect(),
             apps,
             created_at: pod.created_at()?,
@@ -154,11 +158,12 @@ impl List {
         match self.format {
             Format::Json => format::json(&listed),
             Format::Text => format::table(
-                ["UUID", "STATE", "CREATED", "STARTED", "APPS"],
+                ["UUID", "STATE", "CREATED", "STARTED", "NETWORKS", "APPS"],
                 listed.into_iter().map(|pod| {
                     let times = [pod.created_at, pod.started_at].map(format::time);
                     let [created, started] = times;
-                    [pod.name, pod.state, created, started, pod.app_names.join(", ")]
+                    let networks = networks::line(&pod.networks);
+                    [pod.name, pod.state, created, started, networks, pod.app_names.join(", ")]
                 }),
             ),
         }
@@ -216,7 +221,8 @@ impl Status {
                 pod = pods::find_whole(&session.store, pod.uuid())?;
             }
         }
-        let status = pods::look(&session.store, &pod, PodStatus::of)?;
+        let mut status = pods::look(&session.store, &pod, PodStatus::of)?;
+        networks::check(&pod, &mut status.networks)?;
         if self.format == Format::Json {
             return format::json(&status);
         }
@@ -226,6 +232,17 @@ impl Status {
         }
         if let Some(pid) = status.pid {
             say(format!("pid={pid}"))?;
+        }
+        if !status.networks.is_empty() {
+            say(format!("networks={}", networks::line(&status.networks)))?;
+        }
+        for network in &status.networks {
+            match &network["check"] {
+                Value::String(why) if why != "ok" => {
+                    log::warn!("network {}: {why}", network["netName"].as_str().unwrap_or_default());
+                }
+                _ => {}
+            }
         }
         if status.apps.is_empty() { Ok(()) } else { app::print_apps(&status.apps, Format::Text) }
     }

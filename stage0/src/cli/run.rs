@@ -67,7 +67,7 @@ impl NewPod {
         let settings = Settings { interactive: self.interactive, ..self.run.settings()? };
         let apps = std::iter::once(self.first).chain(self.further);
         let apps: Vec<AddOptions> = apps.map(|app| app.options(session.debug)).collect();
-        let manifest = self.make.manifest()?;
+        let manifest = self.make.manifest(&settings)?;
         let stage1 = self.make.stage1(session)?;
         let pod = immutable::prepare(&session.store, &stage1, manifest, &apps, self.make.making(), &settings)?;
         Ok((pod, settings))

@@ -10,11 +10,12 @@ use stage1::error::{Context, Result};
 
 use super::{Session, say};
 use crate::images::Image;
-use crate::launch::{Ipc, Launch, Network, Settings};
+use crate::launch::{Ipc, Launch, Settings};
+use crate::names::NameOptions;
 use crate::sandbox::{self, Making};
 use crate::spec::Insecure;
 use crate::users::PrivateUsers;
-use crate::{spec, stage1_image};
+use crate::{networks, spec, stage1_image};
 
 /// What is decided when a pod is run.
 #[derive(Args, Debug)]
@@ -22,15 +23,20 @@ pub struct HowToRun {
     /// The pod's host name (else rkt-UUID)
     #[arg(long)]
     hostname: Option<String>,
-    /// The host's network, or none but loopback (else the host's)
-    #[arg(long, value_enum)]
-    net: Option<Network>,
+    /// Networks: NAME[:K=V;…][,NAME…], all, none (but loopback), or host, which is the host's (else default)
+    #[arg(long, value_name = "NETWORKS", num_args = 0..=1, require_equals = true, default_missing_value = "default")]
+    net: Vec<String>,
+    /// The directory that has the configurations of networks in net.d (else /etc/rkt)
+    #[arg(long, value_name = "DIR")]
+    local_config: Option<PathBuf>,
     /// An IPC namespace of its own, or the host's (else its own)
     #[arg(long, value_enum)]
     ipc: Option<Ipc>,
     /// Where resolv.conf and hosts come from: resolv=(host|stage0|none|default),hosts=(host|stage0|default)
     #[arg(long, value_name = "MODES")]
     dns_conf_mode: Option<String>,
+    #[command(flatten)]
+    names: NameOptions,
     #[command(flatten)]
     insecure: Insecure,
 }
@@ -43,9 +49,11 @@ impl HowToRun {
         }
         Ok(Settings {
             hostname: self.hostname.as_deref().map(spec::hostname).transpose()?,
-            network: self.net,
+            network: networks::request(&self.net)?,
+            local_config: self.local_config.as_deref().map(networks::local_config).transpose()?,
             ipc: self.ipc,
             dns_conf_mode: self.dns_conf_mode,
+            names: self.names.understand()?,
             interactive: false,
             insecure: self.insecure,
         })
@@ -58,6 +66,10 @@ pub struct WhatToMake {
     /// A volume: NAME,kind=empty[,mode=M,uid=U,gid=G] or NAME,kind=host,source=PATH[,readOnly=B][,recursive=B]
     #[arg(long = "volume", value_name = "VOLUME")]
     volumes: Vec<String>,
+    /// A port of the host that leads to one of the pod: NAME:PROTOCOL:PODPORT:[HOSTIP:]HOSTPORT, or NAME:[HOSTIP:]HOSTPORT
+    /// for one that an app declares
+    #[arg(long = "port", value_name = "PORT")]
+    ports: Vec<String>,
     /// Copy the images' files instead of overlaying them, which is done anyway where there can be no overlays
     #[arg(long)]
     no_overlay: bool,
@@ -77,10 +89,12 @@ pub struct WhatToMake {
 
 impl WhatToMake {
     /// The pod's manifest, yet without apps.
-    pub fn manifest(&self) -> Result<PodManifest> {
+    pub fn manifest(&self, settings: &Settings) -> Result<PodManifest> {
         let volumes = spec::volumes(&self.volumes)?;
+        let ports = networks::ports(&self.ports, settings.network.as_deref())?;
         let log_max_size = self.log_max_size.as_deref().map(|size| NameValue::new(boot::JOURNAL_MAX_SIZE, size));
-        Ok(PodManifest { volumes, annotations: log_max_size.into_iter().collect(), ..PodManifest::default() })
+        let annotations = log_max_size.into_iter().collect();
+        Ok(PodManifest { volumes, ports, annotations, ..PodManifest::default() })
     }
 
     /// How the pod's files are made.
@@ -108,7 +122,7 @@ pub struct Sandbox {
 impl Sandbox {
     pub fn run(self, session: &Session) -> Result<()> {
         let launch = Launch { settings: self.run.settings()?, mutable: true, debug: session.debug };
-        let manifest = sandbox::mutable(self.make.manifest()?);
+        let manifest = sandbox::mutable(self.make.manifest(&launch.settings)?);
         let stage1 = self.make.stage1(session)?;
         let pod = sandbox::prepare(&session.store, &stage1, &manifest, self.make.making(), |_| Ok(()))?;
         let pod = sandbox::mount(&session.store, pod)?;

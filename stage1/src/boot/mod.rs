@@ -18,6 +18,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::sched::CloneFlags;
+use nix::sys::signalfd::SignalFd;
 use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
@@ -72,8 +73,10 @@ pub struct Spec {
     pub uuid: String,
     /// Host name inside.
     pub hostname: String,
-    /// A network namespace of its own, with only the loopback interface.
+    /// A network namespace of its own, with only the loopback interface at first.
     pub own_network: bool,
+    /// That namespace joins networks before the supervisor is executed.
+    pub joins_networks: bool,
     /// An IPC namespace of its own.
     pub own_ipc: bool,
     /// A user namespace of its own.
@@ -93,13 +96,14 @@ impl Spec {
     }
 }
 
-/// Starts the pod in the current directory and waits until its supervisor has been executed.
+/// Starts the pod in the current directory and waits until its supervisor has been executed. `join` is called with
+/// the PID of its future PID 1 if the pod joins networks: it does that, for this process's network namespace.
 ///
 /// Descriptors that are not close-on-exec would leak into the pod: all are marked first.
 ///
 /// # Errors
 /// When anything on the way failed; nothing of the pod runs then, and its cgroup is gone.
-pub fn launch(spec: &Spec) -> Result<Monitor> {
+pub fn launch(spec: &Spec, join: impl FnOnce(i32, &SignalFd) -> Result<()>) -> Result<Monitor> {
     process::close_on_exec_from_3()?;
     let signals = signal::block(monitor::SIGNALS)?;
     let cgroup = PodCgroup::of(&spec.uuid)?;
@@ -110,7 +114,7 @@ pub fn launch(spec: &Spec) -> Result<Monitor> {
     rustix::fs::fchown(&terminal, Some(root.0), Some(root.1)).context(|| "chown the pod's console")?;
     let sources = root::Sources::open(&terminal)?;
     cgroup.create(spec.root_id())?;
-    match start_pid1(spec, &cgroup, &sources) {
+    match start_pid1(spec, &cgroup, &sources, |pid| join(pid, &signals)) {
         Ok(pid1) => Ok(Monitor::new(pid1, cgroup, (console, terminal), link, signals)),
         Err(error) => match cgroup.remove() {
             Ok(()) => Err(error),
@@ -119,7 +123,12 @@ pub fn launch(spec: &Spec) -> Result<Monitor> {
     }
 }
 
-fn start_pid1(spec: &Spec, cgroup: &PodCgroup, sources: &root::Sources) -> Result<(Pid, OwnedFd)> {
+fn start_pid1(
+    spec: &Spec,
+    cgroup: &PodCgroup,
+    sources: &root::Sources,
+    join: impl FnOnce(i32) -> Result<()>,
+) -> Result<(Pid, OwnedFd)> {
     let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context(|| "pipe");
     let (go_read, go_write) = pipe()?;
     let (report_read, report_write) = pipe()?;
@@ -128,9 +137,10 @@ fn start_pid1(spec: &Spec, cgroup: &PodCgroup, sources: &root::Sources) -> Resul
     match process::fork_into(CloneFlags::CLONE_NEWPID | user)? {
         Fork::Child => {
             drop((go_write, report_read));
-            let Err(error) = become_pid1(spec, cgroup, &parent, go_read, sources);
+            let mut report = File::from(report_write);
+            let Err(error) = become_pid1(spec, cgroup, &parent, go_read.into(), &mut report, sources);
             let text = error.one_line();
-            if let Err(io) = File::from(report_write).write_all(text.as_bytes()) {
+            if let Err(io) = report.write_all(text.as_bytes()) {
                 log::error!("{text} (and telling so failed: {io})");
             }
             process::exit_now(1)
@@ -138,10 +148,19 @@ fn start_pid1(spec: &Spec, cgroup: &PodCgroup, sources: &root::Sources) -> Resul
         Fork::Parent(pid) => {
             drop((go_read, report_write));
             let pidfd = process::pidfd_open(pid.as_raw())?;
-            let started = place(spec, cgroup, pid)
-                .and_then(|()| File::from(go_write).write_all(b"g").context(|| "let PID 1 go on"))
-                .and_then(|()| wait_for_exec(report_read));
-            if let Err(error) = started {
+            let (mut go, mut report) = (File::from(go_write), File::from(report_read));
+            let mut go_on = || go.write_all(b"g").context(|| "let PID 1 go on");
+            let start = || {
+                place(spec, cgroup, pid)?;
+                go_on()?;
+                if spec.joins_networks {
+                    wait_for_network(&mut report)?;
+                    join(pid.as_raw())?;
+                    go_on()?;
+                }
+                wait_for_exec(&mut report)
+            };
+            if let Err(error) = start() {
                 process::pidfd_kill(&pidfd, Signal::KILL)?;
                 process::wait_child(pid)?;
                 return Err(error);
@@ -160,8 +179,33 @@ fn place(spec: &Spec, cgroup: &PodCgroup, pid: Pid) -> Result<()> {
     Ok(())
 }
 
+/// What PID 1 reports when it has its network namespace. No error begins with it.
+const HAS_NETWORK: u8 = 0;
+
+/// Reads PID 1's report up to where it waits for its networks.
+fn wait_for_network(report: &mut File) -> Result<()> {
+    wait_for_report(report)?;
+    let mut word = [HAS_NETWORK];
+    match report.read(&mut word).context(|| "read PID 1's report")? {
+        1 if word == [HAS_NETWORK] => Ok(()),
+        read => {
+            let mut text = word[..read].to_vec();
+            report.read_to_end(&mut text).context(|| "read PID 1's report")?;
+            Err(Error::new(format!("PID 1: {}", String::from_utf8_lossy(&text))))
+        }
+    }
+}
+
 /// Reads PID 1's report: its pipe closes without a word when it executes the supervisor.
-fn wait_for_exec(report: OwnedFd) -> Result<()> {
+fn wait_for_exec(report: &mut File) -> Result<()> {
+    wait_for_report(report)?;
+    let mut text = String::new();
+    report.read_to_string(&mut text).context(|| "read PID 1's report")?;
+    if text.is_empty() { Ok(()) } else { Err(Error::new(text)) }
+}
+
+/// Waits until there is something to read, or will never be.
+fn wait_for_report(report: &File) -> Result<()> {
     let deadline = Instant::now() + LAUNCH_TIMEOUT;
     let mut fds = [nix::poll::PollFd::new(report.as_fd(), nix::poll::PollFlags::POLLIN)];
     loop {
@@ -169,14 +213,11 @@ fn wait_for_exec(report: OwnedFd) -> Result<()> {
         let left = nix::poll::PollTimeout::try_from(left).unwrap_or(nix::poll::PollTimeout::MAX);
         match nix::poll::poll(&mut fds, left) {
             Ok(0) => return Err(Error::new("the pod's root was not ready in time and was given up")),
-            Ok(_) => break,
+            Ok(_) => return Ok(()),
             Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(errno).context(|| "poll"),
         }
     }
-    let mut text = String::new();
-    File::from(report).read_to_string(&mut text).context(|| "read PID 1's report")?;
-    if text.is_empty() { Ok(()) } else { Err(Error::new(text)) }
 }
 
 /// In the new PID (and user) namespace: the rest of the namespaces, the root, the supervisor.
@@ -184,29 +225,34 @@ fn become_pid1(
     spec: &Spec,
     cgroup: &PodCgroup,
     parent: &OwnedFd,
-    go: OwnedFd,
+    mut go: File,
+    report: &mut File,
     sources: &root::Sources,
 ) -> Result<Infallible> {
-    let mut word = [0];
-    File::from(go).read_exact(&mut word).context(|| "the monitor ended early")?;
+    let mut may_go_on = || go.read_exact(&mut [0]).context(|| "the monitor ended early");
+    may_go_on()?;
     become_root()?;
     // The pod does not outlive its monitor, which holds the pod's lock.
     process::die_with_parent()?;
     if process::pidfd_wait_end(parent, Duration::ZERO)? {
         return Err(Error::new("the monitor ended early"));
     }
+    if spec.own_network {
+        process::unshare(CloneFlags::CLONE_NEWNET)?;
+        net::loopback_up()?;
+    }
+    if spec.joins_networks {
+        report.write_all(&[HAS_NETWORK]).context(|| "report the network namespace")?;
+        may_go_on()?;
+    }
     let own = |wanted: bool, flag| if wanted { flag } else { CloneFlags::empty() };
     process::unshare(
         CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWUTS
             | CloneFlags::CLONE_NEWCGROUP
-            | own(spec.own_ipc, CloneFlags::CLONE_NEWIPC)
-            | own(spec.own_network, CloneFlags::CLONE_NEWNET),
+            | own(spec.own_ipc, CloneFlags::CLONE_NEWIPC),
     )?;
     nix::unistd::sethostname(&spec.hostname).context(|| format!("sethostname({:?})", spec.hostname))?;
-    if spec.own_network {
-        net::loopback_up()?;
-    }
     root::enter(cgroup, sources, spec)?;
     exec_supervisor(spec)
 }

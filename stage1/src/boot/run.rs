@@ -1,17 +1,22 @@
 //! What the entrypoint `run` does with a prepared pod directory: CONTRACT section 3. Host side.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::apps::Apps;
 use super::{IdShift, Monitor, Spec, launch};
 use crate::error::{Context, Error, Result};
 use crate::layout;
+use crate::net::{self, Dns, Plan, Request};
 use crate::pod::{self, Lock, Pod, RuntimeConfig, write_atomic};
 use crate::sys::process;
 
 /// The number of the descriptor that holds the pod's lock, in this variable.
 const LOCK_FD: &str = "RKT_LOCK_FD";
+
+/// Where the metadata service listens.
+const METADATA_PORT: u16 = 18112;
 
 /// What `run` is told: the settings that later entrypoints need too, and those that only it does.
 #[derive(Debug)]
@@ -20,6 +25,8 @@ pub struct Run {
     pub uuid: String,
     /// Kept in the pod's `runtime-config`.
     pub config: RuntimeConfig,
+    /// The host manager's configuration directory, if not the usual one.
+    pub local_config: Option<PathBuf>,
 }
 
 impl Run {
@@ -30,29 +37,55 @@ impl Run {
         self.uuid = pod::check_uuid(&self.uuid)?;
         let pod = Pod::load(Path::new("."))?;
         self.config.mutable |= pod.manifest.is_mutable()?;
-        let spec = self.spec(&pod)?;
+        let request = Request::parse(&self.config.net_list)?;
+        let spec = self.spec(&pod, &request)?;
         check_interactive(&self.config, &pod)?;
-        provide_name_files(&self.config)?;
+        check_modes(&self.config)?;
         self.config.hostname.clone_from(&spec.hostname);
-        if let Some(url) = metadata_url(&self.config.mds_token, spec.own_network)? {
-            self.config.metadata_service_url = url;
-        }
-        self.config.save(Path::new("."))?;
+        check_token(&self.config.mds_token)?;
+        let plan = self.plan(&request, &pod)?;
+        provide_name_files(&self.config, &request)?;
+        self.tell(&request, None)?;
         let apps = if self.config.mutable { None } else { Some(Apps::new(&pod, spec.private_users)?) };
-        let mut monitor = launch(&spec).context(|| format!("start pod {}", self.uuid))?;
-        if let Some(apps) = apps {
-            monitor.supervise(apps);
-        }
-        match record(&monitor).and_then(|()| monitor.bound_output()) {
-            Ok(()) => monitor.watch(),
-            Err(error) => {
-                monitor.abort()?;
-                Err(error)
+        let joins = plan.is_some();
+        let launched = launch(&spec, |pid, signals| match plan {
+            Some(plan) => {
+                let joined = plan.join(&self.uuid, pid, signals)?;
+                provide_names(&self.config, &joined.dns)?;
+                self.tell(&request, joined.host)
+            }
+            None => Ok(()),
+        });
+        let ended = launched.context(|| format!("start pod {}", self.uuid)).and_then(|monitor| watch(monitor, apps));
+        if joins { leave(&self.uuid, ended) } else { ended }
+    }
+
+    /// The networks to join, if there are any.
+    fn plan(&self, request: &Request, pod: &Pod) -> Result<Option<Plan>> {
+        match request {
+            Request::Contained(selection) => {
+                let local_config = self.local_config.as_deref().unwrap_or(Path::new(net::LOCAL_CONFIG));
+                Plan::new(selection, pod, local_config).map(Some)
+            }
+            Request::Host | Request::None => {
+                if !pod.manifest.ports.is_empty() {
+                    log::warn!("the pod joins no network: no port of the host is forwarded to it");
+                }
+                Ok(None)
             }
         }
     }
 
-    fn spec(&self, pod: &Pod) -> Result<Spec> {
+    /// Writes down what the entrypoints that come later need to know; `host` is where the pod reaches the host.
+    fn tell(&mut self, request: &Request, host: Option<IpAddr>) -> Result<()> {
+        let host = if *request == Request::Host { Some(IpAddr::V4(Ipv4Addr::LOCALHOST)) } else { host };
+        if let Some(url) = metadata_url(&self.config.mds_token, host) {
+            self.config.metadata_service_url = url;
+        }
+        self.config.save(Path::new("."))
+    }
+
+    fn spec(&self, pod: &Pod, request: &Request) -> Result<Spec> {
         let hostname = match self.config.hostname.as_str() {
             "" => format!("rkt-{}", self.uuid),
             name => name.to_owned(),
@@ -65,11 +98,11 @@ impl Run {
         };
         let private_users: Option<IdShift> =
             Some(self.config.private_users.as_str()).filter(|ids| !ids.is_empty()).map(str::parse).transpose()?;
-        let own_network = own_network(&self.config.net_list)?;
         Ok(Spec {
             uuid: self.uuid.clone(),
             hostname,
-            own_network,
+            own_network: request.is_own(),
+            joins_networks: matches!(request, Request::Contained(_)),
             own_ipc,
             private_users,
             debug: self.config.debug,
@@ -98,23 +131,21 @@ fn adopt_lock() -> Result<Lock> {
     Lock::adopt(fd, Path::new("."))
 }
 
-/// Whether the pod has a network of its own: `none` gives it one with the loopback interface alone.
-fn own_network(networks: &[String]) -> Result<bool> {
-    match networks {
-        [] => Ok(true),
-        [one] if one == "none" => Ok(true),
-        [one] if one == "host" => Ok(false),
-        other => Err(Error::new(format!("--net={}: use host or none", other.join(",")))),
+/// A token is a part of a URL.
+fn check_token(token: &str) -> Result<()> {
+    if token.bytes().all(|b| b.is_ascii_graphic() && b != b'/') {
+        Ok(())
+    } else {
+        Err(Error::new(format!("--mds-token={token:?}: not a token")))
     }
 }
 
-/// Where an app finds the host's metadata service: on the host's own network on its loopback address, at the port
-/// that all host managers of the family use. Without a way to the host there is none.
-fn metadata_url(token: &str, own_network: bool) -> Result<Option<String>> {
-    if !token.bytes().all(|b| b.is_ascii_graphic() && b != b'/') {
-        return Err(Error::new(format!("--mds-token={token:?}: not a token")));
-    }
-    Ok((!token.is_empty() && !own_network).then(|| format!("http://127.0.0.1:18112/{token}")))
+/// Where an app finds the host's metadata service: at the host's address, on the host's own network its loopback
+/// address, and at the port that all host managers of the family use. Without a way to the host there is none.
+fn metadata_url(token: &str, host: Option<IpAddr>) -> Option<String> {
+    let host = host.filter(|_| !token.is_empty())?;
+    let (before, after) = if host.is_ipv6() { ("[", "]") } else { ("", "") };
+    Some(format!("http://{before}{host}{after}:{METADATA_PORT}/{token}"))
 }
 
 /// A host name that the kernel takes and that means the same everywhere: hostname(7).
@@ -133,20 +164,37 @@ fn check_hostname(name: &str) -> Result<()> {
     }
 }
 
-/// Puts the host's resolv.conf and hosts file where the apps get them from, as the modes say.
-fn provide_name_files(config: &RuntimeConfig) -> Result<()> {
-    let host_network = !own_network(&config.net_list)?;
-    let resolv = layout::resolv_conf();
+fn check_modes(config: &RuntimeConfig) -> Result<()> {
     match config.resolv_conf_mode.as_str() {
-        "host" => copy("/etc/resolv.conf", &resolv)?,
-        "" | "default" if host_network && !resolv.exists() => copy("/etc/resolv.conf", &resolv)?,
-        "" | "default" | "stage0" | "none" => {}
+        "" | "default" | "host" | "stage0" | "none" => {}
         other => return Err(Error::new(format!("--dns-conf-mode=resolv={other}: use host, stage0, none or default"))),
     }
     match config.etc_hosts_mode.as_str() {
-        "host" => copy("/etc/hosts", &layout::hosts()),
-        "" | "default" | "stage0" => Ok(()),
+        "" | "default" | "host" | "stage0" => Ok(()),
         other => Err(Error::new(format!("--dns-conf-mode=hosts={other}: use host, stage0 or default"))),
+    }
+}
+
+/// Puts the host's resolv.conf and hosts file where the apps get them from, as the modes say.
+fn provide_name_files(config: &RuntimeConfig, request: &Request) -> Result<()> {
+    let resolv = layout::resolv_conf();
+    match config.resolv_conf_mode.as_str() {
+        "host" => copy("/etc/resolv.conf", &resolv)?,
+        "" | "default" if *request == Request::Host && !resolv.exists() => copy("/etc/resolv.conf", &resolv)?,
+        _ => {}
+    }
+    if config.etc_hosts_mode == "host" { copy("/etc/hosts", &layout::hosts()) } else { Ok(()) }
+}
+
+/// Puts what the networks say of names there, unless that is decided otherwise, or stage0 has put its own there.
+fn provide_names(config: &RuntimeConfig, dns: &Dns) -> Result<()> {
+    let resolv = layout::resolv_conf();
+    match dns.to_file() {
+        Some(text) if matches!(&*config.resolv_conf_mode, "" | "default") && !resolv.exists() => {
+            let (dir, name) = crate::sys::dir::split(&resolv)?;
+            write_atomic(dir, &name.to_string_lossy(), text.as_bytes(), 0o644)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -157,6 +205,32 @@ fn copy(from: &str, to: &Path) -> Result<()> {
     };
     let (dir, name) = crate::sys::dir::split(to)?;
     write_atomic(dir, &name.to_string_lossy(), &text, 0o644)
+}
+
+/// Stays with the pod until it has ended. The result is its exit code.
+fn watch(mut monitor: Monitor, apps: Option<Apps>) -> Result<u8> {
+    if let Some(apps) = apps {
+        monitor.supervise(apps);
+    }
+    match record(&monitor).and_then(|()| monitor.bound_output()) {
+        Ok(()) => monitor.watch(),
+        Err(error) => {
+            monitor.abort()?;
+            Err(error)
+        }
+    }
+}
+
+/// Has the ended pod leave its networks, which changes nothing about how it ended: `gc` tries that again.
+fn leave(uuid: &str, ended: Result<u8>) -> Result<u8> {
+    match (net::leave(Path::new("."), uuid), ended) {
+        (Ok(()), ended) => ended,
+        (Err(left), Err(error)) => Err(Error::new(format!("{}; then: {}", error.one_line(), left.one_line()))),
+        (Err(left), Ok(code)) => {
+            log::warn!("{} (gc tries that again)", left.one_line());
+            Ok(code)
+        }
+    }
 }
 
 /// Tells the host where the pod is: first its cgroup, then its PID.
@@ -183,15 +257,10 @@ mod tests {
 
     #[test]
     fn metadata_service() {
-        assert_eq!(metadata_url("a1", false).unwrap().as_deref(), Some("http://127.0.0.1:18112/a1"));
-        assert_eq!((metadata_url("a1", true).unwrap(), metadata_url("", false).unwrap()), (None, None));
-        assert!(metadata_url("a\nb", false).is_err() && metadata_url("a/b", false).is_err());
-    }
-
-    #[test]
-    fn networks() {
-        let own = |list: &[&str]| own_network(&list.iter().map(|&s| s.to_owned()).collect::<Vec<_>>());
-        assert!(own(&[]).unwrap() && own(&["none"]).unwrap() && !own(&["host"]).unwrap());
-        assert!(own(&["default"]).is_err() && own(&["host", "none"]).is_err());
+        let url = |token, host: &str| metadata_url(token, Some(host.parse().unwrap()));
+        assert_eq!(url("a1", "127.0.0.1").unwrap(), "http://127.0.0.1:18112/a1");
+        assert_eq!(url("a1", "fd00::1").unwrap(), "http://[fd00::1]:18112/a1");
+        assert_eq!((metadata_url("a1", None), url("", "127.0.0.1")), (None, None));
+        assert!(check_token("a\nb").is_err() && check_token("a/b").is_err() && check_token("").is_ok());
     }
 }

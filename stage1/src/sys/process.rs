@@ -278,6 +278,19 @@ pub fn adopt_fd(number: i32) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Kills a child and the session that it leads, if it has come so far. The child is still to be waited for.
+pub fn kill_session(child: Pid) -> Result<()> {
+    for done in [nix::sys::signal::killpg(child, KILL), nix::sys::signal::kill(child, KILL)] {
+        match done {
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+            Err(errno) => return Err(errno).context(|| format!("kill({child})")),
+        }
+    }
+    Ok(())
+}
+
+const KILL: nix::sys::signal::Signal = nix::sys::signal::Signal::SIGKILL;
+
 /// Replaces standard descriptor `number` (0, 1 or 2) by a duplicate of `fd`.
 pub fn set_standard_fd(fd: impl AsFd, number: i32) -> Result<()> {
     assert!((0..=2).contains(&number), "a standard descriptor");

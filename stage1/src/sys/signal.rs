@@ -12,6 +12,16 @@ pub fn block(signals: &[Signal]) -> Result<SignalFd> {
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context(|| "signalfd")
 }
 
+/// Takes the signals that are there, and tells whether one of them asks this process to end.
+pub fn is_asked_to_end(signals: &SignalFd) -> Result<bool> {
+    let mut asked = false;
+    while let Some(info) = signals.read_signal().context(|| "read(signalfd)")? {
+        let ends = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP];
+        asked |= ends.iter().any(|signal| *signal as u32 == info.ssi_signo);
+    }
+    Ok(asked)
+}
+
 /// SIGRTMIN+3, which orders systemd to halt: systemd(1). Counted from glibc's SIGRTMIN, which is
 /// systemd's; musl's, that of our binaries, is one more.
 pub fn systemd_halt() -> rustix::process::Signal {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, Signal, raise};
 use serde_json::json;
 
-use crate::{report, trial};
+use crate::{network, report, trial};
 
 /// An action ends well or with words for stderr.
 pub type Outcome = Result<(), String>;
@@ -44,6 +44,10 @@ actions, joined by `+`:
   lines N TEXT        print TEXT with a number, N times
   raw HEX             print these bytes
   long BYTES          print a line that is so long
+  answer tcp|udp PORT WORDS
+                      tell everybody who asks there
+  ask tcp|udp HOST:PORT
+  resolve NAME
   loopback            connect to a listener of one's own on 127.0.0.1
   groups              same as report, the ids only
 ";
@@ -123,6 +127,9 @@ pub fn perform(words: &[&str]) -> Outcome {
         }
         ["raw", hex] => raw(hex),
         ["long", bytes] => say(&"x".repeat(number(bytes)? as usize)),
+        ["answer", protocol, port, words] => network::answer(protocol, port, words),
+        ["ask", protocol, at] => network::ask(protocol, at),
+        ["resolve", name] => network::resolve(name),
         ["loopback"] => loopback().map_err(|e| e.to_string()),
         ["groups"] => say(&pretty(&report::ids())),
         _ => Err("no such action, see `probe help`".into()),

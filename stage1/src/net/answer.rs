@@ -1,0 +1,248 @@
+//! What a plugin answers to ADD: addresses and name servers, in any version of the specification. Pure.
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use crate::error::{Context, Error, Result};
+use crate::json::{self, Object};
+
+/// An address of the pod's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The address.
+    pub ip: IpAddr,
+    /// How many bits of it are the network's.
+    pub prefix: u8,
+    /// The way out.
+    pub gateway: Option<IpAddr>,
+}
+
+/// What the pod is to know of names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dns {
+    /// Name servers, by address.
+    pub servers: Vec<String>,
+    /// The domain of names that are none.
+    pub domain: String,
+    /// The domains that are tried.
+    pub search: Vec<String>,
+    /// Options of resolv.conf(5).
+    pub options: Vec<String>,
+}
+
+/// An answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// The pod's addresses.
+    pub addresses: Vec<Address>,
+    /// What it is to know of names.
+    pub dns: Dns,
+}
+
+impl Answer {
+    /// Understands an answer.
+    ///
+    /// # Errors
+    /// It is not what the specification has.
+    pub fn of(value: &Value) -> Result<Self> {
+        let mut object = Object::new(value.clone())?;
+        let interfaces: Vec<Value> = object.optional("interfaces")?;
+        let in_pod = |index: u64| {
+            let interface = usize::try_from(index).ok().and_then(|index| interfaces.get(index));
+            interface.is_none_or(|one| one["sandbox"].as_str().is_some_and(|sandbox| !sandbox.is_empty()))
+        };
+        let mut addresses = Vec::new();
+        for ip in object.optional::<Vec<Value>>("ips")? {
+            let mut ip = Object::new(ip)?;
+            let text: String = ip.required("address")?;
+            let gateway: String = ip.optional("gateway")?;
+            if ip.optional::<Option<u64>>("interface")?.is_none_or(in_pod) {
+                addresses.push(address(&text, &gateway)?);
+            }
+        }
+        // Versions before 0.3.0.
+        for key in ["ip4", "ip6"] {
+            if let Some(ip) = object.optional::<Option<Value>>(key)? {
+                let mut ip = Object::new(ip)?;
+                addresses.push(address(&ip.required::<String>("ip")?, &ip.optional::<String>("gateway")?)?);
+            }
+        }
+        let dns = match object.optional::<Option<Value>>("dns")? {
+            Some(dns) => Dns::of(dns).context(|| "\"dns\"")?,
+            None => Dns::default(),
+        };
+        Ok(Self { addresses, dns })
+    }
+
+    /// This answer as one of version 0.4.0, for a plugin that comes after one of before 0.3.0.
+    pub fn as_newer(&self) -> Value {
+        let ips = self.addresses.iter().map(|address| {
+            let version = if address.ip.is_ipv4() { "4" } else { "6" };
+            let mut ip = serde_json::json!({"version": version, "address": address.to_string()});
+            if let Some(gateway) = address.gateway {
+                ip["gateway"] = gateway.to_string().into();
+            }
+            ip
+        });
+        serde_json::json!({"cniVersion": "0.4.0", "ips": ips.collect::<Vec<_>>()})
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.ip, self.prefix)
+    }
+}
+
+impl Address {
+    /// The network's bits as an address.
+    pub fn mask(&self) -> IpAddr {
+        match self.ip {
+            IpAddr::V4(_) => IpAddr::V4(u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0).into()),
+            IpAddr::V6(_) => IpAddr::V6(u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0).into()),
+        }
+    }
+}
+
+fn address(text: &str, gateway: &str) -> Result<Address> {
+    let parse = || {
+        let (ip, prefix) = text.split_once('/')?;
+        let (ip, prefix) = (ip.parse::<IpAddr>().ok()?, prefix.parse::<u8>().ok()?);
+        let longest = if ip.is_ipv4() { 32 } else { 128 };
+        let gateway = if gateway.is_empty() { None } else { Some(gateway.parse().ok()?) };
+        (prefix <= longest).then_some(Address { ip, prefix, gateway })
+    };
+    parse().context(|| format!("{text:?} with the gateway {gateway:?} is no address"))
+}
+
+impl Dns {
+    fn of(value: Value) -> Result<Self> {
+        let mut object = Object::new(value)?;
+        let dns = Self {
+            servers: object.optional("nameservers")?,
+            domain: object.optional("domain")?,
+            search: object.optional("search")?,
+            options: object.optional("options")?,
+        };
+        // Each becomes a word of a file of words.
+        let words = dns.servers.iter().chain(&dns.search).chain(&dns.options).chain([&dns.domain]);
+        let bad = words.into_iter().find(|word| word.contains(|c: char| c.is_whitespace() || c.is_control())).cloned();
+        match bad {
+            Some(word) => Err(Error::new(format!("{word:?} is no word of resolv.conf"))),
+            None => Ok(dns),
+        }
+    }
+
+    /// Adds what `other` says and this does not.
+    pub fn merge(&mut self, other: &Self) {
+        let lists = [
+            (&mut self.servers, &other.servers),
+            (&mut self.search, &other.search),
+            (&mut self.options, &other.options),
+        ];
+        for (ours, theirs) in lists {
+            for word in theirs {
+                if !ours.contains(word) {
+                    ours.push(word.clone());
+                }
+            }
+        }
+        if self.domain.is_empty() {
+            self.domain.clone_from(&other.domain);
+        }
+    }
+
+    /// As resolv.conf(5) has it; nothing if nothing is said.
+    pub fn to_file(&self) -> Option<String> {
+        if *self == Self::default() {
+            return None;
+        }
+        let mut text = String::new();
+        if !self.domain.is_empty() {
+            text += &format!("domain {}\n", self.domain);
+        }
+        if !self.search.is_empty() {
+            text += &format!("search {}\n", self.search.join(" "));
+        }
+        for server in &self.servers {
+            text += &format!("nameserver {server}\n");
+        }
+        if !self.options.is_empty() {
+            text += &format!("options {}\n", self.options.join(" "));
+        }
+        Some(text)
+    }
+}
+
+/// Reads an answer.
+///
+/// # Errors
+/// It is not JSON, or not what the specification has.
+pub fn parse(text: &[u8]) -> Result<(Value, Answer)> {
+    let read = || -> Result<(Value, Answer)> {
+        let value: Value = json::parse(text)?;
+        let answer = Answer::of(&value)?;
+        Ok((value, answer))
+    };
+    read().map_err(|error| Error::caused_by("its answer is not what the specification of CNI has", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_version() {
+        let new = br#"{"cniVersion":"1.0.0","interfaces":[{"name":"veth1"},{"name":"eth0","sandbox":"/run/x"}],
+            "ips":[{"interface":1,"address":"10.0.0.2/24","gateway":"10.0.0.1"},{"interface":0,"address":"10.0.0.1/24"},
+            {"address":"fd00::2/64"}],"dns":{"nameservers":["10.0.0.1"],"search":["a.b","c"],"domain":"d","options":null}}"#;
+        let (_, answer) = parse(new).unwrap();
+        let shown: Vec<_> =
+            answer.addresses.iter().map(|a| (a.to_string(), a.mask().to_string(), a.gateway.is_some())).collect();
+        let expected = [("10.0.0.2/24", "255.255.255.0", true), ("fd00::2/64", "ffff:ffff:ffff:ffff::", false)];
+        assert_eq!(shown, expected.map(|(a, m, g)| (a.to_owned(), m.to_owned(), g)));
+        assert_eq!(answer.dns.to_file().unwrap(), "domain d\nsearch a.b c\nnameserver 10.0.0.1\n");
+
+        let old = br#"{"cniVersion":"0.2.0","ip4":{"ip":"10.0.0.3/32","gateway":"10.0.0.1","routes":[]},"dns":{}}"#;
+        let (_, answer) = parse(old).unwrap();
+        assert_eq!(answer.addresses[0].mask().to_string(), "255.255.255.255");
+        assert_eq!(answer.dns.to_file(), None);
+        assert_eq!(Answer::of(&answer.as_newer()).unwrap(), answer);
+        assert_eq!(parse(b"{}").unwrap().1, Answer::default());
+    }
+
+    #[test]
+    fn what_is_none_is_named() {
+        for (text, why) in [
+            ("", "not JSON"),
+            (r#"{"ips":[{"address":"10.0.0.2"}]}"#, "\"10.0.0.2\" with the gateway \"\" is no address"),
+            (r#"{"ips":[{"address":"10.0.0.2/33"}]}"#, "is no address"),
+            (r#"{"ips":[{"address":"10.0.0.2/3","gateway":"x"}]}"#, "is no address"),
+            (r#"{"ips":7}"#, "7 is not a list"),
+            (r#"{"dns":{"nameservers":["a\nsearch b"]}}"#, "is no word of resolv.conf"),
+        ] {
+            let line = parse(text.as_bytes()).unwrap_err().one_line();
+            assert!(line.starts_with("its answer is not what") && line.contains(why), "{line}");
+        }
+    }
+
+    #[test]
+    fn names_of_several_networks() {
+        let mut all = Dns { servers: vec!["1.1.1.1".into()], ..Dns::default() };
+        let more = Dns { servers: vec!["1.1.1.1".into(), "2.2.2.2".into()], domain: "d".into(), ..Dns::default() };
+        all.merge(&more);
+        all.merge(&Dns { domain: "e".into(), options: vec!["ndots:2".into()], ..Dns::default() });
+        assert_eq!(all.to_file().unwrap(), "domain d\nnameserver 1.1.1.1\nnameserver 2.2.2.2\noptions ndots:2\n");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_prefix_makes_it_panic(prefix in 0u8..=255, v6 in proptest::bool::ANY) {
+            let ip = if v6 { "fd00::1" } else { "10.0.0.1" };
+            if let Ok(address) = address(&format!("{ip}/{prefix}"), "") {
+                assert_eq!(address.mask().is_ipv6(), v6);
+            }
+        }
+    }
+}

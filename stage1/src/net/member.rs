@@ -1,0 +1,469 @@
+//! A network that a pod has joined, or is about to: what is needed to leave it is written down before anything is
+//! done, so that it can be left after a crash, a reboot, or when its configuration is gone. Host side.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::signalfd::SignalFd;
+use serde_json::{Map, Value, json};
+
+use super::answer::{self, Address, Answer};
+use super::config::{self, Network};
+use super::plugin::{Call, Command, SearchPath};
+use super::ports::Mapping;
+use crate::error::{Context, Error, Result};
+use crate::json::{self, Object};
+use crate::layout;
+use crate::pod::{MAX_MANIFEST, read_bounded, write_atomic};
+
+/// How long one plugin may take to join.
+const ADD: Duration = Duration::from_secs(20);
+/// How long one may take for anything else.
+const OTHER: Duration = Duration::from_secs(10);
+/// What a plugin that forwards ports says it can do.
+const PORT_MAPPINGS: &str = "portMappings";
+/// The plugin that is used where a network has none of these.
+const PORTMAP: &str = "portmap";
+/// The version that it is spoken to where the network's own is too old for it.
+const PORTMAP_VERSION: &str = "0.4.0";
+
+/// One plugin of a network.
+#[derive(Clone)]
+#[cfg_attr(test, derive(Debug, PartialEq))]
+struct Part {
+    /// The program.
+    program: PathBuf,
+    /// Its configuration, without what was answered before it.
+    config: Map<String, Value>,
+    /// Whether it can be asked if all is well.
+    check: bool,
+}
+
+/// A network of a pod's.
+#[derive(Clone)]
+#[cfg_attr(test, derive(Debug, PartialEq))]
+pub struct Member {
+    /// The network's name.
+    pub name: String,
+    /// The name of its configuration file.
+    pub file: String,
+    /// The interface in the pod.
+    pub interface: String,
+    /// `K=V;…`
+    pub arguments: String,
+    /// Whether what the pod sends out appears to come from the host.
+    pub masquerades: bool,
+    search: String,
+    parts: Vec<Part>,
+    /// How many plugins were asked to join.
+    begun: usize,
+    /// One of them said that it could not.
+    failed: bool,
+    answer: Option<Value>,
+}
+
+/// Where and for whom plugins are run.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// The pod's directory.
+    pub dir: &'a Path,
+    /// The pod's UUID.
+    pub uuid: &'a str,
+    /// Path of its network namespace; empty if it is gone.
+    pub namespace: &'a str,
+}
+
+impl Member {
+    /// A network that is to be joined by the interface of this number. Changes nothing.
+    ///
+    /// # Errors
+    /// A plugin is missing.
+    pub fn new(network: &Network, number: usize, arguments: &str, search: &SearchPath) -> Result<Self> {
+        let mut parts = Vec::new();
+        for plugin in &network.plugins {
+            let program = search.find(config::plugin_type(plugin)?)?;
+            if let Some(ipam) = config::ipam_type(plugin)? {
+                search.find(ipam)?;
+            }
+            let mut config = plugin.clone();
+            config.insert("name".into(), network.name.clone().into());
+            if let Some(version) = &network.version {
+                config.insert("cniVersion".into(), version.clone().into());
+            }
+            // Up to version 1.1.1 at least CHECK of portmap fails for every pod without an IPv6 address.
+            let check = network.can_check && config::plugin_type(plugin)? != PORTMAP;
+            parts.push(Part { program, config, check });
+        }
+        Ok(Self {
+            name: network.name.clone(),
+            file: network.file.clone(),
+            interface: format!("eth{number}"),
+            arguments: arguments.to_owned(),
+            masquerades: network.masquerades(),
+            search: search.to_string(),
+            parts,
+            begun: 0,
+            failed: false,
+            answer: None,
+        })
+    }
+
+    /// Whether one of its plugins forwards ports.
+    pub fn forwards_ports(&self) -> bool {
+        self.parts.iter().any(|part| config::is_capable(&part.config, PORT_MAPPINGS))
+    }
+
+    /// Has it forward ports, by a plugin of its own if need be.
+    ///
+    /// # Errors
+    /// That plugin is missing.
+    pub fn forward(&mut self, mappings: &[Mapping], search: &SearchPath) -> Result<()> {
+        if !self.forwards_ports() {
+            let program = search.find(PORTMAP)?;
+            let version = self.parts.first().filter(|part| config::hands_results_on(&part.config));
+            let version = version.and_then(|part| part.config.get("cniVersion")).cloned();
+            let config = json!({
+                "name": self.name,
+                "cniVersion": version.unwrap_or_else(|| PORTMAP_VERSION.into()),
+                "type": PORTMAP,
+                "snat": true,
+                "capabilities": {PORT_MAPPINGS: true},
+            });
+            let Value::Object(config) = config else { return Err(Error::new("portmap has no configuration")) };
+            self.parts.push(Part { program, config, check: false });
+        }
+        let mappings: Vec<Value> = mappings.iter().map(Mapping::to_json).collect();
+        for part in &mut self.parts {
+            if config::is_capable(&part.config, PORT_MAPPINGS) {
+                part.config.insert("runtimeConfig".into(), json!({PORT_MAPPINGS: mappings}));
+            }
+        }
+        Ok(())
+    }
+
+    /// Joins the network.
+    ///
+    /// # Errors
+    /// A plugin fails, or was interrupted. What was done is not undone: see [`Self::leave`].
+    pub fn join(&mut self, place: Place<'_>, deadline: Instant, signals: Option<&SignalFd>) -> Result<Answer> {
+        let mut last = Answer::default();
+        for (number, part) in self.parts.clone().iter().enumerate() {
+            self.begun = number + 1;
+            self.save(place.dir)?;
+            let before = match &self.answer {
+                Some(_) if !config::hands_results_on(&self.parts[0].config) => Some(last.as_newer()),
+                answer => answer.clone(),
+            };
+            let config = part.config(before);
+            let call = self.call(Command::Add, part, place, &self.search, &config);
+            let joined = call
+                .run(deadline.min(Instant::now() + ADD), signals)
+                .and_then(|text| answer::parse(&text).context(|| format!("plugin {}", part.name())));
+            match joined {
+                Ok((value, answer)) => (self.answer, last) = (Some(value), answer),
+                Err(error) => {
+                    self.answer = None;
+                    self.failed = true;
+                    self.save(place.dir).map_err(|also| Error::new(format!("{error}; {}", also.one_line())))?;
+                    return Err(error).context(|| format!("network {}", self.name));
+                }
+            }
+        }
+        self.save(place.dir)?;
+        Ok(last)
+    }
+
+    /// Leaves the network, as far as it was joined, and forgets it.
+    ///
+    /// # Errors
+    /// A plugin fails; if it has not said so when it was to join, all can be tried again later.
+    pub fn leave(&self, place: Place<'_>, now: &SearchPath, deadline: Instant) -> Result<()> {
+        let search = now.after(&self.search);
+        let mut failed = Vec::new();
+        for part in self.parts.iter().take(self.begun).rev() {
+            if let Err(error) = self.leave_part(part, place, &search, deadline) {
+                failed.push(error.one_line());
+            }
+        }
+        if !failed.is_empty() {
+            let error = Error::new(format!("leave network {}: {}", self.name, failed.join("; ")));
+            if !self.failed {
+                return Err(error);
+            }
+            log::warn!("{}", error.one_line());
+        }
+        self.forget(place.dir)
+    }
+
+    fn leave_part(&self, part: &Part, place: Place<'_>, search: &SearchPath, deadline: Instant) -> Result<()> {
+        let moved;
+        let part = if part.program.exists() {
+            part
+        } else {
+            moved = Part { program: search.find(&part.name())?, ..part.clone() };
+            &moved
+        };
+        let (config, path) = (part.config(self.answer_for(part)?), search.to_string());
+        let call = self.call(Command::Del, part, place, &path, &config);
+        self.run_other(&call, deadline).map(drop)
+    }
+
+    /// Whether there is a plugin that can be asked if all is well.
+    pub fn can_check(&self) -> bool {
+        self.parts.iter().any(|part| part.check)
+    }
+
+    /// Asks every plugin that can be asked whether all is well.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn check(&self, place: Place<'_>, deadline: Instant) -> Result<()> {
+        if self.answer.is_none() || self.failed {
+            return Err(Error::new("it was not joined"));
+        }
+        for part in self.parts.iter().filter(|part| part.check) {
+            let config = part.config(self.answer_for(part)?);
+            let call = self.call(Command::Check, part, place, &self.search, &config);
+            self.run_other(&call, deadline)?;
+        }
+        Ok(())
+    }
+
+    fn run_other(&self, call: &Call<'_>, deadline: Instant) -> Result<Vec<u8>> {
+        call.run(deadline.min(Instant::now() + OTHER), None)
+    }
+
+    fn call<'a>(
+        &'a self,
+        command: Command,
+        part: &'a Part,
+        place: Place<'a>,
+        path: &'a str,
+        config: &'a Value,
+    ) -> Call<'a> {
+        Call {
+            command,
+            program: &part.program,
+            container: place.uuid,
+            namespace: place.namespace,
+            interface: &self.interface,
+            arguments: &self.arguments,
+            path,
+            config,
+        }
+    }
+
+    /// The network's answer, as this plugin may be reminded of it.
+    fn answer_for(&self, part: &Part) -> Result<Option<Value>> {
+        match &self.answer {
+            Some(answer) if config::is_reminded(&part.config) => {
+                let old = !config::hands_results_on(&self.parts[0].config);
+                Ok(Some(if old { Answer::of(answer)?.as_newer() } else { answer.clone() }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The pod's addresses in this network.
+    pub fn addresses(&self) -> Result<Vec<Address>> {
+        self.answer.as_ref().map_or(Ok(Vec::new()), |answer| Ok(Answer::of(answer)?.addresses))
+    }
+
+    /// What host managers are told of it.
+    pub fn info(&self) -> Result<Value> {
+        let addresses = self.addresses()?;
+        let first = addresses.iter().find(|address| address.ip.is_ipv4()).or(addresses.first());
+        let text = |value: Option<String>| value.unwrap_or_default();
+        let program = self.parts.first().map(|part| part.program.display().to_string());
+        Ok(json!({
+            "netName": self.name,
+            "netConf": layout::network_dir().join(&self.file).display().to_string(),
+            "pluginPath": text(program),
+            "ifName": self.interface,
+            "ip": text(first.map(|address| address.ip.to_string())),
+            "args": self.arguments,
+            "mask": text(first.map(|address| address.mask().to_string())),
+            "addresses": addresses.iter().map(Address::to_string).collect::<Vec<_>>(),
+        }))
+    }
+
+    fn record(&self) -> String {
+        format!("{}.json", self.interface)
+    }
+
+    fn save(&self, dir: &Path) -> Result<()> {
+        let parts = self.parts.iter().map(
+            |part| json!({"program": part.program.display().to_string(), "config": part.config, "check": part.check}),
+        );
+        let value = json!({
+            "name": self.name,
+            "file": self.file,
+            "interface": self.interface,
+            "arguments": self.arguments,
+            "masquerades": self.masquerades,
+            "search": self.search,
+            "plugins": parts.collect::<Vec<_>>(),
+            "begun": self.begun,
+            "failed": self.failed,
+            "answer": self.answer,
+        });
+        write_atomic(&dir.join(layout::network_dir()), &self.record(), value.to_string().as_bytes(), 0o640)
+    }
+
+    fn forget(&self, dir: &Path) -> Result<()> {
+        let path = dir.join(layout::network_dir()).join(self.record());
+        std::fs::remove_file(&path).context(|| format!("remove {path:?}"))
+    }
+
+    fn read(path: &Path) -> Result<Self> {
+        let read = || -> Result<Self> {
+            let mut object = Object::new(json::parse(&read_bounded(path, MAX_MANIFEST)?)?)?;
+            let mut parts = Vec::new();
+            for part in object.required::<Vec<Value>>("plugins")? {
+                let mut part = Object::new(part)?;
+                let program: String = part.required("program")?;
+                parts.push(Part {
+                    program: program.into(),
+                    config: part.required("config")?,
+                    check: part.required("check")?,
+                });
+            }
+            let begun: u32 = object.required("begun")?;
+            Ok(Self {
+                name: object.required("name")?,
+                file: object.required("file")?,
+                interface: object.required("interface")?,
+                arguments: object.required("arguments")?,
+                masquerades: object.required("masquerades")?,
+                search: object.required("search")?,
+                parts,
+                begun: begun as usize,
+                failed: object.required("failed")?,
+                answer: object.optional("answer")?,
+            })
+        };
+        read().context(|| format!("record of a network {path:?}"))
+    }
+
+    /// The networks that the pod in `dir` has joined, or tried to, and has not left, in the order of its interfaces.
+    ///
+    /// # Errors
+    /// A record can't be read.
+    pub fn all_of(dir: &Path) -> Result<Vec<Self>> {
+        let path = dir.join(layout::network_dir());
+        let shown = || format!("read directory {path:?}");
+        let entries = match std::fs::read_dir(&path) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(Vec::new()),
+            entries => entries.context(shown)?,
+        };
+        let mut members: Vec<Self> = Vec::new();
+        for entry in entries {
+            let name = entry.context(shown)?.file_name();
+            let is_record = name.to_str().is_some_and(|name| !name.starts_with('.') && name.ends_with(".json"));
+            if is_record {
+                let member = Self::read(&path.join(name))?;
+                let order = |member: &Self| (member.interface.len(), member.interface.clone());
+                members.insert(members.partition_point(|other| order(other) < order(&member)), member);
+            }
+        }
+        Ok(members)
+    }
+}
+
+impl Part {
+    fn name(&self) -> String {
+        self.program.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    fn config(&self, before: Option<Value>) -> Value {
+        let mut config = self.config.clone();
+        if let Some(before) = before {
+            config.insert("prevResult".into(), before);
+        }
+        Value::Object(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{Selection, config, ports};
+    use std::os::unix::fs::PermissionsExt;
+
+    fn plugins(dir: &Path, names: &[&str]) -> SearchPath {
+        for name in names {
+            std::fs::write(dir.join(name), "").unwrap();
+            std::fs::set_permissions(dir.join(name), PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        SearchPath::of(dir)
+    }
+
+    fn network(dir: &Path, text: &str) -> Network {
+        std::fs::create_dir_all(dir.join("net.d")).unwrap();
+        std::fs::write(dir.join("net.d/10-x.conf"), text).unwrap();
+        let selection = Selection { all: false, named: vec![("x".into(), String::new())] };
+        config::select([dir.join("net.d")], &selection).unwrap().remove(0)
+    }
+
+    fn mappings(dir: &Path) -> Vec<Mapping> {
+        let pod = r#"{"acKind":"PodManifest","acVersion":"0.8.11","ports":[{"name":"p","hostPort":8080,
+            "podPort":{"name":"p","protocol":"tcp","port":80}}]}"#;
+        std::fs::write(dir.join("pod"), pod).unwrap();
+        ports::of(&crate::pod::Pod::load(dir).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_is_written_down_is_read_again() {
+        let tmp = tempfile::tempdir().unwrap();
+        let search = plugins(tmp.path(), &["ptp", "host-local", "portmap"]);
+        let network = network(tmp.path(), r#"{"name":"x","type":"ptp","ipMasq":true,"ipam":{"type":"host-local"}}"#);
+        let mut member = Member::new(&network, 1, "IP=10.0.0.9", &search).unwrap();
+        member.forward(&mappings(tmp.path()), &search).unwrap();
+        std::fs::create_dir(tmp.path().join("net")).unwrap();
+        member.begun = 2;
+        member.answer = Some(json!({"cniVersion": "0.1.0", "ip4": {"ip": "10.0.0.9/24"}}));
+        member.save(tmp.path()).unwrap();
+        std::fs::write(tmp.path().join("net/10-x.conf"), "not a record").unwrap();
+        assert_eq!(Member::all_of(tmp.path()).unwrap(), [member.clone()]);
+        let info = member.info().unwrap();
+        let keys = ["netName", "netConf", "ifName", "ip", "mask", "args"].map(|key| info[key].as_str().unwrap());
+        assert_eq!(keys, ["x", "net/10-x.conf", "eth1", "10.0.0.9", "255.255.255.0", "IP=10.0.0.9"]);
+        assert_eq!(info["addresses"], json!(["10.0.0.9/24"]));
+        member.forget(tmp.path()).unwrap();
+        assert_eq!(Member::all_of(tmp.path()).unwrap(), []);
+        std::fs::write(tmp.path().join("net/eth0.json"), "{").unwrap();
+        let line = Member::all_of(tmp.path()).unwrap_err().one_line();
+        assert!(line.contains("eth0.json\": not JSON"), "{line}");
+    }
+
+    #[test]
+    fn ports_are_forwarded_by_the_plugin_that_is_there_or_by_one_more() {
+        let tmp = tempfile::tempdir().unwrap();
+        let search = plugins(tmp.path(), &["bridge", "portmap", "own"]);
+        let told = json!({"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]});
+        let forward = |text: &str| {
+            let mut member = Member::new(&network(tmp.path(), text), 0, "", &search).unwrap();
+            member.forward(&mappings(tmp.path()), &search).unwrap();
+            member.parts
+        };
+        let list = r#"{"cniVersion":"1.0.0","name":"x","plugins":[{"type":"bridge"},
+            {"type":"own","capabilities":{"portMappings":true}}]}"#;
+        let parts = forward(list);
+        assert_eq!((parts.len(), &parts[1].config["runtimeConfig"], parts[1].check), (2, &told, true));
+        assert_eq!(parts[0].config.get("runtimeConfig"), None);
+        for (version, expected) in [(r#","cniVersion":"1.0.0""#, "1.0.0"), ("", "0.4.0")] {
+            let parts = forward(&format!(r#"{{"name":"x","type":"bridge"{version}}}"#));
+            assert_eq!((parts.len(), &parts[1].config["runtimeConfig"], parts[1].check), (2, &told, false));
+            assert_eq!(parts[1].config["cniVersion"], expected);
+        }
+    }
+
+    #[test]
+    fn the_plugin_that_is_missing_is_named_before_anything_is_done() {
+        let tmp = tempfile::tempdir().unwrap();
+        let search = plugins(tmp.path(), &["ptp"]);
+        let network = network(tmp.path(), r#"{"name":"x","type":"ptp","ipam":{"type":"host-local"}}"#);
+        let line = Member::new(&network, 0, "", &search).unwrap_err().one_line();
+        assert!(line.starts_with("the network plugin \"host-local\" is missing"), "{line}");
+    }
+}

@@ -1,0 +1,160 @@
+//! The networks of a pod: joined, by plugins of the Container Network Interface (CNI), before its PID 1 is executed,
+//! and left when it has ended. Host side.
+
+mod answer;
+mod config;
+mod member;
+mod namespace;
+mod plugin;
+mod ports;
+mod request;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::signalfd::SignalFd;
+use serde_json::Value;
+
+pub use answer::Dns;
+pub use config::LOCAL_CONFIG;
+pub use request::{Request, Selection};
+
+use crate::error::{Context, Error, Result};
+use crate::layout;
+use crate::pod::{MAX_MANIFEST, Pod, read_bounded, write_atomic};
+use config::Network;
+use member::{Member, Place};
+use plugin::SearchPath;
+
+/// How long all networks together may take to be joined.
+const JOIN: Duration = Duration::from_secs(40);
+/// How long all together may take to be left.
+const LEAVE: Duration = Duration::from_secs(15);
+
+/// What is to be joined: everything is known and in place, and nothing is done yet.
+pub struct Plan {
+    networks: Vec<(Network, Member)>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default)]
+pub struct Joined {
+    /// What the networks say of names.
+    pub dns: Dns,
+    /// The host's address as the pod sees it.
+    pub host: Option<IpAddr>,
+}
+
+impl Plan {
+    /// For a pod that is to join these networks. `local_config` is the host manager's configuration directory.
+    ///
+    /// # Errors
+    /// A network, plugin or port is missing or broken.
+    pub fn new(selection: &Selection, pod: &Pod, local_config: &Path) -> Result<Self> {
+        let search = SearchPath::of_environment(local_config);
+        let mappings = ports::of(pod)?;
+        let mut networks = Vec::new();
+        for (number, network) in config::load(local_config, selection)?.into_iter().enumerate() {
+            let arguments = selection.arguments(&network.name).unwrap_or_default();
+            let member =
+                Member::new(&network, number, arguments, &search).context(|| format!("network {}", network.name))?;
+            networks.push((network, member));
+        }
+        if !mappings.is_empty() {
+            let forwarder = networks.iter().position(|(_, member)| member.forwards_ports());
+            let members = || networks.iter().map(|(_, member)| member);
+            if let Some(index) = forwarder.or_else(|| main_network(members())) {
+                let (network, member) = &mut networks[index];
+                member.forward(&mappings, &search).context(|| format!("network {}", network.name))?;
+            }
+        }
+        Ok(Self { networks })
+    }
+
+    /// Joins the networks, for a pod whose process `pid` is in a new network namespace, from the pod's directory.
+    ///
+    /// # Errors
+    /// One could not be joined, or was interrupted. [`leave`] undoes what was done.
+    pub fn join(mut self, uuid: &str, pid: i32, signals: &SignalFd) -> Result<Joined> {
+        let dir = Path::new(".");
+        let records = layout::network_dir();
+        std::fs::create_dir(&records).context(|| format!("mkdir {records:?}"))?;
+        let namespace = namespace::pin(uuid, pid)?;
+        let place = Place { dir, uuid, namespace: &namespace };
+        let deadline = Instant::now() + JOIN;
+        let mut joined = Joined::default();
+        let mut hosts = Vec::new();
+        for (network, member) in &mut self.networks {
+            write_atomic(&records, &network.file, &network.text, 0o640)?;
+            let answer = member.join(place, deadline, Some(signals))?;
+            joined.dns.merge(&answer.dns);
+            hosts.push(answer.addresses.iter().find_map(|address| address.gateway));
+        }
+        let members: Vec<&Member> = self.networks.iter().map(|(_, member)| member).collect();
+        let main = main_network(members.iter().copied()).and_then(|index| hosts[index]);
+        joined.host = main.or_else(|| hosts.into_iter().flatten().next());
+        let info = members.into_iter().map(Member::info).collect::<Result<Vec<Value>>>()?;
+        write_atomic(dir, layout::NETWORK_INFO, Value::from(info).to_string().as_bytes(), 0o644)?;
+        Ok(joined)
+    }
+}
+
+/// The network that leads to the world: the first that masquerades, or else the last.
+fn main_network<'a>(members: impl Iterator<Item = &'a Member>) -> Option<usize> {
+    let members: Vec<&Member> = members.collect();
+    members.iter().position(|member| member.masquerades).or_else(|| members.len().checked_sub(1))
+}
+
+/// Has the pod in `dir`, whose processes have ended, leave all its networks, and removes its network namespace.
+/// What is left already is no error.
+///
+/// # Errors
+/// A plugin fails or is missing. The rest is left; this can be tried again.
+pub fn leave(dir: &Path, uuid: &str) -> Result<()> {
+    let members = Member::all_of(dir)?;
+    let namespace = namespace::pinned(uuid)?.unwrap_or_default();
+    let place = Place { dir, uuid, namespace: &namespace };
+    let deadline = Instant::now() + LEAVE;
+    let search = SearchPath::of_environment(Path::new(LOCAL_CONFIG));
+    let mut failed = Vec::new();
+    for member in members.iter().rev() {
+        if let Err(error) = member.leave(place, &search, deadline) {
+            failed.push(error.one_line());
+        }
+    }
+    if !failed.is_empty() {
+        return Err(Error::new(failed.join("; ")));
+    }
+    namespace::unpin(uuid)
+}
+
+/// Asks, for each network of the running pod in `dir` by its interface, whether all is as it was made. Some can't be
+/// asked.
+///
+/// # Errors
+/// The pod's records can't be read.
+pub fn check(dir: &Path, uuid: &str) -> Result<Vec<(String, Result<()>)>> {
+    let namespace = namespace::pinned(uuid)?.unwrap_or_default();
+    let place = Place { dir, uuid, namespace: &namespace };
+    let check = |member: Member| {
+        let checked = match namespace.is_empty() {
+            true => Err(Error::new("the pod's network namespace is gone")),
+            false => member.check(place, Instant::now() + JOIN),
+        };
+        (member.interface, checked)
+    };
+    Ok(Member::all_of(dir)?.into_iter().filter(Member::can_check).map(check).collect())
+}
+
+/// What is known of the networks of the pod in `dir`: the objects of its `net-info.json`.
+///
+/// # Errors
+/// The file is there and is not a list.
+pub fn info(dir: &Path) -> Result<Vec<Value>> {
+    let file: PathBuf = dir.join(layout::NETWORK_INFO);
+    match read_bounded(&file, MAX_MANIFEST) {
+        Err(error) if error.errno() == Some(libc::ENOENT) => Ok(Vec::new()),
+        text => crate::json::parse(&text?).context(|| format!("{file:?}")),
+    }
+}

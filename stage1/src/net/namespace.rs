@@ -1,0 +1,54 @@
+//! A pod's network namespace under a name, so that it outlives the pod's processes and plugins can find it. Host side.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use crate::error::{Context, Error, Result};
+use crate::layout;
+use crate::sys::mount::{self, DetachedMount, Scope};
+
+/// Gives the network namespace of the process `pid` the pod's name; the path.
+///
+/// # Errors
+/// The path is no text, or mounting fails.
+pub fn pin(uuid: &str, pid: i32) -> Result<String> {
+    let path = layout::network_namespace(uuid);
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(layout::NETWORK_NAMESPACES)
+        .context(|| format!("mkdir {}", layout::NETWORK_NAMESPACES))?;
+    std::fs::File::create_new(&path).context(|| format!("create {path:?}"))?;
+    let pinned = DetachedMount::clone_path(format!("/proc/{pid}/ns/net"), Scope::One)
+        .and_then(|namespace| namespace.attach_path(&path));
+    if let Err(error) = pinned {
+        std::fs::remove_file(&path).map_err(|also| Error::new(format!("{}; {also}", error.one_line())))?;
+        return Err(error);
+    }
+    text(&path)
+}
+
+/// The path of the pod's network namespace, if it is there.
+pub fn pinned(uuid: &str) -> Result<Option<String>> {
+    const NSFS: i64 = 0x6e73_6673;
+    let path = layout::network_namespace(uuid);
+    match rustix::fs::statfs(&path) {
+        Ok(fs) if fs.f_type == NSFS => text(&path).map(Some),
+        Ok(_) | Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno).context(|| format!("statfs({path:?})")),
+    }
+}
+
+/// Removes the name, if it is there.
+pub fn unpin(uuid: &str) -> Result<()> {
+    let path = layout::network_namespace(uuid);
+    while mount::detach(&path)? {}
+    match std::fs::remove_file(&path) {
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error).context(|| format!("remove {path:?}")),
+        _ => Ok(()),
+    }
+}
+
+fn text(path: &Path) -> Result<String> {
+    path.to_str().map(str::to_owned).context(|| format!("{path:?} is not UTF-8"))
+}

@@ -1,0 +1,412 @@
+//! Running a network plugin: a program that is told what to do by its environment and its input. Host side.
+//!
+//! It runs in the host's mount and network namespaces, in a session of its own, with three descriptors.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signalfd::SignalFd;
+use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
+use rustix::fs::{MemfdFlags, OFlags};
+use serde_json::Value;
+
+use crate::error::{Context, Error, Result};
+use crate::json::{self, Object};
+use crate::sys::process::{self, Fork};
+use crate::sys::{dir, signal};
+
+/// Longest answer of a plugin, in bytes.
+const MAX_ANSWER: usize = 256 << 10;
+/// How much is kept of what it says besides.
+const MAX_WORDS: usize = 32 << 10;
+/// Where plugins are looked for, in this order, after the image's own.
+const DIRECTORIES: [&str; 4] = ["/usr/lib/rkt/plugins/net", "/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"];
+/// Where plugins look for the programs that they use, after the caller's own `PATH`.
+const PROGRAMS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What a plugin is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Join the network.
+    Add,
+    /// See whether all is as it was made.
+    Check,
+    /// Leave it; also what was joined in part, or left already.
+    Del,
+}
+
+impl Command {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Add => "ADD",
+            Self::Check => "CHECK",
+            Self::Del => "DEL",
+        }
+    }
+}
+
+/// Where plugins are looked for: the value of `CNI_PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SearchPath(Vec<PathBuf>);
+
+impl SearchPath {
+    /// What the caller's environment says, else the image's own directory and the usual ones that there are.
+    pub fn of_environment(local_config: &Path) -> Self {
+        match std::env::var_os("CNI_PATH").filter(|path| !path.is_empty()) {
+            Some(path) => Self(std::env::split_paths(&path).filter(|dir| dir.is_absolute()).collect()),
+            None => {
+                let usual = DIRECTORIES.iter().map(PathBuf::from);
+                let places = own_directory().into_iter().chain([local_config.join("net.d")]).chain(usual);
+                Self(places.filter(|place| place.is_dir()).collect())
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(directory: &Path) -> Self {
+        Self(vec![directory.to_owned()])
+    }
+
+    /// One that was used before, and then this one.
+    pub fn after(&self, earlier: &str) -> Self {
+        let mut all: Vec<PathBuf> = std::env::split_paths(earlier).collect();
+        all.extend(self.0.iter().filter(|dir| !all.contains(dir)).cloned().collect::<Vec<_>>());
+        Self(all)
+    }
+
+    /// The plugin of this name.
+    ///
+    /// # Errors
+    /// There is none: where it was looked for, and what can be done.
+    pub fn find(&self, name: &str) -> Result<PathBuf> {
+        let candidates = self.0.iter().map(|directory| directory.join(name));
+        let found = candidates.into_iter().find(|file| is_executable(file));
+        found.context(|| {
+            let places = if self.0.is_empty() { DIRECTORIES.join(":") } else { self.to_string() };
+            format!(
+                "the network plugin {name:?} is missing: it is not in {places}; install the Debian package \
+                 containernetworking-plugins, or do without: --net=none or --net=host"
+            )
+        })
+    }
+}
+
+impl std::fmt::Display for SearchPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let places: Vec<_> = self.0.iter().map(|directory| directory.display().to_string()).collect();
+        f.write_str(&places.join(":"))
+    }
+}
+
+/// Beside the directory of this program, where an image may bring its plugins along.
+fn own_directory() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    Some(program.parent()?.parent()?.join("cni"))
+}
+
+fn is_executable(file: &Path) -> bool {
+    file.metadata().is_ok_and(|stat| stat.is_file() && stat.permissions().mode() & 0o111 != 0)
+}
+
+/// What a plugin is told.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    /// What to do.
+    pub command: Command,
+    /// The program.
+    pub program: &'a Path,
+    /// The pod's UUID.
+    pub container: &'a str,
+    /// Path of the network namespace; empty if it is gone.
+    pub namespace: &'a str,
+    /// Name of the interface in the pod.
+    pub interface: &'a str,
+    /// `K=V;…`
+    pub arguments: &'a str,
+    /// Where further plugins are looked for.
+    pub path: &'a str,
+    /// The configuration.
+    pub config: &'a Value,
+}
+
+impl Call<'_> {
+    /// Runs the plugin to its end, by `deadline` at the latest, and returns its answer. A request to end that
+    /// `signals` report ends it too.
+    ///
+    /// # Errors
+    /// It can't be run, fails (with all that it says of that), says too much, takes too long, or was interrupted.
+    pub fn run(&self, deadline: Instant, signals: Option<&SignalFd>) -> Result<Vec<u8>> {
+        let name = self.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        self.attempt(deadline, signals).context(|| format!("plugin {name} {}", self.command.word()))
+    }
+
+    fn attempt(&self, deadline: Instant, signals: Option<&SignalFd>) -> Result<Vec<u8>> {
+        let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context(|| "pipe");
+        let (answer, answer_end) = pipe()?;
+        let (words, words_end) = pipe()?;
+        let input = self.input()?;
+        let parent = process::pidfd_open(std::process::id().cast_signed())?;
+        let child = match process::fork()? {
+            Fork::Parent(child) => child,
+            Fork::Child => {
+                let Err(error) = self.become_plugin(&parent, &input, &answer_end, &words_end);
+                // Its standard error is read by the parent, if it has come that far.
+                eprintln!("{}", error.one_line());
+                process::exit_now(127)
+            }
+        };
+        drop((answer_end, words_end));
+        let mut running = Running {
+            child,
+            pidfd: process::pidfd_open(child.as_raw())?,
+            answer: Stream::new(answer, MAX_ANSWER)?,
+            words: Stream::new(words, MAX_WORDS)?,
+        };
+        log::debug!("plugin {:?} {} {}", self.program, self.command.word(), self.interface);
+        let watched = running.watch(deadline, signals);
+        if watched.is_err() {
+            process::kill_session(running.child)?;
+        }
+        let status = process::wait_child(running.child)?;
+        watched?;
+        running.answer.fill()?;
+        running.words.fill()?;
+        let words = running.words.text();
+        match status {
+            WaitStatus::Exited(_, 0) => {
+                words.lines().for_each(|line| log::debug!("{:?}: {line}", self.program));
+                Ok(running.answer.kept)
+            }
+            status => Err(Error::new(failure(&running.answer.text(), &words, status))),
+        }
+    }
+
+    /// The configuration as a file of its own, read from its beginning.
+    fn input(&self) -> Result<File> {
+        let mut file =
+            File::from(rustix::fs::memfd_create("cni", MemfdFlags::CLOEXEC).context(|| "memfd_create(cni)")?);
+        let text = self.config.to_string();
+        file.write_all(text.as_bytes()).and_then(|()| file.rewind()).context(|| "write the plugin's configuration")?;
+        Ok(file)
+    }
+
+    /// In the child.
+    fn become_plugin(
+        &self,
+        parent: &OwnedFd,
+        input: &File,
+        answer: &OwnedFd,
+        words: &OwnedFd,
+    ) -> Result<std::convert::Infallible> {
+        process::set_standard_fd(input, 0)?;
+        process::set_standard_fd(answer, 1)?;
+        process::set_standard_fd(words, 2)?;
+        process::new_session()?;
+        process::die_with_parent()?;
+        if process::pidfd_wait_end(parent, Duration::ZERO)? {
+            return Err(Error::new("its caller ended early"));
+        }
+        process::close_on_exec_from_3()?;
+        signal::reset()?;
+        let program = dir::c_string(self.program.as_os_str().as_bytes())?;
+        process::exec(&program, std::slice::from_ref(&program), &self.environment()?)
+    }
+
+    /// The caller's, but for what is about the caller itself.
+    fn environment(&self) -> Result<Vec<std::ffi::CString>> {
+        let own = ["RKT_", "CNI_", "LISTEN_", "NOTIFY_SOCKET", "PATH"];
+        let inherited =
+            std::env::vars_os().filter(|(name, _)| !own.iter().any(|own| name.as_bytes().starts_with(own.as_bytes())));
+        let mut environment = Vec::new();
+        for (mut name, value) in inherited {
+            name.push("=");
+            name.push(value);
+            environment.push(dir::c_string(&name.into_vec())?);
+        }
+        let path = std::env::var("PATH").map_or_else(|_| PROGRAMS.to_owned(), |path| format!("{path}:{PROGRAMS}"));
+        // Every plugin of a network sees them, and refuses those that are for another one if this is not said.
+        let arguments = match self.arguments {
+            "" => String::new(),
+            arguments if arguments.contains("IgnoreUnknown=") => arguments.to_owned(),
+            arguments => format!("IgnoreUnknown=1;{arguments}"),
+        };
+        for (name, value) in [
+            ("PATH", path.as_str()),
+            ("CNI_COMMAND", self.command.word()),
+            ("CNI_CONTAINERID", self.container),
+            ("CNI_NETNS", self.namespace),
+            ("CNI_IFNAME", self.interface),
+            ("CNI_ARGS", &arguments),
+            ("CNI_PATH", self.path),
+        ] {
+            environment.push(dir::c_string(format!("{name}={value}").as_bytes())?);
+        }
+        Ok(environment)
+    }
+}
+
+/// A plugin at work.
+struct Running {
+    child: Pid,
+    pidfd: OwnedFd,
+    answer: Stream,
+    words: Stream,
+}
+
+impl Running {
+    /// Until it has ended. What it has started itself may go on, and hold its output open.
+    fn watch(&mut self, deadline: Instant, signals: Option<&SignalFd>) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let seconds = started.elapsed().as_secs();
+                return Err(Error::new(format!("it had not ended after {seconds} seconds and was killed")));
+            }
+            let mut fds = vec![PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+            fds.extend(signals.map(|signals| PollFd::new(signals.as_fd(), PollFlags::POLLIN)));
+            for stream in [&self.answer, &self.words] {
+                fds.extend(stream.pipe.as_ref().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
+            }
+            let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+            match poll(&mut fds, timeout) {
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(errno) => return Err(errno).context(|| "poll(plugin)"),
+            }
+            self.answer.fill()?;
+            self.words.fill()?;
+            if self.answer.is_over_full {
+                return Err(Error::new(format!("its answer is longer than {MAX_ANSWER} bytes; it was killed")));
+            }
+            if let Some(signals) = signals
+                && signal::is_asked_to_end(signals)?
+            {
+                return Err(Error::new("interrupted"));
+            }
+            if process::pidfd_wait_end(&self.pidfd, Duration::ZERO)? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The reading end of a pipe, and the beginning of what came out of it.
+struct Stream {
+    pipe: Option<File>,
+    kept: Vec<u8>,
+    limit: usize,
+    is_over_full: bool,
+}
+
+impl Stream {
+    fn new(pipe: OwnedFd, limit: usize) -> Result<Self> {
+        rustix::fs::fcntl_setfl(&pipe, OFlags::NONBLOCK).context(|| "fcntl(O_NONBLOCK)")?;
+        Ok(Self { pipe: Some(pipe.into()), kept: Vec::new(), limit, is_over_full: false })
+    }
+
+    /// Takes what is there, up to a pipe full; what is beyond the limit is forgotten.
+    fn fill(&mut self) -> Result<()> {
+        let mut buffer = [0; 4096];
+        for _ in 0..16 {
+            let Some(pipe) = &mut self.pipe else { return Ok(()) };
+            match pipe.read(&mut buffer) {
+                Ok(0) => self.pipe = None,
+                Ok(read) => {
+                    let room = self.limit - self.kept.len();
+                    self.is_over_full |= read > room;
+                    self.kept.extend(&buffer[..read.min(room)]);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).context(|| "read from the plugin"),
+            }
+        }
+        Ok(())
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.kept).trim().to_owned()
+    }
+}
+
+/// All that a plugin says of its failure: the error object that the specification wants, else whatever it printed.
+fn failure(answer: &str, words: &str, status: WaitStatus) -> String {
+    let ended = match status {
+        WaitStatus::Exited(_, code) => format!("ended with {code}"),
+        WaitStatus::Signaled(_, signal, _) => format!("was killed by {signal}"),
+        _ => "ended".to_owned(),
+    };
+    let mut parts: Vec<String> = Vec::new();
+    match error_object(answer) {
+        Some((message, details, code)) => {
+            parts.extend([message, details].into_iter().filter(|part| !part.is_empty()));
+            parts.extend(code.map(|code| format!("CNI error {code}")));
+        }
+        None if !answer.is_empty() => parts.push(answer.to_owned()),
+        None => {}
+    }
+    if !words.is_empty() {
+        parts.push(words.to_owned());
+    }
+    if parts.is_empty() {
+        return format!("it {ended} and said nothing");
+    }
+    let text = parts.join("; ");
+    let hint = if text.contains("iptables") && text.contains("executable file not found") {
+        "; install the Debian package iptables"
+    } else {
+        ""
+    };
+    format!("{text} (it {ended}){hint}")
+}
+
+fn error_object(answer: &str) -> Option<(String, String, Option<u64>)> {
+    let value: Value = json::parse(answer.as_bytes()).ok()?;
+    let mut object = Object::new(value).ok()?;
+    let message: String = object.optional("msg").ok()?;
+    let details: String = object.optional("details").ok()?;
+    let code: Option<u64> = object.optional("code").ok()?;
+    (!message.is_empty() || !details.is_empty()).then_some((message, details, code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_a_plugin_says() {
+        let ended = WaitStatus::Exited(Pid::from_raw(1), 1);
+        let failure = |answer, words| failure(answer, words, ended);
+        let object = r#"{"cniVersion":"0.4.0","code":7,"msg":"no luck","details":"none at all"}"#;
+        assert_eq!(failure(object, ""), "no luck; none at all; CNI error 7 (it ended with 1)");
+        assert_eq!(failure(r#"{"msg":"x"}"#, "trace"), "x; trace (it ended with 1)");
+        assert_eq!(failure("plain", "words"), "plain; words (it ended with 1)");
+        assert_eq!(failure("", ""), "it ended with 1 and said nothing");
+        let missing = r#"{"msg":"failed to locate iptables: exec: \"iptables\": executable file not found in $PATH"}"#;
+        assert!(failure(missing, "").ends_with("; install the Debian package iptables"), "{}", failure(missing, ""));
+    }
+
+    #[test]
+    fn plugins_are_executable_files() {
+        let tmp = tempfile::tempdir().unwrap();
+        let search = SearchPath::of(tmp.path());
+        std::fs::write(tmp.path().join("ptp"), "").unwrap();
+        std::fs::create_dir(tmp.path().join("bridge")).unwrap();
+        for missing in ["ptp", "bridge", "none"] {
+            let line = search.find(missing).unwrap_err().one_line();
+            assert!(line.contains("containernetworking-plugins") && line.contains("--net=none"), "{line}");
+        }
+        std::fs::set_permissions(tmp.path().join("ptp"), PermissionsExt::from_mode(0o755)).unwrap();
+        assert_eq!(search.find("ptp").unwrap(), tmp.path().join("ptp"));
+        let both = search.after("/a:/b");
+        assert_eq!(both.to_string(), format!("/a:/b:{}", tmp.path().display()));
+        assert_eq!(both.after("/b").to_string(), format!("/b:/a:{}", tmp.path().display()));
+    }
+}

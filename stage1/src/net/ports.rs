@@ -1,0 +1,157 @@
+//! The ports of a pod that the host forwards: what its manifest says, resolved. Host side.
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use crate::appc::{ExposedPort, Port};
+use crate::error::{Context, Error, Result};
+use crate::json::FromJson;
+use crate::pod::Pod;
+
+/// A port of the host and the pod's that it leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    host_ip: Option<IpAddr>,
+    host_port: u16,
+    pod_port: u16,
+    protocol: String,
+}
+
+impl Mapping {
+    /// As plugins with the capability `portMappings` are told.
+    pub fn to_json(&self) -> Value {
+        let mut mapping =
+            json!({"hostPort": self.host_port, "containerPort": self.pod_port, "protocol": self.protocol});
+        if let Some(ip) = self.host_ip {
+            mapping["hostIP"] = ip.to_string().into();
+        }
+        mapping
+    }
+}
+
+/// The mappings of a pod.
+///
+/// # Errors
+/// A port that no app has, that is no number, or that is taken twice.
+pub fn of(pod: &Pod) -> Result<Vec<Mapping>> {
+    let mut mappings: Vec<Mapping> = Vec::new();
+    for exposed in &pod.manifest.ports {
+        let resolved = || {
+            let port = match &exposed.pod_port {
+                Some(port) => Port::from_json(port.clone()).context(|| "\"podPort\"")?,
+                None => port_of_apps(pod, &exposed.name)?,
+            };
+            map(exposed, &port)
+        };
+        for mapping in resolved().context(|| format!("port {:?} of the pod", exposed.name))? {
+            if mappings.iter().any(|other| other.clashes_with(&mapping)) {
+                let Mapping { host_port, protocol, .. } = mapping;
+                return Err(Error::new(format!("the port {host_port}/{protocol} of the host is forwarded twice")));
+            }
+            mappings.push(mapping);
+        }
+    }
+    Ok(mappings)
+}
+
+/// The port that an app of the pod, or its image, declares under this name.
+fn port_of_apps(pod: &Pod, name: &str) -> Result<Port> {
+    for runtime in &pod.manifest.apps {
+        let app = pod.app(&runtime.name)?;
+        let image = app.image.app.as_ref();
+        let declared = [app.runtime.app.as_ref(), image].into_iter().flatten();
+        if let Some(port) = declared.flat_map(|app| &app.ports).find(|port| port.name == name) {
+            return Ok(port.clone());
+        }
+    }
+    Err(Error::new("no app has a port of this name"))
+}
+
+fn map(exposed: &ExposedPort, port: &Port) -> Result<Vec<Mapping>> {
+    let protocol = port.protocol.to_ascii_lowercase();
+    if !matches!(&*protocol, "tcp" | "udp" | "sctp") {
+        return Err(Error::new(format!("{:?} is no protocol with ports", port.protocol)));
+    }
+    let host_ip = match exposed.host_ip.as_deref().filter(|ip| !ip.is_empty()) {
+        Some(ip) => Some(ip.parse::<IpAddr>().context(|| format!("\"hostIP\": {ip:?} is no address"))?),
+        None => None,
+    };
+    let number = |first: u32, index: u32| {
+        let number = first.checked_add(index).and_then(|number| u16::try_from(number).ok());
+        number.filter(|number| *number > 0).context(|| format!("{first} and {index} is no port number"))
+    };
+    let count = port.count.unwrap_or(1).max(1);
+    if count > u32::from(u16::MAX) {
+        return Err(Error::new(format!("{count} ports are more than there are")));
+    }
+    (0..count)
+        .map(|index| {
+            Ok(Mapping {
+                host_ip: host_ip.filter(|ip| !ip.is_unspecified()),
+                host_port: number(exposed.host_port, index)?,
+                pod_port: number(port.port, index)?,
+                protocol: protocol.clone(),
+            })
+        })
+        .collect()
+}
+
+impl Mapping {
+    fn clashes_with(&self, other: &Self) -> bool {
+        let same_address = self.host_ip == other.host_ip || self.host_ip.is_none() || other.host_ip.is_none();
+        self.host_port == other.host_port && self.protocol == other.protocol && same_address
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json;
+
+    fn pod(ports: &str) -> Result<Vec<Value>> {
+        let tmp = tempfile::tempdir().unwrap();
+        let image = r#"{"acKind":"ImageManifest","acVersion":"0.8.11","name":"x","app":{"exec":["/x"],"user":"0","group":"0",
+            "ports":[{"name":"dns","protocol":"udp","port":53},{"name":"web","protocol":"tcp","port":1}]}}"#;
+        std::fs::create_dir_all(tmp.path().join("appsinfo/a")).unwrap();
+        std::fs::write(tmp.path().join("appsinfo/a/manifest"), image).unwrap();
+        let app = r#"{"name":"a","image":{"id":"sha512-0"},"app":{"exec":["/x"],"user":"0","group":"0",
+            "ports":[{"name":"web","protocol":"tcp","port":80,"count":2}]}}"#;
+        let manifest = format!(r#"{{"acKind":"PodManifest","acVersion":"0.8.11","apps":[{app}],"ports":[{ports}]}}"#);
+        std::fs::write(tmp.path().join("pod"), manifest).unwrap();
+        Ok(of(&Pod::load(tmp.path()).unwrap())?.iter().map(Mapping::to_json).collect())
+    }
+
+    #[test]
+    fn by_number_by_app_and_by_image() {
+        let ports = r#"{"name":"x","hostPort":9000,"hostIP":"127.0.0.1","podPort":{"name":"x","protocol":"TCP","port":90}},
+            {"name":"web","hostPort":8080,"hostIP":"0.0.0.0"},{"name":"dns","hostPort":8080,"hostIP":""}"#;
+        let expected = json::parse::<Vec<Value>>(
+            br#"[{"hostPort":9000,"containerPort":90,"protocol":"tcp","hostIP":"127.0.0.1"},
+            {"hostPort":8080,"containerPort":80,"protocol":"tcp"},{"hostPort":8081,"containerPort":81,"protocol":"tcp"},
+            {"hostPort":8080,"containerPort":53,"protocol":"udp"}]"#,
+        )
+        .unwrap();
+        assert_eq!(pod(ports).unwrap(), expected);
+        assert_eq!(pod("").unwrap(), Vec::<Value>::new());
+    }
+
+    #[test]
+    fn what_can_not_be_is_named() {
+        let port = |more: &str| format!(r#"{{"name":"p","hostPort":1,{more}}}"#);
+        let number = |port: u64| format!(r#""podPort":{{"name":"p","protocol":"tcp","port":{port}}}"#);
+        let twice = [port(&number(5)), port(&number(6))].join(",");
+        for (ports, why) in [
+            (r#"{"name":"nowhere","hostPort":1}"#.to_owned(), "port \"nowhere\" of the pod: no app has a port"),
+            (port(r#""podPort":{"name":"p","protocol":"icmp","port":1}"#), "\"icmp\" is no protocol"),
+            (port(&number(70_000)), "is no port number"),
+            (port(&format!(r#"{},"hostIP":"here""#, number(1))), "\"here\" is no address"),
+            (port(r#""podPort":7"#), "\"podPort\": 7 is not an object"),
+            (r#"{"name":"web","hostPort":65535}"#.to_owned(), "is no port number"),
+            (twice, "the port 1/tcp of the host is forwarded twice"),
+        ] {
+            let line = pod(&ports).unwrap_err().one_line();
+            assert!(line.contains(why), "{line}");
+        }
+    }
+}

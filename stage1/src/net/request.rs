@@ -1,0 +1,147 @@
+//! What `--net` asks for. Pure.
+
+use crate::error::{Error, Result};
+
+/// The network built in, with a way out.
+pub const DEFAULT: &str = "default";
+/// The network built in that leads to the host alone.
+pub const RESTRICTED: &str = "default-restricted";
+
+/// The network of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// The host's.
+    Host,
+    /// One of its own with the loopback interface alone.
+    None,
+    /// One of its own that joins networks.
+    Contained(Selection),
+}
+
+/// The networks that a pod joins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Every one that is configured.
+    pub all: bool,
+    /// By name, each with its arguments (`K=V;…`).
+    pub named: Vec<(String, String)>,
+}
+
+impl Request {
+    /// Understands a list of `NAME[:K=V;…]`; nothing is the default network.
+    ///
+    /// # Errors
+    /// A name or an argument that can't be one, a network named twice, `host` or `none` with others.
+    pub fn parse(list: &[String]) -> Result<Self> {
+        let mut selection = Selection::default();
+        match list {
+            [] => selection.named.push((DEFAULT.into(), String::new())),
+            [one] if one == "host" => return Ok(Self::Host),
+            [one] if one == "none" => return Ok(Self::None),
+            several => {
+                for network in several {
+                    selection.add(network).map_err(|why| Error::new(format!("--net={}: {why}", several.join(","))))?;
+                }
+            }
+        }
+        Ok(Self::Contained(selection))
+    }
+
+    /// Whether the pod has a network namespace of its own.
+    pub fn is_own(&self) -> bool {
+        *self != Self::Host
+    }
+}
+
+impl Selection {
+    fn add(&mut self, network: &str) -> Result<(), String> {
+        let (name, arguments) = network.split_once(':').unwrap_or((network, ""));
+        match name {
+            "host" | "none" => return Err(format!("{name} goes with no other network, and has no arguments")),
+            "all" if !arguments.is_empty() => return Err("all has no arguments".into()),
+            "all" if self.all => return Err("all is there twice".into()),
+            "all" => {
+                self.all = true;
+                return Ok(());
+            }
+            _ => {}
+        }
+        if !is_name(name) {
+            return Err(format!("{name:?} is no name of a network"));
+        }
+        if self.arguments(name).is_some() {
+            return Err(format!("{name} is there twice"));
+        }
+        if let Some(bad) = arguments.split(';').find(|pair| !arguments.is_empty() && !is_argument(pair)) {
+            return Err(format!("the argument {bad:?} of {name} is not NAME=VALUE"));
+        }
+        self.named.push((name.to_owned(), arguments.to_owned()));
+        Ok(())
+    }
+
+    /// The arguments of a network that is asked for by name.
+    pub fn arguments(&self, name: &str) -> Option<&str> {
+        self.named.iter().find(|(other, _)| other == name).map(|(_, arguments)| arguments.as_str())
+    }
+}
+
+/// A name as the CNI specification has it.
+pub fn is_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
+}
+
+fn is_argument(pair: &str) -> bool {
+    pair.split_once('=').is_some_and(|(name, _)| !name.is_empty()) && !pair.contains(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Request> {
+        let list: Vec<String> = text.split(',').filter(|net| !net.is_empty()).map(str::to_owned).collect();
+        Request::parse(&list)
+    }
+
+    fn contained(all: bool, named: &[(&str, &str)]) -> Request {
+        let named = named.iter().map(|&(name, arguments)| (name.into(), arguments.into())).collect();
+        Request::Contained(Selection { all, named })
+    }
+
+    #[test]
+    fn as_rkt_documents_them() {
+        assert_eq!(parse("host").unwrap(), Request::Host);
+        assert_eq!(parse("none").unwrap(), Request::None);
+        assert_eq!(parse("").unwrap(), contained(false, &[("default", "")]));
+        assert_eq!(parse("default").unwrap(), contained(false, &[("default", "")]));
+        assert_eq!(parse("all").unwrap(), contained(true, &[]));
+        let two = parse("all,net1:IP=10.0.0.1,b:A=1;B=x:y=z").unwrap();
+        assert_eq!(two, contained(true, &[("net1", "IP=10.0.0.1"), ("b", "A=1;B=x:y=z")]));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named() {
+        for (text, why) in [
+            ("host,none", "host goes with no other network"),
+            ("a,none", "none goes with no other network"),
+            ("a,b,a:X=1", "a is there twice"),
+            ("all,all", "all is there twice"),
+            ("all:A=1", "all has no arguments"),
+            ("../a", "\"../a\" is no name"),
+            ("-a", "\"-a\" is no name"),
+            ("a:", ""),
+            ("a:X", "the argument \"X\" of a"),
+            ("a:A=1;", "the argument \"\" of a"),
+            ("a:=1", "the argument \"=1\" of a"),
+        ] {
+            match parse(text) {
+                Ok(_) => assert!(why.is_empty(), "{text}"),
+                Err(error) => {
+                    let line = error.one_line();
+                    assert!(!why.is_empty() && line.contains(why) && line.contains(text), "{line}");
+                }
+            }
+        }
+    }
+}
