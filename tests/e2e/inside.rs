@@ -15,6 +15,7 @@ tests::cases! {
     native environment;
     both default_confinement;
     native declared_confinement;
+    native each_restriction_can_be_switched_off;
     native devices;
     native kernel_paths_are_hidden_or_read_only;
     native the_root_is_the_images;
@@ -324,6 +325,37 @@ fn declared_confinement(t: &Context) -> Verdict {
         for key in ["capabilities", "seccomp", "no_new_privs", "cgroup", "root", "limits"] {
             assert_eq!(entered[key], app[key], "{image}: {key}");
         }
+    }
+    pod.end();
+    Ok(())
+}
+
+fn each_restriction_can_be_switched_off(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    for (option, capabilities, seccomp, paths) in [
+        (None, false, false, false),
+        (Some("--disable-capabilities-restriction"), true, false, false),
+        (Some("--disable-seccomp"), false, true, false),
+        (Some("--disable-paths"), false, false, true),
+    ] {
+        let options: Vec<&str> = option.into_iter().collect();
+        let option = option.unwrap_or("none");
+        pod.add("one", &options, &["report", "/out/one.json", "+", "sleep", "inf"]);
+        pod.app("start", "one", &[]).ok();
+        let report = pod.read("one");
+        assert_eq!(mask(&report, "CapBnd") & 1 << 21 != 0, capabilities, "{option}: CAP_SYS_ADMIN");
+        assert_eq!(report["seccomp"] == "0", seccomp, "{option}");
+        let shown = pod.enter("one", &["/probe", "ls", "/sys/module"]);
+        assert_eq!(shown.code == Some(0) && !shown.stdout.trim().is_empty(), paths, "{option}: {shown}");
+        let trigger = pod.enter("one", &["/probe", "open", "w", "/proc/sys/vm/panic_on_oom"]).ok();
+        assert_eq!(trigger != "EROFS", paths, "{option}: {trigger}");
+        let entered: Value = serde_json::from_str(&pod.enter("one", &["/probe", "report"]).ok())?;
+        for key in ["capabilities", "seccomp"] {
+            assert_eq!(entered[key], report[key], "{option}: {key}, entered");
+        }
+        pod.app("rm", "one", &[]).ok();
+        std::fs::remove_file(podctl.out().join("one.json"))?;
     }
     pod.end();
     Ok(())

@@ -6,6 +6,7 @@ mod contract;
 mod copies;
 mod crash;
 mod disk;
+mod ends;
 mod enter;
 mod entrypoints;
 mod exec;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         crash::pods::CASES,
         crash::crossings::CASES,
         life::CASES,
+        ends::CASES,
         immutable::CASES,
         refusals::CASES,
         inside::CASES,

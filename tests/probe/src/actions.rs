@@ -24,6 +24,7 @@ actions, joined by `+`:
   exit N              end with status N
   exit-from PATH      end with the status that a file holds
   signal NAME         end by a signal (raised, not sent)
+  dump-core           leave a core file at the end by a signal
   sleep SECONDS|inf
   stubborn            block SIGTERM, then sleep for ever
   orderly N           wait for SIGTERM, then exit N
@@ -71,6 +72,10 @@ pub fn perform(words: &[&str]) -> Outcome {
         }
         ["serve", fd, how] => serve(number(fd)? as i32, *how == "once").map_err(|e| e.to_string()),
         ["signal", name] => end_by(signal(name)?),
+        ["dump-core"] => {
+            use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+            setrlimit(Resource::RLIMIT_CORE, RLIM_INFINITY, RLIM_INFINITY).map_err(|e| e.to_string())
+        }
         ["sleep", "inf"] => sleep_for_ever(),
         ["sleep", seconds] => {
             std::thread::sleep(Duration::from_secs_f64(seconds.parse().map_err(|e| format!("{e}"))?));
