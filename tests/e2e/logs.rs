@@ -36,7 +36,9 @@ tests::cases! {
 /// The lines that a command shows.
 #[track_caller]
 fn lines(podctl: &Podctl, args: &[&str]) -> Vec<String> {
-    podctl.ok(&[&["logs"], args].concat()).lines().map(str::to_owned).collect()
+    let out = podctl.run(&[&["logs"], args].concat());
+    assert!(out.code == Some(0) && out.stderr.is_empty(), "{}: {:?} {}", out.command, out.code, out.stderr);
+    out.stdout.lines().map(str::to_owned).collect()
 }
 
 /// The same as JSON.
@@ -358,7 +360,16 @@ fn lines_are_followed_across_rotations(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = podctl.pod(&["--log-max-size=32Mi"]);
     let follower = Follower::start(&podctl, &[&pod.uuid, "--app", "a"]);
-    pod.run_app("a", &[], &["lines", "20000", "line"]);
+    pod.add("a", &[], &["lines", "20000", "line"]);
+    pod.app("start", "a", &[]).ok();
+    // who looks meanwhile sees all that there is so far
+    wait_for("all lines, seen by many looks", 30, || {
+        let shown = lines(&podctl, &[&pod.uuid, "--app", "a"]);
+        for (n, line) in shown.iter().enumerate() {
+            assert_eq!(*line, format!("line {n}"));
+        }
+        (shown.len() == 20_000).then_some(())
+    });
     for n in 0..20_000 {
         follower.shows(&format!("line {n}"));
     }

@@ -1,6 +1,7 @@
 //! Reading at any place of a file that somebody else may be writing to, and may be lying in.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 
 use stage1::error::{Context, Error, Result};
@@ -29,12 +30,25 @@ impl Window {
         self.start <= at && end <= self.start + self.bytes.len() as u64
     }
 
+    /// Reads from `at` on, less than `len` bytes if the file has become shorter: journald cuts off what it does not
+    /// need when it puts a file aside.
     fn fill(&mut self, file: &File, at: u64, len: usize) -> Result<()> {
         self.bytes.resize(len, 0);
         self.start = at;
-        file.read_exact_at(&mut self.bytes, at)
-            .inspect_err(|_| self.bytes.clear())
-            .context(|| format!("byte {at}: read {len} bytes"))
+        let mut have = 0;
+        while have < len {
+            match file.read_at(&mut self.bytes[have..], at + have as u64) {
+                Ok(0) => break,
+                Ok(more) => have += more,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.bytes.clear();
+                    return Err(error).context(|| format!("byte {at}: read {len} bytes"));
+                }
+            }
+        }
+        self.bytes.truncate(have);
+        Ok(())
     }
 }
 
@@ -64,14 +78,17 @@ impl Bytes {
 
     /// The `len` bytes at `at`.
     pub(super) fn get(&mut self, at: u64, len: usize) -> Result<&[u8]> {
-        let end = at.checked_add(len as u64).filter(|end| *end <= self.size);
-        let end = end.ok_or_else(|| Error::new(format!("byte {at}: the file ends before what should be there")))?;
+        let too_short = || Error::new(format!("byte {at}: the file ends before what should be there"));
+        let end = at.checked_add(len as u64).filter(|end| *end <= self.size).ok_or_else(too_short)?;
         if !self.windows[0].has(at, end) {
             self.windows.swap(0, 1);
         }
         if !self.windows[0].has(at, end) {
             let wanted = len.max(WINDOW).min(usize::try_from(self.size - at).unwrap_or(usize::MAX));
             self.windows[0].fill(&self.file, at, wanted)?;
+            if !self.windows[0].has(at, end) {
+                return Err(too_short());
+            }
         }
         let window = &self.windows[0];
         let from = (at - window.start) as usize;

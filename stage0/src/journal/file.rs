@@ -138,8 +138,10 @@ impl JournalFile {
         }
         let seqnum_id = header[72..].first_chunk().copied().unwrap_or_default();
         let compact = features & COMPACT != 0;
-        let entries = le64(&header[152..]);
-        Ok(Some(Self { bytes, compact, seqnum_id, entries, walk: Walk::default(), fields: HashMap::new() }))
+        let (entries, walk, fields) = (0, Walk::default(), HashMap::new());
+        let mut file = Self { bytes, compact, seqnum_id, entries, walk, fields };
+        file.refresh()?;
+        Ok(Some(file))
     }
 
     /// The file itself.
@@ -161,7 +163,7 @@ impl JournalFile {
     pub(super) fn refresh(&mut self) -> Result<()> {
         let entries = self.bytes.u64_now(152)?;
         if entries != self.entries {
-            // In this order: what is counted is there.
+            // In this order: what is counted is in what the file is then.
             self.bytes.refresh()?;
             self.entries = entries;
         }

@@ -28,6 +28,8 @@ pub const MAX_FIELD: usize = 16 << 20;
 const MAX_FILES: usize = 512;
 /// As many names are looked at in a directory.
 const MAX_NAMES: usize = 10_000;
+/// How often names that change are read again.
+const ROTATIONS: usize = 16;
 /// In as many directories. One pod has one.
 const MAX_MACHINES: usize = 8;
 /// Where the journal is in the pod's root.
@@ -54,6 +56,16 @@ struct Source {
     file: JournalFile,
     next: Option<Entry>,
     ended: bool,
+}
+
+/// What came of opening a file.
+enum Opened {
+    /// It is open now.
+    New,
+    /// There was nothing to do, or there will be only later.
+    Known,
+    /// It has another name now, or was removed.
+    Gone,
 }
 
 /// An entry and the file that it is in.
@@ -92,6 +104,13 @@ impl Journal {
     /// # Errors
     /// The journal's directory can't be read.
     pub fn refresh(&mut self) -> Result<()> {
+        // A file that is put aside while the names are read is found under its new one.
+        for _ in 0..ROTATIONS {
+            if !self.open_files()? {
+                break;
+            }
+        }
+        // In this order: once there is another file after it, all of a file is seen.
         for source in &mut self.files {
             if let Err(error) = source.file.refresh() {
                 source.ended = true;
@@ -99,12 +118,20 @@ impl Journal {
             }
         }
         self.forget_removed();
+        Ok(())
+    }
+
+    /// Opens the files that are not known yet. Whether there may be more, as their names have changed meanwhile.
+    fn open_files(&mut self) -> Result<bool> {
+        let mut is_changing = false;
         for name in self.names()? {
-            if let Err(error) = self.open_file(&name) {
-                complain(&mut self.complaints, &name, &error);
+            match self.open_file(&name) {
+                Ok(Opened::Known) => {}
+                Ok(Opened::New | Opened::Gone) => is_changing = true,
+                Err(error) => complain(&mut self.complaints, &name, &error),
             }
         }
-        Ok(())
+        Ok(is_changing)
     }
 
     /// Closes files that were removed, as far as they are read.
@@ -150,15 +177,14 @@ impl Journal {
         Ok(names)
     }
 
-    fn open_file(&mut self, name: &Path) -> Result<()> {
-        // it may have been removed since it was listed
-        let Some(file) = open_regular_beneath(&self.pod, name)? else { return Ok(()) };
+    fn open_file(&mut self, name: &Path) -> Result<Opened> {
+        let Some(file) = open_regular_beneath(&self.pod, name)? else { return Ok(Opened::Gone) };
         let stat = file.metadata().context(|| "stat")?;
         let identity = (stat.dev(), stat.ino());
         let is_known = self.files.iter().any(|source| source.identity == identity)
             || self.ignored.iter().any(|(other, _)| *other == identity);
         if is_known {
-            return Ok(());
+            return Ok(Opened::Known);
         }
         if self.files.len() + self.ignored.len() >= MAX_FILES {
             return Err(Error::new(format!("there are more than {MAX_FILES} files: it is left out")));
@@ -166,16 +192,16 @@ impl Journal {
         let keep = file.try_clone().context(|| "dup")?;
         match JournalFile::open(file) {
             // not before it has a header
-            Ok(None) => Ok(()),
+            Ok(None) => Ok(Opened::Known),
             Ok(Some(mut file)) => {
                 // one that nobody writes to any more has this in its name
                 let is_archived = name.to_string_lossy().contains('@');
                 if is_archived && file.last_written()? < self.since {
                     self.ignored.push((identity, keep));
-                    return Ok(());
+                    return Ok(Opened::New);
                 }
                 self.files.push(Source { name: name.to_owned(), identity, file, next: None, ended: false });
-                Ok(())
+                Ok(Opened::New)
             }
             Err(error) => {
                 self.ignored.push((identity, keep));
