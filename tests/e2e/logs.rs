@@ -345,6 +345,16 @@ fn journald_runs_when_something_is_logged(t: &Context) -> Verdict {
         assert_eq!(podctl.ok(&["enter", &pod.uuid, "--", "/bin/systemctl", "is-active", socket]), "active");
     }
     assert!(journald(&pod).is_none() && !journal(&pod).exists(), "{:?}", journald(&pod));
+    // an app whose outputs go nowhere
+    pod.add("quiet", &[], &["print", "unheard", "+", "write", "/out/quiet", "ran"]);
+    let unit = pod.dir().join("stage1/rootfs/etc/systemd/system/app-quiet.service");
+    let text = fs::read_to_string(&unit)?;
+    assert!(text.contains("=journal+console"), "{text}");
+    fs::write(&unit, text.replace("=journal+console", "=null"))?;
+    pod.app("start", "quiet", &[]).ok();
+    assert_eq!(pod.exit_code("quiet"), 0);
+    assert_eq!(fs::read_to_string(podctl.out().join("quiet"))?, "ran");
+    assert!(journald(&pod).is_none() && !journal(&pod).exists(), "{:?}", journald(&pod));
     pod.add("a", &["--env=NOTIFY_SOCKET=/dev/log"], &["notify", "<12>tag: by syslog", "+", "sleep", "inf"]);
     assert!(journald(&pod).is_none(), "{:?}", journald(&pod));
     pod.app("start", "a", &[]).ok();
