@@ -116,7 +116,7 @@ fn signals_and_codes_of_run(t: &Context) -> Verdict {
 fn an_oom_kill_shows(t: &Context) -> Verdict {
     let podctl = t.podctl();
     podctl.import_probe();
-    let out = podctl.run(&["run", "probe", "--memory=32Mi", "--exec=/probe", "--", "alloc", "100000000"]);
+    let out = podctl.run(&["run", "--net=none", "probe", "--memory=32Mi", "--exec=/probe", "--", "alloc", "100000000"]);
     if !t.has_controllers() {
         // Without a controller the limit can't hold, and that is said.
         assert!(out.code == Some(0) && out.stderr.contains("memory"), "{out}");
