@@ -48,10 +48,12 @@ pub enum Entrypoint {
     AppStop,
     /// Undoes `AppAdd`.
     AppRm,
+    /// Connects to an app's streams.
+    Attach,
 }
 
 impl Entrypoint {
-    /// All that podctl runs.
+    /// All that a stage1 must have for podctl.
     pub const ALL: [Self; 8] =
         [Self::Run, Self::Enter, Self::Gc, Self::Stop, Self::AppAdd, Self::AppStart, Self::AppStop, Self::AppRm];
 
@@ -75,6 +77,7 @@ impl Entrypoint {
             Self::AppStart => "coreos.com/rkt/stage1/app/start",
             Self::AppStop => "coreos.com/rkt/stage1/app/stop",
             Self::AppRm => "coreos.com/rkt/stage1/app/rm",
+            Self::Attach => "coreos.com/rkt/stage1/attach",
         }
     }
 
@@ -89,6 +92,7 @@ impl Entrypoint {
             Self::AppStart => "app-start",
             Self::AppStop => "app-stop",
             Self::AppRm => "app-rm",
+            Self::Attach => "attach",
         }
     }
 }
@@ -111,6 +115,11 @@ impl Stage1 {
         let json = std::fs::read(&path).context(|| format!("read {path:?}"))?;
         let manifest = ImageManifest::parse(&json).context(|| format!("{path:?}"))?;
         Ok(Self { pod: pod.to_owned(), rootfs: executable_rootfs(store, pod)?, manifest })
+    }
+
+    /// Whether it is of this project, and so understands flags that the contract does not have.
+    pub fn is_ours(&self) -> bool {
+        self.manifest.name.as_ref() == "podctl.dev/stage1"
     }
 
     /// Where the host finds an entrypoint.
@@ -168,6 +177,33 @@ impl Stage1 {
         process::exec(&argv[0], &argv, &environment)
     }
 
+    /// All that a crossing entrypoint has in its environment.
+    fn crossing_environment(&self, pid: i32) -> Result<[(&'static str, OsString); 3]> {
+        Ok([
+            ("RKT_STAGE1_ENTERCMD", self.path(Entrypoint::Enter)?.into()),
+            ("RKT_STAGE1_ENTERPID", pid.to_string().into()),
+            ("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into())),
+        ])
+    }
+
+    /// Replaces this process by a crossing entrypoint, in exactly the environment that the contract gives it.
+    ///
+    /// # Errors
+    /// Only if it can't be executed.
+    pub fn cross_for_good(&self, entrypoint: Entrypoint, pid: i32, args: &[String]) -> Result<Infallible> {
+        let path = self.path(entrypoint)?;
+        let mut argv = vec![c_string(path.as_os_str())?];
+        for arg in args {
+            argv.push(c_string(OsStr::new(arg))?);
+        }
+        let variables = self.crossing_environment(pid)?;
+        let variables = variables.iter().map(|(name, value)| c_string(&joined(OsStr::new(name), value)));
+        let environment = variables.collect::<Result<Vec<_>>>()?;
+        std::env::set_current_dir(&self.pod).context(|| format!("chdir({:?})", self.pod))?;
+        stage1::sys::signal::reset()?;
+        process::exec(&argv[0], &argv, &environment)
+    }
+
     /// Runs a crossing entrypoint for an app, in exactly the environment that the contract gives it.
     ///
     /// `wait` is added to the time it may take. It shares `lock`: should podctl be killed meanwhile, the lock is held
@@ -184,13 +220,7 @@ impl Stage1 {
         lock: Option<&File>,
     ) -> Result<Outcome> {
         let mut command = Command::new(self.path(entrypoint)?);
-        command
-            .args(args)
-            .current_dir(&self.pod)
-            .env_clear()
-            .env("RKT_STAGE1_ENTERCMD", self.path(Entrypoint::Enter)?)
-            .env("RKT_STAGE1_ENTERPID", pid.to_string())
-            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()));
+        command.args(args).current_dir(&self.pod).env_clear().envs(self.crossing_environment(pid)?);
         finish(entrypoint, command, DEADLINE + wait.unwrap_or_default(), lock)
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod apps;
 pub mod archive;
+pub mod attach;
 pub mod cli;
 pub mod digest;
 pub mod enter;

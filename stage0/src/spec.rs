@@ -113,6 +113,17 @@ fn octal(text: &str) -> Result<()> {
     }
 }
 
+/// Whether `text` is the absolute path of a directory of the host.
+///
+/// # Errors
+/// It is not.
+pub fn directory(text: &str) -> Result<()> {
+    match Path::new(&absolute(text)?).metadata().context(|| format!("{text:?}"))?.is_dir() {
+        true => Ok(()),
+        false => Err(Error::new(format!("{text:?} is not a directory"))),
+    }
+}
+
 /// Whether a host volume can be mounted.
 ///
 /// # Errors

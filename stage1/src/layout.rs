@@ -147,6 +147,16 @@ pub fn iottymux(app: &AcName) -> PathBuf {
     in_rootfs(&format!("rkt/iottymux/{app}"))
 }
 
+/// Directory of the apps' multiplexers, pod side.
+pub const IN_POD_IOTTYMUX: &str = "/rkt/iottymux";
+/// Where the host's directory of log files is mounted in the pod.
+pub const LOG_FILES: &str = "/run/stage1/logs";
+
+/// Name of the unit of an app's multiplexer.
+pub fn iomux_unit(app: &AcName) -> String {
+    format!("iomux-{app}.service")
+}
+
 /// Link that is `ready` once the pod's supervisor is, host side.
 pub fn supervisor_status() -> PathBuf {
     in_rootfs("rkt/supervisor-status")

@@ -18,6 +18,8 @@
 //! }
 //! ```
 
+mod keys;
+
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -28,6 +30,8 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Result};
 use crate::sys::pty::{self, RawMode};
+
+pub use keys::DetachKeys;
 
 /// How much a flow holds, in bytes.
 const BUFFER: usize = 32 << 10;
@@ -43,6 +47,8 @@ pub struct Flow {
     sink: Option<OwnedFd>,
     buffer: VecDeque<u8>,
     farewell: Vec<u8>,
+    keys: Option<DetachKeys>,
+    detached: bool,
     paused: bool,
     /// Once it is to finish: how much it may still read.
     rest: Option<usize>,
@@ -57,6 +63,8 @@ impl Flow {
             sink: Some(sink),
             buffer: VecDeque::with_capacity(BUFFER),
             farewell: Vec::new(),
+            keys: None,
+            detached: false,
             paused: false,
             rest: None,
         }
@@ -67,6 +75,18 @@ impl Flow {
     pub fn with_farewell(mut self, farewell: Vec<u8>) -> Self {
         self.farewell = farewell;
         self
+    }
+
+    /// The same, ended by these keys, which are not copied.
+    #[must_use]
+    pub fn with_keys(mut self, keys: DetachKeys) -> Self {
+        self.keys = Some(keys);
+        self
+    }
+
+    /// Whether the keys have been typed.
+    pub fn is_detached(&self) -> bool {
+        self.detached
     }
 
     /// Whether it reads for now. What was read is written in any case.
@@ -104,9 +124,12 @@ impl Flow {
         let ended = match rustix::io::read(source, &mut chunk[..room]) {
             Ok(0) => true,
             Ok(count) => {
-                self.buffer.extend(&chunk[..count]);
+                match &mut self.keys {
+                    Some(keys) => self.detached = keys.take(&chunk[..count], &mut self.buffer),
+                    None => self.buffer.extend(&chunk[..count]),
+                }
                 self.rest = self.rest.map(|rest| rest - count);
-                false
+                self.detached
             }
             Err(Errno::INTR) => false,
             Err(Errno::AGAIN) => self.rest.is_some(),
@@ -115,6 +138,7 @@ impl Flow {
         };
         if ended {
             self.source = None;
+            self.buffer.extend(self.keys.iter_mut().flat_map(DetachKeys::rest));
             self.buffer.extend(std::mem::take(&mut self.farewell));
         }
         self.close_if_done();

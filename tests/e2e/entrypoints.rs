@@ -16,8 +16,8 @@ tests::cases! {
 }
 
 /// For the host, then for the pod.
-const HOST: &[&str] = &["run", "enter", "app-add", "app-start", "app-stop", "app-rm", "stop", "gc"];
-const POD: &[&str] = &["app-exec", "reaper", "supervisor-ready", "prepare-app"];
+const HOST: &[&str] = &["run", "enter", "app-add", "app-start", "app-stop", "app-rm", "attach", "stop", "gc"];
+const POD: &[&str] = &["app-exec", "reaper", "supervisor-ready", "prepare-app", "iottymux"];
 
 fn entrypoints() -> impl Iterator<Item = (&'static str, PathBuf)> {
     HOST.iter().chain(POD).map(|name| (*name, dist().join("entrypoints").join(name)))
@@ -94,7 +94,7 @@ fn the_image_is_complete_and_fits(t: &Context) -> Verdict {
         all.iter().find(|a| a["name"] == name.as_str()).map(|a| a["value"].as_str().unwrap_or_default().to_owned())
     };
     assert_eq!(annotation("interface-version").as_deref(), Some("6"));
-    for name in ["run", "enter", "gc", "stop", "app/add", "app/start", "app/stop", "app/rm"] {
+    for name in ["run", "enter", "gc", "stop", "app/add", "app/start", "app/stop", "app/rm", "attach"] {
         let path = annotation(name).unwrap_or_else(|| panic!("no annotation {name}"));
         let file = dist().join("stage1/rootfs").join(path.trim_start_matches('/'));
         assert!(file.is_file(), "{name} names {path}, which is not in the image");

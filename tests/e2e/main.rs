@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+mod attach;
+mod attach_contract;
+mod attach_load;
 mod contract;
 mod copies;
 mod crash;
@@ -63,6 +66,9 @@ fn main() -> ExitCode {
         pods::CASES,
         terminal::CASES,
         exec::CASES,
+        attach::CASES,
+        attach_contract::CASES,
+        attach_load::CASES,
         readme::CASES,
     ];
     tests::harness::main(&cases, harness::DECOYS)

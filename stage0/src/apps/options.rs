@@ -3,6 +3,8 @@
 use serde_json::Map;
 use stage1::appc::{AcName, App, NameValue, RuntimeApp, RuntimeImage};
 use stage1::error::{Context, Error, Result};
+use stage1::iomux;
+use stage1::iomux::k8s::{self, Format, LogFile};
 use stage1::launch::env;
 
 use crate::images::Image;
@@ -43,6 +45,10 @@ pub struct AddOptions {
     pub stop_timeout: Option<u32>,
     /// Whether it is started again: `no`, `on-failure` or `always`.
     pub restart: Option<String>,
+    /// Modes of its standard streams.
+    pub streams: [Option<String>; 3],
+    /// Its log file, below the directory that its pod has for them.
+    pub k8s_log_path: Option<String>,
     /// Entrypoints say more.
     pub debug: bool,
 }
@@ -89,12 +95,31 @@ impl AddOptions {
         if let Some(restart) = &self.restart {
             stage1::app::parse_restart(restart)?;
         }
+        let streams = self.streams()?;
+        if let Some(path) = &self.k8s_log_path {
+            LogFile::new(Format::Cri, path)?;
+        }
         let declared = [
             (stage1::app::STOP_SIGNAL, self.stop_signal.clone()),
             (stage1::app::STOP_TIMEOUT, self.stop_timeout.map(|seconds| seconds.to_string())),
             (stage1::app::RESTART, self.restart.clone()),
+            (k8s::LOG_PATH, self.k8s_log_path.clone()),
         ];
-        Ok(declared.into_iter().filter_map(|(name, value)| Some(NameValue::new(name, value?))).collect())
+        let declared = declared.into_iter().chain(iomux::ANNOTATIONS.into_iter().zip(streams));
+        Ok(declared.filter_map(|(name, value)| Some(NameValue::new(name, value?))).collect())
+    }
+
+    /// The modes of its streams as far as they are not the usual ones; with a log file, output is a stream.
+    fn streams(&self) -> Result<[Option<String>; 3]> {
+        let mut streams = self.streams.clone();
+        for (number, mode) in streams.iter_mut().enumerate() {
+            if let Some(mode) = mode {
+                iomux::parse_mode(number, mode)?;
+            } else if number > 0 && self.k8s_log_path.is_some() {
+                *mode = Some("stream".to_owned());
+            }
+        }
+        Ok(streams)
     }
 
     fn app_name(&self, image: &Image) -> Result<AcName> {
@@ -211,6 +236,29 @@ mod tests {
     }
 
     #[test]
+    fn modes_of_streams_are_annotations() {
+        let annotations = |options: AddOptions| {
+            let made = options.runtime_app(&image(APP)).unwrap();
+            made.annotations.iter().map(|a| format!("{}={}", a.name, a.value)).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(annotations(AddOptions::default()), "");
+        let stream = || Some("stream".to_owned());
+        assert_eq!(
+            annotations(AddOptions { streams: [stream(), None, Some("null".into())], ..AddOptions::default() }),
+            "coreos.com/rkt/stage2/stdin=stream coreos.com/rkt/stage2/stderr=null"
+        );
+        assert_eq!(
+            annotations(AddOptions {
+                streams: [None, None, Some("tty".into())],
+                k8s_log_path: Some("web/0.log".into()),
+                ..AddOptions::default()
+            }),
+            "coreos.com/rkt/experiment/kubernetes-log-path=web/0.log coreos.com/rkt/stage2/stdout=stream \
+             coreos.com/rkt/stage2/stderr=tty"
+        );
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused_in_one_line() {
         let long = "a".repeat(300);
         let broken = r#","app":{"exec":["/x"],"environment":[{"name":"A","value":"1\nLD_PRELOAD=x"}]}"#;
@@ -231,6 +279,9 @@ mod tests {
             (with(|o| o.stop_signal = Some("SIGBANANA".into())), APP, "no such signal"),
             (with(|o| o.restart = Some("maybe".into())), APP, "on-failure"),
             (with(|o| o.user = Some(String::new())), APP, "user or group"),
+            (with(|o| o.streams[0] = Some("log".into())), APP, "stdin mode"),
+            (with(|o| o.streams[2] = Some("strem".into())), APP, "stderr mode"),
+            (with(|o| o.k8s_log_path = Some("../x.log".into())), APP, "log file"),
         ];
         for (options, app, why) in cases {
             let error = options.runtime_app(&image(app)).unwrap_err().one_line();

@@ -8,6 +8,7 @@ use stage1::error::{Context, Result, escape_control};
 
 use super::{Format, Session, format};
 use crate::apps::{self, AddOptions, AppStatus};
+use crate::attach;
 use crate::pods::{self, Pod};
 use crate::spec::{Insecure, Limits};
 
@@ -29,6 +30,8 @@ pub enum Command {
     Status(Status),
     /// Run a command in an app
     Exec(Exec),
+    /// Open an app's log file anew, after it was renamed
+    ReopenLog(One),
 }
 
 impl Command {
@@ -48,6 +51,11 @@ impl Command {
             Self::List(list) => list.run(session),
             Self::Status(status) => status.run(session),
             Self::Exec(exec) => exec.run(session),
+            Self::ReopenLog(one) => {
+                let (pod, app) = one.find(session)?;
+                attach::reopen_log(&session.store, &pod, &app, session.debug)
+                    .context(|| one.doing("reopen the log file of"))
+            }
         }
     }
 }
@@ -102,6 +110,18 @@ pub struct NewApp {
     /// Whether to start it again when it has ended: no, on-failure, always
     #[arg(long, value_name = "POLICY")]
     restart: Option<String>,
+    /// Its standard input: null, stream, tty, interactive (else null)
+    #[arg(long, value_name = "MODE")]
+    stdin: Option<String>,
+    /// Its standard output: log, null, stream, tty, interactive (else log)
+    #[arg(long, value_name = "MODE")]
+    stdout: Option<String>,
+    /// Its standard error, likewise
+    #[arg(long, value_name = "MODE")]
+    stderr: Option<String>,
+    /// Its log file, below the pod's --k8s-log-dir; its output is a stream then, if not said otherwise
+    #[arg(long, value_name = "PATH")]
+    k8s_log_path: Option<String>,
     /// Mount a volume of the pod: volume=NAME,target=PATH
     #[arg(long = "mount", value_name = "MOUNT")]
     mounts: Vec<String>,
@@ -137,6 +157,8 @@ impl NewApp {
             stop_signal: self.stop_signal,
             stop_timeout: self.stop_timeout,
             restart: self.restart,
+            streams: [self.stdin, self.stdout, self.stderr],
+            k8s_log_path: self.k8s_log_path,
             insecure: Insecure::default(),
             debug,
         }

@@ -1,6 +1,7 @@
 //! The command `podctl`: its words, and one function per verb.
 
 mod app;
+mod attach;
 mod format;
 mod image;
 mod logs;
@@ -57,6 +58,8 @@ enum Command {
     Enter(pod::Enter),
     /// Show what the apps of a pod have written, while it runs and after
     Logs(logs::Logs),
+    /// Connect this terminal, or pipes, to the streams of an app
+    Attach(attach::Attach),
     /// List the pods
     List(pod::List),
     /// Show one pod and its apps
@@ -149,6 +152,7 @@ impl Podctl {
             Command::App(command) => command.run(&session)?,
             Command::Enter(command) => command.run(&session)?,
             Command::Logs(command) => command.run(&session)?,
+            Command::Attach(command) => command.run(&session)?,
             Command::List(command) => command.run(&session)?,
             Command::Status(command) => command.run(&session)?,
             Command::Wait(command) => command.run(&session)?,

@@ -7,6 +7,7 @@ use stage1::appc::{NameValue, PodManifest};
 use stage1::boot;
 use stage1::cli::DnsConfMode;
 use stage1::error::{Context, Result};
+use stage1::iomux::k8s;
 
 use super::{Session, say};
 use crate::images::Image;
@@ -85,6 +86,12 @@ pub struct WhatToMake {
     /// The stage1 image that runs the pod, instead of the built-in one
     #[arg(long, value_name = "FILE")]
     stage1: Option<PathBuf>,
+    /// A directory for log files of apps that have a --k8s-log-path
+    #[arg(long, value_name = "DIR")]
+    k8s_log_dir: Option<String>,
+    /// How lines of log files look: k8s-cri (TIME STREAM P|F LINE), k8s-plain (TIME STREAM LINE)
+    #[arg(long, value_name = "MODE", default_value = "k8s-cri", requires = "k8s_log_dir")]
+    k8s_log_mode: String,
 }
 
 impl WhatToMake {
@@ -93,7 +100,13 @@ impl WhatToMake {
         let volumes = spec::volumes(&self.volumes)?;
         let ports = networks::ports(&self.ports, settings.network.as_deref())?;
         let log_max_size = self.log_max_size.as_deref().map(|size| NameValue::new(boot::JOURNAL_MAX_SIZE, size));
-        let annotations = log_max_size.into_iter().collect();
+        let mut annotations: Vec<NameValue> = log_max_size.into_iter().collect();
+        if let Some(dir) = &self.k8s_log_dir {
+            self.k8s_log_mode.parse::<k8s::Format>()?;
+            spec::directory(dir).context(|| "--k8s-log-dir")?;
+            annotations.push(NameValue::new(k8s::LOG_MODE, self.k8s_log_mode.as_str()));
+            annotations.push(NameValue::new(k8s::LOG_DIR, dir.as_str()));
+        }
         Ok(PodManifest { volumes, ports, annotations, ..PodManifest::default() })
     }
 

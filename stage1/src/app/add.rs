@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::declared::Declared;
-use super::{control, deadline};
+use super::{control, deadline, streams};
 use crate::appc::{AcName, Isolators};
 use crate::boot::IdShift;
 use crate::cgroup::PodCgroup;
@@ -12,6 +12,8 @@ use crate::confine::ids::{self, Ids, Shift};
 use crate::confine::{Confinement, Insecure};
 use crate::cross::Target;
 use crate::error::{Context, Result};
+use crate::iomux::k8s::LogFile;
+use crate::iomux::{self, Modes, Via};
 use crate::launch::{LaunchRecord, env};
 use crate::layout;
 use crate::pod::{self, InsecureOptions, Pod, PodApp, write_atomic};
@@ -85,13 +87,16 @@ pub struct Prepared {
     handlers: (bool, bool),
     /// Whether the pod's console is its terminal.
     interactive: bool,
+    modes: Modes,
 }
 
 impl Prepared {
     fn unit<'a>(&'a self, app: &'a AcName, limits: Limits, unified: bool) -> AppUnit<'a> {
         let declared = &self.declared;
         let mut plain = AppUnit::new(app, unified);
-        if self.interactive {
+        let modes = self.modes;
+        (plain.stdin, plain.stdout, plain.stderr) = (modes.input(), modes.output(1), modes.output(2));
+        if self.interactive && !iomux::is_used(&modes.streams()) {
             (plain.stdin, plain.stdout, plain.stderr) = (Input::Interactive, Output::Interactive, Output::Interactive);
         }
         AppUnit {
@@ -147,11 +152,19 @@ impl Addition {
         if interactive && env::get(&record.environment, "TERM").is_none() {
             env::set(&mut record.environment, "TERM", &env::callers_term());
         }
+        let modes = Modes::of(&app)?;
+        record.streams = modes.streams();
+        if modes.streams().contains(&Some(Via::Tty)) && env::get(&record.environment, "TERM").is_none() {
+            env::set(&mut record.environment, "TERM", &env::callers_term());
+        }
+        let log = LogFile::declared(&pod.manifest, &app)?;
         let environment = env::to_file(&record.environment)?;
         let mut plan = self.plan(target, &pod, &app, &root, insecure)?;
         plan.notify = declared.notify;
 
+        streams::stop(target, &self.app)?;
         rootfs::build(target, &self.app, &plan, deadline())?;
+        streams::prepare(target, &self.app, modes, log, self.private_users.map(|ids| ids.shift))?;
         record.store(dir::open_dir(layout::app_dir(&self.app))?, layout::LAUNCH)?;
         if let Some(ids) = self.private_users {
             // Read by the root of the pod's user namespace, which is somebody else here.
@@ -164,7 +177,7 @@ impl Addition {
         write_atomic(env_dir, self.app.as_ref(), environment.as_bytes(), 0o644)?;
         let handlers = (!record.pre_start.is_empty(), !record.post_stop.is_empty());
         let devices = plan.volumes.iter().filter_map(Volume::device).map(device_rule).collect();
-        Ok(Prepared { isolators, devices, declared, handlers, interactive })
+        Ok(Prepared { isolators, devices, declared, handlers, interactive, modes })
     }
 
     fn unit<'a>(&'a self, prepared: &'a Prepared) -> Result<AppUnit<'a>> {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{deadline, end};
+use super::{deadline, end, streams};
 use crate::appc::AcName;
 use crate::cgroup::PodCgroup;
 use crate::cli::FAILURE;
@@ -207,6 +207,7 @@ pub fn rm(target: &Target, app: &AcName) -> Result<()> {
         refuse_running(target, &units, app, deadline)?;
     }
     let parts = [
+        streams::remove(target, app),
         unit::remove(app),
         rootfs::unpin(target, app, deadline),
         remove_if_there(&layout::launch_record(app)),

@@ -10,6 +10,7 @@ use super::note::Note;
 use super::stderr;
 use crate::appc::AcName;
 use crate::error::{Context, Error, Result};
+use crate::iomux::app::Ends;
 use crate::launch::{LaunchRecord, env, exit};
 use crate::sys::process::{self, Fork};
 use crate::{launch, layout, rootfs, sys};
@@ -82,7 +83,9 @@ fn become_app(app: &AcName, readiness: Readiness, sockets: u32) -> Result<Infall
         let owner = rustix::fs::Uid::from_raw(record.confinement.uid);
         rustix::fs::fchown(rustix::stdio::stdin(), Some(owner), None).context(|| "chown the app's terminal")?;
     }
+    let ends = Ends::open(app, &record.streams)?;
     rootfs::join_pinned(app)?;
+    let _held = ends.map(|ends| ends.connect(record.confinement.uid)).transpose()?;
     launch::exec_ready(&record.confinement, &record.command(), || match supervisor.flatten() {
         Some(socket) => socket.send(b"READY=1").context(|| "tell the supervisor READY=1").map(drop),
         None => Ok(()),

@@ -9,6 +9,7 @@ mod enter;
 mod exec;
 mod note;
 mod stderr;
+mod streams;
 
 pub use add::{Addition, Flags as AdditionFlags, Prepared};
 pub use control::{rm, start, stop};

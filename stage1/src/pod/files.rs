@@ -24,7 +24,7 @@ pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
 
 /// Reads `name` below the directory `base`, no component of which may be a link: for places that
 /// something less trusted can write. `None` if it does not exist.
-pub(super) fn read_beneath(base: &OwnedFd, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+pub(crate) fn read_beneath(base: &OwnedFd, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
     let Some(file) = open_regular_beneath(base, Path::new(name))? else { return Ok(None) };
     read_regular(file.into(), limit).context(|| format!("read {name:?}")).map(Some)
 }

@@ -9,6 +9,7 @@ pub mod channel;
 pub mod dir;
 pub mod mount;
 pub mod net;
+pub mod notify;
 pub mod process;
 pub mod pty;
 pub mod seccomp;

@@ -25,6 +25,20 @@ pub fn open_pair() -> Result<(OwnedFd, OwnedFd)> {
     Ok((master, slave))
 }
 
+/// Makes sure that `file` is in a devpts: where anything else was put in its place, it is not to be opened.
+///
+/// # Errors
+/// It is something else.
+pub fn check(file: impl AsFd) -> Result<()> {
+    match u64::try_from(rustix::fs::fstatfs(file).context(|| "fstatfs")?.f_type) {
+        Ok(DEVPTS_SUPER_MAGIC) => Ok(()),
+        _ => Err(Error::new("what should be a terminal is none")),
+    }
+}
+
+/// The type of a devpts: statfs(2).
+const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
+
 /// Opens a new pty of the devpts instance that is mounted on the directory `at`; master and slave.
 ///
 /// Nobody but the kernel can put anything into a devpts, so this may be done where the files around it are another's.
@@ -32,7 +46,6 @@ pub fn open_pair() -> Result<(OwnedFd, OwnedFd)> {
 /// # Errors
 /// Also when something else than a devpts is there.
 pub fn open_pair_in(at: &str) -> Result<(OwnedFd, OwnedFd)> {
-    const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
     let dir = super::dir::open_dir(at)?;
     let found = rustix::fs::fstatfs(&dir).context(|| format!("fstatfs({at:?})"))?.f_type;
     if u64::try_from(found).ok() != Some(DEVPTS_SUPER_MAGIC) {

@@ -23,6 +23,8 @@
 //!   two outputs it comes from.
 //! - `IgnoreSIGPIPE=no`: systemd's other default is not what programs expect.
 
+pub mod iomux;
+
 use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -331,6 +333,10 @@ impl<'a> AppUnit<'a> {
             unit.push("Requires", app_socket(app));
             unit.push("After", app_socket(app));
         }
+        if self.is_multiplexed() {
+            unit.push("Wants", layout::iomux_unit(app));
+            unit.push("After", layout::iomux_unit(app));
+        }
 
         let mut service = Section::new("Service");
         service.push("Type", "notify");
@@ -390,6 +396,11 @@ impl<'a> AppUnit<'a> {
         Ok(unit.0 + "\n" + &service.0)
     }
 
+    /// Whether the app has a multiplexer, with a unit of its own.
+    fn is_multiplexed(&self) -> bool {
+        self.stdin == Input::Multiplexed || [self.stdout, self.stderr].contains(&Output::Multiplexed)
+    }
+
     fn check(&self) -> Result<()> {
         if !(1..=64).contains(&self.stop_signal) {
             return Err(Error::new(format!("stop signal {} is not from 1 to 64", self.stop_signal)));
@@ -397,10 +408,15 @@ impl<'a> AppUnit<'a> {
         self.limits.check()
     }
 
-    /// Writes the unit, and before it that of its sockets if it has any, each whole or not at all, host side, in
+    /// Writes the unit, and before it those of its sockets and its multiplexer if it has any, each whole or not at all, host side, in
     /// the pod directory. This makes the app known to systemd, so it comes last.
     pub fn install(&self) -> Result<()> {
         let socket = app_socket(self.app);
+        if self.is_multiplexed() {
+            iomux::install(self.app)?;
+        } else {
+            iomux::remove(self.app)?;
+        }
         if self.sockets.is_empty() {
             remove_if_there(&layout::units_dir().join(socket))?;
         } else {
@@ -456,7 +472,7 @@ pub fn remove(app: &AcName) -> Result<()> {
     for path in [unit_file(app), layout::units_dir().join(app_socket(app))] {
         remove_if_there(&path)?;
     }
-    Ok(())
+    iomux::remove(app)
 }
 
 fn unit_file(app: &AcName) -> PathBuf {

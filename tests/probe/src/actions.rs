@@ -49,6 +49,7 @@ actions, joined by `+`:
                       tell everybody who asks there
   ask tcp|udp HOST:PORT
   resolve NAME
+  flood BYTES         write that much of a known sequence to stdout, and say on stderr how many milliseconds it took
   loopback            connect to a listener of one's own on 127.0.0.1
   groups              same as report, the ids only
 ";
@@ -135,6 +136,7 @@ pub fn perform(words: &[&str]) -> Outcome {
         ["answer", protocol, port, words] => network::answer(protocol, port, words),
         ["ask", protocol, at] => network::ask(protocol, at),
         ["resolve", name] => network::resolve(name),
+        ["flood", bytes] => flood(number(bytes)?).map_err(|e| e.to_string()),
         ["loopback"] => loopback().map_err(|e| e.to_string()),
         ["groups"] => say(&pretty(&report::ids())),
         _ => Err("no such action, see `probe help`".into()),
@@ -261,6 +263,26 @@ fn spawn(words: &[&str]) -> Outcome {
         .spawn()
         .map(drop)
         .map_err(|e| e.to_string())
+}
+
+/// 64-bit numbers, little-endian, from 0 to 65536 and again: what is lost, doubled or out of order shows, as no
+/// buffer has a size that goes with that.
+fn flood(bytes: u64) -> std::io::Result<()> {
+    const BLOCK: u64 = 1 << 16;
+    let period: Vec<u8> = (0..=BLOCK).flat_map(u64::to_le_bytes).collect();
+    let twice = period.repeat(2);
+    let began = std::time::Instant::now();
+    let mut out = std::io::stdout().lock();
+    let mut done = 0;
+    while done < bytes {
+        let start = (done % period.len() as u64) as usize;
+        let count = BLOCK.min(bytes - done) as usize;
+        out.write_all(&twice[start..start + count])?;
+        done += count as u64;
+    }
+    out.flush()?;
+    eprintln!("{}", began.elapsed().as_millis());
+    Ok(())
 }
 
 fn loopback() -> std::io::Result<()> {

@@ -1,0 +1,69 @@
+//! `attach`: connects the caller to the streams of an app. Host side, crossing.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use stage1::appc::AcName;
+use stage1::iomux::attach::{Action, Attachment, Wanted, attach};
+use stage1::terminal::DetachKeys;
+use stage1::{Result, cli};
+
+/// Lists the streams of an app, or attaches to them until the app ends.
+#[derive(argh::FromArgs)]
+struct Attach {
+    /// list, auto-attach (all that there is), custom-attach, or reopen-log (after the log file was renamed)
+    #[argh(option)]
+    action: Action,
+    /// the app's name
+    #[argh(option)]
+    app: AcName,
+    /// attach to the input of the terminal
+    #[argh(switch)]
+    tty_in: bool,
+    /// attach to the output of the terminal
+    #[argh(switch)]
+    tty_out: bool,
+    /// attach to standard input
+    #[argh(switch)]
+    stdin: bool,
+    /// attach to standard output
+    #[argh(switch)]
+    stdout: bool,
+    /// attach to standard error
+    #[argh(switch)]
+    stderr: bool,
+    /// the end of our input is the app's
+    #[argh(switch)]
+    eof: bool,
+    /// keys that detach from a terminal (ctrl-p,ctrl-q)
+    #[argh(option, default = "DetachKeys::default()")]
+    detach_keys: DetachKeys,
+    /// end with the app's exit status
+    #[argh(switch)]
+    exit_code: bool,
+    /// print debug messages
+    #[argh(switch)]
+    debug: bool,
+}
+
+impl cli::Tool for Attach {
+    const NAME: &'static str = "attach";
+    const SWITCHES: &'static [&'static str] =
+        &["tty-in", "tty-out", "stdin", "stdout", "stderr", "eof", "exit-code", "debug"];
+
+    fn debug(&self) -> bool {
+        self.debug
+    }
+
+    fn run(self, _: Vec<OsString>) -> Result<u8> {
+        let streams = [self.stdin, self.stdout, self.stderr];
+        let wanted = Wanted { tty_in: self.tty_in, tty_out: self.tty_out, streams };
+        let what =
+            Attachment { app: self.app, wanted, pass_end: self.eof, keys: self.detach_keys, exit_code: self.exit_code };
+        attach(self.action, &what)
+    }
+}
+
+fn main() -> ExitCode {
+    cli::run::<Attach>()
+}

@@ -1,0 +1,36 @@
+//! `iottymux`: the multiplexer of an app's streams. Pod side, executed by the pod's systemd beside the app.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use stage1::appc::AcName;
+use stage1::{Result, cli, iomux};
+
+/// Serves the streams of the app APP, as /rkt/iottymux/APP/env says, to whoever connects to the sockets there.
+#[derive(argh::FromArgs)]
+struct Iottymux {
+    /// print debug messages
+    #[argh(switch)]
+    debug: bool,
+    /// the app's name
+    #[argh(positional)]
+    app: AcName,
+}
+
+impl cli::Tool for Iottymux {
+    const NAME: &'static str = "iottymux";
+    const SWITCHES: &'static [&'static str] = &["debug"];
+
+    fn debug(&self) -> bool {
+        self.debug
+    }
+
+    fn run(self, _: Vec<OsString>) -> Result<u8> {
+        iomux::serve::serve(&self.app)?;
+        Ok(0)
+    }
+}
+
+fn main() -> ExitCode {
+    cli::run::<Iottymux>()
+}

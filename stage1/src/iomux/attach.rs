@@ -1,0 +1,519 @@
+//! Attaching to the streams of an app. Host side, in the pod directory.
+//!
+//! The sockets are connected to by a child inside the pod, by their paths there; this process gets the connections
+//! and stays outside. To it a pod is bytes: whatever it connected to, nothing else is read from it.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, raise};
+use nix::sys::signalfd::SignalFd;
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{RecvFlags, Shutdown, SocketType};
+
+use super::{ENDPOINTS, NAMES, PASSED_ON, PTS, TTY, Targets, control, socket};
+use crate::appc::AcName;
+use crate::cli::USAGE;
+use crate::cross::Target;
+use crate::error::{Context, Error, Result};
+use crate::layout;
+use crate::pod::{self, Pod, State};
+use crate::sys::{channel, dir, process, pty, signal};
+use crate::terminal::{self, Caller, DetachKeys, Flow, own, standard};
+
+/// How long connecting may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long the exit status of an app that has closed its output is waited for.
+const STATUS: Duration = Duration::from_secs(3);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(10);
+/// How often a process in the background looks whether it still is.
+const FOREGROUND: Duration = Duration::from_millis(200);
+/// How long the app may take for what was typed before the keys to detach.
+const LEAVE: Duration = Duration::from_millis(500);
+/// Most that is read of the list of endpoints, in bytes.
+const MAX_ENDPOINTS: u64 = 64 << 10;
+/// What ends the input of a terminal, at the start of a line: ctrl-d.
+const END_OF_INPUT: u8 = 4;
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Print what there is to attach to.
+    List,
+    /// Attach to all of it.
+    Auto,
+    /// Attach to some of it.
+    Custom,
+    /// Have the app's log file opened anew.
+    ReopenLog,
+}
+
+impl std::str::FromStr for Action {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "list" => Ok(Self::List),
+            "auto-attach" => Ok(Self::Auto),
+            "custom-attach" => Ok(Self::Custom),
+            "reopen-log" => Ok(Self::ReopenLog),
+            _ => Err(Error::new(format!("action {text:?}: use list, auto-attach, custom-attach or reopen-log"))),
+        }
+    }
+}
+
+/// What one attaches to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The input of the terminal.
+    pub tty_in: bool,
+    /// The output of the terminal.
+    pub tty_out: bool,
+    /// Standard input, output, error.
+    pub streams: [bool; 3],
+}
+
+impl Wanted {
+    /// All that there is.
+    fn all(targets: &Targets) -> Self {
+        let tty = targets.has(TTY);
+        Self { tty_in: tty, tty_out: tty, streams: NAMES.map(|name| targets.has(name)) }
+    }
+
+    /// The names of the endpoints for it.
+    ///
+    /// # Errors
+    /// It is nothing, or not there.
+    fn endpoints(self, app: &AcName, targets: &Targets) -> Result<Vec<&'static str>> {
+        let streams = NAMES.into_iter().zip(self.streams).filter(|(_, wanted)| *wanted).map(|(name, _)| name);
+        let names: Vec<&str> = streams.chain((self.tty_in || self.tty_out).then_some(TTY)).collect();
+        if names.is_empty() {
+            return Err(Error::new("nothing to attach to was named").with_exit_code(USAGE));
+        }
+        match names.iter().find(|name| !targets.has(name)) {
+            Some(missing) => {
+                let there: Vec<&str> = targets.0.iter().map(|target| target.name.as_str()).collect();
+                Err(Error::new(format!("app {app} has no {missing} to attach to, but {}", there.join(", "))))
+            }
+            None => Ok(names),
+        }
+    }
+}
+
+/// What attach is told.
+#[derive(Debug)]
+pub struct Attachment {
+    /// The app.
+    pub app: AcName,
+    /// To which of its streams, for [`Action::Custom`].
+    pub wanted: Wanted,
+    /// The end of our standard input is the app's.
+    pub pass_end: bool,
+    /// What is typed to detach from a terminal.
+    pub keys: DetachKeys,
+    /// The result is the app's exit status, once it has ended.
+    pub exit_code: bool,
+}
+
+/// Does it in the pod of the current directory. The result is the exit code: 0, or what [`Attachment::exit_code`] says.
+///
+/// # Errors
+/// The app has no such streams, they can't be reached, or the multiplexer closed a connection before the app's end:
+/// what is read of it is not all that the app wrote.
+pub fn attach(action: Action, what: &Attachment) -> Result<u8> {
+    process::close_on_exec_from_3()?;
+    process::not_dumpable()?;
+    let target = Target::of_current_dir()?;
+    let app = &what.app;
+    if action == Action::ReopenLog {
+        let told = target.as_member(Instant::now() + PATIENCE, || {
+            control::enter(app)?;
+            control::tell(control::REOPEN).map(drop)
+        });
+        return told.map(|()| 0);
+    }
+    let targets = endpoints(app)?;
+    let wanted = match action {
+        Action::List => {
+            println!("{}", targets.text());
+            return Ok(0);
+        }
+        Action::Custom => what.wanted,
+        _ => Wanted::all(&targets),
+    };
+    let names = wanted.endpoints(app, &targets)?;
+    let connections = Connections::open(&target, app, &names)?;
+    Session::new(what, wanted, connections)?.run()
+}
+
+/// What the app's multiplexer says there is to attach to. The pod could have written anything there.
+fn endpoints(app: &AcName) -> Result<Targets> {
+    let place = layout::iottymux(app);
+    let nothing = || Error::new(format!("app {app} has nothing to attach to: no stream, or it was not started yet"));
+    let base = match dir::open_beneath(rustix::fs::CWD, &place, OFlags::PATH | OFlags::DIRECTORY) {
+        Err(error) if error.errno() == Some(libc::ENOENT) => return Err(nothing()),
+        base => base?,
+    };
+    let text = pod::read_beneath(&base, ENDPOINTS, MAX_ENDPOINTS)?.ok_or_else(nothing)?;
+    Targets::parse(&text).context(|| format!("the endpoints of app {app}"))
+}
+
+/// The connections to the multiplexer, and the app's terminal as a path.
+struct Connections {
+    sockets: Vec<(&'static str, OwnedFd)>,
+    terminal: Option<OwnedFd>,
+}
+
+impl Connections {
+    fn open(target: &Target, app: &AcName, names: &[&'static str]) -> Result<Self> {
+        let (mine, theirs) = channel::pair()?;
+        target
+            .inside(Instant::now() + PATIENCE, || {
+                control::enter(app)?;
+                for name in names {
+                    channel::send(&theirs, control::connected(&socket(name), SocketType::STREAM)?)?;
+                }
+                if names.contains(&TTY) {
+                    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    channel::send(&theirs, rustix::fs::open(PTS, flags, Mode::empty()).context(|| PTS)?)?;
+                }
+                Ok(())
+            })
+            .context(|| format!("attach to app {app}"))?;
+        let receive = || channel::receive(&mine)?.context(|| "no connection came");
+        let mut sockets = Vec::new();
+        for name in names {
+            let socket = receive()?;
+            terminal::set_nonblocking(&socket)?;
+            sockets.push((*name, socket));
+        }
+        let terminal = names.contains(&TTY).then(receive).transpose()?;
+        Ok(Self { sockets, terminal })
+    }
+
+    fn get(&self, name: &str) -> Result<OwnedFd> {
+        let found = self.sockets.iter().find(|(other, _)| *other == name);
+        let (_, socket) = found.context(|| format!("no connection to {name}"))?;
+        socket.try_clone().context(|| "dup(socket)")
+    }
+}
+
+/// An end that is no failure.
+enum End {
+    /// The app has closed its side.
+    App,
+    /// The caller has typed the keys.
+    Detached,
+    /// Nobody reads what we write any more.
+    NoReader,
+    /// We are told to end.
+    Signal(Signal),
+    /// There was only input, and all of it was passed on.
+    Sent,
+}
+
+/// Attached.
+struct Session<'a> {
+    what: &'a Attachment,
+    connections: Connections,
+    caller: Option<Caller>,
+    input: Option<Flow>,
+    /// Where input goes to.
+    input_name: Option<&'static str>,
+    outputs: Vec<(&'static str, Flow)>,
+    /// The end of our input was passed on, to the multiplexer at least.
+    asked_to_end: bool,
+    /// There is a terminal that input is typed on.
+    types: bool,
+    signals: SignalFd,
+}
+
+/// Signals that end an attachment.
+const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
+
+impl<'a> Session<'a> {
+    fn new(what: &'a Attachment, wanted: Wanted, connections: Connections) -> Result<Self> {
+        let others = [Signal::SIGWINCH, Signal::SIGCONT, Signal::SIGTSTP];
+        let signals = signal::block(&[&ENDING[..], &others].concat())?;
+        let typed = rustix::termios::isatty(standard(0));
+        let caller = if wanted.tty_in || wanted.tty_out { Caller::find()? } else { None };
+        let mut session = Self {
+            what,
+            connections,
+            caller,
+            input: None,
+            input_name: None,
+            outputs: Vec::new(),
+            asked_to_end: false,
+            types: typed && wanted.tty_in,
+            signals,
+        };
+        if wanted.tty_in || wanted.streams[0] {
+            let name = if wanted.tty_in { TTY } else { NAMES[0] };
+            let flow = Flow::new(own(standard(0), OFlags::RDONLY)?, session.connections.get(name)?);
+            session.input = Some(match (wanted.tty_in, typed) {
+                (true, true) => flow.with_keys(what.keys.clone()),
+                // Twice, in case that the last line has no end.
+                (true, false) if what.pass_end => flow.with_farewell(vec![END_OF_INPUT; 2]),
+                _ => flow,
+            });
+            session.input_name = Some(name);
+        }
+        for (number, name) in NAMES.into_iter().enumerate().skip(1).filter(|(number, _)| wanted.streams[*number]) {
+            let flow = Flow::new(session.connections.get(name)?, own(standard(number), OFlags::WRONLY)?);
+            session.outputs.push((name, flow));
+        }
+        if wanted.tty_in || wanted.tty_out {
+            let shown = match wanted.tty_out {
+                true => own(standard(1), OFlags::WRONLY)?,
+                // Whoever does not read is dropped.
+                false => null()?,
+            };
+            session.outputs.push((TTY, Flow::new(session.connections.get(TTY)?, shown)));
+        }
+        Ok(session)
+    }
+
+    fn run(mut self) -> Result<u8> {
+        if self.types
+            && let Some(caller) = &mut self.caller
+        {
+            caller.take()?;
+        }
+        self.caller_changed()?;
+        let ended = self.copy();
+        // The terminal is as it was before anything is said.
+        if let Some(caller) = &mut self.caller {
+            caller.give_back()?;
+        }
+        match ended? {
+            End::App if self.what.exit_code => exit_code(&self.what.app),
+            End::App | End::Sent => Ok(0),
+            End::Detached => {
+                eprintln!("\r\nattach: detached from app {}, which goes on", self.what.app);
+                Ok(0)
+            }
+            End::NoReader => signal::die_by(Signal::SIGPIPE),
+            End::Signal(by) => signal::die_by(by),
+        }
+    }
+
+    fn copy(&mut self) -> Result<End> {
+        let mut leaves_at: Option<Instant> = None;
+        loop {
+            let waits = self.waits_for_caller();
+            let timeout = (waits || leaves_at.is_some()).then_some(FOREGROUND);
+            // Where only input is passed on, the other side's end is to be seen too.
+            let name = self.input_name.filter(|_| self.outputs.is_empty());
+            let closed = name.map(|name| self.connections.get(name)).transpose()?;
+            let wake = [Some(self.signals.as_fd()), closed.as_ref().map(AsFd::as_fd)];
+            let wake: Vec<_> = wake.into_iter().flatten().collect();
+            let mut flows: Vec<&mut Flow> = self.input.iter_mut().collect();
+            flows.extend(self.outputs.iter_mut().map(|(_, flow)| flow));
+            let woken = terminal::step(&mut flows, &wake, timeout)?;
+            if woken[0]
+                && let Some(end) = self.take_signals()?
+            {
+                return Ok(end);
+            }
+            if waits && let Some(caller) = &mut self.caller {
+                caller.take()?;
+                self.caller_changed()?;
+            }
+            if let Some(input) = self.input.as_ref().filter(|input| input.is_detached()) {
+                // What was typed before is still for the app, if that takes it.
+                if input.is_done() || Instant::now() >= *leaves_at.get_or_insert_with(|| Instant::now() + LEAVE) {
+                    return Ok(End::Detached);
+                }
+            } else if self.input.take_if(|flow| flow.is_done()).is_some()
+                && let Some(end) = self.input_ended()?
+            {
+                return Ok(end);
+            }
+            if let (Some(name), Some(true)) = (name, woken.get(1)) {
+                return self.other_side_closed(name);
+            }
+            while let Some(at) = self.outputs.iter().position(|(_, flow)| flow.is_done()) {
+                let (name, _) = self.outputs.remove(at);
+                match self.other_side_closed(name)? {
+                    End::App if self.outputs.is_empty() => return Ok(End::App),
+                    End::App => {}
+                    other => return Ok(other),
+                }
+            }
+        }
+    }
+
+    /// Our input has ended, or the app's.
+    fn input_ended(&mut self) -> Result<Option<End>> {
+        let Some(name) = self.input_name else { return Ok(None) };
+        if self.types && self.caller.is_some() {
+            // The other side has gone, which its output will show, or the terminal that was typed on.
+            let gone = matches!(self.other_side_closed(name), Ok(End::NoReader));
+            return Ok(gone.then_some(End::NoReader));
+        }
+        let socket = self.connections.get(name)?;
+        if self.what.pass_end && name != TTY {
+            match rustix::net::shutdown(&socket, Shutdown::Write) {
+                // What has no other side any more has an end.
+                Ok(()) | Err(rustix::io::Errno::NOTCONN) => {
+                    self.asked_to_end = true;
+                    return Ok(None);
+                }
+                Err(errno) => return Err(errno).context(|| "shutdown(stdin)"),
+            }
+        }
+        Ok(self.outputs.is_empty().then_some(End::Sent))
+    }
+
+    /// What it means that the connection `name` carries nothing more.
+    fn other_side_closed(&self, name: &'static str) -> Result<End> {
+        let socket = self.connections.get(name)?;
+        let mut byte = [0; 1];
+        let got = rustix::net::recv(&socket, &mut byte[..], RecvFlags::DONTWAIT | RecvFlags::PEEK);
+        if self.asked_to_end && self.outputs.is_empty() {
+            // What is closed on both sides does not show who closed it: that the end was passed on is said by a byte.
+            return Ok(if matches!(got, Ok((_, 1))) && byte == [PASSED_ON] { End::Sent } else { End::App });
+        }
+        let mut fds = [PollFd::new(socket.as_fd(), PollFlags::empty())];
+        match poll(&mut fds, PollTimeout::ZERO) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno).context(|| "poll(socket)"),
+        }
+        let ready = fds[0].revents().unwrap_or(PollFlags::empty());
+        if ready.intersects(PollFlags::POLLHUP | PollFlags::POLLERR) {
+            let app = &self.what.app;
+            return Err(Error::new(format!(
+                "the multiplexer of app {app} has closed the connection to {name}: what is written here was not read \
+                 fast enough, or it has ended; the app goes on, and attaching again may help"
+            )));
+        }
+        Ok(if matches!(got, Ok((_, 0))) { End::App } else { End::NoReader })
+    }
+
+    fn take_signals(&mut self) -> Result<Option<End>> {
+        while let Some(info) = self.signals.read_signal().context(|| "read(signalfd)")? {
+            let number = i32::try_from(info.ssi_signo).context(|| "signal number")?;
+            match Signal::try_from(number).context(|| format!("signal {number}"))? {
+                Signal::SIGWINCH => self.resized()?,
+                Signal::SIGCONT => {
+                    if self.types
+                        && let Some(caller) = &mut self.caller
+                    {
+                        caller.continued()?;
+                    }
+                    self.caller_changed()?;
+                }
+                Signal::SIGTSTP => {
+                    if let Some(caller) = &mut self.caller {
+                        caller.give_back()?;
+                    }
+                    raise(Signal::SIGSTOP).context(|| "raise(SIGSTOP)")?;
+                }
+                ending => return Ok(Some(End::Signal(ending))),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether this process is in the background of the terminal that is typed on.
+    fn waits_for_caller(&self) -> bool {
+        self.types && self.input.is_some() && !self.caller.as_ref().is_some_and(Caller::is_ours)
+    }
+
+    fn caller_changed(&mut self) -> Result<()> {
+        let paused = self.waits_for_caller();
+        if let Some(input) = &mut self.input {
+            input.set_paused(paused);
+        }
+        self.resized()
+    }
+
+    /// The app's terminal gets the size of the caller's. It is opened for no longer than that: as long as anybody has
+    /// it open, it has not ended.
+    fn resized(&self) -> Result<()> {
+        let (Some(caller), Some(path), true) = (&self.caller, &self.connections.terminal, self.types) else {
+            return Ok(());
+        };
+        pty::check(path)?;
+        let path = format!("/proc/self/fd/{}", path.as_raw_fd());
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let resized = rustix::fs::open(&path, flags, Mode::empty())
+            .context(|| "open the app's terminal")
+            .and_then(|terminal| caller.copy_size(terminal));
+        match resized {
+            // The app has just ended, and its terminal with it.
+            Err(error) if error.errno() == Some(libc::EIO) => Ok(()),
+            resized => resized,
+        }
+    }
+}
+
+fn null() -> Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    rustix::fs::open("/dev/null", flags, Mode::empty()).context(|| "open(\"/dev/null\")")
+}
+
+/// The exit status of an app that has closed its output, as soon as it is there; 0 if the app goes on.
+fn exit_code(app: &AcName) -> Result<u8> {
+    let here = Path::new(".");
+    let mutable = Pod::load(here)?.manifest.is_mutable()?;
+    let end = Instant::now() + STATUS;
+    loop {
+        let status = pod::app_status(here, State::Running, mutable, app)?;
+        if let Some(code) = status.exit_code {
+            return Ok(code);
+        }
+        if Instant::now() >= end {
+            log::warn!("app {app} has closed its output and goes on");
+            return Ok(0);
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_every_switch_attaches_to() {
+        let app: AcName = "web".parse().unwrap();
+        let streams = Targets::new(&app, NAMES);
+        let tty = Targets::new(&app, [TTY]);
+        let some = |tty_in, tty_out, streams| Wanted { tty_in, tty_out, streams };
+        let no = [false; 3];
+        for (wanted, targets, names) in [
+            (some(false, false, [true, false, false]), &streams, &["stdin"][..]),
+            (some(false, false, [false, true, false]), &streams, &["stdout"]),
+            (some(false, false, [false, false, true]), &streams, &["stderr"]),
+            (some(false, false, [true; 3]), &streams, &NAMES),
+            (some(true, false, no), &tty, &["tty"]),
+            (some(false, true, no), &tty, &["tty"]),
+            (some(true, true, no), &tty, &["tty"]),
+            (Wanted::all(&streams), &streams, &NAMES),
+            (Wanted::all(&tty), &tty, &["tty"]),
+        ] {
+            assert_eq!(wanted.endpoints(&app, targets).unwrap(), names, "{wanted:?}");
+        }
+        for (wanted, targets, words) in [
+            (some(false, false, no), &streams, "nothing to attach to was named"),
+            (some(true, false, no), &streams, "no tty to attach to, but stdin, stdout, stderr"),
+            (some(false, false, [false, true, false]), &tty, "no stdout to attach to, but tty"),
+        ] {
+            let error = wanted.endpoints(&app, targets).unwrap_err().one_line();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn actions() {
+        for word in ["list", "auto-attach", "custom-attach", "reopen-log"] {
+            word.parse::<Action>().unwrap();
+        }
+        assert!("attach".parse::<Action>().unwrap_err().one_line().contains("auto-attach"));
+    }
+}

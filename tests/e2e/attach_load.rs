@@ -1,0 +1,226 @@
+//! Attaching under load: much output, many clients, clients that do not read.
+
+use std::io::Read;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tests::Verdict;
+use tests::harness::Context;
+use tests::image;
+use tests::podctl::Pod;
+use tests::process::{Process, descendants, wait_for};
+use tests::screen::Screen;
+
+use crate::attach::{STREAMS, attach, multiplexer, pod, start};
+
+tests::cases! {
+    native a_gibibyte_with_one_reader_that_stopped 240;
+    native readers_that_are_all_stopped_hold_nobody_up;
+    native hundreds_of_attachments_leave_nothing 180;
+}
+
+const AMOUNT: u64 = 1 << 30;
+
+/// Reads a sequence of the probe's to its end, or to the first piece that is not of it; how much it was.
+fn read_sequence(mut source: impl Read) -> std::io::Result<u64> {
+    let period: Vec<u8> = (0..=1_u64 << 16).flat_map(u64::to_le_bytes).collect();
+    let twice = period.repeat(2);
+    let mut block = vec![0; 1 << 18];
+    let mut count = 0;
+    loop {
+        let got = source.read(&mut block)?;
+        let start = count % period.len();
+        if got == 0 || block[..got] != twice[start..start + got] {
+            return Ok(count as u64);
+        }
+        count += got;
+    }
+}
+
+/// A client whose output is read by a thread.
+struct Reader {
+    child: Child,
+    reading: Option<JoinHandle<std::io::Result<u64>>>,
+}
+
+impl Reader {
+    fn new(pod: &Pod<'_>, app: &str) -> (Self, ChildStdout) {
+        let mut command = attach(pod, app, &["--mode=stdout"]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("podctl attach");
+        let stdout = child.stdout.take().expect("stdout");
+        (Self { child, reading: None }, stdout)
+    }
+
+    #[track_caller]
+    fn end(mut self) -> (u64, Option<i32>, String) {
+        let read = self.reading.take().expect("a thread").join().expect("join").expect("read");
+        let mut complaint = String::new();
+        self.child.stderr.take().expect("stderr").read_to_string(&mut complaint).expect("read");
+        let code = wait_for("the end", 20, || self.child.try_wait().expect("wait")).code();
+        (read, code, complaint)
+    }
+}
+
+/// What the kernel says of a process, in kB.
+#[track_caller]
+fn kilobytes(pid: i32, name: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("a line");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// The same through a pipe, read in the same way: how long the writer takes.
+fn through_a_pipe() -> Duration {
+    let mut command = Command::new(image::probe());
+    command.args(["flood", &AMOUNT.to_string()]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the probe");
+    let read = read_sequence(child.stdout.take().expect("stdout")).expect("read");
+    assert_eq!(read, AMOUNT);
+    let mut text = String::new();
+    child.stderr.take().expect("stderr").read_to_string(&mut text).expect("read");
+    child.wait().expect("wait");
+    Duration::from_millis(text.trim().parse().expect("milliseconds"))
+}
+
+fn a_gibibyte_with_one_reader_that_stopped(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = pod(&podctl, &t.dir.join("root"), &[]);
+    let plain = through_a_pipe();
+    let script = format!("read go; exec /probe flood {AMOUNT} 2>/out/time");
+    start(&pod, "one", &STREAMS, &script);
+    let mux = multiplexer(&pod, "one");
+    let mut readers = Vec::new();
+    for _ in 0..3 {
+        let (reader, stdout) = Reader::new(&pod, "one");
+        readers.push((reader, Some(stdout)));
+    }
+    wait_for("three clients", 20, || (clients(mux) == 3).then_some(()));
+    let stopped = Pid::from_raw(readers[0].0.child.id() as i32);
+    kill(stopped, Signal::SIGSTOP)?;
+    for (reader, stdout) in &mut readers[1..] {
+        let stdout = stdout.take().expect("stdout");
+        reader.reading = Some(std::thread::spawn(move || read_sequence(stdout)));
+    }
+    let sent = tests::process::run_with_input(&mut attach(&pod, "one", &["--mode=stdin"]), "go\n");
+    assert_eq!(sent.code, Some(0), "{sent}");
+    let began = Instant::now();
+    let (mut slow, stdout) = readers.remove(0);
+    for (reader, _) in readers {
+        assert_eq!(reader.end(), (AMOUNT, Some(0), String::new()));
+    }
+    let all = began.elapsed();
+    let peak = kilobytes(mux, "VmHWM");
+    assert!(peak < 4096, "the multiplexer took {peak} kB");
+    // The one that stopped has got the beginning, and is told.
+    kill(stopped, Signal::SIGCONT)?;
+    let mut stdout = stdout;
+    slow.reading = stdout.take().map(|stdout| std::thread::spawn(move || read_sequence(stdout)));
+    let (read, code, complaint) = slow.end();
+    assert!(read < AMOUNT && code == Some(254), "{read} {code:?} {complaint}");
+    assert!(complaint.contains("not read fast enough"), "{complaint}");
+    let text = std::fs::read_to_string(podctl.out().join("time"))?;
+    let took = Duration::from_millis(text.trim().parse()?);
+    eprintln!(
+        "1 GiB: plain pipe {plain:?}, multiplexed {took:?} (readers done after {all:?}), ratio {:.2}, VmHWM {peak} kB",
+        plain.as_secs_f64() / took.as_secs_f64()
+    );
+    pod.end();
+    Ok(())
+}
+
+/// How many clients a multiplexer has: the sockets that it did not bind itself.
+fn clients(mux: i32) -> usize {
+    descriptors(mux).saturating_sub(idle_descriptors())
+}
+
+/// What it has open.
+fn descriptors(pid: i32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count).unwrap_or(0)
+}
+
+/// Of a multiplexer with three streams: the standard ones, the supervisor's, signals, three FIFOs, four sockets.
+const fn idle_descriptors() -> usize {
+    3 + 1 + 1 + 3 + 4
+}
+
+/// Whoever is alone may pace the app, but not when it takes nothing.
+fn readers_that_are_all_stopped_hold_nobody_up(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = pod(&podctl, &t.dir.join("root"), &[]);
+    start(&pod, "one", &STREAMS, &format!("read go; /probe flood {}; echo >/out/done", 64 << 20));
+    let mux = multiplexer(&pod, "one");
+    let (alone, stdout) = Reader::new(&pod, "one");
+    wait_for("the client", 20, || (clients(mux) == 1).then_some(()));
+    kill(Pid::from_raw(alone.child.id() as i32), Signal::SIGSTOP)?;
+    let sent = tests::process::run_with_input(&mut attach(&pod, "one", &["--mode=stdin"]), "go\n");
+    assert_eq!(sent.code, Some(0), "{sent}");
+    wait_for("the end of the app", 30, || podctl.out().join("done").exists().then_some(()));
+    wait_for("the client to be dropped", 30, || (clients(mux) == 0).then_some(()));
+    kill(Pid::from_raw(alone.child.id() as i32), Signal::SIGCONT)?;
+    let mut alone = alone;
+    alone.reading = Some(std::thread::spawn(move || read_sequence(stdout)));
+    assert_eq!(alone.end().1, Some(254));
+    pod.end();
+    Ok(())
+}
+
+fn hundreds_of_attachments_leave_nothing(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = pod(&podctl, &t.dir.join("root"), &[]);
+    start(&pod, "one", &STREAMS, "while read a; do echo \"got $a\"; done");
+    start(&pod, "two", &["--stdin=tty", "--stdout=tty", "--stderr=tty", "--env=PS1=in> "], "exec sh");
+    let (streams, terminal) = (multiplexer(&pod, "one"), multiplexer(&pod, "two"));
+    let state = || {
+        let mut inside: Vec<String> = descendants(pod.pid()).iter().map(|p| format!("{} {}", p.pid, p.words)).collect();
+        inside.sort();
+        let mut files = Vec::new();
+        for app in ["one", "two"] {
+            let place = pod.dir().join("stage1/rootfs/rkt/iottymux").join(app);
+            files.extend(std::fs::read_dir(place).expect("list").map(|e| e.expect("entry").path()));
+        }
+        files.sort();
+        (inside, files, [1, pod.pid(), streams, terminal].map(descriptors)[1..].to_vec(), sockets(streams))
+    };
+    let before = state();
+    assert_eq!(before.2[1], idle_descriptors());
+    let mut screen = Screen::new();
+    let settings = screen.settings();
+    for round in 0..500 {
+        if round % 5 == 0 {
+            let mut client = screen.start(&attach(&pod, "two", &[]), [None, None, None]);
+            wait_for("raw mode", 10, || screen.is_raw().then_some(()));
+            screen.types("\x10\x11");
+            assert_eq!(screen.end_of(&mut client), 0);
+            continue;
+        }
+        let mut command = attach(&pod, "one", &["--mode=stdin,stdout"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut byte = [0; 1];
+        std::io::Write::write_all(child.stdin.as_mut().expect("stdin"), format!("{round}\n").as_bytes())?;
+        child.stdout.as_mut().expect("stdout").read_exact(&mut byte)?;
+        let by = if round % 2 == 0 { Signal::SIGTERM } else { Signal::SIGKILL };
+        kill(Pid::from_raw(child.id() as i32), by)?;
+        child.wait()?;
+    }
+    assert_eq!(screen.settings(), settings);
+    let mut after = state();
+    let end = Instant::now() + Duration::from_secs(10);
+    while after != before && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(20));
+        after = state();
+    }
+    assert_eq!((&after.2, after.3), (&before.2, before.3), "descriptors and sockets");
+    assert_eq!(after, before);
+    assert!(Process::lives(streams) && Process::lives(terminal));
+    pod.end();
+    Ok(())
+}
+
+/// The sockets that the network namespace of a process knows.
+fn sockets(pid: i32) -> usize {
+    std::fs::read_to_string(format!("/proc/{pid}/net/unix")).map(|text| text.lines().count()).unwrap_or(0)
+}
