@@ -11,7 +11,7 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
 
 use super::k8s::{self, Lines, Log};
 use super::ring::Ring;
-use super::{BUFFER, DEAD, HOLD, LEAST, PASSED_ON, REPLAY};
+use super::{BUFFER, DEAD, HOLD, LEAST, PASSED_ON, PIPE, REPLAY};
 use crate::error::{Context, Result};
 
 /// Less than this is not read from the app at a time, in bytes: what clients have taken bit by bit comes together.
@@ -147,7 +147,7 @@ impl Channel {
     /// Does what [`Self::watch`] has waited for.
     pub(super) fn handle(&mut self, job: Job, ready: PollFlags, log: &mut Option<Log>) -> Result<()> {
         match job {
-            Job::Listen => self.accept(),
+            Job::Listen => self.accept(log),
             Job::Source => self.read_output(log),
             Job::Sink => self.write_input(ready),
             Job::Client(index) => {
@@ -167,7 +167,7 @@ impl Channel {
         }
     }
 
-    fn accept(&mut self) -> Result<()> {
+    fn accept(&mut self, log: &mut Option<Log>) -> Result<()> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = match rustix::net::accept_with(&self.listener, flags) {
             Ok(socket) => socket,
@@ -190,9 +190,12 @@ impl Channel {
             full: None,
             gone: false,
         };
+        let attended = self.clients.iter().any(Client::is_live);
+        if !attended {
+            self.catch_up(log)?;
+        }
         if let Some(output) = &mut self.output {
             let ring = &output.ring;
-            let attended = self.clients.iter().any(Client::is_live);
             client.cursor = match attended {
                 true => ring.written(),
                 false => output.delivered.max(ring.written().saturating_sub(REPLAY)).max(ring.oldest()),
@@ -348,18 +351,24 @@ impl Channel {
         self.clients.iter().all(|client| !output.is_some_and(|output| client.waits_for(output)))
     }
 
-    /// Tells all clients the end, before the multiplexer ends.
-    pub(super) fn close(&mut self, log: &mut Option<Log>) -> Result<()> {
-        // What the app has written last: there is no more of it than a FIFO holds.
+    /// Reads what the app has written up to now, if clients leave room for it.
+    fn catch_up(&mut self, log: &mut Option<Log>) -> Result<()> {
+        let start = self.output.as_ref().map_or(0, |output| output.ring.written());
         while let Some(output) = &self.output
             && output.reading
+            // More than this was not there when it began.
+            && output.ring.written() - start < PIPE as u64
             && is_readable(&output.source)?
+            && self.room() >= READ_LEAST
         {
-            if self.room() < READ_LEAST {
-                break;
-            }
             self.read_output(log)?;
         }
+        Ok(())
+    }
+
+    /// Tells all clients the end, before the multiplexer ends.
+    pub(super) fn close(&mut self, log: &mut Option<Log>) -> Result<()> {
+        self.catch_up(log)?;
         self.end(log)
     }
 }

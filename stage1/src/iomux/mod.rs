@@ -53,6 +53,8 @@ use crate::unit::{Input, Output};
 pub const REPLAY: u64 = 64 << 10;
 /// What may wait for a client, in bytes, besides what its socket holds.
 pub const BUFFER: usize = 512 << 10;
+/// What a FIFO holds, in bytes: more than usual, to be handed on with fewer switches between processes.
+const PIPE: usize = 1 << 20;
 /// How long the app, and the other clients, wait for a client that takes less than [`LEAST`].
 pub const HOLD: Duration = Duration::from_millis(500);
 /// What a client must take in that time when it holds up the app, in bytes.

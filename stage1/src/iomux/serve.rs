@@ -14,7 +14,7 @@ use rustix::net::{SocketFlags, SocketType};
 use super::channel::{Channel, Input, Job, Output};
 use super::k8s::{Lines, Log, LogFile};
 use super::place::Settings;
-use super::{CONTROL, ENDPOINTS, NAMES, PTS, TTY, Targets, control, fifo, socket};
+use super::{CONTROL, ENDPOINTS, NAMES, PIPE, PTS, TTY, Targets, control, fifo, socket};
 use crate::appc::AcName;
 use crate::cross;
 use crate::error::{Context, Error, Result};
@@ -30,9 +30,6 @@ use crate::terminal::set_nonblocking;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long clients may take for what is left when the multiplexer is to end.
 const LAST: Duration = Duration::from_secs(2);
-/// A pipe of this size, in bytes, is handed on with fewer switches between processes.
-const PIPE: usize = 1 << 20;
-
 /// Serves the streams of `app` until it is told to end (SIGTERM).
 ///
 /// # Errors
