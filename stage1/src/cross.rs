@@ -165,6 +165,12 @@ impl Target {
 /// Does `work` in a forked child and returns its result, the whole error chain as one message.
 /// The child is not dumpable, dies with its parent, and is killed at `deadline`.
 pub fn in_child(deadline: Instant, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let mut work = Some(work);
+    fork_for(deadline, &mut || work.take().map_or(Ok(()), |work| work()))
+}
+
+/// The same for any work: this code is in every program that crosses, once.
+fn fork_for(deadline: Instant, work: &mut dyn FnMut() -> Result<()>) -> Result<()> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context(|| "pipe")?;
     let parent = process::pidfd_open(std::process::id().cast_signed())?;
     match process::fork()? {

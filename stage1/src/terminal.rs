@@ -40,6 +40,14 @@ const BUFFER: usize = 32 << 10;
 /// that nothing is lost, and yet an end even if somebody writes on and on.
 const REST: usize = 4 << 20;
 
+/// What looks at the bytes of a flow. Behind a pointer, for most programs with flows have none.
+trait Filter: std::fmt::Debug {
+    /// Takes bytes, and hands on to `out` what is to be copied. Whether the flow ends here.
+    fn take(&mut self, bytes: &[u8], out: &mut VecDeque<u8>) -> bool;
+    /// What is held back, when nothing more comes.
+    fn rest(&mut self) -> &[u8];
+}
+
 /// Bytes from one descriptor to another, in order and complete.
 #[derive(Debug)]
 pub struct Flow {
@@ -47,7 +55,7 @@ pub struct Flow {
     sink: Option<OwnedFd>,
     buffer: VecDeque<u8>,
     farewell: Vec<u8>,
-    keys: Option<DetachKeys>,
+    keys: Option<Box<dyn Filter>>,
     detached: bool,
     paused: bool,
     /// Once it is to finish: how much it may still read.
@@ -80,7 +88,7 @@ impl Flow {
     /// The same, ended by these keys, which are not copied.
     #[must_use]
     pub fn with_keys(mut self, keys: DetachKeys) -> Self {
-        self.keys = Some(keys);
+        self.keys = Some(Box::new(keys));
         self
     }
 
@@ -138,7 +146,7 @@ impl Flow {
         };
         if ended {
             self.source = None;
-            self.buffer.extend(self.keys.iter_mut().flat_map(DetachKeys::rest));
+            self.buffer.extend(self.keys.iter_mut().flat_map(|keys| keys.rest()));
             self.buffer.extend(std::mem::take(&mut self.farewell));
         }
         self.close_if_done();

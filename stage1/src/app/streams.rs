@@ -25,7 +25,7 @@ pub(super) fn prepare(
 ) -> Result<()> {
     let streams: Streams = modes.streams();
     if !iomux::is_used(&streams) {
-        return iomux::remove(app);
+        return Ok(());
     }
     let log = match log {
         Some((file, directory)) => {

@@ -71,23 +71,30 @@ impl Settings {
 }
 
 /// Makes the directory of the app's multiplexer with its FIFOs and its settings, the pod's root (`owner`, host view)
-/// their owner. What was there before goes. Host side, in the pod directory.
+/// their owner. One that is there is used, with new FIFOs. Host side, in the pod directory.
 ///
 /// # Errors
 /// Something of it can't be made.
 pub fn prepare(app: &AcName, settings: &Settings, owner: Option<u32>) -> Result<()> {
     let path = layout::iottymux(app);
     let what = || format!("make {path:?}");
-    remove(app)?;
     let (parent, name) = dir::split(&path)?;
     let parent = open(parent).context(what)?;
-    rustix::fs::mkdirat(&parent, name, Mode::RWXU).context(what)?;
+    match rustix::fs::mkdirat(&parent, name, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno).context(what),
+    }
     let place = dir::open_beneath(&parent, name, OFlags::PATH | OFlags::DIRECTORY).context(what)?;
     for (name, via) in NAMES.into_iter().zip(settings.streams) {
+        let fifo = fifo(name);
+        match rustix::fs::unlinkat(&place, &fifo, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno).context(what),
+        }
         if via == Some(Via::Stream) {
             // The app may open it anew, as /dev/stdout for one, as any user: through its descriptor only.
             let mode = if name == NAMES[0] { 0o644 } else { 0o622 };
-            make_fifo(&place, &fifo(name), mode, owner).context(what)?;
+            make_fifo(&place, &fifo, mode, owner).context(what)?;
         }
     }
     write_atomic(&path, ENV, settings.text().as_bytes(), 0o644)?;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::Filter;
 use crate::error::{Error, Result};
 
 /// The most keys of a sequence.
@@ -54,10 +55,10 @@ fn key(word: &str) -> Option<u8> {
     }
 }
 
-impl DetachKeys {
+impl Filter for DetachKeys {
     /// Takes what was typed, and hands on to `out` what is for the program. Whether the sequence is complete; what comes
     /// after it is nobody's.
-    pub(super) fn take(&mut self, typed: &[u8], out: &mut VecDeque<u8>) -> bool {
+    fn take(&mut self, typed: &[u8], out: &mut VecDeque<u8>) -> bool {
         if self.sequence.is_empty() {
             out.extend(typed);
             return false;
@@ -85,7 +86,7 @@ impl DetachKeys {
     }
 
     /// What is held back, when nothing more is going to be typed.
-    pub(super) fn rest(&mut self) -> &[u8] {
+    fn rest(&mut self) -> &[u8] {
         &self.sequence[..std::mem::take(&mut self.typed)]
     }
 }
