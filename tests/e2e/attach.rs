@@ -381,7 +381,7 @@ fn input_of_several_and_its_end(t: &Context) -> Verdict {
     let clients: Vec<Client> = ('a'..='d')
         .map(|letter| {
             let mut client = Client::new(&pod, "one", &["--mode=stdin"]);
-            for _ in 0..50 {
+            for _ in 0..20 {
                 client.sends(&(letter.to_string().repeat(1000) + "\n"));
             }
             client
@@ -394,12 +394,12 @@ fn input_of_several_and_its_end(t: &Context) -> Verdict {
         assert_eq!(client.end().1, 0);
     }
     let input = podctl.out().join("input");
-    wait_for("all input", 20, || fs::read(&input).ok().filter(|bytes| bytes.len() == 4 * 50 * 1001));
+    wait_for("all input", 20, || fs::read(&input).ok().filter(|bytes| bytes.len() == 4 * 20 * 1001));
     let text = fs::read_to_string(&input)?;
     let whole = |line: &str| line.len() == 1000 && line.bytes().all(|b| b == line.as_bytes()[0]);
     assert!(text.lines().all(whole), "lines are torn");
     for letter in ['a', 'b', 'c', 'd'] {
-        assert_eq!(text.lines().filter(|line| line.starts_with(letter)).count(), 50);
+        assert_eq!(text.lines().filter(|line| line.starts_with(letter)).count(), 20);
     }
     let mut reader = Client::new(&pod, "one", &["--mode=stdout"]);
     assert_eq!(pod.state("one"), "running");

@@ -335,6 +335,10 @@ impl Channel {
                 }
             }
         }
+        if !self.input.as_ref().is_some_and(Input::is_read) {
+            // Nobody is there for what they have sent.
+            self.clients.iter_mut().filter(|client| client.hung_up).for_each(|client| client.gone = true);
+        }
         if let Some(last) = self.input.as_mut().and_then(|input| input.last.take()) {
             let client = self.clients.remove(last);
             self.clients.push(client);
@@ -457,7 +461,11 @@ impl Client {
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return,
-                Err(_) => self.gone = true,
+                Err(_) => {
+                    // What it has sent before it went is still to be read.
+                    self.hung_up = true;
+                    self.gone = !self.sends;
+                }
             }
         }
     }
