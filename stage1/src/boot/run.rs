@@ -1,6 +1,5 @@
 //! What the entrypoint `run` does with a prepared pod directory: CONTRACT section 3. Host side.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -52,7 +51,7 @@ impl Run {
             Some(plan) => {
                 let joined = plan.join(&self.uuid, pid, signals)?;
                 provide_names(&self.config, &joined.dns)?;
-                self.tell(&request, joined.host)
+                self.tell(&request, joined.host.as_deref())
             }
             None => Ok(()),
         });
@@ -77,8 +76,8 @@ impl Run {
     }
 
     /// Writes down what the entrypoints that come later need to know; `host` is where the pod reaches the host.
-    fn tell(&mut self, request: &Request, host: Option<IpAddr>) -> Result<()> {
-        let host = if *request == Request::Host { Some(IpAddr::V4(Ipv4Addr::LOCALHOST)) } else { host };
+    fn tell(&mut self, request: &Request, host: Option<&str>) -> Result<()> {
+        let host = if *request == Request::Host { Some("127.0.0.1") } else { host };
         if let Some(url) = metadata_url(&self.config.mds_token, host) {
             self.config.metadata_service_url = url;
         }
@@ -142,9 +141,9 @@ fn check_token(token: &str) -> Result<()> {
 
 /// Where an app finds the host's metadata service: at the host's address, on the host's own network its loopback
 /// address, and at the port that all host managers of the family use. Without a way to the host there is none.
-fn metadata_url(token: &str, host: Option<IpAddr>) -> Option<String> {
+fn metadata_url(token: &str, host: Option<&str>) -> Option<String> {
     let host = host.filter(|_| !token.is_empty())?;
-    let (before, after) = if host.is_ipv6() { ("[", "]") } else { ("", "") };
+    let (before, after) = if host.contains(':') { ("[", "]") } else { ("", "") };
     Some(format!("http://{before}{host}{after}:{METADATA_PORT}/{token}"))
 }
 
@@ -257,7 +256,7 @@ mod tests {
 
     #[test]
     fn metadata_service() {
-        let url = |token, host: &str| metadata_url(token, Some(host.parse().unwrap()));
+        let url = |token, host| metadata_url(token, Some(host));
         assert_eq!(url("a1", "127.0.0.1").unwrap(), "http://127.0.0.1:18112/a1");
         assert_eq!(url("a1", "fd00::1").unwrap(), "http://[fd00::1]:18112/a1");
         assert_eq!((metadata_url("a1", None), url("", "127.0.0.1")), (None, None));

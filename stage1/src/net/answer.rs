@@ -8,14 +8,14 @@ use crate::error::{Context, Error, Result};
 use crate::json::{self, Object};
 
 /// An address of the pod's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// The address.
-    pub ip: IpAddr,
+    /// The address, as it was written.
+    pub ip: String,
     /// How many bits of it are the network's.
     pub prefix: u8,
     /// The way out.
-    pub gateway: Option<IpAddr>,
+    pub gateway: Option<String>,
 }
 
 /// What the pod is to know of names.
@@ -78,10 +78,10 @@ impl Answer {
     /// This answer as one of version 0.4.0, for a plugin that comes after one of before 0.3.0.
     pub fn as_newer(&self) -> Value {
         let ips = self.addresses.iter().map(|address| {
-            let version = if address.ip.is_ipv4() { "4" } else { "6" };
+            let version = if address.is_v6() { "6" } else { "4" };
             let mut ip = serde_json::json!({"version": version, "address": address.to_string()});
-            if let Some(gateway) = address.gateway {
-                ip["gateway"] = gateway.to_string().into();
+            if let Some(gateway) = &address.gateway {
+                ip["gateway"] = gateway.clone().into();
             }
             ip
         });
@@ -96,22 +96,32 @@ impl std::fmt::Display for Address {
 }
 
 impl Address {
+    /// Whether it is one of IPv6.
+    pub fn is_v6(&self) -> bool {
+        self.ip.contains(':')
+    }
+
     /// The network's bits as an address.
-    pub fn mask(&self) -> IpAddr {
-        match self.ip {
-            IpAddr::V4(_) => IpAddr::V4(u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0).into()),
-            IpAddr::V6(_) => IpAddr::V6(u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0).into()),
+    pub fn mask(&self) -> String {
+        // Of `width` bits, those before the prefix ends.
+        let bits = |from: u8, width: u8| (1u32 << width) - (1 << (width - self.prefix.saturating_sub(from).min(width)));
+        if !self.is_v6() {
+            return [0, 8, 16, 24].map(|from| bits(from, 8).to_string()).join(".");
         }
+        let groups = (0..8).map(|group| bits(group * 16, 16)).take_while(|group| *group != 0);
+        let groups: Vec<String> = groups.map(|group| format!("{group:x}")).collect();
+        if groups.len() == 8 { groups.join(":") } else { format!("{}::", groups.join(":")) }
     }
 }
 
 fn address(text: &str, gateway: &str) -> Result<Address> {
     let parse = || {
         let (ip, prefix) = text.split_once('/')?;
-        let (ip, prefix) = (ip.parse::<IpAddr>().ok()?, prefix.parse::<u8>().ok()?);
-        let longest = if ip.is_ipv4() { 32 } else { 128 };
-        let gateway = if gateway.is_empty() { None } else { Some(gateway.parse().ok()?) };
-        (prefix <= longest).then_some(Address { ip, prefix, gateway })
+        let (parsed, prefix) = (ip.parse::<IpAddr>().ok()?, prefix.parse::<u8>().ok()?);
+        let longest = if parsed.is_ipv4() { 32 } else { 128 };
+        let is_gateway = gateway.is_empty() || gateway.parse::<IpAddr>().is_ok();
+        let gateway = (!gateway.is_empty()).then(|| gateway.to_owned());
+        (is_gateway && prefix <= longest).then(|| Address { ip: ip.to_owned(), prefix, gateway })
     };
     parse().context(|| format!("{text:?} with the gateway {gateway:?} is no address"))
 }
@@ -198,15 +208,14 @@ mod tests {
             "ips":[{"interface":1,"address":"10.0.0.2/24","gateway":"10.0.0.1"},{"interface":0,"address":"10.0.0.1/24"},
             {"address":"fd00::2/64"}],"dns":{"nameservers":["10.0.0.1"],"search":["a.b","c"],"domain":"d","options":null}}"#;
         let (_, answer) = parse(new).unwrap();
-        let shown: Vec<_> =
-            answer.addresses.iter().map(|a| (a.to_string(), a.mask().to_string(), a.gateway.is_some())).collect();
+        let shown: Vec<_> = answer.addresses.iter().map(|a| (a.to_string(), a.mask(), a.gateway.is_some())).collect();
         let expected = [("10.0.0.2/24", "255.255.255.0", true), ("fd00::2/64", "ffff:ffff:ffff:ffff::", false)];
         assert_eq!(shown, expected.map(|(a, m, g)| (a.to_owned(), m.to_owned(), g)));
         assert_eq!(answer.dns.to_file().unwrap(), "domain d\nsearch a.b c\nnameserver 10.0.0.1\n");
 
         let old = br#"{"cniVersion":"0.2.0","ip4":{"ip":"10.0.0.3/32","gateway":"10.0.0.1","routes":[]},"dns":{}}"#;
         let (_, answer) = parse(old).unwrap();
-        assert_eq!(answer.addresses[0].mask().to_string(), "255.255.255.255");
+        assert_eq!(answer.addresses[0].mask(), "255.255.255.255");
         assert_eq!(answer.dns.to_file(), None);
         assert_eq!(Answer::of(&answer.as_newer()).unwrap(), answer);
         assert_eq!(parse(b"{}").unwrap().1, Answer::default());
@@ -238,10 +247,15 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_prefix_makes_it_panic(prefix in 0u8..=255, v6 in proptest::bool::ANY) {
+        fn masks_are_those_of_the_library(prefix in 0u8..=128, v6 in proptest::bool::ANY) {
             let ip = if v6 { "fd00::1" } else { "10.0.0.1" };
             if let Ok(address) = address(&format!("{ip}/{prefix}"), "") {
-                assert_eq!(address.mask().is_ipv6(), v6);
+                let shift = u32::from(prefix);
+                let mask: IpAddr = match v6 {
+                    true => IpAddr::V6(u128::MAX.checked_shl(128 - shift).unwrap_or(0).into()),
+                    false => IpAddr::V4(u32::MAX.checked_shl(32 - shift).unwrap_or(0).into()),
+                };
+                assert_eq!(address.mask().parse::<IpAddr>().unwrap(), mask);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::request::{DEFAULT, RESTRICTED, Selection, is_name};
 use crate::error::{Context, Error, Result};
@@ -140,13 +140,11 @@ impl Network {
     /// Addresses are reserved by network: two networks that hand out the same would hand them out twice.
     fn built_in(name: &str) -> Result<Self> {
         let out = name == DEFAULT;
-        let subnet = if out { "172.16.28.0/24" } else { "172.16.29.0/24" };
-        let mut ipam = json!({"type": "host-local", "subnet": subnet});
-        if out {
-            ipam["routes"] = json!([{"dst": "0.0.0.0/0"}]);
-        }
-        let config = json!({"cniVersion": "0.4.0", "name": name, "type": "ptp", "ipMasq": out, "ipam": ipam});
-        Self::parse(format!("99-{name}.conf"), config.to_string().into_bytes())
+        let (subnet, routes) = if out { ("172.16.28.0/24", r#"{"dst":"0.0.0.0/0"}"#) } else { ("172.16.29.0/24", "") };
+        let text = format!(
+            r#"{{"cniVersion":"0.4.0","name":"{name}","type":"ptp","ipMasq":{out},"ipam":{{"type":"host-local","subnet":"{subnet}","routes":[{routes}]}}}}"#
+        );
+        Self::parse(format!("99-{name}.conf"), text.into_bytes())
     }
 
     /// Whether what it sends out appears to come from the host.
@@ -256,7 +254,7 @@ mod tests {
         assert_eq!(ipam_type(&default.plugins[0]).unwrap(), Some("host-local"));
         let restricted = Network::built_in(RESTRICTED).unwrap();
         assert!(!restricted.masquerades());
-        assert_eq!(restricted.plugins[0]["ipam"].get("routes"), None);
+        assert_eq!(restricted.plugins[0]["ipam"]["routes"], serde_json::json!([]));
     }
 
     #[test]

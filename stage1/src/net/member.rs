@@ -122,14 +122,10 @@ impl Member {
             let program = search.find(PORTMAP)?;
             let version = self.parts.first().filter(|part| config::hands_results_on(&part.config));
             let version = version.and_then(|part| part.config.get("cniVersion")).cloned();
-            let config = json!({
-                "name": self.name,
-                "cniVersion": version.unwrap_or_else(|| PORTMAP_VERSION.into()),
-                "type": PORTMAP,
-                "snat": true,
-                "capabilities": {PORT_MAPPINGS: true},
-            });
-            let Value::Object(config) = config else { return Err(Error::new("portmap has no configuration")) };
+            let text = r#"{"type":"portmap","snat":true,"capabilities":{"portMappings":true}}"#;
+            let mut config: Map<String, Value> = json::parse(text.as_bytes())?;
+            config.insert("name".into(), self.name.clone().into());
+            config.insert("cniVersion".into(), version.unwrap_or_else(|| PORTMAP_VERSION.into()));
             self.parts.push(Part { program, config, check: false });
         }
         let mappings: Vec<Value> = mappings.iter().map(Mapping::to_json).collect();
@@ -272,7 +268,7 @@ impl Member {
     /// What host managers are told of it.
     pub fn info(&self) -> Result<Value> {
         let addresses = self.addresses()?;
-        let first = addresses.iter().find(|address| address.ip.is_ipv4()).or(addresses.first());
+        let first = addresses.iter().find(|address| !address.is_v6()).or(addresses.first());
         let text = |value: Option<String>| value.unwrap_or_default();
         let program = self.parts.first().map(|part| part.program.display().to_string());
         Ok(json!({
@@ -280,9 +276,9 @@ impl Member {
             "netConf": layout::network_dir().join(&self.file).display().to_string(),
             "pluginPath": text(program),
             "ifName": self.interface,
-            "ip": text(first.map(|address| address.ip.to_string())),
+            "ip": text(first.map(|address| address.ip.clone())),
             "args": self.arguments,
-            "mask": text(first.map(|address| address.mask().to_string())),
+            "mask": text(first.map(Address::mask)),
             "addresses": addresses.iter().map(Address::to_string).collect::<Vec<_>>(),
         }))
     }

@@ -9,7 +9,6 @@ mod plugin;
 mod ports;
 mod request;
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -43,7 +42,7 @@ pub struct Joined {
     /// What the networks say of names.
     pub dns: Dns,
     /// The host's address as the pod sees it.
-    pub host: Option<IpAddr>,
+    pub host: Option<String>,
 }
 
 impl Plan {
@@ -89,10 +88,10 @@ impl Plan {
             write_atomic(&records, &network.file, &network.text, 0o640)?;
             let answer = member.join(place, deadline, Some(signals))?;
             joined.dns.merge(&answer.dns);
-            hosts.push(answer.addresses.iter().find_map(|address| address.gateway));
+            hosts.push(answer.addresses.into_iter().find_map(|address| address.gateway));
         }
         let members: Vec<&Member> = self.networks.iter().map(|(_, member)| member).collect();
-        let main = main_network(members.iter().copied()).and_then(|index| hosts[index]);
+        let main = main_network(members.iter().copied()).and_then(|index| hosts[index].clone());
         joined.host = main.or_else(|| hosts.into_iter().flatten().next());
         let info = members.into_iter().map(Member::info).collect::<Result<Vec<Value>>>()?;
         write_atomic(dir, layout::NETWORK_INFO, Value::from(info).to_string().as_bytes(), 0o644)?;

@@ -12,7 +12,7 @@ use crate::pod::Pod;
 /// A port of the host and the pod's that it leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
-    host_ip: Option<IpAddr>,
+    host_ip: Option<String>,
     host_port: u16,
     pod_port: u16,
     protocol: String,
@@ -23,8 +23,8 @@ impl Mapping {
     pub fn to_json(&self) -> Value {
         let mut mapping =
             json!({"hostPort": self.host_port, "containerPort": self.pod_port, "protocol": self.protocol});
-        if let Some(ip) = self.host_ip {
-            mapping["hostIP"] = ip.to_string().into();
+        if let Some(ip) = &self.host_ip {
+            mapping["hostIP"] = ip.clone().into();
         }
         mapping
     }
@@ -74,7 +74,10 @@ fn map(exposed: &ExposedPort, port: &Port) -> Result<Vec<Mapping>> {
         return Err(Error::new(format!("{:?} is no protocol with ports", port.protocol)));
     }
     let host_ip = match exposed.host_ip.as_deref().filter(|ip| !ip.is_empty()) {
-        Some(ip) => Some(ip.parse::<IpAddr>().context(|| format!("\"hostIP\": {ip:?} is no address"))?),
+        Some(ip) => {
+            let parsed = ip.parse::<IpAddr>().context(|| format!("\"hostIP\": {ip:?} is no address"))?;
+            (!parsed.is_unspecified()).then(|| ip.to_owned())
+        }
         None => None,
     };
     let number = |first: u32, index: u32| {
@@ -88,7 +91,7 @@ fn map(exposed: &ExposedPort, port: &Port) -> Result<Vec<Mapping>> {
     (0..count)
         .map(|index| {
             Ok(Mapping {
-                host_ip: host_ip.filter(|ip| !ip.is_unspecified()),
+                host_ip: host_ip.clone(),
                 host_port: number(exposed.host_port, index)?,
                 pod_port: number(port.port, index)?,
                 protocol: protocol.clone(),
