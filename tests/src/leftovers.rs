@@ -47,7 +47,26 @@ fn look(dir: &Path, pods: &[String]) -> Vec<String> {
     let mut left: Vec<String> = process::descendants(me).iter().map(|p| format!("process {p}")).collect();
     left.extend(mounts(dir, pods).iter().map(|m| format!("mount {}", m.display())));
     left.extend(cgroups(pods).iter().map(|c| format!("cgroup {}", c.display())));
+    left.extend(links().iter().map(|name| format!("interface {name}")));
+    left.extend(reservations(pods).iter().map(|file| format!("address {}", file.display())));
     left
+}
+
+/// The host's ends of pods' interfaces, in this test's own network.
+fn links() -> Vec<String> {
+    let text = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+    let names = text.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()));
+    names.filter(|name| name.starts_with("veth")).collect()
+}
+
+/// Addresses that are kept for one of the pods, where plugins keep them if they are not told another place.
+fn reservations(pods: &[String]) -> Vec<PathBuf> {
+    let files = directories(Path::new("/var/lib/cni/networks")).into_iter().flat_map(fs::read_dir).flatten().flatten();
+    let is_ours = |file: &PathBuf| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        pods.iter().any(|pod| text.starts_with(pod.as_str()))
+    };
+    files.map(|file| file.path()).filter(is_ours).collect()
 }
 
 /// Mount points below the test's directory, or named after one of its pods (such as a pinned namespace).

@@ -191,7 +191,8 @@ fn wait_for_network(report: &mut File) -> Result<()> {
         read => {
             let mut text = word[..read].to_vec();
             report.read_to_end(&mut text).context(|| "read PID 1's report")?;
-            Err(Error::new(format!("PID 1: {}", String::from_utf8_lossy(&text))))
+            let text = String::from_utf8_lossy(&text);
+            Err(Error::new(if text.is_empty() { "PID 1 ended early".into() } else { text }))
         }
     }
 }

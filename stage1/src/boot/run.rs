@@ -47,6 +47,10 @@ impl Run {
         self.tell(&request, None)?;
         let apps = if self.config.mutable { None } else { Some(Apps::new(&pod, spec.private_users)?) };
         let joins = plan.is_some();
+        if joins {
+            // What an earlier run of the pod may have left, if it was cut off.
+            net::leave(Path::new("."), &self.uuid)?;
+        }
         let launched = launch(&spec, |pid, signals| match plan {
             Some(plan) => {
                 let joined = plan.join(&self.uuid, pid, signals)?;

@@ -78,7 +78,7 @@ impl Plan {
     pub fn join(mut self, uuid: &str, pid: i32, signals: &SignalFd) -> Result<Joined> {
         let dir = Path::new(".");
         let records = layout::network_dir();
-        std::fs::create_dir(&records).context(|| format!("mkdir {records:?}"))?;
+        std::fs::create_dir_all(&records).context(|| format!("mkdir {records:?}"))?;
         let namespace = namespace::pin(uuid, pid)?;
         let place = Place { dir, uuid, namespace: &namespace };
         let deadline = Instant::now() + JOIN;
