@@ -69,13 +69,16 @@ pub fn hierarchies() -> Result<Vec<Hierarchy>> {
 fn parse_mountinfo(text: &str) -> Vec<Hierarchy> {
     let mut found: Vec<Hierarchy> = Vec::new();
     for line in text.lines() {
-        let Some((head, tail)) = line.split_once(" - ") else { continue };
-        let (Some(root), Some(mount)) = (head.split(' ').nth(3), head.split(' ').nth(4)) else { continue };
+        let mut words = line.split(' ');
+        let (Some(root), Some(mount)) = (words.nth(3), words.next()) else { continue };
+        // Fields that may be there or not, up to a dash.
+        if !words.any(|word| word == "-") {
+            continue;
+        }
         let mount = PathBuf::from(unescape(mount));
         // What is mounted later over a path, or over a parent of it, hides what was there.
         found.retain(|earlier| !earlier.mount.starts_with(&mount));
-        let mut tail = tail.split(' ');
-        let version = match tail.next() {
+        let version = match words.next() {
             Some("cgroup") => Version::V1,
             Some("cgroup2") => Version::V2,
             _ => continue,
@@ -83,7 +86,7 @@ fn parse_mountinfo(text: &str) -> Vec<Hierarchy> {
         if root != "/" {
             continue;
         }
-        let options = tail.nth(1).unwrap_or_default();
+        let options = words.nth(1).unwrap_or_default();
         let controllers = match version {
             Version::V1 => options.split(',').filter(|o| is_controller(o)).map(str::to_owned).collect(),
             Version::V2 => Vec::new(),

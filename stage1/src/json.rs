@@ -72,6 +72,18 @@ impl Object {
     }
 }
 
+/// An object with these members; less code than the macro of serde_json where there are many.
+pub fn object<const N: usize>(members: [(&str, Value); N]) -> Value {
+    fn insert(members: &mut dyn Iterator<Item = (&str, Value)>) -> Value {
+        let mut object = Map::new();
+        for (name, value) in members {
+            object.insert(name.to_owned(), value);
+        }
+        Value::Object(object)
+    }
+    insert(&mut members.into_iter())
+}
+
 fn within(name: &str, error: Error) -> Error {
     Error::caused_by(format!("{name:?}"), error)
 }

@@ -162,7 +162,10 @@ fn cgroups(root: &DetachedMount, cgroup: &PodCgroup) -> Result<()> {
     for (hierarchy, dir) in cgroup.directories() {
         let name = match hierarchy.version {
             Version::V2 => "unified".to_owned(),
-            Version::V1 => hierarchy.controllers.join(",").replace("name=", ""),
+            Version::V1 => {
+                let plain = |name: &'_ String| name.strip_prefix("name=").unwrap_or(name).to_owned();
+                hierarchy.controllers.iter().map(plain).collect::<Vec<_>>().join(",")
+            }
         };
         own(&dir)?
             .attach(dir::create_in(&tmpfs, &name, Target::Directory)?, &Path::new("sys/fs/cgroup").join(&name))?;

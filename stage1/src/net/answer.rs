@@ -79,13 +79,13 @@ impl Answer {
     pub fn as_newer(&self) -> Value {
         let ips = self.addresses.iter().map(|address| {
             let version = if address.is_v6() { "6" } else { "4" };
-            let mut ip = serde_json::json!({"version": version, "address": address.to_string()});
+            let mut ip = json::object([("version", version.into()), ("address", address.to_string().into())]);
             if let Some(gateway) = &address.gateway {
                 ip["gateway"] = gateway.clone().into();
             }
             ip
         });
-        serde_json::json!({"cniVersion": "0.4.0", "ips": ips.collect::<Vec<_>>()})
+        json::object([("cniVersion", "0.4.0".into()), ("ips", ips.collect::<Vec<_>>().into())])
     }
 }
 

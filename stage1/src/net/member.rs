@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::answer::{self, Address, Answer};
 use super::config::{self, Network};
@@ -131,7 +131,7 @@ impl Member {
         let mappings: Vec<Value> = mappings.iter().map(Mapping::to_json).collect();
         for part in &mut self.parts {
             if config::is_capable(&part.config, PORT_MAPPINGS) {
-                part.config.insert("runtimeConfig".into(), json!({PORT_MAPPINGS: mappings}));
+                part.config.insert("runtimeConfig".into(), json::object([(PORT_MAPPINGS, mappings.clone().into())]));
             }
         }
         Ok(())
@@ -271,16 +271,17 @@ impl Member {
         let first = addresses.iter().find(|address| !address.is_v6()).or(addresses.first());
         let text = |value: Option<String>| value.unwrap_or_default();
         let program = self.parts.first().map(|part| part.program.display().to_string());
-        Ok(json!({
-            "netName": self.name,
-            "netConf": layout::network_dir().join(&self.file).display().to_string(),
-            "pluginPath": text(program),
-            "ifName": self.interface,
-            "ip": text(first.map(|address| address.ip.clone())),
-            "args": self.arguments,
-            "mask": text(first.map(Address::mask)),
-            "addresses": addresses.iter().map(Address::to_string).collect::<Vec<_>>(),
-        }))
+        let all: Vec<Value> = addresses.iter().map(|address| address.to_string().into()).collect();
+        Ok(json::object([
+            ("netName", self.name.clone().into()),
+            ("netConf", layout::network_dir().join(&self.file).display().to_string().into()),
+            ("pluginPath", text(program).into()),
+            ("ifName", self.interface.clone().into()),
+            ("ip", text(first.map(|address| address.ip.clone())).into()),
+            ("args", self.arguments.clone().into()),
+            ("mask", text(first.map(Address::mask)).into()),
+            ("addresses", all.into()),
+        ]))
     }
 
     fn record(&self) -> String {
@@ -288,21 +289,25 @@ impl Member {
     }
 
     fn save(&self, dir: &Path) -> Result<()> {
-        let parts = self.parts.iter().map(
-            |part| json!({"program": part.program.display().to_string(), "config": part.config, "check": part.check}),
-        );
-        let value = json!({
-            "name": self.name,
-            "file": self.file,
-            "interface": self.interface,
-            "arguments": self.arguments,
-            "masquerades": self.masquerades,
-            "search": self.search,
-            "plugins": parts.collect::<Vec<_>>(),
-            "begun": self.begun,
-            "failed": self.failed,
-            "answer": self.answer,
-        });
+        let part = |part: &Part| {
+            json::object([
+                ("program", part.program.display().to_string().into()),
+                ("config", part.config.clone().into()),
+                ("check", part.check.into()),
+            ])
+        };
+        let value = json::object([
+            ("name", self.name.clone().into()),
+            ("file", self.file.clone().into()),
+            ("interface", self.interface.clone().into()),
+            ("arguments", self.arguments.clone().into()),
+            ("masquerades", self.masquerades.into()),
+            ("search", self.search.clone().into()),
+            ("plugins", self.parts.iter().map(part).collect::<Vec<_>>().into()),
+            ("begun", self.begun.into()),
+            ("failed", self.failed.into()),
+            ("answer", self.answer.clone().into()),
+        ]);
         write_atomic(&dir.join(layout::network_dir()), &self.record(), value.to_string().as_bytes(), 0o640)
     }
 
@@ -383,6 +388,8 @@ impl Part {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
     use crate::net::{Selection, config, ports};
     use std::os::unix::fs::PermissionsExt;
 

@@ -234,7 +234,7 @@ impl Call<'_> {
         // Every plugin of a network sees them, and refuses those that are for another one if this is not said.
         let arguments = match self.arguments {
             "" => String::new(),
-            arguments if arguments.contains("IgnoreUnknown=") => arguments.to_owned(),
+            arguments if arguments.split(';').any(|pair| pair.starts_with("IgnoreUnknown=")) => arguments.to_owned(),
             arguments => format!("IgnoreUnknown=1;{arguments}"),
         };
         for (name, value) in [
@@ -359,11 +359,10 @@ fn failure(answer: &str, words: &str, status: WaitStatus) -> String {
         return format!("it {ended} and said nothing");
     }
     let text = parts.join("; ");
-    let hint = if text.contains("iptables") && text.contains("executable file not found") {
-        "; install the Debian package iptables"
-    } else {
-        ""
-    };
+    // Go: exec: "iptables": executable file not found in $PATH
+    let has = |wanted| text.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == wanted);
+    let hint =
+        if has("iptables") && has("executable") && has("PATH") { "; install the Debian package iptables" } else { "" };
     format!("{text} (it {ended}){hint}")
 }
 

@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::appc::{ExposedPort, Port};
 use crate::error::{Context, Error, Result};
-use crate::json::FromJson;
+use crate::json::{self, FromJson};
 use crate::pod::Pod;
 
 /// A port of the host and the pod's that it leads to.
@@ -21,8 +21,11 @@ pub struct Mapping {
 impl Mapping {
     /// As plugins with the capability `portMappings` are told.
     pub fn to_json(&self) -> Value {
-        let mut mapping =
-            json!({"hostPort": self.host_port, "containerPort": self.pod_port, "protocol": self.protocol});
+        let mut mapping = json::object([
+            ("hostPort", self.host_port.into()),
+            ("containerPort", self.pod_port.into()),
+            ("protocol", self.protocol.clone().into()),
+        ]);
         if let Some(ip) = &self.host_ip {
             mapping["hostIP"] = ip.clone().into();
         }
@@ -110,7 +113,6 @@ impl Mapping {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json;
 
     fn pod(ports: &str) -> Result<Vec<Value>> {
         let tmp = tempfile::tempdir().unwrap();

@@ -367,7 +367,7 @@ impl<'a> AppUnit<'a> {
             timeout => (self.stop_signal, timeout.clamp(STOP_TIMEOUT_MIN, STOP_TIMEOUT_MAX)),
         };
         service.push("KillSignal", signal);
-        service.push("TimeoutStopSec", format_args!("{}ms", timeout.as_millis()));
+        service.push("TimeoutStopSec", format_args!("{}ms", milliseconds(timeout)));
         match self.restart {
             Restart::No => service.push("Restart", "no"),
             Restart::OnFailure => service.push("Restart", "on-failure"),
@@ -463,7 +463,7 @@ const MAX_UNIT: u64 = 4 << 20;
 /// Text of a drop-in for an app's unit that lets it take `timeout` to end.
 pub fn stop_timeout_text(timeout: Duration) -> String {
     let mut service = Section::new("Service");
-    service.push("TimeoutStopSec", format_args!("{}ms", timeout.min(STOP_TIMEOUT_MAX).as_millis()));
+    service.push("TimeoutStopSec", format_args!("{}ms", milliseconds(timeout.min(STOP_TIMEOUT_MAX))));
     service.0
 }
 
@@ -546,6 +546,11 @@ impl Section {
     fn push(&mut self, name: &str, value: impl std::fmt::Display) {
         writeln!(self.0, "{name}={value}").expect("a String takes all");
     }
+}
+
+/// Whole milliseconds, in a number that takes little code to write.
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
