@@ -224,7 +224,8 @@ impl Wanted {
 fn app_of<'a>(unit: &'a str, apps: &[String]) -> Option<&'a str> {
     let is_there = |name: &str| apps.iter().any(|app| app == name);
     let name = unit.strip_suffix(".service")?;
-    let ours = name.strip_prefix("app-ended@").or_else(|| name.strip_prefix("app-"));
+    // the multiplexer passes on what an app with a log file writes
+    let ours = ["app-ended@", "app-", "iomux-"].into_iter().find_map(|prefix| name.strip_prefix(prefix));
     match ours {
         Some(app) if is_there(app) || !is_there(name) => Some(app),
         _ if is_there(name) => Some(name),

@@ -288,15 +288,25 @@ fn log_files_byte_by_byte(t: &Context) -> Verdict {
         let texts: [&[u8]; 5] = [b"one", b"", b"two \xff\0\r", b"  three goes on", b"open end"];
         assert_eq!(out, texts.map(|text| line("stdout", text)));
         assert_eq!(err, [line("stderr", b"to err")]);
+        // They are in the journal as well.
+        let wanted = [("stdout", "one"), ("stdout", "  three goes on"), ("stderr", "to err"), ("stdout", "open end")];
+        wait_for("the app's lines in the journal", 20, || {
+            let shown = podctl.ok(&["logs", &pod.uuid, "--app=one", "--format=json"]);
+            let entry = |line| serde_json::from_str::<serde_json::Value>(line).expect("an object a line");
+            let entries: Vec<_> = shown.lines().map(entry).collect();
+            let is_there = |(stream, text)| entries.iter().any(|e| e["stream"] == stream && e["message"] == text);
+            wanted.into_iter().all(is_there).then_some(())
+        });
         let tty = ["--stdin=tty", "--stdout=tty", "--stderr=tty", "--k8s-log-path=tty.log"];
         start(&pod, "tty", &tty, "echo shown; echo too >&2");
         assert_eq!(lines(&logs.join("tty.log"), 2), [line("stdout", b"shown\r"), line("stdout", b"too\r")]);
         // A long line is in parts where the format has them.
         start(&pod, "long", &["--k8s-log-path=long.log"], "head -c 40000 /dev/zero; echo; echo next");
-        let got = lines(&logs.join("long.log"), 2);
+        let count = if mode == "k8s-cri" { 4 } else { 2 };
+        let got = lines(&logs.join("long.log"), count);
         let text: Vec<u8> = got.iter().flat_map(|l| l["stdout ".len() + tag.len()..].to_vec()).collect();
-        assert_eq!(text, [&vec![0; 40000][..], b"next"].concat());
-        assert_eq!(got.len(), if mode == "k8s-cri" { 4 } else { 2 });
+        assert!(text == [&vec![0; 40000][..], b"next"].concat(), "{} bytes", text.len());
+        assert_eq!(got.len(), count);
         if mode == "k8s-cri" {
             let tags: Vec<u8> = got.iter().map(|l| l["stdout ".len()]).collect();
             assert_eq!(tags, b"PPFF");

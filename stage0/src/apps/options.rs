@@ -95,7 +95,9 @@ impl AddOptions {
         if let Some(restart) = &self.restart {
             stage1::app::parse_restart(restart)?;
         }
-        let streams = self.streams()?;
+        for (number, mode) in self.streams.iter().enumerate() {
+            mode.as_ref().map(|mode| iomux::parse_mode(number, mode)).transpose()?;
+        }
         if let Some(path) = &self.k8s_log_path {
             LogFile::new(Format::Cri, path)?;
         }
@@ -105,21 +107,8 @@ impl AddOptions {
             (stage1::app::RESTART, self.restart.clone()),
             (k8s::LOG_PATH, self.k8s_log_path.clone()),
         ];
-        let declared = declared.into_iter().chain(iomux::ANNOTATIONS.into_iter().zip(streams));
+        let declared = declared.into_iter().chain(iomux::ANNOTATIONS.into_iter().zip(self.streams.clone()));
         Ok(declared.filter_map(|(name, value)| Some(NameValue::new(name, value?))).collect())
-    }
-
-    /// The modes of its streams as far as they are not the usual ones; with a log file, output is a stream.
-    fn streams(&self) -> Result<[Option<String>; 3]> {
-        let mut streams = self.streams.clone();
-        for (number, mode) in streams.iter_mut().enumerate() {
-            if let Some(mode) = mode {
-                iomux::parse_mode(number, mode)?;
-            } else if number > 0 && self.k8s_log_path.is_some() {
-                *mode = Some("stream".to_owned());
-            }
-        }
-        Ok(streams)
     }
 
     fn app_name(&self, image: &Image) -> Result<AcName> {
@@ -253,8 +242,7 @@ mod tests {
                 k8s_log_path: Some("web/0.log".into()),
                 ..AddOptions::default()
             }),
-            "coreos.com/rkt/experiment/kubernetes-log-path=web/0.log coreos.com/rkt/stage2/stdout=stream \
-             coreos.com/rkt/stage2/stderr=tty"
+            "coreos.com/rkt/experiment/kubernetes-log-path=web/0.log coreos.com/rkt/stage2/stderr=tty"
         );
     }
 

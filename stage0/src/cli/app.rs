@@ -119,7 +119,7 @@ pub struct NewApp {
     /// Its standard error, likewise
     #[arg(long, value_name = "MODE")]
     stderr: Option<String>,
-    /// Its log file, below the pod's --k8s-log-dir; its output is a stream then, if not said otherwise
+    /// Its log file, below the pod's --k8s-log-dir, for all that it writes
     #[arg(long, value_name = "PATH")]
     k8s_log_path: Option<String>,
     /// Mount a volume of the pod: volume=NAME,target=PATH

@@ -152,12 +152,13 @@ impl Addition {
         if interactive && env::get(&record.environment, "TERM").is_none() {
             env::set(&mut record.environment, "TERM", &env::callers_term());
         }
+        let log = LogFile::declared(&pod.manifest, &app)?;
         let modes = Modes::of(&app)?;
+        let modes = if log.is_some() { modes.with_log_file() } else { modes };
         record.streams = modes.streams();
         if modes.streams().contains(&Some(Via::Tty)) && env::get(&record.environment, "TERM").is_none() {
             env::set(&mut record.environment, "TERM", &env::callers_term());
         }
-        let log = LogFile::declared(&pod.manifest, &app)?;
         let environment = env::to_file(&record.environment)?;
         let mut plan = self.plan(target, &pod, &app, &root, insecure)?;
         plan.notify = declared.notify;

@@ -34,7 +34,7 @@ pub(super) fn prepare(
         }
         None => None,
     };
-    iomux::prepare(app, &Settings { streams, log }, owner)
+    iomux::prepare(app, &Settings { streams, log, journaled: modes.journaled() }, owner)
 }
 
 /// Mounts the host's directory of log files in the pod, where all its apps' multiplexers find it.

@@ -9,6 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
 
+use super::journal::Journal;
 use super::k8s::{self, Lines, Log};
 use super::ring::Ring;
 use super::{BUFFER, DEAD, HOLD, LEAST, PASSED_ON, PIPE, REPLAY};
@@ -57,6 +58,8 @@ pub(super) struct Output {
     delivered: u64,
     /// The app's part of its log file.
     lines: Option<Lines>,
+    /// Where it goes besides.
+    journal: Option<Journal>,
 }
 
 /// What the app reads.
@@ -222,6 +225,9 @@ impl Channel {
         if let (Some(lines), Some(log)) = (&mut output.lines, log.as_mut()) {
             log.write(&lines.take(output.ring.since(before), k8s::now()));
         }
+        if let Some(journal) = &mut output.journal {
+            journal.write(output.ring.since(before));
+        }
         for client in &mut self.clients {
             client.send(output);
         }
@@ -235,6 +241,9 @@ impl Channel {
         output.ended = true;
         if let (Some(lines), Some(log)) = (&mut output.lines, log.as_mut()) {
             log.write(&lines.finish());
+        }
+        if let Some(journal) = &mut output.journal {
+            journal.finish();
         }
         for client in &mut self.clients {
             client.until.get_or_insert(output.ring.written());
@@ -378,8 +387,8 @@ impl Channel {
 }
 
 impl Output {
-    pub(super) fn new(source: OwnedFd, lines: Option<Lines>, reading: bool) -> Self {
-        Self { source, ring: Ring::new(BUFFER), reading, ended: false, delivered: 0, lines }
+    pub(super) fn new(source: OwnedFd, lines: Option<Lines>, journal: Option<Journal>, reading: bool) -> Self {
+        Self { source, ring: Ring::new(BUFFER), reading, ended: false, delivered: 0, lines, journal }
     }
 
     pub(super) fn source(&self) -> BorrowedFd<'_> {

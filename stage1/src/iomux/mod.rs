@@ -32,6 +32,7 @@ pub mod attach;
 mod channel;
 mod control;
 mod endpoints;
+pub(crate) mod journal;
 pub mod k8s;
 mod place;
 mod ring;
@@ -98,6 +99,8 @@ pub enum Mode {
     Null,
     /// The journal.
     Log,
+    /// The journal, and as a stream of the multiplexer the app's log file.
+    Filed,
     /// A stream of the multiplexer.
     Stream,
     /// The terminal of the multiplexer.
@@ -144,10 +147,20 @@ impl Modes {
         Ok(Self(modes))
     }
 
+    /// The same for an app with a log file, which the multiplexer writes: it has the way to the journal too.
+    pub fn with_log_file(self) -> Self {
+        Self(self.0.map(|mode| if mode == Mode::Log { Mode::Filed } else { mode }))
+    }
+
+    /// The names of the streams that the multiplexer passes on to the journal.
+    pub fn journaled(self) -> Vec<&'static str> {
+        NAMES.into_iter().zip(self.0).filter(|(_, mode)| *mode == Mode::Filed).map(|(name, _)| name).collect()
+    }
+
     /// Those that the multiplexer has.
     pub fn streams(self) -> Streams {
         self.0.map(|mode| match mode {
-            Mode::Stream => Some(Via::Stream),
+            Mode::Stream | Mode::Filed => Some(Via::Stream),
             Mode::Tty => Some(Via::Tty),
             Mode::Null | Mode::Log | Mode::Interactive => None,
         })
@@ -156,7 +169,7 @@ impl Modes {
     /// Standard input, for the unit.
     pub fn input(self) -> Input {
         match self.0[0] {
-            Mode::Stream | Mode::Tty => Input::Multiplexed,
+            Mode::Stream | Mode::Filed | Mode::Tty => Input::Multiplexed,
             Mode::Interactive => Input::Interactive,
             Mode::Null | Mode::Log => Input::Null,
         }
@@ -165,7 +178,7 @@ impl Modes {
     /// Standard output (1) or error (2), for the unit.
     pub fn output(self, number: usize) -> Output {
         match self.0[number] {
-            Mode::Stream | Mode::Tty => Output::Multiplexed,
+            Mode::Stream | Mode::Filed | Mode::Tty => Output::Multiplexed,
             Mode::Interactive => Output::Interactive,
             Mode::Null => Output::Null,
             Mode::Log => Output::Log,
@@ -216,6 +229,12 @@ mod tests {
         assert_eq!(
             (modes.input(), modes.output(1), modes.output(2)),
             (Input::Multiplexed, Output::Log, Output::Multiplexed)
+        );
+        let filed = modes.with_log_file();
+        assert_eq!(filed.streams(), [Some(Via::Stream), Some(Via::Stream), Some(Via::Tty)]);
+        assert_eq!(
+            (filed.output(1), filed.journaled(), modes.journaled()),
+            (Output::Multiplexed, vec!["stdout"], vec![])
         );
         assert!(is_used(&modes.streams()) && !is_used(&Modes([Mode::Interactive, Mode::Null, Mode::Log]).streams()));
     }

@@ -28,6 +28,17 @@ pub struct Settings {
     pub streams: Streams,
     /// The log file that it writes.
     pub log: Option<LogFile>,
+    /// The names of the streams that it passes on to the journal.
+    pub journaled: Vec<&'static str>,
+}
+
+/// What the multiplexer finds in that file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Orders {
+    /// Which endpoints there are, which is all that is said of the streams: a terminal may be any of them.
+    pub(super) endpoints: Vec<&'static str>,
+    pub(super) log: Option<LogFile>,
+    pub(super) journaled: Vec<&'static str>,
 }
 
 impl Settings {
@@ -37,6 +48,9 @@ impl Settings {
             let name = name.to_ascii_uppercase();
             writeln!(text, "STAGE2_{name}={}", via == Some(Via::Stream)).expect("a String takes all");
         }
+        for name in &self.journaled {
+            writeln!(text, "{}=true", journal_variable(name)).expect("a String takes all");
+        }
         if let Some(log) = &self.log {
             writeln!(text, "STAGE1_LOGMODE={}\nKUBERNETES_LOG_PATH={}", log.format.word(), log.path)
                 .expect("a String takes all");
@@ -44,30 +58,36 @@ impl Settings {
         text
     }
 
-    /// Which endpoints there are, which is all that the file says of the streams: a terminal may be any of them.
-    fn parse(text: &str) -> Result<(Vec<&'static str>, Option<LogFile>)> {
+    fn parse(text: &str) -> Result<Orders> {
         let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        let is_true = |name: String| value(&name) == Some("true");
         let streams = NAMES.into_iter().chain([TTY]);
-        let is_on = |name: &&str| value(&format!("STAGE2_{}", name.to_ascii_uppercase())) == Some("true");
+        let is_on = |name: &&str| is_true(format!("STAGE2_{}", name.to_ascii_uppercase()));
         let log = match (value("STAGE1_LOGMODE"), value("KUBERNETES_LOG_PATH")) {
             (Some(format), Some(path)) => Some(LogFile::new(format.parse::<Format>()?, path)?),
             _ => None,
         };
-        Ok((streams.filter(is_on).collect(), log))
+        let journaled = NAMES.into_iter().filter(|name| is_true(journal_variable(name))).collect();
+        Ok(Orders { endpoints: streams.filter(is_on).collect(), log, journaled })
     }
 
-    /// The names of the endpoints and the log file that the file `env` in the current directory asks for. Pod side.
+    /// What the file `env` in the current directory asks for. Pod side.
     ///
     /// # Errors
     /// It can't be read, or asks for nothing.
-    pub(super) fn load() -> Result<(Vec<&'static str>, Option<LogFile>)> {
+    pub(super) fn load() -> Result<Orders> {
         let text = read_bounded(Path::new(ENV), MAX_ENV)?;
-        let (endpoints, log) = Self::parse(&String::from_utf8_lossy(&text))?;
-        if endpoints.is_empty() {
+        let orders = Self::parse(&String::from_utf8_lossy(&text))?;
+        if orders.endpoints.is_empty() {
             return Err(Error::new(format!("the file {ENV:?} names no stream")));
         }
-        Ok((endpoints, log))
+        Ok(orders)
     }
+}
+
+/// The variable that says that a stream is passed on to the journal.
+fn journal_variable(name: &str) -> String {
+    format!("STAGE1_JOURNAL_{}", name.to_ascii_uppercase())
 }
 
 /// Makes the directory of the app's multiplexer with its FIFOs and its settings, the pod's root (`owner`, host view)
@@ -160,15 +180,17 @@ mod tests {
     fn settings_are_read_as_they_are_written() {
         let log = LogFile::new(Format::Cri, "web/0.log").unwrap();
         let streams = [Some(Via::Stream), None, Some(Via::Tty)];
-        let settings = Settings { streams, log: Some(log.clone()) };
+        let settings = Settings { streams, log: Some(log.clone()), journaled: vec!["stdout"] };
         let text = settings.text();
         assert_eq!(
             text,
             "STAGE2_TTY=true\nSTAGE1_DEBUG=false\nSTAGE2_STDIN=true\nSTAGE2_STDOUT=false\nSTAGE2_STDERR=false\n\
-             STAGE1_LOGMODE=k8s-cri\nKUBERNETES_LOG_PATH=web/0.log\n"
+             STAGE1_JOURNAL_STDOUT=true\nSTAGE1_LOGMODE=k8s-cri\nKUBERNETES_LOG_PATH=web/0.log\n"
         );
-        assert_eq!(Settings::parse(&text).unwrap(), (vec!["stdin", "tty"], Some(log)));
-        assert_eq!(Settings::parse("STAGE2_STDOUT=yes\n").unwrap(), (vec![], None));
+        let orders = Orders { endpoints: vec!["stdin", "tty"], log: Some(log), journaled: vec!["stdout"] };
+        assert_eq!(Settings::parse(&text).unwrap(), orders);
+        let nothing = Orders { endpoints: vec![], log: None, journaled: vec![] };
+        assert_eq!(Settings::parse("STAGE2_STDOUT=yes\n").unwrap(), nothing);
         assert!(Settings::parse("STAGE1_LOGMODE=k8s-plain\nKUBERNETES_LOG_PATH=../x\n").is_err());
     }
 }

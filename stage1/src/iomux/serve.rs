@@ -12,8 +12,9 @@ use rustix::io::Errno;
 use rustix::net::{SocketFlags, SocketType};
 
 use super::channel::{Channel, Input, Job, Output};
+use super::journal::Journal;
 use super::k8s::{Lines, Log, LogFile};
-use super::place::Settings;
+use super::place::{Orders, Settings};
 use super::{CONTROL, ENDPOINTS, NAMES, PIPE, PTS, TTY, Targets, control, fifo, socket};
 use crate::appc::AcName;
 use crate::cross;
@@ -86,7 +87,7 @@ impl Mux {
     /// Opens everything, as far as `kept` does not have it from a multiplexer before.
     fn open(app: &AcName, mut kept: Vec<(String, OwnedFd)>) -> Result<Self> {
         let supervisor = Supervisor::connect()?;
-        let (names, log_file) = Settings::load()?;
+        let Orders { endpoints: names, log: log_file, journaled } = Settings::load()?;
         let takes_over = !kept.is_empty();
         let mut channels = Vec::new();
         for name in names {
@@ -101,7 +102,7 @@ impl Mux {
                         None => new_terminal(app, &supervisor)?,
                     };
                     let sink = master.try_clone().context(|| "dup(pty)")?;
-                    let output = Output::new(master, lines, takes_over);
+                    let output = Output::new(master, lines, None, takes_over);
                     (Some(output), Some(Input::new(Some(sink), false, takes_over)))
                 }
                 "stdin" => {
@@ -116,7 +117,8 @@ impl Mux {
                         Some(source) => source,
                         None => open_source(name, &supervisor)?,
                     };
-                    (Some(Output::new(source, lines, takes_over)), None)
+                    let journal = journaled.contains(&name).then(|| Journal::of(app, name));
+                    (Some(Output::new(source, lines, journal, takes_over)), None)
                 }
             };
             channels.push(Channel::new(name, listener, output, input));
