@@ -27,6 +27,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
+use rustix::pipe::SpliceFlags;
 
 use crate::error::{Context, Result};
 use crate::sys::pty::{self, RawMode};
@@ -35,6 +36,9 @@ pub use keys::DetachKeys;
 
 /// How much a flow holds, in bytes.
 const BUFFER: usize = 32 << 10;
+
+/// How much is moved within the kernel at a time, in bytes.
+const SPLICE: usize = 1 << 20;
 
 /// How much a source may still give after [`Flow::finish`], in bytes: more than a pty, a pipe or a socket holds, so
 /// that nothing is lost, and yet an end even if somebody writes on and on.
@@ -60,6 +64,18 @@ pub struct Flow {
     paused: bool,
     /// Once it is to finish: how much it may still read.
     rest: Option<usize>,
+    way: Way,
+}
+
+/// How the bytes of a flow get on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Through its buffer.
+    Copied,
+    /// Within the kernel, splice(2).
+    Spliced,
+    /// The same, and the sink is full.
+    Full,
 }
 
 impl Flow {
@@ -75,7 +91,15 @@ impl Flow {
             detached: false,
             paused: false,
             rest: None,
+            way: Way::Copied,
         }
+    }
+
+    /// The same, within the kernel where it can do that: one end has to be a pipe.
+    #[must_use]
+    pub fn spliced(mut self) -> Self {
+        self.way = Way::Spliced;
+        self
     }
 
     /// The same, with `farewell` written when the source has ended.
@@ -114,9 +138,10 @@ impl Flow {
 
     /// The source if there is to be read from it, and the sink if there is to be written.
     fn wants(&self) -> (Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>) {
-        let reads = !self.paused && self.buffer.len() < BUFFER;
+        let full = self.way == Way::Full;
+        let reads = !self.paused && self.buffer.len() < BUFFER && !full;
         let source = self.source.as_ref().filter(|_| reads);
-        let sink = self.sink.as_ref().filter(|_| !self.buffer.is_empty());
+        let sink = self.sink.as_ref().filter(|_| !self.buffer.is_empty() || full);
         (source.map(AsFd::as_fd), sink.map(AsFd::as_fd))
     }
 
@@ -125,7 +150,33 @@ impl Flow {
         self.rest.is_some() && self.wants().0.is_some()
     }
 
+    /// Moves what has come, as far as there is room for it; whether that could be done.
+    fn splice(&mut self) -> Result<bool> {
+        let (Some(source), Some(sink)) = (&self.source, &self.sink) else { return Ok(true) };
+        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        match rustix::pipe::splice(source, None, sink, None, SPLICE, flags) {
+            Ok(0) => {
+                self.source = None;
+                self.buffer.extend(std::mem::take(&mut self.farewell));
+            }
+            Ok(_) | Err(Errno::INTR) => {}
+            // There was something to be had: it was no room.
+            Err(Errno::AGAIN) => self.way = Way::Full,
+            Err(Errno::INVAL) => {
+                self.way = Way::Copied;
+                return Ok(false);
+            }
+            Err(errno) if is_gone(errno) => self.source = None,
+            Err(errno) => return Err(errno).context(|| "splice"),
+        }
+        self.close_if_done();
+        Ok(true)
+    }
+
     fn read(&mut self) -> Result<()> {
+        if self.way == Way::Spliced && self.rest.is_none() && self.splice()? {
+            return Ok(());
+        }
         let Some(source) = &self.source else { return Ok(()) };
         let mut chunk = [0; BUFFER];
         let room = (BUFFER - self.buffer.len()).min(self.rest.unwrap_or(BUFFER));
@@ -154,6 +205,10 @@ impl Flow {
     }
 
     fn write(&mut self) -> Result<()> {
+        if self.way == Way::Full {
+            self.way = Way::Spliced;
+            return Ok(());
+        }
         let Some(sink) = &self.sink else { return Ok(()) };
         match rustix::io::write(sink, self.buffer.as_slices().0) {
             Ok(count) => drop(self.buffer.drain(..count)),
@@ -334,13 +389,10 @@ mod tests {
     }
 
     /// Whoever reads slower than the other writes gets all of it, and the end.
-    #[test]
-    fn everything_arrives_in_order() {
+    fn arrives_in_order(mut reader: impl Read + Send + 'static, sink: OwnedFd, adapt: fn(Flow) -> Flow) {
         let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
         let (source, mut writer) = UnixStream::pair().unwrap();
         source.set_nonblocking(true).unwrap();
-        let (mut reader, sink) = UnixStream::pair().unwrap();
-        sink.set_nonblocking(true).unwrap();
         let expected = bytes.clone();
         let writing = std::thread::spawn(move || writer.write_all(&bytes).unwrap());
         let reading = std::thread::spawn(move || {
@@ -348,9 +400,23 @@ mod tests {
             reader.read_to_end(&mut all).unwrap();
             all
         });
-        run(&mut Flow::new(source.into(), sink.into()).with_farewell(b"end".to_vec()));
+        run(&mut adapt(Flow::new(source.into(), sink)).with_farewell(b"end".to_vec()));
         writing.join().unwrap();
         assert!(reading.join().unwrap() == [&expected[..], b"end"].concat());
+    }
+
+    #[test]
+    fn everything_arrives_in_order() {
+        let as_they_are: [fn(Flow) -> Flow; 2] = [|flow| flow, Flow::spliced];
+        for adapt in as_they_are {
+            // What can be spliced only in part, or not at all.
+            let (reader, sink) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+            set_nonblocking(&sink).unwrap();
+            arrives_in_order(std::fs::File::from(reader), sink, adapt);
+            let (reader, sink) = UnixStream::pair().unwrap();
+            sink.set_nonblocking(true).unwrap();
+            arrives_in_order(reader, sink.into(), adapt);
+        }
     }
 
     #[test]
@@ -382,7 +448,7 @@ mod tests {
         let (reader, sink) = pipe();
         drop(reader);
         rustix::io::write(&keeper, b"in vain").unwrap();
-        run(&mut Flow::new(source, sink));
+        run(&mut Flow::new(source, sink).spliced());
         // Nobody reads any more.
         assert_eq!(rustix::io::write(&keeper, b"x"), Err(Errno::PIPE));
     }

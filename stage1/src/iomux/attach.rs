@@ -264,7 +264,7 @@ impl<'a> Session<'a> {
         }
         for (number, name) in NAMES.into_iter().enumerate().skip(1).filter(|(number, _)| wanted.streams[*number]) {
             let flow = Flow::new(session.connections.get(name)?, own(standard(number), OFlags::WRONLY)?);
-            session.outputs.push((name, flow));
+            session.outputs.push((name, flow.spliced()));
         }
         if wanted.tty_in || wanted.tty_out {
             let shown = match wanted.tty_out {

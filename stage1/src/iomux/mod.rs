@@ -57,7 +57,7 @@ pub const BUFFER: usize = 512 << 10;
 /// What a FIFO holds, in bytes: more than usual, to be handed on with fewer switches between processes.
 const PIPE: usize = 1 << 20;
 /// How long the app, and the other clients, wait for a client that takes less than [`LEAST`].
-pub const HOLD: Duration = Duration::from_millis(500);
+pub const HOLD: Duration = Duration::from_millis(200);
 /// What a client must take in that time when it holds up the app, in bytes.
 pub const LEAST: u64 = 128 << 10;
 /// How long the client that is ahead of all others may take nothing while the app waits for it.
