@@ -99,6 +99,10 @@ impl Flow {
     #[must_use]
     pub fn spliced(mut self) -> Self {
         self.way = Way::Spliced;
+        if let Some(Err(errno)) = self.sink.as_ref().map(|sink| rustix::pipe::fcntl_setpipe_size(sink, SPLICE)) {
+            // No pipe, or the user that it belongs to has many already: it only takes longer.
+            log::debug!("fcntl(F_SETPIPE_SZ, {SPLICE}): {errno}");
+        }
         self
     }
 

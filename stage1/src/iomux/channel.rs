@@ -182,6 +182,7 @@ impl Channel {
             }
             Err(errno) => return Err(errno).context(|| format!("accept({})", self.name)),
         };
+        rustix::net::sockopt::set_socket_send_buffer_size(&socket, BUFFER).context(|| "setsockopt(SO_SNDBUF)")?;
         let mut client = Client {
             socket,
             cursor: 0,
