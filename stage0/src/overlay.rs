@@ -5,7 +5,6 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use stage1::boot::IdShift;
@@ -125,19 +124,6 @@ fn escaped(path: &Path) -> OsString {
     OsString::from_vec(out)
 }
 
-/// Whether something is mounted at `path` itself.
-///
-/// # Errors
-/// The path can't be looked at.
-pub fn is_mount_point(path: &Path) -> Result<bool> {
-    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-    match rustix::fs::statx(CWD, path, flags, rustix::fs::StatxFlags::empty()) {
-        Ok(stat) => Ok(stat.stx_attributes.contains(rustix::fs::StatxAttributes::MOUNT_ROOT)),
-        Err(Errno::NOENT) => Ok(false),
-        Err(errno) => Err(Error::caused_by(format!("statx({path:?})"), errno)),
-    }
-}
-
 /// Unmounts everything at and below `path`, the last mounted first. What is still in use is detached: it goes when
 /// its last user does.
 ///
@@ -198,6 +184,7 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stage1::sys::mount::is_mount_point;
 
     #[test]
     fn finds_mounts_by_whole_path_components() {

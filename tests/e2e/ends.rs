@@ -15,6 +15,7 @@ use crate::life::{app_pid, wait_out, written};
 tests::cases! {
     both every_exit_code_is_told_as_it_is 240;
     both every_fatal_signal_is_told_by_name 240;
+    native a_broken_pipe_is_told_as_any_signal;
     native a_kill_for_lack_of_memory_is_told;
     native a_core_dump_is_told;
     both what_can_not_be_executed_has_not_started;
@@ -41,7 +42,7 @@ fn every_exit_code_is_told_as_it_is(t: &Context) -> Verdict {
 }
 
 /// The signals that end a process that does nothing about them, and their names. Without SIGPIPE, which the probe
-/// ignores, as all programs in Rust do.
+/// ignores, as all programs in Rust do: [`a_broken_pipe_is_told_as_any_signal`].
 fn fatal_signals() -> Vec<(i64, String)> {
     let classic = [
         "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
@@ -77,6 +78,21 @@ fn every_fatal_signal_is_told_by_name(t: &Context) -> Verdict {
         assert_eq!((status.get("start_failure"), status.get("oom_killed")), (None, None), "{status}");
     }
     pod.end();
+    Ok(())
+}
+
+/// systemd would have services ignore this one.
+fn a_broken_pipe_is_told_as_any_signal(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = crate::attach::pod(&podctl, &t.dir.join("root"), &[]);
+    crate::attach::start(&pod, "one", &[], "kill -PIPE $$; exit 3");
+    assert_eq!(pod.exit_code("one"), 141);
+    assert_eq!(written(&pod, "one"), Some("141\n".to_owned()));
+    assert_eq!(pod.status("one")["exit_signal"], "SIGPIPE");
+    pod.end();
+    let ended =
+        podctl.run(&["run", "--rm", "--net=none", "shell", "--exec=/bin/sh", "--", "-c", "kill -PIPE $$; exit 3"]);
+    assert_eq!(ended.code, Some(141), "{ended}");
     Ok(())
 }
 

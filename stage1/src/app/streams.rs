@@ -57,11 +57,11 @@ fn mount_log_files(target: &Target, directory: &str) -> Result<()> {
         .inside(deadline(), || {
             let place = Path::new(layout::LOG_FILES);
             match rustix::fs::mkdir(place, Mode::RWXU) {
-                Ok(()) => source.attach_path(place),
-                // Another app has it there already.
-                Err(rustix::io::Errno::EXIST) => Ok(()),
-                Err(errno) => Err(errno).context(|| format!("mkdir({place:?})")),
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(errno) => return Err(errno).context(|| format!("mkdir({place:?})")),
             }
+            // Another app may have it there already.
+            if mount::is_mount_point(place)? { Ok(()) } else { source.attach_path(place) }
         })
         .context(what)
 }

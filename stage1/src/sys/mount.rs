@@ -199,6 +199,19 @@ pub fn make_all_private() -> Result<()> {
     .context(|| "mount(/, MS_REC|MS_PRIVATE)")
 }
 
+/// Whether something is mounted at `path` itself.
+///
+/// # Errors
+/// The path can't be looked at.
+pub fn is_mount_point(path: &Path) -> Result<bool> {
+    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+    match rustix::fs::statx(rustix::fs::CWD, path, flags, rustix::fs::StatxFlags::empty()) {
+        Ok(stat) => Ok(stat.stx_attributes.contains(rustix::fs::StatxAttributes::MOUNT_ROOT)),
+        Err(rustix::io::Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno).context(|| format!("statx({path:?})")),
+    }
+}
+
 /// Detaches the mount at `path` and all below it; `Ok(false)` if nothing is mounted or nothing is there.
 pub fn detach(path: &Path) -> Result<bool> {
     match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
