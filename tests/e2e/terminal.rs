@@ -365,6 +365,8 @@ fn without_a_terminal_the_callers_keys_still_count(t: &Context) -> Verdict {
     std::thread::sleep(Duration::from_millis(100));
     screen.types("\x1a");
     screen.shows("Stopped");
+    // Each prompt is waited for: what is typed ahead of the next one, ctrl-C may take away.
+    screen.shows("host> ");
     screen.types("fg\n");
     std::thread::sleep(Duration::from_millis(100));
     screen.types("\x03");
