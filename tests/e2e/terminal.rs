@@ -283,8 +283,10 @@ fn bytes_go_through_exactly(t: &Context) -> Verdict {
 
 /// A shell of the host on a terminal, which runs the command as one of its jobs.
 fn host_shell(screen: &Screen) -> std::process::Child {
-    let mut shell = Command::new("bash");
-    shell.args(["--norc", "--noprofile", "--noediting", "-i"]).env("PS1", "host> ").env_remove("PROMPT_COMMAND");
+    let mut shell = Command::new("env");
+    // As on a terminal, however the tests were started: who is started in the background ignores these.
+    shell.args(["--default-signal=INT,QUIT", "bash", "--norc", "--noprofile", "--noediting", "-i"]);
+    shell.env("PS1", "host> ").env_remove("PROMPT_COMMAND");
     screen.start(&shell, ALL)
 }
 
