@@ -260,7 +260,7 @@ fn create_below(hierarchy: &Hierarchy, path: &Path) -> io::Result<()> {
             let parent = dir.clone();
             dir.push(name);
             match fs::create_dir(&dir) {
-                Err(e) if e.kind() == ErrorKind::NotFound && tries < 100 => {
+                Err(e) if is_gone(&e) && tries < 100 => {
                     tries += 1;
                     continue 'again;
                 }
@@ -268,7 +268,7 @@ fn create_below(hierarchy: &Hierarchy, path: &Path) -> io::Result<()> {
                 _ => {}
             }
             match fill_cpuset(hierarchy, &parent, &dir) {
-                Err(e) if e.kind() == ErrorKind::NotFound && tries < 100 => {
+                Err(e) if is_gone(&e) && tries < 100 => {
                     tries += 1;
                     continue 'again;
                 }
@@ -326,13 +326,17 @@ fn write_pid(dir: &Path, pid: i32) -> Result<()> {
     fs::write(&file, pid.to_string()).context(|| format!("write {pid} to {file:?}"))
 }
 
+/// Whether a cgroup is not there, or was removed while one of its files was open.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
+}
+
 /// `dir` or the first cgroup below it that has processes of its own, and the first of these. A process of another
 /// PID namespace than the caller's, to whom it has no number, is 0.
 fn populated_leaf(dir: &Path) -> Result<Option<(PathBuf, i32)>> {
-    let gone = |e: &io::Error| e.kind() == ErrorKind::NotFound || e.raw_os_error() == Some(libc::ENODEV);
     let file = dir.join("cgroup.procs");
     match fs::read_to_string(&file) {
-        Err(e) if gone(&e) => return Ok(None),
+        Err(e) if is_gone(&e) => return Ok(None),
         // A threaded cgroup has no list of processes; its parent does.
         Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(None),
         members => {
@@ -343,7 +347,7 @@ fn populated_leaf(dir: &Path) -> Result<Option<(PathBuf, i32)>> {
         }
     }
     let children = match fs::read_dir(dir) {
-        Err(e) if gone(&e) => return Ok(None),
+        Err(e) if is_gone(&e) => return Ok(None),
         other => other.context(|| format!("read {dir:?}"))?,
     };
     for child in children {

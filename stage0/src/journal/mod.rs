@@ -114,7 +114,7 @@ impl Journal {
         for source in &mut self.files {
             if let Err(error) = source.file.refresh() {
                 source.ended = true;
-                complain(&mut self.complaints, &source.name, &error);
+                source.complain(&mut self.complaints, &error);
             }
         }
         self.forget_removed();
@@ -136,7 +136,6 @@ impl Journal {
 
     /// Closes files that were removed, as far as they are read.
     fn forget_removed(&mut self) {
-        let is_there = |file: &File| file.metadata().is_ok_and(|stat| stat.nlink() > 0);
         let is_read = |source: &Source| source.next.is_none() && (source.ended || source.file.is_read());
         self.files.retain(|source| !is_read(source) || is_there(source.file.file()));
         self.ignored.retain(|(_, file)| is_there(file));
@@ -196,13 +195,19 @@ impl Journal {
             Ok(Some(mut file)) => {
                 // one that nobody writes to any more has this in its name
                 let is_archived = name.to_string_lossy().contains('@');
-                if is_archived && file.last_written()? < self.since {
-                    self.ignored.push((identity, keep));
-                    return Ok(Opened::New);
+                match is_archived.then(|| file.last_written()) {
+                    Some(Err(_)) if !is_there(&keep) => return Ok(Opened::Gone),
+                    Some(Err(error)) => return Err(error),
+                    Some(Ok(time)) if time < self.since => {
+                        self.ignored.push((identity, keep));
+                        return Ok(Opened::New);
+                    }
+                    _ => {}
                 }
                 self.files.push(Source { name: name.to_owned(), identity, file, next: None, ended: false });
                 Ok(Opened::New)
             }
+            Err(_) if !is_there(&keep) => Ok(Opened::Gone),
             Err(error) => {
                 self.ignored.push((identity, keep));
                 Err(error)
@@ -234,7 +239,7 @@ impl Journal {
         is_copy
             && !self.files.iter_mut().find(|source| source.identity == last.file).is_some_and(|source| {
                 source.file.is_finished(a.at).unwrap_or_else(|error| {
-                    complain(&mut self.complaints, &source.name, &error);
+                    source.complain(&mut self.complaints, &error);
                     true
                 })
             })
@@ -260,7 +265,7 @@ impl Journal {
         match source.file.message(at) {
             Ok(message) => Some(message),
             Err(error) => {
-                complain(&mut self.complaints, &source.name, &error);
+                source.complain(&mut self.complaints, &error);
                 None
             }
         }
@@ -270,7 +275,19 @@ impl Journal {
 /// The name of a tree is a hash.
 const MAX_TREE_ID: u64 = 1024;
 
+/// Whether journald has not removed a file meanwhile, of which it makes a hole then: that is no damage.
+fn is_there(file: &File) -> bool {
+    file.metadata().is_ok_and(|stat| stat.nlink() > 0)
+}
+
 impl Source {
+    /// Says of the file that it is damaged, if it is.
+    fn complain(&self, complaints: &mut HashSet<String>, error: &Error) {
+        if is_there(self.file.file()) {
+            complain(complaints, &self.name, error);
+        }
+    }
+
     /// Has the next entry at hand, if there is one.
     fn fill(&mut self, since: u64, complaints: &mut HashSet<String>) {
         while self.next.is_none() && !self.ended {
@@ -278,9 +295,9 @@ impl Source {
                 Ok(None) => return,
                 Ok(Some(entry)) if entry.realtime >= since => self.next = Some(entry),
                 Ok(Some(_)) => {}
-                Err(Fault::Entry(error)) => complain(complaints, &self.name, &error),
+                Err(Fault::Entry(error)) => self.complain(complaints, &error),
                 Err(Fault::End(error)) => {
-                    complain(complaints, &self.name, &error);
+                    self.complain(complaints, &error);
                     self.ended = true;
                 }
             }
