@@ -23,6 +23,8 @@ use crate::time::nanoseconds;
 pub const OTHERS: Duration = Duration::from_secs(60);
 /// How often is looked whether they still are.
 pub const PAUSE: Duration = Duration::from_millis(5);
+/// How often a new pod may be removed by others before it is locked.
+const EMBRYOS: usize = 20;
 
 /// A pod as it was when it was looked at.
 #[derive(Debug)]
@@ -100,17 +102,33 @@ impl HeldPod {
     /// # Errors
     /// Its directory can't be made.
     pub fn create(store: &Store) -> Result<Self> {
-        let uuid = Uuid::new_v4();
         for phase in Phase::ALL {
             make_dir(&store.pods().join(phase.dir()), PRIVATE)?;
         }
+        for _ in 0..EMBRYOS {
+            if let Some(mut pod) = Self::embryo(store)? {
+                pod.move_to(store, Phase::Prepare)?;
+                return Ok(pod);
+            }
+        }
+        Err(Error::new("others remove every pod before it can be prepared"))
+    }
+
+    /// A new pod, held; `None` if somebody who removes pods has seen it before it could be locked.
+    fn embryo(store: &Store) -> Result<Option<Self>> {
+        let uuid = Uuid::new_v4();
         let dir = store.pods().join(Phase::Embryo.dir()).join(uuid.to_string());
         make_dir(&dir, 0o750)?;
-        let lock = open_dir(&dir)?.context(|| format!("{dir:?} has vanished"))?;
-        try_lock(&lock)?.then_some(()).context(|| format!("{dir:?} is held by somebody else"))?;
-        let mut pod = Self { uuid, phase: Phase::Embryo, dir, lock };
-        pod.move_to(store, Phase::Prepare)?;
-        Ok(pod)
+        let Some(lock) = open_dir(&dir)? else { return Ok(None) };
+        if !try_lock(&lock)? {
+            return Ok(None);
+        }
+        match open_dir(&dir)? {
+            Some(still) if stage1::sys::dir::same_file(&lock, &still)? => {
+                Ok(Some(Self { uuid, phase: Phase::Embryo, dir, lock }))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Takes hold of a pod. `None` if somebody else has it.
