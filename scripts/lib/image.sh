@@ -102,7 +102,7 @@ make_image() {
         return
     fi
     say "packing the image"
-    gzip -9n <"$CACHE/stage1.tar.next" >"$dist/stage1.aci.next"
+    gzip "-$([ "${QUICK-}" = 1 ] && echo 1 || echo 9)n" <"$CACHE/stage1.tar.next" >"$dist/stage1.aci.next"
     mv "$dist/stage1.aci.next" "$dist/stage1.aci"
     mv "$CACHE/stage1.tar.next" "$CACHE/stage1.tar"
 }

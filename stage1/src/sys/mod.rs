@@ -14,6 +14,6 @@ pub mod process;
 pub mod pty;
 pub mod seccomp;
 pub mod signal;
-#[cfg(all(target_env = "musl", panic = "abort"))]
+#[cfg(all(target_env = "musl", panic = "abort", not(debug_assertions)))]
 mod unwind;
 pub mod userns;
