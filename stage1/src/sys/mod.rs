@@ -14,6 +14,6 @@ pub mod process;
 pub mod pty;
 pub mod seccomp;
 pub mod signal;
-#[cfg(all(target_env = "musl", panic = "abort", not(debug_assertions)))]
+#[cfg(all(target_env = "musl", panic = "abort"))]
 mod unwind;
 pub mod userns;
