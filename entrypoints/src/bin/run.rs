@@ -29,7 +29,7 @@ struct Run {
     /// no system call filter
     #[argh(switch)]
     disable_seccomp: bool,
-    /// networks: host, none, all, or NAME[:K=V;...][,NAME...] (default if not given)
+    /// networks: host, none, all, or names with their arguments, NAME:K=V;K=V,NAME (default if not given)
     #[argh(option)]
     net: Vec<String>,
     /// token for the metadata service

@@ -1,5 +1,8 @@
 //! The command `podctl`: its words, and one function per verb.
 
+// Its documentation is the help text, where brackets mean what can be left out.
+#![allow(rustdoc::broken_intra_doc_links)]
+
 mod app;
 mod attach;
 mod format;

@@ -1,4 +1,4 @@
-//! One journal file: https://systemd.io/JOURNAL_FILE_FORMAT.
+//! One journal file: <https://systemd.io/JOURNAL_FILE_FORMAT>.
 //!
 //! Entries are found by the index of all of them, a chain of arrays of their places. Everything in a file only ever
 //! points onward: an array comes after the one before, an entry after the one before. What does not is damaged, so
