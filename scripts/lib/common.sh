@@ -26,10 +26,29 @@ as_root() {
     fi
 }
 
+# How many seconds another program may hold a lock of the package system.
+PATIENCE=600
+
+# apt_get ARGUMENT...: apt-get as root, once nobody else works on packages. apt waits for dpkg's lock alone.
+apt_get() {
+    local errors status end=$((SECONDS + PATIENCE))
+    errors=$(mktemp)
+    while true; do
+        status=0
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout="$PATIENCE" "$@" \
+            2>"$errors" >&2 || status=$?
+        if [ "$status" = 0 ] || ! grep -q 'Could not get lock' "$errors" || [ "$SECONDS" -ge "$end" ]; then break; fi
+        sleep 1
+    done
+    cat "$errors" >&2
+    rm "$errors"
+    return "$status"
+}
+
 # update_package_lists: asks the archive what it has now.
 update_package_lists() {
     say "fetching the package lists (apt-get update)"
-    as_root apt-get -q update >&2
+    apt_get update
 }
 
 # with_package_lists COMMAND...: runs it, with fresh lists if there are none or if it fails, as it does
@@ -50,8 +69,7 @@ need_packages() {
     done
     if [ ${#missing[@]} = 0 ]; then return; fi
     say "installing ${missing[*]}"
-    with_package_lists as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get -q install -y --no-install-recommends "${missing[@]}"
+    with_package_lists apt_get install -y --no-install-recommends "${missing[@]}"
 }
 
 # need_rust: makes sure that cargo can build for $TARGET.
