@@ -4,9 +4,11 @@ use clap::Args;
 use stage1::appc::AcName;
 use stage1::error::{Context, Result};
 
-use super::Session;
-use crate::attach::{self, Mode, Options};
-use crate::{apps, pods};
+use super::session::Session;
+use crate::app::status::only_one;
+use crate::entrypoint::attach;
+use crate::entrypoint::attach::{Mode, Options};
+use crate::pod::directory as pods;
 
 #[derive(Args, Debug)]
 pub struct Attach {
@@ -34,7 +36,7 @@ impl Attach {
     pub fn run(self, session: &Session) -> Result<()> {
         let app = self.app.as_ref().map(|app| app.parse::<AcName>().context(|| "app name")).transpose()?;
         let pod = pods::find(&session.store, &self.uuid)?;
-        let app = app.map_or_else(|| apps::only_one(&pod), Ok)?;
+        let app = app.map_or_else(|| only_one(&pod), Ok)?;
         let options = Options {
             mode: if self.list { Mode::List } else { self.mode },
             keys: self.detach_keys,

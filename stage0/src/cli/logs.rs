@@ -8,9 +8,12 @@ use serde::Serialize;
 use stage1::appc::AcName;
 use stage1::error::{Context, Result};
 
-use super::{Format, Session};
-use crate::logs::{self, Line, Wanted};
-use crate::{pods, when};
+use super::output::Format;
+use super::session::Session;
+use crate::cli::args::time;
+use crate::logs;
+use crate::logs::{Line, Wanted};
+use crate::pod::directory as pods;
 
 /// The lines are those of all apps unless one is named, in the order in which the pod's journal got them. On a
 /// terminal, control characters in them are written as escapes; else they come as the app wrote them.
@@ -25,10 +28,10 @@ pub struct Logs {
     #[arg(short, long, conflicts_with = "until")]
     follow: bool,
     /// Only what was written at this time or later: 2026-11-24T20:30:00Z, "2026-11-24 20:30:00", 10m, today
-    #[arg(long, value_name = "TIME", value_parser = when::parse, allow_hyphen_values = true)]
+    #[arg(long, value_name = "TIME", value_parser = time::parse, allow_hyphen_values = true)]
     since: Option<i64>,
     /// Only what was written at this time or earlier
-    #[arg(long, value_name = "TIME", value_parser = when::parse, allow_hyphen_values = true)]
+    #[arg(long, value_name = "TIME", value_parser = time::parse, allow_hyphen_values = true)]
     until: Option<i64>,
     /// Only this many of the last lines
     #[arg(short = 'n', long, value_name = "NUMBER")]

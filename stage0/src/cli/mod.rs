@@ -4,21 +4,35 @@
 #![allow(rustdoc::broken_intra_doc_links)]
 
 mod app;
+mod args;
 mod attach;
-mod format;
+mod enter;
+mod exec;
+mod gc;
 mod image;
+mod list;
 mod logs;
-mod pod;
+mod output;
+mod prepare;
+mod rm;
 mod run;
+mod run_prepared;
 mod sandbox;
+mod session;
+mod status;
+mod stop;
+mod wait;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use stage1::error::{Context, Result, escape_control};
+use stage1::error::{Result, escape_control};
+
+use self::args::new_pod::split_apps;
+use self::session::Session;
 
 use crate::store::Store;
 
@@ -51,45 +65,30 @@ enum Command {
     /// Run apps on this terminal, in a pod that ends as they do
     Run(Box<run::Run>),
     /// Make a pod with apps to be run later, and print its UUID
-    Prepare(Box<run::Prepare>),
+    Prepare(Box<prepare::Prepare>),
     /// Run a prepared pod on this terminal
-    RunPrepared(run::RunPrepared),
+    RunPrepared(run_prepared::RunPrepared),
     /// Add apps to a pod; start, stop, remove and list them
     #[command(subcommand)]
     App(app::Command),
     /// Run a command in a pod, or in one of its apps
-    Enter(pod::Enter),
+    Enter(enter::Enter),
     /// Show what the apps of a pod have written, while it runs and after
     Logs(logs::Logs),
     /// Connect this terminal, or pipes, to the streams of an app
     Attach(attach::Attach),
     /// List the pods
-    List(pod::List),
+    List(list::List),
     /// Show one pod and its apps
-    Status(pod::Status),
+    Status(status::Status),
     /// Wait until pods have ended
-    Wait(pod::Wait),
+    Wait(wait::Wait),
     /// End running pods
-    Stop(pod::Stop),
+    Stop(stop::Stop),
     /// Remove pods that have ended
-    Rm(pod::Rm),
+    Rm(rm::Rm),
     /// Remove all pods that have ended some time ago, and what failed starts left behind
-    Gc(pod::Gc),
-}
-
-/// How lists and states are printed.
-#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    /// For people
-    Text,
-    /// For programs
-    Json,
-}
-
-/// What every verb works with.
-struct Session {
-    store: Store,
-    debug: bool,
+    Gc(gc::Gc),
 }
 
 /// Runs podctl with this process's arguments: the body of its `main`.
@@ -127,7 +126,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 impl Podctl {
     /// Parses a command line. Only where several apps can be named does a separator between them mean anything.
     fn understand(words: Vec<OsString>) -> std::result::Result<Self, clap::Error> {
-        let (first, further) = run::split_apps(words.clone());
+        let (first, further) = split_apps(words.clone());
         if !further.is_empty()
             && let Ok(mut podctl) = Self::try_parse_from(first)
             && let Command::Run(_) | Command::Prepare(_) = &podctl.command
@@ -165,11 +164,6 @@ impl Podctl {
         }
         Ok(0)
     }
-}
-
-/// Prints one line on standard output.
-fn say(text: impl std::fmt::Display) -> Result<()> {
-    writeln!(io::stdout().lock(), "{text}").context(|| "write to standard output")
 }
 
 fn log_to_stderr(debug: bool) {

@@ -1,125 +1,13 @@
-//! `podctl sandbox`, and the options that all new pods have
-
-use std::path::PathBuf;
+//! `podctl sandbox`
 
 use clap::Args;
-use stage1::appc::{NameValue, PodManifest};
-use stage1::boot;
-use stage1::cli::DnsConfMode;
-use stage1::error::{Context, Result};
-use stage1::iomux::k8s;
+use stage1::error::Result;
 
-use super::{Session, say};
-use crate::images::Image;
-use crate::launch::{Ipc, Launch, Settings};
-use crate::names::NameOptions;
-use crate::sandbox::{self, Making};
-use crate::spec::Insecure;
-use crate::users::PrivateUsers;
-use crate::{networks, spec, stage1_image};
-
-/// What is decided when a pod is run.
-#[derive(Args, Debug)]
-pub struct HowToRun {
-    /// The pod's host name (else rkt-UUID)
-    #[arg(long)]
-    hostname: Option<String>,
-    /// Networks: NAME[:K=V;…][,NAME…], all, none (but loopback), or host, which is the host's (else default)
-    #[arg(long, value_name = "NETWORKS", num_args = 0..=1, require_equals = true, default_missing_value = "default")]
-    net: Vec<String>,
-    /// The directory that has the configurations of networks in net.d (else /etc/rkt)
-    #[arg(long, value_name = "DIR")]
-    local_config: Option<PathBuf>,
-    /// An IPC namespace of its own, or the host's (else its own)
-    #[arg(long, value_enum)]
-    ipc: Option<Ipc>,
-    /// Where resolv.conf and hosts come from: resolv=(host|stage0|none|default),hosts=(host|stage0|default)
-    #[arg(long, value_name = "MODES")]
-    dns_conf_mode: Option<String>,
-    #[command(flatten)]
-    names: NameOptions,
-    #[command(flatten)]
-    insecure: Insecure,
-}
-
-impl HowToRun {
-    /// As settings of the pod.
-    pub fn settings(self) -> Result<Settings> {
-        if let Some(modes) = &self.dns_conf_mode {
-            modes.parse::<DnsConfMode>().context(|| "--dns-conf-mode")?;
-        }
-        Ok(Settings {
-            hostname: self.hostname.as_deref().map(spec::hostname).transpose()?,
-            network: networks::request(&self.net)?,
-            local_config: self.local_config.as_deref().map(networks::local_config).transpose()?,
-            ipc: self.ipc,
-            dns_conf_mode: self.dns_conf_mode,
-            names: self.names.understand()?,
-            interactive: false,
-            insecure: self.insecure,
-        })
-    }
-}
-
-/// What is decided when a pod is made.
-#[derive(Args, Debug)]
-pub struct WhatToMake {
-    /// A volume: NAME,kind=empty[,mode=M,uid=U,gid=G] or NAME,kind=host,source=PATH[,readOnly=B][,recursive=B]
-    #[arg(long = "volume", value_name = "VOLUME")]
-    volumes: Vec<String>,
-    /// A port of the host that leads to one of the pod: NAME:PROTOCOL:PODPORT:[HOSTIP:]HOSTPORT, or NAME:[HOSTIP:]HOSTPORT
-    /// for one that an app declares
-    #[arg(long = "port", value_name = "PORT")]
-    ports: Vec<String>,
-    /// Copy the images' files instead of overlaying them, which is done anyway where there can be no overlays
-    #[arg(long)]
-    no_overlay: bool,
-    /// User ids of its own: those of the host from SHIFT on, COUNT of them; alone, or as auto, 65536 that no other
-    /// pod has
-    #[arg(
-        long, value_name = "SHIFT:COUNT", num_args = 0..=1, require_equals = true, default_missing_value = "auto"
-    )]
-    private_users: Option<PrivateUsers>,
-    /// How much of what its apps write to its journal is kept (else 256M): the newest
-    #[arg(long, value_name = "SIZE", value_parser = log_max_size)]
-    log_max_size: Option<String>,
-    /// The stage1 image that runs the pod, instead of the built-in one
-    #[arg(long, value_name = "FILE")]
-    stage1: Option<PathBuf>,
-    /// A directory for log files of apps that have a --k8s-log-path
-    #[arg(long, value_name = "DIR")]
-    k8s_log_dir: Option<String>,
-    /// How lines of log files look: k8s-cri (TIME STREAM P|F LINE), k8s-plain (TIME STREAM LINE)
-    #[arg(long, value_name = "MODE", default_value = "k8s-cri", requires = "k8s_log_dir")]
-    k8s_log_mode: String,
-}
-
-impl WhatToMake {
-    /// The pod's manifest, yet without apps.
-    pub fn manifest(&self, settings: &Settings) -> Result<PodManifest> {
-        let volumes = spec::volumes(&self.volumes)?;
-        let ports = networks::ports(&self.ports, settings.network.as_deref())?;
-        let log_max_size = self.log_max_size.as_deref().map(|size| NameValue::new(boot::JOURNAL_MAX_SIZE, size));
-        let mut annotations: Vec<NameValue> = log_max_size.into_iter().collect();
-        if let Some(dir) = &self.k8s_log_dir {
-            self.k8s_log_mode.parse::<k8s::Format>()?;
-            spec::directory(dir).context(|| "--k8s-log-dir")?;
-            annotations.push(NameValue::new(k8s::LOG_MODE, self.k8s_log_mode.as_str()));
-            annotations.push(NameValue::new(k8s::LOG_DIR, dir.as_str()));
-        }
-        Ok(PodManifest { volumes, ports, annotations, ..PodManifest::default() })
-    }
-
-    /// How the pod's files are made.
-    pub fn making(&self) -> Making {
-        Making { no_overlay: self.no_overlay, private_users: self.private_users }
-    }
-
-    /// The pod's stage1.
-    pub fn stage1(&self, session: &Session) -> Result<Image> {
-        stage1_image::get(&session.store, self.stage1.as_deref())
-    }
-}
+use super::args::new_pod::{HowToRun, WhatToMake};
+use super::output::say;
+use super::session::Session;
+use crate::pod::create;
+use crate::pod::settings::Launch;
 
 #[derive(Args, Debug)]
 pub struct Sandbox {
@@ -135,17 +23,13 @@ pub struct Sandbox {
 impl Sandbox {
     pub fn run(self, session: &Session) -> Result<()> {
         let launch = Launch { settings: self.run.settings()?, mutable: true, debug: session.debug };
-        let manifest = sandbox::mutable(self.make.manifest(&launch.settings)?);
+        let manifest = create::mutable(self.make.manifest(&launch.settings)?);
         let stage1 = self.make.stage1(session)?;
-        let pod = sandbox::prepare(&session.store, &stage1, &manifest, self.make.making(), |_| Ok(()))?;
-        let pod = sandbox::mount(&session.store, pod)?;
+        let pod = create::prepare(&session.store, &stage1, &manifest, self.make.making(), |_| Ok(()))?;
+        let pod = create::mount(&session.store, pod)?;
         if self.foreground {
-            match sandbox::become_pod(&session.store, pod, &launch)? {}
+            match create::become_pod(&session.store, pod, &launch)? {}
         }
-        say(sandbox::start(&session.store, pod, &launch)?)
+        say(create::start(&session.store, pod, &launch)?)
     }
-}
-
-fn log_max_size(text: &str) -> std::result::Result<String, String> {
-    boot::parse_journal_max_size(text).map(|_| text.to_owned()).map_err(|error| error.one_line())
 }

@@ -6,9 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
-use stage0::images::{self, Health};
+use stage0::image::export::export;
+use stage0::image::gc::{collect, remove};
+use stage0::image::import::import_file;
+use stage0::image::options::Options;
+use stage0::image::store as images;
+use stage0::image::verify::{Health, verify};
 use stage0::store::Store;
-use stage0::trees;
+use stage0::tree::store as trees;
 
 use crate::Stand;
 use crate::make::*;
@@ -33,13 +38,13 @@ fn a_flipped_byte_in_a_tree_is_named_and_mended() {
     let imported = stand.import(&image()).unwrap();
     let id = &imported.image.id;
     let tool = stand.root(&imported).join("usr/tool");
-    assert_eq!(images::verify(&stand.store, id).unwrap(), Health::Whole);
+    assert_eq!(verify(&stand.store, id).unwrap(), Health::Whole);
 
     flip(&tool, 700);
-    let Health::Mended(fault) = images::verify(&stand.store, id).unwrap() else { panic!() };
+    let Health::Mended(fault) = verify(&stand.store, id).unwrap() else { panic!() };
     assert!(fault.contains("/usr/tool: its content differs"), "{fault}");
     assert_eq!(std::fs::read(&tool).unwrap(), "the content of a tool".repeat(100).as_bytes());
-    assert_eq!(images::verify(&stand.store, id).unwrap(), Health::Whole);
+    assert_eq!(verify(&stand.store, id).unwrap(), Health::Whole);
 
     // a pod that is about to use it sees the change, too, and what is removed, and an older list
     std::thread::sleep(Duration::from_millis(20));
@@ -67,16 +72,16 @@ fn a_flipped_byte_in_a_blob_is_named_and_refused_until_it_comes_again() {
     for at in [0, 600, 3000, blob.metadata().unwrap().len() - 1] {
         flip(&blob, at);
         let mut out = Vec::new();
-        let error = images::export(&stand.store, id, &mut out).unwrap_err().one_line();
+        let error = export(&stand.store, id, &mut out).unwrap_err().one_line();
         assert!(error.contains("damaged"), "{error}");
         let error = trees::rebuild(&stand.store, id).unwrap_err().one_line();
         assert!(!error.is_empty());
-        let Health::Damaged(fault) = images::verify(&stand.store, id).unwrap() else { panic!() };
+        let Health::Damaged(fault) = verify(&stand.store, id).unwrap() else { panic!() };
         assert!(fault.contains("damaged") && fault.contains("import the image again"), "{fault}");
         // the tree is whole; pods go on with it
         drop(trees::ensure(&stand.store, id).unwrap());
         stand.import(&image()).unwrap();
-        assert_eq!(images::verify(&stand.store, id).unwrap(), Health::Whole);
+        assert_eq!(verify(&stand.store, id).unwrap(), Health::Whole);
     }
     assert!(stand.is_clean());
 }
@@ -90,13 +95,13 @@ fn a_damaged_manifest_is_never_used() {
     std::fs::write(dir.join("manifest"), r#"{"acKind":"ImageManifest","acVersion":"0.8.11","name":"b"}"#).unwrap();
     let error = images::find(&stand.store, "a").unwrap_err().one_line();
     assert!(error.contains("manifest of image") && error.contains("damaged"), "{error}");
-    let health = images::verify(&stand.store, &imported.image.id).unwrap();
+    let health = verify(&stand.store, &imported.image.id).unwrap();
     assert_eq!(health, Health::Mended("manifest: its content differs".into()));
     assert_eq!(images::find(&stand.store, "a").unwrap().parsed.name.as_ref(), "a");
     std::fs::write(dir.join("info"), "{").unwrap();
-    assert!(matches!(images::verify(&stand.store, &imported.image.id).unwrap(), Health::Damaged(_)));
+    assert!(matches!(verify(&stand.store, &imported.image.id).unwrap(), Health::Damaged(_)));
     stand.import(&image()).unwrap();
-    assert_eq!(images::verify(&stand.store, &imported.image.id).unwrap(), Health::Whole);
+    assert_eq!(verify(&stand.store, &imported.image.id).unwrap(), Health::Whole);
 }
 
 /// Makes a pod that uses the tree.
@@ -114,9 +119,9 @@ fn what_a_pod_uses_stays() {
     let new = stand.import(&aci("a", &[file("rootfs/new", "")])).unwrap();
     assert_eq!(new.replaced.as_ref(), Some(&old));
     let pod = use_by_pod(&stand, old.as_str());
-    let error = images::remove(&stand.store, &old).unwrap_err().one_line();
+    let error = remove(&stand.store, &old).unwrap_err().one_line();
     assert!(error.contains("pods use it: 0d2bd7d8"), "{error}");
-    assert!(images::collect(&stand.store, Duration::ZERO).unwrap().images.is_empty());
+    assert!(collect(&stand.store, Duration::ZERO).unwrap().images.is_empty());
 
     // a tree that is rendered again while it is used is kept until the pod is gone
     std::fs::remove_file(trees::rootfs(&stand.store, old.as_str()).join("old")).unwrap();
@@ -124,16 +129,16 @@ fn what_a_pod_uses_stays() {
     drop(trees::ensure(&stand.store, &old).unwrap());
     let trees = || stand.base.path().join("data/trees").read_dir().unwrap().count();
     assert_eq!(trees(), 3);
-    assert!(images::collect(&stand.store, Duration::ZERO).unwrap().trees.is_empty());
+    assert!(collect(&stand.store, Duration::ZERO).unwrap().trees.is_empty());
     drop(held);
 
     std::fs::remove_dir_all(pod).unwrap();
     let hour = Duration::from_secs(3600);
-    let collected = images::collect(&stand.store, hour).unwrap();
+    let collected = collect(&stand.store, hour).unwrap();
     assert_eq!((collected.images.len(), collected.trees.len()), (0, 1), "the image was used just now");
-    let collected = images::collect(&stand.store, Duration::ZERO).unwrap();
+    let collected = collect(&stand.store, Duration::ZERO).unwrap();
     assert_eq!((collected.images, collected.trees.len(), trees()), (vec![old], 0, 1));
-    images::remove(&stand.store, &new.image.id).unwrap();
+    remove(&stand.store, &new.image.id).unwrap();
     assert!(stand.is_clean() && stand.is_empty());
 }
 
@@ -148,7 +153,7 @@ fn eight_imports_at_once_of_the_same_and_of_others() {
             scope.spawn(move || {
                 let store = Store::open(data).unwrap();
                 for bytes in [image(), own(n), image(), own(n % 2)] {
-                    let imported = images::import_file(&store, &bytes[..], &images::Options::default()).unwrap();
+                    let imported = import_file(&store, &bytes[..], &Options::default()).unwrap();
                     drop(trees::ensure(&store, &imported.image.id).unwrap());
                     images::list(&store).unwrap();
                 }
@@ -158,7 +163,7 @@ fn eight_imports_at_once_of_the_same_and_of_others() {
     assert_eq!(images::list(&stand.store).unwrap().len(), 9);
     assert_eq!(data.join("trees").read_dir().unwrap().count(), 9);
     for (image, names) in images::list(&stand.store).unwrap() {
-        assert_eq!(images::verify(&stand.store, &image.id).unwrap(), Health::Whole);
+        assert_eq!(verify(&stand.store, &image.id).unwrap(), Health::Whole);
         assert_eq!(names, [image.parsed.name.to_string()]);
     }
     assert!(stand.is_clean());
@@ -175,17 +180,17 @@ fn imports_removals_and_collections_at_once_never_err() {
             scope.spawn(move || {
                 let store = Store::open(data).unwrap();
                 for turn in 0..8 {
-                    images::import_file(&store, &bytes(n + turn)[..], &images::Options::default()).unwrap();
-                    images::collect(&store, Duration::ZERO).unwrap();
+                    import_file(&store, &bytes(n + turn)[..], &Options::default()).unwrap();
+                    collect(&store, Duration::ZERO).unwrap();
                     images::list(&store).unwrap();
                 }
             });
         }
     });
-    images::collect(&stand.store, Duration::ZERO).unwrap();
+    collect(&stand.store, Duration::ZERO).unwrap();
     let left = images::list(&stand.store).unwrap();
     assert_eq!(left.len(), 1);
-    assert_eq!(images::verify(&stand.store, &left[0].0.id).unwrap(), Health::Whole);
+    assert_eq!(verify(&stand.store, &left[0].0.id).unwrap(), Health::Whole);
     assert!(stand.is_clean());
 }
 
@@ -194,12 +199,12 @@ fn exported_is_what_was_imported() {
     let stand = Stand::new();
     let imported = stand.import(&gzip(&image())).unwrap();
     let mut out = Vec::new();
-    images::export(&stand.store, &imported.image.id, &mut out).unwrap();
+    export(&stand.store, &imported.image.id, &mut out).unwrap();
     assert_eq!(out, image());
     let converted = Oci::new(vec![tar(&[file("f", "x")])], json!({ "Cmd": ["/f"] })).docker("example.com/x:1");
     let imported = stand.import(&converted).unwrap();
     let mut out = Vec::new();
-    images::export(&stand.store, &imported.image.id, &mut out).unwrap();
+    export(&stand.store, &imported.image.id, &mut out).unwrap();
     assert_eq!(Stand::new().import(&out).unwrap().image.id, imported.image.id);
 }
 

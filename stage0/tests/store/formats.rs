@@ -4,8 +4,11 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use serde_json::json;
-use stage0::images::{self, Kind, Options};
-use stage0::oci::Wanted;
+use stage0::image::gc::remove;
+use stage0::image::import::import_directory;
+use stage0::image::oci::platform::Wanted;
+use stage0::image::options::{Kind, Options};
+use stage0::image::store as images;
 use stage1::appc::{self, ImageManifest};
 
 use crate::Stand;
@@ -123,7 +126,7 @@ fn oci_directory_oci_tar_and_docker_tar_are_the_same_image() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, bytes).unwrap();
     }
-    let from_directory = images::import_directory(&stand.store, &directory, &Options::default()).unwrap();
+    let from_directory = import_directory(&stand.store, &directory, &Options::default()).unwrap();
     std::fs::remove_dir_all(&directory).unwrap();
     // what depends on the time of the import shows
     std::thread::sleep(std::time::Duration::from_millis(1100));
@@ -222,7 +225,7 @@ fn root_file_systems_come_as_directory_or_archive() {
     std::fs::set_permissions(source.join("bin/tool"), PermissionsExt::from_mode(0o4755)).unwrap();
     std::fs::write(source.join(".wh.kept"), "no whiteout here").unwrap();
     let options = Options { manifest: Some(ImageManifest::new("plain".parse().unwrap())), ..Options::default() };
-    let from_directory = images::import_directory(&stand.store, &source, &options).unwrap();
+    let from_directory = import_directory(&stand.store, &source, &options).unwrap();
     let tarball = std::process::Command::new("tar").args(["-cC"]).arg(&source).arg(".").output().unwrap().stdout;
     let from_tar = stand.import_with(&packed_by("xz", &tarball), &options).unwrap();
     std::fs::remove_dir_all(&source).unwrap();
@@ -277,7 +280,7 @@ fn dependencies_lie_below_and_whitelists_cut() {
     assert_eq!(std::fs::read(root.join("shared")).unwrap(), b"mid");
     assert_eq!(names(&stand.root(&low)), ["d", "d2", "low-only", "shared"].map(str::to_owned));
     assert_eq!(names(&stand.root(&low).join("d2")), Vec::<String>::new());
-    let error = images::remove(&stand.store, &low.image.id).unwrap_err().one_line();
+    let error = remove(&stand.store, &low.image.id).unwrap_err().one_line();
     assert!(error.contains("example.com/top"), "{error}");
 
     let circle = image("example.com/circle", json!({ "dependencies": [{ "imageName": "example.com/circle" }] }), &[]);
@@ -307,5 +310,5 @@ fn a_hundred_thousand_files_long_names_and_holes() {
     assert!(stand.base.path().join("data/trees").join(imported.image.id.as_str()).join(&long).is_file());
     let stat = root.join("holes").metadata().unwrap();
     assert!(stat.len() == 64 << 20 && stat.blocks() < 1024, "{} blocks", stat.blocks());
-    assert_eq!(stage0::trees::full_fault(&stand.store, &imported.image.id).unwrap(), None);
+    assert_eq!(stage0::tree::store::full_fault(&stand.store, &imported.image.id).unwrap(), None);
 }

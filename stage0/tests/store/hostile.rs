@@ -1,8 +1,8 @@
 //! Archives made to do harm: each is refused with one clear line, and nothing of it is found anywhere.
 
 use serde_json::json;
-use stage0::archive::Limits;
-use stage0::images::Options;
+use stage0::image::archive::Limits;
+use stage0::image::options::Options;
 use tar::EntryType as T;
 
 use crate::Stand;

@@ -7,9 +7,10 @@ mod make;
 
 use std::path::{Path, PathBuf};
 
-use stage0::images::{self, Imported, Options};
+use stage0::image::import::{Imported, import_file};
+use stage0::image::options::Options;
 use stage0::store::Store;
-use stage0::trees;
+use stage0::tree::store as trees;
 use stage1::error::Result;
 
 /// A store in a directory of its own, beside a directory that nothing may touch.
@@ -32,7 +33,7 @@ impl Stand {
     }
 
     pub(crate) fn import_with(&self, bytes: &[u8], options: &Options) -> Result<Imported> {
-        images::import_file(&self.store, bytes, options)
+        import_file(&self.store, bytes, options)
     }
 
     /// The rendered root file system of an image.

@@ -1,0 +1,106 @@
+//! Adding an app to a running pod: wholly, or not at all.
+
+use stage1::appc::{AcName, Mount, PodManifest, RuntimeApp, VolumeKind};
+use stage1::error::{Context, Error, Result};
+
+use super::crossing::ready_pid;
+use super::files::AppFiles;
+use super::manifest::{Locked, must_be_mutable};
+use super::options::AddOptions;
+use super::recover::Adding;
+use crate::fsutil::dir::must_exist;
+use crate::image::store as images;
+use crate::image::store::Image;
+use crate::pod::directory::Pod;
+use crate::pod::uid_range;
+use crate::store::Store;
+
+/// Adds an app to a pod.
+///
+/// # Errors
+/// The options make no sense, the pod does not take the app, or a step failed. The pod is then as it was.
+pub fn add(store: &Store, pod: &Pod, options: &AddOptions) -> Result<()> {
+    let image = images::find(store, &options.image)?;
+    let app = options.runtime_app(&image)?;
+    let locked = Locked::new(pod.dir())?;
+    let adding = Adding { store, pod, pid: ready_pid(pod)?, locked, insecure: options.insecure, debug: options.debug };
+    adding.undo_interrupted()?;
+    let manifest = adding.locked.read()?;
+    must_be_mutable(&manifest)?;
+    check_addition(&manifest, &app)?;
+    adding.clear_leftovers(&app.name)?;
+    adding.locked.begin_add(&app.name)?;
+    match steps(&adding, &image, manifest, &app).and_then(|()| adding.locked.commit_add(&app.name)) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(match adding.undo(&app.name) {
+            Ok(()) => error,
+            Err(also) => Error::new(format!("{}; and undoing it: {}", error.one_line(), also.one_line())),
+        }),
+    }
+}
+
+/// Whether the app goes together with what the pod's manifest has.
+///
+/// # Errors
+/// Why it does not.
+pub fn check_addition(manifest: &PodManifest, app: &RuntimeApp) -> Result<()> {
+    if manifest.app(&app.name).is_some() {
+        return Err(Error::new(format!("the pod has an app {} already", app.name)));
+    }
+    for other in &manifest.apps {
+        if share_status_files(&other.name, &app.name) {
+            return Err(Error::new(format!("the status files of {} and {} have the same name", app.name, other.name)));
+        }
+    }
+    app.mounts.iter().try_for_each(|mount| check_mount(manifest, mount))
+}
+
+/// A marker of one app can be what the other's status file is called.
+fn share_status_files(a: &AcName, b: &AcName) -> bool {
+    let one_way = |a: &AcName, b: &AcName| {
+        ["-created", "-started"].iter().any(|suffix| a.as_ref().strip_suffix(suffix) == Some(b.as_ref()))
+    };
+    one_way(a, b) || one_way(b, a)
+}
+
+fn check_mount(manifest: &PodManifest, mount: &Mount) -> Result<()> {
+    let volume = manifest.volumes.iter().find(|volume| volume.name == mount.volume);
+    let volume = volume.context(|| format!("the pod has no volume {}", mount.volume))?;
+    match (volume.kind, &volume.source) {
+        (VolumeKind::Host, Some(source)) => must_exist(source).context(|| format!("volume {}", volume.name)),
+        _ => Ok(()),
+    }
+}
+
+/// Adds the app to the manifest and makes its files, those of the pod last.
+fn steps(adding: &Adding<'_>, image: &Image, mut manifest: PodManifest, app: &RuntimeApp) -> Result<()> {
+    let files = AppFiles::new(adding.pod.dir(), &app.name);
+    files.write_info(adding.store, image)?;
+    files.put_in_place(adding.store, app)?;
+    manifest.apps.push(app.clone());
+    adding.locked.write(&manifest)?;
+    files.mark_created()?;
+    adding.inside(&app.name).add(&arguments(adding)?)
+}
+
+/// What app-add is told besides the app.
+fn arguments(adding: &Adding<'_>) -> Result<Vec<String>> {
+    let mut args = vec![format!("--uuid={}", adding.pod.uuid())];
+    args.extend(uid_range::of_pod(adding.pod.dir())?.map(|ids| format!("--private-users={ids}")));
+    args.extend(adding.insecure.flags());
+    Ok(args)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn apps_whose_files_would_clash_are_told_apart() {
+        let name = |text: &str| text.parse::<AcName>().unwrap();
+        assert!(share_status_files(&name("a"), &name("a-started")));
+        assert!(share_status_files(&name("a-created"), &name("a")));
+        assert!(!share_status_files(&name("a"), &name("b-started")));
+        assert!(!share_status_files(&name("started"), &name("a")));
+    }
+}

@@ -1,0 +1,79 @@
+//! Running the crossing entrypoints for an app of a running pod.
+
+use std::fs::File;
+use std::time::Duration;
+
+use stage1::appc::AcName;
+use stage1::error::{Error, Result};
+
+use crate::entrypoint::spawn::{Entrypoint, Outcome, Stage1};
+use crate::pod::directory::{Pod, running_pid};
+use crate::store::Store;
+
+/// app-stop's exit code for an app that the pod's supervisor does not know.
+const NO_UNIT: i32 = 5;
+
+/// The PID of a pod that takes app operations.
+///
+/// # Errors
+/// The pod does not run, or is not ready.
+pub(super) fn ready_pid(pod: &Pod) -> Result<i32> {
+    let pid = running_pid(pod)?;
+    if !stage1::pod::is_ready(pod.dir())? {
+        return Err(Error::new(format!("pod {} is not ready yet", pod.short())));
+    }
+    Ok(pid)
+}
+
+/// An app of a running pod, as the crossing entrypoints are told of it.
+pub(super) struct Inside<'a> {
+    pub(super) store: &'a Store,
+    pub(super) pod: &'a Pod,
+    pub(super) pid: i32,
+    pub(super) app: &'a AcName,
+    /// The pod's lock, while it is held.
+    pub(super) lock: Option<&'a File>,
+    pub(super) debug: bool,
+}
+
+impl Inside<'_> {
+    /// Runs app-add.
+    pub(super) fn add(&self, more: &[String]) -> Result<()> {
+        self.cross(Entrypoint::AppAdd, more, None)?.success()
+    }
+
+    pub(super) fn start(&self) -> Result<()> {
+        self.cross(Entrypoint::AppStart, &[], None)?.success()
+    }
+
+    pub(super) fn stop(&self, timeout: Option<Duration>) -> Result<()> {
+        let more: Vec<String> = timeout.iter().map(|timeout| format!("--timeout={}", timeout.as_secs())).collect();
+        // the app's end, the end of what it leaves behind, its handlers
+        let outcome =
+            self.cross(Entrypoint::AppStop, &more, Some(3 * timeout.unwrap_or_default().max(self.declared())))?;
+        if outcome.code() == Some(NO_UNIT) { Ok(()) } else { outcome.success() }
+    }
+
+    /// How long the app may take to end, as far as it says so; what is left of an app may not say anything.
+    fn declared(&self) -> Duration {
+        let declared = stage1::pod::Pod::load(self.pod.dir())
+            .and_then(|pod| pod.app(self.app))
+            .and_then(|app| stage1::app::stop_timeout(&app));
+        declared.map(Option::unwrap_or_default).unwrap_or_else(|error| {
+            log::debug!("stop timeout of app {}: {}", self.app, error.one_line());
+            Duration::ZERO
+        })
+    }
+
+    /// Stops the app and removes what app-add has made in the pod.
+    pub(super) fn remove(&self) -> Result<()> {
+        self.stop(None)?;
+        self.cross(Entrypoint::AppRm, &[], None)?.success()
+    }
+
+    pub(super) fn cross(&self, entrypoint: Entrypoint, more: &[String], wait: Option<Duration>) -> Result<Outcome> {
+        let mut args = vec![format!("--debug={}", self.debug), format!("--app={}", self.app)];
+        args.extend_from_slice(more);
+        Stage1::of(self.store, self.pod.dir())?.cross(entrypoint, self.pid, &args, wait, self.lock)
+    }
+}

@@ -1,0 +1,220 @@
+//! What the host keeps of an app in its pod's directory, each piece made and taken away.
+//!
+//! What lies in the pod's own root is reached through a descriptor of that root and never by a link that the pod
+//! could have put there.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use stage1::appc::{AcName, RuntimeApp};
+use stage1::error::{Context, Error, Result};
+use stage1::launch::env;
+use stage1::layout;
+use stage1::sys::dir;
+
+use crate::fsutil::atomic::write;
+use crate::fsutil::dir::make_dir;
+use crate::fsutil::remove;
+use crate::image::store::Image;
+use crate::pod::uid_range;
+use crate::store::Store;
+use crate::tree::overlay;
+use crate::tree::rootfs::Roots;
+use crate::tree::store as trees;
+
+/// The files of one app of one pod.
+pub struct AppFiles<'a> {
+    pod: &'a Path,
+    app: &'a AcName,
+}
+
+impl<'a> AppFiles<'a> {
+    /// Those of `app` in the pod directory `pod`.
+    pub fn new(pod: &'a Path, app: &'a AcName) -> Self {
+        Self { pod, app }
+    }
+
+    fn info(&self) -> PathBuf {
+        self.pod.join(layout::app_info(self.app))
+    }
+
+    fn app_dir(&self) -> PathBuf {
+        self.pod.join(layout::app_dir(self.app))
+    }
+
+    fn layer(&self, tree: &str, kind: &str) -> PathBuf {
+        self.pod.join("overlay").join(tree).join(kind).join(self.app.as_ref())
+    }
+
+    /// Whether anything is there.
+    pub fn exist(&self) -> bool {
+        [self.info(), self.app_dir()].iter().any(|path| path.symlink_metadata().is_ok())
+    }
+
+    /// Notes the app's image manifest and tree id, which is all that a pod that is not mounted has of it.
+    pub fn write_info(&self, store: &Store, image: &Image) -> Result<()> {
+        let tree = trees::ensure(store, &image.id)?;
+        make_dir(&self.info(), 0o750)?;
+        write(&self.pod.join(layout::app_image_manifest(self.app)), &image.manifest, 0o640)?;
+        write(&self.pod.join(layout::app_tree(self.app)), tree.id().as_bytes(), 0o640)
+    }
+
+    /// Makes the app's root file system and its environment file, of what was noted and the manifest says.
+    pub fn put_in_place(&self, store: &Store, app: &RuntimeApp) -> Result<()> {
+        let tree = self.tree()?.context(|| format!("app {} has no tree", self.app))?;
+        let manifest = self.pod.join(layout::app_image_manifest(self.app));
+        let manifest = std::fs::read(&manifest).context(|| format!("read {manifest:?}"))?;
+        make_dir(&self.app_dir(), 0o750)?;
+        write(&self.app_dir().join("manifest"), &manifest, 0o640)?;
+        if let Some(ids) = uid_range::of_pod(self.pod)? {
+            // read by the pod's root, which is somebody else here
+            std::os::unix::fs::chown(self.app_dir(), Some(ids.shift), Some(ids.shift))
+                .context(|| format!("chown({:?})", self.app_dir()))?;
+        }
+        Roots::of(self.pod)?.make(store, &tree, Some(self.app))?;
+        let mut environment = Vec::new();
+        for variable in app.app.iter().flat_map(|app| &app.environment) {
+            env::set(&mut environment, &variable.name, &variable.value);
+        }
+        env::set(&mut environment, "AC_APP_NAME", self.app.as_ref());
+        self.replace_in_pod(&layout::env_file(self.app), env::to_file(&environment)?.as_bytes())
+    }
+
+    /// The id of the app's tree, if it has been noted.
+    fn tree(&self) -> Result<Option<String>> {
+        let path = self.pod.join(layout::app_tree(self.app));
+        let tree = match std::fs::read_to_string(&path) {
+            Ok(tree) => tree.trim().to_owned(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::caused_by(format!("read {path:?}"), error)),
+        };
+        let is_name = !tree.is_empty() && !tree.contains('/') && !tree.starts_with('.');
+        Ok(is_name.then_some(tree))
+    }
+
+    /// Says that the app has been created.
+    pub fn mark_created(&self) -> Result<()> {
+        self.replace_in_pod(&self.status_file("-created"), b"")
+    }
+
+    /// Says that the app has been started, now.
+    pub fn mark_started(&self) -> Result<()> {
+        self.replace_in_pod(&self.status_file("-started"), b"")
+    }
+
+    /// Says that the app has not been started.
+    pub fn unmark_started(&self) -> Result<()> {
+        self.remove_in_pod(&self.status_file("-started"))
+    }
+
+    /// Forgets how the app ended. Of the details first: a stop makes the status of what is left of them.
+    pub fn forget_exit(&self) -> Result<()> {
+        self.remove_in_pod(&self.exit_details())?;
+        self.remove_in_pod(&self.status_file(""))
+    }
+
+    fn exit_details(&self) -> PathBuf {
+        layout::status_dir().join(layout::exit_details(self.app))
+    }
+
+    fn status_file(&self, suffix: &str) -> PathBuf {
+        layout::status_dir().join(format!("{}{suffix}", self.app))
+    }
+
+    /// Unmounts the app's root and removes everything of it, as far as it is there.
+    pub fn remove(&self) -> Result<()> {
+        overlay::unmount_below(&self.app_dir())?;
+        self.remove_layers()?;
+        for suffix in ["", "-created", "-started"] {
+            self.remove_in_pod(&self.status_file(suffix))?;
+        }
+        self.remove_in_pod(&self.exit_details())?;
+        self.remove_in_pod(&layout::env_file(self.app))?;
+        remove::tree(&self.app_dir())?;
+        remove::tree(&self.info())
+    }
+
+    /// Removes the upper and work directories, and their parents when no other app uses the same tree.
+    fn remove_layers(&self) -> Result<()> {
+        let Some(tree) = self.tree()? else { return Ok(()) };
+        overlay::forget_mapped(&self.layer(&tree, "work"))?;
+        for kind in ["upper", "work"] {
+            remove::tree(&self.layer(&tree, kind))?;
+        }
+        let top = self.pod.join("overlay").join(&tree);
+        for dir in [top.join("upper"), top.join("work"), top] {
+            match fs::rmdir(&dir) {
+                Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => {}
+                Err(errno) => return Err(Error::caused_by(format!("rmdir({dir:?})"), errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the directory of a file of the pod's root, and tells the file's name.
+    fn parent_in_pod<'p>(&self, path: &'p Path) -> Result<(OwnedFd, &'p OsStr)> {
+        let inside =
+            path.strip_prefix(layout::STAGE1_ROOTFS).context(|| format!("{path:?} is not in the pod's root"))?;
+        let (parent, _) = dir::split(inside)?;
+        let name = path.file_name().context(|| format!("{path:?} names no file"))?;
+        let root = dir::open_dir(self.pod.join(layout::STAGE1_ROOTFS))?;
+        Ok((dir::open_beneath(root, parent, OFlags::PATH | OFlags::DIRECTORY)?, name))
+    }
+
+    fn replace_in_pod(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let shown = || format!("write {path:?}");
+        let (parent, name) = self.parent_in_pod(path).context(shown)?;
+        let temporary = temporary_name(name);
+        remove_file(&parent, &temporary).context(shown)?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(&parent, &temporary, flags, Mode::from_raw_mode(0o640)).context(shown)?;
+        let root = uid_range::of_pod(self.pod)?.map(|ids| (fs::Uid::from_raw(ids.shift), fs::Gid::from_raw(ids.shift)));
+        let owned = root.map_or(Ok(()), |(uid, gid)| fs::fchown(&file, Some(uid), Some(gid)));
+        let written = owned
+            .context(|| "fchown")
+            .and_then(|()| write_all(file.as_fd(), bytes))
+            .and_then(|()| fs::renameat(&parent, &temporary, &parent, name).context(|| "rename"));
+        if let Err(error) = written {
+            remove_file(&parent, &temporary).context(shown)?;
+            return Err(Error::caused_by(shown(), error));
+        }
+        Ok(())
+    }
+
+    fn remove_in_pod(&self, path: &Path) -> Result<()> {
+        let shown = || format!("remove {path:?}");
+        // of a pod that has ended the root may have been unmounted
+        if !self.pod.join(layout::status_dir()).exists() {
+            return Ok(());
+        }
+        let (parent, name) = self.parent_in_pod(path).context(shown)?;
+        // left by a write that was killed
+        remove_file(&parent, &temporary_name(name)).context(shown)?;
+        remove_file(&parent, name).context(shown)
+    }
+}
+
+/// What a file is called until it is whole; no app's name has a dot.
+fn temporary_name(name: &OsStr) -> OsString {
+    let mut temporary = name.to_owned();
+    temporary.push(".new");
+    temporary
+}
+
+fn write_all(file: std::os::fd::BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
+    while !bytes.is_empty() {
+        let n = rustix::io::write(file, bytes).context(|| "write")?;
+        bytes = &bytes[n..];
+    }
+    Ok(())
+}
+
+fn remove_file(dir: &OwnedFd, name: &OsStr) -> Result<()> {
+    match fs::unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(Error::caused_by(format!("unlinkat({name:?})"), errno)),
+    }
+}

@@ -1,0 +1,143 @@
+//! Starting, stopping and removing an app. Each can be repeated: what is already so is left so.
+
+use std::time::Duration;
+
+use stage1::appc::{AcName, PodManifest};
+use stage1::error::{Error, Result};
+use stage1::pod::{AppState, State};
+
+use super::crossing::{Inside, ready_pid};
+use super::files::AppFiles;
+use super::manifest::{self, Locked, must_be_mutable};
+use super::recover::Adding;
+use super::start_lock::{self, AppLock};
+use super::status::NoApp;
+use crate::entrypoint::spawn::Entrypoint;
+use crate::pod::directory::Pod;
+use crate::pod::insecure::Insecure;
+use crate::store::Store;
+
+/// Starts an app; one that runs is left alone.
+///
+/// # Errors
+/// The pod is not ready or has no such app, or the app could not be started. It then does not count as running.
+pub fn start(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> {
+    let pid = ready_pid(pod)?;
+    listed(pod, app)?;
+    // one start at a time: the markers of a second one would undo what the first one's app has written
+    let lock = AppLock::wait(pod.dir(), app)?.with_no_app(pod, app)?;
+    // it may have been removed, and added anew, meanwhile
+    let manifest = listed(pod, app)?;
+
+    let files = AppFiles::new(pod.dir(), app);
+    let before = state(pod, &manifest, app)?;
+    match before {
+        AppState::Running if !lock.was_interrupted() => return Ok(()),
+        AppState::Unknown => return Err(Error::new(format!("app {app} was not added completely; remove it"))),
+        _ => lock.begin()?,
+    }
+    // in this order: it never looks as if it ran when it does not
+    if before == AppState::Exited {
+        files.unmark_started()?;
+    }
+    if before != AppState::Running {
+        files.forget_exit()?;
+        files.mark_started()?;
+    }
+    if let Err(error) = (Inside { store, pod, pid, app, lock: Some(lock.file()), debug }).start() {
+        // what has run and ended says so itself
+        if state(pod, &manifest, app)? == AppState::Running {
+            files.unmark_started()?;
+        }
+        lock.end()?;
+        return Err(error);
+    }
+    lock.end()
+}
+
+/// Stops an app; one that does not run is left alone. After `timeout` all it has started is killed.
+///
+/// # Errors
+/// The pod has no such app, or the app could not be stopped.
+pub fn stop(store: &Store, pod: &Pod, app: &AcName, timeout: Option<Duration>, debug: bool) -> Result<()> {
+    let manifest = listed(pod, app)?;
+    if state(pod, &manifest, app)? != AppState::Running && !start_lock::was_interrupted(pod.dir(), app)? {
+        return Ok(());
+    }
+    Inside { store, pod, pid: ready_pid(pod)?, app, lock: None, debug }.stop(timeout)?;
+    // nobody is just starting it again
+    let Some(lock) = AppLock::try_take(pod.dir(), app)? else { return Ok(()) };
+    if state(pod, &manifest, app)? == AppState::Running && !start_lock::has_processes(pod.dir(), app)? {
+        // it was started by no more than its marker
+        AppFiles::new(pod.dir(), app).unmark_started()?;
+    }
+    lock.end()
+}
+
+/// Stops an app if it runs, and starts it.
+///
+/// # Errors
+/// As [`stop`] and [`start`].
+pub fn restart(store: &Store, pod: &Pod, app: &AcName, timeout: Option<Duration>, debug: bool) -> Result<()> {
+    stop(store, pod, app, timeout, debug)?;
+    start(store, pod, app, debug)
+}
+
+/// Removes an app from its pod, stopped first; goes on where an earlier removal ended.
+///
+/// # Errors
+/// The pod has no such app, or something of it could not be removed; it is then still listed.
+pub fn rm(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> {
+    let was_listed = manifest::read(pod.dir())?.app(app).is_some();
+    let locked = Locked::new(pod.dir())?;
+    let pid = if pod.state() == State::Running { Some(ready_pid(pod)?) } else { None };
+    let locked = match pid {
+        Some(pid) => {
+            let adding = Adding { store, pod, pid, locked, insecure: Insecure::default(), debug };
+            let undone = adding.undo_interrupted()?.contains(app);
+            if adding.locked.read()?.app(app).is_none() && (undone | adding.clear_leftovers(app)?) {
+                return Ok(());
+            }
+            adding.locked
+        }
+        None => locked,
+    };
+    let mut manifest = locked.read()?;
+    must_be_mutable(&manifest)?;
+    if manifest.app(app).is_none() && was_listed {
+        // another process was faster
+        return Ok(());
+    }
+    manifest.app(app).with_no_app(pod, app)?;
+    let mut starts = None;
+    if let Some(pid) = pid {
+        let inside = Inside { store, pod, pid, app, lock: Some(locked.lock()), debug };
+        inside.stop(None)?;
+        // nobody starts it from here on
+        starts = AppLock::wait(pod.dir(), app)?;
+        if inside.cross(Entrypoint::AppRm, &[], None)?.success().is_err() {
+            // somebody has started it in between
+            inside.stop(None)?;
+            inside.cross(Entrypoint::AppRm, &[], None)?.success()?;
+        }
+    }
+    AppFiles::new(pod.dir(), app).remove()?;
+    drop(starts);
+    manifest.apps.retain(|other| other.name != *app);
+    locked.write(&manifest)
+}
+
+/// The manifest of a pod that has the app, all of it, and whose apps are started and stopped one by one.
+fn listed(pod: &Pod, app: &AcName) -> Result<PodManifest> {
+    let manifest = manifest::read(pod.dir())?;
+    must_be_mutable(&manifest)?;
+    manifest.app(app).with_no_app(pod, app)?;
+    if manifest::is_being_added(pod.dir(), app) {
+        return Err(Error::new(format!("app {app} is just being added, or its adding was interrupted; remove it")));
+    }
+    Ok(manifest)
+}
+
+fn state(pod: &Pod, manifest: &PodManifest, app: &AcName) -> Result<AppState> {
+    Ok(stage1::pod::app_status(pod.dir(), pod.state(), manifest.is_mutable()?, app)?.state)
+}

@@ -1,0 +1,176 @@
+//! The pod manifest while apps are added and removed: under the pod's lock, and never half.
+//!
+//! While an app is being added the manifest as it was is kept beside it, under a name that says which app. What is
+//! found there under the lock was left by an add that did not come to its end; it is undone first of all. To undo is
+//! a rename, which a full disk does not hinder.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use stage1::appc::{AcName, PodManifest};
+use stage1::error::{Context, Error, Result};
+use stage1::layout;
+use stage1::pod::remove_if_there;
+
+use crate::fsutil::dir::names_in;
+
+/// Marks the manifest as it was before an app was added.
+const BEFORE: &str = "pod.adding-";
+/// What a new manifest is called until it is whole.
+const TEMPORARY: &str = "pod.new";
+
+/// The manifest of a pod whose lock is held as long as this lives.
+#[derive(Debug)]
+pub struct Locked {
+    pod: PathBuf,
+    lock: File,
+}
+
+impl Locked {
+    /// Waits for the lock of the pod in this directory.
+    pub fn new(pod: &Path) -> Result<Self> {
+        let path = pod.join(layout::LOCK);
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .context(|| format!("open {path:?}"))?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive).context(|| format!("flock({path:?})"))?;
+        // left by a write that was killed
+        remove_if_there(&pod.join(TEMPORARY))?;
+        Ok(Self { pod: pod.to_owned(), lock })
+    }
+
+    /// The locked file.
+    pub fn lock(&self) -> &File {
+        &self.lock
+    }
+
+    /// Reads the manifest.
+    pub fn read(&self) -> Result<PodManifest> {
+        read(&self.pod)
+    }
+
+    /// Replaces the manifest.
+    pub fn write(&self, manifest: &PodManifest) -> Result<()> {
+        let path = self.pod.join(layout::MANIFEST);
+        let temporary = self.pod.join(TEMPORARY);
+        let shown = || format!("write {path:?}");
+        let json = serde_json::to_vec(manifest).context(shown)?;
+        let old = path.metadata().context(shown)?;
+        let result = (|| -> Result<()> {
+            let mut file = File::options()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o640)
+                .open(&temporary)
+                .context(|| "create")?;
+            std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid())).context(|| "fchown")?;
+            file.set_permissions(std::fs::Permissions::from_mode(old.mode() & 0o777)).context(|| "fchmod")?;
+            file.write_all(&json).context(|| "write")?;
+            file.sync_all().context(|| "fsync")?;
+            std::fs::rename(&temporary, &path).context(|| "rename")
+        })();
+        if let Err(error) = result {
+            remove_if_there(&temporary)?;
+            return Err(Error::caused_by(shown(), error));
+        }
+        Ok(())
+    }
+
+    /// Notes that an app is about to be added.
+    pub fn begin_add(&self, app: &AcName) -> Result<()> {
+        let before = before(&self.pod, app);
+        std::fs::hard_link(self.pod.join(layout::MANIFEST), &before).context(|| format!("link {before:?}"))
+    }
+
+    /// The app has been added.
+    pub fn commit_add(&self, app: &AcName) -> Result<()> {
+        let before = before(&self.pod, app);
+        std::fs::remove_file(&before).context(|| format!("remove {before:?}"))
+    }
+
+    /// The manifest is again what it was.
+    pub fn undo_add(&self, app: &AcName) -> Result<()> {
+        let before = before(&self.pod, app);
+        let path = self.pod.join(layout::MANIFEST);
+        std::fs::rename(&before, &path).context(|| format!("rename {before:?} to {path:?}"))?;
+        // a rename between two names of one file does nothing
+        remove_if_there(&before)
+    }
+
+    /// The apps whose adding did not come to its end.
+    pub fn interrupted_adds(&self) -> Result<Vec<AcName>> {
+        let mut found = Vec::new();
+        for name in names_in(&self.pod)? {
+            if let Some(app) = name.to_str().and_then(|name| name.strip_prefix(BEFORE)) {
+                found.push(app.parse()?);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Reads the manifest of a pod, without its lock: it is replaced as a whole.
+pub fn read(pod: &Path) -> Result<PodManifest> {
+    let path = pod.join(layout::MANIFEST);
+    let json = std::fs::read(&path).context(|| format!("read {path:?}"))?;
+    PodManifest::parse(&json).context(|| format!("{path:?}"))
+}
+
+/// Fails for a pod that has the same apps all its life.
+pub(crate) fn must_be_mutable(manifest: &PodManifest) -> Result<()> {
+    match manifest.is_mutable()? {
+        true => Ok(()),
+        false => Err(Error::new("the pod is immutable: it was not made as a sandbox")),
+    }
+}
+
+/// Whether the app is just being added, or its adding was interrupted.
+pub fn is_being_added(pod: &Path, app: &AcName) -> bool {
+    before(pod, app).symlink_metadata().is_ok()
+}
+
+fn before(pod: &Path, app: &AcName) -> PathBuf {
+    pod.join(format!("{BEFORE}{app}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_add_is_undone_to_the_byte_at_any_point() {
+        let base = tempfile::tempdir().unwrap();
+        let pod = base.path();
+        let text = r#"{"acKind":"PodManifest","acVersion":"0.8.11","apps":[],"later":{"a":1},  "annotations":null}"#;
+        std::fs::write(pod.join("pod"), text).unwrap();
+        let app: AcName = "web".parse().unwrap();
+
+        let locked = Locked::new(pod).unwrap();
+        locked.begin_add(&app).unwrap();
+        assert!(is_being_added(pod, &app));
+        assert_eq!(locked.interrupted_adds().unwrap(), std::slice::from_ref(&app));
+        locked.undo_add(&app).unwrap();
+        assert!(!is_being_added(pod, &app));
+        assert_eq!(std::fs::read_to_string(pod.join("pod")).unwrap(), text);
+
+        locked.begin_add(&app).unwrap();
+        locked.write(&locked.read().unwrap()).unwrap();
+        let changed = std::fs::read_to_string(pod.join("pod")).unwrap();
+        assert!(changed != text && changed.contains(r#""later":{"a":1}"#), "{changed}");
+        drop(locked);
+        let locked = Locked::new(pod).unwrap();
+        for app in locked.interrupted_adds().unwrap() {
+            locked.undo_add(&app).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(pod.join("pod")).unwrap(), text);
+        assert_eq!(pod.read_dir().unwrap().count(), 2);
+    }
+}

@@ -1,0 +1,11 @@
+//! The apps of a pod: describing them, and adding, starting, stopping and removing one.
+
+pub mod add;
+mod crossing;
+pub mod files;
+pub mod lifecycle;
+pub mod manifest;
+pub mod options;
+mod recover;
+mod start_lock;
+pub mod status;

@@ -1,0 +1,288 @@
+//! An app as it was asked for, turned into the app that the pod manifest lists.
+
+use serde_json::Map;
+use stage1::appc::{AcName, App, Isolator, Mount, NameValue, RuntimeApp, RuntimeImage};
+use stage1::error::{Context, Error, Result};
+use stage1::iomux;
+use stage1::iomux::k8s::{self, Format, LogFile};
+use stage1::launch::env;
+
+use crate::image::store::Image;
+use crate::pod::insecure::Insecure;
+
+/// What a new app is to be, as the command line says it.
+#[derive(Clone, Debug, Default)]
+pub struct AddOptions {
+    /// The image's name, id, or start of its id.
+    pub image: String,
+    /// The app's name, else it follows from the image's.
+    pub name: Option<String>,
+    /// The program, instead of the image's command.
+    pub exec: Option<String>,
+    /// Arguments, instead of those of the image's command.
+    pub args: Vec<String>,
+    /// Variables.
+    pub env: Vec<NameValue>,
+    /// User.
+    pub user: Option<String>,
+    /// Group.
+    pub group: Option<String>,
+    /// Further groups.
+    pub supplementary_gids: Vec<u32>,
+    /// Working directory.
+    pub working_dir: Option<String>,
+    /// Isolators.
+    pub isolators: Vec<Isolator>,
+    /// Its root file system is read-only.
+    pub read_only_rootfs: bool,
+    /// Mounts of the pod's volumes.
+    pub mounts: Vec<Mount>,
+    /// What of it is not restricted, besides what its pod as a whole does not restrict.
+    pub insecure: Insecure,
+    /// The signal that asks it to end.
+    pub stop_signal: Option<String>,
+    /// Seconds that it has to end.
+    pub stop_timeout: Option<u32>,
+    /// Whether it is started again: `no`, `on-failure` or `always`.
+    pub restart: Option<String>,
+    /// Modes of its standard streams.
+    pub streams: [Option<String>; 3],
+    /// Its log file, below the directory that its pod has for them.
+    pub k8s_log_path: Option<String>,
+    /// Entrypoints say more.
+    pub debug: bool,
+}
+
+impl AddOptions {
+    /// The app, made of the image's app section and these options.
+    ///
+    /// # Errors
+    /// The first option that makes no sense, or the image does not say what to run and the options don't either.
+    pub fn runtime_app(&self, image: &Image) -> Result<RuntimeApp> {
+        let name = self.app_name(image)?;
+        let mut app = match (&image.parsed.app, &self.exec) {
+            (Some(app), _) => app.clone(),
+            (None, Some(_)) => App { user: "0".into(), group: "0".into(), ..App::default() },
+            (None, None) => {
+                return Err(Error::new(format!("image {} does not say what to run; use --exec", image.id.short())));
+            }
+        };
+        self.set_command(&mut app)?;
+        self.set_identity(&mut app)?;
+        self.set_environment(&mut app)?;
+        self.set_isolators(&mut app)?;
+        Ok(RuntimeApp {
+            name,
+            image: RuntimeImage {
+                name: Some(image.parsed.name.clone()),
+                id: image.id.to_string(),
+                labels: image.parsed.labels.clone(),
+                other: Map::new(),
+            },
+            app: Some(app),
+            read_only_root_fs: self.read_only_rootfs,
+            mounts: self.mounts.clone(),
+            annotations: self.annotations()?,
+            other: Map::new(),
+        })
+    }
+
+    fn annotations(&self) -> Result<Vec<NameValue>> {
+        if let Some(signal) = &self.stop_signal {
+            stage1::app::parse_stop_signal(signal)?;
+        }
+        if let Some(restart) = &self.restart {
+            stage1::app::parse_restart(restart)?;
+        }
+        for (number, mode) in self.streams.iter().enumerate() {
+            mode.as_ref().map(|mode| iomux::parse_mode(number, mode)).transpose()?;
+        }
+        if let Some(path) = &self.k8s_log_path {
+            LogFile::new(Format::Cri, path)?;
+        }
+        let declared = [
+            (stage1::app::STOP_SIGNAL, self.stop_signal.clone()),
+            (stage1::app::STOP_TIMEOUT, self.stop_timeout.map(|seconds| seconds.to_string())),
+            (stage1::app::RESTART, self.restart.clone()),
+            (k8s::LOG_PATH, self.k8s_log_path.clone()),
+        ];
+        let declared = declared.into_iter().chain(iomux::ANNOTATIONS.into_iter().zip(self.streams.clone()));
+        Ok(declared.filter_map(|(name, value)| Some(NameValue::new(name, value?))).collect())
+    }
+
+    fn app_name(&self, image: &Image) -> Result<AcName> {
+        let name: AcName = match &self.name {
+            Some(name) => name.parse().context(|| "app name")?,
+            None => {
+                AcName::from_image_name(image.parsed.name.as_ref()).context(|| "app name (give one with --name)")?
+            }
+        };
+        let longest = stage1::layout::MAX_APP_NAME;
+        if name.as_ref().len() > longest {
+            return Err(Error::new(format!("app name: longer than {longest} characters")));
+        }
+        Ok(name)
+    }
+
+    fn set_command(&self, app: &mut App) -> Result<()> {
+        if let Some(program) = &self.exec {
+            app.exec = vec![program.clone()];
+        }
+        if app.exec.first().is_none_or(String::is_empty) {
+            return Err(Error::new("the image does not say what to run; use --exec"));
+        }
+        if !self.args.is_empty() {
+            app.exec.truncate(1);
+            app.exec.extend(self.args.iter().cloned());
+        }
+        Ok(())
+    }
+
+    fn set_identity(&self, app: &mut App) -> Result<()> {
+        for (option, to) in [(&self.user, &mut app.user), (&self.group, &mut app.group)] {
+            if let Some(who) = option {
+                if who.is_empty() || who.contains(['\n', ':']) {
+                    return Err(Error::new(format!("user or group {who:?}: not a name, a number or a path")));
+                }
+                to.clone_from(who);
+            }
+        }
+        if !self.supplementary_gids.is_empty() {
+            app.supplementary_gids.clone_from(&self.supplementary_gids);
+        }
+        if let Some(dir) = &self.working_dir {
+            if !dir.starts_with('/') || dir.contains('\n') {
+                return Err(Error::new(format!("working directory {dir:?}: not an absolute path")));
+            }
+            app.working_directory.clone_from(dir);
+        }
+        Ok(())
+    }
+
+    /// Options replace variables of the image; what the image has must fit into the environment file too.
+    fn set_environment(&self, app: &mut App) -> Result<()> {
+        for variable in &self.env {
+            app.environment.retain(|other| other.name != variable.name);
+            app.environment.push(variable.clone());
+        }
+        app.environment.iter().try_for_each(|variable| env::check(&variable.name, &variable.value))
+    }
+
+    /// An option replaces the image's isolator of the same kind.
+    fn set_isolators(&self, app: &mut App) -> Result<()> {
+        let kind = |name: &str| name.trim_end_matches("-retain-set").trim_end_matches("-remove-set").to_owned();
+        for isolator in &self.isolators {
+            app.isolators.retain(|other| kind(&other.name) != kind(&isolator.name));
+            app.isolators.push(isolator.clone());
+        }
+        stage1::appc::Isolators::parse(&app.isolators).context(|| "the image").map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::archive::ImageId;
+    use crate::image::store::Info;
+    use serde_json::{Value, json};
+    use stage1::appc::ImageManifest;
+
+    fn image(app: &str) -> Image {
+        let json = format!(r#"{{"acKind":"ImageManifest","acVersion":"0.8.11","name":"example.com/Web"{app}}}"#);
+        let json = json.replace("Web", "web");
+        Image {
+            id: ImageId::new(&format!("sha512-{}", "a".repeat(128))).unwrap(),
+            parsed: ImageManifest::parse(json.as_bytes()).unwrap(),
+            manifest: json.into_bytes(),
+            info: Info { import_time: 0, size: 0, manifest: String::new(), dependencies: Vec::new() },
+        }
+    }
+
+    fn isolator(name: &str, value: Value) -> Isolator {
+        Isolator { name: name.into(), value, other: Map::new() }
+    }
+
+    const APP: &str = r#","app":{"exec":["/bin/web","-v","-x"],"user":"www","group":"www","later":1,
+        "environment":[{"name":"A","value":"1"},{"name":"B","value":"2"}],
+        "isolators":[{"name":"resource/memory","value":{"limit":"1G"}},
+            {"name":"os/linux/capabilities-remove-set","value":{"set":["CAP_KILL"]}}]}"#;
+
+    #[test]
+    fn options_replace_what_the_image_says() {
+        let options = AddOptions {
+            args: vec!["-y".into()],
+            env: vec![NameValue::new("A", "3")],
+            user: Some("7".into()),
+            isolators: vec![
+                isolator("resource/memory", json!({ "limit": "64M" })),
+                isolator("os/linux/capabilities-retain-set", json!({ "set": ["CAP_CHOWN"] })),
+            ],
+            ..AddOptions::default()
+        };
+        let made = options.runtime_app(&image(APP)).unwrap();
+        assert_eq!(made.name.as_ref(), "web");
+        let app = made.app.unwrap();
+        assert_eq!(app.exec, ["/bin/web", "-y"]);
+        assert_eq!((app.user.as_str(), app.group.as_str()), ("7", "www"));
+        assert_eq!(app.other["later"], 1);
+        let names: Vec<&str> = app.isolators.iter().map(|isolator| isolator.name.as_str()).collect();
+        assert_eq!(names, ["resource/memory", "os/linux/capabilities-retain-set"]);
+        let environment: Vec<_> = app.environment.iter().map(|v| (v.name.as_str(), v.value.as_str())).collect();
+        assert_eq!(environment, [("B", "2"), ("A", "3")]);
+    }
+
+    #[test]
+    fn modes_of_streams_are_annotations() {
+        let annotations = |options: AddOptions| {
+            let made = options.runtime_app(&image(APP)).unwrap();
+            made.annotations.iter().map(|a| format!("{}={}", a.name, a.value)).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(annotations(AddOptions::default()), "");
+        let stream = || Some("stream".to_owned());
+        assert_eq!(
+            annotations(AddOptions { streams: [stream(), None, Some("null".into())], ..AddOptions::default() }),
+            "coreos.com/rkt/stage2/stdin=stream coreos.com/rkt/stage2/stderr=null"
+        );
+        assert_eq!(
+            annotations(AddOptions {
+                streams: [None, None, Some("tty".into())],
+                k8s_log_path: Some("web/0.log".into()),
+                ..AddOptions::default()
+            }),
+            "coreos.com/rkt/experiment/kubernetes-log-path=web/0.log coreos.com/rkt/stage2/stderr=tty"
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_in_one_line() {
+        let long = "a".repeat(300);
+        let broken = r#","app":{"exec":["/x"],"environment":[{"name":"A","value":"1\nLD_PRELOAD=x"}]}"#;
+        let with = |change: fn(&mut AddOptions)| {
+            let mut options = AddOptions::default();
+            change(&mut options);
+            options
+        };
+        let cases = [
+            (with(|o| o.name = Some("../x".into())), APP, "not a valid name"),
+            (with(|o| o.name = Some("a\nb".into())), APP, "not a valid name"),
+            (AddOptions { name: Some(long), ..AddOptions::default() }, APP, "longer than"),
+            (AddOptions::default(), "", "use --exec"),
+            (AddOptions::default(), r#","app":{"exec":[]}"#, "use --exec"),
+            (AddOptions::default(), broken, "line end"),
+            (with(|o| o.isolators = vec![isolator("resource/memory", json!({ "limit": "banana" }))]), APP, "memory"),
+            (with(|o| o.working_dir = Some("tmp".into())), APP, "absolute"),
+            (with(|o| o.stop_signal = Some("SIGBANANA".into())), APP, "no such signal"),
+            (with(|o| o.restart = Some("maybe".into())), APP, "on-failure"),
+            (with(|o| o.user = Some(String::new())), APP, "user or group"),
+            (with(|o| o.streams[0] = Some("log".into())), APP, "stdin mode"),
+            (with(|o| o.streams[2] = Some("strem".into())), APP, "stderr mode"),
+            (with(|o| o.k8s_log_path = Some("../x.log".into())), APP, "log file"),
+        ];
+        for (options, app, why) in cases {
+            let error = options.runtime_app(&image(app)).unwrap_err().one_line();
+            assert!(error.contains(why) && !error.contains('\n'), "{why}: {error}");
+        }
+        let run = with(|o| o.exec = Some("/bin/sh".into()));
+        assert_eq!(run.runtime_app(&image("")).unwrap().app.unwrap().exec, ["/bin/sh"]);
+    }
+}

@@ -1,0 +1,175 @@
+//! What is known of the apps of a pod.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use stage1::appc::{AcName, Mount, PodManifest, RuntimeApp, VolumeKind};
+use stage1::error::{Context, Error, Result};
+use stage1::layout;
+
+use super::{manifest, start_lock};
+use crate::pod::directory::Pod;
+
+/// An app as rkt's api describes one; times are nanoseconds since 1970.
+#[derive(Clone, Debug, Serialize)]
+pub struct AppStatus {
+    /// Name.
+    pub name: String,
+    /// `unknown`, `created`, `running` or `exited`.
+    pub state: String,
+    /// When it was added.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<i64>,
+    /// When it was last started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<i64>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<i64>,
+    /// Its exit status, or 128 and the signal that killed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<u8>,
+    /// The signal that killed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_signal: Option<String>,
+    /// Whether it left a core dump.
+    #[serde(skip_serializing_if = "is_false")]
+    pub core_dumped: bool,
+    /// Whether the kernel killed a process of it because the memory it may have was used up.
+    #[serde(skip_serializing_if = "is_false")]
+    pub oom_killed: bool,
+    /// Why it could not be started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_failure: Option<String>,
+    /// Its image.
+    pub image_id: String,
+    /// Its volumes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<MountStatus>,
+    /// The user's annotations.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub user_annotations: BTreeMap<String, String>,
+    /// The user's labels.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub user_labels: BTreeMap<String, String>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// A mounted volume as rkt's api describes one.
+#[derive(Clone, Debug, Serialize)]
+pub struct MountStatus {
+    /// The volume.
+    pub name: String,
+    /// Where the app sees it.
+    pub container_path: String,
+    /// Where the host has it.
+    pub host_path: String,
+    /// Whether the app can only read it.
+    pub read_only: bool,
+}
+
+/// All apps of a pod, in the manifest's order.
+///
+/// # Errors
+/// The manifest or a status can't be read.
+pub fn list(pod: &Pod) -> Result<Vec<AppStatus>> {
+    // a pod that was never whole has no manifest yet
+    if !pod.dir().join(layout::MANIFEST).exists() {
+        return Ok(Vec::new());
+    }
+    let manifest = manifest::read(pod.dir())?;
+    manifest.apps.iter().map(|app| describe(pod, &manifest, app)).collect()
+}
+
+/// One app of a pod.
+///
+/// # Errors
+/// The pod has no such app, or its status can't be read.
+pub fn status(pod: &Pod, name: &AcName) -> Result<AppStatus> {
+    let manifest = manifest::read(pod.dir())?;
+    let app = manifest.app(name).with_no_app(pod, name)?;
+    describe(pod, &manifest, app)
+}
+
+/// Fails unless the pod lists the app.
+///
+/// # Errors
+/// It does not, or its manifest can't be read.
+pub fn must_have(pod: &Pod, name: &AcName) -> Result<()> {
+    manifest::read(pod.dir())?.app(name).with_no_app(pod, name).map(drop)
+}
+
+/// The app of a pod that has one app.
+///
+/// # Errors
+/// The pod has none, or several, which are named.
+pub fn only_one(pod: &Pod) -> Result<AcName> {
+    let manifest = manifest::read(pod.dir())?;
+    match manifest.apps.as_slice() {
+        [app] => Ok(app.name.clone()),
+        apps => {
+            let names: Vec<_> = apps.iter().map(|app| app.name.to_string()).collect();
+            let has = if names.is_empty() { "no app".to_owned() } else { names.join(", ") };
+            Err(Error::new(format!("pod {} has {has}: --app says which one is meant", pod.short())))
+        }
+    }
+}
+
+/// An app that a pod should have.
+pub(super) trait NoApp<T> {
+    fn with_no_app(self, pod: &Pod, name: &AcName) -> Result<T>;
+}
+
+impl<T> NoApp<T> for Option<T> {
+    fn with_no_app(self, pod: &Pod, name: &AcName) -> Result<T> {
+        self.context(|| format!("pod {} has no app {name}; \"podctl app list\" shows those it has", pod.short()))
+    }
+}
+
+fn describe(pod: &Pod, manifest: &PodManifest, app: &RuntimeApp) -> Result<AppStatus> {
+    let status = start_lock::status(pod, manifest, &app.name)?;
+    let own = app.app.as_ref();
+    let end = status.details.unwrap_or_default();
+    Ok(AppStatus {
+        name: app.name.to_string(),
+        state: status.state.word().to_owned(),
+        created_at: status.created_at,
+        started_at: status.started_at,
+        finished_at: status.finished_at,
+        exit_code: status.exit_code,
+        exit_signal: end.signal,
+        core_dumped: end.core_dumped,
+        oom_killed: end.oom_killed,
+        start_failure: end.start_failure,
+        image_id: app.image.id.clone(),
+        mounts: app.mounts.iter().map(|mount| describe_mount(pod, manifest, mount)).collect(),
+        user_annotations: own.map(|app| texts(&app.user_annotations)).unwrap_or_default(),
+        user_labels: own.map(|app| texts(&app.user_labels)).unwrap_or_default(),
+    })
+}
+
+fn describe_mount(pod: &Pod, manifest: &PodManifest, mount: &Mount) -> MountStatus {
+    let of_pod = || manifest.volumes.iter().find(|volume| volume.name == mount.volume);
+    let volume = mount.app_volume.as_ref().or_else(of_pod);
+    let host_path = match volume.map(|volume| (volume.kind, &volume.source)) {
+        Some((VolumeKind::Host, source)) => source.clone().map(PathBuf::from).unwrap_or_default(),
+        Some((VolumeKind::Empty, _)) => pod.dir().join(layout::shared_volume(&mount.volume)),
+        None => PathBuf::new(),
+    };
+    MountStatus {
+        name: mount.volume.to_string(),
+        container_path: mount.path.clone(),
+        host_path: host_path.to_string_lossy().into_owned(),
+        read_only: volume.and_then(|volume| volume.read_only).unwrap_or(false),
+    }
+}
+
+/// The values that are texts, as they should all be.
+fn texts(map: &Map<String, Value>) -> BTreeMap<String, String> {
+    map.iter().filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
+}

@@ -1,0 +1,32 @@
+//! `podctl app add`
+
+use clap::Args;
+use stage1::error::{Context, Result};
+
+use crate::app::add::add;
+use crate::app::options::AddOptions;
+use crate::cli::args::new_app::NewApp;
+use crate::cli::session::Session;
+use crate::pod::directory as pods;
+use crate::pod::insecure::Insecure;
+
+#[derive(Args, Debug)]
+pub struct Add {
+    /// The pod's UUID, or the start of it
+    uuid: String,
+    #[command(flatten)]
+    pub app: NewApp,
+    #[command(flatten)]
+    insecure: Insecure,
+}
+
+impl Add {
+    pub fn run(self, session: &Session) -> Result<()> {
+        let pod = pods::find(&session.store, &self.uuid)?;
+        let insecure = self.insecure;
+        let options = self.app.options(session.debug).map(|options| AddOptions { insecure, ..options });
+        options
+            .and_then(|options| add(&session.store, &pod, &options))
+            .context(|| format!("add an app to pod {}", pod.short()))
+    }
+}

@@ -1,0 +1,25 @@
+//! `podctl app list`
+
+use clap::Args;
+use stage1::error::Result;
+
+use crate::app::status::list;
+use crate::cli::output::{Format, print_apps};
+use crate::cli::session::Session;
+use crate::pod::directory as pods;
+
+#[derive(Args, Debug)]
+pub struct List {
+    /// The pod's UUID, or the start of it
+    uuid: String,
+    /// How to print it
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+impl List {
+    pub fn run(self, session: &Session) -> Result<()> {
+        let pod = pods::find(&session.store, &self.uuid)?;
+        print_apps(&pods::look(&session.store, &pod, list)?, self.format)
+    }
+}

@@ -1,0 +1,55 @@
+//! `podctl app …`
+
+mod add;
+mod exec;
+mod list;
+mod reopen_log;
+mod restart;
+mod rm;
+mod start;
+mod status;
+mod stop;
+
+use clap::Subcommand;
+use stage1::error::Result;
+
+use super::args::one_app::One;
+use super::session::Session;
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Add an app to a running pod
+    Add(Box<add::Add>),
+    /// Start an app
+    Start(One),
+    /// Stop an app
+    Stop(stop::Stop),
+    /// Stop an app if it runs, and start it
+    Restart(stop::Stop),
+    /// Stop an app if it runs, and remove it from its pod
+    Rm(One),
+    /// List the apps of a pod
+    List(list::List),
+    /// Show one app, or all apps of a pod
+    Status(status::Status),
+    /// Run a command in an app
+    Exec(exec::Exec),
+    /// Open an app's log file anew, after it was renamed
+    ReopenLog(One),
+}
+
+impl Command {
+    pub fn run(self, session: &Session) -> Result<()> {
+        match self {
+            Self::Add(add) => add.run(session),
+            Self::Start(one) => start::run(&one, session),
+            Self::Stop(stop) => stop.run(session),
+            Self::Restart(stop) => stop.restart(session),
+            Self::Rm(one) => rm::run(&one, session),
+            Self::List(list) => list.run(session),
+            Self::Status(status) => status.run(session),
+            Self::Exec(exec) => exec.run(session),
+            Self::ReopenLog(one) => reopen_log::run(&one, session),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! `podctl app status`
+
+use clap::Args;
+use stage1::error::{Result, escape_control};
+
+use crate::app::status::{self, AppStatus, list};
+use crate::cli::args::one_app::app_name;
+use crate::cli::output::{self, Format, print_apps};
+use crate::cli::session::Session;
+use crate::pod::directory as pods;
+
+#[derive(Args, Debug)]
+pub struct Status {
+    /// The pod's UUID, or the start of it
+    uuid: String,
+    /// The app (else all of the pod)
+    #[arg(value_name = "APP", conflicts_with = "app")]
+    name: Option<String>,
+    /// The app (else all of the pod)
+    #[arg(long)]
+    app: Option<String>,
+    /// How to print it
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+impl Status {
+    pub fn run(self, session: &Session) -> Result<()> {
+        let app = app_name(self.name.as_ref().or(self.app.as_ref()))?;
+        let pod = pods::find(&session.store, &self.uuid)?;
+        let Some(app) = app else {
+            return print_apps(&pods::look(&session.store, &pod, list)?, self.format);
+        };
+        let status = pods::look(&session.store, &pod, |pod| status::status(pod, &app))?;
+        match self.format {
+            Format::Json => output::json(&status),
+            Format::Text => print_details(&status),
+        }
+    }
+}
+
+fn print_details(app: &AppStatus) -> Result<()> {
+    let mut text = format!("name={}\nstate={}\nimage_id={}", app.name, app.state, app.image_id);
+    let times = [("created_at", app.created_at), ("started_at", app.started_at), ("finished_at", app.finished_at)];
+    for (name, time) in times.into_iter().filter(|(_, time)| time.is_some()) {
+        text.push_str(&format!("\n{name}={}", output::time(time)));
+    }
+    if let Some(code) = app.exit_code {
+        text.push_str(&format!("\nexit_code={code}"));
+    }
+    for (name, value) in [("exit_signal", &app.exit_signal), ("start_failure", &app.start_failure)] {
+        if let Some(value) = value {
+            text.push_str(&format!("\n{name}={}", escape_control(value)));
+        }
+    }
+    for (name, _) in [("core_dumped", app.core_dumped), ("oom_killed", app.oom_killed)].iter().filter(|(_, is)| *is) {
+        text.push_str(&format!("\n{name}=true"));
+    }
+    for mount in &app.mounts {
+        let access = if mount.read_only { "ro" } else { "rw" };
+        text.push_str(&format!("\nmount={}:{}:{}:{access}", mount.name, mount.host_path, mount.container_path));
+    }
+    output::say(text)
+}

@@ -1,0 +1,13 @@
+//! What people write on the command line, turned into what the host manager works with.
+
+pub mod dns;
+pub mod each;
+pub mod hostname;
+pub mod limits;
+pub mod new_app;
+pub mod new_pod;
+pub mod one_app;
+pub mod patience;
+pub mod time;
+pub mod variable;
+pub mod volume;

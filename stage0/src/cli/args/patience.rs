@@ -1,0 +1,26 @@
+//! How long somebody waits, on the command line
+
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+/// How long somebody waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience(pub(crate) Option<Duration>);
+
+impl FromStr for Patience {
+    type Err = humantime::DurationError;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        match text {
+            "forever" => Ok(Self(None)),
+            text => humantime::parse_duration(text).map(Some).map(Self),
+        }
+    }
+}
+
+impl Patience {
+    /// When it ends.
+    pub(crate) fn deadline(self) -> Option<Instant> {
+        self.0.and_then(|time| Instant::now().checked_add(time))
+    }
+}

@@ -1,0 +1,167 @@
+//! Volumes and mounts on the command line.
+
+use std::path::{Component, Path};
+
+use serde_json::Map;
+use stage1::appc::{AcName, Mount, Volume, VolumeKind, parse_bool};
+use stage1::error::{Context, Error, Result};
+
+use crate::fsutil::dir::must_exist;
+
+/// The parts of `name=value,name=value`; each name once, and only these.
+fn parts<'a>(text: &'a str, allowed: &[&str]) -> Result<Vec<(&'a str, &'a str)>> {
+    let mut found: Vec<(&str, &str)> = Vec::new();
+    for part in text.split(',') {
+        let (name, value) = part.split_once('=').context(|| format!("{part:?} is not NAME=VALUE"))?;
+        if !allowed.contains(&name) {
+            return Err(Error::new(format!("{name:?} is not one of {}", allowed.join(", "))));
+        }
+        if found.iter().any(|(other, _)| *other == name) {
+            return Err(Error::new(format!("{name} is given twice")));
+        }
+        found.push((name, value));
+    }
+    Ok(found)
+}
+
+fn value<'a>(parts: &[(&str, &'a str)], name: &str) -> Option<&'a str> {
+    parts.iter().find(|(other, _)| *other == name).map(|(_, value)| *value)
+}
+
+/// An absolute path without `..`, and without a line break.
+fn absolute(text: &str) -> Result<String> {
+    let path = Path::new(text);
+    let plain = path.components().all(|component| matches!(component, Component::RootDir | Component::Normal(_)));
+    if path.is_absolute() && plain && !text.contains(['\n', '\0']) {
+        Ok(text.to_owned())
+    } else {
+        Err(Error::new(format!("{text:?} is not an absolute path without \"..\"")))
+    }
+}
+
+/// Volumes of a pod, each written `NAME,kind=host,source=/x,readOnly=true,recursive=true` or
+/// `NAME,kind=empty,mode=0755,uid=0,gid=0`. A host volume's source must exist.
+///
+/// # Errors
+/// The first that can't be understood.
+pub fn volumes(texts: &[String]) -> Result<Vec<Volume>> {
+    let mut volumes: Vec<Volume> = Vec::new();
+    for text in texts {
+        let volume = volume(text).context(|| format!("volume {text:?}"))?;
+        if volumes.iter().any(|other| other.name == volume.name) {
+            return Err(Error::new(format!("two volumes are called {}", volume.name)));
+        }
+        volumes.push(volume);
+    }
+    Ok(volumes)
+}
+
+fn volume(text: &str) -> Result<Volume> {
+    let (name, rest) = text.split_once(',').context(|| "it has a name and a kind: NAME,kind=host,source=/x")?;
+    let name: AcName = name.parse()?;
+    let parts = parts(rest, &["kind", "source", "readOnly", "recursive", "mode", "uid", "gid"])?;
+    let get = |name: &str| value(&parts, name);
+    let boolean = |name: &str| -> Result<Option<bool>> {
+        get(name).map(|text| parse_bool(text).context(|| format!("{name}={text}: not a boolean"))).transpose()
+    };
+    let id = |name: &str| -> Result<Option<u32>> {
+        get(name).map(|text| text.parse().context(|| format!("{name}={text}"))).transpose()
+    };
+    let kind = match get("kind") {
+        Some("host") => VolumeKind::Host,
+        Some("empty") => VolumeKind::Empty,
+        other => return Err(Error::new(format!("kind={}: it is host or empty", other.unwrap_or("")))),
+    };
+    let others = if kind == VolumeKind::Host { ["mode", "uid", "gid"] } else { ["source", "recursive", "recursive"] };
+    if let Some(other) = others.into_iter().find(|name| get(name).is_some()) {
+        return Err(Error::new(format!("{other} does not go with this kind of volume")));
+    }
+    let source = get("source").map(absolute).transpose()?;
+    if kind == VolumeKind::Host {
+        let source = source.as_deref().context(|| "a host volume has a source")?;
+        must_exist(source)?;
+    }
+    let mode = get("mode").map(|text| octal(text).map(|()| text.to_owned())).transpose()?;
+    let read_only = boolean("readOnly")?;
+    let recursive = boolean("recursive")?;
+    let (uid, gid) = (id("uid")?, id("gid")?);
+    Ok(Volume { name, kind, source, read_only, recursive, mode, uid, gid, other: Map::new() })
+}
+
+fn octal(text: &str) -> Result<()> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o7777 => Ok(()),
+        _ => Err(Error::new(format!("mode={text}: not an octal number up to 7777"))),
+    }
+}
+
+/// Whether `text` is the absolute path of a directory of the host.
+///
+/// # Errors
+/// It is not.
+pub fn directory(text: &str) -> Result<()> {
+    match Path::new(&absolute(text)?).metadata().context(|| format!("{text:?}"))?.is_dir() {
+        true => Ok(()),
+        false => Err(Error::new(format!("{text:?} is not a directory"))),
+    }
+}
+
+/// Mounts of an app, each written `volume=NAME,target=PATH`.
+///
+/// # Errors
+/// The first that can't be understood.
+pub fn mounts(texts: &[String]) -> Result<Vec<Mount>> {
+    texts.iter().map(|text| mount(text).context(|| format!("mount {text:?}"))).collect()
+}
+
+fn mount(text: &str) -> Result<Mount> {
+    let parts = parts(text, &["volume", "target"])?;
+    let volume = value(&parts, "volume").context(|| "it names a volume: volume=NAME,target=PATH")?;
+    let target = value(&parts, "target").context(|| "it has a target: volume=NAME,target=PATH")?;
+    let path = absolute(target)?;
+    Ok(Mount { volume: volume.parse()?, path, app_volume: None, other: Map::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_are_read_as_rkt_writes_them() {
+        let one = |text: &str| volumes(&[text.to_owned()]);
+        let host = one("data,kind=host,source=/tmp,readOnly=true,recursive=false").unwrap().remove(0);
+        assert_eq!((host.name.as_ref(), host.source.as_deref()), ("data", Some("/tmp")));
+        assert_eq!((host.read_only, host.recursive), (Some(true), Some(false)));
+        let empty = one("data,kind=empty,mode=1777,uid=5").unwrap().remove(0);
+        assert_eq!((empty.mode.as_deref(), empty.uid, empty.gid), (Some("1777"), Some(5), None));
+        for (bad, why) in [
+            ("data", "a name and a kind"),
+            ("data,kind=magic", "host or empty"),
+            ("../x,kind=empty", "not a valid name"),
+            ("data,kind=host", "has a source"),
+            ("data,kind=host,source=/no/such/place", "No such file"),
+            ("data,kind=host,source=tmp", "not an absolute path"),
+            ("data,kind=host,source=/tmp/../etc", "not an absolute path"),
+            ("data,kind=host,source=/tmp,mode=0700", "does not go with"),
+            ("data,kind=empty,source=/tmp", "does not go with"),
+            ("data,kind=empty,mode=9", "octal"),
+            ("data,kind=empty,kind=host", "given twice"),
+            ("data,kind=host,source=/tmp,readonly=true", "is not one of"),
+            ("data,kind=host,source=/tmp,readOnly=perhaps", "not a boolean"),
+        ] {
+            let error = one(bad).unwrap_err().one_line();
+            assert!(error.contains(why), "{bad}: {error}");
+        }
+        let twice = volumes(&["a,kind=empty".to_owned(), "a,kind=empty".to_owned()]);
+        assert!(twice.unwrap_err().one_line().contains("two volumes"));
+    }
+
+    #[test]
+    fn mounts_are_read_as_rkt_writes_them() {
+        assert_eq!(mounts(&["volume=v,target=/data".to_owned()]).unwrap()[0].path, "/data");
+        for bad in ["volume=v", "target=/data", "volume=v,target=data", "volume=V,target=/d", "volume=v,target=/a/../b"]
+        {
+            assert!(mounts(&[bad.to_owned()]).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! `podctl image cat-manifest`
+
+use clap::Args;
+use serde_json::Value;
+use stage1::error::{Context, Result};
+
+use crate::cli::output;
+use crate::cli::session::Session;
+use crate::image::store as images;
+
+#[derive(Args, Debug)]
+pub struct CatManifest {
+    /// Name of the image, or its id, or the start of that
+    image: String,
+}
+
+impl CatManifest {
+    pub fn run(self, session: &Session) -> Result<()> {
+        let image = images::find(&session.store, &self.image)?;
+        let manifest: Value = serde_json::from_slice(&image.manifest).context(|| "read the manifest")?;
+        output::json(&manifest)
+    }
+}

@@ -1,0 +1,75 @@
+//! `podctl image export`
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use flate2::write::GzEncoder;
+use stage1::error::{Context, Error, Result};
+
+use super::progress::progress;
+use crate::cli::session::Session;
+use crate::image::export::export;
+use crate::image::store as images;
+use crate::image::store::Image;
+
+#[derive(Args, Debug)]
+pub struct Export {
+    /// Name of the image, or its id, or the start of that
+    image: String,
+    /// Where to write it; - is standard output
+    file: PathBuf,
+    /// Compress it
+    #[arg(long)]
+    gzip: bool,
+    /// Replace the file if it is there
+    #[arg(long)]
+    overwrite: bool,
+}
+
+impl Export {
+    pub fn run(self, session: &Session) -> Result<()> {
+        let image = images::find(&session.store, &self.image)?;
+        if self.file.as_os_str() == "-" {
+            return self.write(session, &image, io::stdout().lock());
+        }
+        let shown = || format!("write {:?}", self.file);
+        let directory = self.file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !self.overwrite && self.file.symlink_metadata().is_ok() {
+            return Err(Error::new(format!("{:?} is there already; --overwrite replaces it", self.file)));
+        }
+        let mut name = std::ffi::OsString::from(".podctl-export-");
+        name.push(uuid::Uuid::new_v4().to_string());
+        let temporary = directory.join(name);
+        let written = File::create_new(&temporary).context(shown).and_then(|file| {
+            let bar = progress(image.info.size, "exporting");
+            let written = self.write(session, &image, bar.wrap_write(&file));
+            bar.finish_and_clear();
+            written?;
+            file.sync_all().context(shown)?;
+            std::fs::rename(&temporary, &self.file).context(shown)
+        });
+        match written {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                if temporary.exists() {
+                    std::fs::remove_file(&temporary).context(|| format!("remove {temporary:?}"))?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn write(&self, session: &Session, image: &Image, to: impl Write) -> Result<()> {
+        let mut to = BufWriter::with_capacity(1 << 17, to);
+        if self.gzip {
+            let mut packed = GzEncoder::new(&mut to, flate2::Compression::default());
+            export(&session.store, &image.id, &mut packed)?;
+            packed.finish().context(|| "write")?;
+        } else {
+            export(&session.store, &image.id, &mut to)?;
+        }
+        to.flush().context(|| "write")
+    }
+}

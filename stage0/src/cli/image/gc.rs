@@ -1,0 +1,33 @@
+//! `podctl image gc`
+
+use clap::Args;
+use stage1::error::Result;
+
+use crate::cli::output::{self, Format, say};
+use crate::cli::session::Session;
+use crate::image::archive::ImageId;
+use crate::image::gc::collect;
+
+#[derive(Args, Debug)]
+pub struct Gc {
+    /// Keep images that were imported, made use of or had their name this short a time ago
+    #[arg(long, value_name = "DURATION", default_value = "0s")]
+    grace_period: humantime::Duration,
+    /// How to print what was removed
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+impl Gc {
+    pub fn run(self, session: &Session) -> Result<()> {
+        let collected = collect(&session.store, self.grace_period.into())?;
+        let images: Vec<String> = collected.images.iter().map(ImageId::to_string).collect();
+        match self.format {
+            Format::Json => output::json(&serde_json::json!({ "images": images, "trees": collected.trees })),
+            Format::Text => {
+                images.iter().try_for_each(|id| say(format!("image {id}")))?;
+                collected.trees.iter().try_for_each(|name| say(format!("tree {name}")))
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! `podctl image import`
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use stage1::appc::{AcIdentifier, App, ImageManifest, NameValue};
+use stage1::error::{Context, Error, Result};
+
+use super::progress::{progress, spinner};
+use crate::cli::output::say;
+use crate::cli::session::Session;
+use crate::image::archive::Limits;
+use crate::image::import::{Imported, import_directory, import_file};
+use crate::image::oci::platform::Wanted;
+use crate::image::options::{Kind, Options};
+
+#[derive(Args, Debug)]
+pub struct Import {
+    /// An application container image, an OCI image layout (directory or tar), what docker saves, or a root file
+    /// system (directory or tar); a file may be compressed with gzip, bzip2, xz or zstd
+    source: PathBuf,
+    /// What to call the image (else as it says itself, or as the file or directory is called)
+    #[arg(long)]
+    name: Option<String>,
+    /// What the source is, instead of finding it out
+    #[arg(long, value_enum)]
+    kind: Option<KindWord>,
+    /// Of several images the one with this reference or tag
+    #[arg(long, value_name = "NAME")]
+    reference: Option<String>,
+    /// Of several platforms this one, instead of this machine's
+    #[arg(long, value_name = "OS/ARCHITECTURE[/VARIANT]")]
+    platform: Option<String>,
+    /// Take device nodes, too, and not only null, zero, full, random, urandom, tty and ptmx
+    #[arg(long)]
+    devices: bool,
+    /// Refuse an image that takes more than this many bytes uncompressed
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().bytes)]
+    max_size: u64,
+    /// For a root file system: the program that its apps run, with the ARGs
+    #[arg(long, value_name = "PROGRAM")]
+    exec: Option<String>,
+    /// Arguments of that program
+    #[arg(last = true, value_name = "ARG")]
+    args: Vec<String>,
+}
+
+/// What a source may be.
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum KindWord {
+    /// Application container image
+    Aci,
+    /// OCI image layout
+    Oci,
+    /// What docker saves
+    Docker,
+    /// Plain root file system
+    Rootfs,
+}
+
+impl Import {
+    pub fn run(self, session: &Session) -> Result<()> {
+        let what = || format!("import {:?}", self.source);
+        let Imported { image, name, replaced } = self.import(session).context(what)?;
+        if let Some(before) = replaced {
+            log::warn!("{name:?} was the name of image {} until now", before.short());
+        }
+        say(image.id)
+    }
+
+    fn import(&self, session: &Session) -> Result<Imported> {
+        if self.exec.is_none() && !self.args.is_empty() {
+            return Err(Error::new("arguments need a program: --exec"));
+        }
+        let stat = self.source.metadata().context(|| "look at it")?;
+        if !stat.is_dir() && !stat.is_file() {
+            return Err(Error::new("neither a file nor a directory"));
+        }
+        let options = Options {
+            name: self.name.clone(),
+            kind: self.kind.map(|kind| match kind {
+                KindWord::Aci => Kind::Aci,
+                KindWord::Oci => Kind::Oci,
+                KindWord::Docker => Kind::Docker,
+                KindWord::Rootfs => Kind::Rootfs,
+            }),
+            wanted: Wanted { reference: self.reference.clone(), platform: self.platform.clone(), name: None },
+            manifest: self.manifest()?,
+            limits: Limits { bytes: self.max_size, devices: self.devices, ..Limits::default() },
+        };
+        if stat.is_dir() {
+            let bar = spinner("importing");
+            let imported = import_directory(&session.store, &self.source, &options);
+            bar.finish_and_clear();
+            return imported;
+        }
+        let file = File::open(&self.source).context(|| "open")?;
+        let bar = progress(stat.len(), "importing");
+        let imported = import_file(&session.store, bar.wrap_read(file), &options);
+        bar.finish_and_clear();
+        imported
+    }
+
+    /// The manifest that a plain root file system gets; `None` if it has no name to be called by.
+    fn manifest(&self) -> Result<Option<ImageManifest>> {
+        let name = match &self.name {
+            Some(name) => name.parse().context(|| "image name")?,
+            None => match name_of_source(&self.source)? {
+                Some(name) => name,
+                None => return Ok(None),
+            },
+        };
+        let mut manifest = ImageManifest::new(name);
+        manifest.labels = vec![NameValue::new("os", "linux"), NameValue::new("arch", image_arch())];
+        if let Some(program) = &self.exec {
+            let exec = std::iter::once(program).chain(&self.args).cloned().collect();
+            manifest.app = Some(App { exec, user: "0".into(), group: "0".into(), ..App::default() });
+        }
+        Ok(Some(manifest))
+    }
+}
+
+/// The source's own name without what tells its format, in the letters that a name can have.
+fn name_of_source(path: &Path) -> Result<Option<AcIdentifier>> {
+    let path = path.canonicalize().context(|| "resolve")?;
+    let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let mut stem = name.as_str();
+    if !path.is_dir() {
+        for end in [".gz", ".bz2", ".xz", ".zst", ".tgz", ".tar", ".aci", ".oci"] {
+            stem = stem.strip_suffix(end).unwrap_or(stem);
+        }
+    }
+    let words: Vec<&str> = stem.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    Ok(words.join("-").parse().ok())
+}
+
+/// This machine's architecture as images call it.
+fn image_arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        other => other,
+    }
+}

@@ -1,0 +1,57 @@
+//! `podctl image list`
+
+use clap::Args;
+use serde::Serialize;
+use stage1::error::Result;
+
+use crate::cli::output::{self, Format};
+use crate::cli::session::Session;
+use crate::fsutil::time::nanoseconds;
+use crate::image::store as images;
+
+#[derive(Args, Debug)]
+pub struct List {
+    /// How to print it
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+/// A line of the list; the field names are those of rkt's api.
+#[derive(Serialize)]
+struct Listed {
+    id: String,
+    name: String,
+    import_time: i64,
+    /// Nothing if it has just been removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_used_time: Option<i64>,
+    size: u64,
+}
+
+impl List {
+    pub fn run(self, session: &Session) -> Result<()> {
+        let images = images::list(&session.store)?;
+        let listed = images.into_iter().map(|(image, names)| Listed {
+            id: image.id.to_string(),
+            // an image whose name went to a newer one has none any more
+            name: names.join(", "),
+            import_time: image.info.import_time,
+            last_used_time: images::last_used(&session.store, &image.id).ok().map(nanoseconds),
+            size: image.info.size,
+        });
+        match self.format {
+            Format::Json => output::json(&listed.collect::<Vec<_>>()),
+            Format::Text => output::table(
+                ["ID", "NAME", "SIZE", "IMPORTED"],
+                listed.map(|image| {
+                    [
+                        image.id[.."sha512-".len() + 12].to_owned(),
+                        image.name,
+                        output::size(image.size),
+                        output::time(Some(image.import_time)),
+                    ]
+                }),
+            ),
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! `podctl image …`
+
+mod cat_manifest;
+mod export;
+mod gc;
+mod import;
+mod list;
+mod progress;
+mod render;
+mod rm;
+mod show;
+mod verify;
+
+use clap::Subcommand;
+use stage1::error::Result;
+
+use super::session::Session;
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Take an image, or a plain root file system, into the store
+    Import(import::Import),
+    /// List the images
+    List(list::List),
+    /// Tell all about an image
+    Show(show::Show),
+    /// Print the manifest of an image
+    CatManifest(cat_manifest::CatManifest),
+    /// Look at every byte of images and their trees, and mend what is damaged, if the rest allows it
+    Verify(verify::Verify),
+    /// Remove images that no pod uses
+    Rm(rm::Rm),
+    /// Remove images that have lost their name to a newer one, and trees, that no pod uses
+    Gc(gc::Gc),
+    /// Write an image to a file, as an application container image
+    Export(export::Export),
+    /// Copy the files of an image, with all that it depends on, to a new directory
+    Render(render::Render),
+}
+
+impl Command {
+    pub fn run(self, session: &Session) -> Result<()> {
+        match self {
+            Self::Import(import) => import.run(session),
+            Self::List(list) => list.run(session),
+            Self::Show(show) => show.run(session),
+            Self::CatManifest(cat) => cat.run(session),
+            Self::Verify(verify) => verify.run(session),
+            Self::Rm(rm) => rm.run(session),
+            Self::Gc(gc) => gc.run(session),
+            Self::Export(export) => export.run(session),
+            Self::Render(render) => render.run(session),
+        }
+    }
+}

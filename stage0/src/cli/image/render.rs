@@ -1,0 +1,29 @@
+//! `podctl image render`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use stage1::error::{Context, Result};
+
+use super::progress::spinner;
+use crate::cli::session::Session;
+use crate::image::store as images;
+use crate::tree::store as trees;
+
+#[derive(Args, Debug)]
+pub struct Render {
+    /// Name of the image, or its id, or the start of that
+    image: String,
+    /// The directory, which must not be there yet
+    directory: PathBuf,
+}
+
+impl Render {
+    pub fn run(self, session: &Session) -> Result<()> {
+        let image = images::find(&session.store, &self.image)?;
+        let bar = spinner("copying");
+        let copied = trees::copy_out(&session.store, &image.id, &self.directory);
+        bar.finish_and_clear();
+        copied.context(|| format!("render image {}", image.id.short()))
+    }
+}

@@ -1,0 +1,94 @@
+//! Tables and times for people, JSON for programs.
+
+use std::io::{self, Write};
+use std::time::{Duration, UNIX_EPOCH};
+
+use comfy_table::{Table, presets};
+use serde::Serialize;
+use stage1::error::{Context, Result, escape_control};
+
+use crate::app::status::AppStatus;
+
+/// How lists and states are printed.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// Prints one line on standard output.
+pub fn say(text: impl std::fmt::Display) -> Result<()> {
+    writeln!(io::stdout().lock(), "{text}").context(|| "write to standard output")
+}
+
+/// Prints rows below a heading, columns aligned.
+pub fn table<const N: usize>(heading: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> Result<()> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(heading);
+    for row in rows {
+        table.add_row(row.map(|cell| escape_control(&cell)));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    say(table.trim_fmt())
+}
+
+/// Prints a value as indented JSON.
+pub fn json(value: &impl Serialize) -> Result<()> {
+    say(serde_json::to_string_pretty(value).context(|| "write as JSON")?)
+}
+
+/// A time in nanoseconds since 1970 as people write it, or `-`.
+pub fn time(nanoseconds: Option<i64>) -> String {
+    let Some(nanoseconds) = nanoseconds.and_then(|n| u64::try_from(n).ok()) else { return "-".into() };
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_nanos(nanoseconds)).to_string()
+}
+
+/// A size as people say it: `12.3 MB`.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// Prints the apps of a pod.
+pub fn print_apps(apps: &[AppStatus], how: Format) -> Result<()> {
+    match how {
+        Format::Json => json(&apps),
+        Format::Text => table(
+            ["NAME", "STATE", "EXIT", "CREATED", "STARTED", "FINISHED"],
+            apps.iter().map(|app| {
+                [
+                    app.name.clone(),
+                    app.state.clone(),
+                    app.exit_code.map_or_else(|| "-".to_owned(), |code| code.to_string()),
+                    time(app.created_at),
+                    time(app.started_at),
+                    time(app.finished_at),
+                ]
+            }),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times_read_well() {
+        assert_eq!(size(999), "999 B");
+        assert_eq!(size(1_234_567), "1.2 MB");
+        assert_eq!(size(999_999), "1.0 MB");
+        assert_eq!(time(Some(0)), "1970-01-01T00:00:00Z");
+        assert_eq!(time(None), "-");
+    }
+}

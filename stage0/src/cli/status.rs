@@ -1,0 +1,114 @@
+//! `podctl status`
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::Value;
+use stage1::error::{Context, Result};
+
+use super::args::patience::Patience;
+use super::output::{self, Format};
+use super::session::Session;
+use crate::app::status::{AppStatus, list};
+use crate::pod::directory as pods;
+use crate::pod::directory::Pod;
+use crate::pod::network;
+use crate::pod::wait::{self, Until};
+
+/// A pod as rkt's api describes one.
+#[derive(Serialize)]
+pub(super) struct PodStatus {
+    pub(super) name: String,
+    pub(super) state: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) networks: Vec<Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) app_names: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) apps: Vec<AppStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) created_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) started_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) gc_marked_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pid: Option<i32>,
+}
+
+impl PodStatus {
+    pub(super) fn of(pod: &Pod) -> Result<Self> {
+        let apps = list(pod)?;
+        Ok(Self {
+            name: pod.uuid().to_string(),
+            state: pod.state().word().to_owned(),
+            networks: network::of(pod)?,
+            app_names: apps.iter().map(|app| app.name.clone()).collect(),
+            apps,
+            created_at: pod.created_at()?,
+            started_at: pod.started_at()?,
+            gc_marked_at: pod.marked_at()?,
+            pid: pod.pid_if_running()?,
+        })
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct Status {
+    /// The pod's UUID, or the start of it
+    uuid: String,
+    /// How to print it
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    /// Wait before that until the pod has ended, so long at most
+    #[arg(
+        long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "forever",
+        conflicts_with = "wait_ready"
+    )]
+    wait: Option<Patience>,
+    /// Wait before that until the pod takes apps, so long at most
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "forever")]
+    wait_ready: Option<Patience>,
+}
+
+impl Status {
+    pub fn run(self, session: &Session) -> Result<()> {
+        let mut pod = pods::find(&session.store, &self.uuid)?;
+        let waits = [(self.wait, Until::Ended), (self.wait_ready, Until::Ready)];
+        for (patience, until) in waits {
+            if let Some(patience) = patience {
+                wait::wait(&session.store, &pod, until, patience.deadline())
+                    .context(|| format!("wait for pod {}", pod.short()))?;
+                pod = pods::find_whole(&session.store, pod.uuid())?;
+            }
+        }
+        let mut status = pods::look(&session.store, &pod, PodStatus::of)?;
+        network::check(&pod, &mut status.networks)?;
+        if self.format == Format::Json {
+            return output::json(&status);
+        }
+        output::say(format!(
+            "uuid={}\nstate={}\ncreated={}",
+            status.name,
+            status.state,
+            output::time(status.created_at)
+        ))?;
+        if let Some(started) = status.started_at {
+            output::say(format!("started={}", output::time(Some(started))))?;
+        }
+        if let Some(pid) = status.pid {
+            output::say(format!("pid={pid}"))?;
+        }
+        if !status.networks.is_empty() {
+            output::say(format!("networks={}", network::line(&status.networks)))?;
+        }
+        for network in &status.networks {
+            match &network["check"] {
+                Value::String(why) if why != "ok" => {
+                    log::warn!("network {}: {why}", network["netName"].as_str().unwrap_or_default());
+                }
+                _ => {}
+            }
+        }
+        if status.apps.is_empty() { Ok(()) } else { output::print_apps(&status.apps, Format::Text) }
+    }
+}

@@ -1,0 +1,152 @@
+//! Attaching to the streams of an app.
+
+use std::convert::Infallible;
+
+use stage1::appc::AcName;
+use stage1::error::{Error, Result};
+use stage1::terminal::DetachKeys;
+
+use crate::app::status::must_have;
+use crate::entrypoint::spawn::{Entrypoint, Stage1};
+use crate::pod::directory::{Pod, running_pid};
+use crate::store::Store;
+
+/// What is to be attached to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Everything that there is.
+    Auto,
+    /// Nothing: what there is is printed.
+    List,
+    /// These: `stdin`, `stdout`, `stderr`, `tty`, `tty-in`, `tty-out`.
+    Custom(Vec<String>),
+}
+
+/// What can be attached to, and the switches of the attach entrypoint for it.
+const STREAMS: [(&str, &[&str]); 6] = [
+    ("stdin", &["--stdin=true"]),
+    ("stdout", &["--stdout=true"]),
+    ("stderr", &["--stderr=true"]),
+    ("tty", &["--tty-in=true", "--tty-out=true"]),
+    ("tty-in", &["--tty-in=true"]),
+    ("tty-out", &["--tty-out=true"]),
+];
+
+impl std::str::FromStr for Mode {
+    type Err = Error;
+
+    /// Parses `auto`, `list`, or streams joined by commas, as rkt's `--mode` has it.
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "list" => Ok(Self::List),
+            _ => {
+                let known = |word: &str| STREAMS.iter().any(|(name, _)| *name == word);
+                if !text.split(',').all(known) {
+                    return Err(Error::new(format!(
+                        "attach mode {text:?}: use auto, list, or some of stdin, stdout, stderr, or of tty-in, tty-out, tty, \
+                         joined by commas"
+                    )));
+                }
+                Ok(Self::Custom(text.split(',').map(str::to_owned).collect()))
+            }
+        }
+    }
+}
+
+/// How it is attached to.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// To what.
+    pub mode: Mode,
+    /// What is typed to detach.
+    pub keys: Option<String>,
+    /// The end of our standard input is the app's.
+    pub pass_end: bool,
+    /// The entrypoint says more.
+    pub debug: bool,
+}
+
+impl Options {
+    /// The flags of the attach entrypoint. What was not asked for is not mentioned: another stage1 may not know it.
+    fn flags(&self, app: &AcName, ours: bool) -> Result<Vec<String>> {
+        let mut flags = vec![format!("--app={app}"), format!("--debug={}", self.debug)];
+        match &self.mode {
+            Mode::List => flags.push("--action=list".to_owned()),
+            Mode::Auto => flags.push("--action=auto-attach".to_owned()),
+            Mode::Custom(streams) => {
+                flags.push("--action=custom-attach".to_owned());
+                let wanted = STREAMS.iter().filter(|(name, _)| streams.iter().any(|stream| stream == name));
+                flags.extend(wanted.flat_map(|(_, switches)| switches.iter().map(|&switch| switch.to_owned())));
+            }
+        }
+        if let Some(keys) = &self.keys {
+            keys.parse::<DetachKeys>()?;
+            flags.push(format!("--detach-keys={keys}"));
+        }
+        flags.extend(self.pass_end.then(|| "--eof".to_owned()));
+        flags.extend((ours && self.mode != Mode::List).then(|| "--exit-code".to_owned()));
+        Ok(flags)
+    }
+}
+
+/// Replaces this process by the attach entrypoint.
+///
+/// # Errors
+/// The pod does not run or has no such app, the options make no sense, or the entrypoint can't be executed.
+pub fn attach(store: &Store, pod: &Pod, app: &AcName, options: &Options) -> Result<Infallible> {
+    let pid = running_pid(pod)?;
+    must_have(pod, app)?;
+    let stage1 = Stage1::of(store, pod.dir())?;
+    let flags = options.flags(app, stage1.is_ours())?;
+    stage1.cross_for_good(Entrypoint::Attach, pid, &flags)
+}
+
+/// Has the log file of an app opened anew, after it was renamed. When this returns the new file is there.
+///
+/// # Errors
+/// The pod does not run or has no such app, the app has no log file, or it can't be opened.
+pub fn reopen_log(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> {
+    let pid = running_pid(pod)?;
+    must_have(pod, app)?;
+    let flags = [format!("--app={app}"), format!("--debug={debug}"), "--action=reopen-log".to_owned()];
+    Stage1::of(store, pod.dir())?.cross(Entrypoint::Attach, pid, &flags, None, None)?.success()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_are_those_of_rkt() {
+        let flags = |mode: &str| {
+            let options = Options { mode: mode.parse().unwrap(), keys: None, pass_end: false, debug: false };
+            options.flags(&"web".parse().unwrap(), false).unwrap()[2..].join(" ")
+        };
+        for (mode, expected) in [
+            ("auto", "--action=auto-attach"),
+            ("list", "--action=list"),
+            ("stdin", "--action=custom-attach --stdin=true"),
+            ("stderr,stdout", "--action=custom-attach --stdout=true --stderr=true"),
+            ("tty", "--action=custom-attach --tty-in=true --tty-out=true"),
+            ("tty-in", "--action=custom-attach --tty-in=true"),
+            ("tty-out", "--action=custom-attach --tty-out=true"),
+        ] {
+            assert_eq!(flags(mode), expected);
+        }
+        for bad in ["", "stdin,", "all", "stdin,,stdout", "STDIN", "auto,stdin"] {
+            assert!(bad.parse::<Mode>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_asked_for_is_not_mentioned() {
+        let app = "web".parse().unwrap();
+        let mut options = Options { mode: Mode::Auto, keys: Some("ctrl-a,d".into()), pass_end: true, debug: true };
+        let flags = options.flags(&app, true).unwrap();
+        let expected = "--app=web --debug=true --action=auto-attach --detach-keys=ctrl-a,d --eof --exit-code";
+        assert_eq!(flags.join(" "), expected);
+        options.keys = Some("escape".into());
+        assert!(options.flags(&app, true).is_err());
+    }
+}

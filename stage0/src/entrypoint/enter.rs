@@ -1,0 +1,92 @@
+//! Running a command in a pod.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+
+use stage1::appc::AcName;
+use stage1::error::{Error, Result};
+
+use crate::app::status::must_have;
+use crate::entrypoint::spawn::{Entrypoint, Stage1};
+use crate::pod::directory::{Pod, running_pid};
+use crate::store::Store;
+
+/// How a command is run, beyond where and which.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// User to be; uid 0 without one.
+    pub user: Option<String>,
+    /// Group to be.
+    pub group: Option<String>,
+    /// `NAME=value`, each.
+    pub environment: Vec<String>,
+    /// Directory to start in.
+    pub working_directory: Option<String>,
+    /// Without the app's confinement.
+    pub privileged: bool,
+    /// Whether it gets a terminal: `auto`, `always`, `never`.
+    pub tty: Option<&'static str>,
+}
+
+impl Options {
+    /// The flags of the enter entrypoint. What was not asked for is not mentioned: another stage1 may not know it.
+    fn flags(&self) -> Vec<OsString> {
+        let option = |name: &str, value: &str| OsString::from(format!("--{name}={value}"));
+        let named = [
+            ("user", self.user.as_deref()),
+            ("group", self.group.as_deref()),
+            ("workdir", self.working_directory.as_deref()),
+            ("tty", self.tty),
+        ];
+        let mut flags: Vec<_> = named.iter().filter_map(|(name, value)| Some(option(name, (*value)?))).collect();
+        flags.extend(self.environment.iter().map(|variable| option("env", variable)));
+        flags.extend(self.privileged.then(|| OsString::from("--privileged")));
+        flags
+    }
+}
+
+/// Replaces this process by the enter entrypoint, which runs the command and ends as it does.
+///
+/// # Errors
+/// The pod does not run, it has no such app, or the entrypoint can't be executed.
+pub fn enter(
+    store: &Store,
+    pod: &Pod,
+    app: Option<&AcName>,
+    options: &Options,
+    command: &[OsString],
+) -> Result<Infallible> {
+    if command.is_empty() {
+        return Err(Error::new("no command was given"));
+    }
+    let pid = running_pid(pod)?;
+    if let Some(app) = app {
+        must_have(pod, app)?;
+    }
+    let mut args = vec![OsString::from(format!("--pid={pid}"))];
+    if let Some(app) = app {
+        args.push(format!("--appname={app}").into());
+    }
+    args.extend(options.flags());
+    args.push("--".into());
+    args.extend(command.iter().cloned());
+    Stage1::of(store, pod.dir())?.exec(Entrypoint::Enter, &args, &[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_those_that_were_asked_for() {
+        assert!(Options::default().flags().is_empty());
+        let options = Options {
+            user: Some("web".to_owned()),
+            environment: vec!["A=b c".to_owned(), "B=".to_owned()],
+            privileged: true,
+            tty: Some("always"),
+            ..Options::default()
+        };
+        assert_eq!(options.flags(), ["--user=web", "--tty=always", "--env=A=b c", "--env=B=", "--privileged"]);
+    }
+}

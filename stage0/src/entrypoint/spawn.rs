@@ -1,0 +1,358 @@
+//! Running a stage1's entrypoints, as the contract between host managers and stage1 images says.
+//!
+//! Nothing here enters a pod; the entrypoints do that. They are executed out of the tree store, never out of the
+//! pod's own mount of the same tree, which the pod could have written to.
+
+use std::convert::Infallible;
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Component, Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::fs::MemfdFlags;
+use rustix::io::FdFlags;
+use stage1::appc::{self, ImageManifest};
+use stage1::error::{Context, Error, Result};
+use stage1::layout;
+use stage1::sys::process;
+
+use crate::store::Store;
+use crate::tree::store as trees;
+
+/// An entrypoint that has not ended by then is killed, beyond what it was told to wait itself.
+const DEADLINE: Duration = Duration::from_secs(300);
+/// How much of an entrypoint's output is kept.
+const OUTPUT_BYTES: u64 = 64 << 10;
+
+/// The programs of a stage1 image, by the annotation that names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entrypoint {
+    /// Becomes the pod's monitor.
+    Run,
+    /// Runs a command inside.
+    Enter,
+    /// Removes what an ended pod left on the host.
+    Gc,
+    /// Ends a pod.
+    Stop,
+    /// Makes an app startable.
+    AppAdd,
+    /// Starts an app.
+    AppStart,
+    /// Stops an app.
+    AppStop,
+    /// Undoes `AppAdd`.
+    AppRm,
+    /// Connects to an app's streams.
+    Attach,
+}
+
+impl Entrypoint {
+    /// All that a stage1 must have for podctl.
+    pub const ALL: [Self; 8] =
+        [Self::Run, Self::Enter, Self::Gc, Self::Stop, Self::AppAdd, Self::AppStart, Self::AppStop, Self::AppRm];
+
+    /// Its path in the stage1 image with this manifest.
+    ///
+    /// # Errors
+    /// The image does not have it.
+    pub fn named_by(self, stage1: &ImageManifest) -> Result<&str> {
+        appc::find(&stage1.annotations, self.annotation())
+            .context(|| format!("no {} entrypoint in the stage1 image", self.name()))
+    }
+
+    /// The annotation of the stage1 image's manifest that has its path.
+    fn annotation(self) -> &'static str {
+        match self {
+            Self::Run => "coreos.com/rkt/stage1/run",
+            Self::Enter => "coreos.com/rkt/stage1/enter",
+            Self::Gc => "coreos.com/rkt/stage1/gc",
+            Self::Stop => "coreos.com/rkt/stage1/stop",
+            Self::AppAdd => "coreos.com/rkt/stage1/app/add",
+            Self::AppStart => "coreos.com/rkt/stage1/app/start",
+            Self::AppStop => "coreos.com/rkt/stage1/app/stop",
+            Self::AppRm => "coreos.com/rkt/stage1/app/rm",
+            Self::Attach => "coreos.com/rkt/stage1/attach",
+        }
+    }
+
+    /// Its name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Enter => "enter",
+            Self::Gc => "gc",
+            Self::Stop => "stop",
+            Self::AppAdd => "app-add",
+            Self::AppStart => "app-start",
+            Self::AppStop => "app-stop",
+            Self::AppRm => "app-rm",
+            Self::Attach => "attach",
+        }
+    }
+}
+
+/// The stage1 of one pod, as the host executes it.
+#[derive(Debug)]
+pub struct Stage1 {
+    pod: PathBuf,
+    rootfs: PathBuf,
+    manifest: ImageManifest,
+}
+
+impl Stage1 {
+    /// The stage1 of the pod in the directory `pod`.
+    ///
+    /// # Errors
+    /// The pod has no stage1, or its tree is not in the store.
+    pub fn of(store: &Store, pod: &Path) -> Result<Self> {
+        let path = pod.join(layout::STAGE1_MANIFEST);
+        let json = std::fs::read(&path).context(|| format!("read {path:?}"))?;
+        let manifest = ImageManifest::parse(&json).context(|| format!("{path:?}"))?;
+        Ok(Self { pod: pod.to_owned(), rootfs: executable_rootfs(store, pod)?, manifest })
+    }
+
+    /// Whether it is of this project, and so understands flags that the contract does not have.
+    pub fn is_ours(&self) -> bool {
+        self.manifest.name.as_ref() == "podctl.dev/stage1"
+    }
+
+    /// Where the host finds an entrypoint.
+    ///
+    /// # Errors
+    /// The image does not have it.
+    pub fn path(&self, entrypoint: Entrypoint) -> Result<PathBuf> {
+        let named = entrypoint.named_by(&self.manifest)?;
+        let shown = || format!("the {} entrypoint {named:?} of the pod's stage1", entrypoint.name());
+        let mut path = self.rootfs.clone();
+        for component in Path::new(named).components() {
+            match component {
+                Component::Normal(name) => path.push(name),
+                Component::RootDir | Component::CurDir => {}
+                _ => return Err(Error::new(format!("{} leaves the image", shown()))),
+            }
+        }
+        let real = path.canonicalize().context(shown)?;
+        if !real.starts_with(&self.rootfs) || !real.is_file() {
+            return Err(Error::new(format!("{} is not a file in the image", shown())));
+        }
+        Ok(path)
+    }
+
+    /// Runs an entrypoint with podctl's own environment to its end.
+    ///
+    /// # Errors
+    /// It can't be run, fails, or takes too long; the cause is the last line it has printed.
+    pub fn run(&self, entrypoint: Entrypoint, args: &[OsString]) -> Result<()> {
+        let mut command = Command::new(self.path(entrypoint)?);
+        command.args(args).current_dir(&self.pod);
+        finish(entrypoint, command, DEADLINE, None)?.success()
+    }
+
+    /// Replaces this process by an entrypoint with podctl's own environment and `more`.
+    ///
+    /// # Errors
+    /// Only if it can't be executed.
+    pub fn exec(&self, entrypoint: Entrypoint, args: &[OsString], more: &[(&str, &str)]) -> Result<Infallible> {
+        let path = self.path(entrypoint)?;
+        let mut argv = vec![c_string(path.as_os_str())?];
+        for arg in args {
+            argv.push(c_string(arg)?);
+        }
+        let is_replaced = |name: &OsStr| more.iter().any(|(other, _)| name == *other);
+        let mut environment = Vec::new();
+        for (name, value) in std::env::vars_os().filter(|(name, _)| !is_replaced(name)) {
+            environment.push(c_string(&joined(&name, &value))?);
+        }
+        for (name, value) in more {
+            environment.push(c_string(&joined(OsStr::new(name), OsStr::new(value)))?);
+        }
+        std::env::set_current_dir(&self.pod).context(|| format!("chdir({:?})", self.pod))?;
+        stage1::sys::signal::reset()?;
+        process::exec(&argv[0], &argv, &environment)
+    }
+
+    /// All that a crossing entrypoint has in its environment.
+    fn crossing_environment(&self, pid: i32) -> Result<[(&'static str, OsString); 3]> {
+        Ok([
+            ("RKT_STAGE1_ENTERCMD", self.path(Entrypoint::Enter)?.into()),
+            ("RKT_STAGE1_ENTERPID", pid.to_string().into()),
+            ("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into())),
+        ])
+    }
+
+    /// Replaces this process by a crossing entrypoint, in exactly the environment that the contract gives it.
+    ///
+    /// # Errors
+    /// Only if it can't be executed.
+    pub fn cross_for_good(&self, entrypoint: Entrypoint, pid: i32, args: &[String]) -> Result<Infallible> {
+        let path = self.path(entrypoint)?;
+        let mut argv = vec![c_string(path.as_os_str())?];
+        for arg in args {
+            argv.push(c_string(OsStr::new(arg))?);
+        }
+        let variables = self.crossing_environment(pid)?;
+        let variables = variables.iter().map(|(name, value)| c_string(&joined(OsStr::new(name), value)));
+        let environment = variables.collect::<Result<Vec<_>>>()?;
+        std::env::set_current_dir(&self.pod).context(|| format!("chdir({:?})", self.pod))?;
+        stage1::sys::signal::reset()?;
+        process::exec(&argv[0], &argv, &environment)
+    }
+
+    /// Runs a crossing entrypoint for an app, in exactly the environment that the contract gives it.
+    ///
+    /// `wait` is added to the time it may take. It shares `lock`: should podctl be killed meanwhile, the lock is held
+    /// until the entrypoint has ended too.
+    ///
+    /// # Errors
+    /// It can't be run, or takes too long.
+    pub fn cross(
+        &self,
+        entrypoint: Entrypoint,
+        pid: i32,
+        args: &[String],
+        wait: Option<Duration>,
+        lock: Option<&File>,
+    ) -> Result<Outcome> {
+        let mut command = Command::new(self.path(entrypoint)?);
+        command.args(args).current_dir(&self.pod).env_clear().envs(self.crossing_environment(pid)?);
+        finish(entrypoint, command, DEADLINE + wait.unwrap_or_default(), lock)
+    }
+}
+
+/// The rendered tree that the pod's stage1 root file system lies on. A pod without one (made by another host manager
+/// without overlays) has only its own copy.
+fn executable_rootfs(store: &Store, pod: &Path) -> Result<PathBuf> {
+    let path = pod.join(layout::STAGE1_TREE);
+    let tree = std::fs::read_to_string(&path).context(|| format!("read {path:?}"))?;
+    let tree = tree.trim();
+    if tree.is_empty() || tree.contains('/') || tree.starts_with('.') {
+        return Err(Error::new(format!("{path:?} holds {tree:?}, which is not a tree id")));
+    }
+    let overlay = pod.join(layout::OVERLAY_PREPARED).exists();
+    let in_stores = [trees::rootfs(store, tree), store.dir().join("cas/tree").join(tree).join("rootfs")];
+    match in_stores.into_iter().find(|rootfs| rootfs.is_dir()) {
+        Some(rootfs) => Ok(rootfs),
+        None if !overlay => Ok(pod.join(layout::STAGE1_ROOTFS)),
+        None => Err(Error::new(format!("the pod's stage1 tree {tree} is not in the store {:?}", store.dir()))),
+    }
+}
+
+/// How an entrypoint ended, and what it printed.
+#[derive(Debug)]
+pub struct Outcome {
+    entrypoint: Entrypoint,
+    status: ExitStatus,
+    output: String,
+}
+
+impl Outcome {
+    /// Its exit code, if it was not killed.
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// Nothing, if it ended with 0.
+    ///
+    /// # Errors
+    /// It ended in any other way: the last line it printed, and how it ended.
+    pub fn success(&self) -> Result<()> {
+        if self.status.success() {
+            return Ok(());
+        }
+        let ended = match (self.status.code(), self.status.signal()) {
+            (Some(code), _) => format!("ended with {code}"),
+            (None, signal) => format!("was killed by signal {}", signal.unwrap_or_default()),
+        };
+        let name = self.entrypoint.name();
+        match cause(name, &self.output) {
+            Some(line) => Err(Error::new(format!("{name}: {line} ({ended})"))),
+            None => Err(Error::new(format!("{name} {ended} and said nothing"))),
+        }
+    }
+}
+
+/// Why an entrypoint failed: the last line in which it says so under its own name, usage may follow; else the last
+/// line with anything in it.
+fn cause<'a>(name: &str, output: &'a str) -> Option<&'a str> {
+    let of_log = |line: &str| ["debug: ", "info: ", "warn: "].iter().any(|level| line.starts_with(level));
+    let own = |line: &'a str| line.strip_prefix(name)?.strip_prefix(": ").filter(|line| !of_log(line));
+    let mut lines = output.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.clone().filter_map(own).next_back().or_else(|| lines.next_back())
+}
+
+/// Runs a command to its end. Its output goes to a file in memory: a process that it leaves behind may keep that
+/// open without anybody waiting for it.
+fn finish(entrypoint: Entrypoint, mut command: Command, limit: Duration, lock: Option<&File>) -> Result<Outcome> {
+    log::debug!("run {command:?}");
+    let memory = rustix::fs::memfd_create("output", MemfdFlags::CLOEXEC).context(|| "memfd_create")?;
+    let mut output = File::from(memory);
+    let stream = || output.try_clone().map(Stdio::from).context(|| "dup");
+    command.stdin(Stdio::null()).stdout(stream()?).stderr(stream()?);
+    let inherit = |flags| lock.map_or(Ok(()), |lock| rustix::io::fcntl_setfd(lock, flags)).context(|| "fcntl");
+    inherit(FdFlags::empty())?;
+    let child = command.spawn().context(|| format!("execute {:?}", command.get_program()));
+    inherit(FdFlags::CLOEXEC)?;
+    let mut child = child?;
+    let ended_in_time = wait_or_kill(&mut child, limit);
+    let status = child.wait().context(|| "wait")?;
+    let output = read_end(&mut output)?;
+    for line in output.lines() {
+        // its output is for debugging, but for what it warns of: a limit that the host can't enforce, for example
+        let warning = line.strip_prefix(entrypoint.name()).and_then(|rest| rest.strip_prefix(": warn: "));
+        match warning {
+            Some(warning) if status.success() => log::warn!("{}: {warning}", entrypoint.name()),
+            _ => log::debug!("{line}"),
+        }
+    }
+    ended_in_time.context(|| entrypoint.name())?;
+    Ok(Outcome { entrypoint, status, output })
+}
+
+fn wait_or_kill(child: &mut Child, limit: Duration) -> Result<()> {
+    let pid = i32::try_from(child.id()).context(|| "pid")?;
+    let pidfd = process::pidfd_open(pid)?;
+    if process::pidfd_wait_end(pidfd.as_fd(), limit)? {
+        return Ok(());
+    }
+    child.kill().context(|| "kill")?;
+    Err(Error::new(format!("not ended after {} s; killed", limit.as_secs())))
+}
+
+fn read_end(output: &mut File) -> Result<String> {
+    let size = output.metadata().context(|| "stat output")?.len();
+    output.seek(SeekFrom::Start(size.saturating_sub(OUTPUT_BYTES))).context(|| "seek in output")?;
+    let mut bytes = Vec::new();
+    output.take(OUTPUT_BYTES).read_to_end(&mut bytes).context(|| "read output")?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn joined(name: &OsStr, value: &OsStr) -> OsString {
+    let mut joined = name.to_owned();
+    joined.push("=");
+    joined.push(value);
+    joined
+}
+
+fn c_string(text: &OsStr) -> Result<CString> {
+    CString::new(text.as_bytes()).context(|| format!("{text:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_of_a_failure_is_what_the_entrypoint_says_last_itself() {
+        let usage = "stop: no such flag\nUsage: stop [--force]\n\n  --help   tells more\n";
+        assert_eq!(cause("stop", usage), Some("no such flag"));
+        assert_eq!(cause("stop", "stop: first\nstop: second\nstop: debug: going\n"), Some("second"));
+        assert_eq!(cause("stop", "systemctl: one\n\n  two \n\n"), Some("two"));
+        assert_eq!(cause("stop", " \n"), None);
+    }
+}

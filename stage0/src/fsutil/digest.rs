@@ -1,0 +1,159 @@
+//! Hashes of content, and reading that fails when the content is not what its hash says.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256, Sha512};
+use stage1::error::{Context, Error, Result};
+
+/// A hash with its algorithm: `sha256:…` or `sha512:…`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Digest {
+    algorithm: Algorithm,
+    digits: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Algorithm {
+    Sha256,
+    Sha512,
+}
+
+impl Digest {
+    /// Takes a digest as OCI writes it.
+    ///
+    /// # Errors
+    /// The algorithm is another one, or the rest is not its number of lower-case hexadecimal digits.
+    pub fn new(text: &str) -> Result<Self> {
+        let (algorithm, digits) = text.split_once(':').unwrap_or(("", text));
+        let (algorithm, length) = match algorithm {
+            "sha256" => (Algorithm::Sha256, 64),
+            "sha512" => (Algorithm::Sha512, 128),
+            _ => return Err(Error::new(format!("digest {text:?} is neither sha256 nor sha512"))),
+        };
+        if digits.len() != length || !digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(Error::new(format!("digest {text:?} is not {length} hexadecimal digits")));
+        }
+        Ok(Self { algorithm, digits: digits.to_owned() })
+    }
+
+    /// Takes the digits of a SHA-512.
+    pub(crate) fn sha512(digits: &str) -> Self {
+        Self { algorithm: Algorithm::Sha512, digits: digits.to_owned() }
+    }
+
+    /// Name of the algorithm.
+    pub fn algorithm(&self) -> &'static str {
+        match self.algorithm {
+            Algorithm::Sha256 => "sha256",
+            Algorithm::Sha512 => "sha512",
+        }
+    }
+
+    /// The hexadecimal digits.
+    pub fn digits(&self) -> &str {
+        &self.digits
+    }
+}
+
+enum Hasher {
+    Sha256(Sha256),
+    Sha512(Sha512),
+}
+
+/// Reads what must have a certain hash: at its end, or in the call of [`Verified::finish`], that is compared.
+pub struct Verified<R> {
+    source: R,
+    /// `None` once it was compared.
+    hasher: Option<Hasher>,
+    expected: Digest,
+    left: u64,
+}
+
+impl<R: Read> Verified<R> {
+    /// Reads `source`, which is to have the hash `expected` and at most `limit` bytes.
+    pub fn new(source: R, expected: &Digest, limit: u64) -> Self {
+        let hasher = match expected.algorithm {
+            Algorithm::Sha256 => Hasher::Sha256(Sha256::new()),
+            Algorithm::Sha512 => Hasher::Sha512(Sha512::new()),
+        };
+        Self { source, hasher: Some(hasher), expected: expected.clone(), left: limit }
+    }
+
+    /// Reads the rest and compares.
+    ///
+    /// # Errors
+    /// It can't be read, is too long, or has another hash.
+    pub fn finish(mut self) -> Result<()> {
+        io::copy(&mut self, &mut io::sink()).context(|| "read to the end").map(drop)
+    }
+}
+
+impl<R: Read> Read for Verified<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.source.read(buffer)?;
+        self.left = self.left.checked_sub(n as u64).ok_or_else(|| io::Error::other("it is larger than allowed"))?;
+        match &mut self.hasher {
+            Some(Hasher::Sha256(hasher)) => hasher.update(&buffer[..n]),
+            Some(Hasher::Sha512(hasher)) => hasher.update(&buffer[..n]),
+            None => {}
+        }
+        if n == 0 && !buffer.is_empty() {
+            let found = match self.hasher.take() {
+                Some(Hasher::Sha256(hasher)) => hex(&hasher.finalize()),
+                Some(Hasher::Sha512(hasher)) => hex(&hasher.finalize()),
+                None => return Ok(0),
+            };
+            if found != self.expected.digits {
+                let (algorithm, expected) = (self.expected.algorithm(), &self.expected.digits[..12]);
+                let found = &found[..12];
+                return Err(io::Error::other(format!(
+                    "the content is damaged: its {algorithm} is {found}…, not {expected}…"
+                )));
+            }
+        }
+        Ok(n)
+    }
+}
+
+/// The SHA-256 of a file of the store's own.
+pub(crate) fn of_file(path: &Path) -> Result<String> {
+    let mut file = File::open(path).context(|| format!("open {path:?}"))?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer).context(|| format!("read {path:?}"))? {
+            0 => return Ok(hex(&hasher.finalize())),
+            n => hasher.update(&buffer[..n]),
+        }
+    }
+}
+
+/// The SHA-256 of bytes.
+pub(crate) fn of_bytes(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_content_is_refused_at_its_end() {
+        // printf abc | sha256sum
+        let digest = Digest::new("sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad").unwrap();
+        Verified::new(&b"abc"[..], &digest, 3).finish().unwrap();
+        let error = Verified::new(&b"abd"[..], &digest, 3).finish().unwrap_err().one_line();
+        assert!(error.contains("damaged"), "{error}");
+        assert!(Verified::new(&b"abc"[..], &digest, 2).finish().is_err());
+        for bad in ["", "sha256:", "sha256:abc", "md5:00", "sha256:../../../etc/passwd", "sha512:zz"] {
+            assert!(Digest::new(bad).is_err(), "{bad}");
+        }
+    }
+}

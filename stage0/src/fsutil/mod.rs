@@ -1,0 +1,7 @@
+//! Files and directories of the host, one function per job. Nothing here knows of images or pods.
+
+pub(crate) mod atomic;
+pub mod digest;
+pub(crate) mod dir;
+pub(crate) mod remove;
+pub(crate) mod time;

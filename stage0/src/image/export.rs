@@ -1,0 +1,18 @@
+//! Handing images out.
+
+use std::io::{self, Read, Write};
+
+use stage1::error::{Context, Result};
+
+use crate::image::archive::ImageId;
+use crate::image::store::open_archive;
+use crate::store::Store;
+
+/// Writes an image as an application container image, uncompressed.
+///
+/// # Errors
+/// The archive is missing or damaged, or can't be written.
+pub fn export(store: &Store, id: &ImageId, to: &mut impl Write) -> Result<u64> {
+    let mut archive = open_archive(store, id)?.take(u64::MAX);
+    io::copy(&mut archive, to).context(|| format!("copy the archive of image {}", id.short()))
+}

@@ -1,0 +1,10 @@
+//! Images: the store of those that were imported, taking them in and handing them out.
+
+pub mod archive;
+pub mod export;
+pub mod gc;
+pub mod import;
+pub mod oci;
+pub mod options;
+pub mod store;
+pub mod verify;

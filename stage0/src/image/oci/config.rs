@@ -1,0 +1,375 @@
+//! An OCI image's configuration, and the manifest that it becomes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::BorrowedFd;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
+use serde::Deserialize;
+use serde_json::Value;
+use stage1::appc::{self, AcIdentifier, App, ImageManifest, MountPoint, NameValue, Port};
+use stage1::error::{Context, Error, Result};
+use stage1::sys::dir;
+
+use super::Found;
+use super::platform::Platform;
+use crate::fsutil::digest::Digest;
+use crate::image::options::Options;
+
+/// `/etc/passwd` and `/etc/group` of an image are read up to here.
+const ACCOUNT_BYTES: u64 = 4 << 20;
+/// Annotations that only a conversion makes: a label of the image can't.
+const OURS: &str = "appc.io/docker/";
+/// Annotation that keeps the signal that ends an app.
+const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
+
+/// The part of an image's configuration that matters here.
+#[derive(Debug, Deserialize)]
+pub(super) struct Config {
+    #[serde(default)]
+    os: String,
+    #[serde(default)]
+    architecture: String,
+    #[serde(default)]
+    variant: Option<String>,
+    #[serde(default)]
+    author: Option<String>,
+    #[serde(default)]
+    created: Option<String>,
+    #[serde(default)]
+    config: Option<Execution>,
+    rootfs: Layers,
+}
+
+#[derive(Debug, Deserialize)]
+struct Layers {
+    #[serde(default)]
+    diff_ids: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Execution {
+    user: Option<String>,
+    exposed_ports: Option<BTreeMap<String, Value>>,
+    env: Option<Vec<String>>,
+    entrypoint: Option<Vec<String>>,
+    cmd: Option<Vec<String>>,
+    volumes: Option<BTreeMap<String, Value>>,
+    working_dir: Option<String>,
+    labels: Option<BTreeMap<String, String>>,
+    stop_signal: Option<String>,
+}
+
+impl Config {
+    /// Fails unless the image is for the platform.
+    pub(super) fn must_fit(&self, wanted: &Platform) -> Result<()> {
+        let its =
+            Platform { os: self.os.clone(), architecture: self.architecture.clone(), variant: self.variant.clone() };
+        // not every image says a variant
+        let asked = Platform { variant: wanted.variant.clone().filter(|_| its.variant.is_some()), ..wanted.clone() };
+        if its.fits(&asked) {
+            return Ok(());
+        }
+        Err(Error::new(format!("the image is for {its}, not for {wanted}; --platform chooses")))
+    }
+
+    /// The digests of the layers, uncompressed.
+    pub(super) fn layers(&self) -> Result<Vec<Digest>> {
+        self.rootfs.diff_ids.iter().flatten().map(|text| Digest::new(text)).collect()
+    }
+}
+
+/// The manifest of a converted image, whose root file system is in `root`.
+pub(super) fn manifest(image: &Found, root: BorrowedFd<'_>, options: &Options) -> Result<ImageManifest> {
+    let (repository, tag) = split_reference(image.reference.as_deref());
+    let given = options.name.clone().or_else(|| options.manifest.as_ref().map(|manifest| manifest.name.to_string()));
+    let name = match (&options.name, &repository, given) {
+        (Some(name), ..) => name.clone(),
+        (None, Some(repository), _) => identifier(repository),
+        (None, None, Some(given)) => given,
+        (None, None, None) => return Err(Error::new("the image has no name; give it one with --name")),
+    };
+    let mut manifest = ImageManifest::new(name.parse().context(|| "name of the image; give it one with --name")?);
+    let tag = tag.unwrap_or_else(|| "latest".into());
+    let config = &image.config;
+    manifest.labels = vec![
+        NameValue::new("version", &tag),
+        NameValue::new("os", &config.os),
+        NameValue::new("arch", &config.architecture),
+    ];
+    let nothing = Execution::default();
+    let execution = config.config.as_ref().unwrap_or(&nothing);
+    manifest.annotations = annotations(image, execution, &repository.unwrap_or(name), &tag)?;
+    manifest.app = Some(app(execution, root)?);
+    // what was made here is read like everything else that comes in
+    let json = serde_json::to_vec(&manifest).context(|| "write the image manifest")?;
+    ImageManifest::parse(&json)
+}
+
+/// `registry/repository:tag@digest` as repository and tag; a word alone is a tag.
+fn split_reference(reference: Option<&str>) -> (Option<String>, Option<String>) {
+    let Some(reference) = reference.map(|text| text.split('@').next().unwrap_or_default()) else {
+        return (None, None);
+    };
+    match reference.rsplit_once(':') {
+        // a colon before the last slash is that of a port
+        Some((repository, tag)) if !tag.contains('/') => (Some(repository.into()), Some(tag.into())),
+        _ if reference.contains('/') => (Some(reference.into()), None),
+        _ => (None, Some(reference.into())),
+    }
+}
+
+/// A text in the letters that an identifier can have.
+fn identifier(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.to_ascii_lowercase().chars() {
+        let c = if c.is_ascii_lowercase() || c.is_ascii_digit() || "._~/".contains(c) { c } else { '-' };
+        let is_separator = |c: char| "-._~/".contains(c);
+        if is_separator(c) && out.chars().last().is_none_or(is_separator) {
+            continue;
+        }
+        out.push(c);
+    }
+    out.trim_end_matches(['-', '.', '_', '~', '/']).to_owned()
+}
+
+fn annotations(image: &Found, execution: &Execution, repository: &str, tag: &str) -> Result<Vec<NameValue>> {
+    let words = |words: &Option<Vec<String>>| {
+        words.as_ref().map(|words| serde_json::to_string(words).context(|| "write words as JSON")).transpose()
+    };
+    let mut list = vec![NameValue::new(appc::CONVERTED, repository), NameValue::new("appc.io/docker/tag", tag)];
+    let mut add = |name: &str, value: Option<String>| {
+        list.extend(value.filter(|value| !value.is_empty()).map(|value| NameValue::new(name, value)));
+    };
+    add("appc.io/docker/imageid", image.config_digest.clone());
+    add("appc.io/docker/entrypoint", words(&execution.entrypoint)?);
+    add("appc.io/docker/cmd", words(&execution.cmd)?);
+    add("created", image.config.created.clone());
+    add("authors", image.config.author.clone());
+    add(STOP_SIGNAL, execution.stop_signal.clone());
+    let mut names: BTreeSet<String> = list.iter().map(|one| one.name.clone()).collect();
+    let all = execution.labels.iter().flatten().chain(&image.annotations);
+    for (name, value) in all {
+        let name = identifier(name);
+        let is_name = name.parse::<AcIdentifier>().is_ok();
+        if is_name && !name.starts_with(OURS) && names.insert(name.clone()) {
+            list.push(NameValue::new(name, value));
+        }
+    }
+    Ok(list)
+}
+
+fn app(execution: &Execution, root: BorrowedFd<'_>) -> Result<App> {
+    let ids = Account::of(execution.user.as_deref().unwrap_or_default(), root)?;
+    let exec = [&execution.entrypoint, &execution.cmd].into_iter().flatten().flatten().cloned().collect();
+    let working_directory = match execution.working_dir.as_deref().unwrap_or_default() {
+        "" => "/".to_owned(),
+        absolute if absolute.starts_with('/') => absolute.to_owned(),
+        relative => format!("/{relative}"),
+    };
+    make_directory(root, Path::new(&working_directory))
+        .context(|| format!("working directory {working_directory:?}"))?;
+    let mut environment: Vec<NameValue> = Vec::new();
+    for variable in execution.env.iter().flatten() {
+        let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
+        // the last one counts
+        environment.retain(|other| other.name != name);
+        environment.push(NameValue::new(name, value));
+    }
+    Ok(App {
+        exec,
+        user: ids.user,
+        group: ids.group,
+        supplementary_gids: ids.others,
+        working_directory,
+        environment,
+        mount_points: mount_points(execution.volumes.iter().flatten().map(|(path, _)| path.as_str()))?,
+        ports: execution.exposed_ports.iter().flatten().map(|(port, _)| self::port(port)).collect::<Result<_>>()?,
+        ..App::default()
+    })
+}
+
+/// Makes a directory of the image, as the format's own runtimes do with a working directory. The same image becomes the
+/// same archive at any time: what is made is from 1970, and what it is made in stays as old as it was.
+fn make_directory(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut at = PathBuf::from(".");
+    for component in path.components() {
+        let name = match component {
+            Component::Normal(name) => name,
+            Component::ParentDir => return Err(Error::new("leaves the image by \"..\"")),
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => continue,
+        };
+        let above = dir::open_in(root, &at, how)?;
+        at.push(name);
+        if dir::try_open_in(root, &at, how)?.is_some() {
+            continue;
+        }
+        let stat = fs::fstat(&above).context(|| "stat")?;
+        let times = |tv_sec, tv_nsec| {
+            let time = Timespec { tv_sec, tv_nsec };
+            Timestamps { last_access: time, last_modification: time }
+        };
+        fs::mkdirat(&above, name, Mode::from_raw_mode(0o755)).context(|| format!("mkdirat({name:?})"))?;
+        for (name, times) in
+            [(name, times(0, 0)), (".".as_ref(), times(stat.st_mtime, stat.st_mtime_nsec.cast_signed()))]
+        {
+            fs::utimensat(&above, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+                .context(|| format!("utimensat({name:?})"))?;
+        }
+    }
+    Ok(())
+}
+
+fn mount_points<'a>(paths: impl Iterator<Item = &'a str>) -> Result<Vec<MountPoint>> {
+    let mut found: Vec<MountPoint> = Vec::new();
+    for path in paths {
+        if !path.starts_with('/') {
+            return Err(Error::new(format!("volume {path:?} is not an absolute path")));
+        }
+        let words: Vec<String> = path
+            .to_ascii_lowercase()
+            .split(|c: char| !c.is_ascii_alphanumeric())
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+            .collect();
+        let plain = ["volume".to_owned()].into_iter().chain(words).collect::<Vec<_>>().join("-");
+        let mut name = plain.clone();
+        let mut number = 1;
+        while found.iter().any(|other| other.name == name) {
+            number += 1;
+            name = format!("{plain}-{number}");
+        }
+        found.push(MountPoint { name, path: path.to_owned(), ..MountPoint::default() });
+    }
+    Ok(found)
+}
+
+/// `80`, `80/tcp` or `8000-8010/udp`.
+fn port(text: &str) -> Result<Port> {
+    let shown = || format!("exposed port {text:?} is not a number with a protocol, such as 80/tcp");
+    let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
+    let number = |text: &str| text.parse::<u16>().ok().filter(|number| *number > 0).map(u32::from).context(shown);
+    let (first, last) = (number(first)?, number(last)?);
+    if last < first || !matches!(protocol, "tcp" | "udp" | "sctp") {
+        return Err(Error::new(shown()));
+    }
+    let count = Some(last - first + 1).filter(|count| *count > 1);
+    Ok(Port { name: format!("{numbers}-{protocol}"), protocol: protocol.into(), port: first, count, ..Port::default() })
+}
+
+/// Who runs an app.
+#[derive(Debug, PartialEq)]
+struct Account {
+    user: String,
+    group: String,
+    others: Vec<u32>,
+}
+
+impl Account {
+    /// `user`, `uid`, `user:group`, `uid:gid` and mixtures. Without a group it is that of `/etc/passwd`, with the
+    /// others that `/etc/group` gives the user; a number that is not listed there is in group 0.
+    fn of(text: &str, root: BorrowedFd<'_>) -> Result<Self> {
+        let (user, group) = text.split_once(':').unwrap_or((text, ""));
+        let user = if user.is_empty() { "0" } else { user };
+        if !group.is_empty() {
+            return Ok(Self { user: user.into(), group: group.into(), others: Vec::new() });
+        }
+        let passwd = read(root, "etc/passwd")?;
+        let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
+        let account = passwd
+            .lines()
+            .map(fields)
+            .find(|entry| entry.len() >= 4 && (entry[0] == user || (entry[2] == user && user.parse::<u32>().is_ok())));
+        let Some(account) = account else {
+            let group = if user.parse::<u32>().is_ok() { "0" } else { user };
+            return Ok(Self { user: user.into(), group: group.into(), others: Vec::new() });
+        };
+        let group = account[3].parse::<u32>().context(|| format!("/etc/passwd: group of {user:?}"))?;
+        let file = read(root, "etc/group")?;
+        let mut others: Vec<u32> = file
+            .lines()
+            .map(fields)
+            .filter(|entry| entry.len() >= 4 && entry[3].split(',').any(|member| member == account[0]))
+            .filter_map(|entry| entry[2].parse().ok())
+            .filter(|gid| *gid != group)
+            .collect();
+        others.sort_unstable();
+        others.dedup();
+        Ok(Self { user: user.into(), group: group.to_string(), others })
+    }
+}
+
+/// A file of the image as text; empty if there is none.
+fn read(root: BorrowedFd<'_>, path: &str) -> Result<String> {
+    let Some(file) = dir::try_open_in(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC)? else {
+        return Ok(String::new());
+    };
+    let stat = fs::fstat(&file).context(|| format!("stat /{path} of the image"))?;
+    if !FileType::from_raw_mode(stat.st_mode).is_file() {
+        return Err(Error::new(format!("/{path} of the image is not a regular file")));
+    }
+    let mut bytes = Vec::new();
+    File::from(file).take(ACCOUNT_BYTES).read_to_end(&mut bytes).context(|| format!("read /{path} of the image"))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references() {
+        let split = |text| {
+            let (repository, tag) = split_reference(Some(text));
+            (repository.unwrap_or_default(), tag.unwrap_or_default())
+        };
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(split("docker.io/library/busybox:1.36"), pair("docker.io/library/busybox", "1.36"));
+        assert_eq!(split("localhost:5000/a"), pair("localhost:5000/a", ""));
+        assert_eq!(split("localhost:5000/a:b@sha256:00"), pair("localhost:5000/a", "b"));
+        assert_eq!(split("latest"), pair("", "latest"));
+        assert_eq!(split_reference(None), (None, None));
+        assert_eq!(identifier("localhost:5000/My__App//x."), "localhost-5000/my_app/x");
+    }
+
+    #[test]
+    fn ports_and_volumes() {
+        let found = port("8000-8010/udp").unwrap();
+        assert_eq!((found.port, found.count, found.protocol.as_str()), (8000, Some(11), "udp"));
+        assert_eq!(port("80").unwrap().name, "80-tcp");
+        for bad in ["", "0", "80/", "80/icmp", "65536/tcp", "9-8/tcp", "-1", "80/tcp/x"] {
+            assert!(port(bad).is_err(), "{bad}");
+        }
+        let found = mount_points(["/data", "/Data", "/var/lib/x"].into_iter()).unwrap();
+        let names: Vec<&str> = found.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(names, ["volume-data", "volume-data-2", "volume-var-lib-x"]);
+        assert!(mount_points(["data"].into_iter()).is_err());
+    }
+
+    #[test]
+    fn users_in_all_forms() {
+        use std::os::fd::AsFd;
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("etc")).unwrap();
+        std::fs::write(root.path().join("etc/passwd"), "root:x:0:0::/:/x\nweb:x:33:34::/:/x\n").unwrap();
+        std::fs::write(root.path().join("etc/group"), "www:x:34:web\nextra:x:50:root,web\nlog:x:40:web\n").unwrap();
+        let fd = File::open(root.path()).unwrap();
+        let account = |text| {
+            let found = Account::of(text, fd.as_fd()).unwrap();
+            (found.user, found.group, found.others)
+        };
+        let expect = |user: &str, group: &str, others: &[u32]| (user.to_owned(), group.to_owned(), others.to_vec());
+        assert_eq!(account(""), expect("0", "0", &[50]));
+        assert_eq!(account("web"), expect("web", "34", &[40, 50]));
+        assert_eq!(account("33"), expect("33", "34", &[40, 50]));
+        assert_eq!(account("1000"), expect("1000", "0", &[]));
+        assert_eq!(account("1000:2000"), expect("1000", "2000", &[]));
+        assert_eq!(account("web:log"), expect("web", "log", &[]));
+        assert_eq!(account("nobody"), expect("nobody", "nobody", &[]));
+    }
+}

@@ -1,0 +1,166 @@
+//! The files of an image layout, by name.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Component, Path};
+
+use rustix::fs::{self, FileType, Mode, OFlags, ResolveFlags};
+use stage1::error::{Context, Error, Result};
+use tar::EntryType;
+
+use crate::image::archive::Entries;
+
+/// Links from one name to another.
+const MAX_LINKS: usize = 8;
+/// Names are kept in memory; so many are enough for a thousand layers.
+const MAX_NAMES: usize = 20_000;
+
+/// A directory, or a tar file of which nothing is unpacked.
+#[derive(Debug)]
+pub enum Layout {
+    /// The directory.
+    Directory(OwnedFd),
+    /// The file, and where in it the files are.
+    Tar(File, HashMap<String, Place>),
+}
+
+/// Where something in a tar file is.
+#[derive(Debug)]
+pub enum Place {
+    /// Offset and size of a file's content.
+    Content(u64, u64),
+    /// Another name.
+    Link(String),
+}
+
+impl Layout {
+    /// Opens a directory.
+    ///
+    /// # Errors
+    /// It is not one.
+    pub fn in_directory(path: &Path) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self::Directory(fs::open(path, flags, Mode::empty()).context(|| format!("open directory {path:?}"))?))
+    }
+
+    /// Reads the names in a tar file that is not compressed.
+    ///
+    /// # Errors
+    /// It can't be read, or has a name that leads out of it.
+    pub fn in_tar(file: File) -> Result<Self> {
+        let mut names = HashMap::new();
+        let reader = file.try_clone().context(|| "duplicate a descriptor")?;
+        let mut entries = Entries::new(BufReader::with_capacity(1 << 17, reader));
+        while let Some(entry) = entries.next_entry()? {
+            let raw = String::from_utf8_lossy(&entry.path).into_owned();
+            let shown = || format!("archive entry {raw:?}");
+            let name = normal("", &raw).context(shown)?;
+            let place = match entry.kind {
+                EntryType::Regular | EntryType::Continuous if entry.segments == [(0, entry.size)] => {
+                    Place::Content(entries.position(), entry.size)
+                }
+                EntryType::Symlink => {
+                    let above = name.rsplit_once('/').map_or("", |(above, _)| above);
+                    Place::Link(normal(above, &String::from_utf8_lossy(&entry.link)).context(shown)?)
+                }
+                EntryType::Link => Place::Link(normal("", &String::from_utf8_lossy(&entry.link)).context(shown)?),
+                EntryType::Directory => continue,
+                _ => return Err(Error::new(format!("{}: neither a file nor a link", shown()))),
+            };
+            names.insert(name, place);
+            if names.len() > MAX_NAMES {
+                return Err(Error::new(format!("the archive has more than {MAX_NAMES} files, too many for an image")));
+            }
+        }
+        Ok(Self::Tar(file, names))
+    }
+
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// There is none, or it is something else.
+    pub fn open(&self, name: &str) -> Result<Box<dyn Read + '_>> {
+        match self {
+            Self::Directory(_) => Ok(Box::new(self.open_in_directory(name)?)),
+            Self::Tar(file, _) => {
+                let (offset, size) = self.find_in_tar(name)?;
+                Ok(Box::new(Part { file, offset, left: size }))
+            }
+        }
+    }
+
+    /// Fails unless the file is there and has the size.
+    ///
+    /// # Errors
+    /// It is not, or has another one.
+    pub fn must_have(&self, name: &str, size: Option<u64>) -> Result<()> {
+        let found = match self {
+            Self::Directory(_) => self.open_in_directory(name)?.metadata().context(|| format!("stat {name:?}"))?.len(),
+            Self::Tar(..) => self.find_in_tar(name)?.1,
+        };
+        match size {
+            Some(size) if size != found => Err(Error::new(format!("{name:?} has {found} bytes, not {size}"))),
+            _ => Ok(()),
+        }
+    }
+
+    fn open_in_directory(&self, name: &str) -> Result<File> {
+        let Self::Directory(dir) = self else { return Err(Error::new("not a directory")) };
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let file =
+            fs::openat2(dir, name, flags, Mode::empty(), resolve).context(|| format!("open {name:?} in the image"))?;
+        let stat = fs::fstat(&file).context(|| format!("stat {name:?}"))?;
+        if !FileType::from_raw_mode(stat.st_mode).is_file() {
+            return Err(Error::new(format!("{name:?} is not a regular file")));
+        }
+        Ok(file.into())
+    }
+
+    fn find_in_tar(&self, name: &str) -> Result<(u64, u64)> {
+        let Self::Tar(_, names) = self else { return Err(Error::new("not an archive")) };
+        let mut at = normal("", name)?;
+        for _ in 0..MAX_LINKS {
+            match names.get(&at) {
+                Some(Place::Content(offset, size)) => return Ok((*offset, *size)),
+                Some(Place::Link(to)) => at.clone_from(to),
+                None => return Err(Error::new(format!("{name:?} is missing in the archive"))),
+            }
+        }
+        Err(Error::new(format!("{name:?} is a link to a link to a link, and so on")))
+    }
+}
+
+/// A name below `above` without `.` and `..`.
+fn normal(above: &str, name: &str) -> Result<String> {
+    let mut parts: Vec<String> = above.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+    for component in Path::new(name).components() {
+        match component {
+            Component::Normal(part) => parts.push(part.to_string_lossy().into_owned()),
+            Component::ParentDir => parts.pop().map(drop).context(|| "leaves the image by \"..\"")?,
+            Component::CurDir => {}
+            Component::RootDir | Component::Prefix(_) => return Err(Error::new("an absolute name")),
+        }
+    }
+    Ok(parts.join("/"))
+}
+
+/// A part of a file.
+struct Part<'a> {
+    file: &'a File,
+    offset: u64,
+    left: u64,
+}
+
+impl Read for Part<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let want = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let n = self.file.read_at(&mut buffer[..want], self.offset)?;
+        self.offset += n as u64;
+        self.left -= n as u64;
+        Ok(n)
+    }
+}

@@ -1,0 +1,275 @@
+//! Images of the Open Container Initiative and of docker, converted to application container images.
+//!
+//! [`Layout`] finds blobs by name, in a directory or in a tar file that is never unpacked; [`index`] and [`docker`]
+//! choose one image; [`unpack`] puts its layers over each other and writes the manifest that they get.
+
+mod config;
+mod layout;
+pub mod platform;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use stage1::appc::ImageManifest;
+use stage1::error::{Context, Error, Result};
+
+pub use layout::Layout;
+
+use crate::fsutil::digest::{Digest, Verified};
+use crate::image::archive;
+use crate::image::archive::Limits;
+use crate::image::oci::platform::{Platform, Wanted};
+use crate::image::options::Options;
+use config::Config;
+
+/// An index, a manifest or a configuration beyond this is refused.
+const JSON_BYTES: u64 = 4 << 20;
+/// Indexes within indexes.
+const MAX_NESTING: usize = 4;
+/// An image with more layers is refused.
+const MAX_LAYERS: usize = 1000;
+
+/// A pointer to a blob.
+#[derive(Clone, Debug, Deserialize)]
+struct Descriptor {
+    #[serde(rename = "mediaType", default)]
+    media_type: String,
+    digest: String,
+    #[serde(default)]
+    size: Option<u64>,
+    #[serde(default)]
+    platform: Option<Platform>,
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    #[serde(default)]
+    manifests: Option<Vec<Descriptor>>,
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    config: Descriptor,
+    #[serde(default)]
+    layers: Option<Vec<Descriptor>>,
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+/// One image of a `docker save` archive.
+#[derive(Deserialize)]
+struct Saved {
+    #[serde(rename = "Config")]
+    config: String,
+    #[serde(rename = "RepoTags", default)]
+    tags: Option<Vec<String>>,
+    #[serde(rename = "Layers", default)]
+    layers: Option<Vec<String>>,
+}
+
+/// The image that was chosen.
+#[derive(Debug)]
+pub struct Found {
+    /// Where its layers are, the lowest first, each with its digest if the manifest tells it.
+    layers: Vec<(String, Option<Digest>)>,
+    config: Config,
+    config_digest: Option<String>,
+    annotations: BTreeMap<String, String>,
+    /// What it is called, with or without a tag.
+    reference: Option<String>,
+}
+
+/// Chooses an image of an OCI layout's index.
+///
+/// # Errors
+/// A file is missing, damaged or nonsense; there is no such image, or more than one.
+pub fn index(layout: &Layout, wanted: &Wanted) -> Result<Found> {
+    let mut index: Index = json(layout, "index.json", None)?;
+    let platform = wanted.platform()?;
+    let mut reference = None;
+    for _ in 0..MAX_NESTING {
+        let chosen = choose(index.manifests.unwrap_or_default(), wanted, &platform, reference.is_some())?;
+        reference = reference.or_else(|| reference_of(&chosen));
+        let digest = Digest::new(&chosen.digest)?;
+        if chosen.media_type.ends_with(".image.index.v1+json") || chosen.media_type.ends_with(".manifest.list.v2+json")
+        {
+            index = json(layout, &blob(&digest), Some(&digest))?;
+            continue;
+        }
+        let manifest: Manifest = json(layout, &blob(&digest), Some(&digest))?;
+        return found(layout, manifest, reference, &platform).context(|| format!("manifest {}", short(&chosen.digest)));
+    }
+    Err(Error::new(format!("the index has more than {MAX_NESTING} indexes within each other")))
+}
+
+/// The blob's name below the layout.
+fn blob(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm(), digest.digits())
+}
+
+fn short(digest: &str) -> String {
+    digest.chars().take(19).collect()
+}
+
+fn reference_of(descriptor: &Descriptor) -> Option<String> {
+    let annotations = descriptor.annotations.as_ref()?;
+    let names = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
+    names.iter().find_map(|name| annotations.get(*name)).filter(|name| !name.is_empty()).cloned()
+}
+
+/// Chooses by reference, unless that was done, and by platform.
+fn choose(all: Vec<Descriptor>, wanted: &Wanted, platform: &Platform, named: bool) -> Result<Descriptor> {
+    let total = all.len();
+    let references: Vec<String> = all.iter().filter_map(reference_of).collect();
+    let is_meant = |descriptor: &Descriptor| match &wanted.reference {
+        Some(text) if !named => reference_of(descriptor)
+            .is_some_and(|name| name == *text || name.rsplit_once(':').is_some_and(|(_, tag)| tag == text)),
+        _ => true,
+    };
+    let meant: Vec<Descriptor> = all.into_iter().filter(is_meant).collect();
+    if let (true, Some(text)) = (meant.is_empty(), &wanted.reference) {
+        return Err(Error::new(format!("it holds no image {text:?}, only: {}", references.join(", "))));
+    }
+    let platforms: Vec<String> =
+        meant.iter().filter_map(|one| one.platform.as_ref()).map(Platform::to_string).collect();
+    let fits = |one: &Descriptor| one.platform.as_ref().is_none_or(|its| its.fits(platform));
+    let mut fitting: Vec<Descriptor> = meant.into_iter().filter(fits).collect();
+    // of several variants the plain one comes first
+    fitting.sort_by_key(|one| one.platform.as_ref().is_none_or(|its| its.variant.is_some()));
+    let different = |one: &Descriptor| reference_of(one) != fitting.first().and_then(reference_of);
+    match fitting.as_slice() {
+        [] if total == 0 => Err(Error::new("it holds no image")),
+        [] => Err(Error::new(format!(
+            "it holds no image for {platform}, only for: {}; --platform chooses",
+            platforms.join(", ")
+        ))),
+        several if several.iter().any(different) || (several.len() > 1 && several[1].platform.is_none()) => {
+            Err(Error::new(format!("it holds several images; choose with --reference: {}", references.join(", "))))
+        }
+        _ => Ok(fitting.swap_remove(0)),
+    }
+}
+
+/// What a manifest points to.
+fn found(layout: &Layout, manifest: Manifest, reference: Option<String>, wanted: &Platform) -> Result<Found> {
+    let digest = Digest::new(&manifest.config.digest)?;
+    let config: Config = json(layout, &blob(&digest), Some(&digest)).context(|| "configuration")?;
+    config.must_fit(wanted)?;
+    let layer = |layer: Descriptor| {
+        let known = layer.media_type.is_empty()
+            || [".tar", ".tar.gzip", "+gzip", "+zstd"].iter().any(|end| layer.media_type.ends_with(end));
+        if !known {
+            return Err(Error::new(format!("a layer of the unknown type {:?}", layer.media_type)));
+        }
+        let digest = Digest::new(&layer.digest)?;
+        layout.must_have(&blob(&digest), layer.size)?;
+        Ok((blob(&digest), Some(digest)))
+    };
+    let layers = manifest.layers.unwrap_or_default().into_iter().map(layer).collect::<Result<Vec<_>>>()?;
+    let annotations = manifest.annotations.unwrap_or_default();
+    Ok(Found { layers, config, config_digest: Some(manifest.config.digest), annotations, reference })
+}
+
+/// Chooses an image of what `docker save` writes.
+///
+/// # Errors
+/// A file is missing, damaged or nonsense; there is no such image, or more than one.
+pub fn docker(layout: &Layout, wanted: &Wanted) -> Result<Found> {
+    let images: Vec<Saved> = json(layout, "manifest.json", None)?;
+    let tags: Vec<String> = images.iter().filter_map(|image| image.tags.clone()).flatten().collect();
+    let is_meant = |image: &Saved| match &wanted.reference {
+        Some(text) => image
+            .tags
+            .iter()
+            .flatten()
+            .any(|name| name == text || name.rsplit_once(':').is_some_and(|(_, tag)| tag == text)),
+        None => true,
+    };
+    let mut meant: Vec<Saved> = images.into_iter().filter(is_meant).collect();
+    let image = match meant.len() {
+        1 => meant.swap_remove(0),
+        0 => return Err(Error::new(format!("it holds no such image, only: {}", tags.join(", ")))),
+        _ => return Err(Error::new(format!("it holds several images; choose with --reference: {}", tags.join(", ")))),
+    };
+    // the name of the configuration is its hash, in both of docker's ways of writing it
+    let digits = image.config.strip_suffix(".json").unwrap_or(&image.config).rsplit('/').next().unwrap_or_default();
+    let digest = Digest::new(&format!("sha256:{digits}")).context(|| "configuration")?;
+    let config: Config = json(layout, &image.config, Some(&digest)).context(|| "configuration")?;
+    config.must_fit(&wanted.platform()?)?;
+    let layers: Vec<(String, Option<Digest>)> =
+        image.layers.unwrap_or_default().into_iter().map(|name| (name, None)).collect();
+    let reference = match &wanted.reference {
+        Some(text) => image.tags.iter().flatten().find(|tag| tag.ends_with(text.as_str())).cloned(),
+        None => image.tags.iter().flatten().next().cloned(),
+    };
+    let config_digest = Some(format!("sha256:{digits}"));
+    Ok(Found { layers, config, config_digest, annotations: BTreeMap::new(), reference })
+}
+
+/// Puts an image's layers over each other in the empty directory `root`. Gives back the manifest that it gets.
+///
+/// # Errors
+/// A layer is missing or not what its digest says, or holds anything that could leave the root.
+pub fn unpack(layout: &Layout, image: &Found, root: &Path, options: &Options) -> Result<ImageManifest> {
+    if image.layers.len() > MAX_LAYERS {
+        return Err(Error::new(format!("more than {MAX_LAYERS} layers")));
+    }
+    let diffs = image.config.layers()?;
+    if diffs.len() != image.layers.len() {
+        return Err(Error::new(format!(
+            "the configuration knows {} layers, the manifest {}",
+            diffs.len(),
+            image.layers.len()
+        )));
+    }
+    let fd = File::open(root).context(|| format!("open {root:?}"))?;
+    let mut limits = options.limits;
+    for (number, (layer, diff)) in image.layers.iter().zip(&diffs).enumerate() {
+        unpack_layer(layout, layer, diff, fd.as_fd(), &mut limits, number == 0)
+            .context(|| format!("layer {} ({})", number + 1, layer.0))?;
+    }
+    config::manifest(image, fd.as_fd(), options)
+}
+
+/// Unpacks one layer: compared with the manifest's digest as it is, with the configuration's uncompressed.
+fn unpack_layer(
+    layout: &Layout,
+    (name, digest): &(String, Option<Digest>),
+    diff: &Digest,
+    root: BorrowedFd<'_>,
+    limits: &mut Limits,
+    first: bool,
+) -> Result<()> {
+    let mut blob = BufReader::with_capacity(1 << 17, layout.open(name)?);
+    let mut apply = |blob: &mut dyn Read| -> Result<()> {
+        let mut content = Verified::new(archive::decoded(blob)?, diff, limits.bytes);
+        archive::unpack_layer(&mut content, root, limits, first)?;
+        content.finish()
+    };
+    let Some(digest) = digest else { return apply(&mut blob) };
+    let mut blob = Verified::new(blob, digest, u64::MAX);
+    apply(&mut blob)?;
+    blob.finish()
+}
+
+/// Reads a file of the layout as JSON, and compares it with its digest.
+fn json<T: DeserializeOwned>(layout: &Layout, name: &str, digest: Option<&Digest>) -> Result<T> {
+    let shown = || format!("{name:?}");
+    let mut bytes = Vec::new();
+    let file = layout.open(name)?;
+    file.take(JSON_BYTES + 1).read_to_end(&mut bytes).context(shown)?;
+    if bytes.len() as u64 > JSON_BYTES {
+        return Err(Error::new(format!("{name:?} is larger than {JSON_BYTES} bytes")));
+    }
+    if let Some(digest) = digest {
+        Verified::new(&bytes[..], digest, JSON_BYTES).finish().context(shown)?;
+    }
+    serde_json::from_slice(&bytes).context(|| format!("{name:?} is not what it should be"))
+}

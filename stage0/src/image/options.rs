@@ -1,0 +1,45 @@
+//! How an image is imported.
+
+use stage1::appc::ImageManifest;
+use stage1::error::{Error, Result};
+
+use crate::image::archive::Limits;
+use crate::image::oci::platform::Wanted;
+
+/// What a file or directory holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An application container image.
+    Aci,
+    /// An OCI image layout.
+    Oci,
+    /// What `docker save` writes.
+    Docker,
+    /// A plain root file system.
+    Rootfs,
+}
+
+/// How to import.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// What to call the image, instead of what it says itself.
+    pub name: Option<String>,
+    /// What the source holds; else that is found out.
+    pub kind: Option<Kind>,
+    /// Which image of an index.
+    pub wanted: Wanted,
+    /// Manifest of a plain root file system.
+    pub manifest: Option<ImageManifest>,
+    /// How large it may be, and whether it may bring device nodes.
+    pub limits: Limits,
+}
+
+impl Options {
+    /// Fails if a program was named for an image that names its own.
+    pub(crate) fn must_not_run(&self) -> Result<()> {
+        match self.manifest.as_ref().and_then(|manifest| manifest.app.as_ref()) {
+            Some(_) => Err(Error::new("an image says itself what it runs; give --exec to \"podctl app add\"")),
+            None => Ok(()),
+        }
+    }
+}

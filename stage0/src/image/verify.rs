@@ -1,0 +1,81 @@
+//! Keeping images whole.
+
+use std::io;
+
+use stage1::error::{Context, Error, Result};
+
+use crate::fsutil::digest;
+use crate::image::archive;
+use crate::image::archive::ImageId;
+use crate::image::store::{directory, has, load, open_archive};
+use crate::store::Store;
+use crate::tree::store as trees;
+
+/// How an image was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// As it was imported.
+    Whole,
+    /// This was damaged and is not any more.
+    Mended(String),
+    /// This is damaged; the image is refused until it is imported again.
+    Damaged(String),
+}
+
+/// Looks at every byte of an image and its tree, and mends what can be made from the rest. An archive that is damaged
+/// is put aside, so that a new import brings it back.
+///
+/// # Errors
+/// The store can't be read or written.
+pub fn verify(store: &Store, id: &ImageId) -> Result<Health> {
+    if !has(store, id) {
+        return Err(Error::new(format!("there is no image {} any more", id.short())));
+    }
+    if let Some(fault) = archive_fault(store, id)? {
+        return Ok(Health::Damaged(fault));
+    }
+    let mut mended = Vec::new();
+    mended.extend(mend_manifest(store, id)?);
+    let image = match load(store, id) {
+        Ok(image) => image,
+        // nothing else says what the tree was rendered upon
+        Err(error) => return Ok(Health::Damaged(format!("{}; import the image again", error.one_line()))),
+    };
+    for dependency in &image.info.dependencies {
+        if !has(store, dependency) {
+            return Ok(Health::Damaged(format!("it depends on image {}, which is gone", dependency.short())));
+        }
+    }
+    if let Some(fault) = trees::full_fault(store, id)? {
+        trees::rebuild(store, id)?;
+        mended.push(format!("tree: {fault}"));
+    }
+    Ok(if mended.is_empty() { Health::Whole } else { Health::Mended(mended.join("; ")) })
+}
+
+/// What is wrong with an image's archive, which is then put aside.
+fn archive_fault(store: &Store, id: &ImageId) -> Result<Option<String>> {
+    let read =
+        open_archive(store, id).and_then(|mut archive| io::copy(&mut archive, &mut io::sink()).context(|| "archive"));
+    let Err(error) = read else { return Ok(None) };
+    let (from, to) = (directory(store, id).join("archive"), directory(store, id).join("archive.damaged"));
+    if from.exists() {
+        std::fs::rename(&from, &to).context(|| format!("rename {from:?} to {to:?}"))?;
+    }
+    Ok(Some(format!("{}; import the image again", error.one_line())))
+}
+
+/// Writes the manifest beside the archive again, if it is not the archive's. Tells what it did.
+fn mend_manifest(store: &Store, id: &ImageId) -> Result<Option<String>> {
+    let manifest = archive::manifest(open_archive(store, id)?)?;
+    let path = directory(store, id).join("manifest");
+    if std::fs::read(&path).is_ok_and(|found| digest::of_bytes(&found) == digest::of_bytes(&manifest)) {
+        return Ok(None);
+    }
+    let _lock = store.lock_images()?;
+    let new = path.with_extension("new");
+    std::fs::write(&new, &manifest).context(|| format!("write {new:?}"))?;
+    std::fs::File::open(&new).and_then(|file| file.sync_all()).context(|| format!("fsync {new:?}"))?;
+    std::fs::rename(&new, &path).context(|| format!("rename {new:?} to {path:?}"))?;
+    Ok(Some("manifest: its content differs".into()))
+}

@@ -1,0 +1,246 @@
+//! Making a pod without apps and running it: embryo, prepare, prepared, run, and then the pod's own process.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::io::FdFlags;
+use stage1::appc::{self, NameValue, PodManifest};
+use stage1::error::{Context, Error, Result};
+use stage1::layout;
+use stage1::sys::process::{self, Fork};
+use uuid::Uuid;
+
+use crate::entrypoint::spawn::{Entrypoint, Stage1};
+use crate::fsutil::atomic::write;
+use crate::fsutil::dir::make_dir;
+use crate::image::store::Image;
+use crate::pod::directory::{HeldPod, Phase};
+use crate::pod::gc;
+use crate::pod::settings::Launch;
+use crate::pod::uid_range;
+use crate::pod::uid_range::PrivateUsers;
+use crate::store::Store;
+use crate::tree::rootfs::Roots;
+use crate::tree::store as trees;
+
+/// How long a pod may take until its supervisor is ready.
+const BOOT_DEADLINE: Duration = Duration::from_secs(60);
+/// How often that is looked at.
+const BOOT_POLL: Duration = Duration::from_millis(4);
+/// How much of it is shown when the pod does not come up: what a network plugin says of its failure fits in.
+const CONSOLE_BYTES: u64 = 64 << 10;
+
+/// Directories of the pod's root that the host writes to. They are touched before the pod runs, which puts them into
+/// the overlay's upper layer: other host managers read the first one there, and no later add changes which are in it.
+const HOST_WRITES: [&str; 3] = ["rkt/status", "rkt/env", "opt/stage2"];
+
+/// The manifest of a pod that takes apps while it runs.
+pub fn mutable(mut manifest: PodManifest) -> PodManifest {
+    manifest.annotations.push(NameValue::new(appc::MUTABLE, "true"));
+    manifest
+}
+
+/// How a pod's files are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Making {
+    /// As copies of the images, though the file system could do better.
+    pub no_overlay: bool,
+    /// Its own user ids; the host's if not set.
+    pub private_users: Option<PrivateUsers>,
+}
+
+/// Makes a pod and fills its directory, with `more` at the end: phase prepared, held.
+///
+/// # Errors
+/// Something could not be written; nothing is left of the pod.
+pub fn prepare(
+    store: &Store,
+    stage1: &Image,
+    manifest: &PodManifest,
+    making: Making,
+    more: impl FnOnce(&Path) -> Result<()>,
+) -> Result<HeldPod> {
+    let mut pod = HeldPod::create(store)?;
+    let filled = fill(store, &pod, stage1, manifest, making).and_then(|()| more(pod.dir()));
+    match filled.and_then(|()| pod.move_to(store, Phase::Prepared)) {
+        Ok(()) => Ok(pod),
+        Err(error) => Err(given_up(store, pod, error)),
+    }
+}
+
+fn fill(store: &Store, pod: &HeldPod, stage1: &Image, manifest: &PodManifest, making: Making) -> Result<()> {
+    let dir = pod.dir();
+    let tree = trees::ensure(store, &stage1.id)?;
+    make_dir(&dir.join("appsinfo"), 0o750)?;
+    make_dir(&dir.join("stage1"), 0o750)?;
+    write(&dir.join(layout::STAGE1_MANIFEST), &stage1.manifest, 0o640)?;
+    write(&dir.join(layout::STAGE1_TREE), tree.id().as_bytes(), 0o640)?;
+    write(&dir.join(layout::LOCK), b"", 0o600)?;
+    write(&dir.join(layout::MANIFEST), &serde_json::to_vec(manifest).context(|| "write the pod manifest")?, 0o640)?;
+    write(&dir.join(layout::CREATED), b"", 0o640)?;
+    if let Some(users) = making.private_users {
+        uid_range::give(store, dir, pod.uuid(), users)?;
+    }
+    link_flavor(&trees::rootfs(store, tree.id()), dir)?;
+    // the pod has noted it, so it stays; who makes use of it now may have to render it anew
+    drop(tree);
+    if making.no_overlay {
+        return make_root(store, dir);
+    }
+    write(&dir.join(layout::OVERLAY_PREPARED), b"", 0o640)
+}
+
+/// The flavor of a stage1 is what the link `flavor` in its root says.
+fn link_flavor(rootfs: &Path, dir: &Path) -> Result<()> {
+    let from = rootfs.join("flavor");
+    match std::fs::read_link(&from) {
+        Ok(flavor) => {
+            let to = dir.join(layout::FLAVOR);
+            std::os::unix::fs::symlink(flavor, &to).context(|| format!("symlink {to:?}"))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::caused_by(format!("read link {from:?}"), error)),
+    }
+}
+
+/// Moves a prepared pod to phase run and mounts its stage1, in this (the host's) mount namespace. One without overlays
+/// has it already.
+///
+/// # Errors
+/// The mount failed; nothing is left of the pod.
+pub fn mount(store: &Store, mut pod: HeldPod) -> Result<HeldPod> {
+    let mount = |dir: &Path| if Roots::of(dir)?.are_overlays() { make_root(store, dir) } else { Ok(()) };
+    match pod.move_to(store, Phase::Run).and_then(|()| mount(pod.dir())) {
+        Ok(()) => Ok(pod),
+        Err(error) => Err(given_up(store, pod, error)),
+    }
+}
+
+fn make_root(store: &Store, dir: &Path) -> Result<()> {
+    let path = dir.join(layout::STAGE1_TREE);
+    let tree = std::fs::read_to_string(&path).context(|| format!("read {path:?}"))?;
+    let rootfs = dir.join(layout::STAGE1_ROOTFS);
+    Roots::of(dir)?.make_first(store, tree.trim())?;
+    for name in HOST_WRITES {
+        let path = rootfs.join(name);
+        let dir = File::open(&path).context(|| format!("the stage1 image has no /{name}"))?;
+        dir.set_modified(SystemTime::now()).context(|| format!("touch {path:?}"))?;
+    }
+    Ok(())
+}
+
+/// Removes a pod that could not be made; the error that led here.
+pub(crate) fn given_up(store: &Store, pod: HeldPod, error: Error) -> Error {
+    match gc::discard(store, pod, false) {
+        Ok(()) => error,
+        Err(also) => Error::new(format!("{}; and clearing it away: {}", error.one_line(), also.one_line())),
+    }
+}
+
+/// Replaces this process by the pod's own: returns only when that failed, and then nothing is left of the pod.
+///
+/// # Errors
+/// The run entrypoint could not be executed.
+pub fn become_pod(store: &Store, pod: HeldPod, launch: &Launch) -> Result<Infallible> {
+    let error = match exec_run(store, &pod, launch) {
+        Ok(never) => match never {},
+        Err(error) => error,
+    };
+    Err(given_up(store, pod, error))
+}
+
+/// Starts the pod's own process in the background and waits until the pod is ready for apps.
+///
+/// # Errors
+/// The pod did not come up, in time or at all; the error has the end of its output, and nothing is left of it.
+pub fn start(store: &Store, pod: HeldPod, launch: &Launch) -> Result<Uuid> {
+    match start_process(store, &pod, launch).and_then(|run| wait_until_ready(pod.dir(), run)) {
+        Ok(()) => Ok(pod.uuid()),
+        Err(error) => Err(given_up(store, pod, error)),
+    }
+}
+
+/// Forks the process that becomes the pod's: of its own session, without input, its output in a file of the pod's.
+fn start_process(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<nix::unistd::Pid> {
+    let path = pod.dir().join(layout::CONSOLE);
+    let console =
+        File::options().create(true).append(true).mode(0o640).open(&path).context(|| format!("create {path:?}"))?;
+    let null = File::open("/dev/null").context(|| "open /dev/null")?;
+    match process::fork()? {
+        Fork::Parent(child) => Ok(child),
+        Fork::Child => {
+            let detached = || -> Result<Infallible> {
+                rustix::process::setsid().context(|| "setsid")?;
+                process::set_standard_fd(&null, 0)?;
+                process::set_standard_fd(&console, 1)?;
+                process::set_standard_fd(&console, 2)?;
+                exec_run(store, pod, launch)
+            };
+            let Err(error) = detached();
+            // its standard error is the console by now, which the parent reads
+            eprintln!("podctl: {}", error.one_line());
+            process::exit_now(254)
+        }
+    }
+}
+
+/// Replaces this process by the pod's own, which inherits the lock.
+pub(crate) fn exec_run(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<Infallible> {
+    let stage1 = Stage1::of(store, pod.dir())?;
+    let hostname = launch.settings.hostname.clone().unwrap_or_else(|| format!("rkt-{}", pod.uuid()));
+    launch.settings.names.put_in_place(pod.dir(), &hostname)?;
+    rustix::io::fcntl_setfd(pod.lock(), FdFlags::empty()).context(|| "let run inherit the lock")?;
+    let lock = pod.lock().as_fd().as_raw_fd().to_string();
+    let environment = [("RKT_LOCK_FD", lock.as_str()), ("RKT_SELINUX_CONTEXT", ""), ("RKT_SELINUX_MOUNT_CONTEXT", "")];
+    let ids = uid_range::of_pod(pod.dir())?;
+    stage1.exec(Entrypoint::Run, &launch.arguments(pod.uuid(), ids), &environment)
+}
+
+/// Waits until the pod takes apps. When it does not come to that, its process has ended when this returns.
+fn wait_until_ready(dir: &Path, run: nix::unistd::Pid) -> Result<()> {
+    let pidfd = process::pidfd_open(run.as_raw())?;
+    let waited = watch_boot(dir, &pidfd);
+    if waited.is_err() {
+        // the monitor's end takes the pod with it; of one that has ended this is no more than the reaping
+        process::pidfd_kill(&pidfd, rustix::process::Signal::KILL)?;
+        process::wait_child(run)?;
+    }
+    waited
+}
+
+fn watch_boot(dir: &Path, run: &OwnedFd) -> Result<()> {
+    let deadline = Instant::now() + BOOT_DEADLINE;
+    loop {
+        // the supervisor can be ready before its monitor has written who it is
+        if stage1::pod::is_ready(dir)? && stage1::pod::read_pid(dir)?.is_some() {
+            return Ok(());
+        }
+        if process::pidfd_wait_end(run, BOOT_POLL)? {
+            return Err(Error::new(format!("the pod did not come up: {}", end_of_console(dir)?)));
+        }
+        if Instant::now() >= deadline {
+            let waited = BOOT_DEADLINE.as_secs();
+            return Err(Error::new(format!("the pod was not ready after {waited} s: {}", end_of_console(dir)?)));
+        }
+    }
+}
+
+/// The last lines that a pod's process has printed, on one line.
+fn end_of_console(dir: &Path) -> Result<String> {
+    let path: PathBuf = dir.join(layout::CONSOLE);
+    let shown = || format!("read {path:?}");
+    let mut file = File::open(&path).context(shown)?;
+    let size = file.metadata().context(shown)?.len();
+    file.seek(SeekFrom::Start(size.saturating_sub(CONSOLE_BYTES))).context(shown)?;
+    let mut bytes = Vec::new();
+    file.take(CONSOLE_BYTES).read_to_end(&mut bytes).context(shown)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let last = lines[lines.len().saturating_sub(5)..].join(" | ");
+    Ok(if last.is_empty() { "its process ended without a word".into() } else { last })
+}

@@ -1,0 +1,395 @@
+//! Pods on disk: their phases, who holds them, finding them.
+//!
+//! A pod's phase is the directory that its own directory is in; a phase changes by one rename, made while the pod's
+//! directory is locked. The lock says whether somebody is at work on it: of a pod in phase `run`, that it runs.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{self, FlockOperation};
+use rustix::io::Errno;
+use stage1::error::{Context, Error, Result};
+use stage1::layout;
+pub use stage1::pod::{Phase, State};
+use uuid::Uuid;
+
+use crate::fsutil::dir::{PRIVATE, make_dir, names_in, open_dir, sync_dir};
+use crate::fsutil::time::nanoseconds;
+use crate::store::Store;
+
+/// How long others that are at work on a pod are waited for.
+pub const OTHERS: Duration = Duration::from_secs(60);
+/// How often is looked whether they still are.
+pub const PAUSE: Duration = Duration::from_millis(5);
+/// How often a new pod may be removed by others before it is locked.
+const EMBRYOS: usize = 20;
+
+/// A pod as it was when it was looked at.
+#[derive(Debug)]
+pub struct Pod {
+    uuid: Uuid,
+    phase: Phase,
+    dir: PathBuf,
+    held: bool,
+}
+
+impl Pod {
+    /// Its name.
+    pub fn uuid(&self) -> Uuid {
+        self.uuid
+    }
+
+    /// The start of its name, enough for messages.
+    pub fn short(&self) -> String {
+        self.uuid.to_string()[..8].to_owned()
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The directory it is in.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// What it is doing.
+    pub fn state(&self) -> State {
+        State::of(self.phase, self.held)
+    }
+
+    /// When it was made, in nanoseconds since 1970.
+    pub fn created_at(&self) -> Result<Option<i64>> {
+        modified(&self.dir.join(layout::CREATED))
+    }
+
+    /// When it was run, in nanoseconds since 1970.
+    pub fn started_at(&self) -> Result<Option<i64>> {
+        Ok(modified(&self.dir.join(layout::PID))?.or(modified(&self.dir.join(layout::PPID))?))
+    }
+
+    /// When it was marked for removal, in nanoseconds since 1970.
+    pub fn marked_at(&self) -> Result<Option<i64>> {
+        use std::os::unix::fs::MetadataExt;
+        if !matches!(self.phase, Phase::ExitedGarbage | Phase::Garbage) {
+            return Ok(None);
+        }
+        let stat = self.dir.metadata().context(|| format!("stat {:?}", self.dir))?;
+        Ok(Some(stat.ctime().saturating_mul(1_000_000_000).saturating_add(stat.ctime_nsec())))
+    }
+
+    /// The PID (host view) of the pod's PID 1, while it runs.
+    pub fn pid_if_running(&self) -> Result<Option<i32>> {
+        if self.state() == State::Running { stage1::pod::read_pid(&self.dir) } else { Ok(None) }
+    }
+}
+
+/// A pod that this process holds: nobody else changes its phase or runs it.
+#[derive(Debug)]
+pub struct HeldPod {
+    uuid: Uuid,
+    phase: Phase,
+    dir: PathBuf,
+    lock: File,
+}
+
+impl HeldPod {
+    /// Makes a pod in phase embryo and moves it on to `prepare`, held.
+    ///
+    /// # Errors
+    /// Its directory can't be made.
+    pub fn create(store: &Store) -> Result<Self> {
+        for phase in Phase::ALL {
+            make_dir(&store.pods().join(phase.dir()), PRIVATE)?;
+        }
+        for _ in 0..EMBRYOS {
+            if let Some(mut pod) = Self::embryo(store)? {
+                pod.move_to(store, Phase::Prepare)?;
+                return Ok(pod);
+            }
+        }
+        Err(Error::new("others remove every pod before it can be prepared"))
+    }
+
+    /// A new pod, held; `None` if somebody who removes pods has seen it before it could be locked.
+    fn embryo(store: &Store) -> Result<Option<Self>> {
+        let uuid = Uuid::new_v4();
+        let dir = store.pods().join(Phase::Embryo.dir()).join(uuid.to_string());
+        make_dir(&dir, 0o750)?;
+        let Some(lock) = open_dir(&dir)? else { return Ok(None) };
+        if !try_lock(&lock)? {
+            return Ok(None);
+        }
+        match open_dir(&dir)? {
+            Some(still) if stage1::sys::dir::same_file(&lock, &still)? => {
+                Ok(Some(Self { uuid, phase: Phase::Embryo, dir, lock }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Takes hold of a pod. `None` if somebody else has it.
+    ///
+    /// # Errors
+    /// The pod is gone, or has gone on to another phase, since it was looked at.
+    pub fn take(pod: &Pod) -> Result<Option<Self>> {
+        let gone = || format!("pod {} is not in phase {} any more", pod.short(), pod.phase.dir());
+        let lock = open_dir(&pod.dir)?.context(gone)?;
+        if !try_lock(&lock)? {
+            return Ok(None);
+        }
+        // it may have moved on between finding and locking it
+        let still = open_dir(&pod.dir)?.context(gone)?;
+        if !stage1::sys::dir::same_file(&lock, &still)? {
+            return Err(Error::new(gone()));
+        }
+        Ok(Some(Self { uuid: pod.uuid, phase: pod.phase, dir: pod.dir.clone(), lock }))
+    }
+
+    /// Moves the pod on to another phase. What is prepared stays so after a power cut.
+    ///
+    /// # Errors
+    /// The rename failed.
+    pub fn move_to(&mut self, store: &Store, phase: Phase) -> Result<()> {
+        let to = store.pods().join(phase.dir());
+        make_dir(&to, PRIVATE)?;
+        if phase == Phase::Prepared {
+            sync_dir(&self.dir)?;
+        }
+        let to = to.join(self.uuid.to_string());
+        std::fs::rename(&self.dir, &to).context(|| format!("rename {:?} to {to:?}", self.dir))?;
+        self.dir = to;
+        self.phase = phase;
+        if phase == Phase::Prepared { sync_dir(&store.pods().join(phase.dir())) } else { Ok(()) }
+    }
+
+    /// Its name.
+    pub fn uuid(&self) -> Uuid {
+        self.uuid
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The directory it is in.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The open and locked directory.
+    pub fn lock(&self) -> &File {
+        &self.lock
+    }
+}
+
+/// Locks a pod's directory, unless somebody has it. One who only looks has it for a moment: that is waited for.
+fn try_lock(dir: &File) -> Result<bool> {
+    let deadline = Instant::now() + Duration::from_millis(100);
+    loop {
+        match fs::flock(dir, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            Err(errno) => return Err(Error::caused_by("flock of a pod's directory", errno)),
+        }
+    }
+}
+
+/// Whether somebody holds the directory.
+fn is_held(dir: &File) -> Result<bool> {
+    match fs::flock(dir, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        Err(errno) => Err(Error::caused_by("flock of a pod's directory", errno)),
+    }
+}
+
+/// Every pod, in no order. One that moves on while the directories are read is listed once, where it was seen last.
+///
+/// # Errors
+/// The directories can't be read.
+pub fn list(store: &Store) -> Result<Vec<Pod>> {
+    let mut found = BTreeMap::new();
+    for phase in Phase::ALL {
+        for uuid in uuids(store, phase)? {
+            if let Some(pod) = look_at(store, phase, uuid)? {
+                found.insert(uuid, pod);
+            }
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+/// The pod whose UUID starts with `text`.
+///
+/// # Errors
+/// There is none, or more than one.
+pub fn find(store: &Store, text: &str) -> Result<Pod> {
+    let wanted = text.to_ascii_lowercase();
+    let mut found: Vec<(Phase, Uuid)> = Vec::new();
+    for phase in Phase::ALL {
+        for uuid in uuids(store, phase)? {
+            if !wanted.is_empty() && uuid.to_string().starts_with(&wanted) {
+                found.retain(|(_, other)| *other != uuid);
+                found.push((phase, uuid));
+            }
+        }
+    }
+    match found.as_slice() {
+        [] => Err(Error::new(format!("there is no pod {text:?}; \"podctl list\" shows those there are"))),
+        [(_, uuid)] => find_whole(store, *uuid),
+        several => {
+            let several: Vec<_> = several.iter().map(|(_, uuid)| uuid.to_string()).collect();
+            Err(Error::new(format!("{text:?} is ambiguous: it may be any of the pods {}", several.join(", "))))
+        }
+    }
+}
+
+/// The pod with this UUID, whatever phase it is in.
+///
+/// # Errors
+/// There is none.
+pub fn find_whole(store: &Store, uuid: Uuid) -> Result<Pod> {
+    // it may move on while its phase is looked for
+    for _ in 0..3 {
+        for phase in Phase::ALL {
+            if let Some(pod) = look_at(store, phase, uuid)? {
+                return Ok(pod);
+            }
+        }
+    }
+    Err(Error::new(format!("there is no pod {uuid} any more")))
+}
+
+/// Looks at a pod while others may move it on or remove it: once more if they do. `None` if it is gone.
+///
+/// # Errors
+/// That of `look`, if nobody was in its way.
+pub fn while_others_work<T>(store: &Store, pod: &Pod, look: impl Fn(&Pod) -> Result<T>) -> Result<Option<T>> {
+    let deadline = Instant::now() + OTHERS;
+    let mut now = None;
+    loop {
+        let seen = now.as_ref().unwrap_or(pod);
+        let found = look(seen);
+        if found.is_ok() && seen.dir.exists() {
+            return found.map(Some);
+        }
+        let Ok(later) = find_whole(store, pod.uuid) else { return Ok(None) };
+        let undisturbed = later.phase == seen.phase && later.state() != State::Deleting;
+        if undisturbed || Instant::now() >= deadline {
+            return found.map(Some);
+        }
+        std::thread::sleep(PAUSE);
+        now = Some(later);
+    }
+}
+
+/// [`while_others_work`], of a pod that must be there.
+///
+/// # Errors
+/// That of `look`, or the pod is gone.
+pub fn look<T>(store: &Store, pod: &Pod, look: impl Fn(&Pod) -> Result<T>) -> Result<T> {
+    while_others_work(store, pod, look)?.context(|| format!("there is no pod {} any more", pod.uuid))
+}
+
+/// Whether the process that a pod has noted as its PID 1 is there, or another one that has its number now.
+///
+/// # Errors
+/// The pod's note is damaged.
+pub fn has_process(pod: &Pod) -> Result<bool> {
+    let Some(pid) = stage1::pod::read_pid(&pod.dir)? else { return Ok(false) };
+    match stage1::sys::process::pidfd_open(pid) {
+        Ok(process) => Ok(!stage1::sys::process::pidfd_wait_end(&process, Duration::ZERO)?),
+        Err(_) => Ok(false),
+    }
+}
+
+/// The PID (host view) of a running pod's PID 1.
+///
+/// # Errors
+/// The pod does not run, or has no PID yet.
+pub fn running_pid(pod: &Pod) -> Result<i32> {
+    match pod.state() {
+        State::Running => stage1::pod::read_pid(&pod.dir)?.context(|| "the pod is just starting: it has no PID yet"),
+        other => Err(Error::new(format!("pod {} is {}, not running", pod.short(), other.word()))),
+    }
+}
+
+/// Whether a pod that was running when it was looked at still is.
+///
+/// # Errors
+/// Its directory can't be looked at.
+pub fn is_running(store: &Store, pod: &Pod) -> Result<bool> {
+    Ok(look_at(store, Phase::Run, pod.uuid)?.is_some_and(|pod| pod.held))
+}
+
+/// A pod in one phase; `None` if it is not in it.
+fn look_at(store: &Store, phase: Phase, uuid: Uuid) -> Result<Option<Pod>> {
+    let dir = store.pods().join(phase.dir()).join(uuid.to_string());
+    let Some(file) = open_dir(&dir)? else { return Ok(None) };
+    Ok(Some(Pod { uuid, phase, held: is_held(&file)?, dir }))
+}
+
+fn uuids(store: &Store, phase: Phase) -> Result<Vec<Uuid>> {
+    let dir = store.pods().join(phase.dir());
+    let mut uuids = Vec::new();
+    for name in names_in(&dir)? {
+        match name.to_str().map(Uuid::try_parse) {
+            Some(Ok(uuid)) if uuid.to_string().as_str() == name => uuids.push(uuid),
+            _ => log::debug!("{name:?} in {dir:?} is not a pod"),
+        }
+    }
+    Ok(uuids)
+}
+
+fn modified(path: &Path) -> Result<Option<i64>> {
+    match path.symlink_metadata().and_then(|stat| stat.modified()) {
+        Ok(time) => Ok(Some(nanoseconds(time))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::caused_by(format!("stat {path:?}"), error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_locks_and_prefixes() {
+        let base = tempfile::tempdir().unwrap();
+        let store = Store::open(base.path()).unwrap();
+        let mut held = HeldPod::create(&store).unwrap();
+        let uuid = held.uuid().to_string();
+        assert_eq!(find(&store, &uuid).unwrap().state(), State::Preparing);
+        held.move_to(&store, Phase::Prepared).unwrap();
+        held.move_to(&store, Phase::Run).unwrap();
+        let pod = find(&store, &uuid[..6]).unwrap();
+        assert_eq!(pod.state(), State::Running);
+        assert!(HeldPod::take(&pod).unwrap().is_none());
+        drop(held);
+        let pod = find(&store, &uuid.to_uppercase()).unwrap();
+        assert_eq!(pod.state(), State::Exited);
+
+        let mut held = HeldPod::take(&pod).unwrap().unwrap();
+        held.move_to(&store, Phase::ExitedGarbage).unwrap();
+        assert_eq!(list(&store).unwrap()[0].state(), State::Deleting);
+        drop(held);
+        assert!(HeldPod::take(&pod).unwrap_err().one_line().contains("not in phase run"));
+
+        for digit in ["0", "1"] {
+            std::fs::create_dir(store.pods().join("run").join(format!("aaaaaaaa-0000-4000-8000-00000000000{digit}")))
+                .unwrap();
+        }
+        let error = find(&store, "aaaa").unwrap_err().one_line();
+        assert!(error.contains("ambiguous"), "{error}");
+        for unknown in ["", "zz", "../run", "\n"] {
+            assert!(find(&store, unknown).unwrap_err().one_line().contains("there is no pod"), "{unknown}");
+        }
+    }
+}

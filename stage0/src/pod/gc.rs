@@ -1,0 +1,166 @@
+//! Removing pods, with all that they left on the host.
+
+use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use stage1::error::{Context, Error, Result};
+use stage1::layout;
+
+use crate::entrypoint::spawn::{Entrypoint, Stage1};
+use crate::fsutil::remove;
+use crate::pod::directory as pods;
+use crate::pod::directory::{HeldPod, OTHERS, PAUSE, Phase, Pod, State};
+use crate::store::Store;
+use crate::tree::overlay;
+
+/// An embryo that is younger may still be in the hands of its maker.
+const EMBRYO: Duration = Duration::from_secs(10);
+
+/// How long a pod may be held without a process when it is not just starting, but is held to be marked.
+const STARTING: Duration = Duration::from_millis(500);
+
+/// Removes one pod that does not run, at once. If others are just removing it, they are waited for.
+///
+/// # Errors
+/// It runs, somebody else is at work on it for too long, or something of it could not be removed.
+pub fn rm(store: &Store, pod: Pod, debug: bool) -> Result<()> {
+    let deadline = Instant::now() + OTHERS;
+    let mut pod = pod;
+    loop {
+        match pod.state() {
+            // one that is just starting has no process yet, nor has one that is held to be marked
+            State::Running if pods::has_process(&pod)? || is_held_for(STARTING, store, &pod)? => {
+                return Err(Error::new("it is running; \"podctl stop\" ends it"));
+            }
+            State::Preparing => return Err(Error::new("it is just being prepared")),
+            _ => {}
+        }
+        let taken = if pod.state() == State::Running { Ok(None) } else { HeldPod::take(&pod) };
+        if let Ok(Some(held)) = taken {
+            return discard(store, held, debug);
+        }
+        let Ok(now) = pods::find_whole(store, pod.uuid()) else { return Ok(()) };
+        if now.phase() == pod.phase() {
+            taken?;
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::new("another process is at work on it, and does not come to an end"));
+        }
+        std::thread::sleep(PAUSE);
+        pod = now;
+    }
+}
+
+/// Whether a running pod without a process stays as it is for so long.
+fn is_held_for(time: Duration, store: &Store, pod: &Pod) -> Result<bool> {
+    let deadline = Instant::now() + time;
+    while Instant::now() < deadline {
+        if !pods::is_running(store, pod)? {
+            return Ok(false);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(true)
+}
+
+/// When pods are taken away.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// How long one that has ended stays after it was marked.
+    pub grace: Duration,
+    /// How long one may stay prepared.
+    pub prepared: Duration,
+    /// None is removed.
+    pub mark_only: bool,
+}
+
+/// Marks the pods that have ended, that could not be prepared, and that have been prepared for too long. Then removes
+/// those that were marked: at once if they never ran, else when their grace is over.
+///
+/// # Errors
+/// Some could not be removed; all others are.
+pub fn all(store: &Store, rules: Rules, debug: bool) -> Result<()> {
+    let mut failed = Vec::new();
+    for pod in pods::list(store)? {
+        if let Err(error) = one(store, &pod, rules, debug) {
+            failed.push(format!("pod {}: {}", pod.uuid(), error.one_line()));
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(Error::new(failed.join("; "))) }
+}
+
+fn one(store: &Store, pod: &Pod, rules: Rules, debug: bool) -> Result<()> {
+    let (mark, after) = match pod.state() {
+        State::Running | State::Preparing | State::Deleting => return Ok(()),
+        State::Exited => (Some(Phase::ExitedGarbage), Duration::ZERO),
+        State::PrepareFailed => (Some(Phase::Garbage), Duration::ZERO),
+        // its maker is about to lock it
+        State::Embryo => (Some(Phase::Garbage), EMBRYO),
+        State::Prepared => (Some(Phase::Garbage), rules.prepared),
+        State::ExitedGarbage | State::Garbage => (None, Duration::ZERO),
+    };
+    let mut held = match HeldPod::take(pod) {
+        Ok(Some(held)) => held,
+        // somebody else is at work on it, or was faster
+        Ok(None) => return Ok(()),
+        Err(error) => {
+            log::debug!("{}", error.one_line());
+            return Ok(());
+        }
+    };
+    if let Some(phase) = mark {
+        if changed_ago(&held)? < after {
+            return Ok(());
+        }
+        held.move_to(store, phase)?;
+    }
+    // one that was marked just now is removed only without any grace
+    let kept = held.phase() == Phase::ExitedGarbage && changed_ago(&held)? < rules.grace;
+    if rules.mark_only || kept { Ok(()) } else { discard(store, held, debug) }
+}
+
+/// How long ago the pod's directory was moved or changed.
+fn changed_ago(pod: &HeldPod) -> Result<Duration> {
+    let stat = pod.lock().metadata().context(|| format!("stat {:?}", pod.dir()))?;
+    let nanoseconds = u32::try_from(stat.ctime_nsec()).unwrap_or(0);
+    let changed = UNIX_EPOCH + Duration::new(u64::try_from(stat.ctime()).unwrap_or(0), nanoseconds);
+    Ok(SystemTime::now().duration_since(changed).unwrap_or_default())
+}
+
+/// Removes a pod that this process holds: what it left on the host, its mounts, its directory.
+///
+/// # Errors
+/// The first thing that could not be removed. The pod is then marked for removal, and a later try goes on.
+pub(crate) fn discard(store: &Store, mut pod: HeldPod, debug: bool) -> Result<()> {
+    match pod.phase() {
+        Phase::Run => pod.move_to(store, Phase::ExitedGarbage)?,
+        Phase::Embryo | Phase::Prepare | Phase::Prepared => pod.move_to(store, Phase::Garbage)?,
+        Phase::ExitedGarbage | Phase::Garbage => {}
+    }
+    if pod.phase() == Phase::ExitedGarbage && pod.dir().join(layout::STAGE1_MANIFEST).exists() {
+        run_gc(store, &pod, debug)?;
+    }
+    overlay::unmount_below(pod.dir())?;
+    remove::tree(pod.dir())
+}
+
+fn run_gc(store: &Store, pod: &HeldPod, debug: bool) -> Result<()> {
+    let mut args: Vec<OsString> = Vec::new();
+    if debug {
+        args.push("--debug".into());
+    }
+    args.push(pod.uuid().to_string().into());
+    let stage1 = Stage1::of(store, pod.dir()).and_then(|stage1| stage1.path(Entrypoint::Gc).map(|_| stage1));
+    match stage1 {
+        Ok(stage1) => stage1.run(Entrypoint::Gc, &args)?,
+        // a power cut may have damaged what was just being written; then there is nothing else that it left
+        Err(error) => {
+            log::warn!("pod {}: its cgroups are removed without its stage1: {}", pod.uuid(), error.one_line());
+            stage1::shutdown::remove_remains_of(pod.dir(), &pod.uuid().to_string())?;
+        }
+    }
+    // done: a removal that is interrupted from here on is not held up by what it can't run any more
+    let manifest = pod.dir().join(layout::STAGE1_MANIFEST);
+    std::fs::remove_file(&manifest).context(|| format!("remove {manifest:?}"))
+}

@@ -1,0 +1,180 @@
+//! Pods whose apps are known before they run, and which live as long as these do.
+
+use std::convert::Infallible;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use stage1::appc::PodManifest;
+use stage1::error::{Context, Error, Result};
+use stage1::sys::process::{self, Fork};
+use stage1::sys::signal;
+
+use crate::app::add::check_addition;
+use crate::app::files::AppFiles;
+use crate::app::manifest;
+use crate::app::options::AddOptions;
+use crate::image::store as images;
+use crate::image::store::Image;
+use crate::pod::create;
+use crate::pod::create::Making;
+use crate::pod::directory as pods;
+use crate::pod::directory::{HeldPod, Phase, Pod};
+use crate::pod::gc;
+use crate::pod::settings::{Launch, Settings};
+use crate::store::Store;
+use crate::tree::rootfs::Roots;
+
+/// Makes a pod with these apps, and what else is in `manifest`: phase prepared, held.
+///
+/// # Errors
+/// The options of an app make no sense or don't go together, or something could not be written. Nothing is left of
+/// the pod.
+pub fn prepare(
+    store: &Store,
+    stage1: &Image,
+    mut manifest: PodManifest,
+    apps: &[AddOptions],
+    making: Making,
+    settings: &Settings,
+) -> Result<HeldPod> {
+    let mut images = Vec::new();
+    for options in apps {
+        let image = images::find(store, &options.image)?;
+        let app = options.runtime_app(&image)?;
+        check_addition(&manifest, &app).context(|| format!("app {}", app.name))?;
+        manifest.apps.push(app);
+        images.push(image);
+    }
+    check_terminal(&manifest, settings)?;
+    create::prepare(store, stage1, &manifest, making, |dir| {
+        for (app, image) in manifest.apps.iter().zip(&images) {
+            let files = AppFiles::new(dir, &app.name);
+            files.write_info(store, image).context(|| format!("app {}", app.name))?;
+        }
+        settings.save(dir)?;
+        if Roots::of(dir)?.are_overlays() { Ok(()) } else { make_apps(store, dir, &manifest) }
+    })
+}
+
+/// One terminal can't be that of several apps.
+fn check_terminal(manifest: &PodManifest, settings: &Settings) -> Result<()> {
+    match manifest.apps.len() {
+        several if settings.interactive && several != 1 => {
+            Err(Error::new(format!("--interactive is for pods with one app: this one has {several}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Takes hold of a pod that was prepared, and tells what it was prepared with.
+///
+/// # Errors
+/// It is in another phase, or just being run by another process; or `settings` don't go with it.
+pub fn take_prepared(store: &Store, pod: &Pod, settings: Settings) -> Result<(HeldPod, Settings)> {
+    let not_prepared = |pod: &Pod| Error::new(format!("pod {} is {}, not prepared", pod.short(), pod.state().word()));
+    if pod.phase() != Phase::Prepared {
+        return Err(not_prepared(pod));
+    }
+    let Some(held) = HeldPod::take(pod)? else {
+        return Err(not_prepared(&pods::find_whole(store, pod.uuid())?));
+    };
+    let settings = settings.or(Settings::load(held.dir())?);
+    check_terminal(&manifest::read(held.dir())?, &settings)?;
+    Ok((held, settings))
+}
+
+/// Moves a prepared pod to phase run and mounts its stage1 and its apps, in this (the host's) mount namespace. One that
+/// was prepared without overlays has them already.
+///
+/// # Errors
+/// A mount failed; nothing is left of the pod.
+pub fn mount(store: &Store, pod: HeldPod) -> Result<HeldPod> {
+    let has_all = !Roots::of(pod.dir())?.are_overlays();
+    let pod = create::mount(store, pod)?;
+    if has_all {
+        return Ok(pod);
+    }
+    match manifest::read(pod.dir()).and_then(|manifest| make_apps(store, pod.dir(), &manifest)) {
+        Ok(()) => Ok(pod),
+        Err(error) => Err(create::given_up(store, pod, error)),
+    }
+}
+
+fn make_apps(store: &Store, dir: &Path, manifest: &PodManifest) -> Result<()> {
+    manifest.apps.iter().try_for_each(|app| {
+        AppFiles::new(dir, &app.name).put_in_place(store, app).context(|| format!("app {}", app.name))
+    })
+}
+
+/// Signals that end a pod in order; and the one that says that its process has ended.
+const SIGNALS: &[Signal] = &[Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP];
+
+/// Runs a mounted pod to its end and removes it. The result is the exit code of its process.
+///
+/// # Errors
+/// It can't be run, or not be removed.
+pub fn run_and_remove(store: &Store, pod: HeldPod, launch: &Launch) -> Result<u8> {
+    let ended = match start(store, &pod, launch) {
+        Ok((child, signals)) => accompany(child, &signals),
+        Err(error) => Err(error),
+    };
+    let removed = gc::discard(store, pod, launch.debug).context(|| "remove the pod");
+    ended.and_then(|code| removed.map(|()| code))
+}
+
+fn start(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<(Pid, nix::sys::signalfd::SignalFd)> {
+    let parent = process::pidfd_open(std::process::id().cast_signed())?;
+    let signals = signal::block(SIGNALS)?;
+    match process::fork()? {
+        Fork::Parent(child) => Ok((child, signals)),
+        Fork::Child => {
+            let run = || -> Result<Infallible> {
+                // the pod does not outlive the command that is to remove it
+                process::die_with_parent()?;
+                if process::pidfd_wait_end(&parent, Duration::ZERO)? {
+                    return Err(Error::new("the command that runs the pod has ended"));
+                }
+                create::exec_run(store, pod, launch)
+            };
+            let Err(error) = run();
+            eprintln!("podctl: {}", error.one_line());
+            process::exit_now(254)
+        }
+    }
+}
+
+/// Waits for the end of the pod's process, with signals passed on.
+fn accompany(child: Pid, signals: &nix::sys::signalfd::SignalFd) -> Result<u8> {
+    loop {
+        let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno).context(|| "poll"),
+        }
+        while let Some(info) = signals.read_signal().context(|| "read(signalfd)")? {
+            let number = i32::try_from(info.ssi_signo).context(|| "signal number")?;
+            // what the terminal sends goes to the whole process group, the pod's process included
+            if number == Signal::SIGCHLD as i32 || info.ssi_code == SI_KERNEL {
+                continue;
+            }
+            let signal = Signal::try_from(number).context(|| format!("signal {number}"))?;
+            match nix::sys::signal::kill(child, signal) {
+                Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+                Err(errno) => return Err(errno).context(|| format!("kill({child}, {signal})")),
+            }
+        }
+        match waitpid(child, Some(WaitPidFlag::WNOHANG)).context(|| format!("waitpid({child})"))? {
+            WaitStatus::Exited(_, code) => return Ok(code.to_le_bytes()[0]),
+            WaitStatus::Signaled(_, signal, _) => return Ok(128 + (signal as i32).to_le_bytes()[0]),
+            _ => {}
+        }
+    }
+}
+
+/// `si_code` of a signal that the kernel sends by itself: sigaction(2).
+const SI_KERNEL: i32 = 0x80;

@@ -1,0 +1,224 @@
+//! The overlay mounts of a pod, made in the host's mount namespace, and taking away what is mounted below a path.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags};
+use stage1::boot::IdShift;
+use stage1::error::{Context, Error, Result};
+use stage1::sys::mount::{Attributes, DetachedMount, Propagation, Scope};
+use stage1::sys::userns;
+
+use crate::fsutil::dir::make_dir;
+
+/// mount(2) takes one page of options.
+const OPTION_BYTES: usize = 4095;
+
+/// Mounts an overlay at `target`: `lower` under the new directories `upper` and `work`, whose parents are made. With
+/// `ids` what is the host root's below is that of their first one in the overlay, and so on.
+///
+/// # Errors
+/// A directory can't be made, or the mount fails. [`is_refusal`] tells whether there can be none here.
+pub fn mount(lower: &Path, upper: &Path, work: &Path, target: &Path, ids: Option<IdShift>) -> Result<()> {
+    match ids {
+        None => mount_on(lower, upper, work, target),
+        Some(ids) => {
+            let mapped = Mapped::new(lower, work, ids)?;
+            let mounted = mount_on(&mapped.0, upper, work, target);
+            // the overlay has its own view of it
+            mapped.remove().and(mounted)
+        }
+    }
+}
+
+/// Whether an error of [`mount`] says that this file system, or this kernel, takes no such overlay.
+pub fn is_refusal(error: &Error) -> bool {
+    const REFUSALS: [Errno; 5] = [Errno::NODEV, Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP, Errno::PERM];
+    error.errno().is_some_and(|found| REFUSALS.iter().any(|errno| errno.raw_os_error() == found))
+}
+
+/// A tree mounted for a moment with its ids mapped, beside the work directory of the overlay that is to lie on it.
+struct Mapped(PathBuf);
+
+impl Mapped {
+    fn new(tree: &Path, work: &Path, ids: IdShift) -> Result<Self> {
+        let mount = DetachedMount::clone_path(tree, Scope::One)?;
+        mount.set(Attributes { propagation: Some(Propagation::Private), ..Attributes::default() }, Scope::One)?;
+        mount.map_ids(userns::new(ids.shift, ids.count)?, Scope::One).context(|| format!("map the ids of {tree:?}"))?;
+        let mapped = Self::beside(work);
+        make_dir(&mapped.0, 0o700)?;
+        mount.attach_path(&mapped.0)?;
+        Ok(mapped)
+    }
+
+    fn beside(work: &Path) -> Self {
+        let mut at = work.as_os_str().to_owned();
+        at.push(".lower");
+        Self(at.into())
+    }
+
+    fn remove(self) -> Result<()> {
+        unmount(&self.0)?;
+        std::fs::remove_dir(&self.0).context(|| format!("remove {:?}", self.0))
+    }
+}
+
+/// Removes what a [`mount`] that was killed has left beside the work directory.
+///
+/// # Errors
+/// It can't be removed.
+pub fn forget_mapped(work: &Path) -> Result<()> {
+    let mapped = Mapped::beside(work);
+    if mapped.0.symlink_metadata().is_ok() { mapped.remove() } else { Ok(()) }
+}
+
+fn mount_on(lower: &Path, upper: &Path, work: &Path, target: &Path) -> Result<()> {
+    let like = lower.metadata().context(|| format!("look at the tree {lower:?}"))?;
+    make_dir(target, 0o755)?;
+    make_dir(work, 0o750)?;
+    make_dir(upper.parent().unwrap_or(upper), 0o750)?;
+    match std::fs::DirBuilder::new().mode(0o700).create(upper) {
+        // the upper directory's owner and mode are those that the mount's root shows
+        Ok(()) => {
+            std::os::unix::fs::chown(upper, Some(like.uid()), Some(like.gid()))
+                .context(|| format!("chown({upper:?})"))?;
+            std::fs::set_permissions(upper, std::fs::Permissions::from_mode(like.mode() & 0o7777))
+                .context(|| format!("chmod({upper:?})"))?;
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(Error::caused_by(format!("make directory {upper:?}"), error)),
+    }
+    let mut options = OsString::from("lowerdir=");
+    options.push(escaped(lower));
+    options.push(",upperdir=");
+    options.push(escaped(upper));
+    options.push(",workdir=");
+    options.push(escaped(work));
+    if options.len() > OPTION_BYTES {
+        return Err(Error::new(format!("mount overlay at {target:?}: the paths are too long; use a shorter --dir")));
+    }
+    let data = stage1::sys::dir::c_string(options.as_bytes())?;
+    rustix::mount::mount("overlay", target, "overlay", MountFlags::empty(), data.as_c_str()).map_err(|errno| {
+        let hint = match errno {
+            Errno::NODEV => " (the kernel has no overlay file system)",
+            Errno::INVAL => " (the file system of the data directory can't carry an overlay)",
+            Errno::NOSPC => " (the limit of mounts, fs.mount-max, is reached)",
+            _ => "",
+        };
+        Error::caused_by(format!("mount overlay of {lower:?} at {target:?}{hint}"), errno)
+    })
+}
+
+/// A path as an overlay option: what separates options and layers is escaped.
+fn escaped(path: &Path) -> OsString {
+    let mut out = Vec::new();
+    for byte in path.as_os_str().as_bytes() {
+        if matches!(byte, b'\\' | b',' | b':') {
+            out.push(b'\\');
+        }
+        out.push(*byte);
+    }
+    OsString::from_vec(out)
+}
+
+/// Unmounts everything at and below `path`, the last mounted first. What is still in use is detached: it goes when
+/// its last user does.
+///
+/// # Errors
+/// The mount table can't be read, or something can't be unmounted; the rest is unmounted all the same.
+pub fn unmount_below(path: &Path) -> Result<()> {
+    let table = std::fs::read("/proc/self/mountinfo").context(|| "read /proc/self/mountinfo")?;
+    let mut first_error = None;
+    for point in mount_points_below(&table, path).iter().rev() {
+        if let Err(error) = unmount(point) {
+            log::warn!("{}", error.one_line());
+            first_error.get_or_insert(error);
+        }
+    }
+    first_error.map_or(Ok(()), Err)
+}
+
+fn unmount(point: &Path) -> Result<()> {
+    match rustix::mount::unmount(point, UnmountFlags::NOFOLLOW) {
+        Ok(()) => Ok(()),
+        Err(Errno::BUSY) => rustix::mount::unmount(point, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)
+            .context(|| format!("detach {point:?}")),
+        // another process, or the unmount of a peer, was faster
+        Err(Errno::INVAL | Errno::NOENT) => Ok(()),
+        Err(errno) => Err(Error::caused_by(format!("unmount {point:?}"), errno)),
+    }
+}
+
+/// The mount points at and below `path` in a mountinfo table, in the order of the table.
+fn mount_points_below(table: &[u8], path: &Path) -> Vec<PathBuf> {
+    table
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
+        .map(|field| PathBuf::from(OsString::from_vec(unescaped(field))))
+        .filter(|point| point.starts_with(path))
+        .collect()
+}
+
+/// Undoes the kernel's octal escapes of blank, tab, line break and backslash.
+fn unescaped(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [byte, tail @ ..] = rest {
+        match (byte, tail) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
+                out.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                rest = after;
+            }
+            _ => {
+                out.push(*byte);
+                rest = tail;
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stage1::sys::mount::is_mount_point;
+
+    #[test]
+    fn finds_mounts_by_whole_path_components() {
+        let table = b"1 0 8:1 / / rw - ext4 a rw\n\
+            2 1 8:1 / /data/pods/a\\040b rw - overlay o rw\n\
+            3 1 8:1 / /data/pods/a\\040b/x rw - overlay o rw\n\
+            4 1 8:1 / /data/pods/a\\040bc rw - overlay o rw\n";
+        let found = mount_points_below(table, Path::new("/data/pods/a b"));
+        assert_eq!(found, [Path::new("/data/pods/a b"), Path::new("/data/pods/a b/x")]);
+    }
+
+    #[test]
+    fn mounts_whatever_the_paths_are_called_and_unmounts_all() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: mounting takes root");
+            return;
+        }
+        let base = tempfile::tempdir().unwrap();
+        let odd = base.path().canonicalize().unwrap().join("a,b:c\\d e\"f");
+        let lower = odd.join("lower");
+        std::fs::create_dir_all(&lower).unwrap();
+        std::fs::write(lower.join("file"), "below").unwrap();
+        std::fs::set_permissions(&lower, std::fs::Permissions::from_mode(0o711)).unwrap();
+        let target = odd.join("target");
+        mount(&lower, &odd.join("o/upper/app"), &odd.join("o/work/app"), &target, None).unwrap();
+        assert!(is_mount_point(&target).unwrap());
+        assert_eq!(std::fs::read_to_string(target.join("file")).unwrap(), "below");
+        assert_eq!(target.metadata().unwrap().mode() & 0o7777, 0o711);
+        std::fs::write(target.join("file"), "changed").unwrap();
+        let busy = std::fs::File::open(target.join("file")).unwrap();
+        unmount_below(&odd).unwrap();
+        drop(busy);
+        assert!(!is_mount_point(&target).unwrap());
+        assert_eq!(std::fs::read_to_string(lower.join("file")).unwrap(), "below");
+        assert_eq!(std::fs::read_to_string(odd.join("o/upper/app/file")).unwrap(), "changed");
+    }
+}

@@ -1,0 +1,96 @@
+//! The root file systems of a pod and its apps: overlays of the trees that everybody shares, or copies of them.
+//!
+//! A pod has overlays if the data directory's file system takes them, and nobody asked for copies: that is noted by
+//! a file in its directory. Whether it does is found out by mounting the first one. A pod with ids of its own has
+//! them in its files too: the overlay lies on the tree as an id-mapped mount shows it, or the copy is made with them.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use stage1::appc::AcName;
+use stage1::boot::IdShift;
+use stage1::error::{Context, Result};
+use stage1::layout;
+use stage1::sys::dir;
+
+use crate::fsutil::dir::make_dir;
+use crate::fsutil::remove;
+use crate::pod::uid_range;
+use crate::store::Store;
+use crate::tree::overlay;
+use crate::tree::store as trees;
+
+/// How the roots of one pod are made.
+#[derive(Debug)]
+pub struct Roots<'a> {
+    pod: &'a Path,
+    overlays: bool,
+    ids: Option<IdShift>,
+}
+
+impl<'a> Roots<'a> {
+    /// Those of the pod in this directory, as it has noted.
+    ///
+    /// # Errors
+    /// Its notes can't be read.
+    pub fn of(pod: &'a Path) -> Result<Self> {
+        let overlays = pod.join(layout::OVERLAY_PREPARED).exists();
+        Ok(Self { pod, overlays, ids: uid_range::of_pod(pod)? })
+    }
+
+    /// Whether they are overlays.
+    pub fn are_overlays(&self) -> bool {
+        self.overlays
+    }
+
+    /// Makes the root of the pod, or of an app, out of a tree.
+    ///
+    /// # Errors
+    /// The tree is damaged beyond repair, or the mount or the copy failed.
+    pub fn make(&self, store: &Store, tree: &str, app: Option<&AcName>) -> Result<()> {
+        // nobody renders it anew, or removes it, while it is made use of
+        let _tree = trees::ensure_noted(store, tree)?;
+        let lower = trees::rootfs(store, tree);
+        let target = self.target(app);
+        if !self.overlays {
+            return copy(&lower, &target, self.ids).context(|| format!("copy {lower:?} to {target:?}"));
+        }
+        let [upper, work] = [layout::overlay_upper(tree, app), layout::overlay_work(tree, app)];
+        overlay::mount(&lower, &self.pod.join(upper), &self.pod.join(work), &target, self.ids)
+    }
+
+    /// Makes the root of the pod like [`Self::make`]; by copying, from now on, if the file system takes no overlay.
+    ///
+    /// # Errors
+    /// As [`Self::make`].
+    pub fn make_first(&mut self, store: &Store, tree: &str) -> Result<()> {
+        match self.make(store, tree, None) {
+            Err(error) if self.overlays && overlay::is_refusal(&error) => {
+                log::warn!("the pod's files are copied: {}", error.one_line());
+                self.give_up_overlays()?;
+                self.make(store, tree, None)
+            }
+            other => other,
+        }
+    }
+
+    fn give_up_overlays(&mut self) -> Result<()> {
+        let mark = self.pod.join(layout::OVERLAY_PREPARED);
+        std::fs::remove_file(&mark).context(|| format!("remove {mark:?}"))?;
+        remove::tree(&self.pod.join(layout::OVERLAY))?;
+        remove::tree(&self.target(None))?;
+        self.overlays = false;
+        Ok(())
+    }
+
+    fn target(&self, app: Option<&AcName>) -> PathBuf {
+        self.pod.join(app.map_or_else(|| PathBuf::from(layout::STAGE1_ROOTFS), layout::app_rootfs))
+    }
+}
+
+fn copy(tree: &Path, target: &Path, ids: Option<IdShift>) -> Result<()> {
+    make_dir(target, 0o700)?;
+    let from = File::open(tree).context(|| format!("open {tree:?}"))?.into();
+    let to = dir::open_dir_for_reading(target)?;
+    stage1::rootfs::copy::tree(&from, &to, ids)
+}
