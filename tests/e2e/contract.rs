@@ -338,7 +338,9 @@ fn ends_in_order_or_at_once(t: &Context) -> Verdict {
         for app in ["one", "two"] {
             pod.start_app(app).ok();
         }
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        let orderly =
+            wait_for("the app", 10, || descendants(pod.pid()).into_iter().find(|p| p.words.contains("orderly")));
+        Process::holds_sigterm(orderly.pid);
         let pids: Vec<i32> = descendants(pod.pid()).iter().map(|p| p.pid).chain([pod.pid()]).collect();
         pod.stop(force, monitor);
         assert!(!pids.iter().any(|p| Process::lives(*p)), "something of the pod lives on");
@@ -454,7 +456,7 @@ fn podctl_can_take_over_a_pod(t: &Context) -> Verdict {
     theirs.app("start", "one", &[]).ok();
     assert_eq!(pod.state("one"), ("running", None));
     assert_eq!(theirs.enter("one", &["/probe", "print", "x"]).ok(), "x");
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    descendants(pod.pid()).iter().filter(|p| p.words.contains("orderly")).for_each(|p| Process::holds_sigterm(p.pid));
     theirs.app("stop", "one", &[]).ok();
     assert_eq!(pod.state("one"), ("exited", Some(7)));
     assert_eq!(theirs.status("one")["exit_code"], 7);

@@ -206,7 +206,6 @@ fn no_room_for_an_app(t: &Context) -> Verdict {
     pod.add("a", &[], &["write", "/out/up", "x", "+", "orderly", "7"]);
     pod.app("start", "a", &[]).ok();
     wait_for("the app", 10, || podctl.out().join("up").exists().then_some(()));
-    std::thread::sleep(std::time::Duration::from_millis(100));
     small.fill(0);
     pod.app("stop", "a", &[]);
     podctl.ok(&["app", "list", &pod.uuid]);

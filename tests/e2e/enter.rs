@@ -180,7 +180,6 @@ fn signals_reach_it(t: &Context) -> Verdict {
     let args = ["enter", &pod.uuid, "--app", "one", "--", "/probe", "write", "/out/up", "x", "+", "orderly", "33"];
     let mut child = podctl.command(&args).spawn()?;
     wait_for("the command", 10, || podctl.out().join("up").exists().then_some(()));
-    std::thread::sleep(std::time::Duration::from_millis(100));
     kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM)?;
     assert_eq!(child.wait()?.code(), Some(33), "SIGTERM was not passed on");
     // The end of the caller is the end of the command.

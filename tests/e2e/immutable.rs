@@ -281,7 +281,7 @@ fn a_second_sigterm_ends_it_at_once(t: &Context) -> Verdict {
     let running = Running::start(&podctl, &[], "trap '' TERM");
     let uuid = running.uuid.clone();
     running.send(Signal::SIGTERM);
-    std::thread::sleep(Duration::from_millis(400));
+    Process::has_taken(running.child.id() as i32, Signal::SIGTERM as i32);
     assert!(Process::lives(running.child.id() as i32), "the app is stubborn: it can't have ended yet");
     let began = Instant::now();
     running.send(Signal::SIGTERM);

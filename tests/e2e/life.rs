@@ -75,7 +75,6 @@ fn handlers_run_in_the_app_around_its_life(t: &Context) -> Verdict {
     pod.try_add("handled", "handled", &["--caps-retain=CAP_KILL"], &actions).ok();
     pod.app("start", "handled", &[]).ok();
     wait_out(&podctl, "main.json");
-    std::thread::sleep(Duration::from_millis(200));
     assert_eq!(out(&podctl, "order").unwrap_or_default(), "first\nmain\n");
     pod.app("stop", "handled", &[]).ok();
     // The stop has waited for the handler; the status is the app's own.
@@ -155,7 +154,9 @@ fn an_app_says_when_it_is_ready(t: &Context) -> Verdict {
     std::thread::scope(|scope| {
         let starting = scope.spawn(|| pod.app("start", "notifies", &[]).ok());
         wait_out(&podctl, "up");
-        std::thread::sleep(Duration::from_millis(500));
+        // As long as another app takes to be started.
+        pod.add("other", &[], &["sleep", "inf"]);
+        pod.app("start", "other", &[]).ok();
         assert!(!starting.is_finished(), "the start did not wait for the app");
         fs::write(podctl.out().join("go"), "x").expect("write");
         starting.join().expect("the start");
@@ -211,7 +212,7 @@ fn sockets_are_opened_before_the_app_starts(t: &Context) -> Verdict {
     assert_eq!(answer, "LISTEN_FDS=1 LISTEN_FDNAMES=front mine=true\n");
     // Ended well, its sockets still listen: that is a running app.
     wait_out(&podctl, "served");
-    std::thread::sleep(Duration::from_millis(300));
+    wait_for("its end", 10, || app_pid(&pod, "serve").is_none().then_some(()));
     assert_eq!((pod.state("web").as_str(), written(&pod, "web")), ("running", None));
     assert!(ask(port).contains("mine=true"));
     pod.app("rm", "web", &[]).ok();
@@ -294,7 +295,6 @@ fn a_stop_takes_as_long_as_it_is_told(t: &Context) -> Verdict {
         pod.add("one", &[&timeout], &actions);
         pod.app("start", "one", &[]).ok();
         wait_out(&podctl, "up");
-        std::thread::sleep(Duration::from_millis(100));
         let began = Instant::now();
         let more = given.map_or(vec![], |seconds| vec!["--timeout", seconds]);
         pod.app("stop", "one", &more).ok();
@@ -346,7 +346,7 @@ fn a_policy_starts_an_app_again(t: &Context) -> Verdict {
     fs::write(podctl.out().join("code"), "5")?;
     pod.app("start", "again", &[]).ok();
     wait_for("the next start", 10, || (starts(&podctl) > ended_after).then_some(()));
-    std::thread::sleep(Duration::from_millis(300));
+    wait_for("its end", 10, || app_pid(&pod, "/out/starts").is_none().then_some(()));
     assert_eq!(written(&pod, "again"), None);
     pod.app("stop", "again", &[]).ok();
     assert_eq!(pod.exit_code("again"), 5);
@@ -374,7 +374,6 @@ fn a_policy_starts_an_app_again(t: &Context) -> Verdict {
     pod.add("stays", &["--restart=always"], &["write", "/out/stays", "x", "+", "orderly", "8"]);
     pod.app("start", "stays", &[]).ok();
     wait_out(&podctl, "stays");
-    std::thread::sleep(Duration::from_millis(200));
     podctl.ok(&["stop", &pod.uuid]);
     assert_eq!(pod.status("stays")["exit_code"], 8);
     podctl.ok(&["rm", &pod.uuid]);

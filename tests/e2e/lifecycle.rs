@@ -62,8 +62,7 @@ fn an_app_from_add_to_rm(t: &Context) -> Verdict {
 
     assert_eq!(pod.enter("one", &["/probe", "print", "entered"]).ok(), "entered");
 
-    // Past its sigprocmask by now: it has answered an enter since.
-    std::thread::sleep(Duration::from_millis(50));
+    descendants(pod.pid()).iter().filter(|p| p.words.contains("orderly")).for_each(|p| Process::holds_sigterm(p.pid));
     pod.app("stop", "one", &[]).ok();
     let status = pod.status("one");
     assert_eq!((status["state"].as_str(), status["exit_code"].as_i64()), (Some("exited"), Some(7)));
@@ -314,7 +313,6 @@ fn sigterm_ends_the_pod_in_order(t: &Context) -> Verdict {
     pod.add("one", &[], &["write", "/out/up", "x", "+", "orderly", "5"]);
     pod.app("start", "one", &[]).ok();
     wait_for("the app", 10, || podctl.out().join("up").exists().then_some(()));
-    std::thread::sleep(Duration::from_millis(100));
     let (family, monitor) = (family(&pod), monitor(&pod));
     kill(monitor, Signal::SIGTERM)?;
     wait_for_the_end(&pod, &family, monitor);
@@ -329,10 +327,9 @@ fn a_second_sigterm_ends_it_at_once(t: &Context) -> Verdict {
     pod.add("one", &[], &["write", "/out/up", "x", "+", "stubborn"]);
     pod.app("start", "one", &[]).ok();
     wait_for("the app", 10, || podctl.out().join("up").exists().then_some(()));
-    std::thread::sleep(Duration::from_millis(100));
     let (family, monitor) = (family(&pod), monitor(&pod));
     kill(monitor, Signal::SIGTERM)?;
-    std::thread::sleep(Duration::from_millis(300));
+    Process::has_taken(monitor.as_raw(), Signal::SIGTERM as i32);
     assert!(Process::lives(pod.pid()), "the app is stubborn: the pod can't have ended in order yet");
     let began = Instant::now();
     kill(monitor, Signal::SIGTERM)?;

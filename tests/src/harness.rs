@@ -138,7 +138,8 @@ pub fn main(cases: &[&[Case]], decoys: &[Case]) -> ExitCode {
         [_, "--body", name, dir] => return body(named(name), Path::new(dir)),
         _ => {}
     }
-    let mut arguments = Arguments::from_args();
+    let (args, filters) = split_filters(args);
+    let mut arguments = Arguments::from_iter(args);
     arguments.test_threads = Some(arguments.test_threads.unwrap_or(AT_ONCE).min(AT_ONCE));
     let talkative = arguments.nocapture;
     if !arguments.list
@@ -147,7 +148,8 @@ pub fn main(cases: &[&[Case]], decoys: &[Case]) -> ExitCode {
         eprintln!("The end-to-end tests can't run: {missing}");
         return ExitCode::FAILURE;
     }
-    let trials = all.iter().map(|(name, _)| {
+    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
+    let trials = all.iter().filter(|(name, _)| wanted(name)).map(|(name, _)| {
         let test = name.clone();
         Trial::test(name, move || watch(&test, talkative))
     });
@@ -158,6 +160,17 @@ pub fn main(cases: &[&[Case]], decoys: &[Case]) -> ExitCode {
         return ExitCode::FAILURE;
     }
     result.exit_code()
+}
+
+/// The command line without the names at its end, and these: libtest takes one filter only.
+fn split_filters(mut args: Vec<String>) -> (Vec<String>, Vec<String>) {
+    const WITH_VALUE: &[&str] = &["--skip", "--test-threads", "--format", "--color", "--logfile"];
+    let mut first = args.iter().rposition(|arg| arg.starts_with('-')).map_or(1, |option| option + 1);
+    if WITH_VALUE.contains(&args[first - 1].as_str()) {
+        first = args.len().min(first + 1);
+    }
+    let filters = args.split_off(first);
+    (args, filters)
 }
 
 /// Every test under its full name: the layout, the module, the function.

@@ -134,6 +134,31 @@ impl Process {
         Some(Self { pid, parent, state, words, sleeps_in })
     }
 
+    /// Whether a signal is in one of these sets of its `/proc/PID/status`: `SigBlk`, or `SigPnd` and `ShdPnd`.
+    pub fn has_signal(pid: i32, sets: &[&str], signal: i32) -> bool {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        text.lines().filter_map(|line| line.split_once(":\t")).any(|(name, mask)| {
+            sets.contains(&name) && u64::from_str_radix(mask, 16).is_ok_and(|mask| mask & (1 << (signal - 1)) != 0)
+        })
+    }
+
+    /// Waits until it has taken a signal that was sent to it: a second one before that would be the same one.
+    #[track_caller]
+    pub fn has_taken(pid: i32, signal: i32) {
+        wait_for("the signal to be taken", 20, || {
+            (!Self::has_signal(pid, &["SigPnd", "ShdPnd"], signal)).then_some(())
+        });
+    }
+
+    /// Waits until it holds SIGTERM back, as a probe does that ends on it in order, or waits for it.
+    #[track_caller]
+    pub fn holds_sigterm(pid: i32) {
+        wait_for("SIGTERM to be blocked", 20, || {
+            let waits = || Self::look_up(pid).is_some_and(|p| p.sleeps_in.contains("sigtimedwait"));
+            (Self::has_signal(pid, &["SigBlk"], 15) || waits()).then_some(())
+        });
+    }
+
     /// Whether it exists and is not merely waiting to be reaped.
     pub fn lives(pid: i32) -> bool {
         Self::look_up(pid).is_some_and(|p| p.state != 'Z')

@@ -27,7 +27,7 @@ actions, joined by `+`:
   dump-core           leave a core file at the end by a signal
   sleep SECONDS|inf
   stubborn            block SIGTERM, then sleep for ever
-  orderly N           wait for SIGTERM, then exit N
+  orderly N           wait for SIGTERM, which may have come since the probe began, then exit N
   told PATH           block SIGTERM, make a file, wait for SIGTERM, go on
   alloc BYTES         take and touch memory
   fill PATH BYTES     write zeroes to a file
@@ -160,7 +160,8 @@ fn end_by(signal: Signal) -> Outcome {
     raise(signal).and_then(|()| raise(signal)).map_err(|e| e.to_string())
 }
 
-fn block(signal: Signal) -> Result<SigSet, String> {
+/// Keeps a signal pending from now on; the set that has it alone, to wait for it.
+pub fn block(signal: Signal) -> Result<SigSet, String> {
     let mut set = SigSet::empty();
     set.add(signal);
     set.thread_block().map_err(|e| format!("sigprocmask: {e}"))?;
