@@ -1,8 +1,8 @@
-//! What the README tells one to type works as it stands.
+//! What the README and the pages in docs tell one to type works as it stands.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
@@ -12,7 +12,7 @@ use tests::process::run;
 use tests::{Verdict, dist, source};
 
 tests::cases! {
-    native its_commands_work 180;
+    native its_commands_work 600;
 }
 
 /// The shell blocks, in order, as one text.
@@ -45,16 +45,30 @@ fn adapted(line: &str) -> String {
     }
 }
 
+/// The pages of docs that have commands, by name.
+fn pages() -> std::io::Result<Vec<PathBuf>> {
+    let mut pages = fs::read_dir(source().join("docs"))?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    pages.retain(|page| page.extension().is_some_and(|extension| extension == "md"));
+    pages.sort();
+    Ok(pages)
+}
+
+/// Links to files of this repository lead somewhere.
+fn links_lead_somewhere(page: &Path, text: &str) {
+    for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+        let file = page.parent().expect("a folder").join(link.split('#').next().unwrap_or(link));
+        assert!(link.starts_with("https://") || file.exists(), "{} links to {link}", page.display());
+    }
+}
+
 fn its_commands_work(t: &Context) -> Verdict {
     let readme = source().join("README.md");
-    let text = fs::read_to_string(&readme).map_err(|e| format!("{}: {e}", readme.display()))?;
-    let typed = commands(&text);
+    let typed = commands(&fs::read_to_string(&readme)?);
     for wanted in ["scripts/demo", "scripts/test", "podctl "] {
         assert!(typed.contains(wanted), "no shell block of the README has {wanted}");
     }
-    let script: Vec<String> = typed.lines().map(adapted).collect();
-    let script = format!("sudo() {{ \"$@\"; }}\nset -eu\n{}\n", script.join("\n"));
-
     // podctl's own default directory is there, but it is this test's.
     let data = t.dir.join("data");
     fs::create_dir(&data)?;
@@ -65,8 +79,23 @@ fn its_commands_work(t: &Context) -> Verdict {
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
     mount(Some(&data), usual, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     let path = format!("{}:{}", dist().display(), std::env::var("PATH").unwrap_or_default());
-    let out = run(Command::new("bash").args(["-c", &script]).env("PATH", path).current_dir(source()));
-    assert!(out.code == Some(0), "{out}");
+    let mut with_commands = 0;
+    // The README first: the pages use the image that it imports.
+    for page in [readme].into_iter().chain(pages()?) {
+        let text = fs::read_to_string(&page).map_err(|e| format!("{}: {e}", page.display()))?;
+        links_lead_somewhere(&page, &text);
+        let script: Vec<String> = commands(&text).lines().map(adapted).collect();
+        with_commands += usize::from(script.iter().any(|line| line.contains("podctl ")));
+        let script = format!("sudo() {{ \"$@\"; }}\nset -eu\n{}\n", script.join("\n"));
+        let out = run(Command::new("bash").args(["-c", &script]).env("PATH", &path).current_dir(source()));
+        assert!(out.code == Some(0), "{}: {out}", page.display());
+        let left = run(Command::new("podctl").arg("list").args(["--format", "json"]).env("PATH", &path)).ok();
+        assert_eq!(left.trim(), "[]", "{} leaves pods", page.display());
+    }
+    assert!(with_commands > 5, "{with_commands} pages have commands");
+    for page in ["ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"].map(|name| source().join(name)) {
+        links_lead_somewhere(&page, &fs::read_to_string(&page).map_err(|e| format!("{}: {e}", page.display()))?);
+    }
     nix::mount::umount2(usual, nix::mount::MntFlags::MNT_DETACH)?;
     if made {
         fs::remove_dir(usual)?;
