@@ -117,6 +117,11 @@ impl Target {
         self.pidfd.as_fd()
     }
 
+    /// Another such descriptor.
+    pub fn duplicate(&self) -> Result<OwnedFd> {
+        self.pidfd.try_clone().context(|| "dup(pidfd)")
+    }
+
     /// Sends a signal to the pod's PID 1; if it has ended already, that is no error.
     pub fn kill(&self, signal: Signal) -> Result<()> {
         process::pidfd_kill(&self.pidfd, signal)

@@ -17,7 +17,8 @@ tests::cases! {
     native its_streams_are_the_callers;
     native signals_reach_it;
     native what_cannot_be_entered;
-    native an_app_that_does_not_run_can_be_entered;
+    both an_app_that_does_not_run_is_not_entered;
+    both a_command_is_in_the_running_apps_cgroups_or_is_not_run;
 }
 
 fn the_command_lives_in_the_app(t: &Context) -> Verdict {
@@ -225,16 +226,64 @@ fn what_cannot_be_entered(t: &Context) -> Verdict {
     Ok(())
 }
 
-fn an_app_that_does_not_run_can_be_entered(t: &Context) -> Verdict {
+fn an_app_that_does_not_run_is_not_entered(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = podctl.pod(&[]);
-    pod.add("one", &[], &["exit", "0"]);
-    assert_eq!(pod.enter("one", &["/probe", "print", "not started"]).ok(), "not started");
+    pod.add("other", &[], &["sleep", "inf"]);
+    pod.app("start", "other", &[]).ok();
+    pod.add("one", &["--memory=64Mi"], &["exit", "0"]);
+    let refused = || {
+        for privileged in [&[][..], &["--privileged"]] {
+            let words = [&["enter", &pod.uuid, "--app=one"][..], privileged, &["--", "/probe", "report"]].concat();
+            let said = podctl.run(&words);
+            assert!(said.clone().complaint().contains("app one does not run: start it first"), "{said}");
+            assert_eq!((said.code, said.stdout.as_str()), (Some(254), ""), "{said}");
+        }
+    };
+    refused();
     pod.app("start", "one", &[]).ok();
     assert_eq!(pod.exit_code("one"), 0);
-    assert_eq!(pod.enter("one", &["/probe", "print", "ended"]).ok(), "ended");
+    wait_for("the end of its unit", 5, || pod.enter("one", &["/probe", "help"]).stderr.contains("run").then_some(()));
+    refused();
     pod.app("rm", "one", &[]).ok();
     pod.enter("one", &["/probe", "help"]).complaint();
+    pod.end();
+    Ok(())
+}
+
+/// Also when the app starts or ends in the very moment: nothing wider than what holds for the app, and no other's.
+fn a_command_is_in_the_running_apps_cgroups_or_is_not_run(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    pod.add("other", &[], &["sleep", "inf"]);
+    pod.app("start", "other", &[]).ok();
+    pod.add("one", &["--memory=64Mi", "--pids=50", "--cpu=500m"], &["report", "/out/one.json", "+", "sleep", "inf"]);
+    pod.app("start", "one", &[]).ok();
+    let own = pod.read("one")["cgroup"].clone();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let (mut ran, mut refused) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                podctl.run(&["app", "stop", &pod.uuid, "--app=one", "--timeout=0"]);
+                podctl.run(&["app", "start", &pod.uuid, "--app=one"]);
+            }
+        });
+        for _ in 0..40 {
+            let said = pod.enter("one", &["/probe", "report"]);
+            if said.code == Some(0) {
+                let entered: Value = serde_json::from_str(&said.stdout).expect("a report");
+                assert_eq!(entered["cgroup"], own);
+                ran += 1;
+            } else {
+                // With the app the command ends: whatever it has not said by then, it has not done elsewhere.
+                assert!(said.signal == Some(9) || said.code == Some(137) || said.stderr.starts_with("enter: "), "{said}");
+                refused += 1;
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert!(ran > 0 && refused > 0, "{ran} commands ran, {refused} were refused");
     pod.end();
     Ok(())
 }

@@ -19,7 +19,7 @@ use rustix::fs::{FileType, OFlags};
 use self::wiring::{Inside, Wiring};
 use super::exec::load_record;
 use crate::appc::AcName;
-use crate::cgroup::PodCgroup;
+use crate::cgroup::{PodCgroup, Running};
 use crate::confine::Confinement;
 use crate::confine::caps::CapSet;
 use crate::confine::ids::{self, Ids};
@@ -29,7 +29,7 @@ use crate::launch::{self, Command, env, find};
 use crate::sys::dir;
 use crate::sys::process::{self, Fork, ResourceLimits};
 use crate::terminal::Caller;
-use crate::{layout, rootfs};
+use crate::{layout, rootfs, unit};
 
 pub use wiring::Tty;
 
@@ -82,13 +82,19 @@ pub fn enter(entry: &Entry) -> Result<Ended> {
     let signals = accompany::block_signals()?;
     let Wiring { inside, outside } = Wiring::new(entry.tty)?;
     let parent = process::pidfd_open(std::process::id().cast_signed())?;
-    let limits = entry.app.as_ref().map_or(Ok(None), |app| limits_of(app, &cgroup))?;
+    let running = match &entry.app {
+        Some(app) if !unit::exists(app)? => return Err(Error::new(format!("app {app} is not in this pod"))),
+        Some(app) => cgroup.running(&layout::app_cgroup(app))?.ok_or_else(|| does_not_run(app))?,
+        None => cgroup.running_pid1(target.pid(), target.duplicate()?)?,
+    };
+    // Those of a running app are the ones that systemd gave it.
+    let limits = if entry.app.is_some() { ResourceLimits::of(running.pid())? } else { None };
     // Only for children: the command is born in the pod.
     process::setns(target.pidfd(), CloneFlags::CLONE_NEWPID)?;
     match process::fork()? {
         Fork::Child => {
             let limited = limits.map_or(Ok(()), |limits| limits.take());
-            let become_command = || entry.become_command(&target, &cgroup, &parent, inside, outside.caller());
+            let become_command = || entry.become_command(&target, &running, &parent, inside, outside.caller());
             let Err(error) = limited.and_then(|()| become_command());
             eprintln!("enter: {}", error.one_line());
             process::exit_now(i32::from(error.exit_code().unwrap_or(launch::exit::SETUP)))
@@ -100,12 +106,9 @@ pub fn enter(entry: &Entry) -> Result<Ended> {
     }
 }
 
-/// The resource limits of a running app, which are those that systemd gave it.
-fn limits_of(app: &AcName, cgroup: &PodCgroup) -> Result<Option<ResourceLimits>> {
-    match cgroup.process_of_unit(&layout::app_cgroup(app))? {
-        Some(pid) => ResourceLimits::of(pid),
-        None => Ok(None),
-    }
+/// A command in an app's root is held by the app's cgroup, and that is there while the app runs.
+fn does_not_run(app: &AcName) -> Error {
+    Error::new(format!("app {app} does not run: start it first (podctl app start), or enter the pod itself, without app"))
 }
 
 impl Entry {
@@ -130,7 +133,7 @@ impl Entry {
     fn become_command(
         &self,
         target: &Target,
-        cgroup: &PodCgroup,
+        running: &Running,
         parent: &OwnedFd,
         inside: Inside,
         caller: Option<&Caller>,
@@ -140,9 +143,13 @@ impl Entry {
             return Err(Error::new("the calling process has ended"));
         }
         process::new_session()?;
+        if !running.join()? {
+            return Err(self.app.as_ref().map_or_else(|| Error::new("the pod has ended"), does_not_run));
+        }
+        target.join()?;
         let mut place = match &self.app {
-            Some(app) => Place::app(app, target, cgroup)?,
-            None => Place::pod(target, cgroup)?,
+            Some(app) => Place::app(app)?,
+            None => Place::pod(),
         };
         let ids = self.ids(place.app_ids.as_ref())?;
         self.adapt_environment(&mut place, &ids)?;
@@ -201,7 +208,7 @@ impl Entry {
     }
 }
 
-/// Where a command runs: this process is in its cgroup, namespaces and root once this is made.
+/// What a command has of where it runs: this process is in its root once this is made.
 struct Place {
     confinement: Confinement,
     /// The app's own.
@@ -212,11 +219,8 @@ struct Place {
 }
 
 impl Place {
-    /// In an app.
-    fn app(app: &AcName, target: &Target, cgroup: &PodCgroup) -> Result<Self> {
-        let unit = layout::app_cgroup(app);
-        cgroup.join_unit(&unit)?;
-        target.join()?;
+    /// In an app, for a process that is in the pod's namespaces.
+    fn app(app: &AcName) -> Result<Self> {
         let record = load_record(app).context(|| format!("app {app} is not in this pod"))?;
         let environment = env_file(app)?.unwrap_or(record.environment);
         rootfs::join_pinned(app)?;
@@ -236,16 +240,14 @@ impl Place {
     }
 
     /// In the pod itself, which has no confinement but its namespaces: whoever enters it is its administrator.
-    fn pod(target: &Target, cgroup: &PodCgroup) -> Result<Self> {
-        cgroup.join_unit(Path::new("init.scope"))?;
-        target.join()?;
-        Ok(Self {
+    fn pod() -> Self {
+        Self {
             confinement: unconfined(&Ids::default()),
             app_ids: None,
             environment: vec![("PATH".to_owned(), layout::POD_PATH.to_owned())],
             search_path: find::search_path(Some(layout::POD_PATH)),
             working_directory: "/".to_owned(),
-        })
+        }
     }
 }
 

@@ -1,0 +1,144 @@
+//! Joining the cgroups of a process of a pod that runs: its own in every hierarchy, or none. Host side.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::{Hierarchy, PodCgroup, Version, is_gone};
+use crate::error::{Context, Error, Result};
+use crate::sys::{dir, process};
+
+/// How often a process that is on its way between cgroups is looked at again, and the time between two looks.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(10);
+/// A unit counts as running while one of this many of its processes does.
+const WITNESSES: usize = 64;
+
+/// Where a unit, or PID 1, of a pod runs: its cgroup in each hierarchy, and who shows that it still does.
+///
+/// A supervisor takes limits and device policy from a cgroup, or removes it, only when nobody is in it any more. So a
+/// process that is in these cgroups while one of the witnesses lives is under what holds for them, and the
+/// supervisor ends it when it ends them.
+#[derive(Debug)]
+pub struct Running {
+    /// A process of it, in the PID namespace of whoever looked.
+    pid: i32,
+    dirs: Vec<(PathBuf, OwnedFd)>,
+    witnesses: Vec<OwnedFd>,
+}
+
+impl Running {
+    /// PID of one of its processes, in the PID namespace of whoever looked for it.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Moves this process into these cgroups, whatever PID namespace it is in by now. `Ok(false)` when what ran there
+    /// has ended meanwhile: this process must not go on then, for it may be anywhere.
+    ///
+    /// # Errors
+    /// The kernel keeps this process out of one of the cgroups, for another reason than that the cgroup is gone.
+    pub fn join(&self) -> Result<bool> {
+        for (path, dir) in &self.dirs {
+            let write = || -> std::io::Result<()> {
+                let file = rustix::fs::openat(dir, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+                File::from(file).write_all(b"0")
+            };
+            match write() {
+                Err(error) if is_gone(&error) => return Ok(false),
+                done => done.context(|| format!("join the cgroup {path:?}"))?,
+            }
+        }
+        self.is_running()
+    }
+
+    fn is_running(&self) -> Result<bool> {
+        for witness in &self.witnesses {
+            if !process::pidfd_wait_end(witness, Duration::ZERO)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl PodCgroup {
+    /// Where the unit `unit` (a path below the pod's cgroup) runs; `None` if it doesn't.
+    ///
+    /// # Errors
+    /// Also when a process of it has not got to where the unit has its cgroups within a second.
+    pub fn running(&self, unit: &Path) -> Result<Option<Running>> {
+        for _ in 0..TRIES {
+            let pids = self.processes_of_unit(unit)?;
+            if pids.is_empty() {
+                return Ok(None);
+            }
+            // Without those that have ended since.
+            let witnesses: Vec<_> =
+                pids.iter().take(WITNESSES).filter_map(|pid| process::pidfd_open(*pid).ok()).collect();
+            for pid in pids.into_iter().take(WITNESSES) {
+                if let Some(dirs) = self.dirs_of(pid, unit)? {
+                    let running = Running { pid, dirs, witnesses };
+                    if running.is_running()? {
+                        return Ok(Some(running));
+                    }
+                    break;
+                }
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Err(Error::new(format!("the processes of {unit:?} don't get to its cgroups: is it about to start or to end?")))
+    }
+
+    /// Where the pod's PID 1 runs, which has the number `pid` here.
+    ///
+    /// # Errors
+    /// It has ended, or is not in the pod's cgroups.
+    pub fn running_pid1(&self, pid: i32, pidfd: OwnedFd) -> Result<Running> {
+        let dirs = self.dirs_of(pid, Path::new(""))?;
+        let dirs = dirs.context(|| format!("PID 1 of the pod ({pid}) is not in the pod's cgroups"))?;
+        Ok(Running { pid, dirs, witnesses: vec![pidfd] })
+    }
+
+    /// The cgroups that the process `pid` is in, if each is that of the unit where the hierarchy has one, and the
+    /// pod's where not. Half of a start or of an end it is not.
+    fn dirs_of(&self, pid: i32, unit: &Path) -> Result<Option<Vec<(PathBuf, OwnedFd)>>> {
+        let file = format!("/proc/{pid}/cgroup");
+        let text = match fs::read_to_string(&file) {
+            Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+            text => text.context(|| format!("read {file}"))?,
+        };
+        let mut dirs = Vec::new();
+        for (hierarchy, pods) in self.directories() {
+            let path = path_in(&text, hierarchy);
+            let path = path.context(|| format!("{file} does not name the hierarchy {:?}", hierarchy.mount))?;
+            let place = hierarchy.mount.join(path.trim_start_matches('/'));
+            let unit = pods.join(unit);
+            if !place.starts_with(if unit.is_dir() { &unit } else { &pods }) {
+                return Ok(None);
+            }
+            match dir::open_dir(&place) {
+                Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(None),
+                opened => dirs.push((place, opened?)),
+            }
+        }
+        Ok(Some(dirs))
+    }
+}
+
+/// The path of a process in a hierarchy, from the text of its /proc/PID/cgroup: cgroups(7).
+fn path_in<'a>(text: &'a str, hierarchy: &Hierarchy) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':');
+        let (number, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+        let is_it = match hierarchy.version {
+            Version::V2 => number == "0" && controllers.is_empty(),
+            Version::V1 => controllers.split(',').any(|name| hierarchy.controllers.iter().any(|c| c == name)),
+        };
+        is_it.then_some(path)
+    })
+}
