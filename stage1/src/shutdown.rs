@@ -57,12 +57,12 @@ pub fn remove_remains_of(pod: &Path, uuid: &str) -> Result<()> {
 
 fn remove_cgroups(pod: &Path, uuid: &str) -> Result<()> {
     match PodCgroup::recorded(pod) {
-        Ok(recorded) => recorded.remove()?,
+        Ok(recorded) => recorded.remove(uuid)?,
         // A pod that was cut off before it wrote the file, or while it did, has its cgroup where we always make it.
         Err(error) if error.errno() == Some(libc::ENOENT) => {}
         Err(error) => log::warn!("{}", error.one_line()),
     }
-    PodCgroup::of(uuid)?.remove()
+    PodCgroup::of(uuid)?.remove(uuid)
 }
 
 /// Where the host's journals are, if it has any.

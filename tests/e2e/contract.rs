@@ -127,7 +127,8 @@ fn runs_own_files(t: &Context) -> Verdict {
         assert_eq!(config["InsecureOptions"][key], false, "{key} in {config}");
     }
     let sub = fs::read_to_string(pod.dir().join("subcgroup"))?;
-    assert!(sub.trim().ends_with(&pod.uuid) && !sub.starts_with('/'), "{sub:?}");
+    let name = format!("machine-rkt\\x2d{}.scope", pod.uuid.replace('-', "\\x2d"));
+    assert!(sub.trim() == name || sub.trim() == format!("machine.slice/{name}"), "{sub:?}");
     let pid = pod.pid();
     let process = Process::look_up(pid).expect("PID 1");
     assert!(process.words.contains("systemd"), "{process}");

@@ -16,7 +16,6 @@ tests::cases! {
     both every_limit_is_set_or_named;
     native more_processes_than_allowed;
     both what_a_host_cant_enforce_is_named_for_isolators_too;
-    both cgroups_come_and_go;
 }
 
 /// A process of an app or entered into one, found by a word of its command line.
@@ -269,25 +268,5 @@ fn what_a_host_cant_enforce_is_named_for_isolators_too(t: &Context) -> Verdict {
     }
     holds("pids", "pids", "pids.max", "20");
     pod.end();
-    Ok(())
-}
-
-fn cgroups_come_and_go(t: &Context) -> Verdict {
-    let podctl = t.podctl();
-    let pod = podctl.pod(&[]);
-    let text = fs::read_to_string(pod.dir().join("subcgroup"))?;
-    assert_eq!(text.trim(), format!("pods/{}", pod.uuid));
-    let controller = if t.layout == Layout::V1 { "systemd" } else { "" };
-    let root = PathBuf::from("/sys/fs/cgroup").join(controller).join(text.trim());
-    assert!(root.is_dir(), "{} is not there", root.display());
-    pod.add("one", &[], &["sleep", "inf"]);
-    pod.app("start", "one", &[]).ok();
-    let group = root.join("system.slice/app-one.service");
-    assert!(!read(group.join("cgroup.procs")).is_empty(), "the app is not in {}", group.display());
-    pod.app("stop", "one", &[]).ok();
-    wait_for("the app's cgroup to go", 5, || (!group.exists()).then_some(()));
-    pod.app("rm", "one", &[]).ok();
-    pod.end();
-    assert!(!root.exists());
     Ok(())
 }

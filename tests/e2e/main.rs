@@ -5,6 +5,7 @@ use std::process::ExitCode;
 mod attach;
 mod attach_contract;
 mod attach_load;
+mod cgroups;
 mod contract;
 mod copies;
 mod crash;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     let cases = [
         harness::CASES,
         entrypoints::CASES,
+        cgroups::CASES,
         contract::CASES,
         lifecycle::CASES,
         races::CASES,

@@ -11,7 +11,7 @@ use serde_json::json;
 use tests::Verdict;
 use tests::harness::Context;
 use tests::podctl::{Pod, Podctl};
-use tests::process::{Process, mountinfo, wait_for};
+use tests::process::{Process, mountinfo, pod_cgroups, wait_for};
 
 tests::cases! {
     both after_a_power_cut;
@@ -25,12 +25,6 @@ fn cut_off(pid1: i32) {
     let monitor = Process::look_up(pid1).expect("the pod's PID 1").parent;
     kill(Pid::from_raw(monitor), Signal::SIGKILL).expect("kill the monitor");
     wait_for("the pod's end", 15, || (!Process::lives(pid1) && !Process::lives(monitor)).then_some(()));
-}
-
-/// The pod's cgroups in all hierarchies.
-fn cgroups(uuid: &str) -> Vec<PathBuf> {
-    let hierarchies = mountinfo("self").into_iter().filter(|m| m.iter().any(|f| f == "cgroup" || f == "cgroup2"));
-    hierarchies.map(|m| Path::new(&m[4]).join("pods").join(uuid)).filter(|dir| dir.is_dir()).collect()
 }
 
 /// Removes a cgroup and those below, which hold nothing any more.
@@ -50,7 +44,7 @@ fn forget(dir: &Path, uuid: &str) {
     for m in mountinfo("self").iter().rev().filter(|m| Path::new(&m[4]).starts_with(dir)) {
         umount2(m[4].as_str(), MntFlags::empty()).unwrap_or_else(|e| panic!("unmount {}: {e}", m[4]));
     }
-    cgroups(uuid).iter().for_each(|group| remove_cgroup(group));
+    pod_cgroups(uuid).iter().for_each(|group| remove_cgroup(group));
     let pid = ["pid", "ppid"].map(|name| dir.join(name)).into_iter().find(|path| path.exists()).expect("a PID");
     fs::write(&pid, format!("{}\n", std::process::id())).expect("write a PID");
 }
@@ -58,7 +52,7 @@ fn forget(dir: &Path, uuid: &str) {
 #[track_caller]
 fn nothing_is_left(podctl: &Podctl, uuid: &str) {
     assert_eq!(podctl.json(&["list", "--format=json"]), json!([]));
-    assert_eq!(cgroups(uuid), Vec::<PathBuf>::new());
+    assert_eq!(pod_cgroups(uuid), Vec::<PathBuf>::new());
     let pods = podctl.data.join("pods");
     let mounts: Vec<_> = mountinfo("self").into_iter().filter(|m| Path::new(&m[4]).starts_with(&pods)).collect();
     assert!(mounts.is_empty(), "{mounts:?}");

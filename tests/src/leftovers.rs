@@ -89,7 +89,10 @@ fn cgroups(pods: &[String]) -> Vec<PathBuf> {
             let mut seen = vec![root.clone()];
             seen.extend(directories(&root));
             for parent in seen {
-                found.extend(pods.iter().map(|p| parent.join(p)).filter(|d| d.is_dir()));
+                found.extend(directories(&parent).into_iter().filter(|dir| {
+                    let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                    pods.iter().any(|pod| name.contains(pod.as_str()) || name.contains(&process::escaped(pod)))
+                }));
             }
         }
     }

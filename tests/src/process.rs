@@ -230,3 +230,15 @@ pub fn picture(path: &Path) -> String {
     walk(path, &mut lines);
     lines.join("\n")
 }
+
+/// A pod's UUID as it is in the name of its cgroup: systemd-escape(1).
+pub fn escaped(uuid: &str) -> String {
+    uuid.replace('-', "\\x2d")
+}
+
+/// The cgroups of a pod, in all hierarchies, where they are on a host without systemd.
+pub fn pod_cgroups(uuid: &str) -> Vec<PathBuf> {
+    let hierarchies = mountinfo("self").into_iter().filter(|m| m.iter().any(|f| f == "cgroup" || f == "cgroup2"));
+    let name = format!("machine-rkt\\x2d{}.scope", escaped(uuid));
+    hierarchies.map(|m| PathBuf::from(&m[4]).join(&name)).filter(|dir| dir.is_dir()).collect()
+}

@@ -1,10 +1,11 @@
 //! Running a command in a pod or in one of its apps, confined as the app is. Host side, in the pod directory.
 //!
 //! The command is a child of this process, born in the pod's PID namespace and the leader of a session of its own. It
-//! gets the app's cgroup, namespaces, root and confinement, and of the caller nothing but the standard descriptors
+//! gets the app's cgroup (or, if the app does not run, one like it: [`scope`]), namespaces, root and confinement, and of the caller nothing but the standard descriptors
 //! that are no terminal ([`wiring`]). This process stays outside and accompanies it ([`accompany`]).
 
 mod accompany;
+mod scope;
 mod wiring;
 
 use std::convert::Infallible;
@@ -82,19 +83,18 @@ pub fn enter(entry: &Entry) -> Result<Ended> {
     let signals = accompany::block_signals()?;
     let Wiring { inside, outside } = Wiring::new(entry.tty)?;
     let parent = process::pidfd_open(std::process::id().cast_signed())?;
-    let running = match &entry.app {
-        Some(app) if !unit::exists(app)? => return Err(Error::new(format!("app {app} is not in this pod"))),
-        Some(app) => cgroup.running(&layout::app_cgroup(app))?.ok_or_else(|| does_not_run(app))?,
-        None => cgroup.running_pid1(target.pid(), target.duplicate()?)?,
+    let cgroups = Cgroups {
+        pod: cgroup.running_pid1(target.pid(), target.duplicate()?)?,
+        app: entry.app.as_ref().map_or(Ok(None), |app| cgroup.running(&layout::app_cgroup(app)))?,
     };
     // Those of a running app are the ones that systemd gave it.
-    let limits = if entry.app.is_some() { ResourceLimits::of(running.pid())? } else { None };
+    let limits = cgroups.app.as_ref().map_or(Ok(None), |running| ResourceLimits::of(running.pid()))?;
     // Only for children: the command is born in the pod.
     process::setns(target.pidfd(), CloneFlags::CLONE_NEWPID)?;
     match process::fork()? {
         Fork::Child => {
             let limited = limits.map_or(Ok(()), |limits| limits.take());
-            let become_command = || entry.become_command(&target, &running, &parent, inside, outside.caller());
+            let become_command = || entry.become_command(&target, &cgroups, &parent, inside, outside.caller());
             let Err(error) = limited.and_then(|()| become_command());
             eprintln!("enter: {}", error.one_line());
             process::exit_now(i32::from(error.exit_code().unwrap_or(launch::exit::SETUP)))
@@ -106,9 +106,10 @@ pub fn enter(entry: &Entry) -> Result<Ended> {
     }
 }
 
-/// A command in an app's root is held by the app's cgroup, and that is there while the app runs.
-fn does_not_run(app: &AcName) -> Error {
-    Error::new(format!("app {app} does not run: start it first (podctl app start), or enter the pod itself, without app"))
+/// Where a command may run: the app's own cgroups if it runs, else its own scope, made from the pod's.
+struct Cgroups {
+    pod: Running,
+    app: Option<Running>,
 }
 
 impl Entry {
@@ -133,7 +134,7 @@ impl Entry {
     fn become_command(
         &self,
         target: &Target,
-        running: &Running,
+        cgroups: &Cgroups,
         parent: &OwnedFd,
         inside: Inside,
         caller: Option<&Caller>,
@@ -143,13 +144,21 @@ impl Entry {
             return Err(Error::new("the calling process has ended"));
         }
         process::new_session()?;
-        if !running.join()? {
-            return Err(self.app.as_ref().map_or_else(|| Error::new("the pod has ended"), does_not_run));
+        let in_app = cgroups.app.as_ref().map_or(Ok(false), Running::join)?;
+        if !in_app && !cgroups.pod.join()? {
+            return Err(Error::new("the pod has ended"));
         }
-        target.join()?;
         let mut place = match &self.app {
-            Some(app) => Place::app(app)?,
-            None => Place::pod(),
+            Some(app) => {
+                let limits = if in_app { None } else { Some(unit::installed_limits(app)?) };
+                target.join()?;
+                limits.map_or(Ok(()), |limits| scope::make(app, limits))?;
+                Place::app(app)?
+            }
+            None => {
+                target.join()?;
+                Place::pod()
+            }
         };
         let ids = self.ids(place.app_ids.as_ref())?;
         self.adapt_environment(&mut place, &ids)?;

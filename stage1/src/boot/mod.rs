@@ -113,10 +113,9 @@ pub fn launch(spec: &Spec, join: impl FnOnce(i32, &SignalFd) -> Result<()>) -> R
     let root = (rustix::fs::Uid::from_raw(spec.root_id()), rustix::fs::Gid::from_raw(spec.root_id()));
     rustix::fs::fchown(&terminal, Some(root.0), Some(root.1)).context(|| "chown the pod's console")?;
     let sources = root::Sources::open(&terminal)?;
-    cgroup.create(spec.root_id())?;
     match start_pid1(spec, &cgroup, &sources, |pid| join(pid, &signals)) {
         Ok(pid1) => Ok(Monitor::new(pid1, cgroup, (console, terminal), link, signals)),
-        Err(error) => match cgroup.remove() {
+        Err(error) => match cgroup.remove(&spec.uuid) {
             Ok(()) => Err(error),
             Err(cleanup) => Err(Error::new(format!("{}; then {}", error.one_line(), cleanup.one_line()))),
         },
@@ -170,9 +169,9 @@ fn start_pid1(
     }
 }
 
-/// Puts the future PID 1, which waits, into its cgroups and gives it its ids. Host side.
+/// Makes the pod's cgroups for the future PID 1, which waits, and gives it its ids. Host side.
 fn place(spec: &Spec, cgroup: &PodCgroup, pid: Pid) -> Result<()> {
-    cgroup.attach(pid.as_raw())?;
+    cgroup.create(spec.root_id(), pid.as_raw())?;
     if let Some(IdShift { shift, count }) = spec.private_users {
         userns::set_ids(pid.as_raw(), shift, count)?;
     }

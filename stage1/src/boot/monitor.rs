@@ -106,10 +106,10 @@ impl Monitor {
     pub fn abort(self) -> Result<()> {
         process::pidfd_kill(&self.pidfd, rustix::process::Signal::KILL)?;
         process::wait_child(self.pid)?;
-        self.cgroup.remove()
+        self.cgroup.clear()
     }
 
-    /// Stays until the pod has ended and its cgroup is gone. Returns the pod's exit code: that of an
+    /// Stays until the pod has ended and nothing is in its cgroup any more. Returns the pod's exit code: that of an
     /// app that failed, if the pod ended for it, else PID 1's, 0 after one of the kernel's orderly
     /// ends (halt, reboot), 128 + signal after any other signal.
     pub fn watch(mut self) -> Result<u8> {
@@ -141,7 +141,7 @@ impl Monitor {
         while self.output_open && !self.backlog.is_empty() && self.output_ready(PollTimeout::from(100u8))? {
             self.write_output()?;
         }
-        self.cgroup.remove()?;
+        self.cgroup.clear()?;
         let verdict = self.apps.as_ref().and_then(Apps::verdict).unwrap_or(0);
         Ok(if verdict == 0 { exit_code(status) } else { verdict })
     }

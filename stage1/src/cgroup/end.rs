@@ -1,18 +1,21 @@
 //! Ending what runs in a cgroup, and removing it with those below. Host side.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::is_gone;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::sys::process;
 
-/// Removes a cgroup and those below it, killing what runs in them, until `deadline`.
-pub(super) fn remove_tree(dir: &Path, deadline: Instant) -> Result<()> {
+/// How often what was killed is looked at.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Removes the cgroups below `dir` and kills what runs in any of them and in itself, until `deadline`. None to begin
+/// with is no error.
+pub(super) fn empty_tree(dir: &Path, deadline: Instant) -> Result<()> {
     let children = match fs::read_dir(dir) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) if is_gone(&e) => return Ok(()),
         other => other.context(|| format!("read {dir:?}"))?,
     };
     for child in children {
@@ -21,13 +24,26 @@ pub(super) fn remove_tree(dir: &Path, deadline: Instant) -> Result<()> {
             remove_tree(&child.path(), deadline)?;
         }
     }
+    while !members(dir)?.is_empty() {
+        if Instant::now() > deadline {
+            return Err(Error::new(format!("the processes in {dir:?} don't end")));
+        }
+        kill_members(dir)?;
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
+}
+
+/// Removes a cgroup and those below it, killing what runs in them, until `deadline`.
+pub(super) fn remove_tree(dir: &Path, deadline: Instant) -> Result<()> {
+    empty_tree(dir, deadline)?;
     loop {
         match fs::remove_dir(dir) {
             Ok(()) => return Ok(()),
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(e) if is_gone(&e) => return Ok(()),
             Err(e) if e.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
                 kill_members(dir)?;
-                std::thread::sleep(Duration::from_millis(5));
+                std::thread::sleep(PAUSE);
             }
             Err(e) => return Err(e).context(|| format!("rmdir {dir:?}")),
         }
@@ -36,21 +52,23 @@ pub(super) fn remove_tree(dir: &Path, deadline: Instant) -> Result<()> {
 
 /// Kills every process of one cgroup, each by a descriptor that was checked to be a member still.
 fn kill_members(dir: &Path) -> Result<()> {
-    let file = dir.join("cgroup.procs");
-    let members = || -> Result<Vec<i32>> {
-        match fs::read_to_string(&file) {
-            Err(e) if is_gone(&e) => Ok(Vec::new()),
-            text => Ok(text.context(|| format!("read {file:?}"))?.lines().filter_map(|l| l.parse().ok()).collect()),
-        }
-    };
-    let opened: Vec<_> = members()?
+    let opened: Vec<_> = members(dir)?
         .into_iter()
         .filter(|pid| *pid > 0)
         .filter_map(|pid| process::pidfd_open(pid).ok().map(|fd| (pid, fd)))
         .collect();
-    let still = members()?;
+    let still = members(dir)?;
     opened
         .iter()
         .filter(|(pid, _)| still.contains(pid))
         .try_for_each(|(_, fd)| process::pidfd_kill(fd, rustix::process::Signal::KILL))
+}
+
+/// The processes in a cgroup itself; none if it is gone.
+fn members(dir: &Path) -> Result<Vec<i32>> {
+    let file = dir.join("cgroup.procs");
+    match fs::read_to_string(&file) {
+        Err(e) if is_gone(&e) => Ok(Vec::new()),
+        text => Ok(text.context(|| format!("read {file:?}"))?.lines().filter_map(|l| l.parse().ok()).collect()),
+    }
 }

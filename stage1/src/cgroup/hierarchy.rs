@@ -30,6 +30,14 @@ pub struct Hierarchy {
     _detached: Option<Arc<DetachedMount>>,
 }
 
+#[cfg(test)]
+impl Hierarchy {
+    /// A directory that stands for one.
+    pub(super) fn detached(version: Version, mount: &std::path::Path) -> Self {
+        Self { version, mount: mount.to_owned(), controllers: Vec::new(), _detached: None }
+    }
+}
+
 /// The hierarchies whose root is mounted in this mount namespace, and the unified one in any case:
 /// beside v1's, systemd mounts that by itself to follow its processes, so the pod needs its place there.
 ///

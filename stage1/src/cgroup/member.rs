@@ -27,8 +27,16 @@ const WITNESSES: usize = 64;
 pub struct Running {
     /// A process of it, in the PID namespace of whoever looked.
     pid: i32,
-    dirs: Vec<(PathBuf, OwnedFd)>,
+    dirs: Vec<Place>,
     witnesses: Vec<OwnedFd>,
+}
+
+#[derive(Debug)]
+struct Place {
+    path: PathBuf,
+    dir: OwnedFd,
+    /// The pod's own cgroup, of a place that is PID 1's: the supervisor moves itself there from one that it removes.
+    pods: Option<OwnedFd>,
 }
 
 impl Running {
@@ -43,14 +51,17 @@ impl Running {
     /// # Errors
     /// The kernel keeps this process out of one of the cgroups, for another reason than that the cgroup is gone.
     pub fn join(&self) -> Result<bool> {
-        for (path, dir) in &self.dirs {
-            let write = || -> std::io::Result<()> {
+        for Place { path, dir, pods } in &self.dirs {
+            let write = |dir: &OwnedFd| -> std::io::Result<()> {
                 let file = rustix::fs::openat(dir, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
                 File::from(file).write_all(b"0")
             };
-            match write() {
-                Err(error) if is_gone(&error) => return Ok(false),
-                done => done.context(|| format!("join the cgroup {path:?}"))?,
+            match (write(dir), pods) {
+                (Err(error), None) if is_gone(&error) => return Ok(false),
+                (Err(error), Some(pods)) if is_gone(&error) => {
+                    write(pods).context(|| format!("join the pod's cgroup above {path:?}"))?;
+                }
+                (done, _) => done.context(|| format!("join the cgroup {path:?}"))?,
             }
         }
         self.is_running()
@@ -99,14 +110,18 @@ impl PodCgroup {
     /// # Errors
     /// It has ended, or is not in the pod's cgroups.
     pub fn running_pid1(&self, pid: i32, pidfd: OwnedFd) -> Result<Running> {
-        let dirs = self.dirs_of(pid, Path::new(""))?;
-        let dirs = dirs.context(|| format!("PID 1 of the pod ({pid}) is not in the pod's cgroups"))?;
+        let tries = std::iter::repeat_with(|| self.dirs_of(pid, Path::new(""))).take(3);
+        let dirs = tries.into_iter().find_map(Result::transpose).transpose()?;
+        let mut dirs = dirs.context(|| format!("PID 1 of the pod ({pid}) is not in the pod's cgroups"))?;
+        for (place, (_, pods)) in dirs.iter_mut().zip(self.directories()) {
+            place.pods = Some(dir::open_dir(pods)?);
+        }
         Ok(Running { pid, dirs, witnesses: vec![pidfd] })
     }
 
     /// The cgroups that the process `pid` is in, if each is that of the unit where the hierarchy has one, and the
     /// pod's where not. Half of a start or of an end it is not.
-    fn dirs_of(&self, pid: i32, unit: &Path) -> Result<Option<Vec<(PathBuf, OwnedFd)>>> {
+    fn dirs_of(&self, pid: i32, unit: &Path) -> Result<Option<Vec<Place>>> {
         let file = format!("/proc/{pid}/cgroup");
         let text = match fs::read_to_string(&file) {
             Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
@@ -122,8 +137,9 @@ impl PodCgroup {
                 return Ok(None);
             }
             match dir::open_dir(&place) {
+                // It was moved since.
                 Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(None),
-                opened => dirs.push((place, opened?)),
+                opened => dirs.push(Place { dir: opened?, path: place, pods: None }),
             }
         }
         Ok(Some(dirs))

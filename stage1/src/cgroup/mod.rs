@@ -1,11 +1,13 @@
 //! Where a pod lives in the host's cgroup hierarchies, v1 and v2: create, join, remove. Host side.
 //!
-//! A pod has one path, the same in every hierarchy (`pods/<uuid>` below each root), as
-//! cgroups(7) managers on v1 do; the file `subcgroup` of a pod directory holds it.
+//! A pod has one path, the same in every hierarchy, as cgroups(7) managers on v1 do; the file `subcgroup` of a pod
+//! directory holds it. Its name holds the pod's UUID, and there is a directory of that name until the pod's remains
+//! are removed. Where the host's own systemd manages the hierarchies, the pod's is a scope of its ([`scope`]).
 
 mod end;
 mod hierarchy;
 mod member;
+mod scope;
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -13,15 +15,14 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use self::end::remove_tree;
 use crate::error::{Context, Error, Result, one_line};
 use crate::layout;
 
 pub use hierarchy::{Hierarchy, Version, hierarchies};
 pub use member::Running;
 
-/// Parent of all pods' cgroups, below each hierarchy's root.
-const PARENT: &str = "pods";
+/// Where the host's systemd has its containers and virtual machines.
+const MACHINES: &str = "machine.slice";
 /// How long the kernel may take to give up the processes that were killed.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -33,19 +34,20 @@ pub struct PodCgroup {
 }
 
 impl PodCgroup {
-    /// The cgroups of the pod `uuid`; nothing is created.
+    /// The cgroups of the pod `uuid` as we make them; nothing is created.
     pub fn of(uuid: &str) -> Result<Self> {
-        Self::at(Path::new(PARENT).join(uuid))
+        let name = scope::name(uuid);
+        Self::at(if scope::host_has_systemd() { Path::new(MACHINES).join(name) } else { name.into() })
     }
 
     /// The cgroups at `path`, the content of a pod's file `subcgroup`; nothing is created.
     ///
     /// # Errors
-    /// Also when `path` is no plain relative path of at least two components: removing it could hit others.
+    /// Also when `path` is not a plain relative path of at least one component.
     pub fn at(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let plain = path.components().all(|c| matches!(c, std::path::Component::Normal(_)));
-        if !plain || path.components().count() < 2 {
+        if !plain || path.components().next().is_none() {
             return Err(Error::new(format!("{path:?} is not the cgroup path of a pod")));
         }
         Ok(Self { path, hierarchies: hierarchies()? })
@@ -79,31 +81,34 @@ impl PodCgroup {
         self.directories().any(|(_, dir)| dir.join(file).exists())
     }
 
-    /// Creates the pod's cgroups, with v2's controllers enabled, and v1's cpusets filled.
-    /// `owner` is the host's id for the root of the pod's user namespace.
+    /// Creates the pod's cgroups and puts the process `pid`, the pod's future PID 1, into them, with v2's controllers
+    /// enabled, and v1's cpusets filled. `owner` is the host's id for the root of the pod's user namespace.
     ///
     /// A controller that can't be had is a warning that names it.
-    pub fn create(&self, owner: u32) -> Result<()> {
+    pub fn create(&self, owner: u32, pid: i32) -> Result<()> {
+        let managed = self.path.starts_with(MACHINES);
+        if managed {
+            scope::start(&self.path, pid)?;
+        }
         let mut controllers = 0;
         for (hierarchy, dir) in self.directories() {
             controllers += hierarchy.controllers.iter().filter(|c| !c.starts_with("name=")).count();
             create_below(hierarchy, &self.path).context(|| format!("create the cgroup {dir:?}"))?;
             if hierarchy.version == Version::V2 {
-                controllers += enable_controllers(hierarchy, &self.path)?;
+                if !managed {
+                    enable_controllers(hierarchy, &self.path)?;
+                }
+                controllers += available_controllers(&dir)?.split_whitespace().count();
             }
             if owner != 0 {
                 delegate(&dir, owner)?;
             }
+            write_pid(&dir, pid)?;
         }
         if controllers == 0 {
             log::warn!("this host has no cgroup controllers: no limit on memory, cpu, pids or io will hold");
         }
         Ok(())
-    }
-
-    /// Moves the process `pid` into the pod's own cgroups.
-    pub fn attach(&self, pid: i32) -> Result<()> {
-        self.directories().try_for_each(|(_, dir)| write_pid(&dir, pid))
     }
 
     /// The processes of a unit of the pod, in the caller's PID namespace.
@@ -123,52 +128,45 @@ impl PodCgroup {
         self.processes_of_unit(unit).map(|pids| !pids.is_empty())
     }
 
-    /// Removes the pod's cgroups; what still runs in them is killed. Removing what is gone succeeds.
-    pub fn remove(&self) -> Result<()> {
-        let deadline = Instant::now() + REMOVE_TIMEOUT;
-        let mut failed = Vec::new();
-        for (hierarchy, dir) in self.directories() {
-            if let Err(error) = remove_tree(&dir, deadline) {
-                failed.push(one_line(&error));
-            }
-            // The parent belongs to all pods: it stays while another one has a cgroup in it.
-            let parent = hierarchy.mount.join(PARENT);
-            match fs::remove_dir(&parent) {
-                Err(e) if !matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTEMPTY | libc::EBUSY)) => {
-                    failed.push(format!("rmdir {parent:?}: {e}"));
-                }
-                _ => {}
-            }
+    /// Kills what still runs in the pod's cgroups, and removes those below them.
+    pub fn clear(&self) -> Result<()> {
+        self.end(end::empty_tree)
+    }
+
+    /// Removes the pod's cgroups; what still runs in them is killed. Removing what is gone succeeds, and cgroups whose
+    /// name does not hold the pod's UUID are left alone: others than the pod may be in them.
+    pub fn remove(&self, uuid: &str) -> Result<()> {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        if !name.contains(uuid) && !name.contains(&scope::escaped(uuid)) {
+            log::debug!("the cgroup {:?} is not the pod's alone: it is left to whoever made it", self.path);
+            return Ok(());
         }
+        self.end(end::remove_tree)
+    }
+
+    fn end(&self, end: impl Fn(&Path, Instant) -> Result<()>) -> Result<()> {
+        let deadline = Instant::now() + REMOVE_TIMEOUT;
+        let failed: Vec<String> =
+            self.directories().filter_map(|(_, dir)| end(&dir, deadline).err()).map(|e| one_line(&e)).collect();
         if failed.is_empty() { Ok(()) } else { Err(Error::new(failed.join("; "))) }
     }
 }
 
-/// Creates `path` below the hierarchy's root. Another pod's end may remove the shared parent in between.
+/// Creates `path` below the hierarchy's root.
 fn create_below(hierarchy: &Hierarchy, path: &Path) -> io::Result<()> {
-    let mut tries = 0;
-    'again: loop {
-        let mut dir = hierarchy.mount.clone();
-        for name in path.components() {
-            let parent = dir.clone();
-            dir.push(name);
-            match fs::create_dir(&dir) {
-                Err(e) if is_gone(&e) && tries < 100 => {
-                    tries += 1;
-                    continue 'again;
-                }
-                Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
-                _ => {}
-            }
-            match fill_cpuset(hierarchy, &parent, &dir) {
-                Err(e) if is_gone(&e) && tries < 100 => {
-                    tries += 1;
-                    continue 'again;
-                }
-                other => other?,
-            }
-        }
-        return Ok(());
+    let mut dir = hierarchy.mount.clone();
+    for name in path.components() {
+        let parent = dir.clone();
+        dir.push(name);
+        create_in(hierarchy, &parent, &dir)?;
+    }
+    Ok(())
+}
+
+fn create_in(hierarchy: &Hierarchy, parent: &Path, dir: &Path) -> io::Result<()> {
+    match fs::create_dir(dir) {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e),
+        _ => fill_cpuset(hierarchy, parent, dir),
     }
 }
 
@@ -185,13 +183,11 @@ fn fill_cpuset(hierarchy: &Hierarchy, parent: &Path, dir: &Path) -> io::Result<(
     Ok(())
 }
 
-/// Enables every available controller on the way to `path`; returns how many the pod has.
-fn enable_controllers(hierarchy: &Hierarchy, path: &Path) -> Result<usize> {
+/// Enables every available controller on the way to `path`.
+fn enable_controllers(hierarchy: &Hierarchy, path: &Path) -> Result<()> {
     let mut dir = hierarchy.mount.clone();
     for name in path.components() {
-        let file = dir.join("cgroup.controllers");
-        let available = fs::read_to_string(&file).context(|| format!("read {file:?}"))?;
-        for controller in available.split_whitespace() {
+        for controller in available_controllers(&dir)?.split_whitespace() {
             if let Err(error) = fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}")) {
                 log::warn!(
                     "cgroup controller {controller} can't be enabled below {dir:?}, its limits won't hold: {error}"
@@ -200,8 +196,12 @@ fn enable_controllers(hierarchy: &Hierarchy, path: &Path) -> Result<usize> {
         }
         dir.push(name);
     }
+    Ok(())
+}
+
+fn available_controllers(dir: &Path) -> Result<String> {
     let file = dir.join("cgroup.controllers");
-    Ok(fs::read_to_string(&file).context(|| format!("read {file:?}"))?.split_whitespace().count())
+    fs::read_to_string(&file).context(|| format!("read {file:?}"))
 }
 
 /// Gives a cgroup to the root of a user namespace: the directory and the files that move processes.
@@ -257,9 +257,30 @@ mod tests {
 
     #[test]
     fn only_a_pods_path_is_taken() {
-        for bad in ["", "/", "pods", "../x/y", "/pods/x", "pods/../x"] {
+        for bad in ["", "/", "../x/y", "/pods/x", "pods/../x", ".."] {
             assert!(PodCgroup::at(bad).is_err(), "{bad:?}");
         }
-        assert_eq!(PodCgroup::of("x").unwrap().path(), Path::new("pods/x"));
+        for good in ["machine-rkt\\x2dx.scope", "machine.slice/machine-rkt\\x2dx.scope", "pods/x"] {
+            assert_eq!(PodCgroup::at(good).unwrap().path(), Path::new(good));
+        }
+    }
+
+    #[test]
+    fn cgroups_of_others_are_never_removed() {
+        let tmp = tempfile::tempdir().unwrap();
+        let uuid = "01234567-89ab-4def-8123-456789abcdef";
+        let hierarchy = Hierarchy::detached(Version::V2, tmp.path());
+        for (path, removed) in [
+            ("system.slice", false),
+            ("system.slice/docker.service", false),
+            ("machine.slice/machine-rkt\\x2d11234567\\x2d89ab\\x2d4def\\x2d8123\\x2d456789abcdef.scope", false),
+            ("machine-rkt\\x2d01234567\\x2d89ab\\x2d4def\\x2d8123\\x2d456789abcdef.scope", true),
+            ("pods/01234567-89ab-4def-8123-456789abcdef", true),
+        ] {
+            fs::create_dir_all(tmp.path().join(path)).unwrap();
+            let cgroup = PodCgroup { path: path.into(), hierarchies: vec![hierarchy.clone()] };
+            cgroup.remove(uuid).unwrap();
+            assert_eq!(!tmp.path().join(path).exists(), removed, "{path}");
+        }
     }
 }

@@ -124,6 +124,21 @@ impl Client {
         self.wait(&job, deadline)
     }
 
+    /// Makes a unit that has no file, starts it, and waits until its start job has ended.
+    ///
+    /// # Errors
+    /// Also when there is one of that name.
+    pub fn start_transient_unit(
+        &mut self,
+        unit: &str,
+        properties: &[(&str, Value)],
+        deadline: Instant,
+    ) -> Result<JobResult> {
+        let body = Body::default().text(unit)?.text("fail")?.properties(properties)?.no_units()?;
+        let path = self.manager_call("StartTransientUnit", unit, body, deadline, object_path)?;
+        self.wait(&Job { path, unit: unit.to_owned() }, deadline)
+    }
+
     /// Sends `signal` to processes of `unit`; the unit's own ways (`ExecStop=`, timeouts) are not used.
     pub fn kill_unit(&mut self, unit: &str, who: Who, signal: i32, deadline: Instant) -> Result<()> {
         let who = match who {

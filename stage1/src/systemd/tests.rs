@@ -368,6 +368,11 @@ fn properties_are_written_as_they_are_read() {
     reader.finished().unwrap();
     assert_eq!(read, all.map(|(name, value)| (name.to_owned(), value)));
     assert!(Body::default().properties(&[("A", Value::Other("d".into()))]).is_err());
+    // What is only sent.
+    let body = Body::default()
+        .properties(&[("A", Value::Pairs(vec![("x".into(), "y".into())])), ("B", Value::Numbers(vec![7]))]);
+    let bytes = wire::method_call(3, MANAGER_PATH, MANAGER, "Test", &body.unwrap().no_units().unwrap()).unwrap();
+    assert!(bytes.windows(6).any(|w| w == b"\x05a(ss)") && bytes.windows(3).any(|w| w == b"\x02au"));
     assert!(Body::default().text("a\0b").is_err());
 }
 

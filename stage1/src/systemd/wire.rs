@@ -31,6 +31,10 @@ pub enum Value {
     Text(String),
     /// `as`
     Texts(Vec<String>),
+    /// `au`; only sent.
+    Numbers(Vec<u32>),
+    /// `a(ss)`; only sent.
+    Pairs(Vec<(String, String)>),
     /// `(uo)`: the number of a unit's job; 0 if it has none.
     Job(u32),
     /// Any other type: its signature. It is checked and skipped, never sent.
@@ -47,6 +51,8 @@ impl Value {
             Self::U64(_) => "t",
             Self::Text(_) => "s",
             Self::Texts(_) => "as",
+            Self::Numbers(_) => "au",
+            Self::Pairs(_) => "a(ss)",
             Self::Job(_) => "(uo)",
             Self::Other(signature) => signature,
         }
@@ -96,6 +102,15 @@ impl Body {
             }
             Ok(())
         })?;
+        Ok(self)
+    }
+}
+
+impl Body {
+    /// Adds an empty array of names and properties, `a(sa(sv))`: further units, of which there are none.
+    pub fn no_units(mut self) -> Result<Self> {
+        self.signature.push_str("a(sa(sv))");
+        write_array(&mut self.bytes, 8, |_| Ok(()))?;
         Ok(self)
     }
 }
@@ -182,6 +197,17 @@ fn write_variant(bytes: &mut Vec<u8>, value: &Value) -> Result<()> {
         Value::Texts(v) => {
             write_array(bytes, 4, |bytes| v.iter().try_for_each(|text| write_text(bytes, text)))?;
         }
+        Value::Numbers(v) => write_array(bytes, 4, |bytes| {
+            v.iter().for_each(|number| write_u32(bytes, *number));
+            Ok(())
+        })?,
+        Value::Pairs(v) => write_array(bytes, 8, |bytes| {
+            v.iter().try_for_each(|(one, other)| {
+                pad(bytes, 8);
+                write_text(bytes, one)?;
+                write_text(bytes, other)
+            })
+        })?,
         Value::Job(_) => return Err(Error::new("a job can't be sent")),
         Value::Other(signature) => return Err(Error::new(format!("a value of type {signature:?} can't be sent"))),
     }

@@ -173,7 +173,12 @@ impl Properties {
             Value::U32(value) => Some(value.into()),
             Value::I64(value) => Some(value.into()),
             Value::U64(value) => Some(value.into()),
-            Value::Text(_) | Value::Texts(_) | Value::Job(_) | Value::Other(_) => None,
+            Value::Text(_)
+            | Value::Texts(_)
+            | Value::Numbers(_)
+            | Value::Pairs(_)
+            | Value::Job(_)
+            | Value::Other(_) => None,
         }
     }
 }

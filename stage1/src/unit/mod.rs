@@ -33,6 +33,7 @@ use std::time::Duration;
 use crate::appc::{AcName, Isolators};
 use crate::error::{Context, Error, Result};
 use crate::pod::remove_if_there;
+use crate::systemd::Value;
 use crate::{layout, pod};
 
 /// How long an app may take to end after its stop signal, unless it says otherwise.
@@ -456,6 +457,53 @@ pub fn installed_stop_timeout(app: &AcName) -> Result<Option<Duration>> {
     let value = text.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")?.strip_suffix("ms")?.parse().ok());
     value.map(Duration::from_millis).map(Some).context(|| format!("{path:?} has no TimeoutStopSec="))
 }
+
+/// What the app's installed unit says of its limits and its devices, as properties for another unit: host side, in the
+/// pod directory.
+///
+/// # Errors
+/// There is no such unit, or something in it is not as we write it: nothing is left out.
+pub fn installed_limits(app: &AcName) -> Result<Vec<(&'static str, Value)>> {
+    let path = unit_file(app);
+    let text = match pod::read_bounded(&path, MAX_UNIT) {
+        Err(error) if error.errno() == Some(libc::ENOENT) => {
+            return Err(Error::new(format!("app {app} is not in this pod")));
+        }
+        text => text?,
+    };
+    let text = String::from_utf8_lossy(&text);
+    let mut properties = Vec::new();
+    let mut devices = Vec::new();
+    for (name, value) in text.lines().filter_map(|line| line.split_once('=')) {
+        let number = || value.parse().context(|| format!("{path:?}: {name}={value}"));
+        match name {
+            "DevicePolicy" => properties.push(("DevicePolicy", Value::Text(value.to_owned()))),
+            "DeviceAllow" => {
+                let (device, access) = value.split_once(' ').context(|| format!("{path:?}: {name}={value}"))?;
+                devices.push((device.to_owned(), access.to_owned()));
+            }
+            "CPUQuota" => {
+                let milli = value.trim_end_matches('%').replace('.', "").parse::<u64>();
+                let milli = milli.context(|| format!("{path:?}: {name}={value}"))?;
+                // Microseconds in each second.
+                properties.push(("CPUQuotaPerSecUSec", Value::U64(milli * 1000)));
+            }
+            _ => {
+                if let Some(known) = NUMBERS.iter().find(|known| **known == name) {
+                    properties.push((known, Value::U64(number()?)));
+                }
+            }
+        }
+    }
+    if !devices.is_empty() {
+        properties.push(("DeviceAllow", Value::Pairs(devices)));
+    }
+    Ok(properties)
+}
+
+/// The limits of a unit that are plain numbers.
+const NUMBERS: [&str; 8] =
+    ["MemoryMax", "MemoryHigh", "MemorySwapMax", "TasksMax", "CPUWeight", "CPUShares", "IOWeight", "BlockIOWeight"];
 
 /// Longest text of a unit, in bytes: one with all ports.
 const MAX_UNIT: u64 = 4 << 20;

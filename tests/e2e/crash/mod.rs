@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tests::podctl::Pod;
-use tests::process::{descendants, mountinfo};
+use tests::process::{descendants, mountinfo, pod_cgroups};
 use tests::tracer::{self, Points, Traced, Victims, wanted};
 
 /// How many points of a verb a normal run tries.
@@ -123,13 +123,10 @@ impl Traces {
 /// The cgroups of a pod, in all hierarchies.
 fn cgroups(uuid: &str) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
-    for fields in mountinfo("self") {
-        if fields.iter().any(|field| field == "cgroup" || field == "cgroup2") {
-            let top = Path::new(&fields[4]).join("pods").join(uuid);
-            let directories = names(&top).into_iter().map(|name| top.join(name)).filter(|path| path.is_dir());
-            // A slice of the supervisor's own, for the services that look after apps which others could not look after.
-            found.extend(directories.filter(|path| !path.ends_with("system-app\\x2dended.slice")));
-        }
+    for top in pod_cgroups(uuid) {
+        let directories = names(&top).into_iter().map(|name| top.join(name)).filter(|path| path.is_dir());
+        // A slice of the supervisor's own, for the services that look after apps which others could not look after.
+        found.extend(directories.filter(|path| !path.ends_with("system-app\\x2dended.slice")));
     }
     found
 }

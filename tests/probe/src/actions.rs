@@ -38,6 +38,7 @@ actions, joined by `+`:
   append PATH TEXT    add a line to a file
   cat PATH | ls PATH | stat PATH | rm PATH | mkdir PATH
   chown PATH UID GID
+  mknod c|bN:N PATH   make a device node: prints `ok` or the errno's name
   open r|w PATH       open only: prints `ok` or the errno's name
   wait PATH           until the path exists
   spawn WORD…         start a further probe in a session of its own and go on
@@ -110,6 +111,7 @@ pub fn perform(words: &[&str]) -> Outcome {
             let (uid, gid) = (number(uid)? as u32, number(gid)? as u32);
             std::os::unix::fs::lchown(path, Some(uid), Some(gid)).map_err(|e| e.to_string())
         }
+        ["mknod", device, path] => mknod(device, path),
         ["mkdir", path] => fs::create_dir(path).map_err(|e| e.to_string()),
         ["open", how, path] => {
             let result = fs::OpenOptions::new().read(*how == "r").write(*how == "w").open(path);
@@ -230,6 +232,15 @@ fn raw(hex: &str) -> Outcome {
     let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
     let mut stdout = std::io::stdout();
     stdout.write_all(&bytes).and_then(|()| stdout.flush()).map_err(|e| e.to_string())
+}
+
+/// Makes a device node: `c5:2` or `b8:0`. Prints `ok` or the errno's name.
+fn mknod(device: &str, path: &str) -> Outcome {
+    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+    let kind = if device.starts_with('b') { SFlag::S_IFBLK } else { SFlag::S_IFCHR };
+    let (major, minor) = device[1..].split_once(':').ok_or("write a device as c5:2 or b8:0")?;
+    let numbers = makedev(number(major)?, number(minor)?);
+    say(&trial::outcome(mknod(path, kind, Mode::from_bits_truncate(0o600), numbers)))
 }
 
 fn stat(path: &str) -> Outcome {
