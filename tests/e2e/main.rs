@@ -30,6 +30,7 @@ mod pods;
 mod races;
 mod readme;
 mod refusals;
+mod store;
 mod terminal;
 mod userlands;
 mod users;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         ends::CASES,
         immutable::CASES,
         refusals::CASES,
+        store::CASES,
         inside::CASES,
         volumes::CASES,
         limits::CASES,

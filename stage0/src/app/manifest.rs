@@ -9,13 +9,13 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
 use stage1::appc::{AcName, PodManifest};
 use stage1::error::{Context, Error, Result};
 use stage1::layout;
 use stage1::pod::remove_if_there;
 
 use crate::fsutil::dir::names_in;
+use crate::fsutil::lock;
 
 /// Marks the manifest as it was before an app was added.
 const BEFORE: &str = "pod.adding-";
@@ -40,7 +40,7 @@ impl Locked {
             .mode(0o600)
             .open(&path)
             .context(|| format!("open {path:?}"))?;
-        rustix::fs::flock(&lock, FlockOperation::LockExclusive).context(|| format!("flock({path:?})"))?;
+        lock::wait(&lock, &path, lock::Kind::Exclusive, lock::ENTRYPOINTS)?;
         // left by a write that was killed
         remove_if_there(&pod.join(TEMPORARY))?;
         Ok(Self { pod: pod.to_owned(), lock })

@@ -6,15 +6,14 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
 use stage1::appc::{AcName, PodManifest};
 use stage1::cgroup::PodCgroup;
-use stage1::error::{Context, Error, Result};
+use stage1::error::{Context, Result};
 use stage1::layout;
 use stage1::pod::{AppState, AppStatus, remove_if_there};
 
 use crate::fsutil::dir::open_dir;
+use crate::fsutil::lock;
 use crate::pod::directory::{Pod, State};
 
 /// There while an app is being started; in what the host keeps of the app.
@@ -30,22 +29,22 @@ pub(super) struct AppLock {
 impl AppLock {
     /// Waits for the lock of an app; `None` if there is no such app (any more).
     pub(super) fn wait(pod: &Path, app: &AcName) -> Result<Option<Self>> {
-        Self::take(pod, app, FlockOperation::LockExclusive)
+        Self::take(pod, app, true)
     }
 
     /// Takes the lock; `None` also if somebody has it.
     pub(super) fn try_take(pod: &Path, app: &AcName) -> Result<Option<Self>> {
-        Self::take(pod, app, FlockOperation::NonBlockingLockExclusive)
+        Self::take(pod, app, false)
     }
 
-    fn take(pod: &Path, app: &AcName, how: FlockOperation) -> Result<Option<Self>> {
+    fn take(pod: &Path, app: &AcName, patient: bool) -> Result<Option<Self>> {
         let info = pod.join(layout::app_info(app));
         loop {
             let Some(lock) = open_dir(&info)? else { return Ok(None) };
-            match rustix::fs::flock(&lock, how) {
-                Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Ok(None),
-                Err(errno) => return Err(Error::caused_by(format!("flock({info:?})"), errno)),
+            if patient {
+                lock::wait(&lock, &info, lock::Kind::Exclusive, lock::ENTRYPOINTS)?;
+            } else if !lock::try_take(&lock, &info, lock::Kind::Exclusive)? {
+                return Ok(None);
             }
             // the app may have been removed, and added anew, while this was waited for
             match open_dir(&info)? {

@@ -3,5 +3,6 @@
 pub(crate) mod atomic;
 pub mod digest;
 pub(crate) mod dir;
+pub(crate) mod lock;
 pub(crate) mod remove;
 pub(crate) mod time;

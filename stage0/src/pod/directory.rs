@@ -103,6 +103,7 @@ impl HeldPod {
     /// # Errors
     /// Its directory can't be made.
     pub fn create(store: &Store) -> Result<Self> {
+        store.make()?;
         for phase in Phase::ALL {
             make_dir(&store.pods().join(phase.dir()), PRIVATE)?;
         }

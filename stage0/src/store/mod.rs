@@ -1,14 +1,20 @@
 //! The data directory: where images, trees and pods are kept, its locks and its temporary directories.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+mod mark;
 
-use rustix::fs::{self, FlockOperation};
-use rustix::io::Errno;
+use std::ffi::OsStr;
+use std::fs::{File, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+
 use stage1::error::{Context, Error, Result};
 
 use crate::fsutil::dir::{PRIVATE, make_dir, names_in, open_dir};
-use crate::fsutil::remove;
+use crate::fsutil::{lock, remove};
+
+/// Mode of the lock files: who can open one can hold it.
+const LOCK_MODE: u32 = 0o600;
 
 /// The data directory of one host manager.
 #[derive(Debug)]
@@ -17,17 +23,25 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the data directory at `dir`, which is made if it is missing. What is in it is made when it is needed.
+    /// Looks at the data directory `dir`. Nothing is made: that is done when something is to be kept in it.
     ///
     /// # Errors
-    /// The directory can't be made, or the path has a line break in it.
+    /// There is something else, or the path has a line break in it.
     pub fn open(dir: &Path) -> Result<Self> {
         if dir.as_os_str().as_encoded_bytes().contains(&b'\n') {
             return Err(Error::new(format!("the data directory {dir:?} has a line break in its name")));
         }
-        make_dir(dir, 0o755)?;
-        let dir = dir.canonicalize().context(|| format!("resolve {dir:?}"))?;
-        Ok(Self { dir })
+        let store = Self { dir: resolved(dir)? };
+        mark::check(&store.dir)?;
+        Ok(store)
+    }
+
+    /// Makes the data directory, closed to others, and marks it as a store, unless that was done before.
+    ///
+    /// # Errors
+    /// It can't be made, or what is there is something else.
+    pub(crate) fn make(&self) -> Result<()> {
+        mark::set(&self.dir)
     }
 
     /// The data directory itself, without links in its path.
@@ -62,40 +76,42 @@ impl Store {
     /// Takes the lock of the image store, held until the file is dropped. Images, names and trees change under it.
     ///
     /// # Errors
-    /// The lock file can't be opened or locked.
+    /// The lock file can't be opened or locked, or others hold it for too long.
     pub fn lock_images(&self) -> Result<File> {
-        self.flock_images(FlockOperation::LockExclusive)
+        self.lock("images.lck", lock::Kind::Exclusive)
     }
 
     /// Shares the lock of the image store, until the file is dropped: nothing in it is removed or replaced meanwhile.
     ///
     /// # Errors
-    /// The lock file can't be opened or locked.
+    /// As [`Self::lock_images`].
     pub fn share_images(&self) -> Result<File> {
-        self.flock_images(FlockOperation::LockShared)
-    }
-
-    fn flock_images(&self, how: FlockOperation) -> Result<File> {
-        self.flock("images.lck", how)
+        self.lock("images.lck", lock::Kind::Shared)
     }
 
     /// Takes the lock under which pods are given user ids, held until the file is dropped.
     ///
     /// # Errors
-    /// The lock file can't be opened or locked.
+    /// As [`Self::lock_images`].
     pub fn lock_users(&self) -> Result<File> {
-        self.flock("users.lck", FlockOperation::LockExclusive)
+        self.lock("users.lck", lock::Kind::Exclusive)
     }
 
-    fn flock(&self, name: &str, how: FlockOperation) -> Result<File> {
+    fn lock(&self, name: &str, kind: lock::Kind) -> Result<File> {
+        self.make()?;
         let path = self.dir.join(name);
         let file = File::options()
             .create(true)
             .truncate(false)
             .write(true)
+            .mode(LOCK_MODE)
             .open(&path)
             .context(|| format!("open {path:?}"))?;
-        fs::flock(&file, how).context(|| format!("flock({path:?})"))?;
+        // whoever can open it can hold it: earlier versions let everybody
+        if file.metadata().context(|| format!("stat {path:?}"))?.mode() & 0o077 != 0 {
+            file.set_permissions(Permissions::from_mode(LOCK_MODE)).context(|| format!("chmod({path:?})"))?;
+        }
+        lock::wait(&file, &path, kind, lock::MOMENTS)?;
         Ok(file)
     }
 
@@ -104,6 +120,7 @@ impl Store {
     /// # Errors
     /// It can't be made.
     pub fn temporary_dir(&self) -> Result<TemporaryDir> {
+        self.make()?;
         make_dir(&self.temporary(), PRIVATE)?;
         self.sweep_temporary()?;
         loop {
@@ -111,26 +128,57 @@ impl Store {
             make_dir(&path, PRIVATE)?;
             // a sweep may come between making and locking it; then another one is made
             let Some(lock) = open_dir(&path)? else { continue };
-            fs::flock(&lock, FlockOperation::LockShared).context(|| format!("flock({path:?})"))?;
+            lock::wait(&lock, &path, lock::Kind::Shared, lock::MOMENTS)?;
             if path.exists() {
                 return Ok(TemporaryDir { path, _lock: lock });
             }
         }
     }
 
-    /// Removes temporary directories that no living process holds.
+    /// Removes temporary directories that no living process holds. Only what [`Self::temporary_dir`] can have made is
+    /// touched.
     fn sweep_temporary(&self) -> Result<()> {
-        for name in names_in(&self.temporary())? {
-            let path = self.temporary().join(name);
+        let all = self.temporary();
+        // a link there would lead to somebody else's files
+        open_dir(&all)?.context(|| format!("directory {all:?} has vanished"))?;
+        for name in names_in(&all)? {
+            let path = all.join(&name);
+            if !is_ours(&name) || !path.symlink_metadata().is_ok_and(|stat| stat.is_dir()) {
+                log::debug!("{path:?} is not podctl's: left alone");
+                continue;
+            }
             let Some(lock) = open_dir(&path)? else { continue };
-            match fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => remove::tree(&path)?,
-                Err(Errno::WOULDBLOCK) => {}
-                Err(errno) => return Err(Error::caused_by(format!("flock({path:?})"), errno)),
+            if lock::try_take(&lock, &path, lock::Kind::Exclusive)? {
+                remove::tree(&path)?;
             }
         }
         Ok(())
     }
+}
+
+/// Whether this is the name of a temporary directory: a random UUID as [`Store::temporary_dir`] writes it.
+fn is_ours(name: &OsStr) -> bool {
+    let uuid = name.to_str().and_then(|name| Some((name, uuid::Uuid::try_parse(name).ok()?)));
+    uuid.is_some_and(|(name, uuid)| uuid.get_version_num() == 4 && uuid.to_string() == name)
+}
+
+/// The path without links. What is not there yet is taken as it is named.
+fn resolved(dir: &Path) -> Result<PathBuf> {
+    let absolute = std::path::absolute(dir).context(|| format!("resolve {dir:?}"))?;
+    for above in absolute.ancestors() {
+        match above.canonicalize() {
+            Ok(found) => {
+                let rest = absolute.strip_prefix(above).unwrap_or(Path::new(""));
+                if rest.components().any(|part| part == Component::ParentDir) {
+                    return Err(Error::new(format!("{dir:?} leads by \"..\" through what is not there")));
+                }
+                return Ok(if rest.as_os_str().is_empty() { found } else { found.join(rest) });
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::caused_by(format!("resolve {dir:?}"), error)),
+        }
+    }
+    Err(Error::new(format!("{dir:?} has no directory above it")))
 }
 
 /// A directory of work in progress, below the data directory.
@@ -165,7 +213,7 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let store = Store::open(&base.path().join("data")).unwrap();
         store.temporary_dir().unwrap();
-        let orphan = store.temporary().join("left-by-a-crash");
+        let orphan = store.temporary().join(uuid::Uuid::new_v4().to_string());
         std::fs::create_dir_all(orphan.join("deep")).unwrap();
 
         let held = store.temporary_dir().unwrap();
@@ -175,5 +223,37 @@ mod tests {
         let path = held.path().to_owned();
         drop(held);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_others_have_put_into_the_temporary_directory_stays() {
+        let base = tempfile::tempdir().unwrap();
+        let store = Store::open(&base.path().join("data")).unwrap();
+        store.temporary_dir().unwrap();
+        let [dir, file] = ["mine", "00000000-0000-4000-8000-000000000000"].map(|name| store.temporary().join(name));
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("precious"), "x").unwrap();
+        std::fs::write(&file, "x").unwrap();
+        let link = store.temporary().join("00000000-0000-4000-8000-000000000001");
+        std::os::unix::fs::symlink(&dir, &link).unwrap();
+        store.temporary_dir().unwrap();
+        assert!(dir.join("precious").exists() && file.exists() && link.symlink_metadata().is_ok());
+    }
+
+    #[test]
+    fn looking_makes_nothing_and_locks_are_for_the_owner() {
+        let base = tempfile::tempdir().unwrap();
+        let dir = base.path().join("a/b");
+        let store = Store::open(&dir).unwrap();
+        assert!(!base.path().join("a").exists());
+        drop(store.share_images().unwrap());
+        let mode = |path: &Path| path.metadata().unwrap().mode() & 0o777;
+        assert_eq!((mode(&dir), mode(&dir.join("images.lck"))), (0o700, 0o600));
+
+        // those of an earlier version
+        std::fs::set_permissions(dir.join("images.lck"), Permissions::from_mode(0o644)).unwrap();
+        drop(store.share_images().unwrap());
+        assert_eq!(mode(&dir.join("images.lck")), 0o600);
+        assert!(Store::open(&base.path().join("no/../x")).unwrap_err().one_line().contains(".."));
     }
 }

@@ -23,6 +23,8 @@ impl Stand {
     pub(crate) fn new() -> Self {
         let base = tempfile::tempdir().unwrap();
         let store = Store::open(&base.path().join("data")).unwrap();
+        // a store is made when something is kept in it for the first time
+        drop(store.lock_images().unwrap());
         std::fs::create_dir(base.path().join("outside")).unwrap();
         std::fs::write(base.path().join("outside/canary"), "alive").unwrap();
         Self { base, store }

@@ -1,0 +1,155 @@
+//! Waiting for a lock: never for ever, and never without a word about who has it.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use stage1::error::{Context, Error, Result};
+
+/// How long a lock is waited for that is held for moments only.
+pub(crate) const MOMENTS: Duration = Duration::from_secs(60);
+/// How long a lock is waited for under which entrypoints run: they have five minutes, and the app's stop timeout.
+pub(crate) const ENTRYPOINTS: Duration = Duration::from_secs(660);
+/// So many holders are named.
+const NAMED: usize = 3;
+
+/// How a lock is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// By one.
+    Exclusive,
+    /// By any number of those who share it.
+    Shared,
+}
+
+/// Takes the lock of an open file or directory (flock(2)), which is called `path` in messages, and waits at most
+/// `limit` for those who have it.
+///
+/// # Errors
+/// It can't be locked, or is still held after that time: the message names the processes that hold it.
+pub(crate) fn wait(file: &File, path: &Path, kind: Kind, limit: Duration) -> Result<()> {
+    if try_take(file, path, kind)? {
+        return Ok(());
+    }
+    // The kernel hands a lock out in the order in which it was asked for, but knows no deadline; so a thread waits.
+    // It has the same open file: what it gets is this process's.
+    let waiting = file.try_clone().context(|| format!("dup({path:?})"))?;
+    let (send, receive) = mpsc::channel();
+    let operation = match kind {
+        Kind::Exclusive => FlockOperation::LockExclusive,
+        Kind::Shared => FlockOperation::LockShared,
+    };
+    std::thread::Builder::new()
+        .name("lock".into())
+        .spawn(move || {
+            let locked = loop {
+                match flock(&waiting, operation) {
+                    Err(Errno::INTR) => {}
+                    other => break other,
+                }
+            };
+            // nobody listens any more after the deadline
+            let _ = send.send(locked);
+        })
+        .context(|| "start a thread that waits for a lock")?;
+    match receive.recv_timeout(limit) {
+        Ok(locked) => locked.context(|| format!("flock({path:?})")),
+        Err(_) => Err(Error::new(format!(
+            "{path:?} is locked by {}: not free after {} s",
+            holders(file).unwrap_or_else(|error| format!("a process that is not known ({})", error.one_line())),
+            limit.as_secs()
+        ))),
+    }
+}
+
+/// Takes the lock unless somebody has it; tells whether it did.
+///
+/// # Errors
+/// It can't be locked.
+pub(crate) fn try_take(file: &File, path: &Path, kind: Kind) -> Result<bool> {
+    let operation = match kind {
+        Kind::Exclusive => FlockOperation::NonBlockingLockExclusive,
+        Kind::Shared => FlockOperation::NonBlockingLockShared,
+    };
+    match flock(file, operation) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(errno) => Err(Error::caused_by(format!("flock({path:?})"), errno)),
+    }
+}
+
+/// Who holds the lock of a file, for messages: `process 12 (podctl gc)`.
+fn holders(file: &File) -> Result<String> {
+    let stat = file.metadata().context(|| "stat")?;
+    let table = std::fs::read_to_string("/proc/locks").context(|| "read /proc/locks")?;
+    let shown: Vec<String> = pids(&table, stat.dev(), stat.ino()).into_iter().take(NAMED).map(process).collect();
+    Ok(if shown.is_empty() { "a process of another PID namespace".into() } else { shown.join(", ") })
+}
+
+/// The processes that hold a flock of the file, from the text of /proc/locks: proc_locks(5). The device there can be
+/// another one than stat(2) tells (btrfs, overlayfs), so it only decides between files of the same number.
+fn pids(table: &str, device: u64, inode: u64) -> Vec<i32> {
+    let exact = format!("{:02x}:{:02x}:{inode}", rustix::fs::major(device), rustix::fs::minor(device));
+    let mut found: Vec<(bool, i32)> = Vec::new();
+    for line in table.lines() {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        // a line of somebody who waits has an arrow in the second field
+        let [_, "FLOCK", _, _, pid, file, ..] = fields.as_slice() else { continue };
+        if file.rsplit(':').next() != Some(inode.to_string().as_str()) {
+            continue;
+        }
+        if let Some(pid) = pid.parse::<i32>().ok().filter(|pid| *pid > 0) {
+            found.push((*file == exact, pid));
+        }
+    }
+    let any_exact = found.iter().any(|(exact, _)| *exact);
+    found.into_iter().filter(|(exact, _)| *exact == any_exact).map(|(_, pid)| pid).collect()
+}
+
+fn process(pid: i32) -> String {
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words: Vec<_> = command.split(|byte| *byte == 0).take(4).map(String::from_utf8_lossy).collect();
+    match words.join(" ").trim() {
+        "" => format!("process {pid}"),
+        command => format!("process {pid} ({command})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_others_hold_is_waited_for_and_they_are_named() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("lock");
+        let open = || File::options().create(true).truncate(false).write(true).open(&path).unwrap();
+        let held = open();
+        wait(&held, &path, Kind::Shared, Duration::ZERO).unwrap();
+        wait(&open(), &path, Kind::Shared, Duration::ZERO).unwrap();
+
+        let error = wait(&open(), &path, Kind::Exclusive, Duration::from_millis(50)).unwrap_err().one_line();
+        assert!(error.contains(&format!("is locked by process {}", std::process::id())), "{error}");
+
+        let file = open();
+        let waiting = std::thread::spawn(move || wait(&file, &path, Kind::Exclusive, Duration::from_secs(60)).is_ok());
+        std::thread::sleep(Duration::from_millis(50));
+        drop(held);
+        assert!(waiting.join().unwrap());
+    }
+
+    #[test]
+    fn holders_are_found_by_the_file() {
+        let table = "1: FLOCK  ADVISORY  WRITE 12 08:01:77 0 EOF\n1: -> FLOCK  ADVISORY  WRITE 13 08:01:77 0 EOF\n\
+            2: POSIX  ADVISORY  WRITE 14 08:01:77 0 EOF\n3: FLOCK  ADVISORY  READ 15 00:21:77 0 EOF\n\
+            4: FLOCK  ADVISORY  READ 0 08:01:78 0 EOF\n";
+        let device = rustix::fs::makedev(8, 1);
+        assert_eq!(pids(table, device, 77), [12]);
+        assert_eq!(pids(table, rustix::fs::makedev(0, 50), 77), [12, 15]);
+        assert!(pids(table, device, 78).is_empty() && pids(table, device, 7).is_empty());
+    }
+}

@@ -1,0 +1,93 @@
+//! The data directory: podctl's own, closed to others, and never somebody else's.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use tests::Verdict;
+use tests::harness::Context;
+use tests::podctl::Podctl;
+use tests::process::{picture, run};
+
+tests::cases! {
+    native a_directory_of_somebody_elses_is_left_alone;
+    native looking_makes_nothing;
+    native no_other_user_can_hold_a_lock;
+}
+
+/// podctl over another directory.
+fn over(t: &Context, data: &Path) -> Podctl {
+    let mut podctl = t.podctl();
+    podctl.data = data.to_owned();
+    podctl
+}
+
+fn a_directory_of_somebody_elses_is_left_alone(t: &Context) -> Verdict {
+    let home = t.dir.join("home");
+    fs::create_dir_all(home.join("tmp/work"))?;
+    fs::write(home.join("tmp/work/precious"), "x")?;
+    fs::write(home.join("notes"), "x")?;
+    let before = picture(&home);
+    let podctl = over(t, &home);
+    let tree = t.dir.join("tree");
+    fs::create_dir_all(&tree)?;
+    let tree = tree.display().to_string();
+    for words in [&["image", "import", &tree][..], &["sandbox"], &["image", "gc"], &["list"], &["gc"]] {
+        let line = podctl.fails(words);
+        assert!(line.contains("is not a data directory of podctl") && line.contains("--dir"), "{words:?}: {line}");
+    }
+    assert_eq!(picture(&home), before);
+
+    // in a store of its own it leaves alone what it did not make
+    let podctl = t.podctl();
+    podctl.ok(&["image", "import", &tree, "--name", "x"]);
+    let mine = podctl.data.join("tmp/mine");
+    fs::create_dir(&mine)?;
+    fs::write(mine.join("precious"), "x")?;
+    podctl.ok(&["image", "import", &tree, "--name", "y"]);
+    assert!(mine.join("precious").exists());
+    Ok(())
+}
+
+fn looking_makes_nothing(t: &Context) -> Verdict {
+    let missing = t.dir.join("no/such/store");
+    let podctl = over(t, &missing);
+    for words in [&["list"][..], &["image", "list"], &["image", "verify"], &["gc"]] {
+        podctl.ok(words);
+    }
+    for words in [&["status", "1234"][..], &["logs", "1234"], &["image", "show", "x"], &["stop", "1234"]] {
+        podctl.fails(words);
+    }
+    assert!(!t.dir.join("no").exists());
+    Ok(())
+}
+
+fn no_other_user_can_hold_a_lock(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    // as an earlier version has left it
+    let lock = podctl.data.join("images.lck");
+    for above in podctl.data.ancestors().filter(|above| above.starts_with(&t.dir)) {
+        fs::set_permissions(above, fs::Permissions::from_mode(0o755))?;
+    }
+    fs::set_permissions(&lock, fs::Permissions::from_mode(0o644))?;
+    fs::remove_file(podctl.data.join("podctl-store"))?;
+    pod.add("a", &[], &["exit", "0"]);
+
+    let nobody = |words: &[&str]| {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).uid(65534).gid(65534).stdin(Stdio::null());
+        run(&mut command).code
+    };
+    let files = [lock, podctl.data.clone(), podctl.data.join("users.lck"), pod.dir(), pod.dir().join("pod.lck")];
+    for path in files.iter().filter(|path| path.exists()) {
+        let path = path.display().to_string();
+        assert_ne!(nobody(&["flock", "--nonblock", "--shared", &path, "true"]), Some(0), "{path}");
+    }
+    assert_eq!(fs::metadata(&podctl.data)?.permissions().mode() & 0o7777, 0o700);
+    assert_eq!(fs::metadata(&files[0])?.permissions().mode() & 0o7777, 0o600);
+    pod.end();
+    Ok(())
+}
