@@ -108,13 +108,23 @@ fn parse<T: Tool>(args: Vec<OsString>) -> Result<(T, Vec<OsString>), Stop> {
     }
 }
 
-/// Turns Go-style flags into argh's: `--key=value`, `-key=value` and `-key value` become `--key value`;
-/// `--switch=true` becomes `--switch` and `--switch=false` nothing; of an option given twice the
-/// last one counts. Words after `--` are returned as they are if the tool takes a command, else
-/// they stay positional arguments.
+/// Turns Go-style flags into argh's. `--key=value`, `-key=value` and `-key value` become `--key value`;
+/// `--switch=true` becomes `--switch`, `--switch=false` nothing. Of an option that is given twice the last one counts,
+/// unless it is in `repeated`. If the tool takes a command, the words after `--` are returned as they are; else they
+/// stay positional arguments.
+///
+/// ```
+/// use stage1::cli::normalise;
+///
+/// let args = ["-app=web", "--debug=true", "--", "sh", "-c", "exit"].map(Into::into).to_vec();
+/// let (flags, command) = normalise(args, &["debug"], &[], true)?;
+/// assert_eq!(flags, ["--app", "web", "--debug"]);
+/// assert_eq!(command, ["sh", "-c", "exit"]);
+/// # Ok::<(), stage1::Error>(())
+/// ```
 ///
 /// # Errors
-/// A switch with a value that is no boolean, a flag that is not UTF-8.
+/// A switch has a value that is not a boolean, or a flag is not UTF-8.
 pub fn normalise(
     args: Vec<OsString>,
     switches: &[&str],

@@ -95,10 +95,25 @@ impl FromJson for Amount {
 }
 
 impl Isolators {
-    /// Reads a list of isolators.
+    /// Reads the isolators of an app.
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use stage1::appc::{Isolator, Isolators};
+    ///
+    /// let isolator = |name: &str, value| Isolator { name: name.into(), value, other: Default::default() };
+    /// let isolators = Isolators::parse(&[
+    ///     isolator("resource/memory", json!({"limit": "64Mi"})),
+    ///     isolator("resource/cpu", json!({"limit": "500m"})),
+    /// ])?;
+    /// assert_eq!(isolators.memory.limit, Some(64 << 20)); // bytes
+    /// assert_eq!(isolators.cpu.limit, Some(500)); // thousandths of a processor
+    /// # Ok::<(), stage1::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// Names the isolator, and what of it is wrong.
+    /// A value is malformed or out of range, a set is given twice, or `resource/memory-high` is above the limit. The
+    /// message names the isolator.
     pub fn parse(list: &[Isolator]) -> Result<Self> {
         let mut out = Self::default();
         for isolator in list {

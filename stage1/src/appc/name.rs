@@ -63,11 +63,26 @@ macro_rules! name_type {
 }
 
 name_type!(
-    /// An AC name: `^[a-z0-9]+([-][a-z0-9]+)*$`.
+    /// An AC name: `^[a-z0-9]+([-][a-z0-9]+)*$`. Safe as part of a file name and of a unit's name.
+    ///
+    /// ```
+    /// use stage1::appc::AcName;
+    ///
+    /// assert_eq!("web-1".parse::<AcName>()?.as_ref(), "web-1");
+    /// assert!("../web".parse::<AcName>().is_err());
+    /// # Ok::<(), stage1::Error>(())
+    /// ```
     AcName, "a valid name", "-", "use lower-case letters, digits and single dashes between them"
 );
 name_type!(
-    /// An AC identifier: `^[a-z0-9]+([-._~/][a-z0-9]+)*$`.
+    /// An AC identifier: `^[a-z0-9]+([-._~/][a-z0-9]+)*$`. May hold slashes, but no `.` or `..` between them.
+    ///
+    /// ```
+    /// use stage1::appc::AcIdentifier;
+    ///
+    /// assert!("example.com/web".parse::<AcIdentifier>().is_ok());
+    /// assert!("example.com/../web".parse::<AcIdentifier>().is_err());
+    /// ```
     AcIdentifier, "a valid identifier", "-._~/",
     "use lower-case letters, digits and one of - . _ ~ / between them"
 );
@@ -79,11 +94,18 @@ fn is_separated(text: &str, separators: &str) -> bool {
 }
 
 impl AcName {
-    /// The app name that follows from an image name: its last path segment, lower-cased, other
-    /// characters turned into dashes, and trimmed.
+    /// Names an app after its image: the last segment of the image's name, in lower case, with a dash in the place of
+    /// other characters.
+    ///
+    /// ```
+    /// use stage1::appc::AcName;
+    ///
+    /// assert_eq!(AcName::from_image_name("example.com/Foo_Bar:1.2")?.as_ref(), "foo-bar-1-2");
+    /// # Ok::<(), stage1::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// When nothing is left.
+    /// The last segment has neither letters nor digits.
     pub fn from_image_name(image: &str) -> Result<Self> {
         let last = image.rsplit('/').next().unwrap_or_default().to_lowercase();
         let dashed: String =

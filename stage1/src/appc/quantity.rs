@@ -5,15 +5,33 @@ use crate::error::{Context, Error, Result};
 /// Most digits of a quantity's number; more is junk, not precision.
 const MAX_DIGITS: usize = 30;
 
-/// A whole number of units (bytes), rounded up.
+/// Reads a quantity as whole units, for example bytes. Rounds up.
+///
+/// ```
+/// use stage1::appc::quantity::whole;
+///
+/// assert_eq!(whole("64Mi")?, 64 << 20);
+/// assert_eq!(whole("1.5k")?, 1500);
+/// assert_eq!(whole("100m")?, 1); // a tenth of a byte
+/// assert!(whole("64MB").is_err());
+/// # Ok::<(), stage1::Error>(())
+/// ```
 ///
 /// # Errors
-/// Names the text if it is no quantity, negative, or too large.
+/// The text is not a quantity, is negative, or is above `u64::MAX`.
 pub fn whole(text: &str) -> Result<u64> {
     scaled(text, 1)
 }
 
-/// Thousandths (millicores), rounded up.
+/// Reads a quantity as thousandths, for example of a processor. Rounds up.
+///
+/// ```
+/// use stage1::appc::quantity::milli;
+///
+/// assert_eq!(milli("1.5")?, 1500);
+/// assert_eq!(milli("250m")?, 250);
+/// # Ok::<(), stage1::Error>(())
+/// ```
 ///
 /// # Errors
 /// As [`whole`].
