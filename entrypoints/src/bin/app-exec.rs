@@ -7,14 +7,14 @@ use stage1::app::{self, Event, Readiness};
 use stage1::appc::AcName;
 use stage1::{Result, cli};
 
-/// Becomes the app APP: its mount namespace, its confinement, its command, as its launch record says; or runs its
-/// handlers of an event, confined likewise.
+/// Joins the mount namespace of the app APP, confines itself and executes the app's command, as the launch record says;
+/// or runs the app's handlers of an event in the same way.
 #[derive(argh::FromArgs)]
 struct AppExec {
     /// run the handlers of this event instead: pre-start or post-stop
     #[argh(option)]
     event: Option<Event>,
-    /// the app says itself when it is ready
+    /// leave it to the app to report that it is ready (sd_notify)
     #[argh(switch)]
     notify: bool,
     /// print debug messages

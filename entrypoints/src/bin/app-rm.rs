@@ -7,7 +7,7 @@ use stage1::appc::AcName;
 use stage1::cross::Target;
 use stage1::{Result, app, cli};
 
-/// Removes the app APP from the pod in the current directory: its unit, its mounts, its launch record. Refuses one that runs.
+/// Removes unit, mounts and launch record of the app APP from the pod in the current directory. Refuses a running app.
 #[derive(argh::FromArgs)]
 struct AppRm {
     /// the app's name

@@ -7,7 +7,7 @@ use stage1::appc::AcName;
 use stage1::cross::Target;
 use stage1::{Result, app, cli};
 
-/// Starts the app APP of the pod in the current directory; one that runs already is left alone.
+/// Starts the app APP of the pod in the current directory. Does nothing if it runs already.
 #[derive(argh::FromArgs)]
 struct AppStart {
     /// the app's name

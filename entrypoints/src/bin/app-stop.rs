@@ -8,13 +8,13 @@ use stage1::appc::AcName;
 use stage1::cross::Target;
 use stage1::{Result, app, cli};
 
-/// Stops the app APP of the pod in the current directory. Exit code 5: no such app in this pod.
+/// Stops the app APP of the pod in the current directory. Exits with 5 if the pod has no such app.
 #[derive(argh::FromArgs)]
 struct AppStop {
     /// the app's name
     #[argh(option)]
     app: AcName,
-    /// seconds until everything the app has started is killed (else what the app declares); 0 for at once
+    /// kill everything that the app started after this many seconds, 0 for at once (default: what the app declares)
     #[argh(option)]
     timeout: Option<u32>,
     /// print debug messages

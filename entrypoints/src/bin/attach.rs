@@ -8,10 +8,10 @@ use stage1::iomux::attach::{Action, Attachment, Wanted, attach};
 use stage1::terminal::DetachKeys;
 use stage1::{Result, cli};
 
-/// Lists the streams of an app, or attaches to them until the app ends.
+/// Lists the streams of an app, or attaches to them until the app exits.
 #[derive(argh::FromArgs)]
 struct Attach {
-    /// list, auto-attach (all that there is), custom-attach, or reopen-log (after the log file was renamed)
+    /// list, auto-attach (to all streams), custom-attach, or reopen-log (after the log file was renamed)
     #[argh(option)]
     action: Action,
     /// the app's name
@@ -32,13 +32,13 @@ struct Attach {
     /// attach to standard error
     #[argh(switch)]
     stderr: bool,
-    /// the end of our input is the app's
+    /// close the app's input when standard input ends
     #[argh(switch)]
     eof: bool,
     /// keys that detach from a terminal (ctrl-p,ctrl-q)
     #[argh(option, default = "DetachKeys::default()")]
     detach_keys: DetachKeys,
-    /// end with the app's exit status
+    /// exit with the app's status
     #[argh(switch)]
     exit_code: bool,
     /// print debug messages

@@ -8,7 +8,7 @@ use stage1::appc::AcName;
 use stage1::sys::signal;
 use stage1::{Error, Result, cli};
 
-/// Runs a command (after --) in the app, or without --appname in the pod itself. Its end is the command's.
+/// Runs the command after -- in the app, or without --appname in the pod itself, and exits as the command does.
 #[derive(argh::FromArgs)]
 struct Enter {
     /// PID of the pod's PID 1
@@ -17,22 +17,22 @@ struct Enter {
     /// the app's name
     #[argh(option)]
     appname: Option<AcName>,
-    /// user to be: number, name, or path whose owner is meant
+    /// user: a number, a name, or a path in the app, for the owner of that file
     #[argh(option)]
     user: Option<String>,
-    /// group to be, likewise
+    /// group: a number, a name, or a path in the app, for the group of that file
     #[argh(option)]
     group: Option<String>,
-    /// variable of the command's environment, NAME=value; may be repeated
+    /// set a variable of the command's environment, NAME=value; may be repeated
     #[argh(option)]
     env: Vec<String>,
-    /// directory to start in
+    /// run the command in this directory
     #[argh(option)]
     workdir: Option<String>,
-    /// all capabilities, no seccomp filter
+    /// keep all capabilities and install no seccomp filter
     #[argh(switch)]
     privileged: bool,
-    /// terminal for the command: auto (as the caller has one), always, never
+    /// give the command a terminal: auto (if the caller has one), always, never
     #[argh(option, default = "Tty::Auto")]
     tty: Tty,
     /// print debug messages

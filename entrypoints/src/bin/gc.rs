@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use stage1::{Result, cli, shutdown};
 
-/// Removes what the ended pod UUID in the current directory left on the host: its cgroups and networks. May be repeated.
+/// Removes the cgroups and networks that the ended pod UUID in the current directory left on the host. May be repeated.
 #[derive(argh::FromArgs)]
 struct Gc {
     /// print debug messages

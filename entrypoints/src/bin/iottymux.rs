@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use stage1::appc::AcName;
 use stage1::{Result, cli, iomux};
 
-/// Serves the streams of the app APP, as /rkt/iottymux/APP/env says, to whoever connects to the sockets there.
+/// Serves the streams of the app APP to the clients of the sockets in /rkt/iottymux/APP, as the file env there says.
 #[derive(argh::FromArgs)]
 struct Iottymux {
     /// print debug messages

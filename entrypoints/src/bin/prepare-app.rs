@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use stage1::app::AdditionFlags;
 use stage1::{Result, cli};
 
-/// Builds an app's namespace and launch record, or builds them again.
+/// Builds the mount namespace and the launch record of an app; rebuilds them if they exist.
 struct PrepareApp(AdditionFlags);
 
 impl argh::FromArgs for PrepareApp {

@@ -7,17 +7,17 @@ use stage1::app::{self, Again};
 use stage1::appc::AcName;
 use stage1::{Result, cli};
 
-/// Writes the exit status of the app APP to /rkt/status/APP, and what else is known to /rkt/status/APP.exit, from what
-/// systemd says in the environment.
+/// Writes the exit status of the app APP to /rkt/status/APP and the details to /rkt/status/APP.exit, from the variables
+/// that systemd sets for ExecStopPost.
 #[derive(argh::FromArgs)]
 struct Reaper {
-    /// when systemd starts the app again: on-failure or always (else never)
+    /// systemd restarts the app: on-failure or always (default: never)
     #[argh(option)]
     restart: Option<String>,
-    /// a connection starts the app again
+    /// a connection restarts the app
     #[argh(switch)]
     sockets: bool,
-    /// outside of the app's cgroup, in case that the reaper there was killed
+    /// runs outside of the app's cgroup, because the reaper in it may have been killed
     #[argh(switch)]
     late: bool,
     /// print debug messages

@@ -8,16 +8,16 @@ use stage1::boot::Run as Launcher;
 use stage1::pod::{InsecureOptions, RuntimeConfig};
 use stage1::{Result, cli};
 
-/// Runs the prepared pod UUID in the current directory until it ends; its exit code is the pod's.
+/// Runs the prepared pod UUID in the current directory until the pod ends, and exits with the pod's status.
 #[derive(argh::FromArgs)]
 struct Run {
     /// print debug messages, those of the pod's systemd too
     #[argh(switch)]
     debug: bool,
-    /// the pod takes apps while it runs
+    /// let apps be added while the pod runs
     #[argh(switch)]
     mutable: bool,
-    /// the pod's app has the caller's terminal
+    /// give the pod's only app the caller's terminal
     #[argh(switch)]
     interactive: bool,
     /// keep all capabilities
@@ -26,7 +26,7 @@ struct Run {
     /// neither hide kernel paths nor make them read-only
     #[argh(switch)]
     disable_paths: bool,
-    /// no system call filter
+    /// install no system call filter
     #[argh(switch)]
     disable_seccomp: bool,
     /// networks: host, none, all, or names with their arguments, NAME:K=V;K=V,NAME (default if not given)

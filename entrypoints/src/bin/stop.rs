@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use stage1::cross::Target;
 use stage1::{Result, cli, shutdown};
 
-/// Ends the pod UUID in the current directory: in order, or at once with --force.
+/// Shuts down the pod UUID in the current directory; kills it with --force.
 #[derive(argh::FromArgs)]
 struct Stop {
-    /// end it at once
+    /// kill all processes of the pod at once
     #[argh(switch)]
     force: bool,
     /// print debug messages

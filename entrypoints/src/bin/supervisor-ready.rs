@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use stage1::{Result, boot, cli};
 
-/// Marks the pod's supervisor as ready: the link /rkt/supervisor-status -> ready.
+/// Marks the pod's supervisor as ready, by the link /rkt/supervisor-status -> ready.
 #[derive(argh::FromArgs)]
 struct SupervisorReady {
     /// print debug messages

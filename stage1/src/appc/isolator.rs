@@ -13,12 +13,12 @@ use crate::json::{FromJson, Object, is_not};
 /// As many processes and threads as the kernel can number.
 const MAX_PIDS: u64 = 1 << 22;
 
-/// Whether a set says what is kept or what is taken away.
+/// What a set means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetMode {
-    /// Only these.
+    /// The app keeps these and no others.
     Retain,
-    /// All but these.
+    /// The app loses these and keeps all others.
     Remove,
 }
 
@@ -38,7 +38,7 @@ pub struct SeccompSet {
     pub mode: SetMode,
     /// Names of calls, and wildcards (`@…`), as written.
     pub names: Vec<String>,
-    /// Name of the error that a refused call gets.
+    /// Name of the error that a refused call returns (EPERM if absent).
     pub errno: Option<String>,
 }
 
@@ -57,7 +57,7 @@ pub struct Resource {
 pub struct Isolators {
     /// Bytes.
     pub memory: Resource,
-    /// Bytes above which the app is slowed down.
+    /// Bytes of memory above which the kernel throttles the app (memory.high).
     pub memory_high: Option<u64>,
     /// Bytes of swap.
     pub memory_swap: Option<u64>,
@@ -67,7 +67,7 @@ pub struct Isolators {
     pub cpu_shares: Option<u64>,
     /// -1000 to 1000.
     pub oom_score_adj: Option<i32>,
-    /// Most processes and threads.
+    /// The most processes and threads that the app may have.
     pub pids: Option<u64>,
     /// Relative weight, 1 to 10000.
     pub io_weight: Option<u64>,
@@ -75,7 +75,7 @@ pub struct Isolators {
     pub capabilities: Option<CapabilitySet>,
     /// System calls.
     pub seccomp: Option<SeccompSet>,
-    /// No exec can gain privileges.
+    /// Whether executing a program can't give the app privileges (no_new_privs).
     pub no_new_privileges: bool,
     /// Names that are not known here; they have no effect.
     pub unknown: Vec<String>,
@@ -182,7 +182,7 @@ fn resource(value: &Value, unit: fn(&str) -> Result<u64>) -> Result<Resource> {
     let mut object = object(value)?;
     let (request, limit) = (amount(&mut object, "request", unit)?, amount(&mut object, "limit", unit)?);
     if limit == Some(0) {
-        return Err(Error::new("a limit of 0 leaves nothing to run with"));
+        return Err(Error::new("a limit of 0 leaves the app nothing to run with"));
     }
     Ok(Resource { request, limit })
 }

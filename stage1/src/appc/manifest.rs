@@ -492,13 +492,16 @@ mod tests {
         };
         for (json, why) in [
             (r#""workingDirectory":"tmp""#, "\"tmp\" is not an absolute path"),
-            (r#""eventHandlers":[{"name":"on-fire","exec":[]}]"#, "no event \"on-fire\""),
+            (r#""eventHandlers":[{"name":"on-fire","exec":[]}]"#, "unknown event \"on-fire\""),
             (
                 r#""eventHandlers":[{"name":"post-stop"},{"name":"post-stop"}]"#,
                 "two event handlers are called post-stop",
             ),
             (r#""ports":[{"name":"p","protocol":"tcp","port":0}]"#, "port \"p\""),
-            (r#""ports":[{"name":"p","protocol":"tcp","port":65535,"count":2}]"#, "65535 to 65536 are no port numbers"),
+            (
+                r#""ports":[{"name":"p","protocol":"tcp","port":65535,"count":2}]"#,
+                "65535 to 65536 are not port numbers",
+            ),
             (r#""ports":[{"name":"p","protocol":"tcp","port":4294967295,"count":4294967295}]"#, "no port numbers"),
         ] {
             let (in_image, in_pod) = app(json);

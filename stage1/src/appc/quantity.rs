@@ -42,7 +42,7 @@ pub fn milli(text: &str) -> Result<u64> {
 /// `text` times `factor`, rounded up.
 fn scaled(text: &str, factor: u128) -> Result<u64> {
     let bad = || {
-        format!("{text:?} is not a quantity: write a number, with a suffix such as m, k, M, G, Ki, Mi, Gi if wanted")
+        format!("{text:?} is not a quantity: expected a number, and perhaps a suffix such as m, k, M, G, Ki, Mi, Gi")
     };
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
@@ -54,7 +54,7 @@ fn scaled(text: &str, factor: u128) -> Result<u64> {
     let number: u128 = digits.parse().ok().context(bad)?;
     let (multiplier, power) = unit(suffix).context(bad)?;
     let power = power - i32::try_from(fraction.len()).ok().context(bad)?;
-    let too_large = || format!("{text:?} is too large a quantity");
+    let too_large = || format!("the quantity {text:?} is too large");
     let ten = |n: i32| 10u128.checked_pow(n.unsigned_abs());
     let value = number.checked_mul(multiplier).and_then(|v| v.checked_mul(factor)).context(too_large)?;
     let value = match number {

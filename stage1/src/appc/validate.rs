@@ -49,7 +49,7 @@ impl App {
             )));
         }
         if let Some(handler) = self.event_handlers.iter().find(|h| !matches!(&*h.name, "pre-start" | "post-stop")) {
-            return Err(Error::new(format!("there is no event {:?}: only pre-start and post-stop", handler.name)));
+            return Err(Error::new(format!("unknown event {:?}: expected pre-start or post-stop", handler.name)));
         }
         if let Some(name) = twice(self.event_handlers.iter().map(|handler| handler.name.as_str())) {
             return Err(Error::new(format!("two event handlers are called {name}")));
@@ -62,7 +62,7 @@ impl Port {
     pub(super) fn validate(&self) -> Result<()> {
         let last = u64::from(self.port) + u64::from(self.count.unwrap_or(1).max(1)) - 1;
         if self.port == 0 || last > u64::from(u16::MAX) {
-            return Err(Error::new(format!("port {:?}: {} to {last} are no port numbers", self.name, self.port)));
+            return Err(Error::new(format!("port {:?}: {} to {last} are not port numbers", self.name, self.port)));
         }
         Ok(())
     }

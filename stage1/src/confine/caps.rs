@@ -48,7 +48,7 @@ impl CapSet {
     /// The set of these names: with or without `CAP_`, in either case.
     ///
     /// # Errors
-    /// The first name that is no capability.
+    /// The first name that is not a capability.
     pub fn parse<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, &'a str> {
         names.into_iter().try_fold(Self::EMPTY, |set, name| {
             let short = match name.get(..4) {
@@ -109,7 +109,7 @@ impl<'de> Deserialize<'de> for CapSet {
             return Ok(Self::ALL);
         }
         let set = Self::parse(names.iter().map(String::as_str));
-        set.map_err(|name| D::Error::custom(format!("{name:?} is no capability")))
+        set.map_err(|name| D::Error::custom(format!("{name:?} is not a capability")))
     }
 }
 

@@ -165,7 +165,7 @@ fn classify(word: &str) -> Result<Word<'_>> {
         }
         _ if word.starts_with('/') => Ok(Word::Path(word)),
         _ if word.bytes().any(|b| matches!(b, b':' | b'/' | 0) || b.is_ascii_control()) => {
-            Err(Error::new("it is no number, absolute path or name"))
+            Err(Error::new("it is not a number, an absolute path or a name"))
         }
         _ => Ok(Word::Name(word)),
     }
@@ -232,7 +232,7 @@ fn read_database(root: BorrowedFd<'_>, path: &str) -> Result<Vec<u8>> {
     let Some(found) = dir::try_open_in(root, path, OFlags::PATH)? else { return Ok(Vec::new()) };
     let stat = rustix::fs::fstat(&found).context(what)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Error::new(format!("{} is no regular file", what())));
+        return Err(Error::new(format!("{} is not a regular file", what())));
     }
     let fd = dir::open_in(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
     if !dir::same_file(&found, &fd)? {
@@ -334,9 +334,9 @@ mod tests {
             ("-1", "0", "\"-1\" is not in"),
             ("broken", "0", "is not in"),
             ("# web", "0", "is not in"),
-            ("we:b", "0", "no number, absolute path or name"),
-            ("we\nb", "0", "no number, absolute path or name"),
-            ("a/b", "0", "no number, absolute path or name"),
+            ("we:b", "0", "not a number, an absolute path or a name"),
+            ("we\nb", "0", "not a number, an absolute path or a name"),
+            ("a/b", "0", "not a number, an absolute path or a name"),
             ("/nowhere", "0", "\"/nowhere\" is not in the image"),
         ] {
             let error = image.failure(user, group);
@@ -414,7 +414,7 @@ mod tests {
         assert_eq!(image.numbers("5", "5").unwrap(), (5, 5), "a link out of the image leads nowhere");
         std::fs::remove_file(&passwd).unwrap();
         nix::unistd::mkfifo(&passwd, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(image.failure("root", "0").contains("no regular file"));
+        assert!(image.failure("root", "0").contains("not a regular file"));
         assert_eq!(image.numbers("5", "5").unwrap(), (5, 5), "a number needs no file");
         std::fs::remove_file(&passwd).unwrap();
         std::fs::File::create(&passwd).unwrap().set_len(1 << 40).unwrap();

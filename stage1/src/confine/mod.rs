@@ -155,7 +155,7 @@ impl Confinement {
 fn capabilities(isolators: &Isolators) -> Result<CapSet> {
     let Some(set) = &isolators.capabilities else { return Ok(CapSet::app_default()) };
     let named = CapSet::parse(set.names.iter().map(String::as_str))
-        .map_err(|name| Error::new(format!("capability set: {name:?} is no capability (such as CAP_NET_RAW)")))?;
+        .map_err(|name| Error::new(format!("capability set: {name:?} is not a capability (such as CAP_NET_RAW)")))?;
     Ok(match set.mode {
         SetMode::Retain => named,
         SetMode::Remove => CapSet::app_default().without(named),

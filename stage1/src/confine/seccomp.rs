@@ -138,7 +138,7 @@ impl Names {
                 Syscall::Number(number) => self.add(number, Rule::Do(Action::Allow)),
                 Syscall::Elsewhere => self.ignored.push(name.to_owned()),
                 Syscall::Unknown => {
-                    return Err(Error::new(format!("seccomp set: {name:?} is no system call of Linux up to 6.19")));
+                    return Err(Error::new(format!("seccomp set: {name:?} is not a system call of Linux up to 6.19")));
                 }
             }
             return Ok(());
@@ -200,7 +200,7 @@ fn policy(set: Option<&SeccompSet>, capabilities: CapSet) -> Result<Option<Polic
         None => None,
         Some(name) => {
             let known = tables::errno(name).map(Action::Errno);
-            Some(known.context(|| format!("seccomp set: errno {name:?} is no error of Linux (such as EPERM)"))?)
+            Some(known.context(|| format!("seccomp set: errno {name:?} is not an error of Linux (such as EPERM)"))?)
         }
     };
     let refused = asked.unwrap_or(Action::Kill);
