@@ -502,7 +502,7 @@ mod tests {
                 r#""ports":[{"name":"p","protocol":"tcp","port":65535,"count":2}]"#,
                 "65535 to 65536 are not port numbers",
             ),
-            (r#""ports":[{"name":"p","protocol":"tcp","port":4294967295,"count":4294967295}]"#, "no port numbers"),
+            (r#""ports":[{"name":"p","protocol":"tcp","port":4294967295,"count":4294967295}]"#, "not port numbers"),
         ] {
             let (in_image, in_pod) = app(json);
             assert!(in_image.contains(why), "{in_image}");
