@@ -54,3 +54,21 @@ fn every_package_names_the_oldest_rust() {
         assert!(manifest.contains("\nrust-version.workspace = true\n"), "{member}/Cargo.toml inherits no rust-version");
     }
 }
+
+/// What scripts/test asks for in the virtual machine is there: it would be told only after everything else.
+#[test]
+fn filters_for_the_virtual_machine_name_tests() {
+    let script = fs::read_to_string(root().join("scripts/test")).expect("scripts/test");
+    let lines = script.lines().filter_map(|line| line.strip_prefix("scripts/vm "));
+    let filters: Vec<&str> = lines.flat_map(str::split_whitespace).filter(|word| !word.starts_with('-')).collect();
+    assert!(!filters.is_empty());
+    for filter in filters {
+        let (module, name) = filter.split_once("::").expect("MODULE::NAME");
+        let source = fs::read_to_string(root().join(format!("tests/e2e/{module}.rs"))).expect("the module");
+        let listed = |line: &str| {
+            let test = line.strip_prefix("both ").or_else(|| line.strip_prefix("native "));
+            test.is_some_and(|test| test.starts_with(name))
+        };
+        assert!(source.lines().any(|line| listed(line.trim())), "no end-to-end test is called {filter}");
+    }
+}
