@@ -1,6 +1,6 @@
 //! The runner: one process for the list, and for every test a warden with the test's body below it.
 //!
-//! The warden is a child subreaper in the layout's mount namespace, with a network of its own: whatever the body
+//! The warden is a child subreaper in a mount namespace and a network of its own: whatever the body
 //! leaves running ends up below it, whatever it leaves mounted is seen by it. It waits for the body with a deadline,
 //! counts what is left, clears it away in any case, and passes the body's words and failure on. Both are this same
 //! executable, started again (`--warden NAME`, `--body NAME DIR`), so no test ever runs in a process with threads of
@@ -28,6 +28,8 @@ use crate::minihost::MiniHost;
 use crate::podctl::Podctl;
 use crate::{Verdict, dist, leftovers, process, source, target};
 
+/// Where every program that uses CNI finds networks. What is there on this machine is not what the tests are about.
+const NETWORKS: &str = "/etc/cni/net.d";
 /// More pods at once than this would measure the machine, not the product.
 const AT_ONCE: usize = 2;
 
@@ -245,9 +247,7 @@ fn watch(name: &str, talkative: bool) -> Result<(), Failed> {
 fn warden(name: &str, case: Case) -> ExitCode {
     let runner = getppid();
     nix::sys::prctl::set_child_subreaper(true).expect("prctl(PR_SET_CHILD_SUBREAPER)");
-    if name.starts_with("v2::") && Layout::here() == Layout::V1 {
-        enter_cgroup2_layout();
-    }
+    enter_mounts(name.starts_with("v2::") && Layout::here() == Layout::V1);
     enter_network();
     let dir = workshop().join(name.replace("::", "-"));
     make_fresh(&dir);
@@ -285,12 +285,17 @@ fn patience() -> u64 {
     if crate::tracer::wanted().is_some() { 60 } else { 1 }
 }
 
-/// A mount namespace of its own, as a machine with cgroup2 alone has it.
-fn enter_cgroup2_layout() {
+/// A mount namespace of its own, where this machine has configured no networks; if asked for, with cgroup2 alone.
+fn enter_mounts(with_cgroup2: bool) {
     const NONE: Option<&str> = None;
     unshare(CloneFlags::CLONE_NEWNS).expect("unshare(CLONE_NEWNS)");
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).expect("mount(/, MS_PRIVATE)");
-    mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), NONE).expect("mount(cgroup2)");
+    if with_cgroup2 {
+        mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), NONE).expect("mount(cgroup2)");
+    }
+    if Path::new(NETWORKS).is_dir() {
+        mount(Some("none"), NETWORKS, Some("tmpfs"), MsFlags::empty(), NONE).expect("mount(tmpfs, /etc/cni/net.d)");
+    }
 }
 
 /// A host's network for this test alone, with the loopback interface: the machine's own is left alone.
