@@ -50,13 +50,16 @@ pub fn network_dir() -> PathBuf {
     PathBuf::from("net")
 }
 
-/// Where the host has the network namespaces of pods, by UUID: not in the pod's directory, which moves.
-pub const NETWORK_NAMESPACES: &str = "/run/stage1/netns";
+/// Where the host has named network namespaces, as ip-netns(8) has it.
+pub const NETWORK_NAMESPACES: &str = "/var/run/netns";
 
-/// The pod's network namespace.
+/// The pod's network namespace: not in the pod's directory, which moves.
 pub fn network_namespace(uuid: &str) -> PathBuf {
-    Path::new(NETWORK_NAMESPACES).join(uuid)
+    Path::new(NETWORK_NAMESPACES).join(format!("cni-{uuid}"))
 }
+
+/// A directory that only root opens: who makes something that all pods of the host share locks it.
+pub const HOST_LOCK: &str = "/run/stage1";
 
 pub use crate::appc::MAX_APP_NAME;
 

@@ -39,18 +39,22 @@ fn wait(target: &Target, timeout: Duration, hint: &str) -> Result<()> {
 }
 
 /// Has the ended pod in the current directory leave its networks, and removes its cgroups. Nothing to do is no error.
+/// `local_config` is the host manager's configuration directory.
 ///
 /// # Errors
 /// Something could not be removed; all else is.
-pub fn remove_remains(uuid: &str) -> Result<()> {
-    remove_remains_of(Path::new("."), &crate::pod::check_uuid(uuid)?)
+pub fn remove_remains(uuid: &str, local_config: &Path) -> Result<()> {
+    remove_remains_of(Path::new("."), &crate::pod::check_uuid(uuid)?, local_config)
 }
 
 /// The same for the ended pod in the directory `pod`.
-pub fn remove_remains_of(pod: &Path, uuid: &str) -> Result<()> {
+pub fn remove_remains_of(pod: &Path, uuid: &str, local_config: &Path) -> Result<()> {
     // The cgroups first: nothing of the pod is there any more then that could use a network.
-    let parts =
-        [remove_cgroups(pod, uuid), crate::net::leave(pod, uuid), remove_journal_link(Path::new(HOST_JOURNAL), uuid)];
+    let parts = [
+        remove_cgroups(pod, uuid),
+        crate::net::leave(pod, uuid, local_config),
+        remove_journal_link(Path::new(HOST_JOURNAL), uuid),
+    ];
     let failed: Vec<String> = parts.into_iter().filter_map(|part| Some(part.err()?.one_line())).collect();
     if failed.is_empty() { Ok(()) } else { Err(Error::new(failed.join("; "))) }
 }

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         entrypoints::CASES,
         cgroups::CASES,
         contract::CASES,
+        contract::networks::CASES,
         lifecycle::CASES,
         races::CASES,
         disk::CASES,

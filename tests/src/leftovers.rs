@@ -141,7 +141,7 @@ pub fn clear(dir: &Path, pods: &[String]) -> Vec<String> {
     for group in cgroups(pods) {
         remove_cgroup(&group, end);
     }
-    let names = pods.iter().map(|pod| Path::new("/run/stage1/netns").join(pod)).filter(|name| name.exists());
+    let names = pods.iter().map(|pod| crate::nethost::namespace(pod)).filter(|name| name.exists());
     for file in reservations(pods).into_iter().chain(names) {
         if let Err(e) = fs::remove_file(&file) {
             eprintln!("rm {}: {e}", file.display());

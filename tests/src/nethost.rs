@@ -161,6 +161,11 @@ impl<'a> Host<'a> {
     }
 }
 
+/// The name of a pod's network namespace.
+pub fn namespace(uuid: &str) -> PathBuf {
+    PathBuf::from(format!("/var/run/netns/cni-{uuid}"))
+}
+
 /// Interfaces of the test's own network.
 fn interfaces() -> Vec<String> {
     let text = fs::read_to_string("/proc/net/dev").expect("/proc/net/dev");

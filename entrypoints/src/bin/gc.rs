@@ -1,8 +1,10 @@
 //! `gc`: removes what an ended pod left on the host. Host side.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use stage1::net::LOCAL_CONFIG;
 use stage1::{Result, cli, shutdown};
 
 /// Removes the cgroups and networks that the ended pod UUID in the current directory left on the host. May be repeated.
@@ -12,9 +14,8 @@ struct Gc {
     #[argh(switch)]
     debug: bool,
     /// directory of the host manager's local configuration
-    #[argh(option)]
-    #[expect(dead_code, reason = "part of the interface; a pod keeps what it needs of its networks' configurations")]
-    local_config: Option<String>,
+    #[argh(option, default = "LOCAL_CONFIG.into()")]
+    local_config: PathBuf,
     /// the pod's UUID
     #[argh(positional)]
     uuid: String,
@@ -29,7 +30,7 @@ impl cli::Tool for Gc {
     }
 
     fn run(self, _: Vec<OsString>) -> Result<u8> {
-        shutdown::remove_remains(&self.uuid)?;
+        shutdown::remove_remains(&self.uuid, &self.local_config)?;
         Ok(0)
     }
 }

@@ -119,7 +119,7 @@ impl Stage1 {
 
     /// Whether it is of this project, and so understands flags that the contract does not have.
     pub fn is_ours(&self) -> bool {
-        self.manifest.name.as_ref() == "podctl.dev/stage1"
+        self.manifest.name.as_ref() == "coreos.com/rkt/stage1-crossing"
     }
 
     /// Where the host finds an entrypoint.

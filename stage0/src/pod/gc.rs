@@ -157,7 +157,8 @@ fn run_gc(store: &Store, pod: &HeldPod, debug: bool) -> Result<()> {
         // a power cut may have damaged what was just being written; then there is nothing else that it left
         Err(error) => {
             log::warn!("pod {}: its cgroups are removed without its stage1: {}", pod.uuid(), error.one_line());
-            stage1::shutdown::remove_remains_of(pod.dir(), &pod.uuid().to_string())?;
+            let local_config = std::path::Path::new(stage1::net::LOCAL_CONFIG);
+            stage1::shutdown::remove_remains_of(pod.dir(), &pod.uuid().to_string(), local_config)?;
         }
     }
     // done: a removal that is interrupted from here on is not held up by what it can't run any more

@@ -14,6 +14,9 @@ use crate::sys::process;
 /// The number of the descriptor that holds the pod's lock, in this variable.
 const LOCK_FD: &str = "RKT_LOCK_FD";
 
+/// What host managers look for where a network could not be set up.
+const NETWORK_FAILED: &str = "stage1: failed to setup network";
+
 /// Where the metadata service listens.
 const METADATA_PORT: u16 = 18112;
 
@@ -42,34 +45,38 @@ impl Run {
         check_modes(&self.config)?;
         self.config.hostname.clone_from(&spec.hostname);
         check_token(&self.config.mds_token)?;
-        let plan = self.plan(&request, &pod)?;
+        let plan = self.plan(&request, &pod).context(|| NETWORK_FAILED)?;
         provide_name_files(&self.config, &request)?;
         self.tell(&request, None)?;
         let apps = if self.config.mutable { None } else { Some(Apps::new(&pod, spec.private_users)?) };
         let joins = plan.is_some();
         if joins {
             // What an earlier run of the pod may have left, if it was cut off.
-            net::leave(Path::new("."), &self.uuid)?;
+            net::leave(Path::new("."), &self.uuid, self.local_config()).context(|| NETWORK_FAILED)?;
         }
         let launched = launch(&spec, |pid, signals| match plan {
             Some(plan) => {
-                let joined = plan.join(&self.uuid, pid, signals)?;
+                let joined = plan.join(&self.uuid, pid, signals).context(|| NETWORK_FAILED)?;
                 provide_names(&self.config, &joined.dns)?;
                 self.tell(&request, joined.host.as_deref())
             }
             None => Ok(()),
         });
-        let ended = launched.context(|| format!("start pod {}", self.uuid)).and_then(|monitor| watch(monitor, apps));
-        if joins { leave(&self.uuid, ended) } else { ended }
+        let launched = launched.context(|| format!("start pod {}", self.uuid));
+        // A pod that never was has nothing to tell; one that was is asked to leave once more by `gc`.
+        let end = if launched.is_ok() { net::release } else { net::leave };
+        let ended = launched.and_then(|monitor| watch(monitor, apps));
+        if joins { leave(ended, || end(Path::new("."), &self.uuid, self.local_config())) } else { ended }
+    }
+
+    fn local_config(&self) -> &Path {
+        self.local_config.as_deref().unwrap_or(Path::new(net::LOCAL_CONFIG))
     }
 
     /// The networks to join, if there are any.
     fn plan(&self, request: &Request, pod: &Pod) -> Result<Option<Plan>> {
         match request {
-            Request::Contained(selection) => {
-                let local_config = self.local_config.as_deref().unwrap_or(Path::new(net::LOCAL_CONFIG));
-                Plan::new(selection, pod, local_config).map(Some)
-            }
+            Request::Contained(selection) => Plan::new(selection, pod, self.local_config()).map(Some),
             Request::Host | Request::None => {
                 if !pod.manifest.ports.is_empty() {
                     log::warn!("the pod joins no network: no port of the host is forwarded to it");
@@ -225,8 +232,8 @@ fn watch(mut monitor: Monitor, apps: Option<Apps>) -> Result<u8> {
 }
 
 /// Has the ended pod leave its networks, which changes nothing about how it ended: `gc` tries that again.
-fn leave(uuid: &str, ended: Result<u8>) -> Result<u8> {
-    match (net::leave(Path::new("."), uuid), ended) {
+fn leave(ended: Result<u8>, leave: impl FnOnce() -> Result<()>) -> Result<u8> {
+    match (leave(), ended) {
         (Ok(()), ended) => ended,
         (Err(left), Err(error)) => Err(Error::new(format!("{}; then: {}", error.one_line(), left.one_line()))),
         (Err(left), Ok(code)) => {

@@ -126,14 +126,20 @@ fn address(text: &str, gateway: &str) -> Result<Address> {
     parse().context(|| format!("{text:?} with the gateway {gateway:?} is no address"))
 }
 
+/// Lists are found written as one text: `"a, b"`.
+fn words(texts: Vec<String>) -> Vec<String> {
+    let words = texts.iter().flat_map(|text| text.split([' ', '\t', ',']));
+    words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
 impl Dns {
     fn of(value: Value) -> Result<Self> {
         let mut object = Object::new(value)?;
         let dns = Self {
             servers: object.optional("nameservers")?,
             domain: object.optional("domain")?,
-            search: object.optional("search")?,
-            options: object.optional("options")?,
+            search: words(object.optional("search")?),
+            options: words(object.optional("options")?),
         };
         // Each becomes a word of a file of words.
         let words = dns.servers.iter().chain(&dns.search).chain(&dns.options).chain([&dns.domain]);
@@ -212,6 +218,10 @@ mod tests {
         let expected = [("10.0.0.2/24", "255.255.255.0", true), ("fd00::2/64", "ffff:ffff:ffff:ffff::", false)];
         assert_eq!(shown, expected.map(|(a, m, g)| (a.to_owned(), m.to_owned(), g)));
         assert_eq!(answer.dns.to_file().unwrap(), "domain d\nsearch a.b c\nnameserver 10.0.0.1\n");
+
+        let lists = br#"{"dns":{"search":["a, b","c"],"options":["ndots:2 rotate"]}}"#;
+        let (_, answer) = parse(lists).unwrap();
+        assert_eq!(answer.dns.to_file().unwrap(), "search a b c\noptions ndots:2 rotate\n");
 
         let old = br#"{"cniVersion":"0.2.0","ip4":{"ip":"10.0.0.3/32","gateway":"10.0.0.1","routes":[]},"dns":{}}"#;
         let (_, answer) = parse(old).unwrap();

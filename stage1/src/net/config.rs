@@ -9,6 +9,20 @@ use crate::error::{Context, Error, Result};
 use crate::json::{self, FromJson, Object};
 use crate::pod::read_bounded;
 
+/// The members of a configuration that we read or write, as the specification spells them.
+const MEMBERS: [&str; 11] = [
+    "name",
+    "cniVersion",
+    "disableCheck",
+    "plugins",
+    "type",
+    "ipam",
+    "ipMasq",
+    "capabilities",
+    "runtimeConfig",
+    "prevResult",
+    "args",
+];
 /// Longest configuration, in bytes.
 const MAX_CONFIG: u64 = 1 << 20;
 /// Where every runtime that uses CNI finds networks.
@@ -38,34 +52,53 @@ pub struct Network {
     pub can_check: bool,
     /// The configurations of its plugins, in order, without what is added for each call.
     pub plugins: Vec<Map<String, Value>>,
+    /// Whether the file is the configuration of its one plugin, and not a list.
+    pub is_single: bool,
+}
+
+/// A file that is not a configuration.
+struct Broken {
+    /// The network that it names, as far as can be told.
+    name: Option<String>,
+    error: Error,
 }
 
 /// The networks that a pod joins, in the order of their interfaces: the files' by name, then the one built in.
 ///
 /// # Errors
-/// Any file that is not a configuration, wanted or not: it may be the one that is looked for. A network that nobody
-/// has configured.
+/// A file that is not a configuration, and names a network that is wanted, or may be the one that nobody has. A network
+/// that nobody has configured.
 pub fn load(local_config: &Path, selection: &Selection) -> Result<Vec<Network>> {
     select([local_config.join("net.d"), SYSTEM.into()], selection)
 }
 
 pub(super) fn select<const N: usize>(directories: [PathBuf; N], selection: &Selection) -> Result<Vec<Network>> {
+    let asked = |name: &str| selection.arguments(name).is_some();
+    let restricted = !selection.all && !asked(DEFAULT);
+    let is_wanted = |name: &str| selection.all || asked(name) || (restricted && name == RESTRICTED);
     let mut networks: Vec<Network> = Vec::new();
     let mut others: Vec<Network> = Vec::new();
+    let mut nameless: Vec<Error> = Vec::new();
     for directory in &directories {
         for path in files(directory)? {
-            let network = Network::read(&path)?;
-            if has(&networks, &network.name) || has(&others, &network.name) {
-                log::warn!("{path:?}: a network {} is there already; this one is ignored", network.name);
-            } else if selection.all || selection.arguments(&network.name).is_some() {
-                networks.push(network);
-            } else {
-                others.push(network);
+            let read = Network::read(&path);
+            let name = read.as_ref().map_or_else(|broken| broken.name.clone(), |network| Some(network.name.clone()));
+            if let Some(name) = name.filter(|name| has(&networks, name) || has(&others, name)) {
+                log::warn!("{path:?}: a network {name} is there already; this one is ignored");
+                continue;
+            }
+            match read {
+                Ok(network) if selection.all || asked(&network.name) => networks.push(network),
+                Ok(network) => others.push(network),
+                Err(Broken { name: Some(name), error }) if is_wanted(&name) => return Err(error),
+                Err(Broken { error, .. }) if selection.all => return Err(error),
+                Err(Broken { name, error }) => {
+                    log::warn!("{} (ignored)", error.one_line());
+                    nameless.extend(name.is_none().then_some(error));
+                }
             }
         }
     }
-    let asked = |name| selection.arguments(name).is_some();
-    let restricted = !selection.all && !asked(DEFAULT);
     for (name, wanted) in [(DEFAULT, !restricted), (RESTRICTED, restricted || asked(RESTRICTED))] {
         if wanted && !has(&networks, name) {
             let own = others.iter().position(|network| network.name == name);
@@ -78,8 +111,9 @@ pub(super) fn select<const N: usize>(directories: [PathBuf; N], selection: &Sele
         return Ok(networks);
     }
     let places = directories.iter().map(|directory| directory.display().to_string()).collect::<Vec<_>>().join(", ");
+    let perhaps: String = nameless.iter().map(|error| format!("; {}", error.one_line())).collect();
     Err(Error::new(format!(
-        "no network is called {}: neither {places} nor what is built in has it",
+        "no network is called {}: neither {places} nor what is built in has it{perhaps}",
         missing.join(", ")
     )))
 }
@@ -106,14 +140,16 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>> {
 }
 
 impl Network {
-    fn read(path: &Path) -> Result<Self> {
-        let text = read_bounded(path, MAX_CONFIG)?;
+    fn read(path: &Path) -> Result<Self, Broken> {
+        let text = read_bounded(path, MAX_CONFIG).map_err(|error| Broken { name: None, error })?;
+        let name = name_in(&text);
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Self::parse(file, text).context(|| format!("network configuration {path:?}"))
+        let network = Self::parse(file, text).context(|| format!("network configuration {path:?}"));
+        network.map_err(|error| Broken { name, error })
     }
 
     fn parse(file: String, text: Vec<u8>) -> Result<Self> {
-        let mut object = Object::new(json::parse(&text)?)?;
+        let mut object = Object::new(Value::Object(members(json::parse(&text)?)))?;
         let name: String = object.required("name")?;
         if !is_name(&name) {
             return Err(Error::new(format!("\"name\": {name:?} is no name of a network")));
@@ -121,10 +157,13 @@ impl Network {
         let version: Option<String> = object.optional("cniVersion")?;
         let number = version_number(version.as_deref())?;
         let disabled: bool = object.optional("disableCheck")?;
-        let plugins: Vec<Map<String, Value>> = match object.optional::<Option<Value>>("plugins")? {
+        let list: Option<Value> = object.optional("plugins")?;
+        let is_single = list.is_none();
+        let plugins: Vec<Map<String, Value>> = match list {
             Some(list) => FromJson::from_json(list).context(|| "\"plugins\"")?,
             None => vec![object.rest()],
         };
+        let plugins: Vec<Map<String, Value>> = plugins.into_iter().map(members).collect();
         if plugins.is_empty() {
             return Err(Error::new("\"plugins\" is empty"));
         }
@@ -132,7 +171,7 @@ impl Network {
             return Err(Error::new("several plugins need \"cniVersion\": \"0.3.0\" or newer"));
         }
         plugins.iter().try_for_each(|plugin| plugin_type(plugin).map(drop))?;
-        Ok(Self { name, file, text, version, can_check: number >= CHECKS && !disabled, plugins })
+        Ok(Self { name, file, text, version, can_check: number >= CHECKS && !disabled, plugins, is_single })
     }
 
     /// One that is there without a file. The oldest plugins in use know this version.
@@ -140,7 +179,7 @@ impl Network {
     /// Addresses are reserved by network: two networks that hand out the same would hand them out twice.
     fn built_in(name: &str) -> Result<Self> {
         let out = name == DEFAULT;
-        let (subnet, routes) = if out { ("172.16.28.0/24", r#"{"dst":"0.0.0.0/0"}"#) } else { ("172.16.29.0/24", "") };
+        let (subnet, routes) = if out { ("172.16.28.0/24", r#"{"dst":"0.0.0.0/0"}"#) } else { ("172.31.0.0/16", "") };
         let text = format!(
             r#"{{"cniVersion":"0.4.0","name":"{name}","type":"ptp","ipMasq":{out},"ipam":{{"type":"host-local","subnet":"{subnet}","routes":[{routes}]}}}}"#
         );
@@ -151,6 +190,33 @@ impl Network {
     pub fn masquerades(&self) -> bool {
         self.plugins.iter().any(|plugin| plugin.get("ipMasq").and_then(Value::as_bool) == Some(true))
     }
+}
+
+/// The same members, those that we know as the specification spells them: readers of configurations take any case.
+pub fn members(found: Map<String, Value>) -> Map<String, Value> {
+    let spelling = |name: &str| MEMBERS.into_iter().find(|known| known.eq_ignore_ascii_case(name));
+    let (exact, other): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|(name, _)| spelling(name).is_none_or(|known| known == name));
+    let mut members: Map<String, Value> = exact.into_iter().collect();
+    for (name, value) in other {
+        let name = spelling(&name).map_or(name.clone(), str::to_owned);
+        if !members.contains_key(&name) {
+            members.insert(name, value);
+        }
+    }
+    members
+}
+
+/// The network that a file names which may be no JSON at all.
+fn name_in(text: &[u8]) -> Option<String> {
+    const KEY: &str = "\"name\"";
+    if let Ok(found) = json::parse::<Map<String, Value>>(text) {
+        return members(found).get("name")?.as_str().map(str::to_owned);
+    }
+    let text = String::from_utf8_lossy(text);
+    let at = text.to_ascii_lowercase().find(KEY)?;
+    let value = text[at + KEY.len()..].trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?;
+    value.split_once('"').map(|(name, _)| name.to_owned())
 }
 
 /// Whether a plugin of this configuration's version gives results that another one can be handed.
@@ -171,7 +237,7 @@ fn version_of(plugin: &Map<String, Value>) -> Version {
 ///
 /// # Errors
 /// It names none, or one that is elsewhere than where plugins are.
-pub fn plugin_type(plugin: &Map<String, Value>) -> Result<&str> {
+pub fn plugin_type(plugin: &Map<String, Value>) -> Result<String> {
     program(plugin).context(|| "a plugin without \"type\"")?
 }
 
@@ -179,14 +245,18 @@ pub fn plugin_type(plugin: &Map<String, Value>) -> Result<&str> {
 ///
 /// # Errors
 /// As [`plugin_type`].
-pub fn ipam_type(plugin: &Map<String, Value>) -> Result<Option<&str>> {
-    plugin.get("ipam").and_then(Value::as_object).and_then(program).transpose()
+pub fn ipam_type(plugin: &Map<String, Value>) -> Result<Option<String>> {
+    plugin.get("ipam").and_then(Value::as_object).cloned().map(members).as_ref().and_then(program).transpose()
 }
 
-fn program(object: &Map<String, Value>) -> Option<Result<&str>> {
+fn program(object: &Map<String, Value>) -> Option<Result<String>> {
     let name = object.get("type")?.as_str()?;
     let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0']);
-    Some(if plain { Ok(name) } else { Err(Error::new(format!("\"type\": {name:?} is no name of a plugin"))) })
+    Some(if plain {
+        Ok(name.to_owned())
+    } else {
+        Err(Error::new(format!("\"type\": {name:?} is no name of a plugin")))
+    })
 }
 
 /// Whether a plugin takes part in a capability.
@@ -242,17 +312,57 @@ mod tests {
         assert_eq!((&*restricted.name, &*restricted.file), ("default-restricted", "00-r.conf"));
         let lost = super::tests::names(dirs.clone(), false, &["z", "nowhere"]).unwrap_err().one_line();
         assert!(lost.starts_with("no network is called nowhere: neither "), "{lost}");
-        write(&dirs[1], "broken.conf", r#"{"name":"#);
-        let broken = super::tests::names(dirs.clone(), false, &["default"]).unwrap_err().one_line();
-        assert!(broken.contains("broken.conf\": not JSON: "), "{broken}");
+    }
+
+    #[test]
+    fn a_broken_file_concerns_the_network_that_it_names() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dirs = [tmp.path().join("a"), tmp.path().join("b")];
+        write(&dirs[0], "10-good.conf", r#"{"name":"good","type":"ptp"}"#);
+        write(&dirs[1], "20-cut.conf", "{\"type\": \"ptp\",\n \"Name\" : \"cut\", \"ipam\": {");
+        write(&dirs[1], "30-odd.conf", r#"{"name":"odd"}"#);
+        write(&dirs[1], "40-good.conf", r#"{"name":"good"}"#);
+        write(&dirs[1], "50-nothing.conf", "");
+        std::fs::create_dir(dirs[1].join("60-directory.conf")).unwrap();
+        let names = |all, named: &[&str]| names(dirs.clone(), all, named).map_err(|error| error.one_line());
+        assert_eq!(names(false, &["good"]).unwrap(), ["good", "default-restricted"]);
+        assert_eq!(names(false, &["default"]).unwrap(), ["default"]);
+        for (all, named, why) in [
+            (false, "cut", "20-cut.conf\": not JSON: "),
+            (false, "odd", "30-odd.conf\": a plugin without \"type\""),
+            (false, "nowhere", "no network is called nowhere: neither "),
+            (false, "nowhere", "50-nothing.conf\": not JSON: "),
+            (false, "nowhere", "60-directory.conf"),
+            (true, "good", "20-cut.conf\": not JSON: "),
+        ] {
+            let line = names(all, &[named]).unwrap_err();
+            assert!(line.contains(why), "{named}: {line}");
+        }
+        write(&dirs[0], "00-restricted.conf", r#"{"name":"default-restricted","type":"#);
+        assert!(names(false, &["good"]).unwrap_err().contains("00-restricted.conf"), "it is wanted beside others");
+        assert_eq!(names(false, &["default", "good"]).unwrap(), ["good", "default"]);
+    }
+
+    #[test]
+    fn the_case_of_keys_does_not_matter() {
+        let text = br#"{"NAME":"x","CniVersion":"0.4.0","Plugins":[{"Type":"bridge","IpMasq":true,"Ipam":{"Type":"a"},"Mine":1}]}"#;
+        let network = Network::parse("f".into(), text.to_vec()).unwrap();
+        let plugin = &network.plugins[0];
+        assert_eq!((&*network.name, network.version.as_deref()), ("x", Some("0.4.0")));
+        assert_eq!((plugin_type(plugin).unwrap(), ipam_type(plugin).unwrap()), ("bridge".into(), Some("a".into())));
+        assert!(network.masquerades() && network.can_check && !network.is_single && plugin.contains_key("Mine"));
+        let single = Network::parse("f".into(), br#"{"Name":"x","name":"y","Type":"ptp"}"#.to_vec()).unwrap();
+        assert!(single.is_single && single.name == "y", "the exact one is the one that counts");
     }
 
     #[test]
     fn what_is_built_in() {
         let default = Network::built_in(DEFAULT).unwrap();
         assert!(default.masquerades() && default.can_check);
-        assert_eq!(ipam_type(&default.plugins[0]).unwrap(), Some("host-local"));
+        assert_eq!(ipam_type(&default.plugins[0]).unwrap().as_deref(), Some("host-local"));
+        assert_eq!(default.plugins[0]["ipam"]["subnet"], "172.16.28.0/24");
         let restricted = Network::built_in(RESTRICTED).unwrap();
+        assert_eq!(restricted.plugins[0]["ipam"]["subnet"], "172.31.0.0/16");
         assert!(!restricted.masquerades());
         assert_eq!(restricted.plugins[0]["ipam"]["routes"], serde_json::json!([]));
     }

@@ -11,6 +11,7 @@ use super::answer::{self, Address, Answer};
 use super::config::{self, Network};
 use super::plugin::{Call, Command, SearchPath};
 use super::ports::Mapping;
+use super::refusal::Manner;
 use crate::error::{Context, Error, Result};
 use crate::json::{self, Object};
 use crate::layout;
@@ -35,6 +36,8 @@ struct Part {
     program: PathBuf,
     /// Its configuration, without what was answered before it.
     config: Map<String, Value>,
+    /// What is in the network's file, if that is this plugin's configuration as it stands.
+    text: Option<String>,
     /// Whether it can be asked if all is well.
     check: bool,
 }
@@ -73,17 +76,26 @@ pub struct Place<'a> {
     pub namespace: &'a str,
 }
 
+/// One call of a plugin: where, and how long it may take.
+#[derive(Clone, Copy)]
+struct Errand<'a> {
+    place: Place<'a>,
+    path: &'a str,
+    deadline: Instant,
+    signals: Option<&'a SignalFd>,
+}
+
 impl Member {
     /// A network that is to be joined by the interface of this number. Changes nothing.
     ///
     /// # Errors
     /// A plugin is missing.
     pub fn new(network: &Network, number: usize, arguments: &str, search: &SearchPath) -> Result<Self> {
-        let mut parts = Vec::new();
+        let (here, mut parts) = (Path::new("."), Vec::new());
         for plugin in &network.plugins {
-            let program = search.find(config::plugin_type(plugin)?)?;
+            let program = search.find(here, &config::plugin_type(plugin)?)?;
             if let Some(ipam) = config::ipam_type(plugin)? {
-                search.find(ipam)?;
+                search.find(here, &ipam)?;
             }
             let mut config = plugin.clone();
             config.insert("name".into(), network.name.clone().into());
@@ -92,7 +104,8 @@ impl Member {
             }
             // Up to version 1.1.1 at least CHECK of portmap fails for every pod without an IPv6 address.
             let check = network.can_check && config::plugin_type(plugin)? != PORTMAP;
-            parts.push(Part { program, config, check });
+            let text = network.is_single.then(|| String::from_utf8_lossy(&network.text).into_owned());
+            parts.push(Part { program, config, text, check });
         }
         Ok(Self {
             name: network.name.clone(),
@@ -119,19 +132,20 @@ impl Member {
     /// That plugin is missing.
     pub fn forward(&mut self, mappings: &[Mapping], search: &SearchPath) -> Result<()> {
         if !self.forwards_ports() {
-            let program = search.find(PORTMAP)?;
+            let program = search.find(Path::new("."), PORTMAP)?;
             let version = self.parts.first().filter(|part| config::hands_results_on(&part.config));
             let version = version.and_then(|part| part.config.get("cniVersion")).cloned();
             let text = r#"{"type":"portmap","snat":true,"capabilities":{"portMappings":true}}"#;
             let mut config: Map<String, Value> = json::parse(text.as_bytes())?;
             config.insert("name".into(), self.name.clone().into());
             config.insert("cniVersion".into(), version.unwrap_or_else(|| PORTMAP_VERSION.into()));
-            self.parts.push(Part { program, config, check: false });
+            self.parts.push(Part { program, config, text: None, check: false });
         }
         let mappings: Vec<Value> = mappings.iter().map(Mapping::to_json).collect();
         for part in &mut self.parts {
             if config::is_capable(&part.config, PORT_MAPPINGS) {
                 part.config.insert("runtimeConfig".into(), json::object([(PORT_MAPPINGS, mappings.clone().into())]));
+                part.text = None;
             }
         }
         Ok(())
@@ -150,10 +164,9 @@ impl Member {
                 Some(_) if !config::hands_results_on(&self.parts[0].config) => Some(last.as_newer()),
                 answer => answer.clone(),
             };
-            let config = part.config(before);
-            let call = self.call(Command::Add, part, place, &self.search, &config);
-            let joined = call
-                .run(deadline.min(Instant::now() + ADD), signals)
+            let errand = Errand { place, path: &self.search, deadline: deadline.min(Instant::now() + ADD), signals };
+            let joined = self
+                .call(Command::Add, part, before, errand)
                 .and_then(|text| answer::parse(&text).context(|| format!("plugin {}", part.name())));
             match joined {
                 Ok((value, answer)) => (self.answer, last) = (Some(value), answer),
@@ -169,10 +182,10 @@ impl Member {
         Ok(last)
     }
 
-    /// Leaves the network, as far as it was joined, and forgets it.
+    /// Leaves the network, as far as it was joined. It may be left again.
     ///
     /// # Errors
-    /// A plugin fails; if it has not said so when it was to join, all can be tried again later.
+    /// A plugin fails; if none has said when it was to join that it could not, all can be tried again later.
     pub fn leave(&self, place: Place<'_>, now: &SearchPath, deadline: Instant) -> Result<()> {
         let search = now.after(&self.search);
         let mut failed = Vec::new();
@@ -188,20 +201,20 @@ impl Member {
             }
             log::warn!("{}", error.one_line());
         }
-        self.forget(place.dir)
+        Ok(())
     }
 
     fn leave_part(&self, part: &Part, place: Place<'_>, search: &SearchPath, deadline: Instant) -> Result<()> {
         let moved;
-        let part = if part.program.exists() {
+        let part = if place.dir.join(&part.program).exists() {
             part
         } else {
-            moved = Part { program: search.find(&part.name())?, ..part.clone() };
+            moved = Part { program: search.find(place.dir, &part.name())?, ..part.clone() };
             &moved
         };
-        let (config, path) = (part.config(self.answer_for(part)?), search.to_string());
-        let call = self.call(Command::Del, part, place, &path, &config);
-        self.run_other(&call, deadline).map(drop)
+        let path = search.to_string();
+        let errand = Errand { place, path: &path, deadline: deadline.min(Instant::now() + OTHER), signals: None };
+        self.call(Command::Del, part, self.answer_for(part)?, errand).map(drop)
     }
 
     /// Whether there is a plugin that can be asked if all is well.
@@ -218,35 +231,62 @@ impl Member {
             return Err(Error::new("it was not joined"));
         }
         for part in self.parts.iter().filter(|part| part.check) {
-            let config = part.config(self.answer_for(part)?);
-            let call = self.call(Command::Check, part, place, &self.search, &config);
-            self.run_other(&call, deadline)?;
+            let deadline = deadline.min(Instant::now() + OTHER);
+            let errand = Errand { place, path: &self.search, deadline, signals: None };
+            self.call(Command::Check, part, self.answer_for(part)?, errand)?;
         }
         Ok(())
     }
 
-    fn run_other(&self, call: &Call<'_>, deadline: Instant) -> Result<Vec<u8>> {
-        call.run(deadline.min(Instant::now() + OTHER), None)
+    /// Runs a plugin. If it refuses what older ones take, it is run again without that; what it may have made before
+    /// it refused is removed first.
+    fn call(&self, command: Command, part: &Part, before: Option<Value>, errand: Errand<'_>) -> Result<Vec<u8>> {
+        self.insist(command, part, part.input(command, before), Manner::default(), errand)
     }
 
-    fn call<'a>(
-        &'a self,
+    fn insist(
+        &self,
         command: Command,
-        part: &'a Part,
-        place: Place<'a>,
-        path: &'a str,
-        config: &'a Value,
-    ) -> Call<'a> {
-        Call {
-            command,
-            program: &part.program,
-            container: place.uuid,
-            namespace: place.namespace,
-            interface: &self.interface,
-            arguments: &self.arguments,
-            path,
-            config,
+        part: &Part,
+        text: Vec<u8>,
+        mut manner: Manner,
+        errand: Errand<'_>,
+    ) -> Result<Vec<u8>> {
+        loop {
+            let error = match self.call_once(command, part, text.clone(), manner, errand) {
+                Err(error) => error,
+                answer => return answer,
+            };
+            match manner.give_way(&error.one_line(), &text) {
+                Some(refused) => log::warn!("network {}: {}; {refused}", self.name, error.one_line()),
+                None => return Err(error),
+            }
+            if command == Command::Add {
+                self.insist(Command::Del, part, text.clone(), manner, errand)?;
+            }
         }
+    }
+
+    fn call_once(
+        &self,
+        command: Command,
+        part: &Part,
+        text: Vec<u8>,
+        manner: Manner,
+        errand: Errand<'_>,
+    ) -> Result<Vec<u8>> {
+        let call = Call {
+            command,
+            dir: errand.place.dir,
+            program: &part.program,
+            container: errand.place.uuid,
+            namespace: errand.place.namespace,
+            interface: &self.interface,
+            arguments: &manner.arguments(&self.arguments),
+            path: errand.path,
+            input: &manner.input(text)?,
+        };
+        call.run(errand.deadline, errand.signals)
     }
 
     /// The network's answer, as this plugin may be reminded of it.
@@ -293,6 +333,7 @@ impl Member {
             json::object([
                 ("program", part.program.display().to_string().into()),
                 ("config", part.config.clone().into()),
+                ("text", part.text.clone().into()),
                 ("check", part.check.into()),
             ])
         };
@@ -311,7 +352,11 @@ impl Member {
         write_atomic(&dir.join(layout::network_dir()), &self.record(), value.to_string().as_bytes(), 0o640)
     }
 
-    fn forget(&self, dir: &Path) -> Result<()> {
+    /// Forgets a network that was left.
+    ///
+    /// # Errors
+    /// The record can't be removed.
+    pub fn forget(&self, dir: &Path) -> Result<()> {
         let path = dir.join(layout::network_dir()).join(self.record());
         std::fs::remove_file(&path).context(|| format!("remove {path:?}"))
     }
@@ -326,6 +371,7 @@ impl Member {
                 parts.push(Part {
                     program: program.into(),
                     config: part.required("config")?,
+                    text: part.optional("text")?,
                     check: part.required("check")?,
                 });
             }
@@ -346,28 +392,29 @@ impl Member {
         read().context(|| format!("record of a network {path:?}"))
     }
 
-    /// The networks that the pod in `dir` has joined, or tried to, and has not left, in the order of its interfaces.
+    /// The networks that the pod in `dir` has joined, or tried to, and has not left, in the order of its interfaces;
+    /// and for what can't be read, the name of the interface and why.
     ///
     /// # Errors
-    /// A record can't be read.
-    pub fn all_of(dir: &Path) -> Result<Vec<Self>> {
+    /// The directory of the records can't be read.
+    pub fn all_of(dir: &Path) -> Result<Vec<Result<Self, (String, Error)>>> {
         let path = dir.join(layout::network_dir());
         let shown = || format!("read directory {path:?}");
         let entries = match std::fs::read_dir(&path) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(Vec::new()),
             entries => entries.context(shown)?,
         };
-        let mut members: Vec<Self> = Vec::new();
+        let mut interfaces: Vec<String> = Vec::new();
         for entry in entries {
             let name = entry.context(shown)?.file_name();
-            let is_record = name.to_str().is_some_and(|name| !name.starts_with('.') && name.ends_with(".json"));
-            if is_record {
-                let member = Self::read(&path.join(name))?;
-                let order = |member: &Self| (member.interface.len(), member.interface.clone());
-                members.insert(members.partition_point(|other| order(other) < order(&member)), member);
-            }
+            let record =
+                name.to_str().filter(|name| !name.starts_with('.')).and_then(|name| name.strip_suffix(".json"));
+            interfaces.extend(record.map(str::to_owned));
         }
-        Ok(members)
+        interfaces.sort_by_key(|interface| (interface.len(), interface.clone()));
+        let read =
+            |interface: String| Self::read(&path.join(format!("{interface}.json"))).map_err(|error| (interface, error));
+        Ok(interfaces.into_iter().map(read).collect())
     }
 }
 
@@ -376,12 +423,16 @@ impl Part {
         self.program.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    fn config(&self, before: Option<Value>) -> Value {
-        let mut config = self.config.clone();
-        if let Some(before) = before {
-            config.insert("prevResult".into(), before);
+    /// What it reads. To be asked whether all is well, a plugin must be told what it has answered.
+    fn input(&self, command: Command, before: Option<Value>) -> Vec<u8> {
+        match &self.text {
+            Some(text) if command != Command::Check => text.clone().into_bytes(),
+            _ => {
+                let mut config = self.config.clone();
+                config.extend(before.map(|before| ("prevResult".to_owned(), before)));
+                Value::Object(config).to_string().into_bytes()
+            }
         }
-        Value::Object(config)
     }
 }
 
@@ -427,16 +478,18 @@ mod tests {
         member.answer = Some(json!({"cniVersion": "0.1.0", "ip4": {"ip": "10.0.0.9/24"}}));
         member.save(tmp.path()).unwrap();
         std::fs::write(tmp.path().join("net/10-x.conf"), "not a record").unwrap();
-        assert_eq!(Member::all_of(tmp.path()).unwrap(), [member.clone()]);
+        let all = || Member::all_of(tmp.path()).unwrap();
+        assert_eq!(all().into_iter().map(Result::unwrap).collect::<Vec<_>>(), [member.clone()]);
         let info = member.info().unwrap();
         let keys = ["netName", "netConf", "ifName", "ip", "mask", "args"].map(|key| info[key].as_str().unwrap());
         assert_eq!(keys, ["x", "net/10-x.conf", "eth1", "10.0.0.9", "255.255.255.0", "IP=10.0.0.9"]);
         assert_eq!(info["addresses"], json!(["10.0.0.9/24"]));
+        std::fs::write(tmp.path().join("net/eth10.json"), "{").unwrap();
+        let [Ok(_), Err((interface, error))] = &all()[..] else { panic!("one that can be read, and one that can't") };
+        assert!(interface == "eth10" && error.one_line().contains("eth10.json\": not JSON"), "{error}");
+        std::fs::remove_file(tmp.path().join("net/eth10.json")).unwrap();
         member.forget(tmp.path()).unwrap();
-        assert_eq!(Member::all_of(tmp.path()).unwrap(), []);
-        std::fs::write(tmp.path().join("net/eth0.json"), "{").unwrap();
-        let line = Member::all_of(tmp.path()).unwrap_err().one_line();
-        assert!(line.contains("eth0.json\": not JSON"), "{line}");
+        assert!(all().is_empty());
     }
 
     #[test]
@@ -459,6 +512,23 @@ mod tests {
             assert_eq!((parts.len(), &parts[1].config["runtimeConfig"], parts[1].check), (2, &told, false));
             assert_eq!(parts[1].config["cniVersion"], expected);
         }
+    }
+
+    #[test]
+    fn a_plugin_reads_the_file_as_it_is() {
+        let tmp = tempfile::tempdir().unwrap();
+        let search = plugins(tmp.path(), &["ptp", "portmap"]);
+        let text = "{ \"cniVersion\":\"0.4.0\", \"Name\" : \"x\",\n\"Type\":\"ptp\", \"args\":[\"A=1\"]}\n";
+        let mut member = Member::new(&network(tmp.path(), text), 0, "", &search).unwrap();
+        let before = || Some(json!({"ips": []}));
+        for command in [Command::Add, Command::Del] {
+            assert_eq!(member.parts[0].input(command, before()), text.as_bytes());
+        }
+        let reminded: Value = json::parse(&member.parts[0].input(Command::Check, before())).unwrap();
+        assert_eq!((&reminded["prevResult"], &reminded["args"]), (&json!({"ips": []}), &json!(["A=1"])));
+        member.forward(&mappings(tmp.path()), &search).unwrap();
+        assert_eq!(member.parts[0].input(Command::Add, None), text.as_bytes());
+        assert_eq!(member.parts[1].text, None);
     }
 
     #[test]

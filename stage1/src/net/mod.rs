@@ -7,6 +7,7 @@ mod member;
 mod namespace;
 mod plugin;
 mod ports;
+mod refusal;
 mod request;
 
 use std::path::{Path, PathBuf};
@@ -105,45 +106,61 @@ fn main_network<'a>(members: impl Iterator<Item = &'a Member>) -> Option<usize> 
     members.iter().position(|member| member.masquerades).or_else(|| members.len().checked_sub(1))
 }
 
+/// Has the pod in `dir`, whose processes have ended, leave all its networks, so that others can have what it had there.
+/// What is needed to leave them stays: [`leave`] does it once more.
+///
+/// # Errors
+/// A plugin fails or is missing, or a record can't be read. The rest is left; this can be tried again.
+pub fn release(dir: &Path, uuid: &str, local_config: &Path) -> Result<()> {
+    each_left(dir, uuid, local_config, |_| Ok(()))
+}
+
 /// Has the pod in `dir`, whose processes have ended, leave all its networks, and removes its network namespace.
 /// What is left already is no error.
 ///
 /// # Errors
-/// A plugin fails or is missing. The rest is left; this can be tried again.
-pub fn leave(dir: &Path, uuid: &str) -> Result<()> {
-    let members = Member::all_of(dir)?;
+/// A plugin fails or is missing, or a record can't be read. The rest is left; this can be tried again.
+pub fn leave(dir: &Path, uuid: &str, local_config: &Path) -> Result<()> {
+    each_left(dir, uuid, local_config, |member| member.forget(dir))?;
+    namespace::unpin(uuid)
+}
+
+fn each_left(dir: &Path, uuid: &str, local_config: &Path, then: impl Fn(&Member) -> Result<()>) -> Result<()> {
     let namespace = namespace::pinned(uuid)?.unwrap_or_default();
     let place = Place { dir, uuid, namespace: &namespace };
     let deadline = Instant::now() + LEAVE;
-    let search = SearchPath::of_environment(Path::new(LOCAL_CONFIG));
+    let search = SearchPath::of_environment(local_config);
     let mut failed = Vec::new();
-    for member in members.iter().rev() {
-        if let Err(error) = member.leave(place, &search, deadline) {
-            failed.push(error.one_line());
-        }
+    for member in Member::all_of(dir)?.into_iter().rev() {
+        let left = match member {
+            Ok(member) => member.leave(place, &search, deadline).and_then(|()| then(&member)),
+            Err((interface, error)) => Err(error).context(|| format!("{interface} is left in its network")),
+        };
+        failed.extend(left.err().map(|error| error.one_line()));
     }
-    if !failed.is_empty() {
-        return Err(Error::new(failed.join("; ")));
-    }
-    namespace::unpin(uuid)
+    if failed.is_empty() { Ok(()) } else { Err(Error::new(failed.join("; "))) }
 }
 
 /// Asks, for each network of the running pod in `dir` by its interface, whether all is as it was made. Some can't be
 /// asked.
 ///
 /// # Errors
-/// The pod's records can't be read.
+/// The directory of the pod's records can't be read.
 pub fn check(dir: &Path, uuid: &str) -> Result<Vec<(String, Result<()>)>> {
     let namespace = namespace::pinned(uuid)?.unwrap_or_default();
     let place = Place { dir, uuid, namespace: &namespace };
-    let check = |member: Member| {
-        let checked = match namespace.is_empty() {
-            true => Err(Error::new("the pod's network namespace is gone")),
-            false => member.check(place, Instant::now() + JOIN),
-        };
-        (member.interface, checked)
+    let check = |member: Result<Member, (String, Error)>| match member {
+        Ok(member) if !member.can_check() => None,
+        Ok(member) if namespace.is_empty() => {
+            Some((member.interface, Err(Error::new("the pod's network namespace is gone"))))
+        }
+        Ok(member) => {
+            let checked = member.check(place, Instant::now() + JOIN);
+            Some((member.interface, checked))
+        }
+        Err((interface, error)) => Some((interface, Err(error))),
     };
-    Ok(Member::all_of(dir)?.into_iter().filter(Member::can_check).map(check).collect())
+    Ok(Member::all_of(dir)?.into_iter().filter_map(check).collect())
 }
 
 /// What is known of the networks of the pod in `dir`: the objects of its `net-info.json`.

@@ -1,11 +1,12 @@
 //! A pod's network namespace under a name, so that it outlives the pod's processes and plugins can find it. Host side.
 
+use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use crate::error::{Context, Error, Result};
 use crate::layout;
-use crate::sys::mount::{self, DetachedMount, Scope};
+use crate::sys::mount::{self, Attributes, DetachedMount, Propagation, Scope};
 
 /// Gives the network namespace of the process `pid` the pod's name; the path.
 ///
@@ -13,12 +14,9 @@ use crate::sys::mount::{self, DetachedMount, Scope};
 /// The path is no text, or mounting fails.
 pub fn pin(uuid: &str, pid: i32) -> Result<String> {
     let path = layout::network_namespace(uuid);
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(layout::NETWORK_NAMESPACES)
-        .context(|| format!("mkdir {}", layout::NETWORK_NAMESPACES))?;
-    std::fs::File::create_new(&path).context(|| format!("create {path:?}"))?;
+    make(layout::NETWORK_NAMESPACES, 0o755)?;
+    share(Path::new(layout::NETWORK_NAMESPACES))?;
+    File::create_new(&path).context(|| format!("create {path:?}"))?;
     let pinned = DetachedMount::clone_path(format!("/proc/{pid}/ns/net"), Scope::One)
         .and_then(|namespace| namespace.attach_path(&path));
     if let Err(error) = pinned {
@@ -26,6 +24,24 @@ pub fn pin(uuid: &str, pid: i32) -> Result<String> {
         return Err(error);
     }
     text(&path)
+}
+
+/// Mounts the directory of names on itself, as ip-netns(8) does. Otherwise the first use of that would hide the names
+/// that are there before, and what is hidden can be neither unmounted nor removed.
+fn share(names: &Path) -> Result<()> {
+    make(layout::HOST_LOCK, 0o700)?;
+    let lock = File::open(layout::HOST_LOCK).context(|| format!("open {}", layout::HOST_LOCK))?;
+    lock.lock().context(|| format!("flock({})", layout::HOST_LOCK))?;
+    if mount::is_mount_point(names)? {
+        return Ok(());
+    }
+    let mount = DetachedMount::clone_path(names, Scope::Recursive)?;
+    mount.set(Attributes { propagation: Some(Propagation::Shared), ..Attributes::default() }, Scope::Recursive)?;
+    mount.attach_path(names)
+}
+
+fn make(directory: &str, mode: u32) -> Result<()> {
+    DirBuilder::new().recursive(true).mode(mode).create(directory).context(|| format!("mkdir {directory}"))
 }
 
 /// The path of the pod's network namespace, if it is there.

@@ -26,8 +26,12 @@ use crate::sys::{dir, signal};
 const MAX_ANSWER: usize = 256 << 10;
 /// How much is kept of what it says besides.
 const MAX_WORDS: usize = 32 << 10;
-/// Where plugins are looked for, in this order, after the image's own.
-const DIRECTORIES: [&str; 4] = ["/usr/lib/rkt/plugins/net", "/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"];
+/// Where host managers of the family have plugins: on the host, and in an image, from the pod's directory.
+const FAMILY: [&str; 2] = ["/usr/lib/rkt/plugins/net", "stage1/rootfs/usr/lib/rkt/plugins/net"];
+/// Where distributions have them.
+const DISTRIBUTION: [&str; 3] = ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"];
+/// The version of the oldest configurations, which plugins of that age expect in their environment.
+const VERSION: &str = "0.1.0";
 /// Where plugins look for the programs that they use, after the caller's own `PATH`.
 const PROGRAMS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -57,14 +61,14 @@ impl Command {
 pub struct SearchPath(Vec<PathBuf>);
 
 impl SearchPath {
-    /// What the caller's environment says, else the image's own directory and the usual ones that there are.
+    /// What the caller's environment says, else where host managers of the family look, then the image's own directory
+    /// and the distribution's.
     pub fn of_environment(local_config: &Path) -> Self {
         match std::env::var_os("CNI_PATH").filter(|path| !path.is_empty()) {
             Some(path) => Self(std::env::split_paths(&path).filter(|dir| dir.is_absolute()).collect()),
             None => {
-                let usual = DIRECTORIES.iter().map(PathBuf::from);
-                let places = own_directory().into_iter().chain([local_config.join("net.d")]).chain(usual);
-                Self(places.filter(|place| place.is_dir()).collect())
+                let family = [local_config.join("net.d")].into_iter().chain(FAMILY.map(PathBuf::from));
+                Self(family.chain(own_directory()).chain(DISTRIBUTION.map(PathBuf::from)).collect())
             }
         }
     }
@@ -81,17 +85,15 @@ impl SearchPath {
         Self(all)
     }
 
-    /// The plugin of this name.
+    /// The plugin of this name, for the pod in `dir`; its path may be relative to that.
     ///
     /// # Errors
     /// There is none: where it was looked for, and what can be done.
-    pub fn find(&self, name: &str) -> Result<PathBuf> {
-        let candidates = self.0.iter().map(|directory| directory.join(name));
-        let found = candidates.into_iter().find(|file| is_executable(file));
-        found.context(|| {
-            let places = if self.0.is_empty() { DIRECTORIES.join(":") } else { self.to_string() };
+    pub fn find(&self, dir: &Path, name: &str) -> Result<PathBuf> {
+        let mut candidates = self.0.iter().map(|directory| directory.join(name));
+        candidates.find(|file| is_executable(&dir.join(file))).context(|| {
             format!(
-                "the network plugin {name:?} is missing: it is not in {places}; install the Debian package \
+                "the network plugin {name:?} is missing: it is not in {self}; install the Debian package \
                  containernetworking-plugins, or do without: --net=none or --net=host"
             )
         })
@@ -116,8 +118,9 @@ fn is_executable(file: &Path) -> bool {
 }
 
 /// What a plugin is told.
-#[derive(Clone, Copy)]
 pub struct Call<'a> {
+    /// The pod's directory: where it works.
+    pub dir: &'a Path,
     /// What to do.
     pub command: Command,
     /// The program.
@@ -133,7 +136,7 @@ pub struct Call<'a> {
     /// Where further plugins are looked for.
     pub path: &'a str,
     /// The configuration.
-    pub config: &'a Value,
+    pub input: &'a [u8],
 }
 
 impl Call<'_> {
@@ -169,7 +172,8 @@ impl Call<'_> {
             answer: Stream::new(answer, MAX_ANSWER)?,
             words: Stream::new(words, MAX_WORDS)?,
         };
-        log::debug!("plugin {:?} {} {}", self.program, self.command.word(), self.interface);
+        let name = self.program.file_name().unwrap_or_default().display();
+        log::debug!("executing net-plugin {name} ({} {}, {:?})", self.command.word(), self.interface, self.program);
         let watched = running.watch(deadline, signals);
         if watched.is_err() {
             process::kill_session(running.child)?;
@@ -192,8 +196,7 @@ impl Call<'_> {
     fn input(&self) -> Result<File> {
         let mut file =
             File::from(rustix::fs::memfd_create("cni", MemfdFlags::CLOEXEC).context(|| "memfd_create(cni)")?);
-        let text = self.config.to_string();
-        file.write_all(text.as_bytes()).and_then(|()| file.rewind()).context(|| "write the plugin's configuration")?;
+        file.write_all(self.input).and_then(|()| file.rewind()).context(|| "write the plugin's configuration")?;
         Ok(file)
     }
 
@@ -215,6 +218,7 @@ impl Call<'_> {
         }
         process::close_on_exec_from_3()?;
         signal::reset()?;
+        std::env::set_current_dir(self.dir).context(|| format!("chdir({:?})", self.dir))?;
         let program = dir::c_string(self.program.as_os_str().as_bytes())?;
         process::exec(&program, std::slice::from_ref(&program), &self.environment()?)
     }
@@ -231,19 +235,14 @@ impl Call<'_> {
             environment.push(dir::c_string(&name.into_vec())?);
         }
         let path = std::env::var("PATH").map_or_else(|_| PROGRAMS.to_owned(), |path| format!("{path}:{PROGRAMS}"));
-        // Every plugin of a network sees them, and refuses those that are for another one if this is not said.
-        let arguments = match self.arguments {
-            "" => String::new(),
-            arguments if arguments.split(';').any(|pair| pair.starts_with("IgnoreUnknown=")) => arguments.to_owned(),
-            arguments => format!("IgnoreUnknown=1;{arguments}"),
-        };
         for (name, value) in [
             ("PATH", path.as_str()),
+            ("CNI_VERSION", VERSION),
             ("CNI_COMMAND", self.command.word()),
             ("CNI_CONTAINERID", self.container),
             ("CNI_NETNS", self.namespace),
             ("CNI_IFNAME", self.interface),
-            ("CNI_ARGS", &arguments),
+            ("CNI_ARGS", self.arguments),
             ("CNI_PATH", self.path),
         ] {
             environment.push(dir::c_string(format!("{name}={value}").as_bytes())?);
@@ -399,11 +398,13 @@ mod tests {
         std::fs::write(tmp.path().join("ptp"), "").unwrap();
         std::fs::create_dir(tmp.path().join("bridge")).unwrap();
         for missing in ["ptp", "bridge", "none"] {
-            let line = search.find(missing).unwrap_err().one_line();
+            let line = search.find(Path::new("."), missing).unwrap_err().one_line();
             assert!(line.contains("containernetworking-plugins") && line.contains("--net=none"), "{line}");
         }
         std::fs::set_permissions(tmp.path().join("ptp"), PermissionsExt::from_mode(0o755)).unwrap();
-        assert_eq!(search.find("ptp").unwrap(), tmp.path().join("ptp"));
+        assert_eq!(search.find(Path::new("."), "ptp").unwrap(), tmp.path().join("ptp"));
+        let relative = SearchPath(vec!["".into()]);
+        assert_eq!(relative.find(tmp.path(), "ptp").unwrap(), Path::new("ptp"));
         let both = search.after("/a:/b");
         assert_eq!(both.to_string(), format!("/a:/b:{}", tmp.path().display()));
         assert_eq!(both.after("/b").to_string(), format!("/b:/a:{}", tmp.path().display()));

@@ -1,5 +1,7 @@
 //! The stage1 image under a host manager that knows the contract and nothing else.
 
+pub mod networks;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;

@@ -1,17 +1,20 @@
 //! A second host manager, written from the contract alone: it shares no code with ours and unpacks the
 //! stage1 image as it was built. What works here works for any host manager of the family.
 
+mod files;
+
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MntFlags, umount2};
 use serde_json::{Value, json};
 
+use self::files::{json_file, lock, make, overlay, remove, rename, replace, shift_owners, touch, write};
 use crate::image;
 use crate::process::{Output, run, wait_for};
 
@@ -19,6 +22,25 @@ use crate::process::{Output, run, wait_for};
 const STAGE1_TREE: &str = "deps-sha512-stage1";
 /// … and the rendered tree of the probe image.
 const APP_TREE: &str = "deps-sha512-probe";
+
+/// What kind of pod the manager makes.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    /// Its roots are overlays; else copies of the trees.
+    pub overlay: bool,
+    /// Apps come and go; else they are those that were declared.
+    pub mutable: bool,
+    /// Every entrypoint is given `--debug`.
+    pub debug: bool,
+    /// The first of the 65536 ids that the pod has of its own.
+    pub shift: Option<u32>,
+}
+
+impl Default for Kind {
+    fn default() -> Self {
+        Self { overlay: true, mutable: true, debug: false, shift: None }
+    }
+}
 
 /// The manager: a data directory with a rendered stage1 and a rendered probe image.
 #[derive(Debug)]
@@ -58,6 +80,12 @@ impl MiniHost {
     /// Prepares a mutable pod (phase `prepared`) with these volumes.
     #[track_caller]
     pub fn prepare(&self, volumes: &Value) -> MiniPod<'_> {
+        self.prepare_as(Kind::default(), volumes)
+    }
+
+    /// Prepares a pod of this kind.
+    #[track_caller]
+    pub fn prepare_as(&self, kind: Kind, volumes: &Value) -> MiniPod<'_> {
         let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid").expect("a random uuid").trim().to_owned();
         let phase = |name: &str| self.data.join("pods").join(name).join(&uuid);
         fs::DirBuilder::new().mode(0o750).create(phase("embryo")).expect("mkdir embryo");
@@ -67,27 +95,39 @@ impl MiniHost {
 
         let manifest = json!({
             "acKind": "PodManifest", "acVersion": "0.8.11", "apps": [], "volumes": volumes, "isolators": null,
-            "annotations": [{"name": "coreos.com/rkt/stage1/mutable", "value": "true"}], "ports": [],
+            "annotations": [{"name": "coreos.com/rkt/stage1/mutable", "value": kind.mutable.to_string()}], "ports": [],
         });
         write(&dir.join("pod"), &manifest.to_string(), 0o640);
         write(&dir.join("pod-created"), "", 0o640);
         write(&dir.join("pod.lck"), "", 0o600);
         write(&dir.join("stage1TreeStoreID"), STAGE1_TREE, 0o600);
-        write(&dir.join("overlay-prepared"), "", 0o600);
+        if kind.overlay {
+            write(&dir.join("overlay-prepared"), "", 0o600);
+        }
+        if let Some(shift) = kind.shift {
+            write(&dir.join("private-users-prepared"), &format!("{shift}:65536"), 0o644);
+        }
         make(&dir.join("appsinfo"));
         make(&dir.join("stage1/rootfs"));
         let stage1 = self.data.join("trees").join(STAGE1_TREE).join("manifest");
         fs::copy(stage1, dir.join("stage1/manifest")).expect("copy the stage1 manifest");
         drop(lock);
         rename(&dir, &phase("prepared"));
-        MiniPod { host: self, uuid, apps: Vec::new(), shift: None }
+        MiniPod { host: self, uuid, apps: Vec::new(), kind }
     }
 
     /// Prepares and boots a mutable pod, and waits until it is ready.
     #[track_caller]
     pub fn boot(&self, volumes: &Value, flags: &[&str]) -> (MiniPod<'_>, Child) {
-        let pod = self.prepare(volumes);
-        let child = pod.start(flags);
+        self.boot_as(Kind::default(), volumes, flags)
+    }
+
+    /// Prepares and boots a mutable pod of this kind, and waits until it is ready.
+    #[track_caller]
+    pub fn boot_as(&self, kind: Kind, volumes: &Value, flags: &[&str]) -> (MiniPod<'_>, Child) {
+        let pod = self.prepare_as(kind, volumes);
+        let ids = pod.ids();
+        let child = pod.start(&[flags, &ids.iter().map(String::as_str).collect::<Vec<_>>()].concat());
         pod.wait_ready();
         (pod, child)
     }
@@ -100,32 +140,32 @@ pub struct MiniPod<'a> {
     /// Its UUID.
     pub uuid: String,
     apps: Vec<String>,
-    shift: Option<u32>,
+    kind: Kind,
 }
 
-impl MiniPod<'_> {
+impl<'a> MiniPod<'a> {
     /// With 65536 ids of its own from this one on: its roots are shifted copies of the trees instead of overlays.
     #[must_use]
     pub fn with_ids(self, shift: u32) -> Self {
         let dir = self.in_phase("prepared");
         fs::remove_file(dir.join("overlay-prepared")).expect("rm overlay-prepared");
         write(&dir.join("private-users-prepared"), &format!("{shift}:65536"), 0o644);
-        Self { shift: Some(shift), ..self }
+        Self { kind: Kind { overlay: false, shift: Some(shift), ..self.kind }, ..self }
     }
 
     /// Puts a tree where it belongs.
     fn render(&self, tree: &str, app: &str, at: &Path) {
-        match self.shift {
-            None => overlay(&self.host.tree(tree), &self.dir().join("overlay").join(tree), app, at),
-            Some(shift) => {
-                run(Command::new("cp").arg("-aT").arg(self.host.tree(tree)).arg(at)).ok();
-                shift_owners(at, shift);
-            }
+        if self.kind.overlay {
+            return overlay(&self.host.tree(tree), &self.dir().join("overlay").join(tree), app, at);
+        }
+        run(Command::new("cp").arg("-aT").arg(self.host.tree(tree)).arg(at)).ok();
+        if let Some(shift) = self.kind.shift {
+            shift_owners(at, shift);
         }
     }
 
     fn unmount(&self, root: &Path) {
-        if self.shift.is_none() {
+        if self.kind.overlay {
             // Not detached: nothing may keep it busy.
             umount2(root, MntFlags::empty()).unwrap_or_else(|e| panic!("unmount {}: {e}", root.display()));
         }
@@ -143,7 +183,7 @@ impl MiniPod<'_> {
 
     /// Where the pod keeps what is written to its stage1 root.
     pub fn upper(&self) -> PathBuf {
-        if self.shift.is_some() {
+        if !self.kind.overlay {
             return self.dir().join("stage1/rootfs");
         }
         self.dir().join("overlay").join(STAGE1_TREE).join("upper")
@@ -160,27 +200,54 @@ impl MiniPod<'_> {
         PathBuf::from("stage1/rootfs").join(path.trim_start_matches('/'))
     }
 
-    /// Mounts the stage1 root and executes `run`, which takes the pod's lock along.
+    fn debug(&self) -> String {
+        format!("--debug={}", self.kind.debug)
+    }
+
+    /// The option for ids of the pod's own, if it has any.
+    fn ids(&self) -> Option<String> {
+        self.kind.shift.map(|shift| format!("--private-users={shift}:65536"))
+    }
+
+    /// Mounts all roots; the command of `run`, and the pod's lock, which it takes along while it is started.
     #[track_caller]
-    pub fn start(&self, flags: &[&str]) -> Child {
+    pub fn run_command(&self, flags: &[&str]) -> (Command, File) {
         let lock = lock(&self.in_phase("prepared"));
         rename(&self.in_phase("prepared"), &self.dir());
         let dir = self.dir();
         self.render(STAGE1_TREE, "", &dir.join("stage1/rootfs"));
         touch(&dir.join("stage1/rootfs/rkt/status"));
+        for app in &self.apps {
+            self.render_app(app);
+        }
         // The one descriptor that the entrypoint inherits.
         fcntl(&lock, FcntlArg::F_SETFD(FdFlag::empty())).expect("fcntl(F_SETFD)");
-        Command::new(dir.join(self.entrypoint("run")))
-            .arg("--debug=false")
+        let mut command = Command::new(dir.join(self.entrypoint("run")));
+        command
+            .arg(self.debug())
             .args(flags)
-            .args(["--mutable", &self.uuid])
+            .args(self.kind.mutable.then_some("--mutable"))
+            .arg(&self.uuid)
             .current_dir(&dir)
             .env("RKT_LOCK_FD", lock.as_raw_fd().to_string())
             .env("RKT_SELINUX_CONTEXT", "")
             .env("RKT_SELINUX_MOUNT_CONTEXT", "")
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("run")
+            .stdin(Stdio::null());
+        (command, lock)
+    }
+
+    /// Executes `run`.
+    #[track_caller]
+    pub fn start(&self, flags: &[&str]) -> Child {
+        let (mut command, _lock) = self.run_command(flags);
+        command.spawn().expect("run")
+    }
+
+    /// Executes `run` and waits for its end.
+    #[track_caller]
+    pub fn run_to_end(&self, flags: &[&str]) -> Output {
+        let (mut command, _lock) = self.run_command(flags);
+        run(&mut command)
     }
 
     /// Waits for the supervisor's word.
@@ -229,11 +296,9 @@ impl MiniPod<'_> {
         command
     }
 
-    /// What precedes the crossing when an app is added: trees, overlay, manifest, environment, marker.
+    /// The app's files in the pod's directory `dir`, and its entry in the pod's manifest.
     #[track_caller]
-    pub fn stage(&mut self, app: &str, exec: &[&str], mounts: &Value, more: &Value) {
-        let dir = self.dir();
-        let _guard = lock(&dir.join("pod.lck"));
+    fn list_app(&mut self, dir: &Path, app: &str, exec: &[&str], mounts: &Value, more: &Value) {
         let mut section = json!({ "exec": exec, "user": "0", "group": "0" });
         if let (Some(into), Some(from)) = (section.as_object_mut(), more.as_object()) {
             into.extend(from.iter().map(|(k, v)| (k.clone(), v.clone())));
@@ -242,11 +307,6 @@ impl MiniPod<'_> {
         make(&dir.join("appsinfo").join(app));
         write(&dir.join("appsinfo").join(app).join("manifest"), &image.to_string(), 0o600);
         write(&dir.join("appsinfo").join(app).join("treeStoreID"), APP_TREE, 0o600);
-        let stage2 = dir.join("stage1/rootfs/opt/stage2").join(app);
-        make(&stage2.join("rootfs"));
-        write(&stage2.join("manifest"), &image.to_string(), 0o600);
-        self.render(APP_TREE, app, &stage2.join("rootfs"));
-
         let mut manifest = json_file(&dir.join("pod"));
         let entry = json!({
             "name": app,
@@ -256,20 +316,49 @@ impl MiniPod<'_> {
         });
         manifest["apps"].as_array_mut().expect("apps").push(entry);
         replace(&dir.join("pod"), &manifest.to_string());
+        self.apps.push(app.to_owned());
+    }
+
+    /// The app's root.
+    #[track_caller]
+    fn render_app(&self, app: &str) {
+        let stage2 = self.dir().join("stage1/rootfs/opt/stage2").join(app);
+        make(&stage2.join("rootfs"));
+        fs::copy(self.dir().join("appsinfo").join(app).join("manifest"), stage2.join("manifest")).expect("copy");
+        self.render(APP_TREE, app, &stage2.join("rootfs"));
+    }
+
+    /// Lists an app of a pod that is not started yet.
+    #[track_caller]
+    pub fn declare(&mut self, app: &str, exec: &[&str], mounts: &Value, more: &Value) {
+        self.list_app(&self.in_phase("prepared"), app, exec, mounts, more);
+    }
+
+    /// What precedes the crossing when an app is added: trees, overlay, manifest, environment, marker.
+    #[track_caller]
+    pub fn stage(&mut self, app: &str, exec: &[&str], mounts: &Value, more: &Value) {
+        let dir = self.dir();
+        let _guard = lock(&dir.join("pod.lck"));
+        self.list_app(&dir, app, exec, mounts, more);
+        self.render_app(app);
         make(&dir.join("stage1/rootfs/rkt/env"));
         write(&dir.join("stage1/rootfs/rkt/env").join(app), &format!("AC_APP_NAME={app}\n"), 0o644);
         write(&dir.join("stage1/rootfs/rkt/status").join(format!("{app}-created")), "", 0o644);
-        self.apps.push(app.to_owned());
     }
 
     /// Adds an app of the probe image.
     #[track_caller]
     pub fn add(&mut self, app: &str, exec: &[&str], mounts: &Value) {
-        self.stage(app, exec, mounts, &json!({}));
-        let uuid = format!("--uuid={}", self.uuid);
-        let mut args = vec!["--debug=false".to_owned(), format!("--app={app}"), uuid];
-        args.extend(self.shift.map(|shift| format!("--private-users={shift}:65536")));
-        self.cross("app/add", &args.iter().map(String::as_str).collect::<Vec<_>>()).ok();
+        self.add_with(app, exec, mounts, &json!({})).ok();
+    }
+
+    /// Adds an app of the probe image with these further fields.
+    #[track_caller]
+    pub fn add_with(&mut self, app: &str, exec: &[&str], mounts: &Value, more: &Value) -> Output {
+        self.stage(app, exec, mounts, more);
+        let mut args = vec![self.debug(), format!("--app={app}"), format!("--uuid={}", self.uuid)];
+        args.extend(self.ids());
+        self.cross("app/add", &args.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// Starts an app, as it is done whether it is new or has exited.
@@ -282,7 +371,7 @@ impl MiniPod<'_> {
             }
         }
         write(&status.join(format!("{app}-started")), "", 0o644);
-        self.cross("app/start", &["--debug=false", &format!("--app={app}")])
+        self.cross("app/start", &[&self.debug(), &format!("--app={app}")])
     }
 
     /// The state of an app as the contract derives it, with its exit code.
@@ -310,23 +399,33 @@ impl MiniPod<'_> {
     /// Removes an app: the crossing, then mount, files and manifest entry.
     #[track_caller]
     pub fn rm(&mut self, app: &str) {
+        self.rm_below(app, &self.dir().join("stage1/rootfs"));
+    }
+
+    /// The same as the family's archived manager does it, which removes the app's files behind the overlay's back.
+    #[track_caller]
+    pub fn rm_in_upper(&mut self, app: &str) {
+        self.rm_below(app, &self.upper());
+    }
+
+    #[track_caller]
+    fn rm_below(&mut self, app: &str, root: &Path) {
         let dir = self.dir();
         let _guard = lock(&dir.join("pod.lck"));
-        let stopped = self.cross("app/stop", &["--debug=false", &format!("--app={app}")]);
+        let stopped = self.cross("app/stop", &[&self.debug(), &format!("--app={app}")]);
         assert!(matches!(stopped.code, Some(0 | 5)), "{stopped}");
-        self.cross("app/rm", &["--debug=false", &format!("--app={app}")]).ok();
+        self.cross("app/rm", &[&self.debug(), &format!("--app={app}")]).ok();
         let stage2 = dir.join("stage1/rootfs/opt/stage2").join(app);
         self.unmount(&stage2.join("rootfs"));
         remove(&stage2);
         remove(&dir.join("appsinfo").join(app));
-        for part in ["upper", "work"].iter().filter(|_| self.shift.is_none()) {
+        for part in ["upper", "work"].iter().filter(|_| self.kind.overlay) {
             remove(&dir.join("overlay").join(APP_TREE).join(part).join(app));
         }
-        for marker in [app.to_owned(), format!("{app}-created"), format!("{app}-started")] {
-            let path = dir.join("stage1/rootfs/rkt/status").join(marker);
-            if path.exists() {
-                fs::remove_file(path).expect("rm a marker");
-            }
+        let markers = [app.to_owned(), format!("{app}-created"), format!("{app}-started")];
+        let status = markers.iter().map(|marker| root.join("rkt/status").join(marker));
+        for path in status.chain([root.join("rkt/env").join(app)]).filter(|path| path.exists()) {
+            fs::remove_file(&path).unwrap_or_else(|e| panic!("rm {}: {e}", path.display()));
         }
         let mut manifest = json_file(&dir.join("pod"));
         manifest["apps"].as_array_mut().expect("apps").retain(|a| a["name"] != app);
@@ -344,103 +443,78 @@ impl MiniPod<'_> {
         command
     }
 
+    /// Executes `stop`.
+    #[track_caller]
+    pub fn ask_to_stop(&self, force: bool) -> Output {
+        let mut command = Command::new(self.dir().join(self.entrypoint("stop")));
+        command.args(force.then_some("--force")).arg(&self.uuid).current_dir(self.dir());
+        run(&mut command)
+    }
+
     /// Ends the pod by the `stop` entrypoint and waits for `run` to end.
     #[track_caller]
     pub fn stop(&self, force: bool, mut monitor: Child) -> std::process::ExitStatus {
-        let mut command = Command::new(self.dir().join(self.entrypoint("stop")));
-        command.args(force.then_some("--force")).arg(&self.uuid).current_dir(self.dir());
-        run(&mut command).ok();
+        self.ask_to_stop(force).ok();
         wait_for("the end of run", 30, || monitor.try_wait().expect("wait for run"))
     }
 
     /// Marks the ended pod and unmounts its overlays, then has stage1 collect what it left, `times` times;
     /// the last time with the stage1 root mounted afresh, as after a reboot. Then the directory goes.
     #[track_caller]
-    pub fn collect(mut self, times: usize) {
+    pub fn collect(self, times: usize) {
+        let garbage = self.mark();
+        for _ in 0..times {
+            garbage.gc(&[]).ok();
+        }
+        garbage.remove();
+    }
+
+    /// Marks the ended pod and unmounts its overlays.
+    #[track_caller]
+    pub fn mark(mut self) -> Garbage<'a> {
         assert!(!self.is_locked(), "the ended pod is still locked");
-        let garbage = self.in_phase("exited-garbage");
-        let _guard = lock(&self.dir());
+        let held = lock(&self.dir());
         for app in std::mem::take(&mut self.apps) {
             self.unmount(&self.dir().join("stage1/rootfs/opt/stage2").join(app).join("rootfs"));
         }
         self.unmount(&self.dir().join("stage1/rootfs"));
-        rename(&self.dir(), &garbage);
-        for _ in 0..times {
-            let root = garbage.join("stage1/rootfs");
-            if self.shift.is_none() {
-                overlay(&self.host.tree(STAGE1_TREE), &garbage.join("overlay").join(STAGE1_TREE), "", &root);
-            }
-            let mut command = Command::new(garbage.join(self.entrypoint("gc")));
-            command.args(["--debug=false", &self.uuid]).current_dir(&garbage);
-            run(&mut command).ok();
-            self.unmount(&root);
-        }
-        remove(&garbage);
+        let dir = self.in_phase("exited-garbage");
+        rename(&self.dir(), &dir);
+        Garbage { pod: self, dir, _held: held }
     }
 }
 
-/// An overlay as the contract lays it out.
-#[track_caller]
-fn overlay(lower: &Path, pair: &Path, app: &str, at: &Path) {
-    let (upper, work) = (pair.join("upper").join(app), pair.join("work").join(app));
-    make(&upper);
-    make(&work);
-    let options = format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
-    mount(Some("overlay"), at, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
-        .unwrap_or_else(|e| panic!("mount(overlay, {}): {e}", at.display()));
+/// A pod that has ended and is being deleted.
+#[derive(Debug)]
+pub struct Garbage<'a> {
+    pod: MiniPod<'a>,
+    dir: PathBuf,
+    _held: File,
 }
 
-/// Gives everything below a directory, and itself, the ids of a user namespace.
-fn shift_owners(path: &Path, shift: u32) {
-    use std::os::unix::fs::{MetadataExt, lchown};
-    let shown = |e| -> ! { panic!("{}: {e}", path.display()) };
-    let stat = fs::symlink_metadata(path).unwrap_or_else(|e| shown(e));
-    lchown(path, Some(shift + stat.uid()), Some(shift + stat.gid())).unwrap_or_else(|e| shown(e));
-    if stat.is_dir() {
-        for entry in fs::read_dir(path).unwrap_or_else(|e| shown(e)) {
-            shift_owners(&entry.unwrap_or_else(|e| shown(e)).path(), shift);
-        }
+impl Garbage<'_> {
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
-}
 
-fn make(dir: &Path) {
-    fs::create_dir_all(dir).unwrap_or_else(|e| panic!("mkdir {}: {e}", dir.display()));
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
-}
+    /// Executes `gc`, with the stage1 root mounted afresh.
+    #[track_caller]
+    pub fn gc(&self, flags: &[&str]) -> Output {
+        let root = self.dir.join("stage1/rootfs");
+        if self.pod.kind.overlay {
+            overlay(&self.pod.host.tree(STAGE1_TREE), &self.dir.join("overlay").join(STAGE1_TREE), "", &root);
+        }
+        let mut command = Command::new(self.dir.join(self.pod.entrypoint("gc")));
+        command.arg(self.pod.debug()).args(flags).arg(&self.pod.uuid).current_dir(&self.dir);
+        let out = run(&mut command);
+        self.pod.unmount(&root);
+        out
+    }
 
-fn remove(dir: &Path) {
-    fs::remove_dir_all(dir).unwrap_or_else(|e| panic!("rm -r {}: {e}", dir.display()));
-}
-
-fn write(path: &Path, text: &str, mode: u32) {
-    fs::write(path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-}
-
-fn replace(path: &Path, text: &str) {
-    let fresh = path.with_extension("new");
-    write(&fresh, text, 0o640);
-    rename(&fresh, path);
-}
-
-fn rename(from: &Path, to: &Path) {
-    fs::rename(from, to).unwrap_or_else(|e| panic!("rename {} to {}: {e}", from.display(), to.display()));
-}
-
-/// Puts the directory into the overlay's upper layer.
-fn touch(dir: &Path) {
-    let now = std::time::SystemTime::now();
-    File::open(dir).and_then(|d| d.set_modified(now)).unwrap_or_else(|e| panic!("touch {}: {e}", dir.display()));
-}
-
-fn json_file(path: &Path) -> Value {
-    let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-}
-
-/// Locks a file or directory for as long as it is open, here or in a process that has inherited it.
-fn lock(path: &Path) -> File {
-    let file = File::open(path).unwrap_or_else(|e| panic!("open {}: {e}", path.display()));
-    file.lock().unwrap_or_else(|e| panic!("flock {}: {e}", path.display()));
-    file
+    /// Removes the directory.
+    #[track_caller]
+    pub fn remove(self) {
+        remove(&self.dir);
+    }
 }
