@@ -42,6 +42,8 @@ fn main() -> ExitCode {
         entrypoints::CASES,
         cgroups::CASES,
         contract::CASES,
+        contract::entry::CASES,
+        contract::kinds::CASES,
         contract::networks::CASES,
         lifecycle::CASES,
         races::CASES,

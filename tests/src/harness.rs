@@ -88,7 +88,12 @@ impl Context {
 
     /// The independent host manager, likewise.
     pub fn minihost(&self) -> MiniHost {
-        MiniHost::new(&self.dir.join("mini"), &dist().join("stage1.aci"))
+        self.minihost_in("mini")
+    }
+
+    /// The same with its data in another directory of the test's.
+    pub fn minihost_in(&self, name: &str) -> MiniHost {
+        MiniHost::new(&self.dir.join(name), &dist().join("stage1.aci"))
     }
 
     /// Whether limits can be expected to hold: the layout has controllers.

@@ -55,6 +55,9 @@ impl Screen {
             "sh",
         ]);
         session.arg(&self.path).arg(command.get_program()).args(command.get_args());
+        if let Some(dir) = command.get_current_dir() {
+            session.current_dir(dir);
+        }
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => session.env(name, value),

@@ -25,10 +25,11 @@ tests::cases! {
 }
 
 /// A configuration directory of a host manager's, with plugins that are scripts.
-struct Networks {
+pub struct Networks {
     dir: PathBuf,
     seen: PathBuf,
-    flag: String,
+    /// The option that names the directory.
+    pub flag: String,
 }
 
 /// One call of a plugin.
@@ -41,7 +42,8 @@ struct Call {
 }
 
 impl Networks {
-    fn new(t: &Context) -> Self {
+    /// An empty one.
+    pub fn new(t: &Context) -> Self {
         let (dir, seen) = (t.dir.join("etc/net.d"), t.dir.join("seen"));
         fs::create_dir_all(&dir).expect("mkdir net.d");
         fs::create_dir(&seen).expect("mkdir seen");
@@ -65,7 +67,7 @@ impl Networks {
     }
 
     /// A network whose plugin answers so.
-    fn network(&self, name: &str, answer: &Value) {
+    pub fn network(&self, name: &str, answer: &Value) {
         self.write(&format!("10-{name}.conf"), &json!({"cniVersion": "0.4.0", "name": name, "type": name}).to_string());
         self.plugin(name, &format!("echo '{answer}'"));
     }

@@ -1,0 +1,199 @@
+//! Sections 1 to 3, 6 and 8: files of a pod that host managers read and write, and entrypoints as they are called.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tests::Verdict;
+use tests::harness::Context;
+use tests::minihost::MiniPod;
+use tests::process::{Process, descendants, run, wait_for};
+
+use super::{exited, no_volumes};
+
+tests::cases! {
+    native files_that_run_writes;
+    native gc_and_attach_take_every_form_of_a_flag;
+    both run_minds_its_signals 120;
+    native names_that_stage0_brings;
+    native ipc_of_the_host_or_its_own;
+    native the_app_to_enter_may_be_in_the_environment;
+    native failures_have_a_code_of_their_own;
+}
+
+fn files_that_run_writes(t: &Context) -> Verdict {
+    let host = t.minihost();
+    let (mut pod, monitor) = host.boot(&no_volumes(), &["--net=none"]);
+    let dir = pod.dir();
+    let (file, other) = if dir.join("pid").exists() { ("pid", "ppid") } else { ("ppid", "pid") };
+    assert!(!dir.join(other).exists(), "one of both");
+    let text = fs::read_to_string(dir.join(file))?;
+    assert!(text.ends_with('\n') && text.trim_end().bytes().all(|b| b.is_ascii_digit()), "{text:?}");
+    let written = |name: &str| fs::metadata(dir.join(name)).map(|stat| (stat.mtime(), stat.mtime_nsec()));
+    assert!(written("runtime-config")? <= written(file)? && written("subcgroup")? <= written(file)?);
+    assert!(!fs::read_to_string(dir.join("subcgroup"))?.starts_with('/'));
+    // What the host writes through the root is seen inside at once, and what the pod writes, in the upper layer.
+    pod.add("one", &["/probe", "exit", "3"], &json!([]));
+    fs::write(dir.join("stage1/rootfs/rkt/env/one"), "AC_APP_NAME=one\nLATE=it is\n")?;
+    let shown = run(&mut pod.enter(Some("one"), &["/probe", "report"])).ok();
+    let report: Value = serde_json::from_str(&shown)?;
+    assert_eq!(report["env"]["LATE"], "it is");
+    fs::write(dir.join("stage1/rootfs/rkt/status/marker"), "")?;
+    assert!(run(&mut pod.enter(None, &["/opt/stage1/bin/reaper", "--help"])).code == Some(0));
+    assert!(fs::metadata(format!("/proc/{}/root/rkt/status/marker", pod.pid())).is_ok());
+    pod.start_app("one").ok();
+    assert_eq!(exited(&pod, "one"), 3);
+    assert_eq!(fs::read_to_string(pod.upper().join("rkt/status/one"))?, "3\n");
+    // Its own name, where nobody has said another.
+    let name = format!("rkt-{}", pod.uuid);
+    pod.add("two", &["/probe", "sleep", "inf"], &json!([]));
+    for path in ["/proc/sys/kernel/hostname", "/etc/hostname"] {
+        assert_eq!(run(&mut pod.enter(Some("two"), &["/probe", "cat", path])).ok(), name, "{path}");
+    }
+    pod.stop(false, monitor);
+    pod.collect(1);
+    Ok(())
+}
+
+fn gc_and_attach_take_every_form_of_a_flag(t: &Context) -> Verdict {
+    let host = t.minihost();
+    let (mut pod, monitor) = host.boot(&no_volumes(), &["--net", "host", "-mds-token", "t", "--interactive=false"]);
+    pod.add("one", &["/probe", "sleep", "inf"], &json!([]));
+    pod.start_app("one").ok();
+    for words in [
+        &["--action=list", "--app=one", "--debug=false"][..],
+        &["-action", "list", "-app", "one", "-debug"],
+        &["--action", "list", "-app=one", "--debug=0"],
+        &["-action=list", "--app", "one", "--tty-in=false", "-tty-out=f", "--stdin=0", "-stdout=true", "--stderr"],
+    ] {
+        let listed: Value = serde_json::from_str(&pod.cross("attach", words).ok())?;
+        assert_eq!(listed["version"], 1, "{words:?}");
+    }
+    pod.stop(false, monitor);
+    let garbage = pod.mark();
+    for words in
+        [&["-debug=t"][..], &["--local-config", "/nowhere"], &["-local-config=/nowhere", "-debug"], &["--debug=1"]]
+    {
+        garbage.gc(words).ok();
+    }
+    garbage.remove();
+    Ok(())
+}
+
+fn run_minds_its_signals(t: &Context) -> Verdict {
+    let host = t.minihost();
+    let lent = t.dir.join("lent");
+    fs::create_dir(&lent)?;
+    let volumes = json!([{"name": "lent", "kind": "host", "source": lent.display().to_string()}]);
+    let mounts = json!([{"volume": "lent", "path": "/lent"}]);
+    for (nth, signals) in
+        [&[Signal::SIGTERM][..], &[Signal::SIGTERM, Signal::SIGTERM], &[Signal::SIGKILL]].iter().enumerate()
+    {
+        let (mut pod, mut monitor) = host.boot(&volumes, &["--net=none"]);
+        let (told, done) = (format!("/lent/told{nth}"), format!("/lent/done{nth}"));
+        pod.add("orderly", &["/probe", "told", &told, "+", "write", &done, "x"], &mounts);
+        pod.start_app("orderly").ok();
+        if nth > 0 {
+            pod.add("stubborn", &["/probe", "stubborn"], &json!([]));
+            pod.start_app("stubborn").ok();
+        }
+        wait_for("the app", 10, || lent.join(format!("told{nth}")).exists().then_some(()));
+        let pids: Vec<i32> = descendants(pod.pid()).iter().map(|p| p.pid).chain([pod.pid()]).collect();
+        for signal in *signals {
+            kill(Pid::from_raw(monitor.id() as i32), *signal)?;
+            std::thread::sleep(std::time::Duration::from_millis(500));
+        }
+        wait_for("the end of run", 20, || monitor.try_wait().expect("wait for run"));
+        wait_for("the end of the pod", 5, || (!pids.iter().any(|p| Process::lives(*p))).then_some(()));
+        if nth == 0 {
+            assert!(lent.join("done0").exists(), "SIGTERM is an end in order");
+        }
+        pod.collect(2);
+    }
+    Ok(())
+}
+
+fn names_that_stage0_brings(t: &Context) -> Verdict {
+    let host = t.minihost();
+    let mut pod = host.prepare(&no_volumes());
+    let (mut command, lock) = pod.run_command(&["--net=none", "--dns-conf-mode=resolv=stage0,hosts=stage0"]);
+    let etc = pod.dir().join("stage1/rootfs/etc");
+    fs::write(etc.join("rkt-resolv.conf"), "nameserver 9.8.7.6\n")?;
+    fs::write(etc.join("rkt-hosts"), "1.2.3.4 four\n")?;
+    let monitor = command.spawn()?;
+    drop(lock);
+    pod.wait_ready();
+    pod.add("one", &["/probe", "sleep", "inf"], &json!([]));
+    pod.start_app("one").ok();
+    let shown = |pod: &MiniPod<'_>, path| run(&mut pod.enter(Some("one"), &["/probe", "cat", path])).ok();
+    assert_eq!(shown(&pod, "/etc/resolv.conf"), "nameserver 9.8.7.6");
+    assert!(shown(&pod, "/etc/hosts").starts_with("1.2.3.4 four"));
+    let config: Value = serde_json::from_str(&fs::read_to_string(pod.dir().join("runtime-config"))?)?;
+    assert_eq!((&config["ResolvConfMode"], &config["EtcHostsMode"]), (&json!("stage0"), &json!("stage0")));
+    pod.stop(false, monitor);
+    pod.collect(1);
+    Ok(())
+}
+
+fn ipc_of_the_host_or_its_own(t: &Context) -> Verdict {
+    let host = t.minihost();
+    let ours = fs::read_link("/proc/self/ns/ipc")?;
+    for (mode, is_ours) in [("auto", false), ("private", false), ("parent", true)] {
+        let (pod, monitor) = host.boot(&no_volumes(), &["--net=host", &format!("--ipc={mode}")]);
+        assert_eq!(fs::read_link(format!("/proc/{}/ns/ipc", pod.pid()))? == ours, is_ours, "{mode}");
+        pod.stop(true, monitor);
+        pod.collect(1);
+    }
+    Ok(())
+}
+
+fn the_app_to_enter_may_be_in_the_environment(t: &Context) -> Verdict {
+    let host = t.minihost();
+    let (mut pod, monitor) = host.boot(&no_volumes(), &["--net=host"]);
+    pod.stage("one", &["/probe", "sleep", "inf"], &json!([]), &json!({}));
+    let crossing = |pod: &MiniPod<'_>, verb: &str, words: &[&str]| {
+        run(pod.crossing(verb, words).env("RKT_STAGE1_ENTERAPP", "one")).ok()
+    };
+    crossing(&pod, "app/add", &["--app=one", &format!("--uuid={}", pod.uuid)]);
+    crossing(&pod, "app/start", &["--app=one"]);
+    assert_eq!(run(&mut pod.enter(Some("one"), &["/probe", "print", "x"])).ok(), "x");
+    crossing(&pod, "app/stop", &["--app=one"]);
+    crossing(&pod, "app/rm", &["--app=one"]);
+    pod.rm("one");
+    pod.stop(false, monitor);
+    pod.collect(1);
+    Ok(())
+}
+
+/// 254 for what went wrong, 1 or 2 with the usage for flags.
+fn failures_have_a_code_of_their_own(t: &Context) -> Verdict {
+    let host = t.minihost();
+    let (mut pod, monitor) = host.boot(&no_volumes(), &["--net=host"]);
+    pod.add("one", &["/probe", "sleep", "inf"], &json!([]));
+    pod.start_app("one").ok();
+    for (verb, words) in
+        [("app/rm", &["--app=one"][..]), ("app/add", &["--app=absent", &format!("--uuid={}", pod.uuid)])]
+    {
+        let out = pod.cross(verb, words);
+        assert_eq!(out.code, Some(254), "{out}");
+    }
+    for (verb, words) in [
+        ("app/add", &["--app=one"][..]),
+        ("app/start", &["--app=one", "--never=heard"]),
+        ("app/stop", &[]),
+        ("app/rm", &["--debug=perhaps", "--app=one"]),
+        ("attach", &["--app=one"]),
+    ] {
+        let out = pod.cross(verb, words);
+        assert!(matches!(out.code, Some(1 | 2)) && out.stderr.contains("Usage"), "{out}");
+    }
+    let mut gc = Command::new(pod.dir().join(pod.entrypoint("gc")));
+    let out = run(gc.arg("not-a-uuid").current_dir(pod.dir()));
+    assert_eq!(out.code, Some(254), "{out}");
+    pod.stop(false, monitor);
+    pod.collect(1);
+    Ok(())
+}
