@@ -12,6 +12,7 @@ use tests::harness::Context;
 use tests::minihost::MiniPod;
 use tests::process::{Process, descendants, run, wait_for};
 
+use super::kinds::streams;
 use super::{exited, no_volumes};
 
 tests::cases! {
@@ -61,7 +62,7 @@ fn files_that_run_writes(t: &Context) -> Verdict {
 fn gc_and_attach_take_every_form_of_a_flag(t: &Context) -> Verdict {
     let host = t.minihost();
     let (mut pod, monitor) = host.boot(&no_volumes(), &["--net", "host", "-mds-token", "t", "--interactive=false"]);
-    pod.add("one", &["/probe", "sleep", "inf"], &json!([]));
+    pod.add_with("one", &["/probe", "sleep", "inf"], &json!([]), &streams()).ok();
     pod.start_app("one").ok();
     for words in [
         &["--action=list", "--app=one", "--debug=false"][..],
@@ -181,7 +182,7 @@ fn failures_have_a_code_of_their_own(t: &Context) -> Verdict {
         assert_eq!(out.code, Some(254), "{out}");
     }
     for (verb, words) in [
-        ("app/add", &["--app=one"][..]),
+        ("app/add", &["--uuid=x"][..]),
         ("app/start", &["--app=one", "--never=heard"]),
         ("app/stop", &[]),
         ("app/rm", &["--debug=perhaps", "--app=one"]),

@@ -22,6 +22,12 @@ tests::cases! {
     native a_terminal_for_the_app 120;
 }
 
+/// Annotations of an app that has something to attach to.
+pub fn streams() -> Value {
+    let names = ["stdin", "stdout", "stderr"].map(|name| format!("coreos.com/rkt/stage2/{name}"));
+    json!({"annotations": names.map(|name| json!({"name": name, "value": "stream"}))})
+}
+
 const IDS: Kind = Kind { overlay: false, mutable: true, debug: false, shift: Some(800_000) };
 
 fn overlays(t: &Context) -> Verdict {
@@ -56,21 +62,21 @@ fn with_each_network(t: &Context, kind: Kind) -> Verdict {
 fn whole_life(pod: &mut MiniPod<'_>) {
     for round in 0..2 {
         assert_eq!(pod.state("one"), ("unknown", None));
-        pod.add("one", &["/probe", "orderly", "7"], &json!([]));
+        pod.add_with("one", &["/probe", "orderly", "7"], &json!([]), &streams()).ok();
         assert_eq!((pod.list(), pod.state("one")), (vec!["one".to_owned()], ("created", None)));
         pod.start_app("one").ok();
         assert_eq!(pod.state("one"), ("running", None));
-        let report = run(&mut pod.enter(Some("one"), &["/probe", "report"]));
+        let report = run(pod.enter(Some("one"), &["/probe", "report"]).env_remove("TERM"));
         let report: Value = serde_json::from_str(&report.ok()).expect("a report");
         assert_eq!((&report["env"]["AC_APP_NAME"], &report["env"]["TERM"]), (&json!("one"), &json!("vt100")));
         let listed = pod.cross("attach", &["--action=list", "--app=one"]);
         let listed: Value = serde_json::from_str(&listed.ok()).unwrap_or_else(|e| panic!("attach --action=list: {e}"));
         assert_eq!((&listed["version"], listed["targets"].is_array()), (&json!(1), true));
-        // The app has its handler in place when its start is over, or soon after.
+        // It waits for its signal when its start is over, or soon after.
         wait_for("the app", 10, || {
             let own = descendants(pod.pid()).into_iter().find(|p| p.words == "/probe orderly 7")?;
             let status = fs::read_to_string(format!("/proc/{}/status", own.pid)).ok()?;
-            status.lines().any(|line| line.starts_with("SigBlk:") && line.ends_with("4000")).then_some(())
+            status.lines().any(|line| line.starts_with("State:\tS")).then_some(())
         });
         pod.cross("app/stop", &["--app=one", "--debug"]).ok();
         assert_eq!(exited(pod, "one"), 7);

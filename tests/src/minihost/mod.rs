@@ -296,12 +296,13 @@ impl<'a> MiniPod<'a> {
         command
     }
 
-    /// The app's files in the pod's directory `dir`, and its entry in the pod's manifest.
+    /// The app's files in the pod's directory `dir`, and its entry in the pod's manifest: `more` has further fields of
+    /// the app, and the entry's annotations.
     #[track_caller]
     fn list_app(&mut self, dir: &Path, app: &str, exec: &[&str], mounts: &Value, more: &Value) {
         let mut section = json!({ "exec": exec, "user": "0", "group": "0" });
         if let (Some(into), Some(from)) = (section.as_object_mut(), more.as_object()) {
-            into.extend(from.iter().map(|(k, v)| (k.clone(), v.clone())));
+            into.extend(from.iter().filter(|(k, _)| *k != "annotations").map(|(k, v)| (k.clone(), v.clone())));
         }
         let image = image::manifest("example.com/probe", &section);
         make(&dir.join("appsinfo").join(app));
@@ -313,6 +314,7 @@ impl<'a> MiniPod<'a> {
             "image": { "name": "example.com/probe", "id": format!("sha512-{}", "0".repeat(128)) },
             "app": section,
             "mounts": mounts,
+            "annotations": more["annotations"],
         });
         manifest["apps"].as_array_mut().expect("apps").push(entry);
         replace(&dir.join("pod"), &manifest.to_string());
