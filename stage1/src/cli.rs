@@ -4,10 +4,13 @@
 //! them into the forms that argh takes.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 use crate::appc::parse_bool;
 use crate::error::{Context, Error, Result, escape_control};
+use crate::inherited;
+use crate::sys::process;
 
 /// Exit code of an entrypoint that failed itself.
 pub const FAILURE: u8 = 254;
@@ -24,6 +27,8 @@ pub trait Tool: argh::FromArgs {
     const REPEATED: &'static [&'static str] = &[];
     /// Whether the first word that is no flag, and all after it, belong to somebody else's command.
     const TAKES_COMMAND: bool = false;
+    /// Whether the pod's systemd executes it, and so has set all that a process inherits.
+    const IN_POD: bool = false;
 
     /// Whether debug messages are wanted.
     fn debug(&self) -> bool;
@@ -44,7 +49,8 @@ fn run_with<T: Tool>(args: Vec<OsString>) -> u8 {
     let (tool, command) = match parse::<T>(args) {
         Ok(parsed) => parsed,
         Err(Stop::Help(text)) => {
-            println!("{text}");
+            // A reader that has seen enough does not want to know.
+            drop(writeln!(std::io::stdout(), "{text}"));
             return 0;
         }
         Err(Stop::Usage(message)) => {
@@ -57,13 +63,20 @@ fn run_with<T: Tool>(args: Vec<OsString>) -> u8 {
         }
     };
     log_to_stderr(T::NAME, tool.debug());
-    match tool.run(command) {
+    match start::<T>().and_then(|()| tool.run(command)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("{}: {}", T::NAME, error.one_line());
             error.exit_code().unwrap_or(FAILURE)
         }
     }
+}
+
+/// What comes before everything else, in every tool: nobody in a pod can get at its file for writing, and it does not
+/// matter who has called it.
+fn start<T: Tool>() -> Result<()> {
+    process::hold_program_read_only()?;
+    if T::IN_POD { Ok(()) } else { inherited::settle() }
 }
 
 /// Writes each message as one line, in one piece.
@@ -77,7 +90,6 @@ impl log::Log for Log {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        use std::io::Write;
         let level = record.level().as_str().to_ascii_lowercase();
         let line = format!("{}: {level}: {}\n", self.name, escape_control(&record.args().to_string()));
         // a caller that has closed it does not want to know

@@ -15,8 +15,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 
 use crate::error::{Context, Error, Result};
-use crate::sys::dir;
 use crate::sys::process::{self, Fork};
+use crate::sys::{dir, inherited};
 
 /// Environment variable with the PID of the pod's PID 1 (host view), set by host managers.
 pub const ENTER_PID: &str = "RKT_STAGE1_ENTERPID";
@@ -159,12 +159,25 @@ impl Target {
 
     /// Does `work` in a child that is a process of the pod in every respect, its PID namespace too,
     /// so that the pod's systemd knows who is talking to it. See [`in_child`].
+    ///
+    /// The pod's processes can see that child, and one with CAP_SYS_PTRACE in the host's user namespace can do with it
+    /// as it likes. So it is uid 0 without a capability, and of the host it has nothing but what `work` opens.
     pub fn as_member(&self, deadline: Instant, work: impl FnOnce() -> Result<()>) -> Result<()> {
         in_child(deadline, || {
+            leave_standard_fds()?;
             self.join()?;
+            inherited::drop_capabilities()?;
             in_child(deadline, work)
         })
     }
+}
+
+/// Puts nothing in the place of the caller's standard descriptors, host side.
+fn leave_standard_fds() -> Result<()> {
+    const NOTHING: &str = "/dev/null";
+    let nothing = rustix::fs::open(NOTHING, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+    let nothing = nothing.context(|| format!("open {NOTHING}"))?;
+    (0..3).try_for_each(|number| process::set_standard_fd(&nothing, number))
 }
 
 /// Does `work` in a forked child and returns its result, the whole error chain as one message.

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod confine;
 pub mod cross;
 pub mod error;
+pub mod inherited;
 pub mod iomux;
 pub mod json;
 pub mod launch;

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 mod attach;
 mod attach_contract;
 mod attach_load;
+mod attacks;
+mod caller;
 mod cgroups;
 mod contract;
 mod copies;
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         harness::CASES,
         entrypoints::CASES,
         cgroups::CASES,
+        caller::CASES,
         contract::CASES,
         contract::entry::CASES,
         contract::kinds::CASES,
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         attach::CASES,
         attach_contract::CASES,
         attach_load::CASES,
+        attacks::programs::CASES,
         readme::CASES,
     ];
     tests::harness::main(&cases, harness::DECOYS)

@@ -6,6 +6,9 @@
 //! executable, started again (`--warden NAME`, `--body NAME DIR`), so no test ever runs in a process with threads of
 //! another.
 //!
+//! The tests themselves need no particular caller: what the runner has inherited (umask, ignored SIGCHLD and SIGPIPE)
+//! is what podctl is called with, and nothing that the harness works under.
+//!
 //! In the environment: `E2E_DIR` is where tests have their directories; with `E2E_BUILT` the probe is there and needs
 //! no cargo; `E2E_PATIENCE` is how many times as long as usual everything may take, on a machine that is emulated.
 
@@ -20,6 +23,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::{Pid, Uid, getppid};
@@ -32,6 +36,9 @@ use crate::{Verdict, dist, leftovers, process, source, target};
 const NETWORKS: &str = "/etc/cni/net.d";
 /// More pods at once than this would measure the machine, not the product.
 const AT_ONCE: usize = 2;
+
+/// In the environment of tests: what a shell does before it calls podctl.
+pub const CALLER: &str = "E2E_CALLER";
 
 /// Where and how often a test runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +141,8 @@ impl Layout {
 /// Runs the tests as the command line asks, or one of them if this is its warden or its body.
 /// The decoys fail on purpose and are run by tests of the harness only.
 pub fn main(cases: &[&[Case]], decoys: &[Case]) -> ExitCode {
+    let caller = inherited();
+    stage1::inherited::settle().expect("an ordinary process");
     let all = list(cases);
     let args: Vec<String> = std::env::args().collect();
     let named = |name: &str| {
@@ -149,6 +158,9 @@ pub fn main(cases: &[&[Case]], decoys: &[Case]) -> ExitCode {
     let mut arguments = Arguments::from_iter(args);
     arguments.test_threads = Some(arguments.test_threads.unwrap_or(AT_ONCE).min(AT_ONCE));
     let talkative = arguments.nocapture;
+    if !caller.is_empty() {
+        println!("podctl is called after: {caller}");
+    }
     if !arguments.list
         && let Err(missing) = prepare()
     {
@@ -157,8 +169,8 @@ pub fn main(cases: &[&[Case]], decoys: &[Case]) -> ExitCode {
     }
     let wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
     let trials = all.iter().filter(|(name, _)| wanted(name)).map(|(name, _)| {
-        let test = name.clone();
-        Trial::test(name, move || watch(&test, talkative))
+        let (test, caller) = (name.clone(), caller.clone());
+        Trial::test(name, move || watch(&test, talkative, &caller))
     });
     let listing = arguments.list;
     let result = libtest_mimic::run(&arguments, trials.collect());
@@ -178,6 +190,22 @@ fn split_filters(mut args: Vec<String>) -> (Vec<String>, Vec<String>) {
     }
     let filters = args.split_off(first);
     (args, filters)
+}
+
+/// What this process has from its caller, as the shell commands that bring it about. An ignored SIGPIPE can't be told
+/// from that of the language's runtime.
+fn inherited() -> String {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = |name: &str| status.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()));
+    let mut commands = Vec::new();
+    if let Some(umask) = field("Umask:").filter(|umask| umask != "0022") {
+        commands.push(format!("umask {umask}"));
+    }
+    let ignored = field("SigIgn:").and_then(|mask| u64::from_str_radix(&mask, 16).ok()).unwrap_or_default();
+    if ignored & 1 << (Signal::SIGCHLD as u64 - 1) != 0 {
+        commands.push("trap '' CHLD PIPE".to_owned());
+    }
+    commands.join("; ")
 }
 
 /// Every test under its full name: the layout, the module, the function.
@@ -235,11 +263,12 @@ fn workshop() -> PathBuf {
 }
 
 /// Runner side: one test, from the start of its warden to its verdict.
-fn watch(name: &str, talkative: bool) -> Result<(), Failed> {
+fn watch(name: &str, talkative: bool, caller: &str) -> Result<(), Failed> {
     let me = std::env::current_exe()?;
     let began = Instant::now();
     // A group of its own: Ctrl-C ends the runner, and the warden, seeing that, clears up.
-    let out = Command::new(me).args(["--warden", name]).stdin(Stdio::null()).process_group(0).output()?;
+    let out =
+        Command::new(me).args(["--warden", name]).env(CALLER, caller).stdin(Stdio::null()).process_group(0).output()?;
     let words = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
     if talkative {
         eprintln!("{words}{name}: {:.1} s", began.elapsed().as_secs_f32());

@@ -16,17 +16,32 @@ pub struct Podctl {
     /// Its data directory.
     pub data: PathBuf,
     scratch: PathBuf,
+    caller: String,
 }
 
 impl Podctl {
     /// The binary, its data directory, and where image sources may be written.
     pub fn new(binary: &Path, data: &Path, scratch: &Path) -> Self {
-        Self { binary: binary.to_owned(), data: data.to_owned(), scratch: scratch.to_owned() }
+        let caller = std::env::var(crate::harness::CALLER).unwrap_or_default();
+        Self { binary: binary.to_owned(), data: data.to_owned(), scratch: scratch.to_owned(), caller }
+    }
+
+    /// The same, called by a shell that has done these commands before.
+    #[must_use]
+    pub fn called_after(&self, commands: &str) -> Self {
+        Self { caller: commands.to_owned(), ..self.clone() }
     }
 
     /// A command to be run or started.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = match self.caller.as_str() {
+            "" => Command::new(&self.binary),
+            commands => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("{commands}; exec \"$@\""), "sh"]).arg(&self.binary);
+                shell
+            }
+        };
         command.arg(format!("--dir={}", self.data.display())).args(args);
         command
     }

@@ -28,6 +28,7 @@ struct AppExec {
 impl cli::Tool for AppExec {
     const NAME: &'static str = "app-exec";
     const SWITCHES: &'static [&'static str] = &["debug", "notify"];
+    const IN_POD: bool = true;
 
     fn debug(&self) -> bool {
         self.debug

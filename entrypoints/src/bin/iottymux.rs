@@ -20,6 +20,7 @@ struct Iottymux {
 impl cli::Tool for Iottymux {
     const NAME: &'static str = "iottymux";
     const SWITCHES: &'static [&'static str] = &["debug"];
+    const IN_POD: bool = true;
 
     fn debug(&self) -> bool {
         self.debug

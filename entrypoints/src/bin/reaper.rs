@@ -31,6 +31,7 @@ struct Reaper {
 impl cli::Tool for Reaper {
     const NAME: &'static str = "reaper";
     const SWITCHES: &'static [&'static str] = &["debug", "late", "sockets"];
+    const IN_POD: bool = true;
 
     fn debug(&self) -> bool {
         self.debug

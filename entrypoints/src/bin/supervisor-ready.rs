@@ -16,6 +16,7 @@ struct SupervisorReady {
 impl cli::Tool for SupervisorReady {
     const NAME: &'static str = "supervisor-ready";
     const SWITCHES: &'static [&'static str] = &["debug"];
+    const IN_POD: bool = true;
 
     fn debug(&self) -> bool {
         self.debug

@@ -24,12 +24,17 @@ mod stop;
 mod wait;
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
 use stage1::error::{Result, escape_control};
+use stage1::inherited;
+use stage1::sys::signal::die_by;
 
 use self::args::new_pod::split_apps;
 use self::session::Session;
@@ -100,6 +105,8 @@ pub fn main() -> ExitCode {
     log_to_stderr(podctl.debug);
     match podctl.run() {
         Ok(code) => ExitCode::from(code),
+        // as every program of a pipeline ends when the next one has seen enough
+        Err(error) if error.errno() == Some(nix::libc::EPIPE) && has_no_reader() => die_by(Signal::SIGPIPE),
         Err(error) => {
             eprintln!("podctl: {}", error.one_line());
             ExitCode::from(error.exit_code().unwrap_or(FAILURE))
@@ -142,8 +149,7 @@ impl Podctl {
     }
 
     fn run(self) -> Result<u8> {
-        // what the caller has left open is not for entrypoints and pods
-        stage1::sys::process::close_on_exec_from_3()?;
+        inherited::settle()?;
         let session = Session { store: Store::open(&self.dir)?, debug: self.debug };
         match self.command {
             Command::Image(command) => command.run(&session)?,
@@ -164,6 +170,14 @@ impl Podctl {
         }
         Ok(0)
     }
+}
+
+/// Whether standard output is a pipe or a socket that nobody reads any more.
+fn has_no_reader() -> bool {
+    let stdout = io::stdout();
+    // nothing is asked for: that there is no reader is told in any case
+    let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
 }
 
 fn log_to_stderr(debug: bool) {

@@ -28,9 +28,10 @@ use crate::cross::Target;
 use crate::error::{Context, Error, Result};
 use crate::launch::{self, Command, env, find};
 use crate::sys::dir;
-use crate::sys::process::{self, Fork, ResourceLimits};
+use crate::sys::inherited::ResourceLimits;
+use crate::sys::process::{self, Fork};
 use crate::terminal::Caller;
-use crate::{layout, rootfs, unit};
+use crate::{inherited, layout, rootfs, unit};
 
 pub use wiring::Tty;
 
@@ -67,17 +68,14 @@ pub enum Ended {
     Killed(Signal),
 }
 
-/// Runs the command and waits for its end; what stops or continues it does so to this process too. To be called first
-/// thing: see [`process::hold_program_read_only`].
+/// Runs the command and waits for its end; what stops or continues it does so to this process too.
 ///
 /// # Errors
 /// When the command can't be run for a reason found on the host side. What goes wrong later, the child says itself,
 /// on one line, and ends with a code of [`launch::exit`].
 pub fn enter(entry: &Entry) -> Result<Ended> {
-    process::hold_program_read_only()?;
     entry.check()?;
     process::not_dumpable()?;
-    process::close_on_exec_from_3()?;
     let target = Target::open(entry.pid)?;
     let cgroup = PodCgroup::recorded(Path::new("."))?;
     let signals = accompany::block_signals()?;
@@ -93,9 +91,9 @@ pub fn enter(entry: &Entry) -> Result<Ended> {
     process::setns(target.pidfd(), CloneFlags::CLONE_NEWPID)?;
     match process::fork()? {
         Fork::Child => {
-            let limited = limits.map_or(Ok(()), |limits| limits.take());
+            let left = inherited::leave_caller().and_then(|_| limits.map_or(Ok(()), |limits| limits.take()));
             let become_command = || entry.become_command(&target, &cgroups, &parent, inside, outside.caller());
-            let Err(error) = limited.and_then(|()| become_command());
+            let Err(error) = left.and_then(|()| become_command());
             eprintln!("enter: {}", error.one_line());
             process::exit_now(i32::from(error.exit_code().unwrap_or(launch::exit::SETUP)))
         }

@@ -72,11 +72,11 @@ pub(super) fn stop(target: &Target, app: &AcName) -> Result<()> {
         return Ok(());
     }
     let deadline = deadline();
-    control::with_systemd(target, deadline, |systemd| {
-        match systemd.stop_unit(&layout::iomux_unit(app), deadline) {
-            Err(error) if !systemd::is_no_such_unit(&error) => return Err(error),
-            _ => {}
-        }
+    control::with_systemd(target, deadline, |systemd| match systemd.stop_unit(&layout::iomux_unit(app), deadline) {
+        Err(error) if !systemd::is_no_such_unit(&error) => Err(error),
+        _ => Ok(()),
+    })?;
+    target.inside(deadline, || {
         // One that was killed has left its terminal mounted.
         let terminal: PathBuf = [layout::IN_POD_IOTTYMUX, app.as_ref(), PTS].iter().collect();
         while mount::detach(&terminal)? {}

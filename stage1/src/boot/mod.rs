@@ -30,6 +30,7 @@ pub use run::Run;
 
 use crate::cgroup::PodCgroup;
 use crate::error::{Context, Error, Result};
+use crate::inherited;
 use crate::layout;
 use crate::sys::process::{self, Fork};
 use crate::sys::{dir, net, pty, signal, userns};
@@ -99,12 +100,18 @@ impl Spec {
 /// Starts the pod in the current directory and waits until its supervisor has been executed. `join` is called with
 /// the PID of its future PID 1 if the pod joins networks: it does that, for this process's network namespace.
 ///
-/// Descriptors that are not close-on-exec would leak into the pod: all are marked first.
+/// Of what this process inherited the pod has nothing: the program has settled, and leaves its caller first.
 ///
 /// # Errors
 /// When anything on the way failed; nothing of the pod runs then, and its cgroup is gone.
 pub fn launch(spec: &Spec, join: impl FnOnce(i32, &SignalFd) -> Result<()>) -> Result<Monitor> {
-    process::close_on_exec_from_3()?;
+    let kept = inherited::leave_caller()?;
+    if !kept.is_empty() {
+        log::warn!(
+            "limits of the caller hold the pod, they can't be lifted without more privileges: {}",
+            kept.join(", ")
+        );
+    }
     let signals = signal::block(monitor::SIGNALS)?;
     let cgroup = PodCgroup::of(&spec.uuid)?;
     let (console, terminal) = pty::open_pair().context(|| "allocate the pod's console")?;
@@ -289,7 +296,6 @@ fn exec_supervisor(spec: &Spec) -> Result<Infallible> {
     process::set_standard_fd(&console, 1)?;
     process::set_standard_fd(&console, 2)?;
     nix::unistd::setsid().context(|| "setsid")?;
-    rustix::process::umask(Mode::from_raw_mode(0o022));
     signal::reset()?;
     let path = dir::c_string(layout::SUPERVISOR.as_bytes())?;
     // Below "crit" it complains about what is as it should be, such as read-only sysctls.

@@ -7,6 +7,7 @@
 
 pub mod channel;
 pub mod dir;
+pub mod inherited;
 pub mod mount;
 pub mod net;
 pub mod notify;

@@ -98,60 +98,6 @@ pub fn unshare(kinds: CloneFlags) -> Result<()> {
     nix::sched::unshare(kinds).context(|| format!("unshare({kinds:?})"))
 }
 
-/// Resource limits, soft and hard, by their numbers: getrlimit(2).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResourceLimits(Vec<(u64, u64)>);
-
-impl ResourceLimits {
-    /// Those of the process `pid`, which has to be nobody in particular: proc_pid_limits(5).
-    /// `None` if it has ended.
-    pub fn of(pid: i32) -> Result<Option<Self>> {
-        let file = format!("/proc/{pid}/limits");
-        match std::fs::read_to_string(&file) {
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
-            text => Self::parse(&text.context(|| format!("read {file}"))?).context(|| file).map(Some),
-        }
-    }
-
-    /// One line each, in the order of their numbers: a name of 26 characters, then the limits.
-    fn parse(text: &str) -> Result<Self> {
-        let value = |word: &str| match word {
-            "unlimited" => Ok(libc::RLIM_INFINITY),
-            number => number.parse().context(|| format!("limit {number:?}")),
-        };
-        let limits = text.lines().skip(1).map(|line| {
-            let mut words = line.get(26..).unwrap_or_default().split_whitespace();
-            match (words.next(), words.next()) {
-                (Some(soft), Some(hard)) => Ok((value(soft)?, value(hard)?)),
-                _ => Err(Error::new(format!("line {line:?} has no limits"))),
-            }
-        });
-        limits.collect::<Result<_>>().map(Self)
-    }
-
-    /// Makes them this process's own: setrlimit(2). Who may not raise a hard limit (CAP_SYS_RESOURCE) keeps his own.
-    pub fn take(&self) -> Result<()> {
-        for ((soft, hard), resource) in self.0.iter().zip(0..) {
-            let mut ours = libc::rlimit { rlim_cur: *soft, rlim_max: *hard };
-            // SAFETY: the new limit is a rlimit that outlives the call; no old one is asked for.
-            let done = unsafe { libc::prlimit(0, resource, &raw const ours, std::ptr::null_mut()) };
-            if nix::errno::Errno::result(done) != Err(nix::errno::Errno::EPERM) {
-                nix::errno::Errno::result(done).context(|| format!("setrlimit({resource}, {soft}, {hard})"))?;
-                continue;
-            }
-            // SAFETY: no new limit is given, and the old one is written to a rlimit that outlives the call.
-            let done = unsafe { libc::prlimit(0, resource, std::ptr::null(), &raw mut ours) };
-            nix::errno::Errno::result(done).context(|| format!("getrlimit({resource})"))?;
-            let hard = ours.rlim_max.min(*hard);
-            let new = libc::rlimit { rlim_cur: hard.min(*soft), rlim_max: hard };
-            // SAFETY: the new limit is a rlimit that outlives the call; no old one is asked for.
-            let done = unsafe { libc::prlimit(0, resource, &raw const new, std::ptr::null_mut()) };
-            nix::errno::Errno::result(done).context(|| format!("setrlimit({resource}, {hard})"))?;
-        }
-        Ok(())
-    }
-}
-
 /// The number of a mount namespace, by which the kernel orders them: NS_GET_MNTNS_ID of
 /// ioctl_nsfs(2). `None` before Linux 6.11, which can't be asked.
 pub fn mount_namespace_id(namespace: impl AsFd) -> Result<Option<u64>> {
@@ -219,6 +165,24 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
     // SAFETY: CLOSE_RANGE_CLOEXEC closes nothing, so no owned descriptor becomes invalid.
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     nix::errno::Errno::result(done).map(drop).context(|| format!("close_range({first}, max, CLOEXEC)"))
+}
+
+/// Closes every descriptor from 3 on but those in `keep`: close_range(2). For a forked child that ends by
+/// [`exit_now`] and has use for nothing else that it inherited.
+pub fn close_all_but(keep: &[std::os::fd::BorrowedFd<'_>]) -> Result<()> {
+    let mut numbers: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).collect();
+    numbers.sort_unstable();
+    let mut first = 3;
+    for end in numbers.into_iter().filter(|n| *n >= 3).chain([u32::MAX]) {
+        if first < end {
+            // SAFETY: whatever of this process owns a descriptor that is closed here never uses or closes it again:
+            // the caller says that this process ends without running what it inherited.
+            let done = unsafe { libc::syscall(libc::SYS_close_range, first, end - 1, 0) };
+            nix::errno::Errno::result(done).map(drop).context(|| format!("close_range({first}, {})", end - 1))?;
+        }
+        first = end.saturating_add(1);
+    }
+    Ok(())
 }
 
 /// This process leads a session and a process group of its own, without a terminal: setsid(2).
@@ -332,17 +296,6 @@ mod tests {
         assert!(pidfd_wait_end(&fd, Duration::from_secs(10)).unwrap());
         child.wait().unwrap();
         pidfd_kill(&fd, Signal::TERM).unwrap();
-    }
-
-    #[test]
-    fn our_own_limits_are_read_and_taken() {
-        let ours = ResourceLimits::of(std::process::id().cast_signed()).unwrap().unwrap();
-        assert_eq!(ours.0.len(), 16);
-        let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        assert_eq!(ours.0[7].0, open_files.current.unwrap_or(libc::RLIM_INFINITY));
-        ours.take().unwrap();
-        assert!(ResourceLimits::parse("Limit\nMax cpu time              soon                 never").is_err());
-        assert_eq!(ResourceLimits::of(i32::MAX).unwrap(), None);
     }
 
     #[test]

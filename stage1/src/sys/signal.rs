@@ -36,20 +36,50 @@ pub fn systemd_halt() -> rustix::process::Signal {
 /// By the system call itself: the C library refuses the numbers that it keeps for its own use, and a
 /// caller may have left one of those ignored, which an exec hands on.
 pub fn reset() -> Result<()> {
+    (1..=64).filter(|&n| n != libc::SIGKILL && n != libc::SIGSTOP).try_for_each(set_default)?;
+    unblock_all()
+}
+
+/// Size of the kernel's signal set.
+const MASK_BYTES: usize = 8;
+
+fn set_default(number: i32) -> Result<()> {
     /// The kernel's `struct sigaction` of all zeroes: SIG_DFL, no flags, empty mask. Larger than any
     /// architecture's.
     const DEFAULT: [u64; 8] = [0; 8];
-    const MASK_BYTES: usize = 8;
-    for number in (1..=64).filter(|&n| n != libc::SIGKILL && n != libc::SIGSTOP) {
-        // SAFETY: the kernel reads `DEFAULT` and is given no place to write the old action to;
-        // SIG_DFL runs no code of ours.
-        let done = unsafe {
-            let none = std::ptr::null_mut::<u64>();
-            libc::syscall(libc::SYS_rt_sigaction, number, DEFAULT.as_ptr(), none, MASK_BYTES)
-        };
-        nix::errno::Errno::result(done).context(|| format!("rt_sigaction({number}, SIG_DFL)"))?;
-    }
+    // SAFETY: the kernel reads `DEFAULT` and is given no place to write the old action to;
+    // SIG_DFL runs no code of ours.
+    let done = unsafe {
+        let none = std::ptr::null_mut::<u64>();
+        libc::syscall(libc::SYS_rt_sigaction, number, DEFAULT.as_ptr(), none, MASK_BYTES)
+    };
+    nix::errno::Errno::result(done).map(drop).context(|| format!("rt_sigaction({number}, SIG_DFL)"))
+}
+
+fn unblock_all() -> Result<()> {
     nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).context(|| "sigprocmask")
+}
+
+/// Unblocks every signal and heeds those that the caller had this process ignore, but for what a caller means by it:
+/// that the program is to outlive a terminal (nohup(1), a job in the background) or leave it alone. An ignored SIGCHLD
+/// would take every child's status away. SIGPIPE stays ignored, as the language's runtime has it: to find no reader is
+/// an error like others.
+pub fn heed() -> Result<()> {
+    const MEANT: [i32; 7] =
+        [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGPIPE, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+    for number in (1..=64).filter(|n| !MEANT.contains(n) && ![libc::SIGKILL, libc::SIGSTOP].contains(n)) {
+        let mut action = [0_u64; 8];
+        // SAFETY: the kernel is given no new action, and writes the old one, which is smaller, to `action`.
+        let done = unsafe {
+            let none = std::ptr::null::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, number, none, action.as_mut_ptr(), MASK_BYTES)
+        };
+        nix::errno::Errno::result(done).context(|| format!("rt_sigaction({number})"))?;
+        if action[0] == libc::SIG_IGN as u64 {
+            set_default(number)?;
+        }
+    }
+    unblock_all()
 }
 
 /// Ends this process by `signal` with its default action, so that a parent sees the same end as ours.

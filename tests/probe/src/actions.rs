@@ -13,7 +13,7 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, Signal, raise};
 use serde_json::json;
 
-use crate::{network, report, trial};
+use crate::{attack, network, report, trial};
 
 /// An action ends well or with words for stderr.
 pub type Outcome = Result<(), String>;
@@ -28,6 +28,8 @@ actions, joined by `+`:
   sleep SECONDS|inf
   stubborn            block SIGTERM, then sleep for ever
   orderly N           wait for SIGTERM, which may have come since the probe began, then exit N
+  hijack PATH         until PATH.stop exists: open the program of every process that appears, try to write to it; the
+                      lines of PATH say of whom, and how it went
   told PATH           block SIGTERM, make a file, wait for SIGTERM, go on
   alloc BYTES         take and touch memory
   fill PATH BYTES     write zeroes to a file
@@ -44,6 +46,7 @@ actions, joined by `+`:
   spawn WORD…         start a further probe in a session of its own and go on
   print TEXT | warn TEXT
   lines N TEXT        print TEXT with a number, N times
+  take BYTES          read that much of stdin, and print it
   raw HEX             print these bytes
   long BYTES          print a line that is so long
   answer tcp|udp PORT WORDS
@@ -90,6 +93,7 @@ pub fn perform(words: &[&str]) -> Outcome {
             set.wait().map_err(|e| format!("sigwait: {e}"))?;
             std::process::exit(status)
         }
+        ["hijack", path] => attack::hijack(path).map_err(|e| e.to_string()),
         ["told", path] => {
             let set = block(Signal::SIGTERM)?;
             publish(path, "")?;
@@ -132,6 +136,11 @@ pub fn perform(words: &[&str]) -> Outcome {
         ["lines", count, text] => {
             let lines: String = (0..number(count)?).map(|n| format!("{text} {n}\n")).collect();
             std::io::stdout().write_all(lines.as_bytes()).map_err(|e| e.to_string())
+        }
+        ["take", bytes] => {
+            let mut text = vec![0; number(bytes)? as usize];
+            fs::File::open("/proc/self/fd/0").and_then(|mut f| f.read_exact(&mut text)).map_err(|e| e.to_string())?;
+            say(&String::from_utf8_lossy(&text))
         }
         ["raw", hex] => raw(hex),
         ["long", bytes] => say(&"x".repeat(number(bytes)? as usize)),

@@ -4,6 +4,7 @@
 //! on stderr at the first that fails. `probe help` lists them.
 
 mod actions;
+mod attack;
 mod network;
 mod report;
 mod trial;

@@ -1,0 +1,124 @@
+//! The programs of the host that are seen in a pod while they cross: CVE-2019-5736.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tests::Verdict;
+use tests::harness::Context;
+use tests::podctl::{Pod, Podctl};
+use tests::process::wait_for;
+
+tests::cases! {
+    both no_entrypoint_is_overwritten 120;
+    native the_monitor_is_not_overwritten 120;
+}
+
+/// All that an app may be given by name, and what helps here above all: CAP_SYS_PTRACE opens the programs of others.
+const CAPABILITIES: &str = "--caps-retain=CAP_SYS_PTRACE,CAP_DAC_OVERRIDE,CAP_DAC_READ_SEARCH,CAP_FOWNER,CAP_CHOWN,\
+                            CAP_SETUID,CAP_SETGID,CAP_MKNOD,CAP_SYS_CHROOT";
+
+/// The files of the stage1 that the host executes, and what is in them.
+fn programs(podctl: &Podctl) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for tree in fs::read_dir(podctl.data.join("trees")).expect("trees").flatten() {
+        let bin = tree.path().join("rootfs/opt/stage1/bin");
+        for file in fs::read_dir(bin).into_iter().flatten().flatten() {
+            found.insert(file.path(), fs::read(file.path()).expect("an entrypoint"));
+        }
+    }
+    assert!(found.len() > 10, "{:?}", found.keys());
+    found
+}
+
+fn said(log: &Path) -> Vec<String> {
+    fs::read_to_string(log).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+#[track_caller]
+fn assert_unchanged(before: &BTreeMap<PathBuf, Vec<u8>>, podctl: &Podctl, log: &Path) {
+    for (path, bytes) in programs(podctl) {
+        assert!(before[&path] == bytes, "{path:?} was overwritten: {:?}", said(log));
+    }
+}
+
+/// Whether the attacker has had the program of this name open, through a mount that lets nobody write.
+#[track_caller]
+fn is_seen(log: &Path, name: &str) -> bool {
+    let lines = said(log);
+    let is = |what: String| lines.contains(&what);
+    assert!(!is(format!("wrote {name}")), "{name} was overwritten: {lines:?}");
+    assert!(!is(format!("opened {name} writable")), "{name} can be overwritten: {lines:?}");
+    is(format!("opened {name} read-only"))
+}
+
+/// Does it until the attacker has seen a process of this name.
+#[track_caller]
+fn until_seen(log: &Path, name: &str, mut verb: impl FnMut()) {
+    for _ in 0..40 {
+        verb();
+        if is_seen(log, name) {
+            return;
+        }
+    }
+    panic!("{name} was never seen: {:?}", said(log));
+}
+
+/// Seen to succeed against app-start, app-stop, app-rm and enter without the call of `hold_program_read_only`.
+fn no_entrypoint_is_overwritten(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    let log = podctl.out().join("log");
+    pod.add("attacker", &[CAPABILITIES], &["hijack", "/out/log"]);
+    pod.app("start", "attacker", &[]).ok();
+    wait_for("the attacker", 10, || said(&log).contains(&"ready".to_owned()).then_some(()));
+    let before = programs(&podctl);
+
+    pod.add("two", &["--stdout=stream"], &["sleep", "inf"]);
+    let start = |pod: &Pod<'_>| pod.app("start", "two", &[]).ok();
+    until_seen(&log, "app-start", || drop(start(&pod)));
+    until_seen(&log, "enter", || drop(pod.enter("two", &["/probe", "print", "x"]).ok()));
+    // It does not become a process of the pod; its children only join the other namespaces.
+    podctl.ok(&["attach", &pod.uuid, "--app", "two", "--mode", "list"]);
+    until_seen(&log, "app-stop", || {
+        pod.app("stop", "two", &[]).ok();
+        start(&pod);
+    });
+    until_seen(&log, "app-rm", || {
+        pod.app("stop", "two", &[]).ok();
+        pod.app("rm", "two", &[]).ok();
+        pod.add("two", &[], &["sleep", "inf"]);
+    });
+    assert_unchanged(&before, &podctl, &log);
+    fs::write(podctl.out().join("log.stop"), "")?;
+    wait_for("the attacker's end", 10, || (pod.state("attacker") == "exited").then_some(()));
+    assert_unchanged(&before, &podctl, &log);
+    pod.end();
+    Ok(())
+}
+
+/// It starts the apps of an immutable pod itself, one after another. It also runs as long as the pod, so that a write
+/// would have to wait for its end ("Text file busy"); that is no defence, as the program may be another pod's.
+/// Seen to fail without the call of `hold_program_read_only`.
+fn the_monitor_is_not_overwritten(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    podctl.import_probe();
+    let out = podctl.out();
+    fs::create_dir_all(&out)?;
+    let log = out.join("log");
+    let volume = format!("--volume=out,kind=host,source={}", out.display());
+    // Many apps, so that one is surely started while the first one looks.
+    let mut words = vec!["run", "--net=none", &volume, "probe", "--name=attacker", CAPABILITIES];
+    words.extend(["--mount=volume=out,target=/out", "--exec=/probe", "--", "hijack", "/out/log"]);
+    let names: Vec<String> = (0..12).map(|n| format!("--name=a{n}")).collect();
+    for name in &names {
+        words.extend(["---", "probe", name, "--mount=volume=out,target=/out", "--exec=/probe", "--"]);
+        words.extend(["wait", "/out/log.stop"]);
+    }
+    let mut child = podctl.command(&words).spawn()?;
+    wait_for("the monitor to be seen", 30, || is_seen(&log, "run").then_some(()));
+    fs::write(out.join("log.stop"), "")?;
+    assert!(child.wait()?.success());
+    podctl.ok(&["gc", "--grace-period=0s"]);
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! What podctl's caller has must not matter: not for images, not for pods, not for apps.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use tests::Verdict;
+use tests::harness::Context;
+use tests::process::{Output, run};
+
+tests::cases! {
+    native callers_make_the_same_pods 240;
+    native what_cannot_be_lifted_is_told;
+    native a_closed_pipe_ends_podctl_quietly;
+}
+
+/// What a shell does before it calls podctl. Each was seen to make a difference, or to hang, before programs settled.
+const CALLERS: [&str; 13] = [
+    "umask 077",
+    "umask 000",
+    "ulimit -Sn 64; ulimit -Sf 64; ulimit -Ss 256",
+    "ulimit -St 2; ulimit -Sv 2000000",
+    "trap '' CHLD",
+    "trap '' PIPE TERM USR1 USR2 ALRM",
+    "set -- env --block-signal=TERM,CHLD,INT,PIPE,HUP \"$@\"",
+    "set -- nice -n 7 taskset 1 chrt -b 0 \"$@\"",
+    "set -- setarch -R -X \"$@\"",
+    "echo 555 >/proc/self/oom_score_adj",
+    "exec 0<&- 3</etc/passwd 9>>/dev/null",
+    "mkdir gone$$; cd gone$$; rmdir ../gone$$",
+    "export LANG=tr_TR.UTF-8 LC_ALL=tr_TR.UTF-8 TZ=Asia/Kathmandu TERM=vt52 POSIXLY_CORRECT=1",
+];
+
+/// The state of a process that its caller could have had a part in.
+fn state(pid: i32) -> Value {
+    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let stat = read("stat");
+    let fields: Vec<&str> =
+        stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
+    let status = read("status");
+    let of_status = |name: &str| status.lines().find(|line| line.starts_with(name)).map(str::to_owned);
+    json!({
+        "limits": read("limits").lines().collect::<Vec<_>>(),
+        "nice": fields[16],
+        "policy": fields[38],
+        "personality": read("personality"),
+        "oom_score_adj": read("oom_score_adj"),
+        "cpus": of_status("Cpus_allowed_list"),
+        "umask": of_status("Umask"),
+        "inheritable": of_status("CapInh"),
+    })
+}
+
+fn callers_make_the_same_pods(t: &Context) -> Verdict {
+    let plain = t.podctl();
+    plain.import_probe();
+    let mut first = None;
+    for (n, caller) in std::iter::once(&"true").chain(&CALLERS).enumerate() {
+        let podctl = plain.called_after(caller);
+        let told = |out: Output| {
+            assert!(out.code == Some(0) && !out.stderr.contains("hold the pod"), "{caller}: {out}");
+            out.stdout.trim_end().to_owned()
+        };
+        let source = t.dir.join("probe-root").display().to_string();
+        let id = told(podctl.run(&["image", "import", &source, "--name", "again", "--exec", "/probe"]));
+        let pod = podctl.pod(&[]);
+        let app = format!("app{n}");
+        pod.add(&app, &["--user=1001", "--working-dir=/home"], &["report", "/out/app.json", "+", "sleep", "inf"]);
+        told(pod.app("start", &app, &[]));
+        let report = pod.read("app");
+        fs::remove_file(podctl.out().join("app.json"))?;
+        let entered: Value = serde_json::from_str(&told(pod.enter(&app, &["/probe", "report"])))?;
+        let keys = ["umask", "oom_score_adj", "limits", "capabilities", "fds"];
+        let pick = |report: &Value| keys[..4].iter().map(|key| report[*key].clone()).collect::<Vec<_>>();
+        let fds = entered["fds"].as_object().map(serde_json::Map::len);
+        assert_eq!((fds, &entered["umask"], &entered["limits"]), (Some(3), &report["umask"], &report["limits"]));
+        let pid1 = state(pod.pid());
+        told(pod.app("stop", &app, &[]));
+        told(pod.app("rm", &app, &[]));
+        pod.end();
+        let out = podctl.run(&["run", "--net=none", "probe", "--exec=/probe", "--", "print", "ran"]);
+        assert!(told(out).ends_with("ran"), "{caller}");
+        podctl.ok(&["gc", "--grace-period=0s"]);
+        let all = json!({"image": id.lines().last(), "pid 1": pid1, "app": pick(&report), "enter": pick(&entered)});
+        let expected = first.get_or_insert_with(|| all.clone());
+        for key in ["image", "pid 1", "app", "enter"] {
+            assert_eq!(expected[key], all[key], "{key} after: {caller}");
+        }
+    }
+    Ok(())
+}
+
+/// This machine may or may not be able to raise a hard limit: if not, one line says so.
+fn what_cannot_be_lifted_is_told(t: &Context) -> Verdict {
+    let podctl = t.podctl().called_after("ulimit -n 200");
+    podctl.import_probe();
+    let out = podctl.run(&["run", "--net=none", "probe", "--exec=/probe", "--", "print", "ran"]);
+    assert!(out.code == Some(0) && out.stdout.ends_with("ran\n"), "{out}");
+    let lines: Vec<_> = out.stderr.lines().filter(|line| line.contains("hold the pod")).collect();
+    let can = run(Command::new("sh").args(["-c", "ulimit -n 200; ulimit -n 300"])).code == Some(0);
+    match (can, &lines[..]) {
+        (true, []) => {}
+        (false, [line]) => assert!(line.contains("open files 200"), "{line}"),
+        _ => panic!("{out}"),
+    }
+    podctl.ok(&["gc", "--grace-period=0s"]);
+    Ok(())
+}
+
+/// Seen to say "Broken pipe".
+fn a_closed_pipe_ends_podctl_quietly(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    podctl.import_probe();
+    for words in [vec!["list"], vec!["image", "list"], vec!["image", "export", "probe", "-"], vec!["--help"]] {
+        let (reader, writer) = nix::unistd::pipe()?;
+        drop(reader);
+        let child = podctl.command(&words).stdout(Stdio::from(writer)).stderr(Stdio::piped()).spawn()?;
+        let out = child.wait_with_output()?;
+        assert_eq!(String::from_utf8_lossy(&out.stderr), "", "{words:?}");
+    }
+    // An error that is not a closed pipe is told.
+    let full = fs::File::create("/dev/full")?;
+    let out = podctl.command(&["image", "list"]).stdout(full).stderr(Stdio::piped()).output()?;
+    let words = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(!out.status.success() && words.contains("No space left"), "{words}");
+    Ok(())
+}
