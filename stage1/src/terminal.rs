@@ -29,7 +29,7 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::SpliceFlags;
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::sys::pty::{self, RawMode};
 
 pub use keys::DetachKeys;
@@ -65,6 +65,18 @@ pub struct Flow {
     /// Once it is to finish: how much it may still read.
     rest: Option<usize>,
     way: Way,
+    /// Which end is a file.
+    files: Files,
+    error: Option<Error>,
+}
+
+/// Which ends of a flow are files or devices, and no terminals, pipes or sockets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// What is read.
+    pub source: bool,
+    /// What is written.
+    pub sink: bool,
 }
 
 /// How the bytes of a flow get on.
@@ -92,7 +104,38 @@ impl Flow {
             paused: false,
             rest: None,
             way: Way::Copied,
+            files: Files::default(),
+            error: None,
         }
+    }
+
+    /// The same, where one end is, or both are, what can fail by itself, such as a file for lack of space: that ends
+    /// this flow alone, and [`Self::take_error`] tells it. EIO is an error there, and not the word for a terminal that
+    /// is gone.
+    #[must_use]
+    pub fn of_files(mut self, files: Files) -> Self {
+        self.files = files;
+        self
+    }
+
+    /// What has ended a flow [`Self::of_files`], if anything has.
+    pub fn take_error(&mut self) -> Option<Error> {
+        self.error.take()
+    }
+
+    /// How many bytes it has read and not written.
+    pub fn held(&self) -> usize {
+        self.buffer.len()
+    }
+
+    fn end_by(&mut self, error: Error) -> Result<()> {
+        if self.files == Files::default() {
+            return Err(error);
+        }
+        self.error = Some(error);
+        (self.source, self.sink) = (None, None);
+        self.buffer.clear();
+        Ok(())
     }
 
     /// The same, within the kernel where it can do that: one end has to be a pipe.
@@ -170,8 +213,8 @@ impl Flow {
                 self.way = Way::Copied;
                 return Ok(false);
             }
-            Err(errno) if is_gone(errno) => self.source = None,
-            Err(errno) => return Err(errno).context(|| "splice"),
+            Err(errno) if is_gone(errno, self.files.source || self.files.sink) => self.source = None,
+            Err(errno) => return Err(errno).context(|| "copy on"),
         }
         self.close_if_done();
         Ok(true)
@@ -196,7 +239,7 @@ impl Flow {
             }
             Err(Errno::INTR) => false,
             Err(Errno::AGAIN) => self.rest.is_some(),
-            Err(errno) if is_gone(errno) => true,
+            Err(errno) if is_gone(errno, self.files.source) => true,
             Err(errno) => return Err(errno).context(|| "read, to copy it on"),
         };
         if ended {
@@ -217,7 +260,7 @@ impl Flow {
         match rustix::io::write(sink, self.buffer.as_slices().0) {
             Ok(count) => drop(self.buffer.drain(..count)),
             Err(Errno::INTR | Errno::AGAIN) => {}
-            Err(errno) if is_gone(errno) => {
+            Err(errno) if is_gone(errno, self.files.sink) => {
                 self.source = None;
                 self.buffer.clear();
             }
@@ -234,9 +277,13 @@ impl Flow {
     }
 }
 
-/// The other side has hung up.
-fn is_gone(errno: Errno) -> bool {
-    matches!(errno, Errno::IO | Errno::NXIO | Errno::PIPE | Errno::CONNRESET)
+/// The other side has hung up. For a file EIO is an error like others.
+fn is_gone(errno: Errno, file: bool) -> bool {
+    match errno {
+        Errno::PIPE | Errno::CONNRESET => true,
+        Errno::IO | Errno::NXIO => !file,
+        _ => false,
+    }
 }
 
 /// Copies what can be copied now; if that is nothing, waits until something can be, one of `wake` is readable,
@@ -271,11 +318,12 @@ pub fn step(flows: &mut [&mut Flow], wake: &[BorrowedFd<'_>], timeout: Option<Du
     let (woken, ready) = ready.split_at(wake.len());
     for ((index, event), ready) in jobs.into_iter().zip(ready) {
         let flow = &mut flows[index];
-        match event == PollFlags::POLLIN {
-            true if *ready || flow.is_finishing() => flow.read()?,
-            false if *ready => flow.write()?,
-            _ => {}
-        }
+        let done = match event == PollFlags::POLLIN {
+            true if *ready || flow.is_finishing() => flow.read(),
+            false if *ready => flow.write(),
+            _ => Ok(()),
+        };
+        done.or_else(|error| flow.end_by(error))?;
     }
     Ok(woken.to_vec())
 }

@@ -79,6 +79,7 @@ fn main() -> ExitCode {
         attach::CASES,
         attach_contract::CASES,
         attach_load::CASES,
+        attacks::files::CASES,
         attacks::programs::CASES,
         readme::CASES,
     ];

@@ -165,7 +165,7 @@ fn a_terminal_for_some_streams_only(t: &Context) -> Verdict {
         seen["tty"],
         json!({"stdin": true, "stdout": false, "stderr": true, "name": "/dev/pts/0", "controlling": true})
     );
-    assert_eq!(seen["fds"]["1"], file.display().to_string());
+    assert!(seen["fds"]["1"].as_str().is_some_and(|name| name.starts_with("pipe:")), "{}", seen["fds"]);
     assert_eq!(screen.settings(), before);
 
     // Standard input from a file: the caller's terminal keeps making its line ends and its signals.

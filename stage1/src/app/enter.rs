@@ -5,6 +5,7 @@
 //! that are no terminal ([`wiring`]). This process stays outside and accompanies it ([`accompany`]).
 
 mod accompany;
+mod copier;
 mod scope;
 mod wiring;
 

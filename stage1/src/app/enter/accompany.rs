@@ -25,6 +25,9 @@ pub(super) fn block_signals() -> Result<SignalFd> {
 }
 
 /// Waits for the end of `child`, the command; copies for it, and passes signals, stops and continuations on.
+///
+/// # Errors
+/// Also when a file of the caller's could not be read or written to its end.
 pub(super) fn accompany(child: Pid, signals: &SignalFd, mut outside: Outside) -> Result<Ended> {
     let mut ended = None;
     loop {
@@ -43,7 +46,7 @@ pub(super) fn accompany(child: Pid, signals: &SignalFd, mut outside: Outside) ->
             }
         }
         match ended {
-            Some(ended) if outside.is_done() => return Ok(ended),
+            Some(ended) if outside.is_done() => return outside.check().map(|()| ended),
             _ => {}
         }
     }
@@ -102,7 +105,7 @@ fn follow(child: Pid, outside: &mut Outside) -> Result<Option<Ended>> {
             Ok(_) => return Ok(None),
             Err(errno) => return Err(errno).context(|| format!("waitpid({child})")),
         };
-        outside.finish();
+        outside.finish()?;
         return Ok(Some(ended));
     }
 }

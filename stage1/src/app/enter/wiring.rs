@@ -3,21 +3,27 @@
 //! | the caller has | `auto` | `always` | `never` |
 //! |---|---|---|---|
 //! | a terminal | a terminal made inside | the same | a pipe |
-//! | anything else | that itself | a terminal made inside | that itself |
+//! | a pipe without a name, a socket | that itself | a terminal made inside | that itself |
+//! | /dev/null | the app's | a terminal made inside | the app's |
+//! | anything else | a pipe | a terminal made inside | a pipe |
 //!
 //! All that get a terminal get the same one, which also controls the command's session. A command without one has a
 //! session of its own too: the caller's terminal would be `/dev/tty` for it otherwise.
+//!
+//! Files stay outside: whoever may look at the command could open them anew, for writing too, through
+//! `/proc/PID/fd`. What the command has not read of a file is there for whoever reads that next.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::fs::{FileType, Mode, OFlags, Uid};
+use rustix::fs::{FileType, Mode, OFlags, SeekFrom, Uid};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::copier::Copier;
 use crate::error::{Context, Error, Result};
 use crate::layout;
-use crate::sys::{channel, process, pty};
-use crate::terminal::{self, Caller, Flow, own, standard};
+use crate::sys::{channel, mount, process, pty};
+use crate::terminal::{self, Caller, Files, Flow, own, standard};
 
 /// Whether the command gets a terminal: the table above.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,19 +50,77 @@ impl std::str::FromStr for Tty {
     }
 }
 
+/// What one standard descriptor of the caller is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Terminal,
+    /// It has no name, and nothing behind it but whoever has the other end.
+    Connection,
+    Null,
+    /// It has a position.
+    File,
+    /// A FIFO, a device.
+    Other,
+}
+
+impl Kind {
+    /// # Errors
+    /// For a directory: with it the command would be outside its root.
+    fn of(number: usize) -> Result<Self> {
+        const PIPEFS: u64 = 0x5049_5045;
+        let fd = standard(number);
+        let stat = rustix::fs::fstat(fd).context(|| format!("fstat({number})"))?;
+        Ok(match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                return Err(Error::new(format!("standard descriptor {number} is a directory of the host")));
+            }
+            _ if rustix::termios::isatty(fd) => Self::Terminal,
+            FileType::Socket => Self::Connection,
+            FileType::Fifo => {
+                let fs = rustix::fs::fstatfs(fd).context(|| format!("fstatfs({number})"))?;
+                if u64::try_from(fs.f_type).is_ok_and(|magic| magic == PIPEFS) { Self::Connection } else { Self::Other }
+            }
+            FileType::CharacterDevice if is_null(stat.st_rdev) => Self::Null,
+            FileType::RegularFile | FileType::BlockDevice => Self::File,
+            _ => Self::Other,
+        })
+    }
+}
+
+impl Kind {
+    fn is_file(self) -> bool {
+        !matches!(self, Self::Terminal | Self::Connection)
+    }
+
+    fn source(self) -> Files {
+        Files { source: self.is_file(), sink: false }
+    }
+
+    fn sink(self) -> Files {
+        Files { source: false, sink: self.is_file() }
+    }
+}
+
+fn is_null(device: rustix::fs::Dev) -> bool {
+    (rustix::fs::major(device), rustix::fs::minor(device)) == (1, 3)
+}
+
 /// What one standard descriptor of the command is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stream {
     Callers,
     Terminal,
+    /// The app's /dev/null.
+    Null,
     Pipe,
 }
 
-fn stream(tty: Tty, callers_is_terminal: bool) -> Stream {
-    match (tty, callers_is_terminal) {
-        (Tty::Always, _) | (Tty::Auto, true) => Stream::Terminal,
-        (Tty::Never, true) => Stream::Pipe,
-        (Tty::Auto | Tty::Never, false) => Stream::Callers,
+fn stream(tty: Tty, callers: Kind) -> Stream {
+    match (tty, callers) {
+        (Tty::Always, _) | (Tty::Auto, Kind::Terminal) => Stream::Terminal,
+        (Tty::Auto | Tty::Never, Kind::Connection) => Stream::Callers,
+        (Tty::Auto | Tty::Never, Kind::Null) => Stream::Null,
+        (Tty::Never, Kind::Terminal) | (_, Kind::File | Kind::Other) => Stream::Pipe,
     }
 }
 
@@ -82,13 +146,17 @@ pub(super) struct Inside {
 /// The caller's side: the flows, and the terminal's other end once it has come.
 pub(super) struct Outside {
     streams: [Stream; 3],
-    is_terminal: [bool; 3],
+    kinds: [Kind; 3],
     tty: Tty,
     caller: Option<Caller>,
     channel: Option<OwnedFd>,
     pty: Option<Pty>,
     input: Option<Flow>,
+    read_ahead: Option<ReadAhead>,
     outputs: Vec<Flow>,
+    copiers: Vec<Copier>,
+    /// The first one of a caller's file.
+    error: Option<Error>,
 }
 
 /// The terminal of the command. Its command's end is held too, so that it is not at an end while the command merely
@@ -104,14 +172,8 @@ impl Wiring {
     /// # Errors
     /// Also when one of them is a directory: with it the command would be outside its root.
     pub(super) fn new(tty: Tty) -> Result<Self> {
-        for number in 0..3 {
-            let stat = rustix::fs::fstat(standard(number)).context(|| format!("fstat({number})"))?;
-            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                return Err(Error::new(format!("standard descriptor {number} is a directory of the host")));
-            }
-        }
-        let is_terminal = [0, 1, 2].map(|number| rustix::termios::isatty(standard(number)));
-        let streams = is_terminal.map(|is_terminal| stream(tty, is_terminal));
+        let kinds = [Kind::of(0)?, Kind::of(1)?, Kind::of(2)?];
+        let streams = kinds.map(|kind| stream(tty, kind));
         let (caller, (mine, childs)) = if streams.contains(&Stream::Terminal) {
             let (mine, childs) = channel::pair()?;
             (Caller::find()?, (Some(mine), Some(childs)))
@@ -122,17 +184,22 @@ impl Wiring {
             inside: Inside { streams, pipes: [None, None, None], channel: childs },
             outside: Outside {
                 streams,
-                is_terminal,
+                kinds,
                 tty,
                 caller,
                 channel: mine,
                 pty: None,
                 input: None,
+                read_ahead: None,
                 outputs: Vec::new(),
+                copiers: Vec::new(),
+                error: None,
             },
         };
-        for (number, _) in streams.iter().enumerate().filter(|(_, stream)| **stream == Stream::Pipe) {
-            wiring.add_pipe(number)?;
+        for (number, stream) in streams.iter().enumerate() {
+            if *stream == Stream::Pipe {
+                wiring.add_pipe(number)?;
+            }
         }
         Ok(wiring)
     }
@@ -141,17 +208,92 @@ impl Wiring {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).context(|| "pipe")?;
         // The command may open it anew, as /dev/stdout for one, as any user of any user namespace.
         rustix::fs::fchmod(&read, Mode::from_raw_mode(0o666)).context(|| "fchmod(pipe)")?;
+        // More than usual, so that what is copied is copied in large pieces. It only takes longer without.
+        if let Err(errno) = rustix::pipe::fcntl_setpipe_size(&read, PIPE) {
+            log::debug!("fcntl(F_SETPIPE_SZ, {PIPE}): {errno}");
+        }
+        let kind = self.outside.kinds[number];
         let childs = if number == 0 {
             terminal::set_nonblocking(&write)?;
-            self.outside.input = Some(Flow::new(own(standard(0), OFlags::RDONLY)?, write));
+            if kind == Kind::File {
+                self.outside.read_ahead = Some(ReadAhead { pipe: own(&read, OFlags::RDONLY)? });
+            }
+            self.outside.input = input(kind)?.map(|source| Flow::new(source, write).of_files(kind.source()).spliced());
             read
         } else {
             terminal::set_nonblocking(&read)?;
-            self.outside.outputs.push(Flow::new(read, own(standard(number), OFlags::WRONLY)?));
+            match output(number)? {
+                Some(sink) if kind.is_file() => {
+                    let flow = |read, sink| Flow::new(read, sink).of_files(kind.sink()).spliced();
+                    self.outside.copiers.push(Copier::start(read, sink, flow)?);
+                }
+                sink => self.outside.outputs.extend(sink.map(|sink| Flow::new(read, sink))),
+            }
             write
         };
         self.inside.pipes[number] = Some(childs);
         Ok(())
+    }
+}
+
+/// How much a pipe between the caller's file and the command holds, in bytes.
+const PIPE: usize = 1 << 20;
+
+/// Whether a standard descriptor can be used in this direction. One that can't is at its end, or has no reader.
+fn allows(number: usize, no: OFlags) -> Result<bool> {
+    let flags = rustix::fs::fcntl_getfl(standard(number)).context(|| format!("fcntl({number}, F_GETFL)"))?;
+    Ok(flags & OFlags::ACCMODE != no && !flags.contains(OFlags::PATH))
+}
+
+/// Standard input, to be read.
+fn input(kind: Kind) -> Result<Option<OwnedFd>> {
+    if !allows(0, OFlags::WRONLY)? {
+        return Ok(None);
+    }
+    match kind {
+        Kind::Terminal => own(standard(0), OFlags::RDONLY),
+        // A FIFO that is opened anew would not tell that its writer has gone already.
+        _ => standard(0).try_clone_to_owned().context(|| "dup(0)"),
+    }
+    .map(Some)
+}
+
+/// Standard output or error, to be written.
+fn output(number: usize) -> Result<Option<OwnedFd>> {
+    if !allows(number, OFlags::RDONLY)? {
+        return Ok(None);
+    }
+    match own(standard(number), OFlags::WRONLY) {
+        // A FIFO without a reader.
+        Err(error) if error.errno() == Some(libc::ENXIO) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// What was read of the caller's file for the command.
+struct ReadAhead {
+    /// The command's end of the pipe, opened anew.
+    pipe: OwnedFd,
+}
+
+impl ReadAhead {
+    /// Sets the file back to where the command has read it. `held` bytes have not even got to the pipe.
+    fn give_back(self, held: usize) -> Result<()> {
+        let mut unread = held;
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match rustix::io::read(&self.pipe, &mut buffer) {
+                Ok(0) | Err(rustix::io::Errno::AGAIN) => break,
+                Ok(count) => unread += count,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(errno).context(|| "read what the command left"),
+            }
+        }
+        if unread == 0 {
+            return Ok(());
+        }
+        let back = -i64::try_from(unread).context(|| "position")?;
+        rustix::fs::seek(standard(0), SeekFrom::Current(back)).map(drop).context(|| format!("lseek(0, {back})"))
     }
 }
 
@@ -160,6 +302,9 @@ impl Inside {
     /// command will have, by the leader of a session without a terminal.
     pub(super) fn connect(self, caller: Option<&Caller>, uid: u32) -> Result<()> {
         let mut ends = self.pipes;
+        for (end, _) in ends.iter_mut().zip(self.streams).filter(|(_, stream)| *stream == Stream::Null) {
+            *end = Some(null()?);
+        }
         if let Some(channel) = self.channel {
             let (master, slave) = pty::open_pair_in(layout::DEVPTS)?;
             if let Some(caller) = caller {
@@ -182,6 +327,17 @@ impl Inside {
     }
 }
 
+/// This root's /dev/null. Pod side.
+fn null() -> Result<OwnedFd> {
+    const PATH: &str = "/dev/null";
+    // Something else may be there, which must not be waited for.
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let node = rustix::fs::open(PATH, flags, Mode::empty()).context(|| format!("open {PATH}"))?;
+    mount::check_device(&node, 1, 3, "null")?;
+    rustix::fs::fcntl_setfl(&node, OFlags::RDWR).context(|| "fcntl(F_SETFL)")?;
+    Ok(node)
+}
+
 impl Outside {
     /// The caller's terminal, if it has to do with this.
     pub(super) fn caller(&self) -> Option<&Caller> {
@@ -192,10 +348,16 @@ impl Outside {
     pub(super) fn step(&mut self, signals: BorrowedFd<'_>) -> Result<bool> {
         let waits_for_caller = self.waits_for_caller();
         let mut flows: Vec<&mut Flow> = self.input.iter_mut().chain(&mut self.outputs).collect();
-        let wake: Vec<_> = [Some(signals), self.channel.as_ref().map(AsFd::as_fd)].into_iter().flatten().collect();
+        let copiers = self.copiers.iter().map(Copier::end);
+        let wake: Vec<_> = [signals].into_iter().chain(copiers).chain(self.channel.as_ref().map(AsFd::as_fd)).collect();
         let timeout = waits_for_caller.then_some(FOREGROUND);
         let woken = terminal::step(&mut flows, &wake, timeout)?;
-        if woken.get(1) == Some(&true)
+        let of_channel = woken.get(1 + self.copiers.len()) == Some(&true);
+        for index in (0..self.copiers.len()).rev().filter(|index| woken[1 + index]) {
+            let done = self.copiers.remove(index).outcome();
+            self.error = self.error.take().or(done.err());
+        }
+        if of_channel
             && let Some(channel) = self.channel.take()
             && let Some(master) = channel::receive(channel)?
         {
@@ -204,6 +366,9 @@ impl Outside {
         if waits_for_caller && let Some(caller) = &mut self.caller {
             caller.take()?;
             self.caller_changed()?;
+        }
+        for flow in self.input.iter_mut().chain(&mut self.outputs) {
+            self.error = self.error.take().or_else(|| flow.take_error());
         }
         let at_end = self.input.take_if(|flow| flow.is_done()).is_some();
         self.outputs.retain(|flow| !flow.is_done());
@@ -220,18 +385,23 @@ impl Outside {
         let slave = pty::slave_of(&master)?;
         let end = || master.try_clone().context(|| "dup(pty)");
         if self.streams[0] == Stream::Terminal {
-            let flow = Flow::new(own(standard(0), OFlags::RDONLY)?, end()?);
-            self.input = Some(match pty::end_of_input(&slave)?.filter(|_| !self.types()) {
-                // Twice, in case that the last line has no end.
-                Some(character) => flow.with_farewell(vec![character; 2]),
-                None => flow,
-            });
+            let end_of_input = pty::end_of_input(&slave)?.filter(|_| !self.types());
+            self.input = match input(self.kinds[0])? {
+                Some(source) => Some(
+                    // Twice, in case that the last line has no end.
+                    Flow::new(source, end()?)
+                        .of_files(self.kinds[0].source())
+                        .with_farewell(end_of_input.map_or(Vec::new(), |character| vec![character; 2])),
+                ),
+                None => None,
+            };
         }
-        let shown = match &self.caller {
-            Some(caller) if self.tty != Tty::Always => caller.output()?,
-            _ => own(standard(1), OFlags::WRONLY)?,
+        let (shown, files) = match &self.caller {
+            Some(caller) if self.tty != Tty::Always => (Some(caller.output()?), Files::default()),
+            _ => (output(1)?, self.kinds[1].sink()),
         };
-        self.outputs.push(Flow::new(end()?, shown));
+        let from = end()?;
+        self.outputs.extend(shown.map(|shown| Flow::new(from, shown).of_files(files)));
         self.pty = Some(Pty { master, _slave: slave });
         if let Some(caller) = &mut self.caller {
             caller.take()?;
@@ -241,7 +411,7 @@ impl Outside {
 
     /// Whether the command's terminal has its input from the caller's.
     fn types(&self) -> bool {
-        self.streams[0] == Stream::Terminal && self.is_terminal[0]
+        self.streams[0] == Stream::Terminal && self.kinds[0] == Kind::Terminal
     }
 
     /// Whether this process is in the background of the caller's terminal, and there is something to be typed.
@@ -288,15 +458,22 @@ impl Outside {
     }
 
     /// The command has ended: what it has still written is to come, then [`Self::is_done`].
-    pub(super) fn finish(&mut self) {
-        self.input = None;
+    pub(super) fn finish(&mut self) -> Result<()> {
+        let held = self.input.take().map_or(0, |input| input.held());
         self.channel = None;
         self.outputs.iter_mut().for_each(Flow::finish);
+        self.copiers.iter_mut().for_each(Copier::finish);
+        self.read_ahead.take().map_or(Ok(()), |read_ahead| read_ahead.give_back(held))
+    }
+
+    /// What has gone wrong with a file of the caller's: the command had its end, or no reader, there.
+    pub(super) fn check(self) -> Result<()> {
+        self.error.map_or(Ok(()), Err)
     }
 
     /// After [`Self::finish`]: everything is written.
     pub(super) fn is_done(&self) -> bool {
-        self.outputs.is_empty()
+        self.outputs.is_empty() && self.copiers.is_empty()
     }
 }
 
@@ -305,14 +482,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_terminal_is_never_handed_in() {
+    fn neither_a_terminal_nor_a_file_is_handed_in() {
         for tty in [Tty::Auto, Tty::Always, Tty::Never] {
-            assert_ne!(stream(tty, true), Stream::Callers, "{tty:?}");
+            for kind in [Kind::Terminal, Kind::File, Kind::Null, Kind::Other] {
+                assert_ne!(stream(tty, kind), Stream::Callers, "{tty:?} {kind:?}");
+            }
         }
-        assert_eq!(stream(Tty::Auto, false), Stream::Callers);
-        assert_eq!(stream(Tty::Always, false), Stream::Terminal);
-        assert_eq!(stream(Tty::Never, true), Stream::Pipe);
-        assert_eq!(stream(Tty::Never, false), Stream::Callers);
+        assert_eq!(stream(Tty::Auto, Kind::Connection), Stream::Callers);
+        assert_eq!(stream(Tty::Always, Kind::Connection), Stream::Terminal);
+        assert_eq!(stream(Tty::Never, Kind::Terminal), Stream::Pipe);
+        assert_eq!(stream(Tty::Never, Kind::Connection), Stream::Callers);
+        assert_eq!(stream(Tty::Auto, Kind::Null), Stream::Null);
     }
 
     #[test]
