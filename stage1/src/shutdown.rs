@@ -5,30 +5,84 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::app;
 use crate::cgroup::PodCgroup;
 use crate::cross::Target;
 use crate::error::{Context, Error, Result};
-use crate::pod::remove_if_there;
-use crate::sys::{process, signal};
+use crate::pod::{Pod, remove_if_there};
+use crate::sys::{dir, process, signal};
 
-/// How long an orderly end may take: each app's own stop timeout, in parallel, and systemd's rest.
+/// How long an orderly end may take at least: apps that say nothing of it get systemd's 90 seconds.
 const ORDERLY: Duration = Duration::from_secs(120);
 /// How long the kernel may take to end what was killed.
 const KILLED: Duration = Duration::from_secs(20);
 
+/// What the rest of an orderly end may take, beyond the apps.
+const REST: Duration = Duration::from_secs(30);
+
+/// How long an orderly end of the pod in the directory `pod` may take: two minutes, or what its apps say they need.
+pub fn time_to_end(pod: &Path) -> Duration {
+    let declared = |pod: &Pod| {
+        let timeouts = pod.manifest.apps.iter().map(|app| app::stop_timeout(&pod.app(&app.name)?));
+        // one app's words that can't be read say nothing of the others'
+        timeouts.filter_map(|timeout| timeout.ok().flatten()).max().unwrap_or_default()
+    };
+    let longest = Pod::load(pod).map(|pod| declared(&pod)).unwrap_or_else(|error| {
+        log::debug!("stop timeouts: {}", error.one_line());
+        Duration::ZERO
+    });
+    // an app's end, the end of what it leaves behind, its handlers; all apps at the same time
+    ORDERLY.max(longest.saturating_mul(3).saturating_add(REST))
+}
+
 /// Orders the pod's systemd to stop all apps and end, and waits for that.
 ///
 /// # Errors
-/// When the pod is still there after two minutes.
+/// When the pod is still there after [`time_to_end`].
 pub fn in_order(target: &Target) -> Result<()> {
     target.kill(signal::systemd_halt())?;
-    wait(target, ORDERLY, "use --force to end it at once")
+    wait(target, time_to_end(Path::new(".")), "use --force to end it at once")
 }
 
-/// Ends every process of the pod at once, and waits until they are gone.
+/// Ends every process of the pod at once, and waits until they are gone. What a freezer holds is thawed: on cgroup v1
+/// it would not even die.
 pub fn at_once(target: &Target) -> Result<()> {
     target.kill(Signal::KILL)?;
+    if process::pidfd_wait_end(target.pidfd(), Duration::from_millis(100))? {
+        return Ok(());
+    }
+    if let Err(error) = PodCgroup::recorded(Path::new(".")).and_then(|cgroup| cgroup.thaw()) {
+        log::warn!("{}", error.one_line());
+    }
     wait(target, KILLED, "a process of it may hang in the kernel")
+}
+
+/// Continues the monitor of the pod in the current directory, if somebody has stopped it (SIGSTOP): a pod has ended
+/// when its monitor has. The monitor is the parent of PID 1, and works in the pod's directory.
+///
+/// # Errors
+/// It can't be looked at.
+pub fn wake_monitor() -> Result<()> {
+    let Some(pid) = crate::pod::read_pid(Path::new("."))? else { return Ok(()) };
+    let Some(monitor) = parent(pid)? else { return Ok(()) };
+    let Ok(pidfd) = process::pidfd_open(monitor) else { return Ok(()) };
+    // by number: it counts only if it still has that number when its directory has been looked at
+    let its = dir::open_dir(format!("/proc/{monitor}/cwd"));
+    let is_monitor =
+        its.is_ok_and(|its| dir::open_dir(".").and_then(|own| dir::same_file(&its, &own)).unwrap_or(false));
+    if is_monitor { process::pidfd_kill(&pidfd, Signal::CONT) } else { Ok(()) }
+}
+
+/// The parent of a process, from /proc/PID/stat: proc_pid_stat(5). `None` if there is no such process.
+fn parent(pid: i32) -> Result<Option<i32>> {
+    let path = format!("/proc/{pid}/stat");
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(_) => return Ok(None),
+    };
+    // the second field is the name, in parentheses, whatever is in it
+    let parent = text.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
+    parent.context(|| format!("{path} has no parent in it")).map(Some)
 }
 
 fn wait(target: &Target, timeout: Duration, hint: &str) -> Result<()> {

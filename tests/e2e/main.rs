@@ -32,6 +32,7 @@ mod pods;
 mod races;
 mod readme;
 mod refusals;
+mod stop;
 mod store;
 mod terminal;
 mod userlands;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         ends::CASES,
         immutable::CASES,
         refusals::CASES,
+        stop::CASES,
         store::CASES,
         inside::CASES,
         volumes::CASES,

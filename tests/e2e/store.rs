@@ -1,20 +1,26 @@
 //! The data directory: podctl's own, closed to others, and never somebody else's.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tests::Verdict;
 use tests::harness::Context;
 use tests::podctl::Podctl;
-use tests::process::{picture, run};
+use tests::process::{picture, run, wait_for};
 
 tests::cases! {
     native a_directory_of_somebody_elses_is_left_alone;
     native looking_makes_nothing;
     native no_other_user_can_hold_a_lock;
+    native an_import_leaves_room_and_no_rests;
+    native an_interrupted_import_leaves_no_rests;
 }
 
 /// podctl over another directory.
@@ -89,5 +95,48 @@ fn no_other_user_can_hold_a_lock(t: &Context) -> Verdict {
     assert_eq!(fs::metadata(&podctl.data)?.permissions().mode() & 0o7777, 0o700);
     assert_eq!(fs::metadata(&files[0])?.permissions().mode() & 0o7777, 0o600);
     pod.end();
+    Ok(())
+}
+
+/// A directory with one file of so many bytes, most of them no block on the disk.
+fn large(t: &Context, bytes: u64) -> Result<String, Box<dyn std::error::Error>> {
+    let tree = t.dir.join("large");
+    fs::create_dir_all(&tree)?;
+    fs::File::create(tree.join("file"))?.set_len(bytes)?;
+    Ok(tree.display().to_string())
+}
+
+fn an_import_leaves_room_and_no_rests(t: &Context) -> Verdict {
+    let data = t.dir.join("data");
+    fs::create_dir(&data)?;
+    mount(Some("none"), &data, Some("tmpfs"), MsFlags::empty(), Some("size=60m,mode=0755"))?;
+    let podctl = t.podctl();
+    let line = podctl.fails(&["image", "import", &large(t, 100 << 20)?]);
+    assert!(line.contains("no space left on the file system") && line.contains("kept for what runs"), "{line}");
+    assert_eq!(fs::read_dir(data.join("tmp"))?.count(), 0);
+    assert_eq!(podctl.ok(&["image", "list", "--format=json"]), "[]");
+    umount2(&data, MntFlags::MNT_DETACH)?;
+    Ok(())
+}
+
+fn an_interrupted_import_leaves_no_rests(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let tree = large(t, 8 << 30)?;
+    for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+        let mut child = podctl.command(&["image", "import", &tree]).stderr(Stdio::piped()).spawn()?;
+        let tmp = podctl.data.join("tmp");
+        wait_for("the import to write", 30, || {
+            let dir = fs::read_dir(&tmp).ok()?.flatten().next()?;
+            let mut files = fs::read_dir(dir.path()).ok()?.flatten();
+            files.find(|file| file.metadata().is_ok_and(|stat| stat.is_file() && stat.len() > 1 << 20))
+        });
+        kill(Pid::from_raw(i32::try_from(child.id())?), signal)?;
+        let status = child.wait()?;
+        let mut line = String::new();
+        child.stderr.take().ok_or("no stderr")?.read_to_string(&mut line)?;
+        assert_eq!(status.code(), Some(code), "{line}");
+        assert!(line.contains(&format!("interrupted by {signal}")) && line.lines().count() == 1, "{line}");
+        assert_eq!(fs::read_dir(&tmp)?.count(), 0);
+    }
     Ok(())
 }

@@ -133,8 +133,8 @@ fn usage(error: &clap::Error) -> ExitCode {
 impl Podctl {
     /// Parses a command line. Only where several apps can be named does a separator between them mean anything.
     fn understand(words: Vec<OsString>) -> std::result::Result<Self, clap::Error> {
-        let (first, further) = split_apps(words.clone());
-        if !further.is_empty()
+        let (first, further) = split_apps(&words);
+        if first != words
             && let Ok(mut podctl) = Self::try_parse_from(first)
             && let Command::Run(_) | Command::Prepare(_) = &podctl.command
         {
@@ -227,6 +227,15 @@ mod tests {
         assert_eq!(apps[0], ("a", Some("x"), args(&["-c"])));
         assert_eq!(apps[1], ("b", Some("y"), args(&["z", "--"])));
         assert_eq!((apps.len(), apps[2].0), (3, "c"));
+
+        // as a word of its own, where it could be mistaken
+        let podctl = understand(r"podctl run a -- echo \--- x \\--- --- b -- echo ---").unwrap();
+        let Command::Run(run) = podctl.command else { panic!() };
+        let apps: Vec<_> = run.pod.apps().map(|app| app.args.clone()).collect();
+        assert_eq!(apps, [args(&["echo", "---", "x", r"\---"]), args(&["echo", "---"])]);
+        let podctl = understand("podctl run a -- echo ---").unwrap();
+        let Command::Run(run) = podctl.command else { panic!() };
+        assert_eq!(run.pod.apps().next().unwrap().args, ["echo", "---"]);
 
         // elsewhere it is a word like others
         let podctl = understand("podctl enter 12 -- echo --- x").unwrap();

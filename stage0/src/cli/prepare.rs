@@ -8,7 +8,9 @@ use super::output::say;
 use super::session::Session;
 
 #[derive(Args, Debug)]
-#[command(after_help = "More apps follow after ---, each with its own image, options and arguments.")]
+#[command(
+    after_help = "More apps follow after ---, each with its own image, options and arguments. As an argument, --- is written \\---; at the end of the line it needs no backslash."
+)]
 pub struct Prepare {
     #[command(flatten)]
     pub pod: NewPod,

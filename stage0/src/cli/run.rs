@@ -11,7 +11,9 @@ use crate::pod::immutable;
 use crate::pod::settings::{Launch, Settings};
 
 #[derive(Args, Debug)]
-#[command(after_help = "More apps follow after ---, each with its own image, options and arguments.")]
+#[command(
+    after_help = "More apps follow after ---, each with its own image, options and arguments. As an argument, --- is written \\---; at the end of the line it needs no backslash."
+)]
 pub struct Run {
     #[command(flatten)]
     pub pod: NewPod,

@@ -1,8 +1,11 @@
 //! `podctl stop`
 
+use std::time::Duration;
+
 use clap::Args;
 use stage1::error::{Context, Result};
 
+use super::args::duration::duration;
 use super::args::each::each;
 use super::session::Session;
 use crate::pod::directory as pods;
@@ -13,6 +16,9 @@ pub struct Stop {
     /// Kill at once instead of an orderly end
     #[arg(long)]
     force: bool,
+    /// Kill it when its orderly end takes longer: seconds, or 5m, 1h30m (else as long as its apps may take)
+    #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "force")]
+    timeout: Option<Duration>,
     /// UUIDs of pods, or the start of them
     #[arg(required = true, value_name = "UUID")]
     uuids: Vec<String>,
@@ -20,9 +26,10 @@ pub struct Stop {
 
 impl Stop {
     pub fn run(self, session: &Session) -> Result<()> {
+        let options = stop::Options { force: self.force, timeout: self.timeout, debug: session.debug };
         each(&self.uuids, |uuid| {
             let pod = pods::find(&session.store, uuid)?;
-            stop::stop(&session.store, &pod, self.force, session.debug).context(|| format!("stop pod {}", pod.short()))
+            stop::stop(&session.store, &pod, options).context(|| format!("stop pod {}", pod.short()))
         })
     }
 }

@@ -1,8 +1,11 @@
 //! `podctl wait`
 
+use std::time::Duration;
+
 use clap::Args;
 use stage1::error::{Context, Result};
 
+use super::args::duration::duration;
 use super::args::each::each;
 use super::args::patience::Patience;
 use super::session::Session;
@@ -12,8 +15,8 @@ use crate::pod::wait::{self, Until};
 #[derive(Args, Debug)]
 pub struct Wait {
     /// How long at most (else as long as it takes)
-    #[arg(long, value_name = "DURATION")]
-    timeout: Option<humantime::Duration>,
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    timeout: Option<Duration>,
     /// UUIDs of pods, or the start of them
     #[arg(required = true, value_name = "UUID")]
     uuids: Vec<String>,
@@ -21,7 +24,7 @@ pub struct Wait {
 
 impl Wait {
     pub fn run(self, session: &Session) -> Result<()> {
-        let deadline = Patience(self.timeout.map(Into::into)).deadline();
+        let deadline = Patience(self.timeout).deadline();
         each(&self.uuids, |uuid| {
             let pod = pods::find(&session.store, uuid)?;
             wait::wait(&session.store, &pod, Until::Ended, deadline).context(|| format!("wait for pod {}", pod.short()))

@@ -149,9 +149,17 @@ impl Stage1 {
     /// # Errors
     /// It can't be run, fails, or takes too long; the cause is the last line it has printed.
     pub fn run(&self, entrypoint: Entrypoint, args: &[OsString]) -> Result<()> {
+        self.run_for(entrypoint, args, DEADLINE)
+    }
+
+    /// [`Self::run`], of an entrypoint that may take so long.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_for(&self, entrypoint: Entrypoint, args: &[OsString], limit: Duration) -> Result<()> {
         let mut command = Command::new(self.path(entrypoint)?);
         command.args(args).current_dir(&self.pod);
-        finish(entrypoint, command, DEADLINE, None)?.success()
+        finish(entrypoint, command, limit, None)?.success()
     }
 
     /// Replaces this process by an entrypoint with podctl's own environment and `more`.

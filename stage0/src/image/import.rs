@@ -12,6 +12,7 @@ use stage1::error::{Context, Error, Result};
 
 use crate::fsutil::digest;
 use crate::fsutil::dir::{PRIVATE, make_dir, sync_dir, sync_file_system};
+use crate::fsutil::space::{Room, Watched};
 use crate::image::archive;
 use crate::image::archive::{Hashed, ImageId, Limits};
 use crate::image::oci;
@@ -133,10 +134,11 @@ struct Written {
 fn write_archive(path: &Path, limits: Limits, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<Written> {
     let shown = || format!("write {path:?}");
     let file = File::create_new(path).context(shown)?;
-    let mut hashed = Hashed::new(BufWriter::with_capacity(1 << 17, file), limits);
+    let room = Room::of(file.try_clone().context(shown)?.into());
+    let mut hashed = Hashed::new(Watched::new(BufWriter::with_capacity(1 << 17, file), room), limits);
     write(&mut hashed)?;
     let (id, size, out) = hashed.finish();
-    out.into_inner().context(shown)?;
+    out.into_inner().into_inner().context(shown)?;
     Ok(Written { path: path.to_owned(), id, size })
 }
 

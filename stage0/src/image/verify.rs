@@ -2,6 +2,7 @@
 
 use std::io;
 
+use rustix::io::Errno;
 use stage1::error::{Context, Error, Result};
 
 use crate::fsutil::digest;
@@ -9,6 +10,7 @@ use crate::image::archive;
 use crate::image::archive::ImageId;
 use crate::image::store::{directory, has, load, open_archive};
 use crate::store::Store;
+use crate::tree::manifest::is_damage;
 use crate::tree::store as trees;
 
 /// How an image was found.
@@ -39,7 +41,10 @@ pub fn verify(store: &Store, id: &ImageId) -> Result<Health> {
     let image = match load(store, id) {
         Ok(image) => image,
         // nothing else says what the tree was rendered upon
-        Err(error) => return Ok(Health::Damaged(format!("{}; import the image again", error.one_line()))),
+        Err(error) => {
+            must_be_damage(&error)?;
+            return Ok(Health::Damaged(format!("{}; import the image again", error.one_line())));
+        }
     };
     for dependency in &image.info.dependencies {
         if !has(store, dependency) {
@@ -53,11 +58,20 @@ pub fn verify(store: &Store, id: &ImageId) -> Result<Health> {
     Ok(if mended.is_empty() { Health::Whole } else { Health::Mended(mended.join("; ")) })
 }
 
+/// Fails if an image could not be looked at for reasons that are not the image's.
+fn must_be_damage(error: &Error) -> Result<()> {
+    match error.errno().map(Errno::from_raw_os_error) {
+        Some(errno) if !is_damage(errno) => Err(Error::new(error.one_line())),
+        _ => Ok(()),
+    }
+}
+
 /// What is wrong with an image's archive, which is then put aside.
 fn archive_fault(store: &Store, id: &ImageId) -> Result<Option<String>> {
     let read =
         open_archive(store, id).and_then(|mut archive| io::copy(&mut archive, &mut io::sink()).context(|| "archive"));
     let Err(error) = read else { return Ok(None) };
+    must_be_damage(&error)?;
     let (from, to) = (directory(store, id).join("archive"), directory(store, id).join("archive.damaged"));
     if from.exists() {
         std::fs::rename(&from, &to).context(|| format!("rename {from:?} to {to:?}"))?;

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::entrypoint::spawn::{Entrypoint, Stage1};
 use crate::fsutil::atomic::write;
 use crate::fsutil::dir::make_dir;
+use crate::fsutil::space;
 use crate::image::store::Image;
 use crate::pod::directory::{HeldPod, Phase};
 use crate::pod::gc;
@@ -242,5 +243,6 @@ fn end_of_console(dir: &Path) -> Result<String> {
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let last = lines[lines.len().saturating_sub(5)..].join(" | ");
-    Ok(if last.is_empty() { "its process ended without a word".into() } else { last })
+    let said = if last.is_empty() { "its process ended without a word".into() } else { last };
+    Ok(space::shortage_at(dir).map_or_else(|| said.clone(), |why| format!("{why}; {said}")))
 }

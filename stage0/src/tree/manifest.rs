@@ -15,10 +15,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use stage1::error::{Context, Error, Result};
 
 use crate::fsutil::digest::hex;
+use crate::fsutil::interrupt;
 use crate::image::archive::{MAX_DEPTH, sorted_names, xattr, xattr_names};
 
 /// How many places of the list the quick check looks at.
@@ -59,8 +61,11 @@ pub fn check(root: &Path, list: impl Read) -> Result<Option<String>> {
         fault = difference(next()?.as_deref(), found);
         Ok(fault.is_none())
     });
-    if let Err(error) = walked {
-        return Ok(Some(error.one_line()));
+    match walked {
+        Err(error) if error.errno().is_none_or(|errno| is_damage(Errno::from_raw_os_error(errno))) => {
+            return Ok(Some(error.one_line()));
+        }
+        other => other?,
     }
     if fault.is_none()
         && let Some(line) = next()?
@@ -107,15 +112,18 @@ fn probe_line(root: BorrowedFd<'_>, line: &str, newest: Newest) -> Result<Option
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { &path };
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let Ok(file) = fs::openat2(root, path, flags, Mode::empty(), resolve).or_else(|errno| {
+    let file = fs::openat2(root, path, flags, Mode::empty(), resolve).or_else(|errno| {
         // a symbolic link itself is opened without forbidding them
-        if errno == rustix::io::Errno::LOOP {
+        if errno == Errno::LOOP {
             fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::BENEATH)
         } else {
             Err(errno)
         }
-    }) else {
-        return Ok(Some(format!("/{name} is missing")));
+    });
+    let file = match file {
+        Ok(file) => file,
+        Err(errno) if is_damage(errno) => return Ok(Some(format!("/{name} is missing"))),
+        Err(errno) => return Err(Error::caused_by(format!("open {path:?}"), errno)),
     };
     let stat = fs::fstat(&file).context(|| format!("stat {path:?}"))?;
     let as_listed = line.split('\t').skip(1).take(5).eq(metadata(&stat));
@@ -130,6 +138,15 @@ fn probe_line(root: BorrowedFd<'_>, line: &str, newest: Newest) -> Result<Option
         return Ok(Some(format!("/{name} has been changed since it was rendered")));
     }
     Ok(None)
+}
+
+/// Whether a failed look at a file says something of the file, and not of this process or the machine, which may have
+/// run out of descriptors or memory.
+pub(crate) fn is_damage(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::IO | Errno::UCLEAN | Errno::BADMSG | Errno::STALE
+    )
 }
 
 /// How the line that should be there and the one found differ.
@@ -221,6 +238,7 @@ impl Walker<'_, '_> {
     fn line(&mut self, path: &Path, stat: &Stat, detail: &str, attributes: &str) -> Result<bool> {
         let name = escape(path.as_os_str().as_bytes());
         let line = format!("{name}\t{}\t{detail}\t{attributes}\n", metadata(stat).join("\t"));
+        interrupt::check()?;
         (self.each)(&line, stat)
     }
 }

@@ -141,7 +141,11 @@ pub fn full_fault(store: &Store, id: &ImageId) -> Result<Option<String>> {
 
 fn open_list(store: &Store, id: &ImageId) -> Result<Option<(File, Info)>> {
     let dir = directory(store, id.as_str());
-    let Ok(info) = std::fs::read(dir.join("info")) else { return Ok(None) };
+    let info = match std::fs::read(dir.join("info")) {
+        Ok(info) => info,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::caused_by(format!("read {:?}", dir.join("info")), error)),
+    };
     let Ok(info) = serde_json::from_slice(&info) else { return Ok(None) };
     match File::open(dir.join("sums")) {
         Ok(list) => Ok(Some((list, info))),

@@ -8,6 +8,7 @@ mod end;
 mod hierarchy;
 mod member;
 mod scope;
+mod thaw;
 
 use std::fs;
 use std::io::{self, ErrorKind};

@@ -6,6 +6,7 @@ use clap::Args;
 use stage1::error::{Context, Result};
 
 use crate::app::lifecycle;
+use crate::cli::args::duration::seconds;
 use crate::cli::args::one_app::One;
 use crate::cli::session::Session;
 
@@ -13,8 +14,8 @@ use crate::cli::session::Session;
 pub struct Stop {
     #[command(flatten)]
     pub(super) one: One,
-    /// Seconds until everything the app has started is killed; 0 for at once
-    #[arg(long, value_name = "SECONDS")]
+    /// How long until everything the app has started is killed: seconds, or 5m, 1h30m; 0 for at once
+    #[arg(long, value_name = "DURATION", value_parser = seconds)]
     timeout: Option<u32>,
 }
 

@@ -7,10 +7,10 @@ use stage1::error::{Context, Error, Result};
 /// The isolators that an app is given on the command line.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct Limits {
-    /// How much memory it may use: 64M, 1Gi
+    /// How much memory it may use, in powers of 1024: 64m, 64MiB, 1g
     #[arg(long, value_name = "QUANTITY", allow_hyphen_values = true)]
     pub memory: Option<String>,
-    /// Above how much memory it is slowed down (cgroup v2)
+    /// Throttle it above this much memory (memory.high; cgroup v2)
     #[arg(long, value_name = "QUANTITY", allow_hyphen_values = true)]
     pub memory_high: Option<String>,
     /// How much swap it may use (cgroup v2)
@@ -67,6 +67,32 @@ fn seccomp(text: &str) -> Result<(&'static str, Value)> {
     Ok((name, value))
 }
 
+/// No app runs with less memory.
+const LEAST_MEMORY: u64 = 1 << 20;
+
+/// An amount of memory, in bytes, as docker reads it: the units are powers of 1024, whatever they are called.
+fn memory(text: &str) -> Result<u64> {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let number = &text[..text.len() - unit.len()];
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "ki" | "kib" => 10,
+        "m" | "mb" | "mi" | "mib" => 20,
+        "g" | "gb" | "gi" | "gib" => 30,
+        "t" | "tb" | "ti" | "tib" => 40,
+        _ => return Err(Error::new(format!("{text:?} is not an amount of memory, such as 64m, 512MiB or 1.5g"))),
+    };
+    let shown = || format!("{text:?} is not an amount of memory, such as 64m, 512MiB or 1.5g");
+    let (whole, rest) = number.split_once('.').unwrap_or((number, ""));
+    let whole: u64 = whole.parse().context(shown)?;
+    // eighteen digits are more than any byte
+    let digits = &rest[..rest.len().min(18)];
+    let rest: u128 = if digits.is_empty() { 0 } else { digits.parse().context(shown)? };
+    let bytes =
+        (u128::from(whole) << shift) + ((rest << shift) / 10_u128.pow(u32::try_from(digits.len()).unwrap_or(0)));
+    u64::try_from(bytes).context(shown)
+}
+
 impl Limits {
     /// As isolators of a manifest.
     ///
@@ -80,15 +106,20 @@ impl Limits {
             found.push(isolator);
             Ok(())
         };
-        if let Some(memory) = &self.memory {
-            add("--memory", "resource/memory", json!({ "limit": memory }))?;
-        }
         for (option, name, limit) in [
+            ("--memory", "resource/memory", &self.memory),
             ("--memory-high", "resource/memory-high", &self.memory_high),
             ("--memory-swap", "resource/memory-swap", &self.memory_swap),
         ] {
-            if let Some(limit) = limit {
-                add(option, name, json!({ "limit": limit }))?;
+            if let Some(text) = limit {
+                let bytes = memory(text).context(|| option.to_owned())?;
+                if bytes < LEAST_MEMORY && (option, bytes) != ("--memory-swap", 0) {
+                    return Err(Error::new(format!(
+                        "{option} {text}: {bytes} bytes are less than 1 MiB; a number without a unit is bytes, write {}",
+                        if text.bytes().all(|byte| byte.is_ascii_digit()) { format!("{text}m") } else { "64m".into() }
+                    )));
+                }
+                add(option, name, json!({ "limit": bytes.to_string() }))?;
             }
         }
         if let Some(pids) = self.pids {
@@ -143,5 +174,24 @@ mod tests {
         assert!(limits.isolators().unwrap_err().one_line().starts_with("--memory"));
         let limits = Limits { memory: Some("64M".into()), no_new_privileges: true, ..Limits::default() };
         assert_eq!(limits.isolators().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn memory_is_read_as_docker_reads_it() {
+        let mib = 1 << 20;
+        for text in ["64m", "64M", "64MB", "64mb", "64Mi", "64MiB", "67108864", "67108864b", "65536k", "0.0625g"] {
+            assert_eq!(memory(text).unwrap(), 64 * mib, "{text}");
+        }
+        assert_eq!((memory("1g").unwrap(), memory("1.5G").unwrap()), (1024 * mib, 1536 * mib));
+        for bad in ["", "m", "banana", "-1", "1x", "1.2.3m", "1,5g", "64 m", "99999999999t", "."] {
+            assert!(memory(bad).is_err(), "{bad}");
+        }
+        let with = |text: &str| Limits { memory: Some(text.into()), ..Limits::default() }.isolators();
+        let error = with("64").unwrap_err().one_line();
+        assert!(error.contains("less than 1 MiB") && error.contains("write 64m"), "{error}");
+        assert!(with("512k").unwrap_err().one_line().contains("less than 1 MiB"));
+        assert_eq!(with("64m").unwrap()[0].value, json!({ "limit": "67108864" }));
+        let none = Limits { memory_swap: Some("0".into()), ..Limits::default() };
+        assert_eq!(none.isolators().unwrap()[0].value, json!({ "limit": "0" }));
     }
 }

@@ -1,6 +1,7 @@
 //! What people write on the command line, turned into what the host manager works with.
 
 pub mod dns;
+pub mod duration;
 pub mod each;
 pub mod hostname;
 pub mod limits;

@@ -3,6 +3,7 @@
 use clap::Args;
 use stage1::error::Result;
 
+use super::duration::seconds;
 use super::limits::Limits;
 use super::variable::environment;
 use super::volume::mounts;
@@ -43,8 +44,8 @@ pub struct NewApp {
     /// The signal that asks it to end: SIGINT, RTMIN+3, 10 (else SIGTERM)
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<String>,
-    /// Seconds that it then has to end before it is killed; 0 to kill it at once (else 10)
-    #[arg(long, value_name = "SECONDS")]
+    /// How long it then has to end before it is killed: seconds, or 5m, 1h30m; 0 to kill it at once (else 10)
+    #[arg(long, value_name = "DURATION", value_parser = seconds)]
     stop_timeout: Option<u32>,
     /// Whether to start it again when it has ended: no, on-failure, always
     #[arg(long, value_name = "POLICY")]

@@ -1,6 +1,7 @@
 //! The options that all new pods have, and their apps
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use clap::{Args, Parser};
@@ -133,10 +134,29 @@ impl WhatToMake {
 const SEPARATOR: &str = "---";
 
 /// The words before the first separator, and those of each further app.
-pub fn split_apps(words: Vec<OsString>) -> (Vec<OsString>, Vec<Vec<OsString>>) {
-    let mut groups = words.split(|word| word == SEPARATOR).map(<[OsString]>::to_vec);
-    let first = groups.next().unwrap_or_default();
-    (first, groups.collect())
+///
+/// Among an app's arguments, which follow `--`, the last word of the line separates nothing; and `\---` is the word
+/// `---` anywhere (`\\---` is `\---`, and so on).
+pub fn split_apps(words: &[OsString]) -> (Vec<OsString>, Vec<Vec<OsString>>) {
+    let mut groups = vec![Vec::new()];
+    let mut in_arguments = false;
+    for (number, word) in words.iter().enumerate() {
+        let is_last = number + 1 == words.len();
+        if word == SEPARATOR && !(in_arguments && is_last) {
+            groups.push(Vec::new());
+            in_arguments = false;
+            continue;
+        }
+        let escaped = word.as_bytes().strip_suffix(SEPARATOR.as_bytes());
+        let escaped = escaped.is_some_and(|start| !start.is_empty() && start.iter().all(|byte| *byte == b'\\'));
+        let word = if in_arguments && escaped { OsStr::from_bytes(&word.as_bytes()[1..]) } else { word };
+        in_arguments |= word == "--";
+        if let Some(group) = groups.last_mut() {
+            group.push(word.to_owned());
+        }
+    }
+    let further = groups.split_off(1);
+    (groups.swap_remove(0), further)
 }
 
 /// A further app: its words have to be understood by themselves.

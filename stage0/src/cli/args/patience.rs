@@ -3,17 +3,19 @@
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use super::duration::duration;
+
 /// How long somebody waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience(pub(crate) Option<Duration>);
 
 impl FromStr for Patience {
-    type Err = humantime::DurationError;
+    type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
         match text {
             "forever" => Ok(Self(None)),
-            text => humantime::parse_duration(text).map(Some).map(Self),
+            text => duration(text).map(Some).map(Self),
         }
     }
 }

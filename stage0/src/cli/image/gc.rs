@@ -1,8 +1,11 @@
 //! `podctl image gc`
 
+use std::time::Duration;
+
 use clap::Args;
 use stage1::error::Result;
 
+use crate::cli::args::duration::duration;
 use crate::cli::output::{self, Format, say};
 use crate::cli::session::Session;
 use crate::image::archive::ImageId;
@@ -11,8 +14,8 @@ use crate::image::gc::collect;
 #[derive(Args, Debug)]
 pub struct Gc {
     /// Keep images that were imported, made use of or had their name this short a time ago
-    #[arg(long, value_name = "DURATION", default_value = "0s")]
-    grace_period: humantime::Duration,
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    grace_period: Duration,
     /// How to print what was removed
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -20,7 +23,7 @@ pub struct Gc {
 
 impl Gc {
     pub fn run(self, session: &Session) -> Result<()> {
-        let collected = collect(&session.store, self.grace_period.into())?;
+        let collected = collect(&session.store, self.grace_period)?;
         let images: Vec<String> = collected.images.iter().map(ImageId::to_string).collect();
         match self.format {
             Format::Json => output::json(&serde_json::json!({ "images": images, "trees": collected.trees })),

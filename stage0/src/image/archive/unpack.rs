@@ -19,6 +19,7 @@ use super::entries::{Entries, Entry};
 use super::lower::{remove_lower, remove_lower_contents};
 use super::metadata::Metadata;
 use super::{Limits, MAX_DEPTH};
+use crate::fsutil::space::Room;
 
 /// An image manifest beyond this is refused.
 const MANIFEST_BYTES: u64 = 4 << 20;
@@ -72,7 +73,7 @@ pub fn unpack_over(
     whitelists: &[&Whitelist],
     over: bool,
 ) -> Result<Vec<u8>> {
-    let mut unpacker = Unpacker::new(root, limits, over);
+    let mut unpacker = Unpacker::new(root, limits, over)?;
     let mut manifest = None;
     let mut has_rootfs = false;
     each_entry(source, &mut unpacker, |unpacker, entry, content| {
@@ -117,7 +118,7 @@ pub fn manifest(source: impl Read) -> Result<Vec<u8>> {
 /// # Errors
 /// As [`unpack`].
 pub fn unpack_plain(source: impl Read, root: BorrowedFd<'_>, limits: &mut Limits) -> Result<()> {
-    let mut unpacker = Unpacker::new(root, limits, false);
+    let mut unpacker = Unpacker::new(root, limits, false)?;
     let mut is_empty = true;
     each_entry(source, &mut unpacker, |unpacker, entry, content| {
         is_empty = false;
@@ -135,7 +136,7 @@ pub fn unpack_plain(source: impl Read, root: BorrowedFd<'_>, limits: &mut Limits
 /// # Errors
 /// As [`unpack`].
 pub fn unpack_layer(source: impl Read, root: BorrowedFd<'_>, limits: &mut Limits, first: bool) -> Result<()> {
-    let mut unpacker = Unpacker::new(root, limits, !first);
+    let mut unpacker = Unpacker::new(root, limits, !first)?;
     each_entry(source, &mut unpacker, |unpacker, entry, content| {
         let path = normal_components(&entry.path)?.into_iter().collect::<PathBuf>();
         let hidden = path.file_name().and_then(|name| name.as_bytes().strip_prefix(b".wh.").map(OsStr::from_bytes));
@@ -228,6 +229,8 @@ struct Unpacker<'a> {
     privileged: bool,
     /// What is left of the limits.
     limits: &'a mut Limits,
+    /// What is left on the disk.
+    room: Room,
     /// Directories get their metadata last: files are still made in them.
     directories: BTreeMap<PathBuf, Metadata>,
     /// What those take in memory.
@@ -239,13 +242,23 @@ struct Unpacker<'a> {
 }
 
 impl<'a> Unpacker<'a> {
-    fn new(root: BorrowedFd<'a>, limits: &'a mut Limits, over: bool) -> Self {
+    fn new(root: BorrowedFd<'a>, limits: &'a mut Limits, over: bool) -> Result<Self> {
         let mut directories = BTreeMap::new();
         if !over {
             directories.insert(PathBuf::new(), Metadata::of_implied());
         }
         let privileged = rustix::process::geteuid().is_root();
-        Self { root, privileged, limits, directories, pending: 0, parent: None, made: over.then(BTreeSet::new) }
+        let room = Room::of(root.try_clone_to_owned().context(|| "dup")?);
+        Ok(Self {
+            root,
+            privileged,
+            limits,
+            room,
+            directories,
+            pending: 0,
+            parent: None,
+            made: over.then(BTreeSet::new),
+        })
     }
 
     fn entry(
@@ -259,6 +272,7 @@ impl<'a> Unpacker<'a> {
         if path.components().count() > MAX_DEPTH {
             return Err(Error::new(format!("deeper than {MAX_DEPTH} directories")));
         }
+        self.room.take(entry.size)?;
         let metadata = Metadata::of(entry, self.privileged)?;
         let Some(name) = path.file_name().map(OsStr::to_owned) else {
             return match kind {

@@ -1,0 +1,43 @@
+//! Times that something may take, on the command line: one syntax for all.
+
+use std::time::Duration;
+
+/// `10` and `0.5` are seconds; `90s`, `1500ms`, `5m` and `1h 30m` say their unit.
+///
+/// # Errors
+/// It is anything else.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let found = match text.parse::<f64>() {
+        Ok(seconds) if plain => Duration::try_from_secs_f64(seconds).ok(),
+        _ => humantime::parse_duration(text).ok(),
+    };
+    found.ok_or_else(|| "expected seconds, or a number with a unit: 10, 90s, 1500ms, 5m, 1h30m".to_owned())
+}
+
+/// The same in whole seconds, rounded up.
+///
+/// # Errors
+/// It is not a duration, or is longer than a unit file can say.
+pub fn seconds(text: &str) -> Result<u32, String> {
+    let time = duration(text)?;
+    let whole = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    u32::try_from(whole).map_err(|_| format!("at most {} seconds", u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_seconds_and_units_are_understood() {
+        let ms = |text| duration(text).map(|time| time.as_millis());
+        assert_eq!((ms("1"), ms("0"), ms("0.5")), (Ok(1000), Ok(0), Ok(500)));
+        assert_eq!((ms("1s"), ms("5m"), ms("1h30m"), ms("1500ms")), (Ok(1000), Ok(300_000), Ok(5_400_000), Ok(1500)));
+        for bad in ["", "-1", "1x", "s", ".", "1.2.3", "inf", "NaN", "1e3", "99999999999999999999999"] {
+            assert!(duration(bad).unwrap_err().contains("expected seconds"), "{bad}");
+        }
+        assert_eq!((seconds("1500ms"), seconds("2"), seconds("0")), (Ok(2), Ok(2), Ok(0)));
+        assert!(seconds("200y").is_err());
+    }
+}
