@@ -5,7 +5,10 @@
 
 // From the bottom up; `cli` is at the top, and everything may use `fsutil` and `store`.
 pub mod fsutil;
+pub mod interrupt;
 pub mod store;
+
+pub mod registry;
 
 pub mod image;
 pub mod tree;

@@ -194,7 +194,7 @@ mod tests {
             id: ImageId::new(&format!("sha512-{}", "a".repeat(128))).unwrap(),
             parsed: ImageManifest::parse(json.as_bytes()).unwrap(),
             manifest: json.into_bytes(),
-            info: Info { import_time: 0, size: 0, manifest: String::new(), dependencies: Vec::new() },
+            info: Info { import_time: 0, size: 0, manifest: String::new(), dependencies: Vec::new(), kept: Vec::new() },
         }
     }
 

@@ -11,6 +11,8 @@ mod exec;
 mod gc;
 mod image;
 mod list;
+mod login;
+mod logout;
 mod logs;
 mod output;
 mod prepare;
@@ -65,6 +67,10 @@ enum Command {
     /// Import and list images
     #[command(subcommand)]
     Image(image::Command),
+    /// Keep the credentials for a registry, once it has taken them
+    Login(login::Login),
+    /// Forget the credentials for a registry
+    Logout(logout::Logout),
     /// Start a pod without apps and print its UUID
     Sandbox(sandbox::Sandbox),
     /// Run apps on this terminal, in a pod that ends as they do
@@ -109,6 +115,7 @@ pub fn main() -> ExitCode {
         Err(error) if error.errno() == Some(nix::libc::EPIPE) && has_no_reader() => die_by(Signal::SIGPIPE),
         Err(error) => {
             eprintln!("podctl: {}", error.one_line());
+            crate::interrupt::end_by_signal();
             ExitCode::from(error.exit_code().unwrap_or(FAILURE))
         }
     }
@@ -153,6 +160,8 @@ impl Podctl {
         let session = Session { store: Store::open(&self.dir)?, debug: self.debug };
         match self.command {
             Command::Image(command) => command.run(&session)?,
+            Command::Login(command) => command.run()?,
+            Command::Logout(command) => command.run()?,
             Command::Sandbox(command) => command.run(&session)?,
             Command::Run(command) => return command.run(&session),
             Command::Prepare(command) => command.run(&session)?,

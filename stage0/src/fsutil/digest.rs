@@ -1,11 +1,14 @@
 //! Hashes of content, and reading that fails when the content is not what its hash says.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256, Sha512};
 use stage1::error::{Context, Error, Result};
+
+use crate::interrupt;
 
 /// A hash with its algorithm: `sha256:…` or `sha512:…`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -55,11 +58,56 @@ impl Digest {
     pub fn digits(&self) -> &str {
         &self.digits
     }
+
+    /// The SHA-256 of bytes.
+    pub(crate) fn sha256_of(bytes: &[u8]) -> Self {
+        Self { algorithm: Algorithm::Sha256, digits: of_bytes(bytes) }
+    }
+
+    /// Whether bytes have this hash.
+    pub(crate) fn is_of(&self, bytes: &[u8]) -> bool {
+        let mut hasher = Hasher::of(self);
+        hasher.update(bytes);
+        hasher.finish() == self.digits
+    }
 }
 
-enum Hasher {
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.algorithm(), self.digits)
+    }
+}
+
+/// Hashes with the algorithm of a digest.
+pub(crate) enum Hasher {
     Sha256(Sha256),
     Sha512(Sha512),
+}
+
+impl Hasher {
+    /// For what is to have this digest.
+    pub(crate) fn of(digest: &Digest) -> Self {
+        match digest.algorithm {
+            Algorithm::Sha256 => Self::Sha256(Sha256::new()),
+            Algorithm::Sha512 => Self::Sha512(Sha512::new()),
+        }
+    }
+
+    /// Adds bytes.
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hasher) => hasher.update(bytes),
+            Self::Sha512(hasher) => hasher.update(bytes),
+        }
+    }
+
+    /// The digits of all that was added.
+    pub(crate) fn finish(self) -> String {
+        match self {
+            Self::Sha256(hasher) => hex(&hasher.finalize()),
+            Self::Sha512(hasher) => hex(&hasher.finalize()),
+        }
+    }
 }
 
 /// Reads what must have a certain hash: at its end, or in the call of [`Verified::finish`], that is compared.
@@ -74,11 +122,7 @@ pub struct Verified<R> {
 impl<R: Read> Verified<R> {
     /// Reads `source`, which is to have the hash `expected` and at most `limit` bytes.
     pub fn new(source: R, expected: &Digest, limit: u64) -> Self {
-        let hasher = match expected.algorithm {
-            Algorithm::Sha256 => Hasher::Sha256(Sha256::new()),
-            Algorithm::Sha512 => Hasher::Sha512(Sha512::new()),
-        };
-        Self { source, hasher: Some(hasher), expected: expected.clone(), left: limit }
+        Self { source, hasher: Some(Hasher::of(expected)), expected: expected.clone(), left: limit }
     }
 
     /// Reads the rest and compares.
@@ -92,19 +136,15 @@ impl<R: Read> Verified<R> {
 
 impl<R: Read> Read for Verified<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        interrupt::check_io()?;
         let n = self.source.read(buffer)?;
         self.left = self.left.checked_sub(n as u64).ok_or_else(|| io::Error::other("it is larger than allowed"))?;
-        match &mut self.hasher {
-            Some(Hasher::Sha256(hasher)) => hasher.update(&buffer[..n]),
-            Some(Hasher::Sha512(hasher)) => hasher.update(&buffer[..n]),
-            None => {}
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&buffer[..n]);
         }
         if n == 0 && !buffer.is_empty() {
-            let found = match self.hasher.take() {
-                Some(Hasher::Sha256(hasher)) => hex(&hasher.finalize()),
-                Some(Hasher::Sha512(hasher)) => hex(&hasher.finalize()),
-                None => return Ok(0),
-            };
+            let Some(hasher) = self.hasher.take() else { return Ok(0) };
+            let found = hasher.finish();
             if found != self.expected.digits {
                 let (algorithm, expected) = (self.expected.algorithm(), &self.expected.digits[..12]);
                 let found = &found[..12];

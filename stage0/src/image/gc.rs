@@ -9,6 +9,7 @@ use stage1::error::{Context, Error, Result};
 
 use crate::fsutil::dir::{make_dir, names_in, sync_dir};
 use crate::image::archive::ImageId;
+use crate::image::blobs;
 use crate::image::store::{directory, ids, last_used, link_name, list, names, users};
 use crate::store::{Store, TemporaryDir};
 use crate::tree::store as trees;
@@ -31,7 +32,8 @@ pub fn remove(store: &Store, id: &ImageId) -> Result<()> {
             return Err(Error::new(format!("image {} ({}) depends on it", other.id.short(), other.parsed.name)));
         }
     }
-    take_away(store, &work, id)
+    take_away(store, &work, id)?;
+    blobs::sweep(store, &work).map(drop)
 }
 
 /// Moves an image and its tree into the working directory; the caller holds the lock.
@@ -63,6 +65,8 @@ pub struct Collected {
     pub images: Vec<ImageId>,
     /// Trees, by the name of their directory, that no pod uses and that are not of an image any more.
     pub trees: Vec<String>,
+    /// Digests of blobs that no image needs.
+    pub blobs: Vec<String>,
 }
 
 /// Removes images that have lost their name to a newer one and that neither a pod nor another image uses, once nobody
@@ -106,5 +110,6 @@ pub fn collect(store: &Store, grace: Duration) -> Result<Collected> {
         move_if_there(store.trees().join(&name), work.path().join(&name))?;
         collected.trees.push(name);
     }
+    collected.blobs = blobs::sweep(store, &work)?;
     Ok(collected)
 }

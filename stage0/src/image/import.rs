@@ -15,10 +15,11 @@ use crate::fsutil::dir::{PRIVATE, make_dir, sync_dir, sync_file_system};
 use crate::fsutil::space::{Room, Watched};
 use crate::image::archive;
 use crate::image::archive::{Hashed, ImageId, Limits};
+use crate::image::blobs;
 use crate::image::oci;
 use crate::image::oci::Layout;
 use crate::image::options::{Kind, Options};
-use crate::image::store::{Image, Info, checked_name, directory, load, set_name};
+use crate::image::store::{Image, Info, checked_name, directory, load, set_name, set_reference};
 use crate::store::{Store, TemporaryDir};
 use crate::tree::store as trees;
 
@@ -98,6 +99,14 @@ pub fn import_directory(store: &Store, directory: &Path, options: &Options) -> R
     }
 }
 
+/// Imports an OCI image layout that is below a working directory.
+///
+/// # Errors
+/// It is not an image, or holds anything that could leave its root; the store is unchanged.
+pub(crate) fn import_layout(store: &Store, work: &TemporaryDir, layout: &Path, options: &Options) -> Result<Imported> {
+    convert(store, work, &Layout::in_directory(layout)?, Kind::Oci, options)
+}
+
 /// Tells from the names in an archive what it holds.
 fn kind_of(path: &Path) -> Result<Kind> {
     let file = File::open(path).context(|| format!("open {path:?}"))?;
@@ -175,6 +184,8 @@ fn finish(store: &Store, work: &TemporaryDir, written: Written, options: &Option
             render(store, work, &written, options)?;
             sync_file_system(work.path())?;
             rendered = true;
+        } else if !rendered && options.kept.is_some() {
+            sync_file_system(work.path())?;
         }
         let _lock = store.lock_images()?;
         let (has_image, has_tree) = (is_whole(store, &written), trees::quick_fault(store, id)?.is_none());
@@ -182,13 +193,26 @@ fn finish(store: &Store, work: &TemporaryDir, written: Written, options: &Option
             // another process has removed it just before the lock was taken
             continue;
         }
+        if let Some((_, blobs)) = &options.kept {
+            blobs::place(store, blobs)?;
+        }
         if !has_tree {
             trees::place(store, work, id)?;
         }
         if !has_image {
             place(store, work, id)?;
         }
+        if let Some((kept, _)) = &options.kept {
+            blobs::note(store, id, kept)?;
+        }
         let image = load(store, id)?;
+        if let Some(first) = options.references.first() {
+            let mut replaced = None;
+            for reference in &options.references {
+                replaced = set_reference(store, reference, id)?.or(replaced);
+            }
+            return Ok(Imported { image, name: first.to_string(), replaced });
+        }
         let name = options.name.clone().unwrap_or_else(|| image.parsed.name.to_string());
         let replaced = set_name(store, &name, id)?;
         return Ok(Imported { image, name, replaced });
@@ -215,6 +239,7 @@ fn render(store: &Store, work: &TemporaryDir, written: &Written, options: &Optio
         size: written.size,
         manifest: digest::of_bytes(&manifest),
         dependencies,
+        kept: Vec::new(),
     };
     let dir = work.path().join("image");
     make_dir(&dir, PRIVATE)?;

@@ -1,10 +1,14 @@
 //! Images: the store of those that were imported, taking them in and handing them out.
 
 pub mod archive;
+pub mod blobs;
 pub mod export;
 pub mod gc;
 pub mod import;
+pub mod kept;
 pub mod oci;
 pub mod options;
+pub mod pull;
+pub mod push;
 pub mod store;
 pub mod verify;

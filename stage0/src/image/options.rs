@@ -1,10 +1,14 @@
 //! How an image is imported.
 
+use std::path::PathBuf;
+
 use stage1::appc::ImageManifest;
 use stage1::error::{Error, Result};
 
 use crate::image::archive::Limits;
+use crate::image::kept::Kept;
 use crate::image::oci::platform::Wanted;
+use crate::registry::Reference;
 
 /// What a file or directory holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +24,7 @@ pub enum Kind {
 }
 
 /// How to import.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// What to call the image, instead of what it says itself.
     pub name: Option<String>,
@@ -32,6 +36,10 @@ pub struct Options {
     pub manifest: Option<ImageManifest>,
     /// How large it may be, and whether it may bring device nodes.
     pub limits: Limits,
+    /// The names of a registry that it gets, instead of its own.
+    pub references: Vec<Reference>,
+    /// How it came, and the directory with all its blobs, which are moved to the store.
+    pub kept: Option<(Kept, PathBuf)>,
 }
 
 impl Options {

@@ -20,8 +20,10 @@ use crate::fsutil::digest;
 use crate::fsutil::digest::{Digest, Verified};
 use crate::fsutil::dir::{PRIVATE, make_dir, names_in, open_dir, sync_dir};
 use crate::image::archive::ImageId;
+use crate::image::kept::Kept;
 use crate::pod::directory as pods;
 use crate::pod::directory::Pod;
+use crate::registry::{Name, Reference};
 use crate::store::Store;
 
 /// An image in the store.
@@ -49,6 +51,9 @@ pub struct Info {
     /// The images that its tree was rendered upon, in the order in which they were met.
     #[serde(with = "as_texts")]
     pub dependencies: Vec<ImageId>,
+    /// The manifests of registries that it came by, the last one last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<Kept>,
 }
 
 /// Ids in the store's notes.
@@ -80,19 +85,44 @@ pub fn load(store: &Store, id: &ImageId) -> Result<Image> {
         let path = dir.join(name);
         std::fs::read(&path).context(|| format!("read {path:?}"))
     };
-    let damaged = |what: &str| {
-        let short = id.short();
-        format!(
-            "the {what} of image {short} in the store is damaged; \"podctl image verify {short}\" mends it if it can"
-        )
-    };
-    let info: Info = serde_json::from_slice(&read("info")?).context(|| damaged("info"))?;
+    let damaged = |what: &str| damaged(id, what);
+    let info = info(store, id)?;
     let manifest = read("manifest")?;
     if digest::of_bytes(&manifest) != info.manifest {
         return Err(Error::new(damaged("manifest")));
     }
     let parsed = ImageManifest::parse(&manifest).context(|| damaged("manifest"))?;
     Ok(Image { id: id.clone(), manifest, parsed, info })
+}
+
+/// The image that came by a manifest from a registry.
+///
+/// # Errors
+/// The store can't be read.
+pub(crate) fn by_manifest(store: &Store, manifest: &Digest) -> Result<Option<ImageId>> {
+    let manifest = manifest.to_string();
+    for id in ids(store)? {
+        // one that is damaged or has just gone is none
+        if info(store, &id).is_ok_and(|info| info.kept.iter().any(|kept| kept.manifest == manifest)) {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
+}
+
+/// What was noted of an image.
+///
+/// # Errors
+/// It is not there, or damaged.
+pub(crate) fn info(store: &Store, id: &ImageId) -> Result<Info> {
+    let path = directory(store, id).join("info");
+    let bytes = std::fs::read(&path).context(|| format!("read {path:?}"))?;
+    serde_json::from_slice(&bytes).context(|| damaged(id, "info"))
+}
+
+fn damaged(id: &ImageId, what: &str) -> String {
+    let short = id.short();
+    format!("the {what} of image {short} in the store is damaged; \"podctl image verify {short}\" mends it if it can")
 }
 
 /// Whether the store has the image.
@@ -113,8 +143,26 @@ pub fn find(store: &Store, text: &str) -> Result<Image> {
 /// # Errors
 /// No image is meant, or more than one.
 pub fn find_id(store: &Store, text: &str) -> Result<ImageId> {
+    look_up(store, text)?.context(|| format!("there is no image {text:?}; \"podctl image list\" shows those there are"))
+}
+
+/// Like [`find_id`], `None` if no image is meant.
+///
+/// # Errors
+/// More than one image is meant.
+pub fn look_up(store: &Store, text: &str) -> Result<Option<ImageId>> {
     if let Some(id) = named(store, text)? {
-        return Ok(id);
+        return Ok(Some(id));
+    }
+    if let Ok(name) = Name::parse(text)
+        && let Some(id) = by_name(store, &name, text)?
+    {
+        return Ok(Some(id));
+    }
+    if let Ok(digest) = Digest::new(text)
+        && let Some(id) = by_manifest(store, &digest)?
+    {
+        return Ok(Some(id));
     }
     let is_start = |id: &ImageId| {
         let digits = text.strip_prefix("sha512-").unwrap_or(text);
@@ -122,12 +170,41 @@ pub fn find_id(store: &Store, text: &str) -> Result<ImageId> {
     };
     let found: Vec<ImageId> = ids(store)?.into_iter().filter(is_start).collect();
     match found.as_slice() {
-        [] => Err(Error::new(format!("there is no image {text:?}; \"podctl image list\" shows those there are"))),
-        [id] => Ok(id.clone()),
+        [] => Ok(None),
+        [id] => Ok(Some(id.clone())),
         several => {
             let several: Vec<_> = several.iter().map(ImageId::short).collect();
             Err(Error::new(format!("{text:?} is ambiguous: it may be any of the images {}", several.join(", "))))
         }
+    }
+}
+
+/// The image that has a name of a registry: as it is, by its manifest's digest, or, of a short name, by its end.
+fn by_name(store: &Store, name: &Name, text: &str) -> Result<Option<ImageId>> {
+    let short = match name {
+        Name::Full(reference) => {
+            let found = named(store, &reference.to_string())?;
+            return match reference.digest() {
+                Some(digest) if found.is_none() => by_manifest(store, digest),
+                _ => Ok(found),
+            };
+        }
+        Name::Short(short) => short,
+    };
+    if let Some(digest) = short.digest() {
+        return by_manifest(store, digest);
+    }
+    if let Some(id) = named(store, &short.at("localhost")?.to_string())? {
+        return Ok(Some(id));
+    }
+    let is_meant = |name: &str| Reference::parse(name).is_ok_and(|full| short.is_end_of(&full));
+    let found: Vec<(String, ImageId)> = names(store)?.into_iter().filter(|(name, _)| is_meant(name)).collect();
+    match found.first() {
+        Some((_, first)) if found.iter().any(|(_, id)| id != first) => {
+            let all: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+            Err(Error::new(format!("{text:?} is ambiguous: it may be any of {}", all.join(", "))))
+        }
+        other => Ok(other.map(|(_, id)| id.clone())),
     }
 }
 
@@ -262,6 +339,12 @@ pub fn ids(store: &Store) -> Result<Vec<ImageId>> {
     Ok(ids)
 }
 
+/// Whether a text is one of the two kinds of names: an identifier, or a full name of a registry.
+fn is_name(text: &str) -> bool {
+    let is_reference = || Reference::parse(text).is_ok_and(|reference| reference.to_string() == text);
+    text.len() <= 255 && (text.parse::<AcIdentifier>().is_ok() || is_reference())
+}
+
 /// A name as the file name of its link: `/` can't be in one, `%` can't be in a name.
 pub(crate) fn link_name(name: &str) -> String {
     name.replace('/', "%")
@@ -276,7 +359,7 @@ pub(crate) fn checked_name(name: &str) -> Result<AcIdentifier> {
 
 /// The image that a name points to.
 fn named(store: &Store, name: &str) -> Result<Option<ImageId>> {
-    if name.parse::<AcIdentifier>().is_err() || name.len() > 255 {
+    if !is_name(name) {
         return Ok(None);
     }
     let link = store.names().join(link_name(name));
@@ -299,9 +382,57 @@ pub(crate) fn names(store: &Store) -> Result<Vec<(String, ImageId)>> {
     Ok(found)
 }
 
+/// Gives an image one more name, which may have been another image's until now: that is given back.
+///
+/// # Errors
+/// The image is gone, or the store can't be written.
+pub fn tag(store: &Store, id: &ImageId, reference: &Reference) -> Result<Option<ImageId>> {
+    let _lock = store.lock_images()?;
+    if !has(store, id) {
+        return Err(Error::new(format!("there is no image {} any more", id.short())));
+    }
+    set_reference(store, reference, id)
+}
+
+/// Takes a name away; the image stays. Gives back which image that was, and the name in full.
+///
+/// # Errors
+/// No image has this name.
+pub fn untag(store: &Store, text: &str) -> Result<(String, ImageId)> {
+    let _lock = store.lock_images()?;
+    let full = |name: Name| match name {
+        Name::Full(reference) => Some(reference.to_string()),
+        Name::Short(short) => short.at("localhost").ok().map(|reference| reference.to_string()),
+    };
+    let names = [Some(text.to_owned()), Name::parse(text).ok().and_then(full)];
+    for name in names.into_iter().flatten() {
+        if let Some(id) = named(store, &name)? {
+            let link = store.names().join(link_name(&name));
+            std::fs::remove_file(&link).context(|| format!("remove {link:?}"))?;
+            sync_dir(&store.names())?;
+            touch(store, &id)?;
+            return Ok((name, id));
+        }
+    }
+    Err(Error::new(format!("no image has the name {text:?}; \"podctl image list\" shows all names in full")))
+}
+
+/// Points a name of a registry to an image; the caller holds the lock.
+pub(crate) fn set_reference(store: &Store, reference: &Reference, id: &ImageId) -> Result<Option<ImageId>> {
+    let name = reference.to_string();
+    if !is_name(&name) {
+        return Err(Error::new(format!("{name:?} is too long for a name here")));
+    }
+    point(store, &name, id)
+}
+
 /// Points a name to an image; the caller holds the lock. Gives back the image that it pointed to before.
 pub(crate) fn set_name(store: &Store, name: &str, id: &ImageId) -> Result<Option<ImageId>> {
-    let before = named(store, checked_name(name)?.as_ref())?;
+    point(store, checked_name(name)?.as_ref(), id)
+}
+
+fn point(store: &Store, name: &str, id: &ImageId) -> Result<Option<ImageId>> {
+    let before = named(store, name)?;
     if before.as_ref() == Some(id) {
         return Ok(None);
     }

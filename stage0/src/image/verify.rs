@@ -8,6 +8,7 @@ use stage1::error::{Context, Error, Result};
 use crate::fsutil::digest;
 use crate::image::archive;
 use crate::image::archive::ImageId;
+use crate::image::blobs;
 use crate::image::store::{directory, has, load, open_archive};
 use crate::store::Store;
 use crate::tree::manifest::is_damage;
@@ -55,6 +56,7 @@ pub fn verify(store: &Store, id: &ImageId) -> Result<Health> {
         trees::rebuild(store, id)?;
         mended.push(format!("tree: {fault}"));
     }
+    mended.extend(blobs::mend(store, id)?);
     Ok(if mended.is_empty() { Health::Whole } else { Health::Mended(mended.join("; ")) })
 }
 

@@ -64,6 +64,11 @@ impl Store {
         self.dir.join("trees")
     }
 
+    /// The blobs of images from registries, as they came.
+    pub fn blobs(&self) -> PathBuf {
+        self.dir.join("blobs")
+    }
+
     /// The directory of the phase directories.
     pub fn pods(&self) -> PathBuf {
         self.dir.join("pods")

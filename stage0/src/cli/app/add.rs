@@ -24,7 +24,7 @@ impl Add {
     pub fn run(self, session: &Session) -> Result<()> {
         let pod = pods::find(&session.store, &self.uuid)?;
         let insecure = self.insecure;
-        let options = self.app.options(session.debug).map(|options| AddOptions { insecure, ..options });
+        let options = self.app.options(session).map(|options| AddOptions { insecure, ..options });
         options
             .and_then(|options| add(&session.store, &pod, &options))
             .context(|| format!("add an app to pod {}", pod.short()))

@@ -9,6 +9,7 @@ pub mod new_app;
 pub mod new_pod;
 pub mod one_app;
 pub mod patience;
+pub mod registry;
 pub mod time;
 pub mod variable;
 pub mod volume;

@@ -5,16 +5,21 @@ use stage1::error::Result;
 
 use super::duration::seconds;
 use super::limits::Limits;
+use super::registry::When;
 use super::variable::environment;
 use super::volume::mounts;
 use crate::app::options::AddOptions;
+use crate::cli::session::Session;
 use crate::pod::insecure::Insecure;
 
 /// An app that is to be.
 #[derive(Args, Debug)]
 pub struct NewApp {
-    /// An image of the store: its name, its id, or the start of it
+    /// An image of the store (its name, its id, or the start of it), or one that a registry has
     pub image: String,
+    /// When to fetch the image from its registry
+    #[arg(long, value_enum, default_value = "missing", value_name = "WHEN")]
+    pull: When,
     /// What to call the app (else as the image is called)
     #[arg(long)]
     pub name: Option<String>,
@@ -71,12 +76,12 @@ pub struct NewApp {
 }
 
 impl NewApp {
-    /// What it is to be.
+    /// What it is to be. Its image is fetched, if it has to be.
     ///
     /// # Errors
-    /// The first option that makes no sense.
-    pub fn options(self, debug: bool) -> Result<AddOptions> {
-        Ok(AddOptions {
+    /// The first option that makes no sense; or the image can't be fetched.
+    pub fn options(self, session: &Session) -> Result<AddOptions> {
+        let options = AddOptions {
             image: self.image,
             name: self.name,
             exec: self.exec,
@@ -95,7 +100,9 @@ impl NewApp {
             streams: [self.stdin, self.stdout, self.stderr],
             k8s_log_path: self.k8s_log_path,
             insecure: Insecure::default(),
-            debug,
-        })
+            debug: session.debug,
+        };
+        // last: what makes no sense costs no time
+        Ok(AddOptions { image: self.pull.obtain(session, &options.image)?, ..options })
     }
 }

@@ -202,7 +202,7 @@ impl NewPod {
     pub fn prepare(self, session: &Session) -> Result<(HeldPod, Settings)> {
         let settings = Settings { interactive: self.interactive, ..self.run.settings()? };
         let apps = std::iter::once(self.first).chain(self.further);
-        let apps = apps.map(|app| app.options(session.debug)).collect::<Result<Vec<AddOptions>>>()?;
+        let apps = apps.map(|app| app.options(session)).collect::<Result<Vec<AddOptions>>>()?;
         let manifest = self.make.manifest(&settings)?;
         let stage1 = self.make.stage1(session)?;
         let pod = immutable::prepare(&session.store, &stage1, manifest, &apps, self.make.making(), &settings)?;

@@ -26,10 +26,13 @@ impl Gc {
         let collected = collect(&session.store, self.grace_period)?;
         let images: Vec<String> = collected.images.iter().map(ImageId::to_string).collect();
         match self.format {
-            Format::Json => output::json(&serde_json::json!({ "images": images, "trees": collected.trees })),
+            Format::Json => output::json(&serde_json::json!({
+                "images": images, "trees": collected.trees, "blobs": collected.blobs,
+            })),
             Format::Text => {
                 images.iter().try_for_each(|id| say(format!("image {id}")))?;
-                collected.trees.iter().try_for_each(|name| say(format!("tree {name}")))
+                collected.trees.iter().try_for_each(|name| say(format!("tree {name}")))?;
+                collected.blobs.iter().try_for_each(|digest| say(format!("blob {digest}")))
             }
         }
     }

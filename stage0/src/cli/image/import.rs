@@ -15,6 +15,7 @@ use crate::image::archive::Limits;
 use crate::image::import::{Imported, import_directory, import_file};
 use crate::image::oci::platform::Wanted;
 use crate::image::options::{Kind, Options};
+use crate::interrupt::Watch;
 
 #[derive(Args, Debug)]
 pub struct Import {
@@ -91,7 +92,9 @@ impl Import {
             wanted: Wanted { reference: self.reference.clone(), platform: self.platform.clone(), name: None },
             manifest: self.manifest()?,
             limits: Limits { bytes: self.max_size, devices: self.devices, ..Limits::default() },
+            ..Options::default()
         };
+        let _watch = Watch::begin()?;
         if stat.is_dir() {
             let bar = spinner("importing");
             let imported = import_directory(&session.store, &self.source, &options);

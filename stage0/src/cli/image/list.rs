@@ -21,6 +21,9 @@ pub struct List {
 struct Listed {
     id: String,
     name: String,
+    /// Digest of the manifest that it came by from a registry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
     import_time: i64,
     /// Nothing if it has just been removed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -35,6 +38,7 @@ impl List {
             id: image.id.to_string(),
             // an image whose name went to a newer one has none any more
             name: names.join(", "),
+            digest: image.info.kept.last().map(|kept| kept.manifest.clone()),
             import_time: image.info.import_time,
             last_used_time: images::last_used(&session.store, &image.id).ok().map(nanoseconds),
             size: image.info.size,

@@ -6,9 +6,13 @@ mod gc;
 mod import;
 mod list;
 mod progress;
+mod pull;
+mod push;
 mod render;
 mod rm;
 mod show;
+mod tag;
+mod untag;
 mod verify;
 
 use clap::Subcommand;
@@ -20,6 +24,14 @@ use super::session::Session;
 pub enum Command {
     /// Take an image, or a plain root file system, into the store
     Import(import::Import),
+    /// Fetch images from registries
+    Pull(pull::Pull),
+    /// Send an image to a registry, bit for bit as it was pulled
+    Push(push::Push),
+    /// Give an image further names
+    Tag(tag::Tag),
+    /// Take names away from images, which stay
+    Untag(untag::Untag),
     /// List the images
     List(list::List),
     /// Tell all about an image
@@ -42,6 +54,10 @@ impl Command {
     pub fn run(self, session: &Session) -> Result<()> {
         match self {
             Self::Import(import) => import.run(session),
+            Self::Pull(pull) => pull.run(session),
+            Self::Push(push) => push.run(session),
+            Self::Tag(tag) => tag.run(session),
+            Self::Untag(untag) => untag.run(session),
             Self::List(list) => list.run(session),
             Self::Show(show) => show.run(session),
             Self::CatManifest(cat) => cat.run(session),

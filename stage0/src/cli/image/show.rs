@@ -26,6 +26,8 @@ pub struct Show {
 struct Shown {
     id: String,
     names: Vec<String>,
+    /// Digests of the manifests that it came by from registries, the last one last.
+    digests: Vec<String>,
     import_time: i64,
     size: u64,
     /// What a quick look at the tree found; nothing if it is whole.
@@ -44,6 +46,7 @@ impl Show {
         let shown = Shown {
             id: image.id.to_string(),
             names: names.map(|(_, names)| names).unwrap_or_default(),
+            digests: image.info.kept.iter().map(|kept| kept.manifest.clone()).collect(),
             import_time: image.info.import_time,
             size: image.info.size,
             tree_fault: trees::quick_fault(store, &image.id)?,
@@ -67,6 +70,7 @@ impl Shown {
         let rows = [
             ("ID", self.id.clone()),
             ("NAMES", self.names.join(", ")),
+            ("DIGESTS", self.digests.join(" ")),
             ("IMPORTED", output::time(Some(self.import_time))),
             ("SIZE", output::size(self.size)),
             ("LABELS", pairs(&image.parsed.labels).join(" ")),

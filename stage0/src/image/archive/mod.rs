@@ -17,6 +17,8 @@ use flate2::read::MultiGzDecoder;
 use sha2::{Digest, Sha512};
 use stage1::error::{Context, Error, Result};
 
+use crate::interrupt;
+
 pub use entries::{Entries, Entry};
 pub use pack::pack;
 pub(crate) use pack::{sorted_names, xattr, xattr_names};
@@ -166,6 +168,7 @@ impl<W: Write> Hashed<W> {
 
 impl<W: Write> Write for Hashed<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        interrupt::check_io()?;
         let n = self.to.write(bytes)?;
         self.total += n as u64;
         if self.total > self.limit {

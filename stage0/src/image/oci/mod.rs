@@ -30,7 +30,7 @@ use config::Config;
 /// An index, a manifest or a configuration beyond this is refused.
 const JSON_BYTES: u64 = 4 << 20;
 /// Indexes within indexes.
-const MAX_NESTING: usize = 4;
+pub(crate) const MAX_NESTING: usize = 4;
 /// An image with more layers is refused.
 const MAX_LAYERS: usize = 1000;
 
@@ -107,6 +107,71 @@ pub fn index(layout: &Layout, wanted: &Wanted) -> Result<Found> {
         return found(layout, manifest, reference, &platform).context(|| format!("manifest {}", short(&chosen.digest)));
     }
     Err(Error::new(format!("the index has more than {MAX_NESTING} indexes within each other")))
+}
+
+/// What a document of a registry lists.
+#[derive(Debug)]
+pub(crate) enum Listed {
+    /// Of several images this one is for the platform.
+    Index(Digest),
+    /// Configuration and layers of one image, each with its size in bytes.
+    Image(Vec<(Digest, u64)>),
+}
+
+/// Reads a manifest or an index that a registry gave as `media_type`.
+///
+/// # Errors
+/// It is neither, or both, or has no image for the platform; or an image of more than one can have.
+pub(crate) fn listed(bytes: &[u8], media_type: &str, wanted: &Wanted) -> Result<Listed> {
+    let shape: Shape = serde_json::from_slice(bytes).context(|| "it is not a manifest")?;
+    let (is_index, is_image) = (shape.manifests.is_some(), shape.config.is_some() || shape.layers.is_some());
+    // who looks at the type, and who looks at the content, must see the same
+    if is_index && is_image {
+        return Err(Error::new("it is an index and a manifest at the same time"));
+    }
+    if media_type.ends_with(".image.index.v1+json") || media_type.ends_with(".manifest.list.v2+json") {
+        if is_image {
+            return Err(Error::new(format!("it is a manifest, and not of the type {media_type:?}")));
+        }
+        let index: Index = serde_json::from_slice(bytes).context(|| "it is not an index")?;
+        let chosen = choose(index.manifests.unwrap_or_default(), wanted, &wanted.platform()?, true)?;
+        return Digest::new(&chosen.digest).map(Listed::Index);
+    }
+    if !media_type.ends_with(".image.manifest.v1+json") && !media_type.ends_with(".manifest.v2+json") {
+        return Err(Error::new(format!("{media_type:?} is not the type of an image: schema 1 is not read any more")));
+    }
+    if is_index {
+        return Err(Error::new(format!("it is an index, and not of the type {media_type:?}")));
+    }
+    let manifest: Manifest = serde_json::from_slice(bytes).context(|| "it is not a manifest")?;
+    let kind = manifest.config.media_type.as_str();
+    if !kind.ends_with(".image.config.v1+json") && !kind.ends_with(".container.image.v1+json") {
+        return Err(Error::new(format!("it is an artifact of the type {kind:?}, and not an image")));
+    }
+    let layers = manifest.layers.unwrap_or_default();
+    if layers.len() > MAX_LAYERS {
+        return Err(Error::new(format!("more than {MAX_LAYERS} layers")));
+    }
+    let pointer = |one: &Descriptor| {
+        let size = one.size.context(|| format!("{} has no size", short(&one.digest)))?;
+        Ok((Digest::new(&one.digest)?, size))
+    };
+    let all: Vec<_> = std::iter::once(&manifest.config).chain(&layers).map(pointer).collect::<Result<_>>()?;
+    if all[0].1 > JSON_BYTES {
+        return Err(Error::new(format!("its configuration has more than {JSON_BYTES} bytes")));
+    }
+    Ok(Listed::Image(all))
+}
+
+/// Which of its parts a document has.
+#[derive(Deserialize)]
+struct Shape {
+    #[serde(default)]
+    manifests: Option<serde_json::Value>,
+    #[serde(default)]
+    config: Option<serde_json::Value>,
+    #[serde(default)]
+    layers: Option<serde_json::Value>,
 }
 
 /// The blob's name below the layout.

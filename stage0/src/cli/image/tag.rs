@@ -1,0 +1,35 @@
+//! `podctl image tag`
+
+use clap::Args;
+use stage1::error::{Error, Result};
+
+use crate::cli::output::say;
+use crate::cli::session::Session;
+use crate::image::store as images;
+use crate::registry::{Name, Reference};
+
+#[derive(Args, Debug)]
+pub struct Tag {
+    /// The image: one of its names, its id, or the start of it
+    image: String,
+    /// Further names; what names no registry is localhost's
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+}
+
+impl Tag {
+    pub fn run(self, session: &Session) -> Result<()> {
+        let names: Vec<Reference> = self.names.iter().map(|name| Name::local(name)).collect::<Result<_>>()?;
+        if let Some(bad) = names.iter().find(|name| name.digest().is_some()) {
+            return Err(Error::new(format!("{bad}: a digest is not given, an image has it")));
+        }
+        let id = images::find_id(&session.store, &self.image)?;
+        for name in names {
+            if let Some(before) = images::tag(&session.store, &id, &name)? {
+                log::warn!("\"{name}\" was the name of image {} until now", before.short());
+            }
+            say(name)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,21 @@
+//! `podctl image untag`
+
+use clap::Args;
+use stage1::error::Result;
+
+use crate::cli::output::say;
+use crate::cli::session::Session;
+use crate::image::store as images;
+
+#[derive(Args, Debug)]
+pub struct Untag {
+    /// Names as "podctl image list" shows them; what names no registry is localhost's
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+}
+
+impl Untag {
+    pub fn run(self, session: &Session) -> Result<()> {
+        self.names.iter().try_for_each(|text| images::untag(&session.store, text).and_then(|(name, _)| say(name)))
+    }
+}

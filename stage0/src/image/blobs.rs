@@ -1,0 +1,118 @@
+//! The blobs of images that came from registries, as they came: so an image can be pushed bit for bit, and what
+//! images have in common is fetched once.
+//!
+//! `blobs/ALGORITHM/DIGITS`, named by digests that were verified alone. An image notes what it needs ([`Kept`]); what
+//! no image needs is removed with the last one that did. They change under the lock of the store.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use stage1::error::{Context, Result};
+
+use crate::fsutil::atomic;
+use crate::fsutil::digest::Digest;
+use crate::fsutil::dir::{PRIVATE, make_dir, names_in, sync_dir};
+use crate::image::archive::ImageId;
+use crate::image::kept::Kept;
+use crate::image::store::{directory, ids, info};
+use crate::registry::is_whole;
+use crate::store::{Store, TemporaryDir};
+
+/// Where a blob is, if it is there.
+pub(crate) fn path(store: &Store, digest: &Digest) -> PathBuf {
+    store.blobs().join(digest.algorithm()).join(digest.digits())
+}
+
+/// Gives a kept blob another name, in a working directory, where it stays. `false` if there is none, or it is damaged.
+pub(crate) fn link(store: &Store, digest: &Digest, to: &Path) -> Result<bool> {
+    let from = path(store, digest);
+    match std::fs::hard_link(&from, to) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        other => other.context(|| format!("link {to:?} to {from:?}"))?,
+    }
+    if is_whole(to, digest)? {
+        return Ok(true);
+    }
+    log::warn!("the kept blob {digest} is damaged");
+    std::fs::remove_file(to).context(|| format!("remove {to:?}"))?;
+    Ok(false)
+}
+
+/// Moves all blobs of a directory to the store's, in the place of those that are there; the caller holds the lock.
+pub(crate) fn place(store: &Store, from: &Path) -> Result<()> {
+    for algorithm in names_in(from)? {
+        let to = store.blobs().join(&algorithm);
+        make_dir(&to, PRIVATE)?;
+        for name in names_in(&from.join(&algorithm))? {
+            let (from, to) = (from.join(&algorithm).join(&name), to.join(&name));
+            std::fs::rename(&from, &to).context(|| format!("rename {from:?} to {to:?}"))?;
+        }
+        sync_dir(&to)?;
+    }
+    Ok(())
+}
+
+/// Notes one more manifest of an image that is there; the caller holds the lock.
+pub(crate) fn note(store: &Store, id: &ImageId, kept: &Kept) -> Result<()> {
+    let mut info = info(store, id)?;
+    if info.kept.last() == Some(kept) {
+        return Ok(());
+    }
+    // the one that came last is the one that is pushed
+    info.kept.retain(|other| other.manifest != kept.manifest);
+    info.kept.push(kept.clone());
+    let json = serde_json::to_vec(&info).context(|| "write image info")?;
+    atomic::write(&directory(store, id).join("info"), &json, 0o644)
+}
+
+/// Takes the blobs away that no image needs; the caller holds the lock. Tells which.
+pub(crate) fn sweep(store: &Store, work: &TemporaryDir) -> Result<Vec<String>> {
+    let mut needed = BTreeSet::new();
+    for id in ids(store)? {
+        match info(store, &id) {
+            Ok(info) => {
+                needed.extend(info.kept.iter().flat_map(|kept| kept.blobs.iter().chain([&kept.manifest])).cloned())
+            }
+            Err(error) => {
+                // nobody knows what it needs
+                log::warn!("no blobs are removed: {}", error.one_line());
+                return Ok(Vec::new());
+            }
+        }
+    }
+    let mut gone = Vec::new();
+    for algorithm in names_in(&store.blobs())? {
+        let dir = store.blobs().join(&algorithm);
+        for name in names_in(&dir)? {
+            let digest = format!("{}:{}", algorithm.to_string_lossy(), name.to_string_lossy());
+            if needed.contains(&digest) {
+                continue;
+            }
+            let (from, to) = (dir.join(&name), work.path().join(format!("blob-{}", gone.len())));
+            std::fs::rename(&from, &to).context(|| format!("rename {from:?} to {to:?}"))?;
+            gone.push(digest);
+        }
+    }
+    Ok(gone)
+}
+
+/// Looks at every byte of the blobs that an image needs. Those that are damaged are removed, and named.
+pub(crate) fn mend(store: &Store, id: &ImageId) -> Result<Vec<String>> {
+    let mut faults = Vec::new();
+    for kept in info(store, id)?.kept {
+        for digest in kept.digests()? {
+            let path = path(store, &digest);
+            if !path.exists() {
+                faults.push(format!("blob {digest} is missing: pull the image again before you push it"));
+            } else if !is_whole(&path, &digest)? {
+                let _lock = store.lock_images()?;
+                std::fs::remove_file(&path).context(|| format!("remove {path:?}"))?;
+                faults.push(format!("blob {digest} was damaged and is gone: pull the image again before you push it"));
+            }
+        }
+    }
+    faults.sort();
+    faults.dedup();
+    Ok(faults)
+}

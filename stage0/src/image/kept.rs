@@ -1,0 +1,27 @@
+//! How an image came from a registry.
+
+use serde::{Deserialize, Serialize};
+use stage1::error::Result;
+
+use crate::fsutil::digest::Digest;
+
+/// A manifest that an image came by, and all that belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Digest of the manifest, which is a blob as well.
+    pub manifest: String,
+    /// What the manifest is.
+    pub media_type: String,
+    /// Digests of configuration and layers, the lowest first.
+    pub blobs: Vec<String>,
+}
+
+impl Kept {
+    /// All its digests.
+    ///
+    /// # Errors
+    /// The note is damaged.
+    pub fn digests(&self) -> Result<Vec<Digest>> {
+        std::iter::once(&self.manifest).chain(&self.blobs).map(|text| Digest::new(text)).collect()
+    }
+}

@@ -1,0 +1,124 @@
+//! Credential helpers: programs `docker-credential-NAME` that keep secrets, asked on their standard input.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use stage1::error::{Context, Error, Result};
+
+use super::credentials::Credentials;
+use crate::interrupt;
+
+/// How long one may take: it may ask a person.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// What one may say.
+const MAX_ANSWER: u64 = 1 << 20;
+/// What one says, by the protocol, when it has nothing.
+const NOTHING: &str = "credentials not found in native keychain";
+
+/// The credentials that a helper has for a registry.
+///
+/// # Errors
+/// The helper is not there, fails, takes too long, or says nonsense.
+pub(super) fn get(name: &str, registry: &str) -> Result<Option<Credentials>> {
+    let (succeeded, answer) = ask(name, "get", registry.as_bytes())?;
+    let program = format!("docker-credential-{name} get");
+    if !succeeded {
+        let words = String::from_utf8_lossy(&answer).trim().to_owned();
+        if words == NOTHING {
+            return Ok(None);
+        }
+        return Err(Error::new(format!("{program} for {registry}: {}", words.chars().take(300).collect::<String>())));
+    }
+    // the library's words would hold a part of the answer
+    let answer: Option<BTreeMap<String, Value>> = serde_json::from_slice(&answer).ok();
+    from_helper(&answer.context(|| format!("{program} for {registry}: its answer is not a JSON object"))?)
+}
+
+/// Has a helper keep credentials.
+///
+/// # Errors
+/// As [`get`].
+pub(super) fn store(name: &str, registry: &str, credentials: &Credentials) -> Result<()> {
+    let (user, secret) = match credentials {
+        Credentials::Password(user, password) => (user.as_str(), password.as_str()),
+        Credentials::Identity(token) => ("<token>", token.as_str()),
+    };
+    let words = json!({ "ServerURL": registry, "Username": user, "Secret": secret }).to_string();
+    must_succeed(name, "store", registry, words.as_bytes())
+}
+
+/// Has a helper forget credentials.
+///
+/// # Errors
+/// As [`get`].
+pub(super) fn erase(name: &str, registry: &str) -> Result<()> {
+    must_succeed(name, "erase", registry, registry.as_bytes())
+}
+
+fn must_succeed(name: &str, verb: &str, registry: &str, words: &[u8]) -> Result<()> {
+    let (succeeded, answer) = ask(name, verb, words)?;
+    if succeeded {
+        return Ok(());
+    }
+    let answer: String = String::from_utf8_lossy(&answer).trim().chars().take(300).collect();
+    Err(Error::new(format!("docker-credential-{name} {verb} for {registry}: {answer}")))
+}
+
+/// Whether the helper succeeded, and what it said.
+fn ask(name: &str, verb: &str, words: &[u8]) -> Result<(bool, Vec<u8>)> {
+    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
+        return Err(Error::new(format!("credential helper {name:?} is not the name of a program")));
+    }
+    let program = format!("docker-credential-{name}");
+    let mut child = Command::new(&program)
+        .arg(verb)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context(|| format!("run the credential helper {program}"))?;
+    let spoken = converse(&mut child, words).context(|| format!("{program} {verb}"));
+    if spoken.is_err() {
+        // it may have ended by itself
+        let _ = child.kill();
+    }
+    let status = child.wait().context(|| format!("wait for {program}"))?;
+    Ok((status.success(), spoken?))
+}
+
+fn converse(child: &mut Child, words: &[u8]) -> Result<Vec<u8>> {
+    if let Some(mut pipe) = child.stdin.take() {
+        match pipe.write_all(words) {
+            // it needs none of it
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+            other => other.context(|| "write to it")?,
+        }
+    }
+    let out = child.stdout.take().context(|| "no pipe")?;
+    let reader = std::thread::spawn(move || {
+        let mut answer = Vec::new();
+        out.take(MAX_ANSWER).read_to_end(&mut answer).map(|_| answer)
+    });
+    let end = Instant::now() + PATIENCE;
+    while !reader.is_finished() {
+        interrupt::check()?;
+        if Instant::now() > end {
+            return Err(Error::new(format!("it has not answered within {} s", PATIENCE.as_secs())));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let read = reader.join().map_err(|_| Error::new("a thread failed"))?;
+    read.context(|| "read its answer")
+}
+
+/// What of a helper's answer matters.
+fn from_helper(answer: &BTreeMap<String, Value>) -> Result<Option<Credentials>> {
+    let text = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default();
+    match (text("Username"), text("Secret")) {
+        ("", "") => Ok(None),
+        ("<token>", token) => Ok(Some(Credentials::Identity(token.to_owned()))),
+        (user, password) => Credentials::password(user, password).map(Some),
+    }
+}

@@ -1,0 +1,108 @@
+//! Trying again: when it makes sense, and after which pause.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use stage1::error::{Error, Result};
+
+use crate::interrupt;
+
+/// Tries of a request that fails in a way that may pass.
+const TRIES: u32 = 6;
+/// A server that asks for a longer pause is given up.
+const MAX_PAUSE: Duration = Duration::from_secs(120);
+
+/// Pauses that grow, between tries.
+pub(super) struct Patience {
+    tries: u32,
+}
+
+impl Patience {
+    pub(super) fn new() -> Self {
+        Self { tries: 1 }
+    }
+
+    /// Whether another try makes sense.
+    pub(super) fn is_left(&self) -> bool {
+        self.tries < TRIES
+    }
+
+    /// Something has come through: hope begins anew.
+    pub(super) fn renew(&mut self) {
+        self.tries = 1;
+    }
+
+    /// Waits before the next try, as long as the server asks for, if it does.
+    pub(super) fn wait(&mut self, asked: Option<Duration>) -> Result<()> {
+        if let Some(long) = asked.filter(|asked| *asked > MAX_PAUSE) {
+            let (long, most) = (long.as_secs(), MAX_PAUSE.as_secs());
+            return Err(Error::new(format!("the registry asks for a pause of {long} s, more than {most}; try later")));
+        }
+        let grown = Duration::from_millis(250) * 2u32.pow(self.tries);
+        self.tries += 1;
+        interrupt::pause(asked.unwrap_or(grown))
+    }
+}
+
+/// Whether a status is one that may be another the next time.
+pub(super) fn is_passing(status: u16) -> bool {
+    matches!(status, 429 | 500 | 502 | 503 | 504)
+}
+
+/// Whether an error is one of the connection, and not of what came through it.
+pub(super) fn may_pass(error: &Error) -> bool {
+    use std::io::ErrorKind;
+    if interrupt::check().is_err() {
+        return false;
+    }
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = next {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+            let inner = io.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
+            return inner.map_or(!is_final(io.kind()), passes) && !matches!(io.kind(), ErrorKind::InvalidData);
+        }
+        if let Some(error) = cause.downcast_ref::<ureq::Error>() {
+            return passes(error);
+        }
+        next = cause.source();
+    }
+    false
+}
+
+/// Kinds of failures that trying again does not help.
+fn is_final(kind: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind;
+    matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::InvalidData | ErrorKind::StorageFull)
+}
+
+fn passes(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Io(io) => !is_final(io.kind()),
+        ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed => true,
+        _ => false,
+    }
+}
+
+/// The pause that a server asks for: seconds or a date.
+pub(super) fn retry_after(header: Option<&str>) -> Option<Duration> {
+    let text = header?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(text).ok()?;
+    let then = UNIX_EPOCH + Duration::from_secs(u64::try_from(date.timestamp().as_second()).ok()?);
+    Some(then.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_by_seconds_or_date() {
+        assert_eq!(retry_after(Some(" 7 ")), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after(Some("Wed, 21 Oct 2015 07:28:00 GMT")), Some(Duration::ZERO));
+        assert!(retry_after(Some("Fri, 31 Dec 2399 23:59:59 GMT")).unwrap() > MAX_PAUSE);
+        assert_eq!(retry_after(Some("soon")), None);
+        assert!(Patience::new().wait(Some(MAX_PAUSE * 2)).is_err());
+    }
+}

@@ -1,0 +1,220 @@
+//! Who a registry lets in: the challenge in its answer, and the token that its token server gives for it.
+
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use stage1::error::{Context, Error, Result};
+use ureq::http::Method;
+use ureq::http::header::{HeaderMap, WWW_AUTHENTICATE};
+
+use super::credentials::Credentials;
+use super::transport::{Ask, Content, Transport};
+use super::url::{Url, escape};
+
+/// What a token server may say.
+const MAX_ANSWER: u64 = 256 << 10;
+/// A token goes into a header.
+const MAX_TOKEN: usize = 48 << 10;
+/// Life of a token that does not tell it, by the protocol.
+const SHORT_LIFE: Duration = Duration::from_secs(60);
+/// A token is not used in the last moments of its life.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// How a registry wants to be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Challenge {
+    /// With user and password in each request.
+    Basic,
+    /// With a token of another server.
+    Bearer {
+        /// The server's URL.
+        realm: String,
+        /// Which of its services.
+        service: Option<String>,
+    },
+}
+
+impl Challenge {
+    /// The challenge of an answer with the status 401. A token is the better one of several.
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        let texts = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+        let all: Vec<Self> = texts.flat_map(challenges).collect();
+        all.iter().find(|one| **one != Self::Basic).or(all.first()).cloned()
+    }
+}
+
+/// All challenges of a header: `Bearer realm="…",service="…", Basic realm="…"`.
+fn challenges(text: &str) -> Vec<Challenge> {
+    let mut found: Vec<(String, Vec<(String, String)>)> = Vec::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let length = rest.find(|c: char| c.is_whitespace() || matches!(c, '=' | ',')).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(length);
+        let value = after.trim_start().strip_prefix('=');
+        match (value, found.last_mut()) {
+            (Some(value), Some((_, parameters))) if !word.is_empty() => {
+                let (value, after) = parameter_value(value.trim_start());
+                parameters.push((word.to_ascii_lowercase(), value));
+                rest = after;
+            }
+            _ => {
+                if !word.is_empty() {
+                    found.push((word.to_ascii_lowercase(), Vec::new()));
+                }
+                rest = if word.is_empty() { after.get(1..).unwrap_or_default() } else { after };
+            }
+        }
+        rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == ',');
+    }
+    let understand = |(scheme, parameters): (String, Vec<(String, String)>)| {
+        let get = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+        match scheme.as_str() {
+            "basic" => Some(Challenge::Basic),
+            "bearer" => Some(Challenge::Bearer { realm: get("realm")?, service: get("service") }),
+            _ => None,
+        }
+    };
+    found.into_iter().filter_map(understand).collect()
+}
+
+/// A value, in quotation marks or not, and what follows.
+fn parameter_value(text: &str) -> (String, &str) {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let length = text.find(|c: char| c.is_whitespace() || c == ',').unwrap_or(text.len());
+        return (text[..length].to_owned(), &text[length..]);
+    };
+    let mut value = String::new();
+    let mut chars = quoted.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return (value, &quoted[at + 1..]),
+            '\\' => value.extend(chars.next().map(|(_, c)| c)),
+            c => value.push(c),
+        }
+    }
+    (value, "")
+}
+
+/// A token, and until when it is good.
+#[derive(Clone)]
+pub(super) struct Token {
+    /// The value of `Authorization`.
+    pub(super) authorization: String,
+    pub(super) until: Instant,
+}
+
+#[derive(Deserialize)]
+struct Reply {
+    #[serde(default)]
+    token: Option<String>,
+    #[serde(default)]
+    access_token: Option<String>,
+    #[serde(default)]
+    expires_in: Option<u64>,
+}
+
+/// Gets a token from a registry's token server. Credentials go there, as the protocol wants it, only by HTTPS; or by
+/// HTTP, if `insecure` is set and the registry itself is asked by HTTP.
+///
+/// # Errors
+/// The server is not secure, refuses, or says nonsense.
+pub(super) fn fetch(
+    transport: &Transport,
+    (realm, service): (&str, Option<&str>),
+    scope: Option<&str>,
+    credentials: Option<&Credentials>,
+    registry: (&Url, bool),
+) -> Result<Token> {
+    let (asked, insecure) = registry;
+    let what = || format!("token server {realm:?}");
+    let mut url = Url::parse(realm).context(what)?;
+    if asked.is_secure() && !url.is_secure() {
+        return Err(Error::new(format!("{} wants a token from {url}, which is not secure", asked.authority())));
+    }
+    let parameters: Vec<(&str, &str)> =
+        [("service", service), ("scope", scope)].into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    // what may be insecure is the registry: its token server only if it is the same
+    let insecure = insecure && url.authority() == asked.authority();
+    let answer = match credentials {
+        Some(Credentials::Identity(token)) => {
+            let form = [("grant_type", "refresh_token"), ("client_id", "podctl"), ("refresh_token", token.as_str())];
+            let form = form.iter().chain(&parameters).map(|(name, value)| format!("{name}={}", escape(value)));
+            let form = form.collect::<Vec<_>>().join("&");
+            let mut ask = Ask::new(Method::POST, url).header("content-type", "application/x-www-form-urlencoded");
+            ask.content = Content::Bytes(form.as_bytes());
+            transport.ask_patiently(&ask, insecure)
+        }
+        other => {
+            for (name, value) in &parameters {
+                url = url.with_query(name, value)?;
+            }
+            let mut ask = Ask::new(Method::GET, url);
+            ask.authorization = other.and_then(Credentials::basic);
+            transport.ask_patiently(&ask, insecure)
+        }
+    };
+    let answer = answer.context(what)?;
+    match answer.status {
+        200 => {}
+        401 | 403 => {
+            let hint = match credentials {
+                Some(_) => "refuses these credentials",
+                None => "wants credentials: podctl login",
+            };
+            return Err(Error::new(format!("{} {hint}", what())));
+        }
+        _ => return Err(answer.complaint()),
+    }
+    let bytes = answer.read(MAX_ANSWER).context(what)?;
+    // the library's words would hold a part of the token
+    let reply: Option<Reply> = serde_json::from_slice(&bytes).ok();
+    let reply = reply.context(|| format!("{}: its answer is not a JSON object", what()))?;
+    let token = reply.token.or(reply.access_token).filter(|token| !token.is_empty());
+    let token = token.context(|| format!("{}: its answer has no token", what()))?;
+    if token.len() > MAX_TOKEN || !token.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(Error::new(format!("{}: its token is too long, or none", what())));
+    }
+    let life = reply.expires_in.map_or(SHORT_LIFE, |seconds| Duration::from_secs(seconds.min(86400))).max(MARGIN);
+    Ok(Token { authorization: format!("Bearer {token}"), until: Instant::now() + life - MARGIN })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bearer(realm: &str, service: Option<&str>) -> Challenge {
+        Challenge::Bearer { realm: realm.into(), service: service.map(str::to_owned) }
+    }
+
+    #[test]
+    fn challenges_in_all_forms() {
+        let text = r#"Bearer realm="https://a.test/token",service="reg, istry",scope="repository:a:pull""#;
+        assert_eq!(challenges(text), [bearer("https://a.test/token", Some("reg, istry"))]);
+        assert_eq!(challenges("Basic realm=x"), [Challenge::Basic]);
+        assert_eq!(
+            challenges(r#"Digest nonce="a", Basic realm="a\"b", bearer realm = "r""#),
+            [Challenge::Basic, bearer("r", None)]
+        );
+        assert_eq!(challenges("Bearer service=x"), []);
+        for nonsense in ["", ",,,", "=", "Bearer =", "Bearer realm=\"", "\"", "Bearer realm", "= = =", "Bearer é=\"x"]
+        {
+            challenges(nonsense);
+        }
+    }
+
+    #[test]
+    fn a_token_is_better_than_a_password() {
+        let mut headers = HeaderMap::new();
+        headers.append(WWW_AUTHENTICATE, "Basic realm=x".parse().unwrap());
+        headers.append(WWW_AUTHENTICATE, "Bearer realm=y".parse().unwrap());
+        assert_eq!(Challenge::of(&headers), Some(bearer("y", None)));
+        assert_eq!(Challenge::of(&HeaderMap::new()), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_header_is_too_strange(text in ".{0,80}") {
+            challenges(&text);
+        }
+    }
+}
