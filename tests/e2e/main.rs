@@ -32,6 +32,8 @@ mod pods;
 mod races;
 mod readme;
 mod refusals;
+mod registry;
+mod registry_hostile;
 mod stop;
 mod store;
 mod terminal;
@@ -84,6 +86,8 @@ fn main() -> ExitCode {
         attacks::files::CASES,
         attacks::programs::CASES,
         readme::CASES,
+        registry::CASES,
+        registry_hostile::CASES,
     ];
     tests::harness::main(&cases, harness::DECOYS)
 }

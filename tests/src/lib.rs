@@ -9,6 +9,7 @@
 //! - [`nethost`] is a host with networks.
 //! - [`screen`] is a terminal with somebody in front of it.
 //! - [`tracer`] kills a command at any of its system calls.
+//! - [`oci`] makes images as registries have them; [`registry`] is Debian's registry; [`server`] is one that misbehaves.
 //! - [`image`] makes images around the probe app (`tests/probe`); [`machine`] makes programs for a system call each.
 
 pub mod harness;
@@ -17,9 +18,12 @@ pub mod leftovers;
 pub mod machine;
 pub mod minihost;
 pub mod nethost;
+pub mod oci;
 pub mod podctl;
 pub mod process;
+pub mod registry;
 pub mod screen;
+pub mod server;
 pub mod tracer;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,180 @@
+//! Debian's registry on loopback, with TLS and users, and the tools around it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::process::{run, wait_for};
+
+/// The user whom the registry knows.
+pub const USER: &str = "user";
+/// That user's password.
+pub const PASSWORD: &str = "secret";
+/// Both, as `htpasswd -B` writes them.
+const HTPASSWD: &str = "user:$2y$04$G8j2xZo/lCMfgM4hxpRhUuvW5FHz3d7VVqx3NlWTX8CjbeLYbfp5e\n";
+
+/// A certificate authority and a certificate of it for this machine's loopback.
+#[derive(Debug, Clone)]
+pub struct Certificates {
+    /// Only what clients need: `ca.crt`.
+    pub client_dir: PathBuf,
+    /// The server's certificate.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+impl Certificates {
+    /// Makes them in a new directory.
+    pub fn new(dir: &Path) -> Self {
+        let client_dir = dir.join("client");
+        fs::create_dir_all(&client_dir).unwrap_or_else(|e| panic!("{}: {e}", client_dir.display()));
+        let at = |name: &str| dir.join(name).display().to_string();
+        let ca = client_dir.join("ca.crt").display().to_string();
+        let openssl = |args: &[&str]| run(Command::new("openssl").args(args)).ok();
+        openssl(&[
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=test authority",
+            "-keyout",
+            &at("ca.key"),
+            "-out",
+            &ca,
+        ]);
+        openssl(&[
+            "req",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-subj",
+            "/CN=localhost",
+            "-keyout",
+            &at("server.key"),
+            "-out",
+            &at("server.csr"),
+        ]);
+        fs::write(dir.join("extensions"), "subjectAltName=DNS:localhost,IP:127.0.0.1\n").expect("write");
+        openssl(&[
+            "x509",
+            "-req",
+            "-in",
+            &at("server.csr"),
+            "-CA",
+            &ca,
+            "-CAkey",
+            &at("ca.key"),
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-extfile",
+            &at("extensions"),
+            "-out",
+            &at("server.crt"),
+        ]);
+        Self { client_dir, certificate: dir.join("server.crt"), key: dir.join("server.key") }
+    }
+
+    /// The authority's certificate.
+    pub fn authority(&self) -> PathBuf {
+        self.client_dir.join("ca.crt")
+    }
+
+    /// The options by which podctl trusts it.
+    pub fn option(&self) -> String {
+        format!("--cert-dir={}", self.client_dir.display())
+    }
+}
+
+/// How the registry knows its users.
+#[derive(Debug, Clone, Copy)]
+pub enum Users<'a> {
+    /// By a password.
+    Password,
+    /// By a token that this server gives.
+    Token(&'a str),
+}
+
+/// The registry, which ends with the value.
+#[derive(Debug)]
+pub struct Registry {
+    child: Child,
+    /// `localhost:PORT`
+    pub host: String,
+    /// Its certificates.
+    pub certificates: Certificates,
+}
+
+impl Registry {
+    /// Starts it on this port, with its data in a new directory.
+    pub fn start(dir: &Path, certificates: &Certificates, port: u16, users: Users<'_>) -> Self {
+        fs::create_dir_all(dir.join("data")).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+        fs::write(dir.join("htpasswd"), HTPASSWD).expect("write");
+        let auth = match users {
+            Users::Password => format!("  htpasswd:\n    realm: test\n    path: {}\n", dir.join("htpasswd").display()),
+            Users::Token(realm) => format!(
+                "  token:\n    realm: {realm}\n    service: test-registry\n    issuer: test-issuer\n    rootcertbundle: {}\n",
+                certificates.authority().display()
+            ),
+        };
+        let config = format!(
+            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  \
+             addr: 127.0.0.1:{port}\n  tls:\n    certificate: {}\n    key: {}\nauth:\n{auth}",
+            dir.join("data").display(),
+            certificates.certificate.display(),
+            certificates.key.display(),
+        );
+        let file = dir.join("config.yml");
+        fs::write(&file, config).expect("write");
+        let log = fs::File::create(dir.join("log")).expect("create");
+        let child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("dup"))
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|e| panic!("docker-registry: {e}"));
+        wait_for("the registry", 20, || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+        Self { child, host: format!("localhost:{port}"), certificates: certificates.clone() }
+    }
+
+    /// What skopeo tells of `docker://HOST/NAME`, raw: the manifest as it is.
+    #[track_caller]
+    pub fn raw_manifest(&self, name: &str) -> String {
+        let out = run(Command::new("skopeo")
+            .args(["inspect", "--raw", "--creds", &format!("{USER}:{PASSWORD}"), "--cert-dir"])
+            .arg(&self.certificates.client_dir)
+            .arg(format!("docker://{}/{name}", self.host)));
+        assert_eq!(out.code, Some(0), "{out}");
+        out.stdout
+    }
+
+    /// `skopeo copy` to or from the registry.
+    #[track_caller]
+    pub fn copy(&self, from: &str, to: &str) {
+        let credentials = format!("{USER}:{PASSWORD}");
+        let mut command = Command::new("skopeo");
+        command.args(["copy", "--quiet", "--insecure-policy", "--preserve-digests"]);
+        for (side, place) in [("src", from), ("dest", to)] {
+            if place.starts_with("docker:") {
+                command.arg(format!("--{side}-creds={credentials}"));
+                command.arg(format!("--{side}-cert-dir={}", self.certificates.client_dir.display()));
+            }
+        }
+        run(command.args([from, to])).ok();
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        // it may have ended by itself
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
