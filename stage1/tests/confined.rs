@@ -216,7 +216,7 @@ fn no_filter_without_the_right_to_it() {
 fn failures_have_codes_and_words() {
     let root = confinement(&Isolators::default(), &Ids::default());
     for (command, code, words) in [
-        ("/no/such/file", 127, "no such file in the app"),
+        ("/no/such/file", 127, "Unable to open \"/no/such/file\": No such file or directory"),
         ("no-such-command", 127, "not found in /usr/bin:/bin"),
         ("/etc/passwd", 126, "no permission"),
         ("/etc", 126, "directory"),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -71,6 +72,9 @@ fn handlers_run_in_the_app_around_its_life(t: &Context) -> Verdict {
         ],
     });
     import(&podctl, "handled", &app, &[]);
+    // For handlers and app to write to, who are not the same.
+    fs::write(podctl.out().join("order"), "")?;
+    fs::set_permissions(podctl.out().join("order"), fs::Permissions::from_mode(0o666))?;
     let actions = ["append", "/out/order", "main", "+", "report", "/out/main.json", "+", "orderly", "3"];
     pod.try_add("handled", "handled", &["--caps-retain=CAP_KILL"], &actions).ok();
     pod.app("start", "handled", &[]).ok();
@@ -83,9 +87,15 @@ fn handlers_run_in_the_app_around_its_life(t: &Context) -> Verdict {
     let main = pod.read("main");
     for handler in ["pre", "post"] {
         let seen = pod.read(handler);
-        for key in ["ids", "capabilities", "seccomp", "no_new_privs", "cwd", "env", "cgroup", "mountinfo"] {
+        for key in ["seccomp", "no_new_privs", "cwd", "env", "cgroup", "mountinfo"] {
             assert!(main[key] != Value::Null, "the probe reports no {key}");
             assert_eq!(seen.get(key), main.get(key), "{key} of the {handler} handler is not the app's");
+        }
+        // As root, whoever the app is, with no more than it may have.
+        assert_eq!(seen["ids"], json!({"uid": [0, 0, 0, 0], "gid": [0, 0, 0, 0], "groups": []}), "{handler}");
+        assert_eq!(main["ids"]["uid"], json!([1001, 1001, 1001, 1001]));
+        for set in ["CapBnd", "CapPrm", "CapEff"] {
+            assert_eq!(seen["capabilities"][set], main["capabilities"]["CapBnd"], "{set} of the {handler} handler");
         }
     }
     for seen in ["pre", "main", "post"].map(|name| pod.read(name)) {

@@ -11,6 +11,7 @@ mod cgroups;
 mod contract;
 mod copies;
 mod crash;
+mod declared;
 mod disk;
 mod ends;
 mod enter;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         stop::CASES,
         store::CASES,
         inside::CASES,
+        declared::CASES,
         volumes::CASES,
         limits::CASES,
         logs::CASES,

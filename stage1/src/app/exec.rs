@@ -9,6 +9,7 @@ use super::end;
 use super::note::Note;
 use super::stderr;
 use crate::appc::AcName;
+use crate::confine::ids::Ids;
 use crate::error::{Context, Error, Result};
 use crate::iomux::app::Ends;
 use crate::launch::{LaunchRecord, env, exit};
@@ -114,7 +115,7 @@ fn handed_over() -> u32 {
     }
 }
 
-/// Runs the app's handlers of `event`, one after the other, each confined as the app is.
+/// Runs the app's handlers of `event`, one after the other, each confined as the app is, but as root.
 ///
 /// # Errors
 /// Before the start the first one that fails is an error, which is the app's note too, and the others are not run;
@@ -168,7 +169,9 @@ fn run_handler(
         Fork::Child => {
             let become_handler = || -> Result<Infallible> {
                 rootfs::join_pinned(app)?;
-                launch::exec(&record.confinement, &record.command_of(command))
+                // Whoever the app is: handlers prepare what it could not.
+                let root = record.confinement.clone().with_ids(&Ids::default());
+                launch::exec(&root, &record.command_of(command))
             };
             let Err(error) = become_handler();
             match note {

@@ -77,7 +77,8 @@ pub struct Isolators {
     pub seccomp: Option<SeccompSet>,
     /// Whether executing a program can't give the app privileges (no_new_privs).
     pub no_new_privileges: bool,
-    /// Names that are not known here; they have no effect.
+    /// Names that have no effect: those of appc that nothing here enforces, and those of other families than
+    /// `os/linux/` and `resource/`.
     pub unknown: Vec<String>,
 }
 
@@ -149,6 +150,8 @@ impl Isolators {
             "os/linux/capabilities-remove-set" => self.set_capabilities(SetMode::Remove, value)?,
             "os/linux/seccomp-retain-set" => self.set_seccomp(SetMode::Retain, value)?,
             "os/linux/seccomp-remove-set" => self.set_seccomp(SetMode::Remove, value)?,
+            name if NOT_ENFORCED.contains(&name) => self.unknown.push(name.to_owned()),
+            name if FAMILIES.iter().any(|family| name.starts_with(family)) => return Err(unknown(name)),
             name => self.unknown.push(name.to_owned()),
         }
         Ok(())
@@ -172,6 +175,57 @@ impl Isolators {
         }
         Ok(())
     }
+}
+
+/// The families of isolators whose names are all known: a name of theirs that is not is a mistake.
+const FAMILIES: [&str; 2] = ["os/linux/", "resource/"];
+
+/// Names of these families that appc has, but nothing here enforces.
+const NOT_ENFORCED: [&str; 5] = [
+    "resource/block-bandwidth",
+    "resource/block-iops",
+    "resource/network-bandwidth",
+    "os/linux/selinux-context",
+    "os/linux/apparmor-profile",
+];
+
+/// All the others.
+const NAMES: [&str; 13] = [
+    "resource/memory",
+    "resource/cpu",
+    "resource/memory-high",
+    "resource/memory-swap",
+    "resource/pids",
+    "resource/io-weight",
+    "os/linux/cpu-shares",
+    "os/linux/oom-score-adj",
+    "os/linux/no-new-privileges",
+    "os/linux/capabilities-retain-set",
+    "os/linux/capabilities-remove-set",
+    "os/linux/seccomp-retain-set",
+    "os/linux/seccomp-remove-set",
+];
+
+fn unknown(name: &str) -> Error {
+    let near = NAMES.iter().map(|known| (distance(name, known), known)).min();
+    Error::new(match near {
+        Some((distance, known)) if distance <= 4 => format!("there is no such isolator: is {known:?} meant?"),
+        _ => format!("there is no such isolator: there are {}", NAMES.join(", ")),
+    })
+}
+
+/// How many characters are to be changed, added or left out to make one word of the other.
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (nth, a) in from.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], nth + 1);
+        for (column, b) in to.bytes().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[to.len()]
 }
 
 fn object(value: &Value) -> Result<Object> {
@@ -235,6 +289,7 @@ mod tests {
             ("resource/pids", json!({"limit": 10})),
             ("resource/io-weight", json!({"weight": 100})),
             ("example.com/new", json!(null)),
+            ("resource/block-iops", json!({"limit": 5})),
         ])
         .unwrap();
         assert_eq!(all.memory, Resource { request: Some(32_000_000), limit: Some(64 << 20) });
@@ -244,7 +299,28 @@ mod tests {
             (Some(512), Some(-10), Some(10), Some(100))
         );
         assert_eq!(all.seccomp.unwrap().errno.as_deref(), Some("ENOSYS"));
-        assert_eq!(all.unknown, ["example.com/new"]);
+        assert_eq!(all.unknown, ["example.com/new", "resource/block-iops"]);
+    }
+
+    #[test]
+    fn misspelt_names_are_refused() {
+        for (name, words) in [
+            ("resource/memmory", "is \"resource/memory\" meant?"),
+            ("resource/CPU", "is \"resource/cpu\" meant?"),
+            ("os/linux/seccomp-retain", "is \"os/linux/seccomp-retain-set\" meant?"),
+            ("os/linux/capabilites-remove-set", "is \"os/linux/capabilities-remove-set\" meant?"),
+            ("os/linux/", "there are resource/memory, "),
+            ("resource/anything-at-all", "there are resource/memory, "),
+        ] {
+            let error = read(&[(name, json!({"limit": "1M"}))]).unwrap_err().one_line();
+            assert!(error.contains(words) && error.contains(name), "{error}");
+        }
+        let known = NAMES.iter().chain(&NOT_ENFORCED).map(|name| (*name, json!(null)));
+        for (name, value) in known {
+            let outcome = read(&[(name, value)]);
+            assert!(outcome.is_ok() || !outcome.unwrap_err().one_line().contains("no such isolator"), "{name}");
+        }
+        assert_eq!((distance("", "abc"), distance("kitten", "sitting"), distance("a", "a")), (3, 3, 0));
     }
 
     #[test]

@@ -17,9 +17,11 @@ const MAX_DATABASE: u64 = 1 << 20;
 /// What a manifest says about an app's user and groups.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Request<'a> {
-    /// A number, an absolute path in the image (its owner), or a name in the image's /etc/passwd. Empty is 0.
+    /// A number, an absolute path in the image (its owner), or a name in the image's /etc/passwd. Empty and `root`
+    /// are 0.
     pub user: &'a str,
-    /// A number, an absolute path in the image (its group), or a name in the image's /etc/group. Empty is 0.
+    /// A number, an absolute path in the image (its group), or a name in the image's /etc/group. Empty and `root`
+    /// are 0.
     pub group: &'a str,
     /// Supplementary groups.
     pub supplementary: &'a [u32],
@@ -156,10 +158,10 @@ enum Word<'a> {
     Name(&'a str),
 }
 
-/// What kind of user or group `word` is. Digits are always a number, also where a user has such a name.
+/// What kind of user or group `word` is. `root` is 0 whatever the image says, or if it says nothing. Digits are always a number, also where a user has such a name.
 fn classify(word: &str) -> Result<Word<'_>> {
     match word {
-        "" => Ok(Word::Number(0)),
+        "" | "root" => Ok(Word::Number(0)),
         _ if word.bytes().all(|b| b.is_ascii_digit()) => {
             parse_id(word.as_bytes()).map(Word::Number).context(|| "the number is out of range (0 to 4294967294)")
         }
@@ -254,7 +256,7 @@ fn read_bounded(fd: OwnedFd, limit: u64) -> Result<Vec<u8>> {
 /// Owner and group of a file of the image. The last symlink is followed too, inside the image.
 fn owner(root: BorrowedFd<'_>, path: &str, shift: Option<Shift>) -> Result<(u32, u32)> {
     let fd = dir::try_open_in(root, OsStr::from_bytes(path.as_bytes()), OFlags::PATH)?;
-    let fd = fd.context(|| format!("{path:?} is not in the image"))?;
+    let fd = fd.context(|| format!("{path:?} is not in the image: no such file or directory"))?;
     let stat = rustix::fs::fstat(&fd).context(|| format!("fstat({path:?})"))?;
     match shift {
         None => Ok((stat.st_uid, stat.st_gid)),
@@ -337,13 +339,30 @@ mod tests {
             ("we:b", "0", "not a number, an absolute path or a name"),
             ("we\nb", "0", "not a number, an absolute path or a name"),
             ("a/b", "0", "not a number, an absolute path or a name"),
-            ("/nowhere", "0", "\"/nowhere\" is not in the image"),
+            ("/nowhere", "0", "\"/nowhere\" is not in the image: no such file or directory"),
+            ("0", "/nowhere", "\"/nowhere\" is not in the image: no such file or directory"),
         ] {
             let error = image.failure(user, group);
             assert!(error.contains(words), "{user:?} {group:?}: {error}");
         }
         let beyond = image.resolve(&Request { supplementary: &[u32::MAX], ..Request::default() });
         assert!(beyond.unwrap_err().one_line().contains("4294967295"));
+    }
+
+    #[test]
+    fn root_is_always_0() {
+        for (passwd, group) in [("", ""), ("web:x:1:1::/:\n", "web:x:1:\n"), ("root:x:5:5::/:\n", "root:x:5:\n")] {
+            let image = Image::new(passwd, group);
+            assert_eq!(image.numbers("root", "root").unwrap(), (0, 0));
+        }
+        let image = Image::new("", "");
+        std::fs::remove_dir_all(image.0.path().join("etc")).unwrap();
+        assert_eq!(image.numbers("root", "root").unwrap(), (0, 0));
+        let image = Image::new(PASSWD, GROUP);
+        assert_eq!(
+            image.resolve(&Request { user: "root", ..Request::default() }).unwrap().account.unwrap().home,
+            "/root"
+        );
     }
 
     #[test]
@@ -414,11 +433,11 @@ mod tests {
         assert_eq!(image.numbers("5", "5").unwrap(), (5, 5), "a link out of the image leads nowhere");
         std::fs::remove_file(&passwd).unwrap();
         nix::unistd::mkfifo(&passwd, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(image.failure("root", "0").contains("not a regular file"));
+        assert!(image.failure("web", "0").contains("not a regular file"));
         assert_eq!(image.numbers("5", "5").unwrap(), (5, 5), "a number needs no file");
         std::fs::remove_file(&passwd).unwrap();
         std::fs::File::create(&passwd).unwrap().set_len(1 << 40).unwrap();
-        assert!(image.failure("root", "0").contains("larger than"));
+        assert!(image.failure("web", "0").contains("larger than"));
     }
 
     proptest! {

@@ -48,35 +48,43 @@ fn in_path(command: &str, search_path: &[String]) -> Result<PathBuf> {
         let path = Path::new(directory).join(command);
         match check(&path) {
             Ok(()) => return Ok(path),
-            Err(Fault::Missing(_)) => {}
+            Err(Fault::Missing { .. }) => {}
             Err(fault) => refused = refused.or(Some((path, fault))),
         }
     }
     match refused {
         Some((path, fault)) => Err(fault.about(format!("exec {command:?}: {path:?}"))),
         None => {
-            Err(Fault::Missing(format!("not found in {}", search_path.join(":"))).about(format!("exec {command:?}")))
+            let hint = format!("not found in {}", search_path.join(":"));
+            Err(Fault::Missing { file: command.into(), hint: Some(hint) }.about(format!("exec {command:?}")))
         }
     }
 }
 
 /// Why a file can't be executed.
 enum Fault {
-    Missing(String),
+    /// There is no such file.
+    Missing { file: PathBuf, hint: Option<String> },
+    /// There is, but it does not do.
     Refused(String),
 }
 
 impl Fault {
     fn about(self, what: String) -> Error {
         match self {
-            Self::Missing(why) => Error::new(format!("{what}: {why}")).with_exit_code(exit::NOT_FOUND),
+            // In the words by which every host manager of the family knows it.
+            Self::Missing { file, hint } => {
+                let hint = hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
+                Error::new(format!("Error: Unable to open {file:?}: No such file or directory{hint}"))
+                    .with_exit_code(exit::NOT_FOUND)
+            }
             Self::Refused(why) => Error::new(format!("{what}: {why}")).with_exit_code(exit::NOT_EXECUTABLE),
         }
     }
 
-    fn from_errno(errno: Errno) -> Self {
+    fn from_errno(path: &Path, errno: Errno) -> Self {
         match errno {
-            Errno::NOENT | Errno::NOTDIR => Self::Missing("no such file in the app".into()),
+            Errno::NOENT | Errno::NOTDIR => Self::Missing { file: path.to_owned(), hint: None },
             Errno::ACCESS => Self::Refused("the app's user is not permitted to reach it".into()),
             other => Self::Refused(other.to_string()),
         }
@@ -85,7 +93,7 @@ impl Fault {
 
 /// Checks that `path` is a regular file that this process may execute.
 fn check(path: &Path) -> Result<(), Fault> {
-    let stat = fs::stat(path).map_err(Fault::from_errno)?;
+    let stat = fs::stat(path).map_err(|errno| Fault::from_errno(path, errno))?;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => {}
         FileType::Directory => return Err(Fault::Refused("it is a directory".into())),
@@ -99,7 +107,7 @@ fn check(path: &Path) -> Result<(), Fault> {
             stat.st_gid,
             rustix::process::geteuid().as_raw()
         )),
-        other => Fault::from_errno(other),
+        other => Fault::from_errno(path, other),
     })
 }
 
@@ -134,13 +142,13 @@ fn examine(path: &Path, filtered: bool, depth: u32) -> Result<(), Fault> {
     };
     let Some(interpreter) = interpreter else { return Ok(()) };
     let here = Path::new(&interpreter);
-    check(here).and_then(|()| examine(here, filtered, depth + 1)).map_err(|fault| {
-        let hint = if interpreter.ends_with('\r') { " (its lines end in CR LF)" } else { "" };
-        let words = |why| format!("its interpreter {interpreter:?}: {why}{hint}");
-        match fault {
-            Fault::Missing(why) => Fault::Missing(words(why)),
-            Fault::Refused(why) => Fault::Refused(words(why)),
+    check(here).and_then(|()| examine(here, filtered, depth + 1)).map_err(|fault| match fault {
+        Fault::Missing { file, hint: None } => {
+            let line_ends = if interpreter.ends_with('\r') { ", whose lines end in CR LF" } else { "" };
+            Fault::Missing { file, hint: Some(format!("the interpreter of {path:?}{line_ends}")) }
         }
+        missing @ Fault::Missing { .. } => missing,
+        Fault::Refused(why) => Fault::Refused(format!("its interpreter {interpreter:?}: {why}")),
     })
 }
 
@@ -298,16 +306,28 @@ mod tests {
         put(&at("unreadable"), 0o755, format!("#!{}\n", at("plain").display()).as_bytes());
         symlink("nowhere", at("dangling")).unwrap();
         for (name, code, words) in [
-            ("absent", exit::NOT_FOUND, "no such file in the app"),
-            ("plain/x", exit::NOT_FOUND, "no such file in the app"),
-            ("dangling", exit::NOT_FOUND, "no such file in the app"),
+            ("absent", exit::NOT_FOUND, "/absent\": No such file or directory"),
+            ("plain/x", exit::NOT_FOUND, "/plain/x\": No such file or directory"),
+            ("dangling", exit::NOT_FOUND, "/dangling\": No such file or directory"),
             ("plain", exit::NOT_EXECUTABLE, "no permission to execute it (mode 0644"),
             ("", exit::NOT_EXECUTABLE, "it is a directory"),
-            ("script", exit::NOT_FOUND, "its interpreter \"/no/such/sh\": no such file"),
+            (
+                "script",
+                exit::NOT_FOUND,
+                "Error: Unable to open \"/no/such/sh\": No such file or directory (the interpreter of",
+            ),
             ("dos", exit::NOT_FOUND, "CR LF"),
-            ("elf", exit::NOT_FOUND, "its interpreter \"/no/such/ld.so\""),
+            (
+                "elf",
+                exit::NOT_FOUND,
+                "Error: Unable to open \"/no/such/ld.so\": No such file or directory (the interpreter of",
+            ),
             ("elf32", exit::NOT_EXECUTABLE, "32-bit program"),
-            ("through", exit::NOT_FOUND, "script\": its interpreter \"/no/such/sh\""),
+            (
+                "through",
+                exit::NOT_FOUND,
+                "Unable to open \"/no/such/sh\": No such file or directory (the interpreter of",
+            ),
             ("loop", exit::NOT_EXECUTABLE, "too many scripts"),
             ("unreadable", exit::NOT_EXECUTABLE, "plain\": no permission"),
         ] {
