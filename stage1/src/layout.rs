@@ -195,9 +195,17 @@ pub fn hosts() -> PathBuf {
     in_rootfs("etc/rkt-hosts")
 }
 
-/// What every hosts file begins with.
+/// The hosts file of a pod that nothing else is said for.
 pub fn standard_hosts(hostname: &str) -> String {
-    format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n")
+    format!(
+        "127.0.0.1 localhost localhost.domain localhost4 localhost4.localdomain4 {hostname}\n\
+         ::1 localhost localhost6 localhost6.localdomain6 ip6-localhost ip6-loopback\n"
+    )
+}
+
+/// The line of a hosts file by which a pod finds its own name.
+pub fn own_hosts_line(hostname: &str) -> String {
+    format!("127.0.0.1 {hostname}\n")
 }
 
 /// The in-pod supervisor.
@@ -229,8 +237,6 @@ pub const IN_APP_NOTIFY_SOCKET: &str = "/dev/notify";
 pub const PLACEHOLDER: &str = "/opt/stage2";
 /// /etc/hostname of every app.
 pub const HOSTNAME_FILE: &str = "/run/stage1/hostname";
-/// /etc/hosts of an app whose image and pod have none.
-pub const HOSTS_FALLBACK: &str = "/run/stage1/hosts";
 /// What a hidden file is covered with: empty, mode 0.
 pub const MASK_FILE: &str = "/run/stage1/mask-file";
 /// What a hidden directory is covered with: empty, mode 0.

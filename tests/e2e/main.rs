@@ -22,6 +22,7 @@ mod formats;
 mod harness;
 mod immutable;
 mod inside;
+mod kernel_files;
 mod life;
 mod lifecycle;
 mod limits;
@@ -37,6 +38,7 @@ mod registry;
 mod registry_hostile;
 mod stop;
 mod store;
+mod targets;
 mod terminal;
 mod userlands;
 mod users;
@@ -66,7 +68,9 @@ fn main() -> ExitCode {
         stop::CASES,
         store::CASES,
         inside::CASES,
+        kernel_files::CASES,
         declared::CASES,
+        targets::CASES,
         volumes::CASES,
         limits::CASES,
         logs::CASES,

@@ -76,8 +76,10 @@ fn a_target_is_taken_once(t: &Context) -> Verdict {
         (["--mount=volume=a,target=/x", "--mount=volume=b,target=//x/."], "two volumes"),
         (["--mount=volume=a,target=/x", "--mount=volume=a,target=/x/"], "two volumes"),
         (["--mount=volume=a,target=/", "--mount=volume=b,target=/y"], "root"),
-        (["--mount=volume=a,target=/x/../y", "--mount=volume=b,target=/y"], ".."),
-        (["--mount=volume=a,target=x", "--mount=volume=b,target=/y"], "absolute"),
+        (["--mount=volume=a,target=/x/../y", "--mount=volume=b,target=/y"], "two volumes"),
+        (["--mount=volume=a,target=y", "--mount=volume=b,target=/y"], "two volumes"),
+        (["--mount=volume=a,target=/x/..", "--mount=volume=b,target=/y"], "root"),
+        (["--mount=volume=a,target=/up/srv", "--mount=volume=b,target=/srv"], "two volumes"),
         (["--mount=volume=c,target=/x", "--mount=volume=b,target=/y"], "no volume c"),
     ] {
         let complaint = pod.try_add("probe", "one", &mounts, &["sleep", "inf"]).complaint();

@@ -17,6 +17,8 @@ use tests::process::run;
 tests::cases! {
     native resolv_conf_and_hosts_in_every_mode;
     native names_that_another_host_manager_provides;
+    native host_names_are_taken_verbatim;
+    native an_apps_hosts_file_is_its_own;
     native what_the_image_brings_of_etc;
     native the_machine_id_is_the_pods;
     both ipc_of_its_own_or_the_hosts;
@@ -59,6 +61,14 @@ fn seen(pod: &Pod<'_>, app: &str, path: &str) -> Option<String> {
     if out.code == Some(0) { Some(out.stdout) } else { None }
 }
 
+/// The hosts file of a pod that nothing else is said for.
+fn fallback(hostname: &str) -> String {
+    format!(
+        "127.0.0.1 localhost localhost.domain localhost4 localhost4.localdomain4 {hostname}\n\
+         ::1 localhost localhost6 localhost6.localdomain6 ip6-localhost ip6-loopback\n"
+    )
+}
+
 fn resolv_conf_and_hosts_in_every_mode(t: &Context) -> Verdict {
     own_etc(t)?;
     let podctl = t.podctl();
@@ -66,10 +76,13 @@ fn resolv_conf_and_hosts_in_every_mode(t: &Context) -> Verdict {
     import_own(t, &podctl);
     let (host, own) = (Some("host resolv\n"), Some("image resolv.conf\n"));
     let (hosts, own_hosts) = ("host hosts\n", "image hosts\n");
+    let hosts_of_host = hosts;
     // For an image without such files and for one with: resolv.conf; hosts, where none is the pod's fallback.
     for (options, resolv, hosts) in [
         (&["--net=none"][..], [None, own], [None, Some(own_hosts)]),
+        // podctl asks for the host's on the host's network; stage1 itself does not.
         (&["--net=host"], [host, host], [None, Some(own_hosts)]),
+        (&["--net=host", "--dns-conf-mode=resolv=default"], [None, own], [None, Some(own_hosts)]),
         (&["--net=none", "--dns-conf-mode=resolv=host"], [host, host], [None, Some(own_hosts)]),
         (&["--net=host", "--dns-conf-mode=resolv=none"], [None, own], [None, Some(own_hosts)]),
         (&["--net=none", "--dns-conf-mode=resolv=default,hosts=host"], [None, own], [Some(hosts), Some(hosts)]),
@@ -83,15 +96,11 @@ fn resolv_conf_and_hosts_in_every_mode(t: &Context) -> Verdict {
             assert_eq!(seen(&pod, image, "/etc/resolv.conf").as_deref(), resolv[nth], "{image}, {options:?}");
             let text = seen(&pod, image, "/etc/hosts");
             match hosts[nth] {
-                Some(wanted) => assert_eq!(text.as_deref(), Some(wanted), "{image}, {options:?}"),
-                None => {
-                    let text = text.unwrap_or_default();
-                    let names = |address: &str| {
-                        let line = text.lines().find(|line| line.starts_with(address)).unwrap_or_default();
-                        line.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>()
-                    };
-                    assert!(names("127.0.0.1") == ["localhost", "box"], "{image}, {options:?}: {text}");
-                    assert!(names("::1").contains(&"localhost".to_owned()), "{text}");
+                Some(wanted) if wanted == hosts_of_host => assert_eq!(text.as_deref(), Some(wanted), "{options:?}"),
+                // The image's own, and what it lacks; or that alone.
+                own => {
+                    let fallback = format!("{}{}", own.unwrap_or_default(), fallback("box"));
+                    assert_eq!(text, Some(fallback), "{image}, {options:?}");
                 }
             }
         }
@@ -105,10 +114,10 @@ fn resolv_conf_and_hosts_in_every_mode(t: &Context) -> Verdict {
 
 fn names_that_another_host_manager_provides(t: &Context) -> Verdict {
     let host = t.minihost();
-    for (mode, resolv, hosts) in [
-        ("resolv=stage0,hosts=stage0", true, true),
-        ("resolv=default,hosts=default", true, true),
-        ("resolv=none,hosts=default", false, true),
+    for (mode, resolv, added) in [
+        ("resolv=stage0,hosts=stage0", true, "127.0.0.1 custom_hostname_setting\n".to_owned()),
+        ("resolv=default,hosts=default", true, fallback("custom_hostname_setting")),
+        ("resolv=none,hosts=default", false, fallback("custom_hostname_setting")),
     ] {
         let mut pod = host.prepare(&json!([]));
         let mode = format!("--dns-conf-mode={mode}");
@@ -117,16 +126,80 @@ fn names_that_another_host_manager_provides(t: &Context) -> Verdict {
         fs::create_dir_all(&upper)?;
         fs::write(upper.join("rkt-resolv.conf"), "of the manager\n")?;
         fs::write(upper.join("rkt-hosts"), "hosts of the manager\n")?;
-        let monitor = pod.start(&["--net=none", &mode]);
+        let monitor = pod.start(&["--net=none", "--hostname=custom_hostname_setting", &mode]);
         pod.wait_ready();
         pod.add("one", &["/probe", "sleep", "inf"], &json!([]));
         let cat = |path: &str| run(&mut pod.enter(Some("one"), &["/probe", "cat", path])).stdout;
         assert_eq!(cat("/etc/resolv.conf") == "of the manager\n", resolv, "{mode}");
-        assert_eq!(cat("/etc/hosts") == "hosts of the manager\n", hosts, "{mode}");
+        let given = fs::read_to_string(pod.upper().join("etc/rkt-hosts")).expect("rkt-hosts");
+        if mode.contains("hosts=stage0") {
+            assert_eq!(given, format!("hosts of the manager\n{added}"), "{mode}");
+            assert!(cat("/etc/hosts").starts_with(&given), "{}", cat("/etc/hosts"));
+        } else {
+            assert_eq!(cat("/etc/hosts"), format!("hosts of the manager\n{added}"), "{mode}");
+        }
         pod.rm("one");
         pod.stop(true, monitor);
         pod.collect(1);
     }
+    Ok(())
+}
+
+/// Written as it is, up to the kernel's length.
+fn host_names_are_taken_verbatim(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let longest = "x-_.".repeat(16);
+    for name in ["custom_hostname_setting", "-a.b-", longest.as_str()] {
+        let pod = podctl.pod(&["--net=none", &format!("--hostname={name}")]);
+        assert_eq!(pod.report("one", &[])["hostname"], name);
+        pod.add("two", &[], &["sleep", "inf"]);
+        assert_eq!(seen(&pod, "two", "/etc/hostname"), Some(format!("{name}\n")));
+        pod.end();
+    }
+    for bad in ["a b", "", &"x".repeat(65)] {
+        podctl.fails(&["sandbox", "--net=none", &format!("--hostname={bad}")]);
+    }
+    Ok(())
+}
+
+/// Whatever the image brings, an app finds localhost and the pod, and can add to it what concerns nobody else.
+fn an_apps_hosts_file_is_its_own(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    podctl.import_probe();
+    let image = |name: &str, change: &dyn Fn(&Path) -> std::io::Result<()>| {
+        let root = t.dir.join(format!("{name}-root"));
+        image::rootfs(&root);
+        change(&root.join("etc/hosts")).expect(name);
+        podctl.ok(&["image", "import", &root.display().to_string(), "--name", name, "--exec", "/probe"]);
+    };
+    image("empty", &|path| fs::write(path, ""));
+    image("local", &|path| fs::write(path, "127.0.0.1\tlocalhost\n10.0.0.1 db"));
+    image("whole", &|path| fs::write(path, "127.0.0.1 localhost box\n"));
+    image("linked", &|path| symlink("/proc/1/environ", path));
+    image("fifo", &|path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).map_err(Into::into));
+    let pod = podctl.sandbox(&["--net=none", "--hostname=box"]);
+    for (app, wanted) in [
+        ("probe", fallback("box")),
+        ("empty", fallback("box")),
+        ("local", "127.0.0.1\tlocalhost\n10.0.0.1 db\n127.0.0.1 box\n".to_owned()),
+        ("whole", "127.0.0.1 localhost box\n".to_owned()),
+        ("fifo", fallback("box")),
+    ] {
+        podctl.ok(&["app", "add", &pod.uuid, app, "--name", app, "--", "sleep", "inf"]);
+        assert_eq!(seen(&pod, app, "/etc/hosts"), Some(wanted.clone()), "{app}");
+        pod.enter(app, &["/probe", "append", "/etc/hosts", &format!("10.9.9.9 {app}")]).ok();
+        assert_eq!(seen(&pod, app, "/etc/hosts"), Some(format!("{wanted}10.9.9.9 {app}\n")), "{app}");
+    }
+    podctl.ok(&["app", "add", &pod.uuid, "probe", "--name", "second", "--", "sleep", "inf"]);
+    assert_eq!(seen(&pod, "second", "/etc/hosts"), Some(fallback("box")), "apps share a hosts file");
+    // A link out of the image shows nothing of the pod's.
+    let out = podctl.run(&["app", "add", &pod.uuid, "linked", "--name", "linked", "--", "sleep", "inf"]);
+    if out.code == Some(0) {
+        assert_eq!(seen(&pod, "linked", "/etc/hosts"), Some(fallback("box")));
+    } else {
+        out.complaint();
+    }
+    pod.end();
     Ok(())
 }
 

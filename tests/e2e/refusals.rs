@@ -114,8 +114,8 @@ fn bad_words_change_nothing(t: &Context) -> Verdict {
         ["--env", "A=b\nC=d"],
         ["--mount", "banana"],
         ["--mount", "volume=nope,target=/x"],
-        ["--mount", "volume=out,target=relative"],
-        ["--mount", "volume=out,target=/a/../../b"],
+        ["--mount", "volume=out,target="],
+        ["--mount", "volume=out,target=/a/../.."],
         ["--working-dir", "relative"],
     ] {
         let complaint = refused(&pod, || pod.try_add("probe", "bad", &bad, &["exit", "0"]));

@@ -38,8 +38,9 @@ impl NameFiles {
         Self { resolv: self.resolv.or(other.resolv), hosts: self.hosts.or(other.hosts) }
     }
 
-    /// The modes that go with them; what was asked for expressly comes first.
-    pub fn mode(&self, asked: Option<&str>) -> Option<String> {
+    /// The modes that go with them; what was asked for expressly comes first. On the host's network name servers are
+    /// the host's, if nothing else is said.
+    pub fn mode(&self, asked: Option<&str>, host_network: bool) -> Option<String> {
         let word = |source: &Source| match source {
             Source::Host => "host",
             Source::None => "none",
@@ -50,6 +51,9 @@ impl NameFiles {
             if let (true, Some(source)) = (mode.is_empty(), source) {
                 word(source).clone_into(mode);
             }
+        }
+        if modes.resolv.is_empty() && host_network {
+            word(&Source::Host).clone_into(&mut modes.resolv);
         }
         let parts = [("resolv", modes.resolv), ("hosts", modes.hosts)];
         let parts: Vec<_> =

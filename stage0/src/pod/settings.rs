@@ -103,7 +103,7 @@ impl Launch {
     pub fn arguments(&self, uuid: Uuid, private_users: Option<IdShift>) -> Vec<OsString> {
         let Settings { hostname, network, local_config, ipc, dns_conf_mode, names, interactive, insecure } =
             &self.settings;
-        let dns_conf_mode = names.mode(dns_conf_mode.as_deref());
+        let dns_conf_mode = names.mode(dns_conf_mode.as_deref(), network.as_deref() == Some("host"));
         let ipc = ipc.map(|ipc| match ipc {
             Ipc::Auto => "--ipc=auto",
             Ipc::Private => "--ipc=private",

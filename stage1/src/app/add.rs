@@ -16,9 +16,10 @@ use crate::iomux::k8s::LogFile;
 use crate::iomux::{self, Modes, Via};
 use crate::launch::{LaunchRecord, env};
 use crate::layout;
+use crate::net::Request;
 use crate::pod::{self, InsecureOptions, Pod, PodApp, write_atomic};
 use crate::rootfs::volumes::{self, Opener};
-use crate::rootfs::{self, Device, EtcFile, EtcSource, Plan, Volume};
+use crate::rootfs::{self, Device, EtcFile, EtcSource, Hosts, Plan, Volume};
 use crate::sys::dir;
 use crate::sys::mount::{DetachedMount, Scope};
 use crate::unit::{self, AppUnit, DeviceKind, DeviceRule, Input, Limits, Output};
@@ -139,6 +140,9 @@ impl Addition {
         let pod = Pod::load(Path::new("."))?;
         let app = pod.app(&self.app)?;
         let isolators = Isolators::parse(&app.app()?.isolators)?;
+        if !isolators.unknown.is_empty() {
+            log::warn!("app {}: nothing here enforces the isolators {}", self.app, isolators.unknown.join(", "));
+        }
         let insecure = self.insecure_options(&pod);
         let root = dir::open_dir(layout::app_rootfs(&self.app))?;
         let ids = self.ids(&app, &root)?;
@@ -225,14 +229,17 @@ impl Addition {
         let mut plan = Plan::new(&layout::app_rootfs(&self.app))?;
         plan.read_only_root = app.runtime.read_only_root_fs;
         plan.restrict_paths = !insecure.disable_paths;
+        plan.own_network = Request::parse(&pod.config.net_list)?.is_own();
         plan.etc = etc_files(&pod.config.resolv_conf_mode)?;
+        plan.hosts = Hosts::of(&pod.config, root)?;
         let opener = Opener {
             root_id: self.private_users.map_or(0, |ids| ids.shift),
             user_namespace: target.user_namespace()?,
             image: root,
             converted: app.image.is_converted(),
         };
-        plan.volumes = volumes::resolve(&app.runtime, app.app()?, &pod.manifest.volumes)?
+        let place = |path: &Path| dir::canonical_in(root, path);
+        plan.volumes = volumes::resolve(&app.runtime, app.app()?, &pod.manifest.volumes, place)?
             .iter()
             .map(|mapping| opener.open(mapping))
             .collect::<Result<_>>()?;
@@ -245,7 +252,8 @@ fn device_rule(device: Device) -> DeviceRule {
     DeviceRule { kind, major: device.major, minor: Some(device.minor), write: !device.read_only }
 }
 
-/// The files of /etc that come from the pod. stage0 or `run` may have left resolv.conf and hosts in the stage1 root.
+/// The files of /etc that come from the pod, but for hosts. stage0 or `run` may have left resolv.conf in the stage1
+/// root.
 fn etc_files(resolv_conf_mode: &str) -> Result<Vec<EtcFile>> {
     let mut files =
         vec![EtcFile { path: "/etc/hostname", source: EtcSource::Pod(layout::HOSTNAME_FILE), only_if_missing: false }];
@@ -264,10 +272,6 @@ fn etc_files(resolv_conf_mode: &str) -> Result<Vec<EtcFile>> {
     if let Some(source) = host(Path::new("/etc/localtime"))? {
         files.push(EtcFile { path: "/etc/localtime", source, only_if_missing: true });
     }
-    files.push(match host(&layout::hosts())? {
-        Some(source) => EtcFile { path: "/etc/hosts", source, only_if_missing: false },
-        None => EtcFile { path: "/etc/hosts", source: EtcSource::Pod(layout::HOSTS_FALLBACK), only_if_missing: true },
-    });
     Ok(files)
 }
 

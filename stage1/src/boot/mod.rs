@@ -26,7 +26,7 @@ use rustix::process::Signal;
 pub use journal::{MAX_SIZE as JOURNAL_MAX_SIZE, parse_max_size as parse_journal_max_size};
 pub use monitor::Monitor;
 pub(crate) use root::{LINKS, NODES, OPTIONAL_NODES, new_devpts};
-pub use run::Run;
+pub use run::{Run, check_hostname};
 
 use crate::cgroup::PodCgroup;
 use crate::error::{Context, Error, Result};

@@ -184,7 +184,6 @@ fn runtime_files(spec: &Spec) -> Result<()> {
     }
     let write = |path: &str, text: String| std::fs::write(path, text).context(|| format!("write {path}"));
     write(layout::HOSTNAME_FILE, format!("{}\n", spec.hostname))?;
-    write(layout::HOSTS_FALLBACK, layout::standard_hosts(&spec.hostname))?;
     spec.journal_max_size.map_or(Ok(()), super::journal::limit)?;
     write(layout::MASK_FILE, String::new())?;
     std::fs::create_dir(layout::MASK_DIR).context(|| format!("mkdir {}", layout::MASK_DIR))?;

@@ -9,6 +9,7 @@ use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::net::{self, Dns, Plan, Request};
 use crate::pod::{self, Lock, Pod, RuntimeConfig, write_atomic};
+use crate::rootfs::volumes;
 use crate::sys::process;
 
 /// The number of the descriptor that holds the pod's lock, in this variable.
@@ -41,12 +42,13 @@ impl Run {
         self.config.mutable |= pod.manifest.is_mutable()?;
         let request = Request::parse(&self.config.net_list)?;
         let spec = self.spec(&pod, &request)?;
+        volumes::check_sources(&pod.manifest.volumes)?;
         check_interactive(&self.config, &pod)?;
         check_modes(&self.config)?;
         self.config.hostname.clone_from(&spec.hostname);
         check_token(&self.config.mds_token)?;
         let plan = self.plan(&request, &pod).context(|| NETWORK_FAILED)?;
-        provide_name_files(&self.config, &request)?;
+        provide_name_files(&self.config)?;
         self.tell(&request, None)?;
         let apps = if self.config.mutable { None } else { Some(Apps::new(&pod, spec.private_users)?) };
         let joins = plan.is_some();
@@ -158,21 +160,22 @@ fn metadata_url(token: &str, host: Option<&str>) -> Option<String> {
     Some(format!("http://{before}{host}{after}:{METADATA_PORT}/{token}"))
 }
 
-/// A host name that the kernel takes and that means the same everywhere: hostname(7).
-fn check_hostname(name: &str) -> Result<()> {
-    let fits = name.len() <= 64
-        && name.split('.').all(|label| {
-            !label.is_empty()
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        });
-    if fits {
+/// A host name that the kernel takes, and that is one word in every file that has it: hostname(7). Otherwise it is
+/// the host manager's word.
+///
+/// # Errors
+/// It is not one.
+pub fn check_hostname(name: &str) -> Result<()> {
+    let is_word = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
+    if is_word && name.len() <= MAX_HOSTNAME {
         Ok(())
     } else {
-        Err(Error::new(format!("{name:?} is not a host name: letters, digits, dashes and dots, 64 at most")))
+        Err(Error::new(format!("{name:?} is not a host name: 1 to {MAX_HOSTNAME} visible ASCII characters, but no #")))
     }
 }
+
+/// As long as the kernel takes host names, in bytes: uname(2).
+const MAX_HOSTNAME: usize = 64;
 
 fn check_modes(config: &RuntimeConfig) -> Result<()> {
     match config.resolv_conf_mode.as_str() {
@@ -186,14 +189,33 @@ fn check_modes(config: &RuntimeConfig) -> Result<()> {
 }
 
 /// Puts the host's resolv.conf and hosts file where the apps get them from, as the modes say.
-fn provide_name_files(config: &RuntimeConfig, request: &Request) -> Result<()> {
-    let resolv = layout::resolv_conf();
-    match config.resolv_conf_mode.as_str() {
-        "host" => copy("/etc/resolv.conf", &resolv)?,
-        "" | "default" if *request == Request::Host && !resolv.exists() => copy("/etc/resolv.conf", &resolv)?,
-        _ => {}
+fn provide_name_files(config: &RuntimeConfig) -> Result<()> {
+    if config.resolv_conf_mode == "host" {
+        copy("/etc/resolv.conf", &layout::resolv_conf())?;
     }
-    if config.etc_hosts_mode == "host" { copy("/etc/hosts", &layout::hosts()) } else { Ok(()) }
+    match config.etc_hosts_mode.as_str() {
+        "host" => copy("/etc/hosts", &layout::hosts()),
+        "stage0" => add_own_name(&layout::hosts(), &config.hostname),
+        _ => Ok(()),
+    }
+}
+
+/// Adds the pod's own name to the hosts file that stage0 has put there, once.
+fn add_own_name(hosts: &Path, hostname: &str) -> Result<()> {
+    let mut text = match pod::read_bounded(hosts, pod::MAX_MANIFEST) {
+        Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(()),
+        text => text?,
+    };
+    let line = layout::own_hosts_line(hostname);
+    if text.split_inclusive(|&byte| byte == b'\n').any(|known| known == line.as_bytes()) {
+        return Ok(());
+    }
+    if text.last().is_some_and(|&byte| byte != b'\n') {
+        text.push(b'\n');
+    }
+    text.extend(line.bytes());
+    let (dir, name) = crate::sys::dir::split(hosts)?;
+    write_atomic(dir, &name.to_string_lossy(), &text, 0o644)
 }
 
 /// Puts what the networks say of names there, unless that is decided otherwise, or stage0 has put its own there.
@@ -257,11 +279,25 @@ mod tests {
 
     #[test]
     fn host_names() {
-        for good in ["rkt-0123abcd-0000-4000-8000-0123456789ab", "a.b", "X1"] {
+        let longest = "x".repeat(64);
+        for good in ["rkt-0123abcd-0000-4000-8000-0123456789ab", "a.b", "X1", "custom_hostname_setting", &longest] {
             check_hostname(good).unwrap();
         }
-        for bad in ["", "a b", "-a", "a-", "a..b", "a\n", "ä", &"x".repeat(65)] {
+        for bad in ["", "a b", "a#b", "a\n", "ä", &"x".repeat(65)] {
             assert!(check_hostname(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_pods_name_is_added_once() {
+        let tmp = tempfile::tempdir().unwrap();
+        let hosts = tmp.path().join("hosts");
+        add_own_name(&hosts, "box").unwrap();
+        assert!(!hosts.exists());
+        std::fs::write(&hosts, "10.0.0.1 box").unwrap();
+        for _ in 0..2 {
+            add_own_name(&hosts, "box").unwrap();
+            assert_eq!(std::fs::read_to_string(&hosts).unwrap(), "10.0.0.1 box\n127.0.0.1 box\n");
         }
     }
 

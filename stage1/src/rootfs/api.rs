@@ -1,42 +1,17 @@
-//! The kernel's file systems, devices and masks of an app: CONTRACT section 5. Pod side.
+//! The kernel's file systems and the devices of an app: CONTRACT section 5. Pod side.
 //!
-//! /proc and /sys are clones of the pod's, so no process has to be in the pod's PID namespace.
+//! /proc and /sys are clones of the pod's, so no process has to be in the pod's PID namespace. They and /dev are
+//! mounted on directories of the image's own, never through a link of it.
 
 use std::path::Path;
 
-use rustix::fs::OFlags;
-
-use super::{DATA, Plan, shown};
+use super::kernel::KernelFs;
+use super::{DATA, Plan};
 use crate::boot::{LINKS, NODES, OPTIONAL_NODES, new_devpts};
-use crate::error::{Context, Result};
+use crate::error::Result;
 use crate::layout;
 use crate::sys::dir::{self, Target};
 use crate::sys::mount::{Attributes, DetachedMount, Scope};
-
-/// Paths that an app can read but not write. /sys as a whole is read-only, which covers CONTRACT's
-/// /sys/block, /sys/bus, /sys/class, /sys/dev, /sys/devices and /sys/kernel.
-const READ_ONLY: [&str; 5] = [
-    "/proc/bus",
-    "/proc/sys/kernel/core_pattern",
-    "/proc/sys/kernel/modprobe",
-    "/proc/sys/vm/panic_on_oom",
-    "/proc/sysrq-trigger",
-];
-
-/// Paths of which an app sees nothing.
-const HIDDEN: [&str; 11] = [
-    "/proc/config.gz",
-    "/proc/kallsyms",
-    "/proc/sched_debug",
-    "/proc/kcore",
-    "/proc/kmem",
-    "/proc/mem",
-    "/sys/firmware",
-    "/sys/fs",
-    "/sys/hypervisor",
-    "/sys/module",
-    "/sys/power",
-];
 
 /// The pod's mounts that every app gets a clone of, opened before the pod's root is left.
 pub(super) struct Sources {
@@ -47,7 +22,17 @@ pub(super) struct Sources {
     log: Option<DetachedMount>,
     notify: Option<DetachedMount>,
     nodes: Vec<(&'static str, DetachedMount)>,
-    restrict_paths: bool,
+}
+
+/// Covers of kernel paths that become read-only when the volumes below them are mounted.
+#[must_use]
+pub(super) struct OpenCovers(Vec<DetachedMount>);
+
+impl OpenCovers {
+    pub(super) fn close(self) -> Result<()> {
+        let read_only = Attributes { read_only: true, ..DATA };
+        self.0.iter().try_for_each(|cover| cover.set(read_only, Scope::One))
+    }
 }
 
 impl Sources {
@@ -65,25 +50,33 @@ impl Sources {
             notify: plan.notify.then(|| one(layout::NOTIFY_SOCKET)).transpose()?,
             log: log.exists().then(|| one(layout::JOURNAL_SOCKET)).transpose()?,
             nodes: nodes.map(|name| Ok((name, one(&format!("/dev/{name}"))?))).collect::<Result<_>>()?,
-            restrict_paths: plan.restrict_paths,
         })
     }
 
-    pub(super) fn attach(&self, root: &DetachedMount) -> Result<()> {
-        attach(&self.proc, root, "/proc", Target::Directory)?;
-        attach(&self.sys, root, "/sys", Target::Directory)?;
-        self.devices(root)?;
-        if self.restrict_paths {
-            READ_ONLY.iter().try_for_each(|path| read_only(root, path))?;
-            HIDDEN.iter().try_for_each(|path| hide(root, path))?;
+    /// Mounts all of it in `root`. An app with a volume at or below /sys gets no sysfs.
+    pub(super) fn attach(&self, root: &DetachedMount, plan: &Plan) -> Result<OpenCovers> {
+        let volumes: Vec<&Path> = plan.volumes.iter().map(super::Volume::target).collect();
+        let mut covers = Vec::new();
+        attach_at_top(&self.proc, root, "proc")?;
+        if plan.restrict_paths {
+            covers.extend(KernelFs::proc(&self.proc, &volumes).restrict_proc(plan.own_network)?);
         }
-        Ok(())
+        if volumes.iter().any(|volume| volume.starts_with("/sys")) {
+            dir::real_directory(root, "sys")?;
+        } else {
+            attach_at_top(&self.sys, root, "sys")?;
+            if plan.restrict_paths {
+                covers.extend(KernelFs::sys(&self.sys, &volumes).restrict_sys()?);
+            }
+        }
+        self.devices(root)?;
+        Ok(OpenCovers(covers))
     }
 
     fn devices(&self, root: &DetachedMount) -> Result<()> {
         let attributes = Attributes { nosuid: true, noexec: true, ..Attributes::default() };
         let dev = DetachedMount::new("tmpfs", &[("mode", Some("755")), ("size", Some("65536"))], attributes)?;
-        attach(&dev, root, "/dev", Target::Directory)?;
+        attach_at_top(&dev, root, "dev")?;
         for (name, node) in &self.nodes {
             attach(node, &dev, name, Target::File)?;
         }
@@ -94,30 +87,20 @@ impl Sources {
             attach(log, &dev, "log", Target::File)?;
         }
         if let Some(notify) = &self.notify {
-            attach(notify, root, layout::IN_APP_NOTIFY_SOCKET, Target::File)?;
+            attach(notify, &dev, layout::IN_APP_NOTIFY_SOCKET.trim_start_matches("/dev/"), Target::File)?;
         }
         LINKS.iter().try_for_each(|(link, name)| dir::symlink_in(&dev, link, name))
     }
 }
 
-/// Covers `path` with something empty that nobody may open. What this kernel does not have needs no cover.
-fn hide(root: &DetachedMount, path: &str) -> Result<()> {
-    let Some(target) = dir::try_open_in(root, path, OFlags::PATH)? else { return Ok(()) };
-    let stat = rustix::fs::fstat(&target).context(|| format!("fstat {path}"))?;
-    let is_dir = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
-    let mask = DetachedMount::clone_path(if is_dir { layout::MASK_DIR } else { layout::MASK_FILE }, Scope::One)?;
-    mask.set(Attributes { read_only: true, ..DATA }, Scope::One)?;
-    mask.attach(target, shown(path)).context(|| format!("hide {path}"))
+/// Attaches `source` to the directory `name` at the top of an app's root, which the image may lack but not have as
+/// anything else.
+fn attach_at_top(source: &DetachedMount, root: &DetachedMount, name: &str) -> Result<()> {
+    source.attach(dir::real_directory(root, name)?, &Path::new("/").join(name))
 }
 
-fn read_only(root: &DetachedMount, path: &str) -> Result<()> {
-    let Some(target) = dir::try_open_in(root, path, OFlags::PATH)? else { return Ok(()) };
-    let copy = DetachedMount::clone_of(&target, Scope::One)?;
-    copy.set(Attributes { read_only: true, ..DATA }, Scope::One)?;
-    copy.attach(target, shown(path)).context(|| format!("make {path} read-only"))
-}
-
-fn attach(source: &DetachedMount, root: &DetachedMount, path: &str, kind: Target) -> Result<()> {
-    let target = dir::create_in(root, path, kind)?;
-    source.attach(target, shown(path))
+/// Attaches `source` to `name` in the app's /dev, which nobody else can reach yet.
+fn attach(source: &DetachedMount, dev: &DetachedMount, name: &str, kind: Target) -> Result<()> {
+    let target = dir::create_in(dev, name, kind)?;
+    source.attach(target, &Path::new("/dev").join(name))
 }

@@ -6,16 +6,18 @@
 
 mod api;
 pub mod copy;
+mod hosts;
+mod kernel;
 mod plan;
 pub mod volumes;
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::time::Instant;
 
 use nix::sched::CloneFlags;
 use rustix::fs::{Mode, OFlags};
 
+pub use hosts::Hosts;
 pub use plan::{Device, EtcFile, EtcSource, Plan, Volume, VolumeOptions};
 
 use crate::appc::AcName;
@@ -111,14 +113,16 @@ fn assemble(plan: &Plan) -> Result<()> {
     let api = api::Sources::open(plan)?;
     plan.root.attach_path(layout::PLACEHOLDER)?;
     let root = &plan.root;
-    api.attach(root)?;
+    let covers = api.attach(root, plan)?;
     for file in &plan.etc {
         file.attach(root)?;
     }
+    plan.hosts.attach(root)?;
     dir::symlink_in(root, "../proc/self/mounts", "/etc/mtab").context(|| "make /etc/mtab")?;
     for volume in &plan.volumes {
         volume.attach(root)?;
     }
+    covers.close()?;
     if plan.read_only_root {
         root.set(Attributes { read_only: true, ..Attributes::default() }, Scope::One)?;
     }
@@ -148,9 +152,4 @@ fn shifted(id: u32, shift: Option<IdShift>) -> Option<u32> {
         None => Some(id),
         Some(IdShift { shift, count }) => (id < count).then(|| shift.checked_add(id)).flatten(),
     }
-}
-
-/// `path` for a message.
-fn shown(path: &str) -> &Path {
-    Path::new(path)
 }

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, OFlags};
 
-use super::private;
-use crate::error::{Context, Result};
+use super::{Hosts, private};
+use crate::appc::AcName;
+use crate::error::{Context, Error, Result};
 use crate::sys::dir::{self, Target};
 use crate::sys::mount::{Attributes, DetachedMount, Propagation, Scope};
 
@@ -19,10 +20,14 @@ pub struct Plan {
     pub read_only_root: bool,
     /// Whether the kernel paths of CONTRACT section 5 are hidden and read-only.
     pub restrict_paths: bool,
+    /// Whether the pod has a network namespace of its own, whose sysctls are no concern of the host's.
+    pub own_network: bool,
     /// Whether the app gets the supervisor's socket for readiness: sd_notify(3).
     pub notify: bool,
-    /// Files of /etc that are not the image's.
+    /// Files of /etc that are not the image's, but for hosts.
     pub etc: Vec<EtcFile>,
+    /// /etc/hosts.
+    pub hosts: Hosts,
     /// Volumes in the order in which they are mounted.
     pub volumes: Vec<Volume>,
 }
@@ -36,8 +41,10 @@ impl Plan {
             root,
             read_only_root: false,
             restrict_paths: true,
+            own_network: false,
             notify: false,
             etc: Vec::new(),
+            hosts: Hosts::default(),
             volumes: Vec::new(),
         })
     }
@@ -69,6 +76,7 @@ impl EtcFile {
         if self.only_if_missing && dir::try_open_in(root, self.path, OFlags::PATH)?.is_some() {
             return Ok(());
         }
+        check_kind("what the pod provides", root, Path::new(self.path), Target::File)?;
         let target = dir::create_in(root, self.path, Target::File)?;
         let pod;
         let source = match &self.source {
@@ -87,6 +95,7 @@ impl EtcFile {
 /// A volume to be mounted in an app.
 #[derive(Debug)]
 pub struct Volume {
+    name: AcName,
     source: DetachedMount,
     target: PathBuf,
     kind: Target,
@@ -125,10 +134,18 @@ impl Volume {
         self.device
     }
 
-    /// Opens `source`, a path on the host, to be mounted at `target` in the app. Host side.
-    pub fn open(source: &Path, target: &Path, options: VolumeOptions<'_>) -> Result<Self> {
+    /// Where an app sees it: absolute, without `..` and without links of the image.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Opens `source`, a path on the host, to be mounted at `target` in the app as the volume `name`. Host side.
+    ///
+    /// # Errors
+    /// The source is missing, or can't be mounted as asked.
+    pub fn open(name: &AcName, source: &Path, target: &Path, options: VolumeOptions<'_>) -> Result<Self> {
         let describe = || format!("volume source {source:?}");
-        let is_dir = std::fs::metadata(source).context(describe)?.is_dir();
+        let is_dir = super::volumes::stat_source(source)?.is_dir();
         let kind = if is_dir { Target::Directory } else { Target::File };
         let scope = if options.recursive { Scope::Recursive } else { Scope::One };
         let mount = DetachedMount::clone_path(source, scope).context(describe)?;
@@ -154,14 +171,28 @@ impl Volume {
             minor: rustix::fs::minor(stat.st_rdev),
             read_only: options.read_only,
         });
-        Ok(Self { source: mount, target: target.to_owned(), kind, device })
+        Ok(Self { name: name.clone(), source: mount, target: target.to_owned(), kind, device })
     }
 
     /// Pod side.
     pub(super) fn attach(&self, root: &DetachedMount) -> Result<()> {
-        let target = dir::create_in(root, &self.target, self.kind)?;
-        self.source.attach(target, &self.target)
+        let what = || format!("volume {}", self.name);
+        check_kind(&what(), root, &self.target, self.kind)?;
+        let target = dir::create_in(root, &self.target, self.kind).context(what)?;
+        self.source.attach(target, &self.target).context(what)
     }
+}
+
+/// Refuses a target that is there, but not of the kind of what is to be mounted on it.
+pub(super) fn check_kind(what: &str, root: &DetachedMount, target: &Path, kind: Target) -> Result<()> {
+    let Some(there) = dir::try_open_in(root, target, OFlags::PATH)? else { return Ok(()) };
+    let stat = rustix::fs::fstat(there).context(|| format!("fstat {target:?}"))?;
+    let word = |is_dir| if is_dir { "directory" } else { "file" };
+    let (own, other) = (kind == Target::Directory, FileType::from_raw_mode(stat.st_mode).is_dir());
+    if own == other {
+        return Ok(());
+    }
+    Err(Error::new(format!("{what} is a {}, its target {} is a {}", word(own), target.display(), word(other))))
 }
 
 /// Maps the ids of a volume as far as its file systems can. What can't is the host's as the pod sees it, which is

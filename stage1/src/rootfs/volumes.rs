@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::copy;
 use super::plan::{Volume, VolumeOptions};
@@ -19,7 +19,7 @@ use crate::sys::mount::Propagation;
 pub struct Mapping {
     /// The volume.
     pub volume: appc::Volume,
-    /// Absolute path in the app.
+    /// Absolute path in the app, without `..` and without links of the image.
     pub target: PathBuf,
     /// The app can't write to it.
     pub read_only: bool,
@@ -27,43 +27,50 @@ pub struct Mapping {
     pub implicit: bool,
 }
 
-/// Matches an app's mounts and mount points with the pod's volumes. Pure.
+/// Matches an app's mounts and mount points with the pod's volumes, in the order in which they are to be mounted: those
+/// that are nearer to the root first.
 ///
-/// A volume's own `readOnly` overrules that of the mount point. A mount point that nothing is
-/// mounted on takes the pod's volume of its name, or else an empty volume of its own.
+/// `place` says what a path means in the app's root: absolute, without `..` and links. A volume's own `readOnly`
+/// overrules that of the mount point. A mount point that nothing is mounted on takes the pod's volume of its name, or
+/// else an empty volume of its own, unless that would hide a part of a volume that was asked for.
 ///
 /// # Errors
-/// A mount of a volume that the pod does not have, a target that is not an absolute plain path,
-/// two volumes on one target.
-pub fn resolve(runtime: &RuntimeApp, app: &App, pod: &[appc::Volume]) -> Result<Vec<Mapping>> {
+/// A mount of a volume that the pod does not have, a target that is no path or the root, two volumes on one target.
+pub fn resolve(
+    runtime: &RuntimeApp,
+    app: &App,
+    pod: &[appc::Volume],
+    place: impl Fn(&Path) -> Result<PathBuf>,
+) -> Result<Vec<Mapping>> {
+    let target = |path: &str| target(path, &place);
     let find = |name: &str| pod.iter().find(|v| v.name.as_ref() == name);
+    let points = app.mount_points.iter().map(|point| Ok((target(&point.path)?, point))).collect::<Result<Vec<_>>>()?;
     let mut out: Vec<Mapping> = Vec::new();
     for mount in &runtime.mounts {
         let volume = mount.app_volume.as_ref().or_else(|| find(mount.volume.as_ref()));
         let volume =
             volume.context(|| format!("app {}: the pod has no volume {:?}", runtime.name, mount.volume.as_ref()))?;
-        let target = plain_target(&mount.path)?;
-        let point = app.mount_points.iter().find(|p| plain_target(&p.path).is_ok_and(|t| t == target));
+        let target = target(&mount.path)?;
+        let point = points.iter().find(|(place, _)| *place == target).map(|(_, point)| *point);
         push(&mut out, volume, target, point, false)?;
     }
-    for (index, point) in app.mount_points.iter().enumerate() {
-        let target = plain_target(&point.path)?;
-        if out.iter().any(|m| m.target == target) {
+    let is_free = |out: &[Mapping], target: &Path| !out.iter().any(|m| m.target == target);
+    for (target, point) in &points {
+        if let Some(volume) = find(&point.name).filter(|_| is_free(&out, target)) {
+            push(&mut out, volume, target.clone(), Some(point), false)?;
+        }
+    }
+    for (index, (target, point)) in points.iter().enumerate() {
+        if out.iter().any(|m| if m.implicit { m.target == *target } else { target.starts_with(&m.target) }) {
             continue;
         }
-        let own;
-        let (volume, implicit) = match find(&point.name) {
-            Some(volume) => (volume, false),
-            None => {
-                own = implicit_volume(&runtime.name, index)?;
-                if find(own.name.as_ref()).is_some() {
-                    return Err(Error::new(format!("the volume name {} is needed for an implicit one", own.name)));
-                }
-                (&own, true)
-            }
-        };
-        push(&mut out, volume, target, Some(point), implicit)?;
+        let own = implicit_volume(&runtime.name, index)?;
+        if find(own.name.as_ref()).is_some() {
+            return Err(Error::new(format!("the volume name {} is needed for an implicit one", own.name)));
+        }
+        push(&mut out, &own, target.clone(), Some(point), true)?;
     }
+    out.sort_by_key(|mapping| mapping.target.components().count());
     Ok(out)
 }
 
@@ -82,23 +89,44 @@ fn push(
     Ok(())
 }
 
-/// An absolute path without `..`, normalised.
-fn plain_target(path: &str) -> Result<PathBuf> {
-    let mut out = PathBuf::from("/");
-    let mut components = Path::new(path).components();
-    if components.next() != Some(Component::RootDir) || path.contains('\0') {
-        return Err(Error::new(format!("mount target {path:?} is not an absolute path")));
+/// What a mount target means in the app's root.
+fn target(path: &str, place: impl Fn(&Path) -> Result<PathBuf>) -> Result<PathBuf> {
+    if path.is_empty() || path.contains('\0') {
+        return Err(Error::new(format!("mount target {path:?} is not a path")));
     }
-    for component in components {
-        match component {
-            Component::Normal(name) => out.push(name),
-            _ => return Err(Error::new(format!("mount target {path:?} has a component \"..\""))),
-        }
+    let target = place(Path::new(path)).context(|| format!("mount target {path:?}"))?;
+    if target == Path::new("/") {
+        return Err(Error::new(format!("mount target {path:?} is the app's root: no volume can be mounted there")));
     }
-    if out == Path::new("/") {
-        return Err(Error::new("a volume can't be mounted on the app's root itself"));
+    Ok(target)
+}
+
+/// Looks at the source of a host volume. Host side.
+///
+/// # Errors
+/// It is missing, or can't be reached.
+pub fn stat_source(source: &Path) -> Result<std::fs::Metadata> {
+    std::fs::metadata(source).map_err(|error| match error.raw_os_error() {
+        // As every host manager of the family knows it.
+        Some(errno) => Error::new(format!("Failed to stat {}: {}", source.display(), errno_words(errno))),
+        None => Error::caused_by(format!("Failed to stat {}", source.display()), error),
+    })
+}
+
+fn errno_words(errno: i32) -> &'static str {
+    nix::errno::Errno::from_raw(errno).desc()
+}
+
+/// Looks at the sources of all host volumes of a pod. Host side.
+///
+/// # Errors
+/// One is missing, or can't be reached; the exit code is 1.
+pub fn check_sources(pod: &[appc::Volume]) -> Result<()> {
+    let host = pod.iter().filter(|volume| volume.kind == VolumeKind::Host);
+    for source in host.filter_map(|volume| volume.source.as_deref()) {
+        stat_source(Path::new(source)).map_err(|error| error.with_exit_code(1))?;
     }
-    Ok(out)
+    Ok(())
 }
 
 /// The volume of an app's mount point, by its index, that nobody gave one. No other app's has its name.
@@ -177,7 +205,7 @@ impl Opener<'_> {
             VolumeKind::Host => self.user_namespace.as_ref().map(AsFd::as_fd),
         };
         let options = VolumeOptions { read_only: mapping.read_only, recursive, propagation, user_namespace };
-        Volume::open(&source, &mapping.target, options).context(describe)
+        Volume::open(&volume.name, &source, &mapping.target, options).context(describe)
     }
 
     /// The directory of an empty volume; a new one appears complete or not at all.
@@ -244,7 +272,14 @@ mod tests {
         let runtime: RuntimeApp = crate::json::FromJson::from_json(whole).unwrap();
         let app: App = crate::json::FromJson::from_json(json!({"mountPoints": app})).unwrap();
         let pod: Vec<appc::Volume> = crate::json::FromJson::from_json(pod).unwrap();
-        let found = resolve(&runtime, &app, &pod)?;
+        // An image in which /var/run is a link.
+        let place = |path: &Path| {
+            let tmp = tempfile::tempdir().unwrap();
+            std::fs::create_dir(tmp.path().join("var")).unwrap();
+            std::os::unix::fs::symlink("/run", tmp.path().join("var/run")).unwrap();
+            dir::canonical_in(dir::open_dir(tmp.path())?, path)
+        };
+        let found = resolve(&runtime, &app, &pod, place)?;
         Ok(found
             .into_iter()
             .map(|m| (m.volume.name.to_string(), m.target.display().to_string(), m.read_only))
@@ -258,8 +293,29 @@ mod tests {
             json!([{"name": "p", "path": "/data/x", "readOnly": true}, {"name": "v2", "path": "/y", "readOnly": true}, {"name": "Z_z", "path": "/z"}]),
             json!([{"name": "v", "kind": "empty"}, {"name": "v2", "kind": "host", "source": "/", "readOnly": false}]),
         );
-        let expected = [("v", "/data/x", true), ("v2", "/y", false), ("a-implicit-2", "/z", false)];
+        let expected = [("v2", "/y", false), ("a-implicit-2", "/z", false), ("v", "/data/x", true)];
         assert_eq!(found.unwrap(), expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c)));
+    }
+
+    #[test]
+    fn by_depth_and_what_was_asked_for_is_not_hidden() {
+        let volumes = || json!([{"name": "v", "kind": "empty"}, {"name": "w", "kind": "empty"}]);
+        for (mounts, points, expected) in [
+            (json!([["v", "/m/x"], ["w", "/m"]]), json!([]), &[("w", "/m"), ("v", "/m/x")][..]),
+            (json!([["v", "/data/sub"]]), json!(["/data"]), &[("a-implicit-0", "/data"), ("v", "/data/sub")]),
+            (json!([["v", "/data"]]), json!(["/data/sub"]), &[("v", "/data")]),
+            (json!([["v", "/run/x"]]), json!(["/var/run"]), &[("a-implicit-0", "/run"), ("v", "/run/x")]),
+            (json!([["v", "/run"]]), json!(["/var/run"]), &[("v", "/run")]),
+            (json!([["v", "/var/run/x"], ["w", "/run"]]), json!([]), &[("w", "/run"), ("v", "/run/x")]),
+            (json!([["v", "dir1"], ["w", "../../foo/./x"]]), json!([]), &[("v", "/dir1"), ("w", "/foo/x")]),
+        ] {
+            let list = |value: &serde_json::Value| value.as_array().cloned().unwrap();
+            let mounts: Vec<_> = list(&mounts).iter().map(|m| json!({"volume": m[0], "path": m[1]})).collect();
+            let points: Vec<_> = list(&points).iter().map(|p| json!({"name": "p", "path": p})).collect();
+            let found = mappings(json!(mounts), json!(points), volumes()).unwrap();
+            let found: Vec<_> = found.iter().map(|(name, target, _)| (name.as_str(), target.as_str())).collect();
+            assert_eq!(found, expected, "{mounts:?} {points:?}");
+        }
     }
 
     #[test]
@@ -267,9 +323,10 @@ mod tests {
         let volumes = || json!([{"name": "v", "kind": "empty"}, {"name": "w", "kind": "empty"}]);
         for mounts in [
             json!([{"volume": "none", "path": "/x"}]),
-            json!([{"volume": "v", "path": "x"}]),
-            json!([{"volume": "v", "path": "/a/../../x"}]),
+            json!([{"volume": "v", "path": ""}]),
             json!([{"volume": "v", "path": "/"}]),
+            json!([{"volume": "v", "path": "/a/../.."}]),
+            json!([{"volume": "v", "path": "/run/x"}, {"volume": "w", "path": "/var/run/x"}]),
             json!([{"volume": "v", "path": "/x"}, {"volume": "w", "path": "/x/"}]),
         ] {
             assert!(mappings(mounts.clone(), json!([]), volumes()).is_err(), "{mounts}");

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -71,6 +71,72 @@ pub fn open_beneath(dir: impl AsFd, path: impl AsRef<Path>, flags: OFlags) -> Re
     let path = path.as_ref();
     openat2(dir.as_fd(), path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
         .context(|| format!("open {path:?} below its directory"))
+}
+
+/// Opens the directory `name` directly in `root` (`O_PATH`), made with mode 0755 if it is missing.
+///
+/// # Errors
+/// Something else has that name: a link is not followed, wherever it leads.
+pub fn real_directory(root: impl AsFd, name: &str) -> Result<OwnedFd> {
+    let root = root.as_fd();
+    make(root, Path::new(name), Target::Directory)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    openat2(root, Path::new(name), flags, Mode::empty(), resolve).map_err(|errno| match errno {
+        Errno::LOOP => Error::new(format!("the image's /{name} is a link, and must be a directory: replace it")),
+        Errno::NOTDIR => Error::new(format!("the image's /{name} is a file, and must be a directory: replace it")),
+        other => Error::caused_by(format!("open the image's /{name}"), other),
+    })
+}
+
+/// The absolute path without links and `..` that `path` means inside `root`, as after chroot(2). Relative paths are
+/// from the root. What does not exist is taken by its name.
+///
+/// # Errors
+/// More than 40 links, or a part of the path that can't be looked at.
+pub fn canonical_in(root: impl AsFd, path: impl AsRef<Path>) -> Result<PathBuf> {
+    let path = path.as_ref();
+    let what = || format!("resolve {path:?} inside the root directory");
+    let mut links = 0;
+    let mut out = PathBuf::from("/");
+    let mut ahead = vec![path.to_owned()];
+    while let Some(next) = ahead.pop() {
+        let mut components = next.components();
+        let Some(component) = components.next() else { continue };
+        ahead.push(components.as_path().to_owned());
+        match component {
+            Component::Normal(name) => {
+                out.push(name);
+                if let Some(link) = link_at(root.as_fd(), &out).context(what)? {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(Errno::LOOP).context(what);
+                    }
+                    out.pop();
+                    ahead.push(link);
+                }
+            }
+            Component::ParentDir => {
+                out.pop();
+            }
+            Component::RootDir => out = PathBuf::from("/"),
+            Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    Ok(out)
+}
+
+/// Where the link at `path` leads; `None` if that is no link or does not exist.
+fn link_at(root: BorrowedFd<'_>, path: &Path) -> Result<Option<PathBuf>, Errno> {
+    match openat2(root, path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty(), IN_ROOT) {
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        found => match fs::readlinkat(found?, c"", Vec::new()) {
+            Ok(link) => Ok(Some(std::ffi::OsStr::from_bytes(link.as_bytes()).into())),
+            // No link: readlinkat(2) has either for that.
+            Err(Errno::NOENT | Errno::INVAL) => Ok(None),
+            Err(errno) => Err(errno),
+        },
+    }
 }
 
 /// What a mount is to be attached to: a directory or anything else.
@@ -156,10 +222,10 @@ fn read_link(dir: &OwnedFd, name: &std::ffi::OsStr) -> Result<Option<std::path::
     }
 }
 
-fn make(dir: &OwnedFd, name: &Path, target: Target) -> Result<()> {
+fn make(dir: impl AsFd, name: &Path, target: Target) -> Result<()> {
     let made = match target {
-        Target::Directory => fs::mkdirat(dir, name, Mode::from_raw_mode(0o755)),
-        Target::File => fs::mknodat(dir, name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0),
+        Target::Directory => fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)),
+        Target::File => fs::mknodat(&dir, name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0),
     };
     match made {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
@@ -232,6 +298,50 @@ mod tests {
         assert!(create_in(&fd, "a/b/c/d", Target::Directory).is_err());
         // An existing target of the wrong kind is an error, not replaced.
         assert!(create_in(&fd, "a/b/c", Target::Directory).is_err());
+    }
+
+    #[test]
+    fn a_directory_of_the_roots_own() {
+        let tmp = tempfile::tempdir().unwrap();
+        let fd = open_dir(tmp.path()).unwrap();
+        real_directory(&fd, "proc").unwrap();
+        real_directory(&fd, "proc").unwrap();
+        assert!(tmp.path().join("proc").is_dir());
+        for (name, to) in [("up", "/"), ("beside", "proc"), ("nowhere", "none")] {
+            symlink(to, tmp.path().join(name)).unwrap();
+            let error = real_directory(&fd, name).unwrap_err().one_line();
+            assert!(error.contains(&format!("/{name} is a link")), "{error}");
+        }
+        std::fs::write(tmp.path().join("file"), "").unwrap();
+        assert!(real_directory(&fd, "file").unwrap_err().one_line().contains("/file is a file"));
+    }
+
+    #[test]
+    fn canonical_paths() {
+        let tmp = tempfile::tempdir().unwrap();
+        let fd = open_dir(tmp.path()).unwrap();
+        std::fs::create_dir_all(tmp.path().join("run/deep")).unwrap();
+        std::fs::write(tmp.path().join("file"), "").unwrap();
+        for (to, name) in [("../../run", "var"), ("/run/deep/../x", "abs"), ("loop", "loop"), ("/a/./b", "dangling")] {
+            symlink(to, tmp.path().join(name)).unwrap();
+        }
+        symlink("../var", tmp.path().join("run/again")).unwrap();
+        for (path, expected) in [
+            ("/", "/"),
+            ("", "/"),
+            ("dir1", "/dir1"),
+            ("../../foo", "/foo"),
+            ("/a//b/./c/..", "/a/b"),
+            ("var/lock", "/run/lock"),
+            ("/var/..", "/"),
+            ("abs/y", "/run/x/y"),
+            ("dangling/../c", "/a/c"),
+            ("run/again/again/deep", "/run/deep"),
+            ("file/x", "/file/x"),
+        ] {
+            assert_eq!(canonical_in(&fd, path).unwrap(), Path::new(expected), "{path:?}");
+        }
+        assert_eq!(canonical_in(&fd, "loop/x").unwrap_err().errno(), Some(libc::ELOOP));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, Signal, raise};
 use serde_json::json;
 
-use crate::{attack, network, report, trial};
+use crate::{attack, network, report, trial, writable};
 
 /// An action ends well or with words for stderr.
 pub type Outcome = Result<(), String>;
@@ -42,6 +42,7 @@ actions, joined by `+`:
   chown PATH UID GID
   mknod c|bN:N PATH   make a device node: prints `ok` or the errno's name
   open r|w PATH       open only: prints `ok` or the errno's name
+  writable FILE DIR…  write down, in a new file, what below these directories can be opened for writing
   wait PATH           until the path exists
   spawn WORD…         start a further probe in a session of its own and go on
   print TEXT | warn TEXT
@@ -121,6 +122,7 @@ pub fn perform(words: &[&str]) -> Outcome {
             let result = fs::OpenOptions::new().read(*how == "r").write(*how == "w").open(path);
             say(&trial::outcome(result.map(drop).map_err(|e| nix::Error::from_raw(e.raw_os_error().unwrap_or(0)))))
         }
+        ["writable", to, dirs @ ..] => publish(to, &writable::below(dirs).join("\n")),
         ["wait", path] => {
             while !Path::new(path).exists() {
                 std::thread::sleep(Duration::from_millis(10));

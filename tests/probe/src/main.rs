@@ -8,6 +8,7 @@ mod attack;
 mod network;
 mod report;
 mod trial;
+mod writable;
 
 use std::process::ExitCode;
 

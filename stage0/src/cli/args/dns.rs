@@ -126,12 +126,15 @@ mod tests {
             options debug rotate\ndomain example.org\n";
         assert_eq!(files.resolv, Some(Source::Text(text.into())));
         assert_eq!(files.hosts, Some(Source::Text("198.51.100.0\thost1 host3\n198.51.100.1\thost2\n".into())));
-        assert_eq!(files.mode(None).unwrap(), "resolv=stage0,hosts=stage0");
-        assert_eq!(files.mode(Some("hosts=host")).unwrap(), "resolv=stage0,hosts=host");
+        assert_eq!(files.mode(None, false).unwrap(), "resolv=stage0,hosts=stage0");
+        assert_eq!(files.mode(Some("hosts=host"), false).unwrap(), "resolv=stage0,hosts=host");
         let files = understand("--dns=none --hosts-entry=host").unwrap();
-        assert_eq!(files.mode(None).unwrap(), "resolv=none,hosts=host");
-        assert_eq!(understand("--dns=host").unwrap().mode(None).unwrap(), "resolv=host");
-        assert_eq!(understand("").unwrap().mode(None), None);
+        assert_eq!(files.mode(None, false).unwrap(), "resolv=none,hosts=host");
+        assert_eq!(understand("--dns=host").unwrap().mode(None, false).unwrap(), "resolv=host");
+        assert_eq!(understand("").unwrap().mode(None, false), None);
+        let on_host = |asked| understand("").unwrap().mode(asked, true).unwrap();
+        assert_eq!(on_host(None), "resolv=host");
+        assert_eq!(on_host(Some("resolv=default,hosts=host")), "resolv=default,hosts=host");
         assert_eq!(understand("").unwrap().or(files.clone()), files);
     }
 

@@ -118,8 +118,11 @@ fn mount(text: &str) -> Result<Mount> {
     let parts = parts(text, &["volume", "target"])?;
     let volume = value(&parts, "volume").context(|| "it names a volume: volume=NAME,target=PATH")?;
     let target = value(&parts, "target").context(|| "it has a target: volume=NAME,target=PATH")?;
-    let path = absolute(target)?;
-    Ok(Mount { volume: volume.parse()?, path, app_volume: None, other: Map::new() })
+    // Relative or with "..", it is resolved in the app's root.
+    if target.is_empty() || target.contains(['\n', '\0']) {
+        return Err(Error::new(format!("the target {target:?} is not a path")));
+    }
+    Ok(Mount { volume: volume.parse()?, path: target.to_owned(), app_volume: None, other: Map::new() })
 }
 
 #[cfg(test)]
@@ -159,8 +162,8 @@ mod tests {
     #[test]
     fn mounts_are_read_as_rkt_writes_them() {
         assert_eq!(mounts(&["volume=v,target=/data".to_owned()]).unwrap()[0].path, "/data");
-        for bad in ["volume=v", "target=/data", "volume=v,target=data", "volume=V,target=/d", "volume=v,target=/a/../b"]
-        {
+        assert_eq!(mounts(&["volume=v,target=../data".to_owned()]).unwrap()[0].path, "../data");
+        for bad in ["volume=v", "target=/data", "volume=v,target=", "volume=V,target=/d", "volume=v,target=/a\nb"] {
             assert!(mounts(&[bad.to_owned()]).is_err(), "{bad}");
         }
     }

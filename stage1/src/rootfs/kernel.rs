@@ -1,0 +1,167 @@
+//! Which of the kernel's files an app sees, and which it can write: CONTRACT section 5. Pod side.
+//!
+//! Every path is resolved below the descriptor of the mounted procfs or sysfs, through no link, and must lie on a file
+//! system of that type: what the image has in its place is never asked. What this kernel does not have needs no cover;
+//! everything else that can't be covered is an error.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Dir, FileType, OFlags};
+
+use super::DATA;
+use crate::error::{Context, Error, Result};
+use crate::layout;
+use crate::sys::dir;
+use crate::sys::mount::{Attributes, DetachedMount, Scope};
+
+/// What an app sees nothing of in /proc: the contract's, and what tells of the host's hardware, keys and timers.
+const HIDDEN_PROC: [&str; 14] = [
+    "acpi",
+    "asound",
+    "config.gz",
+    "interrupts",
+    "kallsyms",
+    "kcore",
+    "keys",
+    "kmem",
+    "latency_stats",
+    "mem",
+    "sched_debug",
+    "scsi",
+    "timer_list",
+    "timer_stats",
+];
+
+/// What an app sees nothing of in /sys.
+const HIDDEN_SYS: [&str; 7] =
+    ["dev/block", "devices/virtual/powercap", "firmware", "fs", "hypervisor", "module", "power"];
+
+/// The types of procfs and sysfs: statfs(2).
+const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+const SYSFS_MAGIC: u64 = 0x6265_6572;
+
+/// One of the kernel's file systems, mounted in an app's root.
+pub(super) struct KernelFs<'a> {
+    mount: &'a DetachedMount,
+    /// Where it is mounted.
+    at: &'static str,
+    magic: u64,
+    /// Where the app's volumes go.
+    volumes: &'a [&'a Path],
+    /// Covers that become read-only when the volumes below them are mounted.
+    open_covers: Vec<DetachedMount>,
+}
+
+impl<'a> KernelFs<'a> {
+    pub(super) fn proc(mount: &'a DetachedMount, volumes: &'a [&'a Path]) -> Self {
+        Self { mount, at: "/proc", magic: PROC_SUPER_MAGIC, volumes, open_covers: Vec::new() }
+    }
+
+    pub(super) fn sys(mount: &'a DetachedMount, volumes: &'a [&'a Path]) -> Self {
+        Self { mount, at: "/sys", magic: SYSFS_MAGIC, volumes, open_covers: Vec::new() }
+    }
+
+    /// Hides what tells of the host, and makes read-only whatever is not a process's: every directory, and every file
+    /// with a write bit. With a network namespace of the pod's own its sysctls stay writable.
+    /// Returns the covers to close when the volumes are mounted.
+    pub(super) fn restrict_proc(mut self, own_network: bool) -> Result<Vec<DetachedMount>> {
+        for name in HIDDEN_PROC {
+            self.hide(name)?;
+        }
+        let network = own_network.then(|| self.find("sys/net")).transpose()?.flatten();
+        let network = network.map(|found| DetachedMount::clone_of(found, Scope::One)).transpose()?;
+        for name in self.shared_entries()? {
+            let covered = self.read_only(&name)?;
+            if let Some(network) = network.as_ref().filter(|_| name == "sys") {
+                let target = dir::open_beneath(&covered, "net", OFlags::PATH)?;
+                network.set(DATA, Scope::One)?;
+                network.attach(target, Path::new("/proc/sys/net"))?;
+            }
+        }
+        Ok(self.open_covers)
+    }
+
+    /// Hides what tells of the host. All of /sys is read-only already.
+    /// Returns the covers to close when the volumes are mounted.
+    pub(super) fn restrict_sys(mut self) -> Result<Vec<DetachedMount>> {
+        for name in HIDDEN_SYS {
+            self.hide(name)?;
+        }
+        Ok(self.open_covers)
+    }
+
+    /// The entries at the top that are no process's, can be written, and are not hidden.
+    fn shared_entries(&self) -> Result<Vec<String>> {
+        let what = || format!("read directory {:?}", self.at);
+        let top = dir::open_beneath(self.mount, ".", OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&top).context(what)? {
+            let entry = entry.context(what)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let is_process = name.bytes().all(|b| b.is_ascii_digit());
+            if name.starts_with('.') || is_process || HIDDEN_PROC.contains(&&*name) {
+                continue;
+            }
+            let writable = match entry.file_type() {
+                FileType::Directory => true,
+                // To a process's own.
+                FileType::Symlink => false,
+                _ => self.stat(&name)?.is_some_and(|stat| stat.st_mode & 0o222 != 0),
+            };
+            if writable {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn stat(&self, name: &str) -> Result<Option<rustix::fs::Stat>> {
+        let found = self.find(name)?;
+        found.map(|found| rustix::fs::fstat(found).context(|| format!("fstat {}/{name}", self.at))).transpose()
+    }
+
+    /// Opens `name` in the file system itself; `None` if this kernel does not have it.
+    fn find(&self, name: &str) -> Result<Option<OwnedFd>> {
+        let path = || format!("{}/{name}", self.at);
+        let found = match dir::open_beneath(self.mount, name, OFlags::PATH) {
+            Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(None),
+            found => found.context(path)?,
+        };
+        let kind = rustix::fs::fstatfs(&found).context(|| format!("fstatfs {}", path()))?.f_type;
+        if u64::try_from(kind).ok() == Some(self.magic) {
+            Ok(Some(found))
+        } else {
+            Err(Error::new(format!("{} is not the kernel's: another file system (type {kind:#x}) lies there", path())))
+        }
+    }
+
+    /// Covers `name` with something empty that nobody can open.
+    fn hide(&mut self, name: &str) -> Result<()> {
+        let Some(target) = self.find(name)? else { return Ok(()) };
+        let path = PathBuf::from(self.at).join(name);
+        let stat = rustix::fs::fstat(&target).context(|| format!("fstat {path:?}"))?;
+        let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let below = |volume: &&Path| *volume != path && volume.starts_with(&path);
+        if is_dir && self.volumes.iter().any(below) {
+            let cover = DetachedMount::new("tmpfs", &[("mode", Some("555")), ("size", Some("65536"))], DATA)?;
+            cover.attach(target, &path).context(|| format!("hide {path:?}"))?;
+            self.open_covers.push(cover);
+            return Ok(());
+        }
+        let cover = if is_dir { layout::MASK_DIR } else { layout::MASK_FILE };
+        let cover = DetachedMount::clone_path(cover, Scope::One)?;
+        cover.set(Attributes { read_only: true, ..DATA }, Scope::One)?;
+        cover.attach(target, &path).context(|| format!("hide {path:?}"))
+    }
+
+    /// Covers `name` with itself, read-only, and returns the cover.
+    fn read_only(&self, name: &str) -> Result<DetachedMount> {
+        let path = || format!("{}/{name}", self.at);
+        let target = self.find(name)?.context(|| format!("{} has gone", path()))?;
+        let cover = DetachedMount::clone_of(&target, Scope::One)?;
+        cover.set(Attributes { read_only: true, ..DATA }, Scope::One)?;
+        cover.attach(target.as_fd(), Path::new(&path())).context(|| format!("make {} read-only", path()))?;
+        Ok(cover)
+    }
+}
