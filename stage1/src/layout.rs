@@ -34,8 +34,29 @@ pub const STAGE1_MANIFEST: &str = "stage1/manifest";
 /// Root file system of the stage1 image: the pod's root.
 pub const STAGE1_ROOTFS: &str = "stage1/rootfs";
 
-/// Output of `run`, where the host manager keeps it; `run` sees to it that it does not grow without end.
+/// What the pod's console says, and the output of `run` where the host manager keeps it; `run` sees to it that it does
+/// not grow without end.
 pub const CONSOLE: &str = "console";
+/// Where the pod's monitor listens for what the host asks.
+pub const MONITOR_SOCKET: &str = "monitor";
+/// The logs of the pod's apps: see [`app_logs`].
+pub const LOGS: &str = "logs";
+
+/// Directory of the log files of an app, which may be removed long since: see [`log_file`].
+pub fn app_logs(app: &AcName) -> PathBuf {
+    Path::new(LOGS).join(app.as_ref())
+}
+
+/// Name of an app's log file: the first has the number 1, the next one 2.
+pub fn log_file(number: u64) -> String {
+    format!("{number}.log")
+}
+
+/// The number in the name of a log file; `None` if it is not one's.
+pub fn log_file_number(name: &str) -> Option<u64> {
+    let number = name.strip_suffix(".log")?.parse().ok()?;
+    (log_file(number) == name).then_some(number)
+}
 
 /// The upper and work directories of the pod's overlays, by tree: see [`overlay_upper`].
 pub const OVERLAY: &str = "overlay";
@@ -75,6 +96,11 @@ pub fn app_info(app: &AcName) -> PathBuf {
 /// The app's image manifest.
 pub fn app_image_manifest(app: &AcName) -> PathBuf {
     app_info(app).join("manifest")
+}
+
+/// What the pod's monitor is told about the app's streams.
+pub fn app_streams(app: &AcName) -> PathBuf {
+    app_info(app).join("streams")
 }
 
 /// Id of the app's rendered tree.
@@ -150,16 +176,8 @@ pub fn iottymux(app: &AcName) -> PathBuf {
     in_rootfs(&format!("rkt/iottymux/{app}"))
 }
 
-/// Directory of the apps' multiplexers, pod side.
+/// Directory of the apps' endpoints, pod side.
 pub const IN_POD_IOTTYMUX: &str = "/rkt/iottymux";
-/// Where the host's directory of log files is mounted in the pod.
-pub const LOG_FILES: &str = "/run/stage1/logs";
-
-/// Name of the unit of an app's multiplexer.
-pub fn iomux_unit(app: &AcName) -> String {
-    format!("iomux-{app}.service")
-}
-
 /// Link that is `ready` once the pod's supervisor is, host side.
 pub fn supervisor_status() -> PathBuf {
     in_rootfs("rkt/supervisor-status")
@@ -183,6 +201,11 @@ pub fn late_reaper_unit(app: &AcName) -> String {
 /// Where an app's processes are, below the pod's cgroup.
 pub fn app_cgroup(app: &AcName) -> PathBuf {
     PathBuf::from(format!("system.slice/{}", app_unit(app)))
+}
+
+/// Where what writes down an app's end in place of its reaper runs, below the pod's cgroup.
+pub fn late_reaper_cgroup(app: &AcName) -> PathBuf {
+    Path::new(r"system.slice/system-app\x2dended.slice").join(late_reaper_unit(app))
 }
 
 /// resolv.conf of the pod, as stage0 or `run` put it, host side.
@@ -241,12 +264,12 @@ pub const HOSTNAME_FILE: &str = "/run/stage1/hostname";
 pub const MASK_FILE: &str = "/run/stage1/mask-file";
 /// What a hidden directory is covered with: empty, mode 0.
 pub const MASK_DIR: &str = "/run/stage1/mask-dir";
-/// Directory of the parts of journald's configuration of this run of the pod.
-pub const JOURNALD_CONF: &str = "/run/systemd/journald.conf.d";
-/// Where journald takes the outputs of services.
-pub const JOURNAL_STREAM: &str = "/run/systemd/journal/stdout";
-/// syslog(3)'s socket in the pod.
-pub const JOURNAL_SOCKET: &str = "/run/systemd/journal/dev-log";
+/// Where the pod's monitor listens for what the pod tells it, pod side.
+pub const MONITOR: &str = "/run/stage1/monitor";
+/// How much an app's /dev holds, in bytes: nodes, links, a socket. By this it is told from any other.
+pub const DEV_SIZE: &str = "65536";
+/// syslog(3)'s socket in an app.
+pub const DEV_LOG: &str = "/dev/log";
 
 /// Pin of an app's mount namespace.
 pub fn pin(app: &AcName) -> PathBuf {

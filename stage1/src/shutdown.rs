@@ -10,6 +10,7 @@ use crate::cgroup::PodCgroup;
 use crate::cross::Target;
 use crate::error::{Context, Error, Result};
 use crate::pod::{Pod, remove_if_there};
+use crate::streams::call;
 use crate::sys::{dir, process, signal};
 
 /// How long an orderly end may take at least: apps that say nothing of it get systemd's 90 seconds.
@@ -33,6 +34,14 @@ pub fn time_to_end(pod: &Path) -> Duration {
     });
     // an app's end, the end of what it leaves behind, its handlers; all apps at the same time
     ORDERLY.max(longest.saturating_mul(3).saturating_add(REST))
+}
+
+/// Tells the monitor of the pod in the current directory that the pod is being stopped: it does not wait without end then
+/// for whoever reads the output of `run`. One that has ended needs not be told.
+pub fn announce() {
+    if let Err(error) = call::from_host(&[call::STOP]) {
+        log::debug!("{}", error.one_line());
+    }
 }
 
 /// Orders the pod's systemd to stop all apps and end, and waits for that.

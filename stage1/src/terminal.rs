@@ -406,6 +406,14 @@ impl Caller {
         self.take()
     }
 
+    /// The terminal's window size.
+    ///
+    /// # Errors
+    /// The terminal is gone.
+    pub fn size(&self) -> Result<rustix::termios::Winsize> {
+        rustix::termios::tcgetwinsize(&self.shown).context(|| "ioctl(TIOCGWINSZ)")
+    }
+
     /// Gives `pty` the terminal's window size.
     pub fn copy_size(&self, pty: impl AsFd) -> Result<()> {
         pty::copy_size(&self.shown, pty)

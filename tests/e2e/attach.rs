@@ -27,8 +27,8 @@ tests::cases! {
     native input_of_several_and_its_end;
     native what_was_written_before_anybody_came;
     native apps_that_end_and_start_again;
-    native killed_multiplexer;
-    native killed_multiplexer_of_a_terminal;
+    native apps_without_streams_are_attached_to_as_well;
+    native a_killed_monitor_is_told;
     native an_immutable_pods_streams;
     native what_is_not_there_is_told;
 }
@@ -45,7 +45,7 @@ pub fn pod<'a>(podctl: &'a Podctl, root: &Path, options: &[&str]) -> Pod<'a> {
 }
 
 #[track_caller]
-fn import_shell(podctl: &Podctl, root: &Path) {
+pub fn import_shell(podctl: &Podctl, root: &Path) {
     image::rootfs(root);
     let busybox = root.join("bin/busybox");
     fs::copy("/bin/busybox", &busybox).expect("/bin/busybox (of the package busybox-static)");
@@ -75,11 +75,10 @@ pub fn attach(pod: &Pod<'_>, app: &str, options: &[&str]) -> Command {
     pod.podctl.command(&[&["attach", pod.uuid.as_str(), "--app", app], options].concat())
 }
 
-/// The multiplexer of an app, by its PID.
+/// The pod's monitor, which carries its apps' streams, by its PID.
 #[track_caller]
-pub fn multiplexer(pod: &Pod<'_>, app: &str) -> i32 {
-    let words = format!("/opt/stage1/bin/iottymux {app}");
-    wait_for(&words, 10, || descendants(pod.pid()).into_iter().find(|p| p.words == words).map(|p| p.pid))
+pub fn monitor(pod: &Pod<'_>) -> i32 {
+    Process::look_up(pod.pid()).expect("the pod").parent
 }
 
 fn a_shell_on_its_own_terminal(t: &Context) -> Verdict {
@@ -184,21 +183,9 @@ fn the_terminal_is_as_it_was_on_every_way_out(t: &Context) -> Verdict {
         assert_eq!(screen.end_of(&mut client), 128 + signal as i32);
         assert_eq!(screen.settings(), before, "after {signal}");
     }
-    // The multiplexer goes.
+    // Stopped and continued.
     let mut client = screen.start(&attach(&pod, "one", &[]), ALL);
     raw(&mut screen);
-    kill(Pid::from_raw(multiplexer(&pod, "one")), Signal::SIGKILL)?;
-    assert_eq!(screen.end_of(&mut client), 254);
-    assert_eq!(screen.settings(), before);
-    // Stopped and continued.
-    let mut client = wait_for("the next multiplexer", 10, || {
-        let mut client = screen.start(&attach(&pod, "one", &[]), ALL);
-        wait_for("raw mode, or its end", 10, || {
-            let ended = client.try_wait().expect("wait").is_some();
-            (ended || screen.is_raw()).then_some(!ended)
-        })
-        .then_some(client)
-    });
     let pid = client.id() as i32;
     kill(Pid::from_raw(pid), Signal::SIGTSTP)?;
     wait_for("its stop", 10, || Process::look_up(pid).filter(|p| p.state == 'T'));
@@ -446,7 +433,6 @@ fn apps_that_end_and_start_again(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = pod(&podctl, &t.dir.join("root"), &[]);
     start(&pod, "one", &STREAMS, "echo began; read a; echo \"$a\"; exit 4");
-    let mux = multiplexer(&pod, "one");
     for round in 0..5 {
         let mut client = Client::new(&pod, "one", &[]);
         client.gets("began\n");
@@ -454,7 +440,6 @@ fn apps_that_end_and_start_again(t: &Context) -> Verdict {
         assert_eq!(client.end(), (format!("{round}\n"), 4, "".into()));
         pod.app("start", "one", &[]).ok();
     }
-    assert_eq!(multiplexer(&pod, "one"), mux);
     // What can't be executed has an end as well.
     pod.app("stop", "one", &["--timeout=0"]).ok();
     let add = ["app", "add", &pod.uuid, "shell", "--name=bad", "--stdout=stream", "--exec=/no/such/program"];
@@ -483,90 +468,54 @@ fn apps_that_end_and_start_again(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// A new one takes over, with the same FIFOs: the app does not notice.
-fn killed_multiplexer(t: &Context) -> Verdict {
+/// What is in the log anyway can be watched too, and the log has what was streamed.
+fn apps_without_streams_are_attached_to_as_well(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = pod(&podctl, &t.dir.join("root"), &[]);
-    let script =
-        "(while :; do echo tick; sleep 0.01; done) & while read a; do echo \"got $a\"; done; echo end >/out/end";
-    start(&pod, "one", &STREAMS, script);
-    let mut client = Client::new(&pod, "one", &[]);
-    client.gets("tick\ntick\n");
-    let app = wait_for("the app", 10, || descendants(pod.pid()).into_iter().find(|p| p.words.contains("got $a")));
-    let mut mux = multiplexer(&pod, "one");
-    for round in 0..3 {
-        kill(Pid::from_raw(mux), Signal::SIGKILL)?;
-        let (text, code, complaint) = client.end();
-        assert_eq!(code, 254, "{text} {complaint}");
-        assert!(complaint.lines().count() == 1 && complaint.contains("multiplexer of app one"), "{complaint}");
-        client = wait_for("the next multiplexer", 10, || {
-            let mut client = Client::new(&pod, "one", &[]);
-            let mut line = String::new();
-            client.stdout.read_line(&mut line).ok().filter(|count| *count > 0).map(|_| client)
-        });
-        let next = multiplexer(&pod, "one");
-        assert_ne!(next, mux);
-        mux = next;
-        client.sends(&format!("{round}\n"));
-        let mut line = String::new();
-        while line != format!("got {round}\n") {
-            line.clear();
-            assert_ne!(client.stdout.read_line(&mut line)?, 0);
-        }
-    }
-    assert!(Process::lives(app.pid) && pod.state("one") == "running");
-    // The end of the input still reaches it, and no multiplexer held it back.
-    client.stdin = None;
-    end(&mut client.child);
-    let asked = run_with_input(&mut attach(&pod, "one", &["--mode=stdin", "--eof"]), "x\n");
-    assert_eq!(asked.code, Some(0), "{asked}");
-    wait_for("the end of the input", 10, || podctl.out().join("end").exists().then_some(()));
-    // Killed while nobody runs, and while an app is removed.
-    pod.app("stop", "one", &["--timeout=0"]).ok();
-    kill(Pid::from_raw(multiplexer(&pod, "one")), Signal::SIGKILL)?;
-    pod.app("rm", "one", &[]).ok();
-    assert!(!descendants(pod.pid()).iter().any(|p| p.words.contains("iottymux")));
+    start(
+        &pod,
+        "plain",
+        &[],
+        "echo first; echo oops >&2; while [ ! -e /out/go ]; do sleep 0.05; done; echo last; exit 7",
+    );
+    let mut client = Client::new(&pod, "plain", &[]);
+    client.gets("first\n");
+    fs::write(podctl.out().join("go"), "")?;
+    assert_eq!(client.end(), ("last\n".into(), 7, "oops\n".into()));
+    assert_eq!(pod.exit_code("plain"), 7);
+    start(&pod, "streams", &STREAMS, "read a; echo got $a; echo oops >&2");
+    let got = run_with_input(&mut attach(&pod, "streams", &[]), "this\n");
+    assert_eq!((got.code, got.stdout.as_str(), got.stderr.as_str()), (Some(0), "got this\n", "oops\n"), "{got}");
+    assert_eq!(pod.exit_code("streams"), 0);
+    let mut shown: Vec<String> = podctl.ok(&["logs", &pod.uuid, "--app=streams"]).lines().map(str::to_owned).collect();
+    shown.sort();
+    assert_eq!(shown, ["got this", "oops"]);
+    start(&pod, "tty", &TTY, "stty -echo; echo shown");
+    assert_eq!(pod.exit_code("tty"), 0);
+    assert_eq!(podctl.ok(&["logs", &pod.uuid, "--app=tty"]), "shown");
     pod.end();
     Ok(())
 }
 
-fn killed_multiplexer_of_a_terminal(t: &Context) -> Verdict {
+/// The pod ends with its monitor, and whoever was attached hears of it.
+fn a_killed_monitor_is_told(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = pod(&podctl, &t.dir.join("root"), &[]);
-    start(&pod, "one", &[&TTY[..], &["--env=PS1=in> "]].concat(), "kept=this; exec env kept=$kept sh");
+    start(&pod, "one", &STREAMS, "while :; do echo tick; sleep 0.01; done");
+    start(&pod, "two", &[&TTY[..], &["--env=PS1=in> "]].concat(), "exec sh");
+    let mut client = Client::new(&pod, "one", &[]);
+    client.gets("tick\ntick\n");
     let mut screen = Screen::new();
-    let mut client = screen.start(&attach(&pod, "one", &[]), ALL);
+    let before = screen.settings();
+    let mut terminal = screen.start(&attach(&pod, "two", &[]), ALL);
     screen.shows("in> ");
-    screen.types("shell=$$; echo a''b\n");
-    screen.shows("ab\r\nin> ");
-    kill(Pid::from_raw(multiplexer(&pod, "one")), Signal::SIGKILL)?;
-    assert_eq!(screen.end_of(&mut client), 254);
-    screen.shows("multiplexer of app one");
-    let mut screen = Screen::new();
-    screen.resize(50, 100);
-    let mut client = wait_for("the next multiplexer", 10, || {
-        let mut client = screen.start(&attach(&pod, "one", &[]), ALL);
-        wait_for("raw mode, or its end", 10, || {
-            let ended = client.try_wait().expect("wait").is_some();
-            (ended || screen.is_raw()).then_some(!ended)
-        })
-        .then_some(client)
-    });
-    screen.types("[ $shell = $$ ] && echo the sa''me; stty size\n");
-    screen.shows("the same\r\n50 100\r\n");
-    screen.types("exit 8\n");
-    assert_eq!(screen.end_of(&mut client), 8);
-    // The next run has the same terminal.
-    pod.app("start", "one", &[]).ok();
-    let mut client = screen.start(&attach(&pod, "one", &[]), ALL);
-    screen.shows("in> ");
-    screen.types("tty; exit 2\n");
-    screen.shows("/dev/pts/0\r\n");
-    assert_eq!(screen.end_of(&mut client), 2);
-    pod.app("rm", "one", &[]).ok();
-    let mounts = tests::process::mountinfo(&pod.pid().to_string());
-    assert!(!mounts.iter().any(|m| m[4].contains("iottymux")), "the terminal is still mounted");
-    pod.end();
+    kill(Pid::from_raw(monitor(&pod)), Signal::SIGKILL)?;
+    let (text, code, complaint) = client.end();
+    assert_eq!(code, 254, "{text} {complaint}");
+    assert!(complaint.lines().count() == 1 && complaint.contains("monitor of the pod of app one"), "{complaint}");
+    assert_eq!(screen.end_of(&mut terminal), 254);
+    assert_eq!(screen.settings(), before);
+    podctl.ok(&["rm", &pod.uuid]);
     Ok(())
 }
 
@@ -596,14 +545,14 @@ fn what_is_not_there_is_told(t: &Context) -> Verdict {
         assert!(complaint.contains(words), "{complaint}");
     };
     refused(&[], "has no app");
-    start(&pod, "plain", &[], "exec sleep 1000");
+    let nothing = ["--stdout=null", "--stderr=null"];
+    start(&pod, "plain", &nothing, "exec sleep 1000");
     refused(&["--app=plain"], "nothing to attach to");
-    refused(&["--list"], "nothing to attach to");
     refused(&["--app=other"], "no app other");
     refused(&["--mode=all"], "\"all\"");
     start(&pod, "one", &["--stdout=stream"], "exec sleep 1000");
-    refused(&["--app=one", "--mode=stdin"], "no stdin to attach to, but stdout");
-    refused(&["--app=one", "--mode=tty"], "no tty to attach to, but stdout");
+    refused(&["--app=one", "--mode=stdin"], "no stdin to attach to, but stdout, stderr");
+    refused(&["--app=one", "--mode=tty"], "no tty to attach to, but stdout, stderr");
     podctl.ok(&["app", "add", &pod.uuid, "shell", "--name=new", "--stdout=stream"]);
     refused(&["--app=new"], "not started yet");
     for (option, words) in [("--stdin=log", "stdin mode \"log\""), ("--stdout=file", "stdout mode \"file\"")] {

@@ -209,32 +209,23 @@ fn hostile_places_and_annotations(t: &Context) -> Verdict {
     let place = pod.dir().join("stage1/rootfs/rkt/iottymux/one");
     let list = || pod.cross("attach", &["--action=list", "--app=one"]);
     list().ok();
-    let endpoints = place.join("endpoints");
-    for make in [
-        &(|| symlink(outside.join("endpoints"), &endpoints)) as &dyn Fn() -> std::io::Result<()>,
-        &|| nix::unistd::mkfifo(&endpoints, nix::sys::stat::Mode::S_IRWXU).map_err(Into::into),
-        &|| fs::File::create(&endpoints)?.set_len(1 << 40),
-        &|| fs::write(&endpoints, "[[[["),
-        &|| fs::write(&endpoints, r#"{"version":7,"targets":[]}"#),
-    ] {
-        fs::remove_file(&endpoints)?;
-        make()?;
-        let got = list();
-        assert_eq!(got.code, Some(254), "{got}");
-        got.complaint();
+    // What the host goes by is out of its reach.
+    for name in ["endpoints", "sock-stdout"] {
+        fs::remove_file(place.join(name))?;
+        symlink(outside.join("endpoints"), place.join(name))?;
     }
-    // A socket that nobody answers, one that is no socket, one that leads out.
-    fs::write(&endpoints, r#"{"version":1,"targets":[{"name":"stdout","domain":"tcp","address":"127.0.0.1:1"}]}"#)?;
-    fs::remove_file(place.join("sock-stdout"))?;
-    let attach = || pod.cross("attach", &["--action=auto-attach", "--app=one"]);
-    attach().complaint();
-    symlink("/proc/1/root/etc/passwd", place.join("sock-stdout"))?;
-    attach().complaint();
+    list().ok();
+    // Nothing of it is reached through a link when the app is removed.
+    pod.cross("app/stop", &["--app=one"]).ok();
+    pod.rm("one");
+    add(&mut pod, "one", &["/probe", "print", "mine"], ["", "stream", "stream"]);
+    pod.start_app("one").ok();
+    assert_eq!(pod.cross("attach", &["--action=auto-attach", "--app=one"]).ok(), "mine");
+    assert_eq!(fs::read_to_string(outside.join("endpoints"))?, r#"{"version":1,"targets":[]}"#);
     // The directory itself.
     pod.cross("app/stop", &["--app=one"]).ok();
     fs::rename(&place, place.with_file_name("aside"))?;
     symlink(&outside, &place)?;
-    assert_eq!(list().code, Some(254));
     let rm = pod.cross("app/rm", &["--app=one"]);
     assert_eq!(rm.code, Some(254), "{rm}");
     assert!(outside.join("endpoints").exists(), "it was removed through a link");
@@ -288,9 +279,9 @@ fn log_files_byte_by_byte(t: &Context) -> Verdict {
         let texts: [&[u8]; 5] = [b"one", b"", b"two \xff\0\r", b"  three goes on", b"open end"];
         assert_eq!(out, texts.map(|text| line("stdout", text)));
         assert_eq!(err, [line("stderr", b"to err")]);
-        // They are in the journal as well.
+        // They are in the pod's own log as well.
         let wanted = [("stdout", "one"), ("stdout", "  three goes on"), ("stderr", "to err"), ("stdout", "open end")];
-        wait_for("the app's lines in the journal", 20, || {
+        wait_for("the app's lines in its log", 20, || {
             let shown = podctl.ok(&["logs", &pod.uuid, "--app=one", "--format=json"]);
             let entry = |line| serde_json::from_str::<serde_json::Value>(line).expect("an object a line");
             let entries: Vec<_> = shown.lines().map(entry).collect();

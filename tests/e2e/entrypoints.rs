@@ -17,7 +17,7 @@ tests::cases! {
 
 /// For the host, then for the pod.
 const HOST: &[&str] = &["run", "enter", "app-add", "app-start", "app-stop", "app-rm", "attach", "stop", "gc"];
-const POD: &[&str] = &["app-exec", "reaper", "supervisor-ready", "prepare-app", "iottymux"];
+const POD: &[&str] = &["app-exec", "reaper", "supervisor-ready", "prepare-app"];
 
 fn entrypoints() -> impl Iterator<Item = (&'static str, PathBuf)> {
     HOST.iter().chain(POD).map(|name| (*name, dist().join("entrypoints").join(name)))

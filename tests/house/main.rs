@@ -16,8 +16,7 @@ fn root() -> PathBuf {
 const KNOWN: &[(&str, &[&str])] = &[
     ("stage0/", &["app", "entrypoint", "image", "pod", "tree"]),
     ("stage0/image", &["oci", "options"]),
-    ("stage1/", &["app", "boot", "iomux", "launch", "rootfs"]),
-    ("stage1/app", &["control", "streams"]),
+    ("stage1/", &["app", "boot", "launch", "rootfs"]),
 ];
 
 /// Modules of one folder use each other in one direction, so that each can be understood, and tested, without those

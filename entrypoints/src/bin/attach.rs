@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use stage1::appc::AcName;
-use stage1::iomux::attach::{Action, Attachment, Wanted, attach};
+use stage1::streams::attach::{Action, Attachment, Wanted, attach};
 use stage1::terminal::DetachKeys;
 use stage1::{Result, cli};
 

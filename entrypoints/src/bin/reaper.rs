@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use stage1::app::{self, Again};
 use stage1::appc::AcName;
@@ -17,6 +18,9 @@ struct Reaper {
     /// a connection restarts the app
     #[argh(switch)]
     sockets: bool,
+    /// time the monitor gets to take what the app has written, in milliseconds (default: 0)
+    #[argh(option, default = "0")]
+    wait: u64,
     /// runs outside of the app's cgroup, because the reaper in it may have been killed
     #[argh(switch)]
     late: bool,
@@ -43,7 +47,8 @@ impl cli::Tool for Reaper {
             return Ok(0);
         }
         let restart = self.restart.as_deref().map(app::parse_restart).transpose()?.unwrap_or_default();
-        app::record_exit(&self.app, Again { restart, sockets: self.sockets })?;
+        let wait = Duration::from_millis(self.wait);
+        app::record_exit(&self.app, Again { restart, sockets: self.sockets }, wait)?;
         Ok(0)
     }
 }

@@ -31,6 +31,7 @@ impl cli::Tool for Stop {
     fn run(self, _: Vec<OsString>) -> Result<u8> {
         stage1::pod::check_uuid(&self.uuid)?;
         shutdown::wake_monitor()?;
+        shutdown::announce();
         let target = Target::recorded()?;
         if self.force {
             shutdown::at_once(&target)?

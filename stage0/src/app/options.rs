@@ -3,9 +3,8 @@
 use serde_json::Map;
 use stage1::appc::{AcName, App, Isolator, Mount, NameValue, RuntimeApp, RuntimeImage};
 use stage1::error::{Context, Error, Result};
-use stage1::iomux;
-use stage1::iomux::k8s::{self, Format, LogFile};
 use stage1::launch::env;
+use stage1::streams::{self, Format, LogFile};
 
 use crate::image::store::Image;
 use crate::pod::insecure::Insecure;
@@ -95,7 +94,7 @@ impl AddOptions {
             stage1::app::parse_restart(restart)?;
         }
         for (number, mode) in self.streams.iter().enumerate() {
-            mode.as_ref().map(|mode| iomux::parse_mode(number, mode)).transpose()?;
+            mode.as_ref().map(|mode| streams::parse_mode(number, mode)).transpose()?;
         }
         if let Some(path) = &self.k8s_log_path {
             LogFile::new(Format::Cri, path)?;
@@ -104,9 +103,9 @@ impl AddOptions {
             (stage1::app::STOP_SIGNAL, self.stop_signal.clone()),
             (stage1::app::STOP_TIMEOUT, self.stop_timeout.map(|seconds| seconds.to_string())),
             (stage1::app::RESTART, self.restart.clone()),
-            (k8s::LOG_PATH, self.k8s_log_path.clone()),
+            (streams::LOG_PATH, self.k8s_log_path.clone()),
         ];
-        let declared = declared.into_iter().chain(iomux::ANNOTATIONS.into_iter().zip(self.streams.clone()));
+        let declared = declared.into_iter().chain(streams::ANNOTATIONS.into_iter().zip(self.streams.clone()));
         Ok(declared.filter_map(|(name, value)| Some(NameValue::new(name, value?))).collect())
     }
 

@@ -10,28 +10,27 @@ use stage1::error::{Context, Result};
 
 use super::output::Format;
 use super::session::Session;
-use crate::cli::args::time;
+use crate::cli::args::time as when;
 use crate::logs;
-use crate::logs::{Line, Wanted};
+use crate::logs::{Line, LineBreak, Wanted};
 use crate::pod::directory as pods;
 
-/// The lines are those of all apps unless one is named, in the order in which the pod's journal got them. On a
-/// terminal, control characters in them are written as escapes; else they come as the app wrote them.
+/// The lines are those of all apps unless some are named, in the order of their times. On a terminal, control characters in them are written as escapes; else they come as the app wrote them.
 #[derive(Args, Debug)]
 pub struct Logs {
     /// The pod's UUID, or the start of it
     uuid: String,
-    /// Of this app only
+    /// Of this app only; may be given more than once
     #[arg(long)]
-    app: Option<String>,
+    app: Vec<String>,
     /// Wait for more, until the pod ends
     #[arg(short, long, conflicts_with = "until")]
     follow: bool,
     /// Only what was written at this time or later: 2026-11-24T20:30:00Z, "2026-11-24 20:30:00", 10m, today
-    #[arg(long, value_name = "TIME", value_parser = time::parse, allow_hyphen_values = true)]
+    #[arg(long, value_name = "TIME", value_parser = when::parse, allow_hyphen_values = true)]
     since: Option<i64>,
     /// Only what was written at this time or earlier
-    #[arg(long, value_name = "TIME", value_parser = time::parse, allow_hyphen_values = true)]
+    #[arg(long, value_name = "TIME", value_parser = when::parse, allow_hyphen_values = true)]
     until: Option<i64>,
     /// Only this many of the last lines
     #[arg(short = 'n', long, value_name = "NUMBER")]
@@ -46,10 +45,12 @@ pub struct Logs {
 
 impl Logs {
     pub fn run(self, session: &Session) -> Result<()> {
-        let app = self.app.as_ref().map(|app| app.parse::<AcName>().context(|| "app name")).transpose()?;
+        let apps =
+            self.app.iter().map(|app| app.parse::<AcName>().context(|| "app name")).collect::<Result<Vec<_>>>()?;
         let pod = pods::find(&session.store, &self.uuid)?;
-        let names = app.is_none();
-        let wanted = Wanted { app, since: self.since, until: self.until, last: self.lines, follow: self.follow };
+        let names = apps.len() != 1;
+        let (since, until) = (self.since.map(time).transpose()?, self.until.map(time).transpose()?);
+        let wanted = Wanted { apps, since, until, last: self.lines, follow: self.follow };
         let mut printer = Printer {
             out: io::BufWriter::new(io::stdout().lock()),
             format: self.format,
@@ -58,7 +59,7 @@ impl Logs {
             escape: io::stdout().is_terminal(),
             flush: self.follow,
         };
-        logs::show(&session.store, &pod, &wanted, |line| printer.print(&line))?;
+        logs::show(&session.store, &pod, &wanted, |line| printer.print(line))?;
         printer.out.flush().map(|()| true).or_else(gone).map(drop)
     }
 }
@@ -87,11 +88,11 @@ impl<W: Write> Printer<W> {
     fn text(&self, line: &Line) -> Vec<u8> {
         let mut text = Vec::with_capacity(line.message.len() + 64);
         if self.timestamps {
-            text.extend(time(line.time).as_bytes());
+            text.extend(line.time.as_bytes());
             text.push(b' ');
         }
         if self.names {
-            text.extend(line.app.as_deref().unwrap_or("-").as_bytes());
+            text.extend(line.app.as_bytes());
             text.extend(b": ");
         }
         if self.escape {
@@ -99,7 +100,9 @@ impl<W: Write> Printer<W> {
         } else {
             text.extend(&line.message);
         }
-        text.push(b'\n');
+        if line.line_break != Some(LineBreak::LineMax) {
+            text.push(b'\n');
+        }
         text
     }
 }
@@ -130,22 +133,19 @@ fn escaped(message: &[u8]) -> String {
     text
 }
 
-fn time(microseconds: u64) -> String {
-    let time = i64::try_from(microseconds).ok().and_then(|time| Timestamp::from_microsecond(time).ok());
-    time.map_or_else(|| "-".into(), |time| format!("{time:.6}"))
+/// Microseconds since 1970 as the logs have a time.
+fn time(microseconds: i64) -> Result<String> {
+    let time = Timestamp::from_microsecond(microseconds).context(|| format!("time {microseconds}"))?;
+    Ok(format!("{time:.9}"))
 }
 
 /// One line for programs.
 #[derive(Serialize)]
 struct Record<'a> {
-    time: String,
-    app: Option<&'a str>,
+    time: &'a str,
+    app: &'a str,
     stream: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    priority: Option<u8>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pid: Option<u32>,
-    /// What ended the line, if that was no newline.
+    /// What ended the line, if that was not a newline.
     #[serde(skip_serializing_if = "Option::is_none")]
     line_break: Option<&'static str>,
     message: Message<'a>,
@@ -162,12 +162,10 @@ enum Message<'a> {
 fn json(line: &Line) -> Result<Vec<u8>> {
     let message = std::str::from_utf8(&line.message).map_or(Message::Bytes(&line.message), Message::Text);
     let record = Record {
-        time: time(line.time),
-        app: line.app.as_deref(),
+        time: &line.time,
+        app: &line.app,
         stream: line.stream.word(),
-        priority: line.priority,
-        pid: line.pid,
-        line_break: line.line_break.map(logs::LineBreak::word),
+        line_break: line.line_break.map(LineBreak::word),
         message,
     };
     let mut text = serde_json::to_vec(&record).context(|| "write as JSON")?;
@@ -178,7 +176,7 @@ fn json(line: &Line) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::logs::{LineBreak, Stream};
+    use crate::logs::Stream;
 
     fn printed(line: &Line, how: impl Fn(&mut Printer<Vec<u8>>)) -> String {
         let mut printer = Printer {
@@ -197,11 +195,9 @@ mod tests {
     #[test]
     fn lines_as_they_are_printed() {
         let mut line = Line {
-            time: 1_795_552_251_796_825,
-            app: Some("a".into()),
+            time: time(1_795_552_251_796_825).unwrap(),
+            app: "a".into(),
             stream: Stream::Stderr,
-            priority: Some(3),
-            pid: Some(7),
             line_break: Some(LineBreak::Eof),
             message: b"\x1b[2J\tx\xff".to_vec(),
         };
@@ -209,12 +205,10 @@ mod tests {
         assert_eq!(printed(&line, |p| (p.names, p.escape) = (false, true)), "\\u{1b}[2J\tx\\xff\n");
         assert_eq!(
             printed(&line, |p| p.format = Format::Json),
-            "{\"time\":\"2026-11-24T20:30:51.796825Z\",\"app\":\"a\",\"stream\":\"stderr\",\"priority\":3,\"pid\":7,\
+            "{\"time\":\"2026-11-24T20:30:51.796825000Z\",\"app\":\"a\",\"stream\":\"stderr\",\
              \"line_break\":\"eof\",\"message\":[27,91,50,74,9,120,255]}\n"
         );
-        (line.app, line.time, line.message) = (None, u64::MAX, b"m".to_vec());
-        assert_eq!(printed(&line, |p| p.timestamps = true), "- -: m\n");
-        line.time = 0;
-        assert_eq!(printed(&line, |p| p.timestamps = true), "1970-01-01T00:00:00.000000Z -: m\n");
+        (line.line_break, line.message) = (Some(LineBreak::LineMax), b"m".to_vec());
+        assert_eq!(printed(&line, |p| p.timestamps = true), "2026-11-24T20:30:51.796825000Z a: m");
     }
 }

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::declared::Declared;
-use super::{control, deadline, streams};
+use super::{control, deadline};
 use crate::appc::{AcName, Isolators};
 use crate::boot::IdShift;
 use crate::cgroup::PodCgroup;
@@ -12,17 +12,16 @@ use crate::confine::ids::{self, Ids, Shift};
 use crate::confine::{Confinement, Insecure};
 use crate::cross::Target;
 use crate::error::{Context, Result};
-use crate::iomux::k8s::LogFile;
-use crate::iomux::{self, Modes, Via};
 use crate::launch::{LaunchRecord, env};
 use crate::layout;
 use crate::net::Request;
 use crate::pod::{self, InsecureOptions, Pod, PodApp, write_atomic};
 use crate::rootfs::volumes::{self, Opener};
 use crate::rootfs::{self, Device, EtcFile, EtcSource, Hosts, Plan, Volume};
+use crate::streams::{self, Declared as Streams, LogFile, Modes};
 use crate::sys::dir;
 use crate::sys::mount::{DetachedMount, Scope};
-use crate::unit::{self, AppUnit, DeviceKind, DeviceRule, Input, Limits, Output};
+use crate::unit::{self, AppUnit, DeviceKind, DeviceRule, Limits};
 
 /// Makes the app APP, which the pod manifest lists and whose rootfs is in place, startable.
 #[derive(argh::FromArgs, Debug)]
@@ -86,20 +85,12 @@ pub struct Prepared {
     declared: Declared,
     /// Whether there are commands to run before its start, and after its end.
     handlers: (bool, bool),
-    /// Whether the pod's console is its terminal.
-    interactive: bool,
-    modes: Modes,
 }
 
 impl Prepared {
     fn unit<'a>(&'a self, app: &'a AcName, limits: Limits, unified: bool) -> AppUnit<'a> {
         let declared = &self.declared;
-        let mut plain = AppUnit::new(app, unified);
-        let modes = self.modes;
-        (plain.stdin, plain.stdout, plain.stderr) = (modes.input(), modes.output(1), modes.output(2));
-        if self.interactive && !iomux::is_used(&modes.streams()) {
-            (plain.stdin, plain.stdout, plain.stderr) = (Input::Interactive, Output::Interactive, Output::Interactive);
-        }
+        let plain = AppUnit::new(app, unified);
         AppUnit {
             limits,
             devices: &self.devices,
@@ -152,24 +143,18 @@ impl Addition {
         let mut record = LaunchRecord::compute(&self.app, app.app()?, metadata, &ids, confinement)?;
         let mut declared = Declared::by(&app)?;
         record.sockets = std::mem::take(&mut declared.socket_names);
-        let interactive = pod.config.interactive && !pod.config.mutable;
-        if interactive && env::get(&record.environment, "TERM").is_none() {
+        let modes = Modes::of(&app, pod.config.interactive && !pod.config.mutable)?;
+        record.streams = modes;
+        if modes.have_terminal() && env::get(&record.environment, "TERM").is_none() {
             env::set(&mut record.environment, "TERM", &env::callers_term());
         }
         let log = LogFile::declared(&pod.manifest, &app)?;
-        let modes = Modes::of(&app)?;
-        let modes = if log.is_some() { modes.with_log_file() } else { modes };
-        record.streams = modes.streams();
-        if modes.streams().contains(&Some(Via::Tty)) && env::get(&record.environment, "TERM").is_none() {
-            env::set(&mut record.environment, "TERM", &env::callers_term());
-        }
         let environment = env::to_file(&record.environment)?;
         let mut plan = self.plan(target, &pod, &app, &root, insecure)?;
         plan.notify = declared.notify;
 
-        streams::stop(target, &self.app)?;
         rootfs::build(target, &self.app, &plan, deadline())?;
-        streams::prepare(target, &self.app, modes, log, self.private_users.map(|ids| ids.shift))?;
+        streams::prepare(&self.app, &Streams { modes, log }, self.private_users.map(|ids| ids.shift))?;
         record.store(dir::open_dir(layout::app_dir(&self.app))?, layout::LAUNCH)?;
         if let Some(ids) = self.private_users {
             // Read by the root of the pod's user namespace, which is somebody else here.
@@ -182,7 +167,7 @@ impl Addition {
         write_atomic(env_dir, self.app.as_ref(), environment.as_bytes(), 0o644)?;
         let handlers = (!record.pre_start.is_empty(), !record.post_stop.is_empty());
         let devices = plan.volumes.iter().filter_map(Volume::device).map(device_rule).collect();
-        Ok(Prepared { isolators, devices, declared, handlers, interactive, modes })
+        Ok(Prepared { isolators, devices, declared, handlers })
     }
 
     fn unit<'a>(&'a self, prepared: &'a Prepared) -> Result<AppUnit<'a>> {

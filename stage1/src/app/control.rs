@@ -207,7 +207,7 @@ pub fn rm(target: &Target, app: &AcName) -> Result<()> {
         refuse_running(target, &units, app, deadline)?;
     }
     let parts = [
-        streams::remove(target, app),
+        streams::remove(app),
         unit::remove(app),
         rootfs::unpin(target, app, deadline),
         remove_if_there(&layout::launch_record(app)),
@@ -236,11 +236,7 @@ fn refuse_running(target: &Target, units: &[String], app: &AcName, deadline: Ins
 }
 
 /// Talks to the pod's systemd as a process of the pod, which is what systemd wants its peers to be.
-pub(super) fn with_systemd(
-    target: &Target,
-    deadline: Instant,
-    talk: impl FnOnce(&mut Client) -> Result<()>,
-) -> Result<()> {
+fn with_systemd(target: &Target, deadline: Instant, talk: impl FnOnce(&mut Client) -> Result<()>) -> Result<()> {
     target.as_member(deadline, || {
         let mut systemd = Client::connect(Path::new(systemd::PRIVATE_SOCKET), deadline)?;
         talk(&mut systemd)

@@ -8,6 +8,7 @@ use crate::appc::AcName;
 use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::pod::{ExitDetails, read_bounded, remove_if_there, write_atomic};
+use crate::streams::handover;
 use crate::systemd::{self, Client, Interface, Mode, Verb};
 use crate::unit::{self, Restart};
 
@@ -47,9 +48,12 @@ impl Again {
 /// killed, decimal and newline; what else is known is beside it, written before it. An app that is going to be
 /// started again has no status file, but what is beside it tells how it ended last.
 ///
+/// Before that the monitor gets `wait` to take what the app has written.
+///
 /// # Errors
 /// When the environment is not that of an ExecStopPost= command, or a file can't be written.
-pub fn record_exit(app: &AcName, again: Again) -> Result<()> {
+pub fn record_exit(app: &AcName, again: Again, wait: Duration) -> Result<()> {
+    take_output(app, wait);
     let get = |name: &str| std::env::var(name).unwrap_or_default();
     let (result, code, status) = (get("SERVICE_RESULT"), get("EXIT_CODE"), get("EXIT_STATUS"));
     let ending = Ending { result: &result, code: &code, status: &status };
@@ -74,6 +78,14 @@ pub fn record_exit(app: &AcName, again: Again) -> Result<()> {
     Ok(())
 }
 
+/// Waits until the monitor has taken what the app has written: that it has ended is told after that. It is told in any
+/// case.
+fn take_output(app: &AcName, wait: Duration) {
+    if let Err(error) = handover::ended(app, wait) {
+        log::warn!("app {app}: its last output may come late: {}", error.one_line());
+    }
+}
+
 /// The same for an app whose unit has failed and whose own reaper has not written anything: it is in the app's
 /// cgroup, and is killed there when the memory of that is used up by what no process holds.
 ///
@@ -88,6 +100,7 @@ pub fn record_exit_late(app: &AcName) -> Result<()> {
     let ending = Ending { result: &result, code: &code, status: &status };
     // The app's own counters went with its cgroup; what else would have killed it and the reaper both?
     let oom_killed = code == "killed" && status == "KILL";
+    take_output(app, TIMEOUT);
     let details = details(&ending, note::take(app)?, oom_killed)?;
     details.store_in_pod(app)?;
     write_status(app, details.exit_code)

@@ -2,19 +2,22 @@
 
 use std::convert::Infallible;
 use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
 
 use nix::sys::wait::WaitStatus;
 
 use super::end;
 use super::note::Note;
-use super::stderr;
 use crate::appc::AcName;
 use crate::confine::ids::Ids;
 use crate::error::{Context, Error, Result};
-use crate::iomux::app::Ends;
 use crate::launch::{LaunchRecord, env, exit};
+use crate::streams::handover::{self, Handover, Who};
 use crate::sys::process::{self, Fork};
 use crate::{launch, layout, rootfs, sys};
+
+/// How long the monitor may take for what a handler has written.
+const HANDLER_OUTPUT: Duration = Duration::from_secs(5);
 
 /// Who tells the supervisor that the app has started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,9 +65,9 @@ pub fn exec(app: &AcName, readiness: Readiness) -> Result<Infallible> {
 }
 
 fn become_app(app: &AcName, readiness: Readiness, sockets: u32) -> Result<Infallible> {
-    stderr::separate(app)?;
     let mut record = load_record(app)?;
     end::forget_status(app)?;
+    let handover = Handover::begin()?;
     let supervisor = match readiness {
         Readiness::Executed => Some(supervisor()?),
         Readiness::Told => {
@@ -79,18 +82,18 @@ fn become_app(app: &AcName, readiness: Readiness, sockets: u32) -> Result<Infall
             env::set(&mut record.environment, name, &value);
         }
     }
-    if rustix::termios::isatty(rustix::stdio::stdin()) {
-        // The app may open it anew, as /dev/tty or /dev/stdout for one.
-        let owner = rustix::fs::Uid::from_raw(record.confinement.uid);
-        rustix::fs::fchown(rustix::stdio::stdin(), Some(owner), None).context(|| "chown the app's terminal")?;
-    }
-    let ends = Ends::open(app, &record.streams)?;
     rootfs::join_pinned(app)?;
-    let _held = ends.map(|ends| ends.connect(record.confinement.uid)).transpose()?;
+    hand_over(handover, app, &record, Who::Main)?;
     launch::exec_ready(&record.confinement, &record.command(), || match supervisor.flatten() {
         Some(socket) => socket.send(b"READY=1").context(|| "tell the supervisor READY=1").map(drop),
         None => Ok(()),
     })
+}
+
+/// In the app's mount namespace: from here on what this process has to say goes where the app's errors go.
+fn hand_over(handover: Handover, app: &AcName, record: &LaunchRecord, who: Who) -> Result<()> {
+    let owner = (record.confinement.uid, record.confinement.gid);
+    handover.finish(app, record.streams, who, owner).context(|| "hand the app's streams to the pod's monitor")
 }
 
 const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
@@ -123,7 +126,6 @@ fn handed_over() -> u32 {
 pub fn run_handlers(app: &AcName, event: Event) -> Result<()> {
     process::not_dumpable()?;
     process::close_on_exec_from_3()?;
-    stderr::separate(app)?;
     match event {
         Event::PreStart => {
             let mut note = Note::open(app)?;
@@ -168,7 +170,9 @@ fn run_handler(
     match process::fork()? {
         Fork::Child => {
             let become_handler = || -> Result<Infallible> {
+                let handover = Handover::begin()?;
                 rootfs::join_pinned(app)?;
+                hand_over(handover, app, record, Who::Handler)?;
                 // Whoever the app is: handlers prepare what it could not.
                 let root = record.confinement.clone().with_ids(&Ids::default());
                 launch::exec(&root, &record.command_of(command))
@@ -180,12 +184,19 @@ fn run_handler(
             }
             process::exit_now(error.exit_code().unwrap_or(exit::SETUP).into())
         }
-        Fork::Parent(child) => Ok(match process::wait_child(child)? {
-            WaitStatus::Exited(_, 0) => None,
-            WaitStatus::Exited(_, code) => Some(format!("exited with {code}")),
-            WaitStatus::Signaled(_, signal, _) => Some(format!("was killed by {signal}")),
-            other => Some(format!("ended: {other:?}")),
-        }),
+        Fork::Parent(child) => {
+            let status = process::wait_child(child)?;
+            // What the handler has said comes before what its end leads to.
+            if let Err(error) = handover::ended(app, HANDLER_OUTPUT) {
+                log::warn!("output of a handler of app {app}: {}", error.one_line());
+            }
+            Ok(match status {
+                WaitStatus::Exited(_, 0) => None,
+                WaitStatus::Exited(_, code) => Some(format!("exited with {code}")),
+                WaitStatus::Signaled(_, signal, _) => Some(format!("was killed by {signal}")),
+                other => Some(format!("ended: {other:?}")),
+            })
+        }
     }
 }
 

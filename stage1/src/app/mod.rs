@@ -8,7 +8,6 @@ mod end;
 mod enter;
 mod exec;
 mod note;
-mod stderr;
 mod streams;
 
 pub use add::{Addition, Flags as AdditionFlags, Prepared};

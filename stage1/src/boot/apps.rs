@@ -70,17 +70,10 @@ impl Apps {
         self.verdict
     }
 
-    /// Whether all were started, which does not say that they still run.
-    pub(super) fn are_started(&self) -> bool {
-        matches!(self.step, Step::Started)
-    }
-
-    /// Looks at what the pod says, and starts the apps when it is ready, after `before`. Returns whether the pod is to
-    /// end now.
-    pub(super) fn look(&mut self, pid1: i32, before: impl FnOnce() -> Result<()>) -> Result<bool> {
+    /// Looks at what the pod says, and starts the apps when it is ready. Returns whether the pod is to end now.
+    pub(super) fn look(&mut self, pid1: i32) -> Result<bool> {
         self.drain()?;
         if matches!(self.step, Step::Booting) && pod::is_ready(Path::new("."))? {
-            before()?;
             self.step = Step::Starting(self.start(pid1)?);
         }
         if matches!(self.step, Step::Booting) || self.verdict.is_some() {

@@ -1,9 +1,6 @@
-//! The output of `run` where the host manager keeps it: in a file of the pod's directory. Host side, part of the
-//! monitor.
-//!
-//! All that the apps write to the pod's console comes there too, for as long as the pod lives. So the file is cut
-//! down to its end whenever it has become too long. What else `run` writes to, a file of the caller's for one, is
-//! none of our business.
+//! The pod's console, as it is kept in the pod's directory: what its PID 1 says, and what is written to the console by
+//! others. Where the host manager keeps the output of `run` in the same file, that is in it too. The file is cut down to
+//! its end whenever it has become too long. Host side, part of the monitor.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -11,7 +8,7 @@ use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags};
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::sys::dir;
 
@@ -20,34 +17,55 @@ const MOST: u64 = 256 << 10;
 /// What is left of it then.
 const REST: u64 = 64 << 10;
 
-/// The file, which standard output is.
+/// The file.
 #[derive(Debug)]
 pub(super) struct Kept {
     file: File,
     size: u64,
+    /// The output of `run` goes there too.
+    is_output: bool,
 }
 
 impl Kept {
-    /// The file in the current directory that the host manager keeps our output in; `None` if it does not.
-    pub(super) fn find() -> Result<Option<Self>> {
-        Self::find_for(Path::new(layout::CONSOLE), std::io::stdout())
+    /// The file in the current directory, which is made if it is not there.
+    ///
+    /// # Errors
+    /// It can't be opened, or is something else than a file.
+    pub(super) fn open() -> Result<Self> {
+        Self::open_for(Path::new(layout::CONSOLE), std::io::stdout())
     }
 
-    fn find_for(path: &Path, output: impl std::os::fd::AsFd) -> Result<Option<Self>> {
+    fn open_for(path: &Path, output: impl std::os::fd::AsFd) -> Result<Self> {
         let shown = || format!("open {path:?}");
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file: File = match rustix::fs::open(path, flags, Mode::empty()) {
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::LOOP) => return Ok(None),
-            file => file.context(shown)?.into(),
-        };
+        let flags = OFlags::RDWR
+            | OFlags::APPEND
+            | OFlags::CREATE
+            | OFlags::NOFOLLOW
+            | OFlags::NONBLOCK
+            | OFlags::NOCTTY
+            | OFlags::CLOEXEC;
+        let file: File = rustix::fs::open(path, flags, Mode::from_raw_mode(0o640)).context(shown)?.into();
         let stat = rustix::fs::fstat(&file).context(shown)?;
-        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        let is_output = is_file && dir::same_file(&file, output)?;
-        Ok(is_output.then(|| Self { file, size: stat.st_size.unsigned_abs() }))
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(Error::new(format!("{}: not a regular file", shown())));
+        }
+        let is_output = dir::same_file(&file, output)?;
+        Ok(Self { file, size: stat.st_size.unsigned_abs(), is_output })
+    }
+
+    /// Whether the output of `run` goes there too.
+    pub(super) fn is_output(&self) -> bool {
+        self.is_output
+    }
+
+    /// Adds to the file.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        std::io::Write::write_all(&mut self.file, bytes).context(|| "write the pod's console")?;
+        self.wrote(bytes.len())
     }
 
     /// Takes note of what was written, and cuts the file down if need be.
-    pub(super) fn wrote(&mut self, bytes: usize) -> Result<()> {
+    fn wrote(&mut self, bytes: usize) -> Result<()> {
         self.size += bytes as u64;
         if self.size <= MOST { Ok(()) } else { self.cut().context(|| "cut down the pod's console") }
     }
@@ -73,21 +91,16 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
     #[test]
     fn the_file_keeps_its_end() {
         let tmp = tempfile::tempdir().unwrap();
         let path = tmp.path().join("console");
-        let append = || File::options().create(true).append(true).open(&path).unwrap();
-        let mut output = append();
-        output.write_all(b"old\n").unwrap();
-        let mut kept = Kept::find_for(&path, &output).unwrap().unwrap();
+        let mut kept = Kept::open_for(&path, std::io::stdout()).unwrap();
         let mut longest = 0;
         for number in 0..20_000 {
             let line = format!("line {number} {}\n", "x".repeat(80));
-            output.write_all(line.as_bytes()).unwrap();
-            kept.wrote(line.len()).unwrap();
+            kept.write(line.as_bytes()).unwrap();
             longest = longest.max(path.metadata().unwrap().len());
         }
         assert!(longest <= MOST && longest > MOST / 2, "{longest}");
@@ -99,23 +112,21 @@ mod tests {
             assert!(line.starts_with(&format!("line {number} ")), "{line}");
         }
         // One line that is longer than all that is left.
-        output.write_all(&vec![b'y'; 300 << 10]).unwrap();
-        kept.wrote(300 << 10).unwrap();
+        kept.write(&vec![b'y'; 300 << 10]).unwrap();
         assert_eq!(path.metadata().unwrap().len(), REST);
     }
 
     #[test]
-    fn only_what_is_kept_is_cut() {
+    fn nothing_but_a_file_is_written_to() {
         let tmp = tempfile::tempdir().unwrap();
         let path = tmp.path().join("console");
         let other = File::create(tmp.path().join("other")).unwrap();
-        assert!(Kept::find_for(&path, &other).unwrap().is_none());
-        File::create(&path).unwrap();
-        assert!(Kept::find_for(&path, &other).unwrap().is_none());
+        assert!(!Kept::open_for(&path, &other).unwrap().is_output());
+        let same = File::options().append(true).open(&path).unwrap();
+        assert!(Kept::open_for(&path, &same).unwrap().is_output());
         let link = tmp.path().join("link");
         std::os::unix::fs::symlink("other", &link).unwrap();
-        assert!(Kept::find_for(&link, &other).unwrap().is_none());
-        let null = File::options().write(true).open("/dev/null").unwrap();
-        assert!(Kept::find_for(Path::new("/dev/null"), &null).unwrap().is_none());
+        assert!(Kept::open_for(&link, &other).is_err());
+        assert!(Kept::open_for(Path::new("/dev/null"), &other).is_err());
     }
 }

@@ -4,9 +4,7 @@
 //! in-pod supervisor has been executed; [`Monitor::watch`] then stays until the pod has ended.
 
 mod apps;
-mod journal;
 mod kept;
-mod link;
 mod monitor;
 mod root;
 mod run;
@@ -23,7 +21,6 @@ use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 
-pub use journal::{MAX_SIZE as JOURNAL_MAX_SIZE, parse_max_size as parse_journal_max_size};
 pub use monitor::Monitor;
 pub(crate) use root::{LINKS, NODES, OPTIONAL_NODES, new_devpts};
 pub use run::{Run, check_hostname};
@@ -32,6 +29,7 @@ use crate::cgroup::PodCgroup;
 use crate::error::{Context, Error, Result};
 use crate::inherited;
 use crate::layout;
+use crate::mux::{self, Link, Listeners, Mux};
 use crate::sys::process::{self, Fork};
 use crate::sys::{dir, net, pty, signal, userns};
 
@@ -84,10 +82,10 @@ pub struct Spec {
     pub private_users: Option<IdShift>,
     /// The supervisor tells the console what it does.
     pub debug: bool,
-    /// The caller's terminal, or other input, belongs to the pod's console.
+    /// The caller's terminal, or other input, is in front of the terminal of the pod's only app.
     pub interactive: bool,
-    /// How many bytes of the journal are kept at most, if the pod asks for something else than usual.
-    pub journal_max_size: Option<u64>,
+    /// Where its apps' logs go.
+    pub logs: mux::Settings,
 }
 
 impl Spec {
@@ -116,12 +114,17 @@ pub fn launch(spec: &Spec, join: impl FnOnce(i32, &SignalFd) -> Result<()>) -> R
     let cgroup = PodCgroup::of(&spec.uuid)?;
     let (console, terminal) = pty::open_pair().context(|| "allocate the pod's console")?;
     pty::plain_output(&terminal)?;
-    let link = if spec.interactive { Some(link::Link::new(&console, &terminal)?) } else { None };
+    let link = if spec.interactive { Some(Link::new()?) } else { None };
+    let listeners = Listeners::new()?;
     let root = (rustix::fs::Uid::from_raw(spec.root_id()), rustix::fs::Gid::from_raw(spec.root_id()));
     rustix::fs::fchown(&terminal, Some(root.0), Some(root.1)).context(|| "chown the pod's console")?;
     let sources = root::Sources::open(&terminal)?;
-    match start_pid1(spec, &cgroup, &sources, |pid| join(pid, &signals)) {
-        Ok(pid1) => Ok(Monitor::new(pid1, cgroup, (console, terminal), link, signals)),
+    let started = start_pid1(spec, &cgroup, &sources, &listeners, |pid| join(pid, &signals)).and_then(|pid1| {
+        let mux = Mux::new(&spec.uuid, spec.logs, cgroup.clone(), listeners, link)?;
+        Ok((pid1, mux))
+    });
+    match started {
+        Ok((pid1, mux)) => Monitor::new(pid1, cgroup.clone(), (console, terminal), mux, signals, spec.debug),
         Err(error) => match cgroup.remove(&spec.uuid) {
             Ok(()) => Err(error),
             Err(cleanup) => Err(Error::new(format!("{}; then {}", error.one_line(), cleanup.one_line()))),
@@ -133,6 +136,7 @@ fn start_pid1(
     spec: &Spec,
     cgroup: &PodCgroup,
     sources: &root::Sources,
+    listeners: &Listeners,
     join: impl FnOnce(i32) -> Result<()>,
 ) -> Result<(Pid, OwnedFd)> {
     let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context(|| "pipe");
@@ -144,7 +148,7 @@ fn start_pid1(
         Fork::Child => {
             drop((go_write, report_read));
             let mut report = File::from(report_write);
-            let Err(error) = become_pid1(spec, cgroup, &parent, go_read.into(), &mut report, sources);
+            let Err(error) = become_pid1(spec, cgroup, &parent, go_read.into(), &mut report, (sources, listeners));
             let text = error.one_line();
             if let Err(io) = report.write_all(text.as_bytes()) {
                 log::error!("{text} (and telling so failed: {io})");
@@ -234,7 +238,7 @@ fn become_pid1(
     parent: &OwnedFd,
     mut go: File,
     report: &mut File,
-    sources: &root::Sources,
+    (sources, listeners): (&root::Sources, &Listeners),
 ) -> Result<Infallible> {
     let mut may_go_on = || go.read_exact(&mut [0]).context(|| "the monitor ended early");
     may_go_on()?;
@@ -261,6 +265,7 @@ fn become_pid1(
     )?;
     nix::unistd::sethostname(&spec.hostname).context(|| format!("sethostname({:?})", spec.hostname))?;
     root::enter(cgroup, sources, spec)?;
+    listeners.bind_in_pod()?;
     exec_supervisor(spec)
 }
 

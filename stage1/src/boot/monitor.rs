@@ -1,9 +1,12 @@
 //! The monitor: the host-side parent of a pod's PID 1 for as long as the pod lives.
 //!
-//! It passes signals on, copies the pod's console to its own output, reaps, and cleans up.
+//! It carries what the apps read and write ([`crate::mux`]), passes signals on, keeps what the pod's console says, reaps,
+//! and cleans up.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -13,9 +16,10 @@ use nix::unistd::Pid;
 
 use super::apps::Apps;
 use super::kept::Kept;
-use super::link::Link;
 use crate::cgroup::PodCgroup;
 use crate::error::{Context, Result};
+use crate::mux::Mux;
+use crate::pod;
 use crate::sys::{process, signal};
 
 /// What the monitor takes as events instead of being interrupted by.
@@ -31,11 +35,15 @@ pub(super) const SIGNALS: &[Signal] = &[
     Signal::SIGCONT,
 ];
 
-/// Console output kept while the reader of our output is slow; then new output is dropped, so
-/// that nobody who writes to the console ever waits for it.
+/// What PID 1 has to say in debug mode is kept while the reader of standard error is slow, in bytes; then it is dropped,
+/// and that is said. PID 1 never waits for it.
 const BACKLOG: usize = 256 * 1024;
 /// A pipe that polls as writable takes this much without blocking: pipe(7), PIPE_BUF.
 const CHUNK: usize = 4096;
+/// How often it is tried again.
+const BACKLOG_LOOK: Duration = Duration::from_millis(20);
+/// How much of what the console said is shown when the pod never got ready, in bytes.
+const LAST_WORDS: usize = 4096;
 
 /// The parent of a running pod's PID 1.
 #[derive(Debug)]
@@ -47,11 +55,13 @@ pub struct Monitor {
     /// Held open: a master whose last slave closes reports a hang-up for ever.
     _terminal: OwnedFd,
     signals: SignalFd,
-    link: Option<Link>,
+    mux: Mux,
+    /// In debug mode the console is copied to standard error.
+    debug: bool,
     backlog: VecDeque<u8>,
-    output_open: bool,
-    /// The file that our output is, where the host manager keeps it.
-    kept: Option<Kept>,
+    dropped: u64,
+    kept: Kept,
+    last_words: VecDeque<u8>,
     asked_to_stop: bool,
     apps: Option<Apps>,
 }
@@ -61,24 +71,39 @@ impl Monitor {
         (pid, pidfd): (Pid, OwnedFd),
         cgroup: PodCgroup,
         (console, _terminal): (OwnedFd, OwnedFd),
-        link: Option<Link>,
+        mut mux: Mux,
         signals: SignalFd,
-    ) -> Self {
-        let backlog = VecDeque::new();
-        Self {
+        debug: bool,
+    ) -> Result<Self> {
+        let kept = match Kept::open() {
+            Ok(kept) => kept,
+            Err(error) => {
+                process::pidfd_kill(&pidfd, rustix::process::Signal::KILL)?;
+                process::wait_child(pid)?;
+                cgroup.clear()?;
+                return Err(error);
+            }
+        };
+        if kept.is_output() {
+            // What the apps write is in their logs.
+            mux.show_nothing();
+        }
+        Ok(Self {
             pid,
             pidfd,
             cgroup,
             console,
             _terminal,
             signals,
-            link,
-            backlog,
-            output_open: true,
-            kept: None,
+            mux,
+            debug: debug && !kept.is_output(),
+            backlog: VecDeque::new(),
+            dropped: 0,
+            kept,
+            last_words: VecDeque::new(),
             asked_to_stop: false,
             apps: None,
-        }
+        })
     }
 
     /// PID 1's PID in the host's view.
@@ -89,12 +114,6 @@ impl Monitor {
     /// The pod's cgroup path, the content of `subcgroup`.
     pub fn cgroup(&self) -> &PodCgroup {
         &self.cgroup
-    }
-
-    /// Sees to it that our output does not grow without end, where it is kept.
-    pub(super) fn bound_output(&mut self) -> Result<()> {
-        self.kept = Kept::find()?;
-        Ok(())
     }
 
     /// Makes this the monitor of an immutable pod, which lives as its apps do.
@@ -114,35 +133,32 @@ impl Monitor {
     /// ends (halt, reboot), 128 + signal after any other signal.
     pub fn watch(mut self) -> Result<u8> {
         let status = loop {
-            match &mut self.link {
-                None => {
-                    self.wait_for_event()?;
-                    self.copy_console()?;
-                }
-                Some(link) => {
-                    let apps = self.apps.as_ref().map(Apps::fd);
-                    let wake: Vec<_> = [Some(self.signals.as_fd()), apps].into_iter().flatten().collect();
-                    link.step(&wake)?;
-                    if link.is_cut() && !self.asked_to_stop {
-                        self.halt()?;
-                    }
-                }
+            let watched = [Some(self.signals.as_fd()), Some(self.console.as_fd()), self.apps.as_ref().map(Apps::fd)];
+            let watched: Vec<_> = watched.into_iter().flatten().collect();
+            self.mux.step(&watched, (!self.backlog.is_empty()).then_some(BACKLOG_LOOK))?;
+            if self.mux.link().is_some_and(|link| link.is_cut()) && !self.asked_to_stop {
+                self.halt()?;
             }
+            self.copy_console()?;
             self.take_signals()?;
             self.look_after_apps()?;
             if let Some(status) = self.reap()? {
                 break status;
             }
         };
-        if let Some(link) = self.link.take() {
-            link.finish(&self.signals)?;
-        }
-        while self.read_console()? {}
-        while self.output_open && !self.backlog.is_empty() && self.output_ready(PollTimeout::from(100u8))? {
-            self.write_output()?;
-        }
-        self.cgroup.clear()?;
+        self.copy_console()?;
         let verdict = self.apps.as_ref().and_then(Apps::verdict).unwrap_or(0);
+        if !self.debug && !self.kept.is_output() && !pod::is_ready(Path::new("."))? {
+            // It never got as far as to have logs.
+            let words: Vec<u8> = self.last_words.into();
+            eprint!("{}", String::from_utf8_lossy(&words));
+        }
+        if self.asked_to_stop && verdict == 0 {
+            self.mux.stop();
+        }
+        let finished = self.mux.finish(&self.signals);
+        self.cgroup.clear()?;
+        finished?;
         Ok(if verdict == 0 { exit_code(status) } else { verdict })
     }
 
@@ -153,8 +169,7 @@ impl Monitor {
             // How the apps end now is the doing of whoever asked.
             return apps.drain();
         }
-        let before_start = || self.link.as_ref().map_or(Ok(()), Link::set_up);
-        if apps.look(pid, before_start)? { self.halt() } else { Ok(()) }
+        if apps.look(pid)? { self.halt() } else { Ok(()) }
     }
 
     fn halt(&mut self) -> Result<()> {
@@ -162,29 +177,11 @@ impl Monitor {
         process::pidfd_kill(&self.pidfd, signal::systemd_halt())
     }
 
-    fn wait_for_event(&self) -> Result<()> {
-        let mut fds = vec![
-            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.console.as_fd(), PollFlags::POLLIN),
-        ];
-        if let Some(apps) = &self.apps {
-            fds.push(PollFd::new(apps.fd(), PollFlags::POLLIN));
-        }
-        let stdout = std::io::stdout();
-        if self.output_open && !self.backlog.is_empty() {
-            fds.push(PollFd::new(stdout.as_fd(), PollFlags::POLLOUT));
-        }
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
-            Err(errno) => Err(errno).context(|| "poll"),
-        }
-    }
-
     /// First request: an orderly shutdown. Second: the end.
     fn take_signals(&mut self) -> Result<()> {
         while let Some(info) = self.signals.read_signal().context(|| "read(signalfd)")? {
             let number = i32::try_from(info.ssi_signo).context(|| "signal number")?;
-            match (Signal::try_from(number).context(|| format!("signal {number}"))?, &mut self.link) {
+            match (Signal::try_from(number).context(|| format!("signal {number}"))?, self.mux.link()) {
                 (Signal::SIGCHLD | Signal::SIGPIPE, _) | (Signal::SIGWINCH | Signal::SIGCONT, None) => {}
                 (Signal::SIGWINCH, Some(link)) => link.resized()?,
                 (Signal::SIGCONT, Some(link)) => link.continued()?,
@@ -195,8 +192,14 @@ impl Monitor {
                     // This process alone: the pod goes on.
                     nix::sys::signal::raise(Signal::SIGSTOP).context(|| "raise(SIGSTOP)")?;
                 }
-                _ if self.asked_to_stop => process::pidfd_kill(&self.pidfd, rustix::process::Signal::KILL)?,
-                _ => self.halt()?,
+                _ => {
+                    self.mux.stop();
+                    if self.asked_to_stop {
+                        process::pidfd_kill(&self.pidfd, rustix::process::Signal::KILL)?;
+                    } else {
+                        self.halt()?;
+                    }
+                }
             }
         }
         Ok(())
@@ -211,69 +214,71 @@ impl Monitor {
             if over && !self.asked_to_stop {
                 self.halt()?;
             }
-            if let Some(link) = &mut self.link
-                && self.apps.as_ref().is_some_and(Apps::are_started)
-            {
-                link.start()?;
-            }
         }
         Ok(None)
     }
 
+    /// Takes what the console says: it is read whatever becomes of it.
     fn copy_console(&mut self) -> Result<()> {
-        while self.read_console()? {}
-        while self.output_open && !self.backlog.is_empty() && self.output_ready(PollTimeout::ZERO)? {
-            self.write_output()?;
+        while let Some(bytes) = self.read_console()? {
+            self.last_words.extend(&bytes);
+            self.last_words.drain(..self.last_words.len().saturating_sub(LAST_WORDS));
+            if !self.debug {
+                if let Err(error) = self.kept.write(&bytes) {
+                    log::debug!("{}", error.one_line());
+                }
+                continue;
+            }
+            let room = BACKLOG - self.backlog.len().min(BACKLOG);
+            self.dropped += bytes.len().saturating_sub(room) as u64;
+            self.backlog.extend(&bytes[..bytes.len().min(room)]);
+        }
+        while !self.backlog.is_empty() && is_writable(std::io::stderr())? {
+            let chunk: Vec<u8> = self.backlog.iter().copied().take(CHUNK).collect();
+            match rustix::io::write(std::io::stderr(), &chunk) {
+                Ok(count) => drop(self.backlog.drain(..count)),
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => break,
+                Err(_) => {
+                    // Nobody wants to know.
+                    self.backlog.clear();
+                    self.debug = false;
+                }
+            }
+        }
+        if self.backlog.is_empty() && self.dropped > 0 {
+            let words = format!("\n[{} bytes of the pod's console were not read fast enough]\n", self.dropped);
+            self.backlog.extend(words.as_bytes());
+            self.dropped = 0;
         }
         Ok(())
     }
 
-    /// Reads what is there; false when there is nothing (more).
-    fn read_console(&mut self) -> Result<bool> {
+    /// Reads what is there; `None` when there is nothing (more).
+    fn read_console(&mut self) -> Result<Option<Vec<u8>>> {
         let mut fds = [PollFd::new(self.console.as_fd(), PollFlags::POLLIN)];
         if poll(&mut fds, PollTimeout::ZERO).context(|| "poll(console)")? == 0 {
-            return Ok(false);
+            return Ok(None);
         }
-        let mut buffer = [0; CHUNK];
+        let mut buffer = vec![0; CHUNK];
         match rustix::io::read(&self.console, &mut buffer) {
-            Ok(0) => Ok(false),
+            Ok(0) => Ok(None),
             // A master without open slave reads EIO: pty(7).
-            Err(rustix::io::Errno::IO | rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(false),
+            Err(rustix::io::Errno::IO | rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
             Ok(n) => {
-                let room = BACKLOG - self.backlog.len();
-                self.backlog.extend(&buffer[..n.min(room)]);
-                Ok(true)
+                buffer.truncate(n);
+                Ok(Some(buffer))
             }
             Err(errno) => Err(errno).context(|| "read(console)"),
         }
     }
+}
 
-    fn output_ready(&self, timeout: PollTimeout) -> Result<bool> {
-        let stdout = std::io::stdout();
-        let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)];
-        match poll(&mut fds, timeout) {
-            Ok(n) => Ok(n > 0),
-            Err(nix::errno::Errno::EINTR) => Ok(false),
-            Err(errno) => Err(errno).context(|| "poll(stdout)"),
-        }
-    }
-
-    /// Writes one chunk of the backlog; a reader that has gone away ends the copying, not the pod.
-    fn write_output(&mut self) -> Result<()> {
-        let chunk: Vec<u8> = self.backlog.iter().copied().take(CHUNK).collect();
-        match rustix::io::write(std::io::stdout(), &chunk) {
-            Ok(n) => {
-                drop(self.backlog.drain(..n));
-                self.kept.as_mut().map_or(Ok(()), |kept| kept.wrote(n))
-            }
-            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => Ok(()),
-            Err(errno) => {
-                log::debug!("the pod's console has no reader any more: {errno}");
-                self.output_open = false;
-                self.backlog = VecDeque::new();
-                Ok(())
-            }
-        }
+fn is_writable(fd: impl AsFd) -> Result<bool> {
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
+    match poll(&mut fds, PollTimeout::ZERO) {
+        Ok(n) => Ok(n > 0),
+        Err(nix::errno::Errno::EINTR) => Ok(false),
+        Err(errno) => Err(errno).context(|| "poll(stderr)"),
     }
 }
 

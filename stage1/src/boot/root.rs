@@ -52,7 +52,7 @@ pub(super) fn enter(cgroup: &PodCgroup, sources: &Sources, spec: &Spec) -> Resul
     runtime_files(spec)
 }
 
-/// Host managers read status and journal through the image itself, so these are binds of it.
+/// Host managers read the apps' status through the image itself, so these are binds of it.
 fn writable_places(root: &DetachedMount) -> Result<()> {
     for place in ["rkt", "var"] {
         let target = open_dir(root, place)?;
@@ -184,7 +184,6 @@ fn runtime_files(spec: &Spec) -> Result<()> {
     }
     let write = |path: &str, text: String| std::fs::write(path, text).context(|| format!("write {path}"));
     write(layout::HOSTNAME_FILE, format!("{}\n", spec.hostname))?;
-    spec.journal_max_size.map_or(Ok(()), super::journal::limit)?;
     write(layout::MASK_FILE, String::new())?;
     std::fs::create_dir(layout::MASK_DIR).context(|| format!("mkdir {}", layout::MASK_DIR))?;
     for mask in [layout::MASK_FILE, layout::MASK_DIR] {

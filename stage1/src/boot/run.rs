@@ -7,6 +7,7 @@ use super::apps::Apps;
 use super::{IdShift, Monitor, Spec, launch};
 use crate::error::{Context, Error, Result};
 use crate::layout;
+use crate::mux;
 use crate::net::{self, Dns, Plan, Request};
 use crate::pod::{self, Lock, Pod, RuntimeConfig, write_atomic};
 use crate::rootfs::volumes;
@@ -119,7 +120,7 @@ impl Run {
             private_users,
             debug: self.config.debug,
             interactive: self.config.interactive,
-            journal_max_size: super::journal::max_size(&pod.manifest)?,
+            logs: mux::Settings::of(&pod.manifest, !self.config.mutable && pod.manifest.apps.len() == 1)?,
         })
     }
 }
@@ -244,7 +245,7 @@ fn watch(mut monitor: Monitor, apps: Option<Apps>) -> Result<u8> {
     if let Some(apps) = apps {
         monitor.supervise(apps);
     }
-    match record(&monitor).and_then(|()| monitor.bound_output()) {
+    match record(&monitor) {
         Ok(()) => monitor.watch(),
         Err(error) => {
             monitor.abort()?;

@@ -146,6 +146,24 @@ impl PodCgroup {
     }
 }
 
+impl PodCgroup {
+    /// Whether the process `pid` (in the caller's PID namespace) runs in the unit `unit` of the pod, or below it. One that
+    /// has ended does not.
+    ///
+    /// # Errors
+    /// What the kernel says of it can't be read.
+    pub fn has_process(&self, pid: i32, unit: &Path) -> Result<bool> {
+        let file = format!("/proc/{pid}/cgroup");
+        let text = match fs::read_to_string(&file) {
+            Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => return Ok(false),
+            text => text.context(|| format!("read {file}"))?,
+        };
+        // A pod has its place in the unified hierarchy in any case.
+        let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
+        Ok(path.is_some_and(|path| Path::new(path).starts_with(self.path.join(unit))))
+    }
+}
+
 /// The path of a process in a hierarchy, from the text of its /proc/PID/cgroup: cgroups(7).
 fn path_in<'a>(text: &'a str, hierarchy: &Hierarchy) -> Option<&'a str> {
     text.lines().find_map(|line| {

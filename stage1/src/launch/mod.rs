@@ -17,7 +17,7 @@ use crate::appc::{self, AcName, App};
 use crate::confine::Confinement;
 use crate::confine::ids::Ids;
 use crate::error::{Context, Error, Result};
-use crate::iomux::{self, Streams};
+use crate::streams::Modes;
 use crate::sys;
 
 /// Exit codes of a process that should have become an app or a command in one, and could not.
@@ -59,9 +59,9 @@ pub struct LaunchRecord {
     /// Names of the sockets that the supervisor hands over, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sockets: Vec<AcName>,
-    /// Which of its standard streams are the multiplexer's.
-    #[serde(default, skip_serializing_if = "is_none_multiplexed")]
-    pub streams: Streams,
+    /// What its standard streams are.
+    #[serde(default, skip_serializing_if = "Modes::are_usual")]
+    pub streams: Modes,
     /// Names and values, each name once.
     pub environment: Vec<(String, String)>,
     /// Who it is and what it may do.
@@ -98,7 +98,7 @@ impl LaunchRecord {
             search_path: find::search_path(appc::find(&app.environment, "PATH")),
             working_directory: working_directory.to_owned(),
             sockets: Vec::new(),
-            streams: Streams::default(),
+            streams: Modes::default(),
             environment: env::compute(&app.environment, name, metadata_url, ids).context(what)?,
             confinement,
         })
@@ -170,10 +170,6 @@ impl LaunchRecord {
             parent: None,
         }
     }
-}
-
-fn is_none_multiplexed(streams: &Streams) -> bool {
-    !iomux::is_used(streams)
 }
 
 /// The commands of one kind of event handler, in order.

@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 
 pub use config::{InsecureOptions, RuntimeConfig};
 pub use exit::ExitDetails;
-pub(crate) use files::read_beneath;
 pub use files::{open_regular_beneath, read_bounded, remove_if_there, sweep_temporaries, write_atomic};
 pub use phase::{Lock, Phase, State, lock_apps, state};
 pub use pid::read_pid;

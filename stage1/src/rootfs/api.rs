@@ -19,7 +19,6 @@ pub(super) struct Sources {
     sys: DetachedMount,
     shm: DetachedMount,
     console: DetachedMount,
-    log: Option<DetachedMount>,
     notify: Option<DetachedMount>,
     nodes: Vec<(&'static str, DetachedMount)>,
 }
@@ -38,7 +37,6 @@ impl OpenCovers {
 impl Sources {
     pub(super) fn open(plan: &Plan) -> Result<Self> {
         let one = |path: &str| DetachedMount::clone_path(path, Scope::One);
-        let log = Path::new(layout::JOURNAL_SOCKET);
         let optional = OPTIONAL_NODES.iter().filter(|(name, ..)| Path::new("/dev").join(name).exists());
         let nodes = NODES.iter().chain(optional).map(|(name, ..)| *name);
         Ok(Self {
@@ -48,7 +46,6 @@ impl Sources {
             shm: one("/dev/shm")?,
             console: one("/dev/console")?,
             notify: plan.notify.then(|| one(layout::NOTIFY_SOCKET)).transpose()?,
-            log: log.exists().then(|| one(layout::JOURNAL_SOCKET)).transpose()?,
             nodes: nodes.map(|name| Ok((name, one(&format!("/dev/{name}"))?))).collect::<Result<_>>()?,
         })
     }
@@ -75,7 +72,7 @@ impl Sources {
 
     fn devices(&self, root: &DetachedMount) -> Result<()> {
         let attributes = Attributes { nosuid: true, noexec: true, ..Attributes::default() };
-        let dev = DetachedMount::new("tmpfs", &[("mode", Some("755")), ("size", Some("65536"))], attributes)?;
+        let dev = DetachedMount::new("tmpfs", &[("mode", Some("755")), ("size", Some(layout::DEV_SIZE))], attributes)?;
         attach_at_top(&dev, root, "dev")?;
         for (name, node) in &self.nodes {
             attach(node, &dev, name, Target::File)?;
@@ -83,9 +80,6 @@ impl Sources {
         attach(&new_devpts()?, &dev, "pts", Target::Directory)?;
         attach(&self.shm, &dev, "shm", Target::Directory)?;
         attach(&self.console, &dev, "console", Target::File)?;
-        if let Some(log) = &self.log {
-            attach(log, &dev, "log", Target::File)?;
-        }
         if let Some(notify) = &self.notify {
             attach(notify, &dev, layout::IN_APP_NOTIFY_SOCKET.trim_start_matches("/dev/"), Target::File)?;
         }

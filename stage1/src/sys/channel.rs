@@ -1,15 +1,18 @@
-//! Handing descriptors from a process to another: unix(7), SCM_RIGHTS.
+//! Messages between processes, with descriptors: unix(7), SCM_RIGHTS.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, socketpair,
 };
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
+
+/// The most descriptors that one message may carry.
+pub const MAX_FDS: usize = 8;
 
 /// The two ends of a channel; close-on-exec.
 pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
@@ -18,29 +21,54 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
 
 /// Sends one descriptor.
 pub fn send(channel: impl AsFd, fd: impl AsFd) -> Result<()> {
-    let fds = [fd.as_fd()];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    send_message(channel, b"+", &[fd.as_fd()])
+}
+
+/// Sends a message with descriptors, at most [`MAX_FDS`].
+///
+/// # Errors
+/// There are too many, or the other end is closed.
+pub fn send_message(channel: impl AsFd, text: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
-        return Err(crate::Error::new("sendmsg: a descriptor does not fit"));
+    if fds.len() > MAX_FDS || !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(Error::new(format!("sendmsg: {} descriptors do not fit", fds.len())));
     }
-    rustix::net::sendmsg(channel, &[IoSlice::new(b"+")], &mut control, SendFlags::NOSIGNAL)
+    rustix::net::sendmsg(channel, &[IoSlice::new(text)], &mut control, SendFlags::NOSIGNAL)
         .map(drop)
-        .context(|| "sendmsg(descriptor)")
+        .context(|| "sendmsg")
 }
 
 /// Receives one descriptor, close-on-exec; `None` when the other end is closed.
 pub fn receive(channel: impl AsFd) -> Result<Option<OwnedFd>> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    Ok(receive_message(channel, 1)?.and_then(|(_, fds)| fds.into_iter().next()))
+}
+
+/// Receives a message of at most `limit` bytes, and its descriptors, close-on-exec; `None` when the other end is
+/// closed.
+///
+/// # Errors
+/// Also when the message is longer, or carries more descriptors than [`MAX_FDS`]; those that came are closed.
+pub fn receive_message(channel: impl AsFd, limit: usize) -> Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut text = [0; 1];
-    rustix::net::recvmsg(channel, &mut [IoSliceMut::new(&mut text)], &mut control, RecvFlags::CMSG_CLOEXEC)
-        .context(|| "recvmsg(descriptor)")?;
-    let received = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
-    });
-    Ok(received)
+    let mut text = vec![0; limit];
+    let got = rustix::net::recvmsg(channel, &mut [IoSliceMut::new(&mut text)], &mut control, RecvFlags::CMSG_CLOEXEC)
+        .context(|| "recvmsg")?;
+    let mut fds = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(more) = message {
+            fds.extend(more);
+        }
+    }
+    if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Err(Error::new("recvmsg: a message is too long, or has too many descriptors"));
+    }
+    if got.bytes == 0 && fds.is_empty() {
+        return Ok(None);
+    }
+    text.truncate(got.bytes);
+    Ok(Some((text, fds)))
 }
 
 #[cfg(test)]
@@ -57,5 +85,16 @@ mod tests {
         drop(there);
         assert!(receive(&here).unwrap().is_none());
         assert!(send(&here, &file).is_err());
+    }
+
+    #[test]
+    fn too_much_is_refused() {
+        let (here, there) = pair().unwrap();
+        send_message(&there, b"too long", &[]).unwrap();
+        assert!(receive_message(&here, 3).is_err());
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(send_message(&there, b"x", &[file.as_fd(); MAX_FDS + 1]).is_err());
+        send_message(&there, b"x", &[file.as_fd(); MAX_FDS]).unwrap();
+        assert_eq!(receive_message(&here, 3).unwrap().unwrap().1.len(), MAX_FDS);
     }
 }

@@ -19,11 +19,9 @@
 //! - `KillMode=mixed`: the stop signal goes to the app's main process; when it has ended, or the time
 //!   is up, all that is left in the app's cgroup is killed.
 //! - `OOMPolicy=continue`: a command that was entered and grew too big must not stop the app.
-//! - `SyslogLevelPrefix=no`: a line that happens to start with `<3>` is logged as it is; the level says which of the
-//!   two outputs it comes from.
+//! - `StandardError=tty`, the pod's console: `app-exec` hands the app's streams to the monitor before anything else can
+//!   fail that is about the app, and what it has to say before that is not for the app's log.
 //! - `IgnoreSIGPIPE=no`: systemd's other default is not what programs expect.
-
-pub mod iomux;
 
 use std::fmt::Write as _;
 use std::io::ErrorKind;
@@ -42,6 +40,8 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 pub const START_TIMEOUT: Duration = Duration::from_secs(90);
 /// The shortest time that a unit allows for a stop: the reaper, too, has to be done in it.
 const STOP_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+/// How long the reaper waits at most until the monitor has taken what the app has written.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest: systemd would not understand some that are longer.
 const STOP_TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// SIGTERM, which ends an app unless it says otherwise.
@@ -148,51 +148,6 @@ impl Limits {
     }
 }
 
-/// Where an app's standard input comes from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Input {
-    /// /dev/null.
-    #[default]
-    Null,
-    /// A stream or terminal of the multiplexer, which `app-exec` opens: to systemd like `Null`.
-    Multiplexed,
-    /// The pod's terminal.
-    Interactive,
-}
-
-/// Where an app's standard output or error goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Output {
-    /// The pod's journal, and the output of `run`.
-    #[default]
-    Log,
-    /// /dev/null.
-    Null,
-    /// A stream or terminal of the multiplexer, which `app-exec` opens: to systemd like `Null`.
-    Multiplexed,
-    /// The pod's terminal.
-    Interactive,
-}
-
-impl Input {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Null | Self::Multiplexed => "null",
-            Self::Interactive => "tty",
-        }
-    }
-}
-
-impl Output {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Log => "journal+console",
-            Self::Null | Self::Multiplexed => "null",
-            Self::Interactive => "tty",
-        }
-    }
-}
-
 /// Whether an app that ends is started again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Restart {
@@ -271,12 +226,6 @@ pub struct AppUnit<'a> {
     pub pre_start: bool,
     /// There are commands to run after its end.
     pub post_stop: bool,
-    /// Standard input.
-    pub stdin: Input,
-    /// Standard output.
-    pub stdout: Output,
-    /// Standard error.
-    pub stderr: Output,
     /// Time between the stop signal and the kill; at least one second is allowed, as the reaper needs
     /// it too, and at most a year. Zero: a stop is a kill.
     pub stop_timeout: Duration,
@@ -301,9 +250,6 @@ impl<'a> AppUnit<'a> {
             notify: false,
             pre_start: false,
             post_stop: false,
-            stdin: Input::default(),
-            stdout: Output::default(),
-            stderr: Output::default(),
             stop_timeout: STOP_TIMEOUT,
             stop_signal: STOP_SIGNAL,
             restart: Restart::default(),
@@ -334,10 +280,6 @@ impl<'a> AppUnit<'a> {
             unit.push("Requires", app_socket(app));
             unit.push("After", app_socket(app));
         }
-        if self.is_multiplexed() {
-            unit.push("Wants", layout::iomux_unit(app));
-            unit.push("After", layout::iomux_unit(app));
-        }
 
         let mut service = Section::new("Service");
         service.push("Type", "notify");
@@ -356,17 +298,19 @@ impl<'a> AppUnit<'a> {
             Restart::Always => "--restart=always ",
         };
         let sockets = if self.sockets.is_empty() { "" } else { "--sockets " };
-        service.push("ExecStopPost", format_args!("{bin}/reaper {restart}{sockets}{app}"));
+        let (signal, timeout) = match self.stop_timeout {
+            Duration::ZERO => (SIGKILL, STOP_TIMEOUT),
+            timeout => (self.stop_signal, timeout.clamp(STOP_TIMEOUT_MIN, STOP_TIMEOUT_MAX)),
+        };
+        // What is left of the time is for the status itself.
+        let wait = milliseconds((timeout * 3 / 4).min(OUTPUT_TIMEOUT));
+        service.push("ExecStopPost", format_args!("{bin}/reaper --wait {wait} {restart}{sockets}{app}"));
         if self.post_stop {
             // Its failure is the handler's own.
             service.push("ExecStopPost", format_args!("-{bin}/app-exec --event=post-stop {app}"));
         }
         service.push("KillMode", "mixed");
         service.push("SendSIGKILL", "yes");
-        let (signal, timeout) = match self.stop_timeout {
-            Duration::ZERO => (SIGKILL, STOP_TIMEOUT),
-            timeout => (self.stop_signal, timeout.clamp(STOP_TIMEOUT_MIN, STOP_TIMEOUT_MAX)),
-        };
         service.push("KillSignal", signal);
         service.push("TimeoutStopSec", format_args!("{}ms", milliseconds(timeout)));
         match self.restart {
@@ -377,11 +321,9 @@ impl<'a> AppUnit<'a> {
         if self.restart != Restart::No {
             service.push("RestartSec", "1s");
         }
-        service.push("StandardInput", self.stdin.word());
-        service.push("StandardOutput", self.stdout.word());
-        service.push("StandardError", self.stderr.word());
-        service.push("SyslogIdentifier", app);
-        service.push("SyslogLevelPrefix", "no");
+        service.push("StandardInput", "null");
+        service.push("StandardOutput", "null");
+        service.push("StandardError", "tty");
         service.push("IgnoreSIGPIPE", "no");
         service.push("OOMPolicy", "continue");
         if !self.sockets.is_empty() {
@@ -397,11 +339,6 @@ impl<'a> AppUnit<'a> {
         Ok(unit.0 + "\n" + &service.0)
     }
 
-    /// Whether the app has a multiplexer, with a unit of its own.
-    fn is_multiplexed(&self) -> bool {
-        self.stdin == Input::Multiplexed || [self.stdout, self.stderr].contains(&Output::Multiplexed)
-    }
-
     fn check(&self) -> Result<()> {
         if !(1..=64).contains(&self.stop_signal) {
             return Err(Error::new(format!("stop signal {} is not from 1 to 64", self.stop_signal)));
@@ -409,15 +346,10 @@ impl<'a> AppUnit<'a> {
         self.limits.check()
     }
 
-    /// Writes the unit, and before it those of its sockets and its multiplexer if it has any, each whole or not at all, host side, in
-    /// the pod directory. This makes the app known to systemd, so it comes last.
+    /// Writes the unit, and before it that of its sockets if it has any, each whole or not at all, host side, in the pod
+    /// directory. This makes the app known to systemd, so it comes last.
     pub fn install(&self) -> Result<()> {
         let socket = app_socket(self.app);
-        if self.is_multiplexed() {
-            iomux::install(self.app)?;
-        } else {
-            iomux::remove(self.app)?;
-        }
         if self.sockets.is_empty() {
             remove_if_there(&layout::units_dir().join(socket))?;
         } else {
@@ -520,7 +452,7 @@ pub fn remove(app: &AcName) -> Result<()> {
     for path in [unit_file(app), layout::units_dir().join(app_socket(app))] {
         remove_if_there(&path)?;
     }
-    iomux::remove(app)
+    Ok(())
 }
 
 fn unit_file(app: &AcName) -> PathBuf {

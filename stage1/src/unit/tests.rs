@@ -50,9 +50,6 @@ fn app_with_everything_declared() {
         notify: true,
         pre_start: true,
         post_stop: true,
-        stdin: Input::Interactive,
-        stdout: Output::Multiplexed,
-        stderr: Output::Interactive,
         stop_timeout: Duration::from_millis(2500),
         stop_signal: 37,
         restart: Restart::OnFailure,
@@ -64,22 +61,6 @@ fn app_with_everything_declared() {
     unit.unified = true;
     golden("app-db-1.v2.service", &unit.text().unwrap());
     golden("app-db-1.socket", &socket_text(&app, &ports).unwrap());
-}
-
-#[test]
-fn multiplexer() {
-    golden("iomux-shutdown.service", &iomux::text(&name("shutdown")));
-    let app = name("a");
-    let plain = AppUnit::new(&app, true);
-    assert!(!plain.text().unwrap().contains("iomux"));
-    for unit in [
-        AppUnit { stdin: Input::Multiplexed, ..plain.clone() },
-        AppUnit { stdout: Output::Multiplexed, ..plain.clone() },
-        AppUnit { stderr: Output::Multiplexed, ..plain.clone() },
-    ] {
-        let text = unit.text().unwrap();
-        assert!(text.contains("\nWants=iomux-a.service\nAfter=iomux-a.service\n"), "{text}");
-    }
 }
 
 #[test]
@@ -185,8 +166,7 @@ fn is_ours(line: &str, app: &str) -> bool {
         "--restart=always",
         "--sockets",
         "/opt/stage1/bin/reaper",
-        "/opt/stage1/bin/iottymux",
-        "Streams",
+        "--wait",
     ];
     let number = |word: &str| {
         let word = ["/dev/char/", "/dev/block/", "char-", "block-"]
@@ -196,7 +176,7 @@ fn is_ours(line: &str, app: &str) -> bool {
         let digits = word.trim_end_matches("ms").trim_end_matches(['s', '%']).trim_start_matches('-');
         !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b':')
     };
-    let ends = ["app-{}.socket", "app-{}.service", "app-ended@{}.service", "iomux-{}.service"];
+    let ends = ["app-{}.socket", "app-{}.service", "app-ended@{}.service"];
     let ends = ends.map(|unit| unit.replace("{}", app));
     directive.bytes().all(|b| b.is_ascii_alphanumeric())
         && value
@@ -208,7 +188,7 @@ proptest! {
     #[test]
     fn a_unit_holds_our_words_numbers_and_the_name(
         app in "[a-z0-9]{1,9}(-[a-z0-9]{1,9}){0,3}",
-        unified: bool, notify: bool, multiplexed: bool, handlers: (bool, bool), restart in 0..3usize,
+        unified: bool, notify: bool, handlers: (bool, bool), restart in 0..3usize,
         port in proptest::option::of((1..=u16::MAX, 0..9u16, any::<bool>())),
         numbers in prop::array::uniform8(proptest::option::of(any::<u64>())),
         oom in proptest::option::of(any::<i32>()),
@@ -236,13 +216,12 @@ proptest! {
             limits, notify, devices: &devices, sockets: &sockets,
             pre_start: handlers.0,
             post_stop: handlers.1,
-            stdout: if multiplexed { Output::Multiplexed } else { Output::Log },
             restart: [Restart::No, Restart::OnFailure, Restart::Always][restart],
             stop_signal: stop_signal % 66,
             stop_timeout: Duration::from_millis(milliseconds),
             ..AppUnit::new(&app, unified)
         };
-        for text in [unit.text(), socket_text(&app, &sockets), Ok(iomux::text(&app))].into_iter().flatten() {
+        for text in [unit.text(), socket_text(&app, &sockets)].into_iter().flatten() {
             for line in text.lines() {
                 prop_assert!(is_ours(line, app.as_ref()), "{line:?}");
             }

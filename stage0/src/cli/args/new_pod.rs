@@ -6,10 +6,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser};
 use stage1::appc::{NameValue, PodManifest};
-use stage1::boot;
 use stage1::cli::DnsConfMode;
 use stage1::error::{Context, Result};
-use stage1::iomux::k8s;
+use stage1::{mux, streams};
 
 use super::dns::NameOptions;
 use super::hostname::hostname;
@@ -89,9 +88,16 @@ pub struct WhatToMake {
         long, value_name = "SHIFT:COUNT", num_args = 0..=1, require_equals = true, default_missing_value = "auto"
     )]
     private_users: Option<PrivateUsers>,
-    /// How much of what its apps write to its journal is kept (else 256M): the newest
+    /// Where its apps' logs go: file (in the pod's directory), journald (the host's), none, or passthrough (none, and
+    /// what several apps write to the output of run is not told apart)
+    #[arg(long, value_name = "DRIVER", value_parser = log_driver)]
+    log_driver: Option<String>,
+    /// At which size a log file of an app is followed by the next one (else 64Mi)
     #[arg(long, value_name = "SIZE", value_parser = log_max_size)]
     log_max_size: Option<String>,
+    /// How many log files of each app are kept (else 5): the newest
+    #[arg(long, value_name = "NUMBER", value_parser = log_max_files)]
+    log_max_files: Option<String>,
     /// The stage1 image that runs the pod, instead of the built-in one
     #[arg(long, value_name = "FILE")]
     stage1: Option<PathBuf>,
@@ -108,13 +114,18 @@ impl WhatToMake {
     pub fn manifest(&self, settings: &Settings) -> Result<PodManifest> {
         let volumes = volume::volumes(&self.volumes)?;
         let ports = network::ports(&self.ports, settings.network.as_deref())?;
-        let log_max_size = self.log_max_size.as_deref().map(|size| NameValue::new(boot::JOURNAL_MAX_SIZE, size));
-        let mut annotations: Vec<NameValue> = log_max_size.into_iter().collect();
+        let logs = [
+            (mux::DRIVER, &self.log_driver),
+            (mux::MAX_SIZE, &self.log_max_size),
+            (mux::MAX_FILES, &self.log_max_files),
+        ];
+        let given = logs.into_iter().filter_map(|(name, value)| Some(NameValue::new(name, value.as_deref()?)));
+        let mut annotations: Vec<NameValue> = given.collect();
         if let Some(dir) = &self.k8s_log_dir {
-            self.k8s_log_mode.parse::<k8s::Format>()?;
+            self.k8s_log_mode.parse::<streams::Format>()?;
             volume::directory(dir).context(|| "--k8s-log-dir")?;
-            annotations.push(NameValue::new(k8s::LOG_MODE, self.k8s_log_mode.as_str()));
-            annotations.push(NameValue::new(k8s::LOG_DIR, dir.as_str()));
+            annotations.push(NameValue::new(streams::LOG_MODE, self.k8s_log_mode.as_str()));
+            annotations.push(NameValue::new(streams::LOG_DIR, dir.as_str()));
         }
         Ok(PodManifest { volumes, ports, annotations, ..PodManifest::default() })
     }
@@ -210,6 +221,14 @@ impl NewPod {
     }
 }
 
+fn log_driver(text: &str) -> std::result::Result<String, String> {
+    text.parse::<mux::Driver>().map(|_| text.to_owned()).map_err(|error| error.one_line())
+}
+
 fn log_max_size(text: &str) -> std::result::Result<String, String> {
-    boot::parse_journal_max_size(text).map(|_| text.to_owned()).map_err(|error| error.one_line())
+    mux::parse_max_size(text).map(|_| text.to_owned()).map_err(|error| error.one_line())
+}
+
+fn log_max_files(text: &str) -> std::result::Result<String, String> {
+    mux::parse_max_files(text).map(|_| text.to_owned()).map_err(|error| error.one_line())
 }

@@ -63,9 +63,7 @@ fn units(manifests: &Value) -> Result<String> {
     let ids = Ids::default();
     Confinement::compute(&isolators, Insecure::default(), &ids)?;
     let handlers = (!app.app()?.event_handlers.is_empty(), false);
-    let modes = Modes::of(&app)?;
-    let prepared =
-        Prepared { declared: Declared::by(&app)?, devices: Vec::new(), handlers, interactive: false, isolators, modes };
+    let prepared = Prepared { declared: Declared::by(&app)?, devices: Vec::new(), handlers, isolators };
     let unit = prepared.unit(&app.runtime.name, Limits::from(&prepared.isolators), true);
     Ok(unit.text()? + &socket_text(unit.app, unit.sockets)?)
 }

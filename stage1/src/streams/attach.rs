@@ -1,9 +1,8 @@
 //! Attaching to the streams of an app. Host side, in the pod directory.
 //!
-//! The sockets are connected to by a child inside the pod, by their paths there; this process gets the connections
-//! and stays outside. To it a pod is bytes: whatever it connected to, nothing else is read from it.
+//! The pod's monitor hands out the connections, in the pod's directory, where no process of the pod can reach it.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -11,20 +10,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, raise};
 use nix::sys::signalfd::SignalFd;
 use rustix::fs::{Mode, OFlags};
-use rustix::net::{RecvFlags, Shutdown, SocketType};
+use rustix::net::{RecvFlags, Shutdown};
 
-use super::{ENDPOINTS, NAMES, PASSED_ON, PTS, TTY, Targets, control, socket};
+use super::{NAMES, PASSED_ON, TTY, Targets, call};
 use crate::appc::AcName;
 use crate::cli::USAGE;
-use crate::cross::Target;
 use crate::error::{Context, Error, Result};
-use crate::layout;
 use crate::pod::{self, Pod, State};
-use crate::sys::{channel, dir, process, pty, signal};
+use crate::sys::{process, signal};
 use crate::terminal::{self, Caller, DetachKeys, Flow, own, standard};
 
-/// How long connecting may take.
-const PATIENCE: Duration = Duration::from_secs(15);
 /// How long the exit status of an app that has closed its output is waited for.
 const STATUS: Duration = Duration::from_secs(3);
 /// How often that is looked at.
@@ -33,8 +28,6 @@ const LOOK: Duration = Duration::from_millis(10);
 const FOREGROUND: Duration = Duration::from_millis(200);
 /// How long the app may take for what was typed before the keys to detach.
 const LEAVE: Duration = Duration::from_millis(500);
-/// Most that is read of the list of endpoints, in bytes.
-const MAX_ENDPOINTS: u64 = 64 << 10;
 /// What ends the input of a terminal, at the start of a line: ctrl-d.
 const END_OF_INPUT: u8 = 4;
 
@@ -121,19 +114,14 @@ pub struct Attachment {
 /// Does it in the pod of the current directory. The result is the exit code: 0, or what [`Attachment::exit_code`] says.
 ///
 /// # Errors
-/// The app has no such streams, they can't be reached, or the multiplexer closed a connection before the app's end:
+/// The app has no such streams, they can't be reached, or the monitor closed a connection before the app's end:
 /// what is read of it is not all that the app wrote.
 pub fn attach(action: Action, what: &Attachment) -> Result<u8> {
     process::close_on_exec_from_3()?;
     process::not_dumpable()?;
-    let target = Target::of_current_dir()?;
     let app = &what.app;
     if action == Action::ReopenLog {
-        let told = target.as_member(Instant::now() + PATIENCE, || {
-            control::enter(app)?;
-            control::tell(control::REOPEN).map(drop)
-        });
-        return told.map(|()| 0);
+        return call::from_host(&[call::REOPEN, app.as_ref()]).map(|_| 0);
     }
     let targets = endpoints(app)?;
     let wanted = match action {
@@ -145,53 +133,32 @@ pub fn attach(action: Action, what: &Attachment) -> Result<u8> {
         _ => Wanted::all(&targets),
     };
     let names = wanted.endpoints(app, &targets)?;
-    let connections = Connections::open(&target, app, &names)?;
+    let connections = Connections::open(app, &names)?;
     Session::new(what, wanted, connections)?.run()
 }
 
-/// What the app's multiplexer says there is to attach to. The pod could have written anything there.
+/// What there is to attach to.
 fn endpoints(app: &AcName) -> Result<Targets> {
-    let place = layout::iottymux(app);
-    let nothing = || Error::new(format!("app {app} has nothing to attach to: no stream, or it was not started yet"));
-    let base = match dir::open_beneath(rustix::fs::CWD, &place, OFlags::PATH | OFlags::DIRECTORY) {
-        Err(error) if error.errno() == Some(libc::ENOENT) => return Err(nothing()),
-        base => base?,
-    };
-    let text = pod::read_beneath(&base, ENDPOINTS, MAX_ENDPOINTS)?.ok_or_else(nothing)?;
-    Targets::parse(&text).context(|| format!("the endpoints of app {app}"))
+    let (names, _) = call::from_host(&[call::LIST, app.as_ref()])?;
+    Ok(Targets::new(app, names.split_whitespace()))
 }
 
-/// The connections to the multiplexer, and the app's terminal as a path.
+/// The connections to the pod's monitor.
 struct Connections {
     sockets: Vec<(&'static str, OwnedFd)>,
-    terminal: Option<OwnedFd>,
 }
 
 impl Connections {
-    fn open(target: &Target, app: &AcName, names: &[&'static str]) -> Result<Self> {
-        let (mine, theirs) = channel::pair()?;
-        target
-            .inside(Instant::now() + PATIENCE, || {
-                control::enter(app)?;
-                for name in names {
-                    channel::send(&theirs, control::connected(&socket(name), SocketType::STREAM)?)?;
-                }
-                if names.contains(&TTY) {
-                    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                    channel::send(&theirs, rustix::fs::open(PTS, flags, Mode::empty()).context(|| PTS)?)?;
-                }
-                Ok(())
-            })
-            .context(|| format!("attach to app {app}"))?;
-        let receive = || channel::receive(&mine)?.context(|| "no connection came");
+    fn open(app: &AcName, names: &[&'static str]) -> Result<Self> {
         let mut sockets = Vec::new();
         for name in names {
-            let socket = receive()?;
+            let (_, mut fds) = call::from_host(&[call::ATTACH, app.as_ref(), name])
+                .context(|| format!("attach to {name} of app {app}"))?;
+            let socket = fds.pop().context(|| "no connection came")?;
             terminal::set_nonblocking(&socket)?;
             sockets.push((*name, socket));
         }
-        let terminal = names.contains(&TTY).then(receive).transpose()?;
-        Ok(Self { sockets, terminal })
+        Ok(Self { sockets })
     }
 
     fn get(&self, name: &str) -> Result<OwnedFd> {
@@ -224,7 +191,7 @@ struct Session<'a> {
     /// Where input goes to.
     input_name: Option<&'static str>,
     outputs: Vec<(&'static str, Flow)>,
-    /// The end of our input was passed on, to the multiplexer at least.
+    /// The end of our input was passed on, to the monitor at least.
     asked_to_end: bool,
     /// There is a terminal that input is typed on.
     types: bool,
@@ -387,7 +354,7 @@ impl<'a> Session<'a> {
         if ready.intersects(PollFlags::POLLHUP | PollFlags::POLLERR) {
             let app = &self.what.app;
             return Err(Error::new(format!(
-                "the multiplexer of app {app} has closed the connection to {name}: what is written here was not read \
+                "the monitor of the pod of app {app} has closed the connection to {name}: what is written here was not read \
                  fast enough, or it has ended; the app goes on, and attaching again may help"
             )));
         }
@@ -432,22 +399,18 @@ impl<'a> Session<'a> {
         self.resized()
     }
 
-    /// The app's terminal gets the size of the caller's. It is opened for no longer than that: as long as anybody has
-    /// it open, it has not ended.
+    /// The app's terminal gets the size of the caller's.
     fn resized(&self) -> Result<()> {
-        let (Some(caller), Some(path), true) = (&self.caller, &self.connections.terminal, self.types) else {
-            return Ok(());
-        };
-        pty::check(path)?;
-        let path = format!("/proc/self/fd/{}", path.as_raw_fd());
-        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let resized = rustix::fs::open(&path, flags, Mode::empty())
-            .context(|| "open the app's terminal")
-            .and_then(|terminal| caller.copy_size(terminal));
-        match resized {
-            // The app has just ended, and its terminal with it.
-            Err(error) if error.errno() == Some(libc::EIO) => Ok(()),
-            resized => resized,
+        let (Some(caller), true) = (&self.caller, self.types) else { return Ok(()) };
+        let size = caller.size()?;
+        let (rows, columns) = (size.ws_row.to_string(), size.ws_col.to_string());
+        match call::from_host(&[call::RESIZE, self.what.app.as_ref(), &rows, &columns]) {
+            Ok(_) => Ok(()),
+            // The app has just ended, or the pod with its monitor.
+            Err(error) => {
+                log::debug!("{}", error.one_line());
+                Ok(())
+            }
         }
     }
 }

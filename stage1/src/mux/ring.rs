@@ -13,6 +13,7 @@ impl Ring {
         Self { buffer: vec![0; capacity].into_boxed_slice(), written: 0 }
     }
 
+    /// How many bytes it holds.
     pub(super) fn capacity(&self) -> u64 {
         self.buffer.len() as u64
     }
@@ -32,13 +33,30 @@ impl Ring {
         usize::try_from(position % self.capacity()).expect("below the capacity, which is a usize")
     }
 
-    /// Has `read` put up to `room` new bytes in place of the oldest ones. It says how many.
-    pub(super) fn fill<E>(&mut self, room: u64, read: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<usize, E> {
+    /// Takes new bytes, in place of the oldest ones.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        let kept = &bytes[bytes.len().saturating_sub(self.buffer.len())..];
+        self.written += (bytes.len() - kept.len()) as u64;
         let start = self.place(self.written);
-        let end = self.buffer.len().min(start.saturating_add(usize::try_from(room).unwrap_or(usize::MAX)));
-        let count = read(&mut self.buffer[start..end])?;
-        self.written += count as u64;
-        Ok(count)
+        let (first, rest) = kept.split_at(kept.len().min(self.buffer.len() - start));
+        self.buffer[start..start + first.len()].copy_from_slice(first);
+        self.buffer[..rest.len()].copy_from_slice(rest);
+        self.written += kept.len() as u64;
+    }
+
+    /// Holds `capacity` bytes from now on: the newest ones of what there is.
+    pub(super) fn resize(&mut self, capacity: usize) {
+        if capacity == self.buffer.len() {
+            return;
+        }
+        let mut new = Self { buffer: vec![0; capacity].into_boxed_slice(), written: 0 };
+        let first = self.oldest().max(self.written.saturating_sub(new.capacity()));
+        new.written = first;
+        while new.written < self.written {
+            let next = self.since(new.written).to_vec();
+            new.push(&next);
+        }
+        *self = new;
     }
 
     /// The bytes from `from` on, as many as lie together: none only if there are none.
@@ -54,15 +72,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn put(ring: &mut Ring, bytes: &[u8]) -> usize {
-        let fill = |place: &mut [u8]| {
-            let count = place.len().min(bytes.len());
-            place[..count].copy_from_slice(&bytes[..count]);
-            Ok::<_, ()>(count)
-        };
-        ring.fill(bytes.len() as u64, fill).unwrap()
-    }
-
     proptest! {
         /// Whoever stays within the capacity reads exactly what was written.
         #[test]
@@ -73,11 +82,8 @@ mod tests {
             for (put_in, take_out) in chunks {
                 let room = 16 - (wrote.len() - read.len());
                 let bytes: Vec<u8> = (0..put_in.min(room)).map(|_| { next = next.wrapping_add(1); next }).collect();
-                if !bytes.is_empty() {
-                    let count = put(&mut ring, &bytes);
-                    wrote.extend(&bytes[..count]);
-                    next = wrote.last().copied().unwrap_or(0);
-                }
+                ring.push(&bytes);
+                wrote.extend(&bytes);
                 let there = ring.since(read.len() as u64);
                 prop_assert_eq!(there.is_empty(), wrote.len() == read.len());
                 read.extend(&there[..take_out.min(there.len())]);
@@ -85,6 +91,23 @@ mod tests {
             prop_assert_eq!(&read[..], &wrote[..read.len()]);
             prop_assert_eq!(ring.written(), wrote.len() as u64);
             prop_assert_eq!(ring.oldest(), (wrote.len() as u64).saturating_sub(16));
+        }
+
+        /// Another size keeps the newest bytes, at their positions.
+        #[test]
+        fn another_size(bytes in proptest::collection::vec(any::<u8>(), 0..100), size in 1_usize..40) {
+            let mut ring = Ring::new(16);
+            bytes.chunks(7).for_each(|chunk| ring.push(chunk));
+            ring.resize(size);
+            prop_assert_eq!(ring.written(), bytes.len() as u64);
+            let mut at = bytes.len().saturating_sub(size.min(16));
+            while at < bytes.len() {
+                let there = ring.since(at as u64);
+                prop_assert_eq!(there, &bytes[at..at + there.len()]);
+                at += there.len();
+            }
+            ring.push(b"x");
+            prop_assert_eq!(ring.since(bytes.len() as u64), b"x");
         }
     }
 }

@@ -1,0 +1,321 @@
+//! An app as the monitor sees it: its endpoints, where its output goes, who waits for its end. Host side.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+
+use super::channel::{Channel, Input, Job, Output, Tokens};
+use super::console::Shown;
+use super::file::AppLog;
+use super::journald::{self, Entries, Journald};
+use super::kube::KubeLog;
+use super::lines::Lines;
+use super::poller::{Interest, Watched};
+use super::settings::{Driver, Settings};
+use super::{REPLAY, REPLAY_LOG, Sinks, Tools, intake};
+use crate::appc::AcName;
+use crate::error::{Context, Error, Result};
+use crate::layout;
+use crate::streams::handover::SYSLOG;
+use crate::streams::{self, Declared, Format, Mode, NAMES, TTY};
+use crate::sys::{dir, pty};
+use crate::terminal::set_nonblocking;
+
+/// What a pipe holds, in bytes: more than usual, so that an app seldom waits for the monitor.
+const PIPE: usize = 1 << 20;
+/// How many clients may wait to be taken.
+const BACKLOG: i32 = 128;
+/// The longest message to syslog, in bytes.
+const SYSLOG_LONGEST: usize = 64 << 10;
+/// How many of them are taken at a time.
+const SYSLOG_TURNS: usize = 64;
+/// How many times as many are taken at an app's end: more than a socket holds.
+const SYSLOG_LAST: usize = 16;
+
+/// An app that was started.
+#[derive(Debug)]
+pub(super) struct App {
+    pub(super) name: AcName,
+    declared: Declared,
+    pub(super) channels: Vec<Channel>,
+    pub(super) log: Option<AppLog>,
+    pub(super) kube: Option<KubeLog>,
+    pub(super) journald: Option<Journald>,
+    tokens: Tokens,
+    syslog: Option<Watched>,
+    /// Its own end was told: those who wait until all is taken.
+    waiting: Vec<OwnedFd>,
+}
+
+impl App {
+    /// As it was declared. The caller of `run` is its terminal's first client, if it has that.
+    pub(super) fn new(
+        name: AcName,
+        declared: Declared,
+        number: u16,
+        settings: &Settings,
+        uuid: &str,
+        tools: &Tools,
+    ) -> Result<Self> {
+        let tokens = |channel| Tokens::new(&tools.poller, &tools.serial, number, channel);
+        let writes_log = declared.modes.0[1..].iter().any(|mode| *mode != Mode::Null);
+        let log = match settings.driver {
+            Driver::File if writes_log => Some(AppLog::open(&name, settings.bounds)?),
+            _ => None,
+        };
+        let journald = match settings.driver {
+            Driver::Journald if writes_log => Some(Journald::open(&name, uuid)?),
+            _ => None,
+        };
+        let kube = declared.log.as_ref().map(|(file, directory)| KubeLog::open(file, directory)).transpose()?;
+        let mut channels = Vec::new();
+        for (endpoint, channel) in declared.modes.endpoints().into_iter().zip(0..) {
+            let stream = if endpoint == TTY { NAMES[1] } else { endpoint };
+            let number = if endpoint == NAMES[2] { 2 } else { 1 };
+            let is_log = declared.modes.0[number] == Mode::Log && endpoint != TTY;
+            let output = (endpoint != NAMES[0]).then(|| {
+                Output::new(
+                    if is_log { REPLAY_LOG } else { REPLAY },
+                    Lines::new(stream, Format::Cri, true),
+                    kube.as_ref().map(|kube| Lines::new(stream, kube.format, false)),
+                    is_log.then(|| Shown::new(&name, number)),
+                    journald.is_some().then(|| Entries::new([journald::STDOUT, journald::STDERR][number - 1])),
+                )
+            });
+            let input = match endpoint {
+                TTY => Some(Input::new(false)),
+                "stdin" => Some(Input::new(true)),
+                _ => None,
+            };
+            channels.push(Channel::new(endpoint, tokens(channel), output, input));
+        }
+        let app = Self {
+            name,
+            declared,
+            channels,
+            log,
+            kube,
+            journald,
+            tokens: tokens(u8::MAX),
+            syslog: None,
+            waiting: Vec::new(),
+        };
+        Ok(app)
+    }
+
+    /// Whether it is still what was declared.
+    pub(super) fn is(&self, declared: &Declared) -> bool {
+        self.declared == *declared
+    }
+
+    /// Whether the caller of `run` has its terminal.
+    pub(super) fn is_interactive(&self) -> bool {
+        self.declared.modes.are_interactive()
+    }
+
+    /// Listens where host managers look for its endpoints. The pod can write there: it may keep us from it, and has
+    /// none then.
+    pub(super) fn listen(&mut self) -> Result<()> {
+        let path = layout::iottymux(&self.name);
+        let place = dir::open_beneath(rustix::fs::CWD, &path, OFlags::PATH | OFlags::DIRECTORY)?;
+        for channel in &mut self.channels {
+            let name = streams::socket(channel.name);
+            match rustix::fs::unlinkat(&place, &name, rustix::fs::AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno).context(|| format!("unlink({name:?})")),
+            }
+            channel.listen(listener(&place, &name)?);
+        }
+        Ok(())
+    }
+
+    /// Takes what `app-exec` has handed over; `terminal` is the end of the caller of `run`, if it is to have one.
+    pub(super) fn begin(&mut self, main: bool, ends: Vec<(String, OwnedFd)>) -> Result<()> {
+        for (name, fd) in ends {
+            check(&name, &fd).with_what(&name)?;
+            set_nonblocking(&fd)?;
+            if name == SYSLOG {
+                let socket = self.tokens.watched(fd, Job::Syslog);
+                socket.watch(Some(Interest::IN))?;
+                self.syslog = Some(socket);
+                continue;
+            }
+            // A handler has no terminal: it writes into that of its app.
+            let found = self.channels.iter_mut().position(|channel| channel.name == name);
+            let found = found.or_else(|| self.channels.iter().position(|channel| !main && channel.name == TTY));
+            let channel = &mut self.channels[found.context(|| format!("the app has no {name}"))?];
+            match name.as_str() {
+                "stdin" => channel.begin(None, Some(fd), main, false),
+                TTY => {
+                    let sink = fd.try_clone().context(|| "dup(terminal)")?;
+                    channel.begin(Some(fd), Some(sink), main, true);
+                }
+                _ => {
+                    if let Err(errno) = rustix::pipe::fcntl_setpipe_size(&fd, PIPE) {
+                        log::debug!("fcntl(F_SETPIPE_SZ, {PIPE}): {errno}");
+                    }
+                    channel.begin(Some(fd), None, main, false);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The sinks of this app, with those of all.
+    pub(super) fn sinks<'a>(&'a mut self, tools: &'a mut Tools) -> (&'a mut Vec<Channel>, Sinks<'a>) {
+        let sinks = Sinks {
+            log: self.log.as_mut(),
+            kube: self.kube.as_mut(),
+            journald: self.journald.as_mut(),
+            console: &mut tools.console,
+            scratch: &mut tools.scratch,
+        };
+        (&mut self.channels, sinks)
+    }
+
+    /// Takes messages to syslog; whether there may be more.
+    pub(super) fn read_syslog(&mut self) -> Result<bool> {
+        let Some(socket) = &self.syslog else { return Ok(false) };
+        let mut message = vec![0; SYSLOG_LONGEST];
+        for _ in 0..SYSLOG_TURNS {
+            let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
+            let count = match rustix::net::recv(socket, &mut message[..], flags) {
+                Ok((count, _)) => count,
+                Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
+                Err(errno) => return Err(errno).context(|| "recv(syslog)"),
+            };
+            let (priority, text) = syslog_message(&message[..count.min(SYSLOG_LONGEST)]);
+            let time = super::lines::rfc3339(super::lines::now());
+            if let Some(log) = &mut self.log {
+                let mut lines = Lines::new(NAMES[2], Format::Cri, true);
+                lines.take(text, &time, &mut log.out);
+                lines.take(b"\n", &time, &mut log.out);
+                log.flush_if_full();
+            }
+            if let Some(kube) = &mut self.kube {
+                let (mut lines, mut out) = (Lines::new(NAMES[2], kube.format, false), Vec::new());
+                lines.take(text, &time, &mut out);
+                lines.take(b"\n", &time, &mut out);
+                kube.write(&out);
+            }
+            if let Some(journald) = &mut self.journald {
+                journald.send(priority, text, false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Its end was told by somebody who waits until all is taken.
+    pub(super) fn ended(&mut self, talk: OwnedFd) -> Result<()> {
+        self.waiting.push(talk);
+        // What is there now: somebody may write on.
+        for _ in 0..SYSLOG_LAST {
+            if !self.read_syslog()? {
+                break;
+            }
+        }
+        self.channels.iter_mut().try_for_each(Channel::drain)
+    }
+
+    /// Writes what was gathered for the log, and answers those who wait if all is taken.
+    pub(super) fn settle(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
+        if !self.waiting.is_empty() && self.channels.iter().all(Channel::is_drained) {
+            for talk in self.waiting.drain(..) {
+                intake::answer(talk, Ok(String::new()), &[]);
+            }
+        }
+    }
+}
+
+/// The priority of a message, without its facility, and its text, which may have several lines.
+fn syslog_message(message: &[u8]) -> (u8, &[u8]) {
+    const INFO: u8 = 6;
+    let text = message.strip_suffix(b"\0").unwrap_or(message);
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    let head = text.strip_prefix(b"<").and_then(|rest| {
+        let end = rest.iter().take(4).position(|byte| *byte == b'>')?;
+        let number: u16 = std::str::from_utf8(&rest[..end]).ok()?.parse().ok()?;
+        Some(((number % 8).to_le_bytes()[0], &rest[end + 1..]))
+    });
+    head.unwrap_or((INFO, text))
+}
+
+fn listener(place: &OwnedFd, name: &str) -> Result<OwnedFd> {
+    use std::os::fd::AsRawFd;
+    let what = || format!("bind({name:?})");
+    // By the descriptor: an app's name may be longer than the path of a socket, and nothing on the way is a link.
+    let path = Path::new("/proc/self/fd").join(place.as_raw_fd().to_string()).join(name);
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).context(|| "socket")?;
+    // The mode of what bind(2) makes.
+    rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(0o600)).context(what)?;
+    bind(&socket, &SocketAddrUnix::new(&path).context(what)?).context(what)?;
+    listen(&socket, BACKLOG).context(what)?;
+    Ok(socket)
+}
+
+trait WithWhat<T> {
+    fn with_what(self, name: &str) -> Result<T>;
+}
+
+impl<T> WithWhat<T> for Result<T> {
+    fn with_what(self, name: &str) -> Result<T> {
+        self.context(|| format!("what was handed over as {name}"))
+    }
+}
+
+/// Makes sure that a descriptor is of the kind that its name says: nothing else is read from or written to.
+fn check(name: &str, fd: impl AsFd) -> Result<()> {
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&fd).context(|| "fstat")?.st_mode);
+    match name {
+        TTY => pty::check(&fd),
+        SYSLOG if kind == FileType::Socket => {
+            match rustix::net::sockopt::socket_type(&fd).context(|| "getsockopt(SO_TYPE)")? {
+                SocketType::DGRAM => Ok(()),
+                _ => Err(Error::new("not a datagram socket")),
+            }
+        }
+        "stdin" | "stdout" | "stderr" if kind == FileType::Fifo => Ok(()),
+        _ => Err(Error::new("it is of another kind")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn syslog_messages() {
+        for (message, expected) in [
+            (&b"<12>tag: by syslog"[..], (4, &b"tag: by syslog"[..])),
+            (b"<191>x\n\0", (7, b"x")),
+            (b"plain", (6, b"plain")),
+            (b"<x>y", (6, b"<x>y")),
+            (b"<99999>y", (6, b"<99999>y")),
+            (b"", (6, b"")),
+        ] {
+            assert_eq!(syslog_message(message), expected);
+        }
+    }
+
+    #[test]
+    fn only_what_a_name_says_is_taken() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let (read, _write) = rustix::pipe::pipe().unwrap();
+        let (stream, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let datagram = std::os::unix::net::UnixDatagram::unbound().unwrap();
+        let (master, _slave) = pty::open_pair_in(layout::DEVPTS).unwrap();
+        check("stdout", &read).unwrap();
+        check(SYSLOG, &datagram).unwrap();
+        check(TTY, &master).unwrap();
+        for name in ["stdout", SYSLOG, TTY, "else"] {
+            assert!(check(name, &file).is_err() && check(name, &stream).is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What the apps write to their logs, on the output of `run`. Host side.
+//!
+//! The only app of a pod has it for itself: its bytes as they are, standard output to standard output, standard error
+//! to standard error. Of several apps it gets whole lines, each after the app's name. Whoever reads it sets the pace:
+//! when it takes no more, nothing more is read from the apps.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+
+use super::poller::{Interest, Poller, Watched};
+use crate::appc::AcName;
+use crate::error::{Context, Result};
+use crate::terminal::{own, standard};
+
+/// A line that is longer than this goes on in the next one, if it comes after a name, in bytes.
+const LONGEST: usize = 64 << 10;
+
+/// How the apps' output is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Show {
+    /// Not at all.
+    Nothing,
+    /// As it is.
+    Raw,
+    /// Line by line, after the app's name.
+    Named,
+}
+
+/// The output of `run`.
+#[derive(Debug)]
+pub(super) struct Console {
+    pub(super) show: Show,
+    ports: [Option<Port>; 2],
+}
+
+impl Console {
+    pub(super) fn new(show: Show, poller: &Rc<Poller>, tokens: [u64; 2]) -> Result<Self> {
+        let mut ports = [None, None];
+        if show != Show::Nothing {
+            for ((port, number), token) in ports.iter_mut().zip([1, 2]).zip(tokens) {
+                *port = Some(Port::new(number, poller, token)?);
+            }
+        }
+        Ok(Self { show, ports })
+    }
+
+    /// Whether nothing more can be taken for now.
+    pub(super) fn is_full(&self) -> bool {
+        self.ports.iter().flatten().any(|port| !port.queue.is_empty())
+    }
+
+    /// How many bytes wait for who reads it.
+    pub(super) fn waiting(&self) -> usize {
+        self.ports.iter().flatten().map(|port| port.queue.len()).sum()
+    }
+
+    /// Writes to standard output (1) or standard error (2).
+    pub(super) fn write(&mut self, number: usize, bytes: &[u8]) -> Result<()> {
+        self.ports[number - 1].as_mut().map_or(Ok(()), |port| port.write(bytes))
+    }
+
+    /// Something more can be written.
+    pub(super) fn go_on(&mut self) -> Result<()> {
+        self.ports.iter_mut().flatten().try_for_each(Port::flush)
+    }
+
+    /// Gives up on who reads it.
+    pub(super) fn give_up(&mut self) {
+        self.ports = [None, None];
+        self.show = Show::Nothing;
+    }
+}
+
+/// One of its descriptors.
+#[derive(Debug)]
+struct Port {
+    /// `None` once nobody reads it any more.
+    fd: Option<Watched>,
+    /// Not a file: it can be waited for.
+    waits: bool,
+    is_socket: bool,
+    queue: Vec<u8>,
+}
+
+impl Port {
+    fn new(number: usize, poller: &Rc<Poller>, token: u64) -> Result<Self> {
+        let fd = own(standard(number), OFlags::WRONLY).or_else(|error| {
+            // Another's terminal, which was left open for us.
+            log::debug!("{}", error.one_line());
+            standard(number).try_clone_to_owned().context(|| "dup(output)")
+        })?;
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&fd).context(|| "fstat(output)")?.st_mode);
+        let waits = kind != FileType::RegularFile && !is_null(&fd)?;
+        let fd = Some(Watched::new(poller, fd, token));
+        Ok(Self { fd, waits, is_socket: kind == FileType::Socket, queue: Vec::new() })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let done = if self.queue.is_empty() { self.try_write(bytes) } else { 0 };
+        if self.fd.is_some() && done < bytes.len() {
+            self.queue.extend_from_slice(&bytes[done..]);
+        }
+        self.wait()
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let queue = std::mem::take(&mut self.queue);
+        let done = self.try_write(&queue);
+        if self.fd.is_some() && done < queue.len() {
+            self.queue = queue[done..].to_vec();
+        }
+        self.wait()
+    }
+
+    fn wait(&self) -> Result<()> {
+        match &self.fd {
+            Some(fd) if self.waits => fd.watch((!self.queue.is_empty()).then_some(Interest::OUT)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes what can be written now; how much that was. A reader that is gone ends the showing, not the pod.
+    fn try_write(&mut self, bytes: &[u8]) -> usize {
+        let mut done = 0;
+        while let (Some(fd), true) = (&self.fd, done < bytes.len()) {
+            let wrote = match self.is_socket {
+                true => rustix::net::send(fd, &bytes[done..], SendFlags::DONTWAIT | SendFlags::NOSIGNAL),
+                false => rustix::io::write(fd, &bytes[done..]),
+            };
+            match wrote {
+                Ok(count) => done += count,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return done,
+                Err(errno) => {
+                    log::debug!("the output of run has no reader any more: {errno}");
+                    self.fd = None;
+                }
+            }
+        }
+        done
+    }
+}
+
+fn is_null(fd: impl AsFd) -> Result<bool> {
+    let null: OwnedFd = rustix::fs::open("/dev/null", OFlags::PATH | OFlags::CLOEXEC, rustix::fs::Mode::empty())
+        .context(|| "open(\"/dev/null\")")?;
+    let rdev = |fd: rustix::fd::BorrowedFd<'_>| rustix::fs::fstat(fd).map(|stat| stat.st_rdev);
+    Ok(rdev(fd.as_fd()).context(|| "fstat")? == rdev(null.as_fd()).context(|| "fstat")?)
+}
+
+/// One stream's part of it.
+#[derive(Debug)]
+pub(super) struct Shown {
+    number: usize,
+    name: String,
+    line: Vec<u8>,
+}
+
+impl Shown {
+    pub(super) fn new(app: &AcName, number: usize) -> Self {
+        Self { number, name: format!("{app} | "), line: Vec::new() }
+    }
+
+    pub(super) fn take(&mut self, bytes: &[u8], console: &mut Console) -> Result<()> {
+        match console.show {
+            Show::Nothing => Ok(()),
+            Show::Raw => console.write(self.number, bytes),
+            Show::Named => {
+                let mut out = Vec::with_capacity(bytes.len() + bytes.len() / 4 + self.line.len());
+                for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+                    self.line.extend_from_slice(line);
+                    if line.ends_with(b"\n") || self.line.len() >= LONGEST {
+                        self.end_line(&mut out);
+                    }
+                }
+                console.write(self.number, &out)
+            }
+        }
+    }
+
+    /// At the end of the output.
+    pub(super) fn finish(&mut self, console: &mut Console) -> Result<()> {
+        let mut out = Vec::new();
+        if !self.line.is_empty() {
+            self.end_line(&mut out);
+        }
+        console.write(self.number, &out)
+    }
+
+    fn end_line(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.name.as_bytes());
+        out.append(&mut self.line);
+        if !out.ends_with(b"\n") {
+            out.push(b'\n');
+        }
+    }
+}

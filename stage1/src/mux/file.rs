@@ -1,0 +1,160 @@
+//! An app's log: the files `logs/APP/1.log`, `2.log`, … in the pod's directory, out of the pod's reach. A file that has
+//! reached its size is followed by the next one, and the oldest goes when there are too many. Host side.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Dir, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::lines;
+use crate::appc::AcName;
+use crate::error::{Context, Result};
+use crate::layout;
+use crate::sys::dir::{self, Target};
+
+/// What is gathered before it is written, in bytes.
+const GATHER: usize = 256 << 10;
+
+/// How much of an app's output is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// At this size, in bytes, a file is followed by the next one.
+    pub size: u64,
+    /// So many files are kept.
+    pub files: u64,
+}
+
+/// The log of an app.
+#[derive(Debug)]
+pub(super) struct AppLog {
+    directory: OwnedFd,
+    app: AcName,
+    bounds: Bounds,
+    number: u64,
+    file: File,
+    size: u64,
+    /// Whole lines that are to be written.
+    pub(super) out: Vec<u8>,
+    /// What could not be written, in bytes, and why.
+    lost: Option<(u64, String)>,
+}
+
+impl AppLog {
+    /// Goes on with the newest file of an app, or begins the first.
+    pub(super) fn open(app: &AcName, bounds: Bounds) -> Result<Self> {
+        let path = layout::app_logs(app);
+        let what = || format!("open the log {path:?}");
+        match std::fs::create_dir(layout::LOGS) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error).context(what),
+            _ => rustix::fs::chmod(layout::LOGS, Mode::from_raw_mode(0o750)).context(what)?,
+        }
+        let logs = dir::open_dir(layout::LOGS).context(what)?;
+        dir::create_in(&logs, app.as_ref(), Target::Directory).context(what)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let directory = dir::open_beneath(&logs, Path::new(app.as_ref()), flags).context(what)?;
+        let number = numbers(&directory).context(what)?.last().copied().unwrap_or(1);
+        let file = create(&directory, number).context(what)?;
+        let size = file.metadata().context(what)?.len();
+        let out = Vec::new();
+        Ok(Self { directory, app: app.clone(), bounds, number, file, size, out, lost: None })
+    }
+
+    /// Writes what was gathered if that is much.
+    pub(super) fn flush_if_full(&mut self) {
+        if self.out.len() >= GATHER {
+            self.flush();
+        }
+    }
+
+    /// Writes what was gathered. An app does not end because of a full disk, and does not wait for it either: what
+    /// can't be written is counted, and that is said, in the log too as soon as it can be.
+    pub(super) fn flush(&mut self) {
+        if self.out.is_empty() && self.lost.is_none() {
+            return;
+        }
+        let mut text = Vec::new();
+        if let Some((bytes, why)) = &self.lost {
+            let time = lines::rfc3339(lines::now());
+            text.extend(
+                format!("{time} stderr F [{bytes} bytes of this log could not be written: {why}]\n").as_bytes(),
+            );
+        }
+        let ahead = text.len();
+        text.append(&mut self.out);
+        self.out = Vec::new();
+        if let Err(error) = self.rotate() {
+            log::warn!("log of app {}: {}", self.app, error.one_line());
+        }
+        let mut done = 0;
+        let failed = loop {
+            match self.file.write(&text[done..]) {
+                Ok(count) => done += count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => break Some(error),
+            }
+            if done == text.len() {
+                break None;
+            }
+        };
+        if failed.is_some() {
+            // Whole lines only.
+            done = memchr::memrchr(b'\n', &text[..done]).map_or(0, |at| at + 1);
+            if let Err(error) = self.file.set_len(self.size + done as u64) {
+                log::warn!("truncate the log of app {}: {error}", self.app);
+            }
+        }
+        self.size += done as u64;
+        if done >= ahead {
+            self.lost = None;
+        }
+        if let Some(error) = failed {
+            let bytes = (text.len() - done.max(ahead)) as u64;
+            match &mut self.lost {
+                Some((all, _)) => *all += bytes,
+                None => {
+                    log::warn!("write the log of app {}: {error}", self.app);
+                    self.lost = Some((bytes, error.to_string()));
+                }
+            }
+        }
+    }
+
+    fn rotate(&mut self) -> Result<()> {
+        if self.size < self.bounds.size {
+            return Ok(());
+        }
+        self.file = create(&self.directory, self.number + 1)?;
+        self.number += 1;
+        self.size = 0;
+        let oldest = (self.number + 1).saturating_sub(self.bounds.files);
+        for number in numbers(&self.directory)?.into_iter().filter(|number| *number < oldest) {
+            match rustix::fs::unlinkat(&self.directory, layout::log_file(number), AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno).context(|| format!("unlink({:?})", layout::log_file(number))),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The numbers of the files in an app's directory, in order.
+fn numbers(directory: &OwnedFd) -> Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    for entry in Dir::read_from(directory).context(|| "read directory")? {
+        let entry = entry.context(|| "read directory")?;
+        numbers.extend(entry.file_name().to_str().ok().and_then(layout::log_file_number));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+fn create(directory: &OwnedFd, number: u64) -> Result<File> {
+    let name = layout::log_file(number);
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(directory, &name, flags, Mode::from_raw_mode(0o640))
+        .map(File::from)
+        .context(|| format!("open({name:?})"))
+}

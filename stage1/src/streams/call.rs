@@ -1,0 +1,91 @@
+//! Calling the pod's monitor: one message, words with blanks between them and maybe descriptors; one answer, a line
+//! that begins with `ok`, or what went wrong.
+//!
+//! The monitor listens in two places. What the pod asks, it asks at [`layout::MONITOR`], and the monitor looks at who
+//! is asking; what the host asks, it asks in the pod's directory, which no process of the pod can reach.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+
+use crate::error::{Context, Error, Result};
+use crate::layout;
+use crate::sys::{channel, process};
+
+/// An app, or one of its handlers, is about to be executed: `start APP main|handler NAME…`, with a descriptor for each
+/// name. Pod side.
+pub(crate) const START: &str = "start";
+/// An app has ended: `ended APP`, answered when all that it wrote has been taken. Pod side.
+pub(crate) const ENDED: &str = "ended";
+/// `list APP`, answered with the names of its endpoints. Host side.
+pub(crate) const LIST: &str = "list";
+/// `attach APP NAME`, answered with a connection to that endpoint. Host side.
+pub(crate) const ATTACH: &str = "attach";
+/// `resize APP ROWS COLUMNS`: the app's terminal. Host side.
+pub(crate) const RESIZE: &str = "resize";
+/// `reopen APP`: its log file for a kubelet was renamed. Host side.
+pub(crate) const REOPEN: &str = "reopen";
+/// `forget APP`: it is being removed. Host side.
+pub(crate) const FORGET: &str = "forget";
+/// `stop`: the pod is being stopped; whoever reads its output is not waited for without end. Host side.
+pub(crate) const STOP: &str = "stop";
+
+/// The first word of a good answer.
+pub(crate) const OK: &str = "ok";
+/// Longest message and longest answer, in bytes.
+pub(crate) const MAX: usize = 4096;
+
+/// How long an answer to the host may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Asks the monitor of the pod in the current directory; the rest of its answer, and the descriptors that came with
+/// it. Host side.
+///
+/// # Errors
+/// No monitor runs, it does not answer, or it refuses.
+pub fn from_host(words: &[&str]) -> Result<(String, Vec<OwnedFd>)> {
+    call(&connected(layout::MONITOR_SOCKET)?, words, &[], PATIENCE)
+}
+
+/// Asks the monitor from inside the pod. Pod side.
+///
+/// # Errors
+/// As [`from_host`].
+pub(crate) fn from_pod(words: &[&str], patience: Duration) -> Result<()> {
+    call(&connected(layout::MONITOR)?, words, &[], patience).map(drop)
+}
+
+/// A connection to the monitor at `path`.
+pub(crate) fn connected(path: &str) -> Result<OwnedFd> {
+    let what = || format!("connect to the pod's monitor at {path:?}");
+    let address = SocketAddrUnix::new(path).context(what)?;
+    let socket =
+        socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).context(|| "socket")?;
+    connect(&socket, &address).context(what)?;
+    Ok(socket)
+}
+
+/// Sends a message, and waits for the answer.
+pub(crate) fn call(
+    socket: &OwnedFd,
+    words: &[&str],
+    fds: &[BorrowedFd<'_>],
+    patience: Duration,
+) -> Result<(String, Vec<OwnedFd>)> {
+    let text = words.join(" ");
+    channel::send_message(socket, text.as_bytes(), fds).context(|| format!("send {text:?} to the pod's monitor"))?;
+    let end = Instant::now() + patience;
+    // A pidfd and a socket are waited for in the same way.
+    if !process::pidfd_wait_end(socket.as_fd(), end.saturating_duration_since(Instant::now()))? {
+        return Err(Error::new(format!("the pod's monitor has not answered {text:?} within {patience:?}")));
+    }
+    let Some((answer, fds)) = channel::receive_message(socket, MAX)? else {
+        return Err(Error::new(format!("the pod's monitor has hung up on {text:?}")));
+    };
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    match answer.strip_prefix(OK) {
+        Some(rest) => Ok((rest.trim_start().to_owned(), fds)),
+        None => Err(Error::new(format!("the pod's monitor: {answer}"))),
+    }
+}

@@ -1,0 +1,182 @@
+//! What is in the pod's directory about an app's streams before it is started. Host side, in the pod directory.
+//!
+//! The pod can write to `/rkt/iottymux`: everything there is reached by descriptors, and no link is followed. What the
+//! monitor goes by is beside it, out of the pod's reach.
+
+use std::fmt::Write as _;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode as FileMode, OFlags, Uid};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::{LogFile, Mode, Modes, NAMES, Targets, fifo};
+use crate::appc::AcName;
+use crate::error::{Context, Result};
+use crate::layout;
+use crate::pod::{read_bounded, remove_if_there};
+use crate::sys::dir;
+
+const ENDPOINTS: &str = "endpoints";
+const ENV: &str = "env";
+/// Most that is read of a declaration, in bytes.
+const MAX: u64 = 64 << 10;
+
+/// What the monitor is told about an app's streams, in a file that the pod can't reach.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Declared {
+    /// The streams' modes.
+    pub modes: Modes,
+    /// The log file that a kubelet reads, and its directory on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<(LogFile, String)>,
+}
+
+impl Declared {
+    /// What was declared of `app`.
+    ///
+    /// # Errors
+    /// The app was not added, or the file can't be read.
+    pub fn load(app: &AcName) -> Result<Self> {
+        let path = layout::app_streams(app);
+        let text = read_bounded(&path, MAX)?;
+        serde_json::from_slice(&text).context(|| format!("{path:?}"))
+    }
+
+    fn store(&self, app: &AcName) -> Result<()> {
+        let path = layout::app_streams(app);
+        let what = || format!("write {path:?}");
+        let text = serde_json::to_vec(self).context(what)?;
+        let (dir, name) = dir::split(&path)?;
+        put(&dir::open_beneath(rustix::fs::CWD, dir, OFlags::PATH | OFlags::DIRECTORY)?, &name.to_string_lossy(), &text)
+            .context(what)
+    }
+}
+
+/// The text of the file `env`.
+fn env(modes: Modes) -> String {
+    let mut text = format!("STAGE2_TTY={}\nSTAGE1_DEBUG=false\n", modes.have_terminal());
+    for (name, mode) in NAMES.iter().zip(modes.0) {
+        let name = name.to_ascii_uppercase();
+        writeln!(text, "STAGE2_{name}={}", mode == Mode::Stream).expect("a String takes all");
+    }
+    text
+}
+
+/// Writes a file anew. It is not synced: it is of no use without the running pod.
+fn put(place: &OwnedFd, name: &str, bytes: &[u8]) -> Result<()> {
+    let what = || format!("write {name:?}");
+    match rustix::fs::unlinkat(place, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(errno) => return Err(errno).context(what),
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(place, name, flags, FileMode::from_raw_mode(0o644)).context(what)?;
+    std::io::Write::write_all(&mut std::fs::File::from(file), bytes).context(what)
+}
+
+/// Writes down what the app's streams are, for the monitor, and for host managers that look into `/rkt/iottymux/APP`,
+/// whose owner is the pod's root (`owner`, host view). What is there is replaced.
+///
+/// # Errors
+/// Something of it can't be made.
+pub fn prepare(app: &AcName, declared: &Declared, owner: Option<u32>) -> Result<()> {
+    declared.store(app)?;
+    let modes = declared.modes;
+    let path = layout::iottymux(app);
+    let what = || format!("make {path:?}");
+    let (parent, name) = dir::split(&path)?;
+    let parent = open(parent).context(what)?;
+    match rustix::fs::mkdirat(&parent, name, FileMode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno).context(what),
+    }
+    let place = dir::open_beneath(&parent, name, OFlags::PATH | OFlags::DIRECTORY).context(what)?;
+    for (name, mode) in NAMES.into_iter().zip(modes.0) {
+        let fifo = fifo(name);
+        match rustix::fs::unlinkat(&place, &fifo, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno).context(what),
+        }
+        if mode == Mode::Stream {
+            make_fifo(&place, &fifo, owner).context(what)?;
+        }
+    }
+    put(&place, ENV, env(modes).as_bytes()).context(what)?;
+    put(&place, ENDPOINTS, (Targets::new(app, modes.endpoints()).text() + "\n").as_bytes()).context(what)?;
+    if let Some(owner) = owner {
+        for name in [ENV, ENDPOINTS] {
+            give(&place, name, owner).context(what)?;
+        }
+        give(&parent, app.as_ref(), owner).context(what)?;
+    }
+    Ok(())
+}
+
+fn make_fifo(place: &OwnedFd, name: &str, owner: Option<u32>) -> Result<()> {
+    let mode = FileMode::from_raw_mode(0o600);
+    rustix::fs::mknodat(place, name, FileType::Fifo, mode, 0).context(|| format!("mkfifo({name:?})"))?;
+    owner.map_or(Ok(()), |owner| give(place, name, owner))
+}
+
+fn give(place: impl AsFd, name: &str, owner: u32) -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
+    rustix::fs::chownat(place, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+        .context(|| format!("chown({name:?}, {owner})"))
+}
+
+fn open(path: &Path) -> Result<OwnedFd> {
+    dir::open_beneath(rustix::fs::CWD, path, OFlags::PATH | OFlags::DIRECTORY)
+}
+
+/// Removes what [`prepare`] and the monitor have made, if it is there. Host side, in the pod directory.
+///
+/// # Errors
+/// Something of it can't be removed, a directory that the pod has made there for one.
+pub fn remove(app: &AcName) -> Result<()> {
+    remove_if_there(&layout::app_streams(app))?;
+    let path = layout::iottymux(app);
+    let what = || format!("remove {path:?}");
+    let (parent, name) = dir::split(&path)?;
+    let parent = match open(parent) {
+        Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(()),
+        parent => parent.context(what)?,
+    };
+    let place = match dir::open_beneath(&parent, name, OFlags::RDONLY | OFlags::DIRECTORY) {
+        Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(()),
+        place => place.context(what)?,
+    };
+    for entry in Dir::read_from(&place).context(what)? {
+        let entry = entry.context(what)?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        match rustix::fs::unlinkat(&place, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno).context(|| format!("{}: unlink({name:?})", what())),
+        }
+    }
+    rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR).context(what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::streams::Format;
+
+    #[test]
+    fn declarations_are_read_as_they_are_written() {
+        let modes = Modes([Mode::Stream, Mode::Log, Mode::Tty]);
+        assert_eq!(
+            env(modes),
+            "STAGE2_TTY=true\nSTAGE1_DEBUG=false\nSTAGE2_STDIN=true\nSTAGE2_STDOUT=false\nSTAGE2_STDERR=false\n"
+        );
+        let log = Some((LogFile::new(Format::Cri, "web/0.log").unwrap(), "/var/log".to_owned()));
+        for declared in [Declared { modes, log }, Declared::default()] {
+            let text = serde_json::to_vec(&declared).unwrap();
+            assert_eq!(serde_json::from_slice::<Declared>(&text).unwrap(), declared);
+        }
+    }
+}
