@@ -68,9 +68,48 @@ impl Target {
         Self::open(pid.context(|| "this pod is not running: its directory names no PID (run this in a pod directory)")?)
     }
 
+    /// As [`Self::recorded`]; `None` if the recorded PID 1 has ended.
+    pub fn recorded_if_running() -> Result<Option<Self>> {
+        let here = Path::new(".");
+        match crate::pod::read_pid(here)? {
+            Some(pid) => Self::open_if_running(pid),
+            // Its parent is known, and has no child any more.
+            None if here.join(crate::layout::PPID).exists() => Ok(None),
+            None => Self::recorded().map(Some),
+        }
+    }
+
     /// The pod in the current directory with PID 1 `pid` (host view).
     pub fn open(pid: i32) -> Result<Self> {
-        let pidfd = process::pidfd_open(pid).context(|| format!("the pod's PID 1 ({pid}) has ended"))?;
+        Self::open_if_running(pid)?.ok_or_else(|| Error::new(format!("the pod's PID 1 ({pid}) has ended")))
+    }
+
+    /// The same; `None` if there is no such process any more.
+    fn open_if_running(pid: i32) -> Result<Option<Self>> {
+        let pidfd = match process::pidfd_open(pid) {
+            Err(error) if error.errno() == Some(libc::ESRCH) => return Ok(None),
+            pidfd => pidfd?,
+        };
+        match Self::verify(pid, &pidfd) {
+            Ok(foreign_user_namespace) => {
+                let target = Self { pid, pidfd, foreign_user_namespace };
+                // It was looked at by number: that counts only if the process still holds that number.
+                Ok(if target.has_ended()? { None } else { Some(target) })
+            }
+            Err(_) if process::pidfd_wait_end(&pidfd, Duration::ZERO)? => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn has_ended(&self) -> Result<bool> {
+        process::pidfd_wait_end(&self.pidfd, Duration::ZERO)
+    }
+
+    /// Whether the process is this pod's PID 1; if so, whether its user namespace is another one than ours.
+    fn verify(pid: i32, pidfd: &OwnedFd) -> Result<bool> {
+        if process::pidfd_wait_end(pidfd, Duration::ZERO)? {
+            return Err(Error::new("it has ended"));
+        }
         let root = dir::open_dir(format!("/proc/{pid}/root"))?;
         let expected = dir::open_dir(crate::layout::STAGE1_ROOTFS)
             .context(|| "the current directory is not the directory of a running pod")?;
@@ -80,13 +119,7 @@ impl Target {
         let user = |who: &str| {
             fs::read_link(format!("/proc/{who}/ns/user")).context(|| format!("readlink /proc/{who}/ns/user"))
         };
-        let foreign_user_namespace = user(&pid.to_string())? != user("self")?;
-        let target = Self { pid, pidfd, foreign_user_namespace };
-        // All of the above was read by number: it counts only if the process still holds that number.
-        if process::pidfd_wait_end(&target.pidfd, Duration::ZERO)? {
-            return Err(Error::new(format!("the pod's PID 1 ({pid}) has ended")));
-        }
-        Ok(target)
+        Ok(user(&pid.to_string())? != user("self")?)
     }
 
     /// PID of the pod's PID 1 in the caller's PID namespace.

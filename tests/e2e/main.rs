@@ -38,6 +38,7 @@ mod registry;
 mod registry_hostile;
 mod stop;
 mod store;
+mod supervisor;
 mod targets;
 mod terminal;
 mod userlands;
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
         users::CASES,
         copies::CASES,
         pods::CASES,
+        supervisor::CASES,
         terminal::CASES,
         exec::CASES,
         attach::CASES,

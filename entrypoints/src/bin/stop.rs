@@ -32,7 +32,7 @@ impl cli::Tool for Stop {
         stage1::pod::check_uuid(&self.uuid)?;
         shutdown::wake_monitor()?;
         shutdown::announce();
-        let target = Target::recorded()?;
+        let Some(target) = Target::recorded_if_running()? else { return Ok(0) };
         if self.force {
             shutdown::at_once(&target)?
         } else {

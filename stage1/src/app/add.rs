@@ -8,10 +8,12 @@ use super::{control, deadline};
 use crate::appc::{AcName, Isolators};
 use crate::boot::IdShift;
 use crate::cgroup::PodCgroup;
+use crate::cgroup::devices::{DeviceKind, DeviceRule};
+use crate::confine::caps::CapSet;
 use crate::confine::ids::{self, Ids, Shift};
 use crate::confine::{Confinement, Insecure};
 use crate::cross::Target;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::launch::{LaunchRecord, env};
 use crate::layout;
 use crate::net::Request;
@@ -21,7 +23,7 @@ use crate::rootfs::{self, Device, EtcFile, EtcSource, Hosts, Plan, Volume};
 use crate::streams::{self, Declared as Streams, LogFile, Modes};
 use crate::sys::dir;
 use crate::sys::mount::{DetachedMount, Scope};
-use crate::unit::{self, AppUnit, DeviceKind, DeviceRule, Limits};
+use crate::unit::{self, AppUnit, Limits};
 
 /// Makes the app APP, which the pod manifest lists and whose rootfs is in place, startable.
 #[derive(argh::FromArgs, Debug)]
@@ -82,6 +84,7 @@ pub struct Addition {
 pub struct Prepared {
     isolators: Isolators,
     devices: Vec<DeviceRule>,
+    any_device: bool,
     declared: Declared,
     /// Whether there are commands to run before its start, and after its end.
     handlers: (bool, bool),
@@ -94,6 +97,7 @@ impl Prepared {
         AppUnit {
             limits,
             devices: &self.devices,
+            any_device: self.any_device,
             notify: declared.notify,
             pre_start: self.handlers.0,
             post_stop: self.handlers.1,
@@ -139,6 +143,7 @@ impl Addition {
         let ids = self.ids(&app, &root)?;
         let open = Insecure { capabilities: insecure.disable_capabilities, seccomp: insecure.disable_seccomp };
         let confinement = Confinement::compute(&isolators, open, &ids)?;
+        check_capabilities(target, confinement.capabilities)?;
         let metadata = Some(pod.config.metadata_service_url.as_str()).filter(|url| !url.is_empty());
         let mut record = LaunchRecord::compute(&self.app, app.app()?, metadata, &ids, confinement)?;
         let mut declared = Declared::by(&app)?;
@@ -167,12 +172,16 @@ impl Addition {
         write_atomic(env_dir, self.app.as_ref(), environment.as_bytes(), 0o644)?;
         let handlers = (!record.pre_start.is_empty(), !record.post_stop.is_empty());
         let devices = plan.volumes.iter().filter_map(Volume::device).map(device_rule).collect();
-        Ok(Prepared { isolators, devices, declared, handlers })
+        let any_device = insecure.disable_paths;
+        Ok(Prepared { isolators, devices, any_device, declared, handlers })
     }
 
     fn unit<'a>(&'a self, prepared: &'a Prepared) -> Result<AppUnit<'a>> {
         let cgroup = PodCgroup::recorded(Path::new("."))?;
         let unified = cgroup.is_unified();
+        if prepared.any_device || !prepared.devices.is_empty() {
+            cgroup.allow_devices((!prepared.any_device).then_some(&prepared.devices))?;
+        }
         let limits = Limits::from(&prepared.isolators);
         let lost = limits.without_effect(unified, |file| cgroup.has_limit(file));
         if !lost.is_empty() {
@@ -232,9 +241,33 @@ impl Addition {
     }
 }
 
+/// Refuses an app that asks for capabilities which its pod has given up when it was started: nothing gives them back.
+/// Those that the host itself lacks here are nobody's to give.
+fn check_capabilities(target: &Target, wanted: CapSet) -> Result<()> {
+    let (ours, pods) = (bounding_set("self")?, bounding_set(&target.pid().to_string())?);
+    let lost = wanted.and(ours).without(pods);
+    if lost == CapSet::EMPTY {
+        return Ok(());
+    }
+    let names: Vec<String> = lost.names().collect();
+    Err(Error::new(format!(
+        "the pod has no {}: the isolators of its manifest have to name what its apps may ask for \
+         (os/linux/capabilities-retain-set)",
+        names.join(", ")
+    )))
+}
+
+/// The bounding set of a process: proc_pid_status(5).
+fn bounding_set(process: &str) -> Result<CapSet> {
+    let file = format!("/proc/{process}/status");
+    let text = std::fs::read_to_string(&file).context(|| format!("read {file}"))?;
+    let set = text.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapBnd:")?.trim(), 16).ok());
+    set.map(CapSet::from_bits).context(|| format!("{file} has no CapBnd"))
+}
+
 fn device_rule(device: Device) -> DeviceRule {
     let kind = if device.block { DeviceKind::Block } else { DeviceKind::Character };
-    DeviceRule { kind, major: device.major, minor: Some(device.minor), write: !device.read_only }
+    DeviceRule { kind, major: device.major, minor: Some(device.minor), write: !device.read_only, make: false }
 }
 
 /// The files of /etc that come from the pod, but for hosts. stage0 or `run` may have left resolv.conf in the stage1

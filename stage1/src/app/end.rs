@@ -61,7 +61,11 @@ pub fn record_exit(app: &AcName, again: Again, wait: Duration) -> Result<()> {
         log::warn!("{}", error.one_line());
         None
     });
-    let details = details(&ending, start_failure, oom_killed(app))?;
+    let mut details = details(&ending, start_failure, oom_killed(app))?;
+    if details.signal.is_some() && !details.oom_killed && pod_is_ending()? {
+        // Whoever ended the pod has ended the app; that is no failure of its own.
+        details.exit_code = 0;
+    }
     let goes_on = again.applies(&result) && !ends_for_good(app)?;
     if goes_on || !details.is_plain() {
         details.store_in_pod(app)?;
@@ -114,6 +118,16 @@ fn write_status(app: &AcName, code: u8) -> Result<()> {
     write_atomic(Path::new(layout::IN_POD_STATUS), app.as_ref(), format!("{code}\n").as_bytes(), 0o644)
         .context(|| format!("write the exit status of {app}"))
 }
+
+/// Whether the whole pod is being shut down, in order.
+fn pod_is_ending() -> Result<bool> {
+    let deadline = Instant::now() + TIMEOUT;
+    let mut systemd = Client::connect(Path::new(systemd::PRIVATE_SOCKET), deadline)?;
+    Ok(systemd.pending_job(SHUTDOWN, deadline)?.as_deref() == Some("start"))
+}
+
+/// What every unit of an app conflicts with.
+const SHUTDOWN: &str = "shutdown.target";
 
 /// Removes the exit status of an app that is about to be executed: whoever starts it has removed it, but the end of a
 /// run before may have been written down since. It is over by now.

@@ -5,6 +5,7 @@
 
 mod apps;
 mod kept;
+mod limits;
 mod monitor;
 mod root;
 mod run;
@@ -25,7 +26,9 @@ pub use monitor::Monitor;
 pub(crate) use root::{LINKS, NODES, OPTIONAL_NODES, new_devpts};
 pub use run::{Run, check_hostname};
 
+use crate::appc::Isolators;
 use crate::cgroup::PodCgroup;
+use crate::confine::caps::CapSet;
 use crate::error::{Context, Error, Result};
 use crate::inherited;
 use crate::layout;
@@ -86,6 +89,12 @@ pub struct Spec {
     pub interactive: bool,
     /// Where its apps' logs go.
     pub logs: mux::Settings,
+    /// Limits of the pod as a whole.
+    pub isolators: Isolators,
+    /// The bounding set of PID 1, and so of all apps.
+    pub capabilities: CapSet,
+    /// No list closes which devices may be used.
+    pub any_device: bool,
 }
 
 impl Spec {
@@ -182,7 +191,8 @@ fn start_pid1(
 
 /// Makes the pod's cgroups for the future PID 1, which waits, and gives it its ids. Host side.
 fn place(spec: &Spec, cgroup: &PodCgroup, pid: Pid) -> Result<()> {
-    cgroup.create(spec.root_id(), pid.as_raw())?;
+    cgroup.create(spec.root_id(), pid.as_raw(), spec.any_device)?;
+    limits::set(cgroup, &spec.isolators)?;
     if let Some(IdShift { shift, count }) = spec.private_users {
         userns::set_ids(pid.as_raw(), shift, count)?;
     }
@@ -302,6 +312,7 @@ fn exec_supervisor(spec: &Spec) -> Result<Infallible> {
     process::set_standard_fd(&console, 2)?;
     nix::unistd::setsid().context(|| "setsid")?;
     signal::reset()?;
+    crate::confine::cut_bounding_set(spec.capabilities)?;
     let path = dir::c_string(layout::SUPERVISOR.as_bytes())?;
     // Below "crit" it complains about what is as it should be, such as read-only sysctls.
     let level: &[u8] = if spec.debug { b"--log-level=debug" } else { b"--log-level=crit" };

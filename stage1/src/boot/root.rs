@@ -146,16 +146,12 @@ fn device_node(dev: &DetachedMount, name: &str, major: u32, minor: u32) -> Resul
     DetachedMount::clone_of(&node, Scope::One)?.attach(target, &path)
 }
 
-/// The pod's own cgroups at the places where systemd looks for hierarchies of each kind.
+/// The pod's own cgroups at the places where systemd looks for hierarchies of each kind: read-only but for what systemd
+/// writes to.
 fn cgroups(root: &DetachedMount, cgroup: &PodCgroup) -> Result<()> {
     let target = open_dir(root, "sys/fs/cgroup")?;
-    let own = |dir: &Path| -> Result<DetachedMount> {
-        let bind = DetachedMount::clone_path(dir, Scope::One)?;
-        bind.set(NOTHING_SPECIAL, Scope::One)?;
-        Ok(bind)
-    };
-    if let Some((_, dir)) = cgroup.directories().find(|_| cgroup.is_unified()) {
-        return own(&dir)?.attach(target, Path::new("sys/fs/cgroup"));
+    if let Some((hierarchy, dir)) = cgroup.directories().find(|_| cgroup.is_unified()) {
+        return own_cgroup(root, target, Path::new("sys/fs/cgroup"), &dir, cgroup.writable(hierarchy));
     }
     let tmpfs = DetachedMount::new("tmpfs", &[("mode", Some("755")), ("source", Some("tmpfs"))], NOTHING_SPECIAL)?;
     tmpfs.attach(&target, Path::new("sys/fs/cgroup"))?;
@@ -167,11 +163,27 @@ fn cgroups(root: &DetachedMount, cgroup: &PodCgroup) -> Result<()> {
                 hierarchy.controllers.iter().map(plain).collect::<Vec<_>>().join(",")
             }
         };
-        own(&dir)?
-            .attach(dir::create_in(&tmpfs, &name, Target::Directory)?, &Path::new("sys/fs/cgroup").join(&name))?;
+        let place = dir::create_in(&tmpfs, &name, Target::Directory)?;
+        own_cgroup(root, place, &Path::new("sys/fs/cgroup").join(&name), &dir, cgroup.writable(hierarchy))?;
         for controller in hierarchy.controllers.iter().filter(|c| **c != name && !c.starts_with("name=")) {
             dir::symlink_in(&tmpfs, &name, controller)?;
         }
+    }
+    mount::set_attributes(&tmpfs, Attributes { read_only: true, ..NOTHING_SPECIAL }, Scope::One)
+}
+
+/// Mounts the cgroup `dir` read-only at `target`, which is `path` in the root, and over it what is writable of it.
+fn own_cgroup(root: &DetachedMount, target: OwnedFd, path: &Path, dir: &Path, writable: &[&str]) -> Result<()> {
+    let bind = |from: &Path, read_only| -> Result<DetachedMount> {
+        let bind = DetachedMount::clone_path(from, Scope::One)?;
+        bind.set(Attributes { read_only, ..NOTHING_SPECIAL }, Scope::One)?;
+        Ok(bind)
+    };
+    bind(dir, true)?.attach(target, path)?;
+    for name in writable {
+        let place = path.join(name);
+        let target = dir::open_in(root, &place, OFlags::PATH)?;
+        bind(&dir.join(name), false)?.attach(target, &place)?;
     }
     Ok(())
 }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::apps::Apps;
 use super::{IdShift, Monitor, Spec, launch};
+use crate::appc::Isolators;
+use crate::confine::{self, caps::CapSet};
 use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::mux;
@@ -109,6 +111,7 @@ impl Run {
             "parent" => false,
             other => return Err(Error::new(format!("--ipc={other}: use auto, private or parent"))),
         };
+        let isolators = Isolators::parse(&pod.manifest.isolators).context(|| "the pod")?;
         let private_users: Option<IdShift> =
             Some(self.config.private_users.as_str()).filter(|ids| !ids.is_empty()).map(str::parse).transpose()?;
         Ok(Spec {
@@ -121,7 +124,33 @@ impl Run {
             debug: self.config.debug,
             interactive: self.config.interactive,
             logs: mux::Settings::of(&pod.manifest, !self.config.mutable && pod.manifest.apps.len() == 1)?,
+            capabilities: self.capabilities(pod, &isolators)?,
+            isolators,
+            any_device: self.config.insecure_options.disable_paths,
         })
+    }
+}
+
+impl Run {
+    /// The pod's bounding set: what the supervisor needs, and each app. Of a mutable pod all capabilities, as apps come
+    /// later that nobody knows yet, unless its manifest says which.
+    fn capabilities(&self, pod: &Pod, declared: &Isolators) -> Result<CapSet> {
+        if self.config.insecure_options.disable_capabilities {
+            return Ok(CapSet::ALL);
+        }
+        if self.config.mutable && declared.capabilities.is_none() {
+            return Ok(CapSet::ALL);
+        }
+        let mut set = CapSet::supervisor();
+        if declared.capabilities.is_some() {
+            set = set.or(confine::capabilities(declared).context(|| "isolators of the pod")?);
+        }
+        for app in &pod.manifest.apps {
+            let app = pod.app(&app.name)?;
+            let isolators = Isolators::parse(&app.app()?.isolators).context(|| format!("app {}", app.runtime.name))?;
+            set = set.or(confine::capabilities(&isolators)?);
+        }
+        Ok(set)
     }
 }
 

@@ -4,6 +4,7 @@
 //! directory holds it. Its name holds the pod's UUID, and there is a directory of that name until the pod's remains
 //! are removed. Where the host's own systemd manages the hierarchies, the pod's is a scope of its ([`scope`]).
 
+pub mod devices;
 mod end;
 mod hierarchy;
 mod member;
@@ -24,6 +25,11 @@ pub use member::Running;
 
 /// Where the host's systemd has its containers and virtual machines.
 const MACHINES: &str = "machine.slice";
+/// Where all units of a pod's supervisor are, below the pod's cgroup; and where the supervisor itself is.
+const SLICE: &str = "system.slice";
+const SUPERVISOR: &str = "init.scope";
+/// The controllers of v1 that the supervisor makes cgroups for.
+const SUPERVISED: [&str; 7] = ["name=systemd", "cpu", "cpuacct", "blkio", "memory", "devices", "pids"];
 /// How long the kernel may take to give up the processes that were killed.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -71,6 +77,16 @@ impl PodCgroup {
         self.hierarchies.iter().map(|h| (h, h.mount.join(&self.path)))
     }
 
+    /// What the pod's supervisor writes to in its cgroup of a hierarchy, where all else is read-only: cgroups that
+    /// are there already, and files.
+    pub fn writable(&self, hierarchy: &Hierarchy) -> &'static [&'static str] {
+        match hierarchy.version {
+            Version::V2 => &[SLICE, SUPERVISOR, "cgroup.procs", "cgroup.subtree_control"],
+            Version::V1 if is_supervised(hierarchy) => &[SLICE, SUPERVISOR, "cgroup.procs"],
+            Version::V1 => &[],
+        }
+    }
+
     /// Whether the unified hierarchy is the only one.
     pub fn is_unified(&self) -> bool {
         self.hierarchies.iter().all(|h| h.version == Version::V2)
@@ -85,8 +101,9 @@ impl PodCgroup {
     /// Creates the pod's cgroups and puts the process `pid`, the pod's future PID 1, into them, with v2's controllers
     /// enabled, and v1's cpusets filled. `owner` is the host's id for the root of the pod's user namespace.
     ///
-    /// A controller that can't be had is a warning that names it.
-    pub fn create(&self, owner: u32, pid: i32) -> Result<()> {
+    /// A controller that can't be had is a warning that names it. The pod has the closed list of devices, unless
+    /// `any_device`.
+    pub fn create(&self, owner: u32, pid: i32, any_device: bool) -> Result<()> {
         let managed = self.path.starts_with(MACHINES);
         if managed {
             scope::start(&self.path, pid)?;
@@ -105,6 +122,18 @@ impl PodCgroup {
                 delegate(&dir, owner)?;
             }
             write_pid(&dir, pid)?;
+        }
+        if !any_device {
+            self.close_devices()?;
+        }
+        for (hierarchy, dir) in self.directories().filter(|(hierarchy, _)| is_supervised(hierarchy)) {
+            for name in [SLICE, SUPERVISOR] {
+                let below = dir.join(name);
+                create_in(hierarchy, &dir, &below).context(|| format!("create the cgroup {below:?}"))?;
+                if owner != 0 {
+                    delegate(&below, owner)?;
+                }
+            }
         }
         if controllers == 0 {
             log::warn!("this host has no cgroup controllers: no limit on memory, cpu, pids or io will hold");
@@ -151,6 +180,10 @@ impl PodCgroup {
             self.directories().filter_map(|(_, dir)| end(&dir, deadline).err()).map(|e| one_line(&e)).collect();
         if failed.is_empty() { Ok(()) } else { Err(Error::new(failed.join("; "))) }
     }
+}
+
+fn is_supervised(hierarchy: &Hierarchy) -> bool {
+    hierarchy.version == Version::V2 || hierarchy.controllers.iter().any(|c| SUPERVISED.contains(&c.as_str()))
 }
 
 /// Creates `path` below the hierarchy's root.

@@ -15,6 +15,10 @@ const NAMES: &str = "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGI
 const DEFAULT: &str = "AUDIT_WRITE CHOWN DAC_OVERRIDE FSETID FOWNER KILL MKNOD NET_RAW NET_BIND_SERVICE SETUID SETGID \
     SETPCAP SETFCAP SYS_CHROOT";
 
+/// What a pod's systemd needs besides: mounts, cgroups and namespaces; the end of the pod; limits and priorities of
+/// what it starts; terminals; whose the words are that the journal gets.
+const SUPERVISOR: &str = "SYS_ADMIN SYS_BOOT SYS_RESOURCE SYS_NICE SYS_TTY_CONFIG SYS_PTRACE";
+
 /// A set of capabilities, one bit a number, as the kernel keeps them.
 ///
 /// Written as a list of names; the whole set, which includes capabilities that only a later kernel
@@ -33,6 +37,13 @@ impl CapSet {
     /// What an app has when its manifest says nothing.
     pub fn app_default() -> Self {
         Self::parse(DEFAULT.split_ascii_whitespace()).unwrap_or_else(|_| unreachable!("a table of our own"))
+    }
+
+    /// What a pod's systemd needs, with what the apps have when their manifests say nothing.
+    pub fn supervisor() -> Self {
+        Self::parse(SUPERVISOR.split_ascii_whitespace())
+            .unwrap_or_else(|_| unreachable!("a table of our own"))
+            .or(Self::app_default())
     }
 
     /// The set of these bits.

@@ -152,7 +152,7 @@ impl Confinement {
 }
 
 /// The default set; exactly a retain set; the default set without a remove set.
-fn capabilities(isolators: &Isolators) -> Result<CapSet> {
+pub(crate) fn capabilities(isolators: &Isolators) -> Result<CapSet> {
     let Some(set) = &isolators.capabilities else { return Ok(CapSet::app_default()) };
     let named = CapSet::parse(set.names.iter().map(String::as_str))
         .map_err(|name| Error::new(format!("capability set: {name:?} is not a capability (such as CAP_NET_RAW)")))?;
@@ -172,7 +172,7 @@ fn reset_securebits() -> Result<()> {
 }
 
 /// Drops from the bounding set what is not in `wanted`, of all capabilities that this kernel has.
-fn cut_bounding_set(wanted: CapSet) -> Result<()> {
+pub(crate) fn cut_bounding_set(wanted: CapSet) -> Result<()> {
     for number in 0..u64::BITS {
         let one = CapabilitySet::from_bits_retain(1 << number);
         match rustix::thread::capability_is_in_bounding_set(one) {

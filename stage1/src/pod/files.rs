@@ -66,9 +66,11 @@ fn read_regular(fd: OwnedFd, limit: u64) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Removes a file; none to remove is no error.
+/// Removes a file; none to remove is no error, nor is one whose file in the overlay's upper directory somebody has
+/// removed there.
 pub fn remove_if_there(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
+        Err(error) if error.raw_os_error() == Some(libc::ESTALE) => Ok(()),
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context(|| format!("remove {path:?}")),
         _ => Ok(()),
     }

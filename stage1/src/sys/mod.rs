@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod bpf;
 pub mod channel;
 pub mod dir;
 pub mod inherited;

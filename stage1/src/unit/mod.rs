@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::appc::{AcName, Isolators};
+use crate::cgroup::devices::{CLOSED as DEVICES, DeviceRule};
 use crate::error::{Context, Error, Result};
 use crate::pod::remove_if_there;
 use crate::systemd::Value;
@@ -160,57 +161,6 @@ pub enum Restart {
     Always,
 }
 
-/// The kind of a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceKind {
-    /// Character device.
-    Character,
-    /// Block device.
-    Block,
-}
-
-/// A device that an app may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeviceRule {
-    /// Kind of device.
-    pub kind: DeviceKind,
-    /// Major number.
-    pub major: u32,
-    /// Minor number; all if absent.
-    pub minor: Option<u32>,
-    /// Reading is always allowed; this allows writing too.
-    pub write: bool,
-}
-
-impl DeviceRule {
-    fn directive(&self) -> String {
-        let (path, group) = match self.kind {
-            DeviceKind::Character => ("/dev/char", "char"),
-            DeviceKind::Block => ("/dev/block", "block"),
-        };
-        let access = if self.write { "rw" } else { "r" };
-        match self.minor {
-            // systemd reads the numbers from such a path; nothing needs to be there.
-            Some(minor) => format!("{path}/{}:{minor} {access}", self.major),
-            None => format!("{group}-{} {access}", self.major),
-        }
-    }
-}
-
-/// What every app may use besides systemd's closed list (null, zero, full, random, urandom):
-/// tty, console and ptmx, all of devpts, and tun.
-const DEVICES: [DeviceRule; 5] = [
-    character(5, Some(0)),
-    character(5, Some(1)),
-    character(5, Some(2)),
-    character(136, None),
-    character(10, Some(200)),
-];
-
-const fn character(major: u32, minor: Option<u32>) -> DeviceRule {
-    DeviceRule { kind: DeviceKind::Character, major, minor, write: true }
-}
-
 /// All that an app's unit depends on.
 #[derive(Clone, Debug)]
 pub struct AppUnit<'a> {
@@ -235,6 +185,8 @@ pub struct AppUnit<'a> {
     pub restart: Restart,
     /// Devices that it may use besides those that every app may.
     pub devices: &'a [DeviceRule],
+    /// It may use and make any device.
+    pub any_device: bool,
     /// Ports that systemd listens on for it, in a unit of their own, of [`socket_text`]: that unit is started
     /// then, and the app with the first connection.
     pub sockets: &'a [SocketPorts],
@@ -254,6 +206,7 @@ impl<'a> AppUnit<'a> {
             stop_signal: STOP_SIGNAL,
             restart: Restart::default(),
             devices: &[],
+            any_device: false,
             sockets: &[],
         }
     }
@@ -329,8 +282,13 @@ impl<'a> AppUnit<'a> {
         if !self.sockets.is_empty() {
             service.push("Sockets", app_socket(app));
         }
-        service.push("DevicePolicy", "closed");
-        for device in DEVICES.iter().chain(self.devices) {
+        // Not systemd's own closed list, which has more than ours.
+        service.push("DevicePolicy", "strict");
+        if self.any_device {
+            service.push("DeviceAllow", "char-* rwm");
+            service.push("DeviceAllow", "block-* rwm");
+        }
+        for device in DEVICES.iter().chain(self.devices).filter(|_| !self.any_device) {
             service.push("DeviceAllow", device.directive());
         }
         for (name, value) in self.limits.directives(self.unified) {

@@ -1,6 +1,7 @@
 //! Golden units in `golden/`: `BLESS=1 cargo test -p stage1 unit::` writes them anew.
 
 use super::*;
+use crate::cgroup::devices::DeviceKind;
 use proptest::prelude::*;
 use std::path::Path;
 
@@ -38,8 +39,8 @@ fn plain_app() {
 fn app_with_everything_declared() {
     let app = name("db-1");
     let devices = [
-        DeviceRule { kind: DeviceKind::Block, major: 254, minor: Some(0), write: false },
-        DeviceRule { kind: DeviceKind::Character, major: 189, minor: None, write: true },
+        DeviceRule { kind: DeviceKind::Block, major: 254, minor: Some(0), write: false, make: false },
+        DeviceRule { kind: DeviceKind::Character, major: 189, minor: None, write: true, make: false },
     ];
     let ports = [
         SocketPorts { protocol: Protocol::Tcp, port: 80, count: 1 },
@@ -150,13 +151,14 @@ fn is_ours(line: &str, app: &str) -> bool {
         "tty",
         "journal+console",
         "continue",
-        "closed",
+        "strict",
         "on-failure",
         "always",
         "inactive-or-failed",
         "shutdown.target",
         "r",
         "rw",
+        "rwm",
         "/opt/stage1/bin/app-exec",
         "-/opt/stage1/bin/app-exec",
         "--event=pre-start",
@@ -198,7 +200,7 @@ proptest! {
         let app = name(&app);
         let [memory_max, memory_high, memory_swap_max, cpu_quota, cpu_shares, tasks_max, io_weight, _] = numbers;
         let devices: Vec<_> = device
-            .map(|(major, minor, write)| DeviceRule { kind: DeviceKind::Block, major, minor, write })
+            .map(|(major, minor, write)| DeviceRule { kind: DeviceKind::Block, major, minor, write, make: false })
             .into_iter()
             .collect();
         let limits = Limits {

@@ -243,6 +243,15 @@ impl<'a> MiniPod<'a> {
         command.spawn().expect("run")
     }
 
+    /// Executes `run`; what it says is in the file that is returned.
+    #[track_caller]
+    pub fn start_with_output(&self, flags: &[&str]) -> (Child, PathBuf) {
+        let path = self.host.data.join(format!("{}.said", self.uuid));
+        let (mut command, _lock) = self.run_command(flags);
+        let child = command.stderr(File::create(&path).expect("create")).spawn().expect("run");
+        (child, path)
+    }
+
     /// Executes `run` and waits for its end.
     #[track_caller]
     pub fn run_to_end(&self, flags: &[&str]) -> Output {

@@ -63,7 +63,8 @@ fn units(manifests: &Value) -> Result<String> {
     let ids = Ids::default();
     Confinement::compute(&isolators, Insecure::default(), &ids)?;
     let handlers = (!app.app()?.event_handlers.is_empty(), false);
-    let prepared = Prepared { declared: Declared::by(&app)?, devices: Vec::new(), handlers, isolators };
+    let prepared =
+        Prepared { declared: Declared::by(&app)?, devices: Vec::new(), any_device: false, handlers, isolators };
     let unit = prepared.unit(&app.runtime.name, Limits::from(&prepared.isolators), true);
     Ok(unit.text()? + &socket_text(unit.app, unit.sockets)?)
 }

@@ -1,0 +1,77 @@
+//! The isolators of the pod as a whole, in the files of its own cgroups. Host side.
+
+use crate::appc::Isolators;
+use crate::cgroup::PodCgroup;
+use crate::error::{Context, Result};
+use crate::unit::Limits;
+
+/// Microseconds of the period in which processor time is counted.
+const PERIOD: u64 = 100_000;
+
+/// A limit: its name, and the files of v1 and of v2 that set it, with what is written there. One file is enough.
+type Limit = (&'static str, Option<u64>, Vec<(&'static str, String)>, Vec<(&'static str, String)>);
+
+/// Sets the limits of the pod's cgroups. What can't be enforced is a warning that names it.
+///
+/// # Errors
+/// The kernel refuses a value.
+pub(super) fn set(cgroup: &PodCgroup, isolators: &Isolators) -> Result<()> {
+    let mut lost = Vec::new();
+    for (name, value, v1, v2) in limits(&Limits::from(isolators)) {
+        if value.is_none() {
+            continue;
+        }
+        let files = if cgroup.is_unified() { v2 } else { v1 };
+        let find = |(file, text)| {
+            cgroup.directories().map(|(_, dir)| dir.join(file)).find(|path| path.exists()).map(|path| (path, text))
+        };
+        match files.into_iter().find_map(find) {
+            Some((path, text)) => std::fs::write(&path, &text)
+                .context(|| format!("write {text:?} to {path:?} (the pod's isolator of {name})"))?,
+            None => lost.push(name),
+        }
+    }
+    // What is an app's own, and never a pod's.
+    lost.extend(isolators.oom_score_adj.map(|_| "oom-score-adj"));
+    lost.extend(isolators.seccomp.as_ref().map(|_| "seccomp"));
+    lost.extend(isolators.no_new_privileges.then_some("no-new-privileges"));
+    if !lost.is_empty() {
+        log::warn!("the pod: this host can't enforce the limits on {} for a pod as a whole", lost.join(", "));
+    }
+    Ok(())
+}
+
+fn limits(limits: &Limits) -> [Limit; 7] {
+    let one = |file: &'static str, value: Option<u64>, text: &dyn Fn(u64) -> String| -> Vec<(&'static str, String)> {
+        value.map(|value| (file, text(value))).into_iter().collect()
+    };
+    let plain = |value: u64| value.to_string();
+    // The kernel takes no less than a thousandth of a second.
+    let quota = |milli: u64| (milli * PERIOD / 1000).max(1000);
+    let Limits { memory_max, memory_high, memory_swap_max, cpu_quota, cpu_shares, tasks_max, io_weight, .. } = *limits;
+    // As systemd sees the two: 1024 shares are a weight of 100; bfq's scale ends at 1000.
+    let weight = |shares: u64| (shares * 100 / 1024).clamp(1, 10_000).to_string();
+    let of_bfq = |weight: u64| if weight <= 100 { weight } else { 100 + (weight - 100) * 900 / 9900 };
+    let v1_io = [
+        one("blkio.bfq.weight", io_weight, &|weight| of_bfq(weight).to_string()),
+        one("blkio.weight", io_weight, &|weight| weight.clamp(10, 1000).to_string()),
+    ];
+    let v2_io = [
+        one("io.weight", io_weight, &|weight| format!("default {weight}")),
+        one("io.bfq.weight", io_weight, &|weight| of_bfq(weight).to_string()),
+    ];
+    [
+        ("memory", memory_max, one("memory.limit_in_bytes", memory_max, &plain), one("memory.max", memory_max, &plain)),
+        ("memory-high", memory_high, Vec::new(), one("memory.high", memory_high, &plain)),
+        ("memory-swap", memory_swap_max, Vec::new(), one("memory.swap.max", memory_swap_max, &plain)),
+        (
+            "cpu",
+            cpu_quota,
+            one("cpu.cfs_quota_us", cpu_quota, &|milli| quota(milli).to_string()),
+            one("cpu.max", cpu_quota, &|milli| format!("{} {PERIOD}", quota(milli))),
+        ),
+        ("cpu-shares", cpu_shares, one("cpu.shares", cpu_shares, &plain), one("cpu.weight", cpu_shares, &weight)),
+        ("pids", tasks_max, one("pids.max", tasks_max, &plain), one("pids.max", tasks_max, &plain)),
+        ("io-weight", io_weight, v1_io.concat(), v2_io.concat()),
+    ]
+}
