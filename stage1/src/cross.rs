@@ -37,6 +37,14 @@ const POD: CloneFlags = CloneFlags::CLONE_NEWNS
     .union(CloneFlags::CLONE_NEWNET)
     .union(CloneFlags::CLONE_NEWCGROUP);
 
+/// How long the end of a PID 1 that is ending may take: the kernel ends all others of the pod first.
+const ENDING: Duration = Duration::from_secs(20);
+
+/// Whether a process has let go of its root: it is ending, though it can still be waited for. Also when it has ended.
+fn is_ending(pid: i32) -> bool {
+    fs::read_link(format!("/proc/{pid}/root")).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
 /// A running pod, held by a descriptor of its PID 1.
 #[derive(Debug)]
 pub struct Target {
@@ -96,7 +104,9 @@ impl Target {
                 // It was looked at by number: that counts only if the process still holds that number.
                 Ok(if target.has_ended()? { None } else { Some(target) })
             }
-            Err(_) if process::pidfd_wait_end(&pidfd, Duration::ZERO)? => Ok(None),
+            Err(_) if process::pidfd_wait_end(&pidfd, if is_ending(pid) { ENDING } else { Duration::ZERO })? => {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }

@@ -53,6 +53,7 @@ fn main() -> ExitCode {
         caller::CASES,
         contract::CASES,
         contract::entry::CASES,
+        contract::found::CASES,
         contract::kinds::CASES,
         contract::networks::CASES,
         lifecycle::CASES,

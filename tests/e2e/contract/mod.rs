@@ -1,6 +1,7 @@
 //! The stage1 image under a host manager that knows the contract and nothing else.
 
 pub mod entry;
+pub mod found;
 pub mod kinds;
 pub mod networks;
 
