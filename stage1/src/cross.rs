@@ -204,13 +204,15 @@ impl Target {
     /// so that the pod's systemd knows who is talking to it. See [`in_child`].
     ///
     /// The pod's processes can see that child, and one with CAP_SYS_PTRACE in the host's user namespace can do with it
-    /// as it likes. So it is uid 0 without a capability, and of the host it has nothing but what `work` opens.
+    /// as it likes. So it is uid 0 without a capability, and of the host it has nothing, no descriptor either: `work`
+    /// can use none that this process has.
     pub fn as_member(&self, deadline: Instant, work: impl FnOnce() -> Result<()>) -> Result<()> {
-        in_child(deadline, || {
+        let mut work = Some(work);
+        fork_for(deadline, Some(self.pidfd()), &mut || {
             leave_standard_fds()?;
             self.join()?;
             inherited::drop_capabilities()?;
-            in_child(deadline, work)
+            work.take().map_or(Ok(()), |work| in_child(deadline, work))
         })
     }
 }
@@ -227,17 +229,19 @@ fn leave_standard_fds() -> Result<()> {
 /// The child is not dumpable, dies with its parent, and is killed at `deadline`.
 pub fn in_child(deadline: Instant, work: impl FnOnce() -> Result<()>) -> Result<()> {
     let mut work = Some(work);
-    fork_for(deadline, &mut || work.take().map_or(Ok(()), |work| work()))
+    fork_for(deadline, None, &mut || work.take().map_or(Ok(()), |work| work()))
 }
 
-/// The same for any work: this code is in every program that crosses, once.
-fn fork_for(deadline: Instant, work: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+/// The same for any work: this code is in every program that crosses, once. With `keep` the child has of this
+/// process's descriptors that one and the standard three.
+fn fork_for(deadline: Instant, keep: Option<BorrowedFd<'_>>, work: &mut dyn FnMut() -> Result<()>) -> Result<()> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context(|| "pipe")?;
     let parent = process::pidfd_open(std::process::id().cast_signed())?;
     match process::fork()? {
         Fork::Child => {
             drop(read);
-            let done = prepare_child(&parent).and_then(|()| work());
+            let alone = |fd| process::close_all_but(&[fd, write.as_fd()]);
+            let done = prepare_child(&parent).and_then(|()| keep.map_or(Ok(()), alone)).and_then(|()| work());
             process::exit_now(i32::from(!report(write, done)))
         }
         Fork::Parent(child) => {

@@ -419,15 +419,12 @@ impl Caller {
         pty::copy_size(&self.shown, pty)
     }
 
-    /// Makes `pty`, a new one, what the terminal is: window size, special characters and all other settings. Where
-    /// nothing is typed, the caller's terminal goes on making line ends of its own, so that of the pty makes none.
-    /// To be called before [`Self::take`].
-    pub fn set_up(&self, pty: impl AsFd) -> Result<()> {
-        pty::copy_settings(&self.shown, &pty)?;
-        if self.raw.is_none() {
-            pty::plain_output(&pty)?;
-        }
-        self.copy_size(pty)
+    /// What makes a new pty what the terminal is: window size, special characters and all other settings. Where nothing
+    /// is typed, the caller's terminal goes on making line ends of its own, so that the pty makes none. To be called
+    /// before [`Self::take`].
+    pub fn settings(&self) -> Result<pty::Settings> {
+        let settings = pty::Settings::of(&self.shown)?;
+        Ok(if self.raw.is_none() { settings.with_plain_output() } else { settings })
     }
 }
 

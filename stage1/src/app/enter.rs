@@ -1,23 +1,26 @@
 //! Running a command in a pod or in one of its apps, confined as the app is. Host side, in the pod directory.
 //!
-//! The command is a child of this process, born in the pod's PID namespace and the leader of a session of its own. It
-//! gets the app's cgroup (or, if the app does not run, one like it: [`scope`]), namespaces, root and confinement, and of the caller nothing but the standard descriptors
-//! that are no terminal ([`wiring`]). This process stays outside and accompanies it ([`accompany`]).
+//! The command is a child of this process, born in the pod ([`crossing`]) and the leader of a session of its own. It
+//! gets the app's cgroup (or, if the app does not run, one like it: [`scope`]), namespaces, root and confinement, and of
+//! the caller nothing but the standard descriptors that are no terminal ([`wiring`]). This process stays outside and
+//! accompanies it ([`accompany`]).
 
 mod accompany;
 mod copier;
+mod crossing;
 mod scope;
 mod wiring;
 
 use std::convert::Infallible;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
-use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use rustix::fs::{FileType, OFlags};
 
+use self::crossing::Tie;
 use self::wiring::{Inside, Wiring};
 use super::exec::load_record;
 use crate::appc::AcName;
@@ -30,8 +33,7 @@ use crate::error::{Context, Error, Result};
 use crate::launch::{self, Command, env, find};
 use crate::sys::dir;
 use crate::sys::inherited::ResourceLimits;
-use crate::sys::process::{self, Fork};
-use crate::terminal::Caller;
+use crate::sys::process;
 use crate::{inherited, layout, rootfs, unit};
 
 pub use wiring::Tty;
@@ -81,28 +83,27 @@ pub fn enter(entry: &Entry) -> Result<Ended> {
     let cgroup = PodCgroup::recorded(Path::new("."))?;
     let signals = accompany::block_signals()?;
     let Wiring { inside, outside } = Wiring::new(entry.tty)?;
-    let parent = process::pidfd_open(std::process::id().cast_signed())?;
     let cgroups = Cgroups {
         pod: cgroup.running_pid1(target.pid(), target.duplicate()?)?,
         app: entry.app.as_ref().map_or(Ok(None), |app| cgroup.running(&layout::app_cgroup(app)))?,
     };
     // Those of a running app are the ones that systemd gave it.
     let limits = cgroups.app.as_ref().map_or(Ok(None), |running| ResourceLimits::of(running.pid()))?;
-    // Only for children: the command is born in the pod.
-    process::setns(target.pidfd(), CloneFlags::CLONE_NEWPID)?;
-    match process::fork()? {
-        Fork::Child => {
-            let left = inherited::leave_caller().and_then(|_| limits.map_or(Ok(()), |limits| limits.take()));
-            let become_command = || entry.become_command(&target, &cgroups, &parent, inside, outside.caller());
-            let Err(error) = left.and_then(|()| become_command());
-            eprintln!("enter: {}", error.one_line());
-            process::exit_now(i32::from(error.exit_code().unwrap_or(launch::exit::SETUP)))
-        }
-        Fork::Parent(child) => {
-            drop(inside);
-            accompany::accompany(child, &signals, outside)
-        }
+    // What there is instead of the app's cgroup; looked at if it comes to that.
+    let scope = entry.app.as_ref().map(unit::installed_limits);
+    let join = || {
+        inherited::leave_caller()?;
+        limits.map_or(Ok(()), |limits| limits.take())?;
+        target.join()
+    };
+    let mut born = crossing::cross(inside, join, |tie, inside| entry.become_command(tie, scope, inside))?;
+    match cgroups.admit(born.pid) {
+        Ok(in_app) => born.go(in_app)?,
+        // It ends, as nobody lets it go on.
+        Err(error) => return born.failure()?.map_or(Err(error), Err),
     }
+    let ended = accompany::accompany(born.pid, &signals, outside)?;
+    born.failure()?.map_or(Ok(ended), Err)
 }
 
 /// Where a command may run: the app's own cgroups if it runs, else its own scope, made from the pod's.
@@ -110,6 +111,19 @@ struct Cgroups {
     pod: Running,
     app: Option<Running>,
 }
+
+impl Cgroups {
+    /// Moves a process there. Whether it is in the app's own.
+    fn admit(&self, pid: Pid) -> Result<bool> {
+        if self.app.as_ref().map_or(Ok(false), |app| app.admit(pid))? {
+            return Ok(true);
+        }
+        if self.pod.admit(pid)? { Ok(false) } else { Err(Error::new("the pod has ended")) }
+    }
+}
+
+/// What another cgroup of the app's is made with, or why it can't be.
+type Scope = Option<Result<Vec<(&'static str, crate::systemd::Value)>>>;
 
 impl Entry {
     fn check(&self) -> Result<()> {
@@ -129,35 +143,19 @@ impl Entry {
         })
     }
 
-    /// In the pod's PID namespace: cgroup, the other namespaces, the app's root, its confinement, the command.
-    fn become_command(
-        &self,
-        target: &Target,
-        cgroups: &Cgroups,
-        parent: &OwnedFd,
-        inside: Inside,
-        caller: Option<&Caller>,
-    ) -> Result<Infallible> {
-        process::die_with_parent()?;
-        if process::pidfd_wait_end(parent, std::time::Duration::ZERO)? {
-            return Err(Error::new("the calling process has ended"));
-        }
+    /// In the pod: a session, the cgroup, the app's root, its confinement, the command.
+    fn become_command(&self, tie: &mut Tie, scope: Scope, inside: Inside) -> Result<Infallible> {
         process::new_session()?;
-        let in_app = cgroups.app.as_ref().map_or(Ok(false), Running::join)?;
-        if !in_app && !cgroups.pod.join()? {
-            return Err(Error::new("the pod has ended"));
-        }
+        let in_app = tie.wait()?;
         let mut place = match &self.app {
             Some(app) => {
-                let limits = if in_app { None } else { Some(unit::installed_limits(app)?) };
-                target.join()?;
-                limits.map_or(Ok(()), |limits| scope::make(app, limits))?;
+                match scope {
+                    Some(limits) if !in_app => scope::make(app, limits?)?,
+                    _ => {}
+                }
                 Place::app(app)?
             }
-            None => {
-                target.join()?;
-                Place::pod()
-            }
+            None => Place::pod(),
         };
         let ids = self.ids(place.app_ids.as_ref())?;
         self.adapt_environment(&mut place, &ids)?;
@@ -165,7 +163,7 @@ impl Entry {
             true => unconfined(&ids),
             false => place.confinement.with_ids(&ids),
         };
-        inside.connect(caller, confinement.uid)?;
+        inside.connect(confinement.uid)?;
         launch::exec(
             &confinement,
             &Command {
@@ -173,7 +171,7 @@ impl Entry {
                 environment: &place.environment,
                 search_path: &place.search_path,
                 working_directory: self.working_directory.as_deref().unwrap_or(&place.working_directory),
-                parent: Some(parent.as_fd()),
+                parent: Some(tie.parent()),
             },
         )
     }

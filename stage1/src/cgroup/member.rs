@@ -45,16 +45,16 @@ impl Running {
         self.pid
     }
 
-    /// Moves this process into these cgroups, whatever PID namespace it is in by now. `Ok(false)` when what ran there
-    /// has ended meanwhile: this process must not go on then, for it may be anywhere.
+    /// Moves the process `pid`, in the caller's PID namespace, into these cgroups. `Ok(false)` when what ran there has
+    /// ended meanwhile: the process must not go on then, for it may be anywhere.
     ///
     /// # Errors
-    /// The kernel keeps this process out of one of the cgroups, for another reason than that the cgroup is gone.
-    pub fn join(&self) -> Result<bool> {
+    /// The kernel keeps the process out of one of the cgroups, for another reason than that the cgroup is gone.
+    pub fn admit(&self, pid: nix::unistd::Pid) -> Result<bool> {
         for Place { path, dir, pods } in &self.dirs {
             let write = |dir: &OwnedFd| -> std::io::Result<()> {
                 let file = rustix::fs::openat(dir, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-                File::from(file).write_all(b"0")
+                File::from(file).write_all(pid.to_string().as_bytes())
             };
             match (write(dir), pods) {
                 (Err(error), None) if is_gone(&error) => return Ok(false),

@@ -203,7 +203,8 @@ pub struct Command<'a> {
     pub search_path: &'a [String],
     /// Absolute.
     pub working_directory: &'a str,
-    /// A pidfd of the parent process, when the command is to be killed at its end.
+    /// A descriptor with something to read, an end too, once the parent process has ended, when the command is to be
+    /// killed then.
     pub parent: Option<BorrowedFd<'a>>,
 }
 

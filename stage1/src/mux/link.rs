@@ -51,7 +51,7 @@ impl Link {
     /// and what it shows is shown.
     pub(super) fn start(&mut self, terminal: &OwnedFd) -> Result<()> {
         match &self.caller {
-            Some(caller) => caller.set_up(terminal)?,
+            Some(caller) => caller.settings()?.apply(terminal)?,
             None => pty::plain_output(terminal)?,
         }
         if !self.typed {

@@ -69,10 +69,34 @@ pub fn copy_size(from: impl AsFd, to: impl AsFd) -> Result<()> {
     rustix::termios::tcsetwinsize(to, size).context(|| "ioctl(TIOCSWINSZ)")
 }
 
-/// Copies the settings of one terminal to another: special characters, echo, and all the rest of termios(3).
-pub fn copy_settings(from: impl AsFd, to: impl AsFd) -> Result<()> {
-    let settings = tcgetattr(from).context(|| "tcgetattr")?;
-    tcsetattr(to, SetArg::TCSANOW, &settings).context(|| "tcsetattr")
+/// What a terminal is set to: all of termios(3), and its window size. Who has it needs no descriptor of the terminal.
+#[derive(Debug)]
+pub struct Settings {
+    modes: nix::sys::termios::Termios,
+    size: rustix::termios::Winsize,
+}
+
+impl Settings {
+    /// Those of `terminal`, as they are now.
+    pub fn of(terminal: impl AsFd) -> Result<Self> {
+        Ok(Self {
+            modes: tcgetattr(&terminal).context(|| "tcgetattr")?,
+            size: rustix::termios::tcgetwinsize(&terminal).context(|| "ioctl(TIOCGWINSZ)")?,
+        })
+    }
+
+    /// Gives them to `terminal`.
+    pub fn apply(&self, terminal: impl AsFd) -> Result<()> {
+        tcsetattr(&terminal, SetArg::TCSANOW, &self.modes).context(|| "tcsetattr")?;
+        rustix::termios::tcsetwinsize(&terminal, self.size).context(|| "ioctl(TIOCSWINSZ)")
+    }
+
+    /// See [`plain_output`].
+    #[must_use]
+    pub fn with_plain_output(mut self) -> Self {
+        make_output_plain(&mut self.modes);
+        self
+    }
 }
 
 /// What a terminal takes for the end of the input at the start of a line; `None` if it takes nothing for it.
@@ -199,7 +223,11 @@ pub fn plain_input(terminal: impl AsFd) -> Result<()> {
 /// Turns off the output post-processing of a terminal, so that what is written comes out byte by byte.
 pub fn plain_output(terminal: impl AsFd) -> Result<()> {
     let mut settings = tcgetattr(&terminal).context(|| "tcgetattr")?;
+    make_output_plain(&mut settings);
+    tcsetattr(&terminal, SetArg::TCSANOW, &settings).context(|| "tcsetattr")
+}
+
+fn make_output_plain(settings: &mut nix::sys::termios::Termios) {
     settings.output_flags.remove(nix::sys::termios::OutputFlags::OPOST);
     settings.local_flags.remove(LocalFlags::ECHO);
-    tcsetattr(&terminal, SetArg::TCSANOW, &settings).context(|| "tcsetattr")
 }

@@ -30,6 +30,9 @@ actions, joined by `+`:
   orderly N           wait for SIGTERM, which may have come since the probe began, then exit N
   hijack PATH         until PATH.stop exists: open the program of every process that appears, try to write to it; the
                       lines of PATH say of whom, and how it went
+  peek PATH MARKER    until PATH.stop exists: try to open MARKER, a file of the host's, through what every process that
+                      appears has; the lines of PATH say what was seen
+  exchange A B STOP   until STOP exists: put A in the place of B, and B in that of A, without a pause
   told PATH           block SIGTERM, make a file, wait for SIGTERM, go on
   alloc BYTES         take and touch memory
   fill PATH BYTES     write zeroes to a file
@@ -95,6 +98,8 @@ pub fn perform(words: &[&str]) -> Outcome {
             std::process::exit(status)
         }
         ["hijack", path] => attack::hijack(path).map_err(|e| e.to_string()),
+        ["peek", path, marker] => attack::peek(path, marker).map_err(|e| e.to_string()),
+        ["exchange", a, b, stop] => attack::exchange(a, b, stop).map_err(|e| e.to_string()),
         ["told", path] => {
             let set = block(Signal::SIGTERM)?;
             publish(path, "")?;

@@ -141,6 +141,8 @@ pub(super) struct Inside {
     pipes: [Option<OwnedFd>; 3],
     /// Where the terminal's other end is sent to.
     channel: Option<OwnedFd>,
+    /// What the caller's terminal is set to.
+    settings: Option<pty::Settings>,
 }
 
 /// The caller's side: the flows, and the terminal's other end once it has come.
@@ -180,8 +182,9 @@ impl Wiring {
         } else {
             (None, (None, None))
         };
+        let settings = caller.as_ref().map(Caller::settings).transpose()?;
         let mut wiring = Self {
-            inside: Inside { streams, pipes: [None, None, None], channel: childs },
+            inside: Inside { streams, pipes: [None, None, None], channel: childs, settings },
             outside: Outside {
                 streams,
                 kinds,
@@ -298,18 +301,35 @@ impl ReadAhead {
 }
 
 impl Inside {
-    /// Makes the standard descriptors of this process the command's, `uid` the terminal's owner. Pod side, in the root that the
-    /// command will have, by the leader of a session without a terminal.
-    pub(super) fn connect(self, caller: Option<&Caller>, uid: u32) -> Result<()> {
+    /// All that this has of descriptors.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.pipes.iter().flatten().chain(&self.channel).map(AsFd::as_fd)
+    }
+
+    /// Puts what the command gets, or nothing, in the place of those standard descriptors of the caller's that the
+    /// command does not get. In the pod's root, before the pod sees this process.
+    pub(super) fn leave_callers(&self) -> Result<()> {
+        let nothing = null()?;
+        for ((pipe, stream), number) in self.pipes.iter().zip(self.streams).zip(0..) {
+            match (pipe, stream) {
+                (_, Stream::Callers) => {}
+                (Some(pipe), _) => process::set_standard_fd(pipe, number)?,
+                (None, _) => process::set_standard_fd(&nothing, number)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the standard descriptors of this process the command's, `uid` the terminal's owner. Pod side, in the root
+    /// that the command will have, by the leader of a session without a terminal.
+    pub(super) fn connect(self, uid: u32) -> Result<()> {
         let mut ends = self.pipes;
         for (end, _) in ends.iter_mut().zip(self.streams).filter(|(_, stream)| *stream == Stream::Null) {
             *end = Some(null()?);
         }
         if let Some(channel) = self.channel {
             let (master, slave) = pty::open_pair_in(layout::DEVPTS)?;
-            if let Some(caller) = caller {
-                caller.set_up(&slave)?;
-            }
+            self.settings.map_or(Ok(()), |settings| settings.apply(&slave))?;
             // The command may open it anew.
             rustix::fs::fchown(&slave, Some(Uid::from_raw(uid)), None)
                 .context(|| format!("fchown(terminal, {uid})"))?;
@@ -339,11 +359,6 @@ fn null() -> Result<OwnedFd> {
 }
 
 impl Outside {
-    /// The caller's terminal, if it has to do with this.
-    pub(super) fn caller(&self) -> Option<&Caller> {
-        self.caller.as_ref()
-    }
-
     /// Copies what there is to copy; waits until there is something, or `signals` has any. Says whether it has.
     pub(super) fn step(&mut self, signals: BorrowedFd<'_>) -> Result<bool> {
         let waits_for_caller = self.waits_for_caller();

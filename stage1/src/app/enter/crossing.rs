@@ -1,0 +1,187 @@
+//! How a process of the host becomes one of the pod, so that the pod never sees anything of the host in it: its
+//! processes see each other, and one with CAP_SYS_PTRACE opens the root, the working directory and the descriptors of
+//! another through /proc (CVE-2016-9962, CVE-2024-21626).
+//!
+//! | process | PID namespace | root | descriptors |
+//! |---|---|---|---|
+//! | this one | the host's | the host's | the host's |
+//! | its child, the crosser | the host's | first the host's, then the pod's | those of its parent, then what the command gets |
+//! | the command, a sibling of the crosser | the pod's | the pod's | what the command gets, and two pipes |
+//!
+//! A cgroup's directory is a directory of the host: this process moves the command into its cgroup, and then lets it
+//! go on.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sched::CloneFlags;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::wiring::Inside;
+use crate::app::deadline;
+use crate::error::{Context, Error, Result};
+use crate::launch;
+use crate::sys::process::{self, Fork};
+
+/// The command's process, seen from outside.
+pub(super) struct Born {
+    /// A child of this process, in the PID namespace of this process.
+    pub(super) pid: Pid,
+    go: File,
+    why: File,
+}
+
+/// What the command has of this process until it is executed.
+pub(super) struct Tie {
+    go: File,
+    why: File,
+}
+
+/// Both ends of what ties the command's process to this one.
+fn pipes() -> Result<(Tie, File, File)> {
+    let pipe = |flags| pipe_with(PipeFlags::CLOEXEC | flags).context(|| "pipe");
+    let (go, our_go) = pipe(PipeFlags::empty())?;
+    let (our_why, why) = pipe(PipeFlags::NONBLOCK)?;
+    Ok((Tie { go: go.into(), why: why.into() }, our_go.into(), our_why.into()))
+}
+
+/// Has `join` bring a process into the pod, all namespaces and the root, and `become_command` go on in a child of this
+/// process that is born there. Of descriptors that child has the standard three as `join` left them, and those of
+/// `inside`.
+///
+/// # Errors
+/// Also when `join` fails, or takes too long.
+pub(super) fn cross(
+    inside: Inside,
+    join: impl FnOnce() -> Result<()>,
+    become_command: impl FnOnce(&mut Tie, Inside) -> Result<Infallible>,
+) -> Result<Born> {
+    let (mut tie, go, why) = pipes()?;
+    let (born, bears) = pipe_with(PipeFlags::CLOEXEC).context(|| "pipe")?;
+    match process::fork()? {
+        Fork::Child => {
+            let done = bear(inside, &mut tie, bears, join, become_command);
+            process::exit_now(tie.tell(done))
+        }
+        Fork::Parent(crosser) => {
+            drop((tie, bears, inside));
+            let pidfd = process::pidfd_open(crosser.as_raw())?;
+            let left = deadline().saturating_duration_since(std::time::Instant::now());
+            let ended = process::pidfd_wait_end(&pidfd, left)?;
+            if !ended {
+                process::pidfd_kill(&pidfd, rustix::process::Signal::KILL)?;
+            }
+            process::wait_child(crosser)?;
+            if !ended {
+                return Err(Error::new("joining the pod timed out"));
+            }
+            let mut why = why;
+            let Some(pid) = number(born)? else {
+                return Err(told(&mut why)?.unwrap_or_else(|| Error::new("the process that joined the pod was killed")));
+            };
+            // It was told by a pipe that the command's process had too, for a moment.
+            waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT)
+                .context(|| format!("{pid} is not the command"))?;
+            Ok(Born { pid, go, why })
+        }
+    }
+}
+
+/// The crosser, to its end; and the command, which is never past this.
+fn bear(
+    inside: Inside,
+    tie: &mut Tie,
+    bears: OwnedFd,
+    join: impl FnOnce() -> Result<()>,
+    become_command: impl FnOnce(&mut Tie, Inside) -> Result<Infallible>,
+) -> Result<()> {
+    process::die_with_parent()?;
+    join()?;
+    inside.leave_callers()?;
+    let ties = [tie.go.as_fd(), tie.why.as_fd(), bears.as_fd()];
+    process::close_all_but(&inside.descriptors().chain(ties).collect::<Vec<_>>())?;
+    match process::fork_into(CloneFlags::CLONE_PARENT)? {
+        Fork::Parent(command) => {
+            let number = command.as_raw().to_ne_bytes();
+            File::from(bears).write_all(&number).context(|| "tell the PID of the command")
+        }
+        Fork::Child => {
+            drop(bears);
+            let done =
+                process::die_with_parent().and_then(|()| become_command(tie, inside)).map(|never| match never {});
+            process::exit_now(tie.tell(done))
+        }
+    }
+}
+
+/// A PID from the pipe `born`; none if nobody has written one.
+fn number(born: OwnedFd) -> Result<Option<Pid>> {
+    let mut bytes = [0; 4];
+    match rustix::io::read(&born, &mut bytes).context(|| "read the PID of the command")? {
+        0 => Ok(None),
+        4 => Ok(Some(Pid::from_raw(i32::from_ne_bytes(bytes))).filter(|pid| pid.as_raw() > 0)),
+        short => Err(Error::new(format!("read the PID of the command: {short} bytes"))),
+    }
+}
+
+/// Longest error text, in bytes: below what a pipe holds, so that writing never waits.
+const MAX: usize = 4096;
+
+/// Why there is no command, if somebody has told so.
+fn told(why: &mut File) -> Result<Option<Error>> {
+    let mut text = [0; MAX];
+    let length = match why.read(&mut text) {
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
+        length => length.context(|| "read why there is no command")?,
+    };
+    Ok(text[..length].split_first().map(|(code, text)| Error::new(String::from_utf8_lossy(text)).with_exit_code(*code)))
+}
+
+impl Born {
+    /// Lets the command go on: in its app's cgroup, or in none.
+    pub(super) fn go(&mut self, in_app: bool) -> Result<()> {
+        match self.go.write_all(&[u8::from(in_app)]) {
+            // It has ended already: that is followed anyway.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            done => done.context(|| "let the command go on"),
+        }
+    }
+
+    /// After its end: why it never became the command, if it did not.
+    pub(super) fn failure(&mut self) -> Result<Option<Error>> {
+        told(&mut self.why)
+    }
+}
+
+impl Tie {
+    /// Waits until this process may go on; whether it is in its app's cgroup.
+    ///
+    /// # Errors
+    /// The parent process has ended.
+    pub(super) fn wait(&mut self) -> Result<bool> {
+        let mut word = [0];
+        self.go.read_exact(&mut word).context(|| "the calling process has ended")?;
+        Ok(word[0] != 0)
+    }
+
+    /// What has something to read once the parent process has ended.
+    pub(super) fn parent(&self) -> BorrowedFd<'_> {
+        self.go.as_fd()
+    }
+
+    /// Tells the parent why there is no command, if that is so; the exit status to end with.
+    fn tell(&mut self, done: Result<()>) -> i32 {
+        let Err(error) = done else { return 0 };
+        let code = error.exit_code().unwrap_or(launch::exit::SETUP);
+        let mut text = vec![code];
+        text.extend(error.one_line().bytes().take(MAX - 1));
+        if let Err(io) = self.why.write_all(&text) {
+            log::error!("{} (and telling so failed: {io})", error.one_line());
+        }
+        i32::from(code)
+    }
+}

@@ -1,0 +1,95 @@
+//! What a pod sees of the processes that enter it: CVE-2016-9962 and CVE-2024-21626.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Stdio;
+
+use tests::Verdict;
+use tests::harness::Context;
+use tests::process::wait_for;
+
+tests::cases! {
+    both nothing_of_the_host_shows_while_a_process_enters 120;
+    native no_descriptor_is_a_working_directory 120;
+}
+
+fn lines(log: &Path) -> Vec<String> {
+    fs::read_to_string(log).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+/// Seen to fail by the root, the working directory and the descriptors of `enter` when the command was born in the pod
+/// first and joined it then; and by a descriptor of `app-start` when it
+/// closed none.
+fn nothing_of_the_host_shows_while_a_process_enters(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    let log = podctl.out().join("log");
+    let marker = t.dir.join("marker");
+    fs::write(&marker, "of the host\n")?;
+    let place = marker.display().to_string();
+    let capabilities = "--caps-retain=CAP_SYS_PTRACE,CAP_DAC_OVERRIDE,CAP_DAC_READ_SEARCH,CAP_SETUID,CAP_SETGID";
+    pod.add("attacker", &[capabilities], &["peek", "/out/log", &place]);
+    pod.app("start", "attacker", &[]).ok();
+    wait_for("the attacker", 10, || lines(&log).contains(&"ready".to_owned()).then_some(()));
+    pod.add("one", &[], &["sleep", "inf"]);
+    pod.add("idle", &[], &["sleep", "inf"]);
+    let seen = |name: &str| lines(&log).iter().filter(|line| line.starts_with(&format!("seen {name} "))).count();
+    // It is a matter of luck whether the attacker looks in time.
+    for _ in 0..20 {
+        pod.app("start", "one", &[]).ok();
+        for app in ["one", "one", "idle"] {
+            let mut command = podctl.command(&["enter", &pod.uuid, "--app", app, "--", "/probe", "exit", "7"]);
+            let out = command.stdin(File::open(&marker)?).stdout(Stdio::piped()).stderr(Stdio::piped()).output()?;
+            assert_eq!(out.status.code(), Some(7), "{out:?}");
+        }
+        pod.app("stop", "one", &[]).ok();
+        if seen("enter") >= 20 && seen("app-start") >= 3 && seen("app-stop") >= 3 {
+            break;
+        }
+    }
+    fs::write(podctl.out().join("log.stop"), "")?;
+    wait_for("the attacker's end", 10, || (pod.state("attacker") == "exited").then_some(()));
+    assert!(seen("enter") > 0 && seen("app-start") > 0, "nothing was seen: {:?}", lines(&log));
+    // The launch record and the command are files of the pod's, and its systemd has its own cgroups open.
+    let own = t.dir.display().to_string();
+    let enters = |line: &str| ["enter", "app-start", "app-stop"].iter().any(|n| line.contains(&format!(" of {n} ")));
+    let leads_out = |line: &String| {
+        let place = line.contains(&own) || (line.contains("/sys/fs/cgroup") && enters(line));
+        line.starts_with("host ") || (line.starts_with("descriptor ") && place)
+    };
+    let found: Vec<String> = lines(&log).into_iter().filter(leads_out).collect();
+    assert!(found.is_empty(), "{found:#?}");
+    pod.end();
+    Ok(())
+}
+
+/// The image, or whoever enters, names a descriptor that might have been left open.
+fn no_descriptor_is_a_working_directory(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    let marker = t.dir.join("marker");
+    fs::write(&marker, "of the host\n")?;
+    let from_there = format!("{}{}", "../".repeat(16), marker.display().to_string().trim_start_matches('/'));
+    pod.add("one", &[], &["sleep", "inf"]);
+    pod.app("start", "one", &[]).ok();
+    for number in 3..16 {
+        let place = format!("/proc/self/fd/{number}");
+        let words = ["enter", &pod.uuid, "--app=one", "--workdir", &place, "--", "/probe", "cat", &from_there];
+        let out = podctl.run(&words);
+        assert!(out.code.is_some_and(|code| code != 0) && out.stdout.is_empty(), "{place}: {out}");
+        let working = format!("--working-dir={place}");
+        let name = format!("app{number}");
+        if pod.try_add("probe", &name, &[&working], &["cat", &from_there, "+", "write", "/out/escaped", ""]).code
+            == Some(0)
+        {
+            // Refused at the start, or it finds nothing there.
+            if pod.app("start", &name, &[]).code == Some(0) {
+                pod.exit_code(&name);
+            }
+            assert!(!podctl.out().join("escaped").exists(), "{place}");
+            pod.app("rm", &name, &[]).ok();
+        }
+    }
+    pod.end();
+    Ok(())
+}
