@@ -14,7 +14,8 @@ tests::cases! {
     native a_closed_pipe_ends_podctl_quietly;
 }
 
-/// What a shell does before it calls podctl. Each was seen to make a difference, or to hang, before programs settled.
+/// What a shell does before it calls podctl. With a `settle` that does nothing the image can't even be imported under the
+/// limits: seen.
 const CALLERS: [&str; 13] = [
     "umask 077",
     "umask 000",
@@ -107,7 +108,7 @@ fn what_cannot_be_lifted_is_told(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// Seen to say "Broken pipe".
+/// Seen to fail when such an error was told like others: "Broken pipe".
 fn a_closed_pipe_ends_podctl_quietly(t: &Context) -> Verdict {
     let podctl = t.podctl();
     podctl.import_probe();

@@ -5,7 +5,10 @@ use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit};
 
 /// How a command ended and what it said.
 #[derive(Debug, Clone)]
@@ -57,10 +60,40 @@ pub fn run(command: &mut Command) -> Output {
     run_with_input(command, "")
 }
 
+/// Descriptors that a command takes up here while it runs: its pipes, and what starting it needs.
+const DESCRIPTORS: u64 = 8;
+/// Descriptors that are for everything else.
+const OTHERS: u64 = 24;
+
+/// How many commands run.
+static RUNNING: Mutex<u64> = Mutex::new(0);
+static ENDED: Condvar = Condvar::new();
+
+/// Room for one more command: as many run at once as this process may have descriptors for, however many threads ask.
+struct Room;
+
+impl Room {
+    fn wait() -> Self {
+        let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit(RLIMIT_NOFILE)");
+        let most = (limit.saturating_sub(OTHERS) / DESCRIPTORS).max(1);
+        let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        *ENDED.wait_while(running, |running| *running >= most).unwrap_or_else(PoisonError::into_inner) += 1;
+        Self
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        ENDED.notify_one();
+    }
+}
+
 /// Runs a command to its end; panics if it can't be started.
 #[track_caller]
 pub fn run_with_input(command: &mut Command, input: &str) -> Output {
     let words = describe(command);
+    let _room = Room::wait();
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() });
     let mut child = command.spawn().unwrap_or_else(|e| panic!("{words}: {e}"));

@@ -33,7 +33,7 @@ fn enter(pod: &Pod<'_>, words: &[&str]) -> Command {
     pod.podctl.command(&[&["enter", pod.uuid.as_str(), "--app", "one", "--", "/probe"], words].concat())
 }
 
-/// Seen to fail when files were handed in: the script was rewritten, the log's old lines were gone.
+/// Seen to fail when the wiring handed files in as it does unnamed pipes: the script was rewritten.
 fn files_stay_outside(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = pod(&podctl);
@@ -125,7 +125,6 @@ fn the_rest_of_a_file_is_for_the_next(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// Seen to fail when errors of a flow were taken for its end.
 fn a_full_disk_is_told(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = pod(&podctl);

@@ -64,7 +64,8 @@ fn until_seen(log: &Path, name: &str, mut verb: impl FnMut()) {
     panic!("{name} was never seen: {:?}", said(log));
 }
 
-/// Seen to succeed against app-start, app-stop, app-rm and enter without the call of `hold_program_read_only`.
+/// Without the call of `hold_program_read_only` the attacker was seen to overwrite app-start, which the next start of an
+/// app then could not execute.
 fn no_entrypoint_is_overwritten(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = podctl.pod(&[]);
@@ -99,7 +100,7 @@ fn no_entrypoint_is_overwritten(t: &Context) -> Verdict {
 
 /// It starts the apps of an immutable pod itself, one after another. It also runs as long as the pod, so that a write
 /// would have to wait for its end ("Text file busy"); that is no defence, as the program may be another pod's.
-/// Seen to fail without the call of `hold_program_read_only`.
+/// Seen to fail without the call of `hold_program_read_only`: the attacker had `run` open through a writable mount.
 fn the_monitor_is_not_overwritten(t: &Context) -> Verdict {
     let podctl = t.podctl();
     podctl.import_probe();
