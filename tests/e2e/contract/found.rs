@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Stdio;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -482,11 +481,10 @@ fn the_console_is_always_read_with_debug(t: &Context) -> Verdict {
     let debug = Kind { debug: true, ..Kind::default() };
     let pod = host.prepare_as(debug, &no_volumes());
     let (mut command, lock) = pod.run_command(&["--net=none"]);
-    let mut monitor = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let (reader, writer) = std::io::pipe()?;
+    let monitor = command.stdout(writer.try_clone()?).stderr(writer).spawn().expect("run");
     drop(lock);
-    let mut first = String::new();
-    BufReader::new(monitor.stdout.take().ok_or("no stdout")?).read_line(&mut first)?;
-    drop(monitor.stderr.take());
+    BufReader::new(reader).read_line(&mut String::new()).expect("the first line");
     let mut pod: MiniPod<'_> = pod;
     pod.wait_ready();
     pod.add("one", &exec, &json!([]));
