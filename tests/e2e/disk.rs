@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use tests::Verdict;
 use tests::harness::Context;
 use tests::podctl::Podctl;
 use tests::process::wait_for;
 use tests::tracer::{self, Call, Traced};
+use tests::{Verdict, dist};
 
 tests::cases! {
     native what_appears_has_been_synced;
@@ -93,6 +93,13 @@ struct Small {
     at: PathBuf,
 }
 
+/// A file system of this size, and podctl with its data in a directory of it.
+fn on_little_room(t: &Context, size: &str) -> (Small, Podctl) {
+    let small = Small::new(&t.dir.join("small"), size);
+    let podctl = Podctl::new(&dist().join("podctl"), &small.at.join("data"), &t.dir);
+    (small, podctl)
+}
+
 impl Small {
     fn new(at: &Path, size: &str) -> Self {
         fs::create_dir_all(at).expect("mkdir");
@@ -134,8 +141,7 @@ fn entries(dir: &Path) -> usize {
 }
 
 fn no_room_for_an_image(t: &Context) -> Verdict {
-    let podctl = t.podctl();
-    let small = Small::new(&podctl.data, "4m");
+    let (small, podctl) = on_little_room(t, "4m");
     let root = t.dir.join("root");
     fs::create_dir_all(&root)?;
     fs::write(root.join("file"), vec![7; 1 << 20])?;
@@ -155,8 +161,7 @@ fn no_room_for_an_image(t: &Context) -> Verdict {
 }
 
 fn no_room_for_a_pod(t: &Context) -> Verdict {
-    let podctl = t.podctl();
-    let small = Small::new(&podctl.data, "96m");
+    let (small, podctl) = on_little_room(t, "96m");
     small.fill(8192);
     // Not even for the image that pods are made of.
     says_no_room(&podctl.fails(&["sandbox", "--net=none"]));
@@ -185,8 +190,7 @@ fn no_room_for_a_pod(t: &Context) -> Verdict {
 }
 
 fn no_room_for_an_app(t: &Context) -> Verdict {
-    let podctl = t.podctl();
-    let small = Small::new(&podctl.data, "96m");
+    let (small, podctl) = on_little_room(t, "96m");
     let pod = podctl.pod(&["--net=none"]);
     pod.run_app("a", &[], &["exit", "0"]);
     for room in [0, 4, 8, 16, 24] {

@@ -72,11 +72,13 @@ fn a_memory_limit_holds_or_is_named(t: &Context) -> Verdict {
     pod.app("start", "large", &[]).ok();
     assert_eq!(pod.exit_code("large"), 137, "more than the limit was let through");
     assert_eq!(pod.state("small"), "running");
-    // A quantity of the decimal kind, cut to whole pages by the kernel.
-    pod.add("decimal", &["--memory=50M"], &["print", "decimal", "+", "sleep", "inf"]);
-    pod.app("start", "decimal", &[]).ok();
-    let group = cgroup(app_pid(&pod, "decimal"), "memory", t.layout);
-    assert_eq!(read(group.join(file)).parse::<u64>()? / 4096, 50_000_000 / 4096);
+    // Bytes, which the kernel cuts to whole pages; and the unit that Docker's users write, a power of 1024.
+    for (name, memory, bytes) in [("bytes", "--memory=50000000", 50_000_000), ("docker", "--memory=50M", 50 << 20)] {
+        pod.add(name, &[memory], &["print", name, "+", "sleep", "inf"]);
+        pod.app("start", name, &[]).ok();
+        let group = cgroup(app_pid(&pod, name), "memory", t.layout);
+        assert_eq!(read(group.join(file)).parse::<u64>()? / 4096, bytes / 4096);
+    }
     pod.end();
     Ok(())
 }
