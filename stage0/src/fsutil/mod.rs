@@ -3,7 +3,6 @@
 pub(crate) mod atomic;
 pub mod digest;
 pub(crate) mod dir;
-pub(crate) mod interrupt;
 pub(crate) mod lock;
 pub(crate) mod remove;
 pub(crate) mod space;

@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::{StatVfs, fstatvfs};
 use stage1::error::{Context, Error, Result};
 
-use super::interrupt;
+use crate::interrupt;
 
 /// After so many bytes, or so many new files, the room is looked at again.
 const BYTES: u64 = 4 << 20;

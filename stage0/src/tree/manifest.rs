@@ -20,8 +20,8 @@ use sha2::{Digest, Sha256};
 use stage1::error::{Context, Error, Result};
 
 use crate::fsutil::digest::hex;
-use crate::fsutil::interrupt;
 use crate::image::archive::{MAX_DEPTH, sorted_names, xattr, xattr_names};
+use crate::interrupt;
 
 /// How many places of the list the quick check looks at.
 const PROBES: usize = 64;

@@ -1,7 +1,7 @@
 //! The pod's monitor as the one multiplexer of its apps' streams. Host side, in the pod directory.
 //!
 //! `app-exec` hands over the other ends of an app's pipes, or of its terminal ([`crate::streams::handover`]), and the
-//! monitor carries every byte: into the app's log ([`file`]), to the output of `run` ([`console`]), into a kubelet's file
+//! monitor carries every byte: into the app's log ([`mod@file`]), to the output of `run` ([`console`]), into a kubelet's file
 //! ([`kube`]) or the host's journal ([`journald`]), and to whoever attaches ([`channel`]). One thread, one epoll; nothing
 //! is read that can't be held, so an app waits for whoever takes its output, and memory is bounded whatever apps write.
 //!

@@ -10,7 +10,6 @@ use stage1::error::{Context, Error, Result};
 use super::progress::{progress, spinner};
 use crate::cli::output::say;
 use crate::cli::session::Session;
-use crate::fsutil::interrupt;
 use crate::image::archive::Limits;
 use crate::image::import::{Imported, import_directory, import_file};
 use crate::image::oci::platform::Wanted;
@@ -63,10 +62,8 @@ enum KindWord {
 
 impl Import {
     pub fn run(self, session: &Session) -> Result<()> {
-        interrupt::watch()?;
         let what = || format!("import {:?}", self.source);
-        let Imported { image, name, replaced } =
-            self.import(session).context(what).map_err(interrupt::with_its_code)?;
+        let Imported { image, name, replaced } = self.import(session).context(what)?;
         if let Some(before) = replaced {
             log::warn!("{name:?} was the name of image {} until now", before.short());
         }
