@@ -145,7 +145,7 @@ impl Volume {
     /// The source is missing, or can't be mounted as asked.
     pub fn open(name: &AcName, source: &Path, target: &Path, options: VolumeOptions<'_>) -> Result<Self> {
         let describe = || format!("volume source {source:?}");
-        let is_dir = super::volumes::stat_source(source)?.is_dir();
+        let is_dir = stat_source(source)?.is_dir();
         let kind = if is_dir { Target::Directory } else { Target::File };
         let scope = if options.recursive { Scope::Recursive } else { Scope::One };
         let mount = DetachedMount::clone_path(source, scope).context(describe)?;
@@ -204,4 +204,20 @@ fn map_ids(mount: &DetachedMount, namespace: BorrowedFd<'_>, scope: Scope, sourc
         _ => "",
     };
     log::warn!("{rest}volume source {source:?} keeps the host's owners: {}", error.one_line());
+}
+
+/// Looks at the source of a host volume. Host side.
+///
+/// # Errors
+/// It is missing, or can't be reached.
+pub(super) fn stat_source(source: &Path) -> Result<std::fs::Metadata> {
+    std::fs::metadata(source).map_err(|error| match error.raw_os_error() {
+        // As every host manager of the family knows it.
+        Some(errno) => Error::new(format!("Failed to stat {}: {}", source.display(), errno_words(errno))),
+        None => Error::caused_by(format!("Failed to stat {}", source.display()), error),
+    })
+}
+
+fn errno_words(errno: i32) -> &'static str {
+    nix::errno::Errno::from_raw(errno).desc()
 }

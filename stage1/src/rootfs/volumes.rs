@@ -5,7 +5,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::copy;
-use super::plan::{Volume, VolumeOptions};
+use super::plan::{Volume, VolumeOptions, stat_source};
 use rustix::fs::OFlags;
 
 use crate::appc::{self, AcName, App, MountPoint, RuntimeApp, VolumeKind};
@@ -99,22 +99,6 @@ fn target(path: &str, place: impl Fn(&Path) -> Result<PathBuf>) -> Result<PathBu
         return Err(Error::new(format!("mount target {path:?} is the app's root: no volume can be mounted there")));
     }
     Ok(target)
-}
-
-/// Looks at the source of a host volume. Host side.
-///
-/// # Errors
-/// It is missing, or can't be reached.
-pub fn stat_source(source: &Path) -> Result<std::fs::Metadata> {
-    std::fs::metadata(source).map_err(|error| match error.raw_os_error() {
-        // As every host manager of the family knows it.
-        Some(errno) => Error::new(format!("Failed to stat {}: {}", source.display(), errno_words(errno))),
-        None => Error::caused_by(format!("Failed to stat {}", source.display()), error),
-    })
-}
-
-fn errno_words(errno: i32) -> &'static str {
-    nix::errno::Errno::from_raw(errno).desc()
 }
 
 /// Looks at the sources of all host volumes of a pod. Host side.

@@ -15,6 +15,7 @@ use rustix::net::{RecvFlags, Shutdown};
 use super::{NAMES, PASSED_ON, TTY, Targets, call};
 use crate::appc::AcName;
 use crate::cli::USAGE;
+use crate::cross::Target;
 use crate::error::{Context, Error, Result};
 use crate::pod::{self, Pod, State};
 use crate::sys::{process, signal};
@@ -421,14 +422,22 @@ fn null() -> Result<OwnedFd> {
 }
 
 /// The exit status of an app that has closed its output, as soon as it is there; 0 if the app goes on.
+///
+/// # Errors
+/// The pod has ended without one, as it does when it is killed.
 fn exit_code(app: &AcName) -> Result<u8> {
     let here = Path::new(".");
     let mutable = Pod::load(here)?.manifest.is_mutable()?;
     let end = Instant::now() + STATUS;
     loop {
+        // in this order: a pod that ends writes it down before
+        let runs = Target::recorded_if_running()?.is_some();
         let status = pod::app_status(here, State::Running, mutable, app)?;
         if let Some(code) = status.exit_code {
             return Ok(code);
+        }
+        if !runs {
+            return Err(Error::new(format!("the pod has ended, and app {app} with it, without an exit status")));
         }
         if Instant::now() >= end {
             log::warn!("app {app} has closed its output and goes on");
