@@ -39,7 +39,7 @@ impl Hosts {
         Ok(Self(completed(text, &config.hostname)))
     }
 
-    /// Pod side.
+    /// Pod side. The place of the masks, of which no more are taken, is mounted over in this namespace.
     pub(super) fn attach(&self, root: &DetachedMount) -> Result<()> {
         // A file system of its own, so that no app can fill another's, nor the pod's.
         let size = (MAX_MANIFEST + MAX_HOSTS).to_string();
@@ -50,6 +50,8 @@ impl Hosts {
         std::fs::File::from(writer).write_all(&self.0).context(|| format!("write {PATH}"))?;
         check_kind("what the pod provides", root, Path::new(PATH), Target::File)?;
         let target = dir::create_in(root, PATH, Target::File)?;
+        // Before Linux 6.15 only what is mounted somewhere can be cloned.
+        own.attach_path(layout::MASK_DIR)?;
         DetachedMount::clone_of(file, Scope::One)?.attach(target, Path::new(PATH))
     }
 }
