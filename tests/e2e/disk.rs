@@ -133,7 +133,8 @@ impl Drop for Small {
 
 #[track_caller]
 fn says_no_room(line: &str) {
-    assert!(line.contains("No space left"), "{line}");
+    // The kernel's word, or that of podctl, which keeps some room free.
+    assert!(line.to_lowercase().contains("no space left"), "{line}");
 }
 
 fn entries(dir: &Path) -> usize {
