@@ -91,7 +91,10 @@ impl OwnNamespaces {
             }
             let cpus = match &mut cpus {
                 Some(cpus) => cpus,
-                none => none.insert(process::allowed_cpus()?.into_iter()),
+                none => {
+                    process::run_on_any_cpu()?;
+                    none.insert(process::allowed_cpus()?.into_iter())
+                }
             };
             let next = cpus
                 .next()

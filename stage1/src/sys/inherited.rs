@@ -161,9 +161,7 @@ pub fn ordinary_scheduling() -> Result<Vec<String>> {
     const IOPRIO_NONE: libc::c_int = 0;
     // SAFETY: only numbers are passed; 0 is this process.
     see(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_NONE) }, "the I/O priority")?;
-    let mut all = rustix::thread::CpuSet::new();
-    (0..rustix::thread::CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
-    rustix::thread::sched_setaffinity(None, &all).context(|| "sched_setaffinity(all)")?;
+    super::process::run_on_any_cpu()?;
     Ok(kept)
 }
 

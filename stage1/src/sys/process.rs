@@ -112,6 +112,14 @@ pub fn mount_namespace_id(namespace: impl AsFd) -> Result<Option<u64>> {
     }
 }
 
+/// Lets this process run on every processor that its cgroup allows, whatever its caller has bound it to:
+/// sched_setaffinity(2).
+pub fn run_on_any_cpu() -> Result<()> {
+    let mut all = rustix::thread::CpuSet::new();
+    (0..rustix::thread::CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+    rustix::thread::sched_setaffinity(None, &all).context(|| "sched_setaffinity(all)")
+}
+
 /// The processors that this process may run on: sched_getaffinity(2).
 pub fn allowed_cpus() -> Result<Vec<usize>> {
     let set = rustix::thread::sched_getaffinity(None).context(|| "sched_getaffinity")?;
