@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::is_gone;
+use super::{children, is_gone};
 use crate::error::{Context, Error, Result};
 use crate::sys::process;
 
@@ -14,16 +14,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Removes the cgroups below `dir` and kills what runs in any of them and in itself, until `deadline`. None to begin
 /// with is no error.
 pub(super) fn empty_tree(dir: &Path, deadline: Instant) -> Result<()> {
-    let children = match fs::read_dir(dir) {
-        Err(e) if is_gone(&e) => return Ok(()),
-        other => other.context(|| format!("read {dir:?}"))?,
-    };
-    for child in children {
-        let child = child.context(|| format!("read {dir:?}"))?;
-        if child.file_type().is_ok_and(|t| t.is_dir()) {
-            remove_tree(&child.path(), deadline)?;
-        }
-    }
+    children(dir)?.iter().try_for_each(|child| remove_tree(child, deadline))?;
     while !members(dir)?.is_empty() {
         if Instant::now() > deadline {
             return Err(Error::new(format!("the processes in {dir:?} don't end")));

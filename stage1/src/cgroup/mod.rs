@@ -253,6 +253,22 @@ fn write_pid(dir: &Path, pid: i32) -> Result<()> {
     fs::write(&file, pid.to_string()).context(|| format!("write {pid} to {file:?}"))
 }
 
+/// The cgroups right below `dir`; none if it is gone.
+fn children(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Err(e) if is_gone(&e) => return Ok(Vec::new()),
+        other => other.context(|| format!("read {dir:?}"))?,
+    };
+    let mut children = Vec::new();
+    for entry in entries {
+        let entry = entry.context(|| format!("read {dir:?}"))?;
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            children.push(entry.path());
+        }
+    }
+    Ok(children)
+}
+
 /// Whether a cgroup is not there, or was removed while one of its files was open.
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
@@ -272,17 +288,7 @@ fn members_below(dir: &Path, pids: &mut Vec<i32>) -> Result<()> {
             }
         }
     }
-    let children = match fs::read_dir(dir) {
-        Err(e) if is_gone(&e) => return Ok(()),
-        other => other.context(|| format!("read {dir:?}"))?,
-    };
-    for child in children {
-        let child = child.context(|| format!("read {dir:?}"))?;
-        if child.file_type().is_ok_and(|t| t.is_dir()) {
-            members_below(&child.path(), pids)?;
-        }
-    }
-    Ok(())
+    children(dir)?.iter().try_for_each(|child| members_below(child, pids))
 }
 
 #[cfg(test)]
