@@ -98,10 +98,10 @@ fn a_gibibyte_with_one_reader_that_stopped(t: &Context) -> Verdict {
     let script = format!("read go; exec /probe flood {AMOUNT} 2>/out/time");
     start(&pod, "one", &STREAMS, &script);
     let mux = monitor(&pod);
-    let idle = descriptors(mux);
     let (mut slow, slow_stdout) = Reader::<u64>::new(&pod, "one");
     let readers = [Reader::<String>::new(&pod, "one"), Reader::new(&pod, "one")];
-    wait_for("three clients", 20, || (descriptors(mux) == idle + 3).then_some(()));
+    let clients = readers.iter().map(|(reader, _)| &reader.child).chain([&slow.child]);
+    clients.for_each(wait_until_attached);
     let stopped = Pid::from_raw(slow.child.id() as i32);
     kill(stopped, Signal::SIGSTOP)?;
     let readers = readers.map(|(mut reader, stdout)| {
@@ -133,6 +133,18 @@ fn a_gibibyte_with_one_reader_that_stopped(t: &Context) -> Verdict {
     Ok(())
 }
 
+/// A client asks the monitor several times, and only after the last answer makes its signalfd(2).
+#[track_caller]
+fn wait_until_attached(client: &Child) {
+    let of_signals = |file: &std::fs::DirEntry| {
+        std::fs::read_link(file.path()).is_ok_and(|to| to.ends_with("anon_inode:[signalfd]"))
+    };
+    wait_for("a client to be attached", 20, || {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", client.id())).ok()?;
+        files.filter_map(Result::ok).find(of_signals).map(drop)
+    });
+}
+
 /// What it has open.
 fn descriptors(pid: i32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count).unwrap_or(0)
@@ -146,7 +158,7 @@ fn readers_that_are_all_stopped_hold_nobody_up(t: &Context) -> Verdict {
     let mux = monitor(&pod);
     let idle = descriptors(mux);
     let (alone, stdout) = Reader::new(&pod, "one");
-    wait_for("the client", 20, || (descriptors(mux) > idle).then_some(()));
+    wait_until_attached(&alone.child);
     kill(Pid::from_raw(alone.child.id() as i32), Signal::SIGSTOP)?;
     let sent = tests::process::run_with_input(&mut attach(&pod, "one", &["--mode=stdin"]), "go\n");
     assert_eq!(sent.code, Some(0), "{sent}");
