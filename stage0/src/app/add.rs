@@ -5,14 +5,14 @@ use stage1::error::{Context, Error, Result};
 
 use super::crossing::ready_pid;
 use super::files::AppFiles;
-use super::manifest::{Locked, must_be_mutable};
 use super::options::AddOptions;
 use super::recover::Adding;
 use crate::fsutil::dir::must_exist;
 use crate::image::store as images;
 use crate::image::store::Image;
-use crate::pod::directory::Pod;
-use crate::pod::uid_range;
+use crate::poddir::find::Pod;
+use crate::poddir::manifest::{Locked, must_be_mutable};
+use crate::poddir::uid_range;
 use crate::store::Store;
 
 /// Adds an app to a pod.

@@ -7,7 +7,7 @@ use stage1::appc::AcName;
 use stage1::error::{Error, Result};
 
 use crate::entrypoint::spawn::{Entrypoint, Outcome, Stage1};
-use crate::pod::directory::{Pod, running_pid};
+use crate::poddir::find::{Pod, running_pid};
 use crate::store::Store;
 
 /// app-stop's exit code for an app that the pod's supervisor does not know.

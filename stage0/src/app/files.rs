@@ -19,7 +19,7 @@ use crate::fsutil::atomic::write;
 use crate::fsutil::dir::make_dir;
 use crate::fsutil::remove;
 use crate::image::store::Image;
-use crate::pod::uid_range;
+use crate::poddir::uid_range;
 use crate::store::Store;
 use crate::tree::overlay;
 use crate::tree::rootfs::Roots;

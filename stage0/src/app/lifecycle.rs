@@ -8,13 +8,12 @@ use stage1::pod::{AppState, State};
 
 use super::crossing::{Inside, ready_pid};
 use super::files::AppFiles;
-use super::manifest::{self, Locked, must_be_mutable};
 use super::recover::Adding;
 use super::start_lock::{self, AppLock};
-use super::status::NoApp;
 use crate::entrypoint::spawn::Entrypoint;
-use crate::pod::directory::Pod;
-use crate::pod::insecure::Insecure;
+use crate::poddir::find::Pod;
+use crate::poddir::insecure::Insecure;
+use crate::poddir::manifest::{self, Locked, NoApp, must_be_mutable};
 use crate::store::Store;
 
 /// Starts an app; one that runs is left alone.

@@ -4,7 +4,6 @@ pub mod add;
 mod crossing;
 pub mod files;
 pub mod lifecycle;
-pub mod manifest;
 pub mod options;
 mod recover;
 mod start_lock;

@@ -7,7 +7,7 @@ use stage1::launch::env;
 use stage1::streams::{self, Format, LogFile};
 
 use crate::image::store::Image;
-use crate::pod::insecure::Insecure;
+use crate::poddir::insecure::Insecure;
 
 /// What a new app is to be, as the command line says it.
 #[derive(Clone, Debug, Default)]

@@ -5,9 +5,9 @@ use stage1::error::{Context, Result};
 
 use super::crossing::Inside;
 use super::files::AppFiles;
-use super::manifest::Locked;
-use crate::pod::directory::Pod;
-use crate::pod::insecure::Insecure;
+use crate::poddir::find::Pod;
+use crate::poddir::insecure::Insecure;
+use crate::poddir::manifest::Locked;
 use crate::store::Store;
 
 /// A pod that is being added to, its lock held.

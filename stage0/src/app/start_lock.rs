@@ -12,9 +12,8 @@ use stage1::error::{Context, Result};
 use stage1::layout;
 use stage1::pod::{AppState, AppStatus, remove_if_there};
 
-use crate::fsutil::dir::open_dir;
-use crate::fsutil::lock;
-use crate::pod::directory::{Pod, State};
+use crate::fsutil::lock::{self, Taken};
+use crate::poddir::find::{Pod, State};
 
 /// There while an app is being started; in what the host keeps of the app.
 const NOTE: &str = "starting";
@@ -39,21 +38,17 @@ impl AppLock {
 
     fn take(pod: &Path, app: &AcName, patient: bool) -> Result<Option<Self>> {
         let info = pod.join(layout::app_info(app));
-        loop {
-            let Some(lock) = open_dir(&info)? else { return Ok(None) };
-            if patient {
-                lock::wait(&lock, &info, lock::Kind::Exclusive, lock::ENTRYPOINTS)?;
-            } else if !lock::try_take(&lock, &info, lock::Kind::Exclusive)? {
-                return Ok(None);
+        // the app may be removed, and added anew, while this waits
+        let taken = lock::directory(&info, |lock| {
+            if !patient {
+                return lock::try_take(lock, &info, lock::Kind::Exclusive);
             }
-            // the app may have been removed, and added anew, while this was waited for
-            match open_dir(&info)? {
-                Some(now) if stage1::sys::dir::same_file(&lock, &now)? => {
-                    return Ok(Some(Self { lock, note: info.join(NOTE) }));
-                }
-                _ => {}
-            }
-        }
+            lock::wait(lock, &info, lock::Kind::Exclusive, lock::ENTRYPOINTS).map(|()| true)
+        })?;
+        Ok(match taken {
+            Taken::Now(lock) => Some(Self { lock, note: info.join(NOTE) }),
+            Taken::ByOthers | Taken::Gone => None,
+        })
     }
 
     /// The locked directory.

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use stage1::appc::{AcName, Mount, PodManifest, RuntimeApp, VolumeKind};
-use stage1::error::{Context, Error, Result};
+use stage1::error::Result;
 use stage1::layout;
 
-use super::{manifest, start_lock};
-use crate::pod::directory::Pod;
+use super::start_lock;
+use crate::poddir::find::Pod;
+use crate::poddir::manifest::{self, NoApp};
 
 /// An app as rkt's api describes one; times are nanoseconds since 1970.
 #[derive(Clone, Debug, Serialize)]
@@ -94,41 +95,6 @@ pub fn status(pod: &Pod, name: &AcName) -> Result<AppStatus> {
     let manifest = manifest::read(pod.dir())?;
     let app = manifest.app(name).with_no_app(pod, name)?;
     describe(pod, &manifest, app)
-}
-
-/// Fails unless the pod lists the app.
-///
-/// # Errors
-/// It does not, or its manifest can't be read.
-pub fn must_have(pod: &Pod, name: &AcName) -> Result<()> {
-    manifest::read(pod.dir())?.app(name).with_no_app(pod, name).map(drop)
-}
-
-/// The app of a pod that has one app.
-///
-/// # Errors
-/// The pod has none, or several, which are named.
-pub fn only_one(pod: &Pod) -> Result<AcName> {
-    let manifest = manifest::read(pod.dir())?;
-    match manifest.apps.as_slice() {
-        [app] => Ok(app.name.clone()),
-        apps => {
-            let names: Vec<_> = apps.iter().map(|app| app.name.to_string()).collect();
-            let has = if names.is_empty() { "no app".to_owned() } else { names.join(", ") };
-            Err(Error::new(format!("pod {} has {has}: --app says which one is meant", pod.short())))
-        }
-    }
-}
-
-/// An app that a pod should have.
-pub(super) trait NoApp<T> {
-    fn with_no_app(self, pod: &Pod, name: &AcName) -> Result<T>;
-}
-
-impl<T> NoApp<T> for Option<T> {
-    fn with_no_app(self, pod: &Pod, name: &AcName) -> Result<T> {
-        self.context(|| format!("pod {} has no app {name}; \"podctl app list\" shows those it has", pod.short()))
-    }
 }
 
 fn describe(pod: &Pod, manifest: &PodManifest, app: &RuntimeApp) -> Result<AppStatus> {

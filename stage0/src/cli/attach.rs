@@ -5,10 +5,10 @@ use stage1::appc::AcName;
 use stage1::error::{Context, Result};
 
 use super::session::Session;
-use crate::app::status::only_one;
 use crate::entrypoint::attach;
 use crate::entrypoint::attach::{Mode, Options};
-use crate::pod::directory as pods;
+use crate::poddir::find as pods;
+use crate::poddir::manifest::only_one;
 
 #[derive(Args, Debug)]
 pub struct Attach {

@@ -6,7 +6,7 @@ use stage1::error::{Context, Result};
 
 use super::exec::How;
 use super::session::Session;
-use crate::pod::directory as pods;
+use crate::poddir::find as pods;
 
 #[derive(Args, Debug)]
 pub struct Enter {

@@ -8,7 +8,7 @@ use stage1::error::Result;
 
 use super::session::Session;
 use crate::entrypoint::enter;
-use crate::pod::directory::Pod;
+use crate::poddir::find::Pod;
 
 /// How a command is run in a pod, and which.
 #[derive(Args, Debug)]

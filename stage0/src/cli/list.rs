@@ -6,8 +6,8 @@ use stage1::error::Result;
 use super::output::{self, Format};
 use super::session::Session;
 use super::status::PodStatus;
-use crate::pod::directory as pods;
 use crate::pod::network;
+use crate::poddir::find as pods;
 
 #[derive(Args, Debug)]
 pub struct List {

@@ -13,7 +13,7 @@ use super::session::Session;
 use crate::cli::args::time as when;
 use crate::logs;
 use crate::logs::{Line, LineBreak, Wanted};
-use crate::pod::directory as pods;
+use crate::poddir::find as pods;
 
 /// The lines are those of all apps unless some are named, in the order of their times. On a terminal, control characters in them are written as escapes; else they come as the app wrote them.
 #[derive(Args, Debug)]

@@ -5,8 +5,8 @@ use stage1::error::{Context, Result};
 
 use super::args::each::each;
 use super::session::Session;
-use crate::pod::directory as pods;
 use crate::pod::gc;
+use crate::poddir::find as pods;
 
 #[derive(Args, Debug)]
 pub struct Rm {

@@ -6,9 +6,9 @@ use stage1::error::Result;
 use super::args::new_pod::NewPod;
 use super::session::Session;
 use crate::pod::create;
-use crate::pod::directory::HeldPod;
 use crate::pod::immutable;
 use crate::pod::settings::{Launch, Settings};
+use crate::poddir::phase::HeldPod;
 
 #[derive(Args, Debug)]
 #[command(

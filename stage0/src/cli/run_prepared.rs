@@ -6,9 +6,9 @@ use stage1::error::Result;
 use super::args::new_pod::HowToRun;
 use super::run::to_the_end;
 use super::session::Session;
-use crate::pod::directory as pods;
 use crate::pod::immutable;
 use crate::pod::settings::Settings;
+use crate::poddir::find as pods;
 
 #[derive(Args, Debug)]
 pub struct RunPrepared {

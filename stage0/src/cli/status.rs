@@ -9,10 +9,10 @@ use super::args::patience::Patience;
 use super::output::{self, Format};
 use super::session::Session;
 use crate::app::status::{AppStatus, list};
-use crate::pod::directory as pods;
-use crate::pod::directory::Pod;
 use crate::pod::network;
 use crate::pod::wait::{self, Until};
+use crate::poddir::find as pods;
+use crate::poddir::find::Pod;
 
 /// A pod as rkt's api describes one.
 #[derive(Serialize)]

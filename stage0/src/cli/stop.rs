@@ -8,8 +8,8 @@ use stage1::error::{Context, Result};
 use super::args::duration::duration;
 use super::args::each::each;
 use super::session::Session;
-use crate::pod::directory as pods;
 use crate::pod::stop;
+use crate::poddir::find as pods;
 
 #[derive(Args, Debug)]
 pub struct Stop {

@@ -9,8 +9,8 @@ use super::args::duration::duration;
 use super::args::each::each;
 use super::args::patience::Patience;
 use super::session::Session;
-use crate::pod::directory as pods;
 use crate::pod::wait::{self, Until};
+use crate::poddir::find as pods;
 
 #[derive(Args, Debug)]
 pub struct Wait {

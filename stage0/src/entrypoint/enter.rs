@@ -6,9 +6,9 @@ use std::ffi::OsString;
 use stage1::appc::AcName;
 use stage1::error::{Error, Result};
 
-use crate::app::status::must_have;
 use crate::entrypoint::spawn::{Entrypoint, Stage1};
-use crate::pod::directory::{Pod, running_pid};
+use crate::poddir::find::{Pod, running_pid};
+use crate::poddir::manifest::must_have;
 use crate::store::Store;
 
 /// How a command is run, beyond where and which.

@@ -1,7 +1,7 @@
 //! Waiting for a lock: never for ever, and never without a word about who has it.
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -9,11 +9,16 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use stage1::error::{Context, Error, Result};
+use stage1::sys::dir::same_file;
+
+use crate::fsutil::dir::open_dir;
 
 /// How long a lock is waited for that is held for moments only.
 pub(crate) const MOMENTS: Duration = Duration::from_secs(60);
 /// How long a lock is waited for under which entrypoints run: they have five minutes, and the app's stop timeout.
 pub(crate) const ENTRYPOINTS: Duration = Duration::from_secs(660);
+/// Mode of lock files.
+pub(crate) const FILE_MODE: u32 = 0o600;
 /// So many holders are named.
 const NAMED: usize = 3;
 
@@ -64,6 +69,44 @@ pub(crate) fn wait(file: &File, path: &Path, kind: Kind, limit: Duration) -> Res
             limit.as_secs()
         ))),
     }
+}
+
+/// What became of locking a directory.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// This process has it: the open directory, which is the one at the path.
+    Now(File),
+    /// Others have it.
+    ByOthers,
+    /// There is no directory.
+    Gone,
+}
+
+/// Opens and locks the directory at `path`, as `take` does; once more if another one has taken its place meanwhile.
+///
+/// # Errors
+/// It can't be opened or locked.
+pub(crate) fn directory(path: &Path, take: impl Fn(&File) -> Result<bool>) -> Result<Taken> {
+    loop {
+        let Some(lock) = open_dir(path)? else { return Ok(Taken::Gone) };
+        if !take(&lock)? {
+            return Ok(Taken::ByOthers);
+        }
+        match open_dir(path)? {
+            Some(now) if same_file(&lock, &now)? => return Ok(Taken::Now(lock)),
+            _ => {}
+        }
+    }
+}
+
+/// Opens a lock file, made if it is missing: only its owner can open it, for who can open it can hold it.
+///
+/// # Errors
+/// It can't be opened.
+pub(crate) fn open_file(path: &Path) -> Result<File> {
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true).mode(FILE_MODE);
+    options.open(path).context(|| format!("open {path:?}"))
 }
 
 /// Takes the lock unless somebody has it; tells whether it did.

@@ -21,8 +21,8 @@ use crate::fsutil::digest::{Digest, Verified};
 use crate::fsutil::dir::{PRIVATE, make_dir, names_in, open_dir, sync_dir};
 use crate::image::archive::ImageId;
 use crate::image::kept::Kept;
-use crate::pod::directory as pods;
-use crate::pod::directory::Pod;
+use crate::poddir::find as pods;
+use crate::poddir::find::Pod;
 use crate::registry::{Name, Reference};
 use crate::store::Store;
 

@@ -15,8 +15,8 @@ use stage1::error::{Context, Error, Result};
 use stage1::sys::dir;
 use stage1::{layout, mux};
 
-use crate::pod::directory as pods;
-use crate::pod::directory::Pod;
+use crate::poddir::find as pods;
+use crate::poddir::find::Pod;
 use crate::store::Store;
 use reader::Reader;
 
@@ -115,7 +115,7 @@ pub fn show(store: &Store, pod: &Pod, wanted: &Wanted, mut show: impl FnMut(&Lin
     }
     let is_there = |app: &AcName| readers.iter().any(|reader| *reader.app() == *app.as_ref());
     match wanted.apps.iter().find(|app| !is_there(app)) {
-        Some(app) if !wanted.follow && crate::app::status::must_have(pod, app).is_err() => {
+        Some(app) if !wanted.follow && crate::poddir::manifest::must_have(pod, app).is_err() => {
             Err(Error::new(format!("pod {} has no app {app}, and no logs of one", pod.short())))
         }
         _ => Ok(()),
@@ -124,7 +124,7 @@ pub fn show(store: &Store, pod: &Pod, wanted: &Wanted, mut show: impl FnMut(&Lin
 
 /// Where the pod's logs go is an annotation of its manifest.
 fn must_be_files(pod: &Path) -> Result<()> {
-    let manifest = crate::app::manifest::read(pod)?;
+    let manifest = crate::poddir::manifest::read(pod)?;
     match appc::find(&manifest.annotations, mux::DRIVER) {
         None | Some("file") => Ok(()),
         Some("journald") => {

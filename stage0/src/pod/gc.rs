@@ -9,8 +9,9 @@ use stage1::layout;
 
 use crate::entrypoint::spawn::{Entrypoint, Stage1};
 use crate::fsutil::remove;
-use crate::pod::directory as pods;
-use crate::pod::directory::{HeldPod, OTHERS, PAUSE, Phase, Pod, State};
+use crate::poddir::find as pods;
+use crate::poddir::find::{OTHERS, PAUSE, Pod, State};
+use crate::poddir::phase::{HeldPod, Phase};
 use crate::store::Store;
 use crate::tree::overlay;
 

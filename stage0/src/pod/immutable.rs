@@ -16,16 +16,17 @@ use stage1::sys::signal;
 
 use crate::app::add::check_addition;
 use crate::app::files::AppFiles;
-use crate::app::manifest;
 use crate::app::options::AddOptions;
 use crate::image::store as images;
 use crate::image::store::Image;
 use crate::pod::create;
 use crate::pod::create::Making;
-use crate::pod::directory as pods;
-use crate::pod::directory::{HeldPod, Phase, Pod};
 use crate::pod::gc;
 use crate::pod::settings::{Launch, Settings};
+use crate::poddir::find as pods;
+use crate::poddir::find::Pod;
+use crate::poddir::manifest;
+use crate::poddir::phase::{HeldPod, Phase};
 use crate::store::Store;
 use crate::tree::rootfs::Roots;
 

@@ -9,7 +9,7 @@ use stage1::cli;
 use stage1::error::{Context, Error, Result};
 use stage1::net::{self, Request};
 
-use crate::pod::directory::{Pod, State};
+use crate::poddir::find::{Pod, State};
 
 /// The networks asked for, as the run entrypoint takes them; `None` if there are none.
 ///

@@ -9,8 +9,8 @@ use stage1::error::{Context, Error, Result};
 use uuid::Uuid;
 
 use crate::fsutil::atomic::write;
-use crate::pod::insecure::Insecure;
 use crate::pod::name_files::NameFiles;
+use crate::poddir::insecure::Insecure;
 
 /// Where a prepared pod keeps its settings until it is run, in its directory.
 const FILE: &str = "settings";

@@ -7,8 +7,8 @@ use stage1::error::{Error, Result};
 use stage1::shutdown::time_to_end;
 
 use crate::entrypoint::spawn::{Entrypoint, Stage1};
-use crate::pod::directory as pods;
-use crate::pod::directory::{Pod, State};
+use crate::poddir::find as pods;
+use crate::poddir::find::{Pod, State};
 use crate::store::Store;
 
 /// What the entrypoint may take longer than it waits itself.

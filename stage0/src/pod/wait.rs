@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use stage1::error::{Error, Result};
 use stage1::sys::process;
 
-use crate::pod::directory as pods;
-use crate::pod::directory::{Pod, State};
+use crate::poddir::find as pods;
+use crate::poddir::find::{Pod, State};
 use crate::store::Store;
 
 /// How often a pod that is not known to have a process is looked at.

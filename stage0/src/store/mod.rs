@@ -5,16 +5,14 @@ mod mark;
 use std::ffi::OsStr;
 use std::fs::{File, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use stage1::error::{Context, Error, Result};
 
 use crate::fsutil::dir::{PRIVATE, make_dir, names_in, open_dir};
-use crate::fsutil::{lock, remove};
-
-/// Mode of the lock files: who can open one can hold it.
-const LOCK_MODE: u32 = 0o600;
+use crate::fsutil::lock::{self, Taken};
+use crate::fsutil::remove;
 
 /// The data directory of one host manager.
 #[derive(Debug)]
@@ -105,16 +103,10 @@ impl Store {
     fn lock(&self, name: &str, kind: lock::Kind) -> Result<File> {
         self.make()?;
         let path = self.dir.join(name);
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(LOCK_MODE)
-            .open(&path)
-            .context(|| format!("open {path:?}"))?;
+        let file = lock::open_file(&path)?;
         // whoever can open it can hold it: earlier versions let everybody
         if file.metadata().context(|| format!("stat {path:?}"))?.mode() & 0o077 != 0 {
-            file.set_permissions(Permissions::from_mode(LOCK_MODE)).context(|| format!("chmod({path:?})"))?;
+            file.set_permissions(Permissions::from_mode(lock::FILE_MODE)).context(|| format!("chmod({path:?})"))?;
         }
         lock::wait(&file, &path, kind, lock::MOMENTS)?;
         Ok(file)
@@ -132,9 +124,8 @@ impl Store {
             let path = self.temporary().join(uuid::Uuid::new_v4().to_string());
             make_dir(&path, PRIVATE)?;
             // a sweep may come between making and locking it; then another one is made
-            let Some(lock) = open_dir(&path)? else { continue };
-            lock::wait(&lock, &path, lock::Kind::Shared, lock::MOMENTS)?;
-            if path.exists() {
+            let shared = |lock: &File| lock::wait(lock, &path, lock::Kind::Shared, lock::MOMENTS).map(|()| true);
+            if let Taken::Now(lock) = lock::directory(&path, shared)? {
                 return Ok(TemporaryDir { path, _lock: lock });
             }
         }
@@ -152,8 +143,8 @@ impl Store {
                 log::debug!("{path:?} is not podctl's: left alone");
                 continue;
             }
-            let Some(lock) = open_dir(&path)? else { continue };
-            if lock::try_take(&lock, &path, lock::Kind::Exclusive)? {
+            let free = |lock: &File| lock::try_take(lock, &path, lock::Kind::Exclusive);
+            if let Taken::Now(_lock) = lock::directory(&path, free)? {
                 remove::tree(&path)?;
             }
         }

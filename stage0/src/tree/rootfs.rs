@@ -15,7 +15,7 @@ use stage1::sys::dir;
 
 use crate::fsutil::dir::make_dir;
 use crate::fsutil::remove;
-use crate::pod::uid_range;
+use crate::poddir::uid_range;
 use crate::store::Store;
 use crate::tree::overlay;
 use crate::tree::store as trees;

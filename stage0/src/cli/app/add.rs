@@ -7,8 +7,8 @@ use crate::app::add::add;
 use crate::app::options::AddOptions;
 use crate::cli::args::new_app::NewApp;
 use crate::cli::session::Session;
-use crate::pod::directory as pods;
-use crate::pod::insecure::Insecure;
+use crate::poddir::find as pods;
+use crate::poddir::insecure::Insecure;
 
 #[derive(Args, Debug)]
 pub struct Add {

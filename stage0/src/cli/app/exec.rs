@@ -3,11 +3,11 @@
 use clap::Args;
 use stage1::error::Result;
 
-use crate::app::status::only_one;
 use crate::cli::args::one_app::app_name;
 use crate::cli::exec::How;
 use crate::cli::session::Session;
-use crate::pod::directory as pods;
+use crate::poddir::find as pods;
+use crate::poddir::manifest::only_one;
 
 #[derive(Args, Debug)]
 pub struct Exec {

@@ -6,7 +6,7 @@ use stage1::error::Result;
 use crate::app::status::list;
 use crate::cli::output::{Format, print_apps};
 use crate::cli::session::Session;
-use crate::pod::directory as pods;
+use crate::poddir::find as pods;
 
 #[derive(Args, Debug)]
 pub struct List {

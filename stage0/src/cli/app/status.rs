@@ -7,7 +7,7 @@ use crate::app::status::{self, AppStatus, list};
 use crate::cli::args::one_app::app_name;
 use crate::cli::output::{self, Format, print_apps};
 use crate::cli::session::Session;
-use crate::pod::directory as pods;
+use crate::poddir::find as pods;
 
 #[derive(Args, Debug)]
 pub struct Status {

@@ -10,7 +10,7 @@ use super::variable::environment;
 use super::volume::mounts;
 use crate::app::options::AddOptions;
 use crate::cli::session::Session;
-use crate::pod::insecure::Insecure;
+use crate::poddir::insecure::Insecure;
 
 /// An app that is to be.
 #[derive(Args, Debug)]

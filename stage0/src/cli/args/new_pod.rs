@@ -19,12 +19,12 @@ use crate::cli::session::Session;
 use crate::entrypoint::bundled_image;
 use crate::image::store::Image;
 use crate::pod::create::Making;
-use crate::pod::directory::HeldPod;
 use crate::pod::immutable;
-use crate::pod::insecure::Insecure;
 use crate::pod::network;
 use crate::pod::settings::{Ipc, Settings};
-use crate::pod::uid_range::PrivateUsers;
+use crate::poddir::insecure::Insecure;
+use crate::poddir::phase::HeldPod;
+use crate::poddir::uid_range::PrivateUsers;
 
 /// What is decided when a pod is run.
 #[derive(Args, Debug)]

@@ -5,8 +5,8 @@ use stage1::appc::AcName;
 use stage1::error::{Context, Result};
 
 use crate::cli::session::Session;
-use crate::pod::directory as pods;
-use crate::pod::directory::Pod;
+use crate::poddir::find as pods;
+use crate::poddir::find::Pod;
 
 /// One app of a pod.
 #[derive(Args, Debug)]

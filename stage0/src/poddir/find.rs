@@ -1,22 +1,17 @@
-//! Pods on disk: their phases, who holds them, finding them.
-//!
-//! A pod's phase is the directory that its own directory is in; a phase changes by one rename, made while the pod's
-//! directory is locked. The lock says whether somebody is at work on it: of a pod in phase `run`, that it runs.
+//! Pods as they are found on disk, while others make, run and remove them.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{self, FlockOperation};
-use rustix::io::Errno;
 use stage1::error::{Context, Error, Result};
 use stage1::layout;
 pub use stage1::pod::{Phase, State};
 use uuid::Uuid;
 
-use crate::fsutil::dir::{PRIVATE, make_dir, names_in, open_dir, sync_dir};
+use crate::fsutil::dir::{names_in, open_dir};
+use crate::fsutil::lock;
 use crate::fsutil::time::nanoseconds;
 use crate::store::Store;
 
@@ -24,8 +19,6 @@ use crate::store::Store;
 pub const OTHERS: Duration = Duration::from_secs(60);
 /// How often is looked whether they still are.
 pub const PAUSE: Duration = Duration::from_millis(5);
-/// How often a new pod may be removed by others before it is locked.
-const EMBRYOS: usize = 20;
 
 /// A pod as it was when it was looked at.
 #[derive(Debug)]
@@ -85,129 +78,6 @@ impl Pod {
     /// The PID (host view) of the pod's PID 1, while it runs.
     pub fn pid_if_running(&self) -> Result<Option<i32>> {
         if self.state() == State::Running { stage1::pod::read_pid(&self.dir) } else { Ok(None) }
-    }
-}
-
-/// A pod that this process holds: nobody else changes its phase or runs it.
-#[derive(Debug)]
-pub struct HeldPod {
-    uuid: Uuid,
-    phase: Phase,
-    dir: PathBuf,
-    lock: File,
-}
-
-impl HeldPod {
-    /// Makes a pod in phase embryo and moves it on to `prepare`, held.
-    ///
-    /// # Errors
-    /// Its directory can't be made.
-    pub fn create(store: &Store) -> Result<Self> {
-        store.make()?;
-        for phase in Phase::ALL {
-            make_dir(&store.pods().join(phase.dir()), PRIVATE)?;
-        }
-        for _ in 0..EMBRYOS {
-            if let Some(mut pod) = Self::embryo(store)? {
-                pod.move_to(store, Phase::Prepare)?;
-                return Ok(pod);
-            }
-        }
-        Err(Error::new("others remove every pod before it can be prepared"))
-    }
-
-    /// A new pod, held; `None` if somebody who removes pods has seen it before it could be locked.
-    fn embryo(store: &Store) -> Result<Option<Self>> {
-        let uuid = Uuid::new_v4();
-        let dir = store.pods().join(Phase::Embryo.dir()).join(uuid.to_string());
-        make_dir(&dir, 0o750)?;
-        let Some(lock) = open_dir(&dir)? else { return Ok(None) };
-        if !try_lock(&lock)? {
-            return Ok(None);
-        }
-        match open_dir(&dir)? {
-            Some(still) if stage1::sys::dir::same_file(&lock, &still)? => {
-                Ok(Some(Self { uuid, phase: Phase::Embryo, dir, lock }))
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// Takes hold of a pod. `None` if somebody else has it.
-    ///
-    /// # Errors
-    /// The pod is gone, or has gone on to another phase, since it was looked at.
-    pub fn take(pod: &Pod) -> Result<Option<Self>> {
-        let gone = || format!("pod {} is not in phase {} any more", pod.short(), pod.phase.dir());
-        let lock = open_dir(&pod.dir)?.context(gone)?;
-        if !try_lock(&lock)? {
-            return Ok(None);
-        }
-        // it may have moved on between finding and locking it
-        let still = open_dir(&pod.dir)?.context(gone)?;
-        if !stage1::sys::dir::same_file(&lock, &still)? {
-            return Err(Error::new(gone()));
-        }
-        Ok(Some(Self { uuid: pod.uuid, phase: pod.phase, dir: pod.dir.clone(), lock }))
-    }
-
-    /// Moves the pod on to another phase. What is prepared stays so after a power cut.
-    ///
-    /// # Errors
-    /// The rename failed.
-    pub fn move_to(&mut self, store: &Store, phase: Phase) -> Result<()> {
-        let to = store.pods().join(phase.dir());
-        make_dir(&to, PRIVATE)?;
-        if phase == Phase::Prepared {
-            sync_dir(&self.dir)?;
-        }
-        let to = to.join(self.uuid.to_string());
-        std::fs::rename(&self.dir, &to).context(|| format!("rename {:?} to {to:?}", self.dir))?;
-        self.dir = to;
-        self.phase = phase;
-        if phase == Phase::Prepared { sync_dir(&store.pods().join(phase.dir())) } else { Ok(()) }
-    }
-
-    /// Its name.
-    pub fn uuid(&self) -> Uuid {
-        self.uuid
-    }
-
-    /// Its directory.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    /// The directory it is in.
-    pub fn phase(&self) -> Phase {
-        self.phase
-    }
-
-    /// The open and locked directory.
-    pub fn lock(&self) -> &File {
-        &self.lock
-    }
-}
-
-/// Locks a pod's directory, unless somebody has it. One who only looks has it for a moment: that is waited for.
-fn try_lock(dir: &File) -> Result<bool> {
-    let deadline = Instant::now() + Duration::from_millis(100);
-    loop {
-        match fs::flock(dir, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(true),
-            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
-            Err(Errno::WOULDBLOCK) => return Ok(false),
-            Err(errno) => return Err(Error::caused_by("flock of a pod's directory", errno)),
-        }
-    }
-}
-
-/// Whether somebody holds the directory.
-fn is_held(dir: &File) -> Result<bool> {
-    match fs::flock(dir, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(false),
-        Err(Errno::WOULDBLOCK) => Ok(true),
-        Err(errno) => Err(Error::caused_by("flock of a pod's directory", errno)),
     }
 }
 
@@ -334,7 +204,7 @@ pub fn is_running(store: &Store, pod: &Pod) -> Result<bool> {
 fn look_at(store: &Store, phase: Phase, uuid: Uuid) -> Result<Option<Pod>> {
     let dir = store.pods().join(phase.dir()).join(uuid.to_string());
     let Some(file) = open_dir(&dir)? else { return Ok(None) };
-    Ok(Some(Pod { uuid, phase, held: is_held(&file)?, dir }))
+    Ok(Some(Pod { uuid, phase, held: !lock::try_take(&file, &dir, lock::Kind::Shared)?, dir }))
 }
 
 fn uuids(store: &Store, phase: Phase) -> Result<Vec<Uuid>> {
@@ -354,43 +224,5 @@ fn modified(path: &Path) -> Result<Option<i64>> {
         Ok(time) => Ok(Some(nanoseconds(time))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::caused_by(format!("stat {path:?}"), error)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn phases_locks_and_prefixes() {
-        let base = tempfile::tempdir().unwrap();
-        let store = Store::open(base.path()).unwrap();
-        let mut held = HeldPod::create(&store).unwrap();
-        let uuid = held.uuid().to_string();
-        assert_eq!(find(&store, &uuid).unwrap().state(), State::Preparing);
-        held.move_to(&store, Phase::Prepared).unwrap();
-        held.move_to(&store, Phase::Run).unwrap();
-        let pod = find(&store, &uuid[..6]).unwrap();
-        assert_eq!(pod.state(), State::Running);
-        assert!(HeldPod::take(&pod).unwrap().is_none());
-        drop(held);
-        let pod = find(&store, &uuid.to_uppercase()).unwrap();
-        assert_eq!(pod.state(), State::Exited);
-
-        let mut held = HeldPod::take(&pod).unwrap().unwrap();
-        held.move_to(&store, Phase::ExitedGarbage).unwrap();
-        assert_eq!(list(&store).unwrap()[0].state(), State::Deleting);
-        drop(held);
-        assert!(HeldPod::take(&pod).unwrap_err().one_line().contains("not in phase run"));
-
-        for digit in ["0", "1"] {
-            std::fs::create_dir(store.pods().join("run").join(format!("aaaaaaaa-0000-4000-8000-00000000000{digit}")))
-                .unwrap();
-        }
-        let error = find(&store, "aaaa").unwrap_err().one_line();
-        assert!(error.contains("ambiguous"), "{error}");
-        for unknown in ["", "zz", "../run", "\n"] {
-            assert!(find(&store, unknown).unwrap_err().one_line().contains("there is no pod"), "{unknown}");
-        }
     }
 }

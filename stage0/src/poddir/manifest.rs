@@ -16,6 +16,7 @@ use stage1::pod::remove_if_there;
 
 use crate::fsutil::dir::names_in;
 use crate::fsutil::lock;
+use crate::poddir::find::Pod;
 
 /// Marks the manifest as it was before an app was added.
 const BEFORE: &str = "pod.adding-";
@@ -33,13 +34,7 @@ impl Locked {
     /// Waits for the lock of the pod in this directory.
     pub fn new(pod: &Path) -> Result<Self> {
         let path = pod.join(layout::LOCK);
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .context(|| format!("open {path:?}"))?;
+        let lock = lock::open_file(&path)?;
         lock::wait(&lock, &path, lock::Kind::Exclusive, lock::ENTRYPOINTS)?;
         // left by a write that was killed
         remove_if_there(&pod.join(TEMPORARY))?;
@@ -129,6 +124,41 @@ pub(crate) fn must_be_mutable(manifest: &PodManifest) -> Result<()> {
     match manifest.is_mutable()? {
         true => Ok(()),
         false => Err(Error::new("the pod is immutable: it was not made as a sandbox")),
+    }
+}
+
+/// Fails unless the pod lists the app.
+///
+/// # Errors
+/// It does not, or its manifest can't be read.
+pub fn must_have(pod: &Pod, name: &AcName) -> Result<()> {
+    read(pod.dir())?.app(name).with_no_app(pod, name).map(drop)
+}
+
+/// The app of a pod that has one app.
+///
+/// # Errors
+/// The pod has none, or several, which are named.
+pub fn only_one(pod: &Pod) -> Result<AcName> {
+    let manifest = read(pod.dir())?;
+    match manifest.apps.as_slice() {
+        [app] => Ok(app.name.clone()),
+        apps => {
+            let names: Vec<_> = apps.iter().map(|app| app.name.to_string()).collect();
+            let has = if names.is_empty() { "no app".to_owned() } else { names.join(", ") };
+            Err(Error::new(format!("pod {} has {has}: --app says which one is meant", pod.short())))
+        }
+    }
+}
+
+/// An app that a pod should have.
+pub(crate) trait NoApp<T> {
+    fn with_no_app(self, pod: &Pod, name: &AcName) -> Result<T>;
+}
+
+impl<T> NoApp<T> for Option<T> {
+    fn with_no_app(self, pod: &Pod, name: &AcName) -> Result<T> {
+        self.context(|| format!("pod {} has no app {name}; \"podctl app list\" shows those it has", pod.short()))
     }
 }
 
