@@ -8,14 +8,9 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::appc::parse_bool;
-use crate::error::{Context, Error, Result, escape_control};
+use crate::error::{Context, Error, Result, escape_control, exit};
 use crate::inherited;
 use crate::sys::process;
-
-/// Exit code of an entrypoint that failed itself.
-pub const FAILURE: u8 = 254;
-/// Exit code for flags that can't be understood.
-pub const USAGE: u8 = 2;
 
 /// A command-line tool: its flags are the implementing type's fields.
 pub trait Tool: argh::FromArgs {
@@ -36,7 +31,7 @@ pub trait Tool: argh::FromArgs {
     /// Does the work; the result is the exit code. `command` is what [`Self::TAKES_COMMAND`] set aside.
     ///
     /// # Errors
-    /// Ends the process with the error's own code, or [`FAILURE`].
+    /// Ends the process with the error's own code, or [`exit::FAILURE`].
     fn run(self, command: Vec<OsString>) -> Result<u8>;
 }
 
@@ -59,7 +54,7 @@ fn run_with<T: Tool>(args: Vec<OsString>) -> u8 {
             }
             // Last, where one looks first.
             eprintln!("{}: {}", T::NAME, escape_control(message.trim_end()));
-            return USAGE;
+            return exit::USAGE;
         }
     };
     log_to_stderr(T::NAME, tool.debug());
@@ -67,7 +62,7 @@ fn run_with<T: Tool>(args: Vec<OsString>) -> u8 {
         Ok(code) => code,
         Err(error) => {
             eprintln!("{}: {}", T::NAME, error.one_line());
-            error.exit_code().unwrap_or(FAILURE)
+            error.exit_code().unwrap_or(exit::FAILURE)
         }
     }
 }
@@ -115,8 +110,8 @@ fn parse<T: Tool>(args: Vec<OsString>) -> Result<(T, Vec<OsString>), Stop> {
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     match T::from_args(&[T::NAME], &flags) {
         Ok(tool) => Ok((tool, command)),
-        Err(exit) if exit.status.is_ok() => Err(Stop::Help(exit.output.trim_end().to_owned())),
-        Err(exit) => Err(Stop::Usage(exit.output)),
+        Err(early) if early.status.is_ok() => Err(Stop::Help(early.output.trim_end().to_owned())),
+        Err(early) => Err(Stop::Usage(early.output)),
     }
 }
 

@@ -9,6 +9,23 @@ use std::fmt;
 /// Result with this crate's error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Exit codes that mean something to host managers, or to those who run a command in an app.
+pub mod exit {
+    /// An entrypoint was called with flags that it can't understand.
+    pub const USAGE: u8 = 2;
+    /// app-stop: the pod does not know the app.
+    pub const UNKNOWN_APP: u8 = 5;
+    /// The command exists and can't be executed: permission, format, another machine's program.
+    pub const NOT_EXECUTABLE: u8 = 126;
+    /// The command, or the interpreter that it needs, does not exist.
+    pub const NOT_FOUND: u8 = 127;
+    /// An entrypoint failed itself.
+    pub const FAILURE: u8 = 254;
+    /// What was to become an app, or a command in one, failed before that: record, namespaces, working directory,
+    /// confinement.
+    pub const SETUP: u8 = FAILURE;
+}
+
 /// What failed, why, and, where it matters, the exit code it asks for.
 ///
 /// One pointer wide: nearly every function returns one, and does so in a register.

@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod confine;
 pub mod cross;
+pub mod dev;
 pub mod error;
 pub mod inherited;
 pub mod json;
@@ -23,6 +24,7 @@ pub mod streams;
 pub mod sys;
 pub mod systemd;
 pub mod terminal;
+pub mod uid_range;
 pub mod unit;
 
 pub use error::{Context, Error, Result};

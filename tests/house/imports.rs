@@ -1,7 +1,8 @@
 //! Which module of a crate uses which, read from its source text.
 //!
-//! Counted are paths that begin with `crate::`, `super::` or `self::`, in imports and elsewhere. Not counted are
-//! comments, tests, and what is between a folder's module and the modules in that folder.
+//! Counted are paths that begin with `crate::`, `super::`, `self::`, the name of a module in the same folder's module, or
+//! that of an imported module. Not counted are comments, tests, and a module's own re-exports (`pub use`): whoever names
+//! what a module re-exports uses the file that has it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,9 +14,21 @@ type Module = Vec<String>;
 /// Users and what they use within one folder, each pair with the places that show it.
 type Graph = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
+/// A circle: where it is, what is in it, and for each use of one by another a place that shows it.
+pub struct Circle {
+    /// The folder whose modules form it; nothing for a circle of files.
+    pub folder: String,
+    /// The modules of that folder, or the files.
+    pub names: BTreeSet<String>,
+    /// A line for each use.
+    pub witnesses: Vec<String>,
+}
+
 /// The modules of a crate.
 pub struct Sources {
     texts: BTreeMap<Module, String>,
+    /// What modules re-export: where the item is, by the path under which it is named.
+    exports: BTreeMap<Module, Module>,
 }
 
 impl Sources {
@@ -23,62 +36,134 @@ impl Sources {
     pub fn of(src: &Path) -> Self {
         let mut texts = BTreeMap::new();
         read(src, &mut Vec::new(), &mut texts);
-        Self { texts }
+        Self::new(texts)
     }
 
-    /// Every circle: its folder, the modules in it, and for each of their uses of each other one place.
-    pub fn circles(&self) -> Vec<(String, BTreeSet<String>, Vec<String>)> {
-        let mut all = Vec::new();
-        for (folder, graph) in self.graphs() {
-            let reach: BTreeMap<&String, BTreeSet<&String>> = graph.keys().map(|m| (m, reachable(&graph, m))).collect();
-            let mut told = BTreeSet::new();
-            for (module, reached) in &reach {
-                if !reached.contains(module) || !told.insert(*module) {
+    fn new(texts: BTreeMap<Module, String>) -> Self {
+        let mut exports = BTreeMap::new();
+        for (module, text) in &texts {
+            for (at, _) in text.match_indices("pub").filter(|(at, _)| !text[..*at].ends_with(is_word)) {
+                let Some((visible, tree)) = text[at..].split_once(" use ") else { continue };
+                if visible.contains(|c: char| !(is_word(c) || c == '(' || c == ')')) {
                     continue;
                 }
-                let circle: BTreeSet<String> = reached
-                    .iter()
-                    .filter(|other| reach.get(*other).is_some_and(|r| r.contains(module)))
-                    .map(|other| (*other).clone())
-                    .collect();
-                told.extend(reach.keys().filter(|m| circle.contains(**m)));
-                let mut witnesses = Vec::new();
-                for user in &circle {
-                    for (used, places) in graph[user].iter().filter(|(used, _)| circle.contains(*used)) {
-                        let place = places.first().expect("a place");
-                        witnesses.push(format!("{user} uses {used}: {place} ({} in all)", places.len()));
-                    }
+                let tree = tree.split_once(';').map_or(tree, |(tree, _)| tree);
+                for path in paths(tree, module, &children(&texts, module)) {
+                    let mut named = module.clone();
+                    named.extend(path.last().cloned());
+                    exports.insert(named, path);
                 }
-                all.push((folder.join("/"), circle, witnesses));
             }
         }
-        all
+        exports.retain(|named, path| named != path);
+        Self { texts, exports }
     }
 
-    /// Who uses whom, by folder.
-    fn graphs(&self) -> BTreeMap<Module, Graph> {
+    /// The circles that the modules of one folder form, whatever file of a module it is that uses the other.
+    pub fn module_circles(&self) -> Vec<Circle> {
         let mut graphs: BTreeMap<Module, Graph> = BTreeMap::new();
-        for (user, text) in &self.texts {
-            for path in paths(text, user) {
-                let used = self.module_of(&path);
-                let common = user.iter().zip(used).take_while(|(a, b)| a == b).count();
-                if common == user.len() || common == used.len() {
-                    continue;
-                }
-                let graph = graphs.entry(user[..common].to_vec()).or_default();
-                graph.entry(used[common].clone()).or_default();
-                let uses = graph.entry(user[common].clone()).or_default().entry(used[common].clone()).or_default();
-                uses.insert(format!("{} has {}", user.join("/"), path.join("::")));
+        for (user, used, path) in self.uses() {
+            let common = user.iter().zip(&used).take_while(|(a, b)| a == b).count();
+            if common == user.len() || common == used.len() {
+                continue;
             }
+            add(graphs.entry(user[..common].to_vec()).or_default(), &user[common], &used[common], &user, &path);
         }
-        graphs
+        graphs.iter().flat_map(|(folder, graph)| circles(&folder.join("/"), graph)).collect()
     }
 
-    /// The module that has an item: the longest beginning of its path that is one.
-    fn module_of<'a>(&self, path: &'a [String]) -> &'a [String] {
+    /// The circles that files form, a folder's module and those in it among them.
+    pub fn file_circles(&self) -> Vec<Circle> {
+        let mut graph = Graph::new();
+        for (user, used, path) in self.uses() {
+            if !(used.is_empty() || user == used) {
+                add(&mut graph, &user.join("/"), &used.join("/"), &user, &path);
+            }
+        }
+        circles("", &graph)
+    }
+
+    /// Who uses whom, and by which path.
+    fn uses(&self) -> Vec<(Module, Module, Module)> {
+        let mut uses = Vec::new();
+        for (user, text) in &self.texts {
+            let text = without_exports(text);
+            let mut names = children(&self.texts, user);
+            for path in paths(&text, user, &names) {
+                if let Some(name) = path.last().filter(|_| self.texts.contains_key(&path)) {
+                    names.entry(name.clone()).or_insert(path);
+                }
+            }
+            for path in paths(&text, user, &names) {
+                uses.push((user.clone(), self.module_of(&path).to_vec(), path));
+            }
+        }
+        uses
+    }
+
+    /// The module that has an item: the longest beginning of its path that is one, followed through re-exports.
+    fn module_of<'a>(&'a self, path: &'a [String]) -> &'a [String] {
+        let mut path = path;
+        for _ in 0..8 {
+            let exported = (1..=path.len()).rev().find_map(|n| self.exports.get(&path[..n]));
+            match exported {
+                Some(there) if !self.texts.contains_key(path) => path = there,
+                _ => break,
+            }
+        }
         let longest = (0..=path.len()).rev().find(|n| self.texts.contains_key(&path[..*n]));
         &path[..longest.unwrap_or(0)]
     }
+}
+
+/// The modules in a folder, by name.
+fn children(texts: &BTreeMap<Module, String>, module: &[String]) -> BTreeMap<String, Module> {
+    let below = texts.keys().filter(|m| m.len() == module.len() + 1 && m.starts_with(module) && !module.is_empty());
+    below.map(|m| (m[module.len()].clone(), m.clone())).collect()
+}
+
+/// A text without its re-exports.
+fn without_exports(text: &str) -> String {
+    let mut kept = String::new();
+    let mut rest = text;
+    while let Some(at) = ["pub use ", "pub(crate) use ", "pub(super) use "].iter().filter_map(|w| rest.find(w)).min() {
+        kept.push_str(&rest[..at]);
+        rest = rest[at..].split_once(';').map_or("", |(_, rest)| rest);
+    }
+    kept + rest
+}
+
+fn add(graph: &mut Graph, user: &str, used: &str, by: &[String], path: &[String]) {
+    graph.entry(used.to_owned()).or_default();
+    let uses = graph.entry(user.to_owned()).or_default().entry(used.to_owned()).or_default();
+    uses.insert(format!("{} has {}", by.join("/"), path.join("::")));
+}
+
+/// Every circle of a graph.
+fn circles(folder: &str, graph: &Graph) -> Vec<Circle> {
+    let mut all = Vec::new();
+    let reach: BTreeMap<&String, BTreeSet<&String>> = graph.keys().map(|m| (m, reachable(graph, m))).collect();
+    let mut told = BTreeSet::new();
+    for (module, reached) in &reach {
+        if !reached.contains(module) || !told.insert(*module) {
+            continue;
+        }
+        let names: BTreeSet<String> = reached
+            .iter()
+            .filter(|other| reach.get(*other).is_some_and(|r| r.contains(module)))
+            .map(|other| (*other).clone())
+            .collect();
+        told.extend(reach.keys().filter(|m| names.contains(**m)));
+        let mut witnesses = Vec::new();
+        for user in &names {
+            for (used, places) in graph[user].iter().filter(|(used, _)| names.contains(*used)) {
+                let place = places.first().expect("a place");
+                witnesses.push(format!("{user} uses {used}: {place} ({} in all)", places.len()));
+            }
+        }
+        all.push(Circle { folder: folder.to_owned(), names, witnesses });
+    }
+    all
 }
 
 /// Reads a folder of modules.
@@ -105,12 +190,13 @@ fn read(dir: &Path, module: &mut Module, into: &mut BTreeMap<Module, String>) {
 
 /// A source text without comments, and without the tests at its end.
 fn code(text: &str) -> String {
-    let text = text.split_once("#[cfg(test)]\nmod tests {").map_or(text, |(before, _)| before);
+    let tests = ["#[cfg(test)]\nmod tests {", "#[cfg(test)]\npub(super) mod tests {"];
+    let text = &text[..tests.iter().filter_map(|start| text.find(start)).min().unwrap_or(text.len())];
     text.lines().map(|line| line.split_once("//").map_or(line, |(before, _)| before)).collect::<Vec<_>>().join("\n")
 }
 
-/// What a module names by a path from the crate's root, from itself, or from the module above.
-fn paths(text: &str, module: &[String]) -> BTreeSet<Module> {
+/// What a module names by a path from the crate's root, from itself, from the module above, or by the name of a module.
+fn paths(text: &str, module: &[String], names: &BTreeMap<String, Module>) -> BTreeSet<Module> {
     let mut found = BTreeSet::new();
     for (at, _) in text.match_indices("::") {
         let before = &text[..at];
@@ -122,7 +208,10 @@ fn paths(text: &str, module: &[String]) -> BTreeSet<Module> {
             "crate" => Vec::new(),
             "self" => module.to_vec(),
             "super" => module[..module.len().saturating_sub(1)].to_vec(),
-            _ => continue,
+            name => match names.get(name) {
+                Some(named) => named.clone(),
+                None => continue,
+            },
         };
         tree(&text[at + 2..], start, &mut found);
     }
@@ -184,12 +273,16 @@ mod tests {
 
     fn crate_of(files: &[(&str, &str)]) -> Sources {
         let module = |name: &str| name.split('/').filter(|n| !n.is_empty()).map(str::to_owned).collect();
-        Sources { texts: files.iter().map(|(name, text)| (module(name), code(text))).collect() }
+        Sources::new(files.iter().map(|(name, text)| (module(name), code(text))).collect())
     }
 
     fn circles(files: &[(&str, &str)]) -> Vec<String> {
-        let found = crate_of(files).circles();
-        found.into_iter().map(|(folder, names, _)| format!("{folder}: {}", Vec::from_iter(names).join(" "))).collect()
+        let found = crate_of(files).module_circles();
+        found.into_iter().map(|c| format!("{}: {}", c.folder, Vec::from_iter(c.names).join(" "))).collect()
+    }
+
+    fn circles_of_files(files: &[(&str, &str)]) -> Vec<String> {
+        crate_of(files).file_circles().into_iter().map(|c| Vec::from_iter(c.names).join(" ")).collect()
     }
 
     #[test]
@@ -218,5 +311,28 @@ mod tests {
             circles(&[("a", "use crate::b::C;"), ("b", "#[cfg(test)]\nmod tests {\n    use crate::a::X;\n}\n")])
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn a_circle_of_files_is_found_within_a_folder() {
+        let child = ("a/b", "use super::D;");
+        assert_eq!(circles_of_files(&[("a", "mod b;\nuse b::C;"), child]), ["a a/b"]);
+        assert_eq!(circles_of_files(&[("a", "mod b;\nfn f() { b::c() }"), child]), ["a a/b"]);
+        assert_eq!(circles_of_files(&[("a", "use self::b::C;"), child]), ["a a/b"]);
+        // no two modules of one folder use each other: x uses a/c, which uses a/b, which uses x
+        let files = [
+            ("a", ""),
+            ("a/b", "use crate::x::X;"),
+            ("a/c", "use super::b::B;"),
+            ("x", "use crate::a;\nfn f() { a::c::d() }"),
+        ];
+        assert_eq!(circles_of_files(&files), ["a/b a/c x"]);
+    }
+
+    #[test]
+    fn who_names_what_is_re_exported_uses_the_file_that_has_it() {
+        let facade = ("a", "mod b;\nmod c;\npub use b::{B, E as F};\npub(crate) use self::c::C;");
+        assert!(circles_of_files(&[facade, ("a/b", ""), ("a/c", "use super::B;")]).is_empty());
+        assert_eq!(circles_of_files(&[facade, ("a/b", "use super::C;"), ("a/c", "use super::B;")]), ["a/b a/c"]);
     }
 }

@@ -71,7 +71,7 @@ impl<'a> AppFiles<'a> {
         write(&self.app_dir().join("manifest"), &manifest, 0o640)?;
         if let Some(ids) = uid_range::of_pod(self.pod)? {
             // read by the pod's root, which is somebody else here
-            std::os::unix::fs::chown(self.app_dir(), Some(ids.shift), Some(ids.shift))
+            std::os::unix::fs::chown(self.app_dir(), Some(ids.first), Some(ids.first))
                 .context(|| format!("chown({:?})", self.app_dir()))?;
         }
         Roots::of(self.pod)?.make(store, &tree, Some(self.app))?;
@@ -171,7 +171,7 @@ impl<'a> AppFiles<'a> {
         remove_file(&parent, &temporary).context(shown)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(&parent, &temporary, flags, Mode::from_raw_mode(0o640)).context(shown)?;
-        let root = uid_range::of_pod(self.pod)?.map(|ids| (fs::Uid::from_raw(ids.shift), fs::Gid::from_raw(ids.shift)));
+        let root = uid_range::of_pod(self.pod)?.map(|ids| (fs::Uid::from_raw(ids.first), fs::Gid::from_raw(ids.first)));
         let owned = root.map_or(Ok(()), |(uid, gid)| fs::fchown(&file, Some(uid), Some(gid)));
         let written = owned
             .context(|| "fchown")

@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use stage1::boot::IdShift;
 use stage1::error::{Context, Error, Result};
+use stage1::uid_range::UidRange;
 use uuid::Uuid;
 
 use crate::fsutil::atomic::write;
@@ -100,7 +100,7 @@ pub struct Launch {
 
 impl Launch {
     /// The arguments of the run entrypoint. What was not asked for is not mentioned: another stage1 may not know it.
-    pub fn arguments(&self, uuid: Uuid, private_users: Option<IdShift>) -> Vec<OsString> {
+    pub fn arguments(&self, uuid: Uuid, private_users: Option<UidRange>) -> Vec<OsString> {
         let Settings { hostname, network, local_config, ipc, dns_conf_mode, names, interactive, insecure } =
             &self.settings;
         let dns_conf_mode = names.mode(dns_conf_mode.as_deref(), network.as_deref() == Some("host"));
@@ -145,7 +145,7 @@ mod tests {
         let now = Settings { hostname: Some("h2".into()), interactive: true, ..Settings::default() };
         let settings = now.or(Settings::load(base.path()).unwrap());
         let launch = Launch { settings, mutable: false, debug: true };
-        let args = launch.arguments(Uuid::nil(), Some(IdShift { shift: 1, count: 2 }));
+        let args = launch.arguments(Uuid::nil(), Some(UidRange { first: 1, count: 2 }));
         let expected =
             ["--debug", "--net=none", "--interactive", "--hostname=h2", "--ipc=parent", "--private-users=1:2"]
                 .map(OsString::from);

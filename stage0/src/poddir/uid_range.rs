@@ -4,10 +4,10 @@ use std::fs::File;
 use std::path::Path;
 use std::str::FromStr;
 
-use stage1::boot::IdShift;
 use stage1::error::{Context, Error, Result};
 use stage1::layout;
 use stage1::pod::{Phase, read_bounded};
+use stage1::uid_range::UidRange;
 use uuid::Uuid;
 
 use crate::fsutil::dir::names_in;
@@ -29,7 +29,7 @@ pub enum PrivateUsers {
     /// A range that no other pod has.
     Auto,
     /// These.
-    Range(IdShift),
+    Range(UidRange),
 }
 
 impl FromStr for PrivateUsers {
@@ -47,7 +47,7 @@ impl FromStr for PrivateUsers {
 ///
 /// # Errors
 /// What the pod has noted can't be read.
-pub fn of_pod(pod: &Path) -> Result<Option<IdShift>> {
+pub fn of_pod(pod: &Path) -> Result<Option<UidRange>> {
     let path = pod.join(layout::PRIVATE_USERS);
     let text = match read_bounded(&path, RANGE_BYTES) {
         Err(error) if is_missing(&error) => return Ok(None),
@@ -72,23 +72,23 @@ pub fn give(store: &Store, pod: &Path, uuid: Uuid, wanted: PrivateUsers) -> Resu
 
 /// A range that touches none of these: where to begin to look is the pod's luck, so that pods of another data
 /// directory seldom meet it.
-fn pick(uuid: Uuid, taken: &[IdShift]) -> Result<IdShift> {
+fn pick(uuid: Uuid, taken: &[UidRange]) -> Result<UidRange> {
     let ranges = LAST - FIRST + 1;
     let (high, low) = uuid.as_u64_pair();
     let start = u32::try_from((high ^ low) % u64::from(ranges)).unwrap_or(0);
     (0..ranges)
-        .map(|step| IdShift { shift: (FIRST + (start + step) % ranges) * COUNT, count: COUNT })
+        .map(|step| UidRange { first: (FIRST + (start + step) % ranges) * COUNT, count: COUNT })
         .find(|range| !taken.iter().any(|other| overlap(range, other)))
         .context(|| "no range of user ids is left that no pod and no user of the host has")
 }
 
-fn overlap(a: &IdShift, b: &IdShift) -> bool {
-    let end = |range: &IdShift| u64::from(range.shift) + u64::from(range.count);
-    u64::from(a.shift) < end(b) && u64::from(b.shift) < end(a)
+fn overlap(a: &UidRange, b: &UidRange) -> bool {
+    let end = |range: &UidRange| u64::from(range.first) + u64::from(range.count);
+    u64::from(a.first) < end(b) && u64::from(b.first) < end(a)
 }
 
 /// The ids of all pods, and those of the host's users and of what they may give to containers of their own.
-fn taken(store: &Store) -> Result<Vec<IdShift>> {
+fn taken(store: &Store) -> Result<Vec<UidRange>> {
     let mut taken = Vec::new();
     for phase in Phase::ALL {
         let dir = store.pods().join(phase.dir());
@@ -107,7 +107,7 @@ fn taken(store: &Store) -> Result<Vec<IdShift>> {
 }
 
 /// The ids in a table of the host's: `name:start:count`, or `name:password:id:…`.
-fn in_table(path: &Path) -> Result<Vec<IdShift>> {
+fn in_table(path: &Path) -> Result<Vec<UidRange>> {
     let text = match read_bounded(path, TABLE_BYTES) {
         Err(error) if is_missing(&error) => return Ok(Vec::new()),
         text => text?,
@@ -115,11 +115,11 @@ fn in_table(path: &Path) -> Result<Vec<IdShift>> {
     Ok(String::from_utf8_lossy(&text).lines().filter_map(line).collect())
 }
 
-fn line(line: &str) -> Option<IdShift> {
+fn line(line: &str) -> Option<UidRange> {
     let fields: Vec<&str> = line.split(':').collect();
     match fields.as_slice() {
-        [_, start, count] => Some(IdShift { shift: start.parse().ok()?, count: count.parse().ok()? }),
-        [_, _, id, ..] => Some(IdShift { shift: id.parse().ok()?, count: 1 }),
+        [_, start, count] => Some(UidRange { first: start.parse().ok()?, count: count.parse().ok()? }),
+        [_, _, id, ..] => Some(UidRange { first: id.parse().ok()?, count: 1 }),
         _ => None,
     }
 }
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn lines_of_tables() {
-        let range = |shift, count| Some(IdShift { shift, count });
+        let range = |first, count| Some(UidRange { first, count });
         assert_eq!(line("user:100000:65536"), range(100_000, 65536));
         assert_eq!(line("web:x:1001:2001::/home:/bin/sh"), range(1001, 1));
         assert_eq!(line("extra:x:3001:web"), range(3001, 1));
@@ -147,7 +147,7 @@ mod tests {
     fn ranges_of_pods_do_not_meet() {
         let base = tempfile::tempdir().unwrap();
         let store = Store::open(base.path()).unwrap();
-        let mut seen: Vec<IdShift> = Vec::new();
+        let mut seen: Vec<UidRange> = Vec::new();
         for number in 0..40 {
             // all begin to look at the same place
             let uuid = Uuid::from_u64_pair(7 + u64::from(LAST - FIRST + 1) * number, 0);
@@ -157,19 +157,19 @@ mod tests {
             assert_eq!(of_pod(&pod).unwrap(), None);
             give(&store, &pod, uuid, PrivateUsers::Auto).unwrap();
             let ids = of_pod(&pod).unwrap().unwrap();
-            assert!(ids.count == 65536 && ids.shift.is_multiple_of(65536) && ids.shift >= 524_288, "{ids}");
+            assert!(ids.count == 65536 && ids.first.is_multiple_of(65536) && ids.first >= 524_288, "{ids}");
             assert!(!seen.iter().any(|other| overlap(&ids, other)), "{ids} is given twice");
             seen.push(ids);
         }
-        let all: Vec<IdShift> = vec![IdShift { shift: 0, count: u32::MAX }];
+        let all: Vec<UidRange> = vec![UidRange { first: 0, count: u32::MAX }];
         assert!(pick(Uuid::nil(), &all).unwrap_err().one_line().contains("no range"));
-        assert!(pick(Uuid::max(), &[IdShift { shift: 0, count: LAST * COUNT }]).unwrap().shift == LAST * COUNT);
+        assert!(pick(Uuid::max(), &[UidRange { first: 0, count: LAST * COUNT }]).unwrap().first == LAST * COUNT);
     }
 
     #[test]
     fn words_for_it() {
         assert_eq!("auto".parse::<PrivateUsers>().unwrap(), PrivateUsers::Auto);
-        let range = PrivateUsers::Range(IdShift { shift: 7, count: 9 });
+        let range = PrivateUsers::Range(UidRange { first: 7, count: 9 });
         assert_eq!("7:9".parse::<PrivateUsers>().unwrap(), range);
         assert!("yes".parse::<PrivateUsers>().is_err());
     }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
-use stage1::boot::IdShift;
 use stage1::error::{Context, Error, Result};
 use stage1::sys::mount::{Attributes, DetachedMount, Propagation, Scope};
 use stage1::sys::userns;
+use stage1::uid_range::UidRange;
 
 use crate::fsutil::dir::make_dir;
 
@@ -22,7 +22,7 @@ const OPTION_BYTES: usize = 4095;
 ///
 /// # Errors
 /// A directory can't be made, or the mount fails. [`is_refusal`] tells whether there can be none here.
-pub fn mount(lower: &Path, upper: &Path, work: &Path, target: &Path, ids: Option<IdShift>) -> Result<()> {
+pub fn mount(lower: &Path, upper: &Path, work: &Path, target: &Path, ids: Option<UidRange>) -> Result<()> {
     match ids {
         None => mount_on(lower, upper, work, target),
         Some(ids) => {
@@ -44,10 +44,10 @@ pub fn is_refusal(error: &Error) -> bool {
 struct Mapped(PathBuf);
 
 impl Mapped {
-    fn new(tree: &Path, work: &Path, ids: IdShift) -> Result<Self> {
+    fn new(tree: &Path, work: &Path, ids: UidRange) -> Result<Self> {
         let mount = DetachedMount::clone_path(tree, Scope::One)?;
         mount.set(Attributes { propagation: Some(Propagation::Private), ..Attributes::default() }, Scope::One)?;
-        mount.map_ids(userns::new(ids.shift, ids.count)?, Scope::One).context(|| format!("map the ids of {tree:?}"))?;
+        mount.map_ids(userns::new(ids.first, ids.count)?, Scope::One).context(|| format!("map the ids of {tree:?}"))?;
         let mapped = Self::beside(work);
         make_dir(&mapped.0, 0o700)?;
         mount.attach_path(&mapped.0)?;

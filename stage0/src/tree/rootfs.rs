@@ -8,10 +8,10 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use stage1::appc::AcName;
-use stage1::boot::IdShift;
 use stage1::error::{Context, Result};
 use stage1::layout;
 use stage1::sys::dir;
+use stage1::uid_range::UidRange;
 
 use crate::fsutil::dir::make_dir;
 use crate::fsutil::remove;
@@ -25,7 +25,7 @@ use crate::tree::store as trees;
 pub struct Roots<'a> {
     pod: &'a Path,
     overlays: bool,
-    ids: Option<IdShift>,
+    ids: Option<UidRange>,
 }
 
 impl<'a> Roots<'a> {
@@ -88,7 +88,7 @@ impl<'a> Roots<'a> {
     }
 }
 
-fn copy(tree: &Path, target: &Path, ids: Option<IdShift>) -> Result<()> {
+fn copy(tree: &Path, target: &Path, ids: Option<UidRange>) -> Result<()> {
     make_dir(target, 0o700)?;
     let from = File::open(tree).context(|| format!("open {tree:?}"))?.into();
     let to = dir::open_dir_for_reading(target)?;

@@ -6,11 +6,10 @@ use std::path::Path;
 use super::declared::Declared;
 use super::{control, deadline};
 use crate::appc::{AcName, Isolators};
-use crate::boot::IdShift;
 use crate::cgroup::PodCgroup;
 use crate::cgroup::devices::{DeviceKind, DeviceRule};
 use crate::confine::caps::CapSet;
-use crate::confine::ids::{self, Ids, Shift};
+use crate::confine::ids::{self, Ids};
 use crate::confine::{Confinement, Insecure};
 use crate::cross::Target;
 use crate::error::{Context, Error, Result};
@@ -23,6 +22,7 @@ use crate::rootfs::{self, Device, EtcFile, EtcSource, Hosts, Plan, Volume};
 use crate::streams::{self, Declared as Streams, LogFile, Modes};
 use crate::sys::dir;
 use crate::sys::mount::{DetachedMount, Scope};
+use crate::uid_range::UidRange;
 use crate::unit::{self, AppUnit, Limits};
 
 /// Makes the app APP, which the pod manifest lists and whose rootfs is in place, startable.
@@ -48,7 +48,7 @@ pub struct Flags {
     disable_seccomp: bool,
     /// user namespace, SHIFT:COUNT
     #[argh(option)]
-    private_users: Option<IdShift>,
+    private_users: Option<UidRange>,
 }
 
 impl Flags {
@@ -76,7 +76,7 @@ pub struct Addition {
     /// What is not restricted, besides what the pod as a whole does not restrict.
     pub insecure: InsecureOptions,
     /// The pod's user namespace, if it has one of its own.
-    pub private_users: Option<IdShift>,
+    pub private_users: Option<UidRange>,
 }
 
 /// What an app's unit is about, once its namespace and its records are there.
@@ -159,12 +159,12 @@ impl Addition {
         plan.notify = declared.notify;
 
         rootfs::build(target, &self.app, &plan, deadline())?;
-        streams::prepare(&self.app, &Streams { modes, log }, self.private_users.map(|ids| ids.shift))?;
+        streams::prepare(&self.app, &Streams { modes, log }, self.private_users.map(|ids| ids.first))?;
         record.store(dir::open_dir(layout::app_dir(&self.app))?, layout::LAUNCH)?;
         if let Some(ids) = self.private_users {
             // Read by the root of the pod's user namespace, which is somebody else here.
             let record = layout::launch_record(&self.app);
-            std::os::unix::fs::chown(&record, Some(ids.shift), Some(ids.shift))
+            std::os::unix::fs::chown(&record, Some(ids.first), Some(ids.first))
                 .context(|| format!("chown {record:?}"))?;
         }
         let env_file = layout::env_file(&self.app);
@@ -207,7 +207,7 @@ impl Addition {
             group: &declared.group,
             supplementary: &declared.supplementary_gids,
             converted_image: app.image.is_converted(),
-            shift: self.private_users.map(|ids| Shift { first: ids.shift, count: ids.count }),
+            shift: self.private_users,
         };
         ids::resolve(root.as_fd(), &request)
     }
@@ -227,7 +227,7 @@ impl Addition {
         plan.etc = etc_files(&pod.config.resolv_conf_mode)?;
         plan.hosts = Hosts::of(&pod.config, root)?;
         let opener = Opener {
-            root_id: self.private_users.map_or(0, |ids| ids.shift),
+            root_id: self.private_users.map_or(0, |ids| ids.first),
             user_namespace: target.user_namespace()?,
             image: root,
             converted: app.image.is_converted(),

@@ -6,20 +6,17 @@ use std::time::{Duration, Instant};
 use super::{deadline, end, streams};
 use crate::appc::AcName;
 use crate::cgroup::PodCgroup;
-use crate::cli::FAILURE;
 use crate::cross::Target;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, exit};
 use crate::pod::{ExitDetails, remove_if_there, sweep_temporaries};
 use crate::systemd::{self, ActiveState, Client, Job, JobResult, Mode, Refused, Verb, Who};
 use crate::{layout, rootfs, unit};
 
-/// Exit code of app-stop for an app whose unit is unknown; host managers tell it apart.
-pub const UNKNOWN_APP: u8 = 5;
 /// What is allowed on top of the time that systemd gives an app.
 const MARGIN: Duration = Duration::from_secs(60);
 const SIGKILL: i32 = 9;
 /// Exit code of a verb that is refused as the app runs.
-const RUNS: u8 = FAILURE;
+const RUNS: u8 = exit::FAILURE;
 
 /// Starts an app and waits until it has started: its command is being executed, or it has said that it is ready.
 /// Of an app with sockets these are opened; it starts with the first connection. One that runs already is left alone.
@@ -95,7 +92,7 @@ pub(super) fn is_running(target: &Target, app: &AcName) -> Result<bool> {
 /// With exit code 5 if this pod knows no such app.
 pub fn stop(target: &Target, app: &AcName, timeout: Option<Duration>) -> Result<()> {
     let Some(own) = unit::installed_stop_timeout(app)? else {
-        return Err(Error::new(format!("app {app} is not in this pod")).with_exit_code(UNKNOWN_APP));
+        return Err(Error::new(format!("app {app} is not in this pod")).with_exit_code(exit::UNKNOWN_APP));
     };
     let sockets = unit::has_sockets(app)?;
     let given = timeout.unwrap_or(own);

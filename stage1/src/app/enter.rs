@@ -75,7 +75,7 @@ pub enum Ended {
 ///
 /// # Errors
 /// When the command can't be run for a reason found on the host side. What goes wrong later, the child says itself,
-/// on one line, and ends with a code of [`launch::exit`].
+/// on one line, and ends with a code of [`crate::error::exit`].
 pub fn enter(entry: &Entry) -> Result<Ended> {
     entry.check()?;
     process::not_dumpable()?;

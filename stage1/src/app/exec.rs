@@ -10,8 +10,8 @@ use super::end;
 use super::note::Note;
 use crate::appc::AcName;
 use crate::confine::ids::Ids;
-use crate::error::{Context, Error, Result};
-use crate::launch::{LaunchRecord, env, exit};
+use crate::error::{Context, Error, Result, exit};
+use crate::launch::{LaunchRecord, env};
 use crate::streams::handover::{self, Handover, Who};
 use crate::sys::process::{self, Fork};
 use crate::{launch, layout, rootfs, sys};
@@ -52,7 +52,7 @@ impl std::str::FromStr for Event {
 /// Becomes the app: record, mount namespace, confinement, command, in this order.
 ///
 /// # Errors
-/// When the app can't be executed as recorded; the exit codes for that are those of [`crate::launch`].
+/// When the app can't be executed as recorded; the exit codes for that are those of [`exit`].
 /// Why it can't is in the app's note, too.
 pub fn exec(app: &AcName, readiness: Readiness) -> Result<Infallible> {
     process::not_dumpable()?;

@@ -12,15 +12,13 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use crate::app::{self, Addition};
 use crate::appc::AcName;
-use crate::cli::FAILURE;
 use crate::cross::Target;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, exit};
 use crate::layout;
 use crate::pod::{self, InsecureOptions, Pod, State};
 use crate::sys::process::{self, Fork};
 use crate::sys::signal;
-
-use super::IdShift;
+use crate::uid_range::UidRange;
 
 /// Where the apps are on their way.
 #[derive(Debug)]
@@ -37,7 +35,7 @@ enum Step {
 #[derive(Debug)]
 pub struct Apps {
     names: Vec<AcName>,
-    private_users: Option<IdShift>,
+    private_users: Option<UidRange>,
     watch: OwnedFd,
     step: Step,
     verdict: Option<u8>,
@@ -45,7 +43,7 @@ pub struct Apps {
 
 impl Apps {
     /// The apps of the pod in the current directory, and a watch on what the pod says of them.
-    pub(super) fn new(pod: &Pod, private_users: Option<IdShift>) -> Result<Self> {
+    pub(super) fn new(pod: &Pod, private_users: Option<UidRange>) -> Result<Self> {
         let names: Vec<AcName> = pod.manifest.apps.iter().map(|app| app.name.clone()).collect();
         if names.is_empty() {
             return Err(Error::new("an immutable pod needs at least one app, and its manifest lists none"));
@@ -114,7 +112,7 @@ impl Apps {
                     return Ok(false);
                 }
                 // One that could not be started says so itself, before the child that starts them does.
-                self.verdict = first_failure(&self.ended()?).or(Some(FAILURE));
+                self.verdict = first_failure(&self.ended()?).or(Some(exit::FAILURE));
                 Ok(true)
             }
             _ => Ok(false),

@@ -23,7 +23,6 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 
 pub use monitor::Monitor;
-pub(crate) use root::{LINKS, NODES, OPTIONAL_NODES, new_devpts};
 pub use run::{Run, check_hostname};
 
 use crate::appc::Isolators;
@@ -35,38 +34,10 @@ use crate::layout;
 use crate::mux::{self, Link, Listeners, Mux};
 use crate::sys::process::{self, Fork};
 use crate::sys::{dir, net, pty, signal, userns};
+use crate::uid_range::UidRange;
 
 /// How long the pod's root may take to be assembled.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A user namespace's ids: host id = `shift` + id, for ids below `count`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IdShift {
-    /// The host's id for id 0.
-    pub shift: u32,
-    /// How many ids there are.
-    pub count: u32,
-}
-
-impl std::fmt::Display for IdShift {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.shift, self.count)
-    }
-}
-
-impl std::str::FromStr for IdShift {
-    type Err = Error;
-
-    /// Parses `SHIFT:COUNT`.
-    fn from_str(text: &str) -> Result<Self> {
-        let parse = || {
-            let (shift, count) = text.split_once(':')?;
-            let (shift, count) = (shift.parse().ok()?, count.parse().ok()?);
-            (count > 0 && u32::checked_add(shift, count - 1).is_some()).then_some(Self { shift, count })
-        };
-        parse().context(|| format!("{text:?} is no range of user ids: write SHIFT:COUNT, e.g. 1000000:65536"))
-    }
-}
 
 /// What a pod shares with the host, or has of its own.
 #[derive(Clone, Debug)]
@@ -82,7 +53,7 @@ pub struct Spec {
     /// An IPC namespace of its own.
     pub own_ipc: bool,
     /// A user namespace of its own.
-    pub private_users: Option<IdShift>,
+    pub private_users: Option<UidRange>,
     /// The supervisor tells the console what it does.
     pub debug: bool,
     /// The caller's terminal, or other input, is in front of the terminal of the pod's only app.
@@ -100,7 +71,7 @@ pub struct Spec {
 impl Spec {
     /// The host's id of the pod's root user.
     fn root_id(&self) -> u32 {
-        self.private_users.map_or(0, |ids| ids.shift)
+        self.private_users.map_or(0, |range| range.first)
     }
 }
 
@@ -193,8 +164,8 @@ fn start_pid1(
 fn place(spec: &Spec, cgroup: &PodCgroup, pid: Pid) -> Result<()> {
     cgroup.create(spec.root_id(), pid.as_raw(), spec.any_device)?;
     limits::set(cgroup, &spec.isolators)?;
-    if let Some(IdShift { shift, count }) = spec.private_users {
-        userns::set_ids(pid.as_raw(), shift, count)?;
+    if let Some(UidRange { first, count }) = spec.private_users {
+        userns::set_ids(pid.as_raw(), first, count)?;
     }
     Ok(())
 }
@@ -274,7 +245,7 @@ fn become_pid1(
             | own(spec.own_ipc, CloneFlags::CLONE_NEWIPC),
     )?;
     nix::unistd::sethostname(&spec.hostname).context(|| format!("sethostname({:?})", spec.hostname))?;
-    root::enter(cgroup, sources, spec)?;
+    root::enter(cgroup, sources, &spec.hostname)?;
     listeners.bind_in_pod()?;
     exec_supervisor(spec)
 }
@@ -330,9 +301,9 @@ mod tests {
 
     #[test]
     fn id_ranges() {
-        assert_eq!("1000:65536".parse::<IdShift>().unwrap(), IdShift { shift: 1000, count: 65536 });
+        assert_eq!("1000:65536".parse::<UidRange>().unwrap(), UidRange { first: 1000, count: 65536 });
         for bad in ["", "1", "1:", ":1", "1:0", "-1:5", "4294967295:2", "1:2:3", "a:b"] {
-            assert!(bad.parse::<IdShift>().is_err(), "{bad}");
+            assert!(bad.parse::<UidRange>().is_err(), "{bad}");
         }
     }
 }

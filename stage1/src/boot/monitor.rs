@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use super::apps::Apps;
 use super::kept::Kept;
 use crate::cgroup::PodCgroup;
-use crate::error::{Context, Result};
+use crate::error::{Context, Result, exit};
 use crate::mux::Mux;
 use crate::pod;
 use crate::sys::{process, signal};
@@ -288,7 +288,7 @@ fn exit_code(status: WaitStatus) -> u8 {
         // reboot(2) in a PID namespace: its init is reported as killed by one of these.
         WaitStatus::Signaled(_, Signal::SIGINT | Signal::SIGHUP, _) => 0,
         WaitStatus::Signaled(_, signal, _) => 128 + (signal as i32).to_le_bytes()[0],
-        _ => crate::cli::FAILURE,
+        _ => exit::FAILURE,
     }
 }
 

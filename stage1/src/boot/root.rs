@@ -6,15 +6,12 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::Spec;
 use crate::cgroup::{PodCgroup, Version};
+use crate::dev::{LINKS, NODES, OPTIONAL_NODES, new_devpts};
 use crate::error::{Context, Result};
 use crate::layout;
 use crate::sys::dir::{self, Target};
-use crate::sys::mount::{self, Attributes, DetachedMount, Propagation, Scope};
-
-const NOTHING_SPECIAL: Attributes =
-    Attributes { read_only: false, nosuid: true, nodev: true, noexec: true, propagation: None };
+use crate::sys::mount::{self, Attributes, DetachedMount, Scope};
 
 /// What comes from the host's mount namespace: cloned there, with the host's privileges, since a
 /// descriptor belongs to the namespace it was opened in, and a user namespace locks what it inherits.
@@ -31,14 +28,13 @@ impl Sources {
         let image = DetachedMount::clone_path(layout::STAGE1_ROOTFS, Scope::One)?;
         let terminal = DetachedMount::clone_of(terminal, Scope::One)?;
         // Where the host's mounts are shared, a clone is one more peer, which can't become a root.
-        let private = Attributes { propagation: Some(Propagation::Private), ..Attributes::default() };
-        [&image, &terminal].into_iter().try_for_each(|mount| mount.set(private, Scope::One))?;
+        [&image, &terminal].into_iter().try_for_each(|mount| mount.set(Attributes::PRIVATE, Scope::One))?;
         Ok(Self { image, terminal })
     }
 }
 
 /// Assembles the pod's root and enters it.
-pub(super) fn enter(cgroup: &PodCgroup, sources: &Sources, spec: &Spec) -> Result<()> {
+pub(super) fn enter(cgroup: &PodCgroup, sources: &Sources, hostname: &str) -> Result<()> {
     mount::make_all_private()?;
     let root = &sources.image;
     // It has to be mounted somewhere to become the root, and the pod's root user may not get to the pod's directory.
@@ -49,7 +45,7 @@ pub(super) fn enter(cgroup: &PodCgroup, sources: &Sources, spec: &Spec) -> Resul
     cgroups(root, cgroup)?;
     mount::set_attributes(root, Attributes { read_only: true, nodev: true, ..Attributes::default() }, Scope::One)?;
     mount::pivot_into(root).context(|| "enter the pod's root")?;
-    runtime_files(spec)
+    runtime_files(hostname)
 }
 
 /// Host managers read the apps' status through the image itself, so these are binds of it.
@@ -57,23 +53,24 @@ fn writable_places(root: &DetachedMount) -> Result<()> {
     for place in ["rkt", "var"] {
         let target = open_dir(root, place)?;
         let bind = DetachedMount::clone_of(&target, Scope::One)?;
-        bind.set(NOTHING_SPECIAL, Scope::One)?;
+        bind.set(Attributes::DATA, Scope::One)?;
         bind.attach(&target, Path::new(place))?;
     }
-    let tmpfs = |mode| DetachedMount::new("tmpfs", &[("mode", Some(mode)), ("source", Some("tmpfs"))], NOTHING_SPECIAL);
+    let tmpfs =
+        |mode| DetachedMount::new("tmpfs", &[("mode", Some(mode)), ("source", Some("tmpfs"))], Attributes::DATA);
     tmpfs("755")?.attach(open_dir(root, "run")?, Path::new("run"))?;
     tmpfs("1777")?.attach(open_dir(root, "tmp")?, Path::new("tmp"))
 }
 
 fn kernel_file_systems(root: &DetachedMount) -> Result<()> {
-    let proc = DetachedMount::new("proc", &[("source", Some("proc"))], NOTHING_SPECIAL)?;
+    let proc = DetachedMount::new("proc", &[("source", Some("proc"))], Attributes::DATA)?;
     proc.attach(open_dir(root, "proc")?, Path::new("proc"))?;
     // systemd would raise limits that are the host's.
     let target = open_dir(root, "proc/sys")?;
     let sysctls = DetachedMount::clone_of(&target, Scope::One)?;
-    sysctls.set(Attributes { read_only: true, ..NOTHING_SPECIAL }, Scope::One)?;
+    sysctls.set(Attributes { read_only: true, ..Attributes::DATA }, Scope::One)?;
     sysctls.attach(target, Path::new("proc/sys"))?;
-    let read_only = Attributes { read_only: true, ..NOTHING_SPECIAL };
+    let read_only = Attributes { read_only: true, ..Attributes::DATA };
     let sys = DetachedMount::new("sysfs", &[("source", Some("sysfs"))], read_only).or_else(|error| {
         // In a user namespace of its own with the host's network no new sysfs can be had: the host's then.
         log::debug!("{}", error.one_line());
@@ -83,13 +80,6 @@ fn kernel_file_systems(root: &DetachedMount) -> Result<()> {
     })?;
     sys.attach(open_dir(root, "sys")?, Path::new("sys"))
 }
-
-/// The device nodes of a pod: name, major, minor: null(4), full(4), random(4), tty(4).
-pub(crate) const NODES: [(&str, u32, u32); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
-
-/// Nodes that a host may lack, if it keeps the pod from making its own.
-pub(crate) const OPTIONAL_NODES: [(&str, u32, u32); 1] = [("net/tun", 10, 200)];
 
 fn devices(root: &DetachedMount, terminal: &DetachedMount) -> Result<()> {
     let attributes = Attributes { nosuid: true, noexec: true, ..Attributes::default() };
@@ -108,7 +98,7 @@ fn devices(root: &DetachedMount, terminal: &DetachedMount) -> Result<()> {
     let shm = DetachedMount::new(
         "tmpfs",
         &[("mode", Some("1777")), ("source", Some("shm"))],
-        Attributes { noexec: false, ..NOTHING_SPECIAL },
+        Attributes { noexec: false, ..Attributes::DATA },
     )?;
     shm.attach(dir::create_in(&dev, "shm", Target::Directory)?, Path::new("dev/shm"))?;
     for (link, name) in LINKS {
@@ -117,21 +107,6 @@ fn devices(root: &DetachedMount, terminal: &DetachedMount) -> Result<()> {
     let console = dir::create_in(&dev, "console", Target::File)?;
     terminal.attach(console, Path::new("dev/console"))
 }
-
-/// Terminals of its own for a pod or an app. Group 5 is that of terminals everywhere.
-pub(crate) fn new_devpts() -> Result<DetachedMount> {
-    let options = [("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some("5"))];
-    DetachedMount::new("devpts", &options, Attributes { nosuid: true, noexec: true, ..Attributes::default() })
-}
-
-/// The links that every /dev has.
-pub(crate) const LINKS: [(&str, &str); 5] = [
-    ("pts/ptmx", "ptmx"),
-    ("/proc/self/fd", "fd"),
-    ("/proc/self/fd/0", "stdin"),
-    ("/proc/self/fd/1", "stdout"),
-    ("/proc/self/fd/2", "stderr"),
-];
 
 /// A node of the host's, opened and checked, mounted; a user namespace can't make its own.
 fn device_node(dev: &DetachedMount, name: &str, major: u32, minor: u32) -> Result<()> {
@@ -153,7 +128,7 @@ fn cgroups(root: &DetachedMount, cgroup: &PodCgroup) -> Result<()> {
     if let Some((hierarchy, dir)) = cgroup.directories().find(|_| cgroup.is_unified()) {
         return own_cgroup(root, target, Path::new("sys/fs/cgroup"), &dir, cgroup.writable(hierarchy));
     }
-    let tmpfs = DetachedMount::new("tmpfs", &[("mode", Some("755")), ("source", Some("tmpfs"))], NOTHING_SPECIAL)?;
+    let tmpfs = DetachedMount::new("tmpfs", &[("mode", Some("755")), ("source", Some("tmpfs"))], Attributes::DATA)?;
     tmpfs.attach(&target, Path::new("sys/fs/cgroup"))?;
     for (hierarchy, dir) in cgroup.directories() {
         let name = match hierarchy.version {
@@ -169,14 +144,14 @@ fn cgroups(root: &DetachedMount, cgroup: &PodCgroup) -> Result<()> {
             dir::symlink_in(&tmpfs, &name, controller)?;
         }
     }
-    mount::set_attributes(&tmpfs, Attributes { read_only: true, ..NOTHING_SPECIAL }, Scope::One)
+    mount::set_attributes(&tmpfs, Attributes { read_only: true, ..Attributes::DATA }, Scope::One)
 }
 
 /// Mounts the cgroup `dir` read-only at `target`, which is `path` in the root, and over it what is writable of it.
 fn own_cgroup(root: &DetachedMount, target: OwnedFd, path: &Path, dir: &Path, writable: &[&str]) -> Result<()> {
     let bind = |from: &Path, read_only| -> Result<DetachedMount> {
         let bind = DetachedMount::clone_path(from, Scope::One)?;
-        bind.set(Attributes { read_only, ..NOTHING_SPECIAL }, Scope::One)?;
+        bind.set(Attributes { read_only, ..Attributes::DATA }, Scope::One)?;
         Ok(bind)
     };
     bind(dir, true)?.attach(target, path)?;
@@ -189,13 +164,13 @@ fn own_cgroup(root: &DetachedMount, target: OwnedFd, path: &Path, dir: &Path, wr
 }
 
 /// What the apps' roots are made of later, in the pod's own /run.
-fn runtime_files(spec: &Spec) -> Result<()> {
+fn runtime_files(hostname: &str) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     for path in [layout::PINS, layout::NOTES] {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).context(|| format!("mkdir {path}"))?;
     }
     let write = |path: &str, text: String| std::fs::write(path, text).context(|| format!("write {path}"));
-    write(layout::HOSTNAME_FILE, format!("{}\n", spec.hostname))?;
+    write(layout::HOSTNAME_FILE, format!("{hostname}\n"))?;
     write(layout::MASK_FILE, String::new())?;
     std::fs::create_dir(layout::MASK_DIR).context(|| format!("mkdir {}", layout::MASK_DIR))?;
     for mask in [layout::MASK_FILE, layout::MASK_DIR] {

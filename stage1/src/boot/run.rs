@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use super::apps::Apps;
-use super::{IdShift, Monitor, Spec, launch};
+use super::{Monitor, Spec, launch};
 use crate::appc::Isolators;
 use crate::confine::{self, caps::CapSet};
 use crate::error::{Context, Error, Result};
@@ -14,6 +14,7 @@ use crate::net::{self, Dns, Plan, Request};
 use crate::pod::{self, Lock, Pod, RuntimeConfig, write_atomic};
 use crate::rootfs::volumes;
 use crate::sys::process;
+use crate::uid_range::UidRange;
 
 /// The number of the descriptor that holds the pod's lock, in this variable.
 const LOCK_FD: &str = "RKT_LOCK_FD";
@@ -112,7 +113,7 @@ impl Run {
             other => return Err(Error::new(format!("--ipc={other}: use auto, private or parent"))),
         };
         let isolators = Isolators::parse(&pod.manifest.isolators).context(|| "the pod")?;
-        let private_users: Option<IdShift> =
+        let private_users: Option<UidRange> =
             Some(self.config.private_users.as_str()).filter(|ids| !ids.is_empty()).map(str::parse).transpose()?;
         Ok(Spec {
             uuid: self.uuid.clone(),

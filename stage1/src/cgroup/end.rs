@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{children, is_gone};
+use super::tree::{children, is_gone};
 use crate::error::{Context, Error, Result};
 use crate::sys::process;
 

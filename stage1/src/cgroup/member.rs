@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::{Hierarchy, PodCgroup, Version, is_gone};
+use super::tree::is_gone;
+use super::{Hierarchy, PodCgroup, Version};
 use crate::error::{Context, Error, Result};
 use crate::sys::{dir, process};
 

@@ -10,6 +10,7 @@ mod hierarchy;
 mod member;
 mod scope;
 mod thaw;
+mod tree;
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -22,9 +23,8 @@ use crate::layout;
 
 pub use hierarchy::{Hierarchy, Version, hierarchies};
 pub use member::Running;
+use tree::members_below;
 
-/// Where the host's systemd has its containers and virtual machines.
-const MACHINES: &str = "machine.slice";
 /// Where all units of a pod's supervisor are, below the pod's cgroup; and where the supervisor itself is.
 const SLICE: &str = "system.slice";
 const SUPERVISOR: &str = "init.scope";
@@ -44,7 +44,7 @@ impl PodCgroup {
     /// The cgroups of the pod `uuid` as we make them; nothing is created.
     pub fn of(uuid: &str) -> Result<Self> {
         let name = scope::name(uuid);
-        Self::at(if scope::host_has_systemd() { Path::new(MACHINES).join(name) } else { name.into() })
+        Self::at(if scope::host_has_systemd() { Path::new(scope::MACHINES).join(name) } else { name.into() })
     }
 
     /// The cgroups at `path`, the content of a pod's file `subcgroup`; nothing is created.
@@ -104,7 +104,7 @@ impl PodCgroup {
     /// A controller that can't be had is a warning that names it. The pod has the closed list of devices, unless
     /// `any_device`.
     pub fn create(&self, owner: u32, pid: i32, any_device: bool) -> Result<()> {
-        let managed = self.path.starts_with(MACHINES);
+        let managed = self.path.starts_with(scope::MACHINES);
         if managed {
             scope::start(&self.path, pid)?;
         }
@@ -251,44 +251,6 @@ fn delegate(dir: &Path, owner: u32) -> Result<()> {
 fn write_pid(dir: &Path, pid: i32) -> Result<()> {
     let file = dir.join("cgroup.procs");
     fs::write(&file, pid.to_string()).context(|| format!("write {pid} to {file:?}"))
-}
-
-/// The cgroups right below `dir`; none if it is gone.
-fn children(dir: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(dir) {
-        Err(e) if is_gone(&e) => return Ok(Vec::new()),
-        other => other.context(|| format!("read {dir:?}"))?,
-    };
-    let mut children = Vec::new();
-    for entry in entries {
-        let entry = entry.context(|| format!("read {dir:?}"))?;
-        if entry.file_type().is_ok_and(|t| t.is_dir()) {
-            children.push(entry.path());
-        }
-    }
-    Ok(children)
-}
-
-/// Whether a cgroup is not there, or was removed while one of its files was open.
-fn is_gone(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
-}
-
-/// Adds the processes of `dir` and of the cgroups below it to `pids`; none of a cgroup that is gone. A process of
-/// another PID namespace than the caller's, to whom it has no number, is 0.
-fn members_below(dir: &Path, pids: &mut Vec<i32>) -> Result<()> {
-    let file = dir.join("cgroup.procs");
-    match fs::read_to_string(&file) {
-        Err(e) if is_gone(&e) => return Ok(()),
-        // A threaded cgroup has no list of processes; its parent does.
-        Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(()),
-        members => {
-            for line in members.context(|| format!("read {file:?}"))?.lines() {
-                pids.push(line.parse().context(|| format!("{file:?} has the line {line:?}"))?);
-            }
-        }
-    }
-    children(dir)?.iter().try_for_each(|child| members_below(child, pids))
 }
 
 #[cfg(test)]

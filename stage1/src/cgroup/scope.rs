@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use crate::error::{Context, Error, Result};
 use crate::systemd::{Client, JobResult, PRIVATE_SOCKET, Value};
 
-use super::MACHINES;
-
+/// Where the host's systemd has its containers and virtual machines.
+pub(super) const MACHINES: &str = "machine.slice";
 /// How long the host's systemd may take to make a scope.
 const TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -197,7 +197,7 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     /// Runs a program on a call as the kernel would; also checks that it ends and stays inside.
-    pub(in super::super) fn run(program: &[Instruction], arch: u32, nr: u32, args: [u64; 6]) -> u32 {
+    pub(in crate::confine) fn run(program: &[Instruction], arch: u32, nr: u32, args: [u64; 6]) -> u32 {
         let mut data = Vec::new();
         data.extend(nr.to_le_bytes());
         data.extend(arch.to_le_bytes());

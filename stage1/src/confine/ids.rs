@@ -10,6 +10,7 @@ use rustix::fs::{FileType, OFlags};
 use crate::appc::App;
 use crate::error::{Context, Error, Result};
 use crate::sys::dir;
+use crate::uid_range::UidRange;
 
 /// The most that is read of an image's passwd or group file, in bytes.
 const MAX_DATABASE: u64 = 1 << 20;
@@ -29,37 +30,13 @@ pub struct Request<'a> {
     /// name is the group with the uid's number.
     pub converted_image: bool,
     /// The range that the files of the image have been shifted into, if any: owners of paths are shifted back.
-    pub shift: Option<Shift>,
+    pub shift: Option<UidRange>,
 }
 
 impl<'a> Request<'a> {
     /// What `app` says, of an image that is converted or not.
-    pub fn of(app: &'a App, converted_image: bool, shift: Option<Shift>) -> Self {
+    pub fn of(app: &'a App, converted_image: bool, shift: Option<UidRange>) -> Self {
         Self { user: &app.user, group: &app.group, supplementary: &app.supplementary_gids, converted_image, shift }
-    }
-}
-
-/// A range of ids in a user namespace: id 0 inside is `first` on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shift {
-    /// The id on disk of id 0 inside.
-    pub first: u32,
-    /// How many ids there are.
-    pub count: u32,
-}
-
-impl Shift {
-    fn must_have(self, what: &str, ids: &[u32]) -> Result<()> {
-        match ids.iter().find(|&&id| id >= self.count) {
-            None => Ok(()),
-            Some(id) => Err(Error::new(format!("{what} {id} is beyond the {} ids that the pod has", self.count))),
-        }
-    }
-
-    fn inside(self, id: u32) -> Result<u32> {
-        id.checked_sub(self.first)
-            .filter(|&inside| inside < self.count)
-            .context(|| format!("owner {id} is not in the user namespace ({} ids from {})", self.count, self.first))
     }
 }
 
@@ -254,13 +231,13 @@ fn read_bounded(fd: OwnedFd, limit: u64) -> Result<Vec<u8>> {
 }
 
 /// Owner and group of a file of the image. The last symlink is followed too, inside the image.
-fn owner(root: BorrowedFd<'_>, path: &str, shift: Option<Shift>) -> Result<(u32, u32)> {
+fn owner(root: BorrowedFd<'_>, path: &str, shift: Option<UidRange>) -> Result<(u32, u32)> {
     let fd = dir::try_open_in(root, OsStr::from_bytes(path.as_bytes()), OFlags::PATH)?;
     let fd = fd.context(|| format!("{path:?} is not in the image: no such file or directory"))?;
     let stat = rustix::fs::fstat(&fd).context(|| format!("fstat({path:?})"))?;
     match shift {
         None => Ok((stat.st_uid, stat.st_gid)),
-        Some(shift) => Ok((shift.inside(stat.st_uid)?, shift.inside(stat.st_gid)?)),
+        Some(shift) => Ok((shift.to_inside(stat.st_uid)?, shift.to_inside(stat.st_gid)?)),
     }
 }
 
@@ -378,7 +355,7 @@ mod tests {
     fn a_pod_has_only_its_own_ids() {
         let image = Image::new(PASSWD, GROUP);
         let ids = |user, group, supplementary: &[u32]| {
-            let shift = Some(Shift { first: 100_000, count: 34 });
+            let shift = Some(UidRange { first: 100_000, count: 34 });
             image.resolve(&Request { user, group, supplementary, shift, ..Request::default() })
         };
         ids("web", "33", &[0, 33]).unwrap();
@@ -414,7 +391,7 @@ mod tests {
         chown(root.join("etc/passwd"), Some(5), Some(6)).unwrap();
         assert_eq!(image.numbers("/up", "/up").unwrap(), (5, 6));
         let shifted = |first, count| {
-            let shift = Some(Shift { first, count });
+            let shift = Some(UidRange { first, count });
             image.resolve(&Request { user: "/data", group: "/data", shift, ..Request::default() })
         };
         let ids = shifted(100_000, 65_536).unwrap();

@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self, Access, AtFlags, CWD, FileType, OFlags};
 use rustix::io::Errno;
 
-use super::exit;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, exit};
 
 /// Where a command without a slash is looked for: in the `PATH` that the app declares, else in the
 /// working directory, /bin and /usr/bin. An empty entry is the working directory.

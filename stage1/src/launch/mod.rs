@@ -16,19 +16,9 @@ use serde::{Deserialize, Serialize};
 use crate::appc::{self, AcName, App};
 use crate::confine::Confinement;
 use crate::confine::ids::Ids;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, exit};
 use crate::streams::Modes;
 use crate::sys;
-
-/// Exit codes of a process that should have become an app or a command in one, and could not.
-pub mod exit {
-    /// The command, or the interpreter that it needs, does not exist.
-    pub const NOT_FOUND: u8 = 127;
-    /// The command exists and can't be executed: permission, format, another machine's program.
-    pub const NOT_EXECUTABLE: u8 = 126;
-    /// Anything before that: record, namespaces, working directory, confinement.
-    pub const SETUP: u8 = 254;
-}
 
 /// The version of the record that is written, and the only one that is read.
 const VERSION: u32 = 1;

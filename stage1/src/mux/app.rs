@@ -7,15 +7,17 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 
+use super::bounds::{REPLAY, REPLAY_LOG};
 use super::channel::{Channel, Input, Job, Output, Tokens};
 use super::console::Shown;
 use super::file::AppLog;
+use super::intake;
 use super::journald::{self, Entries, Journald};
 use super::kube::KubeLog;
 use super::lines::Lines;
 use super::poller::{Interest, Watched};
 use super::settings::{Driver, Settings};
-use super::{REPLAY, REPLAY_LOG, Sinks, Tools, intake};
+use super::sinks::{Sinks, Tools};
 use crate::appc::AcName;
 use crate::error::{Context, Error, Result};
 use crate::layout;

@@ -10,13 +10,14 @@ use std::time::Instant;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SocketFlags};
 
+use super::bounds::BUFFER;
 use super::client::{Client, FAREWELL, READ_LEAST, has_hung_up, is_readable};
 use super::console::Shown;
 use super::journald::Entries;
 use super::lines::Lines;
 use super::poller::{Interest, Poller, Watched};
 use super::ring::Ring;
-use super::{BUFFER, Sinks};
+use super::sinks::Sinks;
 use crate::error::{Context, Result};
 
 /// The most that is read at a time, in bytes, from an app or from a client.

@@ -7,9 +7,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown};
 
+use super::bounds::{DEAD, HOLD, LEAST};
 use super::poller::Watched;
 use super::ring::Ring;
-use super::{DEAD, HOLD, LEAST};
 use crate::error::{Context, Result};
 use crate::streams::PASSED_ON;
 

@@ -21,6 +21,7 @@
 //! that moment has been taken and written. When PID 1 has ended, all that is left is taken before `run` ends.
 
 mod app;
+mod bounds;
 mod channel;
 mod client;
 mod console;
@@ -33,6 +34,7 @@ mod link;
 mod poller;
 mod ring;
 mod settings;
+mod sinks;
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -48,7 +50,9 @@ use channel::{Channel, Job, Tokens};
 use console::Console;
 use intake::Said;
 use poller::{Interest, Poller, Watched};
+use sinks::Tools;
 
+pub use bounds::{BUFFER, DEAD, HOLD, LEAST, REPLAY, REPLAY_LOG};
 pub use console::Show;
 pub use file::Bounds;
 pub use intake::Listeners;
@@ -61,19 +65,6 @@ use crate::error::{Context, Error, Result};
 use crate::streams::{Declared, TTY};
 use crate::sys::signal;
 
-/// What is kept of a stream's output while nobody is attached, in bytes.
-pub const REPLAY: usize = 64 << 10;
-/// The same of what the app's log has too.
-pub const REPLAY_LOG: usize = 8 << 10;
-/// What may wait for a client, in bytes, besides what its socket holds.
-pub const BUFFER: usize = 512 << 10;
-/// How long the app, and the other clients, wait for a client that takes less than [`LEAST`].
-pub const HOLD: Duration = Duration::from_millis(200);
-/// What a client must take in that time when it holds up the app, in bytes.
-pub const LEAST: u64 = 128 << 10;
-/// How long the client that is ahead of all others may take nothing while the app waits for it.
-pub const DEAD: Duration = Duration::from_secs(2);
-
 /// How long clients may take for what is left when the pod has ended.
 const LAST: Duration = Duration::from_secs(2);
 /// How long the output of `run` may take nothing at the end of a pod that somebody has stopped.
@@ -82,31 +73,6 @@ const STOPPED: Duration = Duration::from_secs(2);
 const TALKS: usize = 256;
 /// The number that no app has: what belongs to all.
 const NO_APP: u16 = u16::MAX;
-
-/// Where an app's output goes.
-struct Sinks<'a> {
-    log: Option<&'a mut file::AppLog>,
-    kube: Option<&'a mut kube::KubeLog>,
-    journald: Option<&'a mut journald::Journald>,
-    console: &'a mut Console,
-    scratch: &'a mut Vec<u8>,
-}
-
-impl Sinks<'_> {
-    /// The time now, as log files have it.
-    fn time(&self) -> String {
-        lines::rfc3339(lines::now())
-    }
-}
-
-/// What all apps share.
-#[derive(Debug)]
-struct Tools {
-    poller: Rc<Poller>,
-    serial: Rc<Cell<u32>>,
-    console: Console,
-    scratch: Vec<u8>,
-}
 
 /// Somebody who talks to the monitor.
 #[derive(Debug)]

@@ -6,8 +6,8 @@
 use std::path::Path;
 
 use super::kernel::KernelFs;
-use super::{DATA, Plan};
-use crate::boot::{LINKS, NODES, OPTIONAL_NODES, new_devpts};
+use super::plan::{Plan, Volume};
+use crate::dev::{LINKS, NODES, OPTIONAL_NODES, new_devpts};
 use crate::error::Result;
 use crate::layout;
 use crate::sys::dir::{self, Target};
@@ -29,7 +29,7 @@ pub(super) struct OpenCovers(Vec<DetachedMount>);
 
 impl OpenCovers {
     pub(super) fn close(self) -> Result<()> {
-        let read_only = Attributes { read_only: true, ..DATA };
+        let read_only = Attributes { read_only: true, ..Attributes::DATA };
         self.0.iter().try_for_each(|cover| cover.set(read_only, Scope::One))
     }
 }
@@ -52,7 +52,7 @@ impl Sources {
 
     /// Mounts all of it in `root`. An app with a volume at or below /sys gets no sysfs.
     pub(super) fn attach(&self, root: &DetachedMount, plan: &Plan) -> Result<OpenCovers> {
-        let volumes: Vec<&Path> = plan.volumes.iter().map(super::Volume::target).collect();
+        let volumes: Vec<&Path> = plan.volumes.iter().map(Volume::target).collect();
         let mut covers = Vec::new();
         attach_at_top(&self.proc, root, "proc")?;
         if plan.restrict_paths {

@@ -13,9 +13,8 @@ use std::path::PathBuf;
 use rustix::fs::{self, AtFlags, Dir, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::shifted;
-use crate::boot::IdShift;
 use crate::error::{Context, Error, Result};
+use crate::uid_range::UidRange;
 
 /// Directories deeper than this are refused: each level holds two descriptors.
 const MAX_DEPTH: usize = 256;
@@ -28,7 +27,7 @@ const MAX_XATTR: usize = 64 * 1024;
 ///
 /// # Errors
 /// What could not be read or made; `to` is then as far as it came.
-pub fn tree(from: &OwnedFd, to: &OwnedFd, shift: Option<IdShift>) -> Result<()> {
+pub fn tree(from: &OwnedFd, to: &OwnedFd, shift: Option<UidRange>) -> Result<()> {
     let mut copier = Copier { top: to.as_fd(), shift, path: Vec::new(), links: BTreeMap::new() };
     copier.directory(from.as_fd(), to.as_fd())
 }
@@ -43,7 +42,7 @@ struct FirstName {
 
 struct Copier<'a> {
     top: BorrowedFd<'a>,
-    shift: Option<IdShift>,
+    shift: Option<UidRange>,
     /// The names that lead to where it is.
     path: Vec<CString>,
     links: BTreeMap<(u64, u64), FirstName>,
@@ -123,7 +122,8 @@ impl Copier<'_> {
 
     /// Owner, group and mode in the copy. What the user namespace has no id for is nobody's in it, and runs as nobody.
     fn owner(&self, stat: &Stat) -> (Uid, Gid, Mode) {
-        let (uid, gid) = (shifted(stat.st_uid, self.shift), shifted(stat.st_gid, self.shift));
+        let host = |id| self.shift.map_or(Some(id), |range| range.to_host(id));
+        let (uid, gid) = (host(stat.st_uid), host(stat.st_gid));
         let set_id = if uid.is_some() && gid.is_some() { 0o7777 } else { 0o1777 };
         (
             Uid::from_raw(uid.unwrap_or(NOBODY)),
@@ -213,7 +213,7 @@ fn times(stat: &Stat) -> Timestamps {
     }
 }
 
-fn extended_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, shift: Option<IdShift>) -> Result<()> {
+fn extended_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, shift: Option<UidRange>) -> Result<()> {
     let mut names = vec![0; MAX_XATTR];
     let length = match fs::flistxattr(from, &mut names) {
         Err(Errno::OPNOTSUPP) => return Ok(()),
@@ -242,9 +242,9 @@ fn extended_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, shift: Option<I
 }
 
 /// Shifts the ids in the attributes that have some: capabilities(7), acl(5). What has another form is left as it is.
-fn shift_ids(name: &CStr, value: &mut Vec<u8>, shift: IdShift) {
+fn shift_ids(name: &CStr, value: &mut Vec<u8>, shift: UidRange) {
     let number = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-    let host = |id: u32| shifted(id, Some(shift)).unwrap_or(NOBODY).to_le_bytes();
+    let host = |id: u32| shift.to_host(id).unwrap_or(NOBODY).to_le_bytes();
     match (name.to_bytes(), value.len()) {
         // Version 2 is for the host's root alone, version 3 names the root of a user namespace.
         (b"security.capability", 20) if value[3] == 2 => {
@@ -343,7 +343,7 @@ mod tests {
         fs::setxattr(from.join("d"), "system.posix_acl_default", &acl(11, 12), XattrFlags::empty()).unwrap();
 
         let open = |path| fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-        let shift = IdShift { shift: 100_000, count: 1000 };
+        let shift = UidRange { first: 100_000, count: 1000 };
         tree(&open(&from), &open(&to), Some(shift)).unwrap();
         let owner = |name: &str| {
             let stat = std::fs::symlink_metadata(to.join(name)).unwrap();

@@ -7,13 +7,12 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
-use super::DATA;
-use super::plan::check_kind;
+use super::mount_point;
 use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::pod::{MAX_MANIFEST, RuntimeConfig, read_bounded};
 use crate::sys::dir::{self, Target};
-use crate::sys::mount::{DetachedMount, Scope};
+use crate::sys::mount::{Attributes, DetachedMount, Scope};
 
 const PATH: &str = "/etc/hosts";
 
@@ -43,13 +42,12 @@ impl Hosts {
     pub(super) fn attach(&self, root: &DetachedMount) -> Result<()> {
         // A file system of its own, so that no app can fill another's, nor the pod's.
         let size = (MAX_MANIFEST + MAX_HOSTS).to_string();
-        let own = DetachedMount::new("tmpfs", &[("mode", Some("700")), ("size", Some(&size))], DATA)?;
+        let own = DetachedMount::new("tmpfs", &[("mode", Some("700")), ("size", Some(&size))], Attributes::DATA)?;
         let file = dir::create_in(&own, "hosts", Target::File)?;
         rustix::fs::chmodat(&own, "hosts", Mode::from_raw_mode(0o644), AtFlags::empty()).context(|| "chmod hosts")?;
         let writer = dir::open_beneath(&own, "hosts", OFlags::WRONLY)?;
         std::fs::File::from(writer).write_all(&self.0).context(|| format!("write {PATH}"))?;
-        check_kind("what the pod provides", root, Path::new(PATH), Target::File)?;
-        let target = dir::create_in(root, PATH, Target::File)?;
+        let target = mount_point::of_kind("what the pod provides", root, Path::new(PATH), Target::File)?;
         // Before Linux 6.15 only what is mounted somewhere can be cloned.
         own.attach_path(layout::MASK_DIR)?;
         DetachedMount::clone_of(file, Scope::One)?.attach(target, Path::new(PATH))

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Dir, FileType, OFlags};
 
-use super::DATA;
 use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::sys::dir;
@@ -75,7 +74,7 @@ impl<'a> KernelFs<'a> {
             let covered = self.read_only(&name)?;
             if let Some(network) = network.as_ref().filter(|_| name == "sys") {
                 let target = dir::open_beneath(&covered, "net", OFlags::PATH)?;
-                network.set(DATA, Scope::One)?;
+                network.set(Attributes::DATA, Scope::One)?;
                 network.attach(target, Path::new("/proc/sys/net"))?;
             }
         }
@@ -144,14 +143,15 @@ impl<'a> KernelFs<'a> {
         let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         let below = |volume: &&Path| *volume != path && volume.starts_with(&path);
         if is_dir && self.volumes.iter().any(below) {
-            let cover = DetachedMount::new("tmpfs", &[("mode", Some("555")), ("size", Some("65536"))], DATA)?;
+            let cover =
+                DetachedMount::new("tmpfs", &[("mode", Some("555")), ("size", Some("65536"))], Attributes::DATA)?;
             cover.attach(target, &path).context(|| format!("hide {path:?}"))?;
             self.open_covers.push(cover);
             return Ok(());
         }
         let cover = if is_dir { layout::MASK_DIR } else { layout::MASK_FILE };
         let cover = DetachedMount::clone_path(cover, Scope::One)?;
-        cover.set(Attributes { read_only: true, ..DATA }, Scope::One)?;
+        cover.set(Attributes { read_only: true, ..Attributes::DATA }, Scope::One)?;
         cover.attach(target, &path).context(|| format!("hide {path:?}"))
     }
 
@@ -160,7 +160,7 @@ impl<'a> KernelFs<'a> {
         let path = || format!("{}/{name}", self.at);
         let target = self.find(name)?.context(|| format!("{} has gone", path()))?;
         let cover = DetachedMount::clone_of(&target, Scope::One)?;
-        cover.set(Attributes { read_only: true, ..DATA }, Scope::One)?;
+        cover.set(Attributes { read_only: true, ..Attributes::DATA }, Scope::One)?;
         cover.attach(target.as_fd(), Path::new(&path())).context(|| format!("make {} read-only", path()))?;
         Ok(cover)
     }

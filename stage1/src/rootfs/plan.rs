@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, OFlags};
 
-use super::{Hosts, private};
+use super::hosts::Hosts;
+use super::mount_point;
 use crate::appc::AcName;
 use crate::error::{Context, Error, Result};
 use crate::sys::dir::{self, Target};
@@ -36,7 +37,7 @@ impl Plan {
     /// A plan with the directory `rootfs` as root and nothing else. Host side.
     pub fn new(rootfs: &Path) -> Result<Self> {
         let root = DetachedMount::clone_path(rootfs, Scope::One)?;
-        root.set(private(), Scope::One)?;
+        root.set(Attributes::PRIVATE, Scope::One)?;
         Ok(Self {
             root,
             read_only_root: false,
@@ -76,8 +77,7 @@ impl EtcFile {
         if self.only_if_missing && dir::try_open_in(root, self.path, OFlags::PATH)?.is_some() {
             return Ok(());
         }
-        check_kind("what the pod provides", root, Path::new(self.path), Target::File)?;
-        let target = dir::create_in(root, self.path, Target::File)?;
+        let target = mount_point::of_kind("what the pod provides", root, Path::new(self.path), Target::File)?;
         let pod;
         let source = match &self.source {
             EtcSource::Host(source) => source,
@@ -86,7 +86,7 @@ impl EtcFile {
                 &pod
             }
         };
-        let attributes = Attributes { read_only: true, propagation: private().propagation, ..super::DATA };
+        let attributes = Attributes { read_only: true, propagation: Some(Propagation::Private), ..Attributes::DATA };
         source.set(attributes, Scope::One)?;
         source.attach(target, Path::new(self.path))
     }
@@ -177,22 +177,9 @@ impl Volume {
     /// Pod side.
     pub(super) fn attach(&self, root: &DetachedMount) -> Result<()> {
         let what = || format!("volume {}", self.name);
-        check_kind(&what(), root, &self.target, self.kind)?;
-        let target = dir::create_in(root, &self.target, self.kind).context(what)?;
+        let target = mount_point::of_kind(&what(), root, &self.target, self.kind)?;
         self.source.attach(target, &self.target).context(what)
     }
-}
-
-/// Refuses a target that is there, but not of the kind of what is to be mounted on it.
-pub(super) fn check_kind(what: &str, root: &DetachedMount, target: &Path, kind: Target) -> Result<()> {
-    let Some(there) = dir::try_open_in(root, target, OFlags::PATH)? else { return Ok(()) };
-    let stat = rustix::fs::fstat(there).context(|| format!("fstat {target:?}"))?;
-    let word = |is_dir| if is_dir { "directory" } else { "file" };
-    let (own, other) = (kind == Target::Directory, FileType::from_raw_mode(stat.st_mode).is_dir());
-    if own == other {
-        return Ok(());
-    }
-    Err(Error::new(format!("{what} is a {}, its target {} is a {}", word(own), target.display(), word(other))))
 }
 
 /// Maps the ids of a volume as far as its file systems can. What can't is the host's as the pod sees it, which is

@@ -14,9 +14,8 @@ use rustix::net::{RecvFlags, Shutdown};
 
 use super::{NAMES, PASSED_ON, TTY, Targets, call};
 use crate::appc::AcName;
-use crate::cli::USAGE;
 use crate::cross::Target;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, exit};
 use crate::pod::{self, Pod, State};
 use crate::sys::{process, signal};
 use crate::terminal::{self, Caller, DetachKeys, Flow, own, standard};
@@ -85,7 +84,7 @@ impl Wanted {
         let streams = NAMES.into_iter().zip(self.streams).filter(|(_, wanted)| *wanted).map(|(name, _)| name);
         let names: Vec<&str> = streams.chain((self.tty_in || self.tty_out).then_some(TTY)).collect();
         if names.is_empty() {
-            return Err(Error::new("nothing to attach to was named").with_exit_code(USAGE));
+            return Err(Error::new("nothing to attach to was named").with_exit_code(exit::USAGE));
         }
         match names.iter().find(|name| !targets.has(name)) {
             Some(missing) => {

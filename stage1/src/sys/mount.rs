@@ -45,6 +45,14 @@ pub struct Attributes {
     pub propagation: Option<Propagation>,
 }
 
+impl Attributes {
+    /// Those of a mount that holds no programs.
+    pub const DATA: Self = Self { nosuid: true, nodev: true, noexec: true, ..Self::NONE };
+    /// Those of a mount that is cut off from the propagation of what it was cloned from.
+    pub const PRIVATE: Self = Self { propagation: Some(Propagation::Private), ..Self::NONE };
+    const NONE: Self = Self { read_only: false, nosuid: false, nodev: false, noexec: false, propagation: None };
+}
+
 /// A mount that is in no namespace yet; it goes away with the descriptor unless attached.
 #[derive(Debug)]
 pub struct DetachedMount(OwnedFd);

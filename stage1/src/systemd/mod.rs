@@ -23,8 +23,8 @@ use crate::error::{Context, Error, Result};
 use wire::{Body, Kind, Message};
 
 pub use wire::Value;
-use words::unit_path;
 pub use words::{ActiveState, Interface, Job, JobResult, Mode, Properties, Refused, Verb, Who, is_no_such_unit};
+use words::{MANAGER_PATH, unit_path};
 
 /// Where systemd listens, in a pod's file system.
 pub const PRIVATE_SOCKET: &str = "/run/systemd/private";
@@ -32,7 +32,6 @@ pub const PRIVATE_SOCKET: &str = "/run/systemd/private";
 /// Ended jobs that are remembered for somebody who waits for them later.
 const ENDED_MAX: usize = 4096;
 
-const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const JOB: &str = "org.freedesktop.systemd1.Job";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";

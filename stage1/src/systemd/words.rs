@@ -1,7 +1,10 @@
 //! What is said to systemd and what it says: orders, answers, properties, the names of its objects.
 
-use super::{MANAGER_PATH, Value};
+use super::wire::Value;
 use crate::error::Error;
+
+/// The object of systemd itself.
+pub(super) const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 
 /// systemd has understood a call and refused it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,8 +23,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::wiring::Inside;
 use crate::app::deadline;
-use crate::error::{Context, Error, Result};
-use crate::launch;
+use crate::error::{Context, Error, Result, exit};
 use crate::sys::process::{self, Fork};
 
 /// The command's process, seen from outside.
@@ -176,7 +175,7 @@ impl Tie {
     /// Tells the parent why there is no command, if that is so; the exit status to end with.
     fn tell(&mut self, done: Result<()>) -> i32 {
         let Err(error) = done else { return 0 };
-        let code = error.exit_code().unwrap_or(launch::exit::SETUP);
+        let code = error.exit_code().unwrap_or(exit::SETUP);
         let mut text = vec![code];
         text.extend(error.one_line().bytes().take(MAX - 1));
         if let Err(io) = self.why.write_all(&text) {

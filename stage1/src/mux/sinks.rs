@@ -1,0 +1,36 @@
+//! What the streams of all apps share, and where their output goes.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use super::console::Console;
+use super::file::AppLog;
+use super::journald::Journald;
+use super::kube::KubeLog;
+use super::lines;
+use super::poller::Poller;
+
+/// Where an app's output goes.
+pub(super) struct Sinks<'a> {
+    pub(super) log: Option<&'a mut AppLog>,
+    pub(super) kube: Option<&'a mut KubeLog>,
+    pub(super) journald: Option<&'a mut Journald>,
+    pub(super) console: &'a mut Console,
+    pub(super) scratch: &'a mut Vec<u8>,
+}
+
+impl Sinks<'_> {
+    /// The time now, as log files have it.
+    pub(super) fn time(&self) -> String {
+        lines::rfc3339(lines::now())
+    }
+}
+
+/// What all apps share.
+#[derive(Debug)]
+pub(super) struct Tools {
+    pub(super) poller: Rc<Poller>,
+    pub(super) serial: Rc<Cell<u32>>,
+    pub(super) console: Console,
+    pub(super) scratch: Vec<u8>,
+}

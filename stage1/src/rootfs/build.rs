@@ -1,0 +1,56 @@
+//! Assembling an app's root in a namespace of its own.
+
+use std::time::Instant;
+
+use nix::sched::CloneFlags;
+
+use super::api;
+use super::pin::{OwnNamespaces, pin};
+use super::plan::Plan;
+use crate::appc::AcName;
+use crate::cross::{self, Target};
+use crate::error::{Context, Result};
+use crate::layout;
+use crate::sys::mount::{self, Attributes, Scope};
+use crate::sys::{dir, process};
+
+/// Builds the app's mount namespace in the pod and pins it, replacing an earlier pin. Host side;
+/// the work is done by one child in the pod.
+///
+/// # Errors
+/// When a source, a target or a mask can't be had; an earlier pin stays then.
+pub fn build(target: &Target, app: &AcName, plan: &Plan, deadline: Instant) -> Result<()> {
+    cross::in_child(deadline, || {
+        let namespaces = OwnNamespaces::open()?;
+        target.join()?;
+        let pod = namespaces.mount()?;
+        let own = namespaces.unshare_newer_than(&pod)?;
+        assemble(plan)?;
+        process::setns(&pod, CloneFlags::CLONE_NEWNS)?;
+        pin(&own, app)
+    })
+    .context(|| format!("build the mount namespace of app {app}"))
+}
+
+/// Makes this namespace, a copy of the pod's, the app's: from here on only what the plan says is in it.
+fn assemble(plan: &Plan) -> Result<()> {
+    mount::make_all_private()?;
+    let api = api::Sources::open(plan)?;
+    plan.root.attach_path(layout::PLACEHOLDER)?;
+    let root = &plan.root;
+    let covers = api.attach(root, plan)?;
+    for file in &plan.etc {
+        file.attach(root)?;
+    }
+    plan.hosts.attach(root)?;
+    dir::symlink_in(root, "../proc/self/mounts", "/etc/mtab").context(|| "make /etc/mtab")?;
+    for volume in &plan.volumes {
+        volume.attach(root)?;
+    }
+    covers.close()?;
+    if plan.read_only_root {
+        root.set(Attributes { read_only: true, ..Attributes::default() }, Scope::One)?;
+    }
+    mount::pivot_into(root).context(|| "enter the app's root")?;
+    Ok(())
+}
