@@ -65,10 +65,10 @@ pub fn print_apps(apps: &[AppStatus], how: Format) -> Result<()> {
         Format::Json => json(&apps),
         Format::Text => table(
             ["NAME", "STATE", "EXIT", "CREATED", "STARTED", "FINISHED"],
-            apps.iter().map(|app| {
+            apps.iter().inspect(|app| say_what_helps(app)).map(|app| {
                 [
                     app.name.clone(),
-                    app.state.clone(),
+                    if app.half_removed { "half removed".to_owned() } else { app.state.clone() },
                     app.exit_code.map_or_else(|| "-".to_owned(), |code| code.to_string()),
                     time(app.created_at),
                     time(app.started_at),
@@ -76,6 +76,14 @@ pub fn print_apps(apps: &[AppStatus], how: Format) -> Result<()> {
                 ]
             }),
         ),
+    }
+}
+
+/// Of an app that is in no state to be left in.
+pub fn say_what_helps(app: &AppStatus) {
+    if app.half_removed {
+        let name = &app.name;
+        log::warn!("app {name} is being removed, or its removal was interrupted: \"podctl app rm\" finishes it");
     }
 }
 

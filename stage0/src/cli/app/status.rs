@@ -40,6 +40,7 @@ impl Status {
 }
 
 fn print_details(app: &AppStatus) -> Result<()> {
+    output::say_what_helps(app);
     let mut text = format!("name={}\nstate={}\nimage_id={}", app.name, app.state, app.image_id);
     let times = [("created_at", app.created_at), ("started_at", app.started_at), ("finished_at", app.finished_at)];
     for (name, time) in times.into_iter().filter(|(_, time)| time.is_some()) {
@@ -53,7 +54,11 @@ fn print_details(app: &AppStatus) -> Result<()> {
             text.push_str(&format!("\n{name}={}", escape_control(value)));
         }
     }
-    for (name, _) in [("core_dumped", app.core_dumped), ("oom_killed", app.oom_killed)].iter().filter(|(_, is)| *is) {
+    for (name, _) in
+        [("core_dumped", app.core_dumped), ("oom_killed", app.oom_killed), ("half_removed", app.half_removed)]
+            .iter()
+            .filter(|(_, is)| *is)
+    {
         text.push_str(&format!("\n{name}=true"));
     }
     for mount in &app.mounts {
