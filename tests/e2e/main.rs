@@ -12,6 +12,7 @@ mod contract;
 mod copies;
 mod crash;
 mod declared;
+mod descriptors;
 mod disk;
 mod ends;
 mod enter;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         inside::CASES,
         kernel_files::CASES,
         declared::CASES,
+        descriptors::CASES,
         targets::CASES,
         volumes::CASES,
         limits::CASES,
@@ -94,7 +96,10 @@ fn main() -> ExitCode {
         attach_load::CASES,
         attacks::entering::CASES,
         attacks::files::CASES,
+        attacks::kernel::CASES,
+        attacks::manifests::CASES,
         attacks::programs::CASES,
+        attacks::readback::CASES,
         attacks::trees::CASES,
         readme::CASES,
         registry::CASES,
