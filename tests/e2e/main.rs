@@ -42,6 +42,7 @@ mod store;
 mod supervisor;
 mod targets;
 mod terminal;
+mod tolerant;
 mod userlands;
 mod users;
 mod volumes;
@@ -90,6 +91,7 @@ fn main() -> ExitCode {
         pods::CASES,
         supervisor::CASES,
         terminal::CASES,
+        tolerant::CASES,
         exec::CASES,
         attach::CASES,
         attach_contract::CASES,

@@ -285,13 +285,25 @@ fn exit_status(ending: &Ending<'_>) -> Result<u8> {
 pub(super) fn signal_number(name: &str) -> Option<u8> {
     // glibc's SIGRTMIN, which is systemd's.
     const SIGRTMIN: u8 = 34;
+    const SIGRTMAX: u8 = 64;
     if let Ok(number) = name.parse() {
         return (1..=64).contains(&number).then_some(number);
     }
     if let Some(offset) = name.strip_prefix("RTMIN") {
-        let offset: u8 = offset.strip_prefix('+').map_or(Some(0), |o| o.parse().ok())?;
+        let offset: u8 = if offset.is_empty() { 0 } else { offset.strip_prefix('+')?.parse().ok()? };
         return SIGRTMIN.checked_add(offset).filter(|n| *n <= 64);
     }
+    if let Some(offset) = name.strip_prefix("RTMAX") {
+        let offset: u8 = if offset.is_empty() { 0 } else { offset.strip_prefix('-')?.parse().ok()? };
+        return SIGRTMAX.checked_sub(offset).filter(|n| *n >= SIGRTMIN);
+    }
+    // second names of signal(7)
+    let name = match name {
+        "IOT" => "ABRT",
+        "CLD" => "CHLD",
+        "POLL" => "IO",
+        other => other,
+    };
     let signal: nix::sys::signal::Signal = format!("SIG{name}").parse().ok()?;
     u8::try_from(signal as i32).ok()
 }
