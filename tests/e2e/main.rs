@@ -12,7 +12,6 @@ mod contract;
 mod copies;
 mod crash;
 mod declared;
-mod descriptors;
 mod disk;
 mod ends;
 mod enter;
@@ -34,6 +33,7 @@ mod net;
 mod pods;
 mod races;
 mod readme;
+mod references;
 mod refusals;
 mod registry;
 mod registry_hostile;
@@ -42,7 +42,6 @@ mod store;
 mod supervisor;
 mod targets;
 mod terminal;
-mod tolerant;
 mod userlands;
 mod users;
 mod volumes;
@@ -74,7 +73,6 @@ fn main() -> ExitCode {
         inside::CASES,
         kernel_files::CASES,
         declared::CASES,
-        descriptors::CASES,
         targets::CASES,
         volumes::CASES,
         limits::CASES,
@@ -91,19 +89,16 @@ fn main() -> ExitCode {
         pods::CASES,
         supervisor::CASES,
         terminal::CASES,
-        tolerant::CASES,
         exec::CASES,
         attach::CASES,
         attach_contract::CASES,
         attach_load::CASES,
         attacks::entering::CASES,
         attacks::files::CASES,
-        attacks::kernel::CASES,
-        attacks::manifests::CASES,
         attacks::programs::CASES,
-        attacks::readback::CASES,
         attacks::trees::CASES,
         readme::CASES,
+        references::CASES,
         registry::CASES,
         registry_hostile::CASES,
     ];

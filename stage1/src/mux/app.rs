@@ -49,7 +49,7 @@ pub(super) struct App {
     tokens: Tokens,
     syslog: Option<Watched>,
     /// Its own end was told: those who wait until all is taken.
-    waiting: Vec<Watched>,
+    waiting: Vec<OwnedFd>,
 }
 
 impl App {
@@ -174,7 +174,6 @@ impl App {
             journald: self.journald.as_mut(),
             console: &mut tools.console,
             scratch: &mut tools.scratch,
-            spare: &mut tools.spare,
         };
         (&mut self.channels, sinks)
     }
@@ -212,7 +211,7 @@ impl App {
     }
 
     /// Its end was told by somebody who waits until all is taken.
-    pub(super) fn ended(&mut self, talk: Watched) -> Result<()> {
+    pub(super) fn ended(&mut self, talk: OwnedFd) -> Result<()> {
         self.waiting.push(talk);
         // What is there now: somebody may write on.
         for _ in 0..SYSLOG_LAST {
