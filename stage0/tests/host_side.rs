@@ -68,7 +68,7 @@ impl Fake {
             "labels": [{"name": "version", "value": "1"}],
         });
         let stage1 = base.path().join("stage1.aci");
-        stage0::image::archive::pack(manifest.to_string().as_bytes(), &root, fs::File::create(&stage1).unwrap())
+        stage0::image::archive::pack(manifest.to_string().as_bytes(), &root, fs::File::create(&stage1).unwrap(), true)
             .unwrap();
         let app = base.path().join("app-root");
         fs::create_dir_all(app.join("bin")).unwrap();

@@ -171,6 +171,19 @@ pub fn exit_details(app: &AcName) -> String {
     format!("{app}.exit")
 }
 
+/// Name, beside the file `name`, of the room that is kept for it on the disk. No app's name has a dot.
+pub fn room(name: &str) -> String {
+    format!("{name}.room")
+}
+
+/// Names, in [`status_dir`], of all that may be there of an app. The first is gone first: an app without it is known
+/// to be half removed.
+pub fn status_files(app: &AcName) -> [String; 6] {
+    let (status, details) = (app.to_string(), exit_details(app));
+    let rooms = (room(&status), room(&details));
+    [created_marker(app), started_marker(app), details, status, rooms.0, rooms.1]
+}
+
 /// Endpoints of the app's streams, host side.
 pub fn iottymux(app: &AcName) -> PathBuf {
     in_rootfs(&format!("rkt/iottymux/{app}"))

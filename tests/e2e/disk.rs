@@ -18,6 +18,9 @@ tests::cases! {
     native no_room_for_an_image;
     native no_room_for_a_pod;
     native no_room_for_an_app;
+    native no_room_for_an_end;
+    native no_room_for_the_end_of_an_immutable_pod;
+    native no_room_for_a_removal;
 }
 
 /// What a run has written and not synced yet.
@@ -108,6 +111,15 @@ impl Small {
         Self { at: at.to_owned() }
     }
 
+    /// Takes up every byte and every inode.
+    fn fill_up(&self) {
+        self.fill(0);
+        let dir = self.at.join("inodes");
+        fs::create_dir_all(&dir).ok();
+        (0..).take_while(|n| File::create(dir.join(format!("{n}"))).is_ok()).last();
+        assert!(fs::write(self.at.join("more"), "x").is_err(), "there is room left");
+    }
+
     /// Takes up all room but so many KiB.
     fn fill(&self, but: usize) {
         let path = self.at.join("filler");
@@ -120,6 +132,10 @@ impl Small {
 
     fn make_room(&self) {
         fs::remove_file(self.at.join("filler")).expect("rm the filler");
+        match fs::remove_dir_all(self.at.join("inodes")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("rm inodes: {error}"),
+            _ => {}
+        }
     }
 }
 
@@ -176,7 +192,7 @@ fn no_room_for_a_pod(t: &Context) -> Verdict {
             podctl.ok(&["rm", made.stdout.trim()]);
         } else {
             assert!(room < 512, "there was room for a pod: {made}");
-            made.complaint();
+            says_no_room(&made.complaint());
         }
         podctl.ok(&["list"]);
         let left: usize = ["embryo", "prepare", "prepared", "run", "exited-garbage", "garbage"]
@@ -187,6 +203,97 @@ fn no_room_for_a_pod(t: &Context) -> Verdict {
         small.make_room();
     }
     podctl.sandbox(&["--net=none"]).end();
+    Ok(())
+}
+
+fn no_room_for_an_end(t: &Context) -> Verdict {
+    let (small, podctl) = on_little_room(t, "96m,nr_inodes=4000");
+    let pod = podctl.pod(&["--net=none"]);
+    let out = podctl.out();
+    let ends: [(&str, &[&str], i64); 4] = [
+        ("plain", &["exit", "7"], 7),
+        ("fine", &["exit", "0"], 0),
+        ("killed", &["signal", "SIGSEGV"], 139),
+        ("told", &["orderly", "9"], 9),
+    ];
+    for round in ["first", "again"] {
+        for (app, end, _) in ends {
+            if round == "first" {
+                let up = format!("/out/{app}");
+                pod.add(app, &[], &[&["write", &up, "x", "+", "wait", "/out/go", "+"], end].concat());
+            }
+            pod.app("start", app, &[]).ok();
+            wait_for("the app", 10, || out.join(app).exists().then_some(()));
+        }
+        // One that is started again and again, whose disk is full all the while.
+        pod.add("loops", &["--restart=always"], &["exit", "3"]);
+        pod.app("start", "loops", &[]).ok();
+        small.fill_up();
+        fs::write(out.join("go"), "")?;
+        pod.app("stop", "told", &[]).ok();
+        let as_it_was = |when: &str| {
+            for (app, _, code) in ends {
+                assert_eq!(pod.exit_code(app), code, "{app}, {when}, {round}: {}", pod.status(app));
+            }
+            assert_eq!(pod.status("killed")["exit_signal"], "SIGSEGV", "{when}");
+        };
+        as_it_was("while the disk is full");
+        pod.app("stop", "loops", &[]).ok();
+        assert_eq!(pod.exit_code("loops"), 3, "{}", pod.status("loops"));
+        small.make_room();
+        as_it_was("when there is room");
+        fs::remove_file(out.join("go"))?;
+        for (app, ..) in ends {
+            fs::remove_file(out.join(app))?;
+        }
+        pod.app("rm", "loops", &[]).ok();
+    }
+    for (app, ..) in ends {
+        pod.app("rm", app, &[]).ok();
+    }
+    assert_eq!(entries(&pod.dir().join("stage1/rootfs/rkt/status")), 0, "files of removed apps are left");
+    pod.end();
+    Ok(())
+}
+
+fn no_room_for_the_end_of_an_immutable_pod(t: &Context) -> Verdict {
+    let (small, podctl) = on_little_room(t, "96m,nr_inodes=4000");
+    podctl.import_probe();
+    let out = podctl.out();
+    fs::create_dir_all(&out)?;
+    let volume = format!("--volume=out,kind=host,source={}", out.display());
+    let words = ["run", "--net=none", &volume, "probe", "--name=a", "--mount=volume=out,target=/out", "--exec=/probe"];
+    let actions = ["--", "write", "/out/up", "x", "+", "wait", "/out/go", "+", "exit", "7"];
+    let pod = std::thread::scope(|scope| {
+        let running = scope.spawn(|| podctl.run(&[&words[..], &actions].concat()));
+        wait_for("the app", 20, || out.join("up").exists().then_some(()));
+        small.fill_up();
+        fs::write(out.join("go"), "").expect("write go");
+        let ended = running.join().expect("run");
+        assert_eq!(ended.code, Some(7), "{ended}");
+        podctl.json(&["list", "--format=json"])[0].clone()
+    });
+    let uuid = pod["name"].as_str().unwrap_or_default();
+    let code = || podctl.json(&["status", uuid, "--format=json"])["apps"][0]["exit_code"].clone();
+    assert_eq!(code(), 7);
+    small.make_room();
+    assert_eq!(code(), 7);
+    podctl.ok(&["rm", uuid]);
+    Ok(())
+}
+
+fn no_room_for_a_removal(t: &Context) -> Verdict {
+    let (small, podctl) = on_little_room(t, "96m,nr_inodes=4000");
+    let pod = podctl.pod(&["--net=none"]);
+    pod.add("a", &[], &["exit", "7"]);
+    pod.app("start", "a", &[]).ok();
+    assert_eq!(pod.exit_code("a"), 7);
+    small.fill_up();
+    pod.app("rm", "a", &[]).ok();
+    assert!(pod.manifest_apps().is_empty());
+    small.make_room();
+    pod.run_app("a", &[], &["exit", "0"]);
+    pod.end();
     Ok(())
 }
 
@@ -212,11 +319,12 @@ fn no_room_for_an_app(t: &Context) -> Verdict {
     pod.app("start", "a", &[]).ok();
     wait_for("the app", 10, || podctl.out().join("up").exists().then_some(()));
     small.fill(0);
-    pod.app("stop", "a", &[]);
+    pod.app("stop", "a", &[]).ok();
     podctl.ok(&["app", "list", &pod.uuid]);
+    assert_eq!(pod.exit_code("a"), 7);
     small.make_room();
     pod.app("stop", "a", &[]).ok();
-    assert_ne!(pod.state("a"), "running");
+    assert_eq!(pod.exit_code("a"), 7);
     pod.app("rm", "a", &[]).ok();
     pod.run_app("a", &[], &["exit", "0"]);
     pod.end();

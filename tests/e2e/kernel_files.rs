@@ -13,6 +13,7 @@ use tests::process::wait_for;
 
 tests::cases! {
     native every_file_that_opens_for_writing 120;
+    native what_a_tracer_of_the_pods_pid_1_can_write;
     native an_image_cant_choose_where_kernel_files_are;
     native without_such_directories_they_are_made;
     native what_tells_of_the_host_is_hidden;
@@ -69,6 +70,33 @@ fn every_file_that_opens_for_writing(t: &Context) -> Verdict {
                 assert!(open.contains(path) && !root.contains(path), "{options:?}: {path}");
             }
         }
+        pod.end();
+    }
+    Ok(())
+}
+
+/// An app that may trace PID 1 sees the pod's own /proc and /sys.
+fn what_a_tracer_of_the_pods_pid_1_can_write(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    for options in [&["--net=none"][..], &["--net=host"], &["--net=none", "--private-users"]] {
+        let pod = podctl.pod(options);
+        let capabilities = "--caps-retain=CAP_SYS_PTRACE,CAP_DAC_OVERRIDE,CAP_DAC_READ_SEARCH,CAP_SYS_ADMIN";
+        pod.run_app("one", &[capabilities], &["writable", "/out/one", "/proc/1/root/proc", "/proc/1/root/sys"]);
+        let text = fs::read_to_string(podctl.out().join("one"))?;
+        assert!(text.contains("/proc/1/root/proc/1/oom_score_adj"), "{options:?}: it did not get there: {text}");
+        let found = text.lines().filter_map(|line| line.strip_prefix("/proc/1/root"));
+        let is_process = |path: &str| {
+            let name = path.strip_prefix("/proc/").and_then(|rest| rest.split('/').next()).unwrap_or_default();
+            name.bytes().all(|b| b.is_ascii_digit())
+        };
+        let shared: BTreeSet<String> = found.filter(|path| !is_process(path)).map(str::to_owned).collect();
+        // The pod's own cgroups are what its systemd writes to.
+        let beyond: Vec<&str> =
+            beyond(&shared, false).into_iter().filter(|path| !path.starts_with("/sys/fs/cgroup/")).collect();
+        let hidden = ["interrupts", "kallsyms", "kcore", "keys", "timer_list", "config.gz"];
+        let beyond: Vec<&&str> =
+            beyond.iter().filter(|path| !hidden.iter().any(|name| **path == format!("/proc/{name}"))).collect();
+        assert!(beyond.is_empty(), "{options:?}: {beyond:?}");
         pod.end();
     }
     Ok(())

@@ -12,6 +12,7 @@ mod contract;
 mod copies;
 mod crash;
 mod declared;
+mod descriptors;
 mod disk;
 mod ends;
 mod enter;
@@ -33,7 +34,6 @@ mod net;
 mod pods;
 mod races;
 mod readme;
-mod references;
 mod refusals;
 mod registry;
 mod registry_hostile;
@@ -42,6 +42,7 @@ mod store;
 mod supervisor;
 mod targets;
 mod terminal;
+mod tolerant;
 mod userlands;
 mod users;
 mod volumes;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         inside::CASES,
         kernel_files::CASES,
         declared::CASES,
+        descriptors::CASES,
         targets::CASES,
         volumes::CASES,
         limits::CASES,
@@ -89,16 +91,19 @@ fn main() -> ExitCode {
         pods::CASES,
         supervisor::CASES,
         terminal::CASES,
+        tolerant::CASES,
         exec::CASES,
         attach::CASES,
         attach_contract::CASES,
         attach_load::CASES,
         attacks::entering::CASES,
         attacks::files::CASES,
+        attacks::kernel::CASES,
+        attacks::manifests::CASES,
         attacks::programs::CASES,
+        attacks::readback::CASES,
         attacks::trees::CASES,
         readme::CASES,
-        references::CASES,
         registry::CASES,
         registry_hostile::CASES,
     ];

@@ -51,20 +51,32 @@ impl OciImage {
     /// The probe's root file system as the lowest layer, and one layer with `/layer-N` for each further size in bytes.
     /// The directory must be new.
     pub fn new(scratch: &Path, sizes: &[usize]) -> Self {
+        Self::changed(scratch, sizes, &[], |_| ())
+    }
+
+    /// The same with another root file system, and pax records at every file of every layer: `KEYWORD:=VALUE`.
+    pub fn changed(scratch: &Path, sizes: &[usize], records: &[&str], change: impl FnOnce(&Path)) -> Self {
+        let mut change = Some(change);
         let mut blobs = BTreeMap::new();
         let (mut layers, mut diffs) = (Vec::new(), Vec::new());
         for number in 0..=sizes.len() {
             let tree = scratch.join(format!("layer-{number}"));
             fs::create_dir_all(&tree).unwrap_or_else(|e| panic!("{}: {e}", tree.display()));
             match number.checked_sub(1) {
-                None => image::rootfs(&tree),
+                None => {
+                    image::rootfs(&tree);
+                    change.take().into_iter().for_each(|change| change(&tree));
+                }
                 Some(index) => {
                     let file = tree.join(format!("layer-{number}"));
                     fs::write(&file, noise(number as u64, sizes[index])).unwrap_or_else(|e| panic!("{e}"));
                 }
             }
             let tar = scratch.join(format!("layer-{number}.tar"));
-            run(Command::new("tar").arg("-cf").arg(&tar).arg("--numeric-owner").arg("-C").arg(&tree).arg(".")).ok();
+            let mut command = Command::new("tar");
+            command.arg("-cf").arg(&tar).arg("--numeric-owner");
+            command.args(records.iter().map(|record| format!("--pax-option={record}")));
+            run(command.arg("-C").arg(&tree).arg(".")).ok();
             diffs.push(digest(&fs::read(&tar).expect("a layer")));
             run(Command::new("gzip").arg("-n1").arg(&tar)).ok();
             let packed = fs::read(tar.with_extension("tar.gz")).expect("a layer");
@@ -81,6 +93,19 @@ impl OciImage {
         let mut image = Self { blobs, manifest: Vec::new(), layers, config: name };
         image.manifest = image.describe().to_string().into_bytes();
         image
+    }
+
+    /// With another configuration.
+    #[must_use]
+    pub fn configured(mut self, change: impl FnOnce(&mut Value)) -> Self {
+        let old = self.blobs.remove(&self.config).expect("a configuration");
+        let mut config: Value = serde_json::from_slice(&old).expect("JSON");
+        change(&mut config);
+        let config = config.to_string().into_bytes();
+        self.config = digest(&config);
+        self.blobs.insert(self.config.clone(), config);
+        self.manifest = self.describe().to_string().into_bytes();
+        self
     }
 
     /// The manifest, to be changed.

@@ -167,6 +167,22 @@ impl Process {
         Some(Self { pid, parent, state, words, sleeps_in })
     }
 
+    /// Its parent; panics if it is not there.
+    #[track_caller]
+    pub fn parent_of(pid: i32) -> i32 {
+        Self::look_up(pid).unwrap_or_else(|| panic!("process {pid} has gone")).parent
+    }
+
+    /// How many descriptors it may have; panics if it is not there.
+    #[track_caller]
+    pub fn most_files(pid: i32) -> u64 {
+        let path = format!("/proc/{pid}/limits");
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+        let line = text.lines().find_map(|line| line.strip_prefix("Max open files"));
+        let soft = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        soft.unwrap_or_else(|| panic!("{path} has no such number: {text}"))
+    }
+
     /// Whether a signal is in one of these sets of its `/proc/PID/status`: `SigBlk`, or `SigPnd` and `ShdPnd`.
     pub fn has_signal(pid: i32, sets: &[&str], signal: i32) -> bool {
         let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

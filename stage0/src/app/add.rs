@@ -64,8 +64,7 @@ fn share_status_files(a: &AcName, b: &AcName) -> bool {
 }
 
 fn check_mount(manifest: &PodManifest, mount: &Mount) -> Result<()> {
-    let of_pod = || manifest.volumes.iter().find(|volume| volume.name == mount.volume);
-    let volume = mount.app_volume.as_ref().or_else(of_pod);
+    let volume = manifest.volumes.iter().find(|volume| volume.name == mount.volume);
     let volume = volume.context(|| format!("the pod has no volume {}", mount.volume))?;
     match (volume.kind, &volume.source) {
         (VolumeKind::Host, Some(source)) => must_exist(source).context(|| format!("volume {}", volume.name)),

@@ -126,12 +126,12 @@ impl<'a> AppFiles<'a> {
 
     /// Unmounts the app's root and removes everything of it, as far as it is there.
     pub fn remove(&self) -> Result<()> {
+        // first: from here on it counts as half removed
+        for name in layout::status_files(self.app) {
+            self.remove_in_pod(&layout::status_dir().join(name))?;
+        }
         overlay::unmount_below(&self.app_dir())?;
         self.remove_layers()?;
-        for suffix in ["", "-created", "-started"] {
-            self.remove_in_pod(&self.status_file(suffix))?;
-        }
-        self.remove_in_pod(&self.exit_details())?;
         self.remove_in_pod(&layout::env_file(self.app))?;
         remove::tree(&self.app_dir())?;
         remove::tree(&self.info())

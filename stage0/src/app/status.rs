@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use stage1::appc::{AcName, Mount, PodManifest, RuntimeApp, VolumeKind};
 use stage1::error::Result;
 use stage1::layout;
+use stage1::pod::State;
 
 use super::start_lock;
 use crate::poddir::find::Pod;
@@ -20,6 +21,9 @@ pub struct AppStatus {
     pub name: String,
     /// `unknown`, `created`, `running` or `exited`.
     pub state: String,
+    /// Whether its removal has begun and has not come to its end.
+    #[serde(skip_serializing_if = "is_false")]
+    pub half_removed: bool,
     /// When it was added.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_at: Option<i64>,
@@ -104,6 +108,7 @@ fn describe(pod: &Pod, manifest: &PodManifest, app: &RuntimeApp) -> Result<AppSt
     Ok(AppStatus {
         name: app.name.to_string(),
         state: status.state.word().to_owned(),
+        half_removed: is_half_removed(pod, manifest, &app.name, status.created_at)?,
         created_at: status.created_at,
         started_at: status.started_at,
         finished_at: status.finished_at,
@@ -117,6 +122,12 @@ fn describe(pod: &Pod, manifest: &PodManifest, app: &RuntimeApp) -> Result<AppSt
         user_annotations: own.map(|app| texts(&app.user_annotations)).unwrap_or_default(),
         user_labels: own.map(|app| texts(&app.user_labels)).unwrap_or_default(),
     })
+}
+
+/// A removal takes the mark of the creation away first, and the app off the pod's list last.
+fn is_half_removed(pod: &Pod, manifest: &PodManifest, app: &AcName, created_at: Option<i64>) -> Result<bool> {
+    let may_have = matches!(pod.state(), State::Running | State::Exited) && manifest.is_mutable()?;
+    Ok(may_have && created_at.is_none() && !manifest::is_being_added(pod.dir(), app))
 }
 
 fn describe_mount(pod: &Pod, manifest: &PodManifest, mount: &Mount) -> MountStatus {

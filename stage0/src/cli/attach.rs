@@ -1,17 +1,22 @@
 //! `podctl attach`
 
 use clap::Args;
-use stage1::error::Result;
+use stage1::appc::AcName;
+use stage1::error::{Context, Result};
 
-use super::args::one_app::One;
 use super::session::Session;
 use crate::entrypoint::attach;
 use crate::entrypoint::attach::{Mode, Options};
+use crate::poddir::find as pods;
+use crate::poddir::manifest::only_one;
 
 #[derive(Args, Debug)]
 pub struct Attach {
-    #[command(flatten)]
-    one: One,
+    /// The pod's UUID, or the start of it
+    uuid: String,
+    /// The app (else the only one of the pod)
+    #[arg(long)]
+    app: Option<String>,
     /// To what: auto (all that there is), or some of stdin,stdout,stderr, or of tty-in,tty-out,tty (both)
     #[arg(long, value_name = "MODE", default_value = "auto")]
     mode: Mode,
@@ -29,7 +34,9 @@ pub struct Attach {
 
 impl Attach {
     pub fn run(self, session: &Session) -> Result<()> {
-        let (pod, app) = self.one.find(session)?;
+        let app = self.app.as_ref().map(|app| app.parse::<AcName>().context(|| "app name")).transpose()?;
+        let pod = pods::find(&session.store, &self.uuid)?;
+        let app = app.map_or_else(|| only_one(&pod), Ok)?;
         let options = Options {
             mode: if self.list { Mode::List } else { self.mode },
             keys: self.detach_keys,

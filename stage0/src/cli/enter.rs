@@ -1,24 +1,28 @@
 //! `podctl enter`
 
 use clap::Args;
-use stage1::error::Result;
+use stage1::appc::AcName;
+use stage1::error::{Context, Result};
 
-use super::args::one_app::One;
 use super::exec::How;
 use super::session::Session;
+use crate::poddir::find as pods;
 
-/// Without an app the command runs in the pod around its apps.
 #[derive(Args, Debug)]
 pub struct Enter {
-    #[command(flatten)]
-    one: One,
+    /// The pod's UUID, or the start of it
+    uuid: String,
+    /// The app to enter (else the pod around its apps)
+    #[arg(long)]
+    app: Option<String>,
     #[command(flatten)]
     how: How,
 }
 
 impl Enter {
     pub fn run(self, session: &Session) -> Result<()> {
-        let (pod, app) = self.one.find_named(session)?;
+        let app = self.app.as_ref().map(|app| app.parse::<AcName>().context(|| "app name")).transpose()?;
+        let pod = pods::find(&session.store, &self.uuid)?;
         self.how.enter(session, &pod, app.as_ref())
     }
 }

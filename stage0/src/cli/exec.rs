@@ -14,13 +14,13 @@ use crate::poddir::find::Pod;
 #[derive(Args, Debug)]
 pub struct How {
     /// The user it runs as: a name, a number, or a path in the image whose owner is meant; and the group
-    #[arg(short, long, value_name = "USER[:GROUP]", allow_hyphen_values = true)]
+    #[arg(long, value_name = "USER[:GROUP]", allow_hyphen_values = true)]
     user: Option<String>,
     /// A variable of its environment
-    #[arg(short, long, value_name = "NAME=VALUE")]
+    #[arg(long, value_name = "NAME=VALUE")]
     env: Vec<String>,
     /// The directory it starts in
-    #[arg(short, long, alias = "working-dir", value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     workdir: Option<String>,
     /// With all capabilities and without a seccomp filter, to look into what the app can't do
     #[arg(long)]
@@ -31,9 +31,6 @@ pub struct How {
         require_equals = true, value_name = "WHEN"
     )]
     tty: Tty,
-    /// As other tools have it: -it. Standard input is the command's in any case
-    #[arg(short, long, hide = true)]
-    interactive: bool,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,

@@ -5,27 +5,23 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
+use stage1::appc::AcName;
 use stage1::error::{Context, Result};
 
 use super::output::Format;
 use super::session::Session;
-use crate::cli::args::one_app::app_name;
-use crate::cli::args::pod::OnePod;
 use crate::cli::args::time as when;
-use crate::cli::complete::an_app;
 use crate::logs;
 use crate::logs::{Line, LineBreak, Wanted};
+use crate::poddir::find as pods;
 
 /// The lines are those of all apps unless some are named, in the order of their times. On a terminal, control characters in them are written as escapes; else they come as the app wrote them.
 #[derive(Args, Debug)]
 pub struct Logs {
-    #[command(flatten)]
-    pod: OnePod,
-    /// Of these apps only
-    #[arg(value_name = "APP", add = an_app())]
-    names: Vec<String>,
+    /// The pod's UUID, or the start of it
+    uuid: String,
     /// Of this app only; may be given more than once
-    #[arg(long, hide_short_help = true, add = an_app())]
+    #[arg(long)]
     app: Vec<String>,
     /// Wait for more, until the pod ends
     #[arg(short, long, conflicts_with = "until")]
@@ -37,10 +33,10 @@ pub struct Logs {
     #[arg(long, value_name = "TIME", value_parser = when::parse, allow_hyphen_values = true)]
     until: Option<i64>,
     /// Only this many of the last lines
-    #[arg(short = 'n', long, alias = "tail", value_name = "NUMBER")]
+    #[arg(short = 'n', long, value_name = "NUMBER")]
     lines: Option<usize>,
     /// With the time of each line
-    #[arg(short, long)]
+    #[arg(long)]
     timestamps: bool,
     /// How to print it
     #[arg(long, value_enum, default_value = "text")]
@@ -49,8 +45,9 @@ pub struct Logs {
 
 impl Logs {
     pub fn run(self, session: &Session) -> Result<()> {
-        let apps = self.names.iter().chain(&self.app).map(|app| app_name(app)).collect::<Result<Vec<_>>>()?;
-        let pod = self.pod.find(session)?;
+        let apps =
+            self.app.iter().map(|app| app.parse::<AcName>().context(|| "app name")).collect::<Result<Vec<_>>>()?;
+        let pod = pods::find(&session.store, &self.uuid)?;
         let names = apps.len() != 1;
         let (since, until) = (self.since.map(time).transpose()?, self.until.map(time).transpose()?);
         let wanted = Wanted { apps, since, until, last: self.lines, follow: self.follow };

@@ -6,11 +6,9 @@
 mod app;
 mod args;
 mod attach;
-mod complete;
 mod enter;
 mod exec;
 mod gc;
-mod hints;
 mod image;
 mod list;
 mod login;
@@ -22,11 +20,9 @@ mod rm;
 mod run;
 mod run_prepared;
 mod sandbox;
-mod screen;
 mod session;
 mod status;
 mod stop;
-mod table;
 mod wait;
 
 use std::ffi::OsString;
@@ -35,10 +31,10 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use stage1::error::{Error, Result, escape_control};
+use stage1::error::{Result, escape_control};
 use stage1::inherited;
 use stage1::sys::signal::die_by;
 
@@ -49,8 +45,6 @@ use crate::store::Store;
 
 /// Exit code for everything that podctl could not do.
 const FAILURE: u8 = 254;
-/// The usual data directory.
-const DATA: &str = "/var/lib/podctl";
 /// Exit code for words that podctl does not understand.
 const USAGE: u8 = 2;
 
@@ -59,7 +53,7 @@ const USAGE: u8 = 2;
 #[command(name = "podctl", version, max_term_width = 120)]
 struct Podctl {
     /// Directory of images and pods
-    #[arg(long, global = true, value_name = "DIR", default_value = DATA)]
+    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/podctl")]
     dir: PathBuf,
     /// Say more about what is done, on standard error
     #[arg(long, global = true)]
@@ -73,14 +67,12 @@ enum Command {
     /// Import and list images
     #[command(subcommand)]
     Image(image::Command),
-    /// List the images
-    Images(image::List),
     /// Keep the credentials for a registry, once it has taken them
     Login(login::Login),
     /// Forget the credentials for a registry
     Logout(logout::Logout),
     /// Start a pod without apps and print its UUID
-    Sandbox(Box<sandbox::Sandbox>),
+    Sandbox(sandbox::Sandbox),
     /// Run apps on this terminal, in a pod that ends as they do
     Run(Box<run::Run>),
     /// Make a pod with apps to be run later, and print its UUID
@@ -96,10 +88,7 @@ enum Command {
     Logs(logs::Logs),
     /// Connect this terminal, or pipes, to the streams of an app
     Attach(attach::Attach),
-    /// Run a command in an app
-    Exec(Box<app::Exec>),
     /// List the pods
-    #[command(visible_aliases = ["ls", "ps"])]
     List(list::List),
     /// Show one pod and its apps
     Status(status::Status),
@@ -109,19 +98,12 @@ enum Command {
     Stop(stop::Stop),
     /// Remove pods that have ended
     Rm(rm::Rm),
-    /// Print a script that completes words for a shell
-    Completion(complete::Completion),
     /// Remove all pods that have ended some time ago, and what failed starts left behind
     Gc(gc::Gc),
 }
 
 /// Runs podctl with this process's arguments: the body of its `main`.
 pub fn main() -> ExitCode {
-    match complete::answer() {
-        Ok(true) => return ExitCode::SUCCESS,
-        Ok(false) => {}
-        Err(error) => return usage(&error),
-    }
     let podctl = match Podctl::understand(std::env::args_os().collect()) {
         Ok(podctl) => podctl,
         Err(error) => return usage(&error),
@@ -151,16 +133,7 @@ fn usage(error: &clap::Error) -> ExitCode {
         text.lines().take_while(|line| !is_advice(line)).map(str::trim).filter(|l| !l.is_empty()).collect();
     let line = lines.join(" ");
     let line = line.strip_prefix("error: ").unwrap_or(&line);
-    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
-    let hint = match hints::hint(error, &words) {
-        Some(hint) => {
-            // clap's own guess is none beside what is known
-            let said = lines.first().map_or(line, |first| first.strip_prefix("error: ").unwrap_or(first));
-            format!("{said}; {hint}")
-        }
-        None => line.to_owned(),
-    };
-    eprintln!("podctl: {} (--help tells more)", escape_control(&hint));
+    eprintln!("podctl: {} (--help tells more)", escape_control(line));
     ExitCode::from(USAGE)
 }
 
@@ -169,7 +142,7 @@ impl Podctl {
     fn understand(words: Vec<OsString>) -> std::result::Result<Self, clap::Error> {
         let (first, further) = split_apps(&words);
         if first != words
-            && let Ok(mut podctl) = Self::parse(first)
+            && let Ok(mut podctl) = Self::try_parse_from(first)
             && let Command::Run(_) | Command::Prepare(_) = &podctl.command
         {
             match &mut podctl.command {
@@ -179,41 +152,14 @@ impl Podctl {
             }
             return Ok(podctl);
         }
-        Self::parse(words)
-    }
-
-    /// Parses the words of one command, and sees to which name is whose.
-    fn parse(words: Vec<OsString>) -> std::result::Result<Self, clap::Error> {
-        let mut matches = Self::command().try_get_matches_from(words)?;
-        let places = |id: &str| -> Vec<usize> {
-            let verb = matches.subcommand().map(|(_, verb)| verb);
-            let known = verb.filter(|verb| verb.try_contains_id(id).is_ok());
-            known.and_then(|verb| verb.indices_of(id)).into_iter().flatten().collect()
-        };
-        let (names, images) = (places("name"), places("image"));
-        let mut podctl = Self::from_arg_matches_mut(&mut matches)?;
-        let pod = match &mut podctl.command {
-            Command::Run(run) => Some(&mut run.pod),
-            Command::Prepare(prepare) => Some(&mut prepare.pod),
-            _ => None,
-        };
-        if let (Some(pod), Some(image)) = (pod, images.first()) {
-            pod.place_names(names, *image);
-        }
-        Ok(podctl)
+        Self::try_parse_from(words)
     }
 
     fn run(self) -> Result<u8> {
         inherited::settle()?;
-        if !self.command.is_for_everybody() && !nix::unistd::geteuid().is_root() {
-            return Err(needs_root());
-        }
         let session = Session { store: Store::open(&self.dir)?, debug: self.debug };
         match self.command {
             Command::Image(command) => command.run(&session)?,
-            Command::Images(command) => command.run(&session)?,
-            Command::Exec(command) => command.run(&session)?,
-            Command::Completion(command) => command.run()?,
             Command::Login(command) => command.run()?,
             Command::Logout(command) => command.run()?,
             Command::Sandbox(command) => command.run(&session)?,
@@ -233,19 +179,6 @@ impl Podctl {
         }
         Ok(0)
     }
-}
-
-impl Command {
-    /// Whether it does its work without looking at pods and images.
-    fn is_for_everybody(&self) -> bool {
-        matches!(self, Self::Login(_) | Self::Logout(_) | Self::Completion(_))
-    }
-}
-
-/// What somebody is told who may not do what was asked for.
-fn needs_root() -> Error {
-    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
-    Error::new(format!("podctl needs root: try sudo podctl {}", words.join(" ")))
 }
 
 /// Whether standard output is a pipe or a socket that nobody reads any more.
@@ -275,6 +208,7 @@ mod tests {
 
     #[test]
     fn the_words_fit_together() {
+        use clap::CommandFactory;
         Podctl::command().debug_assert();
     }
 
@@ -284,7 +218,7 @@ mod tests {
         let podctl = Podctl::try_parse_from(words.split(' ')).unwrap();
         let Command::App(app::Command::Add(add)) = podctl.command else { panic!() };
         assert_eq!(add.app.args, ["sh", "--name", "x"]);
-        assert_eq!(add.app.name, ["web"]);
+        assert_eq!(add.app.name.as_deref(), Some("web"));
         assert_eq!(add.app.env, ["A=b=c"]);
     }
 
@@ -293,39 +227,11 @@ mod tests {
     }
 
     #[test]
-    fn names_of_pods_and_apps() {
-        let names = |words: &str| {
-            let podctl = understand(words).unwrap();
-            let Command::Run(run) = podctl.command else { panic!() };
-            let apps: Vec<_> = run.pod.apps().map(|app| app.name.join(" ")).collect();
-            (run.pod.name().join(" "), apps.join(" "))
-        };
-        let both = |pod: &str, app: &str| (pod.to_owned(), app.to_owned());
-        assert_eq!(names("podctl run --name web --net host nginx"), both("web", ""));
-        assert_eq!(names("podctl run --net=host nginx --name web"), both("", "web"));
-        assert_eq!(names("podctl run --rm --name=web nginx -m 64m --name app --- b --name c"), both("web", "app c"));
-        assert_eq!(names("podctl run --name a --name b nginx"), both("a b", ""));
-    }
-
-    #[test]
-    fn networks_with_and_without_equals_sign() {
-        for words in ["--net host", "--net=host", "--network host", "--network=host"] {
-            let podctl = understand(&format!("podctl run {words} nginx")).unwrap();
-            let Command::Run(run) = podctl.command else { panic!() };
-            assert_eq!(run.pod.apps().next().unwrap().image, "nginx", "{words}");
-        }
-        understand("podctl sandbox --net --name web").unwrap();
-    }
-
-    #[test]
     fn several_apps_on_one_line() {
         let podctl = understand("podctl run --net=none a --name x --rm -- -c --- b --name y -- z -- --- c").unwrap();
         let Command::Run(run) = podctl.command else { panic!() };
-        let apps: Vec<_> = run
-            .pod
-            .apps()
-            .map(|app| (app.image.as_str(), app.name.first().map(String::as_str), app.args.clone()))
-            .collect();
+        let apps: Vec<_> =
+            run.pod.apps().map(|app| (app.image.as_str(), app.name.as_deref(), app.args.clone())).collect();
         let args = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
         assert_eq!(apps[0], ("a", Some("x"), args(&["-c"])));
         assert_eq!(apps[1], ("b", Some("y"), args(&["z", "--"])));

@@ -3,10 +3,9 @@
 use std::io::{self, Write};
 use std::time::{Duration, UNIX_EPOCH};
 
+use comfy_table::{Table, presets};
 use serde::Serialize;
-use stage1::error::{Context, Result};
-
-use super::table::{self, Cell};
+use stage1::error::{Context, Result, escape_control};
 
 use crate::app::status::AppStatus;
 
@@ -26,7 +25,15 @@ pub fn say(text: impl std::fmt::Display) -> Result<()> {
 
 /// Prints rows below a heading, columns aligned.
 pub fn table<const N: usize>(heading: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> Result<()> {
-    table::show(heading, rows.into_iter().map(|row| row.map(Cell::from)).collect(), false)
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(heading);
+    for row in rows {
+        table.add_row(row.map(|cell| escape_control(&cell)));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    say(table.trim_fmt())
 }
 
 /// Prints a value as indented JSON.
@@ -58,10 +65,10 @@ pub fn print_apps(apps: &[AppStatus], how: Format) -> Result<()> {
         Format::Json => json(&apps),
         Format::Text => table(
             ["NAME", "STATE", "EXIT", "CREATED", "STARTED", "FINISHED"],
-            apps.iter().map(|app| {
+            apps.iter().inspect(|app| say_what_helps(app)).map(|app| {
                 [
                     app.name.clone(),
-                    app.state.clone(),
+                    if app.half_removed { "half removed".to_owned() } else { app.state.clone() },
                     app.exit_code.map_or_else(|| "-".to_owned(), |code| code.to_string()),
                     time(app.created_at),
                     time(app.started_at),
@@ -69,6 +76,14 @@ pub fn print_apps(apps: &[AppStatus], how: Format) -> Result<()> {
                 ]
             }),
         ),
+    }
+}
+
+/// Of an app that is in no state to be left in.
+pub fn say_what_helps(app: &AppStatus) {
+    if app.half_removed {
+        let name = &app.name;
+        log::warn!("app {name} is being removed, or its removal was interrupted: \"podctl app rm\" finishes it");
     }
 }
 

@@ -3,19 +3,22 @@
 use clap::Args;
 use stage1::error::{Context, Result};
 
-use super::args::pod::Pods;
+use super::args::each::each;
 use super::session::Session;
 use crate::pod::gc;
+use crate::poddir::find as pods;
 
 #[derive(Args, Debug)]
 pub struct Rm {
-    #[command(flatten)]
-    pods: Pods,
+    /// UUIDs of pods, or the start of them
+    #[arg(required = true, value_name = "UUID")]
+    uuids: Vec<String>,
 }
 
 impl Rm {
     pub fn run(self, session: &Session) -> Result<()> {
-        self.pods.each(session, |pod| {
+        each(&self.uuids, |uuid| {
+            let pod = pods::find(&session.store, uuid)?;
             let short = pod.short();
             gc::rm(&session.store, pod, session.debug).context(|| format!("remove pod {short}"))
         })

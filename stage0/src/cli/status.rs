@@ -6,12 +6,10 @@ use serde_json::Value;
 use stage1::error::{Context, Result};
 
 use super::args::patience::Patience;
-use super::args::pod::OnePod;
 use super::output::{self, Format};
 use super::session::Session;
 use crate::app::status::{AppStatus, list};
 use crate::pod::network;
-use crate::pod::published::{self, Published};
 use crate::pod::wait::{self, Until};
 use crate::poddir::find as pods;
 use crate::poddir::find::Pod;
@@ -20,15 +18,9 @@ use crate::poddir::find::Pod;
 #[derive(Serialize)]
 pub(super) struct PodStatus {
     pub(super) name: String,
-    /// What somebody called it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) pod_name: Option<String>,
     pub(super) state: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) networks: Vec<Value>,
-    /// Ports of the host that lead to the pod's, in the words of the pod manifest.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) ports: Vec<Published>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) app_names: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -48,10 +40,8 @@ impl PodStatus {
         let apps = list(pod)?;
         Ok(Self {
             name: pod.uuid().to_string(),
-            pod_name: pod.name()?.map(|name| name.to_string()),
             state: pod.state().word().to_owned(),
             networks: network::of(pod)?,
-            ports: published::of(pod)?,
             app_names: apps.iter().map(|app| app.name.clone()).collect(),
             apps,
             created_at: pod.created_at()?,
@@ -64,8 +54,8 @@ impl PodStatus {
 
 #[derive(Args, Debug)]
 pub struct Status {
-    #[command(flatten)]
-    pod: OnePod,
+    /// The pod's UUID, or the start of it
+    uuid: String,
     /// How to print it
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -82,7 +72,7 @@ pub struct Status {
 
 impl Status {
     pub fn run(self, session: &Session) -> Result<()> {
-        let mut pod = self.pod.find(session)?;
+        let mut pod = pods::find(&session.store, &self.uuid)?;
         let waits = [(self.wait, Until::Ended), (self.wait_ready, Until::Ready)];
         for (patience, until) in waits {
             if let Some(patience) = patience {
@@ -96,11 +86,12 @@ impl Status {
         if self.format == Format::Json {
             return output::json(&status);
         }
-        output::say(format!("uuid={}", status.name))?;
-        if let Some(name) = &status.pod_name {
-            output::say(format!("name={name}"))?;
-        }
-        output::say(format!("state={}\ncreated={}", status.state, output::time(status.created_at)))?;
+        output::say(format!(
+            "uuid={}\nstate={}\ncreated={}",
+            status.name,
+            status.state,
+            output::time(status.created_at)
+        ))?;
         if let Some(started) = status.started_at {
             output::say(format!("started={}", output::time(Some(started))))?;
         }

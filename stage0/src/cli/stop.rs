@@ -6,9 +6,10 @@ use clap::Args;
 use stage1::error::{Context, Result};
 
 use super::args::duration::duration;
-use super::args::pod::Pods;
+use super::args::each::each;
 use super::session::Session;
 use crate::pod::stop;
+use crate::poddir::find as pods;
 
 #[derive(Args, Debug)]
 pub struct Stop {
@@ -18,14 +19,16 @@ pub struct Stop {
     /// Kill it when its orderly end takes longer: seconds, or 5m, 1h30m (else as long as its apps may take)
     #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "force")]
     timeout: Option<Duration>,
-    #[command(flatten)]
-    pods: Pods,
+    /// UUIDs of pods, or the start of them
+    #[arg(required = true, value_name = "UUID")]
+    uuids: Vec<String>,
 }
 
 impl Stop {
     pub fn run(self, session: &Session) -> Result<()> {
         let options = stop::Options { force: self.force, timeout: self.timeout, debug: session.debug };
-        self.pods.each(session, |pod| {
+        each(&self.uuids, |uuid| {
+            let pod = pods::find(&session.store, uuid)?;
             stop::stop(&session.store, &pod, options).context(|| format!("stop pod {}", pod.short()))
         })
     }

@@ -69,16 +69,28 @@ pub struct Collected {
     pub blobs: Vec<String>,
 }
 
+/// Which images [`collect`] removes, of those that nothing uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Those without a name.
+    Unnamed,
+    /// All.
+    Unused,
+}
+
 /// Removes images that have lost their name to a newer one and that neither a pod nor another image uses, once nobody
 /// has made use of them for `grace`; and trees without an image or put aside, that no pod uses.
 ///
 /// # Errors
 /// Something could not be removed.
-pub fn collect(store: &Store, grace: Duration) -> Result<Collected> {
+pub fn collect(store: &Store, grace: Duration, which: Which) -> Result<Collected> {
     let work = store.temporary_dir()?;
     let _lock = store.lock_images()?;
     let users = users(store)?;
-    let named: BTreeSet<ImageId> = names(store)?.into_iter().map(|(_, id)| id).collect();
+    let named: BTreeSet<ImageId> = match which {
+        Which::Unnamed => names(store)?.into_iter().map(|(_, id)| id).collect(),
+        Which::Unused => BTreeSet::new(),
+    };
     let mut collected = Collected::default();
     loop {
         let all = list(store)?;

@@ -66,6 +66,7 @@ pub fn import_file(store: &Store, source: impl Read, options: &Options) -> Resul
     match kind {
         Kind::Aci => finish(store, &work, written, options),
         Kind::Oci | Kind::Docker => convert(store, &work, &Layout::in_tar(open()?)?, kind, options),
+        Kind::Dir => Err(Error::new("a directory with a manifest and blobs is not a file")),
         Kind::Rootfs => {
             let manifest = options.manifest.as_ref().context(|| "a root file system needs a name: --name")?;
             let root = work.path().join("merged");
@@ -91,7 +92,7 @@ pub fn import_directory(store: &Store, directory: &Path, options: &Options) -> R
             let manifest = options.manifest.as_ref().context(|| "a root file system needs a name: --name")?;
             pack(store, &work, manifest, directory, options)
         }
-        kind @ (Kind::Oci | Kind::Docker) => {
+        kind @ (Kind::Oci | Kind::Docker | Kind::Dir) => {
             options.must_not_run()?;
             convert(store, &work, &Layout::in_directory(directory)?, kind, options)
         }
@@ -138,6 +139,8 @@ struct Written {
     path: PathBuf,
     id: ImageId,
     size: u64,
+    /// The configuration that it came with.
+    config: Option<Vec<u8>>,
 }
 
 fn write_archive(path: &Path, limits: Limits, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<Written> {
@@ -148,7 +151,7 @@ fn write_archive(path: &Path, limits: Limits, write: impl FnOnce(&mut dyn Write)
     write(&mut hashed)?;
     let (id, size, out) = hashed.finish();
     out.into_inner().into_inner().context(shown)?;
-    Ok(Written { path: path.to_owned(), id, size })
+    Ok(Written { path: path.to_owned(), id, size, config: None })
 }
 
 /// Makes an image of an OCI image.
@@ -157,9 +160,17 @@ fn convert(store: &Store, work: &TemporaryDir, layout: &Layout, kind: Kind, opti
     make_dir(&root, 0o755)?;
     let mut wanted = options.wanted.clone();
     wanted.name = options.manifest.as_ref().map(|manifest| manifest.name.to_string());
-    let found = if kind == Kind::Docker { oci::docker(layout, &wanted)? } else { oci::index(layout, &wanted)? };
+    let found = match kind {
+        Kind::Docker => oci::docker(layout, &wanted)?,
+        Kind::Dir => oci::directory(layout, &wanted)?,
+        _ => oci::index(layout, &wanted)?,
+    };
     let manifest = oci::unpack(layout, &found, &root, options)?;
-    pack(store, work, &manifest, &root, options)
+    let config = found.raw_config(layout)?;
+    let json = serde_json::to_vec(&manifest).context(|| "write the image manifest")?;
+    let mut written = write_packed(work, &json, &root, options)?;
+    written.config = Some(config);
+    finish(store, work, written, options)
 }
 
 /// Makes an image of a root file system.
@@ -171,8 +182,14 @@ fn pack(
     options: &Options,
 ) -> Result<Imported> {
     let json = serde_json::to_vec(manifest).context(|| "write the image manifest")?;
-    let written = write_archive(&work.path().join("packed"), options.limits, |out| archive::pack(&json, root, out))?;
+    let written = write_packed(work, &json, root, options)?;
     finish(store, work, written, options)
+}
+
+fn write_packed(work: &TemporaryDir, manifest: &[u8], root: &Path, options: &Options) -> Result<Written> {
+    write_archive(&work.path().join("packed"), options.limits, |out| {
+        archive::pack(manifest, root, out, options.limits.devices)
+    })
 }
 
 /// Puts an image into the store, unless it is there and whole, and names it.
@@ -248,6 +265,7 @@ fn render(store: &Store, work: &TemporaryDir, written: &Written, options: &Optio
         std::fs::write(&path, bytes).context(|| format!("write {path:?}"))
     };
     write("manifest", &manifest)?;
+    written.config.iter().try_for_each(|config| write("config", config))?;
     write("info", &serde_json::to_vec(&info).context(|| "write image info")?)?;
     let to = dir.join("archive");
     std::fs::rename(&written.path, &to).context(|| format!("rename {:?} to {to:?}", written.path))

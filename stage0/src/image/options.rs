@@ -19,6 +19,8 @@ pub enum Kind {
     Oci,
     /// What `docker save` writes.
     Docker,
+    /// A directory with a manifest and blobs, as skopeo's `dir:` has them.
+    Dir,
     /// A plain root file system.
     Rootfs,
 }

@@ -95,6 +95,19 @@ pub fn load(store: &Store, id: &ImageId) -> Result<Image> {
     Ok(Image { id: id.clone(), manifest, parsed, info })
 }
 
+/// The configuration that an image of OCI's or docker's format came with.
+///
+/// # Errors
+/// It can't be read, or is damaged.
+pub fn config(store: &Store, id: &ImageId) -> Result<Option<serde_json::Value>> {
+    let path = directory(store, id).join("config");
+    match std::fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).context(|| damaged(id, "configuration")).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::caused_by(format!("read {path:?}"), error)),
+    }
+}
+
 /// The image that came by a manifest from a registry.
 ///
 /// # Errors
@@ -382,6 +395,14 @@ pub(crate) fn names(store: &Store) -> Result<Vec<(String, ImageId)>> {
     Ok(found)
 }
 
+/// The names of an image.
+///
+/// # Errors
+/// The store can't be read.
+pub fn names_of(store: &Store, id: &ImageId) -> Result<Vec<String>> {
+    Ok(names(store)?.into_iter().filter(|(_, target)| target == id).map(|(name, _)| name).collect())
+}
+
 /// Gives an image one more name, which may have been another image's until now: that is given back.
 ///
 /// # Errors
@@ -392,6 +413,18 @@ pub fn tag(store: &Store, id: &ImageId, reference: &Reference) -> Result<Option<
         return Err(Error::new(format!("there is no image {} any more", id.short())));
     }
     set_reference(store, reference, id)
+}
+
+/// Gives an image one more name of its own, without a registry; see [`tag`].
+///
+/// # Errors
+/// As [`tag`].
+pub fn name(store: &Store, id: &ImageId, name: &str) -> Result<Option<ImageId>> {
+    let _lock = store.lock_images()?;
+    if !has(store, id) {
+        return Err(Error::new(format!("there is no image {} any more", id.short())));
+    }
+    set_name(store, name, id)
 }
 
 /// Takes a name away; the image stays. Gives back which image that was, and the name in full.

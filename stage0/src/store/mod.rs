@@ -100,14 +100,6 @@ impl Store {
         self.lock("users.lck", lock::Kind::Exclusive)
     }
 
-    /// Takes the lock under which pods are given names, held until the file is dropped.
-    ///
-    /// # Errors
-    /// As [`Self::lock_images`].
-    pub fn lock_pod_names(&self) -> Result<File> {
-        self.lock("pod-names.lck", lock::Kind::Exclusive)
-    }
-
     fn lock(&self, name: &str, kind: lock::Kind) -> Result<File> {
         self.make()?;
         let path = self.dir.join(name);

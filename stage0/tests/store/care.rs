@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use stage0::image::export::export;
-use stage0::image::gc::{collect, remove};
+use stage0::image::gc::{Which, collect, remove};
 use stage0::image::import::import_file;
 use stage0::image::options::Options;
 use stage0::image::store as images;
@@ -121,7 +121,7 @@ fn what_a_pod_uses_stays() {
     let pod = use_by_pod(&stand, old.as_str());
     let error = remove(&stand.store, &old).unwrap_err().one_line();
     assert!(error.contains("pods use it: 0d2bd7d8"), "{error}");
-    assert!(collect(&stand.store, Duration::ZERO).unwrap().images.is_empty());
+    assert!(collect(&stand.store, Duration::ZERO, Which::Unnamed).unwrap().images.is_empty());
 
     // a tree that is rendered again while it is used is kept until the pod is gone
     std::fs::remove_file(trees::rootfs(&stand.store, old.as_str()).join("old")).unwrap();
@@ -129,14 +129,14 @@ fn what_a_pod_uses_stays() {
     drop(trees::ensure(&stand.store, &old).unwrap());
     let trees = || stand.base.path().join("data/trees").read_dir().unwrap().count();
     assert_eq!(trees(), 3);
-    assert!(collect(&stand.store, Duration::ZERO).unwrap().trees.is_empty());
+    assert!(collect(&stand.store, Duration::ZERO, Which::Unnamed).unwrap().trees.is_empty());
     drop(held);
 
     std::fs::remove_dir_all(pod).unwrap();
     let hour = Duration::from_secs(3600);
-    let collected = collect(&stand.store, hour).unwrap();
+    let collected = collect(&stand.store, hour, Which::Unnamed).unwrap();
     assert_eq!((collected.images.len(), collected.trees.len()), (0, 1), "the image was used just now");
-    let collected = collect(&stand.store, Duration::ZERO).unwrap();
+    let collected = collect(&stand.store, Duration::ZERO, Which::Unnamed).unwrap();
     assert_eq!((collected.images, collected.trees.len(), trees()), (vec![old], 0, 1));
     remove(&stand.store, &new.image.id).unwrap();
     assert!(stand.is_clean() && stand.is_empty());
@@ -181,13 +181,13 @@ fn imports_removals_and_collections_at_once_never_err() {
                 let store = Store::open(data).unwrap();
                 for turn in 0..8 {
                     import_file(&store, &bytes(n + turn)[..], &Options::default()).unwrap();
-                    collect(&store, Duration::ZERO).unwrap();
+                    collect(&store, Duration::ZERO, Which::Unnamed).unwrap();
                     images::list(&store).unwrap();
                 }
             });
         }
     });
-    collect(&stand.store, Duration::ZERO).unwrap();
+    collect(&stand.store, Duration::ZERO, Which::Unnamed).unwrap();
     let left = images::list(&stand.store).unwrap();
     assert_eq!(left.len(), 1);
     assert_eq!(verify(&stand.store, &left[0].0.id).unwrap(), Health::Whole);

@@ -204,12 +204,13 @@ pub fn rm(target: &Target, app: &AcName) -> Result<()> {
         refuse_running(target, &units, app, deadline)?;
     }
     let parts = [
+        // First: from here on it counts as half removed.
+        forget_files(app),
         streams::remove(app),
         unit::remove(app),
         rootfs::unpin(target, app, deadline),
         remove_if_there(&layout::launch_record(app)),
         remove_if_there(&layout::env_file(app)),
-        forget_files(app),
         // What an app-add that was killed was just writing. The host manager holds the lock that both are run under.
         sweep_temporaries(&layout::units_dir()),
         layout::env_file(app).parent().map_or(Ok(()), sweep_temporaries),
@@ -222,9 +223,7 @@ pub fn rm(target: &Target, app: &AcName) -> Result<()> {
 /// Removes all that the pod's status directory has of an app, through the mount: a host manager that removes it in the
 /// overlay's upper directory leaves names behind that can't be used any more (ESTALE).
 fn forget_files(app: &AcName) -> Result<()> {
-    let name: &str = app.as_ref();
-    let names = [name.to_owned(), layout::created_marker(app), layout::started_marker(app), layout::exit_details(app)];
-    names.iter().try_for_each(|name| remove_if_there(&layout::status_dir().join(name)))
+    layout::status_files(app).iter().try_for_each(|name| remove_if_there(&layout::status_dir().join(name)))
 }
 
 fn refuse_running(target: &Target, units: &[String], app: &AcName, deadline: Instant) -> Result<()> {

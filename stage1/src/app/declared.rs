@@ -136,10 +136,14 @@ mod tests {
 
     #[test]
     fn values() {
-        for (text, number) in [("SIGTERM", 15), ("term", 15), ("9", 9), ("SIGRTMIN+3", 37), ("RTMIN", 34), ("64", 64)] {
+        for (text, number) in [("SIGTERM", 15), ("term", 15), ("9", 9), ("SIGRTMIN+3", 37), ("RTMIN", 34), ("64", 64)]
+            .into_iter()
+            .chain([("SIGRTMAX-1", 63), ("RTMAX", 64), ("SIGPOLL", 29), ("SIGIOT", 6), ("SIGCLD", 17)])
+        {
             assert_eq!(parse_stop_signal(text).unwrap(), number, "{text}");
         }
-        for bad in ["", "0", "65", "SIGBANANA", "-1", "RTMIN+31", "15\nKillMode=none"] {
+        for bad in ["", "0", "65", "SIGBANANA", "-1", "RTMIN+31", "RTMINX", "RTMAX-31", "RTMAX+1", "15\nKillMode=none"]
+        {
             assert!(parse_stop_signal(bad).is_err(), "{bad:?}");
         }
         assert_eq!(parse_stop_timeout("0").unwrap(), Duration::ZERO);

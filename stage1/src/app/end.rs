@@ -7,7 +7,7 @@ use super::note;
 use crate::appc::AcName;
 use crate::error::{Context, Error, Result};
 use crate::layout;
-use crate::pod::{ExitDetails, read_bounded, remove_if_there, write_atomic};
+use crate::pod::{Durable, ExitDetails, keep_room, read_bounded, remove_if_there, write_kept};
 use crate::streams::handover;
 use crate::systemd::{self, Client, Interface, Mode, Verb};
 use crate::unit::{self, Restart};
@@ -67,11 +67,9 @@ pub fn record_exit(app: &AcName, again: Again, wait: Duration) -> Result<()> {
         details.exit_code = 0;
     }
     let goes_on = again.applies(&result) && !ends_for_good(app)?;
-    if goes_on || !details.is_plain() {
-        details.store_in_pod(app)?;
-    } else {
-        ExitDetails::remove_in_pod(app)?;
-    }
+    let noted =
+        if goes_on || !details.is_plain() { details.store_in_pod(app) } else { ExitDetails::remove_in_pod(app) };
+    say_unless(noted);
     if goes_on {
         return Ok(());
     }
@@ -106,8 +104,15 @@ pub fn record_exit_late(app: &AcName) -> Result<()> {
     let oom_killed = code == "killed" && status == "KILL";
     take_output(app, TIMEOUT);
     let details = details(&ending, note::take(app)?, oom_killed)?;
-    details.store_in_pod(app)?;
+    say_unless(details.store_in_pod(app));
     write_status(app, details.exit_code)
+}
+
+/// What is beside the status does not keep the status itself from being written.
+fn say_unless(noted: Result<()>) {
+    if let Err(error) = noted {
+        log::warn!("{}", error.one_line());
+    }
 }
 
 fn status_path(app: &AcName) -> std::path::PathBuf {
@@ -115,7 +120,8 @@ fn status_path(app: &AcName) -> std::path::PathBuf {
 }
 
 fn write_status(app: &AcName, code: u8) -> Result<()> {
-    write_atomic(Path::new(layout::IN_POD_STATUS), app.as_ref(), format!("{code}\n").as_bytes(), 0o644)
+    let dir = Path::new(layout::IN_POD_STATUS);
+    write_kept(dir, app.as_ref(), format!("{code}\n").as_bytes(), 0o644, Durable::Yes)
         .context(|| format!("write the exit status of {app}"))
 }
 
@@ -129,10 +135,18 @@ fn pod_is_ending() -> Result<bool> {
 /// What every unit of an app conflicts with.
 const SHUTDOWN: &str = "shutdown.target";
 
-/// Removes the exit status of an app that is about to be executed: whoever starts it has removed it, but the end of a
-/// run before may have been written down since. It is over by now.
-pub(super) fn forget_status(app: &AcName) -> Result<()> {
-    remove_if_there(&status_path(app))
+/// Makes ready for the end of an app that is about to be executed: room is kept for its exit status, and for what is
+/// beside it, as the disk may be full by then. The status of the run before goes: whoever starts the app has removed it,
+/// but that end may have been written down since. It is over by now.
+///
+/// # Errors
+/// There is no room for the status.
+pub(super) fn prepare(app: &AcName) -> Result<()> {
+    remove_if_there(&status_path(app))?;
+    let dir = Path::new(layout::IN_POD_STATUS);
+    keep_room(dir, app.as_ref()).context(|| "its exit status could not be written down")?;
+    say_unless(keep_room(dir, &layout::exit_details(app)));
+    Ok(())
 }
 
 /// Forgets how an app ended that is about to be started by hand.
@@ -271,13 +285,25 @@ fn exit_status(ending: &Ending<'_>) -> Result<u8> {
 pub(super) fn signal_number(name: &str) -> Option<u8> {
     // glibc's SIGRTMIN, which is systemd's.
     const SIGRTMIN: u8 = 34;
+    const SIGRTMAX: u8 = 64;
     if let Ok(number) = name.parse() {
         return (1..=64).contains(&number).then_some(number);
     }
     if let Some(offset) = name.strip_prefix("RTMIN") {
-        let offset: u8 = offset.strip_prefix('+').map_or(Some(0), |o| o.parse().ok())?;
+        let offset: u8 = if offset.is_empty() { 0 } else { offset.strip_prefix('+')?.parse().ok()? };
         return SIGRTMIN.checked_add(offset).filter(|n| *n <= 64);
     }
+    if let Some(offset) = name.strip_prefix("RTMAX") {
+        let offset: u8 = if offset.is_empty() { 0 } else { offset.strip_prefix('-')?.parse().ok()? };
+        return SIGRTMAX.checked_sub(offset).filter(|n| *n >= SIGRTMIN);
+    }
+    // second names of signal(7)
+    let name = match name {
+        "IOT" => "ABRT",
+        "CLD" => "CHLD",
+        "POLL" => "IO",
+        other => other,
+    };
     let signal: nix::sys::signal::Signal = format!("SIG{name}").parse().ok()?;
     u8::try_from(signal as i32).ok()
 }

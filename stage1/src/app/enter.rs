@@ -25,12 +25,13 @@ use self::wiring::{Inside, Wiring};
 use super::exec::load_record;
 use crate::appc::AcName;
 use crate::cgroup::{PodCgroup, Running};
-use crate::confine::Confinement;
 use crate::confine::caps::CapSet;
 use crate::confine::ids::{self, Ids};
+use crate::confine::{self, Confinement};
 use crate::cross::Target;
 use crate::error::{Context, Error, Result};
 use crate::launch::{self, Command, env, find};
+use crate::pod::read_bounded;
 use crate::sys::dir;
 use crate::sys::inherited::ResourceLimits;
 use crate::sys::process;
@@ -91,10 +92,13 @@ pub fn enter(entry: &Entry) -> Result<Ended> {
     let limits = cgroups.app.as_ref().map_or(Ok(None), |running| ResourceLimits::of(running.pid()))?;
     // What there is instead of the app's cgroup; looked at if it comes to that.
     let scope = entry.app.as_ref().map(unit::installed_limits);
+    // Whoever may trace the command's process before it is confined may trace PID 1 as well: it has no more than that.
+    let most = if entry.app.is_some() && !entry.privileged { Some(bounding_set(&target)?) } else { None };
     let join = || {
         inherited::leave_caller()?;
         limits.map_or(Ok(()), |limits| limits.take())?;
-        target.join()
+        target.join()?;
+        most.map_or(Ok(()), confine::limit_capabilities)
     };
     let mut born = crossing::cross(inside, join, |tie, inside| entry.become_command(tie, scope, inside))?;
     match cgroups.admit(born.pid) {
@@ -104,6 +108,18 @@ pub fn enter(entry: &Entry) -> Result<Ended> {
     }
     let ended = accompany::accompany(born.pid, &signals, outside)?;
     born.failure()?.map_or(Ok(ended), Err)
+}
+
+/// What the pod's PID 1 may have. Host side.
+fn bounding_set(target: &Target) -> Result<CapSet> {
+    let path = format!("/proc/{}/status", target.pid());
+    let status = read_bounded(Path::new(&path), 64 << 10)?;
+    if process::pidfd_wait_end(target.pidfd(), std::time::Duration::ZERO)? {
+        return Err(Error::new("the pod has ended"));
+    }
+    let status = String::from_utf8_lossy(&status);
+    let bits = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapBnd:")?.trim(), 16).ok());
+    bits.map(CapSet::from_bits).context(|| format!("{path} has no CapBnd"))
 }
 
 /// Where a command may run: the app's own cgroups if it runs, else its own scope, made from the pod's.

@@ -66,7 +66,7 @@ pub fn exec(app: &AcName, readiness: Readiness) -> Result<Infallible> {
 
 fn become_app(app: &AcName, readiness: Readiness, sockets: u32) -> Result<Infallible> {
     let mut record = load_record(app)?;
-    end::forget_status(app)?;
+    end::prepare(app)?;
     let handover = Handover::begin()?;
     let supervisor = match readiness {
         Readiness::Executed => Some(supervisor()?),

@@ -10,6 +10,7 @@ use crate::cgroup::{PodCgroup, Version};
 use crate::dev::{LINKS, NODES, OPTIONAL_NODES, new_devpts};
 use crate::error::{Context, Result};
 use crate::layout;
+use crate::rootfs::protect_pod_proc;
 use crate::sys::dir::{self, Target};
 use crate::sys::mount::{self, Attributes, DetachedMount, Scope};
 
@@ -65,11 +66,8 @@ fn writable_places(root: &DetachedMount) -> Result<()> {
 fn kernel_file_systems(root: &DetachedMount) -> Result<()> {
     let proc = DetachedMount::new("proc", &[("source", Some("proc"))], Attributes::DATA)?;
     proc.attach(open_dir(root, "proc")?, Path::new("proc"))?;
-    // systemd would raise limits that are the host's.
-    let target = open_dir(root, "proc/sys")?;
-    let sysctls = DetachedMount::clone_of(&target, Scope::One)?;
-    sysctls.set(Attributes { read_only: true, ..Attributes::DATA }, Scope::One)?;
-    sysctls.attach(target, Path::new("proc/sys"))?;
+    // systemd itself would raise limits that are the host's.
+    protect_pod_proc(&proc)?;
     let read_only = Attributes { read_only: true, ..Attributes::DATA };
     let sys = DetachedMount::new("sysfs", &[("source", Some("sysfs"))], read_only).or_else(|error| {
         // In a user namespace of its own with the host's network no new sysfs can be had: the host's then.

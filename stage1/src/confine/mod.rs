@@ -188,6 +188,15 @@ pub(crate) fn cut_bounding_set(wanted: CapSet) -> Result<()> {
     Ok(())
 }
 
+/// This process, and what it becomes, has at most these.
+///
+/// # Errors
+/// It may not give up what it has.
+pub fn limit_capabilities(most: CapSet) -> Result<()> {
+    cut_bounding_set(most)?;
+    keep_capabilities(most)
+}
+
 /// Lowers effective and permitted to what is also in `keep`, and empties inheritable; with that the
 /// kernel empties the ambient set too.
 fn keep_capabilities(keep: CapSet) -> Result<()> {

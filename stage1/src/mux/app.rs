@@ -49,7 +49,7 @@ pub(super) struct App {
     tokens: Tokens,
     syslog: Option<Watched>,
     /// Its own end was told: those who wait until all is taken.
-    waiting: Vec<OwnedFd>,
+    waiting: Vec<Watched>,
 }
 
 impl App {
@@ -174,6 +174,7 @@ impl App {
             journald: self.journald.as_mut(),
             console: &mut tools.console,
             scratch: &mut tools.scratch,
+            spare: &mut tools.spare,
         };
         (&mut self.channels, sinks)
     }
@@ -211,7 +212,7 @@ impl App {
     }
 
     /// Its end was told by somebody who waits until all is taken.
-    pub(super) fn ended(&mut self, talk: OwnedFd) -> Result<()> {
+    pub(super) fn ended(&mut self, talk: Watched) -> Result<()> {
         self.waiting.push(talk);
         // What is there now: somebody may write on.
         for _ in 0..SYSLOG_LAST {

@@ -8,13 +8,14 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SocketFlags};
+use rustix::net::RecvFlags;
 
 use super::bounds::BUFFER;
 use super::client::{Client, FAREWELL, READ_LEAST, has_hung_up, is_readable};
 use super::console::Shown;
 use super::journald::Entries;
 use super::lines::Lines;
+use super::listener::{Call, Listener};
 use super::poller::{Interest, Poller, Watched};
 use super::ring::Ring;
 use super::sinks::Sinks;
@@ -81,9 +82,7 @@ impl Tokens {
 pub(super) struct Channel {
     pub(super) name: &'static str,
     tokens: Tokens,
-    listener: Option<Watched>,
-    /// No descriptor was left for another client: until one goes.
-    full: bool,
+    listener: Option<Listener>,
     clients: Vec<Client>,
     pub(super) output: Option<Output>,
     pub(super) input: Option<Input>,
@@ -134,19 +133,18 @@ pub(super) struct Input {
 
 impl Channel {
     pub(super) fn new(name: &'static str, tokens: Tokens, output: Option<Output>, input: Option<Input>) -> Self {
-        Self { name, tokens, listener: None, full: false, clients: Vec::new(), output, input }
+        Self { name, tokens, listener: None, clients: Vec::new(), output, input }
     }
 
     /// Takes clients that connect there.
     pub(super) fn listen(&mut self, listener: OwnedFd) {
-        self.listener = Some(self.tokens.watched(listener, Job::Listen));
+        self.listener = Some(Listener::new(self.tokens.watched(listener, Job::Listen)));
     }
 
-    /// Waits for all that can be done next. `is_held_up`: the output of `run` takes nothing more.
-    pub(super) fn arm(&self, is_held_up: bool) -> Result<()> {
-        if let Some(listener) = &self.listener {
-            listener.watch((!self.full).then_some(Interest::IN))?;
-        }
+    /// Waits for all that can be done next; until when, if it is not for all. `is_held_up`: the output of `run` takes
+    /// nothing more.
+    pub(super) fn arm(&mut self, is_held_up: bool, now: Instant) -> Result<Option<Instant>> {
+        let until = self.listener.as_mut().map(|listener| listener.arm(now)).transpose()?.flatten();
         if let Some(output) = &self.output {
             let held_up = output.shown.is_some() && is_held_up;
             let reads = !held_up && self.room() >= READ_LEAST;
@@ -169,7 +167,7 @@ impl Channel {
             // In any case for the client's going.
             client.socket.watch((takes_input || !client.hung_up).then_some(interest))?;
         }
-        Ok(())
+        Ok(until)
     }
 
     /// How much may be read from the app: what every client can still take.
@@ -219,17 +217,12 @@ impl Channel {
     }
 
     fn accept(&mut self, sinks: &mut Sinks<'_>) -> Result<()> {
-        let Some(listener) = &self.listener else { return Ok(()) };
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        match rustix::net::accept_with(listener, flags) {
-            Ok(socket) => self.admit(socket, false, sinks),
-            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => Ok(()),
-            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                log::warn!("{}: no more clients can be taken", self.name);
-                self.full = true;
-                Ok(())
-            }
-            Err(errno) => Err(errno).context(|| format!("accept({})", self.name)),
+        let Some(listener) = &mut self.listener else { return Ok(()) };
+        match listener.accept(sinks.spare, false).context(|| self.name)? {
+            Call::Nobody => Ok(()),
+            Call::Taken(socket) => self.admit(socket, false, sinks),
+            // Its connection is closed: whoever asks the monitor for one is told why.
+            Call::Refused(_) => Ok(()),
         }
     }
 
@@ -497,9 +490,7 @@ impl Channel {
             let client = self.clients.remove(last);
             self.clients.push(client);
         }
-        let before = self.clients.len();
         self.clients.retain(|client| !client.gone);
-        self.full &= self.clients.len() == before && before > 0;
         if self.clients.is_empty()
             && let Some(output) = &mut self.output
         {

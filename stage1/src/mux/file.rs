@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
@@ -30,7 +29,6 @@ pub struct Bounds {
 /// The log of an app.
 #[derive(Debug)]
 pub(super) struct AppLog {
-    directory: OwnedFd,
     app: AcName,
     bounds: Bounds,
     number: u64,
@@ -53,13 +51,12 @@ impl AppLog {
         }
         let logs = dir::open_dir(layout::LOGS).context(what)?;
         dir::create_in(&logs, app.as_ref(), Target::Directory).context(what)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let directory = dir::open_beneath(&logs, Path::new(app.as_ref()), flags).context(what)?;
+        let directory = directory(app).context(what)?;
         let number = numbers(&directory).context(what)?.last().copied().unwrap_or(1);
         let file = create(&directory, number).context(what)?;
         let size = file.metadata().context(what)?.len();
         let out = Vec::new();
-        Ok(Self { directory, app: app.clone(), bounds, number, file, size, out, lost: None })
+        Ok(Self { app: app.clone(), bounds, number, file, size, out, lost: None })
     }
 
     /// Writes what was gathered if that is much.
@@ -126,18 +123,24 @@ impl AppLog {
         if self.size < self.bounds.size {
             return Ok(());
         }
-        self.file = create(&self.directory, self.number + 1)?;
+        // Not kept open: descriptors may be few, and this is rare.
+        let directory = directory(&self.app)?;
+        self.file = create(&directory, self.number + 1)?;
         self.number += 1;
         self.size = 0;
         let oldest = (self.number + 1).saturating_sub(self.bounds.files);
-        for number in numbers(&self.directory)?.into_iter().filter(|number| *number < oldest) {
-            match rustix::fs::unlinkat(&self.directory, layout::log_file(number), AtFlags::empty()) {
+        for number in numbers(&directory)?.into_iter().filter(|number| *number < oldest) {
+            match rustix::fs::unlinkat(&directory, layout::log_file(number), AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(errno) => return Err(errno).context(|| format!("unlink({:?})", layout::log_file(number))),
             }
         }
         Ok(())
     }
+}
+
+fn directory(app: &AcName) -> Result<OwnedFd> {
+    dir::open_beneath(rustix::fs::CWD, layout::app_logs(app), OFlags::RDONLY | OFlags::DIRECTORY)
 }
 
 /// The numbers of the files in an app's directory, in order.

@@ -7,10 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::Mode;
-use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with,
-};
+use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 
 use crate::appc::AcName;
 use crate::cgroup::PodCgroup;
@@ -69,17 +66,14 @@ fn bind_at(socket: &OwnedFd, path: &str) -> Result<()> {
     listen(socket, BACKLOG).context(what)
 }
 
-/// Takes one caller; `None` if there is none, or no descriptor for it.
-pub(super) fn accept(listener: impl AsFd) -> Result<Option<OwnedFd>> {
-    match accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-        Ok(socket) => Ok(Some(socket)),
-        Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => Ok(None),
-        Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
-            log::warn!("a caller can't be taken: {errno}");
-            Ok(None)
-        }
-        Err(errno) => Err(errno).context(|| "accept(monitor)"),
+/// What is to be done about a failure, if it is for want of descriptors.
+pub(super) fn explained(error: Error) -> Error {
+    if error.errno() != Some(libc::EMFILE) {
+        return error;
     }
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let helps = "remove apps, or give whoever starts the pod a higher limit (ulimit -n)";
+    Error::caused_by(format!("the pod's monitor has no descriptor left of {limit}: {helps}"), error)
 }
 
 /// What was said.
@@ -162,6 +156,7 @@ pub(super) fn answer(talk: impl AsFd, done: Result<String>, fds: &[BorrowedFd<'_
     let text = match done {
         Ok(rest) => format!("{} {rest}", call::OK),
         Err(error) => {
+            let error = explained(error);
             log::warn!("{}", error.one_line());
             error.one_line()
         }

@@ -31,6 +31,7 @@ mod journald;
 mod kube;
 mod lines;
 mod link;
+mod listener;
 mod poller;
 mod ring;
 mod settings;
@@ -49,6 +50,7 @@ use app::App;
 use channel::{Channel, Job, Tokens};
 use console::Console;
 use intake::Said;
+use listener::{Call, Listener, Spare};
 use poller::{Interest, Poller, Watched};
 use sinks::Tools;
 
@@ -90,8 +92,8 @@ pub struct Mux {
     cgroup: PodCgroup,
     tools: Tools,
     tokens: Tokens,
-    pod: Watched,
-    host: Watched,
+    pod: Listener,
+    host: Listener,
     talks: Vec<Talk>,
     /// By number.
     apps: Vec<Option<App>>,
@@ -119,10 +121,9 @@ impl Mux {
         let ports = [tokens.token(Job::Console), tokens.token(Job::Console)];
         let show = if link.is_some() { Show::Nothing } else { settings.show };
         let console = Console::new(show, &poller, ports)?;
-        let pod = tokens.watched(listeners.pod, Job::Listen);
-        let host = tokens.watched(listeners.host, Job::Listen);
-        [&pod, &host].into_iter().try_for_each(|listener| listener.watch(Some(Interest::IN)))?;
-        let tools = Tools { poller, serial, console, scratch: vec![0; channel::CHUNK] };
+        let pod = Listener::new(tokens.watched(listeners.pod, Job::Listen));
+        let host = Listener::new(tokens.watched(listeners.host, Job::Listen));
+        let tools = Tools { poller, serial, console, scratch: vec![0; channel::CHUNK], spare: Spare::new()? };
         let (talks, apps) = (Vec::new(), Vec::new());
         Ok(Self {
             uuid: uuid.to_owned(),
@@ -210,18 +211,29 @@ impl Mux {
     /// Removes who has gone; when to look again at the latest. What is waited for is up to date afterwards.
     fn tidy(&mut self, now: Instant) -> Result<Option<Instant>> {
         let is_full = self.tools.console.is_full();
+        self.tools.spare.fill();
         let mut next: Option<Instant> = None;
+        for listener in [&mut self.pod, &mut self.host] {
+            next = next.into_iter().chain(listener.arm(now)?).min();
+        }
         for channel in self.apps.iter_mut().flatten().flat_map(|app| &mut app.channels) {
             next = next.into_iter().chain(channel.tidy(now)).min();
-            channel.arm(is_full)?;
+            next = next.into_iter().chain(channel.arm(is_full, now)?).min();
         }
         Ok(next)
     }
 
     fn accept(&mut self, token: u64) -> Result<()> {
         let in_pod = self.pod.token() == token;
-        let listener = if in_pod { &self.pod } else { &self.host };
-        let Some(socket) = intake::accept(listener)? else { return Ok(()) };
+        let listener = if in_pod { &mut self.pod } else { &mut self.host };
+        let socket = match listener.accept(&mut self.tools.spare, true)? {
+            Call::Nobody => return Ok(()),
+            Call::Taken(socket) => socket,
+            Call::Refused(socket) => {
+                intake::answer(&socket, Err(rustix::io::Errno::MFILE).context(|| "accept"), &[]);
+                return Ok(());
+            }
+        };
         if self.talks.len() >= TALKS {
             intake::answer(&socket, Err(Error::new("too many talk to the pod's monitor at a time")), &[]);
             return Ok(());
@@ -240,7 +252,8 @@ impl Mux {
             Ok(Said::HungUp) => drop(self.talks.remove(at)),
             // Answered when all is taken.
             Ok(Said::Ended(app)) => {
-                let talk = self.talks.remove(at).socket.into_fd()?;
+                let talk = self.talks.remove(at).socket;
+                talk.watch(None)?;
                 match self.apps.iter_mut().flatten().find(|other| other.name == app) {
                     Some(app) => app.ended(talk)?,
                     None => intake::answer(&talk, Ok(String::new()), &[]),
@@ -312,8 +325,10 @@ impl Mux {
                 self.apps[free] = None;
                 let (settings, uuid) = (&self.settings, &self.uuid);
                 let mut app = App::new(name.clone(), declared, number, settings, uuid, &self.tools)?;
-                if let Err(error) = app.listen() {
-                    log::warn!("app {name}: {}", error.one_line());
+                match app.listen() {
+                    Err(error) if error.errno() == Some(libc::EMFILE) => return Err(error),
+                    Err(error) => log::warn!("app {name}: {}", error.one_line()),
+                    Ok(()) => {}
                 }
                 let is_linked = app.is_interactive();
                 self.apps[free] = Some(app);

@@ -57,11 +57,6 @@ impl Watched {
         Self { poller: Rc::clone(poller), fd, token, interest: Cell::new(None) }
     }
 
-    /// The descriptor, which is not waited for any more. Whoever takes it sees to its end.
-    pub(super) fn into_fd(self) -> Result<OwnedFd> {
-        self.fd.try_clone().context(|| "dup")
-    }
-
     pub(super) fn token(&self) -> u64 {
         self.token
     }

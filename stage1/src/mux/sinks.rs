@@ -8,6 +8,7 @@ use super::file::AppLog;
 use super::journald::Journald;
 use super::kube::KubeLog;
 use super::lines;
+use super::listener::Spare;
 use super::poller::Poller;
 
 /// Where an app's output goes.
@@ -17,6 +18,7 @@ pub(super) struct Sinks<'a> {
     pub(super) journald: Option<&'a mut Journald>,
     pub(super) console: &'a mut Console,
     pub(super) scratch: &'a mut Vec<u8>,
+    pub(super) spare: &'a mut Spare,
 }
 
 impl Sinks<'_> {
@@ -33,4 +35,5 @@ pub(super) struct Tools {
     pub(super) serial: Rc<Cell<u32>>,
     pub(super) console: Console,
     pub(super) scratch: Vec<u8>,
+    pub(super) spare: Spare,
 }

@@ -66,15 +66,13 @@ impl ExitDetails {
 
     /// Replaces what was written for `app`, pod side. Not synced: these are words beside the status, which is.
     pub fn store_in_pod(&self, app: &AcName) -> Result<()> {
-        let path = Path::new(layout::IN_POD_STATUS).join(layout::exit_details(app));
-        let temporary = path.with_file_name(format!(".{}", layout::exit_details(app)));
+        let name = layout::exit_details(app);
         let mut details = self.clone();
         if let Some(why) = &mut details.start_failure {
             why.truncate(why.floor_char_boundary(MAX_TEXT));
         }
-        let text = serde_json::to_vec(&details).context(|| format!("write {path:?}"))?;
-        std::fs::write(&temporary, text).context(|| format!("write {temporary:?}"))?;
-        std::fs::rename(&temporary, &path).context(|| format!("rename {temporary:?} to {path:?}"))
+        let text = serde_json::to_vec(&details).context(|| format!("write {name:?}"))?;
+        super::write_kept(Path::new(layout::IN_POD_STATUS), &name, &text, 0o644, super::Durable::No)
     }
 
     /// Removes what was written for `app`, pod side; nothing to remove is no error.

@@ -40,6 +40,16 @@ const HIDDEN_SYS: [&str; 7] =
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 const SYSFS_MAGIC: u64 = 0x6265_6572;
 
+/// Makes read-only what is not a process's in the pod's own /proc: an app that may trace PID 1 gets there by
+/// /proc/1/root. Nothing is hidden: systemd keeps a unit for each cover.
+///
+/// # Errors
+/// Something can't be covered.
+pub(crate) fn protect_pod_proc(proc: &DetachedMount) -> Result<()> {
+    let kernel = KernelFs::proc(proc, &[]);
+    kernel.shared_entries(&[])?.iter().try_for_each(|name| kernel.read_only(name).map(drop))
+}
+
 /// One of the kernel's file systems, mounted in an app's root.
 pub(super) struct KernelFs<'a> {
     mount: &'a DetachedMount,
@@ -70,7 +80,7 @@ impl<'a> KernelFs<'a> {
         }
         let network = own_network.then(|| self.find("sys/net")).transpose()?.flatten();
         let network = network.map(|found| DetachedMount::clone_of(found, Scope::One)).transpose()?;
-        for name in self.shared_entries()? {
+        for name in self.shared_entries(&HIDDEN_PROC)? {
             let covered = self.read_only(&name)?;
             if let Some(network) = network.as_ref().filter(|_| name == "sys") {
                 let target = dir::open_beneath(&covered, "net", OFlags::PATH)?;
@@ -90,8 +100,8 @@ impl<'a> KernelFs<'a> {
         Ok(self.open_covers)
     }
 
-    /// The entries at the top that are no process's, can be written, and are not hidden.
-    fn shared_entries(&self) -> Result<Vec<String>> {
+    /// The entries at the top that are no process's, can be written, and are not `hidden`.
+    fn shared_entries(&self, hidden: &[&str]) -> Result<Vec<String>> {
         let what = || format!("read directory {:?}", self.at);
         let top = dir::open_beneath(self.mount, ".", OFlags::RDONLY | OFlags::DIRECTORY)?;
         let mut names = Vec::new();
@@ -99,7 +109,7 @@ impl<'a> KernelFs<'a> {
             let entry = entry.context(what)?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let is_process = name.bytes().all(|b| b.is_ascii_digit());
-            if name.starts_with('.') || is_process || HIDDEN_PROC.contains(&&*name) {
+            if name.starts_with('.') || is_process || hidden.contains(&&*name) {
                 continue;
             }
             let writable = match entry.file_type() {

@@ -16,5 +16,6 @@ pub mod volumes;
 
 pub use build::build;
 pub use hosts::Hosts;
+pub(crate) use kernel::protect_pod_proc;
 pub use pin::{join_pinned, unpin};
 pub use plan::{Device, EtcFile, EtcSource, Plan, Volume, VolumeOptions};

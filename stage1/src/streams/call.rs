@@ -74,13 +74,22 @@ pub(crate) fn call(
     patience: Duration,
 ) -> Result<(String, Vec<OwnedFd>)> {
     let text = words.join(" ");
-    channel::send_message(socket, text.as_bytes(), fds).context(|| format!("send {text:?} to the pod's monitor"))?;
+    match channel::send_message(socket, text.as_bytes(), fds) {
+        // It may have said why before it hung up.
+        Err(error) if error.errno() == Some(libc::EPIPE) => {}
+        sent => sent.context(|| format!("send {text:?} to the pod's monitor"))?,
+    }
     let end = Instant::now() + patience;
     // A pidfd and a socket are waited for in the same way.
     if !process::pidfd_wait_end(socket.as_fd(), end.saturating_duration_since(Instant::now()))? {
         return Err(Error::new(format!("the pod's monitor has not answered {text:?} within {patience:?}")));
     }
-    let Some((answer, fds)) = channel::receive_message(socket, MAX)? else {
+    let got = match channel::receive_message(socket, MAX) {
+        // That it has hung up without having read all is told first.
+        Err(error) if error.errno() == Some(libc::ECONNRESET) => channel::receive_message(socket, MAX),
+        got => got,
+    };
+    let Some((answer, fds)) = got? else {
         return Err(Error::new(format!("the pod's monitor has hung up on {text:?}")));
     };
     let answer = String::from_utf8_lossy(&answer).into_owned();

@@ -9,6 +9,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, socketpair,
 };
 
+use rustix::io::Errno;
+
 use crate::error::{Context, Error, Result};
 
 /// The most descriptors that one message may carry.
@@ -53,13 +55,18 @@ pub fn receive_message(channel: impl AsFd, limit: usize) -> Result<Option<(Vec<u
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut text = vec![0; limit];
-    let got = rustix::net::recvmsg(channel, &mut [IoSliceMut::new(&mut text)], &mut control, RecvFlags::CMSG_CLOEXEC)
+    let got = rustix::net::recvmsg(&channel, &mut [IoSliceMut::new(&mut text)], &mut control, RecvFlags::CMSG_CLOEXEC)
         .context(|| "recvmsg")?;
     let mut fds = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(more) = message {
             fds.extend(more);
         }
+    }
+    if got.flags.contains(ReturnFlags::CTRUNC)
+        && let Err(Errno::MFILE) = rustix::io::fcntl_dupfd_cloexec(&channel, 0)
+    {
+        return Err(Errno::MFILE).context(|| "recvmsg: no room for the descriptors of a message");
     }
     if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
         return Err(Error::new("recvmsg: a message is too long, or has too many descriptors"));

@@ -11,6 +11,7 @@ use tests::process::wait_for;
 tests::cases! {
     both nothing_of_the_host_shows_while_a_process_enters 120;
     native no_descriptor_is_a_working_directory 120;
+    native what_enters_has_no_more_than_pid_1;
 }
 
 fn lines(log: &Path) -> Vec<String> {
@@ -91,5 +92,53 @@ fn no_descriptor_is_a_working_directory(t: &Context) -> Verdict {
         }
     }
     pod.end();
+    Ok(())
+}
+
+/// Whoever may trace a process that enters may trace the pod's PID 1.
+fn what_enters_has_no_more_than_pid_1(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    podctl.import_probe();
+    let out = podctl.out();
+    fs::create_dir_all(&out)?;
+    let log = out.join("log");
+    let volume = format!("--volume=out,kind=host,source={}", out.display());
+    let words = [
+        ["run", "--net=none", &volume, "probe", "--name=attacker"].as_slice(),
+        &["--caps-retain=CAP_SYS_PTRACE,CAP_DAC_OVERRIDE,CAP_DAC_READ_SEARCH", "--mount=volume=out,target=/out"],
+        &["--exec=/probe", "--", "peek", "/out/log", "/nowhere"],
+        &[
+            "---",
+            "probe",
+            "--name=idle",
+            "--mount=volume=out,target=/out",
+            "--exec=/probe",
+            "--",
+            "wait",
+            "/out/log.stop",
+        ],
+    ]
+    .concat();
+    let mut running = podctl.command(&words).stdout(Stdio::null()).spawn()?;
+    wait_for("the attacker", 20, || lines(&log).contains(&"ready".to_owned()).then_some(()));
+    let pods = podctl.json(&["list", "--format=json"]);
+    let uuid = pods[0]["name"].as_str().unwrap_or_default();
+    let status = fs::read_to_string(format!("/proc/{}/status", pods[0]["pid"]))?;
+    let set = |line: &str, name: &str| u64::from_str_radix(line.strip_prefix(name)?.trim(), 16).ok();
+    let bounding = status.lines().find_map(|line| set(line, "CapBnd:")).expect("a bounding set");
+    let seen = || -> Vec<u64> { lines(&log).iter().filter_map(|line| set(line, "capabilities of enter ")).collect() };
+    // It is a matter of luck whether the attacker looks in time.
+    for _ in 0..200 {
+        podctl.ok(&["enter", uuid, "--app=idle", "--", "/probe", "exit", "0"]);
+        if seen().len() >= 2 {
+            break;
+        }
+    }
+    fs::write(out.join("log.stop"), "")?;
+    assert!(running.wait()?.success());
+    assert!(!seen().is_empty(), "nothing was seen: {:?}", lines(&log));
+    let more: Vec<u64> = seen().into_iter().filter(|set| set & !bounding != 0).collect();
+    assert!(more.is_empty(), "{more:x?} is more than {bounding:x}");
+    podctl.ok(&["gc", "--grace-period=0s"]);
     Ok(())
 }

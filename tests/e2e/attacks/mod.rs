@@ -6,16 +6,19 @@
 //! | CVE-2016-9962 (runc): an app reaches the host through a process that enters | [`entering`] | what the pod sees is born there, with nothing of the host |
 //! | CVE-2024-21626 (runc): a descriptor of the host is the working directory | [`entering`], [`files`] | the same; files of the caller stay outside |
 //! | CVE-2019-5736 (runc): the program that crosses is overwritten | [`programs`], [`exec::the_hosts_program_is_out_of_reach`](crate::exec) | it is executed from a read-only mount |
-//! | CVE-2022-0492: an app becomes the host's root by `release_agent` | [`kernel_files::every_file_that_opens_for_writing`](crate::kernel_files), [`inside::default_confinement`](crate::inside) | cgroups are read-only, neither mount nor unshare |
-//! | CVE-2025-31133, -52565, -52881, CVE-2019-19921 (runc): masks and mounts of /proc, /sys and /dev by way of links | [`kernel_files::an_image_cant_choose_where_kernel_files_are`](crate::kernel_files) | they lie on directories only, and on their own file systems |
+//! | CVE-2022-0492: an app becomes the host's root by `release_agent` | [`kernel::no_release_agent_can_be_reached`](kernel), [`kernel_files::every_file_that_opens_for_writing`](crate::kernel_files) | cgroups are read-only, neither mount nor unshare |
+//! | CVE-2025-31133, -52565, -52881, CVE-2019-19921 (runc): masks and mounts of /proc, /sys and /dev by way of links | [`kernel_files::an_image_cant_choose_where_kernel_files_are`](crate::kernel_files), [`kernel::nothing_is_masked_with_a_link`](kernel), [`kernel::nothing_is_written_through_an_apps_proc`](kernel) | they lie on directories only, and on their own file systems; nothing is written by way of an app's /proc |
 //! | CVE-2021-30465 (runc): a mount's target is exchanged for a link | [`trees`] | targets are resolved by descriptors, in the app's root |
 //! | CVE-2022-29162 (runc): inheritable capabilities | [`inside::default_confinement`](crate::inside), [`enter::it_is_held_as_the_app_is`](crate::enter) | the set is empty |
 //! | CVE-2018-15664, CVE-2019-14271 (docker): links and programs of an image are used on the host | [`trees`], [`mounts::targets_through_links_of_the_image`](crate::mounts) | files of an app are opened in its root, none is executed outside |
 //! | a recycled PID is entered | [`contract::a_recycled_pid_is_refused`](crate::contract) | the root of PID 1 is compared, by a pidfd |
-//! | words of a manifest become directives of a unit | [`contract::hostile_manifests`](crate::contract) | units have words of our own only |
-//! | what the host reads back is something else | [`attach_contract::hostile_places_and_annotations`](crate::attach_contract) | no link is followed, nothing is waited for, amounts are bounded |
+//! | words of a manifest become directives of a unit | [`manifests::no_string_of_a_manifest_becomes_a_directive`](manifests), [`contract::hostile_manifests`](crate::contract) | units have words of our own only |
+//! | what the host reads back is something else | [`readback`], [`attach_contract::hostile_places_and_annotations`](crate::attach_contract) | no link is followed, nothing is waited for, amounts are bounded |
 
 pub mod entering;
 pub mod files;
+pub mod kernel;
+pub mod manifests;
 pub mod programs;
+pub mod readback;
 pub mod trees;

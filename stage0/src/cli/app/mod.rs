@@ -15,7 +15,6 @@ use stage1::error::Result;
 
 use super::args::one_app::One;
 use super::session::Session;
-pub use exec::Exec;
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
@@ -34,7 +33,7 @@ pub enum Command {
     /// Show one app, or all apps of a pod
     Status(status::Status),
     /// Run a command in an app
-    Exec(Exec),
+    Exec(exec::Exec),
     /// Open an app's log file anew, after it was renamed
     ReopenLog(One),
 }

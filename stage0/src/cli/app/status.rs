@@ -4,16 +4,21 @@ use clap::Args;
 use stage1::error::{Result, escape_control};
 
 use crate::app::status::{self, AppStatus, list};
-use crate::cli::args::one_app::One;
+use crate::cli::args::one_app::app_name;
 use crate::cli::output::{self, Format, print_apps};
 use crate::cli::session::Session;
 use crate::poddir::find as pods;
 
-/// Without an app, all of the pod.
 #[derive(Args, Debug)]
 pub struct Status {
-    #[command(flatten)]
-    one: One,
+    /// The pod's UUID, or the start of it
+    uuid: String,
+    /// The app (else all of the pod)
+    #[arg(value_name = "APP", conflicts_with = "app")]
+    name: Option<String>,
+    /// The app (else all of the pod)
+    #[arg(long)]
+    app: Option<String>,
     /// How to print it
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -21,7 +26,8 @@ pub struct Status {
 
 impl Status {
     pub fn run(self, session: &Session) -> Result<()> {
-        let (pod, app) = self.one.find_named(session)?;
+        let app = app_name(self.name.as_ref().or(self.app.as_ref()))?;
+        let pod = pods::find(&session.store, &self.uuid)?;
         let Some(app) = app else {
             return print_apps(&pods::look(&session.store, &pod, list)?, self.format);
         };
@@ -34,6 +40,7 @@ impl Status {
 }
 
 fn print_details(app: &AppStatus) -> Result<()> {
+    output::say_what_helps(app);
     let mut text = format!("name={}\nstate={}\nimage_id={}", app.name, app.state, app.image_id);
     let times = [("created_at", app.created_at), ("started_at", app.started_at), ("finished_at", app.finished_at)];
     for (name, time) in times.into_iter().filter(|(_, time)| time.is_some()) {
@@ -47,7 +54,11 @@ fn print_details(app: &AppStatus) -> Result<()> {
             text.push_str(&format!("\n{name}={}", escape_control(value)));
         }
     }
-    for (name, _) in [("core_dumped", app.core_dumped), ("oom_killed", app.oom_killed)].iter().filter(|(_, is)| *is) {
+    for (name, _) in
+        [("core_dumped", app.core_dumped), ("oom_killed", app.oom_killed), ("half_removed", app.half_removed)]
+            .iter()
+            .filter(|(_, is)| *is)
+    {
         text.push_str(&format!("\n{name}=true"));
     }
     for mount in &app.mounts {

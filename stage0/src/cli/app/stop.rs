@@ -7,7 +7,7 @@ use stage1::error::{Context, Result};
 
 use crate::app::lifecycle;
 use crate::cli::args::duration::seconds;
-use crate::cli::args::one_app::{One, doing};
+use crate::cli::args::one_app::One;
 use crate::cli::session::Session;
 
 #[derive(Args, Debug)]
@@ -22,7 +22,7 @@ pub struct Stop {
 impl Stop {
     pub fn run(self, session: &Session) -> Result<()> {
         let (pod, app) = self.one.find(session)?;
-        lifecycle::stop(&session.store, &pod, &app, self.timeout(), session.debug).context(|| doing("stop", &app))
+        lifecycle::stop(&session.store, &pod, &app, self.timeout(), session.debug).context(|| self.one.doing("stop"))
     }
 
     pub(super) fn timeout(&self) -> Option<Duration> {

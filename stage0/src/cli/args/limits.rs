@@ -8,7 +8,7 @@ use stage1::error::{Context, Error, Result};
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct Limits {
     /// How much memory it may use, in powers of 1024: 64m, 64MiB, 1g
-    #[arg(short, long, value_name = "QUANTITY", allow_hyphen_values = true)]
+    #[arg(long, value_name = "QUANTITY", allow_hyphen_values = true)]
     pub memory: Option<String>,
     /// Throttle it above this much memory (memory.high; cgroup v2)
     #[arg(long, value_name = "QUANTITY", allow_hyphen_values = true)]
@@ -17,13 +17,13 @@ pub struct Limits {
     #[arg(long, value_name = "QUANTITY", allow_hyphen_values = true)]
     pub memory_swap: Option<String>,
     /// How much of the processors it may use: 500m, 1.5
-    #[arg(long, alias = "cpus", value_name = "QUANTITY", allow_hyphen_values = true)]
+    #[arg(long, value_name = "QUANTITY", allow_hyphen_values = true)]
     pub cpu: Option<String>,
     /// Its share of the processors, against that of others
     #[arg(long, value_name = "NUMBER")]
     pub cpu_shares: Option<u64>,
     /// How many processes and threads it may have
-    #[arg(long, alias = "pids-limit", value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER")]
     pub pids: Option<u64>,
     /// Its share of the disks, against that of others: 1 to 10000
     #[arg(long, value_name = "NUMBER")]

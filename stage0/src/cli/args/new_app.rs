@@ -1,16 +1,14 @@
 //! The options of a new app
 
 use clap::Args;
-use stage1::error::{Error, Result};
+use stage1::error::Result;
 
-use super::bind;
 use super::duration::seconds;
 use super::limits::Limits;
 use super::registry::When;
 use super::variable::environment;
 use super::volume::mounts;
 use crate::app::options::AddOptions;
-use crate::cli::complete::an_image;
 use crate::cli::session::Session;
 use crate::poddir::insecure::Insecure;
 
@@ -18,22 +16,21 @@ use crate::poddir::insecure::Insecure;
 #[derive(Args, Debug)]
 pub struct NewApp {
     /// An image of the store (its name, its id, or the start of it), or one that a registry has
-    #[arg(add = an_image())]
     pub image: String,
     /// When to fetch the image from its registry
     #[arg(long, value_enum, default_value = "missing", value_name = "WHEN")]
     pull: When,
     /// What to call the app (else as the image is called)
-    #[arg(long, value_name = "NAME")]
-    pub name: Vec<String>,
+    #[arg(long)]
+    pub name: Option<String>,
     /// The program to run, instead of the image's
-    #[arg(long, alias = "entrypoint", value_name = "PROGRAM")]
+    #[arg(long, value_name = "PROGRAM")]
     exec: Option<String>,
     /// A variable of the app's environment
-    #[arg(short, long, value_name = "NAME=VALUE")]
+    #[arg(long, value_name = "NAME=VALUE")]
     pub env: Vec<String>,
     /// The user it runs as: a name, a number, or a path in the image whose owner is meant
-    #[arg(short, long, allow_hyphen_values = true)]
+    #[arg(long, allow_hyphen_values = true)]
     user: Option<String>,
     /// The group it runs as
     #[arg(long, allow_hyphen_values = true)]
@@ -42,12 +39,12 @@ pub struct NewApp {
     #[arg(long = "supplementary-gid", value_name = "GID")]
     supplementary_gids: Vec<u32>,
     /// The directory it starts in
-    #[arg(short, long, alias = "workdir", value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     working_dir: Option<String>,
     #[command(flatten)]
     limits: Limits,
     /// Its root file system can't be written to
-    #[arg(long, alias = "read-only")]
+    #[arg(long)]
     readonly_rootfs: bool,
     /// The signal that asks it to end: SIGINT, RTMIN+3, 10 (else SIGTERM)
     #[arg(long, value_name = "SIGNAL")]
@@ -73,9 +70,6 @@ pub struct NewApp {
     /// Mount a volume of the pod: volume=NAME,target=PATH
     #[arg(long = "mount", value_name = "MOUNT")]
     mounts: Vec<String>,
-    /// Mount a path of the host, or a volume of the pod: HOSTPATH:PATH[:ro], NAME:PATH
-    #[arg(short = 'v', value_name = "SOURCE:PATH")]
-    binds: Vec<String>,
     /// Arguments, instead of the image's
     #[arg(last = true, value_name = "ARG")]
     pub args: Vec<String>,
@@ -87,13 +81,9 @@ impl NewApp {
     /// # Errors
     /// The first option that makes no sense; or the image can't be fetched.
     pub fn options(self, session: &Session) -> Result<AddOptions> {
-        let mut mounts = mounts(&self.mounts)?;
-        for text in &self.binds {
-            mounts.push(bind::mount(text)?);
-        }
         let options = AddOptions {
-            image: image_word(&self.image)?,
-            name: one_name(self.name)?,
+            image: self.image,
+            name: self.name,
             exec: self.exec,
             args: self.args,
             env: environment(&self.env)?,
@@ -103,7 +93,7 @@ impl NewApp {
             working_dir: self.working_dir,
             isolators: self.limits.isolators()?,
             read_only_rootfs: self.readonly_rootfs,
-            mounts,
+            mounts: mounts(&self.mounts)?,
             stop_signal: self.stop_signal,
             stop_timeout: self.stop_timeout,
             restart: self.restart,
@@ -115,27 +105,4 @@ impl NewApp {
         // last: what makes no sense costs no time
         Ok(AddOptions { image: self.pull.obtain(session, &options.image)?, ..options })
     }
-}
-
-/// The image as the store and registries call it.
-fn image_word(text: &str) -> Result<String> {
-    if let Some(rest) = text.strip_prefix("docker://") {
-        return Ok(rest.to_owned());
-    }
-    let other = ["oci:", "oci-archive:", "docker-archive:", "dir:", "containers-storage:", "docker-daemon:"];
-    match other.into_iter().find(|prefix| text.starts_with(prefix)) {
-        Some(prefix) => Err(Error::new(format!(
-            "{text:?}: {prefix} is no place that podctl runs images from; \"podctl image import FILE\" takes it into the store"
-        ))),
-        None => Ok(text.to_owned()),
-    }
-}
-
-/// The name that was given, once.
-///
-/// # Errors
-/// It was given more than once.
-pub(super) fn one_name(mut names: Vec<String>) -> Result<Option<String>> {
-    let name = names.pop();
-    if names.is_empty() { Ok(name) } else { Err(Error::new("--name is given twice for one app or one pod")) }
 }

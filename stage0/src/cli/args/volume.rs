@@ -8,10 +8,19 @@ use stage1::error::{Context, Error, Result};
 
 use crate::fsutil::dir::must_exist;
 
-/// The parts of `name=value,name=value`; each name once, and only these.
+/// The parts of `name=value,name=value`; each name once, and only these. A value may hold a comma: what follows it is
+/// the value's, too, unless it starts as a part does.
 fn parts<'a>(text: &'a str, allowed: &[&str]) -> Result<Vec<(&'a str, &'a str)>> {
     let mut found: Vec<(&str, &str)> = Vec::new();
-    for part in text.split(',') {
+    let mut rest = Some(text);
+    while let Some(text) = rest {
+        // a part ends where the next one, NAME=…, begins
+        let end = text
+            .match_indices(',')
+            .map(|(at, _)| at)
+            .find(|at| text[at + 1..].split(',').next().is_some_and(|n| n.contains('=')));
+        let (part, after) = end.map_or((text, None), |at| (&text[..at], Some(&text[at + 1..])));
+        rest = after;
         let (name, value) = part.split_once('=').context(|| format!("{part:?} is not NAME=VALUE"))?;
         if !allowed.contains(&name) {
             return Err(Error::new(format!("{name:?} is not one of {}", allowed.join(", "))));
@@ -29,7 +38,7 @@ fn value<'a>(parts: &[(&str, &'a str)], name: &str) -> Option<&'a str> {
 }
 
 /// An absolute path without `..`, and without a line break.
-pub(super) fn absolute(text: &str) -> Result<String> {
+fn absolute(text: &str) -> Result<String> {
     let path = Path::new(text);
     let plain = path.components().all(|component| matches!(component, Component::RootDir | Component::Normal(_)));
     if path.is_absolute() && plain && !text.contains(['\n', '\0']) {

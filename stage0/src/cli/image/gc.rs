@@ -9,7 +9,7 @@ use crate::cli::args::duration::duration;
 use crate::cli::output::{self, Format, say};
 use crate::cli::session::Session;
 use crate::image::archive::ImageId;
-use crate::image::gc::collect;
+use crate::image::gc::{Collected, Which, collect};
 
 #[derive(Args, Debug)]
 pub struct Gc {
@@ -23,17 +23,22 @@ pub struct Gc {
 
 impl Gc {
     pub fn run(self, session: &Session) -> Result<()> {
-        let collected = collect(&session.store, self.grace_period)?;
-        let images: Vec<String> = collected.images.iter().map(ImageId::to_string).collect();
-        match self.format {
-            Format::Json => output::json(&serde_json::json!({
-                "images": images, "trees": collected.trees, "blobs": collected.blobs,
-            })),
-            Format::Text => {
-                images.iter().try_for_each(|id| say(format!("image {id}")))?;
-                collected.trees.iter().try_for_each(|name| say(format!("tree {name}")))?;
-                collected.blobs.iter().try_for_each(|digest| say(format!("blob {digest}")))
-            }
+        let collected = collect(&session.store, self.grace_period, Which::Unnamed)?;
+        print(&collected, self.format)
+    }
+}
+
+/// Prints what was removed.
+pub fn print(collected: &Collected, format: Format) -> Result<()> {
+    let images: Vec<String> = collected.images.iter().map(ImageId::to_string).collect();
+    match format {
+        Format::Json => output::json(&serde_json::json!({
+            "images": images, "trees": collected.trees, "blobs": collected.blobs,
+        })),
+        Format::Text => {
+            images.iter().try_for_each(|id| say(format!("image {id}")))?;
+            collected.trees.iter().try_for_each(|name| say(format!("tree {name}")))?;
+            collected.blobs.iter().try_for_each(|digest| say(format!("blob {digest}")))
         }
     }
 }

@@ -1,26 +1,33 @@
 //! `podctl image import`
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
 use clap::{Args, ValueEnum};
 use stage1::appc::{AcIdentifier, App, ImageManifest, NameValue};
 use stage1::error::{Context, Error, Result};
 
 use super::progress::{progress, spinner};
+use super::source::Source;
+use crate::cli::args::registry::How;
 use crate::cli::output::say;
 use crate::cli::session::Session;
 use crate::image::archive::Limits;
 use crate::image::import::{Imported, import_directory, import_file};
 use crate::image::oci::platform::Wanted;
 use crate::image::options::{Kind, Options};
+use crate::image::pull::pull;
+use crate::image::store as images;
 use crate::interrupt::Watch;
+use crate::registry::Name;
 
 #[derive(Args, Debug)]
 pub struct Import {
     /// An application container image, an OCI image layout (directory or tar), what docker saves, or a root file
-    /// system (directory or tar); a file may be compressed with gzip, bzip2, xz or zstd
-    source: PathBuf,
+    /// system (directory or tar); a file may be compressed with gzip, bzip2, xz or zstd. - is standard input; as in
+    /// skopeo's words docker-archive:FILE, oci-archive:FILE, oci:DIR (each with :REFERENCE), dir:DIR, docker://NAME
+    source: String,
     /// What to call the image (else as it says itself, or as the file or directory is called)
     #[arg(long)]
     name: Option<String>,
@@ -56,6 +63,8 @@ enum KindWord {
     Oci,
     /// What docker saves
     Docker,
+    /// Directory with a manifest and blobs
+    Dir,
     /// Plain root file system
     Rootfs,
 }
@@ -74,42 +83,82 @@ impl Import {
         if self.exec.is_none() && !self.args.is_empty() {
             return Err(Error::new("arguments need a program: --exec"));
         }
-        let stat = self.source.metadata().context(|| "look at it")?;
-        if !stat.is_dir() && !stat.is_file() {
+        let (path, kind, reference) = match Source::parse(&self.source)? {
+            Source::Registry(name) => return self.pull(session, &name),
+            Source::Input => (None, None, None),
+            Source::Path(path, kind, reference) => (Some(path), kind, reference),
+        };
+        let stat = path.as_ref().map(|path| path.metadata().context(|| "look at it")).transpose()?;
+        if stat.as_ref().is_some_and(|stat| !stat.is_dir() && !stat.is_file()) {
             return Err(Error::new("neither a file nor a directory"));
         }
+        let kind = kind.or(self.kind.map(|kind| match kind {
+            KindWord::Aci => Kind::Aci,
+            KindWord::Oci => Kind::Oci,
+            KindWord::Docker => Kind::Docker,
+            KindWord::Dir => Kind::Dir,
+            KindWord::Rootfs => Kind::Rootfs,
+        }));
+        let reference = self.reference.clone().or(reference);
         let options = Options {
             name: self.name.clone(),
-            kind: self.kind.map(|kind| match kind {
-                KindWord::Aci => Kind::Aci,
-                KindWord::Oci => Kind::Oci,
-                KindWord::Docker => Kind::Docker,
-                KindWord::Rootfs => Kind::Rootfs,
-            }),
-            wanted: Wanted { reference: self.reference.clone(), platform: self.platform.clone(), name: None },
-            manifest: self.manifest()?,
-            limits: Limits { bytes: self.max_size, devices: self.devices, ..Limits::default() },
+            kind,
+            wanted: Wanted { reference, platform: self.platform.clone(), name: None },
+            manifest: self.manifest(path.as_deref())?,
+            limits: self.limits(),
             ..Options::default()
         };
         let _watch = Watch::begin()?;
+        let (Some(path), Some(stat)) = (path, stat) else {
+            let bar = spinner("importing");
+            let imported = import_file(&session.store, io::stdin().lock(), &options);
+            bar.finish_and_clear();
+            return imported;
+        };
         if stat.is_dir() {
             let bar = spinner("importing");
-            let imported = import_directory(&session.store, &self.source, &options);
+            let imported = import_directory(&session.store, &path, &options);
             bar.finish_and_clear();
             return imported;
         }
-        let file = File::open(&self.source).context(|| "open")?;
+        let file = File::open(&path).context(|| "open")?;
         let bar = progress(stat.len(), "importing");
         let imported = import_file(&session.store, bar.wrap_read(file), &options);
         bar.finish_and_clear();
         imported
     }
 
+    fn limits(&self) -> Limits {
+        Limits { bytes: self.max_size, devices: self.devices, ..Limits::default() }
+    }
+
+    /// As "image pull" does, with another name if one was given.
+    fn pull(&self, session: &Session, name: &str) -> Result<Imported> {
+        if self.exec.is_some() || self.kind.is_some() || self.reference.is_some() {
+            return Err(Error::new("an image of a registry takes no --exec, --kind or --reference"));
+        }
+        let watch = Watch::begin()?;
+        let access = How::with_authfile(None).access(&watch)?;
+        let options = Options {
+            wanted: Wanted { platform: self.platform.clone(), ..Wanted::default() },
+            limits: self.limits(),
+            ..Options::default()
+        };
+        let pulled = pull(&session.store, &access, &Name::parse(name)?, &options)?.imported;
+        match &self.name {
+            None => Ok(pulled),
+            Some(name) => {
+                let replaced = images::name(&session.store, &pulled.image.id, name)?;
+                Ok(Imported { name: name.clone(), replaced, ..pulled })
+            }
+        }
+    }
+
     /// The manifest that a plain root file system gets; `None` if it has no name to be called by.
-    fn manifest(&self) -> Result<Option<ImageManifest>> {
+    fn manifest(&self, source: Option<&Path>) -> Result<Option<ImageManifest>> {
         let name = match &self.name {
             Some(name) => name.parse().context(|| "image name")?,
-            None => match name_of_source(&self.source)? {
+            None => match source.map(name_of_source).transpose()?.flatten() {
                 Some(name) => name,
                 None => return Ok(None),
             },

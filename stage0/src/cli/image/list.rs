@@ -4,13 +4,21 @@ use clap::Args;
 use serde::Serialize;
 use stage1::error::Result;
 
-use crate::cli::output::{self, Format};
+use super::filter::Filter;
+use crate::cli::output::{self, Format, say};
 use crate::cli::session::Session;
 use crate::fsutil::time::nanoseconds;
 use crate::image::store as images;
 
 #[derive(Args, Debug)]
 pub struct List {
+    /// Only images for which this is so: reference=PATTERN, label=NAME[=VALUE], dangling=BOOL, id=START, before=IMAGE,
+    /// since=IMAGE
+    #[arg(long = "filter", short, value_name = "KEY=VALUE")]
+    filters: Vec<String>,
+    /// Print ids alone
+    #[arg(long, short)]
+    quiet: bool,
     /// How to print it
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -33,7 +41,13 @@ struct Listed {
 
 impl List {
     pub fn run(self, session: &Session) -> Result<()> {
-        let images = images::list(&session.store)?;
+        let store = &session.store;
+        let filters: Vec<Filter> = self.filters.iter().map(|text| Filter::parse(store, text)).collect::<Result<_>>()?;
+        let mut images = images::list(store)?;
+        images.retain(|(image, names)| filters.iter().all(|filter| filter.fits(image, names)));
+        if self.quiet {
+            return images.iter().try_for_each(|(image, _)| say(&image.id));
+        }
         let listed = images.into_iter().map(|(image, names)| Listed {
             id: image.id.to_string(),
             // an image whose name went to a newer one has none any more

@@ -2,15 +2,19 @@
 
 mod cat_manifest;
 mod export;
+mod filter;
 mod gc;
 mod import;
+mod inspect;
 mod list;
 mod progress;
+mod prune;
 mod pull;
 mod push;
 mod render;
 mod rm;
 mod show;
+mod source;
 mod tag;
 mod untag;
 mod verify;
@@ -19,7 +23,6 @@ use clap::Subcommand;
 use stage1::error::Result;
 
 use super::session::Session;
-pub use list::List;
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
@@ -34,9 +37,11 @@ pub enum Command {
     /// Take names away from images, which stay
     Untag(untag::Untag),
     /// List the images
-    List(List),
+    List(list::List),
     /// Tell all about an image
     Show(show::Show),
+    /// Print what images are configured to run, as, where and with what
+    Inspect(inspect::Inspect),
     /// Print the manifest of an image
     CatManifest(cat_manifest::CatManifest),
     /// Look at every byte of images and their trees, and mend what is damaged, if the rest allows it
@@ -45,6 +50,8 @@ pub enum Command {
     Rm(rm::Rm),
     /// Remove images that have lost their name to a newer one, and trees, that no pod uses
     Gc(gc::Gc),
+    /// Remove images without a name, or all, that no pod uses
+    Prune(prune::Prune),
     /// Write an image to a file, as an application container image
     Export(export::Export),
     /// Copy the files of an image, with all that it depends on, to a new directory
@@ -61,10 +68,12 @@ impl Command {
             Self::Untag(untag) => untag.run(session),
             Self::List(list) => list.run(session),
             Self::Show(show) => show.run(session),
+            Self::Inspect(inspect) => inspect.run(session),
             Self::CatManifest(cat) => cat.run(session),
             Self::Verify(verify) => verify.run(session),
             Self::Rm(rm) => rm.run(session),
             Self::Gc(gc) => gc.run(session),
+            Self::Prune(prune) => prune.run(session),
             Self::Export(export) => export.run(session),
             Self::Render(render) => render.run(session),
         }

@@ -66,6 +66,7 @@ impl Shown {
         let pairs = |list: &[NameValue]| -> Vec<String> {
             list.iter().map(|one| format!("{}={}", one.name, one.value)).collect()
         };
+        let pairs_of = |list: &[NameValue]| pairs(list).join(" ");
         let app = image.parsed.app.as_ref();
         let rows = [
             ("ID", self.id.clone()),
@@ -76,6 +77,17 @@ impl Shown {
             ("LABELS", pairs(&image.parsed.labels).join(" ")),
             ("RUNS", app.map(|app| app.exec.join(" ")).unwrap_or_default()),
             ("USER", app.map(|app| format!("{}:{}", app.user, app.group)).unwrap_or_default()),
+            ("ENV", app.map(|app| pairs_of(&app.environment)).unwrap_or_default()),
+            (
+                "PORTS",
+                app.map(|app| app.ports.iter().map(|p| p.name.clone()).collect::<Vec<_>>().join(" "))
+                    .unwrap_or_default(),
+            ),
+            (
+                "VOLUMES",
+                app.map(|app| app.mount_points.iter().map(|m| m.path.clone()).collect::<Vec<_>>().join(" "))
+                    .unwrap_or_default(),
+            ),
             ("ANNOTATIONS", pairs(&image.parsed.annotations).join(" ")),
             ("DEPENDENCIES", self.dependencies.join(" ")),
             ("PODS", self.pods.join(" ")),

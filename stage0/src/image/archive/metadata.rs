@@ -16,7 +16,8 @@ pub(super) struct Metadata {
 }
 
 impl Metadata {
-    pub(super) fn of(entry: &Entry, privileged: bool) -> Result<Self> {
+    /// What is not to be set is told to `ignored`, by its name.
+    pub(super) fn of(entry: &Entry, privileged: bool, mut ignored: impl FnMut(&str)) -> Result<Self> {
         let id = |what: &str, value: u64| -> Result<u32> {
             u32::try_from(value).ok().filter(|id| *id != u32::MAX).context(|| format!("{what} {value} is not an id"))
         };
@@ -28,7 +29,7 @@ impl Metadata {
             xattrs: entry
                 .xattrs
                 .iter()
-                .filter_map(|(name, value)| xattr(name, value).transpose())
+                .filter_map(|(name, value)| xattr(name, value, &mut ignored).transpose())
                 .collect::<Result<_>>()?,
         })
     }
@@ -69,15 +70,25 @@ fn same_times(time: Timespec) -> Timestamps {
 }
 
 /// An extended attribute that an entry asks for, if it is to be set.
-fn xattr(name: &[u8], value: &[u8]) -> Result<Option<(String, Vec<u8>)>> {
-    let name = std::str::from_utf8(name).context(|| "name of an extended attribute")?;
+fn xattr(name: &[u8], value: &[u8], ignored: &mut impl FnMut(&str)) -> Result<Option<(String, Vec<u8>)>> {
+    let Ok(name) = std::str::from_utf8(name) else {
+        ignored(&String::from_utf8_lossy(name));
+        return Ok(None);
+    };
     match name.split_once('.') {
         Some(("user", _)) | Some(("security", "capability")) => {}
         // the kernel computes or replaces these by its own policy
         Some(("security", _)) => return Ok(None),
         Some(("system", "posix_acl_access" | "posix_acl_default")) => {}
-        // overlayfs reads its own trusted attributes: they would redirect it out of the image
-        _ => return Err(Error::new(format!("extended attribute {name:?} is not allowed in an image"))),
+        // they would redirect overlayfs out of the image
+        Some(("trusted", rest)) if rest.starts_with("overlay.") => {
+            return Err(Error::new(format!("extended attribute {name:?} is not allowed in an image")));
+        }
+        // other systems' own
+        _ => {
+            ignored(name);
+            return Ok(None);
+        }
     }
     Ok(Some((name.to_owned(), value.to_vec())))
 }

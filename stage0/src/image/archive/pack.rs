@@ -13,16 +13,18 @@ use stage1::error::{Context, Error, Result};
 use tar::{Builder, EntryType, Header};
 
 use super::MAX_DEPTH;
+use super::unpack::{NO_DEVICES, is_harmless, warn_once};
 
 /// Writes an archive with `manifest` and, below `rootfs/`, the tree at `directory` to `to`.
 ///
 /// Entries are sorted by name; owners, modes, modification times (whole seconds), hard links, devices and extended
-/// attributes are kept. Sockets are left out, and so is what is mounted below the directory.
+/// attributes are kept. Sockets are left out, and so is what is mounted below the directory; below /dev devices that
+/// are not harmless, too, unless `devices` are wanted.
 ///
 /// # Errors
 /// Something in the tree can't be read, or `to` can't be written.
-pub fn pack(manifest: &[u8], directory: &Path, to: impl Write) -> Result<()> {
-    let mut packer = Packer { out: Builder::new(to), seen: HashMap::new(), device: 0 };
+pub fn pack(manifest: &[u8], directory: &Path, to: impl Write, devices: bool) -> Result<()> {
+    let mut packer = Packer { out: Builder::new(to), seen: HashMap::new(), device: 0, devices };
     let mut header = Header::new_ustar();
     header.set_mode(0o644);
     header.set_size(manifest.len() as u64);
@@ -42,6 +44,8 @@ struct Packer<W: Write> {
     /// Files with several names, by device and inode: the name that carries the data.
     seen: HashMap<(u64, u64), PathBuf>,
     device: u64,
+    /// Device nodes are wanted.
+    devices: bool,
 }
 
 impl<W: Write> Packer<W> {
@@ -108,10 +112,15 @@ impl<W: Write> Packer<W> {
     }
 
     fn device(&mut self, path: &Path, stat: &Stat, kind: EntryType) -> Result<()> {
+        let (major, minor) = (fs::major(stat.st_rdev), fs::minor(stat.st_rdev));
+        if path.starts_with("rootfs/dev") && !self.devices && !is_harmless(kind, major, minor) {
+            warn_once(NO_DEVICES.into());
+            return Ok(());
+        }
         let mut header = header(stat, kind);
         let shown = || format!("pack device {path:?}");
-        header.set_device_major(fs::major(stat.st_rdev)).context(shown)?;
-        header.set_device_minor(fs::minor(stat.st_rdev)).context(shown)?;
+        header.set_device_major(major).context(shown)?;
+        header.set_device_minor(minor).context(shown)?;
         self.node(path, header)
     }
 

@@ -9,6 +9,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -27,6 +28,21 @@ const MANIFEST_BYTES: u64 = 4 << 20;
 const PENDING_BYTES: usize = 256 << 20;
 /// Devices that nothing can be done with: null, zero, full, random, urandom, tty and ptmx.
 const HARMLESS: [(u32, u32); 7] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2)];
+
+/// So many kinds of what is left out are told.
+const MAX_WARNINGS: usize = 16;
+pub(super) const NO_DEVICES: &str = "device nodes below /dev are left out: an app has a /dev of its own";
+/// What was told.
+static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// Says something that goes for many entries of many layers: the same once in a process.
+pub(super) fn warn_once(text: String) {
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if told.len() < MAX_WARNINGS && !told.contains(&text) {
+        log::warn!("{text}");
+        told.insert(text);
+    }
+}
 
 /// The only paths that an image and those below it are allowed to bring, each with the directories above it.
 #[derive(Debug, Default)]
@@ -273,7 +289,12 @@ impl<'a> Unpacker<'a> {
             return Err(Error::new(format!("deeper than {MAX_DEPTH} directories")));
         }
         self.room.take(entry.size)?;
-        let metadata = Metadata::of(entry, self.privileged)?;
+        let metadata = Metadata::of(entry, self.privileged, |name| {
+            warn_once(format!("the extended attribute {name:?} means nothing here: left out"));
+        })?;
+        if self.leaves_out(entry, path) {
+            return Ok(());
+        }
         let Some(name) = path.file_name().map(OsStr::to_owned) else {
             return match kind {
                 EntryType::Directory => self.describe(path, metadata),
@@ -307,11 +328,22 @@ impl<'a> Unpacker<'a> {
         self.note(&name)
     }
 
+    /// Whether an entry is a device that nobody will see, as an app has a /dev of its own.
+    fn leaves_out(&self, entry: &Entry, path: &Path) -> bool {
+        let device = entry.device.filter(|_| matches!(entry.kind, EntryType::Char | EntryType::Block));
+        let out = device.is_some_and(|(major, minor)| {
+            path.starts_with("dev") && !self.limits.devices && !is_harmless(entry.kind, major, minor)
+        });
+        if out {
+            warn_once(NO_DEVICES.into());
+        }
+        out
+    }
+
     /// The number of a device that may be made.
     fn device(&self, entry: &Entry) -> Result<u64> {
         let (major, minor) = entry.device.context(|| "a device node without a number")?;
-        let harmless = entry.kind == EntryType::Char && HARMLESS.contains(&(major, minor));
-        if !harmless && !self.limits.devices {
+        if !is_harmless(entry.kind, major, minor) && !self.limits.devices {
             let kind = if entry.kind == EntryType::Char { "character" } else { "block" };
             return Err(Error::new(format!(
                 "the {kind} device {major}:{minor}, and device nodes are only taken when asked for (--devices)"
@@ -513,6 +545,10 @@ impl<'a> Unpacker<'a> {
         }
         Ok(())
     }
+}
+
+pub(super) fn is_harmless(kind: EntryType, major: u32, minor: u32) -> bool {
+    kind == EntryType::Char && HARMLESS.contains(&(major, minor))
 }
 
 fn inside() -> ResolveFlags {

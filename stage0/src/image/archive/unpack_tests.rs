@@ -175,8 +175,40 @@ fn overlay_attributes_are_refused() {
     header.set_gid(0);
     header.set_mtime(0);
     builder.append_data(&mut header, "rootfs/d", std::io::empty()).unwrap();
+    header.set_entry_type(T::Regular);
+    builder.append_data(&mut header, "manifest", std::io::empty()).unwrap();
     let error = sandbox.unpack(&builder.into_inner().unwrap()).unwrap_err().one_line();
     assert!(error.contains("trusted.overlay.redirect"), "{error}");
+}
+
+#[test]
+fn devices_below_dev_are_left_out_and_elsewhere_refused() {
+    let (null, console) = ((1, 3), (5, 1));
+    let archive = |path: &str, (major, minor)| {
+        let mut builder = Builder::new(Vec::new());
+        for (kind, path) in [(T::Char, path), (T::Directory, "rootfs/kept"), (T::Regular, "manifest")] {
+            let mut header = Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(0);
+            header.set_mode(0o755);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(0);
+            header.set_device_major(major).unwrap();
+            header.set_device_minor(minor).unwrap();
+            builder.append_data(&mut header, path, std::io::empty()).unwrap();
+        }
+        builder.into_inner().unwrap()
+    };
+    let sandbox = Sandbox::new();
+    sandbox.unpack(&archive("rootfs/dev/console", console)).unwrap();
+    assert!(sandbox.root().join("kept").exists() && !sandbox.root().join("dev/console").exists());
+    let error = sandbox.unpack(&archive("rootfs/srv/console", console)).unwrap_err().one_line();
+    assert!(error.contains("5:1") && error.contains("--devices"), "{error}");
+    if rustix::process::geteuid().is_root() {
+        sandbox.unpack(&archive("rootfs/dev/null", null)).unwrap();
+        assert!(sandbox.root().join("dev/null").exists());
+    }
 }
 
 /// What is in a tree: name, kind and mode, size, links, device, owner, time, content.
@@ -236,14 +268,14 @@ fn a_tree_packed_and_unpacked_is_the_same_and_packs_to_the_same_bytes() {
     }
 
     let mut first = Vec::new();
-    pack(b"{}", &tree, &mut first).unwrap();
+    pack(b"{}", &tree, &mut first, true).unwrap();
     let sandbox = Sandbox::new();
     assert_eq!(sandbox.unpack(&first).unwrap(), b"{}");
     assert_eq!(listing(&tree), listing(&sandbox.root()));
     assert!(sandbox.root().join("holes").metadata().unwrap().blocks() < 1024);
 
     let mut again = Vec::new();
-    pack(b"{}", &sandbox.root(), &mut again).unwrap();
+    pack(b"{}", &sandbox.root(), &mut again, true).unwrap();
     assert!(first == again, "the second archive differs");
     if privileged {
         let text = String::from_utf8_lossy(&first);

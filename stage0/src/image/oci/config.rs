@@ -7,6 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
+use rustix::io::Errno;
 use serde::Deserialize;
 use serde_json::Value;
 use stage1::appc::{self, AcIdentifier, App, ImageManifest, MountPoint, NameValue, Port};
@@ -64,14 +65,16 @@ struct Execution {
 }
 
 impl Config {
-    /// Fails unless the image is for the platform.
-    pub(super) fn must_fit(&self, wanted: &Platform) -> Result<()> {
+    /// What the image is for, in the format's own words. Fails unless that is the platform.
+    pub(super) fn must_fit(&self, wanted: &Platform) -> Result<Platform> {
         let its =
             Platform { os: self.os.clone(), architecture: self.architecture.clone(), variant: self.variant.clone() };
         // not every image says a variant
         let asked = Platform { variant: wanted.variant.clone().filter(|_| its.variant.is_some()), ..wanted.clone() };
         if its.fits(&asked) {
-            return Ok(());
+            let (plain, taken) = its.plain(&asked);
+            taken.iter().for_each(|taken| log::warn!("{taken}"));
+            return Ok(plain);
         }
         Err(Error::new(format!("the image is for {its}, not for {wanted}; --platform chooses")))
     }
@@ -97,8 +100,8 @@ pub(super) fn manifest(image: &Found, root: BorrowedFd<'_>, options: &Options) -
     let config = &image.config;
     manifest.labels = vec![
         NameValue::new("version", &tag),
-        NameValue::new("os", &config.os),
-        NameValue::new("arch", &config.architecture),
+        NameValue::new("os", &image.platform.os),
+        NameValue::new("arch", &image.platform.architecture),
     ];
     let nothing = Execution::default();
     let execution = config.config.as_ref().unwrap_or(&nothing);
@@ -149,7 +152,7 @@ fn annotations(image: &Found, execution: &Execution, repository: &str, tag: &str
     add("appc.io/docker/cmd", words(&execution.cmd)?);
     add("created", image.config.created.clone());
     add("authors", image.config.author.clone());
-    add(STOP_SIGNAL, execution.stop_signal.clone());
+    add(STOP_SIGNAL, execution.stop_signal.clone().filter(|signal| is_stop_signal(signal)));
     let mut names: BTreeSet<String> = list.iter().map(|one| one.name.clone()).collect();
     let all = execution.labels.iter().flatten().chain(&image.annotations);
     for (name, value) in all {
@@ -162,19 +165,28 @@ fn annotations(image: &Found, execution: &Execution, repository: &str, tag: &str
     Ok(list)
 }
 
+/// Whether there is such a signal. An app of an image that names another one is stopped like most are.
+fn is_stop_signal(text: &str) -> bool {
+    let known = text.is_empty() || stage1::app::parse_stop_signal(text).is_ok();
+    if !known {
+        log::warn!("the stop signal {text:?} is not a signal: left out, SIGTERM stops the app");
+    }
+    known
+}
+
 fn app(execution: &Execution, root: BorrowedFd<'_>) -> Result<App> {
     let ids = Account::of(execution.user.as_deref().unwrap_or_default(), root)?;
     let exec = [&execution.entrypoint, &execution.cmd].into_iter().flatten().flatten().cloned().collect();
-    let working_directory = match execution.working_dir.as_deref().unwrap_or_default() {
-        "" => "/".to_owned(),
-        absolute if absolute.starts_with('/') => absolute.to_owned(),
-        relative => format!("/{relative}"),
-    };
+    let working_directory = working_directory(execution.working_dir.as_deref().unwrap_or_default());
     make_directory(root, Path::new(&working_directory))
         .context(|| format!("working directory {working_directory:?}"))?;
     let mut environment: Vec<NameValue> = Vec::new();
     for variable in execution.env.iter().flatten() {
         let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
+        if name.is_empty() {
+            log::warn!("the variable {variable:?} has no name: left out");
+            continue;
+        }
         // the last one counts
         environment.retain(|other| other.name != name);
         environment.push(NameValue::new(name, value));
@@ -187,9 +199,39 @@ fn app(execution: &Execution, root: BorrowedFd<'_>) -> Result<App> {
         working_directory,
         environment,
         mount_points: mount_points(execution.volumes.iter().flatten().map(|(path, _)| path.as_str()))?,
-        ports: execution.exposed_ports.iter().flatten().map(|(port, _)| self::port(port)).collect::<Result<_>>()?,
+        ports: ports(execution.exposed_ports.iter().flatten().map(|(port, _)| port.as_str())),
         ..App::default()
     })
+}
+
+/// The path of the working directory without `.` and `..`, which no runtime leaves to the kernel.
+fn working_directory(text: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in text.split('/').filter(|part| !part.is_empty() && *part != ".") {
+        if part == ".." {
+            parts.pop();
+        } else {
+            parts.push(part);
+        }
+    }
+    let plain = format!("/{}", parts.join("/"));
+    if text.split('/').any(|part| part == "..") {
+        log::warn!("the working directory {text:?} is taken for {plain:?}");
+    }
+    plain
+}
+
+/// The ports that an image declares; what means none is left out.
+fn ports<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<Port> {
+    let mut found: Vec<Port> = Vec::new();
+    for text in texts {
+        match port(text) {
+            Ok(port) if found.iter().any(|other| other.name == port.name) => {}
+            Ok(port) => found.push(port),
+            Err(error) => log::warn!("{}: left out", error.one_line()),
+        }
+    }
+    found
 }
 
 /// Makes a directory of the image, as the format's own runtimes do with a working directory. The same image becomes the
@@ -200,8 +242,7 @@ fn make_directory(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
     for component in path.components() {
         let name = match component {
             Component::Normal(name) => name,
-            Component::ParentDir => return Err(Error::new("leaves the image by \"..\"")),
-            Component::CurDir | Component::RootDir | Component::Prefix(_) => continue,
+            _ => continue,
         };
         let above = dir::open_in(root, &at, how)?;
         at.push(name);
@@ -213,7 +254,13 @@ fn make_directory(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
             let time = Timespec { tv_sec, tv_nsec };
             Timestamps { last_access: time, last_modification: time }
         };
-        fs::mkdirat(&above, name, Mode::from_raw_mode(0o755)).context(|| format!("mkdirat({name:?})"))?;
+        match fs::mkdirat(&above, name, Mode::from_raw_mode(0o755)) {
+            Err(Errno::EXIST) => {
+                log::warn!("the working directory {path:?} can't be made: {at:?} is no directory");
+                return Ok(());
+            }
+            other => other.context(|| format!("mkdirat({name:?})"))?,
+        }
         for (name, times) in
             [(name, times(0, 0)), (".".as_ref(), times(stat.st_mtime, stat.st_mtime_nsec.cast_signed()))]
         {
@@ -252,14 +299,15 @@ fn mount_points<'a>(paths: impl Iterator<Item = &'a str>) -> Result<Vec<MountPoi
 fn port(text: &str) -> Result<Port> {
     let shown = || format!("exposed port {text:?} is not a number with a protocol, such as 80/tcp");
     let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = protocol.to_ascii_lowercase();
     let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
     let number = |text: &str| text.parse::<u16>().ok().filter(|number| *number > 0).map(u32::from).context(shown);
     let (first, last) = (number(first)?, number(last)?);
-    if last < first || !matches!(protocol, "tcp" | "udp" | "sctp") {
+    if last < first || !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
         return Err(Error::new(shown()));
     }
     let count = Some(last - first + 1).filter(|count| *count > 1);
-    Ok(Port { name: format!("{numbers}-{protocol}"), protocol: protocol.into(), port: first, count, ..Port::default() })
+    Ok(Port { name: format!("{numbers}-{protocol}"), protocol, port: first, count, ..Port::default() })
 }
 
 /// Who runs an app.
@@ -289,7 +337,13 @@ impl Account {
             let group = if user.parse::<u32>().is_ok() { "0" } else { user };
             return Ok(Self { user: user.into(), group: group.into(), others: Vec::new() });
         };
-        let group = account[3].parse::<u32>().context(|| format!("/etc/passwd: group of {user:?}"))?;
+        let group = match account[3].parse::<u32>() {
+            Ok(group) => group,
+            Err(_) => {
+                log::warn!("/etc/passwd of the image has the group {:?} for {user:?}: taken for 0", account[3]);
+                0
+            }
+        };
         let file = read(root, "etc/group")?;
         let mut others: Vec<u32> = file
             .lines()
@@ -311,7 +365,8 @@ fn read(root: BorrowedFd<'_>, path: &str) -> Result<String> {
     };
     let stat = fs::fstat(&file).context(|| format!("stat /{path} of the image"))?;
     if !FileType::from_raw_mode(stat.st_mode).is_file() {
-        return Err(Error::new(format!("/{path} of the image is not a regular file")));
+        log::warn!("/{path} of the image is not a regular file: nobody is in it");
+        return Ok(String::new());
     }
     let mut bytes = Vec::new();
     File::from(file).take(ACCOUNT_BYTES).read_to_end(&mut bytes).context(|| format!("read /{path} of the image"))?;
@@ -342,6 +397,12 @@ mod tests {
         let found = port("8000-8010/udp").unwrap();
         assert_eq!((found.port, found.count, found.protocol.as_str()), (8000, Some(11), "udp"));
         assert_eq!(port("80").unwrap().name, "80-tcp");
+        let named: Vec<String> =
+            ports(["443/TCP", "443", "8080,/tcp", "0/tcp", "/tcp", "${PORT}/tcp", "53/udp"].into_iter())
+                .into_iter()
+                .map(|port| port.name)
+                .collect();
+        assert_eq!(named, ["443-tcp", "53-udp"]);
         for bad in ["", "0", "80/", "80/icmp", "65536/tcp", "9-8/tcp", "-1", "80/tcp/x"] {
             assert!(port(bad).is_err(), "{bad}");
         }
@@ -352,11 +413,21 @@ mod tests {
     }
 
     #[test]
+    fn a_working_directory_is_a_plain_path() {
+        for (text, plain) in
+            [("", "/"), ("srv", "/srv"), ("/app/../tmp", "/tmp"), ("/../..", "/"), ("//a/./b/", "/a/b")]
+        {
+            assert_eq!(working_directory(text), plain, "{text}");
+        }
+    }
+
+    #[test]
     fn users_in_all_forms() {
         use std::os::fd::AsFd;
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("etc")).unwrap();
-        std::fs::write(root.path().join("etc/passwd"), "root:x:0:0::/:/x\nweb:x:33:34::/:/x\n").unwrap();
+        std::fs::write(root.path().join("etc/passwd"), "root:x:0:0::/:/x\nweb:x:33:34::/:/x\nodd:x:7:::/:/x\n")
+            .unwrap();
         std::fs::write(root.path().join("etc/group"), "www:x:34:web\nextra:x:50:root,web\nlog:x:40:web\n").unwrap();
         let fd = File::open(root.path()).unwrap();
         let account = |text| {
@@ -371,5 +442,9 @@ mod tests {
         assert_eq!(account("1000:2000"), expect("1000", "2000", &[]));
         assert_eq!(account("web:log"), expect("web", "log", &[]));
         assert_eq!(account("nobody"), expect("nobody", "nobody", &[]));
+        assert_eq!(account("odd"), expect("odd", "0", &[]));
+        std::fs::remove_file(root.path().join("etc/passwd")).unwrap();
+        std::fs::create_dir(root.path().join("etc/passwd")).unwrap();
+        assert_eq!(account("web"), expect("web", "web", &[]));
     }
 }

@@ -80,10 +80,24 @@ pub struct Found {
     /// Where its layers are, the lowest first, each with its digest if the manifest tells it.
     layers: Vec<(String, Option<Digest>)>,
     config: Config,
+    /// What it is for, in the format's own words.
+    platform: Platform,
     config_digest: Option<String>,
+    /// Where its configuration is.
+    config_name: String,
     annotations: BTreeMap<String, String>,
     /// What it is called, with or without a tag.
     reference: Option<String>,
+}
+
+impl Found {
+    /// Its configuration as it came.
+    ///
+    /// # Errors
+    /// It can't be read any more.
+    pub fn raw_config(&self, layout: &Layout) -> Result<Vec<u8>> {
+        bytes(layout, &self.config_name, None)
+    }
 }
 
 /// Chooses an image of an OCI layout's index.
@@ -104,7 +118,8 @@ pub fn index(layout: &Layout, wanted: &Wanted) -> Result<Found> {
             continue;
         }
         let manifest: Manifest = json(layout, &blob(&digest), Some(&digest))?;
-        return found(layout, manifest, reference, &platform).context(|| format!("manifest {}", short(&chosen.digest)));
+        return found(layout, manifest, reference, &platform, blob)
+            .context(|| format!("manifest {}", short(&chosen.digest)));
     }
     Err(Error::new(format!("the index has more than {MAX_NESTING} indexes within each other")))
 }
@@ -222,11 +237,39 @@ fn choose(all: Vec<Descriptor>, wanted: &Wanted, platform: &Platform, named: boo
     }
 }
 
-/// What a manifest points to.
-fn found(layout: &Layout, manifest: Manifest, reference: Option<String>, wanted: &Platform) -> Result<Found> {
+/// The image of a directory as skopeo's `dir:` has it.
+///
+/// # Errors
+/// A file is missing, damaged or nonsense; or there is no image for the platform.
+pub fn directory(layout: &Layout, wanted: &Wanted) -> Result<Found> {
+    let bytes = bytes(layout, "manifest.json", None)?;
+    let shape: Shape = serde_json::from_slice(&bytes).context(|| "\"manifest.json\" is not a manifest")?;
+    let name = |digest: &Digest| digest.digits().to_owned();
+    let platform = wanted.platform()?;
+    let manifest: Manifest = match shape.manifests {
+        Some(_) => {
+            let index: Index = serde_json::from_slice(&bytes).context(|| "\"manifest.json\" is not an index")?;
+            let chosen = choose(index.manifests.unwrap_or_default(), wanted, &platform, true)?;
+            let digest = Digest::new(&chosen.digest)?;
+            json(layout, &format!("{}.manifest.json", digest.digits()), Some(&digest))?
+        }
+        None => serde_json::from_slice(&bytes).context(|| "\"manifest.json\" is not what it should be")?,
+    };
+    found(layout, manifest, None, &platform, name)
+}
+
+/// What a manifest points to; `name` tells where a blob is.
+fn found(
+    layout: &Layout,
+    manifest: Manifest,
+    reference: Option<String>,
+    wanted: &Platform,
+    name: impl Fn(&Digest) -> String,
+) -> Result<Found> {
     let digest = Digest::new(&manifest.config.digest)?;
-    let config: Config = json(layout, &blob(&digest), Some(&digest)).context(|| "configuration")?;
-    config.must_fit(wanted)?;
+    let config_name = name(&digest);
+    let config: Config = json(layout, &config_name, Some(&digest)).context(|| "configuration")?;
+    let platform = config.must_fit(wanted)?;
     let layer = |layer: Descriptor| {
         let known = layer.media_type.is_empty()
             || [".tar", ".tar.gzip", "+gzip", "+zstd"].iter().any(|end| layer.media_type.ends_with(end));
@@ -234,12 +277,13 @@ fn found(layout: &Layout, manifest: Manifest, reference: Option<String>, wanted:
             return Err(Error::new(format!("a layer of the unknown type {:?}", layer.media_type)));
         }
         let digest = Digest::new(&layer.digest)?;
-        layout.must_have(&blob(&digest), layer.size)?;
-        Ok((blob(&digest), Some(digest)))
+        layout.must_have(&name(&digest), layer.size)?;
+        Ok((name(&digest), Some(digest)))
     };
     let layers = manifest.layers.unwrap_or_default().into_iter().map(layer).collect::<Result<Vec<_>>>()?;
     let annotations = manifest.annotations.unwrap_or_default();
-    Ok(Found { layers, config, config_digest: Some(manifest.config.digest), annotations, reference })
+    let config_digest = Some(manifest.config.digest);
+    Ok(Found { layers, config, platform, config_digest, config_name, annotations, reference })
 }
 
 /// Chooses an image of what `docker save` writes.
@@ -267,7 +311,7 @@ pub fn docker(layout: &Layout, wanted: &Wanted) -> Result<Found> {
     let digits = image.config.strip_suffix(".json").unwrap_or(&image.config).rsplit('/').next().unwrap_or_default();
     let digest = Digest::new(&format!("sha256:{digits}")).context(|| "configuration")?;
     let config: Config = json(layout, &image.config, Some(&digest)).context(|| "configuration")?;
-    config.must_fit(&wanted.platform()?)?;
+    let platform = config.must_fit(&wanted.platform()?)?;
     let layers: Vec<(String, Option<Digest>)> =
         image.layers.unwrap_or_default().into_iter().map(|name| (name, None)).collect();
     let reference = match &wanted.reference {
@@ -275,7 +319,8 @@ pub fn docker(layout: &Layout, wanted: &Wanted) -> Result<Found> {
         None => image.tags.iter().flatten().next().cloned(),
     };
     let config_digest = Some(format!("sha256:{digits}"));
-    Ok(Found { layers, config, config_digest, annotations: BTreeMap::new(), reference })
+    let config_name = image.config;
+    Ok(Found { layers, config, platform, config_digest, config_name, annotations: BTreeMap::new(), reference })
 }
 
 /// Puts an image's layers over each other in the empty directory `root`. Gives back the manifest that it gets.
@@ -326,6 +371,12 @@ fn unpack_layer(
 
 /// Reads a file of the layout as JSON, and compares it with its digest.
 fn json<T: DeserializeOwned>(layout: &Layout, name: &str, digest: Option<&Digest>) -> Result<T> {
+    let bytes = bytes(layout, name, digest)?;
+    serde_json::from_slice(&bytes).context(|| format!("{name:?} is not what it should be"))
+}
+
+/// Reads a small file of the layout, and compares it with its digest.
+fn bytes(layout: &Layout, name: &str, digest: Option<&Digest>) -> Result<Vec<u8>> {
     let shown = || format!("{name:?}");
     let mut bytes = Vec::new();
     let file = layout.open(name)?;
@@ -336,5 +387,5 @@ fn json<T: DeserializeOwned>(layout: &Layout, name: &str, digest: Option<&Digest
     if let Some(digest) = digest {
         Verified::new(&bytes[..], digest, JSON_BYTES).finish().context(shown)?;
     }
-    serde_json::from_slice(&bytes).context(|| format!("{name:?} is not what it should be"))
+    Ok(bytes)
 }

@@ -1,0 +1,79 @@
+//! Where an image is imported from, as skopeo writes it
+
+use std::path::{Path, PathBuf};
+
+use stage1::error::{Error, Result};
+
+use crate::image::options::Kind;
+
+/// What a person named as the source of an import.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Standard input.
+    Input,
+    /// A file or directory; what is in it, if that was said; which image of several.
+    Path(PathBuf, Option<Kind>, Option<String>),
+    /// A registry.
+    Registry(String),
+}
+
+impl Source {
+    /// Understands `-`, a path, and `TRANSPORT:PATH[:REFERENCE]`.
+    ///
+    /// # Errors
+    /// A transport without a path, or one that is not known here.
+    pub fn parse(text: &str) -> Result<Self> {
+        if text == "-" {
+            return Ok(Self::Input);
+        }
+        let Some((transport, rest)) = text.split_once(':') else { return Ok(Self::Path(text.into(), None, None)) };
+        let kind = match transport {
+            "docker" if rest.starts_with("//") => return Ok(Self::Registry(text.to_owned())),
+            "docker-archive" => Kind::Docker,
+            "oci-archive" | "oci" => Kind::Oci,
+            "dir" => Kind::Dir,
+            "containers-storage" | "docker-daemon" | "ostree" | "sif" | "tarball" => {
+                return Err(Error::new(format!(
+                    "{transport}: is not read here; copy it with skopeo to oci-archive:FILE, and import that"
+                )));
+            }
+            _ => return Ok(Self::Path(text.into(), None, None)),
+        };
+        let (path, reference) = match rest.split_once(':') {
+            // a path of a directory may have colons, a reference can't be told there
+            Some((path, reference)) if kind != Kind::Dir && !Path::new(rest).exists() => (path, Some(reference)),
+            _ => (rest, None),
+        };
+        if path.is_empty() {
+            return Err(Error::new(format!("{transport}: without a path")));
+        }
+        Ok(Self::Path(path.into(), Some(kind), reference.filter(|text| !text.is_empty()).map(str::to_owned)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_skopeo_writes_them() {
+        let path =
+            |path: &str, kind, reference: Option<&str>| Source::Path(path.into(), kind, reference.map(Into::into));
+        for (text, expected) in [
+            ("-", Source::Input),
+            ("./x.tar", path("./x.tar", None, None)),
+            ("/a:b", path("/a:b", None, None)),
+            ("docker://quay.io/x:1", Source::Registry("docker://quay.io/x:1".into())),
+            ("docker-archive:/no/x.tar", path("/no/x.tar", Some(Kind::Docker), None)),
+            ("docker-archive:x.tar:a/b:1", path("x.tar", Some(Kind::Docker), Some("a/b:1"))),
+            ("oci:/no/dir:1", path("/no/dir", Some(Kind::Oci), Some("1"))),
+            ("oci-archive:x.tar", path("x.tar", Some(Kind::Oci), None)),
+            ("dir:/no/a:b", path("/no/a:b", Some(Kind::Dir), None)),
+        ] {
+            assert_eq!(Source::parse(text).unwrap(), expected, "{text}");
+        }
+        for bad in ["oci:", "dir:", "docker-daemon:x:1", "docker-archive::1"] {
+            assert!(Source::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

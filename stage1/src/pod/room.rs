@@ -1,0 +1,131 @@
+//! Room kept in advance for a file that must be written even when nothing is left of the disk. Pod side.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::write_atomic;
+use crate::error::{Context, Error, Result};
+use crate::layout;
+use crate::sys::dir;
+
+/// What is kept, in bytes: a block.
+const SIZE: u64 = 4096;
+
+/// Whether what is written has to outlive a power failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durable {
+    /// It is synced before it appears.
+    Yes,
+    /// It is not.
+    No,
+}
+
+/// Keeps room for one [`write_kept`] of the file `name` in the directory `dir`, an inode and a block; what is kept
+/// already stays.
+///
+/// # Errors
+/// There is no room left, or `dir` can't be written to.
+pub fn keep(dir: &Path, name: &str) -> Result<()> {
+    let room = layout::room(name);
+    let describe = || format!("keep room for {:?}", dir.join(name));
+    let dir = dir::open_dir(dir).context(describe)?;
+    let file = open(&dir, &room, OFlags::CREATE).context(describe)?;
+    let kept = match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, SIZE) {
+        // A file system that can't keep blocks without writing them.
+        Err(Errno::OPNOTSUPP) => File::from(file).write_all(&[0; SIZE as usize]).context(|| "write"),
+        done => done.context(|| "fallocate"),
+    };
+    kept.map_err(|error| match rustix::fs::unlinkat(&dir, &room, AtFlags::empty()) {
+        Ok(()) => error,
+        Err(errno) => Error::caused_by(format!("{room:?} is left behind ({errno})"), error),
+    })
+    .context(describe)
+}
+
+/// Replaces the file `name` in the directory `dir` at once, in the room that was kept for it, which is used up by that.
+/// Without such room it is written as [`write_atomic`] does.
+///
+/// # Errors
+/// As those of [`write_atomic`].
+pub fn write_kept(dir: &Path, name: &str, bytes: &[u8], mode: u32, durable: Durable) -> Result<()> {
+    match fill(dir, name, bytes, mode, durable) {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            if error.errno() != Some(libc::ENOENT) {
+                log::warn!("{}", error.one_line());
+            }
+            write_atomic(dir, name, bytes, mode)
+        }
+    }
+}
+
+fn fill(dir: &Path, name: &str, bytes: &[u8], mode: u32, durable: Durable) -> Result<()> {
+    let room = layout::room(name);
+    let describe = || format!("write {:?} in the room kept for it", dir.join(name));
+    let dir = dir::open_dir(dir).context(describe)?;
+    let mut file = File::from(open(&dir, &room, OFlags::empty()).context(describe)?);
+    file.write_all(bytes).context(describe)?;
+    file.set_len(bytes.len() as u64).context(describe)?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).context(describe)?;
+    if durable == Durable::Yes {
+        file.sync_all().context(describe)?;
+    }
+    rustix::fs::renameat(&dir, &room, &dir, name).context(describe)
+}
+
+/// Opens a regular file for writing, and nothing else.
+fn open(dir: &OwnedFd, room: &str, more: OFlags) -> Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | more;
+    let file = rustix::fs::openat(dir, room, flags, Mode::RUSR | Mode::WUSR).context(|| format!("open {room:?}"))?;
+    let stat = rustix::fs::fstat(file.as_fd()).context(|| format!("fstat {room:?}"))?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok(file),
+        _ => Err(Error::new(format!("{room:?} is not a regular file"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    #[test]
+    fn room_is_used_once() {
+        let tmp = tempfile::tempdir().unwrap();
+        keep(tmp.path(), "a").unwrap();
+        let room = tmp.path().join(layout::room("a"));
+        let before = room.metadata().unwrap();
+        assert!(before.blocks() * 512 >= SIZE);
+        keep(tmp.path(), "a").unwrap();
+        write_kept(tmp.path(), "a", b"7\n", 0o644, Durable::Yes).unwrap();
+        let written = tmp.path().join("a");
+        let after = written.metadata().unwrap();
+        assert_eq!((after.ino(), after.mode() & 0o7777), (before.ino(), 0o644));
+        assert_eq!(std::fs::read(&written).unwrap(), b"7\n");
+        assert!(!room.exists());
+        // Now there is none.
+        write_kept(tmp.path(), "a", b"8\n", 0o644, Durable::No).unwrap();
+        assert_eq!(std::fs::read(&written).unwrap(), b"8\n");
+        assert_eq!(std::fs::read_dir(tmp.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn something_else_in_its_place_is_left_alone() {
+        let tmp = tempfile::tempdir().unwrap();
+        std::fs::write(tmp.path().join("other"), "kept").unwrap();
+        let room = tmp.path().join(layout::room("a"));
+        symlink("other", &room).unwrap();
+        assert!(keep(tmp.path(), "a").is_err());
+        write_kept(tmp.path(), "a", b"7\n", 0o644, Durable::No).unwrap();
+        std::fs::remove_file(&room).unwrap();
+        nix::unistd::mkfifo(&room, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        write_kept(tmp.path(), "a", b"8\n", 0o644, Durable::No).unwrap();
+        assert_eq!(std::fs::read(tmp.path().join("a")).unwrap(), b"8\n");
+        assert_eq!(std::fs::read(tmp.path().join("other")).unwrap(), b"kept");
+    }
+}
