@@ -378,7 +378,7 @@ fn a_failed_or_interrupted_add_leaves_the_pod_as_it_was() {
     fake.ok(&add);
     let manifest = json_file(&pod.join("pod"));
     assert_eq!((manifest["later"].as_i64(), manifest["apps"].as_array().map(Vec::len)), (Some(1), Some(1)));
-    assert!(fake.fails(&add).contains("has an app a already"));
+    assert!(fake.fails(&add).contains("already has an app a"));
     fake.end(&uuid);
 }
 

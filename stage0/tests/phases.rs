@@ -202,7 +202,7 @@ fn an_end_is_waited_for_through_all_phases() {
     let status: Value = serde_json::from_slice(&status[1].stdout).unwrap();
     assert_eq!((status["state"].as_str(), status["apps"][0]["exit_code"].as_i64()), (Some("exited"), Some(3)));
     let line = data.fails(&["status", "00000001", "--wait-ready"]);
-    assert!(line.contains("gets ready no more"), "{line}");
+    assert!(line.contains("cannot become ready"), "{line}");
     data.ok(&["wait", "00000001"]);
     assert!(data.fails(&["wait", "2"]).contains("no pod"));
 }

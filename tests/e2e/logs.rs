@@ -551,7 +551,7 @@ impl Drop for Journald {
 fn other_log_drivers(t: &Context) -> Verdict {
     let podctl = t.podctl();
     podctl.import_probe();
-    for (driver, why) in [("none", "kept nowhere"), ("passthrough", "kept nowhere")] {
+    for (driver, why) in [("none", "driver none keeps none"), ("passthrough", "driver passthrough keeps none")] {
         let option = format!("--log-driver={driver}");
         let words =
             ["run", &option, "--net=none", "probe", "--name=a", "--", "print", "one", "---", "probe", "--name=b"];

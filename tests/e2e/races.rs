@@ -72,7 +72,7 @@ fn pods_come_and_go_under_everybodys_eyes(t: &Context) -> Verdict {
                     for uuid in all() {
                         let verb = ["rm", "status", "app list"][(rounds + nth) % 3];
                         let words: Vec<&str> = verb.split(' ').chain([uuid.as_str()]).collect();
-                        let fair = ["there is no pod", "it is running", "is just being prepared"];
+                        let fair = ["there is no pod", "it is running", "is being prepared"];
                         wrong.extend(complaint(&podctl, &words, &fair));
                     }
                 }
@@ -169,7 +169,7 @@ fn eight_adds_of_one_name(t: &Context) -> Verdict {
         assert_eq!(outs.iter().filter(|out| out.code == Some(0)).count(), 1, "one of them adds it");
         for out in outs.into_iter().filter(|out| out.code != Some(0)) {
             let complaint = out.complaint();
-            assert!(complaint.contains("has an app a already"), "{complaint}");
+            assert!(complaint.contains("already has an app a"), "{complaint}");
         }
         pod.app("start", "a", &[]).ok();
         for out in at_once(AT_ONCE, |_| pod.app("rm", "a", &[])) {

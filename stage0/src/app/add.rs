@@ -34,7 +34,7 @@ pub fn add(store: &Store, pod: &Pod, options: &AddOptions) -> Result<()> {
         Ok(()) => Ok(()),
         Err(error) => Err(match adding.undo(&app.name) {
             Ok(()) => error,
-            Err(also) => Error::new(format!("{}; and undoing it: {}", error.one_line(), also.one_line())),
+            Err(also) => Error::new(format!("{}; undoing it failed, too: {}", error.one_line(), also.one_line())),
         }),
     }
 }
@@ -45,11 +45,14 @@ pub fn add(store: &Store, pod: &Pod, options: &AddOptions) -> Result<()> {
 /// Why it does not.
 pub fn check_addition(manifest: &PodManifest, app: &RuntimeApp) -> Result<()> {
     if manifest.app(&app.name).is_some() {
-        return Err(Error::new(format!("the pod has an app {} already", app.name)));
+        return Err(Error::new(format!("the pod already has an app {}", app.name)));
     }
     for other in &manifest.apps {
         if share_status_files(&other.name, &app.name) {
-            return Err(Error::new(format!("the status files of {} and {} have the same name", app.name, other.name)));
+            return Err(Error::new(format!(
+                "apps {} and {} would share a status file: choose another name with --name",
+                app.name, other.name
+            )));
         }
     }
     app.mounts.iter().try_for_each(|mount| check_mount(manifest, mount))
@@ -65,7 +68,9 @@ fn share_status_files(a: &AcName, b: &AcName) -> bool {
 
 fn check_mount(manifest: &PodManifest, mount: &Mount) -> Result<()> {
     let volume = manifest.volumes.iter().find(|volume| volume.name == mount.volume);
-    let volume = volume.context(|| format!("the pod has no volume {}", mount.volume))?;
+    let volume = volume.context(|| {
+        format!("the pod has no volume {}: a pod gets its volumes when it is made, by --volume", mount.volume)
+    })?;
     match (volume.kind, &volume.source) {
         (VolumeKind::Host, Some(source)) => must_exist(source).context(|| format!("volume {}", volume.name)),
         _ => Ok(()),

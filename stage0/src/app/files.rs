@@ -3,11 +3,11 @@
 //! What lies in the pod's own root is reached through a descriptor of that root and never by a link that the pod
 //! could have put there.
 
-use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::fs::{self, AtFlags, OFlags};
 use rustix::io::Errno;
 use stage1::appc::{AcName, RuntimeApp};
 use stage1::error::{Context, Error, Result};
@@ -15,7 +15,7 @@ use stage1::launch::env;
 use stage1::layout;
 use stage1::sys::dir;
 
-use crate::fsutil::atomic::write;
+use crate::fsutil::atomic::{self, Attributes, write};
 use crate::fsutil::dir::make_dir;
 use crate::fsutil::remove;
 use crate::image::store::Image;
@@ -167,21 +167,8 @@ impl<'a> AppFiles<'a> {
     fn replace_in_pod(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         let shown = || format!("write {path:?}");
         let (parent, name) = self.parent_in_pod(path).context(shown)?;
-        let temporary = temporary_name(name);
-        remove_file(&parent, &temporary).context(shown)?;
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = fs::openat(&parent, &temporary, flags, Mode::from_raw_mode(0o640)).context(shown)?;
-        let root = uid_range::of_pod(self.pod)?.map(|ids| (fs::Uid::from_raw(ids.first), fs::Gid::from_raw(ids.first)));
-        let owned = root.map_or(Ok(()), |(uid, gid)| fs::fchown(&file, Some(uid), Some(gid)));
-        let written = owned
-            .context(|| "fchown")
-            .and_then(|()| write_all(file.as_fd(), bytes))
-            .and_then(|()| fs::renameat(&parent, &temporary, &parent, name).context(|| "rename"));
-        if let Err(error) = written {
-            remove_file(&parent, &temporary).context(shown)?;
-            return Err(Error::caused_by(shown(), error));
-        }
-        Ok(())
+        let owner = uid_range::of_pod(self.pod)?.map(|ids| (ids.first, ids.first));
+        atomic::replace(&parent, name, bytes, Attributes { mode: 0o640, owner, synced: false }).context(shown)
     }
 
     fn remove_in_pod(&self, path: &Path) -> Result<()> {
@@ -192,24 +179,9 @@ impl<'a> AppFiles<'a> {
         }
         let (parent, name) = self.parent_in_pod(path).context(shown)?;
         // left by a write that was killed
-        remove_file(&parent, &temporary_name(name)).context(shown)?;
+        remove_file(&parent, &atomic::temporary_name(name)).context(shown)?;
         remove_file(&parent, name).context(shown)
     }
-}
-
-/// What a file is called until it is whole; no app's name has a dot.
-fn temporary_name(name: &OsStr) -> OsString {
-    let mut temporary = name.to_owned();
-    temporary.push(".new");
-    temporary
-}
-
-fn write_all(file: std::os::fd::BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
-    while !bytes.is_empty() {
-        let n = rustix::io::write(file, bytes).context(|| "write")?;
-        bytes = &bytes[n..];
-    }
-    Ok(())
 }
 
 fn remove_file(dir: &OwnedFd, name: &OsStr) -> Result<()> {

@@ -32,7 +32,9 @@ pub fn start(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> 
     let before = state(pod, &manifest, app)?;
     match before {
         AppState::Running if !lock.was_interrupted() => return Ok(()),
-        AppState::Unknown => return Err(Error::new(format!("app {app} was not added completely; remove it"))),
+        AppState::Unknown => {
+            return Err(Error::new(format!("app {app} was not completely added: remove it with \"podctl app rm\"")));
+        }
         _ => lock.begin()?,
     }
     // in this order: it never looks as if it ran when it does not
@@ -132,7 +134,9 @@ fn listed(pod: &Pod, app: &AcName) -> Result<PodManifest> {
     must_be_mutable(&manifest)?;
     manifest.app(app).with_no_app(pod, app)?;
     if manifest::is_being_added(pod.dir(), app) {
-        return Err(Error::new(format!("app {app} is just being added, or its adding was interrupted; remove it")));
+        return Err(Error::new(format!(
+            "app {app} is being added, or adding it was interrupted: \"podctl app rm\" removes it"
+        )));
     }
     Ok(manifest)
 }

@@ -1,5 +1,7 @@
 //! An app as it was asked for, turned into the app that the pod manifest lists.
 
+use std::time::Duration;
+
 use serde_json::Map;
 use stage1::appc::{AcName, App, Isolator, Mount, NameValue, RuntimeApp, RuntimeImage};
 use stage1::error::{Context, Error, Result};
@@ -40,8 +42,8 @@ pub struct AddOptions {
     pub insecure: Insecure,
     /// The signal that asks it to end.
     pub stop_signal: Option<String>,
-    /// Seconds that it has to end.
-    pub stop_timeout: Option<u32>,
+    /// How long it has to end before it is killed, in whole seconds.
+    pub stop_timeout: Option<Duration>,
     /// Whether it is started again: `no`, `on-failure` or `always`.
     pub restart: Option<String>,
     /// Modes of its standard streams.
@@ -101,7 +103,7 @@ impl AddOptions {
         }
         let declared = [
             (stage1::app::STOP_SIGNAL, self.stop_signal.clone()),
-            (stage1::app::STOP_TIMEOUT, self.stop_timeout.map(|seconds| seconds.to_string())),
+            (stage1::app::STOP_TIMEOUT, self.stop_timeout.map(|time| time.as_secs().to_string())),
             (stage1::app::RESTART, self.restart.clone()),
             (streams::LOG_PATH, self.k8s_log_path.clone()),
         ];
@@ -112,9 +114,8 @@ impl AddOptions {
     fn app_name(&self, image: &Image) -> Result<AcName> {
         let name: AcName = match &self.name {
             Some(name) => name.parse().context(|| "app name")?,
-            None => {
-                AcName::from_image_name(image.parsed.name.as_ref()).context(|| "app name (give one with --name)")?
-            }
+            None => AcName::from_image_name(image.parsed.name.as_ref())
+                .context(|| "app name, made of the image's (choose one with --name)")?,
         };
         let longest = stage1::layout::MAX_APP_NAME;
         if name.as_ref().len() > longest {
@@ -141,7 +142,9 @@ impl AddOptions {
         for (option, to) in [(&self.user, &mut app.user), (&self.group, &mut app.group)] {
             if let Some(who) = option {
                 if who.is_empty() || who.contains(['\n', ':']) {
-                    return Err(Error::new(format!("user or group {who:?}: not a name, a number or a path")));
+                    return Err(Error::new(format!(
+                        "user or group {who:?}: expected a name, a number or a path in the image"
+                    )));
                 }
                 to.clone_from(who);
             }
@@ -151,7 +154,7 @@ impl AddOptions {
         }
         if let Some(dir) = &self.working_dir {
             if !dir.starts_with('/') || dir.contains('\n') {
-                return Err(Error::new(format!("working directory {dir:?}: not an absolute path")));
+                return Err(Error::new(format!("working directory {dir:?}: expected an absolute path")));
             }
             app.working_directory.clone_from(dir);
         }

@@ -42,7 +42,7 @@ impl Adding<'_> {
     pub(super) fn undo_interrupted(&self) -> Result<Vec<AcName>> {
         let interrupted = self.locked.interrupted_adds()?;
         for app in &interrupted {
-            self.undo(app).context(|| format!("undo the interrupted adding of app {app}"))?;
+            self.undo(app).context(|| format!("undo the interrupted addition of app {app}"))?;
         }
         Ok(interrupted)
     }
@@ -51,7 +51,7 @@ impl Adding<'_> {
     pub(super) fn clear_leftovers(&self, app: &AcName) -> Result<bool> {
         let there = AppFiles::new(self.pod.dir(), app).exist();
         if there {
-            self.clear(app).context(|| format!("remove what was left of an earlier app {app}"))?;
+            self.clear(app).context(|| format!("remove what an earlier app {app} left"))?;
         }
         Ok(there)
     }

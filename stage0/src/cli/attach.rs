@@ -1,44 +1,36 @@
 //! `podctl attach`
 
 use clap::Args;
-use stage1::appc::AcName;
-use stage1::error::{Context, Result};
+use stage1::error::Result;
 
+use super::args::one_app::AppOrOnlyOne;
 use super::session::Session;
-use crate::entrypoint::attach;
-use crate::entrypoint::attach::{Mode, Options};
-use crate::poddir::find as pods;
-use crate::poddir::manifest::only_one;
+use crate::entrypoint::attach::{self, AttachMode, AttachOptions};
 
 #[derive(Args, Debug)]
 pub struct Attach {
-    /// The pod's UUID, or the start of it
-    uuid: String,
-    /// The app (else the only one of the pod)
-    #[arg(long)]
-    app: Option<String>,
-    /// To what: auto (all that there is), or some of stdin,stdout,stderr, or of tty-in,tty-out,tty (both)
+    #[command(flatten)]
+    which: AppOrOnlyOne,
+    /// Attach to: auto (all that the app has), or some of stdin,stdout,stderr, or of tty-in,tty-out,tty (both)
     #[arg(long, value_name = "MODE", default_value = "auto")]
-    mode: Mode,
-    /// Print what can be attached to instead
+    mode: AttachMode,
+    /// List the streams that can be attached to instead
     #[arg(long, conflicts_with = "mode")]
     list: bool,
-    /// What is typed to leave a terminal: characters and ctrl-LETTER, joined by commas; nothing to switch it off (else
+    /// Detach from a terminal by these keys: characters and ctrl-LETTER, separated by commas; empty for none (default:
     /// ctrl-p,ctrl-q)
     #[arg(long, value_name = "KEYS")]
     detach_keys: Option<String>,
-    /// The end of standard input is the end of the app's, too
+    /// Close the app's standard input when ours ends
     #[arg(long)]
     eof: bool,
 }
 
 impl Attach {
     pub fn run(self, session: &Session) -> Result<()> {
-        let app = self.app.as_ref().map(|app| app.parse::<AcName>().context(|| "app name")).transpose()?;
-        let pod = pods::find(&session.store, &self.uuid)?;
-        let app = app.map_or_else(|| only_one(&pod), Ok)?;
-        let options = Options {
-            mode: if self.list { Mode::List } else { self.mode },
+        let (pod, app) = self.which.find(session)?;
+        let options = AttachOptions {
+            mode: if self.list { AttachMode::List } else { self.mode },
             keys: self.detach_keys,
             pass_end: self.eof,
             debug: session.debug,

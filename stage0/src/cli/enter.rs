@@ -1,10 +1,10 @@
 //! `podctl enter`
 
 use clap::Args;
-use stage1::appc::AcName;
-use stage1::error::{Context, Result};
+use stage1::error::Result;
 
-use super::exec::How;
+use super::args::one_app::app_name;
+use super::exec::CommandInPod;
 use super::session::Session;
 use crate::poddir::find as pods;
 
@@ -12,17 +12,17 @@ use crate::poddir::find as pods;
 pub struct Enter {
     /// The pod's UUID, or the start of it
     uuid: String,
-    /// The app to enter (else the pod around its apps)
+    /// Enter this app (default: the pod itself, outside its apps)
     #[arg(long)]
     app: Option<String>,
     #[command(flatten)]
-    how: How,
+    command: CommandInPod,
 }
 
 impl Enter {
     pub fn run(self, session: &Session) -> Result<()> {
-        let app = self.app.as_ref().map(|app| app.parse::<AcName>().context(|| "app name")).transpose()?;
+        let app = app_name(self.app.as_ref())?;
         let pod = pods::find(&session.store, &self.uuid)?;
-        self.how.enter(session, &pod, app.as_ref())
+        self.command.enter(session, &pod, app.as_ref())
     }
 }

@@ -7,25 +7,25 @@ use stage1::appc::AcName;
 use stage1::error::Result;
 
 use super::session::Session;
-use crate::entrypoint::enter;
+use crate::entrypoint::enter::{self, EnterOptions};
 use crate::poddir::find::Pod;
 
 /// How a command is run in a pod, and which.
 #[derive(Args, Debug)]
-pub struct How {
-    /// The user it runs as: a name, a number, or a path in the image whose owner is meant; and the group
+pub struct CommandInPod {
+    /// Run it as this user (a name, a number, or a path in the image, for its owner) and group
     #[arg(long, value_name = "USER[:GROUP]", allow_hyphen_values = true)]
     user: Option<String>,
-    /// A variable of its environment
+    /// Set a variable of its environment
     #[arg(long, value_name = "NAME=VALUE")]
     env: Vec<String>,
-    /// The directory it starts in
+    /// Start it in this directory
     #[arg(long, value_name = "DIR")]
     workdir: Option<String>,
-    /// With all capabilities and without a seccomp filter, to look into what the app can't do
+    /// Run it with all capabilities and without a seccomp filter
     #[arg(long)]
     privileged: bool,
-    /// Whether it gets a terminal; -t alone is for always
+    /// Give it a terminal when; -t alone means always
     #[arg(
         short, long, value_enum, default_value = "auto", default_missing_value = "always", num_args = 0..=1,
         require_equals = true, value_name = "WHEN"
@@ -39,15 +39,15 @@ pub struct How {
 /// When a command gets a terminal.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 enum Tty {
-    /// If podctl has one
+    /// If podctl itself has one
     Auto,
-    /// In any case
+    /// Always
     Always,
-    /// In no case
+    /// Never
     Never,
 }
 
-impl How {
+impl CommandInPod {
     /// Replaces this process by the command's companion.
     pub fn enter(self, session: &Session, pod: &Pod, app: Option<&AcName>) -> Result<()> {
         let (user, group) = match self.user {
@@ -57,7 +57,7 @@ impl How {
             },
             None => (None, None),
         };
-        let options = enter::Options {
+        let options = EnterOptions {
             user,
             group,
             environment: self.env,

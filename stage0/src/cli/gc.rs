@@ -11,13 +11,13 @@ use crate::pod::gc;
 
 #[derive(Args, Debug)]
 pub struct Gc {
-    /// How long ago a pod must have ended to be removed
+    /// Remove pods that ended at least this long ago
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = duration)]
     grace_period: Duration,
-    /// How long a pod may stay prepared without being run
+    /// Remove pods that were prepared this long ago and never run
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
     expire_prepared: Duration,
-    /// Only mark the pods whose time begins to run, and remove none
+    /// Only mark ended pods, so that their grace period begins; remove none
     #[arg(long)]
     mark_only: bool,
 }

@@ -11,7 +11,7 @@ use crate::poddir::find as pods;
 
 #[derive(Args, Debug)]
 pub struct List {
-    /// How to print it
+    /// Print it as
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use stage1::error::{Context, Error, Result};
 
-use super::args::registry::{How, checked_registry};
+use super::args::registry::{RegistryOptions, checked_registry};
 use super::output::say;
 use crate::interrupt::Watch;
 use crate::registry::Credentials;
@@ -19,14 +19,14 @@ const MAX_SECRET: u64 = 64 << 10;
 pub struct Login {
     /// The registry: HOST or HOST:PORT
     registry: String,
-    /// The user; else it is asked for
+    /// Log in as this user (default: ask)
     #[arg(long, short)]
     username: Option<String>,
-    /// Read the password from standard input, instead of asking for it
+    /// Read the password from standard input instead of asking
     #[arg(long)]
     password_stdin: bool,
     #[command(flatten)]
-    how: How,
+    how: RegistryOptions,
 }
 
 impl Login {
@@ -43,7 +43,7 @@ impl Login {
         let access = self.how.access(&watch)?;
         access.check(&registry, &credentials).context(|| format!("log in to {registry}"))?;
         let place = access.keyring.keep(&registry, &credentials)?;
-        say(format!("the credentials for {registry} are kept in {place}"))
+        say(format!("saved the credentials for {registry} in {place}"))
     }
 }
 
@@ -58,7 +58,7 @@ fn line_of(from: impl Read) -> Result<String> {
 fn ask(prompt: &str, is_secret: bool) -> Result<String> {
     let stdin = io::stdin();
     if !stdin.is_terminal() {
-        return Err(Error::new("standard input is not a terminal: give --username and --password-stdin"));
+        return Err(Error::new("standard input is not a terminal: use --username and --password-stdin"));
     }
     eprint!("{prompt}");
     io::stderr().flush().context(|| "write to standard error")?;

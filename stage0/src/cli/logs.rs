@@ -12,33 +12,33 @@ use super::output::Format;
 use super::session::Session;
 use crate::cli::args::time as when;
 use crate::logs;
-use crate::logs::{Line, LineBreak, Wanted};
+use crate::logs::{Line, LineBreak, LineFilter};
 use crate::poddir::find as pods;
 
-/// The lines are those of all apps unless some are named, in the order of their times. On a terminal, control characters in them are written as escapes; else they come as the app wrote them.
+/// Lines come from all apps unless some are named, sorted by time. On a terminal, control characters in them are escaped; elsewhere they come as the app wrote them.
 #[derive(Args, Debug)]
 pub struct Logs {
     /// The pod's UUID, or the start of it
     uuid: String,
-    /// Of this app only; may be given more than once
+    /// Show lines of this app only; may be repeated
     #[arg(long)]
     app: Vec<String>,
-    /// Wait for more, until the pod ends
+    /// Follow: wait for new lines until the pod ends
     #[arg(short, long, conflicts_with = "until")]
     follow: bool,
-    /// Only what was written at this time or later: 2026-11-24T20:30:00Z, "2026-11-24 20:30:00", 10m, today
+    /// Show lines written at this time or later: 2026-11-24T20:30:00Z, "2026-11-24 20:30:00", 10m, today
     #[arg(long, value_name = "TIME", value_parser = when::parse, allow_hyphen_values = true)]
-    since: Option<i64>,
-    /// Only what was written at this time or earlier
+    since: Option<Timestamp>,
+    /// Show lines written at this time or earlier
     #[arg(long, value_name = "TIME", value_parser = when::parse, allow_hyphen_values = true)]
-    until: Option<i64>,
-    /// Only this many of the last lines
+    until: Option<Timestamp>,
+    /// Show this many of the last lines
     #[arg(short = 'n', long, value_name = "NUMBER")]
     lines: Option<usize>,
-    /// With the time of each line
+    /// Show the time of each line
     #[arg(long)]
     timestamps: bool,
-    /// How to print it
+    /// Print it as
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }
@@ -49,8 +49,8 @@ impl Logs {
             self.app.iter().map(|app| app.parse::<AcName>().context(|| "app name")).collect::<Result<Vec<_>>>()?;
         let pod = pods::find(&session.store, &self.uuid)?;
         let names = apps.len() != 1;
-        let (since, until) = (self.since.map(time).transpose()?, self.until.map(time).transpose()?);
-        let wanted = Wanted { apps, since, until, last: self.lines, follow: self.follow };
+        let (since, until) = (self.since.map(time), self.until.map(time));
+        let wanted = LineFilter { apps, since, until, last: self.lines, follow: self.follow };
         let mut printer = Printer {
             out: io::BufWriter::new(io::stdout().lock()),
             format: self.format,
@@ -133,10 +133,9 @@ fn escaped(message: &[u8]) -> String {
     text
 }
 
-/// Microseconds since 1970 as the logs have a time.
-fn time(microseconds: i64) -> Result<String> {
-    let time = Timestamp::from_microsecond(microseconds).context(|| format!("time {microseconds}"))?;
-    Ok(format!("{time:.9}"))
+/// A time as the logs have one.
+fn time(time: Timestamp) -> String {
+    format!("{time:.9}")
 }
 
 /// One line for programs.
@@ -195,7 +194,7 @@ mod tests {
     #[test]
     fn lines_as_they_are_printed() {
         let mut line = Line {
-            time: time(1_795_552_251_796_825).unwrap(),
+            time: time(Timestamp::from_microsecond(1_795_552_251_796_825).unwrap()),
             app: "a".into(),
             stream: Stream::Stderr,
             line_break: Some(LineBreak::Eof),

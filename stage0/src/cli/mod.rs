@@ -48,14 +48,14 @@ const FAILURE: u8 = 254;
 /// Exit code for words that podctl does not understand.
 const USAGE: u8 = 2;
 
-/// Runs pods: sandboxes that apps are added to, started and stopped in, and removed from.
+/// Run pods: add apps to them, start, stop and remove these while the pod runs
 #[derive(Parser, Debug)]
 #[command(name = "podctl", version, max_term_width = 120)]
 struct Podctl {
-    /// Directory of images and pods
+    /// Keep images and pods in this directory
     #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/podctl")]
     dir: PathBuf,
-    /// Say more about what is done, on standard error
+    /// Print debugging messages on standard error
     #[arg(long, global = true)]
     debug: bool,
     #[command(subcommand)]
@@ -64,18 +64,18 @@ struct Podctl {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Import and list images
+    /// Pull, import, list, check and remove images
     #[command(subcommand)]
     Image(image::Command),
-    /// Keep the credentials for a registry, once it has taken them
+    /// Check credentials with a registry and save them
     Login(login::Login),
-    /// Forget the credentials for a registry
+    /// Remove saved credentials for a registry
     Logout(logout::Logout),
     /// Start a pod without apps and print its UUID
     Sandbox(sandbox::Sandbox),
-    /// Run apps on this terminal, in a pod that ends as they do
+    /// Run apps on this terminal, in a pod of their own that ends with them
     Run(Box<run::Run>),
-    /// Make a pod with apps to be run later, and print its UUID
+    /// Make a pod with apps to run later, and print its UUID
     Prepare(Box<prepare::Prepare>),
     /// Run a prepared pod on this terminal
     RunPrepared(run_prepared::RunPrepared),
@@ -84,9 +84,9 @@ enum Command {
     App(app::Command),
     /// Run a command in a pod, or in one of its apps
     Enter(enter::Enter),
-    /// Show what the apps of a pod have written, while it runs and after
+    /// Show the output of a pod's apps, while it runs and after
     Logs(logs::Logs),
-    /// Connect this terminal, or pipes, to the streams of an app
+    /// Attach this terminal, or pipes, to the streams of an app
     Attach(attach::Attach),
     /// List the pods
     List(list::List),
@@ -98,7 +98,7 @@ enum Command {
     Stop(stop::Stop),
     /// Remove pods that have ended
     Rm(rm::Rm),
-    /// Remove all pods that have ended some time ago, and what failed starts left behind
+    /// Remove pods that ended a while ago, and what failed starts left
     Gc(gc::Gc),
 }
 

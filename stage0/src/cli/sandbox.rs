@@ -15,7 +15,7 @@ pub struct Sandbox {
     run: HowToRun,
     #[command(flatten)]
     make: WhatToMake,
-    /// Stay, with the pod's output on this terminal, until the pod ends
+    /// Stay in the foreground, with the pod's output on this terminal, until the pod ends
     #[arg(long)]
     foreground: bool,
 }

@@ -9,12 +9,13 @@ use super::args::patience::Patience;
 use super::output::{self, Format};
 use super::session::Session;
 use crate::app::status::{AppStatus, list};
+use crate::fsutil::time::nanoseconds;
 use crate::pod::network;
 use crate::pod::wait::{self, Until};
 use crate::poddir::find as pods;
 use crate::poddir::find::Pod;
 
-/// A pod as rkt's api describes one.
+/// A pod as rkt's api describes one; times are nanoseconds since 1970.
 #[derive(Serialize)]
 pub(super) struct PodStatus {
     pub(super) name: String,
@@ -44,9 +45,9 @@ impl PodStatus {
             networks: network::of(pod)?,
             app_names: apps.iter().map(|app| app.name.clone()).collect(),
             apps,
-            created_at: pod.created_at()?,
-            started_at: pod.started_at()?,
-            gc_marked_at: pod.marked_at()?,
+            created_at: pod.created_at()?.map(nanoseconds),
+            started_at: pod.started_at()?.map(nanoseconds),
+            gc_marked_at: pod.marked_at()?.map(nanoseconds),
             pid: pod.pid_if_running()?,
         })
     }
@@ -56,16 +57,16 @@ impl PodStatus {
 pub struct Status {
     /// The pod's UUID, or the start of it
     uuid: String,
-    /// How to print it
+    /// Print it as
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-    /// Wait before that until the pod has ended, so long at most
+    /// First wait until the pod has ended, at most this long
     #[arg(
         long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "forever",
         conflicts_with = "wait_ready"
     )]
     wait: Option<Patience>,
-    /// Wait before that until the pod takes apps, so long at most
+    /// First wait until the pod takes app operations, at most this long
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "forever")]
     wait_ready: Option<Patience>,
 }

@@ -8,15 +8,15 @@ use stage1::error::{Context, Result};
 use super::args::duration::duration;
 use super::args::each::each;
 use super::session::Session;
-use crate::pod::stop;
+use crate::pod::stop::{self, StopOptions};
 use crate::poddir::find as pods;
 
 #[derive(Args, Debug)]
 pub struct Stop {
-    /// Kill at once instead of an orderly end
+    /// Kill the pods at once
     #[arg(long)]
     force: bool,
-    /// Kill it when its orderly end takes longer: seconds, or 5m, 1h30m (else as long as its apps may take)
+    /// Kill a pod whose orderly end takes longer than this: seconds, or 5m, 1h30m (default: as long as its apps may take)
     #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "force")]
     timeout: Option<Duration>,
     /// UUIDs of pods, or the start of them
@@ -26,7 +26,7 @@ pub struct Stop {
 
 impl Stop {
     pub fn run(self, session: &Session) -> Result<()> {
-        let options = stop::Options { force: self.force, timeout: self.timeout, debug: session.debug };
+        let options = StopOptions { force: self.force, timeout: self.timeout, debug: session.debug };
         each(&self.uuids, |uuid| {
             let pod = pods::find(&session.store, uuid)?;
             stop::stop(&session.store, &pod, options).context(|| format!("stop pod {}", pod.short()))

@@ -14,7 +14,7 @@ use crate::poddir::find as pods;
 
 #[derive(Args, Debug)]
 pub struct Wait {
-    /// How long at most (else as long as it takes)
+    /// Give up after this long (default: never)
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
     /// UUIDs of pods, or the start of them

@@ -13,7 +13,7 @@ use crate::store::Store;
 
 /// What is to be attached to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum AttachMode {
     /// Everything that there is.
     Auto,
     /// Nothing: what there is is printed.
@@ -32,7 +32,7 @@ const STREAMS: [(&str, &[&str]); 6] = [
     ("tty-out", &["--tty-out=true"]),
 ];
 
-impl std::str::FromStr for Mode {
+impl std::str::FromStr for AttachMode {
     type Err = Error;
 
     /// Parses `auto`, `list`, or streams joined by commas, as rkt's `--mode` has it.
@@ -56,9 +56,9 @@ impl std::str::FromStr for Mode {
 
 /// How it is attached to.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct AttachOptions {
     /// To what.
-    pub mode: Mode,
+    pub mode: AttachMode,
     /// What is typed to detach.
     pub keys: Option<String>,
     /// The end of our standard input is the app's.
@@ -67,14 +67,14 @@ pub struct Options {
     pub debug: bool,
 }
 
-impl Options {
+impl AttachOptions {
     /// The flags of the attach entrypoint. What was not asked for is not mentioned: another stage1 may not know it.
     fn flags(&self, app: &AcName, ours: bool) -> Result<Vec<String>> {
         let mut flags = vec![format!("--app={app}"), format!("--debug={}", self.debug)];
         match &self.mode {
-            Mode::List => flags.push("--action=list".to_owned()),
-            Mode::Auto => flags.push("--action=auto-attach".to_owned()),
-            Mode::Custom(streams) => {
+            AttachMode::List => flags.push("--action=list".to_owned()),
+            AttachMode::Auto => flags.push("--action=auto-attach".to_owned()),
+            AttachMode::Custom(streams) => {
                 flags.push("--action=custom-attach".to_owned());
                 let wanted = STREAMS.iter().filter(|(name, _)| streams.iter().any(|stream| stream == name));
                 flags.extend(wanted.flat_map(|(_, switches)| switches.iter().map(|&switch| switch.to_owned())));
@@ -85,7 +85,7 @@ impl Options {
             flags.push(format!("--detach-keys={keys}"));
         }
         flags.extend(self.pass_end.then(|| "--eof".to_owned()));
-        flags.extend((ours && self.mode != Mode::List).then(|| "--exit-code".to_owned()));
+        flags.extend((ours && self.mode != AttachMode::List).then(|| "--exit-code".to_owned()));
         Ok(flags)
     }
 }
@@ -94,7 +94,7 @@ impl Options {
 ///
 /// # Errors
 /// The pod does not run or has no such app, the options make no sense, or the entrypoint can't be executed.
-pub fn attach(store: &Store, pod: &Pod, app: &AcName, options: &Options) -> Result<Infallible> {
+pub fn attach(store: &Store, pod: &Pod, app: &AcName, options: &AttachOptions) -> Result<Infallible> {
     let pid = running_pid(pod)?;
     must_have(pod, app)?;
     let stage1 = Stage1::of(store, pod.dir())?;
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn modes_are_those_of_rkt() {
         let flags = |mode: &str| {
-            let options = Options { mode: mode.parse().unwrap(), keys: None, pass_end: false, debug: false };
+            let options = AttachOptions { mode: mode.parse().unwrap(), keys: None, pass_end: false, debug: false };
             options.flags(&"web".parse().unwrap(), false).unwrap()[2..].join(" ")
         };
         for (mode, expected) in [
@@ -135,14 +135,15 @@ mod tests {
             assert_eq!(flags(mode), expected);
         }
         for bad in ["", "stdin,", "all", "stdin,,stdout", "STDIN", "auto,stdin"] {
-            assert!(bad.parse::<Mode>().is_err(), "{bad:?}");
+            assert!(bad.parse::<AttachMode>().is_err(), "{bad:?}");
         }
     }
 
     #[test]
     fn what_was_not_asked_for_is_not_mentioned() {
         let app = "web".parse().unwrap();
-        let mut options = Options { mode: Mode::Auto, keys: Some("ctrl-a,d".into()), pass_end: true, debug: true };
+        let mut options =
+            AttachOptions { mode: AttachMode::Auto, keys: Some("ctrl-a,d".into()), pass_end: true, debug: true };
         let flags = options.flags(&app, true).unwrap();
         let expected = "--app=web --debug=true --action=auto-attach --detach-keys=ctrl-a,d --eof --exit-code";
         assert_eq!(flags.join(" "), expected);

@@ -41,7 +41,7 @@ fn imported(store: &Store, file: Option<&Path>) -> Result<Image> {
             Ok(import().context(|| format!("stage1 image {path:?}"))?.image)
         }
         (None, Some((id, bytes))) => built_in(store, id, bytes).context(|| "the built-in stage1 image"),
-        (None, None) => Err(Error::new("this podctl was built without a stage1 image; name one with --stage1 FILE")),
+        (None, None) => Err(Error::new("this podctl was built without a stage1 image: name one with --stage1 FILE")),
     }
 }
 

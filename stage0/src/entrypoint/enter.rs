@@ -13,7 +13,7 @@ use crate::store::Store;
 
 /// How a command is run, beyond where and which.
 #[derive(Debug, Default)]
-pub struct Options {
+pub struct EnterOptions {
     /// User to be; uid 0 without one.
     pub user: Option<String>,
     /// Group to be.
@@ -28,7 +28,7 @@ pub struct Options {
     pub tty: Option<&'static str>,
 }
 
-impl Options {
+impl EnterOptions {
     /// The flags of the enter entrypoint. What was not asked for is not mentioned: another stage1 may not know it.
     fn flags(&self) -> Vec<OsString> {
         let option = |name: &str, value: &str| OsString::from(format!("--{name}={value}"));
@@ -53,7 +53,7 @@ pub fn enter(
     store: &Store,
     pod: &Pod,
     app: Option<&AcName>,
-    options: &Options,
+    options: &EnterOptions,
     command: &[OsString],
 ) -> Result<Infallible> {
     if command.is_empty() {
@@ -79,13 +79,13 @@ mod tests {
 
     #[test]
     fn flags_are_those_that_were_asked_for() {
-        assert!(Options::default().flags().is_empty());
-        let options = Options {
+        assert!(EnterOptions::default().flags().is_empty());
+        let options = EnterOptions {
             user: Some("web".to_owned()),
             environment: vec!["A=b c".to_owned(), "B=".to_owned()],
             privileged: true,
             tty: Some("always"),
-            ..Options::default()
+            ..EnterOptions::default()
         };
         assert_eq!(options.flags(), ["--user=web", "--tty=always", "--env=A=b c", "--env=B=", "--privileged"]);
     }

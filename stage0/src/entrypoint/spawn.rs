@@ -63,7 +63,7 @@ impl Entrypoint {
     /// The image does not have it.
     pub fn named_by(self, stage1: &ImageManifest) -> Result<&str> {
         appc::find(&stage1.annotations, self.annotation())
-            .context(|| format!("no {} entrypoint in the stage1 image", self.name()))
+            .context(|| format!("the stage1 image has no {} entrypoint", self.name()))
     }
 
     /// The annotation of the stage1 image's manifest that has its path.
@@ -280,7 +280,7 @@ impl Outcome {
         let name = self.entrypoint.name();
         match cause(name, &self.output) {
             Some(line) => Err(Error::new(format!("{name}: {line} ({ended})"))),
-            None => Err(Error::new(format!("{name} {ended} and said nothing"))),
+            None => Err(Error::new(format!("{name} {ended} without a message"))),
         }
     }
 }
@@ -329,7 +329,7 @@ fn wait_or_kill(child: &mut Child, limit: Duration) -> Result<()> {
         return Ok(());
     }
     child.kill().context(|| "kill")?;
-    Err(Error::new(format!("not ended after {} s; killed", limit.as_secs())))
+    Err(Error::new(format!("timed out after {} s and was killed", limit.as_secs())))
 }
 
 fn read_end(output: &mut File) -> Result<String> {

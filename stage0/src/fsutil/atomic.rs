@@ -1,11 +1,69 @@
-//! Files that appear whole, or not at all.
+//! Files that appear whole, or not at all: written beside their place, then renamed.
 
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::Path;
 
-use stage1::error::{Context, Result};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, openat, renameat, unlinkat};
+use rustix::io::Errno;
+use stage1::error::{Context, Error, Result};
 
 /// Writes a file with these permissions: it is never half there, and survives a power cut once its directory is synced.
+///
+/// # Errors
+/// `path` names no file, or it can't be written.
 pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let name = path.file_name().and_then(|name| name.to_str()).context(|| format!("{path:?} names no file"))?;
     stage1::pod::write_atomic(path.parent().unwrap_or(Path::new("")), name, bytes, mode)
+}
+
+/// What a file is to be besides its content.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attributes {
+    /// Permissions, whatever the umask is.
+    pub(crate) mode: u32,
+    /// User and group; this process's if not set.
+    pub(crate) owner: Option<(u32, u32)>,
+    /// Whether it survives a power cut once its directory is synced.
+    pub(crate) synced: bool,
+}
+
+/// Replaces the file `name` of an open directory. The caller holds a lock: two writers at once would meet at
+/// [`temporary_name`].
+///
+/// # Errors
+/// It can't be written; the old file is then still there, and no other one.
+pub(crate) fn replace(dir: impl AsFd, name: &OsStr, bytes: &[u8], attributes: Attributes) -> Result<()> {
+    let dir = dir.as_fd();
+    let temporary = temporary_name(name);
+    let remove = || match unlinkat(dir, &temporary, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(Error::caused_by(format!("unlinkat({temporary:?})"), errno)),
+    };
+    // left by a write that was killed
+    remove()?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(dir, &temporary, flags, Mode::RUSR | Mode::WUSR).context(|| format!("create {temporary:?}"))?;
+    let written = fill(file.into(), bytes, attributes)
+        .and_then(|()| renameat(dir, &temporary, dir, name).context(|| format!("rename {temporary:?} to {name:?}")));
+    written.or_else(|error| remove().and(Err(error)))
+}
+
+/// What [`replace`] calls a file until it is whole; no app's name has a dot.
+pub(crate) fn temporary_name(name: &OsStr) -> OsString {
+    let mut temporary = name.to_owned();
+    temporary.push(".new");
+    temporary
+}
+
+fn fill(mut file: File, bytes: &[u8], attributes: Attributes) -> Result<()> {
+    if let Some((uid, gid)) = attributes.owner {
+        fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+            .context(|| format!("fchown to {uid}:{gid}"))?;
+    }
+    fchmod(&file, Mode::from_raw_mode(attributes.mode)).context(|| "fchmod")?;
+    file.write_all(bytes).context(|| "write")?;
+    if attributes.synced { file.sync_all().context(|| "fsync") } else { Ok(()) }
 }

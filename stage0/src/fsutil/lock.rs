@@ -64,9 +64,9 @@ pub(crate) fn wait(file: &File, path: &Path, kind: Kind, limit: Duration) -> Res
     match receive.recv_timeout(limit) {
         Ok(locked) => locked.context(|| format!("flock({path:?})")),
         Err(_) => Err(Error::new(format!(
-            "{path:?} is locked by {}: not free after {} s",
-            holders(file).unwrap_or_else(|error| format!("a process that is not known ({})", error.one_line())),
-            limit.as_secs()
+            "timed out after {} s: {path:?} is locked by {}",
+            limit.as_secs(),
+            holders(file).unwrap_or_else(|error| format!("an unknown process ({})", error.one_line())),
         ))),
     }
 }

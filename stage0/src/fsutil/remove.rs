@@ -99,7 +99,7 @@ fn enter(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Option<OwnedFd>> {
     match fs::openat2(dir, name, flags, Mode::empty(), resolve) {
         Ok(fd) => Ok(Some(fd)),
         Err(Errno::NOENT) => Ok(None),
-        Err(Errno::XDEV) => Err(Error::new(format!("something is mounted at {name:?}"))),
+        Err(Errno::XDEV) => Err(Error::new(format!("{name:?} is a mount point: unmount it first"))),
         Err(errno) => Err(Error::caused_by(format!("open directory {name:?}"), errno)),
     }
 }

@@ -59,7 +59,7 @@ fn shortage(stat: &StatVfs) -> Option<String> {
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     if free < kept {
         return Some(format!(
-            "no space left on the file system of the data directory: {} KiB are free, {} KiB are kept for what runs",
+            "no space left on the file system of the data directory: {} KiB are free, {} KiB stay reserved for running pods",
             free >> 10,
             kept >> 10
         ));
@@ -67,7 +67,10 @@ fn shortage(stat: &StatVfs) -> Option<String> {
     // some file systems don't count files
     let kept = KEPT_FILES.min(stat.f_files);
     (stat.f_files > 0 && stat.f_favail < kept).then(|| {
-        format!("no inodes left on the file system of the data directory: {} are free, {kept} are kept", stat.f_favail)
+        format!(
+            "no inodes left on the file system of the data directory: {} are free, {kept} stay reserved",
+            stat.f_favail
+        )
     })
 }
 

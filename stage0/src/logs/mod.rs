@@ -1,11 +1,11 @@
 //! What the apps of a pod have written: chosen, merged, followed.
 
+mod line;
 mod reader;
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::rc::Rc;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,6 +18,7 @@ use stage1::{layout, mux};
 use crate::poddir::find as pods;
 use crate::poddir::find::Pod;
 use crate::store::Store;
+pub use line::{Line, LineBreak, Stream};
 use reader::Reader;
 
 /// How often followed logs are looked at.
@@ -25,7 +26,7 @@ const FOLLOW: Duration = Duration::from_millis(100);
 
 /// Which lines are wanted.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted {
+pub struct LineFilter {
     /// Of these apps only; of all if none is named.
     pub apps: Vec<AcName>,
     /// Written then or later, a time as the logs have it.
@@ -38,64 +39,11 @@ pub struct Wanted {
     pub follow: bool,
 }
 
-/// Where a line comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream {
-    /// Standard output.
-    Stdout,
-    /// Standard error, and syslog(3).
-    Stderr,
-}
-
-impl Stream {
-    /// In one word.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Stdout => "stdout",
-            Self::Stderr => "stderr",
-        }
-    }
-}
-
-/// What ended a line, if that was not a newline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LineBreak {
-    /// It is too long, and goes on in the next one.
-    LineMax,
-    /// It is the end of all that the app has written.
-    Eof,
-}
-
-impl LineBreak {
-    /// In one word.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::LineMax => "line-max",
-            Self::Eof => "eof",
-        }
-    }
-}
-
-/// One line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    /// When the end of it came: RFC 3339 in UTC with nine digits of a second, so times are in the order of their text.
-    pub time: String,
-    /// The app whose it is.
-    pub app: Rc<str>,
-    /// Where it comes from.
-    pub stream: Stream,
-    /// What ended it.
-    pub line_break: Option<LineBreak>,
-    /// The line itself.
-    pub message: Vec<u8>,
-}
-
 /// Gives the lines to `show`, in order, until that answers `false`: its reader is gone.
 ///
 /// # Errors
 /// The logs can't be read, or `show` has failed; the pod never had one of the apps; or its logs are kept elsewhere.
-pub fn show(store: &Store, pod: &Pod, wanted: &Wanted, mut show: impl FnMut(&Line) -> Result<bool>) -> Result<()> {
+pub fn show(store: &Store, pod: &Pod, wanted: &LineFilter, mut show: impl FnMut(&Line) -> Result<bool>) -> Result<()> {
     let what = || format!("logs of pod {}", pod.short());
     // Held, as the pod's directory moves when it ends.
     let directory = dir::open_dir_for_reading(pod.dir()).context(what)?;
@@ -129,14 +77,14 @@ fn must_be_files(pod: &Path) -> Result<()> {
         None | Some("file") => Ok(()),
         Some("journald") => {
             let uuid = pod.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            Err(Error::new(format!("they are in the host's journal: `journalctl CONTAINER_ID_FULL={uuid}` shows them")))
+            Err(Error::new(format!("the host's journal has them: \"journalctl CONTAINER_ID_FULL={uuid}\" shows them")))
         }
-        Some(driver) => Err(Error::new(format!("the pod has the log driver {driver}: they are kept nowhere"))),
+        Some(driver) => Err(Error::new(format!("the pod's log driver {driver} keeps none"))),
     }
 }
 
 /// Adds readers for the apps that have logs and none yet.
-fn find_new(directory: impl AsFd, wanted: &Wanted, readers: &mut Vec<Reader>) -> Result<()> {
+fn find_new(directory: impl AsFd, wanted: &LineFilter, readers: &mut Vec<Reader>) -> Result<()> {
     let logs = match dir::open_beneath(directory, layout::LOGS, OFlags::RDONLY | OFlags::DIRECTORY) {
         Err(error) if error.errno() == Some(rustix::io::Errno::NOENT.raw_os_error()) => return Ok(()),
         logs => logs?,
@@ -155,7 +103,7 @@ fn find_new(directory: impl AsFd, wanted: &Wanted, readers: &mut Vec<Reader>) ->
 /// Shows what there is; `more`: the pod still runs, and a line may be half written.
 fn show_present(
     readers: &mut [Reader],
-    wanted: &Wanted,
+    wanted: &LineFilter,
     last: Option<usize>,
     more: bool,
     show: &mut impl FnMut(&Line) -> Result<bool>,

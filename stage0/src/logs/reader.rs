@@ -13,7 +13,7 @@ use stage1::layout;
 use stage1::pod::open_regular_beneath;
 use stage1::sys::dir;
 
-use super::{Line, LineBreak, Stream};
+use super::line::{Line, LineBreak, Stream};
 
 /// What is read at a time, in bytes.
 const BUFFER: usize = 256 << 10;
@@ -140,7 +140,7 @@ impl Reader {
         let record = self.record.strip_suffix(b"\n").unwrap_or(&self.record);
         let Some((time, stream, tag, text)) = parse(record) else {
             if !std::mem::replace(&mut self.damaged, true) {
-                log::warn!("the log of app {} has lines that are none of the monitor's: they are left out", self.app);
+                log::warn!("the log of app {} has lines that the monitor did not write: skipping them", self.app);
             }
             return;
         };

@@ -139,7 +139,7 @@ fn make_root(store: &Store, dir: &Path) -> Result<()> {
 pub(crate) fn given_up(store: &Store, pod: HeldPod, error: Error) -> Error {
     match gc::discard(store, pod, false) {
         Ok(()) => error,
-        Err(also) => Error::new(format!("{}; and clearing it away: {}", error.one_line(), also.one_line())),
+        Err(also) => Error::new(format!("{}; removing the pod failed, too: {}", error.one_line(), also.one_line())),
     }
 }
 
@@ -243,6 +243,6 @@ fn end_of_console(dir: &Path) -> Result<String> {
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let last = lines[lines.len().saturating_sub(5)..].join(" | ");
-    let said = if last.is_empty() { "its process ended without a word".into() } else { last };
+    let said = if last.is_empty() { "its process ended without a message".into() } else { last };
     Ok(space::shortage_at(dir).map_or_else(|| said.clone(), |why| format!("{why}; {said}")))
 }

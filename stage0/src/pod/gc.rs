@@ -1,8 +1,7 @@
 //! Removing pods, with all that they left on the host.
 
 use std::ffi::OsString;
-use std::os::unix::fs::MetadataExt;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use stage1::error::{Context, Error, Result};
 use stage1::layout;
@@ -34,7 +33,7 @@ pub fn rm(store: &Store, pod: Pod, debug: bool) -> Result<()> {
             State::Running if pods::has_process(&pod)? || is_held_for(STARTING, store, &pod)? => {
                 return Err(Error::new("it is running; \"podctl stop\" ends it"));
             }
-            State::Preparing => return Err(Error::new("it is just being prepared")),
+            State::Preparing => return Err(Error::new("it is being prepared")),
             _ => {}
         }
         let taken = if pod.state() == State::Running { Ok(None) } else { HeldPod::take(&pod) };
@@ -46,7 +45,7 @@ pub fn rm(store: &Store, pod: Pod, debug: bool) -> Result<()> {
             taken?;
         }
         if Instant::now() >= deadline {
-            return Err(Error::new("another process is at work on it, and does not come to an end"));
+            return Err(Error::new(format!("timed out after {} s: another process holds it", OTHERS.as_secs())));
         }
         std::thread::sleep(PAUSE);
         pod = now;
@@ -124,9 +123,7 @@ fn one(store: &Store, pod: &Pod, rules: Rules, debug: bool) -> Result<()> {
 /// How long ago the pod's directory was moved or changed.
 fn changed_ago(pod: &HeldPod) -> Result<Duration> {
     let stat = pod.lock().metadata().context(|| format!("stat {:?}", pod.dir()))?;
-    let nanoseconds = u32::try_from(stat.ctime_nsec()).unwrap_or(0);
-    let changed = UNIX_EPOCH + Duration::new(u64::try_from(stat.ctime()).unwrap_or(0), nanoseconds);
-    Ok(SystemTime::now().duration_since(changed).unwrap_or_default())
+    Ok(SystemTime::now().duration_since(pods::changed(&stat)).unwrap_or_default())
 }
 
 /// Removes a pod that this process holds: what it left on the host, its mounts, its directory.

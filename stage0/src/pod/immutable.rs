@@ -66,7 +66,7 @@ pub fn prepare(
 fn check_terminal(manifest: &PodManifest, settings: &Settings) -> Result<()> {
     match manifest.apps.len() {
         several if settings.interactive && several != 1 => {
-            Err(Error::new(format!("--interactive is for pods with one app: this one has {several}")))
+            Err(Error::new(format!("--interactive needs a pod with one app: this one has {several}")))
         }
         _ => Ok(()),
     }

@@ -47,7 +47,7 @@ pub fn ports(texts: &[String], network: Option<&str>) -> Result<Vec<ExposedPort>
 }
 
 fn port(text: &str) -> Result<ExposedPort> {
-    const FORMS: &str = "it is written NAME:PROTOCOL:PODPORT:HOSTIP:HOSTPORT or NAME:HOSTPORT";
+    const FORMS: &str = "expected NAME:PROTOCOL:PODPORT:[HOSTIP:]HOSTPORT or NAME:[HOSTIP:]HOSTPORT";
     let (name, rest) = text.split_once(':').context(|| FORMS)?;
     if name.is_empty() {
         return Err(Error::new(FORMS));
@@ -62,7 +62,7 @@ fn port(text: &str) -> Result<ExposedPort> {
     let (host_ip, host_port) = host.rsplit_once(':').unwrap_or(("", host));
     let host_ip = host_ip.trim_start_matches('[').trim_end_matches(']');
     if !host_ip.is_empty() {
-        host_ip.parse::<IpAddr>().context(|| format!("{host_ip:?} is no address; {FORMS}"))?;
+        host_ip.parse::<IpAddr>().context(|| format!("{host_ip:?} is not an IP address; {FORMS}"))?;
     }
     Ok(ExposedPort {
         name: name.to_owned(),
@@ -75,7 +75,7 @@ fn port(text: &str) -> Result<ExposedPort> {
 
 fn port_number(text: &str) -> Result<u32> {
     let number = text.parse::<u16>().ok().filter(|number| *number > 0);
-    number.map(u32::from).context(|| format!("{text:?} is no port number"))
+    number.map(u32::from).context(|| format!("{text:?} is not a port number"))
 }
 
 /// What is known of the networks of a running pod, as rkt has it, and all its addresses besides.

@@ -18,7 +18,7 @@ const FORCED: Duration = Duration::from_secs(20);
 
 /// How a pod is ended.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
+pub struct StopOptions {
     /// At once instead of in order.
     pub force: bool,
     /// In order, but at once when that takes longer. Without it an orderly end may take as long as the apps say.
@@ -31,21 +31,21 @@ pub struct Options {
 ///
 /// # Errors
 /// The pod has never run, the stop entrypoint fails, or the pod is still there after the time it may take.
-pub fn stop(store: &Store, pod: &Pod, options: Options) -> Result<()> {
+pub fn stop(store: &Store, pod: &Pod, options: StopOptions) -> Result<()> {
     let Some(timeout) = options.timeout.filter(|_| !options.force) else {
         let limit = if options.force { FORCED } else { time_to_end(pod.dir()) };
         return stop_within(store, pod, options, limit);
     };
     match stop_within(store, pod, options, timeout) {
         Err(error) if pods::is_running(store, pod)? => {
-            log::debug!("{}: it is killed", error.one_line());
-            stop_within(store, pod, Options { force: true, ..options }, FORCED)
+            log::debug!("{}: killing it", error.one_line());
+            stop_within(store, pod, StopOptions { force: true, ..options }, FORCED)
         }
         other => other,
     }
 }
 
-fn stop_within(store: &Store, pod: &Pod, options: Options, limit: Duration) -> Result<()> {
+fn stop_within(store: &Store, pod: &Pod, options: StopOptions, limit: Duration) -> Result<()> {
     let deadline = Instant::now() + limit;
     match pod.state() {
         State::Running => {}
@@ -71,14 +71,14 @@ fn stop_within(store: &Store, pod: &Pod, options: Options, limit: Duration) -> R
 }
 
 /// How long the entrypoint may take: it knows its own time, unless somebody wants less.
-fn time_for(options: Options, limit: Duration) -> Duration {
+fn time_for(options: StopOptions, limit: Duration) -> Duration {
     if options.timeout.is_some() && !options.force { limit } else { limit + MARGIN }
 }
 
 fn wait_for_end(store: &Store, pod: &Pod, deadline: Instant, limit: Duration) -> Result<()> {
     while pods::is_running(store, pod)? {
         if Instant::now() >= deadline {
-            return Err(Error::new(format!("it still runs after {} s; try --force", limit.as_secs())));
+            return Err(Error::new(format!("timed out after {} s: it still runs; --force kills it", limit.as_secs())));
         }
         std::thread::sleep(Duration::from_millis(5));
     }

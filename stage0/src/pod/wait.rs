@@ -38,12 +38,14 @@ pub fn wait(store: &Store, pod: &Pod, until: Until, deadline: Option<Instant>) -
             (State::Running, Until::Ready) if stage1::pod::is_ready(now.dir())? => return Ok(()),
             (State::Embryo | State::Preparing | State::Prepared | State::Running, _) => {}
             (_, Until::Ended) => return Ok(()),
-            (state, Until::Ready) => return Err(Error::new(format!("it is {}: it gets ready no more", state.word()))),
+            (state, Until::Ready) => {
+                return Err(Error::new(format!("it is {}, so it cannot become ready", state.word())));
+            }
         }
         let left = deadline.map_or(AT_MOST, |deadline| deadline.saturating_duration_since(Instant::now()));
         if left.is_zero() {
             let state = now.state().word();
-            return Err(Error::new(format!("it is still {state} after the time that was to be waited")));
+            return Err(Error::new(format!("timed out: it is still {state}")));
         }
         pause(&now, until, left)?;
     }

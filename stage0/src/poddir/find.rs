@@ -1,9 +1,11 @@
 //! Pods as they are found on disk, while others make, run and remove them.
 
 use std::collections::BTreeMap;
+use std::fs::Metadata;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use stage1::error::{Context, Error, Result};
 use stage1::layout;
@@ -12,7 +14,6 @@ use uuid::Uuid;
 
 use crate::fsutil::dir::{names_in, open_dir};
 use crate::fsutil::lock;
-use crate::fsutil::time::nanoseconds;
 use crate::store::Store;
 
 /// How long others that are at work on a pod are waited for.
@@ -55,27 +56,38 @@ impl Pod {
         State::of(self.phase, self.held)
     }
 
-    /// When it was made, in nanoseconds since 1970.
-    pub fn created_at(&self) -> Result<Option<i64>> {
+    /// When it was made.
+    ///
+    /// # Errors
+    /// Its directory can't be read.
+    pub fn created_at(&self) -> Result<Option<SystemTime>> {
         modified(&self.dir.join(layout::CREATED))
     }
 
-    /// When it was run, in nanoseconds since 1970.
-    pub fn started_at(&self) -> Result<Option<i64>> {
+    /// When it was run.
+    ///
+    /// # Errors
+    /// Its directory can't be read.
+    pub fn started_at(&self) -> Result<Option<SystemTime>> {
         Ok(modified(&self.dir.join(layout::PID))?.or(modified(&self.dir.join(layout::PPID))?))
     }
 
-    /// When it was marked for removal, in nanoseconds since 1970.
-    pub fn marked_at(&self) -> Result<Option<i64>> {
-        use std::os::unix::fs::MetadataExt;
+    /// When it was marked for removal.
+    ///
+    /// # Errors
+    /// Its directory can't be read.
+    pub fn marked_at(&self) -> Result<Option<SystemTime>> {
         if !matches!(self.phase, Phase::ExitedGarbage | Phase::Garbage) {
             return Ok(None);
         }
         let stat = self.dir.metadata().context(|| format!("stat {:?}", self.dir))?;
-        Ok(Some(stat.ctime().saturating_mul(1_000_000_000).saturating_add(stat.ctime_nsec())))
+        Ok(Some(changed(&stat)))
     }
 
     /// The PID (host view) of the pod's PID 1, while it runs.
+    ///
+    /// # Errors
+    /// The pod's note of it is damaged.
     pub fn pid_if_running(&self) -> Result<Option<i32>> {
         if self.state() == State::Running { stage1::pod::read_pid(&self.dir) } else { Ok(None) }
     }
@@ -113,11 +125,11 @@ pub fn find(store: &Store, text: &str) -> Result<Pod> {
         }
     }
     match found.as_slice() {
-        [] => Err(Error::new(format!("there is no pod {text:?}; \"podctl list\" shows those there are"))),
+        [] => Err(Error::new(format!("there is no pod {text:?}: \"podctl list\" shows all"))),
         [(_, uuid)] => find_whole(store, *uuid),
         several => {
             let several: Vec<_> = several.iter().map(|(_, uuid)| uuid.to_string()).collect();
-            Err(Error::new(format!("{text:?} is ambiguous: it may be any of the pods {}", several.join(", "))))
+            Err(Error::new(format!("{text:?} is ambiguous: it is the start of {}", several.join(", "))))
         }
     }
 }
@@ -187,7 +199,7 @@ pub fn has_process(pod: &Pod) -> Result<bool> {
 /// The pod does not run, or has no PID yet.
 pub fn running_pid(pod: &Pod) -> Result<i32> {
     match pod.state() {
-        State::Running => stage1::pod::read_pid(&pod.dir)?.context(|| "the pod is just starting: it has no PID yet"),
+        State::Running => stage1::pod::read_pid(&pod.dir)?.context(|| "the pod is starting: it has no PID yet"),
         other => Err(Error::new(format!("pod {} is {}, not running", pod.short(), other.word()))),
     }
 }
@@ -219,9 +231,15 @@ fn uuids(store: &Store, phase: Phase) -> Result<Vec<Uuid>> {
     Ok(uuids)
 }
 
-fn modified(path: &Path) -> Result<Option<i64>> {
+/// When an inode was changed last, inode(7): unlike the time of modification nobody can set it.
+pub(crate) fn changed(stat: &Metadata) -> SystemTime {
+    let nanoseconds = u32::try_from(stat.ctime_nsec()).unwrap_or(0);
+    UNIX_EPOCH + Duration::new(u64::try_from(stat.ctime()).unwrap_or(0), nanoseconds)
+}
+
+fn modified(path: &Path) -> Result<Option<SystemTime>> {
     match path.symlink_metadata().and_then(|stat| stat.modified()) {
-        Ok(time) => Ok(Some(nanoseconds(time))),
+        Ok(time) => Ok(Some(time)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::caused_by(format!("stat {path:?}"), error)),
     }

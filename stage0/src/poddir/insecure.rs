@@ -4,13 +4,13 @@
 #[derive(clap::Args, serde::Serialize, serde::Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[serde(default)]
 pub struct Insecure {
-    /// Neither hide kernel paths nor make them read-only
+    /// Leave kernel paths visible and writable
     #[arg(long)]
     pub disable_paths: bool,
     /// Keep all capabilities
     #[arg(long)]
     pub disable_capabilities_restriction: bool,
-    /// No system call filter
+    /// Run without a system call filter
     #[arg(long)]
     pub disable_seccomp: bool,
 }

@@ -4,9 +4,9 @@
 //! found there under the lock was left by an add that did not come to its end; it is undone first of all. To undo is
 //! a rename, which a full disk does not hinder.
 
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use stage1::appc::{AcName, PodManifest};
@@ -14,14 +14,13 @@ use stage1::error::{Context, Error, Result};
 use stage1::layout;
 use stage1::pod::remove_if_there;
 
-use crate::fsutil::dir::names_in;
+use crate::fsutil::atomic::{self, Attributes};
+use crate::fsutil::dir::{names_in, open_dir};
 use crate::fsutil::lock;
 use crate::poddir::find::Pod;
 
 /// Marks the manifest as it was before an app was added.
 const BEFORE: &str = "pod.adding-";
-/// What a new manifest is called until it is whole.
-const TEMPORARY: &str = "pod.new";
 
 /// The manifest of a pod whose lock is held as long as this lives.
 #[derive(Debug)]
@@ -37,7 +36,7 @@ impl Locked {
         let lock = lock::open_file(&path)?;
         lock::wait(&lock, &path, lock::Kind::Exclusive, lock::ENTRYPOINTS)?;
         // left by a write that was killed
-        remove_if_there(&pod.join(TEMPORARY))?;
+        remove_if_there(&pod.join(atomic::temporary_name(OsStr::new(layout::MANIFEST))))?;
         Ok(Self { pod: pod.to_owned(), lock })
     }
 
@@ -51,32 +50,15 @@ impl Locked {
         read(&self.pod)
     }
 
-    /// Replaces the manifest.
+    /// Replaces the manifest, whose owner and mode stay.
     pub fn write(&self, manifest: &PodManifest) -> Result<()> {
         let path = self.pod.join(layout::MANIFEST);
-        let temporary = self.pod.join(TEMPORARY);
         let shown = || format!("write {path:?}");
         let json = serde_json::to_vec(manifest).context(shown)?;
         let old = path.metadata().context(shown)?;
-        let result = (|| -> Result<()> {
-            let mut file = File::options()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o640)
-                .open(&temporary)
-                .context(|| "create")?;
-            std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid())).context(|| "fchown")?;
-            file.set_permissions(std::fs::Permissions::from_mode(old.mode() & 0o777)).context(|| "fchmod")?;
-            file.write_all(&json).context(|| "write")?;
-            file.sync_all().context(|| "fsync")?;
-            std::fs::rename(&temporary, &path).context(|| "rename")
-        })();
-        if let Err(error) = result {
-            remove_if_there(&temporary)?;
-            return Err(Error::caused_by(shown(), error));
-        }
-        Ok(())
+        let attributes = Attributes { mode: old.mode() & 0o777, owner: Some((old.uid(), old.gid())), synced: true };
+        let dir = open_dir(&self.pod)?.context(shown)?;
+        atomic::replace(&dir, OsStr::new(layout::MANIFEST), &json, attributes).context(shown)
     }
 
     /// Notes that an app is about to be added.
@@ -123,7 +105,7 @@ pub fn read(pod: &Path) -> Result<PodManifest> {
 pub(crate) fn must_be_mutable(manifest: &PodManifest) -> Result<()> {
     match manifest.is_mutable()? {
         true => Ok(()),
-        false => Err(Error::new("the pod is immutable: it was not made as a sandbox")),
+        false => Err(Error::new("the pod is immutable: only a pod that \"podctl sandbox\" made takes app operations")),
     }
 }
 
@@ -146,7 +128,7 @@ pub fn only_one(pod: &Pod) -> Result<AcName> {
         apps => {
             let names: Vec<_> = apps.iter().map(|app| app.name.to_string()).collect();
             let has = if names.is_empty() { "no app".to_owned() } else { names.join(", ") };
-            Err(Error::new(format!("pod {} has {has}: --app says which one is meant", pod.short())))
+            Err(Error::new(format!("pod {} has {has}: choose one with --app", pod.short())))
         }
     }
 }
@@ -158,7 +140,7 @@ pub(crate) trait NoApp<T> {
 
 impl<T> NoApp<T> for Option<T> {
     fn with_no_app(self, pod: &Pod, name: &AcName) -> Result<T> {
-        self.context(|| format!("pod {} has no app {name}; \"podctl app list\" shows those it has", pod.short()))
+        self.context(|| format!("pod {} has no app {name}: \"podctl app list\" shows all", pod.short()))
     }
 }
 

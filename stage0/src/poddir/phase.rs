@@ -46,7 +46,7 @@ impl HeldPod {
                 return Ok(pod);
             }
         }
-        Err(Error::new("others remove every pod before it can be prepared"))
+        Err(Error::new(format!("other processes removed {EMBRYOS} new pods, each before it was locked")))
     }
 
     /// A new pod, held; `None` if somebody who removes pods has seen it before it could be locked.

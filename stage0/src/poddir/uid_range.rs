@@ -79,7 +79,7 @@ fn pick(uuid: Uuid, taken: &[UidRange]) -> Result<UidRange> {
     (0..ranges)
         .map(|step| UidRange { first: (FIRST + (start + step) % ranges) * COUNT, count: COUNT })
         .find(|range| !taken.iter().any(|other| overlap(range, other)))
-        .context(|| "no range of user ids is left that no pod and no user of the host has")
+        .context(|| "no free UID range: pods and users of the host have all of them")
 }
 
 fn overlap(a: &UidRange, b: &UidRange) -> bool {

@@ -166,7 +166,7 @@ fn resolved(dir: &Path) -> Result<PathBuf> {
             Ok(found) => {
                 let rest = absolute.strip_prefix(above).unwrap_or(Path::new(""));
                 if rest.components().any(|part| part == Component::ParentDir) {
-                    return Err(Error::new(format!("{dir:?} leads by \"..\" through what is not there")));
+                    return Err(Error::new(format!("{dir:?}: \"..\" follows a directory that does not exist")));
                 }
                 return Ok(if rest.as_os_str().is_empty() { found } else { found.join(rest) });
             }

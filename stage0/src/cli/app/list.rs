@@ -12,7 +12,7 @@ use crate::poddir::find as pods;
 pub struct List {
     /// The pod's UUID, or the start of it
     uuid: String,
-    /// How to print it
+    /// Print it as
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }

@@ -13,7 +13,7 @@ mod stop;
 use clap::Subcommand;
 use stage1::error::Result;
 
-use super::args::one_app::One;
+use super::args::one_app::OneApp;
 use super::session::Session;
 
 #[derive(Subcommand, Debug)]
@@ -21,21 +21,21 @@ pub enum Command {
     /// Add an app to a running pod
     Add(Box<add::Add>),
     /// Start an app
-    Start(One),
+    Start(OneApp),
     /// Stop an app
     Stop(stop::Stop),
-    /// Stop an app if it runs, and start it
+    /// Stop an app if it runs, then start it
     Restart(stop::Stop),
-    /// Stop an app if it runs, and remove it from its pod
-    Rm(One),
+    /// Stop an app if it runs, then remove it from its pod
+    Rm(OneApp),
     /// List the apps of a pod
     List(list::List),
     /// Show one app, or all apps of a pod
     Status(status::Status),
     /// Run a command in an app
     Exec(exec::Exec),
-    /// Open an app's log file anew, after it was renamed
-    ReopenLog(One),
+    /// Reopen an app's log file after it was renamed
+    ReopenLog(OneApp),
 }
 
 impl Command {

@@ -2,11 +2,11 @@
 
 use stage1::error::{Context, Result};
 
-use crate::cli::args::one_app::One;
+use crate::cli::args::one_app::OneApp;
 use crate::cli::session::Session;
 use crate::entrypoint::attach;
 
-pub fn run(one: &One, session: &Session) -> Result<()> {
+pub fn run(one: &OneApp, session: &Session) -> Result<()> {
     let (pod, app) = one.find(session)?;
     attach::reopen_log(&session.store, &pod, &app, session.debug).context(|| one.doing("reopen the log file of"))
 }

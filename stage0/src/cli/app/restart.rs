@@ -10,7 +10,7 @@ impl Stop {
     /// Stops the app instead, and starts it.
     pub fn restart(self, session: &Session) -> Result<()> {
         let (pod, app) = self.one.find(session)?;
-        lifecycle::restart(&session.store, &pod, &app, self.timeout(), session.debug)
+        lifecycle::restart(&session.store, &pod, &app, self.timeout, session.debug)
             .context(|| self.one.doing("restart"))
     }
 }

@@ -3,10 +3,10 @@
 use stage1::error::{Context, Result};
 
 use crate::app::lifecycle;
-use crate::cli::args::one_app::One;
+use crate::cli::args::one_app::OneApp;
 use crate::cli::session::Session;
 
-pub fn run(one: &One, session: &Session) -> Result<()> {
+pub fn run(one: &OneApp, session: &Session) -> Result<()> {
     let (pod, app) = one.find(session)?;
     lifecycle::rm(&session.store, &pod, &app, session.debug).context(|| one.doing("remove"))
 }

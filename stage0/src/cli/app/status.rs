@@ -19,7 +19,7 @@ pub struct Status {
     /// The app (else all of the pod)
     #[arg(long)]
     app: Option<String>,
-    /// How to print it
+    /// Print it as
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }

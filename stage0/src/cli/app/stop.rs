@@ -7,25 +7,21 @@ use stage1::error::{Context, Result};
 
 use crate::app::lifecycle;
 use crate::cli::args::duration::seconds;
-use crate::cli::args::one_app::One;
+use crate::cli::args::one_app::OneApp;
 use crate::cli::session::Session;
 
 #[derive(Args, Debug)]
 pub struct Stop {
     #[command(flatten)]
-    pub(super) one: One,
-    /// How long until everything the app has started is killed: seconds, or 5m, 1h30m; 0 for at once
+    pub(super) one: OneApp,
+    /// Kill all its processes after this long: seconds, or 5m, 1h30m; 0 for at once (default: as the app says)
     #[arg(long, value_name = "DURATION", value_parser = seconds)]
-    timeout: Option<u32>,
+    pub(super) timeout: Option<Duration>,
 }
 
 impl Stop {
     pub fn run(self, session: &Session) -> Result<()> {
         let (pod, app) = self.one.find(session)?;
-        lifecycle::stop(&session.store, &pod, &app, self.timeout(), session.debug).context(|| self.one.doing("stop"))
-    }
-
-    pub(super) fn timeout(&self) -> Option<Duration> {
-        self.timeout.map(|seconds| Duration::from_secs(seconds.into()))
+        lifecycle::stop(&session.store, &pod, &app, self.timeout, session.debug).context(|| self.one.doing("stop"))
     }
 }

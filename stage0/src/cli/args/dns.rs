@@ -14,19 +14,19 @@ const NONE: &str = "none";
 /// The options that decide on the two files.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct NameOptions {
-    /// A name server's address for the pod's resolv.conf; or host: the host's file; or none: not even what networks say
+    /// Add a name server to the pod's resolv.conf; host: use the host's file; none: leave the image's file, whatever networks say
     #[arg(long, value_name = "ADDRESS")]
     dns: Vec<String>,
-    /// The domain of names without one
+    /// Set the local domain (resolv.conf(5))
     #[arg(long, value_name = "DOMAIN")]
     dns_domain: Option<String>,
-    /// A domain in which names are looked for
+    /// Add a search domain
     #[arg(long, value_name = "DOMAIN")]
     dns_search: Vec<String>,
-    /// An option for resolv.conf
+    /// Add an option to resolv.conf
     #[arg(long, value_name = "OPTION")]
     dns_opt: Vec<String>,
-    /// A line for the pod's hosts file, or several with commas between; or host: the host's file
+    /// Add lines to the pod's hosts file, separated by commas; host: use the host's file
     #[arg(long = "hosts-entry", value_name = "ADDRESS=NAME")]
     hosts: Vec<String>,
 }
@@ -44,7 +44,7 @@ impl NameOptions {
         let more = self.dns_domain.is_some() || !self.dns_search.is_empty() || !self.dns_opt.is_empty();
         if let Some(magic) = self.dns.iter().find(|server| [HOST, NONE].contains(&server.as_str())) {
             if more || self.dns.len() > 1 {
-                return Err(Error::new(format!("--dns={magic} goes with no other --dns option")));
+                return Err(Error::new(format!("--dns={magic} excludes every other --dns option")));
             }
             return Ok(Some(if magic == HOST { Source::Host } else { Source::None }));
         }
@@ -52,7 +52,7 @@ impl NameOptions {
             return Ok(None);
         }
         for server in &self.dns {
-            server.parse::<IpAddr>().context(|| format!("--dns={server}: not an address, host or none"))?;
+            server.parse::<IpAddr>().context(|| format!("--dns={server}: expected an IP address, host or none"))?;
         }
         for word in self.dns_domain.iter().chain(&self.dns_search).chain(&self.dns_opt) {
             check_word(word)?;
@@ -77,12 +77,12 @@ impl NameOptions {
         }
         if entries.contains(&HOST) {
             let alone = entries.iter().all(|entry| *entry == HOST);
-            return if alone { Ok(Some(Source::Host)) } else { Err(Error::new("host goes with no other entry")) };
+            return if alone { Ok(Some(Source::Host)) } else { Err(Error::new("host excludes every other entry")) };
         }
         let mut names: BTreeMap<IpAddr, Vec<&str>> = BTreeMap::new();
         for entry in entries {
-            let (ip, name) = entry.split_once('=').context(|| format!("{entry:?} is not ADDRESS=NAME"))?;
-            let ip = ip.parse().context(|| format!("{ip:?} is no address"))?;
+            let (ip, name) = entry.split_once('=').context(|| format!("expected ADDRESS=NAME, found {entry:?}"))?;
+            let ip = ip.parse().context(|| format!("{ip:?} is not an IP address"))?;
             check_word(name)?;
             names.entry(ip).or_default().push(name);
         }
@@ -93,7 +93,7 @@ impl NameOptions {
 
 fn check_word(word: &str) -> Result<()> {
     if word.is_empty() || word.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#') {
-        return Err(Error::new(format!("{word:?} is not one word")));
+        return Err(Error::new(format!("{word:?} is not a word: it may have no blanks, control characters or #")));
     }
     Ok(())
 }
@@ -147,7 +147,7 @@ mod tests {
             ("--dns-search=", "\"\" is not one word"),
             ("--hosts-entry=a", "--hosts-entry: \"a\" is not ADDRESS=NAME"),
             ("--hosts-entry=a=b", "\"a\" is no address"),
-            ("--hosts-entry=1.1.1.1=a,host", "host goes with no other entry"),
+            ("--hosts-entry=1.1.1.1=a,host", "host excludes every other entry"),
             ("--hosts-entry=1.1.1.1=", "\"\" is not one word"),
         ] {
             let line = understand(words).unwrap_err().one_line();

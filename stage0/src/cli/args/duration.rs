@@ -19,10 +19,13 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// It is not a duration, or is longer than a unit file can say.
-pub fn seconds(text: &str) -> Result<u32, String> {
+pub fn seconds(text: &str) -> Result<Duration, String> {
     let time = duration(text)?;
     let whole = time.as_secs() + u64::from(time.subsec_nanos() > 0);
-    u32::try_from(whole).map_err(|_| format!("at most {} seconds", u32::MAX))
+    match u32::try_from(whole) {
+        Ok(_) => Ok(Duration::from_secs(whole)),
+        Err(_) => Err(format!("expected at most {} seconds", u32::MAX)),
+    }
 }
 
 #[cfg(test)]
@@ -37,7 +40,9 @@ mod tests {
         for bad in ["", "-1", "1x", "s", ".", "1.2.3", "inf", "NaN", "1e3", "99999999999999999999999"] {
             assert!(duration(bad).unwrap_err().contains("expected seconds"), "{bad}");
         }
-        assert_eq!((seconds("1500ms"), seconds("2"), seconds("0")), (Ok(2), Ok(2), Ok(0)));
+        for (text, whole) in [("1500ms", 2), ("2", 2), ("0", 0)] {
+            assert_eq!(seconds(text), Ok(Duration::from_secs(whole)), "{text}");
+        }
         assert!(seconds("200y").is_err());
     }
 }

@@ -6,41 +6,41 @@ use stage1::error::{Context, Error, Result};
 
 /// The isolators that an app is given on the command line.
 #[derive(clap::Args, Clone, Debug, Default)]
-pub struct Limits {
-    /// How much memory it may use, in powers of 1024: 64m, 64MiB, 1g
+pub struct LimitOptions {
+    /// Limit its memory to this much, in powers of 1024: 64m, 64MiB, 1g
     #[arg(long, value_name = "QUANTITY", allow_hyphen_values = true)]
     pub memory: Option<String>,
-    /// Throttle it above this much memory (memory.high; cgroup v2)
+    /// Throttle the app above this much memory (memory.high; cgroup v2)
     #[arg(long, value_name = "QUANTITY", allow_hyphen_values = true)]
     pub memory_high: Option<String>,
-    /// How much swap it may use (cgroup v2)
+    /// Limit its swap to this much (memory.swap.max; cgroup v2)
     #[arg(long, value_name = "QUANTITY", allow_hyphen_values = true)]
     pub memory_swap: Option<String>,
-    /// How much of the processors it may use: 500m, 1.5
+    /// Limit it to this much processor time, in processors: 500m, 1.5
     #[arg(long, value_name = "QUANTITY", allow_hyphen_values = true)]
     pub cpu: Option<String>,
-    /// Its share of the processors, against that of others
+    /// Weigh it against other apps by this much when processors are busy
     #[arg(long, value_name = "NUMBER")]
     pub cpu_shares: Option<u64>,
-    /// How many processes and threads it may have
+    /// Limit it to this many processes and threads
     #[arg(long, value_name = "NUMBER")]
     pub pids: Option<u64>,
-    /// Its share of the disks, against that of others: 1 to 10000
+    /// Weigh it against other apps by this much when disks are busy: 1 to 10000
     #[arg(long, value_name = "NUMBER")]
     pub io_weight: Option<u64>,
-    /// How soon the kernel ends it when memory runs out: -1000 to 1000
+    /// Have the kernel kill it sooner (1000) or later (-1000) when memory runs out
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pub oom_score_adj: Option<i32>,
-    /// The only capabilities it keeps: CAP_CHOWN,CAP_KILL
+    /// Keep only these capabilities: CAP_CHOWN,CAP_KILL
     #[arg(long, value_name = "CAPS", value_delimiter = ',')]
     pub caps_retain: Vec<String>,
-    /// Capabilities it does not get
+    /// Drop these of the default capabilities
     #[arg(long, value_name = "CAPS", value_delimiter = ',', conflicts_with = "caps_retain")]
     pub caps_remove: Vec<String>,
-    /// System calls it may or may not make: mode=retain|remove[,errno=NAME],CALL,…
+    /// Allow only (retain) or deny (remove) system calls: mode=retain|remove[,errno=NAME],CALL,…
     #[arg(long, value_name = "FILTER")]
     pub seccomp: Option<String>,
-    /// It can't gain privileges, by setuid programs for example
+    /// Keep it from gaining privileges, by setuid programs for example
     #[arg(long)]
     pub no_new_privileges: bool,
 }
@@ -55,7 +55,9 @@ fn seccomp(text: &str) -> Result<(&'static str, Value)> {
             Some(("errno", value)) => errno = Some(value),
             None if !word.is_empty() => calls.push(word),
             _ => {
-                return Err(Error::new(format!("{word:?} is neither mode=retain, mode=remove, errno=NAME nor a call")));
+                return Err(Error::new(format!(
+                    "unknown word {word:?}: expected mode=retain, mode=remove, errno=NAME or a system call"
+                )));
             }
         }
     }
@@ -93,7 +95,7 @@ fn memory(text: &str) -> Result<u64> {
     u64::try_from(bytes).context(shown)
 }
 
-impl Limits {
+impl LimitOptions {
     /// As isolators of a manifest.
     ///
     /// # Errors
@@ -170,9 +172,9 @@ mod tests {
 
     #[test]
     fn limits_are_isolators() {
-        let limits = Limits { memory: Some("banana".into()), ..Limits::default() };
+        let limits = LimitOptions { memory: Some("banana".into()), ..LimitOptions::default() };
         assert!(limits.isolators().unwrap_err().one_line().starts_with("--memory"));
-        let limits = Limits { memory: Some("64M".into()), no_new_privileges: true, ..Limits::default() };
+        let limits = LimitOptions { memory: Some("64M".into()), no_new_privileges: true, ..LimitOptions::default() };
         assert_eq!(limits.isolators().unwrap().len(), 2);
     }
 
@@ -186,12 +188,12 @@ mod tests {
         for bad in ["", "m", "banana", "-1", "1x", "1.2.3m", "1,5g", "64 m", "99999999999t", "."] {
             assert!(memory(bad).is_err(), "{bad}");
         }
-        let with = |text: &str| Limits { memory: Some(text.into()), ..Limits::default() }.isolators();
+        let with = |text: &str| LimitOptions { memory: Some(text.into()), ..LimitOptions::default() }.isolators();
         let error = with("64").unwrap_err().one_line();
         assert!(error.contains("less than 1 MiB") && error.contains("write 64m"), "{error}");
         assert!(with("512k").unwrap_err().one_line().contains("less than 1 MiB"));
         assert_eq!(with("64m").unwrap()[0].value, json!({ "limit": "67108864" }));
-        let none = Limits { memory_swap: Some("0".into()), ..Limits::default() };
+        let none = LimitOptions { memory_swap: Some("0".into()), ..LimitOptions::default() };
         assert_eq!(none.isolators().unwrap()[0].value, json!({ "limit": "0" }));
     }
 }

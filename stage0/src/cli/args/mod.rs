@@ -4,6 +4,7 @@ pub mod dns;
 pub mod duration;
 pub mod each;
 pub mod hostname;
+pub mod incoming_image;
 pub mod limits;
 pub mod new_app;
 pub mod new_pod;

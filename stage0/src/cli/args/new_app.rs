@@ -1,11 +1,13 @@
 //! The options of a new app
 
+use std::time::Duration;
+
 use clap::Args;
 use stage1::error::Result;
 
 use super::duration::seconds;
-use super::limits::Limits;
-use super::registry::When;
+use super::limits::LimitOptions;
+use super::registry::PullPolicy;
 use super::variable::environment;
 use super::volume::mounts;
 use crate::app::options::AddOptions;
@@ -15,62 +17,62 @@ use crate::poddir::insecure::Insecure;
 /// An app that is to be.
 #[derive(Args, Debug)]
 pub struct NewApp {
-    /// An image of the store (its name, its id, or the start of it), or one that a registry has
+    /// An image of the store (its name, its id, or the start of its id), or of a registry
     pub image: String,
-    /// When to fetch the image from its registry
+    /// Pull the image from its registry when
     #[arg(long, value_enum, default_value = "missing", value_name = "WHEN")]
-    pull: When,
-    /// What to call the app (else as the image is called)
+    pull: PullPolicy,
+    /// Name the app (default: from the image's name)
     #[arg(long)]
     pub name: Option<String>,
-    /// The program to run, instead of the image's
+    /// Run this program instead of the image's
     #[arg(long, value_name = "PROGRAM")]
     exec: Option<String>,
-    /// A variable of the app's environment
+    /// Set a variable of the app's environment
     #[arg(long, value_name = "NAME=VALUE")]
     pub env: Vec<String>,
-    /// The user it runs as: a name, a number, or a path in the image whose owner is meant
+    /// Run it as this user: a name, a number, or a path in the image, for its owner
     #[arg(long, allow_hyphen_values = true)]
     user: Option<String>,
-    /// The group it runs as
+    /// Run it with this group
     #[arg(long, allow_hyphen_values = true)]
     group: Option<String>,
-    /// A further group, by number
+    /// Add a group, by number
     #[arg(long = "supplementary-gid", value_name = "GID")]
     supplementary_gids: Vec<u32>,
-    /// The directory it starts in
+    /// Start it in this directory
     #[arg(long, value_name = "DIR")]
     working_dir: Option<String>,
     #[command(flatten)]
-    limits: Limits,
-    /// Its root file system can't be written to
+    limits: LimitOptions,
+    /// Make its root file system read-only
     #[arg(long)]
     readonly_rootfs: bool,
-    /// The signal that asks it to end: SIGINT, RTMIN+3, 10 (else SIGTERM)
+    /// Ask it to end by this signal: SIGINT, RTMIN+3, 10 (default: SIGTERM)
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<String>,
-    /// How long it then has to end before it is killed: seconds, or 5m, 1h30m; 0 to kill it at once (else 10)
+    /// Kill it this long after that signal: seconds, or 5m, 1h30m; 0 kills it at once (default: 10)
     #[arg(long, value_name = "DURATION", value_parser = seconds)]
-    stop_timeout: Option<u32>,
-    /// Whether to start it again when it has ended: no, on-failure, always
+    stop_timeout: Option<Duration>,
+    /// Restart it when it ends: no, on-failure, always (default: no)
     #[arg(long, value_name = "POLICY")]
     restart: Option<String>,
-    /// Its standard input: null, stream, tty, interactive (else null)
+    /// Connect its standard input to: null, stream, tty, interactive (default: null)
     #[arg(long, value_name = "MODE")]
     stdin: Option<String>,
-    /// Its standard output: log, null, stream, tty, interactive (else log)
+    /// Connect its standard output to: log, null, stream, tty, interactive (default: log)
     #[arg(long, value_name = "MODE")]
     stdout: Option<String>,
-    /// Its standard error, likewise
+    /// Connect its standard error to the same
     #[arg(long, value_name = "MODE")]
     stderr: Option<String>,
-    /// Its log file, below the pod's --k8s-log-dir, for all that it writes
+    /// Write its output to this file, too, below the pod's --k8s-log-dir
     #[arg(long, value_name = "PATH")]
     k8s_log_path: Option<String>,
     /// Mount a volume of the pod: volume=NAME,target=PATH
     #[arg(long = "mount", value_name = "MOUNT")]
     mounts: Vec<String>,
-    /// Arguments, instead of the image's
+    /// Pass these arguments instead of the image's
     #[arg(last = true, value_name = "ARG")]
     pub args: Vec<String>,
 }

@@ -29,19 +29,19 @@ use crate::poddir::uid_range::PrivateUsers;
 /// What is decided when a pod is run.
 #[derive(Args, Debug)]
 pub struct HowToRun {
-    /// The pod's host name (else rkt-UUID)
+    /// Set the pod's host name (default: rkt-UUID)
     #[arg(long)]
     hostname: Option<String>,
-    /// Networks: NAME[:K=V;…][,NAME…], all, none (but loopback), or host, which is the host's (else default)
+    /// Join networks: NAME[:K=V;…][,NAME…], all, none (only loopback) or host (the host's own) (default: default)
     #[arg(long, value_name = "NETWORKS", num_args = 0..=1, require_equals = true, default_missing_value = "default")]
     net: Vec<String>,
-    /// The directory that has the configurations of networks in net.d (else /etc/rkt)
+    /// Read network configurations from net.d in this directory (default: /etc/rkt)
     #[arg(long, value_name = "DIR")]
     local_config: Option<PathBuf>,
-    /// An IPC namespace of its own, or the host's (else its own)
+    /// Use an IPC namespace of its own, or the host's (default: its own)
     #[arg(long, value_enum)]
     ipc: Option<Ipc>,
-    /// Where resolv.conf and hosts come from: resolv=(host|stage0|none|default),hosts=(host|stage0|default)
+    /// Take resolv.conf and hosts from: resolv=(host|stage0|none|default),hosts=(host|stage0|default)
     #[arg(long, value_name = "MODES")]
     dns_conf_mode: Option<String>,
     #[command(flatten)]
@@ -72,39 +72,39 @@ impl HowToRun {
 /// What is decided when a pod is made.
 #[derive(Args, Debug)]
 pub struct WhatToMake {
-    /// A volume: NAME,kind=empty[,mode=M,uid=U,gid=G] or NAME,kind=host,source=PATH[,readOnly=B][,recursive=B]
+    /// Add a volume: NAME,kind=empty[,mode=M,uid=U,gid=G] or NAME,kind=host,source=PATH[,readOnly=B][,recursive=B]
     #[arg(long = "volume", value_name = "VOLUME")]
     volumes: Vec<String>,
-    /// A port of the host that leads to one of the pod: NAME:PROTOCOL:PODPORT:[HOSTIP:]HOSTPORT, or NAME:[HOSTIP:]HOSTPORT
-    /// for one that an app declares
+    /// Forward a port of the host to the pod: NAME:PROTOCOL:PODPORT:[HOSTIP:]HOSTPORT, or NAME:[HOSTIP:]HOSTPORT for a port
+    /// that an app declares
     #[arg(long = "port", value_name = "PORT")]
     ports: Vec<String>,
-    /// Copy the images' files instead of overlaying them, which is done anyway where there can be no overlays
+    /// Copy the images' files instead of mounting overlays (done anyway where overlays are impossible)
     #[arg(long)]
     no_overlay: bool,
-    /// User ids of its own: those of the host from SHIFT on, COUNT of them; alone, or as auto, 65536 that no other
-    /// pod has
+    /// Use a user namespace with COUNT of the host's UIDs from SHIFT on; without a value, or as auto, with a free range of
+    /// 65536
     #[arg(
         long, value_name = "SHIFT:COUNT", num_args = 0..=1, require_equals = true, default_missing_value = "auto"
     )]
     private_users: Option<PrivateUsers>,
-    /// Where its apps' logs go: file (in the pod's directory), journald (the host's), none, or passthrough (none, and
-    /// what several apps write to the output of run is not told apart)
+    /// Send its apps' logs to: file (in the pod's directory), journald (the host's), none, or passthrough (none, and the
+    /// output of run has no app names)
     #[arg(long, value_name = "DRIVER", value_parser = log_driver)]
     log_driver: Option<String>,
-    /// At which size a log file of an app is followed by the next one (else 64Mi)
+    /// Begin an app's next log file at this size (default: 64Mi)
     #[arg(long, value_name = "SIZE", value_parser = log_max_size)]
     log_max_size: Option<String>,
-    /// How many log files of each app are kept (else 5): the newest
+    /// Keep this many log files of each app, the newest (default: 5)
     #[arg(long, value_name = "NUMBER", value_parser = log_max_files)]
     log_max_files: Option<String>,
-    /// The stage1 image that runs the pod, instead of the built-in one
+    /// Run the pod by this stage1 image instead of the built-in one
     #[arg(long, value_name = "FILE")]
     stage1: Option<PathBuf>,
-    /// A directory for log files of apps that have a --k8s-log-path
+    /// Keep the log files of apps with a --k8s-log-path in this directory
     #[arg(long, value_name = "DIR")]
     k8s_log_dir: Option<String>,
-    /// How lines of log files look: k8s-cri (TIME STREAM P|F LINE), k8s-plain (TIME STREAM LINE)
+    /// Write those files as k8s-cri (TIME STREAM P|F LINE) or k8s-plain (TIME STREAM LINE)
     #[arg(long, value_name = "MODE", default_value = "k8s-cri", requires = "k8s_log_dir")]
     k8s_log_mode: String,
 }

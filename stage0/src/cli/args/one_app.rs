@@ -7,10 +7,11 @@ use stage1::error::{Context, Result};
 use crate::cli::session::Session;
 use crate::poddir::find as pods;
 use crate::poddir::find::Pod;
+use crate::poddir::manifest::only_one;
 
 /// One app of a pod.
 #[derive(Args, Debug)]
-pub struct One {
+pub struct OneApp {
     /// The pod's UUID, or the start of it
     uuid: String,
     /// The app
@@ -21,7 +22,7 @@ pub struct One {
     app: Option<String>,
 }
 
-impl One {
+impl OneApp {
     pub fn find(&self, session: &Session) -> Result<(Pod, AcName)> {
         let name = app_name(self.name.as_ref().or(self.app.as_ref()))?;
         let name = name.context(|| "no app was named")?;
@@ -30,6 +31,25 @@ impl One {
 
     pub fn doing(&self, what: &str) -> String {
         format!("{what} app {:?}", self.name.as_ref().or(self.app.as_ref()).map_or("", String::as_str))
+    }
+}
+
+/// An app of a pod; the only one of it if none is named.
+#[derive(Args, Debug)]
+pub struct AppOrOnlyOne {
+    /// The pod's UUID, or the start of it
+    uuid: String,
+    /// The app (else the only one of the pod)
+    #[arg(long)]
+    app: Option<String>,
+}
+
+impl AppOrOnlyOne {
+    pub fn find(&self, session: &Session) -> Result<(Pod, AcName)> {
+        let app = app_name(self.app.as_ref())?;
+        let pod = pods::find(&session.store, &self.uuid)?;
+        let app = app.map_or_else(|| only_one(&pod), Ok)?;
+        Ok((pod, app))
     }
 }
 

@@ -14,19 +14,19 @@ use crate::registry::{Access, Name, Reference, Tls};
 
 /// How a registry is asked.
 #[derive(Args, Clone, Debug)]
-pub struct How {
-    /// The file that has the credentials (else $REGISTRY_AUTH_FILE, or those of podman, skopeo and docker)
+pub struct RegistryOptions {
+    /// Take credentials from this file (default: $REGISTRY_AUTH_FILE, then those of podman, skopeo and docker)
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
-    /// A directory with certificates: *.crt of authorities, NAME.cert and NAME.key of this client (else certs.d)
+    /// Take certificates from this directory: *.crt of authorities, NAME.cert and NAME.key of this client (default: certs.d)
     #[arg(long, value_name = "DIR")]
     cert_dir: Option<PathBuf>,
-    /// Whether the registry has to prove who it is; without that HTTP will do as well
+    /// Verify the registry's certificate; with false, accept any, and plain HTTP
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     tls_verify: bool,
 }
 
-impl How {
+impl RegistryOptions {
     /// As without options, but for the file of credentials.
     pub fn with_authfile(authfile: Option<PathBuf>) -> Self {
         Self { authfile, cert_dir: None, tls_verify: true }
@@ -47,16 +47,16 @@ impl How {
 
 /// When an image is fetched that an app is to have.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum When {
-    /// If it is not in the store
+pub enum PullPolicy {
+    /// If it is missing in the store
     Missing,
-    /// Also if it is: the registry may have a newer one
+    /// Always: the registry may have a newer one
     Always,
     /// Never
     Never,
 }
 
-impl When {
+impl PullPolicy {
     /// Fetches the image that an app is to have, if it is to be fetched. Gives the word by which the store finds it.
     ///
     /// # Errors
@@ -67,7 +67,7 @@ impl When {
             return Ok(text.to_owned());
         }
         let watch = Watch::begin()?;
-        let access = How::with_authfile(None).access(&watch)?;
+        let access = RegistryOptions::with_authfile(None).access(&watch)?;
         let missing = || format!("there is no image {text:?}, and it can't be pulled");
         let pulled = Name::parse(text)
             .and_then(|name| pull(&session.store, &access, &name, &Options::default()))

@@ -10,21 +10,21 @@ use jiff::{Span, Timestamp, ToSpan, ZonedDateTime};
 const FORMS: &str = "write 2026-11-24T20:30:00Z, \"2026-11-24 20:30:00\", 2026-11-24, 20:30, @1795552200, now, today, \
                      yesterday, 10m or \"2 hours ago\"";
 
-/// A moment, in microseconds since 1970, from what is typed now in this machine's time zone: a time with its zone as
+/// A moment, from what is typed now in this machine's time zone: a time with its zone as
 /// in RFC 3339, one without in the local zone, seconds since 1970 after an `@`, or how long ago it was.
 ///
 /// # Errors
 /// It is none of these, or a time that does not exist.
-pub fn parse(text: &str) -> Result<i64, String> {
+pub fn parse(text: &str) -> Result<Timestamp, String> {
     parse_at(text, &ZonedDateTime::now())
 }
 
-fn parse_at(text: &str, now: &ZonedDateTime) -> Result<i64, String> {
+fn parse_at(text: &str, now: &ZonedDateTime) -> Result<Timestamp, String> {
     let text = text.trim();
     let found = named(text, now)
         .or_else(|| text.strip_prefix('@').map(|seconds| seconds_since_1970(seconds).ok()))
         .unwrap_or_else(|| typed(text, now));
-    found.map(Timestamp::as_microsecond).ok_or_else(|| format!("{text:?} is not a time: {FORMS}"))
+    found.ok_or_else(|| format!("{text:?} is not a time: {FORMS}"))
 }
 
 fn named(text: &str, now: &ZonedDateTime) -> Option<Option<Timestamp>> {
@@ -102,7 +102,7 @@ mod tests {
             (" 1.5 h ", "2026-11-24T17:00:00.5Z"),
         ] {
             let expected: Timestamp = expected.parse().unwrap();
-            assert_eq!(parse_at(text, &now()), Ok(expected.as_microsecond()), "{text}");
+            assert_eq!(parse_at(text, &now()), Ok(expected), "{text}");
         }
     }
 

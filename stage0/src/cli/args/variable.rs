@@ -13,7 +13,7 @@ pub fn environment(texts: &[String]) -> Result<Vec<NameValue>> {
 }
 
 fn variable(text: &str) -> Result<NameValue> {
-    let (name, value) = text.split_once('=').context(|| "it is written NAME=VALUE")?;
+    let (name, value) = text.split_once('=').context(|| "expected NAME=VALUE")?;
     env::check(name, value)?;
     Ok(NameValue::new(name, value))
 }

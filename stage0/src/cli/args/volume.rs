@@ -21,9 +21,9 @@ fn parts<'a>(text: &'a str, allowed: &[&str]) -> Result<Vec<(&'a str, &'a str)>>
             .find(|at| text[at + 1..].split(',').next().is_some_and(|n| n.contains('=')));
         let (part, after) = end.map_or((text, None), |at| (&text[..at], Some(&text[at + 1..])));
         rest = after;
-        let (name, value) = part.split_once('=').context(|| format!("{part:?} is not NAME=VALUE"))?;
+        let (name, value) = part.split_once('=').context(|| format!("expected NAME=VALUE, found {part:?}"))?;
         if !allowed.contains(&name) {
-            return Err(Error::new(format!("{name:?} is not one of {}", allowed.join(", "))));
+            return Err(Error::new(format!("unknown key {name:?}: expected {}", allowed.join(", "))));
         }
         if found.iter().any(|(other, _)| *other == name) {
             return Err(Error::new(format!("{name} is given twice")));
@@ -66,28 +66,32 @@ pub fn volumes(texts: &[String]) -> Result<Vec<Volume>> {
 }
 
 fn volume(text: &str) -> Result<Volume> {
-    let (name, rest) = text.split_once(',').context(|| "it has a name and a kind: NAME,kind=host,source=/x")?;
+    let (name, rest) = text.split_once(',').context(|| "expected NAME,kind=host,source=PATH or NAME,kind=empty")?;
     let name: AcName = name.parse()?;
     let parts = parts(rest, &["kind", "source", "readOnly", "recursive", "mode", "uid", "gid"])?;
     let get = |name: &str| value(&parts, name);
     let boolean = |name: &str| -> Result<Option<bool>> {
-        get(name).map(|text| parse_bool(text).context(|| format!("{name}={text}: not a boolean"))).transpose()
+        get(name).map(|text| parse_bool(text).context(|| format!("{name}={text}: expected true or false"))).transpose()
     };
     let id = |name: &str| -> Result<Option<u32>> {
-        get(name).map(|text| text.parse().context(|| format!("{name}={text}"))).transpose()
+        get(name).map(|text| text.parse().context(|| format!("{name}={text}: expected a number"))).transpose()
     };
     let kind = match get("kind") {
         Some("host") => VolumeKind::Host,
         Some("empty") => VolumeKind::Empty,
-        other => return Err(Error::new(format!("kind={}: it is host or empty", other.unwrap_or("")))),
+        Some(other) => return Err(Error::new(format!("unknown kind {other:?}: expected host or empty"))),
+        None => return Err(Error::new("kind is missing: expected kind=host or kind=empty")),
     };
     let others = if kind == VolumeKind::Host { ["mode", "uid", "gid"] } else { ["source", "recursive", "recursive"] };
     if let Some(other) = others.into_iter().find(|name| get(name).is_some()) {
-        return Err(Error::new(format!("{other} does not go with this kind of volume")));
+        return Err(Error::new(format!(
+            "{other} does not apply to a volume of kind {}",
+            get("kind").unwrap_or_default()
+        )));
     }
     let source = get("source").map(absolute).transpose()?;
     if kind == VolumeKind::Host {
-        let source = source.as_deref().context(|| "a host volume has a source")?;
+        let source = source.as_deref().context(|| "source is missing: a host volume needs source=PATH")?;
         must_exist(source)?;
     }
     let mode = get("mode").map(|text| octal(text).map(|()| text.to_owned())).transpose()?;
@@ -100,7 +104,7 @@ fn volume(text: &str) -> Result<Volume> {
 fn octal(text: &str) -> Result<()> {
     match u32::from_str_radix(text, 8) {
         Ok(mode) if mode <= 0o7777 => Ok(()),
-        _ => Err(Error::new(format!("mode={text}: not an octal number up to 7777"))),
+        _ => Err(Error::new(format!("mode={text}: expected an octal number up to 7777"))),
     }
 }
 
@@ -125,8 +129,8 @@ pub fn mounts(texts: &[String]) -> Result<Vec<Mount>> {
 
 fn mount(text: &str) -> Result<Mount> {
     let parts = parts(text, &["volume", "target"])?;
-    let volume = value(&parts, "volume").context(|| "it names a volume: volume=NAME,target=PATH")?;
-    let target = value(&parts, "target").context(|| "it has a target: volume=NAME,target=PATH")?;
+    let volume = value(&parts, "volume").context(|| "volume is missing: expected volume=NAME,target=PATH")?;
+    let target = value(&parts, "target").context(|| "target is missing: expected volume=NAME,target=PATH")?;
     // Relative or with "..", it is resolved in the app's root.
     if target.is_empty() || target.contains(['\n', '\0']) {
         return Err(Error::new(format!("the target {target:?} is not a path")));

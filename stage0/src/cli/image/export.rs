@@ -18,12 +18,12 @@ use crate::image::store::Image;
 pub struct Export {
     /// Name of the image, or its id, or the start of that
     image: String,
-    /// Where to write it; - is standard output
+    /// Write it to this file; - is standard output
     file: PathBuf,
-    /// Compress it
+    /// Compress it with gzip
     #[arg(long)]
     gzip: bool,
-    /// Replace the file if it is there
+    /// Replace an existing file
     #[arg(long)]
     overwrite: bool,
 }
@@ -37,7 +37,7 @@ impl Export {
         let shown = || format!("write {:?}", self.file);
         let directory = self.file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if !self.overwrite && self.file.symlink_metadata().is_ok() {
-            return Err(Error::new(format!("{:?} is there already; --overwrite replaces it", self.file)));
+            return Err(Error::new(format!("{:?} exists: --overwrite replaces it", self.file)));
         }
         let mut name = std::ffi::OsString::from(".podctl-export-");
         name.push(uuid::Uuid::new_v4().to_string());

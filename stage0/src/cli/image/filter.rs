@@ -31,7 +31,7 @@ impl Filter {
     /// It is none of these, or an image is not there.
     pub fn parse(store: &Store, text: &str) -> Result<Self> {
         let shown = || format!("filter {text:?}");
-        let (key, value) = text.split_once('=').context(|| format!("{}: it is KEY=VALUE", shown()))?;
+        let (key, value) = text.split_once('=').context(|| format!("{}: expected KEY=VALUE", shown()))?;
         let import_time = || Ok::<i64, Error>(images::find(store, value).context(shown)?.info.import_time);
         Ok(match key {
             "reference" => Self::Reference(value.to_owned()),
@@ -39,7 +39,7 @@ impl Filter {
                 Some((name, value)) => Self::Label(name.to_owned(), Some(value.to_owned())),
                 None => Self::Label(value.to_owned(), None),
             },
-            "dangling" => Self::Dangling(parse_bool(value).context(|| format!("{}: not a boolean", shown()))?),
+            "dangling" => Self::Dangling(parse_bool(value).context(|| format!("{}: expected true or false", shown()))?),
             "id" => Self::Id(value.to_owned()),
             "before" => Self::Before(import_time()?),
             "since" => Self::Since(import_time()?),

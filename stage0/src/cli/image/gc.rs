@@ -13,10 +13,10 @@ use crate::image::gc::{Collected, Which, collect};
 
 #[derive(Args, Debug)]
 pub struct Gc {
-    /// Keep images that were imported, made use of or had their name this short a time ago
+    /// Keep images that were imported, used or lost their name less than this long ago
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
     grace_period: Duration,
-    /// How to print what was removed
+    /// Print what was removed as
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }

@@ -10,10 +10,10 @@ use stage1::error::{Context, Error, Result};
 
 use super::progress::{progress, spinner};
 use super::source::Source;
-use crate::cli::args::registry::How;
+use crate::cli::args::incoming_image::IncomingImage;
+use crate::cli::args::registry::RegistryOptions;
 use crate::cli::output::say;
 use crate::cli::session::Session;
-use crate::image::archive::Limits;
 use crate::image::import::{Imported, import_directory, import_file};
 use crate::image::oci::platform::Wanted;
 use crate::image::options::{Kind, Options};
@@ -28,25 +28,18 @@ pub struct Import {
     /// system (directory or tar); a file may be compressed with gzip, bzip2, xz or zstd. - is standard input; as in
     /// skopeo's words docker-archive:FILE, oci-archive:FILE, oci:DIR (each with :REFERENCE), dir:DIR, docker://NAME
     source: String,
-    /// What to call the image (else as it says itself, or as the file or directory is called)
+    /// Name the image (default: its own name, or that of the file or directory)
     #[arg(long)]
     name: Option<String>,
-    /// What the source is, instead of finding it out
+    /// Take the source as this kind (default: detect it)
     #[arg(long, value_enum)]
     kind: Option<KindWord>,
-    /// Of several images the one with this reference or tag
+    /// Import the image with this reference or tag, of several
     #[arg(long, value_name = "NAME")]
     reference: Option<String>,
-    /// Of several platforms this one, instead of this machine's
-    #[arg(long, value_name = "OS/ARCHITECTURE[/VARIANT]")]
-    platform: Option<String>,
-    /// Take device nodes, too, and not only null, zero, full, random, urandom, tty and ptmx
-    #[arg(long)]
-    devices: bool,
-    /// Refuse an image that takes more than this many bytes uncompressed
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().bytes)]
-    max_size: u64,
-    /// For a root file system: the program that its apps run, with the ARGs
+    #[command(flatten)]
+    incoming: IncomingImage,
+    /// For a root file system: have its apps run this program, with the ARGs
     #[arg(long, value_name = "PROGRAM")]
     exec: Option<String>,
     /// Arguments of that program
@@ -81,16 +74,16 @@ impl Import {
 
     fn import(&self, session: &Session) -> Result<Imported> {
         if self.exec.is_none() && !self.args.is_empty() {
-            return Err(Error::new("arguments need a program: --exec"));
+            return Err(Error::new("arguments need a program: add --exec PROGRAM"));
         }
         let (path, kind, reference) = match Source::parse(&self.source)? {
             Source::Registry(name) => return self.pull(session, &name),
             Source::Input => (None, None, None),
             Source::Path(path, kind, reference) => (Some(path), kind, reference),
         };
-        let stat = path.as_ref().map(|path| path.metadata().context(|| "look at it")).transpose()?;
+        let stat = path.as_ref().map(|path| path.metadata().context(|| "stat")).transpose()?;
         if stat.as_ref().is_some_and(|stat| !stat.is_dir() && !stat.is_file()) {
-            return Err(Error::new("neither a file nor a directory"));
+            return Err(Error::new("it is neither a file nor a directory"));
         }
         let kind = kind.or(self.kind.map(|kind| match kind {
             KindWord::Aci => Kind::Aci,
@@ -103,9 +96,9 @@ impl Import {
         let options = Options {
             name: self.name.clone(),
             kind,
-            wanted: Wanted { reference, platform: self.platform.clone(), name: None },
+            wanted: Wanted { reference, platform: self.incoming.platform.clone(), name: None },
             manifest: self.manifest(path.as_deref())?,
-            limits: self.limits(),
+            limits: self.incoming.limits(),
             ..Options::default()
         };
         let _watch = Watch::begin()?;
@@ -128,20 +121,16 @@ impl Import {
         imported
     }
 
-    fn limits(&self) -> Limits {
-        Limits { bytes: self.max_size, devices: self.devices, ..Limits::default() }
-    }
-
     /// As "image pull" does, with another name if one was given.
     fn pull(&self, session: &Session, name: &str) -> Result<Imported> {
         if self.exec.is_some() || self.kind.is_some() || self.reference.is_some() {
             return Err(Error::new("an image of a registry takes no --exec, --kind or --reference"));
         }
         let watch = Watch::begin()?;
-        let access = How::with_authfile(None).access(&watch)?;
+        let access = RegistryOptions::with_authfile(None).access(&watch)?;
         let options = Options {
-            wanted: Wanted { platform: self.platform.clone(), ..Wanted::default() },
-            limits: self.limits(),
+            wanted: Wanted { platform: self.incoming.platform.clone(), ..Wanted::default() },
+            limits: self.incoming.limits(),
             ..Options::default()
         };
         let pulled = pull(&session.store, &access, &Name::parse(name)?, &options)?.imported;

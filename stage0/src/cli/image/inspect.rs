@@ -18,7 +18,7 @@ pub struct Inspect {
     /// Names or ids of images, or the starts of those
     #[arg(required = true)]
     images: Vec<String>,
-    /// How to print it
+    /// Print it as
     #[arg(long, value_enum, default_value = "json")]
     format: Format,
 }

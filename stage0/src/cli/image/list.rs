@@ -12,14 +12,14 @@ use crate::image::store as images;
 
 #[derive(Args, Debug)]
 pub struct List {
-    /// Only images for which this is so: reference=PATTERN, label=NAME[=VALUE], dangling=BOOL, id=START, before=IMAGE,
+    /// List only images that match: reference=PATTERN, label=NAME[=VALUE], dangling=BOOL, id=START, before=IMAGE,
     /// since=IMAGE
     #[arg(long = "filter", short, value_name = "KEY=VALUE")]
     filters: Vec<String>,
-    /// Print ids alone
+    /// Print only ids
     #[arg(long, short)]
     quiet: bool,
-    /// How to print it
+    /// Print it as
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }

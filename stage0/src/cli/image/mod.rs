@@ -26,35 +26,35 @@ use super::session::Session;
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Take an image, or a plain root file system, into the store
+    /// Import an image, or a plain root file system, into the store
     Import(import::Import),
-    /// Fetch images from registries
+    /// Pull images from registries
     Pull(pull::Pull),
-    /// Send an image to a registry, bit for bit as it was pulled
+    /// Push an image to a registry, bit for bit as it was pulled
     Push(push::Push),
-    /// Give an image further names
+    /// Add names to an image
     Tag(tag::Tag),
-    /// Take names away from images, which stay
+    /// Remove names of images; the images stay
     Untag(untag::Untag),
     /// List the images
     List(list::List),
-    /// Tell all about an image
+    /// Show an image
     Show(show::Show),
     /// Print what images are configured to run, as, where and with what
     Inspect(inspect::Inspect),
     /// Print the manifest of an image
     CatManifest(cat_manifest::CatManifest),
-    /// Look at every byte of images and their trees, and mend what is damaged, if the rest allows it
+    /// Check every byte of images and their trees, and repair what can be repaired
     Verify(verify::Verify),
     /// Remove images that no pod uses
     Rm(rm::Rm),
-    /// Remove images that have lost their name to a newer one, and trees, that no pod uses
+    /// Remove images whose name went to a newer one, and trees, that no pod uses
     Gc(gc::Gc),
     /// Remove images without a name, or all, that no pod uses
     Prune(prune::Prune),
     /// Write an image to a file, as an application container image
     Export(export::Export),
-    /// Copy the files of an image, with all that it depends on, to a new directory
+    /// Copy the files of an image and its dependencies to a new directory
     Render(render::Render),
 }
 

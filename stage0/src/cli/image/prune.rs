@@ -13,13 +13,13 @@ use crate::image::gc::{Which, collect};
 
 #[derive(Args, Debug)]
 pub struct Prune {
-    /// Images that have a name, too
+    /// Remove images that have a name, too
     #[arg(long, short)]
     all: bool,
-    /// Keep images that were imported, made use of or had their name this short a time ago
+    /// Keep images that were imported, used or lost their name less than this long ago
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
     grace_period: Duration,
-    /// How to print what was removed
+    /// Print what was removed as
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }

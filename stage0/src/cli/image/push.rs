@@ -3,7 +3,7 @@
 use clap::Args;
 use stage1::error::{Context, Result};
 
-use crate::cli::args::registry::How;
+use crate::cli::args::registry::RegistryOptions;
 use crate::cli::output::say;
 use crate::cli::session::Session;
 use crate::image::push::push;
@@ -15,19 +15,19 @@ use crate::registry::Reference;
 pub struct Push {
     /// The image that was pulled: one of its names, its id, or the start of it
     image: String,
-    /// Where to send it: registry.example/name:tag (else to where its name says)
+    /// Push it here: registry.example/name:tag (default: where its name says)
     destination: Option<String>,
     #[command(flatten)]
-    how: How,
+    registry: RegistryOptions,
 }
 
 impl Push {
     pub fn run(self, session: &Session) -> Result<()> {
         let to = self.destination.as_ref().unwrap_or(&self.image);
-        let to = Reference::parse(to).context(|| "say in full where to send it, such as registry.example/name:tag")?;
+        let to = Reference::parse(to).context(|| "expected a full destination, such as registry.example/name:tag")?;
         let image = images::find(&session.store, &self.image)?;
         let watch = Watch::begin()?;
-        let access = self.how.access(&watch)?;
+        let access = self.registry.access(&watch)?;
         say(push(&session.store, &access, &image, &to).context(|| format!("push to {to}"))?)
     }
 }

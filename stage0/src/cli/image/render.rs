@@ -14,7 +14,7 @@ use crate::tree::store as trees;
 pub struct Render {
     /// Name of the image, or its id, or the start of that
     image: String,
-    /// The directory, which must not be there yet
+    /// Make this directory, which must not exist
     directory: PathBuf,
 }
 

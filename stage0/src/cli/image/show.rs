@@ -17,7 +17,7 @@ use crate::tree::store as trees;
 pub struct Show {
     /// Name of the image, or its id, or the start of that
     image: String,
-    /// How to print it
+    /// Print it as
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }
@@ -91,7 +91,7 @@ impl Shown {
             ("ANNOTATIONS", pairs(&image.parsed.annotations).join(" ")),
             ("DEPENDENCIES", self.dependencies.join(" ")),
             ("PODS", self.pods.join(" ")),
-            ("TREE", self.tree_fault.clone().unwrap_or_else(|| "whole, as far as a quick look tells".into())),
+            ("TREE", self.tree_fault.clone().unwrap_or_else(|| "whole (quick check)".into())),
         ];
         output::table(["", ""], rows.map(|(name, value)| [name.to_owned(), value]))
     }

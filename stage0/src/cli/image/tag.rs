@@ -21,7 +21,7 @@ impl Tag {
     pub fn run(self, session: &Session) -> Result<()> {
         let names: Vec<Reference> = self.names.iter().map(|name| Name::local(name)).collect::<Result<_>>()?;
         if let Some(bad) = names.iter().find(|name| name.digest().is_some()) {
-            return Err(Error::new(format!("{bad}: a digest is not given, an image has it")));
+            return Err(Error::new(format!("{bad}: a name that is given cannot have a digest")));
         }
         let id = images::find_id(&session.store, &self.image)?;
         for name in names {

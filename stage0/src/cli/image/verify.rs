@@ -15,7 +15,7 @@ use crate::image::verify::{Health, verify};
 pub struct Verify {
     /// Names or ids of images, or the starts of those; without any, all images
     images: Vec<String>,
-    /// How to print it
+    /// Print it as
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }
@@ -65,7 +65,7 @@ impl Verify {
             )?,
         }
         if damaged > 0 {
-            return Err(Error::new(format!("{damaged} of the images are damaged; import them again")));
+            return Err(Error::new(format!("{damaged} damaged: import them again")));
         }
         Ok(())
     }
