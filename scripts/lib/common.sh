@@ -8,6 +8,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 TARGET=x86_64-unknown-linux-musl
 export CARGO_TARGET_DIR=$PWD/target
 
+# What is built for pods and with the release profile. cargo is always asked for all of them at once, and for one binary or
+# another of theirs: it chooses the features of a crate for the packages it is asked for, and compiles the crate again for
+# others.
+# shellcheck disable=SC2034
+PRODUCT=(--locked --target "$TARGET" -p entrypoints -p stage0 -p probe)
+
 say() { printf '%s: %s\n' "${0##*/}" "$*"; }
 
 die() {

@@ -100,12 +100,7 @@ fn a_shell_on_its_own_terminal(t: &Context) -> Verdict {
     screen.types("stty size\n");
     screen.shows("33 99\r\n");
     // Another size: the program in front hears of it.
-    screen.types("sh -c 'trap \"echo resized; stty size\" WINCH; echo rea\"\"dy; while :; do sleep 0.1; done'\n");
-    screen.shows("ready\r\n");
-    screen.resize(41, 123);
-    screen.shows("resized\r\n41 123\r\n");
-    screen.types("\x03");
-    screen.shows("in> ");
+    screen.tells_its_shell_of_a_resize("in> ");
     // Ctrl-C ends what is in front, and nothing else; Ctrl-Z stops it.
     screen.types("sleep 4242\n");
     let words = |words: &str| descendants(pod.pid()).into_iter().find(|p| p.words == words).map(|p| p.pid);

@@ -505,12 +505,7 @@ fn keys_and_sizes_reach_the_app(t: &Context) -> Verdict {
     wait_for("the sleeper", 10, || tests::process::all().into_iter().find(|p| p.words == "sleep 4242"));
     screen.types("\x03");
     screen.shows("in> ");
-    screen.types("sh -c 'trap \"echo resized; stty size\" WINCH; echo rea\"\"dy; while :; do sleep 0.1; done'\n");
-    screen.shows("ready\r\n");
-    screen.resize(41, 123);
-    screen.shows("resized\r\n41 123\r\n");
-    screen.types("\x03");
-    screen.shows("in> ");
+    screen.tells_its_shell_of_a_resize("in> ");
     screen.types("echo o''k\n");
     screen.shows("ok\r\nin> ");
     // The end of what is typed is the shell's end.

@@ -92,12 +92,7 @@ fn a_shell_on_a_terminal(t: &Context) -> Verdict {
     screen.types("tty\n");
     screen.shows("\r\n/dev/pts/0\r\n");
     // Another size.
-    screen.types("sh -c 'trap \"echo resized; stty size\" WINCH; echo rea\"\"dy; while :; do sleep 0.1; done'\n");
-    screen.shows("ready\r\n");
-    screen.resize(41, 123);
-    screen.shows("resized\r\n41 123\r\n");
-    screen.types("\x03");
-    screen.shows("in> ");
+    screen.tells_its_shell_of_a_resize("in> ");
     // Ctrl-C ends what is in front, and nothing else.
     screen.types("sleep 4141 &\n");
     screen.shows("in> ");

@@ -68,7 +68,7 @@ fn every_package_names_the_oldest_rust() {
 #[test]
 fn filters_for_the_virtual_machine_name_tests() {
     let script = fs::read_to_string(root().join("scripts/test")).expect("scripts/test");
-    let lines = script.lines().filter_map(|line| line.strip_prefix("scripts/vm "));
+    let lines = script.lines().filter_map(|line| line.trim_start().strip_prefix("scripts/vm "));
     let filters: Vec<&str> = lines.flat_map(str::split_whitespace).filter(|word| !word.starts_with('-')).collect();
     assert!(!filters.is_empty());
     for filter in filters {

@@ -241,14 +241,32 @@ fn prepare() -> Result<(), String> {
     }
     if std::env::var_os("E2E_BUILT").is_none() {
         build_probe()?;
+    } else {
+        must_be_current(&crate::image::probe(), &source().join("tests/probe/src"))?;
     }
     fs::create_dir_all(workshop()).map_err(|e| format!("{}: {e}", workshop().display()))
+}
+
+/// Fails if a program is older than its source, where that is there.
+fn must_be_current(program: &Path, source: &Path) -> Result<(), String> {
+    let changed =
+        |path: &Path| path.metadata().and_then(|stat| stat.modified()).map_err(|e| format!("{}: {e}", path.display()));
+    let built = changed(program)?;
+    for entry in fs::read_dir(source).into_iter().flatten() {
+        let file = entry.map_err(|e| format!("{}: {e}", source.display()))?.path();
+        if changed(&file)? > built {
+            return Err(format!("{} is newer than {}: unset E2E_BUILT", file.display(), program.display()));
+        }
+    }
+    Ok(())
 }
 
 fn build_probe() -> Result<(), String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
     let built = Command::new(cargo)
-        .args(["build", "--quiet", "--release", "--target", "x86_64-unknown-linux-musl", "-p", "probe"])
+        .args(["build", "--quiet", "--release", "--locked", "--target", "x86_64-unknown-linux-musl", "--bin", "probe"])
+        // the packages that scripts/build names, so that what they share is compiled once
+        .args(["-p", "entrypoints", "-p", "stage0", "-p", "probe"])
         .arg("--target-dir")
         .arg(target())
         .current_dir(source())

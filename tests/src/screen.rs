@@ -138,6 +138,17 @@ impl Screen {
         self.stty(&["rows", &lines.to_string(), "cols", &columns.to_string()]);
     }
 
+    /// At a shell with this prompt: a program that the shell runs hears of another size, and ends by Ctrl-C.
+    #[track_caller]
+    pub fn tells_its_shell_of_a_resize(&mut self, prompt: &str) {
+        self.types("sh -c 'trap \"echo resized; stty size\" WINCH; echo rea\"\"dy; while :; do sleep 0.1; done'\n");
+        self.shows("ready\r\n");
+        self.resize(41, 123);
+        self.shows("resized\r\n41 123\r\n");
+        self.types("\x03");
+        self.shows(prompt);
+    }
+
     /// Its settings, in a form to be compared.
     #[track_caller]
     pub fn settings(&self) -> String {

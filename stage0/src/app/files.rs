@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, OFlags};
+use rustix::fs::{self, OFlags};
 use rustix::io::Errno;
 use stage1::appc::{AcName, RuntimeApp};
 use stage1::error::{Context, Error, Result};
@@ -179,14 +179,7 @@ impl<'a> AppFiles<'a> {
         }
         let (parent, name) = self.parent_in_pod(path).context(shown)?;
         // left by a write that was killed
-        remove_file(&parent, &atomic::temporary_name(name)).context(shown)?;
-        remove_file(&parent, name).context(shown)
-    }
-}
-
-fn remove_file(dir: &OwnedFd, name: &OsStr) -> Result<()> {
-    match fs::unlinkat(dir, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(Error::caused_by(format!("unlinkat({name:?})"), errno)),
+        remove::file(&parent, &atomic::temporary_name(name)).context(shown)?;
+        remove::file(&parent, name).context(shown)
     }
 }

@@ -6,9 +6,10 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, openat, renameat, unlinkat};
-use rustix::io::Errno;
-use stage1::error::{Context, Error, Result};
+use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, openat, renameat};
+use stage1::error::{Context, Result};
+
+use crate::fsutil::remove;
 
 /// Writes a file with these permissions: it is never half there, and survives a power cut once its directory is synced.
 ///
@@ -38,17 +39,13 @@ pub(crate) struct Attributes {
 pub(crate) fn replace(dir: impl AsFd, name: &OsStr, bytes: &[u8], attributes: Attributes) -> Result<()> {
     let dir = dir.as_fd();
     let temporary = temporary_name(name);
-    let remove = || match unlinkat(dir, &temporary, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(Error::caused_by(format!("unlinkat({temporary:?})"), errno)),
-    };
     // left by a write that was killed
-    remove()?;
+    remove::file(dir, &temporary)?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = openat(dir, &temporary, flags, Mode::RUSR | Mode::WUSR).context(|| format!("create {temporary:?}"))?;
     let written = fill(file.into(), bytes, attributes)
         .and_then(|()| renameat(dir, &temporary, dir, name).context(|| format!("rename {temporary:?} to {name:?}")));
-    written.or_else(|error| remove().and(Err(error)))
+    written.or_else(|error| remove::file(dir, &temporary).and(Err(error)))
 }
 
 /// What [`replace`] calls a file until it is whole; no app's name has a dot.

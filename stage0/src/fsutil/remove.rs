@@ -99,9 +99,17 @@ fn enter(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Option<OwnedFd>> {
     match fs::openat2(dir, name, flags, Mode::empty(), resolve) {
         Ok(fd) => Ok(Some(fd)),
         Err(Errno::NOENT) => Ok(None),
-        Err(Errno::XDEV) => Err(Error::new(format!("{name:?} is a mount point: unmount it first"))),
+        Err(Errno::XDEV) => Err(Error::new(format!("something is mounted at {name:?}: unmount it first"))),
         Err(errno) => Err(Error::caused_by(format!("open directory {name:?}"), errno)),
     }
+}
+
+/// Removes a file of an open directory; a missing one is fine.
+///
+/// # Errors
+/// It can't be removed.
+pub(crate) fn file(dir: impl AsFd, name: &OsStr) -> Result<()> {
+    unlink(dir.as_fd(), name, AtFlags::empty())
 }
 
 fn unlink(dir: BorrowedFd<'_>, name: &OsStr, flags: AtFlags) -> Result<()> {
