@@ -1,4 +1,4 @@
-//! Long work that Ctrl-C ends in order: what was begun is cleared away before the process ends by the signal.
+//! Signals that end long work in order: podctl removes what it has begun, then ends by the signal (signal(7)).
 //!
 //! While a [`Watch`] lives, SIGINT, SIGTERM and SIGHUP are only noted. Work asks with [`check`] whether it is to end, at
 //! least at each block of data; who blocks elsewhere is woken by what it gave to [`Watch::on_signal`]. A second signal
@@ -128,7 +128,7 @@ pub fn pause(time: Duration) -> Result<()> {
     }
 }
 
-/// Ends this process by the signal that came, if one did: the last thing to be done, when all is cleared away.
+/// Ends this process by the signal that came, if one did: the last thing to do, after everything is removed.
 pub fn end_by_signal() {
     die_by(CAME.load(Ordering::SeqCst));
 }

@@ -4,8 +4,9 @@
 //! another of the family, as the contract between the two says.
 
 // From the bottom up: each uses those above it in this list, never those below.
-pub mod fsutil;
 pub mod interrupt;
+
+pub mod fsutil;
 
 pub mod store;
 
@@ -14,7 +15,8 @@ pub mod poddir;
 pub mod registry;
 
 pub mod image;
-pub mod tree;
+
+pub mod rootfs;
 
 pub mod entrypoint;
 

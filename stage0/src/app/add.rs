@@ -88,7 +88,7 @@ fn steps(adding: &Adding<'_>, image: &Image, mut manifest: PodManifest, app: &Ru
     adding.inside(&app.name).add(&arguments(adding)?)
 }
 
-/// What app-add is told besides the app.
+/// The arguments of app-add, besides the app.
 fn arguments(adding: &Adding<'_>) -> Result<Vec<String>> {
     let mut args = vec![format!("--uuid={}", adding.pod.uuid())];
     args.extend(uid_range::of_pod(adding.pod.dir())?.map(|ids| format!("--private-users={ids}")));

@@ -19,11 +19,11 @@ use crate::fsutil::atomic::{self, Attributes, write};
 use crate::fsutil::dir::make_dir;
 use crate::fsutil::remove;
 use crate::image::store::Image;
+use crate::image::tree as trees;
 use crate::poddir::uid_range;
+use crate::rootfs::Roots;
+use crate::rootfs::overlay;
 use crate::store::Store;
-use crate::tree::overlay;
-use crate::tree::rootfs::Roots;
-use crate::tree::store as trees;
 
 /// The files of one app of one pod.
 pub struct AppFiles<'a> {

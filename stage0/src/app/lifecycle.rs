@@ -66,7 +66,7 @@ pub fn stop(store: &Store, pod: &Pod, app: &AcName, timeout: Option<Duration>, d
         return Ok(());
     }
     Inside { store, pod, pid: ready_pid(pod)?, app, lock: None, debug }.stop(timeout)?;
-    // nobody is just starting it again
+    // unless somebody starts it again
     let Some(lock) = AppLock::try_take(pod.dir(), app)? else { return Ok(()) };
     if state(pod, &manifest, app)? == AppState::Running && !start_lock::has_processes(pod.dir(), app)? {
         // it was started by no more than its marker

@@ -14,9 +14,9 @@ use crate::store::Store;
 /// What is to be attached to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttachMode {
-    /// Everything that there is.
+    /// All streams that the app has.
     Auto,
-    /// Nothing: what there is is printed.
+    /// Nothing: the streams are listed.
     List,
     /// These: `stdin`, `stdout`, `stderr`, `tty`, `tty-in`, `tty-out`.
     Custom(Vec<String>),
@@ -44,8 +44,8 @@ impl std::str::FromStr for AttachMode {
                 let known = |word: &str| STREAMS.iter().any(|(name, _)| *name == word);
                 if !text.split(',').all(known) {
                     return Err(Error::new(format!(
-                        "attach mode {text:?}: use auto, list, or some of stdin, stdout, stderr, or of tty-in, tty-out, tty, \
-                         joined by commas"
+                        "attach mode {text:?}: expected auto, list, or some of stdin, stdout, stderr, or of tty-in, tty-out, tty, \
+                         separated by commas"
                     )));
                 }
                 Ok(Self::Custom(text.split(',').map(str::to_owned).collect()))

@@ -21,8 +21,8 @@ use stage1::error::{Context, Error, Result};
 use stage1::layout;
 use stage1::sys::process;
 
+use crate::image::tree as trees;
 use crate::store::Store;
-use crate::tree::store as trees;
 
 /// An entrypoint that has not ended by then is killed, beyond what it was told to wait itself.
 const DEADLINE: Duration = Duration::from_secs(300);
@@ -152,7 +152,7 @@ impl Stage1 {
         self.run_for(entrypoint, args, DEADLINE)
     }
 
-    /// [`Self::run`], of an entrypoint that may take so long.
+    /// [`Self::run`], of an entrypoint that may take as long as `limit`.
     ///
     /// # Errors
     /// As [`Self::run`].

@@ -11,8 +11,8 @@ use crate::fsutil::dir::{make_dir, names_in, sync_dir};
 use crate::image::archive::ImageId;
 use crate::image::blobs;
 use crate::image::store::{directory, ids, last_used, link_name, list, names, users};
+use crate::image::tree as trees;
 use crate::store::{Store, TemporaryDir};
-use crate::tree::store as trees;
 
 /// Removes an image, its names and its tree.
 ///

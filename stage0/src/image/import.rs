@@ -20,8 +20,8 @@ use crate::image::oci;
 use crate::image::oci::Layout;
 use crate::image::options::{Kind, Options};
 use crate::image::store::{Image, Info, checked_name, directory, load, set_name, set_reference};
+use crate::image::tree as trees;
 use crate::store::{Store, TemporaryDir};
-use crate::tree::store as trees;
 
 /// What an import did.
 #[derive(Debug)]

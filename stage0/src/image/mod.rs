@@ -1,4 +1,4 @@
-//! Images: the store of those that were imported, taking them in and handing them out.
+//! Images: the store of those that were imported, their unpacked trees, taking images in and handing them out.
 
 pub mod archive;
 pub mod blobs;
@@ -11,4 +11,6 @@ pub mod options;
 pub mod pull;
 pub mod push;
 pub mod store;
+pub mod tree;
+pub mod tree_list;
 pub mod verify;

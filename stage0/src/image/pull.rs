@@ -14,9 +14,9 @@ use crate::image::kept::Kept;
 use crate::image::oci::{self, Listed};
 use crate::image::options::Options;
 use crate::image::store::{by_manifest, directory, info, load, set_reference};
+use crate::image::tree as trees;
 use crate::registry::{self, Access, Bars, Blob, Document, Name, Purpose, Reference, Repository};
 use crate::store::{Store, TemporaryDir};
-use crate::tree::store as trees;
 
 /// What a pull did.
 #[derive(Debug)]

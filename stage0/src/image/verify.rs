@@ -10,9 +10,9 @@ use crate::image::archive;
 use crate::image::archive::ImageId;
 use crate::image::blobs;
 use crate::image::store::{directory, has, load, open_archive};
+use crate::image::tree as trees;
+use crate::image::tree_list::is_damage;
 use crate::store::Store;
-use crate::tree::manifest::is_damage;
-use crate::tree::store as trees;
 
 /// How an image was found.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -100,7 +100,7 @@ fn find_new(directory: impl AsFd, wanted: &LineFilter, readers: &mut Vec<Reader>
     Ok(())
 }
 
-/// Shows what there is; `more`: the pod still runs, and a line may be half written.
+/// Shows the lines that are there; `more`: the pod still runs, and a line may be half written.
 fn show_present(
     readers: &mut [Reader],
     wanted: &LineFilter,

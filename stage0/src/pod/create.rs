@@ -20,14 +20,14 @@ use crate::fsutil::atomic::write;
 use crate::fsutil::dir::make_dir;
 use crate::fsutil::space;
 use crate::image::store::Image;
+use crate::image::tree as trees;
 use crate::pod::gc;
 use crate::pod::settings::Launch;
 use crate::poddir::phase::{HeldPod, Phase};
 use crate::poddir::uid_range;
 use crate::poddir::uid_range::PrivateUsers;
+use crate::rootfs::Roots;
 use crate::store::Store;
-use crate::tree::rootfs::Roots;
-use crate::tree::store as trees;
 
 /// How long a pod may take until its supervisor is ready.
 const BOOT_DEADLINE: Duration = Duration::from_secs(60);

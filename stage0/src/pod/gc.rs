@@ -11,13 +11,13 @@ use crate::fsutil::remove;
 use crate::poddir::find as pods;
 use crate::poddir::find::{OTHERS, PAUSE, Pod, State};
 use crate::poddir::phase::{HeldPod, Phase};
+use crate::rootfs::overlay;
 use crate::store::Store;
-use crate::tree::overlay;
 
 /// An embryo that is younger may still be in the hands of its maker.
 const EMBRYO: Duration = Duration::from_secs(10);
 
-/// How long a pod may be held without a process when it is not just starting, but is held to be marked.
+/// How long a pod without a process may be held: longer, and it is not starting, but somebody is marking it.
 const STARTING: Duration = Duration::from_millis(500);
 
 /// Removes one pod that does not run, at once. If others are just removing it, they are waited for.
@@ -29,7 +29,7 @@ pub fn rm(store: &Store, pod: Pod, debug: bool) -> Result<()> {
     let mut pod = pod;
     loop {
         match pod.state() {
-            // one that is just starting has no process yet, nor has one that is held to be marked
+            // one that is starting has no process yet, nor has one that somebody is marking
             State::Running if pods::has_process(&pod)? || is_held_for(STARTING, store, &pod)? => {
                 return Err(Error::new("it is running; \"podctl stop\" ends it"));
             }
@@ -52,7 +52,7 @@ pub fn rm(store: &Store, pod: Pod, debug: bool) -> Result<()> {
     }
 }
 
-/// Whether a running pod without a process stays as it is for so long.
+/// Whether a running pod without a process stays as it is for that long.
 fn is_held_for(time: Duration, store: &Store, pod: &Pod) -> Result<bool> {
     let deadline = Instant::now() + time;
     while Instant::now() < deadline {

@@ -27,8 +27,8 @@ use crate::poddir::find as pods;
 use crate::poddir::find::Pod;
 use crate::poddir::manifest;
 use crate::poddir::phase::{HeldPod, Phase};
+use crate::rootfs::Roots;
 use crate::store::Store;
-use crate::tree::rootfs::Roots;
 
 /// Makes a pod with these apps, and what else is in `manifest`: phase prepared, held.
 ///
@@ -75,7 +75,7 @@ fn check_terminal(manifest: &PodManifest, settings: &Settings) -> Result<()> {
 /// Takes hold of a pod that was prepared, and tells what it was prepared with.
 ///
 /// # Errors
-/// It is in another phase, or just being run by another process; or `settings` don't go with it.
+/// It is in another phase, another process runs it, or `settings` don't fit it.
 pub fn take_prepared(store: &Store, pod: &Pod, settings: Settings) -> Result<(HeldPod, Settings)> {
     let not_prepared = |pod: &Pod| Error::new(format!("pod {} is {}, not prepared", pod.short(), pod.state().word()));
     if pod.phase() != Phase::Prepared {

@@ -1,4 +1,4 @@
-//! What a pod is told of names: the resolv.conf and hosts that its apps get, as far as the host manager decides on them.
+//! The resolv.conf and hosts of a pod's apps, as far as the host manager decides on them.
 
 use std::path::Path;
 

@@ -24,7 +24,7 @@ pub fn request(values: &[String]) -> Result<Option<String>> {
 /// A directory of configurations, as every process finds it.
 ///
 /// # Errors
-/// It is not there, or its name is no text.
+/// It does not exist, or its name is not UTF-8.
 pub fn local_config(path: &Path) -> Result<String> {
     let shown = || format!("--local-config={}", path.display());
     let path = path.canonicalize().context(shown)?;

@@ -1,4 +1,4 @@
-//! How a pod's process is told to run it: what a pod manifest has no place for.
+//! Settings of a pod that its manifest has no place for: flags of the run entrypoint.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -87,7 +87,7 @@ impl Settings {
     }
 }
 
-/// All that the run entrypoint is told.
+/// Everything that becomes an argument of the run entrypoint.
 #[derive(Clone, Debug)]
 pub struct Launch {
     /// What was asked for.

@@ -144,7 +144,7 @@ impl<T> NoApp<T> for Option<T> {
     }
 }
 
-/// Whether the app is just being added, or its adding was interrupted.
+/// Whether somebody is adding the app, or adding it was interrupted.
 pub fn is_being_added(pod: &Path, app: &AcName) -> bool {
     before(pod, app).symlink_metadata().is_ok()
 }

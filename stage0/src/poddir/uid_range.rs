@@ -1,4 +1,4 @@
-//! The ids of pods with a user namespace of their own: which of the host's they are.
+//! UID ranges: which ids of the host the pods with a user namespace of their own have (user_namespaces(7)).
 
 use std::fs::File;
 use std::path::Path;
@@ -59,7 +59,7 @@ pub fn of_pod(pod: &Path) -> Result<Option<UidRange>> {
 /// Gives a new pod its ids, and notes them in its directory.
 ///
 /// # Errors
-/// There are none left, or they can't be noted.
+/// No range is free, or it can't be noted.
 pub fn give(store: &Store, pod: &Path, uuid: Uuid, wanted: PrivateUsers) -> Result<()> {
     // held until others can see what this pod has
     let _lock: File = store.lock_users()?;
@@ -70,8 +70,8 @@ pub fn give(store: &Store, pod: &Path, uuid: Uuid, wanted: PrivateUsers) -> Resu
     crate::fsutil::atomic::write(&pod.join(layout::PRIVATE_USERS), ids.to_string().as_bytes(), 0o644)
 }
 
-/// A range that touches none of these: where to begin to look is the pod's luck, so that pods of another data
-/// directory seldom meet it.
+/// A range that overlaps none of these. The search begins at a place that depends on the UUID, so that pods of another
+/// data directory seldom get the same.
 fn pick(uuid: Uuid, taken: &[UidRange]) -> Result<UidRange> {
     let ranges = LAST - FIRST + 1;
     let (high, low) = uuid.as_u64_pair();
@@ -162,7 +162,7 @@ mod tests {
             seen.push(ids);
         }
         let all: Vec<UidRange> = vec![UidRange { first: 0, count: u32::MAX }];
-        assert!(pick(Uuid::nil(), &all).unwrap_err().one_line().contains("no range"));
+        assert!(pick(Uuid::nil(), &all).unwrap_err().one_line().contains("no free UID range"));
         assert!(pick(Uuid::max(), &[UidRange { first: 0, count: LAST * COUNT }]).unwrap().first == LAST * COUNT);
     }
 

@@ -61,7 +61,7 @@ pub(super) fn set(dir: &Path) -> Result<()> {
     }
     let marked = mark(dir);
     match marked {
-        // a full disk is no reason not to stop or remove what is in an earlier version's store
+        // on a full disk, too, what is in an earlier version's store can be stopped and removed
         Err(error) if found == Found::Unmarked => {
             log::debug!("{}", error.one_line());
             Ok(())

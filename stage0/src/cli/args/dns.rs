@@ -1,4 +1,4 @@
-//! What a pod is told of names, on the command line.
+//! Name servers and host names of a pod, on the command line.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -35,7 +35,7 @@ impl NameOptions {
     /// What they say.
     ///
     /// # Errors
-    /// Something that is no address or no word, or options that don't go together.
+    /// Something is not an address or not a word, or options exclude each other.
     pub fn understand(&self) -> Result<NameFiles> {
         Ok(NameFiles { resolv: self.resolv()?, hosts: self.hosts().context(|| "--hosts-entry")? })
     }
@@ -141,14 +141,14 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_named() {
         for (words, why) in [
-            ("--dns=here", "--dns=here: not an address, host or none"),
-            ("--dns=host --dns=1.1.1.1", "--dns=host goes with no other"),
-            ("--dns=none --dns-opt=rotate", "--dns=none goes with no other"),
-            ("--dns-search=", "\"\" is not one word"),
-            ("--hosts-entry=a", "--hosts-entry: \"a\" is not ADDRESS=NAME"),
-            ("--hosts-entry=a=b", "\"a\" is no address"),
+            ("--dns=here", "--dns=here: expected an IP address, host or none"),
+            ("--dns=host --dns=1.1.1.1", "--dns=host excludes every other"),
+            ("--dns=none --dns-opt=rotate", "--dns=none excludes every other"),
+            ("--dns-search=", "\"\" is not a word"),
+            ("--hosts-entry=a", "--hosts-entry: expected ADDRESS=NAME, found \"a\""),
+            ("--hosts-entry=a=b", "\"a\" is not an IP address"),
             ("--hosts-entry=1.1.1.1=a,host", "host excludes every other entry"),
-            ("--hosts-entry=1.1.1.1=", "\"\" is not one word"),
+            ("--hosts-entry=1.1.1.1=", "\"\" is not a word"),
         ] {
             let line = understand(words).unwrap_err().one_line();
             assert!(line.contains(why), "{line}");

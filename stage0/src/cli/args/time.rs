@@ -14,7 +14,7 @@ const FORMS: &str = "write 2026-11-24T20:30:00Z, \"2026-11-24 20:30:00\", 2026-1
 /// in RFC 3339, one without in the local zone, seconds since 1970 after an `@`, or how long ago it was.
 ///
 /// # Errors
-/// It is none of these, or a time that does not exist.
+/// It is something else, or a time that does not exist.
 pub fn parse(text: &str) -> Result<Timestamp, String> {
     parse_at(text, &ZonedDateTime::now())
 }

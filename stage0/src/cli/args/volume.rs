@@ -151,19 +151,20 @@ mod tests {
         let empty = one("data,kind=empty,mode=1777,uid=5").unwrap().remove(0);
         assert_eq!((empty.mode.as_deref(), empty.uid, empty.gid), (Some("1777"), Some(5), None));
         for (bad, why) in [
-            ("data", "a name and a kind"),
-            ("data,kind=magic", "host or empty"),
+            ("data", "expected NAME,kind=host"),
+            ("data,kind=magic", "unknown kind \"magic\": expected host or empty"),
+            ("data,readOnly=true", "kind is missing"),
             ("../x,kind=empty", "not a valid name"),
-            ("data,kind=host", "has a source"),
+            ("data,kind=host", "needs source=PATH"),
             ("data,kind=host,source=/no/such/place", "No such file"),
             ("data,kind=host,source=tmp", "not an absolute path"),
             ("data,kind=host,source=/tmp/../etc", "not an absolute path"),
-            ("data,kind=host,source=/tmp,mode=0700", "does not go with"),
-            ("data,kind=empty,source=/tmp", "does not go with"),
+            ("data,kind=host,source=/tmp,mode=0700", "mode does not apply to a volume of kind host"),
+            ("data,kind=empty,source=/tmp", "source does not apply to a volume of kind empty"),
             ("data,kind=empty,mode=9", "octal"),
             ("data,kind=empty,kind=host", "given twice"),
-            ("data,kind=host,source=/tmp,readonly=true", "is not one of"),
-            ("data,kind=host,source=/tmp,readOnly=perhaps", "not a boolean"),
+            ("data,kind=host,source=/tmp,readonly=true", "unknown key"),
+            ("data,kind=host,source=/tmp,readOnly=perhaps", "expected true or false"),
         ] {
             let error = one(bad).unwrap_err().one_line();
             assert!(error.contains(why), "{bad}: {error}");

@@ -8,7 +8,7 @@ use stage1::error::{Context, Result};
 use super::progress::spinner;
 use crate::cli::session::Session;
 use crate::image::store as images;
-use crate::tree::store as trees;
+use crate::image::tree as trees;
 
 #[derive(Args, Debug)]
 pub struct Render {

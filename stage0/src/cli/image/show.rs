@@ -11,7 +11,7 @@ use crate::cli::session::Session;
 use crate::image::archive::ImageId;
 use crate::image::store as images;
 use crate::image::store::Image;
-use crate::tree::store as trees;
+use crate::image::tree as trees;
 
 #[derive(Args, Debug)]
 pub struct Show {

@@ -1,6 +1,6 @@
 //! The tree store: images rendered to directories, once, as the lower layers of all pods that use them.
 //!
-//! `trees/<id>/` holds `rootfs`, the list of what is in it (`sums`, see [`crate::tree::manifest`]) and `info`; the id of a tree
+//! `trees/<id>/` holds `rootfs`, the list of what is in it (`sums`, see [`crate::image::tree_list`]) and `info`; the id of a tree
 //! is its image's. A tree appears whole, by one rename. One that fails its quick check when a pod is about to use it
 //! is rendered again, with a warning; pods that use the old one keep it until they are gone.
 
@@ -21,9 +21,8 @@ use crate::fsutil::dir::{PRIVATE, make_dir, sync_file_system};
 use crate::fsutil::remove;
 use crate::image::archive::{ImageId, Limits, Whitelist, unpack_over};
 use crate::image::store as images;
+use crate::image::tree_list::{self, Newest};
 use crate::store::{Store, TemporaryDir};
-use crate::tree::manifest;
-use crate::tree::manifest::Newest;
 
 /// Images below images below images: so many are enough.
 const MAX_DEPENDENCIES: usize = 64;
@@ -123,7 +122,7 @@ pub fn ensure_noted(store: &Store, tree: &str) -> Result<Option<Tree>> {
 /// The store can't be read.
 pub fn quick_fault(store: &Store, id: &ImageId) -> Result<Option<String>> {
     let Some((list, info)) = open_list(store, id)? else { return Ok(Some("it is not whole".into())) };
-    manifest::probe(&rootfs(store, id.as_str()), &list, info.newest)
+    tree_list::probe(&rootfs(store, id.as_str()), &list, info.newest)
 }
 
 /// What is wrong with a tree, after a look at every byte of it.
@@ -136,7 +135,7 @@ pub fn full_fault(store: &Store, id: &ImageId) -> Result<Option<String>> {
     if crate::fsutil::digest::of_file(&path)? != info.sums {
         return Ok(Some("its list is damaged".into()));
     }
-    manifest::check(&rootfs(store, id.as_str()), list)
+    tree_list::check(&rootfs(store, id.as_str()), list)
 }
 
 fn open_list(store: &Store, id: &ImageId) -> Result<Option<(File, Info)>> {
@@ -207,7 +206,7 @@ fn note(dir: &Path, root: &Path) -> Result<()> {
     let path = dir.join("sums");
     let shown = || format!("write {path:?}");
     let mut out = BufWriter::new(File::create_new(&path).context(shown)?);
-    let newest = manifest::write(root, &mut out)?;
+    let newest = tree_list::write(root, &mut out)?;
     out.flush().context(shown)?;
     let info = Info { sums: crate::fsutil::digest::of_file(&path)?, newest };
     let path = dir.join("info");

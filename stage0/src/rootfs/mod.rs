@@ -4,6 +4,8 @@
 //! a file in its directory. Whether it does is found out by mounting the first one. A pod with ids of its own has
 //! them in its files too: the overlay lies on the tree as an id-mapped mount shows it, or the copy is made with them.
 
+pub mod overlay;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -15,10 +17,9 @@ use stage1::uid_range::UidRange;
 
 use crate::fsutil::dir::make_dir;
 use crate::fsutil::remove;
+use crate::image::tree as trees;
 use crate::poddir::uid_range;
 use crate::store::Store;
-use crate::tree::overlay;
-use crate::tree::store as trees;
 
 /// How the roots of one pod are made.
 #[derive(Debug)]
