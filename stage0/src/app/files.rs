@@ -55,6 +55,9 @@ impl<'a> AppFiles<'a> {
     }
 
     /// Notes the app's image manifest and tree id, which is all that a pod that is not mounted has of it.
+    ///
+    /// # Errors
+    /// The tree is damaged beyond repair, or the notes can't be written.
     pub fn write_info(&self, store: &Store, image: &Image) -> Result<()> {
         let tree = trees::ensure(store, &image.id)?;
         make_dir(&self.info(), 0o750)?;
@@ -63,6 +66,9 @@ impl<'a> AppFiles<'a> {
     }
 
     /// Makes the app's root file system and its environment file, of what was noted and the manifest says.
+    ///
+    /// # Errors
+    /// Nothing was noted, or the root file system or a file can't be made.
     pub fn put_in_place(&self, store: &Store, app: &RuntimeApp) -> Result<()> {
         let tree = self.tree()?.context(|| format!("app {} has no tree", self.app))?;
         let manifest = self.pod.join(layout::app_image_manifest(self.app));
@@ -96,21 +102,33 @@ impl<'a> AppFiles<'a> {
     }
 
     /// Says that the app has been created.
+    ///
+    /// # Errors
+    /// The marker can't be written into the pod.
     pub fn mark_created(&self) -> Result<()> {
         self.replace_in_pod(&self.status_file("-created"), b"")
     }
 
     /// Says that the app has been started, now.
+    ///
+    /// # Errors
+    /// As [`Self::mark_created`].
     pub fn mark_started(&self) -> Result<()> {
         self.replace_in_pod(&self.status_file("-started"), b"")
     }
 
     /// Says that the app has not been started.
+    ///
+    /// # Errors
+    /// The marker can't be removed.
     pub fn unmark_started(&self) -> Result<()> {
         self.remove_in_pod(&self.status_file("-started"))
     }
 
     /// Forgets how the app ended. Of the details first: a stop makes the status of what is left of them.
+    ///
+    /// # Errors
+    /// A file can't be removed.
     pub fn forget_exit(&self) -> Result<()> {
         self.remove_in_pod(&self.exit_details())?;
         self.remove_in_pod(&self.status_file(""))
@@ -125,6 +143,9 @@ impl<'a> AppFiles<'a> {
     }
 
     /// Unmounts the app's root and removes everything of it, as far as it is there.
+    ///
+    /// # Errors
+    /// The first thing that can't be unmounted or removed; a later call goes on.
     pub fn remove(&self) -> Result<()> {
         // first: from here on it counts as half removed
         for name in layout::status_files(self.app) {

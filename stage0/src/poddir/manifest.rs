@@ -31,6 +31,9 @@ pub struct Locked {
 
 impl Locked {
     /// Waits for the lock of the pod in this directory.
+    ///
+    /// # Errors
+    /// The lock can't be opened, or others hold it for too long.
     pub fn new(pod: &Path) -> Result<Self> {
         let path = pod.join(layout::LOCK);
         let lock = lock::open_file(&path)?;
@@ -46,11 +49,17 @@ impl Locked {
     }
 
     /// Reads the manifest.
+    ///
+    /// # Errors
+    /// As [`read`].
     pub fn read(&self) -> Result<PodManifest> {
         read(&self.pod)
     }
 
     /// Replaces the manifest, whose owner and mode stay.
+    ///
+    /// # Errors
+    /// It can't be written; the manifest is then as it was.
     pub fn write(&self, manifest: &PodManifest) -> Result<()> {
         let path = self.pod.join(layout::MANIFEST);
         let shown = || format!("write {path:?}");
@@ -62,18 +71,27 @@ impl Locked {
     }
 
     /// Notes that an app is about to be added.
+    ///
+    /// # Errors
+    /// The copy can't be made, or there is one: an earlier add was interrupted.
     pub fn begin_add(&self, app: &AcName) -> Result<()> {
         let before = before(&self.pod, app);
         std::fs::hard_link(self.pod.join(layout::MANIFEST), &before).context(|| format!("link {before:?}"))
     }
 
     /// The app has been added.
+    ///
+    /// # Errors
+    /// The copy can't be removed.
     pub fn commit_add(&self, app: &AcName) -> Result<()> {
         let before = before(&self.pod, app);
         std::fs::remove_file(&before).context(|| format!("remove {before:?}"))
     }
 
     /// The manifest is again what it was.
+    ///
+    /// # Errors
+    /// The copy can't be renamed.
     pub fn undo_add(&self, app: &AcName) -> Result<()> {
         let before = before(&self.pod, app);
         let path = self.pod.join(layout::MANIFEST);
@@ -83,6 +101,9 @@ impl Locked {
     }
 
     /// The apps whose adding did not come to its end.
+    ///
+    /// # Errors
+    /// The pod's directory can't be read.
     pub fn interrupted_adds(&self) -> Result<Vec<AcName>> {
         let mut found = Vec::new();
         for name in names_in(&self.pod)? {
@@ -94,7 +115,10 @@ impl Locked {
     }
 }
 
-/// Reads the manifest of a pod, without its lock: it is replaced as a whole.
+/// Reads the manifest of a pod, in the directory `pod`, without its lock: it is replaced as a whole.
+///
+/// # Errors
+/// It can't be read, or is not a pod manifest.
 pub fn read(pod: &Path) -> Result<PodManifest> {
     let path = pod.join(layout::MANIFEST);
     let json = std::fs::read(&path).context(|| format!("read {path:?}"))?;
