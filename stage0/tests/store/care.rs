@@ -11,9 +11,9 @@ use stage0::image::gc::{Which, collect, remove};
 use stage0::image::import::import_file;
 use stage0::image::options::Options;
 use stage0::image::store as images;
+use stage0::image::tree as trees;
 use stage0::image::verify::{Health, verify};
 use stage0::store::Store;
-use stage0::tree::store as trees;
 
 use crate::Stand;
 use crate::make::*;

@@ -310,5 +310,5 @@ fn a_hundred_thousand_files_long_names_and_holes() {
     assert!(stand.base.path().join("data/trees").join(imported.image.id.as_str()).join(&long).is_file());
     let stat = root.join("holes").metadata().unwrap();
     assert!(stat.len() == 64 << 20 && stat.blocks() < 1024, "{} blocks", stat.blocks());
-    assert_eq!(stage0::tree::store::full_fault(&stand.store, &imported.image.id).unwrap(), None);
+    assert_eq!(stage0::image::tree::full_fault(&stand.store, &imported.image.id).unwrap(), None);
 }

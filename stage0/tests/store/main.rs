@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use stage0::image::import::{Imported, import_file};
 use stage0::image::options::Options;
+use stage0::image::tree as trees;
 use stage0::store::Store;
-use stage0::tree::store as trees;
 use stage1::error::Result;
 
 /// A store in a directory of its own, beside a directory that nothing may touch.
