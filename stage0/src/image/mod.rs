@@ -8,6 +8,7 @@ pub mod import;
 pub mod kept;
 pub mod oci;
 pub mod options;
+pub mod platform;
 pub mod pull;
 pub mod push;
 pub mod store;

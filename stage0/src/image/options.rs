@@ -7,7 +7,7 @@ use stage1::error::{Error, Result};
 
 use crate::image::archive::Limits;
 use crate::image::kept::Kept;
-use crate::image::oci::platform::Wanted;
+use crate::image::platform::Wanted;
 use crate::registry::Reference;
 
 /// What a file or directory holds.

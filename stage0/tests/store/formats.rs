@@ -6,8 +6,8 @@ use std::path::Path;
 use serde_json::json;
 use stage0::image::gc::remove;
 use stage0::image::import::import_directory;
-use stage0::image::oci::platform::Wanted;
 use stage0::image::options::{Kind, Options};
+use stage0::image::platform::Wanted;
 use stage0::image::store as images;
 use stage1::appc::{self, ImageManifest};
 

@@ -15,9 +15,9 @@ use stage1::error::{Context, Error, Result};
 use stage1::sys::dir;
 
 use super::Found;
-use super::platform::Platform;
 use crate::fsutil::digest::Digest;
 use crate::image::options::Options;
+use crate::image::platform::Platform;
 
 /// `/etc/passwd` and `/etc/group` of an image are read up to here.
 const ACCOUNT_BYTES: u64 = 4 << 20;

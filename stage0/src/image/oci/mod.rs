@@ -5,7 +5,6 @@
 
 mod config;
 mod layout;
-pub mod platform;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,8 +22,8 @@ pub use layout::Layout;
 use crate::fsutil::digest::{Digest, Verified};
 use crate::image::archive;
 use crate::image::archive::Limits;
-use crate::image::oci::platform::{Platform, Wanted};
 use crate::image::options::Options;
+use crate::image::platform::{Platform, Wanted};
 use config::Config;
 
 /// An index, a manifest or a configuration beyond this is refused.
