@@ -232,6 +232,11 @@ impl App {
             for talk in self.waiting.drain(..) {
                 intake::answer(talk, Ok(String::new()), &[]);
             }
+            // Until it is started again; a handler opens the log anew.
+            self.syslog = None;
+            if let Some(log) = &mut self.log {
+                log.close();
+            }
         }
     }
 }

@@ -32,7 +32,8 @@ pub(super) struct AppLog {
     app: AcName,
     bounds: Bounds,
     number: u64,
-    file: File,
+    /// Closed while the app does not run: descriptors may be few.
+    file: Option<File>,
     size: u64,
     /// Whole lines that are to be written.
     pub(super) out: Vec<u8>,
@@ -55,8 +56,21 @@ impl AppLog {
         let number = numbers(&directory).context(what)?.last().copied().unwrap_or(1);
         let file = create(&directory, number).context(what)?;
         let size = file.metadata().context(what)?.len();
-        let out = Vec::new();
+        let (file, out) = (Some(file), Vec::new());
         Ok(Self { app: app.clone(), bounds, number, file, size, out, lost: None })
+    }
+
+    /// Closes the file until there is something to write.
+    pub(super) fn close(&mut self) {
+        self.file = None;
+    }
+
+    /// Opens it again.
+    fn reopen(&mut self) -> Result<()> {
+        if self.file.is_none() {
+            self.file = Some(create(&directory(&self.app)?, self.number)?);
+        }
+        Ok(())
     }
 
     /// Writes what was gathered if that is much.
@@ -82,12 +96,13 @@ impl AppLog {
         let ahead = text.len();
         text.append(&mut self.out);
         self.out = Vec::new();
-        if let Err(error) = self.rotate() {
+        if let Err(error) = self.reopen().and_then(|()| self.rotate()) {
             log::warn!("log of app {}: {}", self.app, error.one_line());
         }
         let mut done = 0;
         let failed = loop {
-            match self.file.write(&text[done..]) {
+            let closed = || std::io::Error::other("it can't be opened");
+            match self.file.as_mut().ok_or_else(closed).and_then(|file| file.write(&text[done..])) {
                 Ok(count) => done += count,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => break Some(error),
@@ -99,7 +114,7 @@ impl AppLog {
         if failed.is_some() {
             // Whole lines only.
             done = memchr::memrchr(b'\n', &text[..done]).map_or(0, |at| at + 1);
-            if let Err(error) = self.file.set_len(self.size + done as u64) {
+            if let Some(Err(error)) = self.file.as_ref().map(|file| file.set_len(self.size + done as u64)) {
                 log::warn!("truncate the log of app {}: {error}", self.app);
             }
         }
@@ -125,7 +140,7 @@ impl AppLog {
         }
         // Not kept open: descriptors may be few, and this is rare.
         let directory = directory(&self.app)?;
-        self.file = create(&directory, self.number + 1)?;
+        self.file = Some(create(&directory, self.number + 1)?);
         self.number += 1;
         self.size = 0;
         let oldest = (self.number + 1).saturating_sub(self.bounds.files);
