@@ -1,4 +1,4 @@
-//! What every entrypoint's `main` has in common: flags, logging, the one error line, the exit code.
+//! What every entrypoint's `main` has in common: flags, the one error line, the exit code.
 //!
 //! Host managers of this family pass Go-style flags (Go's package `flag`); [`normalise`] turns
 //! them into the forms that argh takes.
@@ -35,12 +35,13 @@ pub trait Tool: argh::FromArgs {
     fn run(self, command: Vec<OsString>) -> Result<u8>;
 }
 
-/// Runs a tool with this process's arguments: the body of every `main`.
-pub fn run<T: Tool>() -> ExitCode {
-    ExitCode::from(run_with::<T>(std::env::args_os().skip(1).collect()))
+/// Runs a tool with this process's arguments: the body of every `main`. `log` sets up the log; it is told whether debug
+/// messages are wanted.
+pub fn run<T: Tool>(log: impl FnOnce(bool)) -> ExitCode {
+    ExitCode::from(run_with::<T>(std::env::args_os().skip(1).collect(), log))
 }
 
-fn run_with<T: Tool>(args: Vec<OsString>) -> u8 {
+fn run_with<T: Tool>(args: Vec<OsString>, log: impl FnOnce(bool)) -> u8 {
     let (tool, command) = match parse::<T>(args) {
         Ok(parsed) => parsed,
         Err(Stop::Help(text)) => {
@@ -57,7 +58,7 @@ fn run_with<T: Tool>(args: Vec<OsString>) -> u8 {
             return exit::USAGE;
         }
     };
-    log_to_stderr(T::NAME, tool.debug());
+    log(tool.debug());
     match start::<T>().and_then(|()| tool.run(command)) {
         Ok(code) => code,
         Err(error) => {
@@ -72,31 +73,6 @@ fn run_with<T: Tool>(args: Vec<OsString>) -> u8 {
 fn start<T: Tool>() -> Result<()> {
     process::hold_program_read_only()?;
     if T::IN_POD { Ok(()) } else { inherited::settle() }
-}
-
-/// Writes each message as one line, in one piece.
-struct Log {
-    name: &'static str,
-}
-
-impl log::Log for Log {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() <= log::max_level()
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        let level = record.level().as_str().to_ascii_lowercase();
-        let line = format!("{}: {level}: {}\n", self.name, escape_control(&record.args().to_string()));
-        // a caller that has closed it does not want to know
-        drop(std::io::stderr().write_all(line.as_bytes()));
-    }
-
-    fn flush(&self) {}
-}
-
-fn log_to_stderr(name: &'static str, debug: bool) {
-    log::set_max_level(if debug { log::LevelFilter::Debug } else { log::LevelFilter::Warn });
-    log::set_logger(Box::leak(Box::new(Log { name }))).expect("each process runs one tool");
 }
 
 enum Stop {

@@ -31,5 +31,5 @@ impl cli::Tool for AppAdd {
 }
 
 fn main() -> ExitCode {
-    cli::run::<AppAdd>()
+    entrypoints::run::<AppAdd>()
 }

@@ -44,5 +44,5 @@ impl cli::Tool for AppExec {
 }
 
 fn main() -> ExitCode {
-    cli::run::<AppExec>()
+    entrypoints::run::<AppExec>()
 }

@@ -33,5 +33,5 @@ impl cli::Tool for AppRm {
 }
 
 fn main() -> ExitCode {
-    cli::run::<AppRm>()
+    entrypoints::run::<AppRm>()
 }

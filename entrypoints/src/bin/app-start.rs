@@ -33,5 +33,5 @@ impl cli::Tool for AppStart {
 }
 
 fn main() -> ExitCode {
-    cli::run::<AppStart>()
+    entrypoints::run::<AppStart>()
 }

@@ -38,5 +38,5 @@ impl cli::Tool for AppStop {
 }
 
 fn main() -> ExitCode {
-    cli::run::<AppStop>()
+    entrypoints::run::<AppStop>()
 }

@@ -65,5 +65,5 @@ impl cli::Tool for Attach {
 }
 
 fn main() -> ExitCode {
-    cli::run::<Attach>()
+    entrypoints::run::<Attach>()
 }

@@ -72,5 +72,5 @@ impl cli::Tool for Enter {
 }
 
 fn main() -> ExitCode {
-    cli::run::<Enter>()
+    entrypoints::run::<Enter>()
 }

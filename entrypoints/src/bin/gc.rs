@@ -36,5 +36,5 @@ impl cli::Tool for Gc {
 }
 
 fn main() -> ExitCode {
-    cli::run::<Gc>()
+    entrypoints::run::<Gc>()
 }

@@ -31,5 +31,5 @@ impl cli::Tool for PrepareApp {
 }
 
 fn main() -> ExitCode {
-    cli::run::<PrepareApp>()
+    entrypoints::run::<PrepareApp>()
 }

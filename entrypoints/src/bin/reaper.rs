@@ -54,5 +54,5 @@ impl cli::Tool for Reaper {
 }
 
 fn main() -> ExitCode {
-    cli::run::<Reaper>()
+    entrypoints::run::<Reaper>()
 }

@@ -89,5 +89,5 @@ impl cli::Tool for Run {
 }
 
 fn main() -> ExitCode {
-    cli::run::<Run>()
+    entrypoints::run::<Run>()
 }

@@ -43,5 +43,5 @@ impl cli::Tool for Stop {
 }
 
 fn main() -> ExitCode {
-    cli::run::<Stop>()
+    entrypoints::run::<Stop>()
 }

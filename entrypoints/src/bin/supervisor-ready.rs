@@ -29,5 +29,5 @@ impl cli::Tool for SupervisorReady {
 }
 
 fn main() -> ExitCode {
-    cli::run::<SupervisorReady>()
+    entrypoints::run::<SupervisorReady>()
 }

@@ -3,12 +3,14 @@
 
 use std::ops::RangeInclusive;
 
-use serde_json::Value;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Number, Value};
 
 use super::Isolator;
 use super::quantity;
 use crate::error::{Context, Error, Result};
-use crate::json::{FromJson, Object, is_not};
+use crate::json::{self, or_default};
 
 /// As many processes and threads as the kernel can number.
 const MAX_PIDS: u64 = 1 << 22;
@@ -83,16 +85,35 @@ pub struct Isolators {
 }
 
 /// A quantity, which manifests write as a string or as a bare number.
-struct Amount(String);
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Amount {
+    Text(String),
+    Number(Number),
+}
 
-impl FromJson for Amount {
-    fn from_json(value: Value) -> Result<Self> {
-        match value {
-            Value::String(text) => Ok(Self(text)),
-            Value::Number(number) => Ok(Self(number.to_string())),
-            other => Err(is_not("a quantity", &other)),
+impl Amount {
+    fn in_unit(&self, unit: fn(&str) -> Result<u64>) -> Result<u64> {
+        match self {
+            Self::Text(text) => unit(text),
+            Self::Number(number) => unit(&number.to_string()),
         }
     }
+}
+
+/// The value of an isolator of a resource.
+#[derive(Deserialize)]
+struct AmountsValue {
+    request: Option<Amount>,
+    limit: Option<Amount>,
+}
+
+/// The value of an isolator that is a set.
+#[derive(Deserialize)]
+struct SetValue {
+    set: Vec<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    errno: String,
 }
 
 impl Isolators {
@@ -158,7 +179,7 @@ impl Isolators {
     }
 
     fn set_capabilities(&mut self, mode: SetMode, value: &Value) -> Result<()> {
-        let names = object(value)?.required("set")?;
+        let SetValue { set: names, .. } = read(value)?;
         if self.capabilities.replace(CapabilitySet { mode, names }).is_some() {
             return Err(Error::new("an app takes one capabilities set: retain or remove, once"));
         }
@@ -166,10 +187,8 @@ impl Isolators {
     }
 
     fn set_seccomp(&mut self, mode: SetMode, value: &Value) -> Result<()> {
-        let mut object = object(value)?;
-        let names = object.required("set")?;
-        let errno = object.optional("errno")?;
-        let errno = Some(errno).filter(|errno: &String| !errno.is_empty());
+        let SetValue { set: names, errno } = read(value)?;
+        let errno = Some(errno).filter(|errno| !errno.is_empty());
         if self.seccomp.replace(SeccompSet { mode, names, errno }).is_some() {
             return Err(Error::new("an app takes one seccomp set: retain or remove, once"));
         }
@@ -228,25 +247,24 @@ fn distance(from: &str, to: &str) -> usize {
     row[to.len()]
 }
 
-fn object(value: &Value) -> Result<Object> {
-    Object::new(value.clone())
+/// Reads the value of an isolator, which is an object.
+fn read<T: DeserializeOwned>(value: &Value) -> Result<T> {
+    json::from_value(Value::Object(json::from_value(value.clone())?))
 }
 
 fn resource(value: &Value, unit: fn(&str) -> Result<u64>) -> Result<Resource> {
-    let mut object = object(value)?;
-    let (request, limit) = (amount(&mut object, "request", unit)?, amount(&mut object, "limit", unit)?);
+    let AmountsValue { request, limit } = read(value)?;
+    let amount = |amount: Option<Amount>| amount.map(|amount| amount.in_unit(unit)).transpose();
+    let (request, limit) = (amount(request)?, amount(limit)?);
     if limit == Some(0) {
         return Err(Error::new("a limit of 0 leaves the app nothing to run with"));
     }
     Ok(Resource { request, limit })
 }
 
-fn amount(object: &mut Object, name: &str, unit: fn(&str) -> Result<u64>) -> Result<Option<u64>> {
-    object.optional::<Option<Amount>>(name)?.map(|Amount(text)| unit(&text)).transpose()
-}
-
 fn limit(value: &Value, bounds: RangeInclusive<u64>) -> Result<u64> {
-    let limit = amount(&mut object(value)?, "limit", quantity::whole)?;
+    let AmountsValue { limit, .. } = read(value)?;
+    let limit = limit.map(|limit| limit.in_unit(quantity::whole)).transpose()?;
     let limit = limit.context(|| format!("the value {value} has no limit"))?;
     if !bounds.contains(&limit) {
         return Err(Error::new(format!("the limit {limit} is not from {} to {}", bounds.start(), bounds.end())));

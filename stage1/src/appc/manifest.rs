@@ -1,11 +1,11 @@
 //! Image and pod manifests. Fields that are not known here are kept when a manifest is rewritten.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{AcIdentifier, AcName};
 use crate::error::{Context, Error, Result};
-use crate::json::{self, FromJson, Object};
+use crate::json::{self, or_default};
 
 /// The version of the specification that is written.
 pub const AC_VERSION: &str = "0.8.11";
@@ -24,15 +24,19 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-data!(
-    /// A label or an environment variable or an annotation: a name and a value.
-    NameValue {
-        /// Name.
-        name: String = "name",
-        /// Value.
-        value: String = "value" or default,
-    }
-);
+/// A label or an environment variable or an annotation: a name and a value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NameValue {
+    /// Name.
+    pub name: String,
+    /// Value.
+    #[serde(default, deserialize_with = "or_default")]
+    pub value: String,
+    /// Fields that are not known here.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
 
 impl NameValue {
     /// A pair without anything else.
@@ -55,265 +59,345 @@ pub fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-data!(
-    /// A limit or a restriction: its kind and its parameters.
-    Isolator {
-        /// Which one.
-        name: String = "name",
-        /// Its parameters.
-        value: Value = "value" or default,
-    }
-);
+/// A limit or a restriction: its kind and its parameters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Isolator {
+    /// Which one.
+    pub name: String,
+    /// Its parameters.
+    #[serde(default, deserialize_with = "or_default")]
+    pub value: Value,
+    /// Fields that are not known here.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
 
-data!(
-    /// A command run before an app's start or after its end.
-    EventHandler {
-        /// `pre-start` or `post-stop`.
-        name: String = "name",
-        /// Its words.
-        exec: Vec<String> = "exec" or default,
-    }
-);
+/// A command run before an app's start or after its end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventHandler {
+    /// `pre-start` or `post-stop`.
+    pub name: String,
+    /// Its words.
+    #[serde(default, deserialize_with = "or_default")]
+    pub exec: Vec<String>,
+    /// Fields that are not known here.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
 
-optional_data!(
-    /// A place in an app's root that wants a volume.
-    MountPoint {
-        /// Name, matched with a volume's.
-        name: String = "name",
-        /// Absolute path in the app.
-        path: String = "path",
-        /// The app only reads it.
-        read_only: bool = "readOnly",
-    }
-);
+/// A place in an app's root that wants a volume.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MountPoint {
+    /// Name, matched with a volume's.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub name: String,
+    /// Absolute path in the app.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub path: String,
+    /// The app only reads it.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub read_only: bool,
+    /// Fields that are not known here.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
 
-optional_data!(
-    /// A port that an app listens on.
-    Port {
-        /// Name.
-        name: String = "name",
-        /// `tcp` or `udp`.
-        protocol: String = "protocol",
-        /// Number.
-        port: u32 = "port",
-        /// How many ports from that number on.
-        count: Option<u32> = "count",
-        /// The pod's systemd listens and hands the socket over.
-        socket_activated: bool = "socketActivated",
-    }
-);
+/// A port that an app listens on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Port {
+    /// Name.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub name: String,
+    /// `tcp` or `udp`.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub protocol: String,
+    /// Number.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub port: u32,
+    /// How many ports from that number on.
+    #[serde(skip_serializing_if = "is_default")]
+    pub count: Option<u32>,
+    /// The pod's systemd listens and hands the socket over.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub socket_activated: bool,
+    /// Fields that are not known here.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
 
-optional_data!(
-    /// How an image is run.
-    App {
-        /// The command's words.
-        exec: Vec<String> = "exec",
-        /// Commands around the app's life.
-        event_handlers: Vec<EventHandler> = "eventHandlers",
-        /// User: number, name, or path in the image.
-        user: String = "user",
-        /// Group: number, name, or path in the image.
-        group: String = "group",
-        /// Further groups.
-        supplementary_gids: Vec<u32> = "supplementaryGIDs",
-        /// Absolute path in the app.
-        working_directory: String = "workingDirectory",
-        /// Variables.
-        environment: Vec<NameValue> = "environment",
-        /// Places for volumes.
-        mount_points: Vec<MountPoint> = "mountPoints",
-        /// Ports.
-        ports: Vec<Port> = "ports",
-        /// Limits and restrictions.
-        isolators: Vec<Isolator> = "isolators",
-        /// The user's annotations.
-        user_annotations: Map<String, Value> = "userAnnotations",
-        /// The user's labels.
-        user_labels: Map<String, Value> = "userLabels",
-    }
-);
+/// How an image is run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct App {
+    /// The command's words.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub exec: Vec<String>,
+    /// Commands around the app's life.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub event_handlers: Vec<EventHandler>,
+    /// User: number, name, or path in the image.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub user: String,
+    /// Group: number, name, or path in the image.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub group: String,
+    /// Further groups.
+    #[serde(
+        rename = "supplementaryGIDs",
+        default,
+        deserialize_with = "or_default",
+        skip_serializing_if = "is_default"
+    )]
+    pub supplementary_gids: Vec<u32>,
+    /// Absolute path in the app.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub working_directory: String,
+    /// Variables.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub environment: Vec<NameValue>,
+    /// Places for volumes.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub mount_points: Vec<MountPoint>,
+    /// Ports.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub ports: Vec<Port>,
+    /// Limits and restrictions.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub isolators: Vec<Isolator>,
+    /// The user's annotations.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub user_annotations: Map<String, Value>,
+    /// The user's labels.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub user_labels: Map<String, Value>,
+    /// Fields that are not known here.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
 
-data!(
-    /// An image manifest.
-    ImageManifest {
-        /// `ImageManifest`.
-        ac_kind: ImageKind = "acKind",
-        /// Version of the specification.
-        ac_version: String = "acVersion",
-        /// Name.
-        name: AcIdentifier = "name",
-        /// Version, os, arch and others.
-        #[serde(skip_serializing_if = "is_default")]
-        labels: Vec<NameValue> = "labels" or default,
-        /// How it is run; an image without can only be a dependency, or be given a command.
-        #[serde(skip_serializing_if = "is_default")]
-        app: Option<App> = "app" or default,
-        /// Annotations.
-        #[serde(skip_serializing_if = "is_default")]
-        annotations: Vec<NameValue> = "annotations" or default,
-        /// Images below this one.
-        #[serde(skip_serializing_if = "is_default")]
-        dependencies: Vec<Dependency> = "dependencies" or default,
-        /// The only paths that are taken of the whole, if not empty.
-        #[serde(skip_serializing_if = "is_default")]
-        path_whitelist: Vec<String> = "pathWhitelist" or default,
-    }
-);
+/// An image manifest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageManifest {
+    /// `ImageManifest`.
+    pub ac_kind: ImageKind,
+    /// Version of the specification.
+    pub ac_version: String,
+    /// Name.
+    pub name: AcIdentifier,
+    /// Version, os, arch and others.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub labels: Vec<NameValue>,
+    /// How it is run; an image without can only be a dependency, or be given a command.
+    #[serde(skip_serializing_if = "is_default")]
+    pub app: Option<App>,
+    /// Annotations.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub annotations: Vec<NameValue>,
+    /// Images below this one.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub dependencies: Vec<Dependency>,
+    /// The only paths that are taken of the whole, if not empty.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub path_whitelist: Vec<String>,
+    /// Fields that are not known here.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
 
-optional_data!(
-    /// An image that another one is built upon.
-    Dependency {
-        /// Name.
-        image_name: String = "imageName",
-        /// Id.
-        image_id: Option<String> = "imageID",
-        /// Labels that it must have.
-        labels: Vec<NameValue> = "labels",
-        /// Size in bytes.
-        size: Option<u64> = "size",
-    }
-);
+/// An image that another one is built upon.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Dependency {
+    /// Name.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub image_name: String,
+    /// Id.
+    #[serde(rename = "imageID", skip_serializing_if = "is_default")]
+    pub image_id: Option<String>,
+    /// Labels that it must have.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub labels: Vec<NameValue>,
+    /// Size in bytes.
+    #[serde(skip_serializing_if = "is_default")]
+    pub size: Option<u64>,
+    /// Fields that are not known here.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
 
-words!(
-    /// What an image manifest calls itself.
-    ImageKind {
-        /// As it is written.
-        ImageManifest = "ImageManifest",
-    }
-);
+/// What an image manifest calls itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ImageKind {
+    /// As it is written.
+    ImageManifest,
+}
 
-words!(
-    /// What a pod manifest calls itself.
-    PodKind {
-        /// As it is written.
-        PodManifest = "PodManifest",
-    }
-);
+/// What a pod manifest calls itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PodKind {
+    /// As it is written.
+    PodManifest,
+}
 
-optional_data!(
-    /// The image of a runtime app.
-    RuntimeImage {
-        /// Name.
-        name: Option<AcIdentifier> = "name",
-        /// Id, `sha512-…`.
-        id: String = "id",
-        /// Labels.
-        labels: Vec<NameValue> = "labels",
-    }
-);
+/// The image of a runtime app.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuntimeImage {
+    /// Name.
+    #[serde(skip_serializing_if = "is_default")]
+    pub name: Option<AcIdentifier>,
+    /// Id, `sha512-…`.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub id: String,
+    /// Labels.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub labels: Vec<NameValue>,
+    /// Fields that are not known here.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
 
-data!(
-    /// A volume mounted in an app.
-    Mount {
-        /// Name of a volume of the pod.
-        volume: AcName = "volume",
-        /// Absolute path in the app.
-        path: String = "path",
-        /// A volume of this mount's own, instead of the pod's.
-        #[serde(skip_serializing_if = "is_default")]
-        app_volume: Option<Volume> = "appVolume" or default,
-    }
-);
+/// A volume mounted in an app.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mount {
+    /// Name of a volume of the pod.
+    pub volume: AcName,
+    /// Absolute path in the app.
+    pub path: String,
+    /// A volume of this mount's own, instead of the pod's.
+    #[serde(skip_serializing_if = "is_default")]
+    pub app_volume: Option<Volume>,
+    /// Fields that are not known here.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
 
-words!(
-    /// Where a volume's files are.
-    VolumeKind {
-        /// A path on the host.
-        Host = "host",
-        /// A directory that lives as long as the pod.
-        Empty = "empty",
-    }
-);
+/// Where a volume's files are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VolumeKind {
+    /// A path on the host.
+    Host,
+    /// A directory that lives as long as the pod.
+    Empty,
+}
 
-data!(
-    /// A volume.
-    Volume {
-        /// Name.
-        name: AcName = "name",
-        /// Host or empty.
-        kind: VolumeKind = "kind",
-        /// Host: the path.
-        #[serde(skip_serializing_if = "is_default")]
-        source: Option<String> = "source" or default,
-        /// Nobody writes to it.
-        #[serde(skip_serializing_if = "is_default")]
-        read_only: Option<bool> = "readOnly" or default,
-        /// Host: mounts below the path come along (so they do if it is not said).
-        #[serde(skip_serializing_if = "is_default")]
-        recursive: Option<bool> = "recursive" or default,
-        /// Empty: permissions, octal.
-        #[serde(skip_serializing_if = "is_default")]
-        mode: Option<String> = "mode" or default,
-        /// Empty: owner.
-        #[serde(skip_serializing_if = "is_default")]
-        uid: Option<u32> = "uid" or default,
-        /// Empty: group.
-        #[serde(skip_serializing_if = "is_default")]
-        gid: Option<u32> = "gid" or default,
-    }
-);
+/// A volume.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Volume {
+    /// Name.
+    pub name: AcName,
+    /// Host or empty.
+    pub kind: VolumeKind,
+    /// Host: the path.
+    #[serde(skip_serializing_if = "is_default")]
+    pub source: Option<String>,
+    /// Nobody writes to it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub read_only: Option<bool>,
+    /// Host: mounts below the path come along (so they do if it is not said).
+    #[serde(skip_serializing_if = "is_default")]
+    pub recursive: Option<bool>,
+    /// Empty: permissions, octal.
+    #[serde(skip_serializing_if = "is_default")]
+    pub mode: Option<String>,
+    /// Empty: owner.
+    #[serde(skip_serializing_if = "is_default")]
+    pub uid: Option<u32>,
+    /// Empty: group.
+    #[serde(skip_serializing_if = "is_default")]
+    pub gid: Option<u32>,
+    /// Fields that are not known here.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
 
-data!(
-    /// An app of a pod.
-    RuntimeApp {
-        /// Name.
-        name: AcName = "name",
-        /// Image.
-        image: RuntimeImage = "image",
-        /// How it is run, if not as its image says.
-        #[serde(skip_serializing_if = "is_default")]
-        app: Option<App> = "app" or default,
-        /// The app can't write to its root file system.
-        #[serde(skip_serializing_if = "is_default")]
-        read_only_root_fs: bool = "readOnlyRootFS" or default,
-        /// Volumes.
-        #[serde(skip_serializing_if = "is_default")]
-        mounts: Vec<Mount> = "mounts" or default,
-        /// Annotations.
-        #[serde(skip_serializing_if = "is_default")]
-        annotations: Vec<NameValue> = "annotations" or default,
-    }
-);
+/// An app of a pod.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuntimeApp {
+    /// Name.
+    pub name: AcName,
+    /// Image.
+    pub image: RuntimeImage,
+    /// How it is run, if not as its image says.
+    #[serde(skip_serializing_if = "is_default")]
+    pub app: Option<App>,
+    /// The app can't write to its root file system.
+    #[serde(rename = "readOnlyRootFS", default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub read_only_root_fs: bool,
+    /// Volumes.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub mounts: Vec<Mount>,
+    /// Annotations.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub annotations: Vec<NameValue>,
+    /// Fields that are not known here.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
 
-optional_data!(
-    /// A port of an app that is reached from outside of the pod.
-    ExposedPort {
-        /// Name of the app's port.
-        name: String = "name",
-        /// Port on the host.
-        host_port: u32 = "hostPort",
-        /// Address on the host.
-        host_ip: Option<String> = "hostIP",
-        /// The app's port, instead of a name.
-        pod_port: Option<Value> = "podPort",
-    }
-);
+/// A port of an app that is reached from outside of the pod.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExposedPort {
+    /// Name of the app's port.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub name: String,
+    /// Port on the host.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub host_port: u32,
+    /// Address on the host.
+    #[serde(rename = "hostIP", skip_serializing_if = "is_default")]
+    pub host_ip: Option<String>,
+    /// The app's port, instead of a name.
+    #[serde(skip_serializing_if = "is_default")]
+    pub pod_port: Option<Value>,
+    /// Fields that are not known here.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
 
-data!(
-    /// A pod manifest.
-    PodManifest {
-        /// `PodManifest`.
-        ac_kind: PodKind = "acKind",
-        /// Version of the specification.
-        ac_version: String = "acVersion",
-        /// Apps.
-        apps: Vec<RuntimeApp> = "apps" or default,
-        /// Volumes.
-        volumes: Vec<Volume> = "volumes" or default,
-        /// Limits of the whole pod.
-        isolators: Vec<Isolator> = "isolators" or default,
-        /// Annotations.
-        annotations: Vec<NameValue> = "annotations" or default,
-        /// Ports reached from outside.
-        ports: Vec<ExposedPort> = "ports" or default,
-        /// The user's annotations.
-        #[serde(skip_serializing_if = "is_default")]
-        user_annotations: Map<String, Value> = "userAnnotations" or default,
-        /// The user's labels.
-        #[serde(skip_serializing_if = "is_default")]
-        user_labels: Map<String, Value> = "userLabels" or default,
-    }
-);
+/// A pod manifest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodManifest {
+    /// `PodManifest`.
+    pub ac_kind: PodKind,
+    /// Version of the specification.
+    pub ac_version: String,
+    /// Apps.
+    #[serde(default, deserialize_with = "or_default")]
+    pub apps: Vec<RuntimeApp>,
+    /// Volumes.
+    #[serde(default, deserialize_with = "or_default")]
+    pub volumes: Vec<Volume>,
+    /// Limits of the whole pod.
+    #[serde(default, deserialize_with = "or_default")]
+    pub isolators: Vec<Isolator>,
+    /// Annotations.
+    #[serde(default, deserialize_with = "or_default")]
+    pub annotations: Vec<NameValue>,
+    /// Ports reached from outside.
+    #[serde(default, deserialize_with = "or_default")]
+    pub ports: Vec<ExposedPort>,
+    /// The user's annotations.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub user_annotations: Map<String, Value>,
+    /// The user's labels.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub user_labels: Map<String, Value>,
+    /// Fields that are not known here.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
 
 impl Default for PodManifest {
     fn default() -> Self {

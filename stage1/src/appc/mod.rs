@@ -1,7 +1,5 @@
 //! appc's names, manifests and isolators (appc 0.8.11): pure data.
 
-#[macro_use]
-mod data;
 mod isolator;
 mod manifest;
 mod name;

@@ -4,10 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::json::FromJson;
 
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $what:literal, $separators:literal, $rule:literal) => {
@@ -33,12 +31,6 @@ macro_rules! name_type {
 
             fn try_from(text: String) -> Result<Self> {
                 text.parse()
-            }
-        }
-
-        impl FromJson for $name {
-            fn from_json(value: Value) -> Result<Self> {
-                String::from_json(value)?.parse()
             }
         }
 

@@ -33,7 +33,7 @@ use crate::inherited;
 use crate::layout;
 use crate::mux::{self, Link, Listeners, Mux};
 use crate::sys::process::{self, Fork};
-use crate::sys::{dir, net, pty, signal, userns};
+use crate::sys::{caps, dir, net, pty, signal, userns};
 use crate::uid_range::UidRange;
 
 /// How long the pod's root may take to be assembled.
@@ -283,7 +283,7 @@ fn exec_supervisor(spec: &Spec) -> Result<Infallible> {
     process::set_standard_fd(&console, 2)?;
     nix::unistd::setsid().context(|| "setsid")?;
     signal::reset()?;
-    crate::confine::cut_bounding_set(spec.capabilities)?;
+    caps::limit_bounding_set(spec.capabilities.bits())?;
     let path = dir::c_string(layout::SUPERVISOR.as_bytes())?;
     // Below "crit" it complains about what is as it should be, such as read-only sysctls.
     let level: &[u8] = if spec.debug { b"--log-level=debug" } else { b"--log-level=crit" };

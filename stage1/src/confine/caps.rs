@@ -2,22 +2,34 @@
 
 use std::fmt;
 
+use ::caps::Capability;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Names by number, without `CAP_`: capabilities(7), up to CAP_CHECKPOINT_RESTORE (40).
-const NAMES: &str = "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE \
-    NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE \
-    SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL \
-    SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE";
+use Capability::*;
 
 /// What an app has when its manifest says nothing (appc: 14 capabilities).
-const DEFAULT: &str = "AUDIT_WRITE CHOWN DAC_OVERRIDE FSETID FOWNER KILL MKNOD NET_RAW NET_BIND_SERVICE SETUID SETGID \
-    SETPCAP SETFCAP SYS_CHROOT";
+const DEFAULT: CapSet = CapSet::of(&[
+    CAP_AUDIT_WRITE,
+    CAP_CHOWN,
+    CAP_DAC_OVERRIDE,
+    CAP_FSETID,
+    CAP_FOWNER,
+    CAP_KILL,
+    CAP_MKNOD,
+    CAP_NET_RAW,
+    CAP_NET_BIND_SERVICE,
+    CAP_SETUID,
+    CAP_SETGID,
+    CAP_SETPCAP,
+    CAP_SETFCAP,
+    CAP_SYS_CHROOT,
+]);
 
 /// What a pod's systemd needs besides: mounts, cgroups and namespaces; the end of the pod; limits and priorities of
 /// what it starts; terminals; whose the words are that the journal gets.
-const SUPERVISOR: &str = "SYS_ADMIN SYS_BOOT SYS_RESOURCE SYS_NICE SYS_TTY_CONFIG SYS_PTRACE";
+const SUPERVISOR: CapSet =
+    CapSet::of(&[CAP_SYS_ADMIN, CAP_SYS_BOOT, CAP_SYS_RESOURCE, CAP_SYS_NICE, CAP_SYS_TTY_CONFIG, CAP_SYS_PTRACE]);
 
 /// A set of capabilities, one bit a number, as the kernel keeps them.
 ///
@@ -32,18 +44,25 @@ impl CapSet {
     /// Every capability, also those of later kernels.
     pub const ALL: Self = Self(u64::MAX);
     /// CAP_SYS_ADMIN alone.
-    pub const SYS_ADMIN: Self = Self(1 << 21);
+    pub const SYS_ADMIN: Self = Self::of(&[CAP_SYS_ADMIN]);
 
     /// What an app has when its manifest says nothing.
-    pub fn app_default() -> Self {
-        Self::parse(DEFAULT.split_ascii_whitespace()).unwrap_or_else(|_| unreachable!("a table of our own"))
+    pub const fn app_default() -> Self {
+        DEFAULT
     }
 
     /// What a pod's systemd needs, with what the apps have when their manifests say nothing.
-    pub fn supervisor() -> Self {
-        Self::parse(SUPERVISOR.split_ascii_whitespace())
-            .unwrap_or_else(|_| unreachable!("a table of our own"))
-            .or(Self::app_default())
+    pub const fn supervisor() -> Self {
+        SUPERVISOR.or(DEFAULT)
+    }
+
+    const fn of(capabilities: &[Capability]) -> Self {
+        let (mut bits, mut at) = (0, 0);
+        while at < capabilities.len() {
+            bits |= 1 << capabilities[at] as u8;
+            at += 1;
+        }
+        Self(bits)
     }
 
     /// The set of these bits.
@@ -62,12 +81,9 @@ impl CapSet {
     /// The first name that is not a capability.
     pub fn parse<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, &'a str> {
         names.into_iter().try_fold(Self::EMPTY, |set, name| {
-            let short = match name.get(..4) {
-                Some(prefix) if prefix.eq_ignore_ascii_case("CAP_") => &name[4..],
-                _ => name,
-            };
-            let number = NAMES.split_ascii_whitespace().position(|known| known.eq_ignore_ascii_case(short));
-            number.map(|n| Self(set.0 | 1 << n)).ok_or(name)
+            let upper = name.to_ascii_uppercase();
+            let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+            full.parse::<Capability>().map(|capability| Self(set.0 | capability.bitmask())).map_err(|_| name)
         })
     }
 
@@ -96,8 +112,9 @@ impl CapSet {
 
     /// The names of this set, `CAP_` included; of numbers that have one.
     pub fn names(self) -> impl Iterator<Item = String> {
-        let named = NAMES.split_ascii_whitespace().enumerate();
-        named.filter(move |(n, _)| self.0 & 1 << n != 0).map(|(_, name)| format!("CAP_{name}"))
+        let mut named: Vec<Capability> = ::caps::all().into_iter().filter(|c| self.0 & c.bitmask() != 0).collect();
+        named.sort_by_key(Capability::index);
+        named.into_iter().map(|capability| capability.to_string())
     }
 }
 
@@ -130,7 +147,7 @@ mod tests {
 
     #[test]
     fn names_and_numbers_agree_with_the_kernel_headers() {
-        assert_eq!(NAMES.split_ascii_whitespace().count(), 41);
+        assert_eq!(CapSet::ALL.names().count(), 41);
         for (name, number) in
             [("CAP_CHOWN", 0), ("SETPCAP", 8), ("cap_net_raw", 13), ("SYS_ADMIN", 21), ("CAP_CHECKPOINT_RESTORE", 40)]
         {

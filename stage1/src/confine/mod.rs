@@ -31,9 +31,7 @@ pub mod ids;
 pub mod seccomp;
 mod tables;
 
-use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
-use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 use serde::{Deserialize, Serialize};
 
 use self::caps::CapSet;
@@ -113,9 +111,9 @@ impl Confinement {
         sys::process::not_dumpable()?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         sys::signal::reset()?;
-        reset_securebits()?;
+        sys::inherited::reset_securebits()?;
         sys::seccomp::new_session_keyring()?;
-        cut_bounding_set(self.capabilities)?;
+        sys::caps::limit_bounding_set(self.capabilities.bits())?;
         self.set_ids()?;
         // A change of ids may have set it back, as /proc/sys/fs/suid_dumpable says.
         sys::process::not_dumpable()?;
@@ -124,7 +122,7 @@ impl Confinement {
             0 => self.capabilities,
             _ => CapSet::EMPTY,
         };
-        keep_capabilities(keep)
+        sys::caps::lower_to(keep.bits())
     }
 
     /// Second step of [`Self::apply`]: no-new-privileges, and the filter last.
@@ -162,48 +160,13 @@ pub(crate) fn capabilities(isolators: &Isolators) -> Result<CapSet> {
     })
 }
 
-fn reset_securebits() -> Result<()> {
-    let bits = rustix::thread::capabilities_secure_bits().context(|| "prctl(PR_GET_SECUREBITS)")?;
-    if bits.is_empty() {
-        return Ok(());
-    }
-    rustix::thread::set_capabilities_secure_bits(CapabilitiesSecureBits::empty())
-        .context(|| format!("prctl(PR_SET_SECUREBITS, 0), they were {:#x}", bits.bits()))
-}
-
-/// Drops from the bounding set what is not in `wanted`, of all capabilities that this kernel has.
-pub(crate) fn cut_bounding_set(wanted: CapSet) -> Result<()> {
-    for number in 0..u64::BITS {
-        let one = CapabilitySet::from_bits_retain(1 << number);
-        match rustix::thread::capability_is_in_bounding_set(one) {
-            Err(Errno::INVAL) => break,
-            Err(errno) => return Err(errno).context(|| format!("prctl(PR_CAPBSET_READ, {number})")),
-            Ok(true) if !wanted.contains(CapSet::from_bits(1 << number)) => {
-                rustix::thread::remove_capability_from_bounding_set(one)
-                    .context(|| format!("prctl(PR_CAPBSET_DROP, {number})"))?;
-            }
-            Ok(_) => {}
-        }
-    }
-    Ok(())
-}
-
 /// This process, and what it becomes, has at most these.
 ///
 /// # Errors
 /// It may not give up what it has.
 pub fn limit_capabilities(most: CapSet) -> Result<()> {
-    cut_bounding_set(most)?;
-    keep_capabilities(most)
-}
-
-/// Lowers effective and permitted to what is also in `keep`, and empties inheritable; with that the
-/// kernel empties the ambient set too.
-fn keep_capabilities(keep: CapSet) -> Result<()> {
-    let have = rustix::thread::capabilities(None).context(|| "capget")?;
-    let permitted = CapabilitySet::from_bits_retain(CapSet::from_bits(have.permitted.bits()).and(keep).bits());
-    let sets = CapabilitySets { effective: permitted, permitted, inheritable: CapabilitySet::empty() };
-    rustix::thread::set_capabilities(None, sets).context(|| format!("capset({:#x})", permitted.bits()))
+    sys::caps::limit_bounding_set(most.bits())?;
+    sys::caps::lower_to(most.bits())
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 //! only other architectures have; `systemd` are the groups of `systemd-analyze syscall-filter` of
 //! systemd 252, with `@name` for a group inside another; `default` is our own list.
 
+use std::collections::BTreeMap;
+
 #[cfg(target_arch = "x86_64")]
 const SYSCALLS: &str = include_str!("tables/x86_64.txt");
 #[cfg(target_arch = "aarch64")]
@@ -50,41 +52,17 @@ pub(super) enum Syscall {
     Unknown,
 }
 
-/// The system calls of this architecture, to be looked up by name: a table of hashes over [`SYSCALLS`].
-/// Some hundred names are looked up for one filter.
-pub(super) struct Syscalls {
-    all: Vec<(&'static str, u16)>,
-    /// Positions in `all` plus one; 0 is free.
-    slots: Vec<u16>,
-}
+/// The system calls of this architecture, by name.
+pub(super) struct Syscalls(BTreeMap<&'static str, u16>);
 
 impl Syscalls {
-    const SLOTS: usize = 1024;
-
     pub(super) fn new() -> Self {
-        let all: Vec<_> = numbered(SYSCALLS).collect();
-        let mut table = Self { all: Vec::new(), slots: vec![0; Self::SLOTS] };
-        for (position, (name, _)) in all.iter().enumerate() {
-            let free = table.probe(name).find(|&slot| table.slots[slot] == 0);
-            if let Some(slot) = free {
-                table.slots[slot] = position as u16 + 1;
-            }
-        }
-        table.all = all;
-        table
-    }
-
-    /// The slots where `name` can be, in order.
-    fn probe(&self, name: &str) -> impl Iterator<Item = usize> + use<> {
-        // FNV-1a.
-        let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, b| (hash ^ u32::from(b)).wrapping_mul(0x0100_0193));
-        (0..Self::SLOTS).map(move |step| (hash as usize + step) % Self::SLOTS)
+        Self(numbered(SYSCALLS).collect())
     }
 
     /// The number of a system call.
     pub(super) fn number(&self, name: &str) -> Option<u16> {
-        let taken = self.probe(name).map(|slot| usize::from(self.slots[slot])).take_while(|&position| position > 0);
-        taken.map(|position| self.all[position - 1]).find(|(known, _)| *known == name).map(|(_, number)| number)
+        self.0.get(name).copied()
     }
 
     /// What a system call's name means.
@@ -96,9 +74,9 @@ impl Syscalls {
         }
     }
 
-    /// The numbers of all.
+    /// The numbers of all, in no order.
     pub(super) fn numbers(&self) -> impl Iterator<Item = u16> {
-        self.all.iter().map(|(_, number)| *number)
+        self.0.values().copied()
     }
 }
 

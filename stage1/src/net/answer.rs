@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::error::{Context, Error, Result};
-use crate::json::{self, Object};
+use crate::json::{self, or_default};
 
 /// An address of the pod's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,38 +41,65 @@ pub struct Answer {
     pub dns: Dns,
 }
 
+/// An answer as it is written.
+#[derive(Deserialize)]
+struct AnswerJson {
+    #[serde(default, deserialize_with = "or_default")]
+    interfaces: Vec<Value>,
+    #[serde(default, deserialize_with = "or_default")]
+    ips: Vec<IpJson>,
+    ip4: Option<OldIpJson>,
+    ip6: Option<OldIpJson>,
+    dns: Option<DnsJson>,
+}
+
+#[derive(Deserialize)]
+struct IpJson {
+    address: String,
+    #[serde(default, deserialize_with = "or_default")]
+    gateway: String,
+    interface: Option<u64>,
+}
+
+/// The same in versions before 0.3.0.
+#[derive(Deserialize)]
+struct OldIpJson {
+    ip: String,
+    #[serde(default, deserialize_with = "or_default")]
+    gateway: String,
+}
+
+#[derive(Deserialize)]
+struct DnsJson {
+    #[serde(default, deserialize_with = "or_default")]
+    nameservers: Vec<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    domain: String,
+    #[serde(default, deserialize_with = "or_default")]
+    search: Vec<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    options: Vec<String>,
+}
+
 impl Answer {
     /// Understands an answer.
     ///
     /// # Errors
     /// It is not what the specification has.
     pub fn of(value: &Value) -> Result<Self> {
-        let mut object = Object::new(value.clone())?;
-        let interfaces: Vec<Value> = object.optional("interfaces")?;
+        let written: AnswerJson = json::from_value(value.clone())?;
         let in_pod = |index: u64| {
-            let interface = usize::try_from(index).ok().and_then(|index| interfaces.get(index));
+            let interface = usize::try_from(index).ok().and_then(|index| written.interfaces.get(index));
             interface.is_none_or(|one| one["sandbox"].as_str().is_some_and(|sandbox| !sandbox.is_empty()))
         };
         let mut addresses = Vec::new();
-        for ip in object.optional::<Vec<Value>>("ips")? {
-            let mut ip = Object::new(ip)?;
-            let text: String = ip.required("address")?;
-            let gateway: String = ip.optional("gateway")?;
-            if ip.optional::<Option<u64>>("interface")?.is_none_or(in_pod) {
-                addresses.push(address(&text, &gateway)?);
-            }
+        for ip in written.ips.iter().filter(|ip| ip.interface.is_none_or(in_pod)) {
+            addresses.push(address(&ip.address, &ip.gateway)?);
         }
-        // Versions before 0.3.0.
-        for key in ["ip4", "ip6"] {
-            if let Some(ip) = object.optional::<Option<Value>>(key)? {
-                let mut ip = Object::new(ip)?;
-                addresses.push(address(&ip.required::<String>("ip")?, &ip.optional::<String>("gateway")?)?);
-            }
+        for ip in [written.ip4, written.ip6].into_iter().flatten() {
+            addresses.push(address(&ip.ip, &ip.gateway)?);
         }
-        let dns = match object.optional::<Option<Value>>("dns")? {
-            Some(dns) => Dns::of(dns).context(|| "\"dns\"")?,
-            None => Dns::default(),
-        };
+        let dns = written.dns.map_or_else(|| Ok(Dns::default()), Dns::of).context(|| "\"dns\"")?;
         Ok(Self { addresses, dns })
     }
 
@@ -79,13 +107,13 @@ impl Answer {
     pub fn as_newer(&self) -> Value {
         let ips = self.addresses.iter().map(|address| {
             let version = if address.is_v6() { "6" } else { "4" };
-            let mut ip = json::object([("version", version.into()), ("address", address.to_string().into())]);
+            let mut ip = json!({"version": version, "address": address.to_string()});
             if let Some(gateway) = &address.gateway {
                 ip["gateway"] = gateway.clone().into();
             }
             ip
         });
-        json::object([("cniVersion", "0.4.0".into()), ("ips", ips.collect::<Vec<_>>().into())])
+        json!({"cniVersion": "0.4.0", "ips": ips.collect::<Vec<_>>()})
     }
 }
 
@@ -133,13 +161,12 @@ fn words(texts: Vec<String>) -> Vec<String> {
 }
 
 impl Dns {
-    fn of(value: Value) -> Result<Self> {
-        let mut object = Object::new(value)?;
+    fn of(written: DnsJson) -> Result<Self> {
         let dns = Self {
-            servers: object.optional("nameservers")?,
-            domain: object.optional("domain")?,
-            search: words(object.optional("search")?),
-            options: words(object.optional("options")?),
+            servers: written.nameservers,
+            domain: written.domain,
+            search: words(written.search),
+            options: words(written.options),
         };
         // Each becomes a word of a file of words.
         let words = dns.servers.iter().chain(&dns.search).chain(&dns.options).chain([&dns.domain]);
@@ -238,7 +265,7 @@ mod tests {
             (r#"{"ips":[{"address":"10.0.0.2"}]}"#, "\"10.0.0.2\" with the gateway \"\" is no address"),
             (r#"{"ips":[{"address":"10.0.0.2/33"}]}"#, "is no address"),
             (r#"{"ips":[{"address":"10.0.0.2/3","gateway":"x"}]}"#, "is no address"),
-            (r#"{"ips":7}"#, "7 is not a list"),
+            (r#"{"ips":7}"#, "ips: invalid type: integer `7`, expected a sequence"),
             (r#"{"dns":{"nameservers":["a\nsearch b"]}}"#, "is no word of resolv.conf"),
         ] {
             let line = parse(text.as_bytes()).unwrap_err().one_line();

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::request::{DEFAULT, RESTRICTED, Selection, is_name};
 use crate::error::{Context, Error, Result};
-use crate::json::{self, FromJson, Object};
+use crate::json::{self, or_default};
 use crate::pod::read_bounded;
 
 /// The members of a configuration that we read or write, as the specification spells them.
@@ -54,6 +55,23 @@ pub struct Network {
     pub plugins: Vec<Map<String, Value>>,
     /// Whether the file is the configuration of its one plugin, and not a list.
     pub is_single: bool,
+}
+
+/// What a configuration says of the network as a whole.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct File {
+    name: String,
+    cni_version: Option<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    disable_check: bool,
+    plugins: Option<Vec<Map<String, Value>>>,
+}
+
+/// The configuration of a network's one plugin: the members that are not about the network as a whole.
+fn plugin_alone(mut members: Map<String, Value>) -> Map<String, Value> {
+    members.retain(|name, _| !matches!(name.as_str(), "name" | "cniVersion" | "disableCheck" | "plugins"));
+    members
 }
 
 /// A file that is not a configuration.
@@ -149,19 +167,17 @@ impl Network {
     }
 
     fn parse(file: String, text: Vec<u8>) -> Result<Self> {
-        let mut object = Object::new(Value::Object(members(json::parse(&text)?)))?;
-        let name: String = object.required("name")?;
+        let members_found = members(json::parse(&text)?);
+        let File { name, cni_version: version, disable_check: disabled, plugins: list } =
+            json::from_value(Value::Object(members_found.clone()))?;
         if !is_name(&name) {
             return Err(Error::new(format!("\"name\": {name:?} is no name of a network")));
         }
-        let version: Option<String> = object.optional("cniVersion")?;
         let number = version_number(version.as_deref())?;
-        let disabled: bool = object.optional("disableCheck")?;
-        let list: Option<Value> = object.optional("plugins")?;
         let is_single = list.is_none();
         let plugins: Vec<Map<String, Value>> = match list {
-            Some(list) => FromJson::from_json(list).context(|| "\"plugins\"")?,
-            None => vec![object.rest()],
+            Some(list) => list,
+            None => vec![plugin_alone(members_found)],
         };
         let plugins: Vec<Map<String, Value>> = plugins.into_iter().map(members).collect();
         if plugins.is_empty() {
@@ -370,17 +386,17 @@ mod tests {
     #[test]
     fn broken_configurations_are_named() {
         for (text, why) in [
-            ("[]", "[] is not an object"),
-            (r#"{"type":"x"}"#, "\"name\" is missing"),
+            ("[]", "not as expected: invalid type: sequence, expected a map"),
+            (r#"{"type":"x"}"#, "missing field `name`"),
             (r#"{"name":"x y","type":"x"}"#, "\"x y\" is no name of a network"),
             (r#"{"name":"x"}"#, "a plugin without \"type\""),
             (r#"{"name":"x","type":"../x"}"#, "\"../x\" is no name of a plugin"),
             (r#"{"name":"x","plugins":[]}"#, "\"plugins\" is empty"),
-            (r#"{"name":"x","plugins":{}}"#, "\"plugins\": {} is not a list"),
+            (r#"{"name":"x","plugins":{}}"#, "plugins: invalid type: map, expected a sequence"),
             (r#"{"name":"x","plugins":[{"type":"a"},{"type":"b"}]}"#, "several plugins need"),
             (r#"{"name":"x","type":"a","cniVersion":"2.0.0"}"#, "\"2.0.0\" is none"),
             (r#"{"name":"x","type":"a","cniVersion":"1"}"#, "\"1\" is none"),
-            (r#"{"name":"x","type":"a","cniVersion":1}"#, "1 is not a string"),
+            (r#"{"name":"x","type":"a","cniVersion":1}"#, "cniVersion: invalid type: integer `1`, expected a string"),
         ] {
             let line = Network::parse("f".into(), text.into()).unwrap_err().one_line();
             assert!(line.contains(why), "{line}");

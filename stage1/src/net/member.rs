@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use super::answer::{self, Address, Answer};
 use super::config::{self, Network};
@@ -13,7 +14,7 @@ use super::plugin::{Call, Command, SearchPath};
 use super::ports::Mapping;
 use super::refusal::Manner;
 use crate::error::{Context, Error, Result};
-use crate::json::{self, Object};
+use crate::json;
 use crate::layout;
 use crate::pod::{MAX_MANIFEST, read_bounded, write_atomic};
 
@@ -29,7 +30,7 @@ const PORTMAP: &str = "portmap";
 const PORTMAP_VERSION: &str = "0.4.0";
 
 /// One plugin of a network.
-#[derive(Clone)]
+#[derive(Clone, Deserialize, Serialize)]
 #[cfg_attr(test, derive(Debug, PartialEq))]
 struct Part {
     /// The program.
@@ -43,7 +44,7 @@ struct Part {
 }
 
 /// A network of a pod's.
-#[derive(Clone)]
+#[derive(Clone, Deserialize, Serialize)]
 #[cfg_attr(test, derive(Debug, PartialEq))]
 pub struct Member {
     /// The network's name.
@@ -57,6 +58,7 @@ pub struct Member {
     /// Whether what the pod sends out appears to come from the host.
     pub masquerades: bool,
     search: String,
+    #[serde(rename = "plugins")]
     parts: Vec<Part>,
     /// How many plugins were asked to join.
     begun: usize,
@@ -144,7 +146,7 @@ impl Member {
         let mappings: Vec<Value> = mappings.iter().map(Mapping::to_json).collect();
         for part in &mut self.parts {
             if config::is_capable(&part.config, PORT_MAPPINGS) {
-                part.config.insert("runtimeConfig".into(), json::object([(PORT_MAPPINGS, mappings.clone().into())]));
+                part.config.insert("runtimeConfig".into(), json!({PORT_MAPPINGS: mappings}));
                 part.text = None;
             }
         }
@@ -312,16 +314,16 @@ impl Member {
         let text = |value: Option<String>| value.unwrap_or_default();
         let program = self.parts.first().map(|part| part.program.display().to_string());
         let all: Vec<Value> = addresses.iter().map(|address| address.to_string().into()).collect();
-        Ok(json::object([
-            ("netName", self.name.clone().into()),
-            ("netConf", layout::network_dir().join(&self.file).display().to_string().into()),
-            ("pluginPath", text(program).into()),
-            ("ifName", self.interface.clone().into()),
-            ("ip", text(first.map(|address| address.ip.clone())).into()),
-            ("args", self.arguments.clone().into()),
-            ("mask", text(first.map(Address::mask)).into()),
-            ("addresses", all.into()),
-        ]))
+        Ok(json!({
+            "netName": self.name.clone(),
+            "netConf": layout::network_dir().join(&self.file).display().to_string(),
+            "pluginPath": text(program),
+            "ifName": self.interface.clone(),
+            "ip": text(first.map(|address| address.ip.clone())),
+            "args": self.arguments.clone(),
+            "mask": text(first.map(Address::mask)),
+            "addresses": all,
+        }))
     }
 
     fn record(&self) -> String {
@@ -329,27 +331,8 @@ impl Member {
     }
 
     fn save(&self, dir: &Path) -> Result<()> {
-        let part = |part: &Part| {
-            json::object([
-                ("program", part.program.display().to_string().into()),
-                ("config", part.config.clone().into()),
-                ("text", part.text.clone().into()),
-                ("check", part.check.into()),
-            ])
-        };
-        let value = json::object([
-            ("name", self.name.clone().into()),
-            ("file", self.file.clone().into()),
-            ("interface", self.interface.clone().into()),
-            ("arguments", self.arguments.clone().into()),
-            ("masquerades", self.masquerades.into()),
-            ("search", self.search.clone().into()),
-            ("plugins", self.parts.iter().map(part).collect::<Vec<_>>().into()),
-            ("begun", self.begun.into()),
-            ("failed", self.failed.into()),
-            ("answer", self.answer.clone().into()),
-        ]);
-        write_atomic(&dir.join(layout::network_dir()), &self.record(), value.to_string().as_bytes(), 0o640)
+        let text = serde_json::to_vec(self).context(|| format!("write down network {}", self.name))?;
+        write_atomic(&dir.join(layout::network_dir()), &self.record(), &text, 0o640)
     }
 
     /// Forgets a network that was left.
@@ -362,34 +345,8 @@ impl Member {
     }
 
     fn read(path: &Path) -> Result<Self> {
-        let read = || -> Result<Self> {
-            let mut object = Object::new(json::parse(&read_bounded(path, MAX_MANIFEST)?)?)?;
-            let mut parts = Vec::new();
-            for part in object.required::<Vec<Value>>("plugins")? {
-                let mut part = Object::new(part)?;
-                let program: String = part.required("program")?;
-                parts.push(Part {
-                    program: program.into(),
-                    config: part.required("config")?,
-                    text: part.optional("text")?,
-                    check: part.required("check")?,
-                });
-            }
-            let begun: u32 = object.required("begun")?;
-            Ok(Self {
-                name: object.required("name")?,
-                file: object.required("file")?,
-                interface: object.required("interface")?,
-                arguments: object.required("arguments")?,
-                masquerades: object.required("masquerades")?,
-                search: object.required("search")?,
-                parts,
-                begun: begun as usize,
-                failed: object.required("failed")?,
-                answer: object.optional("answer")?,
-            })
-        };
-        read().context(|| format!("record of a network {path:?}"))
+        let record = read_bounded(path, MAX_MANIFEST).and_then(|text| json::parse(&text));
+        record.context(|| format!("record of a network {path:?}"))
     }
 
     /// The networks that the pod in `dir` has joined, or tried to, and has not left, in the order of its interfaces;

@@ -15,10 +15,10 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 use rustix::fs::{MemfdFlags, OFlags};
-use serde_json::Value;
+use serde::Deserialize;
 
 use crate::error::{Context, Error, Result};
-use crate::json::{self, Object};
+use crate::json::{self, or_default};
 use crate::sys::process::{self, Fork};
 use crate::sys::{dir, signal};
 
@@ -366,12 +366,17 @@ fn failure(answer: &str, words: &str, status: WaitStatus) -> String {
 }
 
 fn error_object(answer: &str) -> Option<(String, String, Option<u64>)> {
-    let value: Value = json::parse(answer.as_bytes()).ok()?;
-    let mut object = Object::new(value).ok()?;
-    let message: String = object.optional("msg").ok()?;
-    let details: String = object.optional("details").ok()?;
-    let code: Option<u64> = object.optional("code").ok()?;
-    (!message.is_empty() || !details.is_empty()).then_some((message, details, code))
+    /// As the specification of CNI has it.
+    #[derive(Deserialize)]
+    struct ErrorJson {
+        #[serde(default, deserialize_with = "or_default")]
+        msg: String,
+        #[serde(default, deserialize_with = "or_default")]
+        details: String,
+        code: Option<u64>,
+    }
+    let ErrorJson { msg, details, code } = json::parse(answer.as_bytes()).ok()?;
+    (!msg.is_empty() || !details.is_empty()).then_some((msg, details, code))
 }
 
 #[cfg(test)]

@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::appc::{ExposedPort, Port};
 use crate::error::{Context, Error, Result};
-use crate::json::{self, FromJson};
+use crate::json;
 use crate::pod::Pod;
 
 /// A port of the host and the pod's that it leads to.
@@ -21,11 +21,8 @@ pub struct Mapping {
 impl Mapping {
     /// As plugins with the capability `portMappings` are told.
     pub fn to_json(&self) -> Value {
-        let mut mapping = json::object([
-            ("hostPort", self.host_port.into()),
-            ("containerPort", self.pod_port.into()),
-            ("protocol", self.protocol.clone().into()),
-        ]);
+        let mut mapping =
+            json!({"hostPort": self.host_port, "containerPort": self.pod_port, "protocol": self.protocol});
         if let Some(ip) = &self.host_ip {
             mapping["hostIP"] = ip.clone().into();
         }
@@ -42,7 +39,7 @@ pub fn of(pod: &Pod) -> Result<Vec<Mapping>> {
     for exposed in &pod.manifest.ports {
         let resolved = || {
             let port = match &exposed.pod_port {
-                Some(port) => Port::from_json(port.clone()).context(|| "\"podPort\"")?,
+                Some(port) => json::from_value::<Port>(port.clone()).context(|| "\"podPort\"")?,
                 None => port_of_apps(pod, &exposed.name)?,
             };
             map(exposed, &port)
@@ -151,7 +148,7 @@ mod tests {
             (port(r#""podPort":{"name":"p","protocol":"icmp","port":1}"#), "\"icmp\" is no protocol"),
             (port(&number(70_000)), "is no port number"),
             (port(&format!(r#"{},"hostIP":"here""#, number(1))), "\"here\" is no address"),
-            (port(r#""podPort":7"#), "\"podPort\": 7 is not an object"),
+            (port(r#""podPort":7"#), "\"podPort\": not as expected: invalid type: integer `7`, expected struct Port"),
             (r#"{"name":"web","hostPort":65535}"#.to_owned(), "is no port number"),
             (twice, "the port 1/tcp of the host is forwarded twice"),
         ] {

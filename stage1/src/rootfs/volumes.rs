@@ -253,9 +253,9 @@ mod tests {
     ) -> Result<Vec<(String, String, bool)>> {
         let mut whole = json!({"name": "a", "image": {"id": "x"}});
         whole["mounts"] = runtime;
-        let runtime: RuntimeApp = crate::json::FromJson::from_json(whole).unwrap();
-        let app: App = crate::json::FromJson::from_json(json!({"mountPoints": app})).unwrap();
-        let pod: Vec<appc::Volume> = crate::json::FromJson::from_json(pod).unwrap();
+        let runtime: RuntimeApp = crate::json::from_value(whole).unwrap();
+        let app: App = crate::json::from_value(json!({"mountPoints": app})).unwrap();
+        let pod: Vec<appc::Volume> = crate::json::from_value(pod).unwrap();
         // An image in which /var/run is a link.
         let place = |path: &Path| {
             let tmp = tempfile::tempdir().unwrap();

@@ -1,18 +1,18 @@
 //! The list of what one can attach to: CONTRACT sections 3 and 7.
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use super::socket;
 use crate::appc::AcName;
 use crate::error::{Error, Result};
-use crate::json::{self, FromJson, Object};
+use crate::json::{self, or_default};
 use crate::layout;
 
 /// The version of the list.
 const VERSION: u64 = 1;
 
 /// Something to attach to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Endpoint {
     /// `stdin`, `stdout`, `stderr` or `tty`.
     pub name: String,
@@ -22,15 +22,12 @@ pub struct Endpoint {
     pub address: String,
 }
 
-impl FromJson for Endpoint {
-    fn from_json(value: Value) -> Result<Self> {
-        let mut object = Object::new(value)?;
-        Ok(Self {
-            name: object.required("name")?,
-            domain: object.required("domain")?,
-            address: object.required("address")?,
-        })
-    }
+/// The list as it is written.
+#[derive(Deserialize, Serialize)]
+struct ListJson {
+    version: u64,
+    #[serde(default, deserialize_with = "or_default")]
+    targets: Vec<Endpoint>,
 }
 
 /// All that one can attach to.
@@ -53,36 +50,22 @@ impl Targets {
     /// # Errors
     /// It is none, or of another version.
     pub fn parse(text: &[u8]) -> Result<Self> {
-        json::parse(text)
+        let list: ListJson = json::parse(text)?;
+        if list.version != VERSION {
+            return Err(Error::new(format!("endpoints of version {}: only {VERSION} is known", list.version)));
+        }
+        Ok(Self(list.targets))
     }
 
     /// As it is written and printed, on one line.
     pub fn text(&self) -> String {
-        let targets: Vec<String> = self
-            .0
-            .iter()
-            .map(|target| {
-                let [name, domain, address] = [&target.name, &target.domain, &target.address].map(|text| json!(text));
-                format!(r#"{{"name":{name},"domain":{domain},"address":{address}}}"#)
-            })
-            .collect();
-        format!(r#"{{"version":{VERSION},"targets":[{}]}}"#, targets.join(","))
+        let list = ListJson { version: VERSION, targets: self.0.clone() };
+        serde_json::to_string(&list).expect("strings and a number")
     }
 
     /// Whether there is one of this name.
     pub fn has(&self, name: &str) -> bool {
         self.0.iter().any(|target| target.name == name)
-    }
-}
-
-impl FromJson for Targets {
-    fn from_json(value: Value) -> Result<Self> {
-        let mut object = Object::new(value)?;
-        let version: u64 = object.required("version")?;
-        if version != VERSION {
-            return Err(Error::new(format!("endpoints of version {version}: only {VERSION} is known")));
-        }
-        Ok(Self(object.optional("targets")?))
     }
 }
 

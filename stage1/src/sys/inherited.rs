@@ -1,6 +1,6 @@
 //! What a process inherits from the one that started it, apart from descriptors: limits, scheduling, personality.
 
-use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
+use rustix::thread::CapabilitiesSecureBits;
 
 use crate::error::{Context, Error, Result};
 
@@ -173,12 +173,15 @@ pub fn ordinary_personality() -> Result<()> {
 /// No exec of this process hands on capabilities but by its user id and the file: ambient and inheritable sets and
 /// securebits are cleared.
 pub fn hand_on_no_capabilities() -> Result<()> {
-    let have = rustix::thread::capabilities(None).context(|| "capget")?;
-    if !have.inheritable.is_empty() {
-        // The kernel takes them from the ambient set too.
-        let sets = CapabilitySets { inheritable: CapabilitySet::empty(), ..have };
-        rustix::thread::set_capabilities(None, sets).context(|| "capset(inheritable empty)")?;
-    }
+    super::caps::inherit_none()?;
+    reset_securebits()
+}
+
+/// User id 0, and changes of the user id, mean for the capabilities of this process what they usually do.
+///
+/// # Errors
+/// They don't, and this process has no CAP_SETPCAP.
+pub fn reset_securebits() -> Result<()> {
     let bits = rustix::thread::capabilities_secure_bits().context(|| "prctl(PR_GET_SECUREBITS)")?;
     if bits.is_empty() {
         return Ok(());
@@ -189,20 +192,8 @@ pub fn hand_on_no_capabilities() -> Result<()> {
 
 /// This process has no capability any more, and gets none by an exec, whatever its user id.
 pub fn drop_capabilities() -> Result<()> {
-    for number in 0..u64::BITS {
-        let one = CapabilitySet::from_bits_retain(1 << number);
-        match rustix::thread::capability_is_in_bounding_set(one) {
-            Err(rustix::io::Errno::INVAL) => break,
-            Ok(false) => {}
-            other => {
-                let dropped = other.and_then(|_| rustix::thread::remove_capability_from_bounding_set(one));
-                dropped.context(|| format!("prctl(PR_CAPBSET_DROP, {number})"))?;
-            }
-        }
-    }
-    let none = CapabilitySet::empty();
-    rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
-        .context(|| "capset(none)")
+    super::caps::limit_bounding_set(0)?;
+    super::caps::lower_to(0)
 }
 
 #[cfg(test)]

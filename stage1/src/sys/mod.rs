@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 pub mod bpf;
+pub mod caps;
 pub mod channel;
 pub mod dir;
 pub mod inherited;
@@ -16,6 +17,4 @@ pub mod process;
 pub mod pty;
 pub mod seccomp;
 pub mod signal;
-#[cfg(all(target_env = "musl", panic = "abort"))]
-mod unwind;
 pub mod userns;

@@ -7,6 +7,8 @@
 //! Should std come to need another function of the unwinder, libunwind is linked again and defines these a second
 //! time: the build fails rather than going wrong.
 
+#![allow(unsafe_code)]
+
 use std::ffi::{c_int, c_void};
 
 /// `_URC_END_OF_STACK` of the Itanium C++ ABI.
