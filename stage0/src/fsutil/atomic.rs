@@ -8,6 +8,7 @@ use std::path::Path;
 
 use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, openat, renameat};
 use stage1::error::{Context, Result};
+use stage1::pod::{Directory, write_atomic};
 
 use crate::fsutil::remove;
 
@@ -17,7 +18,7 @@ use crate::fsutil::remove;
 /// `path` names no file, or it can't be written.
 pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let name = path.file_name().and_then(|name| name.to_str()).context(|| format!("{path:?} names no file"))?;
-    stage1::pod::write_atomic(path.parent().unwrap_or(Path::new("")), name, bytes, mode)
+    write_atomic(Directory::Trusted(path.parent().unwrap_or(Path::new(""))), name, bytes, mode)
 }
 
 /// What a file is to be besides its content.

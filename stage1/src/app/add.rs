@@ -16,7 +16,7 @@ use crate::error::{Context, Error, Result};
 use crate::launch::{LaunchRecord, env};
 use crate::layout;
 use crate::net::Request;
-use crate::pod::{self, InsecureOptions, Pod, PodApp, write_atomic};
+use crate::pod::{self, Directory, InsecureOptions, Pod, PodApp, write_atomic};
 use crate::rootfs::volumes::{self, Opener};
 use crate::rootfs::{self, Device, EtcFile, EtcSource, Hosts, Plan, Volume};
 use crate::streams::{self, Declared as Streams, LogFile, Modes};
@@ -160,7 +160,7 @@ impl Addition {
 
         rootfs::build(target, &self.app, &plan, deadline())?;
         streams::prepare(&self.app, &Streams { modes, log }, self.private_users.map(|ids| ids.first))?;
-        record.store(dir::open_dir(layout::app_dir(&self.app))?, layout::LAUNCH)?;
+        record.store(&dir::open_dir(layout::app_dir(&self.app))?, layout::LAUNCH)?;
         if let Some(ids) = self.private_users {
             // Read by the root of the pod's user namespace, which is somebody else here.
             let record = layout::launch_record(&self.app);
@@ -168,8 +168,8 @@ impl Addition {
                 .context(|| format!("chown {record:?}"))?;
         }
         let env_file = layout::env_file(&self.app);
-        let (env_dir, _) = dir::split(&env_file)?;
-        write_atomic(env_dir, self.app.as_ref(), environment.as_bytes(), 0o644)?;
+        let (env_dir, name) = Directory::of_pod_file(&env_file)?;
+        write_atomic(env_dir, name, environment.as_bytes(), 0o644)?;
         let handlers = (!record.pre_start.is_empty(), !record.post_stop.is_empty());
         let devices = plan.volumes.iter().filter_map(Volume::device).map(device_rule).collect();
         let any_device = insecure.disable_paths;

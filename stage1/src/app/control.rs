@@ -9,7 +9,7 @@ use crate::cgroup::PodCgroup;
 use crate::cross::Target;
 use crate::error::{Context, Error, Result, exit};
 use crate::pod::{ExitDetails, remove_if_there, sweep_temporaries};
-use crate::systemd::{self, ActiveState, Client, Job, JobResult, Mode, Refused, Verb, Who};
+use crate::systemd::{self, ActiveState, Client, Job, JobResult, Refused, Verb};
 use crate::{layout, rootfs, unit};
 
 /// What is allowed on top of the time that systemd gives an app.
@@ -122,7 +122,7 @@ pub fn stop(target: &Target, app: &AcName, timeout: Option<Duration>) -> Result<
 
 /// Orders a unit to stop; `None` if there is nothing to stop: systemd forgets a unit that does not run.
 fn queue_stop(systemd: &mut Client, unit: &str, deadline: Instant) -> Result<Option<Job>> {
-    match systemd.queue(Verb::Stop, unit, Mode::Replace, deadline) {
+    match systemd.queue(Verb::Stop, unit, deadline) {
         Ok(job) => Ok(Some(job)),
         Err(error) if systemd::is_no_such_unit(&error) => Ok(None),
         Err(error) => Err(error),
@@ -148,7 +148,7 @@ fn kill_after(systemd: &mut Client, job: Option<&Job>, unit: &str, timeout: Dura
     if !timeout.is_zero() && systemd.ends_by(job, Instant::now() + timeout)? {
         return Ok(());
     }
-    match systemd.kill_unit(unit, Who::Main, SIGKILL, deadline) {
+    match systemd.kill_main_process(unit, SIGKILL, deadline) {
         // It has ended meanwhile.
         Err(error) if Refused::in_chain(&error).is_some() => Ok(()),
         done => done,
@@ -213,6 +213,7 @@ pub fn rm(target: &Target, app: &AcName) -> Result<()> {
         remove_if_there(&layout::env_file(app)),
         // What an app-add that was killed was just writing. The host manager holds the lock that both are run under.
         sweep_temporaries(&layout::units_dir()),
+        sweep_temporaries(&layout::app_dir(app)),
         layout::env_file(app).parent().map_or(Ok(()), sweep_temporaries),
         rootfs::volumes::sweep(),
     ];

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::note;
+use super::note::{self, StartFailure};
 use crate::appc::AcName;
 use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::pod::{Durable, ExitDetails, keep_room, read_bounded, remove_if_there, write_kept};
 use crate::streams::handover;
-use crate::systemd::{self, Client, Interface, Mode, Verb};
+use crate::systemd::{self, Client, Interface, Verb};
 use crate::unit::{self, Restart};
 
 /// How long systemd may take to answer the reaper.
@@ -187,18 +187,18 @@ fn ends_for_good(app: &AcName) -> Result<bool> {
 fn close_sockets(app: &AcName) -> Result<()> {
     let deadline = Instant::now() + TIMEOUT;
     let mut systemd = Client::connect(Path::new(systemd::PRIVATE_SOCKET), deadline)?;
-    match systemd.queue(Verb::Stop, &unit::app_socket(app), Mode::Replace, deadline) {
+    match systemd.queue(Verb::Stop, &unit::app_socket(app), deadline) {
         Err(error) if !systemd::is_no_such_unit(&error) => Err(error),
         _ => Ok(()),
     }
 }
 
-fn details(ending: &Ending<'_>, start_failure: Option<String>, oom_killed: bool) -> Result<ExitDetails> {
+fn details(ending: &Ending<'_>, note: Option<StartFailure>, oom_killed: bool) -> Result<ExitDetails> {
     // Of an app that is started again, systemd still has the end of the run before in mind.
-    let before_start = start_failure.as_deref().is_some_and(|why| why.starts_with(note::BEFORE_START));
+    let before_start = note.as_ref().is_some_and(|failure| failure.before_start);
     let ending = &Ending { code: if before_start { "" } else { ending.code }, ..*ending };
     let killed = matches!(ending.code, "killed" | "dumped");
-    let start_failure = start_failure.or_else(|| match (ending.code, ending.result) {
+    let start_failure = note.map(|failure| failure.why).or_else(|| match (ending.code, ending.result) {
         ("", "success") => Some("it was stopped before it had started".to_owned()),
         ("", result) => Some(format!("systemd could not start it ({result})")),
         _ => None,
@@ -333,9 +333,11 @@ mod tests {
 
     #[test]
     fn details_of_every_way_to_end() {
-        let of = |code, status, note: Option<&str>, oom| {
-            details(&Ending { result: "x", code, status }, note.map(str::to_owned), oom).unwrap()
+        let noted = |code, status, note: Option<(&str, bool)>, oom| {
+            let note = note.map(|(why, before_start)| StartFailure { why: why.to_owned(), before_start });
+            details(&Ending { result: "x", code, status }, note, oom).unwrap()
         };
+        let of = |code, status, note: Option<&str>, oom| noted(code, status, note.map(|why| (why, false)), oom);
         assert!(of("exited", "127", None, false).is_plain());
         let failed = of("exited", "127", Some("exec \"/x\": no such file"), false);
         assert_eq!((failed.exit_code, failed.start_failure.as_deref()), (127, Some("exec \"/x\": no such file")));
@@ -345,8 +347,10 @@ mod tests {
         assert_eq!((killed.exit_code, killed.core_dumped, killed.oom_killed), (137, false, true));
         assert_eq!(of("killed", "32", None, false).signal.as_deref(), Some("32"));
         // The end of the run before does not count.
-        let before = of("exited", "3", Some("pre-start handler [\"/x\"] exited with 7"), false);
+        let before = noted("exited", "3", Some(("pre-start handler [\"/x\"] exited with 7", true)), false);
         assert_eq!((before.exit_code, before.start_failure.is_some()), (254, true));
+        // Only the note says so, whatever its words are.
+        assert_eq!(of("exited", "3", Some("pre-start handler is the app's name"), false).exit_code, 3);
         assert!(of("", "", None, false).start_failure.unwrap().contains("(x)"));
     }
 

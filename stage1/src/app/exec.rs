@@ -60,7 +60,7 @@ pub fn exec(app: &AcName, readiness: Readiness) -> Result<Infallible> {
     process::close_on_exec_from(3 + sockets)?;
     let mut note = Note::open(app)?;
     let Err(error) = become_app(app, readiness, sockets);
-    note.write(&error);
+    note.write(&error, false);
     Err(error)
 }
 
@@ -129,18 +129,19 @@ pub fn run_handlers(app: &AcName, event: Event) -> Result<()> {
     match event {
         Event::PreStart => {
             let mut note = Note::open(app)?;
-            let record = load_record(app).context(|| "pre-start handlers").inspect_err(|error| note.write(error))?;
+            let record =
+                load_record(app).context(|| "pre-start handlers").inspect_err(|error| note.write(error, true))?;
             record.pre_start.iter().try_for_each(|command| {
                 let failed = |why| Error::new(format!("pre-start handler {command:?} {why}"));
                 let error = match run_handler(&record, app, command, Some(&mut note))? {
                     None => return Ok(()),
                     // It never became the handler, and has left the reason.
                     Some(why) => match note.read()? {
-                        reason if reason.is_empty() => failed(why),
-                        reason => failed(format!("can't be run: {reason}")),
+                        None => failed(why),
+                        Some(reason) => failed(format!("can't be run: {}", reason.why)),
                     },
                 };
-                note.write(&error);
+                note.write(&error, true);
                 Err(error)
             })
         }
@@ -179,7 +180,7 @@ fn run_handler(
             };
             let Err(error) = become_handler();
             match note {
-                Some(note) => note.write(&error),
+                Some(note) => note.write(&error, true),
                 None => log::error!("{}", error.one_line()),
             }
             process::exit_now(error.exit_code().unwrap_or(exit::SETUP).into())

@@ -6,16 +6,25 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
 
 use crate::appc::AcName;
 use crate::error::{Context, Error, Result};
 use crate::layout;
 
+/// Longest reason that is written down, in bytes.
+const MAX_WHY: usize = 4096;
 /// Most that is read of a note, in bytes.
-const MAX_NOTE: u64 = 4096;
+const MAX_NOTE: u64 = 64 << 10;
 
-/// How a note begins that is about something before the app itself.
-pub(super) const BEFORE_START: &str = "pre-start ";
+/// Why an app could not be started.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(super) struct StartFailure {
+    /// One line.
+    pub(super) why: String,
+    /// A handler of `pre-start`, or what it needs, has failed: the app's own command was not tried.
+    pub(super) before_start: bool,
+}
 
 /// An app's note, empty, opened before the app's root and user are taken on, under which it can't be reached.
 pub(super) struct Note(File);
@@ -31,37 +40,49 @@ impl Note {
 
     /// Writes down `error`, in place of what is there. That this fails too is only logged: the error itself is on
     /// its way.
-    pub(super) fn write(&mut self, error: &Error) {
-        let line = error.one_line();
-        let written = self.0.rewind().and_then(|()| self.0.set_len(0)).and_then(|()| self.0.write_all(line.as_bytes()));
+    pub(super) fn write(&mut self, error: &Error, before_start: bool) {
+        let mut why = error.one_line();
+        why.truncate(why.floor_char_boundary(MAX_WHY));
+        let failure = StartFailure { why, before_start };
+        let written = serde_json::to_vec(&failure).map_err(Into::into).and_then(|text| {
+            self.0.rewind()?;
+            self.0.set_len(0)?;
+            self.0.write_all(&text)
+        });
         if let Err(io) = written {
             log::warn!("the note on this failure can't be written: {io}");
         }
     }
 
     /// What another process with the same descriptor has written.
-    pub(super) fn read(&mut self) -> Result<String> {
+    pub(super) fn read(&mut self) -> Result<Option<StartFailure>> {
         self.0.rewind().context(|| "read the note")?;
-        text(&self.0)
+        parse(&self.0)
     }
 }
 
 /// Takes an app's note away; `None` if there is none, or nothing in it.
-pub(super) fn take(app: &AcName) -> Result<Option<String>> {
+///
+/// # Errors
+/// It can't be read or removed, or is not a note.
+pub(super) fn take(app: &AcName) -> Result<Option<StartFailure>> {
     let path = path(app);
     let file = match File::open(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         file => file.context(|| format!("open {path:?}"))?,
     };
-    let text = text(&file)?;
+    let failure = parse(&file);
     std::fs::remove_file(&path).context(|| format!("remove {path:?}"))?;
-    Ok(Some(text).filter(|text| !text.is_empty()))
+    failure
 }
 
-fn text(file: &File) -> Result<String> {
-    let mut bytes = Vec::new();
-    file.take(MAX_NOTE).read_to_end(&mut bytes).context(|| "read the note")?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+fn parse(file: &File) -> Result<Option<StartFailure>> {
+    let mut text = Vec::new();
+    file.take(MAX_NOTE).read_to_end(&mut text).context(|| "read the note")?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_slice(&text).context(|| "the note on a failed start does not parse")
 }
 
 fn path(app: &AcName) -> PathBuf {

@@ -11,7 +11,7 @@ use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::mux;
 use crate::net::{self, Dns, Plan, Request};
-use crate::pod::{self, Lock, Pod, RuntimeConfig, write_atomic};
+use crate::pod::{self, Directory, Lock, Pod, RuntimeConfig, write_atomic};
 use crate::rootfs::volumes;
 use crate::sys::process;
 use crate::uid_range::UidRange;
@@ -245,8 +245,7 @@ fn add_own_name(hosts: &Path, hostname: &str) -> Result<()> {
         text.push(b'\n');
     }
     text.extend(line.bytes());
-    let (dir, name) = crate::sys::dir::split(hosts)?;
-    write_atomic(dir, &name.to_string_lossy(), &text, 0o644)
+    replace(hosts, &text)
 }
 
 /// Puts what the networks say of names there, unless that is decided otherwise, or stage0 has put its own there.
@@ -254,8 +253,7 @@ fn provide_names(config: &RuntimeConfig, dns: &Dns) -> Result<()> {
     let resolv = layout::resolv_conf();
     match dns.to_file() {
         Some(text) if matches!(&*config.resolv_conf_mode, "" | "default") && !resolv.exists() => {
-            let (dir, name) = crate::sys::dir::split(&resolv)?;
-            write_atomic(dir, &name.to_string_lossy(), text.as_bytes(), 0o644)
+            replace(&resolv, text.as_bytes())
         }
         _ => Ok(()),
     }
@@ -266,8 +264,12 @@ fn copy(from: &str, to: &Path) -> Result<()> {
         Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(()),
         text => text?,
     };
-    let (dir, name) = crate::sys::dir::split(to)?;
-    write_atomic(dir, &name.to_string_lossy(), &text, 0o644)
+    replace(to, &text)
+}
+
+fn replace(file: &Path, text: &[u8]) -> Result<()> {
+    let (dir, name) = Directory::of_pod_file(file)?;
+    write_atomic(dir, name, text, 0o644)
 }
 
 /// Stays with the pod until it has ended. The result is its exit code.
@@ -298,7 +300,7 @@ fn leave(ended: Result<u8>, leave: impl FnOnce() -> Result<()>) -> Result<u8> {
 
 /// Tells the host where the pod is: first its cgroup, then its PID.
 fn record(monitor: &Monitor) -> Result<()> {
-    let here = Path::new(".");
+    let here = Directory::Trusted(Path::new("."));
     let cgroup = monitor.cgroup().path().to_string_lossy();
     write_atomic(here, layout::SUBCGROUP, cgroup.as_bytes(), 0o644)?;
     write_atomic(here, layout::PID, format!("{}\n", monitor.pid()).as_bytes(), 0o644)

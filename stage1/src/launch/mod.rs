@@ -6,17 +6,17 @@ pub mod find;
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::{self, FileType, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::appc::{self, AcName, App};
 use crate::confine::Confinement;
 use crate::confine::ids::Ids;
 use crate::error::{Context, Error, Result, exit};
+use crate::pod::{Durable, replace};
 use crate::streams::Modes;
 use crate::sys;
 
@@ -97,28 +97,14 @@ impl LaunchRecord {
     /// Writes the record as `name` into `directory`, host side: mode 0600, all or nothing.
     ///
     /// It is not synced: it is of no use without the pod, which does not outlive the system either.
-    pub fn store(&self, directory: impl AsFd, name: &str) -> Result<()> {
+    pub fn store(&self, directory: &OwnedFd, name: &str) -> Result<()> {
         let what = || format!("write launch record {name:?}");
         let text = serde_json::to_vec(self).context(what)?;
         if text.len() as u64 > MAX_RECORD {
             return Err(Error::new(format!("{}: it has more than {MAX_RECORD} bytes", what())));
         }
-        let directory = directory.as_fd();
-        let temporary = format!(".{name}.new");
-        match fs::unlinkat(directory, &temporary, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(errno).context(|| format!("{}: unlink({temporary:?})", what())),
-        }
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = fs::openat(directory, &temporary, flags, Mode::RUSR | Mode::WUSR).context(what)?;
-        let written = fs::fchmod(&fd, Mode::RUSR | Mode::WUSR)
-            .map_err(std::io::Error::from)
-            .and_then(|()| std::fs::File::from(fd).write_all(&text))
-            .and_then(|()| fs::renameat(directory, &temporary, directory, name).map_err(Into::into));
-        written.map_err(|error| match fs::unlinkat(directory, &temporary, AtFlags::empty()) {
-            Ok(()) => Error::caused_by(what(), error),
-            Err(left) => Error::caused_by(format!("{} (and unlink({temporary:?}): {left})", what()), error),
-        })
+        let mode = Mode::RUSR | Mode::WUSR;
+        replace(directory, name, &text, mode.as_raw_mode(), Durable::No).context(what)
     }
 
     /// Reads the record `name` of `directory`, pod side: a regular file, no symlink, of bounded size.
@@ -316,8 +302,8 @@ mod tests {
         let record = record(&App { exec: strings(&["/bin/true"]), ..App::default() }, None).unwrap();
         let tmp = tempfile::tempdir().unwrap();
         let dir = sys::dir::open_dir(tmp.path()).unwrap();
-        // What a killed writer left, even a link out, is replaced.
-        symlink("/etc/passwd", tmp.path().join(".launch.new")).unwrap();
+        // What is there, even a link out, is replaced.
+        symlink("/etc/passwd", tmp.path().join("launch")).unwrap();
         record.store(&dir, "launch").unwrap();
         record.store(&dir, "launch").unwrap();
         assert_eq!(LaunchRecord::load(&dir, "launch").unwrap(), record);

@@ -16,7 +16,7 @@ use super::refusal::Manner;
 use crate::error::{Context, Error, Result};
 use crate::json;
 use crate::layout;
-use crate::pod::{MAX_MANIFEST, read_bounded, write_atomic};
+use crate::pod::{Directory, MAX_MANIFEST, read_bounded, write_atomic};
 
 /// How long one plugin may take to join.
 const ADD: Duration = Duration::from_secs(20);
@@ -332,7 +332,8 @@ impl Member {
 
     fn save(&self, dir: &Path) -> Result<()> {
         let text = serde_json::to_vec(self).context(|| format!("write down network {}", self.name))?;
-        write_atomic(&dir.join(layout::network_dir()), &self.record(), &text, 0o640)
+        let records = Directory::InPod { pod: dir, below: &layout::network_dir() };
+        write_atomic(records, &self.record(), &text, 0o640)
     }
 
     /// Forgets a network that was left.

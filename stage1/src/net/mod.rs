@@ -22,7 +22,7 @@ pub use request::{Request, Selection};
 
 use crate::error::{Context, Error, Result};
 use crate::layout;
-use crate::pod::{MAX_MANIFEST, Pod, read_bounded, write_atomic};
+use crate::pod::{Directory, MAX_MANIFEST, Pod, read_bounded, write_atomic};
 use config::Network;
 use member::{Member, Place};
 use plugin::SearchPath;
@@ -86,7 +86,7 @@ impl Plan {
         let mut joined = Joined::default();
         let mut hosts = Vec::new();
         for (network, member) in &mut self.networks {
-            write_atomic(&records, &network.file, &network.text, 0o640)?;
+            write_atomic(Directory::InPod { pod: dir, below: &records }, &network.file, &network.text, 0o640)?;
             let answer = member.join(place, deadline, Some(signals))?;
             joined.dns.merge(&answer.dns);
             hosts.push(answer.addresses.into_iter().find_map(|address| address.gateway));
@@ -95,7 +95,7 @@ impl Plan {
         let main = main_network(members.iter().copied()).and_then(|index| hosts[index].clone());
         joined.host = main.or_else(|| hosts.into_iter().flatten().next());
         let info = members.into_iter().map(Member::info).collect::<Result<Vec<Value>>>()?;
-        write_atomic(dir, layout::NETWORK_INFO, Value::from(info).to_string().as_bytes(), 0o644)?;
+        write_atomic(Directory::Trusted(dir), layout::NETWORK_INFO, Value::from(info).to_string().as_bytes(), 0o644)?;
         Ok(joined)
     }
 }

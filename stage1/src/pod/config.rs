@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::files::{read_bounded, write_atomic};
+use super::files::{Directory, read_bounded, write_atomic};
 use crate::error::{Context, Result};
 use crate::layout;
 
@@ -140,7 +140,7 @@ impl RuntimeConfig {
     /// Writes it into the pod in `dir`.
     pub fn save(&self, dir: &Path) -> Result<()> {
         let text = serde_json::to_vec(self).context(|| "write the runtime configuration")?;
-        write_atomic(dir, layout::RUNTIME_CONFIG, &text, 0o640)
+        write_atomic(Directory::Trusted(dir), layout::RUNTIME_CONFIG, &text, 0o640)
     }
 }
 

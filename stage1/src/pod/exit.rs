@@ -4,6 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::files::Durable;
+use super::room::write_kept;
 use crate::appc::AcName;
 use crate::error::{Context, Error, Result};
 use crate::layout;
@@ -72,7 +74,7 @@ impl ExitDetails {
             why.truncate(why.floor_char_boundary(MAX_TEXT));
         }
         let text = serde_json::to_vec(&details).context(|| format!("write {name:?}"))?;
-        super::write_kept(Path::new(layout::IN_POD_STATUS), &name, &text, 0o644, super::Durable::No)
+        write_kept(Path::new(layout::IN_POD_STATUS), &name, &text, 0o644, Durable::No)
     }
 
     /// Removes what was written for `app`, pod side; nothing to remove is no error.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 
@@ -98,32 +98,83 @@ pub fn sweep_temporaries(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Replaces the file `name` in the directory `dir` at once: a temporary file beside it, synced,
-/// renamed. An existing file's mode (without its set-id bits) and owner are kept, a new one gets `mode` whatever the
-/// umask. A link of that name is replaced, not followed.
+/// A directory that files are written into, and how it is reached.
+#[derive(Clone, Copy, Debug)]
+pub enum Directory<'a> {
+    /// Through links, too: nobody else can write to a directory on the way.
+    Trusted(&'a Path),
+    /// `below` the directory of a pod, through no link: the pod can write to parts of that.
+    InPod {
+        /// The pod's directory.
+        pod: &'a Path,
+        /// Relative, without `..`.
+        below: &'a Path,
+    },
+}
+
+impl<'a> Directory<'a> {
+    /// That of the relative path `file` in the pod directory of an entrypoint, and its name there.
+    ///
+    /// # Errors
+    /// `file` names no file.
+    pub fn of_pod_file(file: &'a Path) -> Result<(Self, &'a str)> {
+        let (below, name) = dir::split(file)?;
+        let name = name.to_str().context(|| format!("{file:?} is not UTF-8"))?;
+        Ok((Self::InPod { pod: Path::new("."), below }, name))
+    }
+
+    fn open(self) -> Result<OwnedFd> {
+        match self {
+            Self::Trusted(path) => dir::open_dir(path),
+            Self::InPod { pod, below } => {
+                dir::open_beneath(dir::open_dir(pod)?, below, OFlags::PATH | OFlags::DIRECTORY)
+            }
+        }
+    }
+
+    fn join(self, name: &str) -> PathBuf {
+        match self {
+            Self::Trusted(path) => path.join(name),
+            Self::InPod { pod, below } => pod.join(below).join(name),
+        }
+    }
+}
+
+/// Replaces the file `name` in a directory at once: a temporary file beside it, synced, renamed. An existing file's mode
+/// (without its set-id bits) and owner are kept, a new one gets `mode` whatever the umask. A link of that name is
+/// replaced, not followed.
 ///
-/// A relative `dir`, which is in the pod directory of an entrypoint, is reached without following any link: the pod
-/// can write to parts of it.
-pub fn write_atomic(dir: &Path, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
-    let describe = || format!("write {:?}", dir.join(name));
+/// # Errors
+/// The directory can't be reached, `name` is not a file name, or the file can't be written; what was there stays.
+pub fn write_atomic(dir: Directory<'_>, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
+    let write = || replace(&dir.open()?, name, bytes, mode, Durable::Yes);
+    write().context(|| format!("write {:?}", dir.join(name)))
+}
+
+/// Whether what is written has to outlive a power failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durable {
+    /// It is synced before it appears.
+    Yes,
+    /// It is not.
+    No,
+}
+
+/// The same in a directory that is open.
+///
+/// # Errors
+/// As [`write_atomic`].
+pub(crate) fn replace(dir: &OwnedFd, name: &str, bytes: &[u8], mode: u32, durability: Durable) -> Result<()> {
     if name.is_empty() || name == "." || name == ".." || name.contains('/') {
-        return Err(Error::new(format!("{name:?} is not a file name"))).context(describe);
+        return Err(Error::new(format!("{name:?} is not a file name")));
     }
-    let fd = if dir.is_relative() {
-        dir::open_beneath(rustix::fs::CWD, dir, OFlags::PATH | OFlags::DIRECTORY)
-    } else {
-        dir::open_dir(dir)
-    }
-    .context(describe)?;
-    let (temporary, file) = create_temporary(&fd).context(describe)?;
-    let written = fill(&fd, name, file, bytes, mode)
-        .and_then(|()| rustix::fs::renameat(&fd, &temporary, &fd, name).context(|| "rename"));
-    written
-        .map_err(|error| match rustix::fs::unlinkat(&fd, &temporary, AtFlags::empty()) {
-            Ok(()) => error,
-            Err(errno) => Error::caused_by(format!("{temporary:?} is left behind ({errno})"), error),
-        })
-        .context(describe)
+    let (temporary, file) = create_temporary(dir)?;
+    let written = fill(dir, name, file, bytes, mode, durability)
+        .and_then(|()| rustix::fs::renameat(dir, &temporary, dir, name).context(|| "rename"));
+    written.map_err(|error| match rustix::fs::unlinkat(dir, &temporary, AtFlags::empty()) {
+        Ok(()) => error,
+        Err(errno) => Error::caused_by(format!("{temporary:?} is left behind ({errno})"), error),
+    })
 }
 
 /// A new file of a name that no app, volume or unit can have, and no other writer: not by its PID, which is not
@@ -141,7 +192,7 @@ fn create_temporary(dir: &OwnedFd) -> Result<(String, File)> {
     Err(Error::new("no free name for a temporary file"))
 }
 
-fn fill(dir: &OwnedFd, name: &str, mut file: File, bytes: &[u8], mode: u32) -> Result<()> {
+fn fill(dir: &OwnedFd, name: &str, mut file: File, bytes: &[u8], mode: u32, durability: Durable) -> Result<()> {
     file.write_all(bytes).context(|| "write")?;
     let mode = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(old) if FileType::from_raw_mode(old.st_mode) == FileType::RegularFile => {
@@ -156,7 +207,10 @@ fn fill(dir: &OwnedFd, name: &str, mut file: File, bytes: &[u8], mode: u32) -> R
         Err(errno) => return Err(errno).context(|| format!("stat {name:?}")),
     };
     rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).context(|| "fchmod")?;
-    file.sync_all().context(|| "fsync")
+    match durability {
+        Durable::Yes => file.sync_all().context(|| "fsync"),
+        Durable::No => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -167,16 +221,16 @@ mod tests {
     #[test]
     fn replacing_keeps_the_mode_and_leaves_nothing() {
         let tmp = tempfile::tempdir().unwrap();
-        write_atomic(tmp.path(), "pod", b"one", 0o640).unwrap();
+        write_atomic(Directory::Trusted(tmp.path()), "pod", b"one", 0o640).unwrap();
         let mode = || std::fs::metadata(tmp.path().join("pod")).unwrap().permissions().mode() & 0o7777;
         assert_eq!(mode(), 0o640);
         std::fs::set_permissions(tmp.path().join("pod"), PermissionsExt::from_mode(0o600)).unwrap();
-        write_atomic(tmp.path(), "pod", b"two", 0o640).unwrap();
+        write_atomic(Directory::Trusted(tmp.path()), "pod", b"two", 0o640).unwrap();
         assert_eq!(mode(), 0o600);
         assert_eq!(std::fs::read(tmp.path().join("pod")).unwrap(), b"two");
         assert_eq!(std::fs::read_dir(tmp.path()).unwrap().count(), 1);
         std::fs::create_dir(tmp.path().join("dir")).unwrap();
-        assert!(write_atomic(tmp.path(), "dir", b"x", 0o644).is_err());
+        assert!(write_atomic(Directory::Trusted(tmp.path()), "dir", b"x", 0o644).is_err());
         assert_eq!(std::fs::read_dir(tmp.path()).unwrap().count(), 2);
     }
 
@@ -185,7 +239,7 @@ mod tests {
         use std::os::unix::fs::MetadataExt;
         let tmp = tempfile::tempdir().unwrap();
         let path = tmp.path().join("f");
-        write_atomic(tmp.path(), "f", b"1", 0o640).unwrap();
+        write_atomic(Directory::Trusted(tmp.path()), "f", b"1", 0o640).unwrap();
         // Only root can give a file away; for others the owner stays the same anyway.
         let owner = if rustix::process::geteuid().is_root() {
             (1234, 4321)
@@ -195,7 +249,7 @@ mod tests {
         std::os::unix::fs::chown(&path, Some(owner.0), Some(owner.1)).unwrap();
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o4604)).unwrap();
         let old = File::open(&path).unwrap();
-        write_atomic(tmp.path(), "f", b"22", 0o600).unwrap();
+        write_atomic(Directory::Trusted(tmp.path()), "f", b"22", 0o600).unwrap();
         let stat = path.metadata().unwrap();
         assert_eq!((stat.uid(), stat.gid(), stat.mode() & 0o7777), (owner.0, owner.1, 0o604));
         assert_eq!(std::io::read_to_string(old).unwrap(), "1");
@@ -206,13 +260,13 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         std::fs::write(tmp.path().join("target"), "kept").unwrap();
         symlink("target", tmp.path().join("link")).unwrap();
-        write_atomic(tmp.path(), "link", b"new", 0o600).unwrap();
+        write_atomic(Directory::Trusted(tmp.path()), "link", b"new", 0o600).unwrap();
         assert!(tmp.path().join("link").symlink_metadata().unwrap().is_file());
         assert_eq!(std::fs::read(tmp.path().join("target")).unwrap(), b"kept");
         for bad in ["", ".", "..", "a/b", "/a", "a\0b", &"x".repeat(256)] {
-            assert!(write_atomic(tmp.path(), bad, b"x", 0o600).is_err(), "{bad:?}");
+            assert!(write_atomic(Directory::Trusted(tmp.path()), bad, b"x", 0o600).is_err(), "{bad:?}");
         }
-        write_atomic(tmp.path(), &"x".repeat(255), b"x", 0o600).unwrap();
+        write_atomic(Directory::Trusted(tmp.path()), &"x".repeat(255), b"x", 0o600).unwrap();
         assert_eq!(std::fs::read_dir(tmp.path()).unwrap().count(), 3);
     }
 
@@ -221,11 +275,14 @@ mod tests {
         // Below the current directory, which is this crate's and is read by nobody else meanwhile.
         let tmp = tempfile::tempdir_in(".").unwrap();
         let here = Path::new(tmp.path().file_name().unwrap());
+        fn below(below: &Path) -> Directory<'_> {
+            Directory::InPod { pod: Path::new("."), below }
+        }
         std::fs::create_dir(here.join("dir")).unwrap();
         symlink("dir", here.join("link")).unwrap();
-        write_atomic(&here.join("dir"), "f", b"x", 0o600).unwrap();
-        assert!(write_atomic(&here.join("link"), "g", b"x", 0o600).is_err());
-        assert!(write_atomic(Path::new(".."), "g", b"x", 0o600).is_err());
+        write_atomic(below(&here.join("dir")), "f", b"x", 0o600).unwrap();
+        assert!(write_atomic(below(&here.join("link")), "g", b"x", 0o600).is_err());
+        assert!(write_atomic(below(Path::new("..")), "g", b"x", 0o600).is_err());
         assert_eq!(std::fs::read_dir(here.join("dir")).unwrap().count(), 1);
     }
 

@@ -12,10 +12,13 @@ use std::path::{Path, PathBuf};
 
 pub use config::{InsecureOptions, RuntimeConfig};
 pub use exit::ExitDetails;
-pub use files::{open_regular_beneath, read_bounded, remove_if_there, sweep_temporaries, write_atomic};
+pub(crate) use files::replace;
+pub use files::{
+    Directory, Durable, open_regular_beneath, read_bounded, remove_if_there, sweep_temporaries, write_atomic,
+};
 pub use phase::{Lock, Phase, State, lock_apps, state};
 pub use pid::read_pid;
-pub use room::{Durable, keep as keep_room, write_kept};
+pub use room::{keep as keep_room, write_kept};
 pub use status::{AppState, AppStatus, app_status, is_ready};
 
 use crate::appc::{AcName, App, ImageManifest, PodManifest, RuntimeApp};

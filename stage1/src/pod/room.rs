@@ -8,22 +8,13 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::write_atomic;
+use super::files::{Directory, Durable, write_atomic};
 use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::sys::dir;
 
 /// What is kept, in bytes: a block.
 const SIZE: u64 = 4096;
-
-/// Whether what is written has to outlive a power failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durable {
-    /// It is synced before it appears.
-    Yes,
-    /// It is not.
-    No,
-}
 
 /// Keeps room for one [`write_kept`] of the file `name` in the directory `dir`, an inode and a block; what is kept
 /// already stays.
@@ -59,7 +50,7 @@ pub fn write_kept(dir: &Path, name: &str, bytes: &[u8], mode: u32, durable: Dura
             if error.errno() != Some(libc::ENOENT) {
                 log::warn!("{}", error.one_line());
             }
-            write_atomic(dir, name, bytes, mode)
+            write_atomic(Directory::Trusted(dir), name, bytes, mode)
         }
     }
 }

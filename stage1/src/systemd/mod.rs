@@ -23,7 +23,7 @@ use crate::error::{Context, Error, Result};
 use wire::{Body, Kind, Message};
 
 pub use wire::Value;
-pub use words::{ActiveState, Interface, Job, JobResult, Mode, Properties, Refused, Verb, Who, is_no_such_unit};
+pub use words::{ActiveState, Interface, Job, JobResult, Properties, Refused, Verb, is_no_such_unit};
 use words::{MANAGER_PATH, unit_path};
 
 /// Where systemd listens, in a pod's file system.
@@ -63,21 +63,17 @@ impl Client {
         connect().context(|| format!("connect to systemd at {}", path.display()))
     }
 
-    /// Queues a job for `unit`. It goes on whether it is waited for or not.
+    /// Queues a job for `unit`, in the place of one that is queued already. It goes on whether it is waited for or not.
     ///
     /// # Errors
     /// [`Refused`], for one as [`is_no_such_unit`]: nothing to stop, or no file to start.
-    pub fn queue(&mut self, verb: Verb, unit: &str, mode: Mode, deadline: Instant) -> Result<Job> {
+    pub fn queue(&mut self, verb: Verb, unit: &str, deadline: Instant) -> Result<Job> {
         let member = match verb {
             Verb::Start => "StartUnit",
             Verb::Stop => "StopUnit",
-            Verb::Restart => "RestartUnit",
         };
-        let mode = match mode {
-            Mode::Replace => "replace",
-            Mode::Fail => "fail",
-        };
-        let path = self.manager_call(member, unit, Body::default().text(unit)?.text(mode)?, deadline, object_path)?;
+        let body = Body::default().text(unit)?.text("replace")?;
+        let path = self.manager_call(member, unit, body, deadline, object_path)?;
         Ok(Job { path, unit: unit.to_owned() })
     }
 
@@ -113,13 +109,8 @@ impl Client {
         self.run(Verb::Stop, unit, deadline)
     }
 
-    /// Restarts `unit` and waits until that job has ended.
-    pub fn restart_unit(&mut self, unit: &str, deadline: Instant) -> Result<JobResult> {
-        self.run(Verb::Restart, unit, deadline)
-    }
-
     fn run(&mut self, verb: Verb, unit: &str, deadline: Instant) -> Result<JobResult> {
-        let job = self.queue(verb, unit, Mode::Replace, deadline)?;
+        let job = self.queue(verb, unit, deadline)?;
         self.wait(&job, deadline)
     }
 
@@ -138,27 +129,12 @@ impl Client {
         self.wait(&Job { path, unit: unit.to_owned() }, deadline)
     }
 
-    /// Sends `signal` to processes of `unit`; the unit's own ways (`ExecStop=`, timeouts) are not used.
-    pub fn kill_unit(&mut self, unit: &str, who: Who, signal: i32, deadline: Instant) -> Result<()> {
-        let who = match who {
-            Who::All => "all",
-            Who::Main => "main",
-            Who::Control => "control",
-        };
-        self.manager_call("KillUnit", unit, Body::default().text(unit)?.text(who)?.i32(signal), deadline, nothing)
-    }
-
-    /// The object of a unit that is loaded.
+    /// Sends `signal` to the main process of `unit`.
     ///
     /// # Errors
-    /// As [`is_no_such_unit`] when it is not loaded, whether it has a file or not.
-    pub fn get_unit(&mut self, unit: &str, deadline: Instant) -> Result<String> {
-        self.manager_call("GetUnit", unit, Body::default().text(unit)?, deadline, object_path)
-    }
-
-    /// Loads a unit from its file if it is not loaded; succeeds too when there is none.
-    pub fn load_unit(&mut self, unit: &str, deadline: Instant) -> Result<String> {
-        self.manager_call("LoadUnit", unit, Body::default().text(unit)?, deadline, object_path)
+    /// [`Refused`] if it has none.
+    pub fn kill_main_process(&mut self, unit: &str, signal: i32, deadline: Instant) -> Result<()> {
+        self.manager_call("KillUnit", unit, Body::default().text(unit)?.text("main")?.i32(signal), deadline, nothing)
     }
 
     /// One property of `unit`, which gets loaded for it.
@@ -211,17 +187,6 @@ impl Client {
             Value::Text(word) => Ok(ActiveState::from_word(&word)),
             other => Err(Error::new(format!("ActiveState of {unit} is {other:?}"))),
         }
-    }
-
-    /// Changes properties of a loaded unit until it is unloaded; limits take effect at once.
-    pub fn set_unit_properties(&mut self, unit: &str, properties: &[(&str, Value)], deadline: Instant) -> Result<()> {
-        let body = Body::default().text(unit)?.bool(true).properties(properties)?;
-        self.manager_call("SetUnitProperties", unit, body, deadline, nothing)
-    }
-
-    /// Makes a failed unit inactive, and forgets how often it was started.
-    pub fn reset_failed_unit(&mut self, unit: &str, deadline: Instant) -> Result<()> {
-        self.manager_call("ResetFailedUnit", unit, Body::default().text(unit)?, deadline, nothing)
     }
 
     /// Reads all unit files anew.

@@ -197,7 +197,7 @@ fn a_wait_ends_at_its_deadline_and_can_be_taken_up_again() {
         stream.write_all(&removed[20..]).unwrap();
     });
     let mut client = Client::connect(&peer.path, soon()).unwrap();
-    let job = client.queue(Verb::Start, "empty.service", Mode::Replace, soon()).unwrap();
+    let job = client.queue(Verb::Start, "empty.service", soon()).unwrap();
     let begin = Instant::now();
     let error = client.wait(&job, in_milliseconds(50)).unwrap_err();
     assert!(begin.elapsed() >= Duration::from_millis(50));
@@ -355,14 +355,14 @@ fn properties_are_written_as_they_are_read() {
         ("F", Value::Text("é".into())),
         ("G", Value::Texts(vec!["x".into(), String::new()])),
     ];
-    let body = Body::default().bool(true).properties(&all).unwrap();
+    let body = Body::default().i32(1).properties(&all).unwrap();
     let bytes = wire::method_call(3, MANAGER_PATH, MANAGER, "Test", &body).unwrap();
     assert_eq!(wire::message_length(&bytes).unwrap(), Some(bytes.len()));
     // `a(sv)` and `a{sv}` are the same bytes.
-    let at = bytes.windows(6).position(|w| w == b"ba(sv)").unwrap();
+    let at = bytes.windows(6).position(|w| w == b"ia(sv)").unwrap();
     let mut bytes = bytes;
-    bytes[at..at + 6].copy_from_slice(b"ba{sv}");
-    let mut reader = Message::parse(&bytes).unwrap().body("ba{sv}").unwrap();
+    bytes[at..at + 6].copy_from_slice(b"ia{sv}");
+    let mut reader = Message::parse(&bytes).unwrap().body("ia{sv}").unwrap();
     assert_eq!(reader.u32().unwrap(), 1);
     let read = reader.dictionary().unwrap();
     reader.finished().unwrap();

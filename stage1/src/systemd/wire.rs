@@ -77,13 +77,6 @@ impl Body {
         Ok(self)
     }
 
-    /// Adds a boolean.
-    pub fn bool(mut self, value: bool) -> Self {
-        self.signature.push('b');
-        write_u32(&mut self.bytes, value.into());
-        self
-    }
-
     /// Adds a signed 32-bit number.
     pub fn i32(mut self, value: i32) -> Self {
         self.signature.push('i');

@@ -54,28 +54,6 @@ pub enum Verb {
     Start,
     /// Stop it, if it runs; ends after its `ExecStopPost=`.
     Stop,
-    /// Stop it, if it runs, and start it.
-    Restart,
-}
-
-/// What to do about other jobs that are in the way of a new one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// The new job replaces them.
-    Replace,
-    /// The call is refused.
-    Fail,
-}
-
-/// Which processes of a unit get a signal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
-    /// All of them.
-    All,
-    /// The main process; refused if there is none.
-    Main,
-    /// The one of `ExecStop=` and the like; refused if there is none.
-    Control,
 }
 
 /// A job that was queued.

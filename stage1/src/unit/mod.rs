@@ -31,7 +31,7 @@ use std::time::Duration;
 use crate::appc::{AcName, Isolators};
 use crate::cgroup::devices::{CLOSED as DEVICES, DeviceRule};
 use crate::error::{Context, Error, Result};
-use crate::pod::remove_if_there;
+use crate::pod::{Directory, remove_if_there};
 use crate::systemd::Value;
 use crate::{layout, pod};
 
@@ -307,14 +307,16 @@ impl<'a> AppUnit<'a> {
     /// Writes the unit, and before it that of its sockets if it has any, each whole or not at all, host side, in the pod
     /// directory. This makes the app known to systemd, so it comes last.
     pub fn install(&self) -> Result<()> {
+        let units = layout::units_dir();
+        let dir = Directory::InPod { pod: Path::new("."), below: &units };
         let socket = app_socket(self.app);
         if self.sockets.is_empty() {
-            remove_if_there(&layout::units_dir().join(socket))?;
+            remove_if_there(&units.join(socket))?;
         } else {
             let text = socket_text(self.app, self.sockets)?;
-            pod::write_atomic(&layout::units_dir(), &socket, text.as_bytes(), 0o644)?;
+            pod::write_atomic(dir, &socket, text.as_bytes(), 0o644)?;
         }
-        pod::write_atomic(&layout::units_dir(), &layout::app_unit(self.app), self.text()?.as_bytes(), 0o644)
+        pod::write_atomic(dir, &layout::app_unit(self.app), self.text()?.as_bytes(), 0o644)
     }
 }
 
