@@ -168,7 +168,7 @@ impl Addition {
                 .context(|| format!("chown {record:?}"))?;
         }
         let env_file = layout::env_file(&self.app);
-        let (env_dir, name) = Directory::of_pod_file(&env_file)?;
+        let (env_dir, name) = Directory::of_pod_file(Path::new("."), &env_file)?;
         write_atomic(env_dir, name, environment.as_bytes(), 0o644)?;
         let handlers = (!record.pre_start.is_empty(), !record.post_stop.is_empty());
         let devices = plan.volumes.iter().filter_map(Volume::device).map(device_rule).collect();

@@ -226,14 +226,14 @@ fn provide_name_files(config: &RuntimeConfig) -> Result<()> {
     }
     match config.etc_hosts_mode.as_str() {
         "host" => copy("/etc/hosts", &layout::hosts()),
-        "stage0" => add_own_name(&layout::hosts(), &config.hostname),
+        "stage0" => add_own_name(Path::new("."), &layout::hosts(), &config.hostname),
         _ => Ok(()),
     }
 }
 
 /// Adds the pod's own name to the hosts file that stage0 has put there, once.
-fn add_own_name(hosts: &Path, hostname: &str) -> Result<()> {
-    let mut text = match pod::read_bounded(hosts, pod::MAX_MANIFEST) {
+fn add_own_name(pod: &Path, hosts: &Path, hostname: &str) -> Result<()> {
+    let mut text = match pod::read_bounded(&pod.join(hosts), pod::MAX_MANIFEST) {
         Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(()),
         text => text?,
     };
@@ -245,7 +245,7 @@ fn add_own_name(hosts: &Path, hostname: &str) -> Result<()> {
         text.push(b'\n');
     }
     text.extend(line.bytes());
-    replace(hosts, &text)
+    replace(pod, hosts, &text)
 }
 
 /// Puts what the networks say of names there, unless that is decided otherwise, or stage0 has put its own there.
@@ -253,7 +253,7 @@ fn provide_names(config: &RuntimeConfig, dns: &Dns) -> Result<()> {
     let resolv = layout::resolv_conf();
     match dns.to_file() {
         Some(text) if matches!(&*config.resolv_conf_mode, "" | "default") && !resolv.exists() => {
-            replace(&resolv, text.as_bytes())
+            replace(Path::new("."), &resolv, text.as_bytes())
         }
         _ => Ok(()),
     }
@@ -264,11 +264,11 @@ fn copy(from: &str, to: &Path) -> Result<()> {
         Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(()),
         text => text?,
     };
-    replace(to, &text)
+    replace(Path::new("."), to, &text)
 }
 
-fn replace(file: &Path, text: &[u8]) -> Result<()> {
-    let (dir, name) = Directory::of_pod_file(file)?;
+fn replace(pod: &Path, file: &Path, text: &[u8]) -> Result<()> {
+    let (dir, name) = Directory::of_pod_file(pod, file)?;
     write_atomic(dir, name, text, 0o644)
 }
 
@@ -325,11 +325,11 @@ mod tests {
     fn the_pods_name_is_added_once() {
         let tmp = tempfile::tempdir().unwrap();
         let hosts = tmp.path().join("hosts");
-        add_own_name(&hosts, "box").unwrap();
+        add_own_name(tmp.path(), Path::new("hosts"), "box").unwrap();
         assert!(!hosts.exists());
         std::fs::write(&hosts, "10.0.0.1 box").unwrap();
         for _ in 0..2 {
-            add_own_name(&hosts, "box").unwrap();
+            add_own_name(tmp.path(), Path::new("hosts"), "box").unwrap();
             assert_eq!(std::fs::read_to_string(&hosts).unwrap(), "10.0.0.1 box\n127.0.0.1 box\n");
         }
     }

@@ -113,20 +113,21 @@ pub enum Directory<'a> {
 }
 
 impl<'a> Directory<'a> {
-    /// That of the relative path `file` in the pod directory of an entrypoint, and its name there.
+    /// That of the relative path `file` below the directory `pod`, and its name there.
     ///
     /// # Errors
     /// `file` names no file.
-    pub fn of_pod_file(file: &'a Path) -> Result<(Self, &'a str)> {
+    pub fn of_pod_file(pod: &'a Path, file: &'a Path) -> Result<(Self, &'a str)> {
         let (below, name) = dir::split(file)?;
         let name = name.to_str().context(|| format!("{file:?} is not UTF-8"))?;
-        Ok((Self::InPod { pod: Path::new("."), below }, name))
+        Ok((Self::InPod { pod, below }, name))
     }
 
     fn open(self) -> Result<OwnedFd> {
         match self {
             Self::Trusted(path) => dir::open_dir(path),
             Self::InPod { pod, below } => {
+                let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
                 dir::open_beneath(dir::open_dir(pod)?, below, OFlags::PATH | OFlags::DIRECTORY)
             }
         }

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use super::Filter;
 use crate::error::{Error, Result};
 
 /// The most keys of a sequence.
@@ -55,10 +54,10 @@ fn key(word: &str) -> Option<u8> {
     }
 }
 
-impl Filter for DetachKeys {
+impl DetachKeys {
     /// Takes what was typed, and hands on to `out` what is for the program. Whether the sequence is complete; what comes
     /// after it is nobody's.
-    fn take(&mut self, typed: &[u8], out: &mut VecDeque<u8>) -> bool {
+    pub(super) fn take(&mut self, typed: &[u8], out: &mut VecDeque<u8>) -> bool {
         if self.sequence.is_empty() {
             out.extend(typed);
             return false;
@@ -86,7 +85,7 @@ impl Filter for DetachKeys {
     }
 
     /// What is held back, when nothing more is going to be typed.
-    fn rest(&mut self) -> &[u8] {
+    pub(super) fn rest(&mut self) -> &[u8] {
         &self.sequence[..std::mem::take(&mut self.typed)]
     }
 }

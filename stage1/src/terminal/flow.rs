@@ -1,24 +1,4 @@
-//! The caller's terminal, and copying between it and something inside a pod: a pty, pipes, a socket. Host side.
-//!
-//! The terminal itself is never handed in: a program that has it open, or as its controlling terminal, can type into
-//! the caller's shell, read what is typed there, and leave it in any state. What goes in and out are bytes, copied by
-//! a loop of these parts:
-//!
-//! - [`Flow`]: one direction, through a buffer. [`step`] does what all flows can do now and waits when that is nothing,
-//!   for them or for any other descriptor (a signalfd, say). Neither ever waits in a read or a write, and no flow
-//!   changes a descriptor's flags for others that share it: [`own`].
-//! - [`Caller`]: the terminal among this process's standard descriptors: raw mode while something inside has a terminal
-//!   of its own, window sizes, stopping and continuing.
-//!
-//! ```text
-//! loop {
-//!     let woken = step(&mut [&mut input, &mut output], &[signals.as_fd()], None)?;
-//!     if woken[0] { … SIGWINCH: caller.copy_size(&master), SIGCONT: caller.continued(), the end: output.finish() … }
-//!     if output.is_done() { break }
-//! }
-//! ```
-
-mod keys;
+//! Bytes from one descriptor to another, through a buffer or within the kernel, as many at a time as can be moved.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -29,10 +9,8 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::SpliceFlags;
 
+use super::keys::DetachKeys;
 use crate::error::{Context, Error, Result};
-use crate::sys::pty::{self, RawMode};
-
-pub use keys::DetachKeys;
 
 /// How much a flow holds, in bytes.
 const BUFFER: usize = 32 << 10;
@@ -44,14 +22,6 @@ const SPLICE: usize = 1 << 20;
 /// that nothing is lost, and yet an end even if somebody writes on and on.
 const REST: usize = 4 << 20;
 
-/// What looks at the bytes of a flow. Behind a pointer, for most programs with flows have none.
-trait Filter: std::fmt::Debug {
-    /// Takes bytes, and hands on to `out` what is to be copied. Whether the flow ends here.
-    fn take(&mut self, bytes: &[u8], out: &mut VecDeque<u8>) -> bool;
-    /// What is held back, when nothing more comes.
-    fn rest(&mut self) -> &[u8];
-}
-
 /// Bytes from one descriptor to another, in order and complete.
 #[derive(Debug)]
 pub struct Flow {
@@ -59,7 +29,7 @@ pub struct Flow {
     sink: Option<OwnedFd>,
     buffer: VecDeque<u8>,
     farewell: Vec<u8>,
-    keys: Option<Box<dyn Filter>>,
+    keys: Option<DetachKeys>,
     detached: bool,
     paused: bool,
     /// Once it is to finish: how much it may still read.
@@ -159,7 +129,7 @@ impl Flow {
     /// The same, ended by these keys, which are not copied.
     #[must_use]
     pub fn with_keys(mut self, keys: DetachKeys) -> Self {
-        self.keys = Some(Box::new(keys));
+        self.keys = Some(keys);
         self
     }
 
@@ -349,85 +319,6 @@ pub fn set_nonblocking(fd: impl AsFd) -> Result<()> {
     rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK).context(|| "fcntl(F_SETFL, O_NONBLOCK)")
 }
 
-/// A standard descriptor: 0, 1 or 2.
-pub fn standard(number: usize) -> BorrowedFd<'static> {
-    match number {
-        0 => rustix::stdio::stdin(),
-        1 => rustix::stdio::stdout(),
-        _ => rustix::stdio::stderr(),
-    }
-}
-
-/// The terminal that this process was called from, as far as its standard descriptors show it.
-#[derive(Debug)]
-pub struct Caller {
-    shown: OwnedFd,
-    raw: Option<RawMode>,
-}
-
-impl Caller {
-    /// The terminal among the standard descriptors: what is shown goes to that of standard output, else of standard
-    /// error, else of standard input. `None` when none of them is a terminal.
-    pub fn find() -> Result<Option<Self>> {
-        let is_terminal = |number: &usize| rustix::termios::isatty(standard(*number));
-        let Some(number) = [1, 2, 0].into_iter().find(is_terminal) else { return Ok(None) };
-        let raw = is_terminal(&0).then(|| RawMode::of(standard(0))).transpose()?;
-        Ok(Some(Self { shown: own(standard(number), OFlags::RDWR)?, raw }))
-    }
-
-    /// A descriptor to write to it.
-    pub fn output(&self) -> Result<OwnedFd> {
-        self.shown.try_clone().context(|| "dup(terminal)")
-    }
-
-    /// Puts the terminal into raw mode, if standard input is one: what is typed goes through as it is, and the terminal
-    /// inside makes lines, echo and signals of it. Does nothing in the background, where [`Self::is_ours`] stays
-    /// false.
-    pub fn take(&mut self) -> Result<()> {
-        self.raw.as_mut().map_or(Ok(()), RawMode::on)
-    }
-
-    /// Whether it is in raw mode, and so can be read from. A process in the background does not hear of it when a shell
-    /// puts it in front: it has to try [`Self::take`] from time to time.
-    pub fn is_ours(&self) -> bool {
-        self.raw.as_ref().is_some_and(RawMode::is_on)
-    }
-
-    /// Gives the terminal back as it was, as one does before stopping.
-    pub fn give_back(&mut self) -> Result<()> {
-        self.raw.as_mut().map_or(Ok(()), RawMode::off)
-    }
-
-    /// After a stop, whoever did it: takes the terminal again, if this process is in the foreground.
-    pub fn continued(&mut self) -> Result<()> {
-        if let Some(raw) = &mut self.raw {
-            raw.look_again()?;
-        }
-        self.take()
-    }
-
-    /// The terminal's window size.
-    ///
-    /// # Errors
-    /// The terminal is gone.
-    pub fn size(&self) -> Result<rustix::termios::Winsize> {
-        rustix::termios::tcgetwinsize(&self.shown).context(|| "ioctl(TIOCGWINSZ)")
-    }
-
-    /// Gives `pty` the terminal's window size.
-    pub fn copy_size(&self, pty: impl AsFd) -> Result<()> {
-        pty::copy_size(&self.shown, pty)
-    }
-
-    /// What makes a new pty what the terminal is: window size, special characters and all other settings. Where nothing
-    /// is typed, the caller's terminal goes on making line ends of its own, so that the pty makes none. To be called
-    /// before [`Self::take`].
-    pub fn settings(&self) -> Result<pty::Settings> {
-        let settings = pty::Settings::of(&self.shown)?;
-        Ok(if self.raw.is_none() { settings.with_plain_output() } else { settings })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -534,33 +425,5 @@ mod tests {
         assert_eq!(rustix::io::read(&own, &mut [0; 8]), Err(Errno::AGAIN));
         assert!(!rustix::fs::fcntl_getfl(&reader).unwrap().contains(OFlags::NONBLOCK));
         drop(writer);
-    }
-
-    #[test]
-    fn raw_mode_is_left_as_it_was_found() {
-        let (_master, slave) = pty::open_pair().unwrap();
-        let settings = || nix::sys::termios::tcgetattr(&slave).unwrap();
-        let before = settings();
-        let mut raw = RawMode::of(&slave).unwrap();
-        assert!(!raw.is_on() && settings() == before);
-        raw.on().unwrap();
-        assert!(raw.is_on() && settings() != before);
-        raw.look_again().unwrap();
-        assert!(raw.is_on());
-        raw.off().unwrap();
-        assert!(!raw.is_on() && settings() == before);
-        // A shell that has set the terminal up for itself meanwhile is noticed, and what it set is kept.
-        raw.on().unwrap();
-        let mut of_shell = before.clone();
-        of_shell.control_chars[nix::sys::termios::SpecialCharacterIndices::VINTR as usize] = 7;
-        nix::sys::termios::tcsetattr(&slave, nix::sys::termios::SetArg::TCSANOW, &of_shell).unwrap();
-        raw.look_again().unwrap();
-        assert!(!raw.is_on());
-        raw.on().unwrap();
-        // A panic restores it by its hook, before anything is dropped.
-        assert!(std::panic::catch_unwind(|| panic!("on purpose")).is_err());
-        assert!(settings() == of_shell);
-        drop(raw);
-        assert!(settings() == of_shell);
     }
 }
