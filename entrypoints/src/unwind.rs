@@ -1,4 +1,4 @@
-//! The unwinder of a program whose panics abort: there is nothing to unwind, so there is none.
+//! Stand-ins for the unwinder, which a program whose panics abort never uses.
 //!
 //! std is built to unwind, and to print a backtrace with each panic. It brings an unwinder and a reader of debug
 //! information along, two fifths of an entrypoint, which is stripped and so has nothing for them to read. With these

@@ -20,7 +20,7 @@ pub trait Tool: argh::FromArgs {
     const SWITCHES: &'static [&'static str];
     /// The options that may be given more than once; of any other the last one counts.
     const REPEATED: &'static [&'static str] = &[];
-    /// Whether the first word that is no flag, and all after it, belong to somebody else's command.
+    /// Whether the first word that is not a flag, and all after it, are a command to run.
     const TAKES_COMMAND: bool = false;
     /// Whether the pod's systemd executes it, and so has set all that a process inherits.
     const IN_POD: bool = false;
@@ -68,8 +68,7 @@ fn run_with<T: Tool>(args: Vec<OsString>, log: impl FnOnce(bool)) -> u8 {
     }
 }
 
-/// What comes before everything else, in every tool: nobody in a pod can get at its file for writing, and it does not
-/// matter who has called it.
+/// Comes first in every tool: no process of a pod can open its file for writing, and what its caller left is reset.
 fn start<T: Tool>() -> Result<()> {
     process::hold_program_read_only()?;
     if T::IN_POD { Ok(()) } else { inherited::settle() }

@@ -58,7 +58,7 @@ impl Target {
     /// entrypoint or, by hand, by the pod directory itself.
     ///
     /// # Errors
-    /// When there is no such process, or its root is not this pod's: a recycled PID.
+    /// The process does not exist, or its root is not this pod's: the PID was recycled.
     pub fn of_current_dir() -> Result<Self> {
         match std::env::var(ENTER_PID) {
             Ok(text) => {
@@ -81,7 +81,7 @@ impl Target {
         let here = Path::new(".");
         match crate::pod::read_pid(here)? {
             Some(pid) => Self::open_if_running(pid),
-            // Its parent is known, and has no child any more.
+            // The recorded parent has no child now.
             None if here.join(crate::layout::PPID).exists() => Ok(None),
             None => Self::recorded().map(Some),
         }
@@ -92,7 +92,7 @@ impl Target {
         Self::open_if_running(pid)?.ok_or_else(|| Error::new(format!("the pod's PID 1 ({pid}) has ended")))
     }
 
-    /// The same; `None` if there is no such process any more.
+    /// The same; `None` if the process has ended.
     fn open_if_running(pid: i32) -> Result<Option<Self>> {
         let pidfd = match process::pidfd_open(pid) {
             Err(error) if error.errno() == Some(libc::ESRCH) => return Ok(None),
@@ -165,7 +165,7 @@ impl Target {
         self.pidfd.try_clone().context(|| "dup(pidfd)")
     }
 
-    /// Sends a signal to the pod's PID 1; if it has ended already, that is no error.
+    /// Sends a signal to the pod's PID 1. One that has ended is not an error.
     pub fn kill(&self, signal: Signal) -> Result<()> {
         process::pidfd_kill(&self.pidfd, signal)
     }

@@ -1,4 +1,4 @@
-//! What a program has from whoever started it, beyond what it was told: signals, limits, scheduling, the file creation
+//! What a program inherits from its caller besides arguments: signals, limits, scheduling, the file creation
 //! mask. None of it is to matter, so it is set here, once for every program of the host side and once for a pod.
 //! Host side.
 
@@ -8,7 +8,7 @@ use crate::error::{Context, Result};
 use crate::sys::inherited::{ResourceLimits, hand_on_no_capabilities, ordinary_personality, ordinary_scheduling};
 use crate::sys::{process, seccomp, signal};
 
-/// First thing in `podctl` and in every entrypoint of the host side: this process works the same whoever started it.
+/// Resets what `podctl` and every host-side entrypoint inherit, before all else, so that they work alike for any caller.
 ///
 /// Signals are heeded, files are made with the modes that were asked for, limits are at least a service's, as far as
 /// this process may raise them, and no descriptor but the standard three is handed on. What is the caller's business

@@ -66,7 +66,7 @@ pub fn at_once(target: &Target) -> Result<()> {
     wait(target, KILLED, "a process of it may hang in the kernel")
 }
 
-/// Continues the monitor of the pod in the current directory, if somebody has stopped it (SIGSTOP): a pod has ended
+/// Continues the monitor of the pod in the current directory, if it was stopped (SIGSTOP): a pod has ended
 /// when its monitor has. The monitor is the parent of PID 1, and works in the pod's directory.
 ///
 /// # Errors
@@ -101,7 +101,7 @@ fn wait(target: &Target, timeout: Duration, hint: &str) -> Result<()> {
     Err(Error::new(format!("the pod has not ended within {} seconds: {hint}", timeout.as_secs())))
 }
 
-/// Has the ended pod in the current directory leave its networks, and removes its cgroups. Nothing to do is no error.
+/// Has the ended pod in the current directory leave its networks, and removes its cgroups. What is gone already is not an error.
 /// `local_config` is the host manager's configuration directory.
 ///
 /// # Errors
@@ -112,7 +112,7 @@ pub fn remove_remains(uuid: &str, local_config: &Path) -> Result<()> {
 
 /// The same for the ended pod in the directory `pod`.
 pub fn remove_remains_of(pod: &Path, uuid: &str, local_config: &Path) -> Result<()> {
-    // The cgroups first: nothing of the pod is there any more then that could use a network.
+    // The cgroups first: after that no process of the pod uses a network.
     let parts = [
         remove_cgroups(pod, uuid),
         crate::net::leave(pod, uuid, local_config),

@@ -62,9 +62,9 @@ fn misspelt_isolators_are_refused(t: &Context) -> Verdict {
     let host = t.minihost();
     let (mut pod, monitor) = host.boot(&json!([]), &["--net=none"]);
     for (nth, (name, words)) in [
-        ("resource/memmory", "is \"resource/memory\" meant?"),
-        ("os/linux/capabilities-retain", "is \"os/linux/capabilities-retain-set\" meant?"),
-        ("os/linux/entirely-made-up", "there is no such isolator"),
+        ("resource/memmory", "did you mean \"resource/memory\"?"),
+        ("os/linux/capabilities-retain", "did you mean \"os/linux/capabilities-retain-set\"?"),
+        ("os/linux/entirely-made-up", "unknown isolator"),
     ]
     .into_iter()
     .enumerate()
@@ -84,7 +84,7 @@ fn misspelt_isolators_are_refused(t: &Context) -> Verdict {
     podctl.import_with("misspelt", &json!({"isolators": [{"name": "resource/memmory", "value": {"limit": "64M"}}]}));
     let pod = podctl.pod(&[]);
     let complaint = pod.try_add("misspelt", "x", &[], &["exit", "0"]).complaint();
-    assert!(complaint.contains("is \"resource/memory\" meant?"), "{complaint}");
+    assert!(complaint.contains("did you mean \"resource/memory\"?"), "{complaint}");
     assert!(pod.manifest_apps().is_empty());
     pod.end();
     Ok(())

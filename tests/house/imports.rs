@@ -72,6 +72,13 @@ impl Sources {
         graphs.iter().flat_map(|(folder, graph)| circles(&folder.join("/"), graph)).collect()
     }
 
+    /// Which modules of the crate's root use which: user, used.
+    pub fn top_uses(&self) -> BTreeSet<(String, String)> {
+        let uses = self.uses().into_iter();
+        let tops = uses.filter_map(|(user, used, _)| Some((user.first()?.clone(), used.first()?.clone())));
+        tops.filter(|(user, used)| user != used).collect()
+    }
+
     /// The circles that files form, a folder's module and those in it among them.
     pub fn file_circles(&self) -> Vec<Circle> {
         let mut graph = Graph::new();

@@ -31,6 +31,18 @@ fn files_form_no_circle() {
     check(Sources::file_circles, KNOWN_FILES);
 }
 
+/// The list of modules in `stage1/src/lib.rs` has each below those that it uses, as it says.
+#[test]
+fn modules_are_listed_bottom_up() {
+    let src = root().join("stage1/src");
+    let text = fs::read_to_string(src.join("lib.rs")).expect("lib.rs");
+    let listed: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
+    let place = |name: &str| listed.iter().position(|listed| *listed == name).expect("a module that is listed");
+    for (user, used) in Sources::of(&src).top_uses() {
+        assert!(place(&used) < place(&user), "{user} uses {used}, which is listed below it");
+    }
+}
+
 /// Fails for a circle that is not a known one.
 fn check(circles: fn(&Sources) -> Vec<Circle>, known: &[(&str, &[&str])]) {
     let mut new = Vec::new();

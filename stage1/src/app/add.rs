@@ -162,7 +162,7 @@ impl Addition {
         streams::prepare(&self.app, &Streams { modes, log }, self.private_users.map(|ids| ids.first))?;
         record.store(&dir::open_dir(layout::app_dir(&self.app))?, layout::LAUNCH)?;
         if let Some(ids) = self.private_users {
-            // Read by the root of the pod's user namespace, which is somebody else here.
+            // Root of the pod's user namespace, another id here, reads it.
             let record = layout::launch_record(&self.app);
             std::os::unix::fs::chown(&record, Some(ids.first), Some(ids.first))
                 .context(|| format!("chown {record:?}"))?;
@@ -242,7 +242,7 @@ impl Addition {
 }
 
 /// Refuses an app that asks for capabilities which its pod has given up when it was started: nothing gives them back.
-/// Those that the host itself lacks here are nobody's to give.
+/// Those that this process lacks, too, are left out of the comparison.
 fn check_capabilities(target: &Target, wanted: CapSet) -> Result<()> {
     let (ours, pods) = (bounding_set("self")?, bounding_set(&target.pid().to_string())?);
     let lost = wanted.and(ours).without(pods);

@@ -129,7 +129,7 @@ fn queue_stop(systemd: &mut Client, unit: &str, deadline: Instant) -> Result<Opt
     }
 }
 
-/// Waits for the end of a stop. If a start by somebody else has taken its place, that is stopped in turn.
+/// Waits for the end of a stop. If another caller's start has taken its place, that is stopped in turn.
 fn finish_stop(systemd: &mut Client, mut job: Option<Job>, unit: &str, deadline: Instant) -> Result<()> {
     while let Some(stop) = &job {
         match systemd.wait(stop, deadline)? {
@@ -190,7 +190,7 @@ impl Patience {
 }
 
 /// Removes an app that does not run: its unit, its pin with all its mounts, its launch record and
-/// environment. What is gone already is no error, so that a half-done removal can be repeated.
+/// environment. What is gone already is not an error, so a half-done removal can be repeated.
 ///
 /// # Errors
 /// When the app runs; nothing is removed then.
@@ -222,7 +222,7 @@ pub fn rm(target: &Target, app: &AcName) -> Result<()> {
 }
 
 /// Removes all that the pod's status directory has of an app, through the mount: a host manager that removes it in the
-/// overlay's upper directory leaves names behind that can't be used any more (ESTALE).
+/// overlay's upper directory leaves names that give ESTALE.
 fn forget_files(app: &AcName) -> Result<()> {
     layout::status_files(app).iter().try_for_each(|name| remove_if_there(&layout::status_dir().join(name)))
 }

@@ -56,7 +56,7 @@ impl Declared {
 /// The stop timeout that an app declares.
 ///
 /// # Errors
-/// When it is no number of seconds.
+/// It is not a number of seconds.
 pub fn stop_timeout(app: &PodApp) -> Result<Option<Duration>> {
     find(app, STOP_TIMEOUT).map(parse_stop_timeout).transpose()
 }
@@ -69,7 +69,7 @@ fn find<'a>(app: &'a PodApp, name: &str) -> Option<&'a str> {
 /// The number of a stop signal; see [`STOP_SIGNAL`].
 ///
 /// # Errors
-/// When there is no such signal.
+/// The name is not a signal's.
 pub fn parse_stop_signal(text: &str) -> Result<u8> {
     let upper = text.to_ascii_uppercase();
     signal_number(upper.strip_prefix("SIG").unwrap_or(&upper))
@@ -79,7 +79,7 @@ pub fn parse_stop_signal(text: &str) -> Result<u8> {
 /// A stop timeout; see [`STOP_TIMEOUT`].
 ///
 /// # Errors
-/// When it is no number of seconds, or more than a year.
+/// It is not a number of seconds, or more than a year.
 pub fn parse_stop_timeout(text: &str) -> Result<Duration> {
     let seconds = text.parse().ok().filter(|seconds| *seconds <= MAX_STOP_TIMEOUT);
     seconds.map(Duration::from_secs).context(|| format!("stop timeout {text:?}: not a number of seconds"))
@@ -88,7 +88,7 @@ pub fn parse_stop_timeout(text: &str) -> Result<Duration> {
 /// A restart policy; see [`RESTART`].
 ///
 /// # Errors
-/// When it is none of the three words.
+/// It is not one of the three words.
 pub fn parse_restart(text: &str) -> Result<Restart> {
     match text {
         "no" => Ok(Restart::No),
@@ -117,7 +117,7 @@ fn socket_ports(port: &Port) -> Result<SocketPorts> {
         other => return Err(Error::new(format!("protocol {other:?}: only tcp and udp can be socket-activated"))),
     };
     let number = |value: u32| u16::try_from(value).ok().filter(|value| *value > 0);
-    let first = number(port.port).context(|| format!("{} is no port: 1 to 65535", port.port))?;
+    let first = number(port.port).context(|| format!("{} is not a port: 1 to 65535", port.port))?;
     let count = port.count.unwrap_or(1).max(1);
     let count = number(count).context(|| format!("{count} ports are too many"))?;
     // More descriptors than this are not handed over.

@@ -63,7 +63,7 @@ pub fn record_exit(app: &AcName, again: Again, wait: Duration) -> Result<()> {
     });
     let mut details = details(&ending, start_failure, oom_killed(app))?;
     if details.signal.is_some() && !details.oom_killed && pod_is_ending()? {
-        // Whoever ended the pod has ended the app; that is no failure of its own.
+        // The end of the pod killed the app: not a failure of the app.
         details.exit_code = 0;
     }
     let goes_on = again.applies(&result) && !ends_for_good(app)?;
@@ -167,7 +167,7 @@ pub(super) fn settle(systemd: &mut Client, app: &AcName, deadline: Instant) -> R
     }
 }
 
-/// Whether somebody wants the app to stay ended: it is being stopped, or a start by hand has just failed.
+/// Whether the app is to stay ended: it is being stopped, or a start by hand has just failed.
 fn ends_for_good(app: &AcName) -> Result<bool> {
     let deadline = Instant::now() + TIMEOUT;
     let unit = layout::app_unit(app);

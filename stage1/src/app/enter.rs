@@ -2,7 +2,7 @@
 //!
 //! The command is a child of this process, born in the pod ([`crossing`]) and the leader of a session of its own. It
 //! gets the app's cgroup (or, if the app does not run, one like it: [`scope`]), namespaces, root and confinement, and of
-//! the caller nothing but the standard descriptors that are no terminal ([`wiring`]). This process stays outside and
+//! the caller nothing but the standard descriptors that are not terminals ([`wiring`]). This process stays outside and
 //! accompanies it ([`accompany`]).
 
 mod accompany;
@@ -103,7 +103,7 @@ pub fn enter(entry: &Entry) -> Result<Ended> {
     let mut born = crossing::cross(inside, join, |tie, inside| entry.become_command(tie, scope, inside))?;
     match cgroups.admit(born.pid) {
         Ok(in_app) => born.go(in_app)?,
-        // It ends, as nobody lets it go on.
+        // It ends: this process never lets it go on.
         Err(error) => return born.failure()?.map_or(Err(error), Err),
     }
     let ended = accompany::accompany(born.pid, &signals, outside)?;
@@ -261,7 +261,7 @@ impl Place {
         })
     }
 
-    /// In the pod itself, which has no confinement but its namespaces: whoever enters it is its administrator.
+    /// In the pod itself, which has no confinement but its namespaces: who enters it is its administrator.
     fn pod() -> Self {
         Self {
             confinement: unconfined(&Ids::default()),
@@ -285,7 +285,7 @@ fn env_file(app: &AcName) -> Result<Option<Vec<(String, String)>>> {
     };
     let stat = rustix::fs::fstat(&file).context(what)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Error::new(format!("{} is no regular file", what())));
+        return Err(Error::new(format!("{} is not a regular file", what())));
     }
     let mut text = String::new();
     std::fs::File::from(file).take(MAX + 1).read_to_string(&mut text).context(what)?;

@@ -22,7 +22,7 @@ const HANDLER_OUTPUT: Duration = Duration::from_secs(5);
 /// Who tells the supervisor that the app has started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// We do, when nothing is known any more that would keep the app's command from being executed.
+    /// `app-exec` does, right before it executes the app's command.
     Executed,
     /// The app itself, when it is ready: sd_notify(3).
     Told,
@@ -174,7 +174,7 @@ fn run_handler(
                 let handover = Handover::begin()?;
                 rootfs::join_pinned(app)?;
                 hand_over(handover, app, record, Who::Handler)?;
-                // Whoever the app is: handlers prepare what it could not.
+                // Whatever user the app has: handlers prepare what that user could not.
                 let root = record.confinement.clone().with_ids(&Ids::default());
                 launch::exec(&root, &record.command_of(command))
             };

@@ -21,7 +21,7 @@ pub use exec::{Event, Readiness, exec, run_handlers};
 
 use std::time::{Duration, Instant};
 
-/// How long the parts of a verb that wait for nobody's app may take.
+/// How long the parts of a verb that do not wait for an app may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 fn deadline() -> Instant {

@@ -61,7 +61,7 @@ impl Note {
     }
 }
 
-/// Takes an app's note away; `None` if there is none, or nothing in it.
+/// Reads and removes an app's note; `None` if it is missing or empty.
 ///
 /// # Errors
 /// It can't be read or removed, or is not a note.

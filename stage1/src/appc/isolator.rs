@@ -228,8 +228,8 @@ const NAMES: [&str; 13] = [
 fn unknown(name: &str) -> Error {
     let near = NAMES.iter().map(|known| (distance(name, known), known)).min();
     Error::new(match near {
-        Some((distance, known)) if distance <= 4 => format!("there is no such isolator: is {known:?} meant?"),
-        _ => format!("there is no such isolator: there are {}", NAMES.join(", ")),
+        Some((distance, known)) if distance <= 4 => format!("unknown isolator: did you mean {known:?}?"),
+        _ => format!("unknown isolator: expected one of {}", NAMES.join(", ")),
     })
 }
 
@@ -323,12 +323,12 @@ mod tests {
     #[test]
     fn misspelt_names_are_refused() {
         for (name, words) in [
-            ("resource/memmory", "is \"resource/memory\" meant?"),
-            ("resource/CPU", "is \"resource/cpu\" meant?"),
-            ("os/linux/seccomp-retain", "is \"os/linux/seccomp-retain-set\" meant?"),
-            ("os/linux/capabilites-remove-set", "is \"os/linux/capabilities-remove-set\" meant?"),
-            ("os/linux/", "there are resource/memory, "),
-            ("resource/anything-at-all", "there are resource/memory, "),
+            ("resource/memmory", "did you mean \"resource/memory\"?"),
+            ("resource/CPU", "did you mean \"resource/cpu\"?"),
+            ("os/linux/seccomp-retain", "did you mean \"os/linux/seccomp-retain-set\"?"),
+            ("os/linux/capabilites-remove-set", "did you mean \"os/linux/capabilities-remove-set\"?"),
+            ("os/linux/", "expected one of resource/memory, "),
+            ("resource/anything-at-all", "expected one of resource/memory, "),
         ] {
             let error = read(&[(name, json!({"limit": "1M"}))]).unwrap_err().one_line();
             assert!(error.contains(words) && error.contains(name), "{error}");
@@ -336,7 +336,7 @@ mod tests {
         let known = NAMES.iter().chain(&NOT_ENFORCED).map(|name| (*name, json!(null)));
         for (name, value) in known {
             let outcome = read(&[(name, value)]);
-            assert!(outcome.is_ok() || !outcome.unwrap_err().one_line().contains("no such isolator"), "{name}");
+            assert!(outcome.is_ok() || !outcome.unwrap_err().one_line().contains("unknown isolator"), "{name}");
         }
         assert_eq!((distance("", "abc"), distance("kitten", "sitting"), distance("a", "a")), (3, 3, 0));
     }

@@ -475,7 +475,7 @@ impl PodManifest {
     /// Whether apps can be added and removed while the pod runs.
     ///
     /// # Errors
-    /// When the annotation that says so is no boolean.
+    /// The annotation is not a boolean.
     pub fn is_mutable(&self) -> Result<bool> {
         match find(&self.annotations, MUTABLE) {
             None => Ok(false),

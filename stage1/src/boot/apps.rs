@@ -86,7 +86,7 @@ impl Apps {
         Ok(self.verdict.is_some())
     }
 
-    /// The pod's end is decided: nothing is to be started any more.
+    /// The pod's end is decided: kills the child that starts apps.
     fn stop_starting(&self) -> Result<()> {
         match self.step {
             Step::Starting(starter) => match kill(starter, Signal::SIGKILL) {

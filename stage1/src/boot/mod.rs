@@ -250,7 +250,7 @@ fn become_pid1(
     exec_supervisor(spec)
 }
 
-/// Root of the user namespace, whether it is new (where nobody is anybody yet) or the host's.
+/// Becomes root of the user namespace, a new one or the host's.
 fn become_root() -> Result<()> {
     use rustix::process::{Gid, Uid};
     nix::unistd::setgroups(&[]).context(|| "setgroups([])")?;

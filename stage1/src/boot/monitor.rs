@@ -128,7 +128,7 @@ impl Monitor {
         self.cgroup.clear()
     }
 
-    /// Stays until the pod has ended and nothing is in its cgroup any more. Returns the pod's exit code: that of an
+    /// Waits until the pod has ended and its cgroup is empty. Returns the pod's exit code: that of an
     /// app that failed, if the pod ended for it, else PID 1's, 0 after one of the kernel's orderly
     /// ends (halt, reboot), 128 + signal after any other signal.
     pub fn watch(mut self) -> Result<u8> {
@@ -166,7 +166,7 @@ impl Monitor {
         let pid = self.pid();
         let Some(apps) = &mut self.apps else { return Ok(()) };
         if self.asked_to_stop {
-            // How the apps end now is the doing of whoever asked.
+            // The caller ends the apps, so that is not their failure.
             return apps.drain();
         }
         if apps.look(pid)? { self.halt() } else { Ok(()) }

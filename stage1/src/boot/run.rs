@@ -134,7 +134,7 @@ impl Run {
 
 impl Run {
     /// The pod's bounding set: what the supervisor needs, and each app. Of a mutable pod all capabilities, as apps come
-    /// later that nobody knows yet, unless its manifest says which.
+    /// later whose needs are unknown, unless its manifest names a set.
     fn capabilities(&self, pod: &Pod, declared: &Isolators) -> Result<CapSet> {
         if self.config.insecure_options.disable_capabilities {
             return Ok(CapSet::ALL);

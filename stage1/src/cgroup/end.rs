@@ -12,7 +12,7 @@ use crate::sys::process;
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Removes the cgroups below `dir` and kills what runs in any of them and in itself, until `deadline`. None to begin
-/// with is no error.
+/// with is not an error.
 pub(super) fn empty_tree(dir: &Path, deadline: Instant) -> Result<()> {
     children(dir)?.iter().try_for_each(|child| remove_tree(child, deadline))?;
     while !members(dir)?.is_empty() {

@@ -21,12 +21,12 @@ const WITNESSES: usize = 64;
 
 /// Where a unit, or PID 1, of a pod runs: its cgroup in each hierarchy, and who shows that it still does.
 ///
-/// A supervisor takes limits and device policy from a cgroup, or removes it, only when nobody is in it any more. So a
+/// A supervisor takes limits and device policy from a cgroup, or removes it, only when it is empty. So a
 /// process that is in these cgroups while one of the witnesses lives is under what holds for them, and the
 /// supervisor ends it when it ends them.
 #[derive(Debug)]
 pub struct Running {
-    /// A process of it, in the PID namespace of whoever looked.
+    /// A process of it, in the caller's PID namespace.
     pid: i32,
     dirs: Vec<Place>,
     witnesses: Vec<OwnedFd>,
@@ -41,7 +41,7 @@ struct Place {
 }
 
 impl Running {
-    /// PID of one of its processes, in the PID namespace of whoever looked for it.
+    /// PID of one of its processes, in the caller's PID namespace.
     pub fn pid(&self) -> i32 {
         self.pid
     }

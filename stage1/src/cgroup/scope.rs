@@ -1,7 +1,7 @@
 //! The name of a pod's cgroup; and the pod as a scope of the host's own systemd, where there is one. Host side.
 //!
 //! A cgroup has one writer. Below the root that is the host's systemd, so it is asked for a scope that is ours
-//! (`Delegate=yes`); it removes the scope's cgroup from the hierarchies it manages when nothing runs there any more.
+//! (`Delegate=yes`); it removes the scope's cgroup from the hierarchies it manages when nothing runs there.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

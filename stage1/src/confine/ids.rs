@@ -150,7 +150,7 @@ fn classify(word: &str) -> Result<Word<'_>> {
     }
 }
 
-/// Digits as an id; the last number means "no change" to the kernel and is none.
+/// Digits as an id; the last number means "no change" to the kernel and is refused.
 fn parse_id(digits: &[u8]) -> Option<u32> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -207,7 +207,7 @@ fn parse_group(line: &[u8]) -> Option<(&[u8], Option<u32>)> {
 /// may have put anything there.
 fn read_database(root: BorrowedFd<'_>, path: &str) -> Result<Vec<u8>> {
     let what = || format!("the image's /{path}");
-    // First without opening it for real, which may block or have effects for what is no regular file.
+    // First without opening it for real, which may block or have effects for what is not a regular file.
     let Some(found) = dir::try_open_in(root, path, OFlags::PATH)? else { return Ok(Vec::new()) };
     let stat = rustix::fs::fstat(&found).context(what)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {

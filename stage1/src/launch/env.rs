@@ -62,7 +62,7 @@ pub fn set(environment: &mut Vec<(String, String)>, name: &str, value: &str) {
     }
 }
 
-/// The terminal type of this process's caller, for whoever is going to write to that terminal.
+/// The terminal type of this process's caller, for a command that writes to that terminal.
 pub fn callers_term() -> String {
     let term = std::env::var("TERM").ok().filter(|term| !term.is_empty() && !term.contains(['\n', '\0']));
     term.unwrap_or_else(|| "vt100".to_owned())
@@ -95,7 +95,7 @@ pub fn to_file(environment: &[(String, String)]) -> Result<String> {
     })
 }
 
-/// The variables of an environment file, pod side. What is no variable is left out: the file may be another program's.
+/// The variables of an environment file, pod side. A line that is not a variable is left out: the file may be another program's.
 pub fn from_file(text: &str) -> Vec<(String, String)> {
     let mut environment = Vec::new();
     for (name, value) in text.split('\n').filter_map(|line| line.split_once('=')) {

@@ -62,7 +62,7 @@ fn in_path(command: &str, search_path: &[String]) -> Result<PathBuf> {
 
 /// Why a file can't be executed.
 enum Fault {
-    /// There is no such file.
+    /// The file does not exist.
     Missing { file: PathBuf, hint: Option<String> },
     /// There is, but it does not do.
     Refused(String),
@@ -96,7 +96,7 @@ fn check(path: &Path) -> Result<(), Fault> {
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => {}
         FileType::Directory => return Err(Fault::Refused("it is a directory".into())),
-        _ => return Err(Fault::Refused("it is no regular file".into())),
+        _ => return Err(Fault::Refused("it is not a regular file".into())),
     }
     fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS).map_err(|errno| match errno {
         Errno::ACCESS => Fault::Refused(format!(

@@ -113,7 +113,7 @@ impl LaunchRecord {
         let fd = sys::dir::open_beneath(directory, name, OFlags::RDONLY | OFlags::NONBLOCK).context(what)?;
         let stat = fs::fstat(&fd).context(what)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(Error::new(format!("{} is no regular file", what())));
+            return Err(Error::new(format!("{} is not a regular file", what())));
         }
         let mut text = Vec::new();
         std::fs::File::from(fd).take(MAX_RECORD + 1).read_to_end(&mut text).context(what)?;
@@ -195,8 +195,7 @@ pub fn exec(confinement: &Confinement, command: &Command<'_>) -> Result<Infallib
     exec_ready(confinement, command, || Ok(()))
 }
 
-/// The same, with `ready` called when nothing is known any more that would keep the command from being executed,
-/// but while the filter does not restrict this process yet.
+/// The same, with `ready` called once the command is found to be executable, while the filter does not restrict this process yet.
 ///
 /// # Errors
 /// As [`exec`], and those of `ready`.
@@ -319,7 +318,7 @@ mod tests {
         std::fs::write(tmp.path().join("junk"), "{").unwrap();
         for (name, words) in [
             ("link", "link"),
-            ("fifo", "no regular file"),
+            ("fifo", "not a regular file"),
             ("big", "more than"),
             ("other", "version 2"),
             ("junk", "parse"),

@@ -151,7 +151,7 @@ fn address(text: &str, gateway: &str) -> Result<Address> {
         let gateway = (!gateway.is_empty()).then(|| gateway.to_owned());
         (is_gateway && prefix <= longest).then(|| Address { ip: ip.to_owned(), prefix, gateway })
     };
-    parse().context(|| format!("{text:?} with the gateway {gateway:?} is no address"))
+    parse().context(|| format!("{text:?} with the gateway {gateway:?} is not an IP address"))
 }
 
 /// Lists are found written as one text: `"a, b"`.
@@ -172,7 +172,7 @@ impl Dns {
         let words = dns.servers.iter().chain(&dns.search).chain(&dns.options).chain([&dns.domain]);
         let bad = words.into_iter().find(|word| word.contains(|c: char| c.is_whitespace() || c.is_control())).cloned();
         match bad {
-            Some(word) => Err(Error::new(format!("{word:?} is no word of resolv.conf"))),
+            Some(word) => Err(Error::new(format!("{word:?} is not a word of resolv.conf"))),
             None => Ok(dns),
         }
     }
@@ -262,11 +262,11 @@ mod tests {
     fn what_is_none_is_named() {
         for (text, why) in [
             ("", "not JSON"),
-            (r#"{"ips":[{"address":"10.0.0.2"}]}"#, "\"10.0.0.2\" with the gateway \"\" is no address"),
-            (r#"{"ips":[{"address":"10.0.0.2/33"}]}"#, "is no address"),
-            (r#"{"ips":[{"address":"10.0.0.2/3","gateway":"x"}]}"#, "is no address"),
+            (r#"{"ips":[{"address":"10.0.0.2"}]}"#, "\"10.0.0.2\" with the gateway \"\" is not an IP address"),
+            (r#"{"ips":[{"address":"10.0.0.2/33"}]}"#, "is not an IP address"),
+            (r#"{"ips":[{"address":"10.0.0.2/3","gateway":"x"}]}"#, "is not an IP address"),
             (r#"{"ips":7}"#, "ips: invalid type: integer `7`, expected a sequence"),
-            (r#"{"dns":{"nameservers":["a\nsearch b"]}}"#, "is no word of resolv.conf"),
+            (r#"{"dns":{"nameservers":["a\nsearch b"]}}"#, "is not a word of resolv.conf"),
         ] {
             let line = parse(text.as_bytes()).unwrap_err().one_line();
             assert!(line.starts_with("its answer is not what") && line.contains(why), "{line}");

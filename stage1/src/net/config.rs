@@ -171,7 +171,7 @@ impl Network {
         let File { name, cni_version: version, disable_check: disabled, plugins: list } =
             json::from_value(Value::Object(members_found.clone()))?;
         if !is_name(&name) {
-            return Err(Error::new(format!("\"name\": {name:?} is no name of a network")));
+            return Err(Error::new(format!("\"name\": {name:?} is not a network name")));
         }
         let number = version_number(version.as_deref())?;
         let is_single = list.is_none();
@@ -268,11 +268,7 @@ pub fn ipam_type(plugin: &Map<String, Value>) -> Result<Option<String>> {
 fn program(object: &Map<String, Value>) -> Option<Result<String>> {
     let name = object.get("type")?.as_str()?;
     let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0']);
-    Some(if plain {
-        Ok(name.to_owned())
-    } else {
-        Err(Error::new(format!("\"type\": {name:?} is no name of a plugin")))
-    })
+    Some(if plain { Ok(name.to_owned()) } else { Err(Error::new(format!("\"type\": {name:?} is not a plugin name"))) })
 }
 
 /// Whether a plugin takes part in a capability.
@@ -285,7 +281,7 @@ fn version_number(version: Option<&str>) -> Result<Version> {
     let numbers: Option<Vec<u32>> = text.split('.').map(|part| part.parse().ok()).collect();
     match numbers.as_deref() {
         Some(&[major @ (0 | 1), minor, _]) if (major, minor) >= (0, 1) => Ok((major, minor)),
-        _ => Err(Error::new(format!("\"cniVersion\": {text:?} is none from 0.1.0 to 1.x"))),
+        _ => Err(Error::new(format!("\"cniVersion\": {text:?} is not a version from 0.1.0 to 1.x"))),
     }
 }
 
@@ -388,14 +384,14 @@ mod tests {
         for (text, why) in [
             ("[]", "not as expected: invalid type: sequence, expected a map"),
             (r#"{"type":"x"}"#, "missing field `name`"),
-            (r#"{"name":"x y","type":"x"}"#, "\"x y\" is no name of a network"),
+            (r#"{"name":"x y","type":"x"}"#, "\"x y\" is not a network name"),
             (r#"{"name":"x"}"#, "a plugin without \"type\""),
-            (r#"{"name":"x","type":"../x"}"#, "\"../x\" is no name of a plugin"),
+            (r#"{"name":"x","type":"../x"}"#, "\"../x\" is not a plugin name"),
             (r#"{"name":"x","plugins":[]}"#, "\"plugins\" is empty"),
             (r#"{"name":"x","plugins":{}}"#, "plugins: invalid type: map, expected a sequence"),
             (r#"{"name":"x","plugins":[{"type":"a"},{"type":"b"}]}"#, "several plugins need"),
-            (r#"{"name":"x","type":"a","cniVersion":"2.0.0"}"#, "\"2.0.0\" is none"),
-            (r#"{"name":"x","type":"a","cniVersion":"1"}"#, "\"1\" is none"),
+            (r#"{"name":"x","type":"a","cniVersion":"2.0.0"}"#, "\"2.0.0\" is not a version"),
+            (r#"{"name":"x","type":"a","cniVersion":"1"}"#, "\"1\" is not a version"),
             (r#"{"name":"x","type":"a","cniVersion":1}"#, "cniVersion: invalid type: integer `1`, expected a string"),
         ] {
             let line = Network::parse("f".into(), text.into()).unwrap_err().one_line();

@@ -116,7 +116,7 @@ pub fn release(dir: &Path, uuid: &str, local_config: &Path) -> Result<()> {
 }
 
 /// Has the pod in `dir`, whose processes have ended, leave all its networks, and removes its network namespace.
-/// What is left already is no error.
+/// A network that was left before is not an error.
 ///
 /// # Errors
 /// A plugin fails or is missing, or a record can't be read. The rest is left; this can be tried again.

@@ -11,7 +11,7 @@ use crate::sys::mount::{self, Attributes, DetachedMount, Propagation, Scope};
 /// Gives the network namespace of the process `pid` the pod's name; the path.
 ///
 /// # Errors
-/// The path is no text, or mounting fails.
+/// The path is not UTF-8, or the mount fails.
 pub fn pin(uuid: &str, pid: i32) -> Result<String> {
     let path = layout::network_namespace(uuid);
     make(layout::NETWORK_NAMESPACES, 0o755)?;

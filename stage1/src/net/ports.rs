@@ -33,7 +33,7 @@ impl Mapping {
 /// The mappings of a pod.
 ///
 /// # Errors
-/// A port that no app has, that is no number, or that is taken twice.
+/// No app has the port, it is not a number, or it is forwarded twice.
 pub fn of(pod: &Pod) -> Result<Vec<Mapping>> {
     let mut mappings: Vec<Mapping> = Vec::new();
     for exposed in &pod.manifest.ports {
@@ -71,18 +71,18 @@ fn port_of_apps(pod: &Pod, name: &str) -> Result<Port> {
 fn map(exposed: &ExposedPort, port: &Port) -> Result<Vec<Mapping>> {
     let protocol = port.protocol.to_ascii_lowercase();
     if !matches!(&*protocol, "tcp" | "udp" | "sctp") {
-        return Err(Error::new(format!("{:?} is no protocol with ports", port.protocol)));
+        return Err(Error::new(format!("{:?} is not a protocol with ports: tcp, udp or sctp", port.protocol)));
     }
     let host_ip = match exposed.host_ip.as_deref().filter(|ip| !ip.is_empty()) {
         Some(ip) => {
-            let parsed = ip.parse::<IpAddr>().context(|| format!("\"hostIP\": {ip:?} is no address"))?;
+            let parsed = ip.parse::<IpAddr>().context(|| format!("\"hostIP\": {ip:?} is not an IP address"))?;
             (!parsed.is_unspecified()).then(|| ip.to_owned())
         }
         None => None,
     };
     let number = |first: u32, index: u32| {
         let number = first.checked_add(index).and_then(|number| u16::try_from(number).ok());
-        number.filter(|number| *number > 0).context(|| format!("{first} and {index} is no port number"))
+        number.filter(|number| *number > 0).context(|| format!("{first} and {index} is not a port number"))
     };
     let count = port.count.unwrap_or(1).max(1);
     if count > u32::from(u16::MAX) {
@@ -145,11 +145,11 @@ mod tests {
         let twice = [port(&number(5)), port(&number(6))].join(",");
         for (ports, why) in [
             (r#"{"name":"nowhere","hostPort":1}"#.to_owned(), "port \"nowhere\" of the pod: no app has a port"),
-            (port(r#""podPort":{"name":"p","protocol":"icmp","port":1}"#), "\"icmp\" is no protocol"),
-            (port(&number(70_000)), "is no port number"),
-            (port(&format!(r#"{},"hostIP":"here""#, number(1))), "\"here\" is no address"),
+            (port(r#""podPort":{"name":"p","protocol":"icmp","port":1}"#), "\"icmp\" is not a protocol"),
+            (port(&number(70_000)), "is not a port number"),
+            (port(&format!(r#"{},"hostIP":"here""#, number(1))), "\"here\" is not an IP address"),
             (port(r#""podPort":7"#), "\"podPort\": not as expected: invalid type: integer `7`, expected struct Port"),
-            (r#"{"name":"web","hostPort":65535}"#.to_owned(), "is no port number"),
+            (r#"{"name":"web","hostPort":65535}"#.to_owned(), "is not a port number"),
             (twice, "the port 1/tcp of the host is forwarded twice"),
         ] {
             let line = pod(&ports).unwrap_err().one_line();

@@ -67,7 +67,7 @@ impl Selection {
             _ => {}
         }
         if !is_name(name) {
-            return Err(format!("{name:?} is no name of a network"));
+            return Err(format!("{name:?} is not a network name"));
         }
         if self.arguments(name).is_some() {
             return Err(format!("{name} is there twice"));
@@ -128,8 +128,8 @@ mod tests {
             ("a,b,a:X=1", "a is there twice"),
             ("all,all", "all is there twice"),
             ("all:A=1", "all has no arguments"),
-            ("../a", "\"../a\" is no name"),
-            ("-a", "\"-a\" is no name"),
+            ("../a", "\"../a\" is not a network name"),
+            ("-a", "\"-a\" is not a network name"),
             ("a:", ""),
             ("a:X", "the argument \"X\" of a"),
             ("a:A=1;", "the argument \"\" of a"),

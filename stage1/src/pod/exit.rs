@@ -77,7 +77,7 @@ impl ExitDetails {
         write_kept(Path::new(layout::IN_POD_STATUS), &name, &text, 0o644, Durable::No)
     }
 
-    /// Removes what was written for `app`, pod side; nothing to remove is no error.
+    /// Removes what was written for `app`, pod side; a missing file is not an error.
     pub fn remove_in_pod(app: &AcName) -> Result<()> {
         let path = Path::new(layout::IN_POD_STATUS).join(layout::exit_details(app));
         super::remove_if_there(&path)

@@ -30,7 +30,7 @@ pub(crate) fn read_beneath(base: &OwnedFd, name: &str, limit: u64) -> Result<Opt
 }
 
 /// Opens the regular file `name` below the directory `base` for reading, no component of which may be a link: for
-/// places that something less trusted can write. `None` if it does not exist. What is no regular file, a device say,
+/// places that something less trusted can write. `None` if it does not exist. What is not a regular file, a device say,
 /// is not even opened. Host side.
 ///
 /// # Errors
@@ -66,8 +66,8 @@ fn read_regular(fd: OwnedFd, limit: u64) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Removes a file; none to remove is no error, nor is one whose file in the overlay's upper directory somebody has
-/// removed there.
+/// Removes a file. A missing one is not an error, nor one that a host manager removed in the overlay's upper directory
+/// (ESTALE).
 pub fn remove_if_there(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.raw_os_error() == Some(libc::ESTALE) => Ok(()),

@@ -1,4 +1,4 @@
-//! A pod's phase: the directory it lies in, and whether somebody holds its lock. CONTRACT section 1.
+//! A pod's phase: the directory it lies in, and whether its lock is held. CONTRACT section 1.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -109,7 +109,7 @@ pub fn state(phase: Phase, dir: &Path) -> Result<State> {
 pub struct Lock(OwnedFd);
 
 impl Lock {
-    /// Takes the exclusive lock, waiting for it until `timeout` is over. `None` if somebody else has it that long.
+    /// Takes the exclusive lock, waiting for it until `timeout` is over. `None` if another process has it that long.
     pub fn exclusive(path: &Path, timeout: Duration) -> Result<Option<Self>> {
         let fd = open(path)?;
         let deadline = Instant::now() + timeout;
@@ -129,12 +129,12 @@ impl Lock {
         }
     }
 
-    /// Takes the exclusive lock unless somebody else has it.
+    /// Takes the exclusive lock unless another process has it.
     pub fn try_exclusive(path: &Path) -> Result<Option<Self>> {
         Self::attempt(path, FlockOperation::NonBlockingLockExclusive)
     }
 
-    /// Takes a shared lock unless somebody has the exclusive one.
+    /// Takes a shared lock unless another process has the exclusive one.
     pub fn try_shared(path: &Path) -> Result<Option<Self>> {
         Self::attempt(path, FlockOperation::NonBlockingLockShared)
     }

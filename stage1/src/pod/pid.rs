@@ -11,9 +11,9 @@ use crate::layout;
 const MAX_PID: u64 = 32;
 
 /// The PID, in the host's view, of the PID 1 of the pod in `pod`: from `pid`, or from `ppid` as the one child of that
-/// process. `None` while neither file is there, or the parent has no child (yet, or any more).
+/// process. `None` while neither file is there, or the parent has no child (yet, or now).
 ///
-/// A PID may have been given to another process since it was written: whoever uses it checks that, as
+/// A PID may have been given to another process since it was written: its user checks that, as
 /// `cross::Target` does.
 ///
 /// # Errors

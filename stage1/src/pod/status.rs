@@ -241,7 +241,7 @@ fn exit_status(dir: &OwnedFd, app: &AcName) -> Result<Option<(u8, i64)>> {
     let code = match read_beneath(dir, name, MAX_STATUS) {
         Ok(None) => return Ok(None),
         Ok(Some(text)) => parse_exit_code(&text).unwrap_or_else(|| {
-            log::warn!("exit status of app {app}: {:?} is none", String::from_utf8_lossy(&text));
+            log::warn!("exit status of app {app}: {:?} is not one", String::from_utf8_lossy(&text));
             UNREADABLE
         }),
         Err(error) => {

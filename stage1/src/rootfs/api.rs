@@ -93,7 +93,7 @@ fn attach_at_top(source: &DetachedMount, root: &DetachedMount, name: &str) -> Re
     source.attach(dir::real_directory(root, name)?, &Path::new("/").join(name))
 }
 
-/// Attaches `source` to `name` in the app's /dev, which nobody else can reach yet.
+/// Attaches `source` to `name` in the app's /dev, which no other process can reach yet.
 fn attach(source: &DetachedMount, dev: &DetachedMount, name: &str, kind: Target) -> Result<()> {
     let target = dir::create_in(dev, name, kind)?;
     source.attach(target, &Path::new("/dev").join(name))

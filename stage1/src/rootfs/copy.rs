@@ -120,7 +120,7 @@ impl Copier<'_> {
         }
     }
 
-    /// Owner, group and mode in the copy. What the user namespace has no id for is nobody's in it, and runs as nobody.
+    /// Owner, group and mode in the copy. An id outside the pod's range becomes 65534 (nobody), and set-id bits go.
     fn owner(&self, stat: &Stat) -> (Uid, Gid, Mode) {
         let host = |id| self.shift.map_or(Some(id), |range| range.to_host(id));
         let (uid, gid) = (host(stat.st_uid), host(stat.st_gid));

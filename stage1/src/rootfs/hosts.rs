@@ -54,7 +54,7 @@ impl Hosts {
     }
 }
 
-/// The image's own file; nothing if it has none. It may have put anything there: what is no regular file is not opened.
+/// The image's own file; nothing if it has none. It may have put anything there: what is not a regular file is not opened.
 fn of_image(image: &OwnedFd) -> Result<Vec<u8>> {
     let what = || format!("the image's {PATH}");
     let Some(found) = dir::try_open_in(image, PATH, OFlags::PATH)? else { return Ok(Vec::new()) };

@@ -145,7 +145,7 @@ impl<'a> KernelFs<'a> {
         }
     }
 
-    /// Covers `name` with something empty that nobody can open.
+    /// Covers `name` with an empty file or directory of mode 0.
     fn hide(&mut self, name: &str) -> Result<()> {
         let Some(target) = self.find(name)? else { return Ok(()) };
         let path = PathBuf::from(self.at).join(name);

@@ -15,7 +15,7 @@ use crate::sys::mount::{self, DetachedMount, Scope};
 use crate::sys::{dir, process};
 
 /// Removes the pin of an app's namespace; the kernel frees its mounts with the last process in
-/// it. Nothing to remove is no error. Host side.
+/// it. A missing pin is not an error. Host side.
 pub fn unpin(target: &Target, app: &AcName, deadline: Instant) -> Result<()> {
     target.inside(deadline, || {
         let path = layout::pin(app);

@@ -21,7 +21,7 @@ pub struct Plan {
     pub read_only_root: bool,
     /// Whether the kernel paths of CONTRACT section 5 are hidden and read-only.
     pub restrict_paths: bool,
-    /// Whether the pod has a network namespace of its own, whose sysctls are no concern of the host's.
+    /// Whether the pod has a network namespace of its own, whose sysctls do not affect the host.
     pub own_network: bool,
     /// Whether the app gets the supervisor's socket for readiness: sd_notify(3).
     pub notify: bool,

@@ -35,7 +35,7 @@ pub struct Mapping {
 /// else an empty volume of its own, unless that would hide a part of a volume that was asked for.
 ///
 /// # Errors
-/// A mount of a volume that the pod does not have, a target that is no path or the root, two volumes on one target.
+/// The pod lacks the volume of a mount; a target is not a path, or is the root; two volumes have one target.
 pub fn resolve(
     runtime: &RuntimeApp,
     app: &App,
@@ -113,7 +113,7 @@ pub fn check_sources(pod: &[appc::Volume]) -> Result<()> {
     Ok(())
 }
 
-/// The volume of an app's mount point, by its index, that nobody gave one. No other app's has its name.
+/// The empty volume of a mount point, by index, for which the manifest gives none. Its name is unique in the pod.
 fn implicit_volume(app: &AcName, index: usize) -> Result<appc::Volume> {
     let name = format!("{app}-implicit-{index}").parse()?;
     Ok(appc::Volume {
@@ -161,7 +161,7 @@ pub struct Opener<'a> {
     pub user_namespace: Option<OwnedFd>,
     /// The app's root file system.
     pub image: &'a OwnedFd,
-    /// Whether the image was converted from a format in which a volume nobody asked for starts as
+    /// Whether the image was converted from a format in which a volume that no mount names starts as
     /// a copy of what the image has in its place.
     pub converted: bool,
 }

@@ -9,7 +9,7 @@ use crate::error::{Context, Error, Result};
 pub struct ResourceLimits(Vec<(u64, u64)>);
 
 impl ResourceLimits {
-    /// Those of the process `pid`, which has to be nobody in particular: proc_pid_limits(5).
+    /// Those of any process `pid`; `None` if it does not exist: proc_pid_limits(5).
     /// `None` if it has ended.
     pub fn of(pid: i32) -> Result<Option<Self>> {
         let file = format!("/proc/{pid}/limits");
@@ -190,7 +190,7 @@ pub fn reset_securebits() -> Result<()> {
         .context(|| format!("prctl(PR_SET_SECUREBITS, 0), they were {:#x}", bits.bits()))
 }
 
-/// This process has no capability any more, and gets none by an exec, whatever its user id.
+/// Drops every capability of this process for good: no exec gives one back, whatever its user id.
 pub fn drop_capabilities() -> Result<()> {
     super::caps::limit_bounding_set(0)?;
     super::caps::lower_to(0)

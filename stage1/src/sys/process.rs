@@ -63,7 +63,7 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     rustix::process::pidfd_open(target, PidfdFlags::empty()).context(|| format!("pidfd_open({pid})"))
 }
 
-/// Sends `signal` to the process of a pidfd; one that has ended is no error.
+/// Sends `signal` to the process of a pidfd. One that has ended is not an error.
 pub fn pidfd_kill(pidfd: impl AsFd, signal: Signal) -> Result<()> {
     match rustix::process::pidfd_send_signal(pidfd, signal) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
@@ -198,7 +198,7 @@ pub fn new_session() -> Result<()> {
     nix::unistd::setsid().map(drop).context(|| "setsid")
 }
 
-/// Makes sure that nobody can get at this program's file for writing through `/proc/PID/exe`, whatever is executed
+/// Makes sure that no process of a pod can open this program's file for writing through `/proc/PID/exe`, whatever is executed
 /// next and wherever: the kernel holds the program through a read-only mount. Where it lies on a writable one, this
 /// executes it anew, with the same arguments and environment, through a clone of that mount which is read-only and in
 /// no namespace, so that nobody can find it or change it. First thing in a program. (CVE-2019-5736)

@@ -32,7 +32,7 @@ pub fn open_pair() -> Result<(OwnedFd, OwnedFd)> {
 pub fn check(file: impl AsFd) -> Result<()> {
     match u64::try_from(rustix::fs::fstatfs(file).context(|| "fstatfs")?.f_type) {
         Ok(DEVPTS_SUPER_MAGIC) => Ok(()),
-        _ => Err(Error::new("what should be a terminal is none")),
+        _ => Err(Error::new("not a terminal")),
     }
 }
 
@@ -209,7 +209,7 @@ fn restore_on_panic(to: Option<(&OwnedFd, &Termios)>) -> Result<()> {
 /// Turns off what a terminal makes of its input, but for its end: no signals, no editing of lines, no translation.
 pub fn plain_input(terminal: impl AsFd) -> Result<()> {
     use nix::sys::termios::InputFlags;
-    /// A special character that is none: _POSIX_VDISABLE.
+    /// Disables a special character: _POSIX_VDISABLE.
     const DISABLED: u8 = 0;
     let mut settings = tcgetattr(&terminal).context(|| "tcgetattr")?;
     let end = settings.control_chars[SpecialCharacterIndices::VEOF as usize];

@@ -20,7 +20,7 @@ pub fn set_ids(pid: i32, shift: u32, count: u32) -> Result<()> {
     Ok(())
 }
 
-/// Makes a user namespace with these ids and nobody in it, to map a mount by.
+/// Makes an empty user namespace with these ids, to map a mount by.
 ///
 /// # Errors
 /// Also when this process has several threads.

@@ -29,7 +29,7 @@ use words::{MANAGER_PATH, unit_path};
 /// Where systemd listens, in a pod's file system.
 pub const PRIVATE_SOCKET: &str = "/run/systemd/private";
 
-/// Ended jobs that are remembered for somebody who waits for them later.
+/// How many ended jobs are remembered for a later [`Client::wait`].
 const ENDED_MAX: usize = 4096;
 
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
@@ -51,7 +51,7 @@ impl Client {
     /// Connects to the systemd that listens at `path` and is done before `deadline`.
     ///
     /// # Errors
-    /// When nobody listens there, or systemd does not accept this process as root in its namespaces.
+    /// Nothing listens there, or systemd does not accept this process as root in its namespaces.
     pub fn connect(path: &Path, deadline: Instant) -> Result<Self> {
         let connect = || -> Result<Self> {
             let socket = socket::connect(path, deadline)?;
@@ -181,7 +181,7 @@ impl Client {
         .context(|| format!("GetAll({unit})"))
     }
 
-    /// The state of `unit`; inactive also when there is no such unit.
+    /// The state of `unit`; inactive if systemd knows no such unit.
     pub fn active_state(&mut self, unit: &str, deadline: Instant) -> Result<ActiveState> {
         match self.property(unit, Interface::Unit, "ActiveState", deadline)? {
             Value::Text(word) => Ok(ActiveState::from_word(&word)),

@@ -57,7 +57,7 @@ impl Caller {
         self.raw.as_mut().map_or(Ok(()), RawMode::off)
     }
 
-    /// After a stop, whoever did it: takes the terminal again, if this process is in the foreground.
+    /// After a stop, by whatever signal: takes the terminal again, if this process is in the foreground.
     pub fn continued(&mut self) -> Result<()> {
         if let Some(raw) = &mut self.raw {
             raw.look_again()?;

@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_who_writes_for_ever_is_left() {
+    fn a_writer_without_end_is_left() {
         let source = std::fs::File::open("/dev/zero").unwrap();
         let sink = std::fs::File::create("/dev/null").unwrap();
         let mut flow = Flow::new(source.into(), sink.into());
@@ -397,7 +397,7 @@ mod tests {
         drop(reader);
         rustix::io::write(&keeper, b"in vain").unwrap();
         run(&mut Flow::new(source, sink).spliced());
-        // Nobody reads any more.
+        // The reader is gone.
         assert_eq!(rustix::io::write(&keeper, b"x"), Err(Errno::PIPE));
     }
 

@@ -11,7 +11,7 @@
 //!   reads before it looks for ended processes.
 //! - The reaper comes before the handlers of `post-stop`: these may hang, and then systemd gives up on all that follow.
 //! - `DefaultDependencies=no` with `Conflicts=` and `Before=shutdown.target`: a start pulls in nothing,
-//!   the end of the pod stops the app first, and no app starts any more once the pod is ending.
+//!   the end of the pod stops the app first, and no app starts once the pod is ending.
 //! - `OnFailure=` of an app with a memory limit: the reaper runs in the app's cgroup. When that is full of what no
 //!   process holds any more, such as files in /dev/shm, the reaper is killed too, and another one outside must do.
 //! - `CollectMode=inactive-or-failed`: systemd forgets an app that has ended, so a unit that is
@@ -52,9 +52,9 @@ const SIGKILL: u8 = 9;
 /// What an app may use at most, and its share when there is not enough. Absent: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes; above, its processes are killed.
+    /// Bytes; the kernel kills processes of the app above this (memory.max).
     pub memory_max: Option<u64>,
-    /// Bytes; above, it is slowed down. Unified hierarchy only.
+    /// Bytes; the kernel throttles the app above this (memory.high). Unified hierarchy only.
     pub memory_high: Option<u64>,
     /// Bytes of swap. Unified hierarchy only.
     pub memory_swap_max: Option<u64>,
@@ -354,7 +354,7 @@ pub fn installed_stop_timeout(app: &AcName) -> Result<Option<Duration>> {
 /// pod directory.
 ///
 /// # Errors
-/// There is no such unit, or something in it is not as we write it: nothing is left out.
+/// The unit does not exist, or a line of it is not as this module writes it.
 pub fn installed_limits(app: &AcName) -> Result<Vec<(&'static str, Value)>> {
     let path = unit_file(app);
     let text = match pod::read_bounded(&path, MAX_UNIT) {

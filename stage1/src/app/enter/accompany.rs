@@ -98,7 +98,7 @@ fn follow(child: Pid, outside: &mut Outside) -> Result<Option<Ended>> {
             Ok(WaitStatus::Signaled(_, signal, _)) => Ended::Killed(signal),
             Ok(WaitStatus::Stopped(..)) => {
                 outside.stopping()?;
-                // Whoever continues this process does so by a SIGCONT, which is among the signals.
+                // A SIGCONT continues this process; it is among the signals.
                 raise(Signal::SIGSTOP).context(|| "raise(SIGSTOP)")?;
                 continue;
             }

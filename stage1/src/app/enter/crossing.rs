@@ -117,7 +117,7 @@ fn bear(
     }
 }
 
-/// A PID from the pipe `born`; none if nobody has written one.
+/// A PID from the pipe `born`; `None` if its writer ended without one.
 fn number(born: OwnedFd) -> Result<Option<Pid>> {
     let mut bytes = [0; 4];
     match rustix::io::read(&born, &mut bytes).context(|| "read the PID of the command")? {
@@ -130,7 +130,7 @@ fn number(born: OwnedFd) -> Result<Option<Pid>> {
 /// Longest error text, in bytes: below what a pipe holds, so that writing never waits.
 const MAX: usize = 4096;
 
-/// Why there is no command, if somebody has told so.
+/// Why the command was not executed, if the child said so.
 fn told(why: &mut File) -> Result<Option<Error>> {
     let mut text = [0; MAX];
     let length = match why.read(&mut text) {
@@ -172,7 +172,7 @@ impl Tie {
         self.go.as_fd()
     }
 
-    /// Tells the parent why there is no command, if that is so; the exit status to end with.
+    /// Tells the parent why the command could not be executed. Returns the exit status to end with.
     fn tell(&mut self, done: Result<()>) -> i32 {
         let Err(error) = done else { return 0 };
         let code = error.exit_code().unwrap_or(exit::SETUP);

@@ -45,7 +45,7 @@ impl std::str::FromStr for Tty {
             "auto" => Ok(Self::Auto),
             "always" => Ok(Self::Always),
             "never" => Ok(Self::Never),
-            other => Err(Error::new(format!("{other:?} is none of auto, always and never"))),
+            other => Err(Error::new(format!("{other:?} is not auto, always or never"))),
         }
     }
 }
@@ -54,7 +54,7 @@ impl std::str::FromStr for Tty {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Terminal,
-    /// It has no name, and nothing behind it but whoever has the other end.
+    /// It has no name; only its other end is behind it.
     Connection,
     Null,
     /// It has a position.
@@ -387,7 +387,7 @@ impl Outside {
         }
         let at_end = self.input.take_if(|flow| flow.is_done()).is_some();
         self.outputs.retain(|flow| !flow.is_done());
-        // The caller's terminal is gone, or nobody sees any more what the command shows.
+        // The caller's terminal is gone, or the output of the command has no reader.
         if self.pty.is_some() && ((at_end && self.types()) || self.outputs.is_empty()) {
             self.hang_up();
         }
