@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use stage1::appc::ExposedPort;
 use stage1::cli;
 use stage1::error::{Context, Error, Result};
-use stage1::net::{self, Request};
+use stage1::net::{self, NetworkRequest};
 
 use crate::poddir::find::{Pod, State};
 
@@ -17,7 +17,7 @@ use crate::poddir::find::{Pod, State};
 /// They can't be understood.
 pub fn request(values: &[String]) -> Result<Option<String>> {
     let list = cli::list(values);
-    Request::parse(&list)?;
+    NetworkRequest::parse(&list)?;
     Ok((!list.is_empty()).then(|| list.join(",")))
 }
 

@@ -15,7 +15,7 @@ use crate::cross::Target;
 use crate::error::{Context, Error, Result};
 use crate::launch::{LaunchRecord, env};
 use crate::layout;
-use crate::net::Request;
+use crate::net::NetworkRequest;
 use crate::pod::{self, Directory, InsecureOptions, Pod, PodApp, write_atomic};
 use crate::rootfs::volumes::{self, Opener};
 use crate::rootfs::{self, Device, EtcFile, EtcSource, Hosts, Plan, Volume};
@@ -23,7 +23,7 @@ use crate::streams::{self, Declared as Streams, LogFile, Modes};
 use crate::sys::dir;
 use crate::sys::mount::{DetachedMount, Scope};
 use crate::uid_range::UidRange;
-use crate::unit::{self, AppUnit, Limits};
+use crate::unit::{self, AppUnit, CgroupLimits};
 
 /// Makes the app APP, which the pod manifest lists and whose rootfs is in place, startable.
 #[derive(argh::FromArgs, Debug)]
@@ -91,7 +91,7 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    fn unit<'a>(&'a self, app: &'a AcName, limits: Limits, unified: bool) -> AppUnit<'a> {
+    fn unit<'a>(&'a self, app: &'a AcName, limits: CgroupLimits, unified: bool) -> AppUnit<'a> {
         let declared = &self.declared;
         let plain = AppUnit::new(app, unified);
         AppUnit {
@@ -182,7 +182,7 @@ impl Addition {
         if prepared.any_device || !prepared.devices.is_empty() {
             cgroup.allow_devices((!prepared.any_device).then_some(&prepared.devices))?;
         }
-        let limits = Limits::from(&prepared.isolators);
+        let limits = CgroupLimits::from(&prepared.isolators);
         let lost = limits.without_effect(unified, |file| cgroup.has_limit(file));
         if !lost.is_empty() {
             log::warn!("app {}: this host can't enforce the limits on {}", self.app, lost.join(", "));
@@ -202,7 +202,7 @@ impl Addition {
     fn ids(&self, app: &PodApp, root: &OwnedFd) -> Result<Ids> {
         use std::os::fd::AsFd;
         let declared = app.app()?;
-        let request = ids::Request {
+        let request = ids::UserRequest {
             user: &declared.user,
             group: &declared.group,
             supplementary: &declared.supplementary_gids,
@@ -223,7 +223,7 @@ impl Addition {
         let mut plan = Plan::new(&layout::app_rootfs(&self.app))?;
         plan.read_only_root = app.runtime.read_only_root_fs;
         plan.restrict_paths = !insecure.disable_paths;
-        plan.own_network = Request::parse(&pod.config.net_list)?.is_own();
+        plan.own_network = NetworkRequest::parse(&pod.config.net_list)?.is_own();
         plan.etc = etc_files(&pod.config.resolv_conf_mode)?;
         plan.hosts = Hosts::of(&pod.config, root)?;
         let opener = Opener {

@@ -169,9 +169,9 @@ impl Entry {
                     Some(limits) if !in_app => scope::make(app, limits?)?,
                     _ => {}
                 }
-                Place::app(app)?
+                CommandPlace::app(app)?
             }
-            None => Place::pod(),
+            None => CommandPlace::pod(),
         };
         let ids = self.ids(place.app_ids.as_ref())?;
         self.adapt_environment(&mut place, &ids)?;
@@ -200,7 +200,7 @@ impl Entry {
         let root = dir::open_dir("/")?;
         let words = |word: &Option<String>| word.clone().unwrap_or_default();
         let (user, group) = (words(&self.user), words(&self.group));
-        let request = ids::Request { user: &user, group: &group, ..ids::Request::default() };
+        let request = ids::UserRequest { user: &user, group: &group, ..ids::UserRequest::default() };
         let mut ids = ids::resolve(root.as_fd(), &request)?;
         if self.group.is_none() {
             match app.filter(|app| app.uid == ids.uid) {
@@ -212,7 +212,7 @@ impl Entry {
     }
 
     /// The terminal type, the user's variables if a user was asked for, and what was asked for itself.
-    fn adapt_environment(&self, place: &mut Place, ids: &Ids) -> Result<()> {
+    fn adapt_environment(&self, place: &mut CommandPlace, ids: &Ids) -> Result<()> {
         env::set(&mut place.environment, "TERM", &env::callers_term());
         if self.user.is_some() {
             for (name, value) in env::of_account(ids) {
@@ -231,7 +231,7 @@ impl Entry {
 }
 
 /// What a command has of where it runs: this process is in its root once this is made.
-struct Place {
+struct CommandPlace {
     confinement: Confinement,
     /// The app's own.
     app_ids: Option<Ids>,
@@ -240,7 +240,7 @@ struct Place {
     working_directory: String,
 }
 
-impl Place {
+impl CommandPlace {
     /// In an app, for a process that is in the pod's namespaces.
     fn app(app: &AcName) -> Result<Self> {
         let record = load_record(app).context(|| format!("app {app} is not in this pod"))?;
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn the_environment_is_adapted_in_order() {
-        let place = || Place {
+        let place = || CommandPlace {
             confinement: unconfined(&Ids::default()),
             app_ids: None,
             environment: vec![("HOME".to_owned(), "/of-app".to_owned()), ("A".to_owned(), "1".to_owned())],

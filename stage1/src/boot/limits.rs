@@ -3,7 +3,7 @@
 use crate::appc::Isolators;
 use crate::cgroup::PodCgroup;
 use crate::error::{Context, Result};
-use crate::unit::Limits;
+use crate::unit::CgroupLimits;
 
 /// Microseconds of the period in which processor time is counted.
 const PERIOD: u64 = 100_000;
@@ -17,7 +17,7 @@ type Limit = (&'static str, Option<u64>, Vec<(&'static str, String)>, Vec<(&'sta
 /// The kernel refuses a value.
 pub(super) fn set(cgroup: &PodCgroup, isolators: &Isolators) -> Result<()> {
     let mut lost = Vec::new();
-    for (name, value, v1, v2) in limits(&Limits::from(isolators)) {
+    for (name, value, v1, v2) in limits(&CgroupLimits::from(isolators)) {
         if value.is_none() {
             continue;
         }
@@ -41,14 +41,15 @@ pub(super) fn set(cgroup: &PodCgroup, isolators: &Isolators) -> Result<()> {
     Ok(())
 }
 
-fn limits(limits: &Limits) -> [Limit; 7] {
+fn limits(limits: &CgroupLimits) -> [Limit; 7] {
     let one = |file: &'static str, value: Option<u64>, text: &dyn Fn(u64) -> String| -> Vec<(&'static str, String)> {
         value.map(|value| (file, text(value))).into_iter().collect()
     };
     let plain = |value: u64| value.to_string();
     // The kernel takes no less than a thousandth of a second.
     let quota = |milli: u64| (milli * PERIOD / 1000).max(1000);
-    let Limits { memory_max, memory_high, memory_swap_max, cpu_quota, cpu_shares, tasks_max, io_weight, .. } = *limits;
+    let CgroupLimits { memory_max, memory_high, memory_swap_max, cpu_quota, cpu_shares, tasks_max, io_weight, .. } =
+        *limits;
     // As systemd sees the two: 1024 shares are a weight of 100; bfq's scale ends at 1000.
     let weight = |shares: u64| (shares * 100 / 1024).clamp(1, 10_000).to_string();
     let of_bfq = |weight: u64| if weight <= 100 { weight } else { 100 + (weight - 100) * 900 / 9900 };

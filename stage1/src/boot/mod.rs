@@ -4,7 +4,7 @@
 //! in-pod supervisor has been executed; [`Monitor::watch`] then stays until the pod has ended.
 
 mod apps;
-mod kept;
+mod console_file;
 mod limits;
 mod monitor;
 mod root;
@@ -41,7 +41,7 @@ const LAUNCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a pod shares with the host, or has of its own.
 #[derive(Clone, Debug)]
-pub struct Spec {
+pub struct PodSpec {
     /// The pod's UUID, lower case with dashes.
     pub uuid: String,
     /// Host name inside.
@@ -68,7 +68,7 @@ pub struct Spec {
     pub any_device: bool,
 }
 
-impl Spec {
+impl PodSpec {
     /// The host's id of the pod's root user.
     fn root_id(&self) -> u32 {
         self.private_users.map_or(0, |range| range.first)
@@ -82,7 +82,7 @@ impl Spec {
 ///
 /// # Errors
 /// When anything on the way failed; nothing of the pod runs then, and its cgroup is gone.
-pub fn launch(spec: &Spec, join: impl FnOnce(i32, &SignalFd) -> Result<()>) -> Result<Monitor> {
+pub fn launch(spec: &PodSpec, join: impl FnOnce(i32, &SignalFd) -> Result<()>) -> Result<Monitor> {
     let kept = inherited::leave_caller()?;
     if !kept.is_empty() {
         log::warn!(
@@ -98,7 +98,7 @@ pub fn launch(spec: &Spec, join: impl FnOnce(i32, &SignalFd) -> Result<()>) -> R
     let listeners = Listeners::new()?;
     let root = (rustix::fs::Uid::from_raw(spec.root_id()), rustix::fs::Gid::from_raw(spec.root_id()));
     rustix::fs::fchown(&terminal, Some(root.0), Some(root.1)).context(|| "chown the pod's console")?;
-    let sources = root::Sources::open(&terminal)?;
+    let sources = root::HostSources::open(&terminal)?;
     let started = start_pid1(spec, &cgroup, &sources, &listeners, |pid| join(pid, &signals)).and_then(|pid1| {
         let mux = Mux::new(&spec.uuid, spec.logs, cgroup.clone(), listeners, link)?;
         Ok((pid1, mux))
@@ -113,9 +113,9 @@ pub fn launch(spec: &Spec, join: impl FnOnce(i32, &SignalFd) -> Result<()>) -> R
 }
 
 fn start_pid1(
-    spec: &Spec,
+    spec: &PodSpec,
     cgroup: &PodCgroup,
-    sources: &root::Sources,
+    sources: &root::HostSources,
     listeners: &Listeners,
     join: impl FnOnce(i32) -> Result<()>,
 ) -> Result<(Pid, OwnedFd)> {
@@ -161,7 +161,7 @@ fn start_pid1(
 }
 
 /// Makes the pod's cgroups for the future PID 1, which waits, and gives it its ids. Host side.
-fn place(spec: &Spec, cgroup: &PodCgroup, pid: Pid) -> Result<()> {
+fn place(spec: &PodSpec, cgroup: &PodCgroup, pid: Pid) -> Result<()> {
     cgroup.create(spec.root_id(), pid.as_raw(), spec.any_device)?;
     limits::set(cgroup, &spec.isolators)?;
     if let Some(UidRange { first, count }) = spec.private_users {
@@ -214,12 +214,12 @@ fn wait_for_report(report: &File) -> Result<()> {
 
 /// In the new PID (and user) namespace: the rest of the namespaces, the root, the supervisor.
 fn become_pid1(
-    spec: &Spec,
+    spec: &PodSpec,
     cgroup: &PodCgroup,
     parent: &OwnedFd,
     mut go: File,
     report: &mut File,
-    (sources, listeners): (&root::Sources, &Listeners),
+    (sources, listeners): (&root::HostSources, &Listeners),
 ) -> Result<Infallible> {
     let mut may_go_on = || go.read_exact(&mut [0]).context(|| "the monitor ended early");
     may_go_on()?;
@@ -272,7 +272,7 @@ pub fn supervisor_is_ready() -> Result<()> {
 /// The pod's console, pod side.
 const CONSOLE: &str = "/dev/console";
 
-fn exec_supervisor(spec: &Spec) -> Result<Infallible> {
+fn exec_supervisor(spec: &PodSpec) -> Result<Infallible> {
     let open = |path: &str| {
         rustix::fs::open(path, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
             .context(|| format!("open {path}"))

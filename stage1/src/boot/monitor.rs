@@ -15,7 +15,7 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use super::apps::Apps;
-use super::kept::Kept;
+use super::console_file::ConsoleFile;
 use crate::cgroup::PodCgroup;
 use crate::error::{Context, Result, exit};
 use crate::mux::Mux;
@@ -60,7 +60,7 @@ pub struct Monitor {
     debug: bool,
     backlog: VecDeque<u8>,
     dropped: u64,
-    kept: Kept,
+    kept: ConsoleFile,
     last_words: VecDeque<u8>,
     asked_to_stop: bool,
     apps: Option<Apps>,
@@ -75,7 +75,7 @@ impl Monitor {
         signals: SignalFd,
         debug: bool,
     ) -> Result<Self> {
-        let kept = match Kept::open() {
+        let kept = match ConsoleFile::open() {
             Ok(kept) => kept,
             Err(error) => {
                 process::pidfd_kill(&pidfd, rustix::process::Signal::KILL)?;

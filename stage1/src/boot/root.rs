@@ -11,19 +11,19 @@ use crate::dev::{LINKS, NODES, OPTIONAL_NODES, new_devpts};
 use crate::error::{Context, Result};
 use crate::layout;
 use crate::rootfs::protect_pod_proc;
-use crate::sys::dir::{self, Target};
+use crate::sys::dir::{self, EntryKind};
 use crate::sys::mount::{self, Attributes, DetachedMount, Scope};
 
 /// What comes from the host's mount namespace: cloned there, with the host's privileges, since a
 /// descriptor belongs to the namespace it was opened in, and a user namespace locks what it inherits.
-pub(super) struct Sources {
+pub(super) struct HostSources {
     /// The stage1 image, without the apps that may be mounted in it.
     image: DetachedMount,
     /// The slave of the pod's console.
     terminal: DetachedMount,
 }
 
-impl Sources {
+impl HostSources {
     /// Host side, in the pod directory.
     pub(super) fn open(terminal: impl AsFd) -> Result<Self> {
         let image = DetachedMount::clone_path(layout::STAGE1_ROOTFS, Scope::One)?;
@@ -35,7 +35,7 @@ impl Sources {
 }
 
 /// Assembles the pod's root and enters it.
-pub(super) fn enter(cgroup: &PodCgroup, sources: &Sources, hostname: &str) -> Result<()> {
+pub(super) fn enter(cgroup: &PodCgroup, sources: &HostSources, hostname: &str) -> Result<()> {
     mount::make_all_private()?;
     let root = &sources.image;
     // It has to be mounted somewhere to become the root, and the pod's root user may not get to the pod's directory.
@@ -86,23 +86,23 @@ fn devices(root: &DetachedMount, terminal: &DetachedMount) -> Result<()> {
     for (name, major, minor) in NODES {
         device_node(&dev, name, major, minor)?;
     }
-    dir::create_in(&dev, "net", Target::Directory)?;
+    dir::create_in(&dev, "net", EntryKind::Directory)?;
     for (name, major, minor) in OPTIONAL_NODES {
         if let Err(error) = device_node(&dev, name, major, minor) {
             log::debug!("the pod does without /dev/{name}: {}", error.one_line());
         }
     }
-    new_devpts()?.attach(dir::create_in(&dev, "pts", Target::Directory)?, Path::new("dev/pts"))?;
+    new_devpts()?.attach(dir::create_in(&dev, "pts", EntryKind::Directory)?, Path::new("dev/pts"))?;
     let shm = DetachedMount::new(
         "tmpfs",
         &[("mode", Some("1777")), ("source", Some("shm"))],
         Attributes { noexec: false, ..Attributes::DATA },
     )?;
-    shm.attach(dir::create_in(&dev, "shm", Target::Directory)?, Path::new("dev/shm"))?;
+    shm.attach(dir::create_in(&dev, "shm", EntryKind::Directory)?, Path::new("dev/shm"))?;
     for (link, name) in LINKS {
         dir::symlink_in(&dev, link, name)?;
     }
-    let console = dir::create_in(&dev, "console", Target::File)?;
+    let console = dir::create_in(&dev, "console", EntryKind::File)?;
     terminal.attach(console, Path::new("dev/console"))
 }
 
@@ -115,7 +115,7 @@ fn device_node(dev: &DetachedMount, name: &str, major: u32, minor: u32) -> Resul
     let node =
         rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context(|| format!("open {path:?}"))?;
     mount::check_device(&node, major, minor, name)?;
-    let target = dir::create_in(dev, name, Target::File)?;
+    let target = dir::create_in(dev, name, EntryKind::File)?;
     DetachedMount::clone_of(&node, Scope::One)?.attach(target, &path)
 }
 
@@ -136,7 +136,7 @@ fn cgroups(root: &DetachedMount, cgroup: &PodCgroup) -> Result<()> {
                 hierarchy.controllers.iter().map(plain).collect::<Vec<_>>().join(",")
             }
         };
-        let place = dir::create_in(&tmpfs, &name, Target::Directory)?;
+        let place = dir::create_in(&tmpfs, &name, EntryKind::Directory)?;
         own_cgroup(root, place, &Path::new("sys/fs/cgroup").join(&name), &dir, cgroup.writable(hierarchy))?;
         for controller in hierarchy.controllers.iter().filter(|c| **c != name && !c.starts_with("name=")) {
             dir::symlink_in(&tmpfs, &name, controller)?;

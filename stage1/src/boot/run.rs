@@ -4,13 +4,13 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use super::apps::Apps;
-use super::{Monitor, Spec, launch};
+use super::{Monitor, PodSpec, launch};
 use crate::appc::Isolators;
 use crate::confine::{self, caps::CapSet};
 use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::mux;
-use crate::net::{self, Dns, Plan, Request};
+use crate::net::{self, Dns, NetworkRequest, PlannedNetworks};
 use crate::pod::{self, Directory, Lock, Pod, RuntimeConfig, write_atomic};
 use crate::rootfs::volumes;
 use crate::sys::process;
@@ -44,7 +44,7 @@ impl Run {
         self.uuid = pod::check_uuid(&self.uuid)?;
         let pod = Pod::load(Path::new("."))?;
         self.config.mutable |= pod.manifest.is_mutable()?;
-        let request = Request::parse(&self.config.net_list)?;
+        let request = NetworkRequest::parse(&self.config.net_list)?;
         let spec = self.spec(&pod, &request)?;
         volumes::check_sources(&pod.manifest.volumes)?;
         check_interactive(&self.config, &pod)?;
@@ -80,10 +80,10 @@ impl Run {
     }
 
     /// The networks to join, if there are any.
-    fn plan(&self, request: &Request, pod: &Pod) -> Result<Option<Plan>> {
+    fn plan(&self, request: &NetworkRequest, pod: &Pod) -> Result<Option<PlannedNetworks>> {
         match request {
-            Request::Contained(selection) => Plan::new(selection, pod, self.local_config()).map(Some),
-            Request::Host | Request::None => {
+            NetworkRequest::Contained(selection) => PlannedNetworks::new(selection, pod, self.local_config()).map(Some),
+            NetworkRequest::Host | NetworkRequest::None => {
                 if !pod.manifest.ports.is_empty() {
                     log::warn!("the pod joins no network: no port of the host is forwarded to it");
                 }
@@ -93,15 +93,15 @@ impl Run {
     }
 
     /// Writes down what the entrypoints that come later need to know; `host` is where the pod reaches the host.
-    fn tell(&mut self, request: &Request, host: Option<&str>) -> Result<()> {
-        let host = if *request == Request::Host { Some("127.0.0.1") } else { host };
+    fn tell(&mut self, request: &NetworkRequest, host: Option<&str>) -> Result<()> {
+        let host = if *request == NetworkRequest::Host { Some("127.0.0.1") } else { host };
         if let Some(url) = metadata_url(&self.config.mds_token, host) {
             self.config.metadata_service_url = url;
         }
         self.config.save(Path::new("."))
     }
 
-    fn spec(&self, pod: &Pod, request: &Request) -> Result<Spec> {
+    fn spec(&self, pod: &Pod, request: &NetworkRequest) -> Result<PodSpec> {
         let hostname = match self.config.hostname.as_str() {
             "" => format!("rkt-{}", self.uuid),
             name => name.to_owned(),
@@ -115,11 +115,11 @@ impl Run {
         let isolators = Isolators::parse(&pod.manifest.isolators).context(|| "the pod")?;
         let private_users: Option<UidRange> =
             Some(self.config.private_users.as_str()).filter(|ids| !ids.is_empty()).map(str::parse).transpose()?;
-        Ok(Spec {
+        Ok(PodSpec {
             uuid: self.uuid.clone(),
             hostname,
             own_network: request.is_own(),
-            joins_networks: matches!(request, Request::Contained(_)),
+            joins_networks: matches!(request, NetworkRequest::Contained(_)),
             own_ipc,
             private_users,
             debug: self.config.debug,

@@ -28,12 +28,12 @@ const WITNESSES: usize = 64;
 pub struct Running {
     /// A process of it, in the caller's PID namespace.
     pid: i32,
-    dirs: Vec<Place>,
+    dirs: Vec<MemberDirectory>,
     witnesses: Vec<OwnedFd>,
 }
 
 #[derive(Debug)]
-struct Place {
+struct MemberDirectory {
     path: PathBuf,
     dir: OwnedFd,
     /// The pod's own cgroup, of a place that is PID 1's: the supervisor moves itself there from one that it removes.
@@ -52,7 +52,7 @@ impl Running {
     /// # Errors
     /// The kernel keeps the process out of one of the cgroups, for another reason than that the cgroup is gone.
     pub fn admit(&self, pid: nix::unistd::Pid) -> Result<bool> {
-        for Place { path, dir, pods } in &self.dirs {
+        for MemberDirectory { path, dir, pods } in &self.dirs {
             let write = |dir: &OwnedFd| -> std::io::Result<()> {
                 let file = rustix::fs::openat(dir, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
                 File::from(file).write_all(pid.to_string().as_bytes())
@@ -122,7 +122,7 @@ impl PodCgroup {
 
     /// The cgroups that the process `pid` is in, if each is that of the unit where the hierarchy has one, and the
     /// pod's where not. Half of a start or of an end it is not.
-    fn dirs_of(&self, pid: i32, unit: &Path) -> Result<Option<Vec<Place>>> {
+    fn dirs_of(&self, pid: i32, unit: &Path) -> Result<Option<Vec<MemberDirectory>>> {
         let file = format!("/proc/{pid}/cgroup");
         let text = match fs::read_to_string(&file) {
             Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
@@ -140,7 +140,7 @@ impl PodCgroup {
             match dir::open_dir(&place) {
                 // It was moved since.
                 Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(None),
-                opened => dirs.push(Place { dir: opened?, path: place, pods: None }),
+                opened => dirs.push(MemberDirectory { dir: opened?, path: place, pods: None }),
             }
         }
         Ok(Some(dirs))

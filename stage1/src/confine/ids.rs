@@ -17,7 +17,7 @@ const MAX_DATABASE: u64 = 1 << 20;
 
 /// What a manifest says about an app's user and groups.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Request<'a> {
+pub struct UserRequest<'a> {
     /// A number, an absolute path in the image (its owner), or a name in the image's /etc/passwd. Empty and `root`
     /// are 0.
     pub user: &'a str,
@@ -33,7 +33,7 @@ pub struct Request<'a> {
     pub shift: Option<UidRange>,
 }
 
-impl<'a> Request<'a> {
+impl<'a> UserRequest<'a> {
     /// What `app` says, of an image that is converted or not.
     pub fn of(app: &'a App, converted_image: bool, shift: Option<UidRange>) -> Self {
         Self { user: &app.user, group: &app.group, supplementary: &app.supplementary_gids, converted_image, shift }
@@ -69,7 +69,7 @@ pub struct Account {
 ///
 /// # Errors
 /// Names the user or group that can't be resolved, and where it was looked for.
-pub fn resolve(root: BorrowedFd<'_>, request: &Request<'_>) -> Result<Ids> {
+pub fn resolve(root: BorrowedFd<'_>, request: &UserRequest<'_>) -> Result<Ids> {
     let what = || format!("user {:?}", request.user);
     let user = classify(request.user).context(what)?;
     let passwd = match (read_database(root, "etc/passwd"), &user) {
@@ -259,12 +259,12 @@ mod tests {
             Self(tmp)
         }
 
-        fn resolve(&self, request: &Request<'_>) -> Result<Ids> {
+        fn resolve(&self, request: &UserRequest<'_>) -> Result<Ids> {
             resolve(dir::open_dir(self.0.path()).unwrap().as_fd(), request)
         }
 
         fn numbers(&self, user: &str, group: &str) -> Result<(u32, u32)> {
-            self.resolve(&Request { user, group, ..Request::default() }).map(|ids| (ids.uid, ids.gid))
+            self.resolve(&UserRequest { user, group, ..UserRequest::default() }).map(|ids| (ids.uid, ids.gid))
         }
 
         fn failure(&self, user: &str, group: &str) -> String {
@@ -292,11 +292,15 @@ mod tests {
         ] {
             assert_eq!(image.numbers(user, group).unwrap(), expected, "{user:?} {group:?}");
         }
-        let ids = image.resolve(&Request { user: "web", supplementary: &[5, 6], ..Request::default() }).unwrap();
+        let ids =
+            image.resolve(&UserRequest { user: "web", supplementary: &[5, 6], ..UserRequest::default() }).unwrap();
         let account = Account { name: "web".into(), home: "/var/www".into(), shell: "/bin/false".into() };
         assert_eq!(ids, Ids { uid: 33, gid: 0, groups: vec![5, 6], account: Some(account.clone()) });
-        assert_eq!(image.resolve(&Request { user: "33", ..Request::default() }).unwrap().account, Some(account));
-        assert_eq!(image.resolve(&Request { user: "5000", ..Request::default() }).unwrap().account, None);
+        assert_eq!(
+            image.resolve(&UserRequest { user: "33", ..UserRequest::default() }).unwrap().account,
+            Some(account)
+        );
+        assert_eq!(image.resolve(&UserRequest { user: "5000", ..UserRequest::default() }).unwrap().account, None);
     }
 
     #[test]
@@ -322,7 +326,7 @@ mod tests {
             let error = image.failure(user, group);
             assert!(error.contains(words), "{user:?} {group:?}: {error}");
         }
-        let beyond = image.resolve(&Request { supplementary: &[u32::MAX], ..Request::default() });
+        let beyond = image.resolve(&UserRequest { supplementary: &[u32::MAX], ..UserRequest::default() });
         assert!(beyond.unwrap_err().one_line().contains("4294967295"));
     }
 
@@ -337,7 +341,7 @@ mod tests {
         assert_eq!(image.numbers("root", "root").unwrap(), (0, 0));
         let image = Image::new(PASSWD, GROUP);
         assert_eq!(
-            image.resolve(&Request { user: "root", ..Request::default() }).unwrap().account.unwrap().home,
+            image.resolve(&UserRequest { user: "root", ..UserRequest::default() }).unwrap().account.unwrap().home,
             "/root"
         );
     }
@@ -345,7 +349,8 @@ mod tests {
     #[test]
     fn converted_images_fall_back_to_the_uid() {
         let image = Image::new(PASSWD, "");
-        let request = |user, group, converted_image| Request { user, group, converted_image, ..Request::default() };
+        let request =
+            |user, group, converted_image| UserRequest { user, group, converted_image, ..UserRequest::default() };
         assert_eq!(image.resolve(&request("web", "web", true)).unwrap().gid, 33);
         assert!(image.resolve(&request("web", "web", false)).is_err());
         assert!(image.resolve(&request("web", "www", true)).is_err());
@@ -356,7 +361,7 @@ mod tests {
         let image = Image::new(PASSWD, GROUP);
         let ids = |user, group, supplementary: &[u32]| {
             let shift = Some(UidRange { first: 100_000, count: 34 });
-            image.resolve(&Request { user, group, supplementary, shift, ..Request::default() })
+            image.resolve(&UserRequest { user, group, supplementary, shift, ..UserRequest::default() })
         };
         ids("web", "33", &[0, 33]).unwrap();
         for (user, group, supplementary, words) in [
@@ -392,7 +397,7 @@ mod tests {
         assert_eq!(image.numbers("/up", "/up").unwrap(), (5, 6));
         let shifted = |first, count| {
             let shift = Some(UidRange { first, count });
-            image.resolve(&Request { user: "/data", group: "/data", shift, ..Request::default() })
+            image.resolve(&UserRequest { user: "/data", group: "/data", shift, ..UserRequest::default() })
         };
         let ids = shifted(100_000, 65_536).unwrap();
         assert_eq!((ids.uid, ids.gid, ids.account.unwrap().name.as_str()), (33, 34, "web"));

@@ -12,7 +12,7 @@ use super::lines;
 use crate::appc::AcName;
 use crate::error::{Context, Result};
 use crate::layout;
-use crate::sys::dir::{self, Target};
+use crate::sys::dir::{self, EntryKind};
 
 /// What is gathered before it is written, in bytes.
 const GATHER: usize = 256 << 10;
@@ -51,7 +51,7 @@ impl AppLog {
             _ => rustix::fs::chmod(layout::LOGS, Mode::from_raw_mode(0o750)).context(what)?,
         }
         let logs = dir::open_dir(layout::LOGS).context(what)?;
-        dir::create_in(&logs, app.as_ref(), Target::Directory).context(what)?;
+        dir::create_in(&logs, app.as_ref(), EntryKind::Directory).context(what)?;
         let directory = directory(app).context(what)?;
         let number = numbers(&directory).context(what)?.last().copied().unwrap_or(1);
         let file = create(&directory, number).context(what)?;

@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Context, Error, Result};
 use crate::streams::{Format, LogFile};
-use crate::sys::dir::{self, Target};
+use crate::sys::dir::{self, EntryKind};
 
 /// A log file that is being written. Host side.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ fn create(directory: &OwnedFd, path: &str) -> Result<File> {
     let parent = match parent.as_os_str().is_empty() {
         true => directory.try_clone().context(what)?,
         false => {
-            dir::create_in(directory, parent, Target::Directory).context(what)?;
+            dir::create_in(directory, parent, EntryKind::Directory).context(what)?;
             // Not by a link: those may lead to other files of the same directory.
             dir::open_beneath(directory, parent, OFlags::PATH | OFlags::DIRECTORY).context(what)?
         }

@@ -69,7 +69,7 @@ pub struct Member {
 
 /// Where and for whom plugins are run.
 #[derive(Clone, Copy)]
-pub struct Place<'a> {
+pub struct PluginContext<'a> {
     /// The pod's directory.
     pub dir: &'a Path,
     /// The pod's UUID.
@@ -81,7 +81,7 @@ pub struct Place<'a> {
 /// One call of a plugin: where, and how long it may take.
 #[derive(Clone, Copy)]
 struct Errand<'a> {
-    place: Place<'a>,
+    place: PluginContext<'a>,
     path: &'a str,
     deadline: Instant,
     signals: Option<&'a SignalFd>,
@@ -157,7 +157,7 @@ impl Member {
     ///
     /// # Errors
     /// A plugin fails, or was interrupted. What was done is not undone: see [`Self::leave`].
-    pub fn join(&mut self, place: Place<'_>, deadline: Instant, signals: Option<&SignalFd>) -> Result<Answer> {
+    pub fn join(&mut self, place: PluginContext<'_>, deadline: Instant, signals: Option<&SignalFd>) -> Result<Answer> {
         let mut last = Answer::default();
         for (number, part) in self.parts.clone().iter().enumerate() {
             self.begun = number + 1;
@@ -188,7 +188,7 @@ impl Member {
     ///
     /// # Errors
     /// A plugin fails; if none has said when it was to join that it could not, all can be tried again later.
-    pub fn leave(&self, place: Place<'_>, now: &SearchPath, deadline: Instant) -> Result<()> {
+    pub fn leave(&self, place: PluginContext<'_>, now: &SearchPath, deadline: Instant) -> Result<()> {
         let search = now.after(&self.search);
         let mut failed = Vec::new();
         for part in self.parts.iter().take(self.begun).rev() {
@@ -206,7 +206,7 @@ impl Member {
         Ok(())
     }
 
-    fn leave_part(&self, part: &Part, place: Place<'_>, search: &SearchPath, deadline: Instant) -> Result<()> {
+    fn leave_part(&self, part: &Part, place: PluginContext<'_>, search: &SearchPath, deadline: Instant) -> Result<()> {
         let moved;
         let part = if place.dir.join(&part.program).exists() {
             part
@@ -228,7 +228,7 @@ impl Member {
     ///
     /// # Errors
     /// It is not.
-    pub fn check(&self, place: Place<'_>, deadline: Instant) -> Result<()> {
+    pub fn check(&self, place: PluginContext<'_>, deadline: Instant) -> Result<()> {
         if self.answer.is_none() || self.failed {
             return Err(Error::new("it was not joined"));
         }

@@ -18,13 +18,13 @@ use serde_json::Value;
 
 pub use answer::Dns;
 pub use config::LOCAL_CONFIG;
-pub use request::{Request, Selection};
+pub use request::{NetworkRequest, Selection};
 
 use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::pod::{Directory, MAX_MANIFEST, Pod, read_bounded, write_atomic};
 use config::Network;
-use member::{Member, Place};
+use member::{Member, PluginContext};
 use plugin::SearchPath;
 
 /// How long all networks together may take to be joined.
@@ -33,7 +33,7 @@ const JOIN: Duration = Duration::from_secs(40);
 const LEAVE: Duration = Duration::from_secs(15);
 
 /// What is to be joined: everything is known and in place, and nothing is done yet.
-pub struct Plan {
+pub struct PlannedNetworks {
     networks: Vec<(Network, Member)>,
 }
 
@@ -46,7 +46,7 @@ pub struct Joined {
     pub host: Option<String>,
 }
 
-impl Plan {
+impl PlannedNetworks {
     /// For a pod that is to join these networks. `local_config` is the host manager's configuration directory.
     ///
     /// # Errors
@@ -81,7 +81,7 @@ impl Plan {
         let records = layout::network_dir();
         std::fs::create_dir_all(&records).context(|| format!("mkdir {records:?}"))?;
         let namespace = namespace::pin(uuid, pid)?;
-        let place = Place { dir, uuid, namespace: &namespace };
+        let place = PluginContext { dir, uuid, namespace: &namespace };
         let deadline = Instant::now() + JOIN;
         let mut joined = Joined::default();
         let mut hosts = Vec::new();
@@ -127,7 +127,7 @@ pub fn leave(dir: &Path, uuid: &str, local_config: &Path) -> Result<()> {
 
 fn each_left(dir: &Path, uuid: &str, local_config: &Path, then: impl Fn(&Member) -> Result<()>) -> Result<()> {
     let namespace = namespace::pinned(uuid)?.unwrap_or_default();
-    let place = Place { dir, uuid, namespace: &namespace };
+    let place = PluginContext { dir, uuid, namespace: &namespace };
     let deadline = Instant::now() + LEAVE;
     let search = SearchPath::of_environment(local_config);
     let mut failed = Vec::new();
@@ -148,7 +148,7 @@ fn each_left(dir: &Path, uuid: &str, local_config: &Path, then: impl Fn(&Member)
 /// The directory of the pod's records can't be read.
 pub fn check(dir: &Path, uuid: &str) -> Result<Vec<(String, Result<()>)>> {
     let namespace = namespace::pinned(uuid)?.unwrap_or_default();
-    let place = Place { dir, uuid, namespace: &namespace };
+    let place = PluginContext { dir, uuid, namespace: &namespace };
     let check = |member: Result<Member, (String, Error)>| match member {
         Ok(member) if !member.can_check() => None,
         Ok(member) if namespace.is_empty() => {

@@ -169,8 +169,8 @@ impl Call<'_> {
         let mut running = Running {
             child,
             pidfd: process::pidfd_open(child.as_raw())?,
-            answer: Stream::new(answer, MAX_ANSWER)?,
-            words: Stream::new(words, MAX_WORDS)?,
+            answer: OutputPipe::new(answer, MAX_ANSWER)?,
+            words: OutputPipe::new(words, MAX_WORDS)?,
         };
         let name = self.program.file_name().unwrap_or_default().display();
         log::debug!("executing net-plugin {name} ({} {}, {:?})", self.command.word(), self.interface, self.program);
@@ -255,8 +255,8 @@ impl Call<'_> {
 struct Running {
     child: Pid,
     pidfd: OwnedFd,
-    answer: Stream,
-    words: Stream,
+    answer: OutputPipe,
+    words: OutputPipe,
 }
 
 impl Running {
@@ -297,14 +297,14 @@ impl Running {
 }
 
 /// The reading end of a pipe, and the beginning of what came out of it.
-struct Stream {
+struct OutputPipe {
     pipe: Option<File>,
     kept: Vec<u8>,
     limit: usize,
     is_over_full: bool,
 }
 
-impl Stream {
+impl OutputPipe {
     fn new(pipe: OwnedFd, limit: usize) -> Result<Self> {
         rustix::fs::fcntl_setfl(&pipe, OFlags::NONBLOCK).context(|| "fcntl(O_NONBLOCK)")?;
         Ok(Self { pipe: Some(pipe.into()), kept: Vec::new(), limit, is_over_full: false })

@@ -9,7 +9,7 @@ pub const RESTRICTED: &str = "default-restricted";
 
 /// The network of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Request {
+pub enum NetworkRequest {
     /// The host's.
     Host,
     /// One of its own with the loopback interface alone.
@@ -27,7 +27,7 @@ pub struct Selection {
     pub named: Vec<(String, String)>,
 }
 
-impl Request {
+impl NetworkRequest {
     /// Understands a list of `NAME[:K=V;…]`; nothing is the default network.
     ///
     /// # Errors
@@ -99,20 +99,20 @@ fn is_argument(pair: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Request> {
+    fn parse(text: &str) -> Result<NetworkRequest> {
         let list: Vec<String> = text.split(',').filter(|net| !net.is_empty()).map(str::to_owned).collect();
-        Request::parse(&list)
+        NetworkRequest::parse(&list)
     }
 
-    fn contained(all: bool, named: &[(&str, &str)]) -> Request {
+    fn contained(all: bool, named: &[(&str, &str)]) -> NetworkRequest {
         let named = named.iter().map(|&(name, arguments)| (name.into(), arguments.into())).collect();
-        Request::Contained(Selection { all, named })
+        NetworkRequest::Contained(Selection { all, named })
     }
 
     #[test]
     fn as_rkt_documents_them() {
-        assert_eq!(parse("host").unwrap(), Request::Host);
-        assert_eq!(parse("none").unwrap(), Request::None);
+        assert_eq!(parse("host").unwrap(), NetworkRequest::Host);
+        assert_eq!(parse("none").unwrap(), NetworkRequest::None);
         assert_eq!(parse("").unwrap(), contained(false, &[("default", "")]));
         assert_eq!(parse("default").unwrap(), contained(false, &[("default", "")]));
         assert_eq!(parse("all").unwrap(), contained(true, &[]));

@@ -10,11 +10,11 @@ use super::plan::{Plan, Volume};
 use crate::dev::{LINKS, NODES, OPTIONAL_NODES, new_devpts};
 use crate::error::Result;
 use crate::layout;
-use crate::sys::dir::{self, Target};
+use crate::sys::dir::{self, EntryKind};
 use crate::sys::mount::{Attributes, DetachedMount, Scope};
 
 /// The pod's mounts that every app gets a clone of, opened before the pod's root is left.
-pub(super) struct Sources {
+pub(super) struct PodSources {
     proc: DetachedMount,
     sys: DetachedMount,
     shm: DetachedMount,
@@ -34,7 +34,7 @@ impl OpenCovers {
     }
 }
 
-impl Sources {
+impl PodSources {
     pub(super) fn open(plan: &Plan) -> Result<Self> {
         let one = |path: &str| DetachedMount::clone_path(path, Scope::One);
         let optional = OPTIONAL_NODES.iter().filter(|(name, ..)| Path::new("/dev").join(name).exists());
@@ -75,13 +75,13 @@ impl Sources {
         let dev = DetachedMount::new("tmpfs", &[("mode", Some("755")), ("size", Some(layout::DEV_SIZE))], attributes)?;
         attach_at_top(&dev, root, "dev")?;
         for (name, node) in &self.nodes {
-            attach(node, &dev, name, Target::File)?;
+            attach(node, &dev, name, EntryKind::File)?;
         }
-        attach(&new_devpts()?, &dev, "pts", Target::Directory)?;
-        attach(&self.shm, &dev, "shm", Target::Directory)?;
-        attach(&self.console, &dev, "console", Target::File)?;
+        attach(&new_devpts()?, &dev, "pts", EntryKind::Directory)?;
+        attach(&self.shm, &dev, "shm", EntryKind::Directory)?;
+        attach(&self.console, &dev, "console", EntryKind::File)?;
         if let Some(notify) = &self.notify {
-            attach(notify, &dev, layout::IN_APP_NOTIFY_SOCKET.trim_start_matches("/dev/"), Target::File)?;
+            attach(notify, &dev, layout::IN_APP_NOTIFY_SOCKET.trim_start_matches("/dev/"), EntryKind::File)?;
         }
         LINKS.iter().try_for_each(|(link, name)| dir::symlink_in(&dev, link, name))
     }
@@ -94,7 +94,7 @@ fn attach_at_top(source: &DetachedMount, root: &DetachedMount, name: &str) -> Re
 }
 
 /// Attaches `source` to `name` in the app's /dev, which no other process can reach yet.
-fn attach(source: &DetachedMount, dev: &DetachedMount, name: &str, kind: Target) -> Result<()> {
+fn attach(source: &DetachedMount, dev: &DetachedMount, name: &str, kind: EntryKind) -> Result<()> {
     let target = dir::create_in(dev, name, kind)?;
     source.attach(target, &Path::new("/dev").join(name))
 }

@@ -35,7 +35,7 @@ pub fn build(target: &Target, app: &AcName, plan: &Plan, deadline: Instant) -> R
 /// Makes this namespace, a copy of the pod's, the app's: from here on only what the plan says is in it.
 fn assemble(plan: &Plan) -> Result<()> {
     mount::make_all_private()?;
-    let api = api::Sources::open(plan)?;
+    let api = api::PodSources::open(plan)?;
     plan.root.attach_path(layout::PLACEHOLDER)?;
     let root = &plan.root;
     let covers = api.attach(root, plan)?;

@@ -11,7 +11,7 @@ use super::mount_point;
 use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::pod::{MAX_MANIFEST, RuntimeConfig, read_bounded};
-use crate::sys::dir::{self, Target};
+use crate::sys::dir::{self, EntryKind};
 use crate::sys::mount::{Attributes, DetachedMount, Scope};
 
 const PATH: &str = "/etc/hosts";
@@ -43,11 +43,11 @@ impl Hosts {
         // A file system of its own, so that no app can fill another's, nor the pod's.
         let size = (MAX_MANIFEST + MAX_HOSTS).to_string();
         let own = DetachedMount::new("tmpfs", &[("mode", Some("700")), ("size", Some(&size))], Attributes::DATA)?;
-        let file = dir::create_in(&own, "hosts", Target::File)?;
+        let file = dir::create_in(&own, "hosts", EntryKind::File)?;
         rustix::fs::chmodat(&own, "hosts", Mode::from_raw_mode(0o644), AtFlags::empty()).context(|| "chmod hosts")?;
         let writer = dir::open_beneath(&own, "hosts", OFlags::WRONLY)?;
         std::fs::File::from(writer).write_all(&self.0).context(|| format!("write {PATH}"))?;
-        let target = mount_point::of_kind("what the pod provides", root, Path::new(PATH), Target::File)?;
+        let target = mount_point::of_kind("what the pod provides", root, Path::new(PATH), EntryKind::File)?;
         // Before Linux 6.15 only what is mounted somewhere can be cloned.
         own.attach_path(layout::MASK_DIR)?;
         DetachedMount::clone_of(file, Scope::One)?.attach(target, Path::new(PATH))

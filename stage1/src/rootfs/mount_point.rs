@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::fs::{FileType, OFlags};
 
 use crate::error::{Context, Error, Result};
-use crate::sys::dir::{self, Target};
+use crate::sys::dir::{self, EntryKind};
 use crate::sys::mount::DetachedMount;
 
 /// Opens the file or directory `target` in `root`, where `what`, which is a `kind`, is to be mounted; makes it if it is
@@ -14,11 +14,11 @@ use crate::sys::mount::DetachedMount;
 ///
 /// # Errors
 /// It is there, but of the other kind; or it can't be made.
-pub(super) fn of_kind(what: &str, root: &DetachedMount, target: &Path, kind: Target) -> Result<OwnedFd> {
+pub(super) fn of_kind(what: &str, root: &DetachedMount, target: &Path, kind: EntryKind) -> Result<OwnedFd> {
     if let Some(there) = dir::try_open_in(root, target, OFlags::PATH)? {
         let stat = rustix::fs::fstat(there).context(|| format!("fstat {target:?}"))?;
         let word = |is_dir| if is_dir { "directory" } else { "file" };
-        let (own, other) = (kind == Target::Directory, FileType::from_raw_mode(stat.st_mode).is_dir());
+        let (own, other) = (kind == EntryKind::Directory, FileType::from_raw_mode(stat.st_mode).is_dir());
         if own != other {
             let target = target.display();
             return Err(Error::new(format!("{what} is a {}, its target {target} is a {}", word(own), word(other))));

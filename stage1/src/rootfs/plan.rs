@@ -9,7 +9,7 @@ use super::hosts::Hosts;
 use super::mount_point;
 use crate::appc::AcName;
 use crate::error::{Context, Error, Result};
-use crate::sys::dir::{self, Target};
+use crate::sys::dir::{self, EntryKind};
 use crate::sys::mount::{Attributes, DetachedMount, Propagation, Scope};
 
 /// Everything that an app's namespace is assembled from.
@@ -77,7 +77,7 @@ impl EtcFile {
         if self.only_if_missing && dir::try_open_in(root, self.path, OFlags::PATH)?.is_some() {
             return Ok(());
         }
-        let target = mount_point::of_kind("what the pod provides", root, Path::new(self.path), Target::File)?;
+        let target = mount_point::of_kind("what the pod provides", root, Path::new(self.path), EntryKind::File)?;
         let pod;
         let source = match &self.source {
             EtcSource::Host(source) => source,
@@ -98,7 +98,7 @@ pub struct Volume {
     name: AcName,
     source: DetachedMount,
     target: PathBuf,
-    kind: Target,
+    kind: EntryKind,
     device: Option<Device>,
 }
 
@@ -146,7 +146,7 @@ impl Volume {
     pub fn open(name: &AcName, source: &Path, target: &Path, options: VolumeOptions<'_>) -> Result<Self> {
         let describe = || format!("volume source {source:?}");
         let is_dir = stat_source(source)?.is_dir();
-        let kind = if is_dir { Target::Directory } else { Target::File };
+        let kind = if is_dir { EntryKind::Directory } else { EntryKind::File };
         let scope = if options.recursive { Scope::Recursive } else { Scope::One };
         let mount = DetachedMount::clone_path(source, scope).context(describe)?;
         let attributes = Attributes {

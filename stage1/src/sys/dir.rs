@@ -79,7 +79,7 @@ pub fn open_beneath(dir: impl AsFd, path: impl AsRef<Path>, flags: OFlags) -> Re
 /// Something else has that name: a link is not followed, wherever it leads.
 pub fn real_directory(root: impl AsFd, name: &str) -> Result<OwnedFd> {
     let root = root.as_fd();
-    make(root, Path::new(name), Target::Directory)?;
+    make(root, Path::new(name), EntryKind::Directory)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     openat2(root, Path::new(name), flags, Mode::empty(), resolve).map_err(|errno| match errno {
@@ -141,7 +141,7 @@ fn link_at(root: BorrowedFd<'_>, path: &Path) -> Result<Option<PathBuf>, Errno> 
 
 /// What a mount is to be attached to: a directory or anything else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum EntryKind {
     /// An existing directory is used, a missing one created with mode 0755.
     Directory,
     /// An existing file is used, a missing one created empty with mode 0644.
@@ -152,14 +152,14 @@ pub enum Target {
 ///
 /// Symlinks on the way are followed inside the root, as the app itself would see them. A
 /// dangling symlink is followed too, and its target created, up to 40 links (path_resolution(7)).
-pub fn create_in(root: impl AsFd, path: impl AsRef<Path>, target: Target) -> Result<OwnedFd> {
+pub fn create_in(root: impl AsFd, path: impl AsRef<Path>, target: EntryKind) -> Result<OwnedFd> {
     let path = path.as_ref();
     create_in_at(root.as_fd(), path, target, 0).context(|| format!("create {path:?} inside the root directory"))
 }
 
 const MAX_LINKS: u32 = 40;
 
-fn create_in_at(root: BorrowedFd<'_>, path: &Path, target: Target, links: u32) -> Result<OwnedFd> {
+fn create_in_at(root: BorrowedFd<'_>, path: &Path, target: EntryKind, links: u32) -> Result<OwnedFd> {
     if links > MAX_LINKS {
         return Err(Errno::LOOP).context(|| "too many symlinks");
     }
@@ -175,10 +175,10 @@ fn create_in_at(root: BorrowedFd<'_>, path: &Path, target: Target, links: u32) -
         .context(|| "open the root directory")?;
     let mut so_far = std::path::PathBuf::from("/");
     for (i, name) in names.iter().enumerate() {
-        let want = if i + 1 == names.len() { target } else { Target::Directory };
+        let want = if i + 1 == names.len() { target } else { EntryKind::Directory };
         let prefix = so_far.clone();
         so_far.push(name);
-        let flags = OFlags::PATH | if want == Target::Directory { OFlags::DIRECTORY } else { OFlags::empty() };
+        let flags = OFlags::PATH | if want == EntryKind::Directory { OFlags::DIRECTORY } else { OFlags::empty() };
         here = match openat2(root, &so_far, flags, Mode::empty(), IN_ROOT) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => match read_link(&here, name)? {
@@ -222,10 +222,10 @@ fn read_link(dir: &OwnedFd, name: &std::ffi::OsStr) -> Result<Option<std::path::
     }
 }
 
-fn make(dir: impl AsFd, name: &Path, target: Target) -> Result<()> {
+fn make(dir: impl AsFd, name: &Path, target: EntryKind) -> Result<()> {
     let made = match target {
-        Target::Directory => fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)),
-        Target::File => fs::mknodat(&dir, name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0),
+        EntryKind::Directory => fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)),
+        EntryKind::File => fs::mknodat(&dir, name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0),
     };
     match made {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
@@ -237,7 +237,7 @@ fn make(dir: impl AsFd, name: &Path, target: Target) -> Result<()> {
 pub fn symlink_in(root: impl AsFd, link: &str, path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
     let (parent, name) = split(path)?;
-    let dir = create_in(&root, parent, Target::Directory)?;
+    let dir = create_in(&root, parent, EntryKind::Directory)?;
     match fs::symlinkat(link, &dir, name) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(errno) => Err(errno).context(|| format!("symlink({link:?}, {path:?})")),
@@ -286,18 +286,18 @@ mod tests {
         symlink("../../up", root.join("rel")).unwrap();
         symlink("loop", root.join("loop")).unwrap();
         let fd = open_dir(&root).unwrap();
-        create_in(&fd, "/abs/data", Target::Directory).unwrap();
-        create_in(&fd, "rel", Target::File).unwrap();
-        create_in(&fd, "a/b/c", Target::File).unwrap();
+        create_in(&fd, "/abs/data", EntryKind::Directory).unwrap();
+        create_in(&fd, "rel", EntryKind::File).unwrap();
+        create_in(&fd, "a/b/c", EntryKind::File).unwrap();
         assert!(root.join("outside/data").is_dir());
         assert!(root.join("up").is_file());
         assert!(root.join("a/b/c").is_file());
         assert!(!tmp.path().join("outside").exists() && !tmp.path().join("up").exists());
-        assert!(create_in(&fd, "loop", Target::Directory).is_err());
-        assert!(create_in(&fd, "a/../../x", Target::Directory).is_err());
-        assert!(create_in(&fd, "a/b/c/d", Target::Directory).is_err());
+        assert!(create_in(&fd, "loop", EntryKind::Directory).is_err());
+        assert!(create_in(&fd, "a/../../x", EntryKind::Directory).is_err());
+        assert!(create_in(&fd, "a/b/c/d", EntryKind::Directory).is_err());
         // An existing target of the wrong kind is an error, not replaced.
-        assert!(create_in(&fd, "a/b/c", Target::Directory).is_err());
+        assert!(create_in(&fd, "a/b/c", EntryKind::Directory).is_err());
     }
 
     #[test]

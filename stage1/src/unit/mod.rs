@@ -51,7 +51,7 @@ const SIGKILL: u8 = 9;
 
 /// What an app may use at most, and its share when there is not enough. Absent: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
+pub struct CgroupLimits {
     /// Bytes; the kernel kills processes of the app above this (memory.max).
     pub memory_max: Option<u64>,
     /// Bytes; the kernel throttles the app above this (memory.high). Unified hierarchy only.
@@ -70,7 +70,7 @@ pub struct Limits {
     pub oom_score_adj: Option<i32>,
 }
 
-impl From<&Isolators> for Limits {
+impl From<&Isolators> for CgroupLimits {
     fn from(isolators: &Isolators) -> Self {
         // A request of one processor weighs as much as an app without any.
         let requested = |milli: u64| (u128::from(milli) * 1024 / 1000).clamp(2, 262_144) as u64;
@@ -87,7 +87,7 @@ impl From<&Isolators> for Limits {
     }
 }
 
-impl Limits {
+impl CgroupLimits {
     /// The names of the limits that will not hold: those that only the unified hierarchy knows, and those for which
     /// the pod's cgroups have no file, as `has` tells.
     pub fn without_effect(&self, unified: bool, has: impl Fn(&str) -> bool) -> Vec<&'static str> {
@@ -169,7 +169,7 @@ pub struct AppUnit<'a> {
     /// Whether the pod's systemd has the unified cgroup hierarchy (v2).
     pub unified: bool,
     /// Limits of its cgroup.
-    pub limits: Limits,
+    pub limits: CgroupLimits,
     /// The app itself tells systemd when it is ready: a start waits for that, at most [`START_TIMEOUT`].
     pub notify: bool,
     /// There are commands to run before its start.
@@ -198,7 +198,7 @@ impl<'a> AppUnit<'a> {
         Self {
             app,
             unified,
-            limits: Limits::default(),
+            limits: CgroupLimits::default(),
             notify: false,
             pre_start: false,
             post_stop: false,

@@ -17,8 +17,8 @@ fn golden(file: &str, text: &str) {
     assert_eq!(text, std::fs::read_to_string(&path).unwrap(), "{file}");
 }
 
-fn all_limits() -> Limits {
-    Limits {
+fn all_limits() -> CgroupLimits {
+    CgroupLimits {
         memory_max: Some(33_554_432),
         memory_high: Some(25_165_824),
         memory_swap_max: Some(0),
@@ -86,15 +86,15 @@ fn a_stop_timeout_of_zero_is_a_kill_and_a_short_one_leaves_the_reaper_time() {
 #[test]
 fn numbers_out_of_range_are_refused() {
     let app = name("a");
-    let good = Limits::default();
+    let good = CgroupLimits::default();
     for limits in [
-        Limits { memory_max: Some(0), ..good },
-        Limits { memory_max: Some(u64::MAX), ..good },
-        Limits { cpu_quota: Some(0), ..good },
-        Limits { cpu_shares: Some(1), ..good },
-        Limits { tasks_max: Some(0), ..good },
-        Limits { io_weight: Some(10_001), ..good },
-        Limits { oom_score_adj: Some(1001), ..good },
+        CgroupLimits { memory_max: Some(0), ..good },
+        CgroupLimits { memory_max: Some(u64::MAX), ..good },
+        CgroupLimits { cpu_quota: Some(0), ..good },
+        CgroupLimits { cpu_shares: Some(1), ..good },
+        CgroupLimits { tasks_max: Some(0), ..good },
+        CgroupLimits { io_weight: Some(10_001), ..good },
+        CgroupLimits { oom_score_adj: Some(1001), ..good },
     ] {
         let error = AppUnit { limits, ..AppUnit::new(&app, true) }.text().unwrap_err();
         assert!(error.one_line().starts_with("unit of app a: "), "{error:?}");
@@ -107,23 +107,23 @@ fn numbers_out_of_range_are_refused() {
 #[test]
 fn limits_of_isolators() {
     let mut isolators = Isolators::default();
-    assert_eq!(Limits::from(&isolators), Limits::default());
+    assert_eq!(CgroupLimits::from(&isolators), CgroupLimits::default());
     isolators.cpu.request = Some(500);
     isolators.cpu.limit = Some(1500);
     isolators.memory.limit = Some(64 << 20);
-    let limits = Limits::from(&isolators);
+    let limits = CgroupLimits::from(&isolators);
     assert_eq!((limits.cpu_shares, limits.cpu_quota, limits.memory_max), (Some(512), Some(1500), Some(64 << 20)));
     isolators.cpu.request = Some(u64::MAX);
-    assert_eq!(Limits::from(&isolators).cpu_shares, Some(262_144));
+    assert_eq!(CgroupLimits::from(&isolators).cpu_shares, Some(262_144));
     isolators.cpu_shares = Some(2);
-    assert_eq!(Limits::from(&isolators).cpu_shares, Some(2));
+    assert_eq!(CgroupLimits::from(&isolators).cpu_shares, Some(2));
 }
 
 #[test]
 fn limits_without_effect_are_named() {
     assert_eq!(all_limits().without_effect(false, |_| true), ["memory-high", "memory-swap"]);
     assert!(all_limits().without_effect(true, |_| true).is_empty());
-    assert!(Limits::default().without_effect(false, |_| false).is_empty());
+    assert!(CgroupLimits::default().without_effect(false, |_| false).is_empty());
     let without_io = all_limits().without_effect(true, |file| !file.starts_with("io."));
     assert_eq!(without_io, ["io-weight"]);
     assert_eq!(all_limits().without_effect(false, |file| file != "blkio.weight"), ["memory-high", "memory-swap"]);
@@ -203,7 +203,7 @@ proptest! {
             .map(|(major, minor, write)| DeviceRule { kind: DeviceKind::Block, major, minor, write, make: false })
             .into_iter()
             .collect();
-        let limits = Limits {
+        let limits = CgroupLimits {
             memory_max, memory_high, memory_swap_max, tasks_max,
             cpu_quota: cpu_quota.map(|n| n % 1_000_001),
             cpu_shares: cpu_shares.map(|n| n % 262_145),

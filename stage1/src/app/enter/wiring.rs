@@ -52,7 +52,7 @@ impl std::str::FromStr for Tty {
 
 /// What one standard descriptor of the caller is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum CallerKind {
     Terminal,
     /// It has no name; only its other end is behind it.
     Connection,
@@ -63,7 +63,7 @@ enum Kind {
     Other,
 }
 
-impl Kind {
+impl CallerKind {
     /// # Errors
     /// For a directory: with it the command would be outside its root.
     fn of(number: usize) -> Result<Self> {
@@ -87,7 +87,7 @@ impl Kind {
     }
 }
 
-impl Kind {
+impl CallerKind {
     fn is_file(self) -> bool {
         !matches!(self, Self::Terminal | Self::Connection)
     }
@@ -107,7 +107,7 @@ fn is_null(device: rustix::fs::Dev) -> bool {
 
 /// What one standard descriptor of the command is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stream {
+enum CommandStream {
     Callers,
     Terminal,
     /// The app's /dev/null.
@@ -115,12 +115,12 @@ enum Stream {
     Pipe,
 }
 
-fn stream(tty: Tty, callers: Kind) -> Stream {
+fn stream(tty: Tty, callers: CallerKind) -> CommandStream {
     match (tty, callers) {
-        (Tty::Always, _) | (Tty::Auto, Kind::Terminal) => Stream::Terminal,
-        (Tty::Auto | Tty::Never, Kind::Connection) => Stream::Callers,
-        (Tty::Auto | Tty::Never, Kind::Null) => Stream::Null,
-        (Tty::Never, Kind::Terminal) | (_, Kind::File | Kind::Other) => Stream::Pipe,
+        (Tty::Always, _) | (Tty::Auto, CallerKind::Terminal) => CommandStream::Terminal,
+        (Tty::Auto | Tty::Never, CallerKind::Connection) => CommandStream::Callers,
+        (Tty::Auto | Tty::Never, CallerKind::Null) => CommandStream::Null,
+        (Tty::Never, CallerKind::Terminal) | (_, CallerKind::File | CallerKind::Other) => CommandStream::Pipe,
     }
 }
 
@@ -137,7 +137,7 @@ pub(super) struct Wiring {
 
 /// The command's side.
 pub(super) struct Inside {
-    streams: [Stream; 3],
+    streams: [CommandStream; 3],
     pipes: [Option<OwnedFd>; 3],
     /// Where the terminal's other end is sent to.
     channel: Option<OwnedFd>,
@@ -147,8 +147,8 @@ pub(super) struct Inside {
 
 /// The caller's side: the flows, and the terminal's other end once it has come.
 pub(super) struct Outside {
-    streams: [Stream; 3],
-    kinds: [Kind; 3],
+    streams: [CommandStream; 3],
+    kinds: [CallerKind; 3],
     tty: Tty,
     caller: Option<Caller>,
     channel: Option<OwnedFd>,
@@ -174,9 +174,9 @@ impl Wiring {
     /// # Errors
     /// Also when one of them is a directory: with it the command would be outside its root.
     pub(super) fn new(tty: Tty) -> Result<Self> {
-        let kinds = [Kind::of(0)?, Kind::of(1)?, Kind::of(2)?];
+        let kinds = [CallerKind::of(0)?, CallerKind::of(1)?, CallerKind::of(2)?];
         let streams = kinds.map(|kind| stream(tty, kind));
-        let (caller, (mine, childs)) = if streams.contains(&Stream::Terminal) {
+        let (caller, (mine, childs)) = if streams.contains(&CommandStream::Terminal) {
             let (mine, childs) = channel::pair()?;
             (Caller::find()?, (Some(mine), Some(childs)))
         } else {
@@ -200,7 +200,7 @@ impl Wiring {
             },
         };
         for (number, stream) in streams.iter().enumerate() {
-            if *stream == Stream::Pipe {
+            if *stream == CommandStream::Pipe {
                 wiring.add_pipe(number)?;
             }
         }
@@ -218,7 +218,7 @@ impl Wiring {
         let kind = self.outside.kinds[number];
         let childs = if number == 0 {
             terminal::set_nonblocking(&write)?;
-            if kind == Kind::File {
+            if kind == CallerKind::File {
                 self.outside.read_ahead = Some(ReadAhead { pipe: own(&read, OFlags::RDONLY)? });
             }
             self.outside.input = input(kind)?.map(|source| Flow::new(source, write).of_files(kind.source()).spliced());
@@ -249,12 +249,12 @@ fn allows(number: usize, no: OFlags) -> Result<bool> {
 }
 
 /// Standard input, to be read.
-fn input(kind: Kind) -> Result<Option<OwnedFd>> {
+fn input(kind: CallerKind) -> Result<Option<OwnedFd>> {
     if !allows(0, OFlags::WRONLY)? {
         return Ok(None);
     }
     match kind {
-        Kind::Terminal => own(standard(0), OFlags::RDONLY),
+        CallerKind::Terminal => own(standard(0), OFlags::RDONLY),
         // A FIFO that is opened anew would not tell that its writer has gone already.
         _ => standard(0).try_clone_to_owned().context(|| "dup(0)"),
     }
@@ -312,7 +312,7 @@ impl Inside {
         let nothing = null()?;
         for ((pipe, stream), number) in self.pipes.iter().zip(self.streams).zip(0..) {
             match (pipe, stream) {
-                (_, Stream::Callers) => {}
+                (_, CommandStream::Callers) => {}
                 (Some(pipe), _) => process::set_standard_fd(pipe, number)?,
                 (None, _) => process::set_standard_fd(&nothing, number)?,
             }
@@ -324,7 +324,7 @@ impl Inside {
     /// that the command will have, by the leader of a session without a terminal.
     pub(super) fn connect(self, uid: u32) -> Result<()> {
         let mut ends = self.pipes;
-        for (end, _) in ends.iter_mut().zip(self.streams).filter(|(_, stream)| *stream == Stream::Null) {
+        for (end, _) in ends.iter_mut().zip(self.streams).filter(|(_, stream)| *stream == CommandStream::Null) {
             *end = Some(null()?);
         }
         if let Some(channel) = self.channel {
@@ -335,7 +335,7 @@ impl Inside {
                 .context(|| format!("fchown(terminal, {uid})"))?;
             pty::control(&slave)?;
             channel::send(channel, master)?;
-            for (end, _) in ends.iter_mut().zip(self.streams).filter(|(_, stream)| *stream == Stream::Terminal) {
+            for (end, _) in ends.iter_mut().zip(self.streams).filter(|(_, stream)| *stream == CommandStream::Terminal) {
                 *end = Some(slave.try_clone().context(|| "dup(terminal)")?);
             }
         }
@@ -399,7 +399,7 @@ impl Outside {
         terminal::set_nonblocking(&master)?;
         let slave = pty::slave_of(&master)?;
         let end = || master.try_clone().context(|| "dup(pty)");
-        if self.streams[0] == Stream::Terminal {
+        if self.streams[0] == CommandStream::Terminal {
             let end_of_input = pty::end_of_input(&slave)?.filter(|_| !self.types());
             self.input = match input(self.kinds[0])? {
                 Some(source) => Some(
@@ -426,7 +426,7 @@ impl Outside {
 
     /// Whether the command's terminal has its input from the caller's.
     fn types(&self) -> bool {
-        self.streams[0] == Stream::Terminal && self.kinds[0] == Kind::Terminal
+        self.streams[0] == CommandStream::Terminal && self.kinds[0] == CallerKind::Terminal
     }
 
     /// Whether this process is in the background of the caller's terminal, and there is something to be typed.
@@ -499,15 +499,15 @@ mod tests {
     #[test]
     fn neither_a_terminal_nor_a_file_is_handed_in() {
         for tty in [Tty::Auto, Tty::Always, Tty::Never] {
-            for kind in [Kind::Terminal, Kind::File, Kind::Null, Kind::Other] {
-                assert_ne!(stream(tty, kind), Stream::Callers, "{tty:?} {kind:?}");
+            for kind in [CallerKind::Terminal, CallerKind::File, CallerKind::Null, CallerKind::Other] {
+                assert_ne!(stream(tty, kind), CommandStream::Callers, "{tty:?} {kind:?}");
             }
         }
-        assert_eq!(stream(Tty::Auto, Kind::Connection), Stream::Callers);
-        assert_eq!(stream(Tty::Always, Kind::Connection), Stream::Terminal);
-        assert_eq!(stream(Tty::Never, Kind::Terminal), Stream::Pipe);
-        assert_eq!(stream(Tty::Never, Kind::Connection), Stream::Callers);
-        assert_eq!(stream(Tty::Auto, Kind::Null), Stream::Null);
+        assert_eq!(stream(Tty::Auto, CallerKind::Connection), CommandStream::Callers);
+        assert_eq!(stream(Tty::Always, CallerKind::Connection), CommandStream::Terminal);
+        assert_eq!(stream(Tty::Never, CallerKind::Terminal), CommandStream::Pipe);
+        assert_eq!(stream(Tty::Never, CallerKind::Connection), CommandStream::Callers);
+        assert_eq!(stream(Tty::Auto, CallerKind::Null), CommandStream::Null);
     }
 
     #[test]

@@ -19,14 +19,14 @@ const REST: u64 = 64 << 10;
 
 /// The file.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct ConsoleFile {
     file: File,
     size: u64,
     /// The output of `run` goes there too.
     is_output: bool,
 }
 
-impl Kept {
+impl ConsoleFile {
     /// The file in the current directory, which is made if it is not there.
     ///
     /// # Errors
@@ -96,7 +96,7 @@ mod tests {
     fn the_file_keeps_its_end() {
         let tmp = tempfile::tempdir().unwrap();
         let path = tmp.path().join("console");
-        let mut kept = Kept::open_for(&path, std::io::stdout()).unwrap();
+        let mut kept = ConsoleFile::open_for(&path, std::io::stdout()).unwrap();
         let mut longest = 0;
         for number in 0..20_000 {
             let line = format!("line {number} {}\n", "x".repeat(80));
@@ -121,12 +121,12 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let path = tmp.path().join("console");
         let other = File::create(tmp.path().join("other")).unwrap();
-        assert!(!Kept::open_for(&path, &other).unwrap().is_output());
+        assert!(!ConsoleFile::open_for(&path, &other).unwrap().is_output());
         let same = File::options().append(true).open(&path).unwrap();
-        assert!(Kept::open_for(&path, &same).unwrap().is_output());
+        assert!(ConsoleFile::open_for(&path, &same).unwrap().is_output());
         let link = tmp.path().join("link");
         std::os::unix::fs::symlink("other", &link).unwrap();
-        assert!(Kept::open_for(&link, &other).is_err());
-        assert!(Kept::open_for(Path::new("/dev/null"), &other).is_err());
+        assert!(ConsoleFile::open_for(&link, &other).is_err());
+        assert!(ConsoleFile::open_for(Path::new("/dev/null"), &other).is_err());
     }
 }
