@@ -113,6 +113,14 @@ pub fn shared_volume(volume: &AcName) -> PathBuf {
     Path::new(SHARED_VOLUMES).join(volume.as_ref())
 }
 
+/// Where an `empty` volume is filled before it appears: no volume's own name begins or ends like that.
+pub fn unfinished_volume(volume: &AcName) -> PathBuf {
+    Path::new(SHARED_VOLUMES).join(format!(".{volume}{UNFINISHED_VOLUME}"))
+}
+
+/// How the names of [`unfinished_volume`] end.
+pub const UNFINISHED_VOLUME: &str = ".new";
+
 /// Upper layer of a rendered tree's overlay: of an app's root or, for `None`, of the stage1 root.
 pub fn overlay_upper(tree: &str, app: Option<&AcName>) -> PathBuf {
     overlay(tree, "upper", app)
@@ -201,6 +209,21 @@ pub fn units_dir() -> PathBuf {
     in_rootfs("etc/systemd/system")
 }
 
+/// The file of an app's unit.
+pub fn unit_file(app: &AcName) -> PathBuf {
+    units_dir().join(app_unit(app))
+}
+
+/// The file of the unit of an app's sockets.
+pub fn socket_unit_file(app: &AcName) -> PathBuf {
+    units_dir().join(app_socket(app))
+}
+
+/// Name of the unit of an app's sockets.
+pub fn app_socket(app: &AcName) -> String {
+    format!("app-{app}.socket")
+}
+
 /// Name of an app's unit. The prefix keeps an app called `shutdown` apart from systemd's own.
 pub fn app_unit(app: &AcName) -> String {
     format!("app-{app}.service")
@@ -283,6 +306,26 @@ pub const MONITOR: &str = "/run/stage1/monitor";
 pub const DEV_SIZE: &str = "65536";
 /// syslog(3)'s socket in an app.
 pub const DEV_LOG: &str = "/dev/log";
+
+/// The note on why an app could not be started, pod side.
+pub fn note(app: &AcName) -> PathBuf {
+    Path::new(NOTES).join(app.as_ref())
+}
+
+/// An app's exit status, pod side.
+pub fn in_pod_status(app: &AcName) -> PathBuf {
+    Path::new(IN_POD_STATUS).join(app.as_ref())
+}
+
+/// What else is known of an app's end, pod side.
+pub fn in_pod_exit_details(app: &AcName) -> PathBuf {
+    Path::new(IN_POD_STATUS).join(exit_details(app))
+}
+
+/// Directory of the drop-in that gives one stop of an app more time, pod side.
+pub fn stop_drop_in(app: &AcName) -> PathBuf {
+    Path::new(RUNTIME_UNITS).join(format!("{}.d", app_unit(app)))
+}
 
 /// Pin of an app's mount namespace.
 pub fn pin(app: &AcName) -> PathBuf {

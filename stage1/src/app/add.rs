@@ -148,6 +148,7 @@ impl Addition {
         let mut record = LaunchRecord::compute(&self.app, app.app()?, metadata, &ids, confinement)?;
         let mut declared = Declared::by(&app)?;
         record.sockets = std::mem::take(&mut declared.socket_names);
+        record.stop_timeout = declared.stop_timeout.unwrap_or(unit::STOP_TIMEOUT);
         let modes = Modes::of(&app, pod.config.interactive && !pod.config.mutable)?;
         record.streams = modes;
         if modes.have_terminal() && env::get(&record.environment, "TERM").is_none() {

@@ -8,7 +8,9 @@ use crate::appc::AcName;
 use crate::cgroup::PodCgroup;
 use crate::cross::Target;
 use crate::error::{Context, Error, Result, exit};
+use crate::launch::LaunchRecord;
 use crate::pod::{ExitDetails, remove_if_there, sweep_temporaries};
+use crate::sys::dir;
 use crate::systemd::{self, ActiveState, Client, Job, JobResult, Refused, Verb};
 use crate::{layout, rootfs, unit};
 
@@ -28,7 +30,7 @@ pub fn start(target: &Target, app: &AcName) -> Result<()> {
         return Err(Error::new(format!("app {app} was not added to this pod: app-add does that")));
     }
     let sockets = unit::has_sockets(app)?;
-    let name = if sockets { unit::app_socket(app) } else { layout::app_unit(app) };
+    let name = if sockets { layout::app_socket(app) } else { layout::app_unit(app) };
     let deadline = Instant::now() + unit::START_TIMEOUT + MARGIN;
     with_systemd(target, deadline, |systemd| {
         end::forget(app)?;
@@ -78,7 +80,7 @@ pub(super) fn is_running(target: &Target, app: &AcName) -> Result<bool> {
     if !unit::has_sockets(app)? {
         return Ok(false);
     }
-    match refuse_running(target, &[unit::app_socket(app)], app, deadline()) {
+    match refuse_running(target, &[layout::app_socket(app)], app, deadline()) {
         Ok(()) => Ok(false),
         Err(error) if error.exit_code() == Some(RUNS) => Ok(true),
         Err(error) => Err(error),
@@ -91,9 +93,11 @@ pub(super) fn is_running(target: &Target, app: &AcName) -> Result<bool> {
 /// # Errors
 /// With exit code 5 if this pod knows no such app.
 pub fn stop(target: &Target, app: &AcName, timeout: Option<Duration>) -> Result<()> {
-    let Some(own) = unit::installed_stop_timeout(app)? else {
+    if !unit::exists(app)? {
         return Err(Error::new(format!("app {app} is not in this pod")).with_exit_code(exit::UNKNOWN_APP));
-    };
+    }
+    let record = LaunchRecord::load(dir::open_dir(layout::app_dir(app))?, layout::LAUNCH)?;
+    let own = unit::allowed_stop_time(record.stop_timeout);
     let sockets = unit::has_sockets(app)?;
     let given = timeout.unwrap_or(own);
     // The app's end, the end of what it leaves behind, its handlers.
@@ -105,12 +109,12 @@ pub fn stop(target: &Target, app: &AcName, timeout: Option<Duration>) -> Result<
         let patience = if given > own { Some(Patience::with(systemd, app, given, deadline)?) } else { None };
         let mut jobs = vec![queue_stop(systemd, &name, deadline)?];
         if sockets {
-            jobs.push(queue_stop(systemd, &unit::app_socket(app), deadline)?);
+            jobs.push(queue_stop(systemd, &layout::app_socket(app), deadline)?);
         }
         if given < own {
             kill_after(systemd, jobs[0].as_ref(), &name, given, deadline)?;
         }
-        for (job, unit) in jobs.into_iter().zip([name, unit::app_socket(app)]) {
+        for (job, unit) in jobs.into_iter().zip([name, layout::app_socket(app)]) {
             finish_stop(systemd, job, &unit, deadline).context(|| format!("stop app {app}"))?;
         }
         if let Some(patience) = patience {
@@ -171,7 +175,7 @@ impl Patience {
 
     /// That of an app, whether there is one or not.
     fn of(app: &AcName) -> Self {
-        Self(Path::new(layout::RUNTIME_UNITS).join(format!("{}.d", layout::app_unit(app))))
+        Self(layout::stop_drop_in(app))
     }
 
     /// Takes it back of a unit that may be loaded.
@@ -199,7 +203,7 @@ pub fn rm(target: &Target, app: &AcName) -> Result<()> {
     if unit::exists(app)? {
         let mut units = vec![layout::app_unit(app)];
         if unit::has_sockets(app)? {
-            units.push(unit::app_socket(app));
+            units.push(layout::app_socket(app));
         }
         refuse_running(target, &units, app, deadline)?;
     }

@@ -10,7 +10,7 @@ use crate::layout;
 use crate::pod::{Durable, ExitDetails, keep_room, read_bounded, remove_if_there, write_kept};
 use crate::streams::handover;
 use crate::systemd::{self, Client, Interface, Verb};
-use crate::unit::{self, Restart};
+use crate::unit::Restart;
 
 /// How long systemd may take to answer the reaper.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -95,7 +95,7 @@ fn take_output(app: &AcName, wait: Duration) {
 /// As [`record_exit`].
 pub fn record_exit_late(app: &AcName) -> Result<()> {
     let get = |name: &str| std::env::var(name).unwrap_or_default();
-    if status_path(app).symlink_metadata().is_ok() || get("MONITOR_UNIT") != layout::app_unit(app) {
+    if layout::in_pod_status(app).symlink_metadata().is_ok() || get("MONITOR_UNIT") != layout::app_unit(app) {
         return Ok(());
     }
     let (result, code, status) = (get("MONITOR_SERVICE_RESULT"), get("MONITOR_EXIT_CODE"), get("MONITOR_EXIT_STATUS"));
@@ -113,10 +113,6 @@ fn say_unless(noted: Result<()>) {
     if let Err(error) = noted {
         log::warn!("{}", error.one_line());
     }
-}
-
-fn status_path(app: &AcName) -> std::path::PathBuf {
-    Path::new(layout::IN_POD_STATUS).join(app.as_ref())
 }
 
 fn write_status(app: &AcName, code: u8) -> Result<()> {
@@ -142,7 +138,7 @@ const SHUTDOWN: &str = "shutdown.target";
 /// # Errors
 /// There is no room for the status.
 pub(super) fn prepare(app: &AcName) -> Result<()> {
-    remove_if_there(&status_path(app))?;
+    remove_if_there(&layout::in_pod_status(app))?;
     let dir = Path::new(layout::IN_POD_STATUS);
     keep_room(dir, app.as_ref()).context(|| "its exit status could not be written down")?;
     say_unless(keep_room(dir, &layout::exit_details(app)));
@@ -157,7 +153,7 @@ pub(super) fn forget(app: &AcName) -> Result<()> {
 /// Gives a stopped app its status file if the reaper left that to a next end, which will not come, or if it
 /// was killed.
 pub(super) fn settle(systemd: &mut Client, app: &AcName, deadline: Instant) -> Result<()> {
-    if status_path(app).symlink_metadata().is_ok() {
+    if layout::in_pod_status(app).symlink_metadata().is_ok() {
         return Ok(());
     }
     match ExitDetails::load_in_pod(app)? {
@@ -187,7 +183,7 @@ fn ends_for_good(app: &AcName) -> Result<bool> {
 fn close_sockets(app: &AcName) -> Result<()> {
     let deadline = Instant::now() + TIMEOUT;
     let mut systemd = Client::connect(Path::new(systemd::PRIVATE_SOCKET), deadline)?;
-    match systemd.queue(Verb::Stop, &unit::app_socket(app), deadline) {
+    match systemd.queue(Verb::Stop, &layout::app_socket(app), deadline) {
         Err(error) if !systemd::is_no_such_unit(&error) => Err(error),
         _ => Ok(()),
     }

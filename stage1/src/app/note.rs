@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
@@ -31,7 +30,7 @@ pub(super) struct Note(File);
 
 impl Note {
     pub(super) fn open(app: &AcName) -> Result<Self> {
-        let path = path(app);
+        let path = layout::note(app);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd: OwnedFd =
             rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).context(|| format!("open the note {path:?}"))?;
@@ -66,7 +65,7 @@ impl Note {
 /// # Errors
 /// It can't be read or removed, or is not a note.
 pub(super) fn take(app: &AcName) -> Result<Option<StartFailure>> {
-    let path = path(app);
+    let path = layout::note(app);
     let file = match File::open(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         file => file.context(|| format!("open {path:?}"))?,
@@ -83,8 +82,4 @@ fn parse(file: &File) -> Result<Option<StartFailure>> {
         return Ok(None);
     }
     serde_json::from_slice(&text).context(|| "the note on a failed start does not parse")
-}
-
-fn path(app: &AcName) -> PathBuf {
-    Path::new(layout::NOTES).join(app.as_ref())
 }

@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::fs::{self, FileType, Mode, OFlags};
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ use crate::error::{Context, Error, Result, exit};
 use crate::pod::{Durable, replace};
 use crate::streams::Modes;
 use crate::sys;
+use crate::unit::STOP_TIMEOUT;
 
 /// The version of the record that is written, and the only one that is read.
 const VERSION: u32 = 1;
@@ -46,6 +48,9 @@ pub struct LaunchRecord {
     pub search_path: Vec<String>,
     /// Absolute.
     pub working_directory: String,
+    /// How long it may take to end after its stop signal, as it declares; zero: a stop is a kill.
+    #[serde(default = "usual_stop_timeout", skip_serializing_if = "is_usual_stop_timeout")]
+    pub stop_timeout: Duration,
     /// Names of the sockets that the supervisor hands over, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sockets: Vec<AcName>,
@@ -87,6 +92,7 @@ impl LaunchRecord {
             post_stop: handlers(app, "post-stop").context(what)?,
             search_path: find::search_path(appc::find(&app.environment, "PATH")),
             working_directory: working_directory.to_owned(),
+            stop_timeout: STOP_TIMEOUT,
             sockets: Vec::new(),
             streams: Modes::default(),
             environment: env::compute(&app.environment, name, metadata_url, ids).context(what)?,
@@ -146,6 +152,14 @@ impl LaunchRecord {
             parent: None,
         }
     }
+}
+
+fn usual_stop_timeout() -> Duration {
+    STOP_TIMEOUT
+}
+
+fn is_usual_stop_timeout(timeout: &Duration) -> bool {
+    *timeout == STOP_TIMEOUT
 }
 
 /// The commands of one kind of event handler, in order.
@@ -212,7 +226,7 @@ pub fn exec_ready(
         if let Some(parent) = command.parent {
             // Again, as the change of user undid it; the parent may have ended in between.
             sys::process::die_with_parent()?;
-            if sys::process::pidfd_wait_end(parent, std::time::Duration::ZERO)? {
+            if sys::process::pidfd_wait_end(parent, Duration::ZERO)? {
                 return Err(Error::new("the calling process has ended"));
             }
         }

@@ -59,7 +59,7 @@ impl ExitDetails {
 
     /// Reads what was written for `app`, pod side; `None` if nothing was.
     pub fn load_in_pod(app: &AcName) -> Result<Option<Self>> {
-        let path = Path::new(layout::IN_POD_STATUS).join(layout::exit_details(app));
+        let path = layout::in_pod_exit_details(app);
         match super::read_bounded(&path, MAX_DETAILS) {
             Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
             text => Self::parse(&text?).context(|| format!("{path:?}")).map(Some),
@@ -79,7 +79,7 @@ impl ExitDetails {
 
     /// Removes what was written for `app`, pod side; a missing file is not an error.
     pub fn remove_in_pod(app: &AcName) -> Result<()> {
-        let path = Path::new(layout::IN_POD_STATUS).join(layout::exit_details(app));
+        let path = layout::in_pod_exit_details(app);
         super::remove_if_there(&path)
     }
 }

@@ -129,9 +129,6 @@ fn implicit_volume(app: &AcName, index: usize) -> Result<appc::Volume> {
     })
 }
 
-/// How the name of the directory of a volume ends that is being filled; no volume's own name has a dot.
-const UNFINISHED: &str = ".new";
-
 /// Removes what an app-add that was killed has left of a volume. Host side, in the pod directory, under the lock that
 /// adds are made under.
 ///
@@ -145,7 +142,7 @@ pub fn sweep() -> Result<()> {
     };
     for entry in entries {
         let path = entry.context(|| format!("read directory {dir:?}"))?.path();
-        if path.to_str().is_some_and(|path| path.ends_with(UNFINISHED)) {
+        if path.to_str().is_some_and(|path| path.ends_with(layout::UNFINISHED_VOLUME)) {
             std::fs::remove_dir_all(&path).context(|| format!("remove {path:?}"))?;
         }
     }
@@ -198,10 +195,10 @@ impl Opener<'_> {
         if path.try_exists().context(|| format!("stat {path:?}"))? {
             return Ok(path);
         }
-        let (parent, name) = dir::split(&path)?;
+        let parent = Path::new(layout::SHARED_VOLUMES);
         std::fs::create_dir_all(parent).context(|| format!("mkdir {parent:?}"))?;
         // One at a time: the host manager holds the pod's lock around every add. One that was killed is replaced.
-        let new = parent.join(format!(".{}{UNFINISHED}", name.display()));
+        let new = layout::unfinished_volume(&mapping.volume.name);
         let made = self.fill(&new, mapping).and_then(|()| match std::fs::rename(&new, &path) {
             // Another app that shares it was faster.
             Err(_) if path.is_dir() => std::fs::remove_dir_all(&new).context(|| format!("remove {new:?}")),

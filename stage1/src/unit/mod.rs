@@ -25,7 +25,7 @@
 
 use std::fmt::Write as _;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::appc::{AcName, Isolators};
@@ -230,8 +230,8 @@ impl<'a> AppUnit<'a> {
             unit.push("OnFailure", layout::late_reaper_unit(app));
         }
         if !self.sockets.is_empty() {
-            unit.push("Requires", app_socket(app));
-            unit.push("After", app_socket(app));
+            unit.push("Requires", layout::app_socket(app));
+            unit.push("After", layout::app_socket(app));
         }
 
         let mut service = Section::new("Service");
@@ -251,10 +251,8 @@ impl<'a> AppUnit<'a> {
             Restart::Always => "--restart=always ",
         };
         let sockets = if self.sockets.is_empty() { "" } else { "--sockets " };
-        let (signal, timeout) = match self.stop_timeout {
-            Duration::ZERO => (SIGKILL, STOP_TIMEOUT),
-            timeout => (self.stop_signal, timeout.clamp(STOP_TIMEOUT_MIN, STOP_TIMEOUT_MAX)),
-        };
+        let signal = if self.stop_timeout.is_zero() { SIGKILL } else { self.stop_signal };
+        let timeout = allowed_stop_time(self.stop_timeout);
         // What is left of the time is for the status itself.
         let wait = milliseconds((timeout * 3 / 4).min(OUTPUT_TIMEOUT));
         service.push("ExecStopPost", format_args!("{bin}/reaper --wait {wait} {restart}{sockets}{app}"));
@@ -280,7 +278,7 @@ impl<'a> AppUnit<'a> {
         service.push("IgnoreSIGPIPE", "no");
         service.push("OOMPolicy", "continue");
         if !self.sockets.is_empty() {
-            service.push("Sockets", app_socket(app));
+            service.push("Sockets", layout::app_socket(app));
         }
         // Not systemd's own closed list, which has more than ours.
         service.push("DevicePolicy", "strict");
@@ -309,7 +307,7 @@ impl<'a> AppUnit<'a> {
     pub fn install(&self) -> Result<()> {
         let units = layout::units_dir();
         let dir = Directory::InPod { pod: Path::new("."), below: &units };
-        let socket = app_socket(self.app);
+        let socket = layout::app_socket(self.app);
         if self.sockets.is_empty() {
             remove_if_there(&units.join(socket))?;
         } else {
@@ -320,14 +318,23 @@ impl<'a> AppUnit<'a> {
     }
 }
 
+/// How long the unit of an app lets it take to end that declares `declared`: [`AppUnit::stop_timeout`].
+pub fn allowed_stop_time(declared: Duration) -> Duration {
+    match declared {
+        // Of a kill, what follows it may take that long.
+        Duration::ZERO => STOP_TIMEOUT,
+        timeout => timeout.clamp(STOP_TIMEOUT_MIN, STOP_TIMEOUT_MAX),
+    }
+}
+
 /// Whether the app has a unit: host side, in the pod directory.
 pub fn exists(app: &AcName) -> Result<bool> {
-    is_there(&unit_file(app))
+    is_there(&layout::unit_file(app))
 }
 
 /// Whether systemd listens on ports for the app: host side, in the pod directory.
 pub fn has_sockets(app: &AcName) -> Result<bool> {
-    is_there(&layout::units_dir().join(app_socket(app)))
+    is_there(&layout::socket_unit_file(app))
 }
 
 fn is_there(path: &Path) -> Result<bool> {
@@ -338,25 +345,13 @@ fn is_there(path: &Path) -> Result<bool> {
     }
 }
 
-/// How long the app's installed unit lets it take to end: host side, in the pod directory. `None` if it has none.
-pub fn installed_stop_timeout(app: &AcName) -> Result<Option<Duration>> {
-    let path = unit_file(app);
-    let text = match pod::read_bounded(&path, MAX_UNIT) {
-        Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(None),
-        text => text?,
-    };
-    let text = String::from_utf8_lossy(&text);
-    let value = text.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")?.strip_suffix("ms")?.parse().ok());
-    value.map(Duration::from_millis).map(Some).context(|| format!("{path:?} has no TimeoutStopSec="))
-}
-
 /// What the app's installed unit says of its limits and its devices, as properties for another unit: host side, in the
 /// pod directory.
 ///
 /// # Errors
 /// The unit does not exist, or a line of it is not as this module writes it.
 pub fn installed_limits(app: &AcName) -> Result<Vec<(&'static str, Value)>> {
-    let path = unit_file(app);
+    let path = layout::unit_file(app);
     let text = match pod::read_bounded(&path, MAX_UNIT) {
         Err(error) if error.errno() == Some(libc::ENOENT) => {
             return Err(Error::new(format!("app {app} is not in this pod")));
@@ -409,19 +404,10 @@ pub fn stop_timeout_text(timeout: Duration) -> String {
 
 /// Removes the app's units, if it has any: host side, in the pod directory.
 pub fn remove(app: &AcName) -> Result<()> {
-    for path in [unit_file(app), layout::units_dir().join(app_socket(app))] {
+    for path in [layout::unit_file(app), layout::socket_unit_file(app)] {
         remove_if_there(&path)?;
     }
     Ok(())
-}
-
-fn unit_file(app: &AcName) -> PathBuf {
-    layout::units_dir().join(layout::app_unit(app))
-}
-
-/// Name of the unit of an app's sockets.
-pub fn app_socket(app: &AcName) -> String {
-    format!("app-{app}.socket")
 }
 
 /// The protocol of a port.
