@@ -71,12 +71,18 @@ impl Target {
 
     /// The pod in the current directory, by what the directory itself says: for entrypoints that
     /// don't cross, whose environment is anybody's.
+    ///
+    /// # Errors
+    /// No PID is recorded, or as [`Self::open`].
     pub fn recorded() -> Result<Self> {
         let pid = crate::pod::read_pid(Path::new("."))?;
         Self::open(pid.context(|| "this pod is not running: its directory names no PID (run this in a pod directory)")?)
     }
 
     /// As [`Self::recorded`]; `None` if the recorded PID 1 has ended.
+    ///
+    /// # Errors
+    /// No PID is recorded, or as [`Self::open`] for a process that runs.
     pub fn recorded_if_running() -> Result<Option<Self>> {
         let here = Path::new(".");
         match crate::pod::read_pid(here)? {
@@ -88,6 +94,9 @@ impl Target {
     }
 
     /// The pod in the current directory with PID 1 `pid` (host view).
+    ///
+    /// # Errors
+    /// The process does not exist, or its root is not this pod's: the PID was recycled.
     pub fn open(pid: i32) -> Result<Self> {
         Self::open_if_running(pid)?.ok_or_else(|| Error::new(format!("the pod's PID 1 ({pid}) has ended")))
     }
@@ -161,11 +170,17 @@ impl Target {
     }
 
     /// Another such descriptor.
+    ///
+    /// # Errors
+    /// No descriptor is left.
     pub fn duplicate(&self) -> Result<OwnedFd> {
         self.pidfd.try_clone().context(|| "dup(pidfd)")
     }
 
     /// Sends a signal to the pod's PID 1. One that has ended is not an error.
+    ///
+    /// # Errors
+    /// This process may not send it signals.
     pub fn kill(&self, signal: Signal) -> Result<()> {
         process::pidfd_kill(&self.pidfd, signal)
     }
@@ -174,6 +189,9 @@ impl Target {
     /// namespace takes effect for children forked afterwards.
     ///
     /// In a user namespace of its own the process becomes that namespace's root.
+    ///
+    /// # Errors
+    /// The pod has ended, or this process may not join.
     pub fn join(&self) -> Result<()> {
         let user = if self.foreign_user_namespace { CloneFlags::CLONE_NEWUSER } else { CloneFlags::empty() };
         process::setns(&self.pidfd, POD | user)?;
@@ -193,6 +211,9 @@ impl Target {
 
     /// Does `work` in a child that has joined the pod's namespaces except that of PIDs, which is
     /// enough for mounts. See [`in_child`].
+    ///
+    /// # Errors
+    /// As [`in_child`], and those of joining.
     pub fn inside(&self, deadline: Instant, work: impl FnOnce() -> Result<()>) -> Result<()> {
         in_child(deadline, || {
             self.join()?;
@@ -206,6 +227,9 @@ impl Target {
     /// The pod's processes can see that child, and one with CAP_SYS_PTRACE in the host's user namespace can do with it
     /// as it likes. So it is uid 0 without a capability, and of the host it has nothing, no descriptor either: `work`
     /// can use none that this process has.
+    ///
+    /// # Errors
+    /// As [`in_child`], and those of joining.
     pub fn as_member(&self, deadline: Instant, work: impl FnOnce() -> Result<()>) -> Result<()> {
         let mut work = Some(work);
         fork_for(deadline, Some(self.pidfd()), &mut || {
@@ -227,6 +251,9 @@ fn leave_standard_fds() -> Result<()> {
 
 /// Does `work` in a forked child and returns its result, the whole error chain as one message.
 /// The child is not dumpable, dies with its parent, and is killed at `deadline`.
+///
+/// # Errors
+/// Those of `work`; the child was killed, or the deadline has passed.
 pub fn in_child(deadline: Instant, work: impl FnOnce() -> Result<()>) -> Result<()> {
     let mut work = Some(work);
     fork_for(deadline, None, &mut || work.take().map_or(Ok(()), |work| work()))

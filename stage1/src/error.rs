@@ -134,6 +134,9 @@ impl StdError for Error {
 /// Adds what was being done to an error on its way up.
 pub trait Context<T> {
     /// Wraps an error with a message that is only built on failure.
+    ///
+    /// # Errors
+    /// The error, with the message before it.
     fn context<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T>;
 }
 

@@ -55,6 +55,9 @@ pub fn in_order(target: &Target) -> Result<()> {
 
 /// Ends every process of the pod at once, and waits until they are gone. What a freezer holds is thawed: on cgroup v1
 /// it would not even die.
+///
+/// # Errors
+/// They do not end in time.
 pub fn at_once(target: &Target) -> Result<()> {
     target.kill(Signal::KILL)?;
     if process::pidfd_wait_end(target.pidfd(), Duration::from_millis(100))? {
@@ -111,6 +114,9 @@ pub fn remove_remains(uuid: &str, local_config: &Path) -> Result<()> {
 }
 
 /// The same for the ended pod in the directory `pod`.
+///
+/// # Errors
+/// A network could not be left, or a cgroup not removed; the rest is done.
 pub fn remove_remains_of(pod: &Path, uuid: &str, local_config: &Path) -> Result<()> {
     // The cgroups first: after that no process of the pod uses a network.
     let parts = [

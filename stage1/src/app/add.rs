@@ -57,6 +57,9 @@ impl Flags {
         &["debug", "disable-capabilities-restriction", "disable-paths", "disable-seccomp"];
 
     /// What they ask for, and the pod in the current directory.
+    ///
+    /// # Errors
+    /// The UUID is not one, or no pod runs in the current directory.
     pub fn addition(self) -> Result<(Addition, Target)> {
         self.uuid.as_deref().map(pod::check_uuid).transpose()?;
         let insecure = InsecureOptions {

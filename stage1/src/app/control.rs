@@ -11,7 +11,7 @@ use crate::error::{Context, Error, Result, exit};
 use crate::launch::LaunchRecord;
 use crate::pod::{ExitDetails, remove_if_there, sweep_temporaries};
 use crate::sys::dir;
-use crate::systemd::{self, ActiveState, Client, Job, JobResult, Refused, Verb};
+use crate::systemd::{self, Client, Job, JobResult, Refused, Verb};
 use crate::{layout, rootfs, unit};
 
 /// What is allowed on top of the time that systemd gives an app.
@@ -235,7 +235,7 @@ fn refuse_running(target: &Target, units: &[String], app: &AcName, deadline: Ins
     with_systemd(target, deadline, |systemd| {
         for unit in units {
             match systemd.active_state(unit, deadline)? {
-                ActiveState::Inactive | ActiveState::Failed => {}
+                state if state.is_at_rest() => {}
                 state => {
                     return Err(Error::new(format!("app {app} is {state:?}: stop it first")).with_exit_code(RUNS));
                 }

@@ -262,6 +262,9 @@ fn become_root() -> Result<()> {
 ///
 /// The supervisor has reset its console as it started: what is written to it would get line ends that the host's
 /// terminal makes anyway.
+///
+/// # Errors
+/// The console or the mark can't be written to.
 pub fn supervisor_is_ready() -> Result<()> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let console = rustix::fs::open(CONSOLE, flags, Mode::empty()).context(|| format!("open {CONSOLE}"))?;

@@ -122,6 +122,9 @@ impl Monitor {
     }
 
     /// Ends the pod at once; for a failure after the launch.
+    ///
+    /// # Errors
+    /// Something of the pod is left.
     pub fn abort(self) -> Result<()> {
         process::pidfd_kill(&self.pidfd, rustix::process::Signal::KILL)?;
         process::wait_child(self.pid)?;
@@ -131,6 +134,9 @@ impl Monitor {
     /// Waits until the pod has ended and its cgroup is empty. Returns the pod's exit code: that of an
     /// app that failed, if the pod ended for it, else PID 1's, 0 after one of the kernel's orderly
     /// ends (halt, reboot), 128 + signal after any other signal.
+    ///
+    /// # Errors
+    /// The monitor itself fails; the pod has ended then, as far as it could be ended.
     pub fn watch(mut self) -> Result<u8> {
         let status = loop {
             let watched = [Some(self.signals.as_fd()), Some(self.console.as_fd()), self.apps.as_ref().map(Apps::fd)];

@@ -38,6 +38,9 @@ pub struct Run {
 
 impl Run {
     /// Runs the pod in the current directory until it ends. Returns the pod's exit code.
+    ///
+    /// # Errors
+    /// The pod can't be started; nothing of it runs then.
     pub fn run(mut self) -> Result<u8> {
         // Held until this process ends, which is after all the pod's processes have.
         let _lock = adopt_lock()?;

@@ -107,6 +107,9 @@ impl PodCgroup {
     }
 
     /// Lets the pod have what one of its apps may use beyond the closed list; `None` is any device.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
     pub fn allow_devices(&self, rules: Option<&[DeviceRule]>) -> Result<()> {
         let Some(dir) = self.devices_dir() else { return Ok(()) };
         let lines: Vec<String> = match rules {

@@ -42,6 +42,9 @@ pub struct PodCgroup {
 
 impl PodCgroup {
     /// The cgroups of the pod `uuid` as we make them; nothing is created.
+    ///
+    /// # Errors
+    /// The host has no cgroup hierarchy.
     pub fn of(uuid: &str) -> Result<Self> {
         let name = scope::name(uuid);
         Self::at(if scope::host_has_systemd() { Path::new(scope::MACHINES).join(name) } else { name.into() })
@@ -61,6 +64,9 @@ impl PodCgroup {
     }
 
     /// The cgroups of the pod in the directory `pod`, as its file `subcgroup` has them.
+    ///
+    /// # Errors
+    /// The file is missing, or not a plain relative path.
     pub fn recorded(pod: &Path) -> Result<Self> {
         let file = pod.join(layout::SUBCGROUP);
         let text = fs::read_to_string(&file).context(|| format!("read {file:?}"))?;
@@ -103,6 +109,9 @@ impl PodCgroup {
     ///
     /// A controller that can't be had is a warning that names it. The pod has the closed list of devices, unless
     /// `any_device`.
+    ///
+    /// # Errors
+    /// A cgroup can't be made or entered, or the host's systemd refuses the scope.
     pub fn create(&self, owner: u32, pid: i32, any_device: bool) -> Result<()> {
         let managed = self.path.starts_with(scope::MACHINES);
         if managed {
@@ -154,17 +163,26 @@ impl PodCgroup {
     }
 
     /// Whether a unit of the pod has processes.
+    ///
+    /// # Errors
+    /// A cgroup is there and can't be read.
     pub fn unit_is_populated(&self, unit: &Path) -> Result<bool> {
         self.processes_of_unit(unit).map(|pids| !pids.is_empty())
     }
 
     /// Kills what still runs in the pod's cgroups, and removes those below them.
+    ///
+    /// # Errors
+    /// Processes do not end within ten seconds, or a cgroup can't be removed; the others are.
     pub fn clear(&self) -> Result<()> {
         self.end(end::empty_tree)
     }
 
     /// Removes the pod's cgroups; what still runs in them is killed. Removing what is gone succeeds, and cgroups whose
     /// name does not hold the pod's UUID are left alone: others than the pod may be in them.
+    ///
+    /// # Errors
+    /// As [`Self::clear`].
     pub fn remove(&self, uuid: &str) -> Result<()> {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         if !name.contains(uuid) && !name.contains(&scope::escaped(uuid)) {

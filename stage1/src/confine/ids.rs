@@ -115,6 +115,9 @@ pub fn resolve(root: BorrowedFd<'_>, request: &UserRequest<'_>) -> Result<Ids> {
 
 /// The group that the image's /etc/passwd has for a user, by its number; `None` if it has no line for it, or none that
 /// can be understood.
+///
+/// # Errors
+/// /etc/passwd is there and can't be read.
 pub fn primary_group(root: BorrowedFd<'_>, uid: u32) -> Result<Option<u32>> {
     let passwd = read_database(root, "etc/passwd")?;
     let line = passwd.split(|&b| b == b'\n').filter_map(parse_passwd).find(|line| line.uid == Some(uid));

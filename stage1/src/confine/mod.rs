@@ -98,12 +98,18 @@ impl Confinement {
     }
 
     /// Confines this process, pod side: [`Self::become_user`] and [`Self::seal`]. Exec next.
+    ///
+    /// # Errors
+    /// As those two.
     pub fn apply(&self) -> Result<()> {
         self.become_user()?;
         self.seal()
     }
 
     /// First step of [`Self::apply`], pod side, by a process of one thread: all but the filter.
+    ///
+    /// # Errors
+    /// The kernel refuses a step, for lack of a capability say. The process is confined in part then: it must end.
     pub fn become_user(&self) -> Result<()> {
         if self.uid != 0 && self.seccomp.is_some() && !self.no_new_privileges {
             return Err(Error::new(format!("confinement: uid {} has a filter without no-new-privileges", self.uid)));
@@ -126,6 +132,9 @@ impl Confinement {
     }
 
     /// Second step of [`Self::apply`]: no-new-privileges, and the filter last.
+    ///
+    /// # Errors
+    /// As [`Self::become_user`].
     pub fn seal(&self) -> Result<()> {
         if self.no_new_privileges {
             rustix::thread::set_no_new_privs(true).context(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;

@@ -49,6 +49,9 @@ impl Filter {
     }
 
     /// Puts this process under the filter, pod side. It must have no-new-privileges or CAP_SYS_ADMIN.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
     pub fn load(&self) -> Result<()> {
         seccomp::load(&self.0)
     }

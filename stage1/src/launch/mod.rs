@@ -103,6 +103,9 @@ impl LaunchRecord {
     /// Writes the record as `name` into `directory`, host side: mode 0600, all or nothing.
     ///
     /// It is not synced: it is of no use without the pod, which does not outlive the system either.
+    ///
+    /// # Errors
+    /// It is too large, or can't be written; what was there stays.
     pub fn store(&self, directory: &OwnedFd, name: &str) -> Result<()> {
         let what = || format!("write launch record {name:?}");
         let text = serde_json::to_vec(self).context(what)?;
@@ -114,6 +117,9 @@ impl LaunchRecord {
     }
 
     /// Reads the record `name` of `directory`, pod side: a regular file, no symlink, of bounded size.
+    ///
+    /// # Errors
+    /// It is missing, not a regular file, too large, or of another version.
     pub fn load(directory: impl AsFd, name: &str) -> Result<Self> {
         let what = || format!("launch record {name:?}");
         let fd = sys::dir::open_beneath(directory, name, OFlags::RDONLY | OFlags::NONBLOCK).context(what)?;

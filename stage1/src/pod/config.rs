@@ -129,6 +129,9 @@ mod net_list {
 
 impl RuntimeConfig {
     /// Reads it from the pod in `dir`; the defaults if there is none yet.
+    ///
+    /// # Errors
+    /// It is there, and can't be read or is not valid.
     pub fn load(dir: &Path) -> Result<Self> {
         let file = dir.join(layout::RUNTIME_CONFIG);
         match read_bounded(&file, super::MAX_MANIFEST) {
@@ -138,6 +141,9 @@ impl RuntimeConfig {
     }
 
     /// Writes it into the pod in `dir`.
+    ///
+    /// # Errors
+    /// It can't be written; the old one stays.
     pub fn save(&self, dir: &Path) -> Result<()> {
         let text = serde_json::to_vec(self).context(|| "write the runtime configuration")?;
         write_atomic(Directory::Trusted(dir), layout::RUNTIME_CONFIG, &text, 0o640)

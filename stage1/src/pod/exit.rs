@@ -58,6 +58,9 @@ impl ExitDetails {
     }
 
     /// Reads what was written for `app`, pod side; `None` if nothing was.
+    ///
+    /// # Errors
+    /// It is there, and can't be read or is not valid.
     pub fn load_in_pod(app: &AcName) -> Result<Option<Self>> {
         let path = layout::in_pod_exit_details(app);
         match super::read_bounded(&path, MAX_DETAILS) {
@@ -67,6 +70,9 @@ impl ExitDetails {
     }
 
     /// Replaces what was written for `app`, pod side. Not synced: these are words beside the status, which is.
+    ///
+    /// # Errors
+    /// It can't be written.
     pub fn store_in_pod(&self, app: &AcName) -> Result<()> {
         let name = layout::exit_details(app);
         let mut details = self.clone();
@@ -78,6 +84,9 @@ impl ExitDetails {
     }
 
     /// Removes what was written for `app`, pod side; a missing file is not an error.
+    ///
+    /// # Errors
+    /// It can't be removed.
     pub fn remove_in_pod(app: &AcName) -> Result<()> {
         let path = layout::in_pod_exit_details(app);
         super::remove_if_there(&path)

@@ -15,6 +15,9 @@ use crate::sys::dir;
 const NAME_TRIES: u32 = 16;
 
 /// Reads a regular file of at most `limit` bytes.
+///
+/// # Errors
+/// It is missing, not a regular file, or larger.
 pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let describe = || format!("read {path:?}");
     let fd =
@@ -68,6 +71,9 @@ fn read_regular(fd: OwnedFd, limit: u64) -> Result<Vec<u8>> {
 
 /// Removes a file. A missing one is not an error, nor one that a host manager removed in the overlay's upper directory
 /// (ESTALE).
+///
+/// # Errors
+/// It is there and can't be removed.
 pub fn remove_if_there(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.raw_os_error() == Some(libc::ESTALE) => Ok(()),
@@ -81,6 +87,9 @@ const TEMPORARY: &str = ".tmp-";
 
 /// Removes what a [`write_atomic`] that was killed has left in `dir`, in the pod directory of an entrypoint; nobody
 /// may be writing there meanwhile. Host side.
+///
+/// # Errors
+/// One is there and can't be removed.
 pub fn sweep_temporaries(dir: &Path) -> Result<()> {
     let fd = match dir::open_beneath(rustix::fs::CWD, dir, OFlags::RDONLY | OFlags::DIRECTORY) {
         Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(()),

@@ -40,6 +40,9 @@ pub struct Pod {
 
 impl Pod {
     /// Loads the pod in `dir`.
+    ///
+    /// # Errors
+    /// The manifest or the runtime configuration is missing or not valid.
     pub fn load(dir: &Path) -> Result<Self> {
         let manifest = PodManifest::parse(&read_bounded(&dir.join(layout::MANIFEST), MAX_MANIFEST)?)
             .context(|| format!("pod manifest {:?}", dir.join(layout::MANIFEST)))?;
@@ -88,6 +91,9 @@ impl PodApp {
 }
 
 /// Checks that `text` is a UUID and returns it in lower case: RFC 9562, with dashes.
+///
+/// # Errors
+/// It is not one.
 pub fn check_uuid(text: &str) -> Result<String> {
     let lengths = [8, 4, 4, 4, 12];
     let groups: Vec<&str> = text.split('-').collect();
@@ -101,6 +107,9 @@ pub fn check_uuid(text: &str) -> Result<String> {
 }
 
 /// Tells the host that the pod's supervisor is ready. Pod side.
+///
+/// # Errors
+/// The mark can't be written.
 pub fn mark_supervisor_ready() -> Result<()> {
     let link = Path::new(layout::IN_POD_SUPERVISOR_STATUS);
     let temporary = link.with_extension("new");

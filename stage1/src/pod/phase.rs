@@ -100,6 +100,9 @@ impl State {
 }
 
 /// The state of the pod in `dir`, which lies in `phase`; the lock is tried, not kept.
+///
+/// # Errors
+/// The pod's directory can't be opened.
 pub fn state(phase: Phase, dir: &Path) -> Result<State> {
     Ok(State::of(phase, Lock::try_shared(dir)?.is_none()))
 }
@@ -110,6 +113,9 @@ pub struct Lock(OwnedFd);
 
 impl Lock {
     /// Takes the exclusive lock, waiting for it until `timeout` is over. `None` if another process has it that long.
+    ///
+    /// # Errors
+    /// The path can't be opened.
     pub fn exclusive(path: &Path, timeout: Duration) -> Result<Option<Self>> {
         let fd = open(path)?;
         let deadline = Instant::now() + timeout;
@@ -129,19 +135,13 @@ impl Lock {
         }
     }
 
-    /// Takes the exclusive lock unless another process has it.
-    pub fn try_exclusive(path: &Path) -> Result<Option<Self>> {
-        Self::attempt(path, FlockOperation::NonBlockingLockExclusive)
-    }
-
     /// Takes a shared lock unless another process has the exclusive one.
+    ///
+    /// # Errors
+    /// The path can't be opened.
     pub fn try_shared(path: &Path) -> Result<Option<Self>> {
-        Self::attempt(path, FlockOperation::NonBlockingLockShared)
-    }
-
-    fn attempt(path: &Path, operation: FlockOperation) -> Result<Option<Self>> {
         let fd = open(path)?;
-        match rustix::fs::flock(&fd, operation) {
+        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockShared) {
             Ok(()) => Ok(Some(Self(fd))),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(errno) => Err(errno).context(|| format!("flock({path:?})")),
@@ -149,6 +149,9 @@ impl Lock {
     }
 
     /// Checks that `fd`, given by another program, is the directory `dir` and holds its exclusive lock.
+    ///
+    /// # Errors
+    /// It is another directory, or not locked.
     pub fn adopt(fd: OwnedFd, dir: &Path) -> Result<Self> {
         if !crate::sys::dir::same_file(&fd, open(dir)?)? {
             return Err(Error::new(format!("the lock descriptor is not the directory {dir:?}")));
@@ -157,11 +160,6 @@ impl Lock {
             return Err(Error::new(format!("the lock descriptor of {dir:?} is not locked exclusively")));
         }
         Ok(Self(fd))
-    }
-
-    /// The descriptor, to be passed on.
-    pub fn into_fd(self) -> OwnedFd {
-        self.0
     }
 }
 
@@ -177,6 +175,9 @@ fn open(path: &Path) -> Result<OwnedFd> {
 }
 
 /// Takes the lock around adding and removing apps of the pod in `dir`, waiting for it until `timeout` is over.
+///
+/// # Errors
+/// The lock is still held after that time, or can't be opened.
 pub fn lock_apps(dir: &Path, timeout: Duration) -> Result<Lock> {
     let path = dir.join(layout::LOCK);
     rustix::fs::open(
@@ -199,18 +200,18 @@ mod tests {
     fn the_lock_tells_running_from_exited() {
         let tmp = tempfile::tempdir().unwrap();
         assert_eq!(state(Phase::Run, tmp.path()).unwrap(), State::Exited);
-        let lock = Lock::try_exclusive(tmp.path()).unwrap().unwrap();
+        let lock = Lock::exclusive(tmp.path(), Duration::ZERO).unwrap().unwrap();
         assert_eq!(state(Phase::Run, tmp.path()).unwrap(), State::Running);
         assert_eq!(state(Phase::ExitedGarbage, tmp.path()).unwrap(), State::Deleting);
-        assert!(Lock::try_exclusive(tmp.path()).unwrap().is_none());
-        let lock = Lock::adopt(lock.into_fd(), tmp.path()).unwrap();
+        assert!(Lock::exclusive(tmp.path(), Duration::ZERO).unwrap().is_none());
+        let lock = Lock::adopt(lock.0, tmp.path()).unwrap();
         drop(lock);
         assert_eq!(state(Phase::Prepare, tmp.path()).unwrap(), State::PrepareFailed);
         let unlocked = open(tmp.path()).unwrap();
         assert!(Lock::adopt(unlocked, tmp.path()).is_err());
         let soon = Duration::from_millis(20);
         let apps = lock_apps(tmp.path(), soon).unwrap();
-        assert!(Lock::try_exclusive(&tmp.path().join("pod.lck")).unwrap().is_none());
+        assert!(Lock::exclusive(&tmp.path().join("pod.lck"), Duration::ZERO).unwrap().is_none());
         let error = lock_apps(tmp.path(), soon).unwrap_err().one_line();
         assert!(error.contains("pod.lck"), "{error}");
         drop(apps);

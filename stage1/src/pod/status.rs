@@ -64,6 +64,9 @@ pub struct AppStatus {
 }
 
 /// Whether the supervisor of the pod in `pod` says that it is ready.
+///
+/// # Errors
+/// The mark is there and can't be read.
 pub fn is_ready(pod: &Path) -> Result<bool> {
     let link = layout::supervisor_status();
     match read_rkt(pod)? {
@@ -77,6 +80,9 @@ pub fn is_ready(pod: &Path) -> Result<bool> {
 }
 
 /// The state of `app` in the pod in `pod`, which is in `state`. CONTRACT section 1.
+///
+/// # Errors
+/// A file of the app's status is there and can't be read.
 pub fn app_status(pod: &Path, state: State, mutable: bool, app: &AcName) -> Result<AppStatus> {
     let read = || -> Result<AppStatus> {
         let times = PodTimes::read(pod, state)?;

@@ -16,6 +16,9 @@ use crate::sys::{dir, process};
 
 /// Removes the pin of an app's namespace; the kernel frees its mounts with the last process in
 /// it. A missing pin is not an error. Host side.
+///
+/// # Errors
+/// It is there and can't be unmounted or removed, or the pod can't be entered.
 pub fn unpin(target: &Target, app: &AcName, deadline: Instant) -> Result<()> {
     target.inside(deadline, || {
         let path = layout::pin(app);
@@ -26,6 +29,9 @@ pub fn unpin(target: &Target, app: &AcName, deadline: Instant) -> Result<()> {
 
 /// Joins the pinned mount namespace of an app; root and working directory are the app's root
 /// afterwards. Pod side, single-threaded, in the pod's mount namespace.
+///
+/// # Errors
+/// The app was not added, or this process may not join.
 pub fn join_pinned(app: &AcName) -> Result<()> {
     let path = layout::pin(app);
     let pin = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())

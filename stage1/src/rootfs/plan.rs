@@ -35,6 +35,9 @@ pub struct Plan {
 
 impl Plan {
     /// A plan with the directory `rootfs` as root and nothing else. Host side.
+    ///
+    /// # Errors
+    /// `rootfs` does not exist, or can't be cloned.
     pub fn new(rootfs: &Path) -> Result<Self> {
         let root = DetachedMount::clone_path(rootfs, Scope::One)?;
         root.set(Attributes::PRIVATE, Scope::One)?;

@@ -165,6 +165,9 @@ pub struct Opener<'a> {
 
 impl Opener<'_> {
     /// Opens one mapping. Host side.
+    ///
+    /// # Errors
+    /// The source is missing, or can't be made or mounted as asked.
     pub fn open(&self, mapping: &Mapping) -> Result<Volume> {
         let volume = &mapping.volume;
         let describe = || format!("volume {}", volume.name);

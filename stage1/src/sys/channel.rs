@@ -17,11 +17,17 @@ use crate::error::{Context, Error, Result};
 pub const MAX_FDS: usize = 8;
 
 /// The two ends of a channel; close-on-exec.
+///
+/// # Errors
+/// No descriptor is left.
 pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).context(|| "socketpair")
 }
 
 /// Sends one descriptor.
+///
+/// # Errors
+/// The other end is closed, or `channel` is not a socket.
 pub fn send(channel: impl AsFd, fd: impl AsFd) -> Result<()> {
     send_message(channel, b"+", &[fd.as_fd()])
 }
@@ -42,6 +48,9 @@ pub fn send_message(channel: impl AsFd, text: &[u8], fds: &[BorrowedFd<'_>]) -> 
 }
 
 /// Receives one descriptor, close-on-exec; `None` when the other end is closed.
+///
+/// # Errors
+/// What came is not one descriptor.
 pub fn receive(channel: impl AsFd) -> Result<Option<OwnedFd>> {
     Ok(receive_message(channel, 1)?.and_then(|(_, fds)| fds.into_iter().next()))
 }

@@ -35,6 +35,9 @@ fn openat2(
 }
 
 /// Opens a directory by path in this process's own view (`O_PATH`).
+///
+/// # Errors
+/// It does not exist, is not a directory, or may not be reached.
 pub fn open_dir(path: impl AsRef<Path>) -> Result<OwnedFd> {
     let path = path.as_ref();
     fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -42,6 +45,9 @@ pub fn open_dir(path: impl AsRef<Path>) -> Result<OwnedFd> {
 }
 
 /// Opens a directory by path in this process's own view, to list it.
+///
+/// # Errors
+/// It does not exist, is not a directory, or may not be read.
 pub fn open_dir_for_reading(path: impl AsRef<Path>) -> Result<OwnedFd> {
     let path = path.as_ref();
     fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
@@ -49,6 +55,9 @@ pub fn open_dir_for_reading(path: impl AsRef<Path>) -> Result<OwnedFd> {
 }
 
 /// Opens `path` inside `root` as chroot(2) would see it. Returns `None` if it does not exist.
+///
+/// # Errors
+/// It is there and can't be opened with these flags.
 pub fn try_open_in(root: impl AsFd, path: impl AsRef<Path>, flags: OFlags) -> Result<Option<OwnedFd>> {
     let path = path.as_ref();
     match openat2(root.as_fd(), path, flags, Mode::empty(), IN_ROOT) {
@@ -59,6 +68,9 @@ pub fn try_open_in(root: impl AsFd, path: impl AsRef<Path>, flags: OFlags) -> Re
 }
 
 /// Opens `path` inside `root` as chroot(2) would see it.
+///
+/// # Errors
+/// It does not exist, or can't be opened with these flags.
 pub fn open_in(root: impl AsFd, path: impl AsRef<Path>, flags: OFlags) -> Result<OwnedFd> {
     let path = path.as_ref();
     openat2(root.as_fd(), path, flags, Mode::empty(), IN_ROOT)
@@ -67,6 +79,9 @@ pub fn open_in(root: impl AsFd, path: impl AsRef<Path>, flags: OFlags) -> Result
 
 /// Opens `path` below `dir` for which no component may be a symlink (files of ours, in places
 /// that something less trusted can also write).
+///
+/// # Errors
+/// It does not exist, leads out of `dir`, or has a symlink on the way.
 pub fn open_beneath(dir: impl AsFd, path: impl AsRef<Path>, flags: OFlags) -> Result<OwnedFd> {
     let path = path.as_ref();
     openat2(dir.as_fd(), path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
@@ -152,6 +167,9 @@ pub enum EntryKind {
 ///
 /// Symlinks on the way are followed inside the root, as the app itself would see them. A
 /// dangling symlink is followed too, and its target created, up to 40 links (path_resolution(7)).
+///
+/// # Errors
+/// It is there as another kind, a link has no end, or it can't be created.
 pub fn create_in(root: impl AsFd, path: impl AsRef<Path>, target: EntryKind) -> Result<OwnedFd> {
     let path = path.as_ref();
     create_in_at(root.as_fd(), path, target, 0).context(|| format!("create {path:?} inside the root directory"))
@@ -234,6 +252,9 @@ fn make(dir: impl AsFd, name: &Path, target: EntryKind) -> Result<()> {
 }
 
 /// Creates a symlink `path` → `link` inside `root` unless something is there already.
+///
+/// # Errors
+/// It can't be created.
 pub fn symlink_in(root: impl AsFd, link: &str, path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
     let (parent, name) = split(path)?;
@@ -245,6 +266,9 @@ pub fn symlink_in(root: impl AsFd, link: &str, path: impl AsRef<Path>) -> Result
 }
 
 /// A path's parent and last component.
+///
+/// # Errors
+/// It is `/`, or ends in `..`.
 pub fn split(path: &Path) -> Result<(&Path, &std::ffi::OsStr)> {
     match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) => Ok((parent, name)),
@@ -253,12 +277,18 @@ pub fn split(path: &Path) -> Result<(&Path, &std::ffi::OsStr)> {
 }
 
 /// True if both descriptors are the same file: same device and inode number.
+///
+/// # Errors
+/// fstat(2) fails.
 pub fn same_file(a: impl AsFd, b: impl AsFd) -> Result<bool> {
     let (a, b) = (fs::fstat(a).context(|| "fstat")?, fs::fstat(b).context(|| "fstat")?);
     Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
 }
 
 /// Makes a device node in `dir` with exactly `mode`, whatever the umask: mknodat(2), fchmodat(2).
+///
+/// # Errors
+/// This process may make no device nodes, or the name is taken.
 pub fn make_device(dir: impl AsFd, name: &str, mode: u32, major: u32, minor: u32) -> Result<()> {
     let device = fs::makedev(major, minor);
     fs::mknodat(&dir, name, FileType::CharacterDevice, Mode::from_raw_mode(mode), device)
@@ -268,6 +298,9 @@ pub fn make_device(dir: impl AsFd, name: &str, mode: u32, major: u32, minor: u32
 }
 
 /// `bytes` as a C string for exec and the like; an inner NUL is an error.
+///
+/// # Errors
+/// It has a NUL byte.
 pub fn c_string(bytes: &[u8]) -> Result<CString> {
     CString::new(bytes).context(|| format!("{:?} has a NUL byte", String::from_utf8_lossy(bytes)))
 }

@@ -11,6 +11,9 @@ pub struct ResourceLimits(Vec<(u64, u64)>);
 impl ResourceLimits {
     /// Those of any process `pid`; `None` if it does not exist: proc_pid_limits(5).
     /// `None` if it has ended.
+    ///
+    /// # Errors
+    /// The file is not as the manual page has it.
     pub fn of(pid: i32) -> Result<Option<Self>> {
         let file = format!("/proc/{pid}/limits");
         match std::fs::read_to_string(&file) {
@@ -36,6 +39,9 @@ impl ResourceLimits {
     }
 
     /// Makes them this process's own: setrlimit(2). Who may not raise a hard limit (CAP_SYS_RESOURCE) keeps his own.
+    ///
+    /// # Errors
+    /// The kernel refuses a limit for another reason than a missing privilege.
     pub fn take(&self) -> Result<()> {
         for ((soft, hard), resource) in self.0.iter().zip(0..) {
             let mut ours = libc::rlimit { rlim_cur: *soft, rlim_max: *hard };
@@ -57,6 +63,9 @@ impl ResourceLimits {
 
     /// What a service of a freshly booted machine has; the number of processes and of pending signals, which go with
     /// the machine's memory, are those of this process.
+    ///
+    /// # Errors
+    /// This process's own limits can't be read.
     pub fn standard() -> Result<Self> {
         const ALL: u64 = libc::RLIM_INFINITY;
         const MIB: u64 = 1 << 20;
@@ -77,6 +86,9 @@ impl ResourceLimits {
     }
 
     /// The hard limits of this process that are lower than these soft ones, in words.
+    ///
+    /// # Errors
+    /// This process's own limits can't be read.
     pub fn shortfall(&self) -> Result<Vec<String>> {
         let mut short = Vec::new();
         for (number, (soft, _)) in self.0.iter().enumerate() {
@@ -89,6 +101,9 @@ impl ResourceLimits {
     }
 
     /// None of these is lower than what this process has now, soft and hard.
+    ///
+    /// # Errors
+    /// This process's own limits can't be read.
     pub fn or_current(mut self) -> Result<Self> {
         for (number, (soft, hard)) in self.0.iter_mut().enumerate() {
             let now = current(resource(number))?;
@@ -166,12 +181,18 @@ pub fn ordinary_scheduling() -> Result<Vec<String>> {
 }
 
 /// The kernel's usual behaviour towards this process: personality(2).
+///
+/// # Errors
+/// The kernel refuses it.
 pub fn ordinary_personality() -> Result<()> {
     nix::sys::personality::set(nix::sys::personality::Persona::empty()).map(drop).context(|| "personality(0)")
 }
 
 /// No exec of this process hands on capabilities but by its user id and the file: ambient and inheritable sets and
 /// securebits are cleared.
+///
+/// # Errors
+/// The kernel refuses it: securebits are locked.
 pub fn hand_on_no_capabilities() -> Result<()> {
     super::caps::inherit_none()?;
     reset_securebits()
@@ -191,6 +212,9 @@ pub fn reset_securebits() -> Result<()> {
 }
 
 /// Drops every capability of this process for good: no exec gives one back, whatever its user id.
+///
+/// # Errors
+/// This process has no CAP_SETPCAP, and something to drop.
 pub fn drop_capabilities() -> Result<()> {
     super::caps::limit_bounding_set(0)?;
     super::caps::lower_to(0)

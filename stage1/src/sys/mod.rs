@@ -12,7 +12,6 @@ pub mod dir;
 pub mod inherited;
 pub mod mount;
 pub mod net;
-pub mod notify;
 pub mod process;
 pub mod pty;
 pub mod seccomp;

@@ -72,11 +72,17 @@ impl AsFd for DetachedMount {
 
 impl DetachedMount {
     /// Clones the mount that `source` lies in, rooted at `source`: open_tree(2).
+    ///
+    /// # Errors
+    /// This process may not mount, or the mount is locked to another one.
     pub fn clone_of(source: impl AsFd, scope: Scope) -> Result<Self> {
         Self::open_tree(source.as_fd(), Path::new(""), scope).context(|| hint_enospc("open_tree(fd)".into()))
     }
 
     /// Clones the mount that `path` lies in, rooted at `path`.
+    ///
+    /// # Errors
+    /// The path does not exist, or as for [`Self::clone_of`].
     pub fn clone_path(path: impl AsRef<Path>, scope: Scope) -> Result<Self> {
         let path = path.as_ref();
         Self::open_tree(rustix::fs::CWD, path, scope).context(|| format!("open_tree({path:?})"))
@@ -92,6 +98,9 @@ impl DetachedMount {
     }
 
     /// A new file system of type `fs` with `options` (`key` or `key=value` pairs): fsopen(2), fsmount(2).
+    ///
+    /// # Errors
+    /// The kernel lacks the file system, refuses an option, or this process may not mount.
     pub fn new(fs: &str, options: &[(&str, Option<&str>)], attributes: Attributes) -> Result<Self> {
         let describe = || format!("mount file system {fs} with options {options:?}");
         let context = fsopen(fs, FsOpenFlags::FSOPEN_CLOEXEC).context(describe)?;
@@ -116,6 +125,9 @@ impl DetachedMount {
     }
 
     /// Changes attributes: mount_setattr(2).
+    ///
+    /// # Errors
+    /// An attribute is locked, or this process may not mount.
     pub fn set(&self, attributes: Attributes, scope: Scope) -> Result<()> {
         set_attributes(&self.0, attributes, scope)
     }
@@ -135,6 +147,9 @@ impl DetachedMount {
     }
 
     /// Attaches this mount over `target`: move_mount(2). The mount stays when the descriptor closes.
+    ///
+    /// # Errors
+    /// `target` is not a directory where this is one, or the other way round; or it is gone.
     pub fn attach(&self, target: impl AsFd, name: &Path) -> Result<()> {
         rustix::mount::move_mount(
             &self.0,
@@ -147,6 +162,9 @@ impl DetachedMount {
     }
 
     /// Attaches this mount over the path `target` in this process's own view.
+    ///
+    /// # Errors
+    /// As [`Self::attach`].
     pub fn attach_path(&self, target: impl AsRef<Path>) -> Result<()> {
         let target = target.as_ref();
         rustix::mount::move_mount(&self.0, "", rustix::fs::CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
@@ -160,6 +178,9 @@ fn hint_enospc(call: String) -> String {
 }
 
 /// Changes attributes of the attached mount `mount`: mount_setattr(2).
+///
+/// # Errors
+/// As [`DetachedMount::set`].
 pub fn set_attributes(mount: impl AsFd, attributes: Attributes, scope: Scope) -> Result<()> {
     let mut attr = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: 0, userns_fd: 0 };
     for (on, flag) in [
@@ -199,6 +220,9 @@ fn mount_setattr(mount: BorrowedFd<'_>, attr: &libc::mount_attr, scope: Scope) -
 }
 
 /// Makes every mount of this namespace private, so that nothing done here reaches another one.
+///
+/// # Errors
+/// This process may not mount.
 pub fn make_all_private() -> Result<()> {
     rustix::mount::mount_change(
         "/",
@@ -221,6 +245,9 @@ pub fn is_mount_point(path: &Path) -> Result<bool> {
 }
 
 /// Detaches the mount at `path` and all below it; `Ok(false)` if nothing is mounted or nothing is there.
+///
+/// # Errors
+/// What is mounted there is locked, or this process may not unmount.
 pub fn detach(path: &Path) -> Result<bool> {
     match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         Ok(()) => Ok(true),
@@ -231,6 +258,9 @@ pub fn detach(path: &Path) -> Result<bool> {
 
 /// Makes the mounted directory `root` this namespace's root and forgets the old one: pivot_root(2).
 /// The working directory is `/` afterwards.
+///
+/// # Errors
+/// `root` is not a mount of this namespace, or is shared with others.
 pub fn pivot_into(root: impl AsFd) -> Result<()> {
     rustix::process::fchdir(&root).context(|| "fchdir(new root)")?;
     rustix::process::pivot_root(".", ".").context(|| "pivot_root(\".\", \".\")")?;
@@ -239,6 +269,9 @@ pub fn pivot_into(root: impl AsFd) -> Result<()> {
 }
 
 /// Refuses a descriptor whose file is not a character device `major`:`minor`.
+///
+/// # Errors
+/// It is another kind of file, or another device.
 pub fn check_device(fd: impl AsFd, major: u32, minor: u32, name: &str) -> Result<()> {
     let stat = rustix::fs::fstat(fd).context(|| format!("fstat({name:?})"))?;
     let is_char = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::CharacterDevice;

@@ -7,6 +7,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use crate::error::{Context, Result};
 
 /// Brings up `lo` in this process's network namespace: netdevice(7).
+///
+/// # Errors
+/// This process may not configure the namespace.
 pub fn loopback_up() -> Result<()> {
     let socket: OwnedFd = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
         .context(|| "socket(AF_INET)")?;

@@ -58,12 +58,18 @@ fn check_single_threaded() -> Result<()> {
 }
 
 /// Opens a pidfd: pidfd_open(2). Close-on-exec by definition.
+///
+/// # Errors
+/// The process does not exist.
 pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     let target = rustix::process::Pid::from_raw(pid).context(|| format!("pidfd_open({pid}): not a PID"))?;
     rustix::process::pidfd_open(target, PidfdFlags::empty()).context(|| format!("pidfd_open({pid})"))
 }
 
 /// Sends `signal` to the process of a pidfd. One that has ended is not an error.
+///
+/// # Errors
+/// This process may not send it signals.
 pub fn pidfd_kill(pidfd: impl AsFd, signal: Signal) -> Result<()> {
     match rustix::process::pidfd_send_signal(pidfd, signal) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
@@ -72,6 +78,9 @@ pub fn pidfd_kill(pidfd: impl AsFd, signal: Signal) -> Result<()> {
 }
 
 /// Waits until the process of `pidfd` has ended; `Ok(false)` if `timeout` passed first.
+///
+/// # Errors
+/// poll(2) fails.
 pub fn pidfd_wait_end(pidfd: impl AsFd, timeout: Duration) -> Result<bool> {
     let end = Instant::now() + timeout;
     loop {
@@ -89,17 +98,26 @@ pub fn pidfd_wait_end(pidfd: impl AsFd, timeout: Duration) -> Result<bool> {
 }
 
 /// Joins the namespaces in `kinds` of the process of a pidfd (Linux 5.8), or the one namespace of a namespace file.
+///
+/// # Errors
+/// The process has ended, or this one may not join.
 pub fn setns(target: impl AsFd, kinds: CloneFlags) -> Result<()> {
     nix::sched::setns(target, kinds).context(|| format!("setns({kinds:?})"))
 }
 
 /// unshare(2).
+///
+/// # Errors
+/// This process may not make such a namespace, or their number is used up.
 pub fn unshare(kinds: CloneFlags) -> Result<()> {
     nix::sched::unshare(kinds).context(|| format!("unshare({kinds:?})"))
 }
 
 /// The number of a mount namespace, by which the kernel orders them: NS_GET_MNTNS_ID of
 /// ioctl_nsfs(2). `None` before Linux 6.11, which can't be asked.
+///
+/// # Errors
+/// It is not a mount namespace.
 pub fn mount_namespace_id(namespace: impl AsFd) -> Result<Option<u64>> {
     const NS_GET_MNTNS_ID: libc::c_ulong = 0x8008_b705;
     let mut id: u64 = 0;
@@ -114,6 +132,9 @@ pub fn mount_namespace_id(namespace: impl AsFd) -> Result<Option<u64>> {
 
 /// Lets this process run on every processor that its cgroup allows, whatever its caller has bound it to:
 /// sched_setaffinity(2).
+///
+/// # Errors
+/// The kernel refuses it.
 pub fn run_on_any_cpu() -> Result<()> {
     let mut all = rustix::thread::CpuSet::new();
     (0..rustix::thread::CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
@@ -121,12 +142,18 @@ pub fn run_on_any_cpu() -> Result<()> {
 }
 
 /// The processors that this process may run on: sched_getaffinity(2).
+///
+/// # Errors
+/// The kernel refuses it.
 pub fn allowed_cpus() -> Result<Vec<usize>> {
     let set = rustix::thread::sched_getaffinity(None).context(|| "sched_getaffinity")?;
     Ok((0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect())
 }
 
 /// Moves this process to one processor: sched_setaffinity(2).
+///
+/// # Errors
+/// This process may not run on it.
 pub fn run_on_cpu(cpu: usize) -> Result<()> {
     let mut set = rustix::thread::CpuSet::new();
     set.set(cpu);
@@ -134,6 +161,9 @@ pub fn run_on_cpu(cpu: usize) -> Result<()> {
 }
 
 /// Waits for a child to end: waitpid(2), retried when interrupted.
+///
+/// # Errors
+/// It is not a child, or was reaped before.
 pub fn wait_child(pid: Pid) -> Result<WaitStatus> {
     loop {
         match waitpid(pid, None) {
@@ -144,6 +174,9 @@ pub fn wait_child(pid: Pid) -> Result<WaitStatus> {
 }
 
 /// Reaps any child that has changed state, without waiting; `None` when there is none left to reap.
+///
+/// # Errors
+/// waitpid(2) fails.
 pub fn reap_any() -> Result<Option<WaitStatus>> {
     match waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
         Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => Ok(None),
@@ -152,23 +185,35 @@ pub fn reap_any() -> Result<Option<WaitStatus>> {
 }
 
 /// This process is killed when its parent ends: PR_SET_PDEATHSIG. A change of credentials undoes it.
+///
+/// # Errors
+/// prctl(2) fails.
 pub fn die_with_parent() -> Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context(|| "prctl(PR_SET_PDEATHSIG)")
 }
 
 /// Other processes can neither trace this one nor open its /proc files: PR_SET_DUMPABLE 0.
 /// An exec of a readable file sets it back.
+///
+/// # Errors
+/// prctl(2) fails.
 pub fn not_dumpable() -> Result<()> {
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .context(|| "prctl(PR_SET_DUMPABLE, 0)")
 }
 
 /// Marks every descriptor from 3 on close-on-exec.
+///
+/// # Errors
+/// close_range(2) fails.
 pub fn close_on_exec_from_3() -> Result<()> {
     close_on_exec_from(3)
 }
 
 /// Marks every descriptor from `first` on close-on-exec: close_range(2) (Linux 5.11).
+///
+/// # Errors
+/// close_range(2) fails.
 pub fn close_on_exec_from(first: u32) -> Result<()> {
     // SAFETY: CLOSE_RANGE_CLOEXEC closes nothing, so no owned descriptor becomes invalid.
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
@@ -177,6 +222,9 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
 
 /// Closes every descriptor from 3 on but those in `keep`: close_range(2). For a forked child that ends by
 /// [`exit_now`] and has use for nothing else that it inherited.
+///
+/// # Errors
+/// close_range(2) fails.
 pub fn close_all_but(keep: &[std::os::fd::BorrowedFd<'_>]) -> Result<()> {
     let mut numbers: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).collect();
     numbers.sort_unstable();
@@ -194,6 +242,9 @@ pub fn close_all_but(keep: &[std::os::fd::BorrowedFd<'_>]) -> Result<()> {
 }
 
 /// This process leads a session and a process group of its own, without a terminal: setsid(2).
+///
+/// # Errors
+/// This process leads a process group already.
 pub fn new_session() -> Result<()> {
     nix::unistd::setsid().map(drop).context(|| "setsid")
 }
@@ -202,6 +253,9 @@ pub fn new_session() -> Result<()> {
 /// next and wherever: the kernel holds the program through a read-only mount. Where it lies on a writable one, this
 /// executes it anew, with the same arguments and environment, through a clone of that mount which is read-only and in
 /// no namespace, so that nobody can find it or change it. First thing in a program. (CVE-2019-5736)
+///
+/// # Errors
+/// The program can't be opened, mounted read-only, or executed anew.
 pub fn hold_program_read_only() -> Result<()> {
     const PROGRAM: &str = "/proc/self/exe";
     use std::os::unix::ffi::OsStringExt;
@@ -251,6 +305,9 @@ pub fn adopt_fd(number: i32) -> Result<OwnedFd> {
 }
 
 /// Kills a child and the session that it leads, if it has come so far. The child is still to be waited for.
+///
+/// # Errors
+/// This process may not send it signals.
 pub fn kill_session(child: Pid) -> Result<()> {
     for done in [nix::sys::signal::killpg(child, KILL), nix::sys::signal::kill(child, KILL)] {
         match done {
@@ -264,6 +321,9 @@ pub fn kill_session(child: Pid) -> Result<()> {
 const KILL: nix::sys::signal::Signal = nix::sys::signal::Signal::SIGKILL;
 
 /// Replaces standard descriptor `number` (0, 1 or 2) by a duplicate of `fd`.
+///
+/// # Errors
+/// `fd` is closed.
 pub fn set_standard_fd(fd: impl AsFd, number: i32) -> Result<()> {
     assert!((0..=2).contains(&number), "a standard descriptor");
     // SAFETY: dup2 onto 0-2 replaces the standard streams, which no OwnedFd of ours owns.
@@ -272,6 +332,9 @@ pub fn set_standard_fd(fd: impl AsFd, number: i32) -> Result<()> {
 }
 
 /// execve(2); returns only on failure.
+///
+/// # Errors
+/// Always: why the kernel did not execute it.
 pub fn exec(path: &CString, argv: &[CString], env: &[CString]) -> Result<Infallible> {
     nix::unistd::execve(path, argv, env).context(|| format!("execve({path:?})"))
 }

@@ -10,6 +10,9 @@ use rustix::pty::OpenptFlags;
 use crate::error::{Context, Error, Result};
 
 /// A new pseudo-terminal of the devpts instance that `ptmx` (an open ptmx device) belongs to: its other end.
+///
+/// # Errors
+/// `ptmx` is not the master of a pseudo-terminal, or no descriptor is left.
 pub fn slave_of(ptmx: impl AsFd) -> Result<OwnedFd> {
     rustix::pty::unlockpt(&ptmx).context(|| "unlockpt")?;
     rustix::pty::ioctl_tiocgptpeer(&ptmx, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
@@ -17,6 +20,9 @@ pub fn slave_of(ptmx: impl AsFd) -> Result<OwnedFd> {
 }
 
 /// Opens a new pty master at `/dev/ptmx` of this process's view, and its slave.
+///
+/// # Errors
+/// There is no devpts, or no pseudo-terminal is left.
 pub fn open_pair() -> Result<(OwnedFd, OwnedFd)> {
     let master =
         rustix::fs::open("/dev/ptmx", OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, rustix::fs::Mode::empty())
@@ -59,11 +65,17 @@ pub fn open_pair_in(at: &str) -> Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Makes the terminal the controlling terminal of the session that this process leads: TIOCSCTTY.
+///
+/// # Errors
+/// This process leads no session, has a terminal already, or the terminal is another session's.
 pub fn control(terminal: impl AsFd) -> Result<()> {
     rustix::process::ioctl_tiocsctty(terminal).context(|| "ioctl(TIOCSCTTY)")
 }
 
 /// Copies the window size of one terminal to another; the programs in front of that hear of it by SIGWINCH.
+///
+/// # Errors
+/// One of them is not a terminal, or is gone.
 pub fn copy_size(from: impl AsFd, to: impl AsFd) -> Result<()> {
     let size = rustix::termios::tcgetwinsize(from).context(|| "ioctl(TIOCGWINSZ)")?;
     rustix::termios::tcsetwinsize(to, size).context(|| "ioctl(TIOCSWINSZ)")
@@ -86,6 +98,9 @@ impl Settings {
     }
 
     /// Gives them to `terminal`.
+    ///
+    /// # Errors
+    /// `terminal` is not a terminal, or is gone.
     pub fn apply(&self, terminal: impl AsFd) -> Result<()> {
         tcsetattr(&terminal, SetArg::TCSANOW, &self.modes).context(|| "tcsetattr")?;
         rustix::termios::tcsetwinsize(&terminal, self.size).context(|| "ioctl(TIOCSWINSZ)")
@@ -100,6 +115,9 @@ impl Settings {
 }
 
 /// What a terminal takes for the end of the input at the start of a line; `None` if it takes nothing for it.
+///
+/// # Errors
+/// `terminal` is not a terminal, or is gone.
 pub fn end_of_input(terminal: impl AsFd) -> Result<Option<u8>> {
     let settings = tcgetattr(terminal).context(|| "tcgetattr")?;
     let canonical = settings.local_flags.contains(LocalFlags::ICANON);
@@ -141,6 +159,9 @@ impl RawMode {
     }
 
     /// Turns it on, if this process is in the foreground of the terminal: one in the background would be stopped.
+    ///
+    /// # Errors
+    /// The terminal is gone.
     pub fn on(&mut self) -> Result<()> {
         if self.is_on() || !in_foreground(&self.terminal) {
             return Ok(());
@@ -156,6 +177,9 @@ impl RawMode {
     }
 
     /// Turns it off: the terminal is as it was before, unless it is now another's.
+    ///
+    /// # Errors
+    /// The terminal is gone.
     pub fn off(&mut self) -> Result<()> {
         let Some((before, _)) = self.on.take() else { return Ok(()) };
         restore_on_panic(None)?;
@@ -167,6 +191,9 @@ impl RawMode {
 
     /// Finds out what happened while this process was stopped, which a shell uses to set the terminal up for itself:
     /// on only if the terminal still is in raw mode.
+    ///
+    /// # Errors
+    /// The terminal is gone.
     pub fn look_again(&mut self) -> Result<()> {
         let Some((_, shown)) = &self.on else { return Ok(()) };
         if !in_foreground(&self.terminal) || tcgetattr(&self.terminal).context(|| "tcgetattr")? != *shown {
@@ -207,6 +234,9 @@ fn restore_on_panic(to: Option<(&OwnedFd, &Termios)>) -> Result<()> {
 }
 
 /// Turns off what a terminal makes of its input, but for its end: no signals, no editing of lines, no translation.
+///
+/// # Errors
+/// `terminal` is not a terminal, or is gone.
 pub fn plain_input(terminal: impl AsFd) -> Result<()> {
     use nix::sys::termios::InputFlags;
     /// Disables a special character: _POSIX_VDISABLE.
@@ -221,6 +251,9 @@ pub fn plain_input(terminal: impl AsFd) -> Result<()> {
 }
 
 /// Turns off the output post-processing of a terminal, so that what is written comes out byte by byte.
+///
+/// # Errors
+/// `terminal` is not a terminal, or is gone.
 pub fn plain_output(terminal: impl AsFd) -> Result<()> {
     let mut settings = tcgetattr(&terminal).context(|| "tcgetattr")?;
     make_output_plain(&mut settings);

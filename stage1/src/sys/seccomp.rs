@@ -33,6 +33,9 @@ pub fn load(program: &[Instruction]) -> Result<()> {
 
 /// Leaves the session keyring that was inherited and joins a new, empty one: keyctl(2).
 /// A kernel without keyrings has nothing to leave.
+///
+/// # Errors
+/// keyctl(2) fails for another reason than a kernel without keyrings.
 pub fn new_session_keyring() -> Result<()> {
     // SAFETY: KEYCTL_JOIN_SESSION_KEYRING with a null name reads no memory of ours.
     let done =

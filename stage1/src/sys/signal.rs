@@ -6,6 +6,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use crate::error::{Context, Result};
 
 /// Blocks `signals` and returns a descriptor that reports them: signalfd(2).
+///
+/// # Errors
+/// A descriptor or the mask is refused.
 pub fn block(signals: &[Signal]) -> Result<SignalFd> {
     let set: SigSet = signals.iter().copied().collect();
     nix::sys::signal::sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).context(|| "sigprocmask")?;
@@ -13,6 +16,9 @@ pub fn block(signals: &[Signal]) -> Result<SignalFd> {
 }
 
 /// Takes the signals that are there, and tells whether one of them asks this process to end.
+///
+/// # Errors
+/// The descriptor can't be read.
 pub fn is_asked_to_end(signals: &SignalFd) -> Result<bool> {
     let mut asked = false;
     while let Some(info) = signals.read_signal().context(|| "read(signalfd)")? {
@@ -35,6 +41,9 @@ pub fn systemd_halt() -> rustix::process::Signal {
 ///
 /// By the system call itself: the C library refuses the numbers that it keeps for its own use, and a
 /// caller may have left one of those ignored, which an exec hands on.
+///
+/// # Errors
+/// The kernel refuses it.
 pub fn reset() -> Result<()> {
     (1..=64).filter(|&n| n != libc::SIGKILL && n != libc::SIGSTOP).try_for_each(set_default)?;
     unblock_all()
@@ -64,6 +73,9 @@ fn unblock_all() -> Result<()> {
 /// that the program is to outlive a terminal (nohup(1), a job in the background) or leave it alone. An ignored SIGCHLD
 /// would take every child's status away. SIGPIPE stays ignored, as the language's runtime has it: to find no reader is
 /// an error like others.
+///
+/// # Errors
+/// The kernel refuses it.
 pub fn heed() -> Result<()> {
     const MEANT: [i32; 7] =
         [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGPIPE, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];

@@ -12,6 +12,9 @@ use super::process::{self, Fork};
 use crate::error::{Context, Result};
 
 /// Gives the new user namespace of a process its ids: those below `count` are the host's from `shift` on. Host side.
+///
+/// # Errors
+/// The process has ended, has ids already, or this one may not set them.
 pub fn set_ids(pid: i32, shift: u32, count: u32) -> Result<()> {
     for map in ["uid_map", "gid_map"] {
         let file = format!("/proc/{pid}/{map}");

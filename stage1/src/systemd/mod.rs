@@ -78,6 +78,9 @@ impl Client {
     }
 
     /// Waits until `job` has ended. After a wait that has run out it can be waited for again.
+    ///
+    /// # Errors
+    /// The deadline has passed (ETIMEDOUT), or the connection has broken.
     pub fn wait(&mut self, job: &Job, deadline: Instant) -> Result<JobResult> {
         loop {
             if let Some(at) = self.ended.iter().position(|(path, _)| *path == job.path) {
@@ -88,6 +91,9 @@ impl Client {
     }
 
     /// Waits for `job` until `time`: whether it has ended by then. It can be waited for afterwards in any case.
+    ///
+    /// # Errors
+    /// The connection has broken.
     pub fn ends_by(&mut self, job: &Job, time: Instant) -> Result<bool> {
         match self.wait(job, time) {
             Ok(result) => {
@@ -100,11 +106,17 @@ impl Client {
     }
 
     /// Starts `unit` and waits until its start job has ended.
+    ///
+    /// # Errors
+    /// As [`Self::queue`] and [`Self::wait`].
     pub fn start_unit(&mut self, unit: &str, deadline: Instant) -> Result<JobResult> {
         self.run(Verb::Start, unit, deadline)
     }
 
     /// Stops `unit` and waits until its stop job has ended: nothing of it runs then.
+    ///
+    /// # Errors
+    /// As [`Self::queue`] and [`Self::wait`].
     pub fn stop_unit(&mut self, unit: &str, deadline: Instant) -> Result<JobResult> {
         self.run(Verb::Stop, unit, deadline)
     }
@@ -138,6 +150,9 @@ impl Client {
     }
 
     /// One property of `unit`, which gets loaded for it.
+    ///
+    /// # Errors
+    /// systemd knows no such property, or as [`Self::wait`].
     pub fn property(&mut self, unit: &str, interface: Interface, name: &str, deadline: Instant) -> Result<Value> {
         self.get(&unit_path(unit), interface.name(), name, deadline).context(|| format!("Get({unit}, {name})"))
     }
@@ -153,6 +168,9 @@ impl Client {
     }
 
     /// What `unit` is about to do or is doing: `start`, `stop`, `restart` and others; `None` if nothing.
+    ///
+    /// # Errors
+    /// systemd's words are not understood, or as [`Self::wait`].
     pub fn pending_job(&mut self, unit: &str, deadline: Instant) -> Result<Option<String>> {
         let number = match self.property(unit, Interface::Unit, "Job", deadline)? {
             Value::Job(0) => return Ok(None),
@@ -170,6 +188,9 @@ impl Client {
 
     /// All properties of `unit` in an interface; the unit gets loaded for it.
     /// A unit without a file has the `LoadState` `not-found`.
+    ///
+    /// # Errors
+    /// systemd's words are not understood, or as [`Self::wait`].
     pub fn properties(&mut self, unit: &str, interface: Interface, deadline: Instant) -> Result<Properties> {
         let body = Body::default().text(interface.name())?;
         self.call(&unit_path(unit), PROPERTIES, "GetAll", &body, deadline, |message| {
@@ -182,6 +203,9 @@ impl Client {
     }
 
     /// The state of `unit`; inactive if systemd knows no such unit.
+    ///
+    /// # Errors
+    /// systemd's words are not understood, or as [`Self::wait`].
     pub fn active_state(&mut self, unit: &str, deadline: Instant) -> Result<ActiveState> {
         match self.property(unit, Interface::Unit, "ActiveState", deadline)? {
             Value::Text(word) => Ok(ActiveState::from_word(&word)),
@@ -190,6 +214,9 @@ impl Client {
     }
 
     /// Reads all unit files anew.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
     pub fn reload(&mut self, deadline: Instant) -> Result<()> {
         self.manager_call("Reload", "", Body::default(), deadline, nothing)
     }

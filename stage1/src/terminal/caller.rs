@@ -27,6 +27,9 @@ pub struct Caller {
 impl Caller {
     /// The terminal among the standard descriptors: what is shown goes to that of standard output, else of standard
     /// error, else of standard input. `None` when none of them is a terminal.
+    ///
+    /// # Errors
+    /// The terminal can't be opened anew, or is gone.
     pub fn find() -> Result<Option<Self>> {
         let is_terminal = |number: &usize| rustix::termios::isatty(standard(*number));
         let Some(number) = [1, 2, 0].into_iter().find(is_terminal) else { return Ok(None) };
@@ -35,6 +38,9 @@ impl Caller {
     }
 
     /// A descriptor to write to it.
+    ///
+    /// # Errors
+    /// No descriptor is left.
     pub fn output(&self) -> Result<OwnedFd> {
         self.shown.try_clone().context(|| "dup(terminal)")
     }
@@ -42,6 +48,9 @@ impl Caller {
     /// Puts the terminal into raw mode, if standard input is one: what is typed goes through as it is, and the terminal
     /// inside makes lines, echo and signals of it. Does nothing in the background, where [`Self::is_ours`] stays
     /// false.
+    ///
+    /// # Errors
+    /// The terminal is gone.
     pub fn take(&mut self) -> Result<()> {
         self.raw.as_mut().map_or(Ok(()), RawMode::on)
     }
@@ -53,11 +62,17 @@ impl Caller {
     }
 
     /// Gives the terminal back as it was, as one does before stopping.
+    ///
+    /// # Errors
+    /// The terminal is gone.
     pub fn give_back(&mut self) -> Result<()> {
         self.raw.as_mut().map_or(Ok(()), RawMode::off)
     }
 
     /// After a stop, by whatever signal: takes the terminal again, if this process is in the foreground.
+    ///
+    /// # Errors
+    /// The terminal is gone.
     pub fn continued(&mut self) -> Result<()> {
         if let Some(raw) = &mut self.raw {
             raw.look_again()?;
@@ -74,6 +89,9 @@ impl Caller {
     }
 
     /// Gives `pty` the terminal's window size.
+    ///
+    /// # Errors
+    /// The terminal or `pty` is gone.
     pub fn copy_size(&self, pty: impl AsFd) -> Result<()> {
         pty::copy_size(&self.shown, pty)
     }
@@ -81,6 +99,9 @@ impl Caller {
     /// What makes a new pty what the terminal is: window size, special characters and all other settings. Where nothing
     /// is typed, the caller's terminal goes on making line ends of its own, so that the pty makes none. To be called
     /// before [`Self::take`].
+    ///
+    /// # Errors
+    /// The terminal is gone.
     pub fn settings(&self) -> Result<pty::Settings> {
         let settings = pty::Settings::of(&self.shown)?;
         Ok(if self.raw.is_none() { settings.with_plain_output() } else { settings })

@@ -301,6 +301,9 @@ pub fn step(flows: &mut [&mut Flow], wake: &[BorrowedFd<'_>], timeout: Option<Du
 /// `fd` for a flow of this process alone: a terminal or pipe is opened anew, non-blocking, so that whoever shares the
 /// open one sees no change. Anything else is duplicated as it is: a regular file never blocks for long, and a socket
 /// only when others read from it too.
+///
+/// # Errors
+/// It can't be opened anew with this access.
 pub fn own(fd: impl AsFd, access: OFlags) -> Result<OwnedFd> {
     let fd = fd.as_fd();
     let stat = rustix::fs::fstat(fd).context(|| format!("fstat({})", fd.as_raw_fd()))?;
@@ -314,6 +317,9 @@ pub fn own(fd: impl AsFd, access: OFlags) -> Result<OwnedFd> {
 }
 
 /// Makes a descriptor that is this process's alone non-blocking: fcntl(2).
+///
+/// # Errors
+/// `fd` is closed.
 pub fn set_nonblocking(fd: impl AsFd) -> Result<()> {
     let flags = rustix::fs::fcntl_getfl(&fd).context(|| "fcntl(F_GETFL)")?;
     rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK).context(|| "fcntl(F_SETFL, O_NONBLOCK)")

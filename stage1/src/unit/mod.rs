@@ -304,6 +304,9 @@ impl<'a> AppUnit<'a> {
 
     /// Writes the unit, and before it that of its sockets if it has any, each whole or not at all, host side, in the pod
     /// directory. This makes the app known to systemd, so it comes last.
+    ///
+    /// # Errors
+    /// A number is out of its range, or a unit can't be written.
     pub fn install(&self) -> Result<()> {
         let units = layout::units_dir();
         let dir = Directory::InPod { pod: Path::new("."), below: &units };
@@ -328,11 +331,17 @@ pub fn allowed_stop_time(declared: Duration) -> Duration {
 }
 
 /// Whether the app has a unit: host side, in the pod directory.
+///
+/// # Errors
+/// The units' directory can't be reached.
 pub fn exists(app: &AcName) -> Result<bool> {
     is_there(&layout::unit_file(app))
 }
 
 /// Whether systemd listens on ports for the app: host side, in the pod directory.
+///
+/// # Errors
+/// The units' directory can't be reached.
 pub fn has_sockets(app: &AcName) -> Result<bool> {
     is_there(&layout::socket_unit_file(app))
 }
@@ -403,6 +412,9 @@ pub fn stop_timeout_text(timeout: Duration) -> String {
 }
 
 /// Removes the app's units, if it has any: host side, in the pod directory.
+///
+/// # Errors
+/// One is there and can't be removed.
 pub fn remove(app: &AcName) -> Result<()> {
     for path in [layout::unit_file(app), layout::socket_unit_file(app)] {
         remove_if_there(&path)?;
