@@ -15,6 +15,9 @@ use crate::logs;
 use crate::logs::{Line, LineBreak, LineFilter};
 use crate::poddir::find as pods;
 
+/// What is written at a time, in bytes.
+const BUFFER: usize = 64 << 10;
+
 /// Lines come from all apps unless some are named, sorted by time. On a terminal, control characters in them are escaped; elsewhere they come as the app wrote them.
 #[derive(Args, Debug)]
 pub struct Logs {
@@ -52,7 +55,7 @@ impl Logs {
         let (since, until) = (self.since.map(time), self.until.map(time));
         let wanted = LineFilter { apps, since, until, last: self.lines, follow: self.follow };
         let mut printer = Printer {
-            out: io::BufWriter::new(io::stdout().lock()),
+            out: io::BufWriter::with_capacity(BUFFER, io::stdout().lock()),
             format: self.format,
             timestamps: self.timestamps,
             names,
@@ -76,34 +79,30 @@ struct Printer<W: Write> {
 
 impl<W: Write> Printer<W> {
     /// Whether somebody still reads it.
-    fn print(&mut self, line: &Line) -> Result<bool> {
-        let text = match self.format {
-            Format::Json => json(line)?,
+    fn print(&mut self, line: &Line<'_>) -> Result<bool> {
+        let written = match self.format {
+            Format::Json => self.out.write_all(&json(line)?),
             Format::Text => self.text(line),
         };
-        let written = self.out.write_all(&text).and_then(|()| if self.flush { self.out.flush() } else { Ok(()) });
+        let written = written.and_then(|()| if self.flush { self.out.flush() } else { Ok(()) });
         written.map(|()| true).or_else(gone)
     }
 
-    fn text(&self, line: &Line) -> Vec<u8> {
-        let mut text = Vec::with_capacity(line.message.len() + 64);
+    fn text(&mut self, line: &Line<'_>) -> io::Result<()> {
         if self.timestamps {
-            text.extend(line.time.as_bytes());
-            text.push(b' ');
+            self.out.write_all(line.time.as_bytes())?;
+            self.out.write_all(b" ")?;
         }
         if self.names {
-            text.extend(line.app.as_bytes());
-            text.extend(b": ");
+            self.out.write_all(line.app.as_bytes())?;
+            self.out.write_all(b": ")?;
         }
         if self.escape {
-            text.extend(escaped(&line.message).as_bytes());
+            self.out.write_all(escaped(line.message).as_bytes())?;
         } else {
-            text.extend(&line.message);
+            self.out.write_all(line.message)?;
         }
-        if line.line_break != Some(LineBreak::LineMax) {
-            text.push(b'\n');
-        }
-        text
+        if line.line_break == Some(LineBreak::LineMax) { Ok(()) } else { self.out.write_all(b"\n") }
     }
 }
 
@@ -158,11 +157,11 @@ enum Message<'a> {
     Bytes(&'a [u8]),
 }
 
-fn json(line: &Line) -> Result<Vec<u8>> {
-    let message = std::str::from_utf8(&line.message).map_or(Message::Bytes(&line.message), Message::Text);
+fn json(line: &Line<'_>) -> Result<Vec<u8>> {
+    let message = std::str::from_utf8(line.message).map_or(Message::Bytes(line.message), Message::Text);
     let record = Record {
-        time: &line.time,
-        app: &line.app,
+        time: line.time,
+        app: line.app,
         stream: line.stream.word(),
         line_break: line.line_break.map(LineBreak::word),
         message,
@@ -177,7 +176,7 @@ mod tests {
     use super::*;
     use crate::logs::Stream;
 
-    fn printed(line: &Line, how: impl Fn(&mut Printer<Vec<u8>>)) -> String {
+    fn printed(line: &Line<'_>, how: impl Fn(&mut Printer<Vec<u8>>)) -> String {
         let mut printer = Printer {
             out: Vec::new(),
             format: Format::Text,
@@ -193,12 +192,13 @@ mod tests {
 
     #[test]
     fn lines_as_they_are_printed() {
+        let time = time(Timestamp::from_microsecond(1_795_552_251_796_825).unwrap());
         let mut line = Line {
-            time: time(Timestamp::from_microsecond(1_795_552_251_796_825).unwrap()),
-            app: "a".into(),
+            time: &time,
+            app: "a",
             stream: Stream::Stderr,
             line_break: Some(LineBreak::Eof),
-            message: b"\x1b[2J\tx\xff".to_vec(),
+            message: b"\x1b[2J\tx\xff",
         };
         assert_eq!(printed(&line, |_| {}), "a: \x1b[2J\tx\u{fffd}\n");
         assert_eq!(printed(&line, |p| (p.names, p.escape) = (false, true)), "\\u{1b}[2J\tx\\xff\n");
@@ -207,7 +207,7 @@ mod tests {
             "{\"time\":\"2026-11-24T20:30:51.796825000Z\",\"app\":\"a\",\"stream\":\"stderr\",\
              \"line_break\":\"eof\",\"message\":[27,91,50,74,9,120,255]}\n"
         );
-        (line.line_break, line.message) = (Some(LineBreak::LineMax), b"m".to_vec());
+        (line.line_break, line.message) = (Some(LineBreak::LineMax), b"m");
         assert_eq!(printed(&line, |p| p.timestamps = true), "2026-11-24T20:30:51.796825000Z a: m");
     }
 }

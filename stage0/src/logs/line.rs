@@ -1,7 +1,5 @@
 //! A line of an app's log.
 
-use std::rc::Rc;
-
 /// Where a line comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
@@ -41,16 +39,16 @@ impl LineBreak {
 }
 
 /// One line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line<'a> {
     /// When the end of it came: RFC 3339 in UTC with nine digits of a second, so times are in the order of their text.
-    pub time: String,
+    pub time: &'a str,
     /// The app whose it is.
-    pub app: Rc<str>,
+    pub app: &'a str,
     /// Where it comes from.
     pub stream: Stream,
     /// What ended it.
     pub line_break: Option<LineBreak>,
     /// The line itself.
-    pub message: Vec<u8>,
+    pub message: &'a [u8],
 }

@@ -2,6 +2,8 @@
 
 mod line;
 mod reader;
+mod record;
+mod tail;
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
@@ -20,6 +22,7 @@ use crate::poddir::find::Pod;
 use crate::store::Store;
 pub use line::{Line, LineBreak, Stream};
 use reader::Reader;
+use tail::Tail;
 
 /// How often followed logs are looked at.
 const FOLLOW: Duration = Duration::from_millis(100);
@@ -39,11 +42,26 @@ pub struct LineFilter {
     pub follow: bool,
 }
 
+/// A line, kept.
+struct Kept {
+    time: String,
+    /// Of which reader.
+    app: usize,
+    stream: Stream,
+    line_break: Option<LineBreak>,
+    message: Vec<u8>,
+}
+
 /// Gives the lines to `show`, in order, until that answers `false`: its reader is gone.
 ///
 /// # Errors
 /// The logs can't be read, or `show` has failed; the pod never had one of the apps; or its logs are kept elsewhere.
-pub fn show(store: &Store, pod: &Pod, wanted: &LineFilter, mut show: impl FnMut(&Line) -> Result<bool>) -> Result<()> {
+pub fn show(
+    store: &Store,
+    pod: &Pod,
+    wanted: &LineFilter,
+    mut show: impl FnMut(&Line<'_>) -> Result<bool>,
+) -> Result<()> {
     let what = || format!("logs of pod {}", pod.short());
     // Held, as the pod's directory moves when it ends.
     let directory = dir::open_dir_for_reading(pod.dir()).context(what)?;
@@ -53,13 +71,17 @@ pub fn show(store: &Store, pod: &Pod, wanted: &LineFilter, mut show: impl FnMut(
     loop {
         // In this order: what it has written before its end is there after it.
         let more = wanted.follow && pods::is_running(store, pod)?;
-        find_new(&directory, wanted, &mut readers).context(what)?;
+        find_new(&directory, wanted, last, &mut readers).context(what)?;
+        let removed: Vec<bool> = readers.iter().map(Reader::is_removed).collect::<Result<_>>().context(what)?;
         if !show_present(&mut readers, wanted, last.take(), more, &mut show).context(what)? {
             return Ok(());
         }
         if !more || !wait()? {
             break;
         }
+        // All was shown that it had; the monitor has begun another one, or will.
+        let mut removed = removed.into_iter();
+        readers.retain(|_| !removed.next().unwrap_or(false));
     }
     let is_there = |app: &AcName| readers.iter().any(|reader| *reader.app() == *app.as_ref());
     match wanted.apps.iter().find(|app| !is_there(app)) {
@@ -83,8 +105,9 @@ fn must_be_files(pod: &Path) -> Result<()> {
     }
 }
 
-/// Adds readers for the apps that have logs and none yet.
-fn find_new(directory: impl AsFd, wanted: &LineFilter, readers: &mut Vec<Reader>) -> Result<()> {
+/// Adds readers for the apps that have logs and none yet; of those that there are, `last` lines are wanted at most.
+fn find_new(directory: impl AsFd, wanted: &LineFilter, last: Option<usize>, readers: &mut Vec<Reader>) -> Result<()> {
+    let tail = last.map(|lines| Tail { lines, until: wanted.until.as_deref(), unfinished: wanted.follow });
     let logs = match dir::open_beneath(directory, layout::LOGS, OFlags::RDONLY | OFlags::DIRECTORY) {
         Err(error) if error.errno() == Some(rustix::io::Errno::NOENT.raw_os_error()) => return Ok(()),
         logs => logs?,
@@ -94,7 +117,7 @@ fn find_new(directory: impl AsFd, wanted: &LineFilter, readers: &mut Vec<Reader>
         let Some(app) = entry.file_name().to_str().ok().and_then(|name| name.parse::<AcName>().ok()) else { continue };
         let is_wanted = wanted.apps.is_empty() || wanted.apps.contains(&app);
         if is_wanted && !readers.iter().any(|reader| *reader.app() == *app.as_ref()) {
-            readers.push(Reader::open(&logs, &app)?);
+            readers.push(Reader::open(&logs, &app, tail.as_ref())?);
         }
     }
     Ok(())
@@ -106,27 +129,15 @@ fn show_present(
     wanted: &LineFilter,
     last: Option<usize>,
     more: bool,
-    show: &mut impl FnMut(&Line) -> Result<bool>,
+    show: &mut impl FnMut(&Line<'_>) -> Result<bool>,
 ) -> Result<bool> {
     let mut held = VecDeque::new();
-    loop {
-        let mut next: Option<usize> = None;
-        for index in 0..readers.len() {
-            if readers[index].look(more)?.is_none() {
-                continue;
-            }
-            let time = |index: usize| readers[index].head().map(|line| line.time.as_str());
-            if next.is_none_or(|next| time(index) < time(next)) {
-                next = Some(index);
-            }
-        }
-        let Some(line) = next.and_then(|next| readers[next].take()) else { break };
-        let early = wanted.since.as_ref().is_some_and(|since| line.time < *since);
-        let late = wanted.until.as_ref().is_some_and(|until| line.time > *until);
-        if early || late {
-            continue;
-        }
+    while let Some(next) = next(readers, more)? {
+        let Some(line) = readers[next].head() else { break };
+        let early = wanted.since.as_deref().is_some_and(|since| line.time < since);
+        let late = wanted.until.as_deref().is_some_and(|until| line.time > until);
         match last {
+            _ if early || late => {}
             None => {
                 if !show(&line)? {
                     return Ok(false);
@@ -137,16 +148,35 @@ fn show_present(
                 if held.len() == last {
                     held.pop_front();
                 }
-                held.push_back(line);
+                let Line { stream, line_break, .. } = line;
+                let (time, message) = (line.time.to_owned(), line.message.to_vec());
+                held.push_back(Kept { time, app: next, stream, line_break, message });
             }
         }
+        readers[next].pass();
     }
-    for line in held {
+    for Kept { time, app, stream, line_break, message } in held {
+        let line = Line { time: &time, app: readers[app].app(), stream, line_break, message: &message };
         if !show(&line)? {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// Which of them has the oldest line.
+fn next(readers: &mut [Reader], more: bool) -> Result<Option<usize>> {
+    let mut next: Option<usize> = None;
+    for index in 0..readers.len() {
+        if !readers[index].look(more)? {
+            continue;
+        }
+        let time = |index: usize| readers[index].head().map(|line| line.time);
+        if next.is_none_or(|next| time(index) < time(next)) {
+            next = Some(index);
+        }
+    }
+    Ok(next)
 }
 
 /// Waits for a while, or until nobody reads our output any more: then the answer is `false`.

@@ -1,7 +1,8 @@
 //! One app's log files, read in order: the format is that of the stage1's `mux::lines`.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
@@ -14,13 +15,13 @@ use stage1::pod::open_regular_beneath;
 use stage1::sys::dir;
 
 use super::line::{Line, LineBreak, Stream};
+use super::record::{LONGEST_RECORD, Record};
+use super::tail::Tail;
 
 /// What is read at a time, in bytes.
 const BUFFER: usize = 256 << 10;
 /// The longest line that is put together again from its parts, in bytes.
 const LONGEST: usize = 16 << 20;
-/// The longest line of a file that is read, in bytes: the monitor writes none that is a tenth as long.
-const LONGEST_RECORD: usize = 1 << 20;
 
 /// The log of one app.
 #[derive(Debug)]
@@ -28,29 +29,74 @@ pub(super) struct Reader {
     app: Rc<str>,
     directory: OwnedFd,
     number: u64,
-    file: Option<BufReader<File>>,
-    /// What has come of the line of the file that is being read.
-    record: Vec<u8>,
+    file: Option<File>,
+    /// What was read of the file; from `start` on it was not looked at yet.
+    block: Vec<u8>,
+    start: usize,
     /// What has come of a line of each stream, and when.
     parts: [(String, Vec<u8>); 2],
-    head: Option<Line>,
+    /// A line that was put together from parts, and its time if that is not in the block.
+    whole: (String, Vec<u8>),
+    head: Option<Head>,
     damaged: bool,
 }
 
+/// The next line: where it is.
+#[derive(Debug)]
+struct Head {
+    time: Place,
+    stream: Stream,
+    line_break: Option<LineBreak>,
+    message: Place,
+}
+
+/// Where a piece of it is.
+#[derive(Debug)]
+enum Place {
+    Block(Range<usize>),
+    Whole,
+}
+
 impl Reader {
-    /// From the oldest line on that is kept.
-    pub(super) fn open(logs: impl AsFd, app: &AcName) -> Result<Self> {
+    /// From the oldest line on that is kept; or from near the end on, as `tail` says.
+    pub(super) fn open(logs: impl AsFd, app: &AcName, tail: Option<&Tail<'_>>) -> Result<Self> {
         let directory = dir::open_beneath(logs, Path::new(app.as_ref()), OFlags::RDONLY | OFlags::DIRECTORY)?;
-        Ok(Self {
+        let mut reader = Self {
             app: Rc::from(app.as_ref()),
             directory,
             number: 0,
             file: None,
-            record: Vec::new(),
+            block: Vec::new(),
+            start: 0,
             parts: Default::default(),
+            whole: Default::default(),
             head: None,
             damaged: false,
-        })
+        };
+        if let Some(tail) = tail {
+            reader.skip_to(tail)?;
+        }
+        Ok(reader)
+    }
+
+    /// Goes to where the lines begin that `tail` wants.
+    fn skip_to(&mut self, tail: &Tail<'_>) -> Result<()> {
+        let mut search = tail.search();
+        for number in self.numbers()?.into_iter().rev() {
+            let Some(mut file) = self.open_file(number)? else { break };
+            let found = search.file(&mut file).context(|| format!("read the log of app {}", self.app))?;
+            if let Some(offset) = found {
+                file.seek(SeekFrom::Start(offset)).context(|| "seek")?;
+                (self.number, self.file) = (number, Some(file));
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether somebody has removed the directory of the log.
+    pub(super) fn is_removed(&self) -> Result<bool> {
+        rustix::fs::fstat(&self.directory).map(|stat| stat.st_nlink == 0).context(|| "fstat(log directory)")
     }
 
     pub(super) fn app(&self) -> &str {
@@ -58,77 +104,114 @@ impl Reader {
     }
 
     /// The next line, if there is one.
-    pub(super) fn head(&self) -> Option<&Line> {
-        self.head.as_ref()
+    pub(super) fn head(&self) -> Option<Line<'_>> {
+        let head = self.head.as_ref()?;
+        let time = match &head.time {
+            Place::Block(at) => std::str::from_utf8(&self.block[at.clone()]).unwrap_or_default(),
+            Place::Whole => &self.whole.0,
+        };
+        let message = match &head.message {
+            Place::Block(at) => &self.block[at.clone()],
+            Place::Whole => &self.whole.1,
+        };
+        Some(Line { time, app: &self.app, stream: head.stream, line_break: head.line_break, message })
     }
 
-    /// Takes the next line.
-    pub(super) fn take(&mut self) -> Option<Line> {
-        self.head.take()
+    /// Is done with the next line.
+    pub(super) fn pass(&mut self) {
+        self.head = None;
     }
 
     /// Sees to it that the next line is there if it can be; `more`: lines may still be written.
-    pub(super) fn look(&mut self, more: bool) -> Result<Option<&Line>> {
+    pub(super) fn look(&mut self, more: bool) -> Result<bool> {
         while self.head.is_none() {
-            if self.read_record()? {
-                self.understand();
-                self.record.clear();
-            } else if more || !self.flush() {
-                break;
+            match self.read_record()? {
+                Some(record) => self.understand(record),
+                None if more || !self.flush() => return Ok(false),
+                None => {}
             }
         }
-        Ok(self.head.as_ref())
+        Ok(true)
     }
 
-    /// Reads one line of a file, whole; false if there is none, yet.
-    fn read_record(&mut self) -> Result<bool> {
+    /// Where in the block the next line of a file is, whole; `None` if there is none, yet.
+    fn read_record(&mut self) -> Result<Option<Range<usize>>> {
         loop {
             if self.file.is_none() && !self.open_next()? {
-                return Ok(false);
+                return Ok(None);
             }
-            if self.read_on()? {
-                return Ok(true);
+            if let Some(record) = self.read_on()? {
+                return Ok(Some(record));
             }
             // In this order: what was written to this file before the next one was made is there after it.
-            if self.next_number()?.is_none() {
-                return Ok(false);
+            if self.numbers()?.iter().all(|number| *number <= self.number) {
+                return Ok(None);
             }
-            if self.read_on()? {
-                return Ok(true);
+            if let Some(record) = self.read_on()? {
+                return Ok(Some(record));
             }
             // The rest of a line that was never finished: a disk was full.
-            self.record.clear();
+            self.forget_block();
             self.file = None;
         }
     }
 
-    fn read_on(&mut self) -> Result<bool> {
-        let Some(file) = &mut self.file else { return Ok(false) };
-        file.read_until(b'\n', &mut self.record).context(|| format!("read the log of app {}", self.app))?;
-        if self.record.len() > LONGEST_RECORD {
-            self.record.truncate(LONGEST_RECORD);
-            self.record.push(b'\n');
+    fn read_on(&mut self) -> Result<Option<Range<usize>>> {
+        let Some(file) = &mut self.file else { return Ok(None) };
+        let mut looked = self.start;
+        loop {
+            if let Some(at) = memchr::memchr(b'\n', &self.block[looked..]) {
+                let record = self.start..looked + at;
+                self.start = record.end + 1;
+                return Ok(Some(record));
+            }
+            if self.block.len() - self.start > LONGEST_RECORD {
+                let record = self.start..self.block.len();
+                self.start = record.end;
+                return Ok(Some(record));
+            }
+            self.block.drain(..self.start);
+            self.start = 0;
+            looked = self.block.len();
+            self.block.resize(looked + BUFFER, 0);
+            let got = loop {
+                match file.read(&mut self.block[looked..]) {
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    got => break got,
+                }
+            };
+            self.block.truncate(looked + *got.as_ref().unwrap_or(&0));
+            if got.context(|| format!("read the log of app {}", self.app))? == 0 {
+                return Ok(None);
+            }
         }
-        Ok(self.record.ends_with(b"\n"))
     }
 
-    /// The number of the oldest file that comes after the one that is being read.
-    fn next_number(&self) -> Result<Option<u64>> {
+    fn forget_block(&mut self) {
+        self.block.clear();
+        self.start = 0;
+    }
+
+    /// The numbers of the files, in order.
+    fn numbers(&self) -> Result<Vec<u64>> {
         let what = || format!("read the directory of the log of app {}", self.app);
-        let mut next: Option<u64> = None;
+        let mut numbers = Vec::new();
         for entry in Dir::read_from(&self.directory).context(what)? {
-            let number = entry.context(what)?.file_name().to_str().ok().and_then(layout::log_file_number);
-            next = number.into_iter().filter(|number| *number > self.number).chain(next).min();
+            numbers.extend(entry.context(what)?.file_name().to_str().ok().and_then(layout::log_file_number));
         }
-        Ok(next)
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// It may just have gone, as the oldest of too many.
+    fn open_file(&self, number: u64) -> Result<Option<File>> {
+        open_regular_beneath(&self.directory, Path::new(&layout::log_file(number)))
     }
 
     fn open_next(&mut self) -> Result<bool> {
-        while let Some(number) = self.next_number()? {
-            self.number = number;
-            // It may just have gone, as the oldest of too many.
-            if let Some(file) = open_regular_beneath(&self.directory, Path::new(&layout::log_file(number)))? {
-                self.file = Some(BufReader::with_capacity(BUFFER, file));
+        for number in self.numbers()?.into_iter().filter(|number| *number > self.number) {
+            if let Some(file) = self.open_file(number)? {
+                (self.number, self.file) = (number, Some(file));
                 return Ok(true);
             }
         }
@@ -136,59 +219,50 @@ impl Reader {
     }
 
     /// Makes a line of what was read, or a part of one.
-    fn understand(&mut self) {
-        let record = self.record.strip_suffix(b"\n").unwrap_or(&self.record);
-        let Some((time, stream, tag, text)) = parse(record) else {
+    fn understand(&mut self, record: Range<usize>) {
+        let base = record.start;
+        let Some(Record { time, stream, tag, text }) = Record::parse(&self.block[record]) else {
             if !std::mem::replace(&mut self.damaged, true) {
                 log::warn!("the log of app {} has lines that the monitor did not write: skipping them", self.app);
             }
             return;
         };
-        let (_, parts) = &mut self.parts[stream as usize];
+        let (since, parts) = &mut self.parts[stream as usize];
         let line_break = match tag {
             b"P" if parts.len() + text.len() <= LONGEST => {
                 parts.extend_from_slice(text);
-                self.parts[stream as usize].0 = time.to_owned();
+                since.clear();
+                since.push_str(time);
                 return;
             }
             b"P" => Some(LineBreak::LineMax),
             b"F:eof" => Some(LineBreak::Eof),
             _ => None,
         };
-        let mut message = std::mem::take(parts);
-        message.extend_from_slice(text);
-        let (time, app) = (time.to_owned(), Rc::clone(&self.app));
-        self.head = Some(Line { time, app, stream, line_break, message });
+        let message = if parts.is_empty() {
+            // The text is the last of the record.
+            let end = base + time.len() + 1 + stream.word().len() + 1 + tag.len() + 1 + text.len();
+            Place::Block(end - text.len()..end)
+        } else {
+            self.whole.1 = std::mem::take(parts);
+            self.whole.1.extend_from_slice(text);
+            Place::Whole
+        };
+        self.head = Some(Head { time: Place::Block(base..base + time.len()), stream, line_break, message });
     }
 
     /// What is left of lines that nobody will finish any more: the monitor was killed. Whether there was anything.
     fn flush(&mut self) -> bool {
-        for (stream, (time, parts)) in [Stream::Stdout, Stream::Stderr].into_iter().zip(&mut self.parts) {
-            if !parts.is_empty() {
-                let (time, message) = (std::mem::take(time), std::mem::take(parts));
+        for (stream, part) in [Stream::Stdout, Stream::Stderr].into_iter().zip(&mut self.parts) {
+            if !part.1.is_empty() {
+                self.whole = std::mem::take(part);
                 let line_break = Some(LineBreak::Eof);
-                self.head = Some(Line { time, app: Rc::clone(&self.app), stream, line_break, message });
+                self.head = Some(Head { time: Place::Whole, stream, line_break, message: Place::Whole });
                 return true;
             }
         }
         false
     }
-}
-
-/// Time, stream, tag and text of a line of a file.
-fn parse(record: &[u8]) -> Option<(&str, Stream, &[u8], &[u8])> {
-    let word = |bytes: &[u8]| bytes.iter().position(|byte| *byte == b' ');
-    let (time, rest) = record.split_at(word(record)?);
-    let rest = &rest[1..];
-    let (stream, rest) = rest.split_at(word(rest)?);
-    let stream = match stream {
-        b"stdout" => Stream::Stdout,
-        b"stderr" => Stream::Stderr,
-        _ => return None,
-    };
-    let rest = &rest[1..];
-    let (tag, text) = rest.split_at(word(rest)?);
-    Some((std::str::from_utf8(time).ok()?, stream, tag, &text[1..]))
 }
 
 #[cfg(test)]
@@ -202,11 +276,12 @@ mod tests {
         for (number, text) in files {
             std::fs::write(place.join(layout::log_file(*number)), text).unwrap();
         }
-        let mut reader = Reader::open(dir::open_dir(tmp.path()).unwrap(), &"a".parse().unwrap()).unwrap();
+        let mut reader = Reader::open(dir::open_dir(tmp.path()).unwrap(), &"a".parse().unwrap(), None).unwrap();
         let mut all = Vec::new();
-        while reader.look(more).unwrap().is_some() {
-            let line = reader.take().unwrap();
-            all.push((format!("{} {}", line.stream.word(), String::from_utf8_lossy(&line.message)), line.line_break));
+        while reader.look(more).unwrap() {
+            let line = reader.head().unwrap();
+            all.push((format!("{} {}", line.stream.word(), String::from_utf8_lossy(line.message)), line.line_break));
+            reader.pass();
         }
         all
     }
