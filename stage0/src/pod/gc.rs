@@ -139,6 +139,8 @@ pub(crate) fn discard(store: &Store, mut pod: HeldPod, debug: bool) -> Result<()
     if pod.phase() == Phase::ExitedGarbage && pod.dir().join(layout::STAGE1_MANIFEST).exists() {
         run_gc(store, &pod, debug)?;
     }
+    // Before the overlays: unmounting one writes to the disk whatever is not yet there, and this may be much.
+    remove::tree(&pod.dir().join(layout::LOGS))?;
     overlay::unmount_below(pod.dir())?;
     remove::tree(pod.dir())
 }

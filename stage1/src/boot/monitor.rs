@@ -189,7 +189,7 @@ impl Monitor {
             let number = i32::try_from(info.ssi_signo).context(|| "signal number")?;
             match (Signal::try_from(number).context(|| format!("signal {number}"))?, self.mux.link()) {
                 (Signal::SIGCHLD | Signal::SIGPIPE, _) | (Signal::SIGWINCH | Signal::SIGCONT, None) => {}
-                (Signal::SIGWINCH, Some(link)) => link.resized()?,
+                (Signal::SIGWINCH, Some(link)) => link.resized(),
                 (Signal::SIGCONT, Some(link)) => link.continued()?,
                 (Signal::SIGTSTP, link) => {
                     if let Some(link) = link {

@@ -8,16 +8,20 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 
 use super::bounds::{REPLAY, REPLAY_LOG};
-use super::channel::{Channel, Input, Job, Output, Tokens};
+use super::buffer::empty;
+use super::channel::Channel;
 use super::console::Shown;
 use super::file::AppLog;
+use super::input::Input;
 use super::intake;
 use super::journald::{self, Entries, Journald};
 use super::kube::KubeLog;
 use super::lines::Lines;
+use super::output::Output;
 use super::poller::{Interest, Watched};
 use super::settings::{Driver, Settings};
 use super::sinks::{Sinks, Tools};
+use super::token::{Job, Tokens};
 use crate::appc::AcName;
 use crate::error::{Context, Error, Result};
 use crate::layout;
@@ -30,8 +34,6 @@ use crate::terminal::set_nonblocking;
 const PIPE: usize = 1 << 20;
 /// How many clients may wait to be taken.
 const BACKLOG: i32 = 128;
-/// The longest message to syslog, in bytes.
-const SYSLOG_LONGEST: usize = 64 << 10;
 /// How many of them are taken at a time.
 const SYSLOG_TURNS: usize = 64;
 /// How many times as many are taken at an app's end: more than a socket holds.
@@ -150,16 +152,16 @@ impl App {
             let found = found.or_else(|| self.channels.iter().position(|channel| !main && channel.name == TTY));
             let channel = &mut self.channels[found.context(|| format!("the app has no {name}"))?];
             match name.as_str() {
-                "stdin" => channel.begin(None, Some(fd), main, false),
+                "stdin" => channel.begin(None, Some(fd), main, false)?,
                 TTY => {
                     let sink = fd.try_clone().context(|| "dup(terminal)")?;
-                    channel.begin(Some(fd), Some(sink), main, true);
+                    channel.begin(Some(fd), Some(sink), main, true)?;
                 }
                 _ => {
                     if let Err(errno) = rustix::pipe::fcntl_setpipe_size(&fd, PIPE) {
                         log::debug!("fcntl(F_SETPIPE_SZ, {PIPE}): {errno}");
                     }
-                    channel.begin(Some(fd), None, main, false);
+                    channel.begin(Some(fd), None, main, false)?;
                 }
             }
         }
@@ -174,37 +176,48 @@ impl App {
             journald: self.journald.as_mut(),
             console: &mut tools.console,
             scratch: &mut tools.scratch,
+            gathered: &mut tools.gathered,
+            draft: &mut tools.draft,
             spare: &mut tools.spare,
         };
         (&mut self.channels, sinks)
     }
 
     /// Takes messages to syslog; whether there may be more.
-    pub(super) fn read_syslog(&mut self) -> Result<bool> {
-        let Some(socket) = &self.syslog else { return Ok(false) };
-        let mut message = vec![0; SYSLOG_LONGEST];
+    pub(super) fn read_syslog(&mut self, tools: &mut Tools) -> Result<bool> {
+        // What is longer is cut.
+        let mut message = std::mem::take(&mut tools.scratch);
+        let more = self.read_messages(&mut message, tools);
+        tools.scratch = message;
+        let (_, mut sinks) = self.sinks(tools);
+        sinks.write_log();
+        more
+    }
+
+    fn read_messages(&mut self, message: &mut [u8], tools: &mut Tools) -> Result<bool> {
         for _ in 0..SYSLOG_TURNS {
-            let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
-            let count = match rustix::net::recv(socket, &mut message[..], flags) {
+            let Some(socket) = &self.syslog else { return Ok(false) };
+            let count = match rustix::net::recv(socket, &mut *message, RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
                 Ok((count, _)) => count,
                 Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
                 Err(errno) => return Err(errno).context(|| "recv(syslog)"),
             };
-            let (priority, text) = syslog_message(&message[..count.min(SYSLOG_LONGEST)]);
-            let time = super::lines::rfc3339(super::lines::now());
-            if let Some(log) = &mut self.log {
+            let (priority, text) = syslog_message(&message[..count.min(message.len())]);
+            let (_, sinks) = self.sinks(tools);
+            let time = sinks.time();
+            if sinks.log.is_some() {
                 let mut lines = Lines::new(NAMES[2], Format::Cri, true);
-                lines.take(text, &time, &mut log.out);
-                lines.take(b"\n", &time, &mut log.out);
-                log.flush_if_full();
+                lines.take(text, &time, sinks.gathered);
+                lines.take(b"\n", &time, sinks.gathered);
             }
-            if let Some(kube) = &mut self.kube {
-                let (mut lines, mut out) = (Lines::new(NAMES[2], kube.format, false), Vec::new());
-                lines.take(text, &time, &mut out);
-                lines.take(b"\n", &time, &mut out);
-                kube.write(&out);
+            if let Some(kube) = sinks.kube {
+                let mut lines = Lines::new(NAMES[2], kube.format, false);
+                lines.take(text, &time, sinks.draft);
+                lines.take(b"\n", &time, sinks.draft);
+                kube.write(sinks.draft);
+                empty(sinks.draft);
             }
-            if let Some(journald) = &mut self.journald {
+            if let Some(journald) = sinks.journald {
                 journald.send(priority, text, false);
             }
         }
@@ -212,21 +225,21 @@ impl App {
     }
 
     /// Its end was told by somebody who waits until all is taken.
-    pub(super) fn ended(&mut self, talk: Watched) -> Result<()> {
+    pub(super) fn ended(&mut self, talk: Watched, tools: &mut Tools) -> Result<()> {
         self.waiting.push(talk);
         // What is there now: somebody may write on.
         for _ in 0..SYSLOG_LAST {
-            if !self.read_syslog()? {
+            if !self.read_syslog(tools)? {
                 break;
             }
         }
         self.channels.iter_mut().try_for_each(Channel::drain)
     }
 
-    /// Writes what was gathered for the log, and answers those who wait if all is taken.
+    /// Answers those who wait if all is taken.
     pub(super) fn settle(&mut self) {
         if let Some(log) = &mut self.log {
-            log.flush();
+            log.tell_lost();
         }
         if !self.waiting.is_empty() && self.channels.iter().all(Channel::is_drained) {
             for talk in self.waiting.drain(..) {

@@ -2,23 +2,21 @@
 //!
 //! Nothing here waits: [`Channel::arm`] says what to wait for, [`Channel::handle`] does what can be done.
 
-use std::cell::Cell;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 use std::time::Instant;
 
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
+use rustix::termios::Winsize;
 
 use super::bounds::BUFFER;
 use super::client::{Client, FAREWELL, READ_LEAST, has_hung_up, is_readable};
-use super::console::Shown;
-use super::journald::Entries;
-use super::lines::Lines;
+use super::input::Input;
 use super::listener::{Call, Listener};
-use super::poller::{Interest, Poller, Watched};
-use super::ring::Ring;
+use super::output::{Output, Source};
+use super::poller::{Interest, Watched};
 use super::sinks::Sinks;
+use super::token::{Job, Tokens};
 use crate::error::{Context, Result};
 
 /// The most that is read at a time, in bytes, from an app or from a client.
@@ -30,53 +28,6 @@ const SOURCES: usize = 8;
 /// What is taken of a terminal at an app's end, in bytes, while others still have it open: more than it holds.
 const TERMINAL: u64 = 64 << 10;
 
-/// Makes the tokens of what one channel waits for, each of which is given once.
-#[derive(Clone, Debug)]
-pub(super) struct Tokens {
-    pub(super) poller: Rc<Poller>,
-    base: u64,
-    serial: Rc<Cell<u32>>,
-}
-
-/// What a token is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Job {
-    Listen,
-    Source,
-    Sink,
-    Client,
-    Talk,
-    Syslog,
-    Console,
-}
-
-impl Tokens {
-    pub(super) fn new(poller: &Rc<Poller>, serial: &Rc<Cell<u32>>, app: u16, channel: u8) -> Self {
-        Self {
-            poller: Rc::clone(poller),
-            base: u64::from(app) << 48 | u64::from(channel) << 40,
-            serial: Rc::clone(serial),
-        }
-    }
-
-    pub(super) fn token(&self, job: Job) -> u64 {
-        self.serial.set(self.serial.get().wrapping_add(1));
-        self.base | (job as u64) << 32 | u64::from(self.serial.get())
-    }
-
-    pub(super) fn watched(&self, fd: OwnedFd, job: Job) -> Watched {
-        Watched::new(&self.poller, fd, self.token(job))
-    }
-
-    /// The app, the channel and the job of a token.
-    pub(super) fn parse(token: u64) -> Option<(u16, u8, Job)> {
-        let jobs = [Job::Listen, Job::Source, Job::Sink, Job::Client, Job::Talk, Job::Syslog, Job::Console];
-        let [app, other, channel, job, ..] = token.to_be_bytes();
-        let job = *jobs.get(usize::from(job))?;
-        Some((u16::from_be_bytes([app, other]), channel, job))
-    }
-}
-
 /// An endpoint.
 #[derive(Debug)]
 pub(super) struct Channel {
@@ -84,56 +35,15 @@ pub(super) struct Channel {
     tokens: Tokens,
     listener: Option<Listener>,
     clients: Vec<Client>,
+    /// The token of the client whose size the terminal has: who has typed last, or come last.
+    active: Option<u64>,
     pub(super) output: Option<Output>,
     pub(super) input: Option<Input>,
 }
 
-/// What the app writes.
-#[derive(Debug)]
-pub(super) struct Output {
-    sources: Vec<Source>,
-    ring: Ring,
-    /// What is kept while nobody is attached, in bytes.
-    replay: usize,
-    /// The last run has ended and no other one has begun.
-    ended: bool,
-    /// What clients have got at most: of this nothing is replayed.
-    delivered: u64,
-    lines: Lines,
-    kube: Option<Lines>,
-    shown: Option<Shown>,
-    entries: Option<Entries>,
-}
-
-/// Where the output of one run comes from.
-#[derive(Debug)]
-struct Source {
-    fd: Watched,
-    /// It is the app's own, not a handler's.
-    main: bool,
-    is_terminal: bool,
-    /// The app has ended: so much was still there, and more is not waited for.
-    left: Option<u64>,
-}
-
-/// What the app reads.
-#[derive(Debug)]
-pub(super) struct Input {
-    /// Closed once the end of the input was asked for.
-    sink: Option<Watched>,
-    /// The end of the input can be passed on by closing the sink.
-    ends_by_close: bool,
-    /// Somebody reads: an app runs.
-    reader: bool,
-    pending: Vec<u8>,
-    written: usize,
-    /// Whose input was read last: it is the others' turn.
-    last: Option<usize>,
-}
-
 impl Channel {
     pub(super) fn new(name: &'static str, tokens: Tokens, output: Option<Output>, input: Option<Input>) -> Self {
-        Self { name, tokens, listener: None, clients: Vec::new(), output, input }
+        Self { name, tokens, listener: None, clients: Vec::new(), active: None, output, input }
     }
 
     /// Takes clients that connect there.
@@ -220,14 +130,14 @@ impl Channel {
         let Some(listener) = &mut self.listener else { return Ok(()) };
         match listener.accept(sinks.spare, false).context(|| self.name)? {
             Call::Nobody => Ok(()),
-            Call::Taken(socket) => self.admit(socket, false, sinks),
+            Call::Taken(socket) => self.admit(socket, false, sinks).map(drop),
             // Its connection is closed: whoever asks the monitor for one is told why.
             Call::Refused(_) => Ok(()),
         }
     }
 
-    /// Takes a client on the other end of `socket`, a non-blocking one.
-    pub(super) fn admit(&mut self, socket: OwnedFd, resident: bool, sinks: &mut Sinks<'_>) -> Result<()> {
+    /// Takes a client on the other end of `socket`, a non-blocking one; its token.
+    pub(super) fn admit(&mut self, socket: OwnedFd, resident: bool, sinks: &mut Sinks<'_>) -> Result<u64> {
         rustix::net::sockopt::set_socket_send_buffer_size(&socket, BUFFER).context(|| "setsockopt(SO_SNDBUF)")?;
         let socket = self.tokens.watched(socket, Job::Client);
         let mut client = Client::new(socket, resident, self.input.is_some());
@@ -245,12 +155,19 @@ impl Channel {
             client.until = (output.ended && !resident).then(|| ring.written());
             client.send(&output.ring);
         }
+        let token = client.socket.token();
         self.clients.push(client);
-        Ok(())
+        Ok(token)
     }
 
-    /// Reads what there is of one source; whether there may be more.
+    /// Reads what there is of one source, and passes it on; whether there may be more.
     fn read_output(&mut self, index: usize, sinks: &mut Sinks<'_>) -> Result<bool> {
+        let more = self.read_chunks(index, sinks);
+        sinks.write_log();
+        more
+    }
+
+    fn read_chunks(&mut self, index: usize, sinks: &mut Sinks<'_>) -> Result<bool> {
         for _ in 0..TURNS {
             let room = usize::try_from(self.room()).unwrap_or(CHUNK).min(CHUNK);
             let Some(output) = &mut self.output else { return Ok(false) };
@@ -317,7 +234,16 @@ impl Channel {
     }
 
     /// An app, or a handler of it, is about to start: the other ends of its streams.
-    pub(super) fn begin(&mut self, source: Option<OwnedFd>, sink: Option<OwnedFd>, main: bool, is_terminal: bool) {
+    pub(super) fn begin(
+        &mut self,
+        source: Option<OwnedFd>,
+        sink: Option<OwnedFd>,
+        main: bool,
+        is_terminal: bool,
+    ) -> Result<()> {
+        if let (true, Some(source), Some(size)) = (is_terminal, &source, self.size()) {
+            rustix::termios::tcsetwinsize(source, size).context(|| "ioctl(TIOCSWINSZ)")?;
+        }
         if let (Some(output), Some(source)) = (&mut self.output, source) {
             output.ended &= !main;
             if output.sources.len() >= SOURCES {
@@ -333,6 +259,7 @@ impl Channel {
             input.pending.clear();
             input.written = 0;
         }
+        Ok(())
     }
 
     /// The app has ended: what is there is still taken, and then [`Self::is_drained`].
@@ -382,6 +309,7 @@ impl Channel {
         if let Some(output) = &mut self.output {
             output.sources.clear();
             output.finish(sinks)?;
+            sinks.write_log();
         }
         if let Some(input) = &mut self.input {
             (input.sink, input.reader) = (None, false);
@@ -394,17 +322,39 @@ impl Channel {
         Ok(())
     }
 
-    /// The app's terminal gets another size.
-    pub(super) fn resize(&self, size: rustix::termios::Winsize) -> Result<()> {
+    /// A client says how large its window is. The app's terminal is as large as that of the last active client.
+    pub(super) fn resize(&mut self, who: u64, size: Winsize) -> Result<()> {
+        let Some(client) = self.clients.iter_mut().find(|client| client.socket.token() == who) else { return Ok(()) };
+        let has_come = client.size.replace(size).is_none();
+        let is_there = |token| self.clients.iter().any(|client| client.socket.token() == token);
+        match self.active {
+            Some(active) if active != who && !has_come && is_there(active) => Ok(()),
+            _ => self.activate(who, size),
+        }
+    }
+
+    /// The same of the caller of `run`.
+    pub(super) fn resize_resident(&mut self, size: Winsize) -> Result<()> {
+        let resident = self.clients.iter().find(|client| client.resident).map(|client| client.socket.token());
+        resident.map_or(Ok(()), |who| self.resize(who, size))
+    }
+
+    fn activate(&mut self, who: u64, size: Winsize) -> Result<()> {
+        self.active = Some(who);
         for source in self.output.iter().flat_map(|output| &output.sources).filter(|source| source.is_terminal) {
             rustix::termios::tcsetwinsize(&source.fd, size).context(|| "ioctl(TIOCSWINSZ)")?;
         }
         Ok(())
     }
 
+    /// The size of the active client.
+    fn size(&self) -> Option<Winsize> {
+        self.clients.iter().find(|client| Some(client.socket.token()) == self.active)?.size
+    }
+
     fn read_input(&mut self, index: usize) -> Result<()> {
-        let (Some(input), client) = (&mut self.input, &mut self.clients[index]) else { return Ok(()) };
         for _ in 0..TURNS {
+            let (Some(input), client) = (&mut self.input, &mut self.clients[index]) else { return Ok(()) };
             if !input.takes() {
                 return Ok(());
             }
@@ -427,9 +377,14 @@ impl Channel {
                 }
                 return Ok(());
             }
+            let (who, size) = (client.socket.token(), client.size);
             input.pending.extend(&chunk[..count]);
             input.last = Some(index);
-            input.write()?;
+            // Before the app reads it.
+            if let Some(size) = size.filter(|_| self.active != Some(who)) {
+                self.activate(who, size)?;
+            }
+            self.input.as_mut().map_or(Ok(()), Input::write)?;
         }
         Ok(())
     }
@@ -503,91 +458,5 @@ impl Channel {
     pub(super) fn is_quiet(&self) -> bool {
         let output = self.output.as_ref();
         self.clients.iter().all(|client| !output.is_some_and(|output| client.waits_for(&output.ring)))
-    }
-}
-
-impl Output {
-    /// `replay` bytes are kept for whoever attaches.
-    pub(super) fn new(
-        replay: usize,
-        lines: Lines,
-        kube: Option<Lines>,
-        shown: Option<Shown>,
-        entries: Option<Entries>,
-    ) -> Self {
-        let ring = Ring::new(replay);
-        Self { sources: Vec::new(), ring, replay, ended: false, delivered: 0, lines, kube, shown, entries }
-    }
-
-    fn take(&mut self, bytes: &[u8], sinks: &mut Sinks<'_>) -> Result<()> {
-        self.ring.push(bytes);
-        let time = sinks.time();
-        if let Some(log) = sinks.log.as_deref_mut() {
-            self.lines.take(bytes, &time, &mut log.out);
-            log.flush_if_full();
-        }
-        if let (Some(lines), Some(kube)) = (&mut self.kube, sinks.kube.as_deref_mut()) {
-            let mut out = Vec::with_capacity(2 * bytes.len());
-            lines.take(bytes, &time, &mut out);
-            kube.write(&out);
-        }
-        if let (Some(entries), Some(journald)) = (&mut self.entries, sinks.journald.as_deref_mut()) {
-            entries.take(bytes, journald);
-        }
-        self.shown.as_mut().map_or(Ok(()), |shown| shown.take(bytes, sinks.console))
-    }
-
-    /// Writes what is left of lines without an end.
-    fn finish(&mut self, sinks: &mut Sinks<'_>) -> Result<()> {
-        let time = sinks.time();
-        if let Some(log) = sinks.log.as_deref_mut() {
-            self.lines.finish(&time, &mut log.out);
-        }
-        if let (Some(lines), Some(kube)) = (&mut self.kube, sinks.kube.as_deref_mut()) {
-            let mut out = Vec::new();
-            lines.finish(&time, &mut out);
-            kube.write(&out);
-        }
-        if let (Some(entries), Some(journald)) = (&mut self.entries, sinks.journald.as_deref_mut()) {
-            entries.finish(journald);
-        }
-        self.shown.as_mut().map_or(Ok(()), |shown| shown.finish(sinks.console))
-    }
-}
-
-impl Input {
-    pub(super) fn new(ends_by_close: bool) -> Self {
-        Self { sink: None, ends_by_close, reader: false, pending: Vec::new(), written: 0, last: None }
-    }
-
-    /// Whether there is an app that reads.
-    fn is_read(&self) -> bool {
-        self.reader && self.sink.is_some()
-    }
-
-    /// Whether it can take something from a client.
-    fn takes(&self) -> bool {
-        self.is_read() && self.pending.is_empty()
-    }
-
-    /// Writes what can be written of what a client has sent.
-    fn write(&mut self) -> Result<()> {
-        let Some(sink) = &self.sink else { return Ok(()) };
-        while self.written < self.pending.len() {
-            match rustix::io::write(sink, &self.pending[self.written..]) {
-                Ok(count) => self.written += count,
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(()),
-                // The app has ended, and with it what it should have read.
-                Err(Errno::PIPE | Errno::IO) => {
-                    self.reader = false;
-                    break;
-                }
-                Err(errno) => return Err(errno).context(|| "write the app's input"),
-            }
-        }
-        self.pending.clear();
-        self.written = 0;
-        Ok(())
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown};
+use rustix::termios::Winsize;
 
 use super::bounds::{DEAD, HOLD, LEAST};
 use super::poller::Watched;
@@ -39,6 +40,8 @@ pub(super) struct Client {
     /// Since when the app has waited for it, and what it got next then.
     pub(super) full: Option<(Instant, u64)>,
     pub(super) gone: bool,
+    /// The size of its window, if it has said one.
+    pub(super) size: Option<Winsize>,
 }
 
 impl Client {
@@ -55,6 +58,7 @@ impl Client {
             progress: Instant::now(),
             full: None,
             gone: false,
+            size: None,
         }
     }
 

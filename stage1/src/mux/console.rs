@@ -11,6 +11,7 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 
+use super::buffer::empty;
 use super::poller::{Interest, Poller, Watched};
 use crate::appc::AcName;
 use crate::error::{Context, Result};
@@ -18,6 +19,9 @@ use crate::terminal::{own, standard};
 
 /// A line that is longer than this goes on in the next one, if it comes after a name, in bytes.
 const LONGEST: usize = 64 << 10;
+
+/// What a pipe holds that is the output of `run`, in bytes, so that its reader seldom has to wait for the monitor.
+const PIPE: usize = 256 << 10;
 
 /// How the apps' output is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +99,12 @@ impl Port {
         })?;
         let kind = FileType::from_raw_mode(rustix::fs::fstat(&fd).context(|| "fstat(output)")?.st_mode);
         let waits = kind != FileType::RegularFile && !is_null(&fd)?;
+        if kind == FileType::Fifo
+            && rustix::pipe::fcntl_getpipe_size(&fd).is_ok_and(|size| size < PIPE)
+            && let Err(errno) = rustix::pipe::fcntl_setpipe_size(&fd, PIPE)
+        {
+            log::debug!("fcntl(F_SETPIPE_SZ, {PIPE}): {errno}");
+        }
         let fd = Some(Watched::new(poller, fd, token));
         Ok(Self { fd, waits, is_socket: kind == FileType::Socket, queue: Vec::new() })
     }
@@ -165,30 +175,32 @@ impl Shown {
         Self { number, name: format!("{app} | "), line: Vec::new() }
     }
 
-    pub(super) fn take(&mut self, bytes: &[u8], console: &mut Console) -> Result<()> {
+    pub(super) fn take(&mut self, bytes: &[u8], console: &mut Console, draft: &mut Vec<u8>) -> Result<()> {
         match console.show {
             Show::Nothing => Ok(()),
             Show::Raw => console.write(self.number, bytes),
             Show::Named => {
-                let mut out = Vec::with_capacity(bytes.len() + bytes.len() / 4 + self.line.len());
                 for line in bytes.split_inclusive(|byte| *byte == b'\n') {
                     self.line.extend_from_slice(line);
                     if line.ends_with(b"\n") || self.line.len() >= LONGEST {
-                        self.end_line(&mut out);
+                        self.end_line(draft);
                     }
                 }
-                console.write(self.number, &out)
+                let written = console.write(self.number, draft);
+                empty(draft);
+                written
             }
         }
     }
 
-    /// At the end of the output.
-    pub(super) fn finish(&mut self, console: &mut Console) -> Result<()> {
-        let mut out = Vec::new();
+    /// At the end of the output. `draft` is empty, and stays so.
+    pub(super) fn finish(&mut self, console: &mut Console, draft: &mut Vec<u8>) -> Result<()> {
         if !self.line.is_empty() {
-            self.end_line(&mut out);
+            self.end_line(draft);
         }
-        console.write(self.number, &out)
+        let written = console.write(self.number, draft);
+        empty(draft);
+        written
     }
 
     fn end_line(&mut self, out: &mut Vec<u8>) {

@@ -8,14 +8,12 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::buffer::empty;
 use super::lines;
 use crate::appc::AcName;
 use crate::error::{Context, Result};
 use crate::layout;
 use crate::sys::dir::{self, EntryKind};
-
-/// What is gathered before it is written, in bytes.
-const GATHER: usize = 256 << 10;
 
 /// How much of an app's output is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +33,6 @@ pub(super) struct AppLog {
     /// Closed while the app does not run: descriptors may be few.
     file: Option<File>,
     size: u64,
-    /// Whole lines that are to be written.
-    pub(super) out: Vec<u8>,
     /// What could not be written, in bytes, and why.
     lost: Option<(u64, String)>,
 }
@@ -44,6 +40,11 @@ pub(super) struct AppLog {
 impl AppLog {
     /// Goes on with the newest file of an app, or begins the first.
     pub(super) fn open(app: &AcName, bounds: Bounds) -> Result<Self> {
+        Self::open_from(app, bounds, 1)
+    }
+
+    /// The same; no file has a lower number than `least`.
+    fn open_from(app: &AcName, bounds: Bounds, least: u64) -> Result<Self> {
         let path = layout::app_logs(app);
         let what = || format!("open the log {path:?}");
         match std::fs::create_dir(layout::LOGS) {
@@ -53,11 +54,10 @@ impl AppLog {
         let logs = dir::open_dir(layout::LOGS).context(what)?;
         dir::create_in(&logs, app.as_ref(), EntryKind::Directory).context(what)?;
         let directory = directory(app).context(what)?;
-        let number = numbers(&directory).context(what)?.last().copied().unwrap_or(1);
+        let number = numbers(&directory).context(what)?.last().map_or(least, |last| least.max(*last));
         let file = create(&directory, number).context(what)?;
         let size = file.metadata().context(what)?.len();
-        let (file, out) = (Some(file), Vec::new());
-        Ok(Self { app: app.clone(), bounds, number, file, size, out, lost: None })
+        Ok(Self { app: app.clone(), bounds, number, file: Some(file), size, lost: None })
     }
 
     /// Closes the file until there is something to write.
@@ -65,37 +65,45 @@ impl AppLog {
         self.file = None;
     }
 
-    /// Opens it again.
+    /// Opens it again. If somebody has removed it, or its directory, a new one begins, which readers know as a later one.
     fn reopen(&mut self) -> Result<()> {
-        if self.file.is_none() {
-            self.file = Some(create(&directory(&self.app)?, self.number)?);
+        match &self.file {
+            Some(file) if rustix::fs::fstat(file).context(|| "fstat(log)")?.st_nlink > 0 => return Ok(()),
+            Some(_) => {}
+            None => match directory(&self.app) {
+                Err(error) if error.errno() == Some(libc::ENOENT) => {}
+                directory => {
+                    self.file = Some(create(&directory?, self.number)?);
+                    return Ok(());
+                }
+            },
         }
+        log::warn!("the log of app {} was removed: what it had is lost, a new one begins", self.app);
+        let new = Self::open_from(&self.app, self.bounds, self.number + 1)?;
+        *self = Self { lost: self.lost.take(), ..new };
         Ok(())
     }
 
-    /// Writes what was gathered if that is much.
-    pub(super) fn flush_if_full(&mut self) {
-        if self.out.len() >= GATHER {
-            self.flush();
+    /// Says in the log what it lacks, if that can be written now.
+    pub(super) fn tell_lost(&mut self) {
+        if self.lost.is_some() {
+            self.write(&mut Vec::new());
         }
     }
 
-    /// Writes what was gathered. An app does not end because of a full disk, and does not wait for it either: what
-    /// can't be written is counted, and that is said, in the log too as soon as it can be.
-    pub(super) fn flush(&mut self) {
-        if self.out.is_empty() && self.lost.is_none() {
-            return;
-        }
-        let mut text = Vec::new();
+    /// Writes whole lines, and empties `text`. An app does not end because of a full disk, and does not wait for it
+    /// either: what can't be written is counted, and that is said, in the log too as soon as it can be.
+    pub(super) fn write(&mut self, text: &mut Vec<u8>) {
+        let mut ahead = 0;
         if let Some((bytes, why)) = &self.lost {
             let time = lines::rfc3339(lines::now());
-            text.extend(
-                format!("{time} stderr F [{bytes} bytes of this log could not be written: {why}]\n").as_bytes(),
-            );
+            let words = format!("{time} stderr F [{bytes} bytes of this log could not be written: {why}]\n");
+            ahead = words.len();
+            text.splice(0..0, words.into_bytes());
         }
-        let ahead = text.len();
-        text.append(&mut self.out);
-        self.out = Vec::new();
+        if text.is_empty() {
+            return;
+        }
         if let Err(error) = self.reopen().and_then(|()| self.rotate()) {
             log::warn!("log of app {}: {}", self.app, error.one_line());
         }
@@ -132,6 +140,7 @@ impl AppLog {
                 }
             }
         }
+        empty(text);
     }
 
     fn rotate(&mut self) -> Result<()> {

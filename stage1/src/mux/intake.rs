@@ -91,8 +91,8 @@ pub(super) enum Said {
     List(AcName),
     /// A connection to an endpoint is wanted.
     Attach(AcName, String),
-    /// The size of an app's terminal.
-    Resize(AcName, rustix::termios::Winsize),
+    /// How large the window of a client of an app's terminal is: which client.
+    Resize(AcName, rustix::termios::Winsize, u64),
     /// A kubelet's log file was renamed.
     Reopen(AcName),
     /// An app is being removed.
@@ -122,10 +122,11 @@ pub(super) fn read(talk: BorrowedFd<'_>, in_pod: Option<&PodCgroup>) -> Result<S
         (Some(_), [call::ENDED, app]) => Said::Ended(name(app)?),
         (None, [call::LIST, app]) => Said::List(name(app)?),
         (None, [call::ATTACH, app, endpoint]) => Said::Attach(name(app)?, (*endpoint).to_owned()),
-        (None, [call::RESIZE, app, rows, columns]) => {
+        (None, [call::RESIZE, app, rows, columns, client]) => {
             let number = |word: &str| word.parse::<u16>().context(|| format!("{word:?} is not a size"));
             let (ws_row, ws_col) = (number(rows)?, number(columns)?);
-            Said::Resize(name(app)?, rustix::termios::Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 })
+            let client = client.parse::<u64>().context(|| format!("{client:?} is not a client"))?;
+            Said::Resize(name(app)?, rustix::termios::Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 }, client)
         }
         (None, [call::REOPEN, app]) => Said::Reopen(name(app)?),
         (None, [call::FORGET, app]) => Said::Forget(name(app)?),

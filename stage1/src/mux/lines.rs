@@ -45,7 +45,9 @@ impl Lines {
             match memchr::memchr(b'\n', within) {
                 Some(at) => {
                     out.extend_from_slice(&full);
-                    out.append(&mut self.text);
+                    if !self.text.is_empty() {
+                        out.append(&mut self.text);
+                    }
                     out.extend_from_slice(&bytes[..=at]);
                     bytes = &bytes[at + 1..];
                 }

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::fs::OFlags;
+use rustix::termios::Winsize;
 
 use crate::error::{Context, Result};
 use crate::sys::pty;
@@ -29,13 +30,15 @@ pub(crate) struct Link {
     terminal: Option<OwnedFd>,
     input: Option<Flow>,
     output: Option<Flow>,
+    /// The caller's terminal may have another size.
+    resized: bool,
 }
 
 impl Link {
     /// For the caller of this process.
     pub(crate) fn new() -> Result<Self> {
         let typed = rustix::termios::isatty(standard(0));
-        Ok(Self { caller: Caller::find()?, typed, terminal: None, input: None, output: None })
+        Ok(Self { caller: Caller::find()?, typed, terminal: None, input: None, output: None, resized: false })
     }
 
     /// Copies between the caller and the other end of `socket`, once the app starts.
@@ -44,7 +47,8 @@ impl Link {
         let input = Flow::new(own(standard(0), OFlags::RDONLY)?, end()?);
         self.input = Some(if self.typed { input } else { input.with_farewell(END_OF_INPUT.to_vec()) });
         self.output = Some(Flow::new(end()?, own(standard(1), OFlags::WRONLY)?));
-        self.changed()
+        self.changed();
+        Ok(())
     }
 
     /// Makes the app's terminal what the caller's is, as far as there is one. What is typed is for the app from now on,
@@ -94,10 +98,15 @@ impl Link {
     }
 
     /// The caller's terminal may have another size.
-    pub(crate) fn resized(&self) -> Result<()> {
-        match (&self.caller, &self.terminal) {
-            (Some(caller), Some(terminal)) => caller.copy_size(terminal),
-            _ => Ok(()),
+    pub(crate) fn resized(&mut self) {
+        self.resized = true;
+    }
+
+    /// The size of the caller's terminal, if it may be another one and there is an app that it is for.
+    pub(super) fn new_size(&mut self) -> Result<Option<Winsize>> {
+        match &self.caller {
+            Some(caller) if self.terminal.is_some() && std::mem::take(&mut self.resized) => caller.size().map(Some),
+            _ => Ok(None),
         }
     }
 
@@ -113,22 +122,24 @@ impl Link {
         {
             caller.continued()?;
         }
-        self.changed()
+        self.changed();
+        Ok(())
     }
 
     fn take(&mut self) -> Result<()> {
         if let Some(caller) = &mut self.caller {
             caller.take()?;
         }
-        self.changed()
+        self.changed();
+        Ok(())
     }
 
-    fn changed(&mut self) -> Result<()> {
+    fn changed(&mut self) {
         let paused = self.terminal.is_none() || self.waits_for_caller();
         if let Some(input) = &mut self.input {
             input.set_paused(paused);
         }
-        self.resized()
+        self.resized();
     }
 
     /// Whether the app has started, but this process is in the background of the terminal that is to be typed at.

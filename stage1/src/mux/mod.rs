@@ -22,20 +22,24 @@
 
 mod app;
 mod bounds;
+mod buffer;
 mod channel;
 mod client;
 mod console;
 mod file;
+mod input;
 mod intake;
 mod journald;
 mod kube;
 mod lines;
 mod link;
 mod listener;
+mod output;
 mod poller;
 mod ring;
 mod settings;
 mod sinks;
+mod token;
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -47,12 +51,13 @@ use nix::sys::signalfd::SignalFd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use app::App;
-use channel::{Channel, Job, Tokens};
+use channel::Channel;
 use console::Console;
 use intake::Said;
 use listener::{Call, Listener, Spare};
 use poller::{Interest, Poller, Watched};
 use sinks::Tools;
+use token::{Job, Tokens};
 
 pub use bounds::{BUFFER, DEAD, HOLD, LEAST, REPLAY, REPLAY_LOG};
 pub use console::Show;
@@ -123,7 +128,8 @@ impl Mux {
         let console = Console::new(show, &poller, ports)?;
         let pod = Listener::new(tokens.watched(listeners.pod, Job::Listen));
         let host = Listener::new(tokens.watched(listeners.host, Job::Listen));
-        let tools = Tools { poller, serial, console, scratch: vec![0; channel::CHUNK], spare: Spare::new()? };
+        let (scratch, gathered, draft) = (vec![0; channel::CHUNK], Vec::new(), Vec::new());
+        let tools = Tools { poller, serial, console, scratch, gathered, draft, spare: Spare::new()? };
         let (talks, apps) = (Vec::new(), Vec::new());
         Ok(Self {
             uuid: uuid.to_owned(),
@@ -158,10 +164,18 @@ impl Mux {
     /// Does what there is to do; waits until there is something, one of `wake` is readable, or it is time to look
     /// after somebody, and `at_most` that long.
     pub(crate) fn step(&mut self, wake: &[BorrowedFd<'_>], at_most: Option<Duration>) -> Result<()> {
+        self.copy_size()?;
         let now = Instant::now();
         let next = self.tidy(now)?;
         self.wait(wake, next.into_iter().chain(at_most.map(|time| now + time)).min())?;
         self.work()
+    }
+
+    /// Tells the app's terminal the size of that of the caller of `run`.
+    fn copy_size(&mut self) -> Result<()> {
+        let Some(size) = self.link.as_mut().map(Link::new_size).transpose()?.flatten() else { return Ok(()) };
+        let mut channels = self.apps.iter_mut().flatten().flat_map(|app| &mut app.channels);
+        channels.try_for_each(|channel| channel.resize_resident(size))
     }
 
     /// Waits at most until `until`.
@@ -192,7 +206,7 @@ impl Mux {
                 _ => {
                     let Some(Some(app)) = self.apps.get_mut(usize::from(number)) else { continue };
                     if job == Job::Syslog {
-                        app.read_syslog()?;
+                        app.read_syslog(&mut self.tools)?;
                         continue;
                     }
                     let (channels, mut sinks) = app.sinks(&mut self.tools);
@@ -255,7 +269,7 @@ impl Mux {
                 let talk = self.talks.remove(at).socket;
                 talk.watch(None)?;
                 match self.apps.iter_mut().flatten().find(|other| other.name == app) {
-                    Some(app) => app.ended(talk)?,
+                    Some(app) => app.ended(talk, &mut self.tools)?,
                     None => intake::answer(&talk, Ok(String::new()), &[]),
                 }
             }
@@ -281,9 +295,13 @@ impl Mux {
                 let names: Vec<&str> = app.channels.iter().map(|channel| channel.name).collect();
                 return Ok(names.join(" "));
             }
-            Said::Attach(app, endpoint) => *fd = Some(self.attach(&app, &endpoint, false)?),
-            Said::Resize(app, size) => {
-                self.get(&app)?.channels.iter().try_for_each(|channel| channel.resize(size))?;
+            Said::Attach(app, endpoint) => {
+                let (socket, number) = self.attach(&app, &endpoint, false)?;
+                *fd = Some(socket);
+                return Ok(number.to_string());
+            }
+            Said::Resize(app, size, client) => {
+                self.get(&app)?.channels.iter_mut().try_for_each(|channel| channel.resize(client, size))?;
             }
             Said::Reopen(app) => {
                 let app = self.get(&app)?;
@@ -333,7 +351,7 @@ impl Mux {
                 let is_linked = app.is_interactive();
                 self.apps[free] = Some(app);
                 if is_linked && self.link.is_some() {
-                    let socket = self.attach(&name, TTY, true)?;
+                    let (socket, _) = self.attach(&name, TTY, true)?;
                     self.link.iter_mut().try_for_each(|link| link.connect(&socket))?;
                 }
                 free
@@ -349,8 +367,8 @@ impl Mux {
         app.begin(main, ends)
     }
 
-    /// A connection to an endpoint: the client's end.
-    fn attach(&mut self, name: &AcName, endpoint: &str, resident: bool) -> Result<OwnedFd> {
+    /// A connection to an endpoint: the client's end, and its number.
+    fn attach(&mut self, name: &AcName, endpoint: &str, resident: bool) -> Result<(OwnedFd, u64)> {
         let number =
             self.find(name).context(|| format!("app {name} has nothing to attach to: it was not started yet"))?;
         let app = self.apps[number].as_mut().context(|| "no app")?;
@@ -360,8 +378,8 @@ impl Mux {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).context(|| "socketpair")?;
-        channel.admit(ours, resident, &mut sinks)?;
-        Ok(theirs)
+        let number = channel.admit(ours, resident, &mut sinks)?;
+        Ok((theirs, number))
     }
 
     /// When PID 1 has ended: takes all that is left, and waits until everybody has it. A signal, or a pod that was
@@ -391,7 +409,7 @@ impl Mux {
             self.work()?;
         }
         for app in self.apps.iter_mut().flatten() {
-            while app.read_syslog()? {}
+            while app.read_syslog(&mut self.tools)? {}
             let (channels, mut sinks) = app.sinks(&mut self.tools);
             channels.iter_mut().try_for_each(|channel| channel.close(&mut sinks))?;
             app.settle();

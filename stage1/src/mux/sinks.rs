@@ -17,14 +17,26 @@ pub(super) struct Sinks<'a> {
     pub(super) kube: Option<&'a mut KubeLog>,
     pub(super) journald: Option<&'a mut Journald>,
     pub(super) console: &'a mut Console,
+    /// What is read from an app.
     pub(super) scratch: &'a mut Vec<u8>,
     pub(super) spare: &'a mut Spare,
+    /// Whole lines that are to be written to the log: empty between one source and the next.
+    pub(super) gathered: &'a mut Vec<u8>,
+    /// Lines as another sink has them: empty between one use and the next.
+    pub(super) draft: &'a mut Vec<u8>,
 }
 
 impl Sinks<'_> {
     /// The time now, as log files have it.
     pub(super) fn time(&self) -> String {
         lines::rfc3339(lines::now())
+    }
+
+    /// Writes to the log what was gathered for it.
+    pub(super) fn write_log(&mut self) {
+        if let Some(log) = self.log.as_deref_mut() {
+            log.write(self.gathered);
+        }
     }
 }
 
@@ -36,4 +48,6 @@ pub(super) struct Tools {
     pub(super) console: Console,
     pub(super) scratch: Vec<u8>,
     pub(super) spare: Spare,
+    pub(super) gathered: Vec<u8>,
+    pub(super) draft: Vec<u8>,
 }

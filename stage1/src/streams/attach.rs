@@ -146,19 +146,24 @@ fn endpoints(app: &AcName) -> Result<Targets> {
 /// The connections to the pod's monitor.
 struct Connections {
     sockets: Vec<(&'static str, OwnedFd)>,
+    /// The number of the one to the terminal.
+    terminal: String,
 }
 
 impl Connections {
     fn open(app: &AcName, names: &[&'static str]) -> Result<Self> {
-        let mut sockets = Vec::new();
+        let (mut sockets, mut terminal) = (Vec::new(), String::new());
         for name in names {
-            let (_, mut fds) = call::from_host(&[call::ATTACH, app.as_ref(), name])
+            let (number, mut fds) = call::from_host(&[call::ATTACH, app.as_ref(), name])
                 .context(|| format!("attach to {name} of app {app}"))?;
             let socket = fds.pop().context(|| "no connection came")?;
             terminal::set_nonblocking(&socket)?;
             sockets.push((*name, socket));
+            if *name == TTY {
+                terminal = number;
+            }
         }
-        Ok(Self { sockets })
+        Ok(Self { sockets, terminal })
     }
 
     fn get(&self, name: &str) -> Result<OwnedFd> {
@@ -399,12 +404,13 @@ impl<'a> Session<'a> {
         self.resized()
     }
 
-    /// The app's terminal gets the size of the caller's.
+    /// The app's terminal gets the size of the caller's, if nobody else has typed since this one came.
     fn resized(&self) -> Result<()> {
         let (Some(caller), true) = (&self.caller, self.types) else { return Ok(()) };
         let size = caller.size()?;
         let (rows, columns) = (size.ws_row.to_string(), size.ws_col.to_string());
-        match call::from_host(&[call::RESIZE, self.what.app.as_ref(), &rows, &columns]) {
+        let words = [call::RESIZE, self.what.app.as_ref(), &rows, &columns, &self.connections.terminal];
+        match call::from_host(&words) {
             Ok(_) => Ok(()),
             // The app has just ended, or the pod with its monitor.
             Err(error) => {

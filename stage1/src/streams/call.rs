@@ -20,9 +20,9 @@ pub(crate) const START: &str = "start";
 pub(crate) const ENDED: &str = "ended";
 /// `list APP`, answered with the names of its endpoints. Host side.
 pub(crate) const LIST: &str = "list";
-/// `attach APP NAME`, answered with a connection to that endpoint. Host side.
+/// `attach APP NAME`, answered with a connection to that endpoint, and its number. Host side.
 pub(crate) const ATTACH: &str = "attach";
-/// `resize APP ROWS COLUMNS`: the app's terminal. Host side.
+/// `resize APP ROWS COLUMNS NUMBER`: the window of who has that connection to the app's terminal. Host side.
 pub(crate) const RESIZE: &str = "resize";
 /// `reopen APP`: its log file for a kubelet was renamed. Host side.
 pub(crate) const REOPEN: &str = "reopen";

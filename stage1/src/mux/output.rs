@@ -1,0 +1,90 @@
+//! What an app writes to one endpoint: where it comes from, and the sinks that it goes to. Host side.
+
+use super::buffer::{GATHER, empty};
+use super::console::Shown;
+use super::journald::Entries;
+use super::lines::Lines;
+use super::poller::Watched;
+use super::ring::Ring;
+use super::sinks::Sinks;
+use crate::error::Result;
+
+/// What the app writes.
+#[derive(Debug)]
+pub(super) struct Output {
+    pub(super) sources: Vec<Source>,
+    pub(super) ring: Ring,
+    /// What is kept while nobody is attached, in bytes.
+    pub(super) replay: usize,
+    /// The last run has ended and no other one has begun.
+    pub(super) ended: bool,
+    /// What clients have got at most: of this nothing is replayed.
+    pub(super) delivered: u64,
+    lines: Lines,
+    kube: Option<Lines>,
+    pub(super) shown: Option<Shown>,
+    entries: Option<Entries>,
+}
+
+/// Where the output of one run comes from.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) fd: Watched,
+    /// It is the app's own, not a handler's.
+    pub(super) main: bool,
+    pub(super) is_terminal: bool,
+    /// The app has ended: so much was still there, and more is not waited for.
+    pub(super) left: Option<u64>,
+}
+
+impl Output {
+    /// `replay` bytes are kept for whoever attaches.
+    pub(super) fn new(
+        replay: usize,
+        lines: Lines,
+        kube: Option<Lines>,
+        shown: Option<Shown>,
+        entries: Option<Entries>,
+    ) -> Self {
+        let ring = Ring::new(replay);
+        Self { sources: Vec::new(), ring, replay, ended: false, delivered: 0, lines, kube, shown, entries }
+    }
+
+    /// Passes on what was read.
+    pub(super) fn take(&mut self, bytes: &[u8], sinks: &mut Sinks<'_>) -> Result<()> {
+        self.ring.push(bytes);
+        let time = sinks.time();
+        if let Some(log) = sinks.log.as_deref_mut() {
+            self.lines.take(bytes, &time, sinks.gathered);
+            if sinks.gathered.len() >= GATHER {
+                log.write(sinks.gathered);
+            }
+        }
+        if let (Some(lines), Some(kube)) = (&mut self.kube, sinks.kube.as_deref_mut()) {
+            lines.take(bytes, &time, sinks.draft);
+            kube.write(sinks.draft);
+            empty(sinks.draft);
+        }
+        if let (Some(entries), Some(journald)) = (&mut self.entries, sinks.journald.as_deref_mut()) {
+            entries.take(bytes, journald);
+        }
+        self.shown.as_mut().map_or(Ok(()), |shown| shown.take(bytes, sinks.console, sinks.draft))
+    }
+
+    /// Writes what is left of lines without an end.
+    pub(super) fn finish(&mut self, sinks: &mut Sinks<'_>) -> Result<()> {
+        let time = sinks.time();
+        if sinks.log.is_some() {
+            self.lines.finish(&time, sinks.gathered);
+        }
+        if let (Some(lines), Some(kube)) = (&mut self.kube, sinks.kube.as_deref_mut()) {
+            lines.finish(&time, sinks.draft);
+            kube.write(sinks.draft);
+            empty(sinks.draft);
+        }
+        if let (Some(entries), Some(journald)) = (&mut self.entries, sinks.journald.as_deref_mut()) {
+            entries.finish(journald);
+        }
+        self.shown.as_mut().map_or(Ok(()), |shown| shown.finish(sinks.console, sinks.draft))
+    }
+}

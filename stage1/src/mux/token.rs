@@ -1,0 +1,54 @@
+//! What epoll(7) is told of each descriptor: which app, which of its channels, and what is to be done. Host side.
+
+use std::cell::Cell;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use super::poller::{Poller, Watched};
+
+/// Makes the tokens of what one channel waits for, each of which is given once.
+#[derive(Clone, Debug)]
+pub(super) struct Tokens {
+    pub(super) poller: Rc<Poller>,
+    base: u64,
+    serial: Rc<Cell<u32>>,
+}
+
+/// What a token is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Job {
+    Listen,
+    Source,
+    Sink,
+    Client,
+    Talk,
+    Syslog,
+    Console,
+}
+
+impl Tokens {
+    pub(super) fn new(poller: &Rc<Poller>, serial: &Rc<Cell<u32>>, app: u16, channel: u8) -> Self {
+        Self {
+            poller: Rc::clone(poller),
+            base: u64::from(app) << 48 | u64::from(channel) << 40,
+            serial: Rc::clone(serial),
+        }
+    }
+
+    pub(super) fn token(&self, job: Job) -> u64 {
+        self.serial.set(self.serial.get().wrapping_add(1));
+        self.base | (job as u64) << 32 | u64::from(self.serial.get())
+    }
+
+    pub(super) fn watched(&self, fd: OwnedFd, job: Job) -> Watched {
+        Watched::new(&self.poller, fd, self.token(job))
+    }
+
+    /// The app, the channel and the job of a token.
+    pub(super) fn parse(token: u64) -> Option<(u16, u8, Job)> {
+        let jobs = [Job::Listen, Job::Source, Job::Sink, Job::Client, Job::Talk, Job::Syslog, Job::Console];
+        let [app, other, channel, job, ..] = token.to_be_bytes();
+        let job = *jobs.get(usize::from(job))?;
+        Some((u16::from_be_bytes([app, other]), channel, job))
+    }
+}
