@@ -8,22 +8,22 @@ LIBRARIES=usr/lib/x86_64-linux-gnu
 # lines FILE: its lines without comments and blank ones.
 lines() { grep -v -e '^#' -e '^$' "$1"; }
 
-# fetch_packages: has every package of the list unpacked below $CACHE/tree, from the cache if it is there.
+# fetch_packages LIST PLACE: has every package of the list unpacked below PLACE/tree, from the cache if it is there.
 # Packages of one day fit together, so when the list has changed all are fetched anew.
-# To take up Debian's updates, remove target/image.
+# To take up Debian's updates, remove PLACE.
 fetch_packages() {
-    if cmp -s "$IMAGE/packages" "$CACHE/packages"; then return; fi
-    rm -rf "$CACHE"
-    mkdir -p "$CACHE/debs" "$CACHE/tree/usr"/{bin,sbin,lib,lib64}
-    local packages deb
-    mapfile -t packages < <(lines "$IMAGE/packages")
+    local list=$1 place=$2 packages deb
+    if cmp -s "$list" "$place/packages"; then return; fi
+    rm -rf "$place"
+    mkdir -p "$place/debs" "$place/tree/usr"/{bin,sbin,lib,lib64}
+    mapfile -t packages < <(lines "$list")
     say "downloading ${#packages[@]} packages"
-    with_package_lists download "$CACHE/debs" "${packages[@]}"
-    link_directories "$CACHE/tree"
-    for deb in "$CACHE"/debs/*.deb; do
-        dpkg-deb --fsys-tarfile "$deb" | tar -x --keep-directory-symlink --no-same-owner -C "$CACHE/tree"
+    with_package_lists download "$place/debs" "${packages[@]}"
+    link_directories "$place/tree"
+    for deb in "$place"/debs/*.deb; do
+        dpkg-deb --fsys-tarfile "$deb" | tar -x --keep-directory-symlink --no-same-owner -C "$place/tree"
     done
-    cp "$IMAGE/packages" "$CACHE/packages"
+    cp "$list" "$place/packages"
 }
 
 # download DIRECTORY PACKAGE...: the .deb files, as the user that we are.

@@ -1,7 +1,7 @@
 //! What apps write is in their logs, all of it, and `podctl logs` shows it.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -10,10 +10,10 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use tests::Verdict;
 use tests::harness::Context;
 use tests::podctl::{Pod, Podctl};
 use tests::process::{Process, descendants, run, wait_for};
-use tests::{Verdict, dist};
 
 tests::cases! {
     both ten_thousand_lines_of_ten_apps 120;
@@ -25,24 +25,18 @@ tests::cases! {
     both nothing_is_lost_at_the_end 120;
     both all_is_there_when_an_app_has_exited 120;
     native run_shows_every_byte 120;
-    native a_slow_reader_of_run_slows_the_app_down;
-    native a_reader_that_stopped_does_not_keep_the_pod;
+    native every_byte_in_file_and_console 120;
     both outputs_are_opened_anew_by_anybody;
-    both a_killed_pods_logs_can_be_read;
     native syslog_goes_to_the_same_log;
     native lines_are_followed_across_rotations;
     native the_logs_and_the_console_are_bounded;
     native other_log_drivers;
-    native a_log_that_cannot_be_written_is_told;
-    native a_pod_that_does_not_boot_explains_itself;
     native a_debug_run_of_a_terminal_starts_at_once;
-    native nobody_else_speaks_for_an_app;
-    native a_damaged_log_is_one_clear_line;
 }
 
 /// The lines that a command shows.
 #[track_caller]
-fn lines(podctl: &Podctl, args: &[&str]) -> Vec<String> {
+pub fn lines(podctl: &Podctl, args: &[&str]) -> Vec<String> {
     let out = podctl.run(&[&["logs"], args].concat());
     assert!(out.code == Some(0) && out.stderr.is_empty(), "{}: {:?} {}", out.command, out.code, out.stderr);
     out.stdout.lines().map(str::to_owned).collect()
@@ -50,20 +44,20 @@ fn lines(podctl: &Podctl, args: &[&str]) -> Vec<String> {
 
 /// The same as JSON.
 #[track_caller]
-fn records(podctl: &Podctl, args: &[&str]) -> Vec<Value> {
+pub fn records(podctl: &Podctl, args: &[&str]) -> Vec<Value> {
     let lines = lines(podctl, &[args, &["--format", "json"]].concat());
     lines.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in {line}"))).collect()
 }
 
 /// Waits until a pod's app has written that, as `logs` shows it.
 #[track_caller]
-fn wait_for_line(pod: &Pod, app: &str, line: &str) {
+pub fn wait_for_line(pod: &Pod, app: &str, line: &str) {
     let args = [pod.uuid.as_str(), "--app", app];
     wait_for(&format!("{line:?} of {app}"), 20, || lines(pod.podctl, &args).iter().any(|l| l == line).then_some(()));
 }
 
 /// The directory of an app's log.
-fn log(pod: &Pod, app: &str) -> PathBuf {
+pub fn log(pod: &Pod, app: &str) -> PathBuf {
     pod.dir().join("logs").join(app)
 }
 
@@ -106,13 +100,13 @@ fn ten_thousand_lines_of_ten_apps(t: &Context) -> Verdict {
 }
 
 /// A command that shows lines while it runs.
-struct Follower {
-    child: Child,
-    lines: Receiver<String>,
+pub struct Follower {
+    pub child: Child,
+    pub lines: Receiver<String>,
 }
 
 impl Follower {
-    fn start(podctl: &Podctl, args: &[&str]) -> Self {
+    pub fn start(podctl: &Podctl, args: &[&str]) -> Self {
         let mut child = podctl
             .command(&[&["logs", "-f"], args].concat())
             .stdin(Stdio::null())
@@ -126,14 +120,14 @@ impl Follower {
     }
 
     #[track_caller]
-    fn shows(&self, line: &str) {
+    pub fn shows(&self, line: &str) {
         let shown = self.lines.recv_timeout(Duration::from_secs(20));
         assert_eq!(shown.as_deref().unwrap_or("nothing"), line);
     }
 
     /// It ends by itself, and shows these lines until then.
     #[track_caller]
-    fn ends(mut self, last: &[&str]) {
+    pub fn ends(mut self, last: &[&str]) {
         let status = wait_for("the follower's end", 20, || self.child.try_wait().expect("wait"));
         assert!(status.success(), "{status}");
         assert_eq!(self.lines.iter().collect::<Vec<_>>(), last);
@@ -331,24 +325,6 @@ fn nothing_is_lost_at_the_end(t: &Context) -> Verdict {
     Ok(())
 }
 
-fn a_killed_pods_logs_can_be_read(t: &Context) -> Verdict {
-    let podctl = t.podctl();
-    let pod = podctl.pod(&[]);
-    pod.add("a", &[], &["lines", "1000", "line", "+", "sleep", "inf"]);
-    pod.app("start", "a", &[]).ok();
-    wait_for_line(&pod, "a", "line 999");
-    let follower = Follower::start(&podctl, &[&pod.uuid, "-n", "1"]);
-    follower.shows("a: line 999");
-    let monitor = Process::look_up(pod.pid()).expect("the pod").parent;
-    kill(Pid::from_raw(monitor), Signal::SIGKILL)?;
-    follower.ends(&[]);
-    let out = podctl.run(&["logs", &pod.uuid, "--app", "a"]);
-    let expected: String = (0..1000).map(|n| format!("line {n}\n")).collect();
-    assert!(out.code == Some(0) && out.stdout == expected && out.stderr.is_empty(), "{}", out.stderr);
-    podctl.ok(&["rm", &pod.uuid]);
-    Ok(())
-}
-
 /// Right after the status is there, so is all that came before it.
 fn all_is_there_when_an_app_has_exited(t: &Context) -> Verdict {
     let podctl = t.podctl();
@@ -372,7 +348,7 @@ fn all_is_there_when_an_app_has_exited(t: &Context) -> Verdict {
 }
 
 /// A pod's image with a shell.
-fn with_shell(podctl: &Podctl, t: &Context) {
+pub fn with_shell(podctl: &Podctl, t: &Context) {
     crate::attach::import_shell(podctl, &t.dir.join("root"));
 }
 
@@ -399,41 +375,30 @@ fn run_shows_every_byte(t: &Context) -> Verdict {
     Ok(())
 }
 
-fn a_slow_reader_of_run_slows_the_app_down(t: &Context) -> Verdict {
+/// Random bytes, a line longer than any buffer, blank ones, none at the end.
+fn every_byte_in_file_and_console(t: &Context) -> Verdict {
     let podctl = t.podctl();
-    podctl.import_probe();
-    let words = ["run", "--rm", "--net=none", "probe", "--", "lines", "400000", "line"];
-    let mut run = podctl.command(&words).stdout(Stdio::piped()).spawn()?;
-    std::thread::sleep(Duration::from_secs(3));
-    let mut count = 0;
-    for line in BufReader::new(run.stdout.take().ok_or("no pipe")?).lines() {
-        assert_eq!(line?, format!("line {count}"));
-        count += 1;
-    }
-    assert_eq!(count, 400_000);
-    assert!(run.wait()?.success());
-    Ok(())
-}
-
-/// The log has all, and the pod ends, when somebody asks it to.
-fn a_reader_that_stopped_does_not_keep_the_pod(t: &Context) -> Verdict {
-    let podctl = t.podctl();
-    podctl.import_probe();
-    let words = ["run", "--net=none", "probe", "--name=a", "--", "lines", "100000", "line", "+", "sleep", "inf"];
-    let mut run = podctl.command(&words).stdout(Stdio::piped()).spawn()?;
-    let uuid = wait_for("the pod", 20, || {
-        let list = podctl.json(&["list", "--format", "json"]);
-        list[0]["name"].as_str().filter(|_| list[0]["state"] == "running").map(str::to_owned)
-    });
-    wait_for("output", 20, || (!lines(&podctl, &[&uuid, "-n", "1"]).is_empty()).then_some(()));
-    podctl.ok(&["stop", &uuid]);
-    wait_for("the end of run", 20, || run.try_wait().expect("wait"));
-    // As far as it came before it was stopped, and no line is missing in between.
-    let shown = lines(&podctl, &[&uuid, "--app", "a"]);
-    assert!(shown.len() > 1000, "{}", shown.len());
-    for (n, line) in shown.iter().enumerate().take(shown.len() - 1) {
-        assert_eq!(*line, format!("line {n}"));
-    }
+    with_shell(&podctl, t);
+    let out = podctl.out();
+    fs::create_dir_all(&out)?;
+    let mut random = vec![0; 4 << 20];
+    fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
+    let long = vec![b'x'; 12 << 20];
+    let data =
+        [b"\n\n \t \nblanks   \n\r\n\0\0\n", &random[..], b"\n", &long, b"\n \n", &[0; 100_000], b"end"].concat();
+    fs::write(out.join("data"), &data)?;
+    let volume = format!("--volume=out,kind=host,source={}", out.display());
+    let words =
+        ["run", "--net=none", &volume, "shell", "--name=a", "--mount=volume=out,target=/out", "--exec=/bin/cat"];
+    let shown = podctl.command(&[&words[..], &["--", "/out/data"]].concat()).output()?;
+    assert_eq!(shown.status.code(), Some(0), "{}", String::from_utf8_lossy(&shown.stderr));
+    assert!(shown.stdout == data, "{} of {} bytes", shown.stdout.len(), data.len());
+    let uuid = podctl.json(&["list", "--format", "json"])[0]["name"].as_str().unwrap_or_default().to_owned();
+    let kept = podctl.command(&["logs", &uuid, "--app=a"]).output()?.stdout;
+    assert!(kept == [&data[..], b"\n"].concat(), "{} of {} bytes", kept.len(), data.len() + 1);
+    // The last lines are found from the end, and are the same.
+    let last = podctl.command(&["logs", &uuid, "--app=a", "-n", "3"]).output()?.stdout;
+    assert!(kept.ends_with(&last) && last.len() > long.len() + 100_000, "{} bytes", last.len());
     podctl.ok(&["rm", &uuid]);
     Ok(())
 }
@@ -591,82 +556,6 @@ fn other_log_drivers(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// A full disk holds nobody up, and the log says what it lacks.
-fn a_log_that_cannot_be_written_is_told(t: &Context) -> Verdict {
-    let podctl = t.podctl();
-    let pod = podctl.pod(&[]);
-    pod.add(
-        "a",
-        &[],
-        &[
-            "print",
-            "before",
-            "+",
-            "wait",
-            "/out/go",
-            "+",
-            "lines",
-            "60000",
-            "line",
-            "+",
-            "write",
-            "/out/done",
-            "x",
-            "+",
-            "wait",
-            "/out/more",
-            "+",
-            "print",
-            "after",
-        ],
-    );
-    let place = pod.dir().join("logs");
-    fs::create_dir(&place)?;
-    let mount = |args: &[&str]| run(Command::new("mount").args(args).arg(&place)).ok();
-    mount(&["-t", "tmpfs", "-o", "size=256k", "tmpfs"]);
-    pod.app("start", "a", &[]).ok();
-    wait_for_line(&pod, "a", "before");
-    fs::write(podctl.out().join("go"), "")?;
-    wait_for("the app to go on", 20, || podctl.out().join("done").exists().then_some(()));
-    mount(&["-o", "remount,size=16m"]);
-    fs::write(podctl.out().join("more"), "")?;
-    assert_eq!(pod.exit_code("a"), 0);
-    let shown = lines(&podctl, &[&pod.uuid, "--app", "a"]);
-    assert_eq!(shown.last().map(String::as_str), Some("after"));
-    let told = shown.iter().filter(|line| line.contains("bytes of this log could not be written")).count();
-    assert_eq!(told, 1, "{} lines", shown.len());
-    assert!(shown.iter().filter(|line| line.starts_with("line ")).count() > 1000);
-    podctl.ok(&["stop", &pod.uuid]);
-    run(Command::new("umount").arg(&place)).ok();
-    podctl.ok(&["rm", &pod.uuid]);
-    Ok(())
-}
-
-fn a_pod_that_does_not_boot_explains_itself(t: &Context) -> Verdict {
-    let podctl = t.podctl();
-    let broken = |name: &str, remove: &str| {
-        let tree = t.dir.join(name);
-        run(Command::new("cp").arg("-a").arg(dist().join("stage1")).arg(&tree)).ok();
-        fs::remove_file(tree.join("rootfs").join(remove)).unwrap_or_else(|e| panic!("{remove}: {e}"));
-        let file = t.dir.join(format!("{name}.aci"));
-        run(Command::new("tar").arg("-cf").arg(&file).arg("-C").arg(&tree).args(["manifest", "rootfs"])).ok();
-        file.display().to_string()
-    };
-    let library = fs::read_dir(dist().join("stage1/rootfs/usr/lib/x86_64-linux-gnu/systemd"))?
-        .filter_map(|f| f.ok()?.file_name().into_string().ok())
-        .find(|name| name.starts_with("libsystemd-core"))
-        .ok_or("systemd has no library")?;
-    for (name, remove, why) in [
-        ("no-systemd", "usr/lib/systemd/systemd", "execve"),
-        ("no-library", &format!("usr/lib/x86_64-linux-gnu/systemd/{library}"), library.as_str()),
-    ] {
-        let line = podctl.fails(&["sandbox", "--stage1", &broken(name, remove)]);
-        assert!(line.contains("did not come up") && line.contains(why), "{line}");
-    }
-    assert_eq!(podctl.json(&["list", "--format", "json"]).as_array().map(Vec::len), Some(0));
-    Ok(())
-}
-
 /// What PID 1 says is always read, so nothing waits for it.
 fn a_debug_run_of_a_terminal_starts_at_once(t: &Context) -> Verdict {
     let podctl = t.podctl();
@@ -677,45 +566,5 @@ fn a_debug_run_of_a_terminal_starts_at_once(t: &Context) -> Verdict {
     assert_eq!((out.code, out.stdout.as_str()), (Some(0), "got this\n"), "{out}");
     assert!(out.stderr.contains("systemd"), "its PID 1 says nothing in debug mode");
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
-    Ok(())
-}
-
-/// Who is root in the pod, but not in the app's unit, is refused.
-fn nobody_else_speaks_for_an_app(t: &Context) -> Verdict {
-    let podctl = t.podctl();
-    let pod = podctl.pod(&[]);
-    pod.add("a", &[], &["sleep", "inf"]);
-    pod.app("start", "a", &[]).ok();
-    let out = podctl.run(&["enter", &pod.uuid, "--", "/opt/stage1/bin/reaper", "--wait=5000", "a"]);
-    assert_ne!(out.code, Some(0));
-    assert!(out.stderr.contains("may not speak for it"), "{out}");
-    // It is out of an app's reach.
-    let seen = pod.enter("a", &["/probe", "open", "r", "/run/stage1/monitor"]);
-    assert_eq!(seen.stdout.trim(), "ENOENT", "{seen}");
-    pod.end();
-    Ok(())
-}
-
-fn a_damaged_log_is_one_clear_line(t: &Context) -> Verdict {
-    let podctl = t.podctl();
-    let pod = podctl.pod(&[]);
-    pod.run_app("a", &[], &["lines", "2000", "line"]);
-    podctl.ok(&["stop", &pod.uuid]);
-    let file = log(&pod, "a").join("1.log");
-    let good = fs::read(&file)?;
-    let mut bad = good.clone();
-    bad[1000..1200].fill(0xff);
-    fs::write(&file, &bad)?;
-    let out = podctl.run(&["logs", &pod.uuid]);
-    let shown = out.stdout.lines().count();
-    assert!(out.code == Some(0) && (1990..2000).contains(&shown), "{shown} lines, {}", out.stderr);
-    let said: Vec<&str> = out.stderr.lines().collect();
-    assert!(said.len() <= 1, "{said:?}");
-    for end in [0, 10, 100, 4096] {
-        fs::write(&file, &good[..end])?;
-        let out = podctl.run(&["logs", &pod.uuid]);
-        assert!(out.code == Some(0) && out.stderr.lines().count() <= 1, "{end}: {}", out.stderr);
-    }
-    podctl.ok(&["rm", &pod.uuid]);
     Ok(())
 }

@@ -28,6 +28,7 @@ mod life;
 mod lifecycle;
 mod limits;
 mod logs;
+mod logs_faults;
 mod mounts;
 mod names;
 mod net;
@@ -37,6 +38,7 @@ mod readme;
 mod refusals;
 mod registry;
 mod registry_hostile;
+mod services;
 mod stop;
 mod store;
 mod supervisor;
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         immutable::CASES,
         refusals::CASES,
         stop::CASES,
+        services::CASES,
         store::CASES,
         inside::CASES,
         kernel_files::CASES,
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         volumes::CASES,
         limits::CASES,
         logs::CASES,
+        logs_faults::CASES,
         mounts::CASES,
         names::CASES,
         filters::CASES,

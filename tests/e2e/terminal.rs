@@ -20,6 +20,7 @@ use tests::process::{Output, Process, all, descendants, run, wait_for};
 use tests::screen::Screen;
 
 tests::cases! {
+    native the_terminal_is_as_large_as_that_of_who_typed_last;
     native a_shell_on_a_terminal;
     native a_shell_in_the_pod_itself;
     native a_terminal_for_some_streams_only;
@@ -398,6 +399,51 @@ fn killed_outright_it_leaves_nothing(t: &Context) -> Verdict {
                 descendants(pod.pid()).iter().all(own).then_some(())
             });
         }
+    }
+    pod.end();
+    Ok(())
+}
+
+/// Several look at one terminal, through windows of different sizes.
+fn the_terminal_is_as_large_as_that_of_who_typed_last(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = crate::attach::pod(&podctl, &t.dir.join("root"), &[]);
+    let modes = ["--stdin=tty", "--stdout=tty", "--stderr=tty", "--env=PS1=in> "];
+    crate::attach::start(&pod, "one", &modes, "exec sh");
+    let attach = || crate::attach::attach(&pod, "one", &[]);
+    let [mut first, mut second] = [Screen::new(), Screen::new()];
+    let asks = |screen: &mut Screen, size: &str| {
+        screen.types("echo $(stty size) is it\n");
+        screen.shows(&format!("{size} is it\r\n"));
+        screen.shows("in> ");
+    };
+    first.resize(30, 90);
+    second.resize(40, 120);
+    let mut clients = vec![first.start(&attach(), [None, None, None])];
+    first.shows("in> ");
+    asks(&mut first, "30 90");
+    clients.push(second.start(&attach(), [None, None, None]));
+    wait_for("raw mode", 10, || second.is_raw().then_some(()));
+    asks(&mut second, "40 120");
+    // The window of somebody else changes: that is nothing to who types.
+    first.resize(31, 91);
+    for _ in 0..10 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        asks(&mut second, "40 120");
+    }
+    asks(&mut first, "31 91");
+    // Its own window does.
+    first.resize(32, 92);
+    wait_for("the new size", 10, || {
+        // To the end of the answer: nothing that was typed here is still on its way then.
+        first.types("echo $(stty size) do''ne\n");
+        first.shows("done\r\n");
+        first.text().contains("32 92 done").then_some(())
+    });
+    asks(&mut second, "40 120");
+    for (screen, client) in [&mut first, &mut second].into_iter().zip(&mut clients) {
+        screen.types("\x10\x11");
+        assert_eq!(screen.end_of(client), 0);
     }
     pod.end();
     Ok(())

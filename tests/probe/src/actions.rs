@@ -81,6 +81,13 @@ pub fn perform(words: &[&str]) -> Outcome {
             let sent = UnixDatagram::unbound().and_then(|socket| socket.send_to(words.as_bytes(), to));
             sent.map(drop).map_err(|e| e.to_string())
         }
+        ["syslog", count, words] => {
+            let socket = UnixDatagram::unbound().map_err(|e| e.to_string())?;
+            for n in 0..number(count)? {
+                socket.send_to(format!("<14>{words} {n}").as_bytes(), "/dev/log").map_err(|e| e.to_string())?;
+            }
+            Ok(())
+        }
         ["serve", fd, how] => serve(number(fd)? as i32, *how == "once").map_err(|e| e.to_string()),
         ["signal", name] => end_by(signal(name)?),
         ["dump-core"] => {
