@@ -191,7 +191,9 @@ fn an_end_is_waited_for_through_all_phases() {
     data.ok(&["status", "00000001", "--wait-ready"]);
     // its process has ended, but somebody still holds it
     let mut ended = Command::new("true").spawn().unwrap();
-    fs::write(running.join("pid"), format!("{}\n", ended.id())).unwrap();
+    // by a rename, as whoever runs a pod writes it: those who wait read it all the time
+    fs::write(running.join("pid.new"), format!("{}\n", ended.id())).unwrap();
+    fs::rename(running.join("pid.new"), running.join("pid")).unwrap();
     ended.wait().unwrap();
     for wait in &mut waits {
         assert!(wait.try_wait().unwrap().is_none(), "the pod has not ended");

@@ -36,19 +36,22 @@ pub fn time_to_end(pod: &Path) -> Duration {
     ORDERLY.max(longest.saturating_mul(3).saturating_add(REST))
 }
 
-/// Tells the monitor of the pod in the current directory that the pod is being stopped: it does not wait without end then
-/// for whoever reads the output of `run`. One that has ended needs not be told.
-pub fn announce() {
+/// Tells the monitor of the pod in the current directory that somebody ends the pod in order: how its apps end from
+/// now on is no failure of theirs, and the monitor does not wait without end for whoever reads the output of `run`. A
+/// monitor that has ended needs not be told.
+fn announce() {
     if let Err(error) = call::from_host(&[call::STOP]) {
         log::debug!("{}", error.one_line());
     }
 }
 
-/// Orders the pod's systemd to stop all apps and end, and waits for that.
+/// Has the pod's monitor order its systemd to stop all apps and end, orders it once more in case the monitor can't, and
+/// waits for that.
 ///
 /// # Errors
 /// When the pod is still there after [`time_to_end`].
 pub fn in_order(target: &Target) -> Result<()> {
+    announce();
     target.kill(signal::systemd_halt())?;
     wait(target, time_to_end(Path::new(".")), "use --force to end it at once")
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use tests::Verdict;
 use tests::harness::{Context, Layout};
-use tests::process::{pod_cgroups, run, wait_for};
+use tests::process::{Process, descendants, pod_cgroups, run, wait_for};
 
 tests::cases! {
     both pid1_can_do_what_it_and_the_apps_need;
@@ -188,6 +188,8 @@ fn an_app_that_the_pods_end_ends_has_not_failed(t: &Context) -> Verdict {
         pod.app("start", app, &[]).ok();
     }
     pod.app("stop", "stopped", &[]).ok();
+    let orderly = wait_for("the app", 10, || descendants(pod.pid()).into_iter().find(|p| p.words.contains("orderly")));
+    Process::holds_sigterm(orderly.pid);
     podctl.ok(&["stop", &pod.uuid]);
     let codes: Vec<_> =
         ["quiet", "stubborn", "orderly", "stopped"].iter().map(|app| pod.status(app)["exit_code"].clone()).collect();
@@ -207,7 +209,7 @@ fn stop_of_a_pod_that_has_just_ended(t: &Context) -> Verdict {
         let stopped = stop();
         assert_eq!(stopped.code, Some(0), "{stopped}");
         monitor.wait()?;
-        wait_for("the end of PID 1", 10, || (!tests::process::Process::lives(pod.pid())).then_some(()));
+        wait_for("the end of PID 1", 10, || (!Process::lives(pod.pid())).then_some(()));
         let again = stop();
         assert_eq!(again.code, Some(0), "{again}");
         pod.collect(1);

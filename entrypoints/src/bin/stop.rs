@@ -31,7 +31,6 @@ impl cli::Tool for Stop {
     fn run(self, _: Vec<OsString>) -> Result<u8> {
         stage1::pod::check_uuid(&self.uuid)?;
         shutdown::wake_monitor()?;
-        shutdown::announce();
         let Some(target) = Target::recorded_if_running()? else { return Ok(0) };
         if self.force {
             shutdown::at_once(&target)?

@@ -14,6 +14,7 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sched::CloneFlags;
@@ -32,6 +33,7 @@ use crate::error::{Context, Error, Result};
 use crate::inherited;
 use crate::layout;
 use crate::mux::{self, Link, Listeners, Mux};
+use crate::pod::{Directory, write_atomic};
 use crate::sys::process::{self, Fork};
 use crate::sys::{caps, dir, net, pty, signal, userns};
 use crate::uid_range::UidRange;
@@ -144,10 +146,13 @@ fn start_pid1(
                 place(spec, cgroup, pid)?;
                 go_on()?;
                 if spec.joins_networks {
-                    wait_for_network(&mut report)?;
+                    wait_for_step(&mut report)?;
                     join(pid.as_raw())?;
                     go_on()?;
                 }
+                wait_for_step(&mut report)?;
+                record(cgroup, pid)?;
+                go_on()?;
                 wait_for_exec(&mut report)
             };
             if let Err(error) = start() {
@@ -170,15 +175,22 @@ fn place(spec: &PodSpec, cgroup: &PodCgroup, pid: Pid) -> Result<()> {
     Ok(())
 }
 
-/// What PID 1 reports when it has its network namespace. No error begins with it.
-const HAS_NETWORK: u8 = 0;
+/// Tells the host where the pod is: first its cgroup, then its PID. Host side.
+fn record(cgroup: &PodCgroup, pid: Pid) -> Result<()> {
+    let here = Directory::Trusted(Path::new("."));
+    write_atomic(here, layout::SUBCGROUP, cgroup.path().to_string_lossy().as_bytes(), 0o644)?;
+    write_atomic(here, layout::PID, format!("{pid}\n").as_bytes(), 0o644)
+}
 
-/// Reads PID 1's report up to where it waits for its networks.
-fn wait_for_network(report: &mut File) -> Result<()> {
+/// What PID 1 reports when it waits to go on: it has its network namespace, it has its root. No error begins with it.
+const WAITS: u8 = 0;
+
+/// Reads PID 1's report up to where it waits to go on.
+fn wait_for_step(report: &mut File) -> Result<()> {
     wait_for_report(report)?;
-    let mut word = [HAS_NETWORK];
+    let mut word = [WAITS];
     match report.read(&mut word).context(|| "read PID 1's report")? {
-        1 if word == [HAS_NETWORK] => Ok(()),
+        1 if word == [WAITS] => Ok(()),
         read => {
             let mut text = word[..read].to_vec();
             report.read_to_end(&mut text).context(|| "read PID 1's report")?;
@@ -234,7 +246,7 @@ fn become_pid1(
         net::loopback_up()?;
     }
     if spec.joins_networks {
-        report.write_all(&[HAS_NETWORK]).context(|| "report the network namespace")?;
+        report.write_all(&[WAITS]).context(|| "report the network namespace")?;
         may_go_on()?;
     }
     let own = |wanted: bool, flag| if wanted { flag } else { CloneFlags::empty() };
@@ -247,6 +259,9 @@ fn become_pid1(
     nix::unistd::sethostname(&spec.hostname).context(|| format!("sethostname({:?})", spec.hostname))?;
     root::enter(cgroup, sources, &spec.hostname)?;
     listeners.bind_in_pod()?;
+    // Whoever sees that the supervisor is ready finds the files that say where the pod is.
+    report.write_all(&[WAITS]).context(|| "report the root")?;
+    may_go_on()?;
     exec_supervisor(spec)
 }
 

@@ -63,6 +63,8 @@ pub struct Monitor {
     kept: ConsoleFile,
     last_words: VecDeque<u8>,
     asked_to_stop: bool,
+    /// … by the entrypoint `stop`, and since then by no signal.
+    stop_was_told: bool,
     apps: Option<Apps>,
 }
 
@@ -102,6 +104,7 @@ impl Monitor {
             kept,
             last_words: VecDeque::new(),
             asked_to_stop: false,
+            stop_was_told: false,
             apps: None,
         })
     }
@@ -111,29 +114,14 @@ impl Monitor {
         self.pid.as_raw()
     }
 
-    /// The pod's cgroup path, the content of `subcgroup`.
-    pub fn cgroup(&self) -> &PodCgroup {
-        &self.cgroup
-    }
-
     /// Makes this the monitor of an immutable pod, which lives as its apps do.
     pub(super) fn supervise(&mut self, apps: Apps) {
         self.apps = Some(apps);
     }
 
-    /// Ends the pod at once; for a failure after the launch.
-    ///
-    /// # Errors
-    /// Something of the pod is left.
-    pub fn abort(self) -> Result<()> {
-        process::pidfd_kill(&self.pidfd, rustix::process::Signal::KILL)?;
-        process::wait_child(self.pid)?;
-        self.cgroup.clear()
-    }
-
     /// Waits until the pod has ended and its cgroup is empty. Returns the pod's exit code: that of an
     /// app that failed, if the pod ended for it, else PID 1's, 0 after one of the kernel's orderly
-    /// ends (halt, reboot), 128 + signal after any other signal.
+    /// ends (halt, reboot), 128 + signal after any other signal. Somebody who asks for an orderly end makes no app fail.
     ///
     /// # Errors
     /// The monitor itself fails; the pod has ended then, as far as it could be ended.
@@ -143,6 +131,10 @@ impl Monitor {
             let watched: Vec<_> = watched.into_iter().flatten().collect();
             self.mux.step(&watched, (!self.backlog.is_empty()).then_some(BACKLOG_LOOK))?;
             if self.mux.link().is_some_and(|link| link.is_cut()) && !self.asked_to_stop {
+                self.halt()?;
+            }
+            if self.mux.is_stopped() && !self.asked_to_stop {
+                self.stop_was_told = true;
                 self.halt()?;
             }
             self.copy_console()?;
@@ -159,7 +151,8 @@ impl Monitor {
             let words: Vec<u8> = self.last_words.into();
             eprint!("{}", String::from_utf8_lossy(&words));
         }
-        if self.asked_to_stop && verdict == 0 {
+        let killed = matches!(status, WaitStatus::Signaled(_, Signal::SIGKILL, _));
+        if (self.asked_to_stop || killed) && verdict == 0 {
             self.mux.stop();
         }
         let finished = self.mux.finish(&self.signals);
@@ -183,7 +176,7 @@ impl Monitor {
         process::pidfd_kill(&self.pidfd, signal::systemd_halt())
     }
 
-    /// First request: an orderly shutdown. Second: the end.
+    /// First signal: an orderly shutdown. Second: the end.
     fn take_signals(&mut self) -> Result<()> {
         while let Some(info) = self.signals.read_signal().context(|| "read(signalfd)")? {
             let number = i32::try_from(info.ssi_signo).context(|| "signal number")?;
@@ -200,7 +193,7 @@ impl Monitor {
                 }
                 _ => {
                     self.mux.stop();
-                    if self.asked_to_stop {
+                    if self.asked_to_stop && !std::mem::take(&mut self.stop_was_told) {
                         process::pidfd_kill(&self.pidfd, rustix::process::Signal::KILL)?;
                     } else {
                         self.halt()?;

@@ -280,13 +280,7 @@ fn watch(mut monitor: Monitor, apps: Option<Apps>) -> Result<u8> {
     if let Some(apps) = apps {
         monitor.supervise(apps);
     }
-    match record(&monitor) {
-        Ok(()) => monitor.watch(),
-        Err(error) => {
-            monitor.abort()?;
-            Err(error)
-        }
-    }
+    monitor.watch()
 }
 
 /// Has the ended pod leave its networks, which changes nothing about how it ended: `gc` tries that again.
@@ -299,14 +293,6 @@ fn leave(ended: Result<u8>, leave: impl FnOnce() -> Result<()>) -> Result<u8> {
             Ok(code)
         }
     }
-}
-
-/// Tells the host where the pod is: first its cgroup, then its PID.
-fn record(monitor: &Monitor) -> Result<()> {
-    let here = Directory::Trusted(Path::new("."));
-    let cgroup = monitor.cgroup().path().to_string_lossy();
-    write_atomic(here, layout::SUBCGROUP, cgroup.as_bytes(), 0o644)?;
-    write_atomic(here, layout::PID, format!("{}\n", monitor.pid()).as_bytes(), 0o644)
 }
 
 #[cfg(test)]

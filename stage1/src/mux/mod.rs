@@ -156,6 +156,11 @@ impl Mux {
         self.tools.console.give_up();
     }
 
+    /// Whether the pod is being stopped: it was said here, or somebody has told the monitor so.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
     /// Says that the pod is being stopped: whoever reads the output of `run` is not waited for without end.
     pub(crate) fn stop(&mut self) {
         self.stopped = true;

@@ -28,7 +28,7 @@ pub(crate) const RESIZE: &str = "resize";
 pub(crate) const REOPEN: &str = "reopen";
 /// `forget APP`: it is being removed. Host side.
 pub(crate) const FORGET: &str = "forget";
-/// `stop`: the pod is being stopped; whoever reads its output is not waited for without end. Host side.
+/// `stop`: the pod is to end in order; whoever reads its output is not waited for without end. Host side.
 pub(crate) const STOP: &str = "stop";
 
 /// The first word of a good answer.

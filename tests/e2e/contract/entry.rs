@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tests::Verdict;
 use tests::harness::Context;
-use tests::minihost::MiniPod;
+use tests::minihost::{Kind, MiniPod};
 use tests::process::{Process, descendants, run, wait_for};
 
 use super::kinds::streams;
@@ -17,6 +17,8 @@ use super::{exited, no_volumes};
 
 tests::cases! {
     native files_that_run_writes;
+    both who_sees_that_a_pod_is_ready_finds_it;
+    both an_end_in_order_is_no_failure 120;
     native gc_and_attach_take_every_form_of_a_flag;
     both run_minds_its_signals 120;
     native names_that_stage0_brings;
@@ -55,6 +57,84 @@ fn files_that_run_writes(t: &Context) -> Verdict {
         assert_eq!(run(&mut pod.enter(Some("two"), &["/probe", "cat", path])).ok(), name, "{path}");
     }
     pod.stop(false, monitor);
+    pod.collect(1);
+    Ok(())
+}
+
+/// However late the monitor gets its turn: it is stopped as soon as PID 1 is the supervisor.
+fn who_sees_that_a_pod_is_ready_finds_it(t: &Context) -> Verdict {
+    let host = t.minihost();
+    for nets in ["none", "host"] {
+        let pod = host.prepare(&no_volumes());
+        let mut monitor = pod.start(&[&format!("--net={nets}")]);
+        let id = monitor.id() as i32;
+        let children = format!("/proc/{id}/task/{id}/children");
+        let is_supervisor = |child: &str| {
+            let words = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&words).contains("systemd")
+        };
+        let began = std::time::Instant::now();
+        while !fs::read_to_string(&children)?.split_whitespace().any(is_supervisor) {
+            assert!(monitor.try_wait()?.is_none() && began.elapsed().as_secs() < 30, "PID 1 is not executed");
+        }
+        kill(Pid::from_raw(id), Signal::SIGSTOP)?;
+        pod.wait_ready();
+        let there = ["runtime-config", "subcgroup", "pid"].map(|name| pod.dir().join(name).exists());
+        kill(Pid::from_raw(id), Signal::SIGCONT)?;
+        assert_eq!(there, [true; 3], "runtime-config, subcgroup, pid");
+        pod.stop(true, monitor);
+        pod.collect(1);
+    }
+    Ok(())
+}
+
+/// Of the apps of a pod that is ended in order, those that a signal ends have the status 0, and those that end by
+/// themselves the one that they give; `run` ends with 0 in any case, whoever asked for it and how. One app fails before
+/// that, in a pod that is then ended all the same: its code is that of `run`.
+fn an_end_in_order_is_no_failure(t: &Context) -> Verdict {
+    let host = t.minihost();
+    let running = |pod: &MiniPod<'_>, words: &str| {
+        wait_for(words, 20, || descendants(pod.pid()).into_iter().find(|p| p.words == format!("/probe {words}"))).pid
+    };
+    for (signal, force, code) in [(true, false, 0), (false, false, 0), (false, true, 137)] {
+        let mut pod = host.prepare_as(Kind { mutable: false, ..Kind::default() }, &no_volumes());
+        for (app, exec) in [("orderly", &["/probe", "orderly", "5"][..]), ("quiet", &["/probe", "sleep", "inf"])] {
+            pod.declare(app, exec, &json!([]), &json!({}));
+        }
+        let mut monitor = pod.start(&["--net=none"]);
+        pod.wait_ready();
+        running(&pod, "sleep inf");
+        Process::holds_sigterm(running(&pod, "orderly 5"));
+        let ended = if signal {
+            kill(Pid::from_raw(monitor.id() as i32), Signal::SIGTERM)?;
+            wait_for("the end of run", 30, || monitor.try_wait().expect("wait for run"))
+        } else {
+            pod.stop(force, monitor)
+        };
+        assert_eq!(ended.code(), Some(code), "signal: {signal}, force: {force}");
+        if !force {
+            let status = |app: &str| fs::read_to_string(pod.upper().join("rkt/status").join(app));
+            assert_eq!((status("orderly")?, status("quiet")?), ("5\n".into(), "0\n".into()), "signal: {signal}");
+        }
+        pod.collect(1);
+    }
+    let lent = t.dir.join("lent");
+    fs::create_dir(&lent)?;
+    let volumes = json!([{"name": "lent", "kind": "host", "source": lent.display().to_string()}]);
+    let mut pod = host.prepare_as(Kind { mutable: false, ..Kind::default() }, &volumes);
+    let soon = json!({"annotations": [{"name": "podctl.io/stop-timeout", "value": "2"}]});
+    pod.declare("stays", &["/probe", "stubborn"], &json!([]), &soon);
+    let mounts = json!([{"volume": "lent", "path": "/lent"}]);
+    pod.declare("fails", &["/probe", "wait", "/lent/go", "+", "exit", "42"], &mounts, &json!({}));
+    let monitor = pod.start(&["--net=none"]);
+    pod.wait_ready();
+    let stays = running(&pod, "stubborn");
+    Process::holds_sigterm(stays);
+    fs::write(lent.join("go"), "")?;
+    wait_for("the pod to be ended for the failure", 30, || {
+        Process::has_signal(stays, &["SigPnd", "ShdPnd"], 15).then_some(())
+    });
+    assert_eq!(pod.stop(false, monitor).code(), Some(42));
     pod.collect(1);
     Ok(())
 }
