@@ -302,7 +302,7 @@ fn declared_confinement(t: &Context) -> Verdict {
     podctl.import_with("unfiltered", &unfiltered);
     let denied = json!({"set": ["sethostname", "chroot"], "errno": "EACCES"});
     podctl.import_with("denied", &isolator("os/linux/seccomp-remove-set", denied));
-    let pod = podctl.pod(&[]);
+    let pod = podctl.pod(&["--pod-caps-retain=CAP_NET_ADMIN"]);
     for image in ["two", "fewer", "nnp", "oom", "unfiltered", "denied"] {
         pod.try_add(image, image, &[], &["report", &format!("/out/{image}.json"), "+", "sleep", "inf"]).ok();
         pod.app("start", image, &[]).ok();

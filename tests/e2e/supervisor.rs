@@ -10,6 +10,7 @@ use tests::process::{Process, descendants, pod_cgroups, run, wait_for};
 
 tests::cases! {
     both pid1_can_do_what_it_and_the_apps_need;
+    native apps_that_come_later_get_what_their_pod_has 120;
     both an_app_that_asks_for_more_than_its_pod_has_is_refused;
     both the_pods_cgroups_are_read_only_but_for_the_supervisors;
     both only_devices_of_the_list_can_be_made_and_used;
@@ -43,8 +44,49 @@ fn pid1_can_do_what_it_and_the_apps_need(t: &Context) -> Verdict {
         let set = bounding_of(options, &["--caps-retain=CAP_NET_ADMIN"]);
         assert_eq!(set & (NET_ADMIN | SYS_MODULE), NET_ADMIN, "{options:?}: {set:x}");
     }
-    let set = bounding_of(&["--disable-capabilities-restriction"], &[]);
-    assert_eq!(set & (NET_ADMIN | SYS_MODULE), NET_ADMIN | SYS_MODULE, "{set:x}");
+    for options in ["--disable-capabilities-restriction", "--pod-caps-retain=all"] {
+        let set = bounding_of(&[options], &[]);
+        assert_eq!(set & (NET_ADMIN | SYS_MODULE), NET_ADMIN | SYS_MODULE, "{options}: {set:x}");
+    }
+    Ok(())
+}
+
+/// What apps of a sandbox may ask for is said when it is made.
+fn apps_that_come_later_get_what_their_pod_has(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    podctl.import_with("probe", &json!({}));
+    let said = podctl.fails(&["sandbox", "--pod-caps-retain=CAP_NET_ADMIN,CAP_NOPE"]);
+    assert!(said.contains("--pod-caps-retain: \"CAP_NOPE\" is not a capability"), "{said}");
+    for (options, fit, do_not) in [
+        (
+            &[][..],
+            &["CAP_DAC_READ_SEARCH", "CAP_IPC_OWNER", "CAP_SYS_ADMIN"][..],
+            &["CAP_NET_ADMIN", "CAP_SYS_MODULE"][..],
+        ),
+        (&["--pod-caps-retain=CAP_NET_ADMIN"], &["CAP_NET_ADMIN"], &["CAP_SYS_MODULE", "CAP_IPC_OWNER"]),
+        (&["--pod-caps-retain=all"], &["CAP_NET_ADMIN", "CAP_SYS_MODULE"], &[]),
+    ] {
+        let pod = podctl.pod(options);
+        for capability in fit {
+            pod.try_add("probe", "one", &[&format!("--caps-retain={capability}")], &["sleep", "inf"]).ok();
+            pod.app("rm", "one", &[]).ok();
+        }
+        for capability in do_not {
+            let refused = pod.try_add("probe", "one", &[&format!("--caps-retain={capability}")], &["sleep", "inf"]);
+            let told = format!("the pod has no {capability}, and");
+            assert!(refused.code.is_some_and(|code| code != 0) && refused.stderr.contains(&told), "{refused}");
+            assert!(refused.stderr.contains(&format!("--pod-caps-retain={capability}")), "{refused}");
+            assert_eq!(pod.manifest_apps(), Vec::<String>::new());
+        }
+        // One that nothing is to hold back has what there is, and what enters it no more.
+        pod.add("open", &["--disable-capabilities-restriction"], &["report", "/out/open.json", "+", "sleep", "inf"]);
+        pod.app("start", "open", &[]).ok();
+        let entered: Value = serde_json::from_str(&pod.enter("open", &["/probe", "report"]).ok())?;
+        let pid1 = bounding(&fs::read_to_string(format!("/proc/{}/status", pod.pid()))?);
+        let set = |report: &Value| report["capabilities"]["CapBnd"].as_str().map(|set| u64::from_str_radix(set, 16));
+        assert_eq!((set(&entered), set(&pod.read("open"))), (Some(Ok(pid1)), Some(Ok(pid1))), "{options:?}");
+        pod.end();
+    }
     Ok(())
 }
 

@@ -145,8 +145,18 @@ impl Addition {
         let root = dir::open_dir(layout::app_rootfs(&self.app))?;
         let ids = self.ids(&app, &root)?;
         let open = Insecure { capabilities: insecure.disable_capabilities, seccomp: insecure.disable_seccomp };
-        let confinement = Confinement::compute(&isolators, open, &ids)?;
-        check_capabilities(target, confinement.capabilities)?;
+        let mut confinement = Confinement::compute(&isolators, open, &ids)?;
+        let lost = lost_capabilities(target, confinement.capabilities)?;
+        if lost != CapSet::EMPTY && open.capabilities {
+            log::warn!("app {}: it has the capabilities of its pod, without {}", self.app, names(lost));
+            confinement.capabilities = confinement.capabilities.without(lost);
+        } else if lost != CapSet::EMPTY {
+            return Err(Error::new(format!(
+                "the pod has no {0}, and a pod that runs gets none: make one with the option --pod-caps-retain={0} \
+                 (in its manifest the isolator os/linux/capabilities-retain-set)",
+                names(lost)
+            )));
+        }
         let metadata = Some(pod.config.metadata_service_url.as_str()).filter(|url| !url.is_empty());
         let mut record = LaunchRecord::compute(&self.app, app.app()?, metadata, &ids, confinement)?;
         let mut declared = Declared::by(&app)?;
@@ -245,20 +255,15 @@ impl Addition {
     }
 }
 
-/// Refuses an app that asks for capabilities which its pod has given up when it was started: nothing gives them back.
-/// Those that this process lacks, too, are left out of the comparison.
-fn check_capabilities(target: &Target, wanted: CapSet) -> Result<()> {
+/// Those of the capabilities `wanted` that the pod has given up when it was started: nothing gives them back. What the
+/// host itself lacks here is nobody's to give, and does not count.
+fn lost_capabilities(target: &Target, wanted: CapSet) -> Result<CapSet> {
     let (ours, pods) = (bounding_set("self")?, bounding_set(&target.pid().to_string())?);
-    let lost = wanted.and(ours).without(pods);
-    if lost == CapSet::EMPTY {
-        return Ok(());
-    }
-    let names: Vec<String> = lost.names().collect();
-    Err(Error::new(format!(
-        "the pod has no {}: the isolators of its manifest have to name what its apps may ask for \
-         (os/linux/capabilities-retain-set)",
-        names.join(", ")
-    )))
+    Ok(wanted.and(ours).without(pods))
+}
+
+fn names(set: CapSet) -> String {
+    set.names().collect::<Vec<_>>().join(",")
 }
 
 /// The bounding set of a process: proc_pid_status(5).

@@ -136,18 +136,17 @@ impl Run {
 }
 
 impl Run {
-    /// The pod's bounding set: what the supervisor needs, and each app. Of a mutable pod all capabilities, as apps come
-    /// later whose needs are unknown, unless its manifest names a set.
+    /// The pod's bounding set: what the supervisor and each app need, and what the pod's manifest names; of a mutable
+    /// pod whose manifest names nothing, also what apps that come later may ask for ([`LATER_APPS`]).
     fn capabilities(&self, pod: &Pod, declared: &Isolators) -> Result<CapSet> {
         if self.config.insecure_options.disable_capabilities {
-            return Ok(CapSet::ALL);
-        }
-        if self.config.mutable && declared.capabilities.is_none() {
             return Ok(CapSet::ALL);
         }
         let mut set = CapSet::supervisor();
         if declared.capabilities.is_some() {
             set = set.or(confine::capabilities(declared).context(|| "isolators of the pod")?);
+        } else if self.config.mutable {
+            set = set.or(CapSet::parse(LATER_APPS).unwrap_or_else(|_| unreachable!("a table of our own")));
         }
         for app in &pod.manifest.apps {
             let app = pod.app(&app.name)?;
@@ -157,6 +156,12 @@ impl Run {
         Ok(set)
     }
 }
+
+/// What apps of a mutable pod may ask for beside what its supervisor has, if nobody says otherwise. With that it is what
+/// systemd-nspawn leaves a container, on which other host managers count: all that concerns the container alone, so not
+/// CAP_NET_ADMIN, nor the host's clock, modules, devices or security modules.
+const LATER_APPS: [&str; 6] =
+    ["AUDIT_CONTROL", "DAC_READ_SEARCH", "IPC_OWNER", "LEASE", "LINUX_IMMUTABLE", "NET_BROADCAST"];
 
 /// There is one terminal, and it is an app's from its start to its end.
 fn check_interactive(config: &RuntimeConfig, pod: &Pod) -> Result<()> {

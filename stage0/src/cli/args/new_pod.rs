@@ -5,9 +5,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use clap::{Args, Parser};
-use stage1::appc::{NameValue, PodManifest};
+use serde_json::{Map, json};
+use stage1::appc::{Isolator, NameValue, PodManifest};
 use stage1::cli::DnsConfMode;
-use stage1::error::{Context, Result};
+use stage1::confine::caps::CapSet;
+use stage1::error::{Context, Error, Result};
 use stage1::{mux, streams};
 
 use super::dns::NameOptions;
@@ -88,6 +90,10 @@ pub struct WhatToMake {
         long, value_name = "SHIFT:COUNT", num_args = 0..=1, require_equals = true, default_missing_value = "auto"
     )]
     private_users: Option<PrivateUsers>,
+    /// Let its apps have capabilities beyond the usual ones: CAP_NET_ADMIN,CAP_SYS_TIME, or all; apps that come later
+    /// can't have others (default for a sandbox: those that concern the pod alone)
+    #[arg(long, value_name = "CAPS", value_delimiter = ',')]
+    pod_caps_retain: Vec<String>,
     /// Send its apps' logs to: file (in the pod's directory), journald (the host's), none, or passthrough (none, and the
     /// output of run has no app names)
     #[arg(long, value_name = "DRIVER", value_parser = log_driver)]
@@ -127,7 +133,21 @@ impl WhatToMake {
             annotations.push(NameValue::new(streams::LOG_MODE, self.k8s_log_mode.as_str()));
             annotations.push(NameValue::new(streams::LOG_DIR, dir.as_str()));
         }
-        Ok(PodManifest { volumes, ports, annotations, ..PodManifest::default() })
+        let isolators = self.capabilities()?.into_iter().collect();
+        Ok(PodManifest { volumes, ports, annotations, isolators, ..PodManifest::default() })
+    }
+
+    /// The isolator of the pod that says what its apps may have.
+    fn capabilities(&self) -> Result<Option<Isolator>> {
+        let names: Vec<&str> = self.pod_caps_retain.iter().map(String::as_str).collect();
+        let set = match names[..] {
+            [] => return Ok(None),
+            ["all"] => CapSet::ALL,
+            _ => CapSet::parse(names)
+                .map_err(|name| Error::new(format!("--pod-caps-retain: {name:?} is not a capability")))?,
+        };
+        let value = json!({ "set": set.names().collect::<Vec<_>>() });
+        Ok(Some(Isolator { name: "os/linux/capabilities-retain-set".into(), value, other: Map::new() }))
     }
 
     /// How the pod's files are made.
