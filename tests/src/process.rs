@@ -1,5 +1,6 @@
 //! Running commands and looking at processes from the outside.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
@@ -285,9 +286,36 @@ pub fn escaped(uuid: &str) -> String {
     uuid.replace('-', "\\x2d")
 }
 
-/// The cgroups of a pod, in all hierarchies, where they are on a host without systemd.
+/// The cgroups of a pod, in all hierarchies.
 pub fn pod_cgroups(uuid: &str) -> Vec<PathBuf> {
-    let hierarchies = mountinfo("self").into_iter().filter(|m| m.iter().any(|f| f == "cgroup" || f == "cgroup2"));
     let name = format!("machine-rkt\\x2d{}.scope", escaped(uuid));
-    hierarchies.map(|m| PathBuf::from(&m[4]).join(&name)).filter(|dir| dir.is_dir()).collect()
+    places().map(|place| place.join(&name)).filter(|dir| dir.is_dir()).collect()
+}
+
+/// The cgroups whose name holds the UUID, where host managers look for them: the pod's, or what stays of it.
+pub fn cgroups_named_after(uuid: &str) -> Vec<PathBuf> {
+    let holds = |dir: &PathBuf| {
+        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        (name.contains(uuid) || name.contains(&escaped(uuid))) && dir.is_dir()
+    };
+    places().flat_map(std::fs::read_dir).flatten().flatten().map(|entry| entry.path()).filter(holds).collect()
+}
+
+/// The mount points of the hierarchies that have such a cgroup.
+pub fn hierarchies_named_after(uuid: &str) -> BTreeSet<PathBuf> {
+    let mounts = cgroup_mounts();
+    let of = |dir: PathBuf| {
+        mounts.iter().filter(|mount| dir.starts_with(mount)).max_by_key(|m| m.as_os_str().len()).cloned()
+    };
+    cgroups_named_after(uuid).into_iter().filter_map(of).collect()
+}
+
+fn cgroup_mounts() -> Vec<PathBuf> {
+    let hierarchies = mountinfo("self").into_iter().filter(|m| m.iter().any(|f| f == "cgroup" || f == "cgroup2"));
+    hierarchies.map(|m| PathBuf::from(&m[4])).collect()
+}
+
+/// Where pods' cgroups are: at the root, or below where the host's systemd has its machines.
+fn places() -> impl Iterator<Item = PathBuf> {
+    cgroup_mounts().into_iter().flat_map(|mount| [mount.clone(), mount.join("machine.slice")])
 }

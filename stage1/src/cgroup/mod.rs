@@ -189,7 +189,21 @@ impl PodCgroup {
             log::debug!("the cgroup {:?} is not the pod's alone: it is left to whoever made it", self.path);
             return Ok(());
         }
-        self.end(end::remove_tree)
+        let removed = self.end(end::remove_tree);
+        removed.and(self.remove_marker())
+    }
+
+    /// Removes what stays of a scope of the host's systemd: by it if it runs, or by hand.
+    fn remove_marker(&self) -> Result<()> {
+        let marker = scope::marker(&self.path);
+        let stays = self.hierarchies.iter().any(|hierarchy| hierarchy.mount.join(&marker).is_dir());
+        if !self.path.starts_with(scope::MACHINES) || !stays {
+            return Ok(());
+        }
+        if scope::host_has_systemd() {
+            return scope::forget(&self.path);
+        }
+        Self { path: marker, hierarchies: self.hierarchies.clone() }.end(end::remove_tree)
     }
 
     fn end(&self, end: impl Fn(&Path, Instant) -> Result<()>) -> Result<()> {

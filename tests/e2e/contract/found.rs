@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -11,7 +11,10 @@ use serde_json::{Value, json};
 use tests::Verdict;
 use tests::harness::{Context, Layout};
 use tests::minihost::{Kind, MiniHost, MiniPod};
-use tests::process::{Output, Process, descendants, escaped, mountinfo, pod_cgroups, run, wait_for};
+use tests::process::{
+    Output, Process, cgroups_named_after, descendants, escaped, hierarchies_named_after, mountinfo, pod_cgroups, run,
+    wait_for,
+};
 
 use super::{exited, no_volumes};
 
@@ -142,16 +145,6 @@ fn scope(uuid: &str) -> String {
     format!("machine-rkt\\x2d{}.scope", escaped(uuid))
 }
 
-/// Directories of cgroups, anywhere, whose name holds the UUID.
-fn named_after(uuid: &str) -> Vec<String> {
-    let found = run(std::process::Command::new("find").args(["/sys/fs/cgroup", "-type", "d"])).stdout;
-    let holds = |line: &&str| {
-        let name = line.rsplit('/').next().unwrap_or_default();
-        name.contains(uuid) || name.contains(&escaped(uuid))
-    };
-    found.lines().filter(holds).map(str::to_owned).collect()
-}
-
 fn the_pods_cgroup_has_its_name_until_gc(t: &Context) -> Verdict {
     let host = t.minihost();
     let (mut pod, monitor) = host.boot(&no_volumes(), &["--net=none"]);
@@ -170,42 +163,64 @@ fn the_pods_cgroup_has_its_name_until_gc(t: &Context) -> Verdict {
         assert!(line.contains(&format!(":/{}", recorded.trim_end())), "{line}");
     }
     pod.stop(false, monitor);
-    assert_eq!(named_after(&uuid).iter().filter(|dir| dir.ends_with(&name)).count(), hierarchies, "until gc");
+    assert_eq!(hierarchies_named_after(&uuid).len(), hierarchies, "until gc");
     pod.collect(2);
-    assert_eq!(named_after(&uuid), Vec::<String>::new());
+    assert_eq!(cgroups_named_after(&uuid), Vec::<PathBuf>::new());
     // The same where podctl's rm is what removes the pod.
     let (pod, monitor) = host.boot(&no_volumes(), &["--net=none"]);
     let uuid = pod.uuid.clone();
     pod.stop(true, monitor);
-    assert_eq!(named_after(&uuid).iter().filter(|dir| dir.ends_with(&scope(&uuid))).count(), hierarchies, "until rm");
+    assert_eq!(hierarchies_named_after(&uuid).len(), hierarchies, "until rm");
     let podctl = tests::podctl::Podctl::new(&tests::dist().join("podctl"), &t.dir.join("mini"), &t.dir);
     podctl.ok(&["rm", &uuid]);
-    assert_eq!(named_after(&uuid), Vec::<String>::new());
+    assert_eq!(cgroups_named_after(&uuid), Vec::<PathBuf>::new());
     Ok(())
 }
 
-/// Other managers' pods have paths without a slice: with and without a `/`, with and without the end of a line.
+/// Other managers record paths in their own way: with and without a `/` before it, with and without the end of a line.
+/// One of a single component may be the pod's own or somebody else's, in which others run: that is left alone, with all
+/// in it, and what is the pod's is found by its name all the same.
 fn a_recorded_cgroup_path_of_one_component(t: &Context) -> Verdict {
     let host = t.minihost();
     let (mut pod, monitor) = host.boot(&no_volumes(), &["--net=none"]);
-    let name = scope(&pod.uuid);
-    let recorded = fs::read_to_string(pod.dir().join("subcgroup"))?;
-    if recorded.trim_end() == name {
-        for text in [format!("{name}\n"), name.clone(), format!("/{name}\n")] {
-            fs::write(pod.dir().join("subcgroup"), text)?;
-            pod.add("one", &["/probe", "sleep", "inf"], &json!([]));
-            pod.start_app("one").ok();
-            assert_eq!(run(&mut pod.enter(Some("one"), &["/probe", "print", "x"])).ok(), "x");
-            pod.rm("one");
-        }
+    let file = pod.dir().join("subcgroup");
+    let recorded = fs::read_to_string(&file)?.trim_end().to_owned();
+    for text in [format!("{recorded}\n"), recorded.clone(), format!("/{recorded}\n"), format!("/{recorded}")] {
+        fs::write(&file, text)?;
+        pod.add("one", &["/probe", "sleep", "inf"], &json!([]));
+        pod.start_app("one").ok();
+        assert_eq!(run(&mut pod.enter(Some("one"), &["/probe", "print", "x"])).ok(), "x");
+        pod.rm("one");
     }
     let uuid = pod.uuid.clone();
     let pids: Vec<i32> = descendants(pod.pid()).iter().map(|p| p.pid).chain([pod.pid()]).collect();
     pod.stop(true, monitor);
     assert!(!pids.iter().any(|p| Process::lives(*p)), "something of the pod lives on");
     pod.collect(1);
-    assert_eq!(named_after(&uuid), Vec::<String>::new());
+    assert_eq!(cgroups_named_after(&uuid), Vec::<PathBuf>::new());
+    // The pod has ended; what is recorded is a cgroup in which others run, or have run.
+    let (pod, monitor) = host.boot(&no_volumes(), &["--net=none"]);
+    let (uuid, others) = (pod.uuid.clone(), format!("machine-of-others-{}", std::process::id()));
+    let shared = pod_cgroups(&uuid)[0].with_file_name(&others);
+    fs::create_dir(&shared)?;
+    let mut sleeper = std::process::Command::new("sleep").arg("inf").spawn()?;
+    fs::write(shared.join("cgroup.procs"), sleeper.id().to_string())?;
+    fs::write(pod.dir().join("subcgroup"), format!("{others}\n"))?;
+    pod.stop(true, monitor);
+    pod.collect(2);
+    assert!(shared.is_dir() && sleeper.try_wait()?.is_none(), "somebody else's cgroup is touched");
+    assert_eq!(cgroups_named_after(&uuid), Vec::<PathBuf>::new());
+    sleeper.kill()?;
+    sleeper.wait()?;
+    wait_for("the cgroup to be empty", 10, || fs::remove_dir(&shared).ok());
     Ok(())
+}
+
+/// Whether a bounding set, in the text of a /proc/PID/status, has CAP_NET_ADMIN.
+#[track_caller]
+fn has_net_admin(status: &str) -> bool {
+    let set = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).expect(status);
+    u64::from_str_radix(set.trim(), 16).unwrap_or_else(|e| panic!("{set}: {e}")) & (1 << 12) != 0
 }
 
 fn pid_1_as_an_app_sees_it(t: &Context) -> Verdict {
@@ -213,14 +228,24 @@ fn pid_1_as_an_app_sees_it(t: &Context) -> Verdict {
     let net_admin = |kind: Kind, names: &[&str]| {
         let one = One { kind, more: retain(names), ..One::default() };
         let [out] = one.each(&host, [&["cat", "/proc/1/status"]]);
-        let set = out.stdout.lines().find_map(|line| Some(line.split_once("CapBnd:")?.1.trim().to_owned()));
-        let set = set.unwrap_or_else(|| panic!("no bounding set: {out}"));
-        u64::from_str_radix(&set, 16).unwrap_or_else(|e| panic!("{set}: {e}")) & (1 << 12) != 0
+        has_net_admin(&out.ok())
     };
     for kind in [DECLARED, DECLARED_COPIES, Kind { debug: true, ..DECLARED }] {
         assert!(!net_admin(kind, &["CAP_SYS_PTRACE"]), "{kind:?}");
     }
     assert!(net_admin(DECLARED, &["CAP_SYS_PTRACE", "CAP_NET_ADMIN"]), "an app retains it");
+    // Apps that come later don't have it either: whoever asks for it is refused, and told what helps.
+    let (mut pod, monitor) = host.boot(&no_volumes(), &["--net=none"]);
+    let asks = retain(&["CAP_SYS_PTRACE", "CAP_NET_ADMIN"]);
+    let refused = pod.add_with("asks", &["/probe", "sleep", "inf"], &json!([]), &asks);
+    assert!(refused.code == Some(254) && refused.stderr.contains("--pod-caps-retain=CAP_NET_ADMIN "), "{refused}");
+    pod.rm("asks");
+    pod.add_with("one", &["/probe", "sleep", "inf"], &json!([]), &retain(&["CAP_SYS_PTRACE"])).ok();
+    pod.start_app("one").ok();
+    let status = run(&mut pod.enter(Some("one"), &["/probe", "cat", "/proc/1/status"])).ok();
+    assert!(!has_net_admin(&status), "{status}");
+    pod.stop(true, monitor);
+    pod.collect(1);
     let places = if t.layout == Layout::V1 { ["memory/x", "cpu/x"] } else { ["x", "system.slice/../x"] };
     let places = places.map(|place| format!("/proc/1/root/sys/fs/cgroup/{place}"));
     let one = One { more: retain(&["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE"]), ..One::default() };
