@@ -75,6 +75,18 @@ fn every_package_names_the_oldest_rust() {
     }
 }
 
+/// The end-to-end tests of a module, as its list has them.
+fn tests_of(module: &str) -> Option<Vec<String>> {
+    let module = module.replace("::", "/");
+    let places = [format!("tests/e2e/{module}.rs"), format!("tests/e2e/{module}/mod.rs")];
+    let source = places.iter().find_map(|place| fs::read_to_string(root().join(place)).ok())?;
+    let listed = |line: &str| {
+        let rest = line.trim().strip_prefix("both ").or_else(|| line.trim().strip_prefix("native "))?;
+        Some(rest.split([' ', ';']).next()?.to_owned())
+    };
+    Some(source.lines().filter_map(listed).collect())
+}
+
 /// What scripts/test asks for in the virtual machine is there: it would be told only after everything else.
 #[test]
 fn filters_for_the_virtual_machine_name_tests() {
@@ -83,13 +95,37 @@ fn filters_for_the_virtual_machine_name_tests() {
     let filters: Vec<&str> = lines.flat_map(str::split_whitespace).filter(|word| !word.starts_with('-')).collect();
     assert!(!filters.is_empty());
     for filter in filters {
-        let (module, name) = filter.split_once("::").expect("MODULE::NAME");
-        let places = [format!("tests/e2e/{module}.rs"), format!("tests/e2e/{module}/mod.rs")];
-        let source = places.iter().find_map(|place| fs::read_to_string(root().join(place)).ok()).expect("the module");
-        let listed = |line: &str| {
-            let test = line.strip_prefix("both ").or_else(|| line.strip_prefix("native "));
-            test.is_some_and(|test| test.starts_with(name))
-        };
-        assert!(source.lines().any(|line| listed(line.trim())), "no end-to-end test is called {filter}");
+        let (module, name) = filter.rsplit_once("::").expect("MODULE::NAME");
+        let tests = tests_of(module).unwrap_or_else(|| panic!("there is no module {module}"));
+        assert!(tests.iter().any(|test| test.starts_with(name)), "no end-to-end test is called {filter}");
+    }
+}
+
+/// The page that says what host managers are owed names the tests that show it: they are there, and in the sections
+/// whose facts have a row each, no fact is without one.
+#[test]
+fn the_contract_names_tests_that_are_there() {
+    let page = fs::read_to_string(root().join("docs/contract.md")).expect("docs/contract.md");
+    let (facts, table) = page.split_once("## What shows it").expect("What shows it");
+    let mut named = 0;
+    for row in table.lines().filter(|line| line.starts_with("| ")) {
+        let tests = row.trim_end_matches([' ', '|']).rsplit('|').next().expect("a column");
+        for name in tests.split('`').skip(1).step_by(2) {
+            named += 1;
+            let is_module = tests_of(name).is_some();
+            let is_test = name.rsplit_once("::").is_some_and(|(module, name)| {
+                tests_of(module).is_some_and(|tests| tests.iter().any(|test| test == name))
+            });
+            assert!(is_module || is_test, "docs/contract.md names {name}, which is not an end-to-end test or module");
+        }
+    }
+    assert!(named > 50, "{named}");
+    for section in [9, 10] {
+        let (_, text) = facts.split_once(&format!("\n## {section}. ")).expect("the section");
+        let text = text.split("\n## ").next().unwrap_or_default();
+        let (_, rows) = table.split_once(&format!("Each fact of section {section}:\n")).expect("its table");
+        let rows = rows.trim_start().lines().take_while(|line| line.starts_with('|')).skip(2);
+        let facts = text.lines().filter(|line| line.starts_with("- ")).count();
+        assert_eq!(rows.count(), facts, "section {section} of docs/contract.md: rows and facts");
     }
 }

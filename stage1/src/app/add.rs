@@ -135,6 +135,7 @@ impl Addition {
     /// # Errors
     /// As [`Self::add`].
     pub fn prepare(&self, target: &Target) -> Result<Prepared> {
+        control::forget_stale_names(&self.app)?;
         let pod = Pod::load(Path::new("."))?;
         let app = pod.app(&self.app)?;
         let isolators = Isolators::parse(&app.app()?.isolators)?;

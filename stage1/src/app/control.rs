@@ -1,5 +1,6 @@
 //! Starting, stopping and removing an app by way of the pod's systemd. Host side.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use crate::cross::Target;
 use crate::error::{Context, Error, Result, exit};
 use crate::launch::LaunchRecord;
 use crate::pod::{ExitDetails, remove_if_there, sweep_temporaries};
-use crate::sys::dir;
+use crate::sys::{dir, mount};
 use crate::systemd::{self, Client, Job, JobResult, Refused, Verb};
 use crate::{layout, rootfs, unit};
 
@@ -29,6 +30,7 @@ pub fn start(target: &Target, app: &AcName) -> Result<()> {
     if !unit::exists(app)? {
         return Err(Error::new(format!("app {app} was not added to this pod: app-add does that")));
     }
+    forget_stale_names(app)?;
     let sockets = unit::has_sockets(app)?;
     let name = if sockets { layout::app_socket(app) } else { layout::app_unit(app) };
     let deadline = Instant::now() + unit::START_TIMEOUT + MARGIN;
@@ -228,7 +230,20 @@ pub fn rm(target: &Target, app: &AcName) -> Result<()> {
 /// Removes all that the pod's status directory has of an app, through the mount: a host manager that removes it in the
 /// overlay's upper directory leaves names that give ESTALE.
 fn forget_files(app: &AcName) -> Result<()> {
-    layout::status_files(app).iter().try_for_each(|name| remove_if_there(&layout::status_dir().join(name)))
+    let removed =
+        layout::status_files(app).iter().try_for_each(|name| remove_if_there(&layout::status_dir().join(name)));
+    removed.and_then(|()| forget_stale_names(app))
+}
+
+/// Makes the names of an app's files usable again whose files a host manager has removed in the overlay's upper
+/// directory: what is written there later is to be seen in that directory. Such a file has no links any more.
+pub(super) fn forget_stale_names(app: &AcName) -> Result<()> {
+    let is_stale = |path: PathBuf| path.symlink_metadata().is_ok_and(|stat| stat.nlink() == 0);
+    let files = layout::status_files(app).into_iter().map(|name| layout::status_dir().join(name));
+    if files.chain([layout::env_file(app)]).any(is_stale) {
+        mount::forget_names(Path::new(layout::STAGE1_ROOTFS))?;
+    }
+    Ok(())
 }
 
 fn refuse_running(target: &Target, units: &[String], app: &AcName, deadline: Instant) -> Result<()> {

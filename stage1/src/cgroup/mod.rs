@@ -189,21 +189,15 @@ impl PodCgroup {
             log::debug!("the cgroup {:?} is not the pod's alone: it is left to whoever made it", self.path);
             return Ok(());
         }
-        let removed = self.end(end::remove_tree);
-        removed.and(self.remove_marker())
-    }
-
-    /// Removes what stays of a scope of the host's systemd: by it if it runs, or by hand.
-    fn remove_marker(&self) -> Result<()> {
-        let marker = scope::marker(&self.path);
-        let stays = self.hierarchies.iter().any(|hierarchy| hierarchy.mount.join(&marker).is_dir());
-        if !self.path.starts_with(scope::MACHINES) || !stays {
-            return Ok(());
+        let marker = Self { path: scope::marker(&self.path), hierarchies: self.hierarchies.clone() };
+        let is_there = |cgroup: &Self| cgroup.directories().any(|(_, dir)| dir.is_dir());
+        let managed = self.path.starts_with(scope::MACHINES) && scope::host_has_systemd();
+        let mut removed = Ok(());
+        if managed && (is_there(self) || is_there(&marker)) {
+            // What systemd made it removes; a cgroup of its that is taken from it, it might make once more.
+            removed = self.end(end::empty_tree).and_then(|()| scope::forget(&self.path));
         }
-        if scope::host_has_systemd() {
-            return scope::forget(&self.path);
-        }
-        Self { path: marker, hierarchies: self.hierarchies.clone() }.end(end::remove_tree)
+        removed.and(self.end(end::remove_tree)).and(marker.end(end::remove_tree))
     }
 
     fn end(&self, end: impl Fn(&Path, Instant) -> Result<()>) -> Result<()> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::error::{Context, Error, Result};
-use crate::systemd::{Client, JobResult, PRIVATE_SOCKET, Value};
+use crate::systemd::{Client, JobResult, PRIVATE_SOCKET, Value, is_no_such_unit};
 
 /// Where the host's systemd has its containers and virtual machines.
 pub(super) const MACHINES: &str = "machine.slice";
@@ -63,14 +63,21 @@ fn make(systemd: &mut Client, path: &Path, properties: &[(&str, Value)], deadlin
     done("start", &name, systemd.start_transient_unit(&name, properties, deadline)?)
 }
 
-/// Has the host's systemd remove the slice that has stayed.
+/// Has the host's systemd remove the scope whose cgroup is `path`, in which nothing runs any more, and the slice that has
+/// stayed. What it does not know is no error.
 ///
 /// # Errors
 /// It refuses, or is not done in half a minute.
 pub(super) fn forget(path: &Path) -> Result<()> {
-    let (name, deadline) = (unit(&marker(path)), Instant::now() + TIMEOUT);
+    let deadline = Instant::now() + TIMEOUT;
     let mut systemd = Client::connect(Path::new(PRIVATE_SOCKET), deadline)?;
-    done("stop", &name, systemd.stop_unit(&name, deadline)?)
+    for name in [unit(path), unit(&marker(path))] {
+        match systemd.stop_unit(&name, deadline) {
+            Err(error) if is_no_such_unit(&error) => {}
+            result => done("stop", &name, result?)?,
+        }
+    }
+    Ok(())
 }
 
 fn unit(path: &Path) -> String {

@@ -281,3 +281,13 @@ pub fn check_device(fd: impl AsFd, major: u32, minor: u32, name: &str) -> Result
     }
     Ok(())
 }
+
+/// Has the file system that is mounted at `path` forget the names that nobody uses: fspick(2), FSCONFIG_CMD_RECONFIGURE
+/// with nothing to change. An overlay goes on with a name of a file that was removed in its upper directory, and answers
+/// ESTALE to whoever wants to replace or remove it.
+pub fn forget_names(path: &Path) -> Result<()> {
+    let describe = || format!("reconfigure the file system at {path:?}");
+    let flags = rustix::mount::FsPickFlags::FSPICK_CLOEXEC;
+    let context = rustix::mount::fspick(rustix::fs::CWD, path, flags).context(describe)?;
+    rustix::mount::fsconfig_reconfigure(&context).context(describe)
+}

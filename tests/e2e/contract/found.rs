@@ -1,5 +1,7 @@
 //! Section 9: what driving the image with the family's archived host manager has shown, one fact a test.
 
+#![allow(clippy::zombie_processes, reason = "the warden of a failed test reaps what it has left")]
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -20,6 +22,7 @@ use super::{exited, no_volumes};
 
 tests::cases! {
     both an_app_removed_behind_the_overlay_can_come_again 120;
+    both names_that_went_stale_can_be_used_again;
     both stop_of_a_pod_whose_pid_1_has_just_ended 120;
     both the_pods_cgroup_has_its_name_until_gc;
     both a_recorded_cgroup_path_of_one_component;
@@ -118,6 +121,47 @@ fn an_app_removed_behind_the_overlay_can_come_again(t: &Context) -> Verdict {
         pod.stop(false, monitor);
         pod.collect(1);
     }
+    Ok(())
+}
+
+/// What a manager removes in the upper directory while the overlay knows the name: the mount can then neither remove nor
+/// replace it, and what is written there is seen nowhere else.
+fn names_that_went_stale_can_be_used_again(t: &Context) -> Verdict {
+    let host = t.minihost();
+    let (mut pod, monitor) = host.boot(&no_volumes(), &["--net=none"]);
+    let mount = pod.dir().join("stage1/rootfs/rkt");
+    let make_stale = |pod: &MiniPod<'_>, names: &[&str]| {
+        for name in names {
+            let path = mount.join(name);
+            fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            fs::remove_file(pod.upper().join("rkt").join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let error = fs::remove_file(&path).expect_err("it is not stale");
+            assert_eq!(error.raw_os_error(), Some(nix::errno::Errno::ESTALE as i32), "{name}: {error}");
+        }
+    };
+    pod.add("one", &["/probe", "exit", "3"], &json!([]));
+    pod.start_app("one").ok();
+    assert_eq!(exited(&pod, "one"), 3);
+    // An app that has ended is started again.
+    make_stale(&pod, &["status/one", "status/one-started"]);
+    pod.cross("app/start", &["--app=one"]).ok();
+    wait_for("the second end", 10, || pod.upper().join("rkt/status/one").exists().then_some(()));
+    assert_eq!(pod.state("one"), ("exited", Some(3)));
+    // One that is added again where it is.
+    make_stale(&pod, &["status/one", "env/one"]);
+    pod.cross("app/add", &["--app=one", &format!("--uuid={}", pod.uuid)]).ok();
+    assert!(pod.upper().join("rkt/env/one").exists(), "app-add wrote where nobody sees it");
+    pod.start_app("one").ok();
+    assert_eq!(exited(&pod, "one"), 3);
+    // And one that is removed: its name is as good as new.
+    make_stale(&pod, &["status/one", "status/one-created", "env/one"]);
+    pod.rm("one");
+    pod.add("one", &["/probe", "exit", "4"], &json!([]));
+    assert_eq!(pod.state("one"), ("created", None));
+    pod.start_app("one").ok();
+    assert_eq!(exited(&pod, "one"), 4);
+    pod.stop(false, monitor);
+    pod.collect(1);
     Ok(())
 }
 
