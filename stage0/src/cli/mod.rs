@@ -72,7 +72,7 @@ enum Command {
     /// Remove saved credentials for a registry
     Logout(logout::Logout),
     /// Start a pod without apps and print its UUID
-    Sandbox(sandbox::Sandbox),
+    Sandbox(Box<sandbox::Sandbox>),
     /// Run apps on this terminal, in a pod of their own that ends with them
     Run(Box<run::Run>),
     /// Make a pod with apps to run later, and print its UUID
