@@ -6,11 +6,13 @@
 
 pub mod devices;
 mod end;
+mod freeze;
 mod hierarchy;
 mod member;
 mod scope;
 mod thaw;
 mod tree;
+mod usage;
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -24,6 +26,7 @@ use crate::layout;
 pub use hierarchy::{Hierarchy, Version, hierarchies};
 pub use member::Running;
 use tree::members_below;
+pub use usage::Usage;
 
 /// Where all units of a pod's supervisor are, below the pod's cgroup; and where the supervisor itself is.
 const SLICE: &str = "system.slice";
