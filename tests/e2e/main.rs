@@ -35,10 +35,12 @@ mod net;
 mod pods;
 mod races;
 mod readme;
+mod references;
 mod refusals;
 mod registry;
 mod registry_hostile;
 mod services;
+mod sight;
 mod stop;
 mod store;
 mod supervisor;
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         ends::CASES,
         immutable::CASES,
         refusals::CASES,
+        sight::CASES,
         stop::CASES,
         services::CASES,
         store::CASES,
@@ -108,6 +111,7 @@ fn main() -> ExitCode {
         attacks::readback::CASES,
         attacks::trees::CASES,
         readme::CASES,
+        references::CASES,
         registry::CASES,
         registry_hostile::CASES,
     ];

@@ -67,7 +67,8 @@ fn share_status_files(a: &AcName, b: &AcName) -> bool {
 }
 
 fn check_mount(manifest: &PodManifest, mount: &Mount) -> Result<()> {
-    let volume = manifest.volumes.iter().find(|volume| volume.name == mount.volume);
+    let of_pod = || manifest.volumes.iter().find(|volume| volume.name == mount.volume);
+    let volume = mount.app_volume.as_ref().or_else(of_pod);
     let volume = volume.context(|| {
         format!("the pod has no volume {}: a pod gets its volumes when it is made, by --volume", mount.volume)
     })?;

@@ -8,6 +8,7 @@ use stage1::error::{Error, Result};
 
 use crate::entrypoint::spawn::{Entrypoint, Outcome, Stage1};
 use crate::poddir::find::{Pod, running_pid};
+use crate::poddir::pause::must_go_on;
 use crate::store::Store;
 
 /// app-stop's exit code for an app that the pod's supervisor does not know.
@@ -22,6 +23,7 @@ pub(super) fn ready_pid(pod: &Pod) -> Result<i32> {
     if !stage1::pod::is_ready(pod.dir())? {
         return Err(Error::new(format!("pod {} is not ready yet", pod.short())));
     }
+    must_go_on(pod, None)?;
     Ok(pid)
 }
 

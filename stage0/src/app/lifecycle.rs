@@ -14,6 +14,7 @@ use crate::entrypoint::spawn::Entrypoint;
 use crate::poddir::find::Pod;
 use crate::poddir::insecure::Insecure;
 use crate::poddir::manifest::{self, Locked, NoApp, must_be_mutable};
+use crate::poddir::pause;
 use crate::store::Store;
 
 /// Starts an app; one that runs is left alone.
@@ -65,7 +66,12 @@ pub fn stop(store: &Store, pod: &Pod, app: &AcName, timeout: Option<Duration>, d
     if state(pod, &manifest, app)? != AppState::Running && !start_lock::was_interrupted(pod.dir(), app)? {
         return Ok(());
     }
-    Inside { store, pod, pid: ready_pid(pod)?, app, lock: None, debug }.stop(timeout)?;
+    let pid = ready_pid(pod)?;
+    if pause::is_paused(pod, Some(app))? {
+        // it has to take the signal that asks it to end
+        pause::unpause(pod, Some(app))?;
+    }
+    Inside { store, pod, pid, app, lock: None, debug }.stop(timeout)?;
     // unless somebody starts it again
     let Some(lock) = AppLock::try_take(pod.dir(), app)? else { return Ok(()) };
     if state(pod, &manifest, app)? == AppState::Running && !start_lock::has_processes(pod.dir(), app)? {

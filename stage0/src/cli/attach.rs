@@ -3,14 +3,14 @@
 use clap::Args;
 use stage1::error::Result;
 
-use super::args::one_app::AppOrOnlyOne;
+use super::args::one_app::OneApp;
 use super::session::Session;
 use crate::entrypoint::attach::{self, AttachMode, AttachOptions};
 
 #[derive(Args, Debug)]
 pub struct Attach {
     #[command(flatten)]
-    which: AppOrOnlyOne,
+    one: OneApp,
     /// Attach to: auto (all that the app has), or some of stdin,stdout,stderr, or of tty-in,tty-out,tty (both)
     #[arg(long, value_name = "MODE", default_value = "auto")]
     mode: AttachMode,
@@ -28,7 +28,7 @@ pub struct Attach {
 
 impl Attach {
     pub fn run(self, session: &Session) -> Result<()> {
-        let (pod, app) = self.which.find(session)?;
+        let (pod, app) = self.one.find(session)?;
         let options = AttachOptions {
             mode: if self.list { AttachMode::List } else { self.mode },
             keys: self.detach_keys,

@@ -14,13 +14,13 @@ use crate::poddir::find::Pod;
 #[derive(Args, Debug)]
 pub struct CommandInPod {
     /// Run it as this user (a name, a number, or a path in the image, for its owner) and group
-    #[arg(long, value_name = "USER[:GROUP]", allow_hyphen_values = true)]
+    #[arg(short, long, value_name = "USER[:GROUP]", allow_hyphen_values = true)]
     user: Option<String>,
     /// Set a variable of its environment
-    #[arg(long, value_name = "NAME=VALUE")]
+    #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<String>,
     /// Start it in this directory
-    #[arg(long, value_name = "DIR")]
+    #[arg(short, long, alias = "working-dir", value_name = "DIR")]
     workdir: Option<String>,
     /// Run it with all capabilities and without a seccomp filter
     #[arg(long)]
@@ -31,6 +31,9 @@ pub struct CommandInPod {
         require_equals = true, value_name = "WHEN"
     )]
     tty: Tty,
+    /// As other tools have it: -it. Standard input is the command's in any case
+    #[arg(short, long, hide = true)]
+    interactive: bool,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,

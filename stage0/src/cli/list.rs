@@ -1,19 +1,30 @@
 //! `podctl list`
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use stage1::error::Result;
 
+use super::args::listing::Listing;
 use super::output::{self, Format};
+use super::screen::Tone;
 use super::session::Session;
 use super::status::PodStatus;
-use crate::pod::network;
+use super::table::{self, Cell};
+use crate::fsutil::time::age;
 use crate::poddir::find as pods;
 
+/// So many digits of a UUID are shown where there is little room.
+const DIGITS: usize = 12;
+
 #[derive(Args, Debug)]
+#[command(after_help = "Example: podctl list --no-trunc")]
 pub struct List {
-    /// Print it as
-    #[arg(long, value_enum, default_value = "text")]
-    format: Format,
+    /// As other tools have it: all pods are listed in any case
+    #[arg(short, long, hide = true)]
+    all: bool,
+    #[command(flatten)]
+    how: Listing,
 }
 
 impl List {
@@ -28,17 +39,51 @@ impl List {
             }
         }
         listed.sort_by_key(|pod| std::cmp::Reverse(pod.created_at));
-        match self.format {
-            Format::Json => output::json(&listed),
-            Format::Text => output::table(
-                ["UUID", "STATE", "CREATED", "STARTED", "NETWORKS", "APPS"],
-                listed.into_iter().map(|pod| {
-                    let times = [pod.created_at, pod.started_at].map(output::time);
-                    let [created, started] = times;
-                    let networks = network::line(&pod.networks);
-                    [pod.name, pod.state, created, started, networks, pod.app_names.join(", ")]
-                }),
+        match self.how {
+            Listing { quiet: true, .. } => listed.iter().try_for_each(|pod| output::say(&pod.name)),
+            Listing { format: Format::Json, .. } => output::json(&listed),
+            Listing { no_trunc, .. } => table::show(
+                ["NAME", "ID", "STATE", "AGE", "APPS", "IP", "PORTS"],
+                listed.iter().map(|pod| row(pod, no_trunc)).collect(),
+                no_trunc,
             ),
         }
     }
+}
+
+fn row(pod: &PodStatus, whole: bool) -> [Cell; 7] {
+    let tone = match pod.state.as_str() {
+        "running" if pod.paused => None,
+        "running" => Some(Tone::Good),
+        "exited" if pod.apps.iter().any(|app| app.exit_code.is_some_and(|code| code != 0)) => Some(Tone::Bad),
+        "prepared" | "preparing" => None,
+        _ => Some(Tone::Faint),
+    };
+    let id = if whole { pod.name.clone() } else { short_id(&pod.name) };
+    let running = pod.apps.iter().filter(|app| app.state == "running").count();
+    let apps = match pod.apps.len() {
+        0 => "-".to_owned(),
+        all if pod.state == "running" => format!("{running}/{all} {}", pod.app_names.join(",")),
+        all => format!("{all} {}", pod.app_names.join(",")),
+    };
+    let ips: BTreeSet<&str> = pod.networks.iter().filter_map(|network| network["ip"].as_str()).collect();
+    let ports: Vec<String> = pod.ports.iter().map(ToString::to_string).collect();
+    [
+        pod.pod_name.as_deref().unwrap_or("-").into(),
+        id.into(),
+        Cell::toned(if pod.paused { "paused" } else { &pod.state }, tone),
+        pod.created_at.map_or_else(|| "-".into(), age).into(),
+        apps.into(),
+        or_dash(ips.into_iter().collect::<Vec<_>>().join(",")),
+        or_dash(ports.join(",")),
+    ]
+}
+
+fn or_dash(text: String) -> Cell {
+    if text.is_empty() { "-".into() } else { text.into() }
+}
+
+/// The start of a UUID, without dashes.
+fn short_id(uuid: &str) -> String {
+    uuid.chars().filter(|c| *c != '-').take(DIGITS).collect()
 }

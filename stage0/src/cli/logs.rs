@@ -5,15 +5,16 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
-use stage1::appc::AcName;
 use stage1::error::{Context, Result};
 
 use super::output::Format;
 use super::session::Session;
+use crate::cli::args::candidates::an_app;
+use crate::cli::args::one_app::app_name;
+use crate::cli::args::pod::OnePod;
 use crate::cli::args::time as when;
 use crate::logs;
 use crate::logs::{Line, LineBreak, LineFilter};
-use crate::poddir::find as pods;
 
 /// What is written at a time, in bytes.
 const BUFFER: usize = 64 << 10;
@@ -21,10 +22,13 @@ const BUFFER: usize = 64 << 10;
 /// Lines come from all apps unless some are named, sorted by time. On a terminal, control characters in them are escaped; elsewhere they come as the app wrote them.
 #[derive(Args, Debug)]
 pub struct Logs {
-    /// The pod's UUID, or the start of it
-    uuid: String,
+    #[command(flatten)]
+    pod: OnePod,
+    /// Show lines of these apps only
+    #[arg(value_name = "APP", add = an_app())]
+    names: Vec<String>,
     /// Show lines of this app only; may be repeated
-    #[arg(long)]
+    #[arg(long, hide_short_help = true, add = an_app())]
     app: Vec<String>,
     /// Follow: wait for new lines until the pod ends
     #[arg(short, long, conflicts_with = "until")]
@@ -36,10 +40,10 @@ pub struct Logs {
     #[arg(long, value_name = "TIME", value_parser = when::parse, allow_hyphen_values = true)]
     until: Option<Timestamp>,
     /// Show this many of the last lines
-    #[arg(short = 'n', long, value_name = "NUMBER")]
+    #[arg(short = 'n', long, alias = "tail", value_name = "NUMBER")]
     lines: Option<usize>,
     /// Show the time of each line
-    #[arg(long)]
+    #[arg(short, long)]
     timestamps: bool,
     /// Print it as
     #[arg(long, value_enum, default_value = "text")]
@@ -48,9 +52,8 @@ pub struct Logs {
 
 impl Logs {
     pub fn run(self, session: &Session) -> Result<()> {
-        let apps =
-            self.app.iter().map(|app| app.parse::<AcName>().context(|| "app name")).collect::<Result<Vec<_>>>()?;
-        let pod = pods::find(&session.store, &self.uuid)?;
+        let apps = self.names.iter().chain(&self.app).map(|app| app_name(app)).collect::<Result<Vec<_>>>()?;
+        let pod = self.pod.find(session)?;
         let names = apps.len() != 1;
         let (since, until) = (self.since.map(time), self.until.map(time));
         let wanted = LineFilter { apps, since, until, last: self.lines, follow: self.follow };

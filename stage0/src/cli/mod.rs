@@ -6,23 +6,32 @@
 mod app;
 mod args;
 mod attach;
+mod complete;
 mod enter;
 mod exec;
 mod gc;
+mod hints;
 mod image;
+mod inspect;
+mod kill;
 mod list;
 mod login;
 mod logout;
 mod logs;
 mod output;
+mod pause;
 mod prepare;
 mod rm;
 mod run;
 mod run_prepared;
 mod sandbox;
+mod screen;
 mod session;
+mod stats;
 mod status;
 mod stop;
+mod table;
+mod top;
 mod wait;
 
 use std::ffi::OsString;
@@ -31,7 +40,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use stage1::error::{Result, escape_control};
@@ -39,9 +48,10 @@ use stage1::inherited;
 use stage1::sys::signal::die_by;
 
 use self::args::new_pod::split_apps;
+use self::args::one_app::OneApp;
 use self::session::Session;
 
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// Exit code for everything that podctl could not do.
 const FAILURE: u8 = 254;
@@ -53,7 +63,7 @@ const USAGE: u8 = 2;
 #[command(name = "podctl", version, max_term_width = 120)]
 struct Podctl {
     /// Keep images and pods in this directory
-    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/podctl")]
+    #[arg(long, global = true, value_name = "DIR", default_value = store::USUAL)]
     dir: PathBuf,
     /// Print debugging messages on standard error
     #[arg(long, global = true)]
@@ -67,6 +77,8 @@ enum Command {
     /// Pull, import, list, check and remove images
     #[command(subcommand)]
     Image(image::Command),
+    /// List the images
+    Images(image::List),
     /// Check credentials with a registry and save them
     Login(login::Login),
     /// Remove saved credentials for a registry
@@ -88,27 +100,53 @@ enum Command {
     Logs(logs::Logs),
     /// Attach this terminal, or pipes, to the streams of an app
     Attach(attach::Attach),
+    /// Run a command in an app
+    Exec(Box<app::Exec>),
     /// List the pods
+    #[command(visible_aliases = ["ls", "ps"])]
     List(list::List),
     /// Show one pod and its apps
     Status(status::Status),
+    /// Print all that is in force for a pod, or one of its apps, as JSON
+    Inspect(OneApp),
+    /// Show what pods and their apps use
+    Stats(stats::Stats),
+    /// List the processes of a pod, or of one of its apps
+    Top(top::Top),
+    /// Freeze a pod, or one of its apps
+    Pause(OneApp),
+    /// Let a paused pod, or one of its apps, go on
+    Unpause(OneApp),
+    /// Send a signal to an app, or end a pod at once
+    Kill(kill::Kill),
     /// Wait until pods have ended
     Wait(wait::Wait),
     /// End running pods
     Stop(stop::Stop),
     /// Remove pods that have ended
     Rm(rm::Rm),
+    /// Print a script that completes words for a shell
+    Completion(complete::Completion),
     /// Remove pods that ended a while ago, and what failed starts left
     Gc(gc::Gc),
 }
 
 /// Runs podctl with this process's arguments: the body of its `main`.
 pub fn main() -> ExitCode {
+    match complete::answer(Podctl::command) {
+        Ok(true) => return ExitCode::SUCCESS,
+        Ok(false) => {}
+        Err(error) => return usage(&error),
+    }
     let podctl = match Podctl::understand(std::env::args_os().collect()) {
         Ok(podctl) => podctl,
         Err(error) => return usage(&error),
     };
     log_to_stderr(podctl.debug);
+    if !podctl.command.is_for_everybody() && !nix::unistd::geteuid().is_root() {
+        eprintln!("{}", needs_root());
+        return ExitCode::from(FAILURE);
+    }
     match podctl.run() {
         Ok(code) => ExitCode::from(code),
         // as every program of a pipeline ends when the next one has seen enough
@@ -133,7 +171,16 @@ fn usage(error: &clap::Error) -> ExitCode {
         text.lines().take_while(|line| !is_advice(line)).map(str::trim).filter(|l| !l.is_empty()).collect();
     let line = lines.join(" ");
     let line = line.strip_prefix("error: ").unwrap_or(&line);
-    eprintln!("podctl: {} (--help tells more)", escape_control(line));
+    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let hint = match hints::hint(error, &words) {
+        Some(hint) => {
+            // clap's own guess is none beside what is known
+            let said = lines.first().map_or(line, |first| first.strip_prefix("error: ").unwrap_or(first));
+            format!("{said}; {hint}")
+        }
+        None => line.to_owned(),
+    };
+    eprintln!("podctl: {} (--help tells more)", escape_control(&hint));
     ExitCode::from(USAGE)
 }
 
@@ -142,7 +189,7 @@ impl Podctl {
     fn understand(words: Vec<OsString>) -> std::result::Result<Self, clap::Error> {
         let (first, further) = split_apps(&words);
         if first != words
-            && let Ok(mut podctl) = Self::try_parse_from(first)
+            && let Ok(mut podctl) = Self::parse(first)
             && let Command::Run(_) | Command::Prepare(_) = &podctl.command
         {
             match &mut podctl.command {
@@ -152,7 +199,28 @@ impl Podctl {
             }
             return Ok(podctl);
         }
-        Self::try_parse_from(words)
+        Self::parse(words)
+    }
+
+    /// Parses the words of one command, and sees to which name is whose.
+    fn parse(words: Vec<OsString>) -> std::result::Result<Self, clap::Error> {
+        let mut matches = Self::command().try_get_matches_from(words)?;
+        let places = |id: &str| -> Vec<usize> {
+            let verb = matches.subcommand().map(|(_, verb)| verb);
+            let known = verb.filter(|verb| verb.try_contains_id(id).is_ok());
+            known.and_then(|verb| verb.indices_of(id)).into_iter().flatten().collect()
+        };
+        let (names, images) = (places("name"), places("image"));
+        let mut podctl = Self::from_arg_matches_mut(&mut matches)?;
+        let pod = match &mut podctl.command {
+            Command::Run(run) => Some(&mut run.pod),
+            Command::Prepare(prepare) => Some(&mut prepare.pod),
+            _ => None,
+        };
+        if let (Some(pod), Some(image)) = (pod, images.first()) {
+            pod.place_names(names, *image);
+        }
+        Ok(podctl)
     }
 
     fn run(self) -> Result<u8> {
@@ -160,6 +228,9 @@ impl Podctl {
         let session = Session { store: Store::open(&self.dir)?, debug: self.debug };
         match self.command {
             Command::Image(command) => command.run(&session)?,
+            Command::Images(command) => command.run(&session)?,
+            Command::Exec(command) => command.run(&session)?,
+            Command::Completion(command) => command.run()?,
             Command::Login(command) => command.run()?,
             Command::Logout(command) => command.run()?,
             Command::Sandbox(command) => command.run(&session)?,
@@ -172,6 +243,12 @@ impl Podctl {
             Command::Attach(command) => command.run(&session)?,
             Command::List(command) => command.run(&session)?,
             Command::Status(command) => command.run(&session)?,
+            Command::Inspect(one) => inspect::run(&one, &session)?,
+            Command::Stats(command) => command.run(&session)?,
+            Command::Top(command) => command.run(&session)?,
+            Command::Pause(one) => pause::pause(&one, &session)?,
+            Command::Unpause(one) => pause::unpause(&one, &session)?,
+            Command::Kill(command) => command.run(&session)?,
             Command::Wait(command) => command.run(&session)?,
             Command::Stop(command) => command.run(&session)?,
             Command::Rm(command) => command.run(&session)?,
@@ -179,6 +256,19 @@ impl Podctl {
         }
         Ok(0)
     }
+}
+
+impl Command {
+    /// Whether it does its work without looking at pods and images.
+    fn is_for_everybody(&self) -> bool {
+        matches!(self, Self::Login(_) | Self::Logout(_) | Self::Completion(_))
+    }
+}
+
+/// What somebody is told who may not do what was asked for.
+fn needs_root() -> String {
+    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    format!("podctl needs root: try sudo podctl {}", escape_control(&words.join(" ")))
 }
 
 /// Whether standard output is a pipe or a socket that nobody reads any more.
@@ -208,7 +298,6 @@ mod tests {
 
     #[test]
     fn the_words_fit_together() {
-        use clap::CommandFactory;
         Podctl::command().debug_assert();
     }
 
@@ -218,7 +307,7 @@ mod tests {
         let podctl = Podctl::try_parse_from(words.split(' ')).unwrap();
         let Command::App(app::Command::Add(add)) = podctl.command else { panic!() };
         assert_eq!(add.app.args, ["sh", "--name", "x"]);
-        assert_eq!(add.app.name.as_deref(), Some("web"));
+        assert_eq!(add.app.name, ["web"]);
         assert_eq!(add.app.env, ["A=b=c"]);
     }
 
@@ -227,11 +316,39 @@ mod tests {
     }
 
     #[test]
+    fn names_of_pods_and_apps() {
+        let names = |words: &str| {
+            let podctl = understand(words).unwrap();
+            let Command::Run(run) = podctl.command else { panic!() };
+            let apps: Vec<_> = run.pod.apps().map(|app| app.name.join(" ")).collect();
+            (run.pod.name().join(" "), apps.join(" "))
+        };
+        let both = |pod: &str, app: &str| (pod.to_owned(), app.to_owned());
+        assert_eq!(names("podctl run --name web --net host nginx"), both("web", ""));
+        assert_eq!(names("podctl run --net=host nginx --name web"), both("", "web"));
+        assert_eq!(names("podctl run --rm --name=web nginx -m 64m --name app --- b --name c"), both("web", "app c"));
+        assert_eq!(names("podctl run --name a --name b nginx"), both("a b", ""));
+    }
+
+    #[test]
+    fn networks_with_and_without_equals_sign() {
+        for words in ["--net host", "--net=host", "--network host", "--network=host"] {
+            let podctl = understand(&format!("podctl run {words} nginx")).unwrap();
+            let Command::Run(run) = podctl.command else { panic!() };
+            assert_eq!(run.pod.apps().next().unwrap().image, "nginx", "{words}");
+        }
+        understand("podctl sandbox --net --name web").unwrap();
+    }
+
+    #[test]
     fn several_apps_on_one_line() {
         let podctl = understand("podctl run --net=none a --name x --rm -- -c --- b --name y -- z -- --- c").unwrap();
         let Command::Run(run) = podctl.command else { panic!() };
-        let apps: Vec<_> =
-            run.pod.apps().map(|app| (app.image.as_str(), app.name.as_deref(), app.args.clone())).collect();
+        let apps: Vec<_> = run
+            .pod
+            .apps()
+            .map(|app| (app.image.as_str(), app.name.first().map(String::as_str), app.args.clone()))
+            .collect();
         let args = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
         assert_eq!(apps[0], ("a", Some("x"), args(&["-c"])));
         assert_eq!(apps[1], ("b", Some("y"), args(&["z", "--"])));

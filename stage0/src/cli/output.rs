@@ -1,11 +1,12 @@
 //! Tables and times for people, JSON for programs.
 
-use std::io::{self, Write};
 use std::time::{Duration, UNIX_EPOCH};
 
-use comfy_table::{Table, presets};
 use serde::Serialize;
-use stage1::error::{Context, Result, escape_control};
+use stage1::error::{Context, Result};
+
+pub use super::screen::say;
+use super::table::{self, Cell};
 
 use crate::app::status::AppStatus;
 
@@ -18,22 +19,9 @@ pub enum Format {
     Json,
 }
 
-/// Prints one line on standard output.
-pub fn say(text: impl std::fmt::Display) -> Result<()> {
-    writeln!(io::stdout().lock(), "{text}").context(|| "write to standard output")
-}
-
 /// Prints rows below a heading, columns aligned.
 pub fn table<const N: usize>(heading: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> Result<()> {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(heading);
-    for row in rows {
-        table.add_row(row.map(|cell| escape_control(&cell)));
-    }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    say(table.trim_fmt())
+    table::show(heading, rows.into_iter().map(|row| row.map(Cell::from)).collect(), false)
 }
 
 /// Prints a value as indented JSON.

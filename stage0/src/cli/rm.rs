@@ -3,22 +3,19 @@
 use clap::Args;
 use stage1::error::{Context, Result};
 
-use super::args::each::each;
+use super::args::pod::Pods;
 use super::session::Session;
 use crate::pod::gc;
-use crate::poddir::find as pods;
 
 #[derive(Args, Debug)]
 pub struct Rm {
-    /// UUIDs of pods, or the start of them
-    #[arg(required = true, value_name = "UUID")]
-    uuids: Vec<String>,
+    #[command(flatten)]
+    pods: Pods,
 }
 
 impl Rm {
     pub fn run(self, session: &Session) -> Result<()> {
-        each(&self.uuids, |uuid| {
-            let pod = pods::find(&session.store, uuid)?;
+        self.pods.each(session, |pod| {
             let short = pod.short();
             gc::rm(&session.store, pod, session.debug).context(|| format!("remove pod {short}"))
         })

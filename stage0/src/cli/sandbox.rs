@@ -3,14 +3,18 @@
 use clap::Args;
 use stage1::error::Result;
 
-use super::args::new_pod::{HowToRun, WhatToMake};
+use super::args::new_pod::{HowToRun, WhatToMake, pod_name};
 use super::output::say;
 use super::session::Session;
 use crate::pod::create;
 use crate::pod::settings::Launch;
+use crate::poddir::claim;
 
 #[derive(Args, Debug)]
 pub struct Sandbox {
+    /// What to call the pod, for all commands that take its UUID
+    #[arg(long)]
+    name: Option<String>,
     #[command(flatten)]
     run: HowToRun,
     #[command(flatten)]
@@ -22,10 +26,13 @@ pub struct Sandbox {
 
 impl Sandbox {
     pub fn run(self, session: &Session) -> Result<()> {
+        let name = pod_name(self.name.as_deref(), session)?;
         let launch = Launch { settings: self.run.settings()?, mutable: true, debug: session.debug };
         let manifest = create::mutable(self.make.manifest(&launch.settings)?);
         let stage1 = self.make.stage1(session)?;
-        let pod = create::prepare(&session.store, &stage1, &manifest, self.make.making(), |_| Ok(()))?;
+        let pod = create::prepare(&session.store, &stage1, &manifest, self.make.making(), |dir| {
+            name.map_or(Ok(()), |name| claim::give(&session.store, dir, &name))
+        })?;
         let pod = create::mount(&session.store, pod)?;
         if self.foreground {
             match create::become_pod(&session.store, pod, &launch)? {}

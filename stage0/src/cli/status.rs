@@ -6,22 +6,34 @@ use serde_json::Value;
 use stage1::error::{Context, Result};
 
 use super::args::patience::Patience;
+use super::args::pod::OnePod;
 use super::output::{self, Format};
 use super::session::Session;
 use crate::app::status::{AppStatus, list};
 use crate::fsutil::time::nanoseconds;
 use crate::pod::network;
+use crate::pod::published::{self, Published};
 use crate::pod::wait::{self, Until};
 use crate::poddir::find as pods;
 use crate::poddir::find::Pod;
+use crate::poddir::pause;
 
 /// A pod as rkt's api describes one; times are nanoseconds since 1970.
 #[derive(Serialize)]
 pub(super) struct PodStatus {
     pub(super) name: String,
+    /// What somebody called it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pod_name: Option<String>,
     pub(super) state: String,
+    /// All of it is frozen.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) paused: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) networks: Vec<Value>,
+    /// Ports of the host that lead to the pod's, in the words of the pod manifest.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) ports: Vec<Published>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) app_names: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -41,8 +53,11 @@ impl PodStatus {
         let apps = list(pod)?;
         Ok(Self {
             name: pod.uuid().to_string(),
+            pod_name: pod.name()?.map(|name| name.to_string()),
             state: pod.state().word().to_owned(),
+            paused: pause::is_paused(pod, None)?,
             networks: network::of(pod)?,
+            ports: published::of(pod)?,
             app_names: apps.iter().map(|app| app.name.clone()).collect(),
             apps,
             created_at: pod.created_at()?.map(nanoseconds),
@@ -55,8 +70,8 @@ impl PodStatus {
 
 #[derive(Args, Debug)]
 pub struct Status {
-    /// The pod's UUID, or the start of it
-    uuid: String,
+    #[command(flatten)]
+    pod: OnePod,
     /// Print it as
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -73,7 +88,7 @@ pub struct Status {
 
 impl Status {
     pub fn run(self, session: &Session) -> Result<()> {
-        let mut pod = pods::find(&session.store, &self.uuid)?;
+        let mut pod = self.pod.find(session)?;
         let waits = [(self.wait, Until::Ended), (self.wait_ready, Until::Ready)];
         for (patience, until) in waits {
             if let Some(patience) = patience {
@@ -87,12 +102,12 @@ impl Status {
         if self.format == Format::Json {
             return output::json(&status);
         }
-        output::say(format!(
-            "uuid={}\nstate={}\ncreated={}",
-            status.name,
-            status.state,
-            output::time(status.created_at)
-        ))?;
+        output::say(format!("uuid={}", status.name))?;
+        if let Some(name) = &status.pod_name {
+            output::say(format!("name={name}"))?;
+        }
+        let state = if status.paused { "paused" } else { &status.state };
+        output::say(format!("state={state}\ncreated={}", output::time(status.created_at)))?;
         if let Some(started) = status.started_at {
             output::say(format!("started={}", output::time(Some(started))))?;
         }

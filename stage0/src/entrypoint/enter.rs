@@ -9,6 +9,7 @@ use stage1::error::{Error, Result};
 use crate::entrypoint::spawn::{Entrypoint, Stage1};
 use crate::poddir::find::{Pod, running_pid};
 use crate::poddir::manifest::must_have;
+use crate::poddir::pause::must_go_on;
 use crate::store::Store;
 
 /// How a command is run, beyond where and which.
@@ -63,6 +64,7 @@ pub fn enter(
     if let Some(app) = app {
         must_have(pod, app)?;
     }
+    must_go_on(pod, app)?;
     let mut args = vec![OsString::from(format!("--pid={pid}"))];
     if let Some(app) = app {
         args.push(format!("--appname={app}").into());

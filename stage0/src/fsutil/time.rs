@@ -7,3 +7,28 @@ pub fn nanoseconds(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
+
+/// How long ago this was, in nanoseconds since 1970, as tables say it: `5s`, `12m`, `30h`, `9d`.
+pub fn age(at: i64) -> String {
+    in_short(nanoseconds(SystemTime::now()).saturating_sub(at) / 1_000_000_000)
+}
+
+fn in_short(seconds: i64) -> String {
+    match seconds.max(0) {
+        seconds @ ..120 => format!("{seconds}s"),
+        seconds @ ..7200 => format!("{}m", seconds / 60),
+        seconds @ ..172_800 => format!("{}h", seconds / 3600),
+        seconds => format!("{}d", seconds / 86400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_short() {
+        let ages = [-1, 0, 119, 120, 7199, 7200, 172_799, 172_800].map(in_short);
+        assert_eq!(ages, ["0s", "0s", "119s", "2m", "119m", "2h", "47h", "2d"]);
+    }
+}

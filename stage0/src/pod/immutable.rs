@@ -23,14 +23,16 @@ use crate::pod::create;
 use crate::pod::create::Making;
 use crate::pod::gc;
 use crate::pod::settings::{Launch, Settings};
+use crate::poddir::claim;
 use crate::poddir::find as pods;
 use crate::poddir::find::Pod;
 use crate::poddir::manifest;
+use crate::poddir::name::PodName;
 use crate::poddir::phase::{HeldPod, Phase};
 use crate::rootfs::Roots;
 use crate::store::Store;
 
-/// Makes a pod with these apps, and what else is in `manifest`: phase prepared, held.
+/// Makes a pod with these apps, this name, and what else is in `manifest`: phase prepared, held.
 ///
 /// # Errors
 /// The options of an app make no sense or don't go together, or something could not be written. Nothing is left of
@@ -42,6 +44,7 @@ pub fn prepare(
     apps: &[AddOptions],
     making: Making,
     settings: &Settings,
+    name: Option<&PodName>,
 ) -> Result<HeldPod> {
     let mut images = Vec::new();
     for options in apps {
@@ -53,6 +56,7 @@ pub fn prepare(
     }
     check_terminal(&manifest, settings)?;
     create::prepare(store, stage1, &manifest, making, |dir| {
+        name.map_or(Ok(()), |name| claim::give(store, dir, name))?;
         for (app, image) in manifest.apps.iter().zip(&images) {
             let files = AppFiles::new(dir, &app.name);
             files.write_info(store, image).context(|| format!("app {}", app.name))?;

@@ -5,6 +5,7 @@ pub mod gc;
 pub mod immutable;
 pub mod name_files;
 pub mod network;
+pub mod published;
 pub mod settings;
 pub mod stop;
 pub mod wait;

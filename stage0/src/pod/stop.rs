@@ -9,6 +9,7 @@ use stage1::shutdown::time_to_end;
 use crate::entrypoint::spawn::{Entrypoint, Stage1};
 use crate::poddir::find as pods;
 use crate::poddir::find::{Pod, State};
+use crate::poddir::pause;
 use crate::store::Store;
 
 /// What the entrypoint may take longer than it waits itself.
@@ -32,6 +33,9 @@ pub struct StopOptions {
 /// # Errors
 /// The pod has never run, the stop entrypoint fails, or the pod is still there after the time it may take.
 pub fn stop(store: &Store, pod: &Pod, options: StopOptions) -> Result<()> {
+    if pod.state() == State::Running && !options.force {
+        pause::let_end(pod)?;
+    }
     let Some(timeout) = options.timeout.filter(|_| !options.force) else {
         let limit = if options.force { FORCED } else { time_to_end(pod.dir()) };
         return stop_within(store, pod, options, limit);

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::fsutil::dir::{names_in, open_dir};
 use crate::fsutil::lock;
+use crate::poddir::name::{self, PodName};
 use crate::store::Store;
 
 /// How long others that are at work on a pod are waited for.
@@ -39,6 +40,19 @@ impl Pod {
     /// The start of its name, enough for messages.
     pub fn short(&self) -> String {
         self.uuid.to_string()[..8].to_owned()
+    }
+
+    /// What somebody called it.
+    ///
+    /// # Errors
+    /// Its note can't be read.
+    pub fn name(&self) -> Result<Option<PodName>> {
+        name::of(&self.dir)
+    }
+
+    /// Whether no other pod can get its name. One that was never whole, or is thrown away without having run, leaves it.
+    pub(super) fn keeps_its_name(&self) -> bool {
+        self.phase != Phase::Garbage && self.state() != State::PrepareFailed
     }
 
     /// Its directory.
@@ -109,16 +123,23 @@ pub fn list(store: &Store) -> Result<Vec<Pod>> {
     Ok(found.into_values().collect())
 }
 
-/// The pod whose UUID starts with `text`.
+/// The pod that is called `text`, else the one whose UUID starts so.
 ///
 /// # Errors
 /// There is none, or more than one.
 pub fn find(store: &Store, text: &str) -> Result<Pod> {
-    let wanted = text.to_ascii_lowercase();
+    if let Some(pod) = named(store, text)? {
+        return Ok(pod);
+    }
+    // as lists show the start of a UUID, too: without dashes
+    let is_start = |uuid: &Uuid| {
+        let (whole, typed) = (uuid.to_string(), text.to_ascii_lowercase());
+        !text.is_empty() && (whole.starts_with(&typed) || uuid.simple().to_string().starts_with(&typed))
+    };
     let mut found: Vec<(Phase, Uuid)> = Vec::new();
     for phase in Phase::ALL {
         for uuid in uuids(store, phase)? {
-            if !wanted.is_empty() && uuid.to_string().starts_with(&wanted) {
+            if is_start(&uuid) {
                 found.retain(|(_, other)| *other != uuid);
                 found.push((phase, uuid));
             }
@@ -132,6 +153,38 @@ pub fn find(store: &Store, text: &str) -> Result<Pod> {
             Err(Error::new(format!("{text:?} is ambiguous: it is the start of {}", several.join(", "))))
         }
     }
+}
+
+/// The pod with this name. One that keeps its name goes before one that is as good as gone.
+///
+/// # Errors
+/// The pods can't be read.
+pub fn named(store: &Store, text: &str) -> Result<Option<Pod>> {
+    if text.parse::<PodName>().is_err() {
+        return Ok(None);
+    }
+    let mut gone = None;
+    // A pod only ever moves on to a later phase: one that does so meanwhile is met there.
+    for phase in Phase::ALL {
+        let dir = store.pods().join(phase.dir());
+        for uuid in uuids(store, phase)? {
+            let is_called_so = match name::of(&dir.join(uuid.to_string())) {
+                Ok(name) => name.is_some_and(|name| name.as_str() == text),
+                // it hides no other pod
+                Err(error) => {
+                    log::warn!("pod {uuid}: {}", error.one_line());
+                    false
+                }
+            };
+            if is_called_so && let Some(pod) = look_at(store, phase, uuid)? {
+                if pod.keeps_its_name() {
+                    return Ok(Some(pod));
+                }
+                gone = Some(pod);
+            }
+        }
+    }
+    Ok(gone)
 }
 
 /// The pod with this UUID, whatever phase it is in.

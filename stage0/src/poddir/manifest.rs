@@ -152,7 +152,7 @@ pub fn only_one(pod: &Pod) -> Result<AcName> {
         apps => {
             let names: Vec<_> = apps.iter().map(|app| app.name.to_string()).collect();
             let has = if names.is_empty() { "no app".to_owned() } else { names.join(", ") };
-            Err(Error::new(format!("pod {} has {has}: choose one with --app", pod.short())))
+            Err(Error::new(format!("pod {} has {has}: choose one of them", pod.short())))
         }
     }
 }

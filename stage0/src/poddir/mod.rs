@@ -1,9 +1,12 @@
-//! A pod on disk: its phase and who holds it, its manifest, its UID range, what was asked for when it was made.
+//! A pod on disk: its phase and who holds it, its manifest, its name and UID range, what was asked for when it was made.
 //!
 //! What is done with whole pods is in `pod`, with their apps in `app`; both are above images and entrypoints.
 
+pub mod claim;
 pub mod find;
 pub mod insecure;
 pub mod manifest;
+pub mod name;
+pub mod pause;
 pub mod phase;
 pub mod uid_range;

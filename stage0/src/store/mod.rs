@@ -14,6 +14,9 @@ use crate::fsutil::dir::{PRIVATE, make_dir, names_in, open_dir};
 use crate::fsutil::lock::{self, Taken};
 use crate::fsutil::remove;
 
+/// The usual data directory.
+pub const USUAL: &str = "/var/lib/podctl";
+
 /// The data directory of one host manager.
 #[derive(Debug)]
 pub struct Store {
@@ -98,6 +101,14 @@ impl Store {
     /// As [`Self::lock_images`].
     pub fn lock_users(&self) -> Result<File> {
         self.lock("users.lck", lock::Kind::Exclusive)
+    }
+
+    /// Takes the lock under which pods are given names, held until the file is dropped.
+    ///
+    /// # Errors
+    /// As [`Self::lock_images`].
+    pub fn lock_pod_names(&self) -> Result<File> {
+        self.lock("pod-names.lck", lock::Kind::Exclusive)
     }
 
     fn lock(&self, name: &str, kind: lock::Kind) -> Result<File> {

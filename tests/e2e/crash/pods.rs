@@ -138,14 +138,23 @@ fn prepare(t: &Context) -> Verdict {
     let podctl = t.podctl();
     podctl.import_probe();
     podctl.sandbox(&[]).end();
-    let words = ["prepare", "--net=none", "probe", "--name=a", "--exec=/probe", "--", "exit", "7"];
+    let words = ["prepare", "--name=web", "--net=none", "probe", "--name=a", "--exec=/probe", "--", "exit", "7"];
     let trial = Trial { what: "prepare", follow: true, few: A_FEW };
     trial.run(&mut |_| {}, &|| podctl.command(&words), &mut |when| {
-        // What is prepared is wholly so.
+        // What is prepared is wholly so, and has its name.
+        let mut prepared = 0;
         for uuid in uuids(&podctl) {
             if podctl.ok(&["status", &uuid]).contains("state=prepared") {
-                assert_eq!(podctl.run(&["run-prepared", &uuid]).code, Some(7), "{when}");
+                assert!(podctl.ok(&["status", "web"]).contains(&uuid), "{when}");
+                assert_eq!(podctl.run(&["run-prepared", "web"]).code, Some(7), "{when}");
+                prepared += 1;
             }
+        }
+        // What is not prepared never will be: another pod can have the name at once.
+        if prepared == 0 {
+            wait_for(&format!("the name to be free ({when})"), 20, || {
+                (podctl.run(&words).code == Some(0)).then_some(())
+            });
         }
         clear_pods(&podctl, true, when);
     });

@@ -6,14 +6,14 @@ use stage1::error::{Context, Result};
 use crate::app::add::add;
 use crate::app::options::AddOptions;
 use crate::cli::args::new_app::NewApp;
+use crate::cli::args::pod::OnePod;
 use crate::cli::session::Session;
-use crate::poddir::find as pods;
 use crate::poddir::insecure::Insecure;
 
 #[derive(Args, Debug)]
 pub struct Add {
-    /// The pod's UUID, or the start of it
-    uuid: String,
+    #[command(flatten)]
+    pod: OnePod,
     #[command(flatten)]
     pub app: NewApp,
     #[command(flatten)]
@@ -22,7 +22,7 @@ pub struct Add {
 
 impl Add {
     pub fn run(self, session: &Session) -> Result<()> {
-        let pod = pods::find(&session.store, &self.uuid)?;
+        let pod = self.pod.find(session)?;
         let insecure = self.insecure;
         let options = self.app.options(session).map(|options| AddOptions { insecure, ..options });
         options

@@ -1,23 +1,23 @@
-//! `podctl app exec`
+//! `podctl exec`, and `podctl app exec`
 
 use clap::Args;
 use stage1::error::Result;
 
-use crate::cli::args::one_app::AppOrOnlyOne;
+use crate::cli::args::one_app::OneApp;
 use crate::cli::exec::CommandInPod;
 use crate::cli::session::Session;
 
 #[derive(Args, Debug)]
 pub struct Exec {
     #[command(flatten)]
-    which: AppOrOnlyOne,
+    one: OneApp,
     #[command(flatten)]
     command: CommandInPod,
 }
 
 impl Exec {
     pub fn run(self, session: &Session) -> Result<()> {
-        let (pod, app) = self.which.find(session)?;
+        let (pod, app) = self.one.find(session)?;
         self.command.enter(session, &pod, Some(&app))
     }
 }

@@ -4,14 +4,15 @@ use clap::Args;
 use stage1::error::Result;
 
 use crate::app::status::list;
+use crate::cli::args::pod::OnePod;
 use crate::cli::output::{Format, print_apps};
 use crate::cli::session::Session;
 use crate::poddir::find as pods;
 
 #[derive(Args, Debug)]
 pub struct List {
-    /// The pod's UUID, or the start of it
-    uuid: String,
+    #[command(flatten)]
+    pod: OnePod,
     /// Print it as
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -19,7 +20,7 @@ pub struct List {
 
 impl List {
     pub fn run(self, session: &Session) -> Result<()> {
-        let pod = pods::find(&session.store, &self.uuid)?;
+        let pod = self.pod.find(session)?;
         print_apps(&pods::look(&session.store, &pod, list)?, self.format)
     }
 }

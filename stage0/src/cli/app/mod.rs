@@ -15,6 +15,7 @@ use stage1::error::Result;
 
 use super::args::one_app::OneApp;
 use super::session::Session;
+pub use exec::Exec;
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
@@ -33,7 +34,7 @@ pub enum Command {
     /// Show one app, or all apps of a pod
     Status(status::Status),
     /// Run a command in an app
-    Exec(exec::Exec),
+    Exec(Exec),
     /// Reopen an app's log file after it was renamed
     ReopenLog(OneApp),
 }

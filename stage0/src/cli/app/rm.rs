@@ -3,10 +3,10 @@
 use stage1::error::{Context, Result};
 
 use crate::app::lifecycle;
-use crate::cli::args::one_app::OneApp;
+use crate::cli::args::one_app::{OneApp, doing};
 use crate::cli::session::Session;
 
 pub fn run(one: &OneApp, session: &Session) -> Result<()> {
     let (pod, app) = one.find(session)?;
-    lifecycle::rm(&session.store, &pod, &app, session.debug).context(|| one.doing("remove"))
+    lifecycle::rm(&session.store, &pod, &app, session.debug).context(|| doing("remove", &app))
 }

@@ -4,21 +4,16 @@ use clap::Args;
 use stage1::error::{Result, escape_control};
 
 use crate::app::status::{self, AppStatus, list};
-use crate::cli::args::one_app::app_name;
+use crate::cli::args::one_app::OneApp;
 use crate::cli::output::{self, Format, print_apps};
 use crate::cli::session::Session;
 use crate::poddir::find as pods;
 
+/// Without an app, all of the pod.
 #[derive(Args, Debug)]
 pub struct Status {
-    /// The pod's UUID, or the start of it
-    uuid: String,
-    /// The app (else all of the pod)
-    #[arg(value_name = "APP", conflicts_with = "app")]
-    name: Option<String>,
-    /// The app (else all of the pod)
-    #[arg(long)]
-    app: Option<String>,
+    #[command(flatten)]
+    one: OneApp,
     /// Print it as
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -26,8 +21,7 @@ pub struct Status {
 
 impl Status {
     pub fn run(self, session: &Session) -> Result<()> {
-        let app = app_name(self.name.as_ref().or(self.app.as_ref()))?;
-        let pod = pods::find(&session.store, &self.uuid)?;
+        let (pod, app) = self.one.find_named(session)?;
         let Some(app) = app else {
             return print_apps(&pods::look(&session.store, &pod, list)?, self.format);
         };

@@ -7,7 +7,7 @@ use stage1::error::{Context, Result};
 
 use crate::app::lifecycle;
 use crate::cli::args::duration::seconds;
-use crate::cli::args::one_app::OneApp;
+use crate::cli::args::one_app::{OneApp, doing};
 use crate::cli::session::Session;
 
 #[derive(Args, Debug)]
@@ -22,6 +22,6 @@ pub struct Stop {
 impl Stop {
     pub fn run(self, session: &Session) -> Result<()> {
         let (pod, app) = self.one.find(session)?;
-        lifecycle::stop(&session.store, &pod, &app, self.timeout, session.debug).context(|| self.one.doing("stop"))
+        lifecycle::stop(&session.store, &pod, &app, self.timeout, session.debug).context(|| doing("stop", &app))
     }
 }

@@ -8,7 +8,7 @@ use stage1::error::{Context, Error, Result};
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct LimitOptions {
     /// Limit its memory to this much, in powers of 1024: 64m, 64MiB, 1g
-    #[arg(long, value_name = "QUANTITY", allow_hyphen_values = true)]
+    #[arg(short, long, value_name = "QUANTITY", allow_hyphen_values = true)]
     pub memory: Option<String>,
     /// Throttle the app above this much memory (memory.high; cgroup v2)
     #[arg(long, value_name = "QUANTITY", allow_hyphen_values = true)]
@@ -17,13 +17,13 @@ pub struct LimitOptions {
     #[arg(long, value_name = "QUANTITY", allow_hyphen_values = true)]
     pub memory_swap: Option<String>,
     /// Limit it to this much processor time, in processors: 500m, 1.5
-    #[arg(long, value_name = "QUANTITY", allow_hyphen_values = true)]
+    #[arg(long, alias = "cpus", value_name = "QUANTITY", allow_hyphen_values = true)]
     pub cpu: Option<String>,
     /// Weigh it against other apps by this much when processors are busy
     #[arg(long, value_name = "NUMBER")]
     pub cpu_shares: Option<u64>,
     /// Limit it to this many processes and threads
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, alias = "pids-limit", value_name = "NUMBER")]
     pub pids: Option<u64>,
     /// Weigh it against other apps by this much when disks are busy: 1 to 10000
     #[arg(long, value_name = "NUMBER")]

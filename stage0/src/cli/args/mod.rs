@@ -1,15 +1,20 @@
 //! What people write on the command line, turned into what the host manager works with.
 
+pub mod bind;
+pub mod candidates;
 pub mod dns;
 pub mod duration;
 pub mod each;
 pub mod hostname;
 pub mod incoming_image;
 pub mod limits;
+pub mod listing;
 pub mod new_app;
 pub mod new_pod;
 pub mod one_app;
 pub mod patience;
+pub mod pod;
+pub mod publish;
 pub mod registry;
 pub mod time;
 pub mod variable;

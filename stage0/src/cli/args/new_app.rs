@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use clap::Args;
-use stage1::error::Result;
+use stage1::error::{Error, Result};
 
+use super::bind;
 use super::duration::seconds;
 use super::limits::LimitOptions;
 use super::registry::PullPolicy;
 use super::variable::environment;
 use super::volume::mounts;
 use crate::app::options::AddOptions;
+use crate::cli::args::candidates::an_image;
 use crate::cli::session::Session;
 use crate::poddir::insecure::Insecure;
 
@@ -18,21 +20,22 @@ use crate::poddir::insecure::Insecure;
 #[derive(Args, Debug)]
 pub struct NewApp {
     /// An image of the store (its name, its id, or the start of its id), or of a registry
+    #[arg(add = an_image())]
     pub image: String,
     /// Pull the image from its registry when
     #[arg(long, value_enum, default_value = "missing", value_name = "WHEN")]
     pull: PullPolicy,
     /// Name the app (default: from the image's name)
-    #[arg(long)]
-    pub name: Option<String>,
+    #[arg(long, value_name = "NAME")]
+    pub name: Vec<String>,
     /// Run this program instead of the image's
-    #[arg(long, value_name = "PROGRAM")]
+    #[arg(long, alias = "entrypoint", value_name = "PROGRAM")]
     exec: Option<String>,
     /// Set a variable of the app's environment
-    #[arg(long, value_name = "NAME=VALUE")]
+    #[arg(short, long, value_name = "NAME=VALUE")]
     pub env: Vec<String>,
     /// Run it as this user: a name, a number, or a path in the image, for its owner
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(short, long, allow_hyphen_values = true)]
     user: Option<String>,
     /// Run it with this group
     #[arg(long, allow_hyphen_values = true)]
@@ -41,12 +44,12 @@ pub struct NewApp {
     #[arg(long = "supplementary-gid", value_name = "GID")]
     supplementary_gids: Vec<u32>,
     /// Start it in this directory
-    #[arg(long, value_name = "DIR")]
+    #[arg(short, long, alias = "workdir", value_name = "DIR")]
     working_dir: Option<String>,
     #[command(flatten)]
     limits: LimitOptions,
     /// Make its root file system read-only
-    #[arg(long)]
+    #[arg(long, alias = "read-only")]
     readonly_rootfs: bool,
     /// Ask it to end by this signal: SIGINT, RTMIN+3, 10 (default: SIGTERM)
     #[arg(long, value_name = "SIGNAL")]
@@ -72,6 +75,9 @@ pub struct NewApp {
     /// Mount a volume of the pod: volume=NAME,target=PATH
     #[arg(long = "mount", value_name = "MOUNT")]
     mounts: Vec<String>,
+    /// Mount a path of the host, or a volume of the pod: HOSTPATH:PATH[:ro], NAME:PATH
+    #[arg(short = 'v', value_name = "SOURCE:PATH")]
+    binds: Vec<String>,
     /// Pass these arguments instead of the image's
     #[arg(last = true, value_name = "ARG")]
     pub args: Vec<String>,
@@ -83,9 +89,13 @@ impl NewApp {
     /// # Errors
     /// The first option that makes no sense; or the image can't be fetched.
     pub fn options(self, session: &Session) -> Result<AddOptions> {
+        let mut mounts = mounts(&self.mounts)?;
+        for text in &self.binds {
+            mounts.push(bind::mount(text)?);
+        }
         let options = AddOptions {
-            image: self.image,
-            name: self.name,
+            image: image_word(&self.image)?,
+            name: one_name(self.name)?,
             exec: self.exec,
             args: self.args,
             env: environment(&self.env)?,
@@ -95,7 +105,7 @@ impl NewApp {
             working_dir: self.working_dir,
             isolators: self.limits.isolators()?,
             read_only_rootfs: self.readonly_rootfs,
-            mounts: mounts(&self.mounts)?,
+            mounts,
             stop_signal: self.stop_signal,
             stop_timeout: self.stop_timeout,
             restart: self.restart,
@@ -107,4 +117,27 @@ impl NewApp {
         // last: what makes no sense costs no time
         Ok(AddOptions { image: self.pull.obtain(session, &options.image)?, ..options })
     }
+}
+
+/// The image as the store and registries call it.
+fn image_word(text: &str) -> Result<String> {
+    if let Some(rest) = text.strip_prefix("docker://") {
+        return Ok(rest.to_owned());
+    }
+    let other = ["oci:", "oci-archive:", "docker-archive:", "dir:", "containers-storage:", "docker-daemon:"];
+    match other.into_iter().find(|prefix| text.starts_with(prefix)) {
+        Some(prefix) => Err(Error::new(format!(
+            "{text:?}: {prefix} is no place that podctl runs images from; \"podctl image import FILE\" takes it into the store"
+        ))),
+        None => Ok(text.to_owned()),
+    }
+}
+
+/// The name that was given, once.
+///
+/// # Errors
+/// It was given more than once.
+pub(super) fn one_name(mut names: Vec<String>) -> Result<Option<String>> {
+    let name = names.pop();
+    if names.is_empty() { Ok(name) } else { Err(Error::new("--name is given twice for one app or one pod")) }
 }

@@ -14,7 +14,8 @@ use stage1::{mux, streams};
 
 use super::dns::NameOptions;
 use super::hostname::hostname;
-use super::new_app::NewApp;
+use super::new_app::{NewApp, one_name};
+use super::publish;
 use super::volume;
 use crate::app::options::AddOptions;
 use crate::cli::session::Session;
@@ -24,7 +25,9 @@ use crate::pod::create::Making;
 use crate::pod::immutable;
 use crate::pod::network;
 use crate::pod::settings::{Ipc, Settings};
+use crate::poddir::claim;
 use crate::poddir::insecure::Insecure;
+use crate::poddir::name::PodName;
 use crate::poddir::phase::HeldPod;
 use crate::poddir::uid_range::PrivateUsers;
 
@@ -35,7 +38,7 @@ pub struct HowToRun {
     #[arg(long)]
     hostname: Option<String>,
     /// Join networks: NAME[:K=V;…][,NAME…], all, none (only loopback) or host (the host's own) (default: default)
-    #[arg(long, value_name = "NETWORKS", num_args = 0..=1, require_equals = true, default_missing_value = "default")]
+    #[arg(long, alias = "network", value_name = "NETWORKS", num_args = 0..=1, default_missing_value = "default")]
     net: Vec<String>,
     /// Read network configurations from net.d in this directory (default: /etc/rkt)
     #[arg(long, value_name = "DIR")]
@@ -81,6 +84,9 @@ pub struct WhatToMake {
     /// that an app declares
     #[arg(long = "port", value_name = "PORT")]
     ports: Vec<String>,
+    /// Forward a port of the host, as other tools write it: [HOSTIP:]HOSTPORT:PODPORT[/PROTOCOL]
+    #[arg(short = 'p', long = "publish", value_name = "PORT")]
+    published: Vec<String>,
     /// Copy the images' files instead of mounting overlays (done anyway where overlays are impossible)
     #[arg(long)]
     no_overlay: bool,
@@ -119,7 +125,11 @@ impl WhatToMake {
     /// The pod's manifest, yet without apps.
     pub fn manifest(&self, settings: &Settings) -> Result<PodManifest> {
         let volumes = volume::volumes(&self.volumes)?;
-        let ports = network::ports(&self.ports, settings.network.as_deref())?;
+        let mut ports = self.ports.clone();
+        for text in &self.published {
+            ports.push(publish::port(text).context(|| format!("-p {text:?}"))?);
+        }
+        let ports = network::ports(&ports, settings.network.as_deref())?;
         let logs = [
             (mux::DRIVER, &self.log_driver),
             (mux::MAX_SIZE, &self.log_max_size),
@@ -206,8 +216,14 @@ pub struct NewPod {
     #[command(flatten)]
     make: WhatToMake,
     /// Give this terminal to the pod's only app
-    #[arg(long)]
+    #[arg(short, long)]
     interactive: bool,
+    /// As other tools have it: -it
+    #[arg(short, long, hide = true, requires = "interactive")]
+    tty: bool,
+    /// What to call the pod: --name before IMAGE
+    #[arg(skip)]
+    name: Vec<String>,
     #[command(flatten)]
     first: NewApp,
     #[arg(skip)]
@@ -215,6 +231,15 @@ pub struct NewPod {
 }
 
 impl NewPod {
+    /// Of the names on the command line, those before the image are the pod's, those after it the first app's.
+    ///
+    /// The places are those of `--name` and of the image among the words.
+    pub fn place_names(&mut self, names: impl IntoIterator<Item = usize>, image: usize) {
+        let before = names.into_iter().filter(|place| *place < image).count();
+        let of_app = self.first.name.split_off(before.min(self.first.name.len()));
+        self.name = std::mem::replace(&mut self.first.name, of_app);
+    }
+
     /// Adds the apps that follow the first one.
     pub fn understand(&mut self, further: Vec<Vec<OsString>>) -> Result<(), clap::Error> {
         for words in further {
@@ -230,15 +255,33 @@ impl NewPod {
         std::iter::once(&self.first).chain(&self.further)
     }
 
+    /// The names for the pod.
+    #[cfg(test)]
+    pub fn name(&self) -> &[String] {
+        &self.name
+    }
+
     pub fn prepare(self, session: &Session) -> Result<(HeldPod, Settings)> {
+        let name = pod_name(one_name(self.name)?.as_deref(), session)?;
         let settings = Settings { interactive: self.interactive, ..self.run.settings()? };
         let apps = std::iter::once(self.first).chain(self.further);
         let apps = apps.map(|app| app.options(session)).collect::<Result<Vec<AddOptions>>>()?;
         let manifest = self.make.manifest(&settings)?;
         let stage1 = self.make.stage1(session)?;
-        let pod = immutable::prepare(&session.store, &stage1, manifest, &apps, self.make.making(), &settings)?;
+        let pod =
+            immutable::prepare(&session.store, &stage1, manifest, &apps, self.make.making(), &settings, name.as_ref())?;
         Ok((pod, settings))
     }
+}
+
+/// A name for a new pod that no other pod has, as far as can be said yet.
+///
+/// # Errors
+/// It is none, or is taken.
+pub fn pod_name(text: Option<&str>, session: &Session) -> Result<Option<PodName>> {
+    let name: Option<PodName> = text.map(str::parse).transpose().context(|| "--name")?;
+    name.iter().try_for_each(|name| claim::must_be_free(&session.store, name))?;
+    Ok(name)
 }
 
 fn log_driver(text: &str) -> std::result::Result<String, String> {

@@ -38,7 +38,7 @@ fn value<'a>(parts: &[(&str, &'a str)], name: &str) -> Option<&'a str> {
 }
 
 /// An absolute path without `..`, and without a line break.
-fn absolute(text: &str) -> Result<String> {
+pub(super) fn absolute(text: &str) -> Result<String> {
     let path = Path::new(text);
     let plain = path.components().all(|component| matches!(component, Component::RootDir | Component::Normal(_)));
     if path.is_absolute() && plain && !text.contains(['\n', '\0']) {

@@ -23,6 +23,7 @@ use clap::Subcommand;
 use stage1::error::Result;
 
 use super::session::Session;
+pub use list::List;
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
@@ -37,7 +38,7 @@ pub enum Command {
     /// Remove names of images; the images stay
     Untag(untag::Untag),
     /// List the images
-    List(list::List),
+    List(List),
     /// Show an image
     Show(show::Show),
     /// Print what images are configured to run, as, where and with what

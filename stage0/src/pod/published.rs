@@ -1,0 +1,87 @@
+//! The ports of the host that lead to a pod's, as its manifest says.
+
+use std::fmt;
+
+use serde::Serialize;
+use stage1::appc::PodManifest;
+use stage1::error::Result;
+use stage1::layout;
+
+use crate::poddir::find::Pod;
+use crate::poddir::manifest;
+
+/// A port of the host, and the pod's that it leads to.
+#[derive(Serialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Published {
+    name: String,
+    #[serde(rename = "hostIP", skip_serializing_if = "Option::is_none")]
+    host_ip: Option<String>,
+    host_port: u32,
+    /// Nothing if no app has a port of this name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_port: Option<u64>,
+    protocol: String,
+}
+
+/// As other tools write it: `8080->80/tcp`.
+impl fmt::Display for Published {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host_ip.as_deref() {
+            Some(ip) if ip.contains(':') => write!(f, "[{ip}]:")?,
+            Some(ip) => write!(f, "{ip}:")?,
+            None => {}
+        }
+        let pod = self.pod_port.map_or_else(|| self.name.clone(), |port| port.to_string());
+        write!(f, "{}->{pod}/{}", self.host_port, self.protocol)
+    }
+}
+
+/// Those of a pod; none of one that was never whole.
+///
+/// # Errors
+/// Its manifest can't be read.
+pub fn of(pod: &Pod) -> Result<Vec<Published>> {
+    if !pod.dir().join(layout::MANIFEST).exists() {
+        return Ok(Vec::new());
+    }
+    Ok(in_manifest(&manifest::read(pod.dir())?))
+}
+
+fn in_manifest(manifest: &PodManifest) -> Vec<Published> {
+    let declared = |name: &str| {
+        let apps = manifest.apps.iter().filter_map(|app| app.app.as_ref());
+        apps.flat_map(|app| &app.ports).find(|port| port.name == name)
+    };
+    let published = manifest.ports.iter().map(|exposed| {
+        let (port, protocol) = match (&exposed.pod_port, declared(&exposed.name)) {
+            (Some(port), _) => (port["port"].as_u64(), port["protocol"].as_str().unwrap_or("tcp").to_owned()),
+            (None, Some(port)) => (Some(u64::from(port.port)), port.protocol.clone()),
+            (None, None) => (None, "tcp".to_owned()),
+        };
+        Published {
+            name: exposed.name.clone(),
+            host_ip: exposed.host_ip.clone().filter(|ip| !ip.is_empty()),
+            host_port: exposed.host_port,
+            pod_port: port,
+            protocol,
+        }
+    });
+    published.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_as_other_tools_write_them() {
+        let text = r#"{"acKind":"PodManifest","acVersion":"0.8.11","apps":[{"name":"web","image":{"id":"sha512-00"},
+            "app":{"exec":["/x"],"user":"0","group":"0","ports":[{"name":"http","protocol":"tcp","port":80}]}}],"ports":[
+            {"name":"http","hostPort":8080},{"name":"none","hostPort":1},
+            {"name":"dns","hostPort":53,"hostIP":"::1","podPort":{"name":"dns","protocol":"udp","port":5353}}]}"#;
+        let manifest = PodManifest::parse(text.as_bytes()).unwrap();
+        let shown: Vec<String> = in_manifest(&manifest).iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["8080->80/tcp", "1->none/tcp", "[::1]:53->5353/udp"]);
+    }
+}

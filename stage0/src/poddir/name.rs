@@ -1,0 +1,101 @@
+//! The name that somebody gives a pod: one word for it in its data directory, kept in the pod's own directory.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use stage1::error::{Context, Error, Result};
+use stage1::pod::read_bounded;
+use uuid::Uuid;
+
+use crate::fsutil::atomic::write;
+
+/// Where a pod keeps its name, in its directory.
+const FILE: &str = "name";
+/// The longest name, in bytes.
+const LONGEST: usize = 64;
+
+/// A name for a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodName(String);
+
+impl FromStr for PodName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let is_first = |byte: u8| byte.is_ascii_alphanumeric();
+        let is_later = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+        let is_name = text.bytes().next().is_some_and(is_first) && text.bytes().all(is_later);
+        if !is_name || text.len() > LONGEST {
+            return Err(Error::new(format!(
+                "{text:?} is not a name for a pod: up to {LONGEST} of a-z A-Z 0-9 _ . -, a letter or digit first"
+            )));
+        }
+        if Uuid::try_parse(text).is_ok() {
+            return Err(Error::new(format!("{text:?} is a UUID: a pod can't be called so")));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for PodName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl PodName {
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Notes the name in the pod's directory, whole or not at all.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub(super) fn note(&self, pod: &Path) -> Result<()> {
+        write(&pod.join(FILE), self.0.as_bytes(), 0o640)
+    }
+}
+
+/// The name of the pod in this directory; `None` if it has none, or is not there any more.
+///
+/// # Errors
+/// It can't be read, or is none that podctl gave.
+pub fn of(pod: &Path) -> Result<Option<PodName>> {
+    let path = pod.join(FILE);
+    match read_bounded(&path, LONGEST as u64) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).parse().context(|| format!("{path:?}")).map(Some),
+        Err(error) if error.errno() == Some(rustix::io::Errno::NOENT.raw_os_error()) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_one_plain_word() {
+        for good in ["web", "Web_1.2-x", "a", "0", &"x".repeat(64), "deadbeef"] {
+            assert_eq!(good.parse::<PodName>().unwrap().as_str(), good);
+        }
+        let uuid = Uuid::new_v4();
+        for bad in ["", "-a", ".a", "a b", "a/b", "../x", "ä", "a\n", &"x".repeat(65), &uuid.to_string()] {
+            assert!(bad.parse::<PodName>().is_err(), "{bad:?}");
+        }
+        assert!(uuid.simple().to_string().parse::<PodName>().unwrap_err().one_line().contains("UUID"));
+    }
+
+    #[test]
+    fn a_name_is_read_as_it_was_noted() {
+        let base = tempfile::tempdir().unwrap();
+        assert_eq!(of(base.path()).unwrap(), None);
+        let name: PodName = "web".parse().unwrap();
+        name.note(base.path()).unwrap();
+        assert_eq!(of(base.path()).unwrap(), Some(name));
+        std::fs::write(base.path().join(FILE), "../x").unwrap();
+        assert!(of(base.path()).is_err());
+    }
+}
