@@ -24,6 +24,7 @@ mod harness;
 mod immutable;
 mod inside;
 mod kernel_files;
+mod layers;
 mod life;
 mod lifecycle;
 mod limits;
@@ -99,6 +100,7 @@ fn main() -> ExitCode {
         supervisor::CASES,
         terminal::CASES,
         tolerant::CASES,
+        layers::CASES,
         exec::CASES,
         attach::CASES,
         attach_contract::CASES,

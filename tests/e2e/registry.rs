@@ -20,6 +20,7 @@ use tests::server::{Reply, Request, Server};
 
 tests::cases! {
     native pull_push_and_pull_elsewhere_give_the_same_digests 180;
+    native what_is_kept_is_pushed_without_its_registry 180;
     native a_token_server_says_who_may 120;
     native names_are_given_and_taken 120;
     native configuration_of_the_container_tools_counts 120;
@@ -131,10 +132,34 @@ fn pull_push_and_pull_elsewhere_give_the_same_digests(t: &Context) -> Verdict {
     let missing = scene.run(&["image", "pull", &scene.name("app/none:1")]).complaint();
     assert!(missing.contains("has no app/none:1"), "{missing}");
 
-    // blobs go with the last image that needs them
-    assert!(scene.podctl.data.join("blobs/sha256").read_dir()?.count() == 5);
+    // of what came the manifest is kept, and goes with the last image that needs it
+    assert!(scene.podctl.data.join("blobs/sha256").read_dir()?.count() == 1);
     scene.podctl.ok(&["image", "rm", &id]);
     assert!(scene.podctl.data.join("blobs/sha256").read_dir()?.count() == 0);
+    Ok(())
+}
+
+fn what_is_kept_is_pushed_without_its_registry(t: &Context) -> Verdict {
+    let scene = Scene::new(t, &[300_000]);
+    scene.login(PASSWORD).ok();
+    let name = scene.name("app/web:1");
+    let id = scene.run(&["image", "pull", &name]).ok();
+    let keeper = Podctl::new(&tests::dist().join("podctl"), &t.dir.join("keeper"), &t.dir);
+    assert_eq!(run(&mut scene.command(&keeper, &["image", "pull", "--keep-blobs", &name])).ok(), id);
+    assert_eq!(keeper.data.join("blobs/sha256").read_dir()?.count(), 4);
+    // the layers are there: nothing but the manifest and the configuration is asked for
+    let Scene { registry, image, podctl, auth } = scene;
+    let certificates = registry.certificates.clone();
+    drop(registry);
+    let registry = Registry::start(&t.dir.join("other"), &certificates, 5001, Users::Password);
+    let scene = Scene { registry, image, podctl, auth };
+    scene.login(PASSWORD).ok();
+    let to = scene.name("copies/web:2");
+    let refused = scene.run(&["image", "push", "web:1", &to]).complaint();
+    assert!(refused.contains("can't be reached") && refused.contains("--keep-blobs"), "{refused}");
+    assert_eq!(run(&mut scene.command(&keeper, &["image", "push", "web:1", &to])).ok(), scene.image.digest());
+    assert_eq!(scene.registry.raw_manifest("copies/web:2").as_bytes(), scene.image.manifest);
+    keeper.ok(&["image", "verify"]);
     Ok(())
 }
 

@@ -54,11 +54,21 @@ impl OciImage {
         Self::changed(scratch, sizes, &[], |_| ())
     }
 
+    /// The probe's root file system as the lowest layer, and a layer of each directory in `trees` above it. Where a file
+    /// is called `.wh.…` there, the layer removes something.
+    pub fn stack(scratch: &Path, trees: &[PathBuf]) -> Self {
+        let lowest = scratch.join("lowest");
+        if !lowest.exists() {
+            image::rootfs(&lowest);
+        }
+        let all: Vec<&Path> = std::iter::once(lowest.as_path()).chain(trees.iter().map(PathBuf::as_path)).collect();
+        Self::packed(scratch, &all, &[])
+    }
+
     /// The same with another root file system, and pax records at every file of every layer: `KEYWORD:=VALUE`.
     pub fn changed(scratch: &Path, sizes: &[usize], records: &[&str], change: impl FnOnce(&Path)) -> Self {
         let mut change = Some(change);
-        let mut blobs = BTreeMap::new();
-        let (mut layers, mut diffs) = (Vec::new(), Vec::new());
+        let mut trees = Vec::new();
         for number in 0..=sizes.len() {
             let tree = scratch.join(format!("layer-{number}"));
             fs::create_dir_all(&tree).unwrap_or_else(|e| panic!("{}: {e}", tree.display()));
@@ -72,14 +82,25 @@ impl OciImage {
                     fs::write(&file, noise(number as u64, sizes[index])).unwrap_or_else(|e| panic!("{e}"));
                 }
             }
+            trees.push(tree);
+        }
+        Self::packed(scratch, &trees.iter().map(PathBuf::as_path).collect::<Vec<_>>(), records)
+    }
+
+    fn packed(scratch: &Path, trees: &[&Path], records: &[&str]) -> Self {
+        let mut blobs = BTreeMap::new();
+        let (mut layers, mut diffs) = (Vec::new(), Vec::new());
+        for (number, tree) in trees.iter().enumerate() {
             let tar = scratch.join(format!("layer-{number}.tar"));
             let mut command = Command::new("tar");
             command.arg("-cf").arg(&tar).arg("--numeric-owner");
             command.args(records.iter().map(|record| format!("--pax-option={record}")));
-            run(command.arg("-C").arg(&tree).arg(".")).ok();
+            run(command.arg("-C").arg(tree).arg(".")).ok();
             diffs.push(digest(&fs::read(&tar).expect("a layer")));
             run(Command::new("gzip").arg("-n1").arg(&tar)).ok();
-            let packed = fs::read(tar.with_extension("tar.gz")).expect("a layer");
+            let tar = tar.with_extension("tar.gz");
+            let packed = fs::read(&tar).expect("a layer");
+            fs::remove_file(&tar).expect("a layer");
             layers.push(digest(&packed));
             blobs.insert(digest(&packed), packed);
         }
@@ -93,6 +114,19 @@ impl OciImage {
         let mut image = Self { blobs, manifest: Vec::new(), layers, config: name };
         image.manifest = image.describe().to_string().into_bytes();
         image
+    }
+
+    /// Adds a layer of these files alone: no directory of theirs is described.
+    pub fn add_files(&mut self, scratch: &Path, tree: &Path, files: &[&str]) {
+        let tar = scratch.join("files.tar");
+        run(Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(tree).args(files)).ok();
+        let bytes = fs::read(&tar).expect("a layer");
+        let (name, old) = (digest(&bytes), self.blobs[&self.config].clone());
+        self.layers.push(name.clone());
+        self.blobs.insert(name.clone(), bytes);
+        let mut config: Value = serde_json::from_slice(&old).expect("JSON");
+        config["rootfs"]["diff_ids"].as_array_mut().expect("a list").push(json!(name));
+        *self = self.clone().configured(|to| *to = config);
     }
 
     /// With another configuration.

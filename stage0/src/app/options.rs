@@ -76,7 +76,7 @@ impl AddOptions {
             name,
             image: RuntimeImage {
                 name: Some(image.parsed.name.clone()),
-                id: image.id.to_string(),
+                id: image.appc_id().to_owned(),
                 labels: image.parsed.labels.clone(),
                 other: Map::new(),
             },
@@ -196,7 +196,15 @@ mod tests {
             id: ImageId::new(&format!("sha512-{}", "a".repeat(128))).unwrap(),
             parsed: ImageManifest::parse(json.as_bytes()).unwrap(),
             manifest: json.into_bytes(),
-            info: Info { import_time: 0, size: 0, manifest: String::new(), dependencies: Vec::new(), kept: Vec::new() },
+            info: Info {
+                import_time: 0,
+                size: 0,
+                manifest: String::new(),
+                dependencies: Vec::new(),
+                kept: Vec::new(),
+                appc_id: None,
+                layers: None,
+            },
         }
     }
 

@@ -1,5 +1,5 @@
-//! The blobs of images that came from registries, as they came: so an image can be pushed bit for bit, and what
-//! images have in common is fetched once.
+//! Blobs of images that came from registries, as they came: the manifests, and, where that was asked for, the layers.
+//! What is not kept is fetched again from where it came when an image is pushed, which then is what it was bit for bit.
 //!
 //! `blobs/ALGORITHM/DIGITS`, named by digests that were verified alone. An image notes what it needs ([`Kept`]); what
 //! no image needs is removed with the last one that did. They change under the lock of the store.
@@ -104,6 +104,10 @@ pub(crate) fn mend(store: &Store, id: &ImageId) -> Result<Vec<String>> {
         for digest in kept.digests()? {
             let path = path(store, &digest);
             if !path.exists() {
+                let is_kept = kept.from.is_none() || kept.manifest == digest.to_string();
+                if !is_kept {
+                    continue;
+                }
                 faults.push(format!("blob {digest} is missing: pull the image again before you push it"));
             } else if !is_whole(&path, &digest)? {
                 let _lock = store.lock_images()?;

@@ -1,11 +1,11 @@
 //! Handing images out.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 
 use stage1::error::{Context, Result};
 
 use crate::image::archive::ImageId;
-use crate::image::store::open_archive;
+use crate::image::layered_again::open_archive;
 use crate::store::Store;
 
 /// Writes an image as an application container image, uncompressed.
@@ -13,6 +13,6 @@ use crate::store::Store;
 /// # Errors
 /// The archive is missing or damaged, or can't be written.
 pub fn export(store: &Store, id: &ImageId, to: &mut impl Write) -> Result<u64> {
-    let mut archive = open_archive(store, id)?.take(u64::MAX);
+    let mut archive = open_archive(store, id)?;
     io::copy(&mut archive, to).context(|| format!("copy the archive of image {}", id.short()))
 }

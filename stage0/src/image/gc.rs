@@ -10,6 +10,7 @@ use stage1::error::{Context, Error, Result};
 use crate::fsutil::dir::{make_dir, names_in, sync_dir};
 use crate::image::archive::ImageId;
 use crate::image::blobs;
+use crate::image::layers;
 use crate::image::store::{directory, ids, last_used, link_name, list, names, users};
 use crate::image::tree as trees;
 use crate::store::{Store, TemporaryDir};
@@ -33,6 +34,7 @@ pub fn remove(store: &Store, id: &ImageId) -> Result<()> {
         }
     }
     take_away(store, &work, id)?;
+    layers::sweep(store, &work)?;
     blobs::sweep(store, &work).map(drop)
 }
 
@@ -65,6 +67,8 @@ pub struct Collected {
     pub images: Vec<ImageId>,
     /// Trees, by the name of their directory, that no pod uses and that are not of an image any more.
     pub trees: Vec<String>,
+    /// Layers that no tree lies on any more.
+    pub layers: Vec<String>,
     /// Digests of blobs that no image needs.
     pub blobs: Vec<String>,
 }
@@ -111,7 +115,7 @@ pub fn collect(store: &Store, grace: Duration, which: Which) -> Result<Collected
             collected.images.push(id);
         }
     }
-    let images: BTreeSet<String> = ids(store)?.iter().map(ImageId::to_string).collect();
+    let images: BTreeSet<String> = ids(store)?.iter().map(|id| id.as_str().to_owned()).collect();
     for name in names_in(&store.trees())? {
         let name = name.to_string_lossy().into_owned();
         // one put aside is used by pods that were there before, which are told from later ones by nothing
@@ -122,6 +126,7 @@ pub fn collect(store: &Store, grace: Duration, which: Which) -> Result<Collected
         move_if_there(store.trees().join(&name), work.path().join(&name))?;
         collected.trees.push(name);
     }
+    collected.layers = layers::sweep(store, &work)?;
     collected.blobs = blobs::sweep(store, &work)?;
     Ok(collected)
 }

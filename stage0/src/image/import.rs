@@ -1,38 +1,30 @@
-//! Taking images in: application container images as they are, everything else converted to one.
+//! Taking images in: application container images as they are, plain root file systems converted to one, and what has
+//! layers by [`layered`].
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{CWD, RenameFlags};
 use stage1::appc::ImageManifest;
 use stage1::error::{Context, Error, Result};
 
 use crate::fsutil::digest;
-use crate::fsutil::dir::{PRIVATE, make_dir, sync_dir, sync_file_system};
+use crate::fsutil::dir::{PRIVATE, make_dir, sync_file_system};
 use crate::fsutil::space::{Room, Watched};
 use crate::image::archive;
-use crate::image::archive::{Hashed, ImageId, Limits};
-use crate::image::blobs;
+use crate::image::archive::{Compression, Entries, Hashed, ImageId, Limits};
+use crate::image::layered;
 use crate::image::oci;
 use crate::image::oci::Layout;
 use crate::image::options::{Kind, Options};
-use crate::image::store::{Image, Info, checked_name, directory, load, set_name, set_reference};
+pub use crate::image::placed::Imported;
+use crate::image::placed::{name_it, place};
+use crate::image::store::{Info, checked_name, directory, load};
 use crate::image::tree as trees;
 use crate::store::{Store, TemporaryDir};
-
-/// What an import did.
-#[derive(Debug)]
-pub struct Imported {
-    /// The image, new or there before.
-    pub image: Image,
-    /// The name that now points to it.
-    pub name: String,
-    /// The image that the name pointed to before, if it was another one.
-    pub replaced: Option<ImageId>,
-}
 
 /// Imports an ACI. It is called `name`, or as its manifest says.
 ///
@@ -100,18 +92,41 @@ pub fn import_directory(store: &Store, directory: &Path, options: &Options) -> R
     }
 }
 
-/// Imports an OCI image layout that is below a working directory.
+/// Imports what is in a file. One that is not compressed and holds an image with layers is read where it is.
 ///
 /// # Errors
-/// It is not an image, or holds anything that could leave its root; the store is unchanged.
-pub(crate) fn import_layout(store: &Store, work: &TemporaryDir, layout: &Path, options: &Options) -> Result<Imported> {
-    convert(store, work, &Layout::in_directory(layout)?, Kind::Oci, options)
+/// As [`import_file`].
+pub fn import_open_file(
+    store: &Store,
+    file: File,
+    options: &Options,
+    seen: impl Fn(File) -> Box<dyn Read>,
+) -> Result<Imported> {
+    options.name.as_deref().map(checked_name).transpose()?;
+    let mut start = [0; 6];
+    let read = file.read_at(&mut start, 0).context(|| "read the start of the archive")?;
+    if Compression::detect(&start[..read]) == Compression::Plain {
+        let again = || file.try_clone().context(|| "duplicate a descriptor");
+        let kind = match options.kind {
+            Some(kind) => kind,
+            None => kind_in(Entries::of_file(again()?)?)?,
+        };
+        if matches!(kind, Kind::Oci | Kind::Docker) {
+            options.must_not_run()?;
+            let work = store.temporary_dir()?;
+            return convert(store, &work, &Layout::in_tar(again()?)?, kind, options);
+        }
+        (&file).rewind().context(|| "seek to the start of the archive")?;
+    }
+    import_file(store, seen(file), options)
 }
 
 /// Tells from the names in an archive what it holds.
 fn kind_of(path: &Path) -> Result<Kind> {
-    let file = File::open(path).context(|| format!("open {path:?}"))?;
-    let mut entries = archive::Entries::new(BufReader::with_capacity(1 << 17, file));
+    kind_in(Entries::of_file(File::open(path).context(|| format!("open {path:?}"))?)?)
+}
+
+fn kind_in<R: Read>(mut entries: Entries<R>) -> Result<Kind> {
     let (mut manifest, mut rootfs, mut docker, mut layout) = (false, false, false, false);
     while let Some(entry) = entries.next_entry()? {
         let name = entry.path.strip_prefix(b"./").unwrap_or(&entry.path);
@@ -139,8 +154,6 @@ struct Written {
     path: PathBuf,
     id: ImageId,
     size: u64,
-    /// The configuration that it came with.
-    config: Option<Vec<u8>>,
 }
 
 fn write_archive(path: &Path, limits: Limits, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<Written> {
@@ -151,13 +164,11 @@ fn write_archive(path: &Path, limits: Limits, write: impl FnOnce(&mut dyn Write)
     write(&mut hashed)?;
     let (id, size, out) = hashed.finish();
     out.into_inner().into_inner().context(shown)?;
-    Ok(Written { path: path.to_owned(), id, size, config: None })
+    Ok(Written { path: path.to_owned(), id, size })
 }
 
-/// Makes an image of an OCI image.
+/// Takes an image with layers in.
 fn convert(store: &Store, work: &TemporaryDir, layout: &Layout, kind: Kind, options: &Options) -> Result<Imported> {
-    let root = work.path().join("merged");
-    make_dir(&root, 0o755)?;
     let mut wanted = options.wanted.clone();
     wanted.name = options.manifest.as_ref().map(|manifest| manifest.name.to_string());
     let found = match kind {
@@ -165,12 +176,23 @@ fn convert(store: &Store, work: &TemporaryDir, layout: &Layout, kind: Kind, opti
         Kind::Dir => oci::directory(layout, &wanted)?,
         _ => oci::index(layout, &wanted)?,
     };
-    let manifest = oci::unpack(layout, &found, &root, options)?;
-    let config = found.raw_config(layout)?;
-    let json = serde_json::to_vec(&manifest).context(|| "write the image manifest")?;
-    let mut written = write_packed(work, &json, &root, options)?;
-    written.config = Some(config);
-    finish(store, work, written, options)
+    layered::import(store, work, &found, &InLayout { layout, image: &found }, options)
+}
+
+/// Layers in a layout.
+struct InLayout<'a> {
+    layout: &'a Layout,
+    image: &'a oci::Found,
+}
+
+impl layered::Source for InLayout<'_> {
+    fn open(&self, number: usize) -> Result<Box<dyn Read + '_>> {
+        self.layout.open(self.image.layer_name(number))
+    }
+
+    fn size(&self, number: usize) -> Option<u64> {
+        self.layout.size(self.image.layer_name(number)).ok()
+    }
 }
 
 /// Makes an image of a root file system.
@@ -182,14 +204,10 @@ fn pack(
     options: &Options,
 ) -> Result<Imported> {
     let json = serde_json::to_vec(manifest).context(|| "write the image manifest")?;
-    let written = write_packed(work, &json, root, options)?;
+    let written = write_archive(&work.path().join("packed"), options.limits, |out| {
+        archive::pack(&json, root, out, options.limits.devices)
+    })?;
     finish(store, work, written, options)
-}
-
-fn write_packed(work: &TemporaryDir, manifest: &[u8], root: &Path, options: &Options) -> Result<Written> {
-    write_archive(&work.path().join("packed"), options.limits, |out| {
-        archive::pack(manifest, root, out, options.limits.devices)
-    })
 }
 
 /// Puts an image into the store, unless it is there and whole, and names it.
@@ -201,8 +219,6 @@ fn finish(store: &Store, work: &TemporaryDir, written: Written, options: &Option
             render(store, work, &written, options)?;
             sync_file_system(work.path())?;
             rendered = true;
-        } else if !rendered && options.kept.is_some() {
-            sync_file_system(work.path())?;
         }
         let _lock = store.lock_images()?;
         let (has_image, has_tree) = (is_whole(store, &written), trees::quick_fault(store, id)?.is_none());
@@ -210,29 +226,13 @@ fn finish(store: &Store, work: &TemporaryDir, written: Written, options: &Option
             // another process has removed it just before the lock was taken
             continue;
         }
-        if let Some((_, blobs)) = &options.kept {
-            blobs::place(store, blobs)?;
-        }
         if !has_tree {
             trees::place(store, work, id)?;
         }
         if !has_image {
             place(store, work, id)?;
         }
-        if let Some((kept, _)) = &options.kept {
-            blobs::note(store, id, kept)?;
-        }
-        let image = load(store, id)?;
-        if let Some(first) = options.references.first() {
-            let mut replaced = None;
-            for reference in &options.references {
-                replaced = set_reference(store, reference, id)?.or(replaced);
-            }
-            return Ok(Imported { image, name: first.to_string(), replaced });
-        }
-        let name = options.name.clone().unwrap_or_else(|| image.parsed.name.to_string());
-        let replaced = set_name(store, &name, id)?;
-        return Ok(Imported { image, name, replaced });
+        return name_it(store, id, options);
     }
 }
 
@@ -257,6 +257,8 @@ fn render(store: &Store, work: &TemporaryDir, written: &Written, options: &Optio
         manifest: digest::of_bytes(&manifest),
         dependencies,
         kept: Vec::new(),
+        appc_id: None,
+        layers: None,
     };
     let dir = work.path().join("image");
     make_dir(&dir, PRIVATE)?;
@@ -265,17 +267,7 @@ fn render(store: &Store, work: &TemporaryDir, written: &Written, options: &Optio
         std::fs::write(&path, bytes).context(|| format!("write {path:?}"))
     };
     write("manifest", &manifest)?;
-    written.config.iter().try_for_each(|config| write("config", config))?;
     write("info", &serde_json::to_vec(&info).context(|| "write image info")?)?;
     let to = dir.join("archive");
     std::fs::rename(&written.path, &to).context(|| format!("rename {:?} to {to:?}", written.path))
-}
-
-/// Puts the image in the working directory into the store, in the place of a damaged one; the caller holds the lock.
-fn place(store: &Store, work: &TemporaryDir, id: &ImageId) -> Result<()> {
-    make_dir(&store.images(), PRIVATE)?;
-    let (from, to) = (work.path().join("image"), directory(store, id));
-    let flags = if to.exists() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
-    rustix::fs::renameat_with(CWD, &from, CWD, &to, flags).context(|| format!("rename {from:?} to {to:?}"))?;
-    sync_dir(&store.images())
 }

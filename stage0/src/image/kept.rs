@@ -14,6 +14,9 @@ pub struct Kept {
     pub media_type: String,
     /// Digests of configuration and layers, the lowest first.
     pub blobs: Vec<String>,
+    /// The repository that it came from, where blobs that are not kept can be had again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
 }
 
 impl Kept {

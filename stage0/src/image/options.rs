@@ -40,7 +40,9 @@ pub struct Options {
     pub limits: Limits,
     /// The names of a registry that it gets, instead of its own.
     pub references: Vec<Reference>,
-    /// How it came, and the directory with all its blobs, which are moved to the store.
+    /// Its blobs are kept as they come.
+    pub keep_blobs: bool,
+    /// How it came, and the directory with blobs that are moved to the store.
     pub kept: Option<(Kept, PathBuf)>,
 }
 

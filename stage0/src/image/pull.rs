@@ -1,19 +1,24 @@
-//! Images from registries: fetched into a layout in a working directory, imported from there, their blobs kept.
+//! Images from registries: each layer is fetched into a working directory and unpacked from there, unless it is there.
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use serde_json::json;
 use stage1::error::{Context, Error, Result};
 
 use crate::fsutil::digest::Digest;
 use crate::fsutil::dir::{PRIVATE, make_dir};
 use crate::image::blobs;
-use crate::image::import::{Imported, import_layout};
+use crate::image::import::Imported;
 use crate::image::kept::Kept;
+use crate::image::layered;
+use crate::image::layered::Source;
+use crate::image::layers;
 use crate::image::oci::{self, Listed};
 use crate::image::options::Options;
-use crate::image::store::{by_manifest, directory, info, load, set_reference};
+use crate::image::store::{by_manifest, directory, load, set_reference};
 use crate::image::tree as trees;
 use crate::registry::{self, Access, Bars, Blob, Document, Name, Purpose, Reference, Repository};
 use crate::store::{Store, TemporaryDir};
@@ -58,25 +63,22 @@ fn joined(mut errors: Vec<Error>) -> Error {
 fn pull_reference(store: &Store, access: &Access, reference: &Reference, options: &Options) -> Result<Pulled> {
     let endpoints = access.registries.endpoints(reference)?;
     let work = store.temporary_dir()?;
-    let mut layout = Layout { path: work.path().join("layout"), whole: HashSet::new() };
-    layout.make()?;
+    let fetched = Fetched::new(&work)?;
     let mut errors = Vec::new();
     for endpoint in &endpoints {
-        let mut try_it = || -> Result<_> {
+        let try_it = || -> Result<_> {
             let repository = access.repository(endpoint, Purpose::Pull)?;
             let manifest = find_manifest(&repository, &endpoint.reference, options)?;
-            if let Some(imported) = name_known(store, &manifest.digest, reference)? {
-                return Ok((manifest, Some(imported)));
+            if !options.keep_blobs
+                && let Some(imported) = name_known(store, &manifest.digest, reference)?
+            {
+                return Ok((manifest, imported));
             }
-            layout.fill(store, &repository, &manifest, options)?;
-            Ok((manifest, None))
+            let imported = fetch(store, &work, &repository, &manifest, reference, &fetched, options)?;
+            Ok((manifest, imported))
         };
         match try_it() {
             Ok((manifest, imported)) => {
-                let imported = match imported {
-                    Some(imported) => imported,
-                    None => import(store, &work, &layout, &manifest, reference, options)?,
-                };
                 return Ok(Pulled { imported, reference: reference.clone(), manifest: manifest.digest });
             }
             Err(error) => {
@@ -100,81 +102,145 @@ fn find_manifest(repository: &Repository<'_>, reference: &Reference, options: &O
     Err(Error::new(format!("{reference}: indexes within indexes")))
 }
 
-/// Names the image that came by this manifest before, if it and its blobs are whole.
+/// Names the image that came by this manifest before, if it is whole and the manifest is there.
 fn name_known(store: &Store, manifest: &Digest, reference: &Reference) -> Result<Option<Imported>> {
     let Some(id) = by_manifest(store, manifest)? else { return Ok(None) };
     let _lock = store.lock_images()?;
-    let has_blobs = || {
-        let kept = info(store, &id)?.kept.into_iter().find(|kept| kept.manifest == manifest.to_string());
-        let all = kept.map_or(Ok(Vec::new()), |kept| kept.digests())?;
-        Ok::<bool, Error>(!all.is_empty() && all.iter().all(|digest| blobs::path(store, digest).exists()))
-    };
-    if !directory(store, &id).join("archive").exists() || !has_blobs()? || trees::quick_fault(store, &id)?.is_some() {
+    let has_source = directory(store, &id).join(if id.is_of_config() { "config" } else { "archive" }).exists();
+    if !has_source || !blobs::path(store, manifest).exists() || trees::quick_fault(store, &id)?.is_some() {
         return Ok(None);
     }
     let Ok(image) = load(store, &id) else { return Ok(None) };
     if let Some(kept) = image.info.kept.iter().find(|kept| kept.manifest == manifest.to_string()) {
-        blobs::note(store, &id, kept)?;
+        blobs::note(store, &id, &Kept { from: Some(reference.location()), ..kept.clone() })?;
     }
     let replaced = set_reference(store, reference, &id)?;
     Ok(Some(Imported { image, name: reference.to_string(), replaced }))
 }
 
-/// An OCI layout that is being filled.
-struct Layout {
-    path: PathBuf,
-    /// Blobs that are there and verified.
-    whole: HashSet<Digest>,
+/// What has been fetched into a working directory, and verified.
+struct Fetched {
+    /// Blobs that are kept for no longer than the import takes.
+    passing: PathBuf,
+    /// Blobs that go to the store.
+    kept: PathBuf,
+    whole: Mutex<HashSet<PathBuf>>,
 }
 
-impl Layout {
-    fn make(&self) -> Result<()> {
-        for algorithm in ["sha256", "sha512"] {
-            make_dir(&self.path.join("blobs").join(algorithm), PRIVATE)?;
-        }
-        self.write("oci-layout", &json!({ "imageLayoutVersion": "1.0.0" }).to_string())
-    }
-
-    fn write(&self, name: &str, text: &str) -> Result<()> {
-        let path = self.path.join(name);
-        std::fs::write(&path, text).context(|| format!("write {path:?}"))
-    }
-
-    fn blob(&self, digest: &Digest) -> PathBuf {
-        self.path.join("blobs").join(digest.algorithm()).join(digest.digits())
-    }
-
-    /// Fetches all that the manifest points to, but for what is in the store.
-    fn fill(&mut self, store: &Store, from: &Repository<'_>, manifest: &Document, options: &Options) -> Result<()> {
-        let Listed::Image(pointers) = oci::listed(&manifest.bytes, &manifest.media_type, &options.wanted)? else {
-            return Err(Error::new("an index is not an image"));
-        };
-        let mut wanted: Vec<Blob> = Vec::new();
-        let layers = pointers.len() - 1;
-        for (number, (digest, size)) in pointers.into_iter().enumerate() {
-            let label = if number == 0 { "configuration".into() } else { format!("layer {number}/{layers}") };
-            let path = self.blob(&digest);
-            let is_new = !wanted.iter().any(|other| other.digest == digest) && !self.whole.contains(&digest);
-            if is_new && blobs::link(store, &digest, &path)? {
-                self.whole.insert(digest);
-            } else if is_new {
-                wanted.push(Blob { digest, size, label, path });
+impl Fetched {
+    fn new(work: &TemporaryDir) -> Result<Self> {
+        let (passing, kept) = (work.path().join("fetched"), work.path().join("blobs"));
+        for dir in [&passing, &kept] {
+            for algorithm in ["sha256", "sha512"] {
+                make_dir(&dir.join(algorithm), PRIVATE)?;
             }
         }
-        let total = wanted.iter().try_fold(0u64, |sum, blob| sum.checked_add(blob.size));
-        let total = total.filter(|total| *total <= options.limits.bytes);
-        let total = total.context(|| format!("its layers have more than {} bytes", options.limits.bytes))?;
-        must_have_space(&self.path, total)?;
-        let bars = Bars::default();
-        let done: std::sync::Mutex<Vec<Digest>> = std::sync::Mutex::default();
-        let fetched = registry::each(&wanted, |blob| {
-            registry::fetch(&[from], blob, &bars)?;
-            done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(blob.digest.clone());
-            Ok(())
-        });
-        self.whole.extend(done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));
-        fetched
+        Ok(Self { passing, kept, whole: Mutex::default() })
     }
+
+    fn path(dir: &Path, digest: &Digest) -> PathBuf {
+        dir.join(digest.algorithm()).join(digest.digits())
+    }
+
+    /// Makes sure that a blob is there.
+    fn obtain(&self, store: &Store, from: &Repository<'_>, blob: &Blob, bars: &Bars) -> Result<()> {
+        let whole = || self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        if whole().contains(&blob.path) {
+            return Ok(());
+        }
+        if !blobs::link(store, &blob.digest, &blob.path)? {
+            registry::fetch(&[from], blob, bars)?;
+        }
+        whole().insert(blob.path.clone());
+        Ok(())
+    }
+
+    /// Forgets what was fetched for the import alone.
+    fn forget(&self) -> Result<()> {
+        let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        for path in whole.extract_if(|path| path.starts_with(&self.passing)) {
+            std::fs::remove_file(&path).context(|| format!("remove {path:?}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Layers in a registry.
+struct Remote<'a> {
+    store: &'a Store,
+    from: &'a Repository<'a>,
+    fetched: &'a Fetched,
+    layers: Vec<Blob>,
+    bars: Bars,
+}
+
+impl Source for Remote<'_> {
+    fn open(&self, number: usize) -> Result<Box<dyn Read + '_>> {
+        let blob = self.layers.get(number).context(|| "the manifest has fewer layers")?;
+        self.fetched.obtain(self.store, self.from, blob, &self.bars)?;
+        let file = File::open(&blob.path).context(|| format!("open {:?}", blob.path))?;
+        Ok(Box::new(file))
+    }
+
+    /// Its bar is that of the download.
+    fn size(&self, _: usize) -> Option<u64> {
+        None
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.fetched.forget()
+    }
+}
+
+/// Fetches all that the manifest points to, but for layers that are in the store, and takes the image in.
+fn fetch(
+    store: &Store,
+    work: &TemporaryDir,
+    from: &Repository<'_>,
+    manifest: &Document,
+    reference: &Reference,
+    fetched: &Fetched,
+    options: &Options,
+) -> Result<Imported> {
+    let Listed::Image(pointers) = oci::listed(&manifest.bytes, &manifest.media_type, &options.wanted)? else {
+        return Err(Error::new("an index is not an image"));
+    };
+    let kept = Kept {
+        manifest: manifest.digest.to_string(),
+        media_type: manifest.media_type.clone(),
+        blobs: pointers.iter().map(|(digest, _)| digest.to_string()).collect(),
+        from: Some(reference.location()),
+    };
+    let total = pointers.iter().try_fold(0u64, |sum, (_, size)| sum.checked_add(*size));
+    total
+        .filter(|total| *total <= options.limits.bytes)
+        .context(|| format!("its layers have more than {} bytes", options.limits.bytes))?;
+    let dir = if options.keep_blobs { &fetched.kept } else { &fetched.passing };
+    let count = pointers.len() - 1;
+    let blobs = pointers.into_iter().enumerate().map(|(number, (digest, size))| {
+        let label = if number == 0 { "configuration".into() } else { format!("layer {number}/{count}") };
+        let path = Fetched::path(dir, &digest);
+        Blob { digest, size, label, path }
+    });
+    let mut layers: Vec<Blob> = blobs.collect();
+    let config = layers.remove(0);
+    let bars = Bars::default();
+    fetched.obtain(store, from, &config, &bars)?;
+    let bytes = std::fs::read(&config.path).context(|| format!("read {:?}", config.path))?;
+    let image = oci::described(&manifest.bytes, &bytes, &reference.to_string(), &options.wanted)?;
+    let diffs = image.diffs()?;
+    let is_there = |number: usize| diffs.get(number).is_some_and(|diff| layers::is_there(store, diff));
+    let missing = layers.iter().enumerate().filter(|(number, _)| options.keep_blobs || !is_there(*number));
+    must_have_space(dir, missing.map(|(_, blob)| blob.size).sum())?;
+    if options.keep_blobs {
+        registry::each(&layers, |blob| fetched.obtain(store, from, blob, &bars))?;
+    }
+    let path = Fetched::path(&fetched.kept, &manifest.digest);
+    std::fs::write(&path, &manifest.bytes).context(|| format!("write {path:?}"))?;
+    let options =
+        Options { references: vec![reference.clone()], kept: Some((kept, fetched.kept.clone())), ..options.clone() };
+    let remote = Remote { store, from, fetched, layers, bars };
+    layered::import(store, work, &image, &remote, &options)
 }
 
 /// Fails if the file system is too full for so many bytes.
@@ -185,37 +251,4 @@ fn must_have_space(path: &Path, bytes: u64) -> Result<()> {
         return Err(Error::new(format!("{bytes} bytes are to be fetched, and {free} are free in {path:?}")));
     }
     Ok(())
-}
-
-fn import(
-    store: &Store,
-    work: &TemporaryDir,
-    layout: &Layout,
-    manifest: &Document,
-    reference: &Reference,
-    options: &Options,
-) -> Result<Imported> {
-    let path = layout.blob(&manifest.digest);
-    std::fs::write(&path, &manifest.bytes).context(|| format!("write {path:?}"))?;
-    let pointer = json!({
-        "mediaType": manifest.media_type,
-        "digest": manifest.digest.to_string(),
-        "size": manifest.bytes.len(),
-        "annotations": { "org.opencontainers.image.ref.name": reference.to_string() },
-    });
-    layout.write("index.json", &json!({ "schemaVersion": 2, "manifests": [pointer] }).to_string())?;
-    let Listed::Image(pointers) = oci::listed(&manifest.bytes, &manifest.media_type, &options.wanted)? else {
-        return Err(Error::new("an index is not an image"));
-    };
-    let kept = Kept {
-        manifest: manifest.digest.to_string(),
-        media_type: manifest.media_type.clone(),
-        blobs: pointers.iter().map(|(digest, _)| digest.to_string()).collect(),
-    };
-    let options = Options {
-        references: vec![reference.clone()],
-        kept: Some((kept, layout.path.join("blobs"))),
-        ..options.clone()
-    };
-    import_layout(store, work, &layout.path, &options)
 }

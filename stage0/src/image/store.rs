@@ -1,8 +1,8 @@
 //! The image store: archives by the hash of their content, names that point to them.
 //!
-//! `images/<id>/` holds `archive` (the uncompressed tar), `manifest` and `info`; it appears by one rename after the
-//! image's tree has been rendered, so an image that is listed is whole. What is read from it is compared with its
-//! hash.
+//! `images/<id>/` holds `archive` (the uncompressed tar), `manifest` and `info`; of an image with layers `config`, as
+//! it came, instead of an archive. It appears by one rename after the image's tree has been rendered, so an image that
+//! is listed is whole. What is read from it is compared with its hash.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -39,18 +39,31 @@ pub struct Image {
     pub info: Info,
 }
 
+impl Image {
+    /// What the manifests of pods call it: they know `sha512-…` alone.
+    pub fn appc_id(&self) -> &str {
+        self.info.appc_id.as_deref().unwrap_or(self.id.as_str())
+    }
+}
+
 /// What is noted of an image at its import.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Info {
     /// Nanoseconds since 1970.
     pub import_time: i64,
-    /// Bytes of the uncompressed archive.
+    /// Bytes of the uncompressed archive; of an image with layers those of their files.
     pub size: u64,
     /// SHA-256 of the manifest.
     pub manifest: String,
     /// The images that its tree was rendered upon, in the order in which they were met.
     #[serde(with = "as_texts")]
     pub dependencies: Vec<ImageId>,
+    /// Of an image that lies on layers: their names, the lowest first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Vec<String>>,
+    /// Of an image with layers: what the manifests of pods call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub appc_id: Option<String>,
     /// The manifests of registries that it came by, the last one last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<Kept>,
@@ -102,6 +115,9 @@ pub fn load(store: &Store, id: &ImageId) -> Result<Image> {
 pub fn config(store: &Store, id: &ImageId) -> Result<Option<serde_json::Value>> {
     let path = directory(store, id).join("config");
     match std::fs::read(&path) {
+        Ok(bytes) if id.is_of_config() && ImageId::of_config(&bytes) != *id => {
+            Err(Error::new(damaged(id, "configuration")))
+        }
         Ok(bytes) => serde_json::from_slice(&bytes).context(|| damaged(id, "configuration")).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::caused_by(format!("read {path:?}"), error)),
@@ -177,9 +193,13 @@ pub fn look_up(store: &Store, text: &str) -> Result<Option<ImageId>> {
     {
         return Ok(Some(id));
     }
+    // what a pod's manifest has
+    let is_whole = ImageId::new(text).is_ok_and(|id| !id.is_of_config());
     let is_start = |id: &ImageId| {
-        let digits = text.strip_prefix("sha512-").unwrap_or(text);
-        !digits.is_empty() && id.digits().starts_with(digits)
+        let of = |prefix: &str| text.strip_prefix(prefix).filter(|_| id.as_str().starts_with(&prefix[..6]));
+        let digits = of("sha512-").or_else(|| of("sha256:")).or_else(|| of("sha256-")).unwrap_or(text);
+        let is_start = !digits.is_empty() && id.digits().starts_with(digits);
+        is_start || (is_whole && info(store, id).is_ok_and(|info| info.appc_id.as_deref() == Some(text)))
     };
     let found: Vec<ImageId> = ids(store)?.into_iter().filter(is_start).collect();
     match found.as_slice() {
@@ -248,7 +268,7 @@ pub fn list(store: &Store) -> Result<Vec<(Image, Vec<String>)>> {
 pub(crate) fn find_dependency(store: &Store, dependency: &Dependency) -> Result<ImageId> {
     let wanted = dependency.image_id.as_deref().unwrap_or_default();
     let fits = |image: &Image| {
-        image.id.as_str().starts_with(wanted)
+        image.appc_id().starts_with(wanted)
             && (dependency.image_name.is_empty() || image.parsed.name.as_ref() == dependency.image_name)
             && dependency.labels.iter().all(|label| image.parsed.labels.contains(label))
     };
@@ -260,8 +280,8 @@ pub(crate) fn find_dependency(store: &Store, dependency: &Dependency) -> Result<
     })
 }
 
-/// The uncompressed archive of an image; reading it fails where it is not what its id says.
-pub(crate) fn open_archive(store: &Store, id: &ImageId) -> Result<impl Read> {
+/// The uncompressed archive of an image without layers; reading it fails where it is not what its id says.
+pub(crate) fn open_archive(store: &Store, id: &ImageId) -> Result<impl Read + use<>> {
     let path = directory(store, id).join("archive");
     let file = File::open(&path)
         .context(|| format!("the archive of image {} is missing; import the image again: open {path:?}", id.short()))?;

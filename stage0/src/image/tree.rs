@@ -1,27 +1,30 @@
 //! The tree store: images rendered to directories, once, as the lower layers of all pods that use them.
 //!
-//! `trees/<id>/` holds `rootfs`, the list of what is in it (`sums`, see [`crate::image::tree_list`]) and `info`; the id of a tree
-//! is its image's. A tree appears whole, by one rename. One that fails its quick check when a pod is about to use it
-//! is rendered again, with a warning; pods that use the old one keep it until they are gone.
+//! `trees/<id>/` is a noted directory (see [`crate::image::noted`]); the id of a tree is its image's. It may lie on
+//! layers (see [`crate::image::layers`]), which its note names. A tree appears whole, by one rename. One that fails its
+//! quick check when a pod is about to use it is rendered again, with a warning; pods that use the old one keep it until
+//! they are gone.
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::Read;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 
 use rustix::fs::{CWD, RenameFlags};
-use serde::{Deserialize, Serialize};
 use stage1::appc::ImageManifest;
 use stage1::error::{Context, Error, Result};
-use stage1::sys::dir;
 
-use crate::fsutil::dir::{PRIVATE, make_dir, sync_file_system};
+use crate::fsutil::dir::{make_dir, sync_file_system};
 use crate::fsutil::remove;
-use crate::image::archive::{ImageId, Limits, Whitelist, unpack_over};
+use crate::image::archive::{Hashes, ImageId, Limits, Whitelist, unpack_over};
+use crate::image::layered_again;
+use crate::image::noted;
+use crate::image::shelf::{copy_stack, stack};
+pub(crate) use crate::image::shelf::{directory, place};
+pub use crate::image::shelf::{full_fault, quick_fault, rootfs};
 use crate::image::store as images;
-use crate::image::tree_list::{self, Newest};
 use crate::store::{Store, TemporaryDir};
 
 /// Images below images below images: so many are enough.
@@ -39,24 +42,6 @@ impl Tree {
     pub fn id(&self) -> &str {
         &self.id
     }
-}
-
-/// What is noted of a tree beside its list.
-#[derive(Serialize, Deserialize)]
-struct Info {
-    /// SHA-256 of the list.
-    sums: String,
-    /// The newest change in the tree when it was rendered.
-    newest: Newest,
-}
-
-/// The root file system of a rendered tree; it is read-only for everybody.
-pub fn rootfs(store: &Store, tree: &str) -> PathBuf {
-    directory(store, tree).join("rootfs")
-}
-
-pub(crate) fn directory(store: &Store, tree: &str) -> PathBuf {
-    store.trees().join(tree)
 }
 
 /// Makes sure that the tree of an image is there and, as far as a quick look tells, whole.
@@ -91,13 +76,12 @@ pub fn copy_out(store: &Store, id: &ImageId, to: &Path) -> Result<()> {
         return Err(Error::new(format!("{to:?} is there already")));
     }
     let tree = ensure(store, id)?;
-    let from = rootfs(store, tree.id());
+    let from = stack(store, tree.id())?;
     let above = to.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let temporary = above.join(format!(".podctl-render-{}", uuid::Uuid::new_v4()));
     std::fs::create_dir(&temporary).context(|| format!("make directory {temporary:?}"))?;
     let copy = || {
-        let (from, copy) = (dir::open_dir_for_reading(&from)?, dir::open_dir_for_reading(&temporary)?);
-        stage1::rootfs::copy::tree(&from, &copy, None)?;
+        copy_stack(&from, &temporary, None)?;
         let flags = RenameFlags::NOREPLACE;
         rustix::fs::renameat_with(CWD, &temporary, CWD, to, flags).context(|| format!("rename to {to:?}"))
     };
@@ -115,54 +99,19 @@ pub fn ensure_noted(store: &Store, tree: &str) -> Result<Option<Tree>> {
     }
 }
 
-/// What a quick look finds wrong with a tree: a missing file of the store's own, or one of at most about a hundred
-/// entries, others each time, that is missing or has been changed.
-///
-/// # Errors
-/// The store can't be read.
-pub fn quick_fault(store: &Store, id: &ImageId) -> Result<Option<String>> {
-    let Some((list, info)) = open_list(store, id)? else { return Ok(Some("it is not whole".into())) };
-    tree_list::probe(&rootfs(store, id.as_str()), &list, info.newest)
-}
-
-/// What is wrong with a tree, after a look at every byte of it.
-///
-/// # Errors
-/// The store can't be read.
-pub fn full_fault(store: &Store, id: &ImageId) -> Result<Option<String>> {
-    let Some((list, info)) = open_list(store, id)? else { return Ok(Some("it is not whole".into())) };
-    let path = directory(store, id.as_str()).join("sums");
-    if crate::fsutil::digest::of_file(&path)? != info.sums {
-        return Ok(Some("its list is damaged".into()));
-    }
-    tree_list::check(&rootfs(store, id.as_str()), list)
-}
-
-fn open_list(store: &Store, id: &ImageId) -> Result<Option<(File, Info)>> {
-    let dir = directory(store, id.as_str());
-    let info = match std::fs::read(dir.join("info")) {
-        Ok(info) => info,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::caused_by(format!("read {:?}", dir.join("info")), error)),
-    };
-    let Ok(info) = serde_json::from_slice(&info) else { return Ok(None) };
-    match File::open(dir.join("sums")) {
-        Ok(list) => Ok(Some((list, info))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::caused_by(format!("open {:?}", dir.join("sums")), error)),
-    }
-}
-
 /// Renders the tree of an image in the store again, whatever is there.
 ///
 /// # Errors
-/// The image's archive is missing or damaged, or one that it depends on is.
+/// The image's archive is missing or damaged, or one that it depends on is; or, of one with layers, a layer is.
 pub fn rebuild(store: &Store, id: &ImageId) -> Result<()> {
+    if id.is_of_config() {
+        return layered_again::rebuild(store, id);
+    }
     let work = store.temporary_dir()?;
     let image = images::load(store, id)?;
     let known = Some(image.info.dependencies.iter().cloned().collect());
     let limits = Limits { devices: true, ..Limits::default() };
-    render(store, &work, images::open_archive(store, id)?, &image.parsed, known, limits)?;
+    render(store, &work, layered_again::open_archive(store, id)?, &image.parsed, known, limits)?;
     sync_file_system(work.path())?;
     let _lock = store.lock_images()?;
     place(store, &work, id)
@@ -188,7 +137,7 @@ pub(crate) fn render(
     let mut over = false;
     for (id, whitelists) in &plan.steps {
         let whitelists: Vec<&Whitelist> = whitelists.iter().map(Rc::as_ref).collect();
-        let archive = images::open_archive(store, id)?;
+        let archive = layered_again::open_archive(store, id)?;
         unpack_over(archive, fd.as_fd(), &mut limits, &whitelists, over).context(|| format!("image {}", id.short()))?;
         over = true;
     }
@@ -197,38 +146,8 @@ pub(crate) fn render(
     unpack_over(&mut archive, fd.as_fd(), &mut limits, &whitelists, over)?;
     // a damage behind the archive's end is one, too
     std::io::copy(&mut archive, &mut std::io::sink()).context(|| "read the archive")?;
-    note(&dir, &root)?;
+    noted::write(&dir, &Hashes::default(), noted::Info::default())?;
     Ok(plan.met)
-}
-
-/// Writes the list of a tree beside it.
-fn note(dir: &Path, root: &Path) -> Result<()> {
-    let path = dir.join("sums");
-    let shown = || format!("write {path:?}");
-    let mut out = BufWriter::new(File::create_new(&path).context(shown)?);
-    let newest = tree_list::write(root, &mut out)?;
-    out.flush().context(shown)?;
-    let info = Info { sums: crate::fsutil::digest::of_file(&path)?, newest };
-    let path = dir.join("info");
-    std::fs::write(&path, serde_json::to_vec(&info).context(|| "write tree info")?)
-        .context(|| format!("write {path:?}"))
-}
-
-/// Puts the tree in the working directory into the store; the caller holds the lock. What is there is moved aside if
-/// a pod uses it.
-pub(crate) fn place(store: &Store, work: &TemporaryDir, id: &ImageId) -> Result<()> {
-    make_dir(&store.trees(), PRIVATE)?;
-    let (from, to) = (work.path().join("tree"), directory(store, id.as_str()));
-    if to.exists() {
-        let old = if images::users(store)?.contains_key(id.as_str()) {
-            store.trees().join(format!("{id}.old-{}", uuid::Uuid::new_v4()))
-        } else {
-            work.path().join("old-tree")
-        };
-        std::fs::rename(&to, &old).context(|| format!("rename {to:?} to {old:?}"))?;
-    }
-    std::fs::rename(&from, &to).context(|| format!("rename {from:?} to {to:?}"))?;
-    crate::fsutil::dir::sync_dir(&store.trees())
 }
 
 struct Plan<'a> {

@@ -20,24 +20,22 @@ use sha2::{Digest, Sha256};
 use stage1::error::{Context, Error, Result};
 
 use crate::fsutil::digest::hex;
-use crate::image::archive::{MAX_DEPTH, sorted_names, xattr, xattr_names};
+use crate::image::archive::{Hashes, MAX_DEPTH, OPAQUE, is_kept, sorted_names, xattr, xattr_names};
 use crate::interrupt;
 
-/// How many places of the list the quick check looks at.
-const PROBES: usize = 64;
 /// How much of the list it reads at each.
 const PROBE_BYTES: usize = 8 << 10;
 
 /// When the newest change to a tree's files was made, by the kernel's own mark: seconds and nanoseconds.
 pub type Newest = (i64, i64);
 
-/// Writes the list of the tree at `root`. Gives back the newest change in it.
+/// Writes the list of the tree at `root`; `hashes` are known already. Gives back the newest change in it.
 ///
 /// # Errors
 /// The tree can't be read or the list can't be written.
-pub fn write(root: &Path, to: &mut impl Write) -> Result<Newest> {
+pub fn write(root: &Path, hashes: &Hashes, to: &mut impl Write) -> Result<Newest> {
     let mut newest = (0, 0);
-    walk(root, &mut |line, stat| {
+    walk(root, hashes, &mut |line, stat| {
         newest = newest.max(changed(stat));
         to.write_all(line.as_bytes()).context(|| "write the list of a tree")?;
         Ok(true)
@@ -57,7 +55,7 @@ pub fn check(root: &Path, list: impl Read) -> Result<Option<String>> {
         Ok((n > 0).then(|| String::from_utf8_lossy(&line).into_owned()))
     };
     let mut fault = None;
-    let walked = walk(root, &mut |found, _| {
+    let walked = walk(root, &Hashes::default(), &mut |found, _| {
         fault = difference(next()?.as_deref(), found);
         Ok(fault.is_none())
     });
@@ -75,18 +73,19 @@ pub fn check(root: &Path, list: impl Read) -> Result<Option<String>> {
     Ok(fault)
 }
 
-/// Looks at the metadata of some files of the tree at `root`. Gives back a difference from the list, or nothing.
+/// Looks at the metadata of some files of the tree at `root`, from so many places of the list. Gives back a difference
+/// from the list, or nothing.
 ///
 /// # Errors
 /// The list can't be read.
-pub fn probe(root: &Path, list: &File, newest: Newest) -> Result<Option<String>> {
+pub fn probe(root: &Path, list: &File, newest: Newest, places: usize) -> Result<Option<String>> {
     let size = list.metadata().context(|| "stat the list of the tree")?.len();
     let dir = match crate::fsutil::dir::open_dir(root)? {
         Some(dir) => dir,
         None => return Ok(Some("its root is missing".into())),
     };
     let mut buffer = vec![0; PROBE_BYTES];
-    for probe in 0..PROBES {
+    for probe in 0..places {
         let random = uuid::Uuid::new_v4().as_u64_pair().1;
         let at = if probe == 0 || size < PROBE_BYTES as u64 { 0 } else { random % size };
         let n = list.read_at(&mut buffer, at).context(|| "read the list of the tree")?;
@@ -94,7 +93,10 @@ pub fn probe(root: &Path, list: &File, newest: Newest) -> Result<Option<String>>
         // what comes before the first line break is the end of a line
         let lines = text.split_inclusive('\n').skip(usize::from(at > 0)).filter(|line| line.ends_with('\n'));
         let all = size < PROBE_BYTES as u64;
-        for line in lines.take(if all { usize::MAX } else { 2 }) {
+        let lines: Vec<&str> = lines.collect();
+        // of a short list all, unless there are many such
+        let (most, start) = if all { (2 * places, random as usize % lines.len().max(1)) } else { (2, 0) };
+        for line in lines.iter().cycle().skip(start).take(most.min(lines.len())) {
             if let Some(fault) = probe_line(dir.as_fd(), line, newest)? {
                 return Ok(Some(fault));
             }
@@ -175,16 +177,17 @@ fn changed(stat: &Stat) -> Newest {
 type Each<'a> = dyn FnMut(&str, &Stat) -> Result<bool> + 'a;
 
 /// Hands every line of the tree to `each`, until that says no.
-fn walk(root: &Path, each: &mut Each<'_>) -> Result<()> {
+fn walk(root: &Path, hashes: &Hashes, each: &mut Each<'_>) -> Result<()> {
     let dir = crate::fsutil::dir::open_dir(root)?.context(|| format!("{root:?} is missing"))?;
     let stat = fs::fstat(&dir).context(|| format!("stat {root:?}"))?;
-    let mut walker = Walker { seen: HashMap::new(), each };
+    let mut walker = Walker { seen: HashMap::new(), hashes, each };
     walker.directory(dir.into(), &stat, Path::new("")).map(drop)
 }
 
 struct Walker<'a, 'b> {
     /// Files with several names, by device and inode: the first of the names.
     seen: HashMap<(u64, u64), String>,
+    hashes: &'a Hashes,
     each: &'a mut Each<'b>,
 }
 
@@ -224,7 +227,11 @@ impl Walker<'_, '_> {
             FileType::RegularFile => {
                 let file = open(OFlags::RDONLY | OFlags::NONBLOCK).context(shown)?;
                 let attributes = attributes(file.as_fd()).context(shown)?;
-                (format!("{} {}", stat.st_size, hash(File::from(file)).context(shown)?), attributes)
+                let hash = match self.hashes.get(stat.st_ino) {
+                    Some(hash) => hex(hash),
+                    None => hash(File::from(file)).context(shown)?,
+                };
+                (format!("{} {hash}", stat.st_size), attributes)
             }
             FileType::Symlink => {
                 let target = fs::readlinkat(dir, name, Vec::new()).context(shown)?;
@@ -279,7 +286,7 @@ fn hash(mut file: File) -> Result<String> {
 fn attributes(fd: BorrowedFd<'_>) -> Result<String> {
     let mut found = Vec::new();
     for name in xattr_names(fd).context(|| "flistxattr")? {
-        if name.starts_with("user.") || name == "security.capability" || name.starts_with("system.posix_acl_") {
+        if is_kept(&name) || name == OPAQUE {
             let value = xattr(fd, &name).context(|| format!("fgetxattr({name:?})"))?;
             found.push(format!("{}={}", escape(name.as_bytes()), hex(&Sha256::digest(&value))));
         }
@@ -355,12 +362,12 @@ mod tests {
             let base = tree();
             let root = base.path().join("root");
             let mut list = Vec::new();
-            let newest = write(&root, &mut list).unwrap();
+            let newest = write(&root, &Hashes::default(), &mut list).unwrap();
             let path = base.path().join("list");
             std::fs::write(&path, &list).unwrap();
             let file = File::open(&path).unwrap();
             assert_eq!(check(&root, &list[..]).unwrap(), None);
-            assert_eq!(probe(&root, &file, newest).unwrap(), None);
+            assert_eq!(probe(&root, &file, newest, 64).unwrap(), None);
             // the kernel's clock ticks in steps
             std::thread::sleep(std::time::Duration::from_millis(20));
             let time = root.metadata().unwrap().modified().unwrap();
@@ -368,7 +375,7 @@ mod tests {
             File::open(&root).unwrap().set_modified(time).unwrap();
             let found = check(&root, &list[..]).unwrap().unwrap_or_default();
             assert!(found.contains(want), "{want}: {found}");
-            assert!(probe(&root, &file, newest).unwrap().is_some(), "{want}");
+            assert!(probe(&root, &file, newest, 64).unwrap().is_some(), "{want}");
         }
     }
 

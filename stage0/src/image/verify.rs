@@ -9,9 +9,10 @@ use crate::fsutil::digest;
 use crate::image::archive;
 use crate::image::archive::ImageId;
 use crate::image::blobs;
-use crate::image::store::{directory, has, load, open_archive};
+use crate::image::store::{config, directory, has, load, open_archive};
 use crate::image::tree as trees;
 use crate::image::tree_list::is_damage;
+use crate::image::{layers, noted, shelf};
 use crate::store::Store;
 
 /// How an image was found.
@@ -34,6 +35,9 @@ pub fn verify(store: &Store, id: &ImageId) -> Result<Health> {
     if !has(store, id) {
         return Err(Error::new(format!("there is no image {} any more", id.short())));
     }
+    if id.is_of_config() {
+        return verify_layered(store, id);
+    }
     if let Some(fault) = archive_fault(store, id)? {
         return Ok(Health::Damaged(fault));
     }
@@ -53,6 +57,46 @@ pub fn verify(store: &Store, id: &ImageId) -> Result<Health> {
         }
     }
     if let Some(fault) = trees::full_fault(store, id)? {
+        trees::rebuild(store, id)?;
+        mended.push(format!("tree: {fault}"));
+    }
+    mended.extend(blobs::mend(store, id)?);
+    Ok(if mended.is_empty() { Health::Whole } else { Health::Mended(mended.join("; ")) })
+}
+
+/// The same for an image with layers: a damaged layer is put aside, so that a new import brings it back.
+fn verify_layered(store: &Store, id: &ImageId) -> Result<Health> {
+    let again = |what: String| Ok(Health::Damaged(format!("{what}; import or pull the image again")));
+    let image = match load(store, id).and_then(|image| config(store, id).map(|config| (image, config))) {
+        Ok((image, Some(_))) => image,
+        Ok((_, None)) => return again("its configuration is missing".into()),
+        Err(error) => {
+            must_be_damage(&error)?;
+            return again(error.one_line());
+        }
+    };
+    let mut damaged = Vec::new();
+    for name in image.info.layers.iter().flatten() {
+        if let Some(fault) = noted::full_fault(&layers::directory(store, name))? {
+            let work = store.temporary_dir()?;
+            let _lock = store.lock_images()?;
+            if layers::directory(store, name).exists() {
+                layers::put_aside(store, &work, name)?;
+            }
+            damaged.push(shelf::of_layer(name, &fault));
+        }
+    }
+    if !damaged.is_empty() {
+        return again(damaged.join("; "));
+    }
+    let mut mended = Vec::new();
+    if let Some(fault) = trees::full_fault(store, id)? {
+        if image.info.layers.is_none() {
+            let work = store.temporary_dir()?;
+            let _lock = store.lock_images()?;
+            shelf::put_aside(store, &work, id)?;
+            return again(format!("tree: {fault}"));
+        }
         trees::rebuild(store, id)?;
         mended.push(format!("tree: {fault}"));
     }

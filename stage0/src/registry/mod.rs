@@ -27,7 +27,7 @@ pub use blob::{Blob, each, fetch};
 pub use certs::Tls;
 pub use client::{Document, MAX_MANIFEST, Purpose, Repository};
 pub use credentials::Credentials;
-pub use progress::Bars;
+pub use progress::{Bar, Bars};
 pub use reference::{Name, Reference, ShortName};
 pub use registries_conf::{Endpoint, Registries};
 pub use transport::{Progress, Transport};

@@ -6,17 +6,16 @@
 
 pub mod overlay;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use stage1::appc::AcName;
 use stage1::error::{Context, Result};
 use stage1::layout;
-use stage1::sys::dir;
 use stage1::uid_range::UidRange;
 
 use crate::fsutil::dir::make_dir;
 use crate::fsutil::remove;
+use crate::image::shelf;
 use crate::image::tree as trees;
 use crate::poddir::uid_range;
 use crate::store::Store;
@@ -51,10 +50,12 @@ impl<'a> Roots<'a> {
     pub fn make(&self, store: &Store, tree: &str, app: Option<&AcName>) -> Result<()> {
         // nobody renders it anew, or removes it, while it is made use of
         let _tree = trees::ensure_noted(store, tree)?;
-        let lower = trees::rootfs(store, tree);
+        let lower = shelf::stack(store, tree)?;
         let target = self.target(app);
         if !self.overlays {
-            return copy(&lower, &target, self.ids).context(|| format!("copy {lower:?} to {target:?}"));
+            make_dir(&target, 0o700)?;
+            return shelf::copy_stack(&lower, &target, self.ids)
+                .context(|| format!("copy the files of {:?} to {target:?}", trees::rootfs(store, tree)));
         }
         let [upper, work] = [layout::overlay_upper(tree, app), layout::overlay_work(tree, app)];
         overlay::mount(&lower, &self.pod.join(upper), &self.pod.join(work), &target, self.ids)
@@ -87,11 +88,4 @@ impl<'a> Roots<'a> {
     fn target(&self, app: Option<&AcName>) -> PathBuf {
         self.pod.join(app.map_or_else(|| PathBuf::from(layout::STAGE1_ROOTFS), layout::app_rootfs))
     }
-}
-
-fn copy(tree: &Path, target: &Path, ids: Option<UidRange>) -> Result<()> {
-    make_dir(target, 0o700)?;
-    let from = File::open(tree).context(|| format!("open {tree:?}"))?.into();
-    let to = dir::open_dir_for_reading(target)?;
-    stage1::rootfs::copy::tree(&from, &to, ids)
 }

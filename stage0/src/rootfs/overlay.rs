@@ -1,6 +1,8 @@
 //! The overlay mounts of a pod, made in the host's mount namespace, and taking away what is mounted below a path.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -12,22 +14,22 @@ use stage1::sys::mount::{Attributes, DetachedMount, Propagation, Scope};
 use stage1::sys::userns;
 use stage1::uid_range::UidRange;
 
-use crate::fsutil::dir::make_dir;
+use crate::fsutil::dir::{make_dir, names_in};
 
 /// mount(2) takes one page of options.
 const OPTION_BYTES: usize = 4095;
 
-/// Mounts an overlay at `target`: `lower` under the new directories `upper` and `work`, whose parents are made. With
-/// `ids` what is the host root's below is that of their first one in the overlay, and so on.
+/// Mounts an overlay at `target`: `lower`, the uppermost first, under the new directories `upper` and `work`, whose
+/// parents are made. With `ids` what is the host root's below is that of their first one in the overlay, and so on.
 ///
 /// # Errors
 /// A directory can't be made, or the mount fails. [`is_refusal`] tells whether there can be none here.
-pub fn mount(lower: &Path, upper: &Path, work: &Path, target: &Path, ids: Option<UidRange>) -> Result<()> {
+pub fn mount(lower: &[PathBuf], upper: &Path, work: &Path, target: &Path, ids: Option<UidRange>) -> Result<()> {
     match ids {
         None => mount_on(lower, upper, work, target),
         Some(ids) => {
             let mapped = Mapped::new(lower, work, ids)?;
-            let mounted = mount_on(&mapped.0, upper, work, target);
+            let mounted = mount_on(&mapped.roots(lower.len()), upper, work, target);
             // the overlay has its own view of it
             mapped.remove().and(mounted)
         }
@@ -40,18 +42,33 @@ pub fn is_refusal(error: &Error) -> bool {
     error.errno().is_some_and(|found| REFUSALS.iter().any(|errno| errno.raw_os_error() == found))
 }
 
-/// A tree mounted for a moment with its ids mapped, beside the work directory of the overlay that is to lie on it.
+/// Trees mounted for a moment with their ids mapped, beside the work directory of the overlay that is to lie on them.
 struct Mapped(PathBuf);
 
 impl Mapped {
-    fn new(tree: &Path, work: &Path, ids: UidRange) -> Result<Self> {
-        let mount = DetachedMount::clone_path(tree, Scope::One)?;
-        mount.set(Attributes { propagation: Some(Propagation::Private), ..Attributes::default() }, Scope::One)?;
-        mount.map_ids(userns::new(ids.first, ids.count)?, Scope::One).context(|| format!("map the ids of {tree:?}"))?;
+    fn new(trees: &[PathBuf], work: &Path, ids: UidRange) -> Result<Self> {
+        let users = userns::new(ids.first, ids.count)?;
         let mapped = Self::beside(work);
-        make_dir(&mapped.0, 0o700)?;
-        mount.attach_path(&mapped.0)?;
+        let private = Attributes { propagation: Some(Propagation::Private), ..Attributes::default() };
+        for (tree, at) in trees.iter().zip(mapped.roots(trees.len())) {
+            let attach = || {
+                let mount = DetachedMount::clone_path(tree, Scope::One)?;
+                mount.set(private, Scope::One)?;
+                mount.map_ids(&users, Scope::One).context(|| format!("map the ids of {tree:?}"))?;
+                make_dir(&at, 0o700)?;
+                mount.attach_path(&at)
+            };
+            if let Err(error) = attach() {
+                mapped.remove()?;
+                return Err(error);
+            }
+        }
         Ok(mapped)
+    }
+
+    /// Where they are.
+    fn roots(&self, count: usize) -> Vec<PathBuf> {
+        (0..count).map(|number| self.0.join(number.to_string())).collect()
     }
 
     fn beside(work: &Path) -> Self {
@@ -61,8 +78,20 @@ impl Mapped {
     }
 
     fn remove(self) -> Result<()> {
+        // as an earlier version had it
         unmount(&self.0)?;
-        std::fs::remove_dir(&self.0).context(|| format!("remove {:?}", self.0))
+        for name in names_in(&self.0)? {
+            let root = self.0.join(name);
+            unmount(&root)?;
+            std::fs::remove_dir(&root).context(|| format!("remove {root:?}"))?;
+        }
+        match std::fs::remove_dir(&self.0) {
+            // the first could not even be made
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::caused_by(format!("remove {:?}", self.0), error))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -75,8 +104,9 @@ pub fn forget_mapped(work: &Path) -> Result<()> {
     if mapped.0.symlink_metadata().is_ok() { mapped.remove() } else { Ok(()) }
 }
 
-fn mount_on(lower: &Path, upper: &Path, work: &Path, target: &Path) -> Result<()> {
-    let like = lower.metadata().context(|| format!("look at the tree {lower:?}"))?;
+fn mount_on(lower: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> Result<()> {
+    let top = lower.first().context(|| "an overlay needs a tree to lie on")?;
+    let like = top.metadata().context(|| format!("look at the tree {top:?}"))?;
     make_dir(target, 0o755)?;
     make_dir(work, 0o750)?;
     make_dir(upper.parent().unwrap_or(upper), 0o750)?;
@@ -91,25 +121,50 @@ fn mount_on(lower: &Path, upper: &Path, work: &Path, target: &Path) -> Result<()
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(Error::caused_by(format!("make directory {upper:?}"), error)),
     }
-    let mut options = OsString::from("lowerdir=");
-    options.push(escaped(lower));
-    options.push(",upperdir=");
-    options.push(escaped(upper));
-    options.push(",workdir=");
-    options.push(escaped(work));
+    let mut options = options(lower, upper, work);
+    let mut opened: Vec<File> = Vec::new();
+    if options.len() > OPTION_BYTES {
+        // the shortest names that directories can have
+        opened = lower
+            .iter()
+            .map(|path| File::open(path).context(|| format!("open directory {path:?}")))
+            .collect::<Result<_>>()?;
+        let short: Vec<PathBuf> =
+            opened.iter().map(|dir| PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()))).collect();
+        options = self::options(&short, upper, work);
+    }
     if options.len() > OPTION_BYTES {
         return Err(Error::new(format!("mount overlay at {target:?}: the paths are too long; use a shorter --dir")));
     }
     let data = stage1::sys::dir::c_string(options.as_bytes())?;
-    rustix::mount::mount("overlay", target, "overlay", MountFlags::empty(), data.as_c_str()).map_err(|errno| {
+    let mounted = rustix::mount::mount("overlay", target, "overlay", MountFlags::empty(), data.as_c_str());
+    drop(opened);
+    mounted.map_err(|errno| {
         let hint = match errno {
             Errno::NODEV => " (the kernel has no overlay file system)",
             Errno::INVAL => " (the file system of the data directory can't carry an overlay)",
             Errno::NOSPC => " (the limit of mounts, fs.mount-max, is reached)",
             _ => "",
         };
-        Error::caused_by(format!("mount overlay of {lower:?} at {target:?}{hint}"), errno)
+        let below = lower.len() - 1;
+        let on = if below > 0 { format!("{top:?} and {below} layers") } else { format!("{top:?}") };
+        Error::caused_by(format!("mount overlay of {on} at {target:?}{hint}"), errno)
     })
+}
+
+fn options(lower: &[PathBuf], upper: &Path, work: &Path) -> OsString {
+    let mut options = OsString::from("lowerdir=");
+    for (number, path) in lower.iter().enumerate() {
+        if number > 0 {
+            options.push(":");
+        }
+        options.push(escaped(path));
+    }
+    options.push(",upperdir=");
+    options.push(escaped(upper));
+    options.push(",workdir=");
+    options.push(escaped(work));
+    options
 }
 
 /// A path as an overlay option: what separates options and layers is escaped.
@@ -209,7 +264,7 @@ mod tests {
         std::fs::write(lower.join("file"), "below").unwrap();
         std::fs::set_permissions(&lower, std::fs::Permissions::from_mode(0o711)).unwrap();
         let target = odd.join("target");
-        mount(&lower, &odd.join("o/upper/app"), &odd.join("o/work/app"), &target, None).unwrap();
+        mount(std::slice::from_ref(&lower), &odd.join("o/upper/app"), &odd.join("o/work/app"), &target, None).unwrap();
         assert!(is_mount_point(&target).unwrap());
         assert_eq!(std::fs::read_to_string(target.join("file")).unwrap(), "below");
         assert_eq!(target.metadata().unwrap().mode() & 0o7777, 0o711);

@@ -99,7 +99,7 @@ fn look(dir: &Path) -> Result<Found> {
     let phases = Phase::ALL.map(Phase::dir);
     let only_first_files = |name: &&OsString| FIRST_FILES.iter().any(|file| *name == file);
     if holds(&dir.join("pods"), |name| phases.contains(&name))?
-        || holds(&dir.join("images"), |name| name.starts_with("sha512-") && name.len() == 135)?
+        || holds(&dir.join("images"), is_image)?
         || (has("images.lck") && others.iter().all(only_first_files))
     {
         return Ok(Found::Unmarked);
@@ -112,6 +112,10 @@ fn look(dir: &Path) -> Result<Found> {
             more => format!(" and {} more", more - 1),
         }
     )))
+}
+
+fn is_image(name: &str) -> bool {
+    (name.starts_with("sha512-") && name.len() == 135) || (name.starts_with("sha256-") && name.len() == 71)
 }
 
 /// Whether a directory is there and has entries, all of them such.

@@ -65,6 +65,11 @@ impl Store {
         self.dir.join("trees")
     }
 
+    /// Layers of images, one directory per digest of their archive.
+    pub fn layers(&self) -> PathBuf {
+        self.dir.join("layers")
+    }
+
     /// The blobs of images from registries, as they came.
     pub fn blobs(&self) -> PathBuf {
         self.dir.join("blobs")

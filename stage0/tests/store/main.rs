@@ -17,6 +17,7 @@ use stage1::error::Result;
 pub(crate) struct Stand {
     pub(crate) base: tempfile::TempDir,
     pub(crate) store: Store,
+    copies: tempfile::TempDir,
 }
 
 impl Stand {
@@ -27,7 +28,7 @@ impl Stand {
         drop(store.lock_images().unwrap());
         std::fs::create_dir(base.path().join("outside")).unwrap();
         std::fs::write(base.path().join("outside/canary"), "alive").unwrap();
-        Self { base, store }
+        Self { base, store, copies: tempfile::tempdir().unwrap() }
     }
 
     pub(crate) fn import(&self, bytes: &[u8]) -> Result<Imported> {
@@ -38,9 +39,17 @@ impl Stand {
         import_file(&self.store, bytes, options)
     }
 
-    /// The rendered root file system of an image.
+    /// The rendered root file system of an image; of one with layers a copy of it.
     pub(crate) fn root(&self, imported: &Imported) -> PathBuf {
-        trees::rootfs(&self.store, imported.image.id.as_str())
+        let id = &imported.image.id;
+        if !id.is_of_config() {
+            return trees::rootfs(&self.store, id.as_str());
+        }
+        let copy = self.copies.path().join(id.as_str());
+        if !copy.exists() {
+            trees::copy_out(&self.store, id, &copy).unwrap();
+        }
+        copy
     }
 
     /// Nothing has been made, changed or removed beside the store, and nothing is left of what failed.
@@ -59,6 +68,6 @@ impl Stand {
 
     pub(crate) fn is_empty(&self) -> bool {
         let empty = |name: &str| self.base.path().join("data").join(name).read_dir().map_or(0, Iterator::count) == 0;
-        empty("images") && empty("trees") && empty("names")
+        empty("images") && empty("trees") && empty("layers") && empty("names")
     }
 }

@@ -28,8 +28,21 @@ const MAX_XATTR: usize = 64 * 1024;
 /// # Errors
 /// What could not be read or made; `to` is then as far as it came.
 pub fn tree(from: &OwnedFd, to: &OwnedFd, shift: Option<UidRange>) -> Result<()> {
-    let mut copier = Copier { top: to.as_fd(), shift, path: Vec::new(), links: BTreeMap::new() };
+    let mut copier = Copier { top: to.as_fd(), shift, layered: false, path: Vec::new(), links: BTreeMap::new() };
     copier.directory(from.as_fd(), to.as_fd())
+}
+
+/// Copies trees that lie over each other, the lowest first, into the empty directory `to`, as overlayfs would show
+/// them: a character device 0:0 stands for nothing, a directory may hide all that is below it. Of directories that
+/// several have the attributes are those of the uppermost.
+///
+/// # Errors
+/// What could not be read, made or removed; `to` is then as far as it came.
+pub fn layers(from: &[OwnedFd], to: &OwnedFd, shift: Option<UidRange>) -> Result<()> {
+    from.iter().try_for_each(|from| {
+        let mut copier = Copier { top: to.as_fd(), shift, layered: true, path: Vec::new(), links: BTreeMap::new() };
+        copier.directory(from.as_fd(), to.as_fd())
+    })
 }
 
 /// What was copied first of a file with several names.
@@ -43,6 +56,8 @@ struct FirstName {
 struct Copier<'a> {
     top: BorrowedFd<'a>,
     shift: Option<UidRange>,
+    /// It lies over what is there.
+    layered: bool,
     /// The names that lead to where it is.
     path: Vec<CString>,
     links: BTreeMap<(u64, u64), FirstName>,
@@ -65,6 +80,28 @@ impl Copier<'_> {
         let stat = fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW).context(|| "stat")?;
         let open = |dir, flags| fs::openat(dir, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
         let kind = FileType::from_raw_mode(stat.st_mode);
+        if self.layered {
+            let hides = kind == FileType::CharacterDevice && stat.st_rdev == 0;
+            let there = match fs::statat(to, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => None,
+                there => Some(there.context(|| "stat the copy")?),
+            };
+            let merges = kind.is_dir() && there.is_some_and(|there| FileType::from_raw_mode(there.st_mode).is_dir());
+            if merges {
+                let source = open(from, OFlags::RDONLY | OFlags::DIRECTORY).context(|| "open")?;
+                let copy = open(to, OFlags::RDONLY | OFlags::DIRECTORY).context(|| "open the copy")?;
+                if is_opaque(source.as_fd())? {
+                    clear(copy.as_fd(), 0)?;
+                }
+                return self.directory(source.as_fd(), copy.as_fd());
+            }
+            if there.is_some() {
+                remove(to, name, 0)?;
+            }
+            if hides {
+                return Ok(());
+            }
+        }
         let can_be_linked = !matches!(kind, FileType::Directory | FileType::Socket);
         if can_be_linked && stat.st_nlink > 1 && self.link(&stat, to, name)? {
             return Ok(());
@@ -148,6 +185,35 @@ impl Copier<'_> {
         extended_attributes(from, to, self.shift)?;
         fs::futimens(to, &times(&stat)).context(|| "futimens")
     }
+}
+
+/// Whether a directory hides all that is below it: overlayfs.
+fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool> {
+    let mut value = [0; 2];
+    match fs::fgetxattr(dir, c"trusted.overlay.opaque", &mut value[..]) {
+        Ok(length) => Ok(&value[..length] == b"y"),
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
+        Err(errno) => Err(errno).context(|| "fgetxattr(trusted.overlay.opaque)"),
+    }
+}
+
+/// Removes what is in a directory of the copy.
+fn clear(dir: BorrowedFd<'_>, depth: usize) -> Result<()> {
+    if depth > MAX_DEPTH {
+        return Err(Error::new(format!("directories are nested more than {MAX_DEPTH} deep")));
+    }
+    names(dir)?.iter().try_for_each(|name| remove(dir, name, depth))
+}
+
+fn remove(dir: BorrowedFd<'_>, name: &CStr, depth: usize) -> Result<()> {
+    match fs::unlinkat(dir, name, AtFlags::empty()) {
+        Err(Errno::ISDIR) => {}
+        done => return done.context(|| format!("remove {name:?}")),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let child = fs::openat(dir, name, flags, Mode::empty()).context(|| format!("open {name:?}"))?;
+    clear(child.as_fd(), depth + 1)?;
+    fs::unlinkat(dir, name, AtFlags::REMOVEDIR).context(|| format!("remove {name:?}"))
 }
 
 /// The host's id for what a user namespace has no id for: what it shows in its place.
@@ -388,6 +454,41 @@ mod tests {
         let hole = std::fs::metadata(to.join("hole")).unwrap();
         assert!(hole.len() == 1 << 20 && hole.blocks() <= 8);
         assert_eq!(std::fs::symlink_metadata(to.join("b/link")).unwrap().nlink(), 2);
+    }
+
+    #[test]
+    fn layers_lie_over_each_other() {
+        let tmp = tempfile::tempdir().unwrap();
+        let at = |path: &str| tmp.path().join(path);
+        for dir in ["low/d/e", "low/opaque/x", "low/was-dir", "mid/d", "mid/opaque", "high/d", "high/was-file", "to"] {
+            std::fs::create_dir_all(at(dir)).unwrap();
+        }
+        for file in ["low/d/f", "low/d/gone", "low/opaque/x/f", "low/was-dir/f", "low/was-file", "mid/opaque/new"] {
+            std::fs::write(at(file), file).unwrap();
+        }
+        std::fs::write(at("mid/was-dir"), "a file").unwrap();
+        std::fs::write(at("high/d/f"), "high").unwrap();
+        std::fs::set_permissions(at("high/d"), PermissionsExt::from_mode(0o1777)).unwrap();
+        let open = |name: &str| fs::open(at(name), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        for path in ["d/gone", "d/never"] {
+            fs::mknodat(open("mid"), path, FileType::CharacterDevice, Mode::empty(), 0).unwrap();
+        }
+        fs::fsetxattr(open("mid/opaque"), c"trusted.overlay.opaque", b"y", XattrFlags::empty()).unwrap();
+        layers(&[open("low"), open("mid"), open("high")], &open("to"), None).unwrap();
+        let names = |dir: &str| {
+            let mut names: Vec<String> =
+                at(dir).read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names("to"), ["d", "opaque", "was-dir", "was-file"]);
+        assert_eq!((names("to/d"), names("to/opaque")), (vec!["e".into(), "f".into()], vec!["new".to_owned()]));
+        assert_eq!(std::fs::read_to_string(at("to/d/f")).unwrap(), "high");
+        assert_eq!(std::fs::read_to_string(at("to/was-dir")).unwrap(), "a file");
+        assert!(at("to/was-file").is_dir() && names("to/was-file").is_empty());
+        assert_eq!(std::fs::metadata(at("to/d")).unwrap().mode() & 0o7777, 0o1777);
+        let mut value = [0; 8];
+        assert!(fs::fgetxattr(open("to/opaque"), c"trusted.overlay.opaque", &mut value[..]).is_err());
     }
 
     #[test]

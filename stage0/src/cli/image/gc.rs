@@ -33,11 +33,12 @@ pub fn print(collected: &Collected, format: Format) -> Result<()> {
     let images: Vec<String> = collected.images.iter().map(ImageId::to_string).collect();
     match format {
         Format::Json => output::json(&serde_json::json!({
-            "images": images, "trees": collected.trees, "blobs": collected.blobs,
+            "images": images, "trees": collected.trees, "layers": collected.layers, "blobs": collected.blobs,
         })),
         Format::Text => {
             images.iter().try_for_each(|id| say(format!("image {id}")))?;
             collected.trees.iter().try_for_each(|name| say(format!("tree {name}")))?;
+            collected.layers.iter().try_for_each(|name| say(format!("layer {name}")))?;
             collected.blobs.iter().try_for_each(|digest| say(format!("blob {digest}")))
         }
     }

@@ -1,8 +1,10 @@
 //! `podctl image import`
 
+use std::cell::OnceCell;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
+use std::rc::Rc;
 
 use clap::{Args, ValueEnum};
 use stage1::appc::{AcIdentifier, App, ImageManifest, NameValue};
@@ -14,7 +16,7 @@ use crate::cli::args::incoming_image::IncomingImage;
 use crate::cli::args::registry::RegistryOptions;
 use crate::cli::output::say;
 use crate::cli::session::Session;
-use crate::image::import::{Imported, import_directory, import_file};
+use crate::image::import::{Imported, import_directory, import_file, import_open_file};
 use crate::image::options::{Kind, Options};
 use crate::image::platform::Wanted;
 use crate::image::pull::pull;
@@ -115,9 +117,16 @@ impl Import {
             return imported;
         }
         let file = File::open(&path).context(|| "open")?;
-        let bar = progress(stat.len(), "importing");
-        let imported = import_file(&session.store, bar.wrap_read(file), &options);
-        bar.finish_and_clear();
+        // it shows up when the file is read as a whole: layers have bars of their own
+        let bar = Rc::new(OnceCell::new());
+        let shown = Rc::clone(&bar);
+        let seen = move |file: File| {
+            let bar = progress(stat.len(), "importing");
+            drop(shown.set(bar.clone()));
+            Box::new(bar.wrap_read(file)) as Box<dyn Read>
+        };
+        let imported = import_open_file(&session.store, file, &options, seen);
+        bar.get().iter().for_each(|bar| bar.finish_and_clear());
         imported
     }
 

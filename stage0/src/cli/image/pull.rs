@@ -19,6 +19,9 @@ pub struct Pull {
     /// Names of images: registry.example/name:tag, name@sha256:…, or short ones as registries.conf has them
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
+    /// Keep the layers as they come, too, which takes more room: "image push" needs no registry then
+    #[arg(long)]
+    keep_blobs: bool,
     #[command(flatten)]
     incoming: IncomingImage,
     #[command(flatten)]
@@ -33,6 +36,7 @@ impl Pull {
         let options = Options {
             wanted: Wanted { platform: self.incoming.platform.clone(), ..Wanted::default() },
             limits: self.incoming.limits(),
+            keep_blobs: self.keep_blobs,
             ..Options::default()
         };
         for (name, text) in names.iter().zip(&self.names) {

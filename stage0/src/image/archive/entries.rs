@@ -3,7 +3,8 @@
 //! The headers are `tar`'s; what comes between them is read here, because that crate ends pax values at their first
 //! line break (capabilities may have one) and takes headers of any length into memory.
 
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek};
 use std::ops::Range;
 
 use stage1::error::{Context, Error, Result};
@@ -50,6 +51,20 @@ pub struct Entries<R> {
     padding: u64,
     /// What has been read of the source.
     position: u64,
+    /// Skips bytes of the source, if it can do that without reading them.
+    seek: Option<fn(&mut R, i64) -> io::Result<()>>,
+}
+
+impl Entries<BufReader<File>> {
+    /// Reads a file from its start; content that nobody reads is skipped.
+    ///
+    /// # Errors
+    /// The file can't be seeked in.
+    pub fn of_file(mut file: File) -> Result<Self> {
+        file.rewind().context(|| "seek to the start of the archive")?;
+        let entries = Self::new(BufReader::with_capacity(1 << 12, file));
+        Ok(Self { seek: Some(BufReader::seek_relative), ..entries })
+    }
 }
 
 /// Pax records and long names that describe the next entry.
@@ -64,7 +79,7 @@ struct Description {
 impl<R: Read> Entries<R> {
     /// Reads from `source`, which is not compressed.
     pub fn new(source: R) -> Self {
-        Self { source, content: 0, padding: 0, position: 0 }
+        Self { source, content: 0, padding: 0, position: 0, seek: None }
     }
 
     /// The next entry; `None` at the end of the archive.
@@ -107,6 +122,12 @@ impl<R: Read> Entries<R> {
 
     fn skip_content(&mut self) -> Result<()> {
         let left = self.content + self.padding;
+        if let (Some(seek), Ok(bytes)) = (self.seek, i64::try_from(left)) {
+            seek(&mut self.source, bytes).context(|| "seek in the archive")?;
+            (self.content, self.padding) = (0, 0);
+            self.position += left;
+            return Ok(());
+        }
         let skipped = io::copy(&mut (&mut self.source).take(left), &mut io::sink()).context(|| "read the archive")?;
         (self.content, self.padding) = (0, 0);
         self.position += skipped;

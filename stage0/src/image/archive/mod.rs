@@ -5,24 +5,29 @@
 
 mod entries;
 mod lower;
+mod marks;
 mod metadata;
 mod pack;
 mod unpack;
+mod unpacker;
 pub(crate) mod zstd;
 
 use std::fmt;
 use std::io::{self, BufReader, Read, Write};
 
 use flate2::read::MultiGzDecoder;
-use sha2::{Digest, Sha512};
+use sha2::{Digest, Sha256, Sha512};
 use stage1::error::{Context, Error, Result};
 
+use crate::fsutil::digest::hex;
 use crate::interrupt;
 
 pub use entries::{Entries, Entry};
+pub use marks::Hashes;
+pub(crate) use marks::{OPAQUE, is_whiteout};
 pub use pack::pack;
-pub(crate) use pack::{sorted_names, xattr, xattr_names};
-pub use unpack::{Whitelist, manifest, unpack, unpack_layer, unpack_over, unpack_plain};
+pub(crate) use pack::{is_kept, sorted_names, xattr, xattr_names};
+pub use unpack::{Alone, Whitelist, manifest, unpack, unpack_alone, unpack_layer, unpack_over, unpack_plain};
 
 /// A file deeper in an image is refused.
 pub(crate) const MAX_DEPTH: usize = 512;
@@ -100,45 +105,80 @@ pub fn decoded<'a>(source: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
     }
 }
 
-/// The id of an image: `sha512-` and the hash of its uncompressed archive.
+/// The id of an image: `sha512-` and the hash of its uncompressed archive; or, of one with layers, the digest of its
+/// configuration, `sha256:…`, which in names of files is `sha256-…`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ImageId(String);
+pub struct ImageId {
+    /// In names of files.
+    name: String,
+    /// For people.
+    shown: String,
+}
 
 impl ImageId {
-    const PREFIX: &str = "sha512-";
+    /// Both algorithms' names have this length, with what divides them from the digits.
+    const PREFIX: usize = "sha512-".len();
 
-    /// Takes a whole id: `sha512-` and 128 lower-case hexadecimal digits.
+    /// Takes a whole id: `sha512-` and 128 lower-case hexadecimal digits, or `sha256:` or `sha256-` and 64.
     ///
     /// # Errors
     /// It is anything else.
     pub fn new(text: &str) -> Result<Self> {
-        let digits = text.strip_prefix(Self::PREFIX).unwrap_or("");
-        if digits.len() == 128 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(Error::new(format!("image id {text:?} is not sha512- and 128 hexadecimal digits")))
+        let is_digits = |digits: &str, length: usize| {
+            digits.len() == length && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        let config = text.strip_prefix("sha256:").or_else(|| text.strip_prefix("sha256-"));
+        match (text.strip_prefix("sha512-"), config) {
+            (Some(digits), _) if is_digits(digits, 128) => Ok(Self { name: text.to_owned(), shown: text.to_owned() }),
+            (_, Some(digits)) if is_digits(digits, 64) => {
+                Ok(Self { name: format!("sha256-{digits}"), shown: format!("sha256:{digits}") })
+            }
+            _ => Err(Error::new(format!(
+                "image id {text:?} is not sha512- and 128, or sha256: and 64 hexadecimal digits"
+            ))),
         }
     }
 
-    /// The id as text.
+    /// The id of an image with this configuration.
+    pub(crate) fn of_config(config: &[u8]) -> Self {
+        let digits = hex(&Sha256::digest(config));
+        Self { name: format!("sha256-{digits}"), shown: format!("sha256:{digits}") }
+    }
+
+    /// The id by the SHA-512 of bytes, as the manifests of pods have it.
+    pub(crate) fn sha512_of(bytes: &[u8]) -> Self {
+        Self::of_sha512(&Sha512::digest(bytes))
+    }
+
+    fn of_sha512(hash: &[u8]) -> Self {
+        let text = format!("sha512-{}", hex(hash));
+        Self { shown: text.clone(), name: text }
+    }
+
+    /// Whether it is the digest of a configuration: the image has layers, and no archive.
+    pub fn is_of_config(&self) -> bool {
+        self.name.starts_with("sha256-")
+    }
+
+    /// The id as a name of a file.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.name
     }
 
     /// The hexadecimal digits.
     pub fn digits(&self) -> &str {
-        &self.0[Self::PREFIX.len()..]
+        &self.name[Self::PREFIX..]
     }
 
     /// The first digits, enough for a person to tell images apart.
     pub fn short(&self) -> &str {
-        &self.0[..Self::PREFIX.len() + 12]
+        &self.shown[..Self::PREFIX + 12]
     }
 }
 
 impl fmt::Display for ImageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.shown)
     }
 }
 
@@ -158,11 +198,7 @@ impl<W: Write> Hashed<W> {
 
     /// The id of what was written, its size in bytes, and the writer below.
     pub fn finish(self) -> (ImageId, u64, W) {
-        let mut id = String::from(ImageId::PREFIX);
-        for byte in self.hasher.finalize() {
-            id.push_str(&format!("{byte:02x}"));
-        }
-        (ImageId(id), self.total, self.to)
+        (ImageId::of_sha512(&self.hasher.finalize()), self.total, self.to)
     }
 }
 
@@ -214,8 +250,12 @@ mod tests {
 
     #[test]
     fn only_whole_ids_are_ids() {
-        for bad in ["", "sha512-", "sha512-abc", "../x", &format!("sha512-{}", "A".repeat(128))] {
+        for bad in ["", "sha512-", "sha512-abc", "../x", &format!("sha512-{}", "A".repeat(128)), "sha256:00"] {
             assert!(ImageId::new(bad).is_err(), "{bad}");
         }
+        // printf abc | sha256sum
+        let id = ImageId::of_config(b"abc");
+        assert_eq!((id.short(), &id.as_str()[..12]), ("sha256:ba7816bf8f01", "sha256-ba781"));
+        assert_eq!(ImageId::new(id.as_str()).unwrap(), ImageId::new(&id.to_string()).unwrap());
     }
 }

@@ -13,7 +13,7 @@ use stage1::error::{Context, Error, Result};
 use tar::{Builder, EntryType, Header};
 
 use super::MAX_DEPTH;
-use super::unpack::{NO_DEVICES, is_harmless, warn_once};
+use super::unpacker::{NO_DEVICES, is_harmless, warn_once};
 
 /// Writes an archive with `manifest` and, below `rootfs/`, the tree at `directory` to `to`.
 ///
@@ -132,9 +132,7 @@ impl<W: Write> Packer<W> {
     fn xattrs(&mut self, fd: BorrowedFd<'_>) -> Result<()> {
         let mut attributes = Vec::new();
         for name in xattr_names(fd).context(|| "flistxattr")? {
-            let keep =
-                name.starts_with("user.") || name == "security.capability" || name.starts_with("system.posix_acl_");
-            if keep {
+            if is_kept(&name) {
                 let value = xattr(fd, &name).context(|| format!("fgetxattr({name:?})"))?;
                 attributes.push((format!("SCHILY.xattr.{name}"), value));
             }
@@ -187,6 +185,11 @@ pub(crate) fn sorted_names(dir: BorrowedFd<'_>) -> Result<Vec<OsString>> {
     }
     names.sort_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
     Ok(names)
+}
+
+/// Whether an image brings an extended attribute of this name.
+pub(crate) fn is_kept(name: &str) -> bool {
+    name.starts_with("user.") || name == "security.capability" || name.starts_with("system.posix_acl_")
 }
 
 pub(crate) fn xattr_names(fd: BorrowedFd<'_>) -> std::result::Result<Vec<String>, Errno> {

@@ -1,6 +1,8 @@
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
+use rustix::fs::{self, FileType, Mode};
 use tar::{Builder, Header};
 
 use super::super::pack;
@@ -209,6 +211,70 @@ fn devices_below_dev_are_left_out_and_elsewhere_refused() {
         sandbox.unpack(&archive("rootfs/dev/null", null)).unwrap();
         assert!(sandbox.root().join("dev/null").exists());
     }
+}
+
+#[test]
+fn a_layer_that_stands_alone_marks_what_it_removes() {
+    use crate::image::archive::{OPAQUE, is_whiteout, unpack_alone};
+    let layer = |entries: &[(EntryType, &str, &[u8])]| {
+        let mut builder = Builder::new(Vec::new());
+        for (kind, name, content) in entries {
+            let mut header = Header::new_gnu();
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_entry_type(*kind);
+            header.set_mode(0o755);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(0);
+            header.set_size(content.len() as u64);
+            header.set_cksum();
+            builder.append(&header, *content).unwrap();
+        }
+        builder.into_inner().unwrap()
+    };
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: overlayfs's marks take root");
+        return;
+    }
+    let unpack = |entries: &[(EntryType, &str, &[u8])]| {
+        let dir = tempfile::tempdir().unwrap();
+        let root = std::fs::File::open(dir.path()).unwrap();
+        let alone = unpack_alone(&layer(entries)[..], root.as_fd(), &mut Limits::default());
+        (dir, alone.map_err(|error| error.one_line()))
+    };
+    let opaque = |path: &std::path::Path| {
+        let mut value = [0; 2];
+        fs::getxattr(path, OPAQUE, &mut value[..]).is_ok()
+    };
+    let (dir, alone) = unpack(&[
+        (T::Directory, "d", b""),
+        (T::Regular, "d/.wh.gone", b""),
+        (T::Regular, "d/.wh.made", b""),
+        (T::Regular, "d/made", b"content"),
+        (T::Directory, "o", b""),
+        (T::Regular, "o/.wh..wh..opq", b""),
+        (T::Regular, ".wh.again", b""),
+        (T::Directory, "again", b""),
+        (T::Directory, "first", b""),
+        (T::Regular, ".wh.first", b""),
+        (T::Regular, ".wh..wh.plnk", b""),
+    ]);
+    let alone = alone.unwrap();
+    assert!(!alone.implied && !alone.root);
+    let at = |name: &str| dir.path().join(name);
+    assert!(is_whiteout(&fs::lstat(at("d/gone")).unwrap()));
+    let made = fs::lstat(at("d/made")).unwrap();
+    // printf content | sha256sum
+    assert_eq!(alone.hashes.get(made.st_ino).unwrap()[..4], [0xed, 0x70, 0x02, 0xb4]);
+    for (name, is_opaque) in [("d", false), ("o", true), ("again", true), ("first", true)] {
+        assert_eq!(opaque(&at(name)), is_opaque, "{name}");
+    }
+    assert!(unpack(&[(T::Regular, "d/f", b"x")]).1.unwrap().implied, "d is described nowhere");
+    let later = [(T::Regular, "d/f", &b"x"[..]), (T::Directory, "d", b""), (T::Directory, "./", b"")];
+    let alone = unpack(&later).1.unwrap();
+    assert!(!alone.implied && alone.root);
+    assert!(unpack(&[(T::Regular, ".wh..wh..opq", b"")]).1.unwrap_err().contains("root"));
+    assert!(unpack(&[(T::Regular, ".wh.", b"")]).1.unwrap_err().contains("nothing"));
 }
 
 /// What is in a tree: name, kind and mode, size, links, device, owner, time, content.

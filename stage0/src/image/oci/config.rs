@@ -3,19 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::BorrowedFd;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
-use rustix::io::Errno;
 use serde::Deserialize;
 use serde_json::Value;
 use stage1::appc::{self, AcIdentifier, App, ImageManifest, MountPoint, NameValue, Port};
 use stage1::error::{Context, Error, Result};
-use stage1::sys::dir;
 
 use super::Found;
 use crate::fsutil::digest::Digest;
+use crate::image::merged::Merged;
 use crate::image::options::Options;
 use crate::image::platform::Platform;
 
@@ -28,7 +25,7 @@ const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
 
 /// The part of an image's configuration that matters here.
 #[derive(Debug, Deserialize)]
-pub(super) struct Config {
+pub(crate) struct Config {
     #[serde(default)]
     os: String,
     #[serde(default)]
@@ -85,8 +82,8 @@ impl Config {
     }
 }
 
-/// The manifest of a converted image, whose root file system is in `root`.
-pub(super) fn manifest(image: &Found, root: BorrowedFd<'_>, options: &Options) -> Result<ImageManifest> {
+/// The manifest of an image whose files these are.
+pub(crate) fn manifest(image: &Found, files: &Merged, options: &Options) -> Result<ImageManifest> {
     let (repository, tag) = split_reference(image.reference.as_deref());
     let given = options.name.clone().or_else(|| options.manifest.as_ref().map(|manifest| manifest.name.to_string()));
     let name = match (&options.name, &repository, given) {
@@ -106,7 +103,7 @@ pub(super) fn manifest(image: &Found, root: BorrowedFd<'_>, options: &Options) -
     let nothing = Execution::default();
     let execution = config.config.as_ref().unwrap_or(&nothing);
     manifest.annotations = annotations(image, execution, &repository.unwrap_or(name), &tag)?;
-    manifest.app = Some(app(execution, root)?);
+    manifest.app = Some(app(execution, files)?);
     // what was made here is read like everything else that comes in
     let json = serde_json::to_vec(&manifest).context(|| "write the image manifest")?;
     ImageManifest::parse(&json)
@@ -174,12 +171,10 @@ fn is_stop_signal(text: &str) -> bool {
     known
 }
 
-fn app(execution: &Execution, root: BorrowedFd<'_>) -> Result<App> {
-    let ids = Account::of(execution.user.as_deref().unwrap_or_default(), root)?;
+fn app(execution: &Execution, files: &Merged) -> Result<App> {
+    let ids = Account::of(execution.user.as_deref().unwrap_or_default(), files)?;
     let exec = [&execution.entrypoint, &execution.cmd].into_iter().flatten().flatten().cloned().collect();
-    let working_directory = working_directory(execution.working_dir.as_deref().unwrap_or_default());
-    make_directory(root, Path::new(&working_directory))
-        .context(|| format!("working directory {working_directory:?}"))?;
+    let working_directory = plain_path(execution.working_dir.as_deref().unwrap_or_default());
     let mut environment: Vec<NameValue> = Vec::new();
     for variable in execution.env.iter().flatten() {
         let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
@@ -204,8 +199,18 @@ fn app(execution: &Execution, root: BorrowedFd<'_>) -> Result<App> {
     })
 }
 
-/// The path of the working directory without `.` and `..`, which no runtime leaves to the kernel.
-fn working_directory(text: &str) -> String {
+/// The directory that an image's app starts in, which has to be there.
+pub(crate) fn working_directory(config: &Config) -> String {
+    let text = config.config.as_ref().and_then(|execution| execution.working_dir.as_deref()).unwrap_or_default();
+    let plain = plain_path(text);
+    if text.split('/').any(|part| part == "..") {
+        log::warn!("the working directory {text:?} is taken for {plain:?}");
+    }
+    plain
+}
+
+/// A path without `.` and `..`, which no runtime leaves to the kernel for a working directory.
+fn plain_path(text: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in text.split('/').filter(|part| !part.is_empty() && *part != ".") {
         if part == ".." {
@@ -214,11 +219,7 @@ fn working_directory(text: &str) -> String {
             parts.push(part);
         }
     }
-    let plain = format!("/{}", parts.join("/"));
-    if text.split('/').any(|part| part == "..") {
-        log::warn!("the working directory {text:?} is taken for {plain:?}");
-    }
-    plain
+    format!("/{}", parts.join("/"))
 }
 
 /// The ports that an image declares; what means none is left out.
@@ -232,43 +233,6 @@ fn ports<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<Port> {
         }
     }
     found
-}
-
-/// Makes a directory of the image, as the format's own runtimes do with a working directory. The same image becomes the
-/// same archive at any time: what is made is from 1970, and what it is made in stays as old as it was.
-fn make_directory(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
-    let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mut at = PathBuf::from(".");
-    for component in path.components() {
-        let name = match component {
-            Component::Normal(name) => name,
-            _ => continue,
-        };
-        let above = dir::open_in(root, &at, how)?;
-        at.push(name);
-        if dir::try_open_in(root, &at, how)?.is_some() {
-            continue;
-        }
-        let stat = fs::fstat(&above).context(|| "stat")?;
-        let times = |tv_sec, tv_nsec| {
-            let time = Timespec { tv_sec, tv_nsec };
-            Timestamps { last_access: time, last_modification: time }
-        };
-        match fs::mkdirat(&above, name, Mode::from_raw_mode(0o755)) {
-            Err(Errno::EXIST) => {
-                log::warn!("the working directory {path:?} can't be made: {at:?} is no directory");
-                return Ok(());
-            }
-            other => other.context(|| format!("mkdirat({name:?})"))?,
-        }
-        for (name, times) in
-            [(name, times(0, 0)), (".".as_ref(), times(stat.st_mtime, stat.st_mtime_nsec.cast_signed()))]
-        {
-            fs::utimensat(&above, name, &times, AtFlags::SYMLINK_NOFOLLOW)
-                .context(|| format!("utimensat({name:?})"))?;
-        }
-    }
-    Ok(())
 }
 
 fn mount_points<'a>(paths: impl Iterator<Item = &'a str>) -> Result<Vec<MountPoint>> {
@@ -321,13 +285,13 @@ struct Account {
 impl Account {
     /// `user`, `uid`, `user:group`, `uid:gid` and mixtures. Without a group it is that of `/etc/passwd`, with the
     /// others that `/etc/group` gives the user; a number that is not listed there is in group 0.
-    fn of(text: &str, root: BorrowedFd<'_>) -> Result<Self> {
+    fn of(text: &str, files: &Merged) -> Result<Self> {
         let (user, group) = text.split_once(':').unwrap_or((text, ""));
         let user = if user.is_empty() { "0" } else { user };
         if !group.is_empty() {
             return Ok(Self { user: user.into(), group: group.into(), others: Vec::new() });
         }
-        let passwd = read(root, "etc/passwd")?;
+        let passwd = read(files, "etc/passwd")?;
         let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
         let account = passwd
             .lines()
@@ -344,7 +308,7 @@ impl Account {
                 0
             }
         };
-        let file = read(root, "etc/group")?;
+        let file = read(files, "etc/group")?;
         let mut others: Vec<u32> = file
             .lines()
             .map(fields)
@@ -359,15 +323,15 @@ impl Account {
 }
 
 /// A file of the image as text; empty if there is none.
-fn read(root: BorrowedFd<'_>, path: &str) -> Result<String> {
-    let Some(file) = dir::try_open_in(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC)? else {
-        return Ok(String::new());
+fn read(files: &Merged, path: &str) -> Result<String> {
+    let file = match files.open_file(Path::new(path))? {
+        Some(Ok(file)) => file,
+        Some(Err(_)) => {
+            log::warn!("/{path} of the image is not a regular file: nobody is in it");
+            return Ok(String::new());
+        }
+        None => return Ok(String::new()),
     };
-    let stat = fs::fstat(&file).context(|| format!("stat /{path} of the image"))?;
-    if !FileType::from_raw_mode(stat.st_mode).is_file() {
-        log::warn!("/{path} of the image is not a regular file: nobody is in it");
-        return Ok(String::new());
-    }
     let mut bytes = Vec::new();
     File::from(file).take(ACCOUNT_BYTES).read_to_end(&mut bytes).context(|| format!("read /{path} of the image"))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -417,21 +381,20 @@ mod tests {
         for (text, plain) in
             [("", "/"), ("srv", "/srv"), ("/app/../tmp", "/tmp"), ("/../..", "/"), ("//a/./b/", "/a/b")]
         {
-            assert_eq!(working_directory(text), plain, "{text}");
+            assert_eq!(plain_path(text), plain, "{text}");
         }
     }
 
     #[test]
     fn users_in_all_forms() {
-        use std::os::fd::AsFd;
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("etc")).unwrap();
         std::fs::write(root.path().join("etc/passwd"), "root:x:0:0::/:/x\nweb:x:33:34::/:/x\nodd:x:7:::/:/x\n")
             .unwrap();
         std::fs::write(root.path().join("etc/group"), "www:x:34:web\nextra:x:50:root,web\nlog:x:40:web\n").unwrap();
-        let fd = File::open(root.path()).unwrap();
+        let files = Merged::open([root.path()]).unwrap();
         let account = |text| {
-            let found = Account::of(text, fd.as_fd()).unwrap();
+            let found = Account::of(text, &files).unwrap();
             (found.user, found.group, found.others)
         };
         let expect = |user: &str, group: &str, others: &[u32]| (user.to_owned(), group.to_owned(), others.to_vec());

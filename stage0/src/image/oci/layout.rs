@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Component, Path};
@@ -52,8 +52,7 @@ impl Layout {
     /// It can't be read, or has a name that leads out of it.
     pub fn in_tar(file: File) -> Result<Self> {
         let mut names = HashMap::new();
-        let reader = file.try_clone().context(|| "duplicate a descriptor")?;
-        let mut entries = Entries::new(BufReader::with_capacity(1 << 17, reader));
+        let mut entries = Entries::of_file(file.try_clone().context(|| "duplicate a descriptor")?)?;
         while let Some(entry) = entries.next_entry()? {
             let raw = String::from_utf8_lossy(&entry.path).into_owned();
             let shown = || format!("archive entry {raw:?}");
@@ -97,13 +96,23 @@ impl Layout {
     /// # Errors
     /// It is not, or has another one.
     pub fn must_have(&self, name: &str, size: Option<u64>) -> Result<()> {
-        let found = match self {
-            Self::Directory(_) => self.open_in_directory(name)?.metadata().context(|| format!("stat {name:?}"))?.len(),
-            Self::Tar(..) => self.find_in_tar(name)?.1,
-        };
+        let found = self.size(name)?;
         match size {
             Some(size) if size != found => Err(Error::new(format!("{name:?} has {found} bytes, not {size}"))),
             _ => Ok(()),
+        }
+    }
+
+    /// Bytes of a file.
+    ///
+    /// # Errors
+    /// There is none, or it is something else.
+    pub fn size(&self, name: &str) -> Result<u64> {
+        match self {
+            Self::Directory(_) => {
+                Ok(self.open_in_directory(name)?.metadata().context(|| format!("stat {name:?}"))?.len())
+            }
+            Self::Tar(..) => Ok(self.find_in_tar(name)?.1),
         }
     }
 

@@ -1,28 +1,21 @@
-//! Images of the Open Container Initiative and of docker, converted to application container images.
+//! Images of the Open Container Initiative and of docker.
 //!
-//! [`Layout`] finds blobs by name, in a directory or in a tar file that is never unpacked; [`index`] and [`docker`]
-//! choose one image; [`unpack`] puts its layers over each other and writes the manifest that they get.
+//! [`Layout`] finds blobs by name, in a directory or in a tar file that is never unpacked; [`index`], [`docker`] and
+//! [`directory`] choose one image; [`config`] writes the manifest that it gets.
 
-mod config;
+pub(crate) mod config;
 mod layout;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufReader, Read};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::io::Read;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use stage1::appc::ImageManifest;
 use stage1::error::{Context, Error, Result};
 
 pub use layout::Layout;
 
 use crate::fsutil::digest::{Digest, Verified};
-use crate::image::archive;
-use crate::image::archive::Limits;
-use crate::image::options::Options;
 use crate::image::platform::{Platform, Wanted};
 use config::Config;
 
@@ -78,25 +71,76 @@ struct Saved {
 pub struct Found {
     /// Where its layers are, the lowest first, each with its digest if the manifest tells it.
     layers: Vec<(String, Option<Digest>)>,
-    config: Config,
+    pub(crate) config: Config,
     /// What it is for, in the format's own words.
     platform: Platform,
     config_digest: Option<String>,
-    /// Where its configuration is.
-    config_name: String,
+    /// Its configuration as it came.
+    pub(crate) raw_config: Vec<u8>,
     annotations: BTreeMap<String, String>,
     /// What it is called, with or without a tag.
     reference: Option<String>,
 }
 
 impl Found {
-    /// Its configuration as it came.
+    /// The digests of its layers, uncompressed, the lowest first.
     ///
     /// # Errors
-    /// It can't be read any more.
-    pub fn raw_config(&self, layout: &Layout) -> Result<Vec<u8>> {
-        bytes(layout, &self.config_name, None)
+    /// They are not digests, or manifest and configuration differ in their number.
+    pub(crate) fn diffs(&self) -> Result<Vec<Digest>> {
+        if self.layers.len() > MAX_LAYERS {
+            return Err(Error::new(format!("more than {MAX_LAYERS} layers")));
+        }
+        let diffs = self.config.layers()?;
+        if diffs.len() != self.layers.len() {
+            return Err(Error::new(format!(
+                "the configuration knows {} layers, the manifest {}",
+                diffs.len(),
+                self.layers.len()
+            )));
+        }
+        Ok(diffs)
     }
+
+    /// Where a layer is.
+    pub(crate) fn layer_name(&self, number: usize) -> &str {
+        self.layers.get(number).map_or("", |(name, _)| name)
+    }
+
+    /// The digest of a layer as it is, if that is known.
+    pub(crate) fn layer_digest(&self, number: usize) -> Option<&Digest> {
+        self.layers.get(number).and_then(|(_, digest)| digest.as_ref())
+    }
+}
+
+/// The image that a registry's manifest describes, with its configuration; both compared with their digests before.
+///
+/// # Errors
+/// They are nonsense, or the image is for another platform.
+pub(crate) fn described(manifest: &[u8], config: &[u8], reference: &str, wanted: &Wanted) -> Result<Found> {
+    let manifest: Manifest = serde_json::from_slice(manifest).context(|| "it is not a manifest")?;
+    let parsed: Config = serde_json::from_slice(config).context(|| "configuration")?;
+    let platform = parsed.must_fit(&wanted.platform()?)?;
+    let layer = |layer: &Descriptor| {
+        must_be_known(layer)?;
+        Digest::new(&layer.digest).map(|digest| (digest.to_string(), Some(digest)))
+    };
+    Ok(Found {
+        layers: manifest.layers.iter().flatten().map(layer).collect::<Result<_>>()?,
+        config: parsed,
+        platform,
+        config_digest: Some(manifest.config.digest),
+        raw_config: config.to_vec(),
+        annotations: manifest.annotations.unwrap_or_default(),
+        reference: Some(reference.to_owned()),
+    })
+}
+
+/// Fails if a layer is of a type that is not read here.
+fn must_be_known(layer: &Descriptor) -> Result<()> {
+    let known = layer.media_type.is_empty()
+        || [".tar", ".tar.gzip", "+gzip", "+zstd"].iter().any(|end| layer.media_type.ends_with(end));
+    if known { Ok(()) } else { Err(Error::new(format!("a layer of the unknown type {:?}", layer.media_type))) }
 }
 
 /// Chooses an image of an OCI layout's index.
@@ -266,15 +310,11 @@ fn found(
     name: impl Fn(&Digest) -> String,
 ) -> Result<Found> {
     let digest = Digest::new(&manifest.config.digest)?;
-    let config_name = name(&digest);
-    let config: Config = json(layout, &config_name, Some(&digest)).context(|| "configuration")?;
+    let raw_config = bytes(layout, &name(&digest), Some(&digest)).context(|| "configuration")?;
+    let config: Config = serde_json::from_slice(&raw_config).context(|| "configuration")?;
     let platform = config.must_fit(wanted)?;
     let layer = |layer: Descriptor| {
-        let known = layer.media_type.is_empty()
-            || [".tar", ".tar.gzip", "+gzip", "+zstd"].iter().any(|end| layer.media_type.ends_with(end));
-        if !known {
-            return Err(Error::new(format!("a layer of the unknown type {:?}", layer.media_type)));
-        }
+        must_be_known(&layer)?;
         let digest = Digest::new(&layer.digest)?;
         layout.must_have(&name(&digest), layer.size)?;
         Ok((name(&digest), Some(digest)))
@@ -282,7 +322,7 @@ fn found(
     let layers = manifest.layers.unwrap_or_default().into_iter().map(layer).collect::<Result<Vec<_>>>()?;
     let annotations = manifest.annotations.unwrap_or_default();
     let config_digest = Some(manifest.config.digest);
-    Ok(Found { layers, config, platform, config_digest, config_name, annotations, reference })
+    Ok(Found { layers, config, platform, config_digest, raw_config, annotations, reference })
 }
 
 /// Chooses an image of what `docker save` writes.
@@ -309,7 +349,8 @@ pub fn docker(layout: &Layout, wanted: &Wanted) -> Result<Found> {
     // the name of the configuration is its hash, in both of docker's ways of writing it
     let digits = image.config.strip_suffix(".json").unwrap_or(&image.config).rsplit('/').next().unwrap_or_default();
     let digest = Digest::new(&format!("sha256:{digits}")).context(|| "configuration")?;
-    let config: Config = json(layout, &image.config, Some(&digest)).context(|| "configuration")?;
+    let raw_config = bytes(layout, &image.config, Some(&digest)).context(|| "configuration")?;
+    let config: Config = serde_json::from_slice(&raw_config).context(|| "configuration")?;
     let platform = config.must_fit(&wanted.platform()?)?;
     let layers: Vec<(String, Option<Digest>)> =
         image.layers.unwrap_or_default().into_iter().map(|name| (name, None)).collect();
@@ -318,54 +359,7 @@ pub fn docker(layout: &Layout, wanted: &Wanted) -> Result<Found> {
         None => image.tags.iter().flatten().next().cloned(),
     };
     let config_digest = Some(format!("sha256:{digits}"));
-    let config_name = image.config;
-    Ok(Found { layers, config, platform, config_digest, config_name, annotations: BTreeMap::new(), reference })
-}
-
-/// Puts an image's layers over each other in the empty directory `root`. Gives back the manifest that it gets.
-///
-/// # Errors
-/// A layer is missing or not what its digest says, or holds anything that could leave the root.
-pub fn unpack(layout: &Layout, image: &Found, root: &Path, options: &Options) -> Result<ImageManifest> {
-    if image.layers.len() > MAX_LAYERS {
-        return Err(Error::new(format!("more than {MAX_LAYERS} layers")));
-    }
-    let diffs = image.config.layers()?;
-    if diffs.len() != image.layers.len() {
-        return Err(Error::new(format!(
-            "the configuration knows {} layers, the manifest {}",
-            diffs.len(),
-            image.layers.len()
-        )));
-    }
-    let fd = File::open(root).context(|| format!("open {root:?}"))?;
-    let mut limits = options.limits;
-    for (number, (layer, diff)) in image.layers.iter().zip(&diffs).enumerate() {
-        unpack_layer(layout, layer, diff, fd.as_fd(), &mut limits, number == 0)
-            .context(|| format!("layer {} ({})", number + 1, layer.0))?;
-    }
-    config::manifest(image, fd.as_fd(), options)
-}
-
-/// Unpacks one layer: compared with the manifest's digest as it is, with the configuration's uncompressed.
-fn unpack_layer(
-    layout: &Layout,
-    (name, digest): &(String, Option<Digest>),
-    diff: &Digest,
-    root: BorrowedFd<'_>,
-    limits: &mut Limits,
-    first: bool,
-) -> Result<()> {
-    let mut blob = BufReader::with_capacity(1 << 17, layout.open(name)?);
-    let mut apply = |blob: &mut dyn Read| -> Result<()> {
-        let mut content = Verified::new(archive::decoded(blob)?, diff, limits.bytes);
-        archive::unpack_layer(&mut content, root, limits, first)?;
-        content.finish()
-    };
-    let Some(digest) = digest else { return apply(&mut blob) };
-    let mut blob = Verified::new(blob, digest, u64::MAX);
-    apply(&mut blob)?;
-    blob.finish()
+    Ok(Found { layers, config, platform, config_digest, raw_config, annotations: BTreeMap::new(), reference })
 }
 
 /// Reads a file of the layout as JSON, and compares it with its digest.

@@ -1,0 +1,410 @@
+//! Taking in images that have layers: each unpacked once, in one pass, several at the same time, and shared by all
+//! images that have it.
+//!
+//! A layer stands alone if its archive describes all directories that it has and links to nothing of other layers.
+//! An image whose layers do is those layers, and a tree of its own above them for what no layer brings; one with a
+//! layer that does not, or with too many, becomes one tree, its layers put over each other.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use stage1::error::{Context, Error, Result};
+
+use crate::fsutil::atomic;
+use crate::fsutil::digest;
+use crate::fsutil::digest::{Digest, Verified};
+use crate::fsutil::dir::{PRIVATE, make_dir, sync_dir, sync_file_system};
+use crate::image::archive;
+use crate::image::archive::{Hashes, ImageId, Limits};
+use crate::image::blobs;
+use crate::image::layers;
+use crate::image::merged::Merged;
+use crate::image::noted;
+use crate::image::oci::{Found, config};
+use crate::image::options::Options;
+use crate::image::placed::{Imported, name_it, place};
+use crate::image::shelf as trees;
+use crate::image::store as images;
+use crate::image::store::Info;
+use crate::image::top;
+use crate::interrupt;
+use crate::registry::Bars;
+use crate::store::{Store, TemporaryDir};
+
+/// Layers that are unpacked at the same time.
+const AT_ONCE: usize = 4;
+/// How often an import looks for what others have removed meanwhile.
+const ATTEMPTS: usize = 4;
+
+/// Where layers come from.
+pub(crate) trait Source: Sync {
+    /// Opens the layer with this number, as it comes. It may be asked for more than once.
+    ///
+    /// # Errors
+    /// It can't be had.
+    fn open(&self, number: usize) -> Result<Box<dyn Read + '_>>;
+
+    /// Bytes of a layer as it comes, if that is known.
+    fn size(&self, number: usize) -> Option<u64>;
+
+    /// All layers have been read: what was kept of them for a while can go.
+    ///
+    /// # Errors
+    /// It can't be removed.
+    fn finish(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Takes an image in and names it.
+///
+/// # Errors
+/// A layer is missing or not what its digest says, or holds anything that could leave the root; the store is
+/// unchanged.
+pub(crate) fn import(
+    store: &Store,
+    work: &TemporaryDir,
+    image: &Found,
+    source: &dyn Source,
+    options: &Options,
+) -> Result<Imported> {
+    let diffs = image.diffs()?;
+    let making = Making { store, work, image, source, options, diffs, unpacked: Mutex::default() };
+    for _ in 0..ATTEMPTS {
+        let made = making.make()?;
+        let info = making.write(&made)?;
+        source.finish()?;
+        sync_file_system(work.path())?;
+        if let Some(imported) = making.commit(&made, info)? {
+            return Ok(imported);
+        }
+    }
+    Err(Error::new("others remove layers as fast as this import brings them"))
+}
+
+struct Making<'a> {
+    store: &'a Store,
+    work: &'a TemporaryDir,
+    image: &'a Found,
+    source: &'a dyn Source,
+    options: &'a Options,
+    /// Digests of the layers, uncompressed, the lowest first.
+    diffs: Vec<Digest>,
+    /// What is in the working directory, by name.
+    unpacked: Mutex<BTreeMap<String, noted::Info>>,
+}
+
+/// An image that is ready to be put into the store.
+struct Made {
+    id: ImageId,
+    manifest: Vec<u8>,
+    /// The layers that it lies on, the lowest first; none if it is one tree.
+    layers: Vec<String>,
+    size: u64,
+}
+
+impl Making<'_> {
+    fn make(&self) -> Result<Made> {
+        let id = ImageId::of_config(&self.image.raw_config);
+        let stack = self.stack();
+        let notes = if stack.len() > layers::MAX_STACKED { None } else { self.unpack_alone(&stack)? };
+        let tree = self.work.path().join("tree");
+        crate::fsutil::remove::tree(&tree)?;
+        let rootfs = noted::rootfs(&tree);
+        make_dir(&rootfs, 0o755)?;
+        let working_directory = config::working_directory(&self.image.config);
+        let working_directory = Path::new(&working_directory);
+        let (files, names, size) = match notes {
+            Some(notes) => {
+                let roots: Vec<PathBuf> = stack.iter().rev().map(|(_, name)| self.rootfs_of(name)).collect();
+                let files = Merged::open(roots.iter().map(PathBuf::as_path))?;
+                let described = roots.iter().zip(notes.iter().rev()).find(|(_, note)| note.root);
+                top::make(&files, described.map(|(root, _)| root.as_path()), working_directory, &rootfs)?;
+                let size = notes.iter().map(|note| note.size).sum();
+                (files, stack.into_iter().map(|(_, name)| name).collect(), size)
+            }
+            None => {
+                let size = self.flatten(&rootfs)?;
+                let files = Merged::open([rootfs.as_path()])?;
+                top::make(&files, Some(&rootfs), working_directory, &rootfs)?;
+                (files, Vec::new(), size)
+            }
+        };
+        let manifest = config::manifest(self.image, &files, self.options)?;
+        let manifest = serde_json::to_vec(&manifest).context(|| "write the image manifest")?;
+        let info = noted::Info { layers: names, ..noted::Info::default() };
+        let info = noted::write(&tree, &Hashes::default(), info)?;
+        Ok(Made { id, manifest, layers: info.layers, size })
+    }
+
+    /// The layers as they lie, the lowest first: number and name. One that comes twice counts where it is uppermost,
+    /// where it hides what it was below.
+    fn stack(&self) -> Vec<(usize, String)> {
+        let names: Vec<String> = self.diffs.iter().map(layers::name).collect();
+        let is_last = |number: usize| !names[number + 1..].contains(&names[number]);
+        names.iter().cloned().enumerate().filter(|(number, _)| is_last(*number)).collect()
+    }
+
+    fn in_work(&self, name: &str) -> PathBuf {
+        self.work.path().join("layers").join(name)
+    }
+
+    fn rootfs_of(&self, name: &str) -> PathBuf {
+        let is_here = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name);
+        noted::rootfs(&if is_here { self.in_work(name) } else { layers::directory(self.store, name) })
+    }
+
+    /// The note of a layer that is there and, as far as a quick look tells, whole.
+    fn known(&self, name: &str) -> Result<Option<noted::Info>> {
+        if let Some(note) = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
+            return Ok(Some(note.clone()));
+        }
+        let dir = layers::directory(self.store, name);
+        let whole = noted::quick_fault(&dir, trees::PROBES)?.is_none();
+        Ok(noted::info(&dir)?.filter(|_| whole))
+    }
+
+    /// Unpacks what is not there. `None` if a layer does not stand alone.
+    fn unpack_alone(&self, stack: &[(usize, String)]) -> Result<Option<Vec<noted::Info>>> {
+        let limits = Mutex::new(self.options.limits);
+        let bars = Bars::default();
+        let notes: Mutex<BTreeMap<usize, noted::Info>> = Mutex::default();
+        let dependent = AtomicBool::new(false);
+        let total = stack.len();
+        each(total, |place| {
+            let (number, name) = &stack[place];
+            let shown = || format!("layer {} of {total} ({})", place + 1, self.image.layer_name(*number));
+            if dependent.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            let note = match self.known(name).context(shown)? {
+                Some(note) => note,
+                None => match self.unpack(*number, name, place, &limits, &bars) {
+                    Ok(note) => note,
+                    // over those below it may be fine
+                    Err(error) if place > 0 => {
+                        interrupt::check()?;
+                        log::debug!("{} does not stand alone: {}", shown(), error.one_line());
+                        dependent.store(true, Ordering::SeqCst);
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error).context(shown),
+                },
+            };
+            if note.implied && place > 0 {
+                log::debug!("{} has directories that it does not describe", shown());
+                dependent.store(true, Ordering::SeqCst);
+            }
+            notes.lock().unwrap_or_else(PoisonError::into_inner).insert(place, note);
+            Ok(())
+        })?;
+        if dependent.into_inner() {
+            return Ok(None);
+        }
+        Ok(Some(notes.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()))
+    }
+
+    fn unpack(
+        &self,
+        number: usize,
+        name: &str,
+        place: usize,
+        limits: &Mutex<Limits>,
+        bars: &Bars,
+    ) -> Result<noted::Info> {
+        let dir = self.in_work(name);
+        crate::fsutil::remove::tree(&dir)?;
+        let root = noted::rootfs(&dir);
+        make_dir(&root, 0o755)?;
+        let fd = File::open(&root).context(|| format!("open {root:?}"))?;
+        let allowed = *limits.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = allowed;
+        let label = format!("layer {}/{}", place + 1, self.diffs.len());
+        let mut alone = None;
+        self.read_layer(number, &allowed, Some((bars, &label)), &mut |content| {
+            alone = Some(archive::unpack_alone(content, fd.as_fd(), &mut left)?);
+            Ok(())
+        })?;
+        let alone = alone.context(|| "the layer was not unpacked")?;
+        let size = allowed.bytes - left.bytes;
+        {
+            let mut limits = limits.lock().unwrap_or_else(PoisonError::into_inner);
+            let what = "the files of the image are larger than allowed";
+            limits.bytes = limits.bytes.checked_sub(size).context(|| what)?;
+            let entries = allowed.entries - left.entries;
+            limits.entries =
+                limits.entries.checked_sub(entries).context(|| "the image has more entries than allowed")?;
+        }
+        let info = noted::Info { size, implied: alone.implied, root: alone.root, ..noted::Info::default() };
+        let info = noted::write(&dir, &alone.hashes, info)?;
+        self.unpacked.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), info.clone());
+        Ok(info)
+    }
+
+    /// Reads a layer: compared with the manifest's digest as it is, with the configuration's uncompressed.
+    fn read_layer(
+        &self,
+        number: usize,
+        limits: &Limits,
+        shown: Option<(&Bars, &str)>,
+        take: &mut dyn FnMut(&mut dyn Read) -> Result<()>,
+    ) -> Result<()> {
+        let bar = shown.and_then(|(bars, label)| Some(bars.add(label, self.source.size(number)?)));
+        let blob = BufReader::with_capacity(1 << 17, self.source.open(number)?);
+        let mut blob = Counted { from: blob, count: 0, tell: |count| bar.iter().for_each(|bar| bar.set(count)) };
+        let diff = &self.diffs[number];
+        let mut apply = |blob: &mut dyn Read| -> Result<()> {
+            let mut content = Verified::new(archive::decoded(blob)?, diff, limits.bytes);
+            take(&mut content)?;
+            content.finish()
+        };
+        match self.image.layer_digest(number) {
+            // not compressed: both are the same
+            Some(digest) if digest != diff => {
+                let mut blob = Verified::new(blob, digest, u64::MAX);
+                apply(&mut blob)?;
+                blob.finish()?;
+            }
+            _ => apply(&mut blob)?,
+        }
+        bar.iter().for_each(crate::registry::Bar::done);
+        Ok(())
+    }
+
+    /// Puts all layers over each other. Gives back the bytes of their files.
+    fn flatten(&self, rootfs: &Path) -> Result<u64> {
+        self.unpacked.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        crate::fsutil::remove::tree(&self.work.path().join("layers"))?;
+        let fd = File::open(rootfs).context(|| format!("open {rootfs:?}"))?;
+        let mut limits = self.options.limits;
+        for number in 0..self.diffs.len() {
+            let allowed = limits;
+            self.read_layer(number, &allowed, None, &mut |content| {
+                archive::unpack_layer(content, fd.as_fd(), &mut limits, number == 0)
+            })
+            .context(|| format!("layer {} ({})", number + 1, self.image.layer_name(number)))?;
+        }
+        Ok(self.options.limits.bytes - limits.bytes)
+    }
+
+    /// Writes the image's directory. Gives back the note.
+    fn write(&self, made: &Made) -> Result<Info> {
+        let (store, work, id) = (self.store, self.work, &made.id);
+        let before = images::info(store, id).ok();
+        let info = Info {
+            import_time: crate::fsutil::time::nanoseconds(SystemTime::now()),
+            size: made.size,
+            manifest: digest::of_bytes(&made.manifest),
+            dependencies: Vec::new(),
+            kept: before.map(|info| info.kept).unwrap_or_default(),
+            appc_id: Some(ImageId::sha512_of(&self.image.raw_config).to_string()),
+            layers: Some(made.layers.clone()).filter(|layers| !layers.is_empty()),
+        };
+        let dir = work.path().join("image");
+        crate::fsutil::remove::tree(&dir)?;
+        make_dir(&dir, PRIVATE)?;
+        let write = |name: &str, bytes: &[u8]| {
+            let path = dir.join(name);
+            std::fs::write(&path, bytes).context(|| format!("write {path:?}"))
+        };
+        write("manifest", &made.manifest)?;
+        write("config", &self.image.raw_config)?;
+        write("info", &serde_json::to_vec(&info).context(|| "write image info")?)?;
+        Ok(info)
+    }
+
+    /// Puts all into the store, under its lock. `None` if something is missing there that others have removed.
+    fn commit(&self, made: &Made, mut info: Info) -> Result<Option<Imported>> {
+        let (store, work, id) = (self.store, self.work, &made.id);
+        let _lock = store.lock_images()?;
+        let mut unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut here = Vec::new();
+        for name in &made.layers {
+            match noted::quick_fault(&layers::directory(store, name), trees::PROBES)? {
+                None => {}
+                Some(_) if unpacked.contains_key(name) => here.push(name.clone()),
+                // another process has removed it just before the lock was taken
+                Some(_) => return Ok(None),
+            }
+        }
+        for name in here {
+            layers::place(store, work, &self.in_work(&name), &name)?;
+            unpacked.remove(&name);
+        }
+        if store.layers().exists() {
+            sync_dir(&store.layers())?;
+        }
+        if let Some((_, blobs)) = &self.options.kept {
+            blobs::place(store, blobs)?;
+        }
+        let is_same = images::load(store, id).is_ok_and(|image| image.manifest == made.manifest);
+        // the tree, which pods may use, is the same for the same image; but who put its layers over each other may
+        // not have been able to do anything else
+        if trees::quick_fault(store, id)?.is_some() {
+            trees::place(store, work, id)?;
+        }
+        if let Ok(now) = images::info(store, id)
+            && now.kept != info.kept
+        {
+            // somebody has pulled it by another manifest meanwhile
+            info.kept = now.kept;
+            let json = serde_json::to_vec(&info).context(|| "write image info")?;
+            atomic::write(&work.path().join("image/info"), &json, 0o644)?;
+        }
+        if !is_same || !matches!(images::config(store, id), Ok(Some(_))) {
+            place(store, work, id)?;
+        }
+        if let Some((kept, _)) = &self.options.kept {
+            blobs::note(store, id, kept)?;
+        }
+        name_it(store, id, self.options).map(Some)
+    }
+}
+
+/// Does something with each number below `count`, several at once; the first failure ends all.
+fn each(count: usize, work: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
+    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let error: Mutex<Option<Error>> = Mutex::new(None);
+    let worker = || {
+        while !failed.load(Ordering::SeqCst) {
+            let number = next.fetch_add(1, Ordering::SeqCst);
+            if number >= count {
+                return;
+            }
+            if let Err(found) = work(number) {
+                failed.store(true, Ordering::SeqCst);
+                error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(found);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE.min(count) {
+            scope.spawn(worker);
+        }
+    });
+    // the signal is the reason, whatever it was that it broke off
+    interrupt::check()?;
+    error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
+/// Tells how much has been read.
+struct Counted<R, T> {
+    from: R,
+    count: u64,
+    tell: T,
+}
+
+impl<R: Read, T: Fn(u64)> Read for Counted<R, T> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.from.read(buffer)?;
+        self.count += n as u64;
+        (self.tell)(self.count);
+        Ok(n)
+    }
+}

@@ -1,0 +1,95 @@
+//! What is made of an image with layers once more: its own tree, and an archive of all.
+
+use std::fs::File;
+use std::io::{BufWriter, Read};
+use std::path::{Path, PathBuf};
+
+use stage1::error::{Context, Error, Result};
+
+use crate::fsutil::dir::{make_dir, sync_file_system};
+use crate::image::archive;
+use crate::image::archive::{Hashes, ImageId};
+use crate::image::layers;
+use crate::image::merged::Merged;
+use crate::image::noted;
+use crate::image::oci::config;
+use crate::image::shelf as trees;
+use crate::image::store as images;
+use crate::image::store::directory;
+use crate::image::top;
+use crate::store::Store;
+
+/// The uncompressed archive of an image; reading it fails where it is not what its id says. Of an image with layers it
+/// is made first, of all of them.
+///
+/// # Errors
+/// It is missing, or can't be made.
+pub(crate) fn open_archive(store: &Store, id: &ImageId) -> Result<Box<dyn Read>> {
+    match id.is_of_config() {
+        true => packed(store, id).map(|file| Box::new(file) as Box<dyn Read>),
+        false => images::open_archive(store, id).map(|archive| Box::new(archive) as Box<dyn Read>),
+    }
+}
+
+/// Makes the tree of an image again, which lies on its layers.
+///
+/// # Errors
+/// A layer is damaged, which only a new import mends; or the image was one tree.
+pub(crate) fn rebuild(store: &Store, id: &ImageId) -> Result<()> {
+    let work = store.temporary_dir()?;
+    let again = || format!("import or pull image {} again, which brings it back", id.short());
+    let path = directory(store, id).join("config");
+    let bytes = std::fs::read(&path).context(|| format!("read {path:?}"))?;
+    if ImageId::of_config(&bytes) != *id {
+        return Err(Error::new(format!("its configuration is damaged: {}", again())));
+    }
+    let config: config::Config = serde_json::from_slice(&bytes).context(|| "its configuration")?;
+    let info = images::info(store, id)?;
+    let stack: Vec<String> = info.layers.context(|| format!("it is one tree of all its layers: {}", again()))?;
+    let mut described = None;
+    for name in stack.iter().rev() {
+        let dir = layers::directory(store, name);
+        if let Some(fault) = noted::quick_fault(&dir, trees::PROBES)? {
+            return Err(Error::new(format!("{}; {}", trees::of_layer(name, &fault), again())));
+        }
+        if described.is_none() && noted::info(&dir)?.is_some_and(|note| note.root) {
+            described = Some(noted::rootfs(&dir));
+        }
+    }
+    let roots: Vec<PathBuf> = stack.iter().rev().map(|name| noted::rootfs(&layers::directory(store, name))).collect();
+    let files = Merged::open(roots.iter().map(PathBuf::as_path))?;
+    let tree = work.path().join("tree");
+    let rootfs = noted::rootfs(&tree);
+    make_dir(&rootfs, 0o755)?;
+    top::make(&files, described.as_deref(), Path::new(&config::working_directory(&config)), &rootfs)?;
+    noted::write(&tree, &Hashes::default(), noted::Info { layers: stack, ..noted::Info::default() })?;
+    sync_file_system(work.path())?;
+    let _lock = store.lock_images()?;
+    trees::place(store, &work, id)
+}
+
+/// An image with layers as an application container image: a file that has no name any more.
+///
+/// # Errors
+/// The tree or a layer is damaged, or there is no room.
+fn packed(store: &Store, id: &ImageId) -> Result<File> {
+    let work = store.temporary_dir()?;
+    let image = images::load(store, id)?;
+    let root = work.path().join("merged");
+    make_dir(&root, 0o755)?;
+    {
+        // nobody removes it meanwhile
+        let _lock = store.share_images()?;
+        if let Some(fault) = trees::quick_fault(store, id)? {
+            let short = id.short();
+            return Err(Error::new(format!("{fault}; \"podctl image verify {short}\" mends it if it can")));
+        }
+        trees::copy_stack(&trees::stack(store, id.as_str())?, &root, None)?;
+    }
+    let path = work.path().join("packed");
+    let shown = || format!("write {path:?}");
+    let mut out = BufWriter::with_capacity(1 << 17, File::create_new(&path).context(shown)?);
+    archive::pack(&image.manifest, &root, &mut out, true)?;
+    out.into_inner().context(shown)?;
+    File::open(&path).context(|| format!("open {path:?}"))
+}

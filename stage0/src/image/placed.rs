@@ -1,0 +1,45 @@
+//! Putting an image that was made in a working directory into the store, and naming it.
+
+use rustix::fs::{CWD, RenameFlags};
+use stage1::error::{Context, Result};
+
+use crate::fsutil::dir::{PRIVATE, make_dir, sync_dir};
+use crate::image::archive::ImageId;
+use crate::image::options::Options;
+use crate::image::store::{Image, directory, load, set_name, set_reference};
+use crate::store::{Store, TemporaryDir};
+
+/// What an import did.
+#[derive(Debug)]
+pub struct Imported {
+    /// The image, new or there before.
+    pub image: Image,
+    /// The name that now points to it.
+    pub name: String,
+    /// The image that the name pointed to before, if it was another one.
+    pub replaced: Option<ImageId>,
+}
+
+/// Names an image that is there; the caller holds the lock.
+pub(crate) fn name_it(store: &Store, id: &ImageId, options: &Options) -> Result<Imported> {
+    let image = load(store, id)?;
+    if let Some(first) = options.references.first() {
+        let mut replaced = None;
+        for reference in &options.references {
+            replaced = set_reference(store, reference, id)?.or(replaced);
+        }
+        return Ok(Imported { image, name: first.to_string(), replaced });
+    }
+    let name = options.name.clone().unwrap_or_else(|| image.parsed.name.to_string());
+    let replaced = set_name(store, &name, id)?;
+    Ok(Imported { image, name, replaced })
+}
+
+/// Puts the image in the working directory into the store, in the place of a damaged one; the caller holds the lock.
+pub(crate) fn place(store: &Store, work: &TemporaryDir, id: &ImageId) -> Result<()> {
+    make_dir(&store.images(), PRIVATE)?;
+    let (from, to) = (work.path().join("image"), directory(store, id));
+    let flags = if to.exists() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
+    rustix::fs::renameat_with(CWD, &from, CWD, &to, flags).context(|| format!("rename {from:?} to {to:?}"))?;
+    sync_dir(&store.images())
+}
