@@ -139,7 +139,9 @@ fn names_resolve_as_configured(t: &Context) -> Verdict {
     }
     pod.end();
     assert!(host.podctl.fails(&["sandbox", "--net=br", "--dns=nowhere"]).contains("--dns=nowhere"));
-    assert!(host.podctl.fails(&["sandbox", "--net=br", "--hosts-entry=x"]).contains("\"x\" is not ADDRESS=NAME"));
+    assert!(
+        host.podctl.fails(&["sandbox", "--net=br", "--hosts-entry=x"]).contains("expected ADDRESS=NAME, found \"x\"")
+    );
     Ok(())
 }
 

@@ -112,7 +112,7 @@ fn an_import_leaves_room_and_no_rests(t: &Context) -> Verdict {
     mount(Some("none"), &data, Some("tmpfs"), MsFlags::empty(), Some("size=60m,mode=0755"))?;
     let podctl = t.podctl();
     let line = podctl.fails(&["image", "import", &large(t, 100 << 20)?]);
-    assert!(line.contains("no space left on the file system") && line.contains("kept for what runs"), "{line}");
+    assert!(line.contains("no space left on the file system") && line.contains("reserved for running pods"), "{line}");
     assert_eq!(fs::read_dir(data.join("tmp"))?.count(), 0);
     assert_eq!(podctl.ok(&["image", "list", "--format=json"]), "[]");
     umount2(&data, MntFlags::MNT_DETACH)?;
