@@ -19,7 +19,7 @@ tests::cases! {
     both ids_of_their_own 240;
     both declared_apps 240;
     native declared_apps_that_fail 120;
-    native a_terminal_for_the_app 120;
+    both a_terminal_for_the_app 240;
 }
 
 /// Annotations of an app that has something to attach to.
@@ -125,20 +125,31 @@ fn declared_apps_that_fail(t: &Context) -> Verdict {
     Ok(())
 }
 
+/// Each kind of root with each network; what PID 1 says with `--debug` does not mix into the terminal.
 fn a_terminal_for_the_app(t: &Context) -> Verdict {
-    let host = t.minihost();
-    let mut pod = host.prepare_as(Kind { mutable: false, ..Kind::default() }, &json!([]));
-    pod.declare("one", &["/probe", "print", "shown", "+", "cat", "/dev/stdin"], &json!([]), &json!({}));
-    let (command, lock) = pod.run_command(&["--net=host", "--interactive"]);
-    let mut screen = Screen::new();
-    let mut monitor = screen.start(&command, [None, None, None]);
-    drop(lock);
-    screen.shows("shown");
-    screen.types("typed\n\x04");
-    screen.shows("typed");
-    assert_eq!(screen.end_of(&mut monitor), 0);
-    let config: Value = serde_json::from_str(&fs::read_to_string(pod.dir().join("runtime-config"))?)?;
-    assert_eq!(config["Interactive"], true);
-    pod.collect(1);
+    let nets = Networks::new(t);
+    nets.network("own", &json!({"cniVersion": "0.4.0"}));
+    for (nth, roots) in [Kind::default(), Kind { overlay: false, ..Kind::default() }, IDS].into_iter().enumerate() {
+        let host = t.minihost_in(&format!("mini{nth}"));
+        for (net, debug) in [("host", true), ("none", false), ("default", true), ("own", false)] {
+            let mut pod = host.prepare_as(Kind { mutable: false, debug, ..roots }, &json!([]));
+            pod.declare("one", &["/probe", "print", "shown", "+", "cat", "/dev/stdin"], &json!([]), &json!({}));
+            let (net, ids) =
+                (format!("--net={net}"), roots.shift.map(|shift| format!("--private-users={shift}:65536")));
+            let flags: Vec<&str> =
+                [net.as_str(), &nets.flag, "--interactive"].into_iter().chain(ids.as_deref()).collect();
+            let (command, lock) = pod.run_command(&flags);
+            let mut screen = Screen::new();
+            let mut monitor = screen.start(&command, [None, None, None]);
+            drop(lock);
+            screen.shows("shown");
+            screen.types("typed\n\x04");
+            screen.shows("typed");
+            assert_eq!(screen.end_of(&mut monitor), 0, "{flags:?}");
+            let config: Value = serde_json::from_str(&fs::read_to_string(pod.dir().join("runtime-config"))?)?;
+            assert_eq!((&config["Interactive"], &config["Debug"]), (&json!(true), &json!(debug)), "{flags:?}");
+            pod.collect(1);
+        }
+    }
     Ok(())
 }
