@@ -18,15 +18,15 @@ use super::kinds::streams;
 use super::{exited, no_volumes};
 
 tests::cases! {
-    native files_that_run_writes;
+    both files_that_run_writes;
     both who_sees_that_a_pod_is_ready_finds_it;
     both an_end_in_order_is_no_failure 120;
-    native gc_and_attach_take_every_form_of_a_flag;
+    both gc_and_attach_take_every_form_of_a_flag;
     both run_minds_its_signals 120;
-    native names_that_stage0_brings;
-    native ipc_of_the_host_or_its_own;
-    native the_app_to_enter_may_be_in_the_environment;
-    native failures_have_a_code_of_their_own;
+    both names_that_stage0_brings;
+    both ipc_of_the_host_or_its_own;
+    both the_app_to_enter_may_be_in_the_environment;
+    both failures_have_a_code_of_their_own;
 }
 
 fn files_that_run_writes(t: &Context) -> Verdict {

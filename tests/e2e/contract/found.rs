@@ -28,17 +28,17 @@ tests::cases! {
     both a_recorded_cgroup_path_of_one_component;
     both pid_1_as_an_app_sees_it 120;
     both devices_are_a_closed_list_unless_paths_are_disabled 120;
-    native mount_targets_are_resolved_in_the_root 120;
-    native no_sysfs_with_a_mount_at_or_below_sys 120;
-    native a_host_volume_that_is_missing_is_1_from_run;
-    native handlers_run_as_root;
-    native root_is_0_without_an_entry;
-    native unknown_users_that_are_paths;
-    native commands_and_interpreters_that_are_missing 120;
+    both mount_targets_are_resolved_in_the_root 120;
+    both no_sysfs_with_a_mount_at_or_below_sys 120;
+    both a_host_volume_that_is_missing_is_1_from_run;
+    both handlers_run_as_root;
+    both root_is_0_without_an_entry;
+    both unknown_users_that_are_paths;
+    both commands_and_interpreters_that_are_missing 120;
     both apps_that_the_shutdown_ends_have_status_0 120;
-    native hosts_and_host_name;
-    native no_resolv_conf_of_ours_on_the_hosts_network;
-    native the_image_is_found_by_its_name;
+    both hosts_and_host_name;
+    both no_resolv_conf_of_ours_on_the_hosts_network;
+    both the_image_is_found_by_its_name;
     both the_console_is_always_read_with_debug 120;
 }
 

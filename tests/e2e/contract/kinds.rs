@@ -18,7 +18,7 @@ tests::cases! {
     both copies 240;
     both ids_of_their_own 240;
     both declared_apps 240;
-    native declared_apps_that_fail 120;
+    both declared_apps_that_fail 120;
     both a_terminal_for_the_app 240;
 }
 

@@ -18,19 +18,19 @@ use tests::process::{Process, descendants, mountinfo, run, wait_for};
 tests::cases! {
     both an_app_from_add_to_rm;
     both volumes_reach_the_app;
-    native runs_own_files;
+    both runs_own_files;
     both the_lock_is_the_monitors_alone;
-    native every_form_of_a_flag;
-    native by_hand_without_any_variable;
-    native operations_can_be_repeated;
-    native a_recycled_pid_is_refused;
-    native enter_by_the_contract;
+    both every_form_of_a_flag;
+    both by_hand_without_any_variable;
+    both operations_can_be_repeated;
+    both a_recycled_pid_is_refused;
+    both enter_by_the_contract;
     both ends_in_order_or_at_once;
-    native insecure_options_do_what_they_say;
-    native hostile_manifests;
-    native two_pods_at_once;
-    native podctl_can_take_over_a_pod;
-    native run_without_its_lock_is_refused;
+    both insecure_options_do_what_they_say;
+    both hostile_manifests;
+    both two_pods_at_once;
+    both podctl_can_take_over_a_pod;
+    both run_without_its_lock_is_refused;
 }
 
 fn no_volumes() -> Value {
