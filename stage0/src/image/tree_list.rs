@@ -225,11 +225,18 @@ impl Walker<'_, '_> {
         }
         let (detail, attributes) = match kind {
             FileType::RegularFile => {
-                let file = open(OFlags::RDONLY | OFlags::NONBLOCK).context(shown)?;
-                let attributes = attributes(file.as_fd()).context(shown)?;
-                let hash = match self.hashes.get(stat.st_ino) {
-                    Some(hash) => hex(hash),
-                    None => hash(File::from(file)).context(shown)?,
+                let known = self.hashes.get(stat.st_ino);
+                let (hash, attributes) = match known {
+                    Some(known) if known.is_bare => (hex(&known.hash), "-".to_owned()),
+                    _ => {
+                        let file = open(OFlags::RDONLY | OFlags::NONBLOCK).context(shown)?;
+                        let attributes = attributes(file.as_fd()).context(shown)?;
+                        let hash = match known {
+                            Some(known) => hex(&known.hash),
+                            None => hash(File::from(file)).context(shown)?,
+                        };
+                        (hash, attributes)
+                    }
                 };
                 (format!("{} {hash}", stat.st_size), attributes)
             }

@@ -49,10 +49,24 @@ impl Metadata {
 
     /// Sets all of it; the owner first, for a change of owner clears setuid bits and capabilities.
     pub(super) fn apply(&self, fd: BorrowedFd<'_>) -> Result<()> {
-        if let Some((uid, gid)) = self.owner {
+        self.set(fd, true, true)
+    }
+
+    /// Like [`Metadata::apply`], for a file that was just made and is as `stat` says: what it has already is not set
+    /// again.
+    pub(super) fn apply_to_new(&self, fd: BorrowedFd<'_>, stat: &Stat) -> Result<()> {
+        let owner = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+        let chown = self.owner.is_some_and(|wanted| wanted != owner);
+        self.set(fd, chown, chown || stat.st_mode & 0o7777 != self.mode.as_raw_mode())
+    }
+
+    fn set(&self, fd: BorrowedFd<'_>, chown: bool, chmod: bool) -> Result<()> {
+        if let Some((uid, gid)) = self.owner.filter(|_| chown) {
             fs::fchown(fd, Some(uid), Some(gid)).context(|| format!("fchown({uid}, {gid})"))?;
         }
-        fs::fchmod(fd, self.mode).context(|| format!("fchmod({:o})", self.mode))?;
+        if chmod {
+            fs::fchmod(fd, self.mode).context(|| format!("fchmod({:o})", self.mode))?;
+        }
         for (name, value) in &self.xattrs {
             fs::fsetxattr(fd, name.as_str(), value, fs::XattrFlags::empty())
                 .context(|| format!("fsetxattr({name:?})"))?;

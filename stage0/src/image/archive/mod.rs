@@ -10,6 +10,7 @@ mod metadata;
 mod pack;
 mod unpack;
 mod unpacker;
+mod xattrs;
 pub(crate) mod zstd;
 
 use std::fmt;
@@ -26,8 +27,9 @@ pub use entries::{Entries, Entry};
 pub use marks::Hashes;
 pub(crate) use marks::{OPAQUE, is_whiteout};
 pub use pack::pack;
-pub(crate) use pack::{is_kept, sorted_names, xattr, xattr_names};
+pub(crate) use pack::sorted_names;
 pub use unpack::{Alone, Whitelist, manifest, unpack, unpack_alone, unpack_layer, unpack_over, unpack_plain};
+pub(crate) use xattrs::{is_kept, xattr, xattr_names};
 
 /// A file deeper in an image is refused.
 pub(crate) const MAX_DEPTH: usize = 512;

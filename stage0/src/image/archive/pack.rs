@@ -8,12 +8,12 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Stat};
-use rustix::io::Errno;
 use stage1::error::{Context, Error, Result};
 use tar::{Builder, EntryType, Header};
 
 use super::MAX_DEPTH;
 use super::unpacker::{NO_DEVICES, is_harmless, warn_once};
+use super::xattrs::{is_kept, xattr, xattr_names};
 
 /// Writes an archive with `manifest` and, below `rootfs/`, the tree at `directory` to `to`.
 ///
@@ -185,27 +185,4 @@ pub(crate) fn sorted_names(dir: BorrowedFd<'_>) -> Result<Vec<OsString>> {
     }
     names.sort_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
     Ok(names)
-}
-
-/// Whether an image brings an extended attribute of this name.
-pub(crate) fn is_kept(name: &str) -> bool {
-    name.starts_with("user.") || name == "security.capability" || name.starts_with("system.posix_acl_")
-}
-
-pub(crate) fn xattr_names(fd: BorrowedFd<'_>) -> std::result::Result<Vec<String>, Errno> {
-    let mut buffer = vec![0u8; 1 << 16];
-    let size = match fs::flistxattr(fd, &mut buffer[..]) {
-        Ok(size) => size,
-        Err(Errno::OPNOTSUPP) => 0,
-        Err(errno) => return Err(errno),
-    };
-    let names = buffer[..size].split(|byte| *byte == 0).filter(|name| !name.is_empty());
-    Ok(names.filter_map(|name| String::from_utf8(name.to_vec()).ok()).collect())
-}
-
-pub(crate) fn xattr(fd: BorrowedFd<'_>, name: &str) -> std::result::Result<Vec<u8>, Errno> {
-    let mut buffer = vec![0u8; 1 << 16];
-    let size = fs::fgetxattr(fd, name, &mut buffer[..])?;
-    buffer.truncate(size);
-    Ok(buffer)
 }

@@ -265,7 +265,7 @@ fn a_layer_that_stands_alone_marks_what_it_removes() {
     assert!(is_whiteout(&fs::lstat(at("d/gone")).unwrap()));
     let made = fs::lstat(at("d/made")).unwrap();
     // printf content | sha256sum
-    assert_eq!(alone.hashes.get(made.st_ino).unwrap()[..4], [0xed, 0x70, 0x02, 0xb4]);
+    assert_eq!(alone.hashes.get(made.st_ino).unwrap().hash[..4], [0xed, 0x70, 0x02, 0xb4]);
     for (name, is_opaque) in [("d", false), ("o", true), ("again", true), ("first", true)] {
         assert_eq!(opaque(&at(name)), is_opaque, "{name}");
     }
@@ -347,4 +347,17 @@ fn a_tree_packed_and_unpacked_is_the_same_and_packs_to_the_same_bytes() {
         let text = String::from_utf8_lossy(&first);
         assert!(text.contains("SCHILY.xattr.security.capability"));
     }
+
+    // the list is the same by what was noted on the way as by what is read again
+    let dir = tempfile::tempdir().unwrap();
+    let root = std::fs::File::open(dir.path()).unwrap();
+    let mut limits = Limits { devices: true, ..Limits::default() };
+    let alone = unpack_alone(&first[..], root.as_fd(), &mut limits).unwrap();
+    let list = |hashes: &Hashes| {
+        let mut list = Vec::new();
+        crate::image::tree_list::write(dir.path(), hashes, &mut list).unwrap();
+        String::from_utf8(list).unwrap()
+    };
+    assert_eq!(list(&alone.hashes), list(&Hashes::default()));
+    assert_eq!(listing(&tree), listing(&dir.path().join("rootfs")));
 }

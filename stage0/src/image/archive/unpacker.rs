@@ -16,8 +16,9 @@ use tar::EntryType;
 
 use super::entries::Entry;
 use super::lower::{remove_lower, remove_lower_contents};
-use super::marks::{Hashes, OPAQUE, is_whiteout};
+use super::marks::{Hashes, Known, OPAQUE, is_whiteout};
 use super::metadata::Metadata;
+use super::xattrs::has_attributes;
 use super::{Limits, MAX_DEPTH};
 use crate::fsutil::space::Room;
 
@@ -25,6 +26,9 @@ use crate::fsutil::space::Room;
 const PENDING_BYTES: usize = 256 << 20;
 /// Devices that nothing can be done with: null, zero, full, random, urandom, tty and ptmx.
 const HARMLESS: [(u32, u32); 7] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2)];
+
+/// Content is copied in blocks of this size.
+const COPY_BYTES: usize = 1 << 17;
 
 /// So many kinds of what is left out are told.
 const MAX_WARNINGS: usize = 16;
@@ -63,6 +67,8 @@ pub(super) struct Unpacker<'a> {
     pending: usize,
     /// The directory that the last entry went into.
     parent: Option<(PathBuf, OwnedFd)>,
+    /// For blocks of content.
+    buffer: Vec<u8>,
     /// Of a layer that is unpacked alone.
     pub(super) alone: Option<Standing>,
     /// With something below: the inodes that this archive has made or described.
@@ -85,6 +91,7 @@ impl<'a> Unpacker<'a> {
             directories,
             pending: 0,
             parent: None,
+            buffer: vec![0; COPY_BYTES],
             alone: None,
             made: over.then(BTreeSet::new),
         })
@@ -125,7 +132,6 @@ impl<'a> Unpacker<'a> {
                 self.describe(path, metadata)
             }
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                self.clear(&name)?;
                 self.make_file(entry, content, &name, &metadata)
             }
             EntryType::Link => self.make_hard_link(&entry.link, &name, target),
@@ -133,8 +139,8 @@ impl<'a> Unpacker<'a> {
                 if entry.link.is_empty() {
                     return Err(Error::new("a symbolic link without a target"));
                 }
-                self.clear(&name)?;
-                fs::symlinkat(OsStr::from_bytes(&entry.link), self.parent(), &name).context(|| "symlinkat")?;
+                let target = OsStr::from_bytes(&entry.link);
+                self.replacing(&name, |parent| fs::symlinkat(target, parent, &name))?.context(|| "symlinkat")?;
                 self.finish_node(&name, &metadata)
             }
             EntryType::Fifo => self.make_node(&name, FileType::Fifo, 0, &metadata),
@@ -293,15 +299,35 @@ impl<'a> Unpacker<'a> {
         }
     }
 
+    /// Makes something that must be new; what an earlier entry of the same name made is removed first if there is such.
+    fn replacing<T>(
+        &mut self,
+        name: &OsStr,
+        make: impl Fn(BorrowedFd<'_>) -> std::result::Result<T, Errno>,
+    ) -> Result<std::result::Result<T, Errno>> {
+        match make(self.parent()) {
+            Err(Errno::EXIST) => {
+                self.clear(name)?;
+                Ok(make(self.parent()))
+            }
+            made => Ok(made),
+        }
+    }
+
     fn make_directory(&mut self, name: &OsStr) -> Result<()> {
+        // writable until its metadata is set, so that files can be made in it
+        let mode = Mode::from_raw_mode(0o755);
+        match fs::mkdirat(self.parent(), name, mode) {
+            Err(Errno::EXIST) => {}
+            made => return made.context(|| "mkdirat"),
+        }
         let there = fs::statat(self.parent(), name, AtFlags::SYMLINK_NOFOLLOW);
         if there.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir()) {
             return Ok(());
         }
         let replaces = self.alone.is_some() && there.is_ok_and(|stat| is_whiteout(&stat));
         self.clear(name)?;
-        // writable until its metadata is set, so that files can be made in it
-        fs::mkdirat(self.parent(), name, Mode::from_raw_mode(0o755)).context(|| "mkdirat")?;
+        fs::mkdirat(self.parent(), name, mode).context(|| "mkdirat")?;
         if replaces { self.make_opaque(name) } else { Ok(()) }
     }
 
@@ -344,19 +370,27 @@ impl<'a> Unpacker<'a> {
         self.limits.bytes =
             self.limits.bytes.checked_sub(entry.size).context(|| "the files of the archive are larger than allowed")?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = fs::openat(self.parent(), name, flags, Mode::from_raw_mode(0o600)).context(|| "create")?;
+        // setuid bits come last
+        let mode = metadata.mode & Mode::from_raw_mode(0o777);
+        let file = self.replacing(name, |parent| fs::openat(parent, name, flags, mode))?.context(|| "create")?;
         // what has holes by its map is read again for its hash
         let is_plain = entry.segments == [(0, entry.size)];
         let mut hasher = (is_plain && self.alone.is_some()).then(Sha256::new);
+        let mut end = 0;
         for (offset, length) in &entry.segments {
-            copy_sparse(content, file.as_fd(), *offset, *length, hasher.as_mut())?;
+            end = copy_sparse(content, file.as_fd(), *offset, *length, &mut self.buffer, hasher.as_mut())?.max(end);
         }
+        if end != entry.size {
+            fs::ftruncate(&file, entry.size).context(|| format!("ftruncate({})", entry.size))?;
+        }
+        let stat = fs::fstat(&file).context(|| "fstat")?;
+        metadata.apply_to_new(file.as_fd(), &stat)?;
         if let Some(alone) = &mut self.alone {
-            let inode = fs::fstat(&file).context(|| "fstat")?.st_ino;
-            alone.hashes.set(inode, hasher.map(|hasher| hasher.finalize().into()));
+            let is_bare = !has_attributes(file.as_fd()).context(|| "flistxattr")?;
+            let hash = hasher.map(|hasher| Known { hash: hasher.finalize().into(), is_bare });
+            alone.hashes.set(stat.st_ino, hash);
         }
-        fs::ftruncate(&file, entry.size).context(|| format!("ftruncate({})", entry.size))?;
-        metadata.apply(file.as_fd())
+        Ok(())
     }
 
     fn make_hard_link(&mut self, raw: &[u8], name: &OsStr, target: fn(&[u8]) -> Result<PathBuf>) -> Result<()> {
@@ -433,16 +467,18 @@ fn dot(path: &Path) -> &Path {
     if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }
 
-/// Copies exactly `size` bytes to `at`; what is zero for a whole block becomes a hole.
+/// Copies exactly `size` bytes to `at`; what is zero for a whole block becomes a hole. Gives back where the last block
+/// that was written ends, or 0.
 fn copy_sparse(
     from: &mut dyn Read,
     to: BorrowedFd<'_>,
     at: u64,
     size: u64,
+    buffer: &mut [u8],
     mut hasher: Option<&mut Sha256>,
-) -> Result<()> {
-    let mut buffer = vec![0; size.clamp(1, 1 << 17) as usize];
+) -> Result<u64> {
     let mut offset = 0;
+    let mut end = 0;
     while offset < size {
         let want = (size - offset).min(buffer.len() as u64) as usize;
         from.read_exact(&mut buffer[..want]).context(|| format!("read the content, at {offset}"))?;
@@ -455,8 +491,9 @@ fn copy_sparse(
                 block = &block[n..];
                 at += n as u64;
             }
+            end = at;
         }
         offset += want as u64;
     }
-    Ok(())
+    Ok(end)
 }
