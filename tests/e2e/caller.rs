@@ -1,27 +1,34 @@
 //! What podctl's caller has must not matter: not for images, not for pods, not for apps.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tests::Verdict;
 use tests::harness::Context;
-use tests::process::{Output, run};
+use tests::process::{Output, Process, run, wait_for};
 
 tests::cases! {
     native callers_make_the_same_pods 240;
+    native signals_are_heeded_whatever_callers_did_with_them;
     native what_cannot_be_lifted_is_told;
     native a_closed_pipe_ends_podctl_quietly;
 }
 
-/// What a shell does before it calls podctl. With a `settle` that does nothing the image can't even be imported under the
-/// limits: seen.
-const CALLERS: [&str; 13] = [
+/// What a shell does before it calls podctl; dash does not hand on an ignored SIGCHLD, env does. With a `settle` that does
+/// nothing the image can't even be imported under the limits: seen.
+const CALLERS: [&str; 14] = [
     "umask 077",
     "umask 000",
     "ulimit -Sn 64; ulimit -Sf 64; ulimit -Ss 256",
     "ulimit -St 2; ulimit -Sv 2000000",
-    "trap '' CHLD",
+    "ulimit -Sn $(ulimit -Hn); ulimit -Sc $(ulimit -Hc)",
+    "set -- env --ignore-signal=CHLD \"$@\"",
     "trap '' PIPE TERM USR1 USR2 ALRM",
     "set -- env --block-signal=TERM,CHLD,INT,PIPE,HUP \"$@\"",
     "set -- nice -n 7 taskset 1 chrt -b 0 \"$@\"",
@@ -76,6 +83,11 @@ fn callers_make_the_same_pods(t: &Context) -> Verdict {
         let fds = entered["fds"].as_object().map(serde_json::Map::len);
         assert_eq!((fds, &entered["umask"], &entered["limits"]), (Some(3), &report["umask"], &report["limits"]));
         let pid1 = state(pod.pid());
+        for pid in [pod.pid(), Process::parent_of(pod.pid())] {
+            let fds = fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
+            let mut files = fds.filter_map(|fd| fs::read_link(fd.path()).ok());
+            assert!(!files.any(|file| file == Path::new("/etc/passwd")), "{pid} has the caller's file after: {caller}");
+        }
         told(pod.app("stop", &app, &[]));
         told(pod.app("rm", &app, &[]));
         pod.end();
@@ -91,20 +103,43 @@ fn callers_make_the_same_pods(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// This machine may or may not be able to raise a hard limit: if not, one line says so.
-fn what_cannot_be_lifted_is_told(t: &Context) -> Verdict {
-    let podctl = t.podctl().called_after("ulimit -n 200");
-    podctl.import_probe();
-    let out = podctl.run(&["run", "--net=none", "probe", "--exec=/probe", "--", "print", "ran"]);
-    assert!(out.code == Some(0) && out.stdout.ends_with("ran\n"), "{out}");
-    let lines: Vec<_> = out.stderr.lines().filter(|line| line.contains("hold the pod")).collect();
-    let can = run(Command::new("sh").args(["-c", "ulimit -n 200; ulimit -n 300"])).code == Some(0);
-    match (can, &lines[..]) {
-        (true, []) => {}
-        (false, [line]) => assert!(line.contains("open files 200"), "{line}"),
-        _ => panic!("{out}"),
+fn signals_are_heeded_whatever_callers_did_with_them(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    pod.run_app("a", &[], &["print", "here"]);
+    for how in ["--block-signal=TERM", "--ignore-signal=TERM"] {
+        let podctl = podctl.called_after(&format!("set -- env {how} \"$@\""));
+        let mut child = podctl.command(&["logs", "-f", &pod.uuid]).stdout(Stdio::piped()).spawn()?;
+        let mut shown = BufReader::new(child.stdout.take().ok_or("no pipe")?);
+        let mut line = String::new();
+        shown.read_line(&mut line)?;
+        assert_eq!(line, "a: here\n");
+        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM)?;
+        let status = wait_for("its end", 10, || child.try_wait().expect("wait"));
+        assert_eq!(status.signal(), Some(Signal::SIGTERM as i32), "{how}: {status}");
     }
-    podctl.ok(&["gc", "--grace-period=0s"]);
+    pod.end();
+    Ok(())
+}
+
+/// This machine may or may not be able to raise a hard limit; a caller without CAP_SYS_RESOURCE is not. If not, one line
+/// says so.
+fn what_cannot_be_lifted_is_told(t: &Context) -> Verdict {
+    t.podctl().import_probe();
+    let may_not = "; set -- setpriv --bounding-set=-sys_resource \"$@\"";
+    for (may, more) in [(true, ""), (false, may_not)] {
+        let podctl = t.podctl().called_after(&format!("ulimit -n 200{more}"));
+        let out = podctl.run(&["run", "--net=none", "probe", "--exec=/probe", "--", "print", "ran"]);
+        assert!(out.code == Some(0) && out.stdout.ends_with("ran\n"), "{out}");
+        let lines: Vec<_> = out.stderr.lines().filter(|line| line.contains("hold the pod")).collect();
+        let can = may && run(Command::new("sh").args(["-c", "ulimit -n 200; ulimit -n 300"])).code == Some(0);
+        match (can, &lines[..]) {
+            (true, []) => {}
+            (false, [line]) => assert!(line.contains("open files 200"), "{line}"),
+            _ => panic!("{out}"),
+        }
+    }
+    t.podctl().ok(&["gc", "--grace-period=0s"]);
     Ok(())
 }
 

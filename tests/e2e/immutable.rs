@@ -21,6 +21,7 @@ tests::cases! {
     both signals_and_codes_of_run 120;
     both an_oom_kill_shows 120;
     both the_pod_ends_with_its_last_app;
+    native what_stands_between_apps_can_be_an_argument;
     both the_first_that_fails_ends_the_pod;
     both sigterm_ends_it_in_order;
     both a_second_sigterm_ends_it_at_once;
@@ -136,6 +137,17 @@ fn only_pod(podctl: &Podctl) -> String {
     let list = podctl.json(&["list", "--format", "json"]);
     assert_eq!(list.as_array().map(Vec::len), Some(1), "{list}");
     list[0]["name"].as_str().expect("a name").to_owned()
+}
+
+fn what_stands_between_apps_can_be_an_argument(t: &Context) -> Verdict {
+    let podctl = with_shell(t);
+    let last = podctl.run(&["run", "--rm", "--net=none", "sh", "--", "-c", "echo $0 $#", "---"]);
+    assert_eq!(last.ok(), "--- 0");
+    let words = "run --rm --net=none sh --name=a -- -c";
+    let words: Vec<&str> =
+        words.split(' ').chain(["echo $@", "", r"\---", r"\\---", "---", "sh", "--", "-c", "exit 0"]).collect();
+    assert_eq!(podctl.run(&words).ok(), r"a | --- \---");
+    Ok(())
 }
 
 fn the_pod_ends_with_its_last_app(t: &Context) -> Verdict {
@@ -325,12 +337,13 @@ fn what_cant_be_added_is_one_line(t: &Context) -> Verdict {
     let gone = t.dir.join("gone");
     fs::create_dir(&gone)?;
     let volume = format!("--volume=v,kind=host,source={}", gone.display());
-    let cases: [(&[&str], &[&str], &str); 8] = [
+    let cases: [(&[&str], &[&str], &str); 9] = [
         (&[], &["sh", "--user=nosuch"], "nosuch"),
         (&[], &["sh", "--user=1", "--group=nosuch"], "nosuch"),
         (&[], &["sh", "--mount=volume=w,target=/w"], "no volume w"),
         (&["--volume=w,kind=host,source=/no/such/place"], &["sh", "--mount=volume=w,target=/w"], "/no/such/place"),
         (&[], &["nothing"], "nothing"),
+        (&[], &["sh", "--memory=64"], "write 64m"),
         (&[], &["sh", "---", "sh"], "already"),
         (&["--interactive"], &["sh", "---", "sh", "--name=b"], "one app"),
         (&["--dns-conf-mode=resolv=banana"], &["sh"], "banana"),

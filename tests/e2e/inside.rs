@@ -494,8 +494,15 @@ fn hostnames(t: &Context) -> Verdict {
     let report = pod.report("one", &[]);
     assert_eq!(report["hostname"], format!("rkt-{}", pod.uuid));
     pod.end();
+    // As long as the kernel takes them.
+    let longest = "x".repeat(64);
+    for name in ["box", &longest] {
+        let pod = podctl.pod(&[&format!("--hostname={name}")]);
+        assert_eq!(pod.report("one", &[])["hostname"], name);
+        pod.end();
+    }
+    assert!(podctl.fails(&["sandbox", &format!("--hostname={longest}x")]).contains("is not a host name"));
     let pod = podctl.pod(&["--hostname=box"]);
-    assert_eq!(pod.report("one", &[])["hostname"], "box");
     pod.run_app("two", &[], &["write", "/etc/x", "x", "+", "cat", "/etc/hostname", "+", "report", "/out/two.json"]);
     pod.end();
     assert_eq!(run(&mut std::process::Command::new("hostname")).ok(), before, "the host's name has changed");

@@ -137,6 +137,7 @@ fn a_log_that_cannot_be_written_is_told(t: &Context) -> Verdict {
 
 fn a_pod_that_does_not_boot_explains_itself(t: &Context) -> Verdict {
     let podctl = t.podctl();
+    podctl.import_probe();
     let broken = |name: &str, remove: &str| {
         let tree = t.dir.join(name);
         run(Command::new("cp").arg("-a").arg(dist().join("stage1")).arg(&tree)).ok();
@@ -153,8 +154,12 @@ fn a_pod_that_does_not_boot_explains_itself(t: &Context) -> Verdict {
         ("no-systemd", "usr/lib/systemd/systemd", "execve"),
         ("no-library", &format!("usr/lib/x86_64-linux-gnu/systemd/{library}"), library.as_str()),
     ] {
-        let line = podctl.fails(&["sandbox", "--stage1", &broken(name, remove)]);
+        let stage1 = broken(name, remove);
+        let line = podctl.fails(&["sandbox", "--stage1", &stage1]);
         assert!(line.contains("did not come up") && line.contains(why), "{line}");
+        // Here nobody but the pod's monitor is there to say it.
+        let out = podctl.run(&["run", "--rm", "--net=none", "--stage1", &stage1, "probe"]);
+        assert!(out.code.is_some_and(|code| code != 0) && out.stderr.contains(why), "{out}");
     }
     assert_eq!(podctl.json(&["list", "--format", "json"]).as_array().map(Vec::len), Some(0));
     Ok(())

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use serde_json::{Value, json};
 use tests::Verdict;
 use tests::harness::{Context, Layout};
+use tests::podctl::Pod;
 use tests::process::{Process, descendants, pod_cgroups, run, wait_for};
 
 tests::cases! {
@@ -160,12 +162,35 @@ fn only_devices_of_the_list_can_be_made_and_used(t: &Context) -> Verdict {
         assert_eq!(make("one", device), "ok", "{device}");
     }
     pod.end();
+    // What is no app's, PID 1 for one, has the list of the pod itself.
+    let closed = podctl.pod(&[]);
+    assert_eq!(["1 11", "7 0", "1 3"].map(|device| beside_the_apps(t, &closed, device)), [false, false, true]);
+    closed.end();
     let free = podctl.pod(&["--disable-paths"]);
+    assert!(beside_the_apps(t, &free, "1 11"));
     free.add("one", &[], &["sleep", "inf"]);
     free.app("start", "one", &[]).ok();
     assert_eq!(free.enter("one", &["/probe", "mknod", "c1:11", "/kmsg"]).ok(), "ok");
     free.end();
     Ok(())
+}
+
+/// Whether a process in the pod's cgroup, but in no app's, can make this character device.
+fn beside_the_apps(t: &Context, pod: &Pod, device: &str) -> bool {
+    let has_the_list = |dir: &PathBuf| t.layout == Layout::V2 || dir.join("devices.list").exists();
+    let dir = pod_cgroups(&pod.uuid).into_iter().find(has_the_list).expect("the pod's cgroup");
+    let (beside, node) = (dir.join("beside"), t.dir.join("node"));
+    fs::create_dir(&beside).expect("a cgroup");
+    let script = "echo $$ >\"$0\"/cgroup.procs && exec mknod \"$1\" c $2 $3";
+    let mut command = Command::new("sh");
+    let made = run(command.args(["-c", script]).arg(&beside).arg(&node).args(device.split(' ')));
+    fs::remove_dir(&beside).expect("an empty cgroup");
+    assert!(made.code == Some(0) || made.stderr.contains("Operation not permitted"), "{made}");
+    let is_there = node.exists();
+    if is_there {
+        fs::remove_file(&node).expect("the node");
+    }
+    is_there
 }
 
 fn isolators_of_the_pod_hold_or_are_named(t: &Context) -> Verdict {
@@ -245,7 +270,7 @@ fn stop_of_a_pod_that_has_just_ended(t: &Context) -> Verdict {
     for force in [&[][..], &["--force"]] {
         let (pod, mut monitor) = host.boot(&json!([]), &["--net=none"]);
         let stop = || {
-            let mut command = std::process::Command::new(pod.dir().join(pod.entrypoint("stop")));
+            let mut command = Command::new(pod.dir().join(pod.entrypoint("stop")));
             run(command.args(force).arg(&pod.uuid).current_dir(pod.dir()))
         };
         let stopped = stop();

@@ -203,7 +203,8 @@ fn inherited() -> String {
     }
     let ignored = field("SigIgn:").and_then(|mask| u64::from_str_radix(&mask, 16).ok()).unwrap_or_default();
     if ignored & 1 << (Signal::SIGCHLD as u64 - 1) != 0 {
-        commands.push("trap '' CHLD PIPE".to_owned());
+        // By env: dash does not hand on an ignored SIGCHLD.
+        commands.push("set -- env --ignore-signal=CHLD,PIPE \"$@\"".to_owned());
     }
     commands.join("; ")
 }
