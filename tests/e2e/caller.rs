@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -88,15 +89,17 @@ fn callers_make_the_same_pods(t: &Context) -> Verdict {
             let mut files = fds.filter_map(|fd| fs::read_link(fd.path()).ok());
             assert!(!files.any(|file| file == Path::new("/etc/passwd")), "{pid} has the caller's file after: {caller}");
         }
+        let mode = |name: &str| fs::metadata(pod.dir().join(name)).expect(name).mode();
+        let modes = ["", "appsinfo", "stage1"].map(mode);
         told(pod.app("stop", &app, &[]));
         told(pod.app("rm", &app, &[]));
         pod.end();
         let out = podctl.run(&["run", "--net=none", "probe", "--exec=/probe", "--", "print", "ran"]);
         assert!(told(out).ends_with("ran"), "{caller}");
         podctl.ok(&["gc", "--grace-period=0s"]);
-        let all = json!({"image": id.lines().last(), "pid 1": pid1, "app": pick(&report), "enter": pick(&entered)});
+        let all = json!({"image": id.lines().last(), "modes": modes, "pid 1": pid1, "app": pick(&report), "enter": pick(&entered)});
         let expected = first.get_or_insert_with(|| all.clone());
-        for key in ["image", "pid 1", "app", "enter"] {
+        for key in ["image", "modes", "pid 1", "app", "enter"] {
             assert_eq!(expected[key], all[key], "{key} after: {caller}");
         }
     }
