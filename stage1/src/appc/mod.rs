@@ -3,9 +3,11 @@
 mod isolator;
 mod manifest;
 mod name;
+mod pod_manifest;
 pub mod quantity;
 mod validate;
 
 pub use isolator::{CapabilitySet, Isolators, Resource, SeccompSet, SetMode};
 pub use manifest::*;
 pub use name::{AcIdentifier, AcName};
+pub use pod_manifest::*;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::manifest::{App, MAX_APP_NAME, PodManifest, Port, RuntimeApp, Volume, VolumeKind};
+use super::manifest::{App, MAX_APP_NAME, Port};
+use super::pod_manifest::{PodManifest, RuntimeApp, Volume, VolumeKind};
 use crate::error::{Context, Error, Result};
 
 impl PodManifest {

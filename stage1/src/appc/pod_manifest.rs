@@ -1,0 +1,400 @@
+//! Pod manifests. Fields that are not known here are kept when a manifest is rewritten.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::manifest::{AC_VERSION, App, Isolator, MUTABLE, NameValue, find, is_default, parse_bool};
+use super::{AcIdentifier, AcName};
+use crate::error::{Context, Error, Result};
+use crate::json::{self, or_default};
+
+/// What a pod manifest calls itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PodKind {
+    /// As it is written.
+    PodManifest,
+}
+
+/// The image of a runtime app.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuntimeImage {
+    /// Name.
+    #[serde(skip_serializing_if = "is_default")]
+    pub name: Option<AcIdentifier>,
+    /// Id, `sha512-…`.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub id: String,
+    /// Labels.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub labels: Vec<NameValue>,
+    /// Fields that are not known here.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// A volume mounted in an app.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mount {
+    /// Name of a volume of the pod.
+    pub volume: AcName,
+    /// Absolute path in the app.
+    pub path: String,
+    /// A volume of this mount's own, instead of the pod's.
+    #[serde(skip_serializing_if = "is_default")]
+    pub app_volume: Option<Volume>,
+    /// Fields that are not known here.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// Where a volume's files are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VolumeKind {
+    /// A path on the host.
+    Host,
+    /// A directory that lives as long as the pod.
+    Empty,
+}
+
+/// A volume.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Volume {
+    /// Name.
+    pub name: AcName,
+    /// Host or empty.
+    pub kind: VolumeKind,
+    /// Host: the path.
+    #[serde(skip_serializing_if = "is_default")]
+    pub source: Option<String>,
+    /// Nobody writes to it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub read_only: Option<bool>,
+    /// Host: mounts below the path come along (so they do if it is not said).
+    #[serde(skip_serializing_if = "is_default")]
+    pub recursive: Option<bool>,
+    /// Empty: permissions, octal.
+    #[serde(skip_serializing_if = "is_default")]
+    pub mode: Option<String>,
+    /// Empty: owner.
+    #[serde(skip_serializing_if = "is_default")]
+    pub uid: Option<u32>,
+    /// Empty: group.
+    #[serde(skip_serializing_if = "is_default")]
+    pub gid: Option<u32>,
+    /// Fields that are not known here.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// An app of a pod.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuntimeApp {
+    /// Name.
+    pub name: AcName,
+    /// Image.
+    pub image: RuntimeImage,
+    /// How it is run, if not as its image says.
+    #[serde(skip_serializing_if = "is_default")]
+    pub app: Option<App>,
+    /// The app can't write to its root file system.
+    #[serde(rename = "readOnlyRootFS", default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub read_only_root_fs: bool,
+    /// Volumes.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub mounts: Vec<Mount>,
+    /// Annotations.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub annotations: Vec<NameValue>,
+    /// Fields that are not known here.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// A port of an app that is reached from outside of the pod.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExposedPort {
+    /// Name of the app's port.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub name: String,
+    /// Port on the host.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub host_port: u32,
+    /// Address on the host.
+    #[serde(rename = "hostIP", skip_serializing_if = "is_default")]
+    pub host_ip: Option<String>,
+    /// The app's port, instead of a name.
+    #[serde(skip_serializing_if = "is_default")]
+    pub pod_port: Option<Value>,
+    /// Fields that are not known here.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// A pod manifest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodManifest {
+    /// `PodManifest`.
+    pub ac_kind: PodKind,
+    /// Version of the specification.
+    pub ac_version: String,
+    /// Apps.
+    #[serde(default, deserialize_with = "or_default")]
+    pub apps: Vec<RuntimeApp>,
+    /// Volumes.
+    #[serde(default, deserialize_with = "or_default")]
+    pub volumes: Vec<Volume>,
+    /// Limits of the whole pod.
+    #[serde(default, deserialize_with = "or_default")]
+    pub isolators: Vec<Isolator>,
+    /// Annotations.
+    #[serde(default, deserialize_with = "or_default")]
+    pub annotations: Vec<NameValue>,
+    /// Ports reached from outside.
+    #[serde(default, deserialize_with = "or_default")]
+    pub ports: Vec<ExposedPort>,
+    /// The user's annotations.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub user_annotations: Map<String, Value>,
+    /// The user's labels.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub user_labels: Map<String, Value>,
+    /// Fields that are not known here.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+impl Default for PodManifest {
+    fn default() -> Self {
+        Self {
+            ac_kind: PodKind::PodManifest,
+            ac_version: AC_VERSION.to_owned(),
+            apps: Vec::new(),
+            volumes: Vec::new(),
+            isolators: Vec::new(),
+            annotations: Vec::new(),
+            ports: Vec::new(),
+            user_annotations: Map::new(),
+            user_labels: Map::new(),
+            other: Map::new(),
+        }
+    }
+}
+
+impl Volume {
+    /// Permissions of an `empty` volume; without any 0755.
+    ///
+    /// # Errors
+    /// They are not an octal number up to 7777.
+    pub fn mode(&self) -> Result<u32> {
+        let Some(text) = &self.mode else { return Ok(0o755) };
+        let is_octal = !text.is_empty() && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+        let mode = u32::from_str_radix(text, 8).ok().filter(|mode| is_octal && *mode <= 0o7777);
+        mode.context(|| format!("volume {}: the mode {text:?} is not octal, such as 0755", self.name))
+    }
+}
+
+impl PodManifest {
+    /// Parses JSON.
+    ///
+    /// # Errors
+    /// Not JSON, a field of another type, two apps or two volumes of one name, or a part that contradicts itself.
+    pub fn parse(text: &[u8]) -> Result<Self> {
+        let manifest: Self = json::parse(text).context(|| "not a valid pod manifest")?;
+        manifest.validate().context(|| "not a valid pod manifest")?;
+        Ok(manifest)
+    }
+
+    /// Whether apps can be added and removed while the pod runs.
+    ///
+    /// # Errors
+    /// The annotation is not a boolean.
+    pub fn is_mutable(&self) -> Result<bool> {
+        match find(&self.annotations, MUTABLE) {
+            None => Ok(false),
+            Some(text) => parse_bool(text).ok_or_else(|| {
+                Error::new(format!("the pod manifest's annotation {MUTABLE} is {text:?}, not a boolean"))
+            }),
+        }
+    }
+
+    /// The app with this name.
+    pub fn app(&self, name: &AcName) -> Option<&RuntimeApp> {
+        self.apps.iter().find(|app| app.name == *name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::manifest::{ImageManifest, MAX_APP_NAME};
+    use super::*;
+
+    const POD: &str = r#"{"acKind":"PodManifest","acVersion":"0.8.11","apps":[{"name":"a","image":{"name":"x/y","id":"sha512-0","labels":[{"name":"os","value":"linux"}],"new":1},
+        "app":{"exec":["/bin/sh"],"user":"0","group":"0","workingDirectory":"/","isolators":[{"name":"resource/memory","value":{"limit":"1G"}}],"unheard":{"of":[1]}},
+        "mounts":[{"volume":"v","path":"/data","appVolume":null}],"annotations":null}],
+        "volumes":[{"name":"v","kind":"empty","mode":"0700","uid":1}],"isolators":null,"annotations":[{"name":"coreos.com/rkt/stage1/mutable","value":"true"}],"ports":[],"later":"yes"}"#;
+
+    #[test]
+    fn unknown_fields_survive() {
+        let pod = PodManifest::parse(POD.as_bytes()).unwrap();
+        assert!(pod.is_mutable().unwrap());
+        let again: Value = serde_json::from_str(&serde_json::to_string(&pod).unwrap()).unwrap();
+        assert_eq!(again["later"], "yes");
+        assert_eq!(again["apps"][0]["image"]["new"], 1);
+        assert_eq!(again["apps"][0]["app"]["unheard"]["of"][0], 1);
+        assert_eq!(PodManifest::parse(again.to_string().as_bytes()).unwrap(), pod);
+    }
+
+    #[test]
+    fn hostile_manifests_are_refused() {
+        for bad in [
+            r#"{"acKind":"ImageManifest","acVersion":"0.8.11","apps":[]}"#,
+            r#"{"acKind":"PodManifest","acVersion":"0.8.11","apps":[{"name":"../x","image":{"id":"x"}}]}"#,
+            r#"{"acKind":"PodManifest","acVersion":"0.8.11","volumes":[{"name":"v","kind":"magic"}]}"#,
+            "[]",
+            "",
+        ] {
+            assert!(PodManifest::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+        let mut pod = PodManifest::parse(POD.as_bytes()).unwrap();
+        pod.annotations[0].value = "maybe".into();
+        assert!(pod.is_mutable().is_err());
+    }
+
+    /// What Go writes of nothing: lists and objects are null.
+    #[test]
+    fn nulls_of_go() {
+        let pod = PodManifest::parse(
+            br#"{"acVersion":"0.8.11","acKind":"PodManifest","apps":null,"volumes":null,"isolators":null,
+            "annotations":null,"ports":null,"userAnnotations":null,"userLabels":null}"#,
+        )
+        .unwrap();
+        assert_eq!(pod, PodManifest::default());
+        let image = ImageManifest::parse(
+            br#"{"acVersion":"0.8.11","acKind":"ImageManifest","name":"x","labels":null,"annotations":null,
+            "dependencies":null,"pathWhitelist":null,"app":{"exec":null,"user":"0","group":"0","environment":null,
+            "eventHandlers":[{"name":"pre-start","exec":null}],"isolators":[{"name":"a/b"},{"name":"c","value":null}],
+            "ports":[{"name":"p","protocol":"tcp","port":1,"count":null,"socketActivated":null}],
+            "mountPoints":[{"name":"m","path":"/m","readOnly":null}]}}"#,
+        )
+        .unwrap();
+        assert_eq!(image.app.unwrap().isolators[0].value, Value::Null);
+        let app = br#"{"name":"a","image":{"id":"sha512-0","name":null,"labels":null},"app":null,"readOnlyRootFS":null,
+            "mounts":null,"annotations":[{"name":"n","value":null}]}"#;
+        let app: RuntimeApp = json::parse(app).unwrap();
+        assert_eq!((app.read_only_root_fs, find(&app.annotations, "n")), (false, Some("")));
+    }
+
+    #[test]
+    fn nothing_is_written_of_what_is_not_there() {
+        let json = r#"{"name":"a","image":{"id":"sha512-0"}}"#;
+        let app: RuntimeApp = json::parse(json.as_bytes()).unwrap();
+        assert_eq!(serde_json::to_string(&app).unwrap(), json);
+        let json = r#"{"name":"v","kind":"empty"}"#;
+        let volume: Volume = json::parse(json.as_bytes()).unwrap();
+        assert_eq!(serde_json::to_string(&volume).unwrap(), json);
+    }
+
+    #[test]
+    fn contradictions_are_refused_and_named() {
+        let image = r#""image":{"id":"sha512-0"}"#;
+        let long = "x".repeat(MAX_APP_NAME + 1);
+        let app = |app: &str| {
+            let app = format!(r#"{{"user":"0","group":"0",{app}}}"#);
+            let text = format!(r#"{{"acKind":"ImageManifest","acVersion":"0.8.11","name":"x","app":{app}}}"#);
+            let in_image = ImageManifest::parse(text.as_bytes()).unwrap_err().one_line();
+            let text = format!(
+                r#"{{"acKind":"PodManifest","acVersion":"0.8.11","apps":[{{"name":"a",{image},"app":{app}}}]}}"#
+            );
+            (in_image, PodManifest::parse(text.as_bytes()).unwrap_err().one_line())
+        };
+        for (json, why) in [
+            (r#""workingDirectory":"tmp""#, "\"tmp\" is not an absolute path"),
+            (r#""eventHandlers":[{"name":"on-fire","exec":[]}]"#, "unknown event \"on-fire\""),
+            (
+                r#""eventHandlers":[{"name":"post-stop"},{"name":"post-stop"}]"#,
+                "two event handlers are called post-stop",
+            ),
+            (r#""ports":[{"name":"p","protocol":"tcp","port":0}]"#, "port \"p\""),
+            (
+                r#""ports":[{"name":"p","protocol":"tcp","port":65535,"count":2}]"#,
+                "65535 to 65536 are not port numbers",
+            ),
+            (r#""ports":[{"name":"p","protocol":"tcp","port":4294967295,"count":4294967295}]"#, "not port numbers"),
+        ] {
+            let (in_image, in_pod) = app(json);
+            assert!(in_image.contains(why), "{in_image}");
+            assert!(in_pod.contains(why) && in_pod.contains("app a"), "{in_pod}");
+        }
+        for (json, why) in [
+            (format!(r#""apps":[{{"name":"a",{image}}},{{"name":"a",{image}}}]"#), "two apps are called a"),
+            (format!(r#""apps":[{{"name":"{long}",{image}}}]"#), "longer than 220 characters"),
+            (
+                r#""volumes":[{"name":"v","kind":"empty"},{"name":"v","kind":"empty"}]"#.into(),
+                "two volumes are called v",
+            ),
+            (r#""volumes":[{"name":"v","kind":"host"}]"#.into(), "volume v: a host volume needs a source"),
+            (r#""volumes":[{"name":"v","kind":"host","source":"srv"}]"#.into(), "not an absolute path"),
+            (r#""volumes":[{"name":"v","kind":"empty","source":"/srv"}]"#.into(), "has no source"),
+            (r#""volumes":[{"name":"v","kind":"empty","mode":"rwx"}]"#.into(), "\"rwx\" is not octal"),
+            (
+                format!(
+                    r#""apps":[{{"name":"a",{image},"mounts":[{{"volume":"v","path":"/","appVolume":{{"name":"v","kind":"host"}}}}]}}]"#
+                ),
+                "app a: volume v: a host volume",
+            ),
+        ] {
+            let text = format!(r#"{{"acKind":"PodManifest","acVersion":"0.8.11",{json}}}"#);
+            let error = PodManifest::parse(text.as_bytes()).unwrap_err().one_line();
+            assert!(error.starts_with("not a valid pod manifest: ") && error.contains(why), "{error}");
+        }
+        let fits =
+            format!(r#"{{"acKind":"PodManifest","acVersion":"0.8.11","apps":[{{"name":"{}",{image}}}]}}"#, &long[1..]);
+        PodManifest::parse(fits.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn modes_of_volumes() {
+        let mode = |mode: Option<&str>| {
+            let mut volume: Volume = json::parse(br#"{"name":"v","kind":"empty"}"#).unwrap();
+            volume.mode = mode.map(str::to_owned);
+            volume.mode().ok()
+        };
+        assert_eq!(mode(None), Some(0o755));
+        assert_eq!(mode(Some("0755")), Some(0o755));
+        assert_eq!(mode(Some("1777")), Some(0o1777));
+        for bad in ["", "8", "10000", "+755", "-1", "0o755", " 755", "rwx"] {
+            assert_eq!(mode(Some(bad)), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn booleans_are_those_of_go() {
+        for yes in ["1", "t", "T", "true", "TRUE", "True"] {
+            assert_eq!(parse_bool(yes), Some(true));
+        }
+        for no in ["0", "f", "F", "false", "FALSE", "False"] {
+            assert_eq!(parse_bool(no), Some(false));
+        }
+        for bad in ["", "yes", "tRUE", " true", "2", "on"] {
+            assert_eq!(parse_bool(bad), None, "{bad:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_input_makes_it_panic(text in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64), cut in 0..POD.len()) {
+            drop(PodManifest::parse(&text));
+            let mut broken = POD.as_bytes().to_vec();
+            broken.splice(cut..cut, text);
+            drop(PodManifest::parse(&broken));
+            drop(ImageManifest::parse(&broken));
+        }
+    }
+}
