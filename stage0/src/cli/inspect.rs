@@ -31,7 +31,7 @@ pub fn run(one: &OneApp, session: &Session) -> Result<()> {
     let (pod, app) = one.find_named(session)?;
     app.as_ref().map_or(Ok(()), |app| must_have(&pod, app))?;
     let status = pods::look(&session.store, &pod, PodStatus::of)?;
-    // of a pod that was never whole there is no more than its status
+    // a pod whose preparation did not finish has a status only
     if !pod.dir().join(layout::MANIFEST).exists() {
         return output::json(&status);
     }
@@ -92,7 +92,7 @@ struct App {
     annotations: BTreeMap<String, String>,
 }
 
-/// What the kernel enforces; nothing where there is no limit of its own, or nothing runs.
+/// The limits that the kernel enforces; empty if none were set, or if nothing runs.
 #[derive(Serialize)]
 struct Limits {
     memory: Option<u64>,

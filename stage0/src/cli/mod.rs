@@ -174,7 +174,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let hint = match hints::hint(error, &words) {
         Some(hint) => {
-            // clap's own guess is none beside what is known
+            // our hint replaces the word that clap would guess
             let said = lines.first().map_or(line, |first| first.strip_prefix("error: ").unwrap_or(first));
             format!("{said}; {hint}")
         }

@@ -78,7 +78,7 @@ pub(crate) enum Taken {
     Now(File),
     /// Others have it.
     ByOthers,
-    /// There is no directory.
+    /// The directory is missing.
     Gone,
 }
 

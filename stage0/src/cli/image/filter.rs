@@ -28,7 +28,7 @@ impl Filter {
     /// Understands `reference=PATTERN`, `label=NAME[=VALUE]`, `dangling=BOOL`, `id=START`, `before=IMAGE`, `since=IMAGE`.
     ///
     /// # Errors
-    /// It is none of these, or an image is not there.
+    /// The text is not one of these filters, or it names an image that is not there.
     pub fn parse(store: &Store, text: &str) -> Result<Self> {
         let shown = || format!("filter {text:?}");
         let (key, value) = text.split_once('=').context(|| format!("{}: expected KEY=VALUE", shown()))?;

@@ -56,7 +56,7 @@ pub struct Entries<R> {
 }
 
 impl Entries<BufReader<File>> {
-    /// Reads a file from its start; content that nobody reads is skipped.
+    /// Reads a file from its start; content that the caller leaves unread is skipped.
     ///
     /// # Errors
     /// The file can't be seeked in.

@@ -124,6 +124,11 @@ pub fn unpack_plain(source: impl Read, root: BorrowedFd<'_>, limits: &mut Limits
     unpacker.finish_directories()
 }
 
+/// The name that a whiteout at `path` removes; `None` if it is not a whiteout.
+fn whited_out(path: &Path) -> Option<&OsStr> {
+    path.file_name()?.as_bytes().strip_prefix(b".wh.").map(OsStr::from_bytes)
+}
+
 /// Unpacks a layer of an OCI image over those below it: whiteouts remove what lower layers have brought.
 ///
 /// # Errors
@@ -132,8 +137,7 @@ pub fn unpack_layer(source: impl Read, root: BorrowedFd<'_>, limits: &mut Limits
     let mut unpacker = Unpacker::new(root, limits, !first)?;
     each_entry(source, &mut unpacker, |unpacker, entry, content| {
         let path = normal_components(&entry.path)?.into_iter().collect::<PathBuf>();
-        let hidden = path.file_name().and_then(|name| name.as_bytes().strip_prefix(b".wh.").map(OsStr::from_bytes));
-        match hidden {
+        match whited_out(&path) {
             None => unpacker.entry(entry, content, &path, in_layer),
             Some(hidden) => unpacker.white_out(path.parent().unwrap_or(Path::new("")), hidden),
         }
@@ -162,8 +166,7 @@ pub fn unpack_alone(source: impl Read, root: BorrowedFd<'_>, limits: &mut Limits
     unpacker.alone = Some(Standing::default());
     each_entry(source, &mut unpacker, |unpacker, entry, content| {
         let path = normal_components(&entry.path)?.into_iter().collect::<PathBuf>();
-        let hidden = path.file_name().and_then(|name| name.as_bytes().strip_prefix(b".wh.").map(OsStr::from_bytes));
-        match hidden {
+        match whited_out(&path) {
             None => unpacker.entry(entry, content, &path, in_layer),
             Some(hidden) => unpacker.mark_hidden(path.parent().unwrap_or(Path::new("")), hidden),
         }

@@ -151,7 +151,7 @@ impl<'a> Unpacker<'a> {
         self.note(&name)
     }
 
-    /// Whether an entry is a device that nobody will see, as an app has a /dev of its own.
+    /// Whether an entry is a device below /dev, which an app's own /dev hides.
     fn leaves_out(&self, entry: &Entry, path: &Path) -> bool {
         let device = entry.device.filter(|_| matches!(entry.kind, EntryType::Char | EntryType::Block));
         let out = device.is_some_and(|(major, minor)| {
