@@ -8,8 +8,8 @@ use super::files::AppFiles;
 use super::options::AddOptions;
 use super::recover::Adding;
 use crate::fsutil::dir::must_exist;
-use crate::image::store as images;
 use crate::image::store::Image;
+use crate::image::store::find;
 use crate::poddir::find::Pod;
 use crate::poddir::manifest::{Locked, must_be_mutable};
 use crate::poddir::uid_range;
@@ -20,7 +20,7 @@ use crate::store::Store;
 /// # Errors
 /// The options make no sense, the pod does not take the app, or a step failed. The pod is then as it was.
 pub fn add(store: &Store, pod: &Pod, options: &AddOptions) -> Result<()> {
-    let image = images::find(store, &options.image)?;
+    let image = find::find(store, &options.image)?;
     let app = options.runtime_app(&image)?;
     let locked = Locked::new(pod.dir())?;
     let adding = Adding { store, pod, pid: ready_pid(pod)?, locked, insecure: options.insecure, debug: options.debug };

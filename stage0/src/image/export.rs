@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use stage1::error::{Context, Result};
 
 use crate::image::archive::ImageId;
-use crate::image::layered_again::open_archive;
+use crate::image::tree::layered::open_archive;
 use crate::store::Store;
 
 /// Writes an image as an application container image, uncompressed.

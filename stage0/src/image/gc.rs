@@ -9,10 +9,13 @@ use stage1::error::{Context, Error, Result};
 
 use crate::fsutil::dir::{make_dir, names_in, sync_dir};
 use crate::image::archive::ImageId;
-use crate::image::blobs;
-use crate::image::layers;
-use crate::image::store::{directory, ids, last_used, link_name, list, names, users};
+use crate::image::store::blobs;
+use crate::image::store::find::list;
+use crate::image::store::names::{link_name, names};
+use crate::image::store::users::users;
+use crate::image::store::{directory, ids, last_used};
 use crate::image::tree as trees;
+use crate::image::tree::layers;
 use crate::store::{Store, TemporaryDir};
 
 /// Removes an image, its names and its tree.

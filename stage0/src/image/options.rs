@@ -6,8 +6,8 @@ use stage1::appc::ImageManifest;
 use stage1::error::{Error, Result};
 
 use crate::image::archive::Limits;
-use crate::image::kept::Kept;
-use crate::image::platform::Wanted;
+use crate::image::platform::ImageChoice;
+use crate::image::store::provenance::Provenance;
 use crate::registry::Reference;
 
 /// What a file or directory holds.
@@ -33,7 +33,7 @@ pub struct Options {
     /// What the source holds; else that is found out.
     pub kind: Option<Kind>,
     /// Which image of an index.
-    pub wanted: Wanted,
+    pub choice: ImageChoice,
     /// Manifest of a plain root file system.
     pub manifest: Option<ImageManifest>,
     /// How large it may be, and whether it may bring device nodes.
@@ -43,7 +43,7 @@ pub struct Options {
     /// Its blobs are kept as they come.
     pub keep_blobs: bool,
     /// How it came, and the directory with blobs that are moved to the store.
-    pub kept: Option<(Kept, PathBuf)>,
+    pub kept: Option<(Provenance, PathBuf)>,
 }
 
 impl Options {

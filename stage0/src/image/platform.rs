@@ -5,7 +5,7 @@ use stage1::error::{Error, Result};
 
 /// The image that is wanted of several.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted {
+pub struct ImageChoice {
     /// Its reference or tag, if there is more than one.
     pub reference: Option<String>,
     /// Its platform, `os/architecture` or `os/architecture/variant`; else this machine's.
@@ -14,7 +14,7 @@ pub struct Wanted {
     pub name: Option<String>,
 }
 
-impl Wanted {
+impl ImageChoice {
     pub(super) fn platform(&self) -> Result<Platform> {
         let Some(text) = &self.platform else {
             let architecture = match std::env::consts::ARCH {
@@ -112,7 +112,7 @@ mod tests {
         for (os, architecture) in [("linux", "aarch64"), ("windows", "amd64"), ("unknown", "unknown")] {
             assert!(!platform(os, architecture).fits(&wanted), "{os}/{architecture}");
         }
-        let asked = Wanted { platform: Some("linux/aarch64".into()), ..Wanted::default() };
+        let asked = ImageChoice { platform: Some("linux/aarch64".into()), ..ImageChoice::default() };
         assert_eq!(asked.platform().unwrap(), platform("linux", "arm64"));
     }
 }

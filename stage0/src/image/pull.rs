@@ -10,16 +10,18 @@ use stage1::error::{Context, Error, Result};
 
 use crate::fsutil::digest::Digest;
 use crate::fsutil::dir::{PRIVATE, make_dir};
-use crate::image::blobs;
 use crate::image::import::Imported;
-use crate::image::kept::Kept;
-use crate::image::layered;
-use crate::image::layered::Source;
-use crate::image::layers;
+use crate::image::import::layered;
+use crate::image::import::layered::Source;
 use crate::image::oci::{self, Listed};
 use crate::image::options::Options;
-use crate::image::store::{by_manifest, directory, load, set_reference};
+use crate::image::store::blobs;
+use crate::image::store::find::by_manifest;
+use crate::image::store::names::set_reference;
+use crate::image::store::provenance::Provenance;
+use crate::image::store::{directory, load};
 use crate::image::tree as trees;
+use crate::image::tree::layers;
 use crate::registry::{self, Access, Bars, Blob, Document, Name, Purpose, Reference, Repository};
 use crate::store::{Store, TemporaryDir};
 
@@ -94,7 +96,7 @@ fn pull_reference(store: &Store, access: &Access, reference: &Reference, options
 fn find_manifest(repository: &Repository<'_>, reference: &Reference, options: &Options) -> Result<Document> {
     let mut document = repository.manifest(&reference.version())?;
     for _ in 0..oci::MAX_NESTING {
-        match oci::listed(&document.bytes, &document.media_type, &options.wanted)? {
+        match oci::listed(&document.bytes, &document.media_type, &options.choice)? {
             Listed::Image(_) => return Ok(document),
             Listed::Index(chosen) => document = repository.manifest(&chosen.to_string())?,
         }
@@ -112,7 +114,7 @@ fn name_known(store: &Store, manifest: &Digest, reference: &Reference) -> Result
     }
     let Ok(image) = load(store, &id) else { return Ok(None) };
     if let Some(kept) = image.info.kept.iter().find(|kept| kept.manifest == manifest.to_string()) {
-        blobs::note(store, &id, &Kept { from: Some(reference.location()), ..kept.clone() })?;
+        blobs::note(store, &id, &Provenance { from: Some(reference.location()), ..kept.clone() })?;
     }
     let replaced = set_reference(store, reference, &id)?;
     Ok(Some(Imported { image, name: reference.to_string(), replaced }))
@@ -202,10 +204,10 @@ fn fetch(
     fetched: &Fetched,
     options: &Options,
 ) -> Result<Imported> {
-    let Listed::Image(pointers) = oci::listed(&manifest.bytes, &manifest.media_type, &options.wanted)? else {
+    let Listed::Image(pointers) = oci::listed(&manifest.bytes, &manifest.media_type, &options.choice)? else {
         return Err(Error::new("an index is not an image"));
     };
-    let kept = Kept {
+    let kept = Provenance {
         manifest: manifest.digest.to_string(),
         media_type: manifest.media_type.clone(),
         blobs: pointers.iter().map(|(digest, _)| digest.to_string()).collect(),
@@ -227,7 +229,7 @@ fn fetch(
     let bars = Bars::default();
     fetched.obtain(store, from, &config, &bars)?;
     let bytes = std::fs::read(&config.path).context(|| format!("read {:?}", config.path))?;
-    let image = oci::described(&manifest.bytes, &bytes, &reference.to_string(), &options.wanted)?;
+    let image = oci::described(&manifest.bytes, &bytes, &reference.to_string(), &options.choice)?;
     let diffs = image.diffs()?;
     let is_there = |number: usize| diffs.get(number).is_some_and(|diff| layers::is_there(store, diff));
     let missing = layers.iter().enumerate().filter(|(number, _)| options.keep_blobs || !is_there(*number));

@@ -7,9 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use stage1::error::{Context, Error, Result};
 
 use crate::fsutil::digest::Digest;
-use crate::image::blobs;
 use crate::image::oci::{self, Listed};
-use crate::image::platform::Wanted;
+use crate::image::platform::ImageChoice;
+use crate::image::store::blobs;
 use crate::image::store::{Image, directory};
 use crate::registry::{self, Access, Bars, Blob, Document, MAX_MANIFEST, Progress, Purpose, Reference, Repository};
 use crate::store::Store;
@@ -40,7 +40,7 @@ pub fn push(store: &Store, access: &Access, image: &Image, to: &Reference) -> Re
             return Err(Error::new("its manifest is too large"));
         }
         let bytes = std::fs::read(&path).context(|| format!("read {path:?}"))?;
-        let Listed::Image(pointers) = oci::listed(&bytes, &kept.media_type, &Wanted::default())? else {
+        let Listed::Image(pointers) = oci::listed(&bytes, &kept.media_type, &ImageChoice::default())? else {
             return Err(Error::new("an index is not an image"));
         };
         for (number, (digest, size)) in pointers.into_iter().enumerate() {

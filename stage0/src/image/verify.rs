@@ -8,11 +8,11 @@ use stage1::error::{Context, Error, Result};
 use crate::fsutil::digest;
 use crate::image::archive;
 use crate::image::archive::ImageId;
-use crate::image::blobs;
+use crate::image::store::blobs;
 use crate::image::store::{config, directory, has, load, open_archive};
 use crate::image::tree as trees;
-use crate::image::tree_list::is_damage;
-use crate::image::{layers, noted, shelf};
+use crate::image::tree::list::is_damage;
+use crate::image::tree::{checked_dir, layers, location};
 use crate::store::Store;
 
 /// How an image was found.
@@ -77,13 +77,13 @@ fn verify_layered(store: &Store, id: &ImageId) -> Result<Health> {
     };
     let mut damaged = Vec::new();
     for name in image.info.layers.iter().flatten() {
-        if let Some(fault) = noted::full_fault(&layers::directory(store, name))? {
+        if let Some(fault) = checked_dir::full_fault(&layers::directory(store, name))? {
             let work = store.temporary_dir()?;
             let _lock = store.lock_images()?;
             if layers::directory(store, name).exists() {
                 layers::put_aside(store, &work, name)?;
             }
-            damaged.push(shelf::of_layer(name, &fault));
+            damaged.push(location::of_layer(name, &fault));
         }
     }
     if !damaged.is_empty() {
@@ -94,7 +94,7 @@ fn verify_layered(store: &Store, id: &ImageId) -> Result<Health> {
         if image.info.layers.is_none() {
             let work = store.temporary_dir()?;
             let _lock = store.lock_images()?;
-            shelf::put_aside(store, &work, id)?;
+            location::put_aside(store, &work, id)?;
             return again(format!("tree: {fault}"));
         }
         trees::rebuild(store, id)?;

@@ -17,8 +17,8 @@ use stage1::sys::signal;
 use crate::app::add::check_addition;
 use crate::app::files::AppFiles;
 use crate::app::options::AddOptions;
-use crate::image::store as images;
 use crate::image::store::Image;
+use crate::image::store::find;
 use crate::pod::create;
 use crate::pod::create::Making;
 use crate::pod::gc;
@@ -48,7 +48,7 @@ pub fn prepare(
 ) -> Result<HeldPod> {
     let mut images = Vec::new();
     for options in apps {
-        let image = images::find(store, &options.image)?;
+        let image = find::find(store, &options.image)?;
         let app = options.runtime_app(&image)?;
         check_addition(&manifest, &app).context(|| format!("app {}", app.name))?;
         manifest.apps.push(app);

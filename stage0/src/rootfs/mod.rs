@@ -15,8 +15,8 @@ use stage1::uid_range::UidRange;
 
 use crate::fsutil::dir::make_dir;
 use crate::fsutil::remove;
-use crate::image::shelf;
 use crate::image::tree as trees;
+use crate::image::tree::location;
 use crate::poddir::uid_range;
 use crate::store::Store;
 
@@ -50,11 +50,11 @@ impl<'a> Roots<'a> {
     pub fn make(&self, store: &Store, tree: &str, app: Option<&AcName>) -> Result<()> {
         // nobody renders it anew, or removes it, while it is made use of
         let _tree = trees::ensure_noted(store, tree)?;
-        let lower = shelf::stack(store, tree)?;
+        let lower = location::stack(store, tree)?;
         let target = self.target(app);
         if !self.overlays {
             make_dir(&target, 0o700)?;
-            return shelf::copy_stack(&lower, &target, self.ids)
+            return location::copy_stack(&lower, &target, self.ids)
                 .context(|| format!("copy the files of {:?} to {target:?}", trees::rootfs(store, tree)));
         }
         let [upper, work] = [layout::overlay_upper(tree, app), layout::overlay_work(tree, app)];

@@ -10,7 +10,7 @@ use stage0::image::export::export;
 use stage0::image::gc::{Which, collect, remove};
 use stage0::image::import::import_file;
 use stage0::image::options::Options;
-use stage0::image::store as images;
+use stage0::image::store::find;
 use stage0::image::tree as trees;
 use stage0::image::verify::{Health, verify};
 use stage0::store::Store;
@@ -93,11 +93,11 @@ fn a_damaged_manifest_is_never_used() {
     let dir = stand.base.path().join("data/images").join(imported.image.id.as_str());
     // still a manifest: only its hash tells
     std::fs::write(dir.join("manifest"), r#"{"acKind":"ImageManifest","acVersion":"0.8.11","name":"b"}"#).unwrap();
-    let error = images::find(&stand.store, "a").unwrap_err().one_line();
+    let error = find::find(&stand.store, "a").unwrap_err().one_line();
     assert!(error.contains("manifest of image") && error.contains("damaged"), "{error}");
     let health = verify(&stand.store, &imported.image.id).unwrap();
     assert_eq!(health, Health::Mended("manifest: its content differs".into()));
-    assert_eq!(images::find(&stand.store, "a").unwrap().parsed.name.as_ref(), "a");
+    assert_eq!(find::find(&stand.store, "a").unwrap().parsed.name.as_ref(), "a");
     std::fs::write(dir.join("info"), "{").unwrap();
     assert!(matches!(verify(&stand.store, &imported.image.id).unwrap(), Health::Damaged(_)));
     stand.import(&image()).unwrap();
@@ -155,14 +155,14 @@ fn eight_imports_at_once_of_the_same_and_of_others() {
                 for bytes in [image(), own(n), image(), own(n % 2)] {
                     let imported = import_file(&store, &bytes[..], &Options::default()).unwrap();
                     drop(trees::ensure(&store, &imported.image.id).unwrap());
-                    images::list(&store).unwrap();
+                    find::list(&store).unwrap();
                 }
             });
         }
     });
-    assert_eq!(images::list(&stand.store).unwrap().len(), 9);
+    assert_eq!(find::list(&stand.store).unwrap().len(), 9);
     assert_eq!(data.join("trees").read_dir().unwrap().count(), 9);
-    for (image, names) in images::list(&stand.store).unwrap() {
+    for (image, names) in find::list(&stand.store).unwrap() {
         assert_eq!(verify(&stand.store, &image.id).unwrap(), Health::Whole);
         assert_eq!(names, [image.parsed.name.to_string()]);
     }
@@ -182,13 +182,13 @@ fn imports_removals_and_collections_at_once_never_err() {
                 for turn in 0..8 {
                     import_file(&store, &bytes(n + turn)[..], &Options::default()).unwrap();
                     collect(&store, Duration::ZERO, Which::Unnamed).unwrap();
-                    images::list(&store).unwrap();
+                    find::list(&store).unwrap();
                 }
             });
         }
     });
     collect(&stand.store, Duration::ZERO, Which::Unnamed).unwrap();
-    let left = images::list(&stand.store).unwrap();
+    let left = find::list(&stand.store).unwrap();
     assert_eq!(left.len(), 1);
     assert_eq!(verify(&stand.store, &left[0].0.id).unwrap(), Health::Whole);
     assert!(stand.is_clean());

@@ -7,8 +7,8 @@ use serde_json::json;
 use stage0::image::gc::remove;
 use stage0::image::import::import_directory;
 use stage0::image::options::{Kind, Options};
-use stage0::image::platform::Wanted;
-use stage0::image::store as images;
+use stage0::image::platform::ImageChoice;
+use stage0::image::store::find;
 use stage1::appc::{self, ImageManifest};
 
 use crate::Stand;
@@ -140,7 +140,7 @@ fn oci_directory_oci_tar_and_docker_tar_are_the_same_image() {
         assert_eq!(imported.name, "example.com/probe");
     }
     assert!(stand.is_clean());
-    assert_eq!(images::list(&stand.store).unwrap().len(), 1);
+    assert_eq!(find::list(&stand.store).unwrap().len(), 1);
 
     let root = stand.root(&from_tar);
     assert_eq!(
@@ -186,8 +186,9 @@ fn one_of_several_is_chosen_by_platform_and_reference() {
     let by_platform = tar_of(&layout(&[&arm, &amd]));
     let import = |bytes: &[u8], reference: Option<&str>, platform: Option<&str>| {
         let stand = Stand::new();
-        let wanted = Wanted { reference: reference.map(Into::into), platform: platform.map(Into::into), name: None };
-        let options = Options { name: Some("x".into()), wanted, ..Options::default() };
+        let wanted =
+            ImageChoice { reference: reference.map(Into::into), platform: platform.map(Into::into), name: None };
+        let options = Options { name: Some("x".into()), choice: wanted, ..Options::default() };
         stand.import_with(bytes, &options).map(|imported| names(&stand.root(&imported)))
     };
     assert_eq!(import(&by_platform, None, None).unwrap(), ["amd".to_owned()]);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 
-use crate::image::store as images;
+use crate::image::store::find;
 use crate::poddir::find as pods;
 use crate::poddir::manifest;
 use crate::store::{self, Store};
@@ -50,7 +50,7 @@ fn names_of_apps() -> Option<Vec<(String, String)>> {
 }
 
 fn names_of_images() -> Option<Vec<(String, String)>> {
-    let images = images::list(&store()?).ok()?;
+    let images = find::list(&store()?).ok()?;
     Some(images.into_iter().flat_map(|(_, names)| names).map(|name| (name, String::new())).collect())
 }
 

@@ -8,7 +8,7 @@ use stage1::error::{Context, Error, Result};
 use crate::cli::session::Session;
 use crate::image::options::Options;
 use crate::image::pull::pull;
-use crate::image::store::look_up;
+use crate::image::store::find::look_up;
 use crate::interrupt::Watch;
 use crate::registry::{Access, Name, Reference, Tls};
 

@@ -6,7 +6,7 @@ use stage1::error::{Context, Result};
 
 use crate::cli::output;
 use crate::cli::session::Session;
-use crate::image::store as images;
+use crate::image::store::find;
 
 #[derive(Args, Debug)]
 pub struct CatManifest {
@@ -16,7 +16,7 @@ pub struct CatManifest {
 
 impl CatManifest {
     pub fn run(self, session: &Session) -> Result<()> {
-        let image = images::find(&session.store, &self.image)?;
+        let image = find::find(&session.store, &self.image)?;
         let manifest: Value = serde_json::from_slice(&image.manifest).context(|| "read the manifest")?;
         output::json(&manifest)
     }

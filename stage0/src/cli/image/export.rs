@@ -11,8 +11,8 @@ use stage1::error::{Context, Error, Result};
 use super::progress::progress;
 use crate::cli::session::Session;
 use crate::image::export::export;
-use crate::image::store as images;
 use crate::image::store::Image;
+use crate::image::store::find;
 
 #[derive(Args, Debug)]
 pub struct Export {
@@ -30,7 +30,7 @@ pub struct Export {
 
 impl Export {
     pub fn run(self, session: &Session) -> Result<()> {
-        let image = images::find(&session.store, &self.image)?;
+        let image = find::find(&session.store, &self.image)?;
         if self.file.as_os_str() == "-" {
             return self.write(session, &image, io::stdout().lock());
         }

@@ -3,8 +3,8 @@
 use stage1::appc::{NameValue, parse_bool};
 use stage1::error::{Context, Error, Result};
 
-use crate::image::store as images;
 use crate::image::store::Image;
+use crate::image::store::find;
 use crate::store::Store;
 
 /// A condition of an image.
@@ -32,7 +32,7 @@ impl Filter {
     pub fn parse(store: &Store, text: &str) -> Result<Self> {
         let shown = || format!("filter {text:?}");
         let (key, value) = text.split_once('=').context(|| format!("{}: expected KEY=VALUE", shown()))?;
-        let import_time = || Ok::<i64, Error>(images::find(store, value).context(shown)?.info.import_time);
+        let import_time = || Ok::<i64, Error>(find::find(store, value).context(shown)?.info.import_time);
         Ok(match key {
             "reference" => Self::Reference(value.to_owned()),
             "label" => match value.split_once('=') {

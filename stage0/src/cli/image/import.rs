@@ -18,9 +18,9 @@ use crate::cli::output::say;
 use crate::cli::session::Session;
 use crate::image::import::{Imported, import_directory, import_file, import_open_file};
 use crate::image::options::{Kind, Options};
-use crate::image::platform::Wanted;
+use crate::image::platform::ImageChoice;
 use crate::image::pull::pull;
-use crate::image::store as images;
+use crate::image::store::names as image_names;
 use crate::interrupt::Watch;
 use crate::registry::Name;
 
@@ -98,7 +98,7 @@ impl Import {
         let options = Options {
             name: self.name.clone(),
             kind,
-            wanted: Wanted { reference, platform: self.incoming.platform.clone(), name: None },
+            choice: ImageChoice { reference, platform: self.incoming.platform.clone(), name: None },
             manifest: self.manifest(path.as_deref())?,
             limits: self.incoming.limits(),
             ..Options::default()
@@ -138,7 +138,7 @@ impl Import {
         let watch = Watch::begin()?;
         let access = RegistryOptions::with_authfile(None).access(&watch)?;
         let options = Options {
-            wanted: Wanted { platform: self.incoming.platform.clone(), ..Wanted::default() },
+            choice: ImageChoice { platform: self.incoming.platform.clone(), ..ImageChoice::default() },
             limits: self.incoming.limits(),
             ..Options::default()
         };
@@ -146,7 +146,7 @@ impl Import {
         match &self.name {
             None => Ok(pulled),
             Some(name) => {
-                let replaced = images::name(&session.store, &pulled.image.id, name)?;
+                let replaced = image_names::name(&session.store, &pulled.image.id, name)?;
                 Ok(Imported { name: name.clone(), replaced, ..pulled })
             }
         }

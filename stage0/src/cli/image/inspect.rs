@@ -12,6 +12,8 @@ use crate::cli::output::{self, Format};
 use crate::cli::session::Session;
 use crate::image::store as images;
 use crate::image::store::Image;
+use crate::image::store::find;
+use crate::image::store::names as image_names;
 
 #[derive(Args, Debug)]
 pub struct Inspect {
@@ -58,8 +60,8 @@ impl Inspect {
         let (mut found, mut failed) = (Vec::new(), Vec::new());
         for text in &self.images {
             let inspect = || -> Result<Inspected> {
-                let image = images::find(store, text)?;
-                let names = images::names_of(store, &image.id)?;
+                let image = find::find(store, text)?;
+                let names = image_names::names_of(store, &image.id)?;
                 let said = match images::config(store, &image.id)? {
                     Some(config) => of_config(&config),
                     None => of_manifest(&image.parsed),

@@ -9,6 +9,7 @@ use crate::cli::output::{self, Format, say};
 use crate::cli::session::Session;
 use crate::fsutil::time::nanoseconds;
 use crate::image::store as images;
+use crate::image::store::find;
 
 #[derive(Args, Debug)]
 pub struct List {
@@ -43,7 +44,7 @@ impl List {
     pub fn run(self, session: &Session) -> Result<()> {
         let store = &session.store;
         let filters: Vec<Filter> = self.filters.iter().map(|text| Filter::parse(store, text)).collect::<Result<_>>()?;
-        let mut images = images::list(store)?;
+        let mut images = find::list(store)?;
         images.retain(|(image, names)| filters.iter().all(|filter| filter.fits(image, names)));
         if self.quiet {
             return images.iter().try_for_each(|(image, _)| say(&image.id));

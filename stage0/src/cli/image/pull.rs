@@ -9,7 +9,7 @@ use crate::cli::output::say;
 use crate::cli::session::Session;
 use crate::image::import::Imported;
 use crate::image::options::Options;
-use crate::image::platform::Wanted;
+use crate::image::platform::ImageChoice;
 use crate::image::pull::pull;
 use crate::interrupt::Watch;
 use crate::registry::Name;
@@ -34,7 +34,7 @@ impl Pull {
         let watch = Watch::begin()?;
         let access = self.registry.access(&watch)?;
         let options = Options {
-            wanted: Wanted { platform: self.incoming.platform.clone(), ..Wanted::default() },
+            choice: ImageChoice { platform: self.incoming.platform.clone(), ..ImageChoice::default() },
             limits: self.incoming.limits(),
             keep_blobs: self.keep_blobs,
             ..Options::default()

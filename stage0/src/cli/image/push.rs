@@ -7,7 +7,7 @@ use crate::cli::args::registry::RegistryOptions;
 use crate::cli::output::say;
 use crate::cli::session::Session;
 use crate::image::push::push;
-use crate::image::store as images;
+use crate::image::store::find;
 use crate::interrupt::Watch;
 use crate::registry::Reference;
 
@@ -25,7 +25,7 @@ impl Push {
     pub fn run(self, session: &Session) -> Result<()> {
         let to = self.destination.as_ref().unwrap_or(&self.image);
         let to = Reference::parse(to).context(|| "expected a full destination, such as registry.example/name:tag")?;
-        let image = images::find(&session.store, &self.image)?;
+        let image = find::find(&session.store, &self.image)?;
         let watch = Watch::begin()?;
         let access = self.registry.access(&watch)?;
         say(push(&session.store, &access, &image, &to).context(|| format!("push to {to}"))?)

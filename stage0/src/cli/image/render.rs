@@ -7,7 +7,7 @@ use stage1::error::{Context, Result};
 
 use super::progress::spinner;
 use crate::cli::session::Session;
-use crate::image::store as images;
+use crate::image::store::find;
 use crate::image::tree as trees;
 
 #[derive(Args, Debug)]
@@ -20,7 +20,7 @@ pub struct Render {
 
 impl Render {
     pub fn run(self, session: &Session) -> Result<()> {
-        let image = images::find(&session.store, &self.image)?;
+        let image = find::find(&session.store, &self.image)?;
         let bar = spinner("copying");
         let copied = trees::copy_out(&session.store, &image.id, &self.directory);
         bar.finish_and_clear();

@@ -6,7 +6,7 @@ use stage1::error::{Context, Error, Result};
 use crate::cli::output::say;
 use crate::cli::session::Session;
 use crate::image::gc::remove;
-use crate::image::store as images;
+use crate::image::store::find;
 
 #[derive(Args, Debug)]
 pub struct Rm {
@@ -20,7 +20,7 @@ impl Rm {
         let store = &session.store;
         let mut failed = Vec::new();
         for text in &self.images {
-            let removed = images::find_id(store, text).and_then(|id| {
+            let removed = find::find_id(store, text).and_then(|id| {
                 remove(store, &id).context(|| format!("remove image {}", id.short()))?;
                 say(id)
             });

@@ -9,8 +9,9 @@ use stage1::error::{Context, Result};
 use crate::cli::output::{self, Format};
 use crate::cli::session::Session;
 use crate::image::archive::ImageId;
-use crate::image::store as images;
 use crate::image::store::Image;
+use crate::image::store::find;
+use crate::image::store::users;
 use crate::image::tree as trees;
 
 #[derive(Args, Debug)]
@@ -41,8 +42,8 @@ struct Shown {
 impl Show {
     pub fn run(self, session: &Session) -> Result<()> {
         let store = &session.store;
-        let image = images::find(store, &self.image)?;
-        let names = images::list(store)?.into_iter().find(|(other, _)| other.id == image.id);
+        let image = find::find(store, &self.image)?;
+        let names = find::list(store)?.into_iter().find(|(other, _)| other.id == image.id);
         let shown = Shown {
             id: image.id.to_string(),
             names: names.map(|(_, names)| names).unwrap_or_default(),
@@ -51,7 +52,7 @@ impl Show {
             size: image.info.size,
             tree_fault: trees::quick_fault(store, &image.id)?,
             dependencies: image.info.dependencies.iter().map(ImageId::to_string).collect(),
-            pods: images::users(store)?.remove(image.id.as_str()).unwrap_or_default(),
+            pods: users::users(store)?.remove(image.id.as_str()).unwrap_or_default(),
             manifest: serde_json::from_slice(&image.manifest).context(|| "read the manifest")?,
         };
         match self.format {

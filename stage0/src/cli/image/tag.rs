@@ -5,7 +5,8 @@ use stage1::error::{Error, Result};
 
 use crate::cli::output::say;
 use crate::cli::session::Session;
-use crate::image::store as images;
+use crate::image::store::find;
+use crate::image::store::names as image_names;
 use crate::registry::{Name, Reference};
 
 #[derive(Args, Debug)]
@@ -23,9 +24,9 @@ impl Tag {
         if let Some(bad) = names.iter().find(|name| name.digest().is_some()) {
             return Err(Error::new(format!("{bad}: a name that is given cannot have a digest")));
         }
-        let id = images::find_id(&session.store, &self.image)?;
+        let id = find::find_id(&session.store, &self.image)?;
         for name in names {
-            if let Some(before) = images::tag(&session.store, &id, &name)? {
+            if let Some(before) = image_names::tag(&session.store, &id, &name)? {
                 log::warn!("\"{name}\" was the name of image {} until now", before.short());
             }
             say(name)?;

@@ -5,7 +5,7 @@ use stage1::error::Result;
 
 use crate::cli::output::say;
 use crate::cli::session::Session;
-use crate::image::store as images;
+use crate::image::store::names as image_names;
 
 #[derive(Args, Debug)]
 pub struct Untag {
@@ -16,6 +16,6 @@ pub struct Untag {
 
 impl Untag {
     pub fn run(self, session: &Session) -> Result<()> {
-        self.names.iter().try_for_each(|text| images::untag(&session.store, text).and_then(|(name, _)| say(name)))
+        self.names.iter().try_for_each(|text| image_names::untag(&session.store, text).and_then(|(name, _)| say(name)))
     }
 }

@@ -9,6 +9,7 @@ use super::progress::progress;
 use crate::cli::output::{self, Format};
 use crate::cli::session::Session;
 use crate::image::store as images;
+use crate::image::store::find;
 use crate::image::verify::{Health, verify};
 
 #[derive(Args, Debug)]
@@ -33,7 +34,7 @@ impl Verify {
         let store = &session.store;
         let ids = match self.images.is_empty() {
             true => images::ids(store)?,
-            false => self.images.iter().map(|text| images::find_id(store, text)).collect::<Result<_>>()?,
+            false => self.images.iter().map(|text| find::find_id(store, text)).collect::<Result<_>>()?,
         };
         let bar = progress(ids.len() as u64, "verifying");
         if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len}") {

@@ -342,7 +342,7 @@ fn a_tree_packed_and_unpacked_is_the_same_and_packs_to_the_same_bytes() {
     let alone = unpack_alone(&first[..], root.as_fd(), &mut limits).unwrap();
     let list = |hashes: &Hashes| {
         let mut list = Vec::new();
-        crate::image::tree_list::write(dir.path(), hashes, &mut list).unwrap();
+        crate::image::tree::list::write(dir.path(), hashes, &mut list).unwrap();
         String::from_utf8(list).unwrap()
     };
     assert_eq!(list(&alone.hashes), list(&Hashes::default()));

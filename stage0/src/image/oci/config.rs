@@ -12,8 +12,8 @@ use stage1::error::{Context, Error, Result};
 
 use super::Found;
 use crate::fsutil::digest::Digest;
-use crate::image::merged::Merged;
 use crate::image::options::Options;
+use crate::image::overlay_lookup::Merged;
 use crate::image::platform::Platform;
 
 /// `/etc/passwd` and `/etc/group` of an image are read up to here.

@@ -16,7 +16,7 @@ use stage1::error::{Context, Error, Result};
 pub use layout::Layout;
 
 use crate::fsutil::digest::{Digest, Verified};
-use crate::image::platform::{Platform, Wanted};
+use crate::image::platform::{ImageChoice, Platform};
 use config::Config;
 
 /// An index, a manifest or a configuration beyond this is refused.
@@ -117,7 +117,7 @@ impl Found {
 ///
 /// # Errors
 /// They are nonsense, or the image is for another platform.
-pub(crate) fn described(manifest: &[u8], config: &[u8], reference: &str, wanted: &Wanted) -> Result<Found> {
+pub(crate) fn described(manifest: &[u8], config: &[u8], reference: &str, wanted: &ImageChoice) -> Result<Found> {
     let manifest: Manifest = serde_json::from_slice(manifest).context(|| "it is not a manifest")?;
     let parsed: Config = serde_json::from_slice(config).context(|| "configuration")?;
     let platform = parsed.must_fit(&wanted.platform()?)?;
@@ -147,7 +147,7 @@ fn must_be_known(layer: &Descriptor) -> Result<()> {
 ///
 /// # Errors
 /// A file is missing, damaged or nonsense; there is no such image, or more than one.
-pub fn index(layout: &Layout, wanted: &Wanted) -> Result<Found> {
+pub fn index(layout: &Layout, wanted: &ImageChoice) -> Result<Found> {
     let mut index: Index = json(layout, "index.json", None)?;
     let platform = wanted.platform()?;
     let mut reference = None;
@@ -180,7 +180,7 @@ pub(crate) enum Listed {
 ///
 /// # Errors
 /// It is neither, or both, or has no image for the platform; or an image of more than one can have.
-pub(crate) fn listed(bytes: &[u8], media_type: &str, wanted: &Wanted) -> Result<Listed> {
+pub(crate) fn listed(bytes: &[u8], media_type: &str, wanted: &ImageChoice) -> Result<Listed> {
     let shape: Shape = serde_json::from_slice(bytes).context(|| "it is not a manifest")?;
     let (is_index, is_image) = (shape.manifests.is_some(), shape.config.is_some() || shape.layers.is_some());
     // who looks at the type, and who looks at the content, must see the same
@@ -248,7 +248,7 @@ fn reference_of(descriptor: &Descriptor) -> Option<String> {
 }
 
 /// Chooses by reference, unless that was done, and by platform.
-fn choose(all: Vec<Descriptor>, wanted: &Wanted, platform: &Platform, named: bool) -> Result<Descriptor> {
+fn choose(all: Vec<Descriptor>, wanted: &ImageChoice, platform: &Platform, named: bool) -> Result<Descriptor> {
     let total = all.len();
     let references: Vec<String> = all.iter().filter_map(reference_of).collect();
     let is_meant = |descriptor: &Descriptor| match &wanted.reference {
@@ -284,7 +284,7 @@ fn choose(all: Vec<Descriptor>, wanted: &Wanted, platform: &Platform, named: boo
 ///
 /// # Errors
 /// A file is missing, damaged or nonsense; or there is no image for the platform.
-pub fn directory(layout: &Layout, wanted: &Wanted) -> Result<Found> {
+pub fn directory(layout: &Layout, wanted: &ImageChoice) -> Result<Found> {
     let bytes = bytes(layout, "manifest.json", None)?;
     let shape: Shape = serde_json::from_slice(&bytes).context(|| "\"manifest.json\" is not a manifest")?;
     let name = |digest: &Digest| digest.digits().to_owned();
@@ -329,7 +329,7 @@ fn found(
 ///
 /// # Errors
 /// A file is missing, damaged or nonsense; there is no such image, or more than one.
-pub fn docker(layout: &Layout, wanted: &Wanted) -> Result<Found> {
+pub fn docker(layout: &Layout, wanted: &ImageChoice) -> Result<Found> {
     let images: Vec<Saved> = json(layout, "manifest.json", None)?;
     let tags: Vec<String> = images.iter().filter_map(|image| image.tags.clone()).flatten().collect();
     let is_meant = |image: &Saved| match &wanted.reference {

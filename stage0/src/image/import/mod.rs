@@ -1,6 +1,9 @@
 //! Taking images in: application container images as they are, plain root file systems converted to one, and what has
 //! layers by [`layered`].
 
+pub(crate) mod layered;
+pub mod place;
+
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::os::fd::AsFd;
@@ -16,13 +19,13 @@ use crate::fsutil::dir::{PRIVATE, make_dir, sync_file_system};
 use crate::fsutil::space::{Room, Watched};
 use crate::image::archive;
 use crate::image::archive::{Compression, Entries, Hashed, ImageId, Limits};
-use crate::image::layered;
+pub use crate::image::import::place::Imported;
+use crate::image::import::place::{name_it, place};
 use crate::image::oci;
 use crate::image::oci::Layout;
 use crate::image::options::{Kind, Options};
-pub use crate::image::placed::Imported;
-use crate::image::placed::{name_it, place};
-use crate::image::store::{Info, checked_name, directory, load};
+use crate::image::store::names::checked_name;
+use crate::image::store::{Info, directory, load};
 use crate::image::tree as trees;
 use crate::store::{Store, TemporaryDir};
 
@@ -169,7 +172,7 @@ fn write_archive(path: &Path, limits: Limits, write: impl FnOnce(&mut dyn Write)
 
 /// Takes an image with layers in.
 fn convert(store: &Store, work: &TemporaryDir, layout: &Layout, kind: Kind, options: &Options) -> Result<Imported> {
-    let mut wanted = options.wanted.clone();
+    let mut wanted = options.choice.clone();
     wanted.name = options.manifest.as_ref().map(|manifest| manifest.name.to_string());
     let found = match kind {
         Kind::Docker => oci::docker(layout, &wanted)?,

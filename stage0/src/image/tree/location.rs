@@ -9,8 +9,8 @@ use stage1::uid_range::UidRange;
 
 use crate::fsutil::dir::{PRIVATE, make_dir};
 use crate::image::archive::ImageId;
-use crate::image::store as images;
-use crate::image::{layers, noted};
+use crate::image::store::users;
+use crate::image::tree::{checked_dir, layers};
 use crate::store::{Store, TemporaryDir};
 
 /// From so many places of a list a quick check looks.
@@ -20,7 +20,7 @@ const FEWEST_PROBES: usize = 2;
 
 /// The root file system of a rendered tree, without the layers that it lies on; it is read-only for everybody.
 pub fn rootfs(store: &Store, tree: &str) -> PathBuf {
-    noted::rootfs(&directory(store, tree))
+    checked_dir::rootfs(&directory(store, tree))
 }
 
 /// All directories whose files a tree has, the uppermost first.
@@ -28,8 +28,8 @@ pub fn rootfs(store: &Store, tree: &str) -> PathBuf {
 /// # Errors
 /// The note of the tree can't be read.
 pub fn stack(store: &Store, tree: &str) -> Result<Vec<PathBuf>> {
-    let info = noted::info(&directory(store, tree))?.unwrap_or_default();
-    let below = info.layers.iter().rev().map(|name| noted::rootfs(&layers::directory(store, name)));
+    let info = checked_dir::info(&directory(store, tree))?.unwrap_or_default();
+    let below = info.layers.iter().rev().map(|name| checked_dir::rootfs(&layers::directory(store, name)));
     Ok(std::iter::once(rootfs(store, tree)).chain(below).collect())
 }
 
@@ -54,13 +54,13 @@ pub(crate) fn directory(store: &Store, tree: &str) -> PathBuf {
 /// The store can't be read.
 pub fn quick_fault(store: &Store, id: &ImageId) -> Result<Option<String>> {
     let dir = directory(store, id.as_str());
-    let layers = noted::info(&dir)?.unwrap_or_default().layers;
+    let layers = checked_dir::info(&dir)?.unwrap_or_default().layers;
     let places = (PROBES / (layers.len() + 1)).max(FEWEST_PROBES);
-    if let Some(fault) = noted::quick_fault(&dir, places)? {
+    if let Some(fault) = checked_dir::quick_fault(&dir, places)? {
         return Ok(Some(fault));
     }
     for name in layers {
-        if let Some(fault) = noted::quick_fault(&layers::directory(store, &name), places)? {
+        if let Some(fault) = checked_dir::quick_fault(&layers::directory(store, &name), places)? {
             return Ok(Some(of_layer(&name, &fault)));
         }
     }
@@ -78,7 +78,7 @@ pub(crate) fn of_layer(name: &str, fault: &str) -> String {
 /// # Errors
 /// The store can't be read.
 pub fn full_fault(store: &Store, id: &ImageId) -> Result<Option<String>> {
-    noted::full_fault(&directory(store, id.as_str()))
+    checked_dir::full_fault(&directory(store, id.as_str()))
 }
 
 /// Puts the tree in the working directory into the store; the caller holds the lock. What is there is moved aside if
@@ -97,7 +97,7 @@ pub(crate) fn put_aside(store: &Store, work: &TemporaryDir, id: &ImageId) -> Res
     if !from.exists() {
         return Ok(());
     }
-    let to = if images::users(store)?.contains_key(id.as_str()) {
+    let to = if users::users(store)?.contains_key(id.as_str()) {
         store.trees().join(format!("{}.old-{}", id.as_str(), uuid::Uuid::new_v4()))
     } else {
         work.path().join("old-tree")

@@ -7,7 +7,7 @@ use crate::fsutil::digest::Digest;
 
 /// A manifest that an image came by, and all that belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
+pub struct Provenance {
     /// Digest of the manifest, which is a blob as well.
     pub manifest: String,
     /// What the manifest is.
@@ -19,7 +19,7 @@ pub struct Kept {
     pub from: Option<String>,
 }
 
-impl Kept {
+impl Provenance {
     /// All its digests.
     ///
     /// # Errors

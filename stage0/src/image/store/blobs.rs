@@ -1,7 +1,7 @@
 //! Blobs of images that came from registries, as they came: the manifests, and, where that was asked for, the layers.
 //! What is not kept is fetched again from where it came when an image is pushed, which then is what it was bit for bit.
 //!
-//! `blobs/ALGORITHM/DIGITS`, named by digests that were verified alone. An image notes what it needs ([`Kept`]); what
+//! `blobs/ALGORITHM/DIGITS`, named by digests that were verified alone. An image notes what it needs ([`Provenance`]); what
 //! no image needs is removed with the last one that did. They change under the lock of the store.
 
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use crate::fsutil::atomic;
 use crate::fsutil::digest::Digest;
 use crate::fsutil::dir::{PRIVATE, make_dir, names_in, sync_dir};
 use crate::image::archive::ImageId;
-use crate::image::kept::Kept;
+use crate::image::store::provenance::Provenance;
 use crate::image::store::{directory, ids, info};
 use crate::registry::is_whole;
 use crate::store::{Store, TemporaryDir};
@@ -54,7 +54,7 @@ pub(crate) fn place(store: &Store, from: &Path) -> Result<()> {
 }
 
 /// Notes one more manifest of an image that is there; the caller holds the lock.
-pub(crate) fn note(store: &Store, id: &ImageId, kept: &Kept) -> Result<()> {
+pub(crate) fn note(store: &Store, id: &ImageId, kept: &Provenance) -> Result<()> {
     let mut info = info(store, id)?;
     if info.kept.last() == Some(kept) {
         return Ok(());

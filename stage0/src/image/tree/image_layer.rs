@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use stage1::error::{Context, Result};
 
 use crate::image::archive::{is_kept, xattr, xattr_names};
-use crate::image::merged::{Found, Merged};
+use crate::image::overlay_lookup::{Found, Merged};
 
 /// What a directory has besides its content.
 struct Attributes {

@@ -1,5 +1,5 @@
 //! A directory of files with a note beside it: `rootfs`, the list of what is in it (`sums`, see
-//! [`crate::image::tree_list`]), and `info`. Layers and trees are such.
+//! [`crate::image::tree::list`]), and `info`. Layers and trees are such.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -10,8 +10,8 @@ use stage1::error::{Context, Error, Result};
 
 use crate::fsutil::digest;
 use crate::image::archive::Hashes;
-use crate::image::tree_list as manifest;
-use crate::image::tree_list::Newest;
+use crate::image::tree::list as manifest;
+use crate::image::tree::list::Newest;
 
 /// What is noted beside the list.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -45,7 +45,7 @@ fn is_false(value: &bool) -> bool {
     !*value
 }
 
-/// Where the files of a noted directory are.
+/// Where the files of a checked directory are.
 pub(crate) fn rootfs(dir: &Path) -> PathBuf {
     dir.join("rootfs")
 }

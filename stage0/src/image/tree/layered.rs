@@ -9,14 +9,14 @@ use stage1::error::{Context, Error, Result};
 use crate::fsutil::dir::{make_dir, sync_file_system};
 use crate::image::archive;
 use crate::image::archive::{Hashes, ImageId};
-use crate::image::layers;
-use crate::image::merged::Merged;
-use crate::image::noted;
 use crate::image::oci::config;
-use crate::image::shelf as trees;
+use crate::image::overlay_lookup::Merged;
 use crate::image::store as images;
 use crate::image::store::directory;
-use crate::image::top;
+use crate::image::tree::checked_dir;
+use crate::image::tree::image_layer;
+use crate::image::tree::layers;
+use crate::image::tree::location as trees;
 use crate::store::Store;
 
 /// The uncompressed archive of an image; reading it fails where it is not what its id says. Of an image with layers it
@@ -49,20 +49,21 @@ pub(crate) fn rebuild(store: &Store, id: &ImageId) -> Result<()> {
     let mut described = None;
     for name in stack.iter().rev() {
         let dir = layers::directory(store, name);
-        if let Some(fault) = noted::quick_fault(&dir, trees::PROBES)? {
+        if let Some(fault) = checked_dir::quick_fault(&dir, trees::PROBES)? {
             return Err(Error::new(format!("{}; {}", trees::of_layer(name, &fault), again())));
         }
-        if described.is_none() && noted::info(&dir)?.is_some_and(|note| note.root) {
-            described = Some(noted::rootfs(&dir));
+        if described.is_none() && checked_dir::info(&dir)?.is_some_and(|note| note.root) {
+            described = Some(checked_dir::rootfs(&dir));
         }
     }
-    let roots: Vec<PathBuf> = stack.iter().rev().map(|name| noted::rootfs(&layers::directory(store, name))).collect();
+    let roots: Vec<PathBuf> =
+        stack.iter().rev().map(|name| checked_dir::rootfs(&layers::directory(store, name))).collect();
     let files = Merged::open(roots.iter().map(PathBuf::as_path))?;
     let tree = work.path().join("tree");
-    let rootfs = noted::rootfs(&tree);
+    let rootfs = checked_dir::rootfs(&tree);
     make_dir(&rootfs, 0o755)?;
-    top::make(&files, described.as_deref(), Path::new(&config::working_directory(&config)), &rootfs)?;
-    noted::write(&tree, &Hashes::default(), noted::Info { layers: stack, ..noted::Info::default() })?;
+    image_layer::make(&files, described.as_deref(), Path::new(&config::working_directory(&config)), &rootfs)?;
+    checked_dir::write(&tree, &Hashes::default(), checked_dir::Info { layers: stack, ..checked_dir::Info::default() })?;
     sync_file_system(work.path())?;
     let _lock = store.lock_images()?;
     trees::place(store, &work, id)

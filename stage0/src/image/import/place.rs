@@ -6,7 +6,8 @@ use stage1::error::{Context, Result};
 use crate::fsutil::dir::{PRIVATE, make_dir, sync_dir};
 use crate::image::archive::ImageId;
 use crate::image::options::Options;
-use crate::image::store::{Image, directory, load, set_name, set_reference};
+use crate::image::store::names::{set_name, set_reference};
+use crate::image::store::{Image, directory, load};
 use crate::store::{Store, TemporaryDir};
 
 /// What an import did.

@@ -22,17 +22,17 @@ use crate::fsutil::digest::{Digest, Verified};
 use crate::fsutil::dir::{PRIVATE, make_dir, sync_dir, sync_file_system};
 use crate::image::archive;
 use crate::image::archive::{Hashes, ImageId, Limits};
-use crate::image::blobs;
-use crate::image::layers;
-use crate::image::merged::Merged;
-use crate::image::noted;
+use crate::image::import::place::{Imported, name_it, place};
 use crate::image::oci::{Found, config};
 use crate::image::options::Options;
-use crate::image::placed::{Imported, name_it, place};
-use crate::image::shelf as trees;
+use crate::image::overlay_lookup::Merged;
 use crate::image::store as images;
 use crate::image::store::Info;
-use crate::image::top;
+use crate::image::store::blobs;
+use crate::image::tree::checked_dir;
+use crate::image::tree::image_layer;
+use crate::image::tree::layers;
+use crate::image::tree::location as trees;
 use crate::interrupt;
 use crate::registry::Bars;
 use crate::store::{Store, TemporaryDir};
@@ -97,7 +97,7 @@ struct Making<'a> {
     /// Digests of the layers, uncompressed, the lowest first.
     diffs: Vec<Digest>,
     /// What is in the working directory, by name.
-    unpacked: Mutex<BTreeMap<String, noted::Info>>,
+    unpacked: Mutex<BTreeMap<String, checked_dir::Info>>,
 }
 
 /// An image that is ready to be put into the store.
@@ -116,7 +116,7 @@ impl Making<'_> {
         let notes = if stack.len() > layers::MAX_STACKED { None } else { self.unpack_alone(&stack)? };
         let tree = self.work.path().join("tree");
         crate::fsutil::remove::tree(&tree)?;
-        let rootfs = noted::rootfs(&tree);
+        let rootfs = checked_dir::rootfs(&tree);
         make_dir(&rootfs, 0o755)?;
         let working_directory = config::working_directory(&self.image.config);
         let working_directory = Path::new(&working_directory);
@@ -125,21 +125,21 @@ impl Making<'_> {
                 let roots: Vec<PathBuf> = stack.iter().rev().map(|(_, name)| self.rootfs_of(name)).collect();
                 let files = Merged::open(roots.iter().map(PathBuf::as_path))?;
                 let described = roots.iter().zip(notes.iter().rev()).find(|(_, note)| note.root);
-                top::make(&files, described.map(|(root, _)| root.as_path()), working_directory, &rootfs)?;
+                image_layer::make(&files, described.map(|(root, _)| root.as_path()), working_directory, &rootfs)?;
                 let size = notes.iter().map(|note| note.size).sum();
                 (files, stack.into_iter().map(|(_, name)| name).collect(), size)
             }
             None => {
                 let size = self.flatten(&rootfs)?;
                 let files = Merged::open([rootfs.as_path()])?;
-                top::make(&files, Some(&rootfs), working_directory, &rootfs)?;
+                image_layer::make(&files, Some(&rootfs), working_directory, &rootfs)?;
                 (files, Vec::new(), size)
             }
         };
         let manifest = config::manifest(self.image, &files, self.options)?;
         let manifest = serde_json::to_vec(&manifest).context(|| "write the image manifest")?;
-        let info = noted::Info { layers: names, ..noted::Info::default() };
-        let info = noted::write(&tree, &Hashes::default(), info)?;
+        let info = checked_dir::Info { layers: names, ..checked_dir::Info::default() };
+        let info = checked_dir::write(&tree, &Hashes::default(), info)?;
         Ok(Made { id, manifest, layers: info.layers, size })
     }
 
@@ -157,24 +157,24 @@ impl Making<'_> {
 
     fn rootfs_of(&self, name: &str) -> PathBuf {
         let is_here = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name);
-        noted::rootfs(&if is_here { self.in_work(name) } else { layers::directory(self.store, name) })
+        checked_dir::rootfs(&if is_here { self.in_work(name) } else { layers::directory(self.store, name) })
     }
 
     /// The note of a layer that is there and, as far as a quick look tells, whole.
-    fn known(&self, name: &str) -> Result<Option<noted::Info>> {
+    fn known(&self, name: &str) -> Result<Option<checked_dir::Info>> {
         if let Some(note) = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
             return Ok(Some(note.clone()));
         }
         let dir = layers::directory(self.store, name);
-        let whole = noted::quick_fault(&dir, trees::PROBES)?.is_none();
-        Ok(noted::info(&dir)?.filter(|_| whole))
+        let whole = checked_dir::quick_fault(&dir, trees::PROBES)?.is_none();
+        Ok(checked_dir::info(&dir)?.filter(|_| whole))
     }
 
     /// Unpacks what is not there. `None` if a layer does not stand alone.
-    fn unpack_alone(&self, stack: &[(usize, String)]) -> Result<Option<Vec<noted::Info>>> {
+    fn unpack_alone(&self, stack: &[(usize, String)]) -> Result<Option<Vec<checked_dir::Info>>> {
         let limits = Mutex::new(self.options.limits);
         let bars = Bars::default();
-        let notes: Mutex<BTreeMap<usize, noted::Info>> = Mutex::default();
+        let notes: Mutex<BTreeMap<usize, checked_dir::Info>> = Mutex::default();
         let dependent = AtomicBool::new(false);
         let total = stack.len();
         each(total, |place| {
@@ -217,10 +217,10 @@ impl Making<'_> {
         place: usize,
         limits: &Mutex<Limits>,
         bars: &Bars,
-    ) -> Result<noted::Info> {
+    ) -> Result<checked_dir::Info> {
         let dir = self.in_work(name);
         crate::fsutil::remove::tree(&dir)?;
-        let root = noted::rootfs(&dir);
+        let root = checked_dir::rootfs(&dir);
         make_dir(&root, 0o755)?;
         let fd = File::open(&root).context(|| format!("open {root:?}"))?;
         let allowed = *limits.lock().unwrap_or_else(PoisonError::into_inner);
@@ -241,8 +241,8 @@ impl Making<'_> {
             limits.entries =
                 limits.entries.checked_sub(entries).context(|| "the image has more entries than allowed")?;
         }
-        let info = noted::Info { size, implied: alone.implied, root: alone.root, ..noted::Info::default() };
-        let info = noted::write(&dir, &alone.hashes, info)?;
+        let info = checked_dir::Info { size, implied: alone.implied, root: alone.root, ..checked_dir::Info::default() };
+        let info = checked_dir::write(&dir, &alone.hashes, info)?;
         self.unpacked.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), info.clone());
         Ok(info)
     }
@@ -326,7 +326,7 @@ impl Making<'_> {
         let mut unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
         let mut here = Vec::new();
         for name in &made.layers {
-            match noted::quick_fault(&layers::directory(store, name), trees::PROBES)? {
+            match checked_dir::quick_fault(&layers::directory(store, name), trees::PROBES)? {
                 None => {}
                 Some(_) if unpacked.contains_key(name) => here.push(name.clone()),
                 // another process has removed it just before the lock was taken

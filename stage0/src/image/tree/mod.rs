@@ -1,9 +1,16 @@
 //! The tree store: images rendered to directories, once, as the lower layers of all pods that use them.
 //!
-//! `trees/<id>/` is a noted directory (see [`crate::image::noted`]); the id of a tree is its image's. It may lie on
-//! layers (see [`crate::image::layers`]), which its note names. A tree appears whole, by one rename. One that fails its
+//! `trees/<id>/` is a checked directory (see [`crate::image::tree::checked_dir`]); the id of a tree is its image's. It may lie on
+//! layers (see [`crate::image::tree::layers`]), which its note names. A tree appears whole, by one rename. One that fails its
 //! quick check when a pod is about to use it is rendered again, with a warning; pods that use the old one keep it until
 //! they are gone.
+
+pub(crate) mod checked_dir;
+pub(crate) mod image_layer;
+pub(crate) mod layered;
+pub(crate) mod layers;
+pub mod list;
+pub(crate) mod location;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -19,12 +26,11 @@ use stage1::error::{Context, Error, Result};
 use crate::fsutil::dir::{make_dir, sync_file_system};
 use crate::fsutil::remove;
 use crate::image::archive::{Hashes, ImageId, Limits, Whitelist, unpack_over};
-use crate::image::layered_again;
-use crate::image::noted;
-use crate::image::shelf::{copy_stack, stack};
-pub(crate) use crate::image::shelf::{directory, place};
-pub use crate::image::shelf::{full_fault, quick_fault, rootfs};
 use crate::image::store as images;
+use crate::image::store::find;
+use crate::image::tree::location::{copy_stack, stack};
+pub(crate) use crate::image::tree::location::{directory, place};
+pub use crate::image::tree::location::{full_fault, quick_fault, rootfs};
 use crate::store::{Store, TemporaryDir};
 
 /// Images below images below images: so many are enough.
@@ -105,13 +111,13 @@ pub fn ensure_noted(store: &Store, tree: &str) -> Result<Option<Tree>> {
 /// The image's archive is missing or damaged, or one that it depends on is; or, of one with layers, a layer is.
 pub fn rebuild(store: &Store, id: &ImageId) -> Result<()> {
     if id.is_of_config() {
-        return layered_again::rebuild(store, id);
+        return layered::rebuild(store, id);
     }
     let work = store.temporary_dir()?;
     let image = images::load(store, id)?;
     let known = Some(image.info.dependencies.iter().cloned().collect());
     let limits = Limits { devices: true, ..Limits::default() };
-    render(store, &work, layered_again::open_archive(store, id)?, &image.parsed, known, limits)?;
+    render(store, &work, layered::open_archive(store, id)?, &image.parsed, known, limits)?;
     sync_file_system(work.path())?;
     let _lock = store.lock_images()?;
     place(store, &work, id)
@@ -137,7 +143,7 @@ pub(crate) fn render(
     let mut over = false;
     for (id, whitelists) in &plan.steps {
         let whitelists: Vec<&Whitelist> = whitelists.iter().map(Rc::as_ref).collect();
-        let archive = layered_again::open_archive(store, id)?;
+        let archive = layered::open_archive(store, id)?;
         unpack_over(archive, fd.as_fd(), &mut limits, &whitelists, over).context(|| format!("image {}", id.short()))?;
         over = true;
     }
@@ -146,7 +152,7 @@ pub(crate) fn render(
     unpack_over(&mut archive, fd.as_fd(), &mut limits, &whitelists, over)?;
     // a damage behind the archive's end is one, too
     std::io::copy(&mut archive, &mut std::io::sink()).context(|| "read the archive")?;
-    noted::write(&dir, &Hashes::default(), noted::Info::default())?;
+    checked_dir::write(&dir, &Hashes::default(), checked_dir::Info::default())?;
     Ok(plan.met)
 }
 
@@ -167,7 +173,7 @@ impl Plan<'_> {
         for dependency in &manifest.dependencies {
             let id = match &mut self.known {
                 Some(known) => known.pop_front().context(|| "the store's note of its dependencies is damaged")?,
-                None => images::find_dependency(self.store, dependency)?,
+                None => find::find_dependency(self.store, dependency)?,
             };
             if self.met.len() == MAX_DEPENDENCIES {
                 return Err(Error::new(format!("it depends on more than {MAX_DEPENDENCIES} images, or on itself")));

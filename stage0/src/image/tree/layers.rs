@@ -1,7 +1,7 @@
 //! The layer store: layers of images, each unpacked once, by the digest of its archive; all images that have it share
 //! it.
 //!
-//! `layers/<algorithm>-<digits>/` is a noted directory (see [`noted`]). What its archive removes of lower
+//! `layers/<algorithm>-<digits>/` is a checked directory (see [`checked_dir`]). What its archive removes of lower
 //! layers it has as overlayfs marks that: a character device 0:0 for a name, an attribute for all that a directory
 //! had. A layer appears whole, by one rename, and goes with the last tree that lies on it.
 
@@ -12,7 +12,8 @@ use stage1::error::{Context, Result};
 
 use crate::fsutil::digest::Digest;
 use crate::fsutil::dir::{PRIVATE, make_dir, names_in};
-use crate::image::noted;
+use crate::image::store::users::users;
+use crate::image::tree::checked_dir;
 use crate::store::{Store, TemporaryDir};
 
 /// More layers than this are put into one tree at import: mount(2) takes one page of options, and so many fit in by
@@ -49,8 +50,8 @@ pub(crate) fn place(store: &Store, work: &TemporaryDir, from: &Path, name: &str)
 pub(crate) fn put_aside(store: &Store, work: &TemporaryDir, name: &str) -> Result<()> {
     let from = directory(store, name);
     // what is mounted may be renamed, and is not removed under its users
-    let is_used = crate::image::store::users(store)?.keys().any(|tree| {
-        noted::info(&store.trees().join(tree))
+    let is_used = users(store)?.keys().any(|tree| {
+        checked_dir::info(&store.trees().join(tree))
             .ok()
             .flatten()
             .is_some_and(|info| info.layers.iter().any(|one| one == name))
@@ -66,9 +67,9 @@ pub(crate) fn put_aside(store: &Store, work: &TemporaryDir, name: &str) -> Resul
 /// Takes the layers away that no tree lies on; the caller holds the lock. Tells which.
 pub(crate) fn sweep(store: &Store, work: &TemporaryDir) -> Result<Vec<String>> {
     let (mut needed, mut used) = (BTreeSet::new(), BTreeSet::new());
-    let users = crate::image::store::users(store)?;
+    let users = users(store)?;
     for tree in names_in(&store.trees())? {
-        let Some(info) = noted::info(&store.trees().join(&tree))? else {
+        let Some(info) = checked_dir::info(&store.trees().join(&tree))? else {
             // nobody knows what it lies on
             log::warn!("no layers are removed: tree {tree:?} is damaged");
             return Ok(Vec::new());

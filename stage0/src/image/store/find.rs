@@ -1,0 +1,147 @@
+//! Finding the image that a person or a manifest means: by a name, an id, the first digits of one, or a dependency.
+
+use stage1::appc::Dependency;
+use stage1::error::{Context, Error, Result};
+
+use crate::fsutil::digest::Digest;
+use crate::image::archive::ImageId;
+use crate::image::store::names::{named, names};
+use crate::image::store::{Image, directory, ids, info, load};
+use crate::registry::{Name, Reference};
+use crate::store::Store;
+
+/// The image that came by a manifest from a registry.
+///
+/// # Errors
+/// The store can't be read.
+pub(crate) fn by_manifest(store: &Store, manifest: &Digest) -> Result<Option<ImageId>> {
+    let manifest = manifest.to_string();
+    for id in ids(store)? {
+        // one that is damaged or has just gone is none
+        if info(store, &id).is_ok_and(|info| info.kept.iter().any(|kept| kept.manifest == manifest)) {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
+}
+
+/// Finds the image that a person means: by its name, its id, or the first digits of its id.
+///
+/// # Errors
+/// No image is meant, or more than one.
+pub fn find(store: &Store, text: &str) -> Result<Image> {
+    load(store, &find_id(store, text)?)
+}
+
+/// Like [`find`], of an image that may be damaged.
+///
+/// # Errors
+/// No image is meant, or more than one.
+pub fn find_id(store: &Store, text: &str) -> Result<ImageId> {
+    look_up(store, text)?.context(|| format!("there is no image {text:?}; \"podctl image list\" shows those there are"))
+}
+
+/// Like [`find_id`], `None` if no image is meant.
+///
+/// # Errors
+/// More than one image is meant.
+pub fn look_up(store: &Store, text: &str) -> Result<Option<ImageId>> {
+    if let Some(id) = named(store, text)? {
+        return Ok(Some(id));
+    }
+    if let Ok(name) = Name::parse(text)
+        && let Some(id) = by_name(store, &name, text)?
+    {
+        return Ok(Some(id));
+    }
+    if let Ok(digest) = Digest::new(text)
+        && let Some(id) = by_manifest(store, &digest)?
+    {
+        return Ok(Some(id));
+    }
+    // what a pod's manifest has
+    let is_whole = ImageId::new(text).is_ok_and(|id| !id.is_of_config());
+    let is_start = |id: &ImageId| {
+        let of = |prefix: &str| text.strip_prefix(prefix).filter(|_| id.as_str().starts_with(&prefix[..6]));
+        let digits = of("sha512-").or_else(|| of("sha256:")).or_else(|| of("sha256-")).unwrap_or(text);
+        let is_start = !digits.is_empty() && id.digits().starts_with(digits);
+        is_start || (is_whole && info(store, id).is_ok_and(|info| info.appc_id.as_deref() == Some(text)))
+    };
+    let found: Vec<ImageId> = ids(store)?.into_iter().filter(is_start).collect();
+    match found.as_slice() {
+        [] => Ok(None),
+        [id] => Ok(Some(id.clone())),
+        several => {
+            let several: Vec<_> = several.iter().map(ImageId::short).collect();
+            Err(Error::new(format!("{text:?} is ambiguous: it may be any of the images {}", several.join(", "))))
+        }
+    }
+}
+
+/// The image that has a name of a registry: as it is, by its manifest's digest, or, of a short name, by its end.
+fn by_name(store: &Store, name: &Name, text: &str) -> Result<Option<ImageId>> {
+    let short = match name {
+        Name::Full(reference) => {
+            let found = named(store, &reference.to_string())?;
+            return match reference.digest() {
+                Some(digest) if found.is_none() => by_manifest(store, digest),
+                _ => Ok(found),
+            };
+        }
+        Name::Short(short) => short,
+    };
+    if let Some(digest) = short.digest() {
+        return by_manifest(store, digest);
+    }
+    if let Some(id) = named(store, &short.at("localhost")?.to_string())? {
+        return Ok(Some(id));
+    }
+    let is_meant = |name: &str| Reference::parse(name).is_ok_and(|full| short.is_end_of(&full));
+    let found: Vec<(String, ImageId)> = names(store)?.into_iter().filter(|(name, _)| is_meant(name)).collect();
+    match found.first() {
+        Some((_, first)) if found.iter().any(|(_, id)| id != first) => {
+            let all: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+            Err(Error::new(format!("{text:?} is ambiguous: it may be any of {}", all.join(", "))))
+        }
+        other => Ok(other.map(|(_, id)| id.clone())),
+    }
+}
+
+/// All images with the names that point to each, the newest first.
+///
+/// # Errors
+/// The store can't be read.
+pub fn list(store: &Store) -> Result<Vec<(Image, Vec<String>)>> {
+    let names = names(store)?;
+    let mut found = Vec::new();
+    for id in ids(store)? {
+        let names = names.iter().filter(|(_, target)| *target == id).map(|(name, _)| name.clone()).collect();
+        match load(store, &id) {
+            Ok(image) => found.push((image, names)),
+            // another process has just removed it
+            Err(_) if !directory(store, &id).exists() => {}
+            Err(error) => log::warn!("{}", error.one_line()),
+        }
+    }
+    found.sort_by_key(|(image, _): &(Image, _)| std::cmp::Reverse(image.info.import_time));
+    Ok(found)
+}
+
+/// The image that a manifest means by a dependency: the newest that has its id, name and labels.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn find_dependency(store: &Store, dependency: &Dependency) -> Result<ImageId> {
+    let wanted = dependency.image_id.as_deref().unwrap_or_default();
+    let fits = |image: &Image| {
+        image.appc_id().starts_with(wanted)
+            && (dependency.image_name.is_empty() || image.parsed.name.as_ref() == dependency.image_name)
+            && dependency.labels.iter().all(|label| image.parsed.labels.contains(label))
+    };
+    let found = list(store)?.into_iter().find(|(image, _)| fits(image));
+    found.map(|(image, _)| image.id).context(|| {
+        let labels: Vec<String> = dependency.labels.iter().map(|l| format!("{}={}", l.name, l.value)).collect();
+        let name = [dependency.image_name.as_str(), wanted, &labels.join(",")].join(" ");
+        format!("it depends on an image that is not in the store: {}; import that first", name.trim())
+    })
+}

@@ -1,0 +1,141 @@
+//! Names of images: links by the name, each to the id of an image. An image may have any number of them.
+
+use std::io;
+
+use stage1::appc::AcIdentifier;
+use stage1::error::{Context, Error, Result};
+use stage1::pod::remove_if_there;
+
+use crate::fsutil::dir::{PRIVATE, make_dir, names_in, sync_dir};
+use crate::image::archive::ImageId;
+use crate::image::store::{has, touch};
+use crate::registry::{Name, Reference};
+use crate::store::Store;
+
+/// Whether a text is one of the two kinds of names: an identifier, or a full name of a registry.
+fn is_name(text: &str) -> bool {
+    let is_reference = || Reference::parse(text).is_ok_and(|reference| reference.to_string() == text);
+    text.len() <= 255 && (text.parse::<AcIdentifier>().is_ok() || is_reference())
+}
+
+/// A name as the file name of its link: `/` can't be in one, `%` can't be in a name.
+pub(crate) fn link_name(name: &str) -> String {
+    name.replace('/', "%")
+}
+
+pub(crate) fn checked_name(name: &str) -> Result<AcIdentifier> {
+    if name.len() > 255 {
+        return Err(Error::new("image name: longer than 255 characters"));
+    }
+    name.parse::<AcIdentifier>().context(|| format!("image name {name:?}"))
+}
+
+/// The image that a name points to.
+pub(crate) fn named(store: &Store, name: &str) -> Result<Option<ImageId>> {
+    if !is_name(name) {
+        return Ok(None);
+    }
+    let link = store.names().join(link_name(name));
+    match std::fs::read_link(&link) {
+        Ok(target) => ImageId::new(&target.to_string_lossy()).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::caused_by(format!("read link {link:?}"), error)),
+    }
+}
+
+pub(crate) fn names(store: &Store) -> Result<Vec<(String, ImageId)>> {
+    let mut found = Vec::new();
+    for file in names_in(&store.names())? {
+        let name = file.to_string_lossy().replace('%', "/");
+        if let Some(id) = named(store, &name)? {
+            found.push((name, id));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The names of an image.
+///
+/// # Errors
+/// The store can't be read.
+pub fn names_of(store: &Store, id: &ImageId) -> Result<Vec<String>> {
+    Ok(names(store)?.into_iter().filter(|(_, target)| target == id).map(|(name, _)| name).collect())
+}
+
+/// Gives an image one more name, which may have been another image's until now: that is given back.
+///
+/// # Errors
+/// The image is gone, or the store can't be written.
+pub fn tag(store: &Store, id: &ImageId, reference: &Reference) -> Result<Option<ImageId>> {
+    let _lock = store.lock_images()?;
+    if !has(store, id) {
+        return Err(Error::new(format!("there is no image {} any more", id.short())));
+    }
+    set_reference(store, reference, id)
+}
+
+/// Gives an image one more name of its own, without a registry; see [`tag`].
+///
+/// # Errors
+/// As [`tag`].
+pub fn name(store: &Store, id: &ImageId, name: &str) -> Result<Option<ImageId>> {
+    let _lock = store.lock_images()?;
+    if !has(store, id) {
+        return Err(Error::new(format!("there is no image {} any more", id.short())));
+    }
+    set_name(store, name, id)
+}
+
+/// Takes a name away; the image stays. Gives back which image that was, and the name in full.
+///
+/// # Errors
+/// No image has this name.
+pub fn untag(store: &Store, text: &str) -> Result<(String, ImageId)> {
+    let _lock = store.lock_images()?;
+    let full = |name: Name| match name {
+        Name::Full(reference) => Some(reference.to_string()),
+        Name::Short(short) => short.at("localhost").ok().map(|reference| reference.to_string()),
+    };
+    let names = [Some(text.to_owned()), Name::parse(text).ok().and_then(full)];
+    for name in names.into_iter().flatten() {
+        if let Some(id) = named(store, &name)? {
+            let link = store.names().join(link_name(&name));
+            std::fs::remove_file(&link).context(|| format!("remove {link:?}"))?;
+            sync_dir(&store.names())?;
+            touch(store, &id)?;
+            return Ok((name, id));
+        }
+    }
+    Err(Error::new(format!("no image has the name {text:?}; \"podctl image list\" shows all names in full")))
+}
+
+/// Points a name of a registry to an image; the caller holds the lock.
+pub(crate) fn set_reference(store: &Store, reference: &Reference, id: &ImageId) -> Result<Option<ImageId>> {
+    let name = reference.to_string();
+    if !is_name(&name) {
+        return Err(Error::new(format!("{name:?} is too long for a name here")));
+    }
+    point(store, &name, id)
+}
+
+/// Points a name to an image; the caller holds the lock. Gives back the image that it pointed to before.
+pub(crate) fn set_name(store: &Store, name: &str, id: &ImageId) -> Result<Option<ImageId>> {
+    point(store, checked_name(name)?.as_ref(), id)
+}
+
+fn point(store: &Store, name: &str, id: &ImageId) -> Result<Option<ImageId>> {
+    let before = named(store, name)?;
+    if before.as_ref() == Some(id) {
+        return Ok(None);
+    }
+    make_dir(&store.names(), PRIVATE)?;
+    let link = store.names().join(link_name(name));
+    let new = store.names().join(".new");
+    remove_if_there(&new)?;
+    std::os::unix::fs::symlink(id.as_str(), &new).context(|| format!("symlink {new:?}"))?;
+    std::fs::rename(&new, &link).context(|| format!("rename {new:?} to {link:?}"))?;
+    sync_dir(&store.names())?;
+    before.iter().try_for_each(|before| touch(store, before))?;
+    Ok(before)
+}
