@@ -7,9 +7,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};
 
 use stage1::appc::{App, CapabilitySet, Isolators, NameValue, SeccompSet, SetMode};
+use stage1::confine::Confinement;
 use stage1::confine::caps::CapSet;
 use stage1::confine::ids::Ids;
-use stage1::confine::{Confinement, Insecure};
+use stage1::confine::insecure::InsecureOptions;
 use stage1::launch::LaunchRecord;
 
 const RECORD: &str = "CONFINED_RECORD";
@@ -65,7 +66,7 @@ fn calls(mode: SetMode, names: &[&str], errno: Option<&str>) -> Isolators {
 }
 
 fn confinement(isolators: &Isolators, ids: &Ids) -> Confinement {
-    Confinement::compute(isolators, Insecure::default(), ids).unwrap()
+    Confinement::compute(isolators, InsecureOptions::default(), ids).unwrap()
 }
 
 fn spawn(confinement: &Confinement, argv: &[&str], lacking: Option<&str>) -> Output {
@@ -181,7 +182,7 @@ fn another_user() {
 #[test]
 fn everything_switched_off() {
     for uid in [0, 33] {
-        let insecure = Insecure { capabilities: true, seccomp: true };
+        let insecure = InsecureOptions { disable_capabilities: true, disable_seccomp: true, disable_paths: false };
         let ids = Ids { uid, ..Ids::default() };
         let open = Confinement::compute(&Isolators::default(), insecure, &ids).unwrap();
         let of = status(&open);

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use stage1::boot::Run as Launcher;
-use stage1::pod::{InsecureOptions, RuntimeConfig};
+use stage1::confine::insecure::InsecureOptions;
+use stage1::pod::RuntimeConfig;
 use stage1::{Result, cli};
 
 /// Runs the prepared pod UUID in the current directory until the pod ends, and exits with the pod's status.
@@ -20,13 +21,13 @@ struct Run {
     /// give the pod's only app the caller's terminal
     #[argh(switch)]
     interactive: bool,
-    /// keep all capabilities
+    /// let every app keep all capabilities
     #[argh(switch)]
     disable_capabilities_restriction: bool,
-    /// neither hide kernel paths nor make them read-only
+    /// in no app hide kernel paths or make them read-only
     #[argh(switch)]
     disable_paths: bool,
-    /// install no system call filter
+    /// install no system call filter for any app
     #[argh(switch)]
     disable_seccomp: bool,
     /// networks: host, none, all, or names with their arguments, NAME:K=V;K=V,NAME (default if not given)

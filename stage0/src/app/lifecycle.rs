@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use stage1::appc::{AcName, PodManifest};
+use stage1::confine::insecure::InsecureOptions;
 use stage1::error::{Error, Result};
 use stage1::pod::{AppState, State};
 
@@ -12,7 +13,6 @@ use super::recover::Adding;
 use super::start_lock::{self, AppLock};
 use crate::entrypoint::spawn::Entrypoint;
 use crate::poddir::find::Pod;
-use crate::poddir::insecure::Insecure;
 use crate::poddir::manifest::{self, Locked, NoApp, must_be_mutable};
 use crate::poddir::pause;
 use crate::store::Store;
@@ -100,7 +100,7 @@ pub fn rm(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> {
     let pid = if pod.state() == State::Running { Some(ready_pid(pod)?) } else { None };
     let locked = match pid {
         Some(pid) => {
-            let adding = Adding { store, pod, pid, locked, insecure: Insecure::default(), debug };
+            let adding = Adding { store, pod, pid, locked, insecure: InsecureOptions::default(), debug };
             let undone = adding.undo_interrupted()?.contains(app);
             if adding.locked.read()?.app(app).is_none() && (undone | adding.clear_leftovers(app)?) {
                 return Ok(());

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use serde_json::Map;
 use stage1::appc::{AcName, App, Isolator, Mount, NameValue, RuntimeApp, RuntimeImage};
+use stage1::confine::insecure::InsecureOptions;
 use stage1::error::{Context, Error, Result};
 use stage1::launch::env;
 use stage1::streams::{self, Format, LogFile};
 
 use crate::image::store::Image;
-use crate::poddir::insecure::Insecure;
 
 /// What a new app is to be, as the command line says it.
 #[derive(Clone, Debug, Default)]
@@ -39,7 +39,7 @@ pub struct AddOptions {
     /// Mounts of the pod's volumes.
     pub mounts: Vec<Mount>,
     /// What of it is not restricted, besides what its pod as a whole does not restrict.
-    pub insecure: Insecure,
+    pub insecure: InsecureOptions,
     /// The signal that asks it to end.
     pub stop_signal: Option<String>,
     /// How long it has to end before it is killed, in whole seconds.

@@ -1,12 +1,12 @@
 //! Undoing what an add left that failed, or did not come to its end.
 
 use stage1::appc::AcName;
+use stage1::confine::insecure::InsecureOptions;
 use stage1::error::{Context, Result};
 
 use super::crossing::Inside;
 use super::files::AppFiles;
 use crate::poddir::find::Pod;
-use crate::poddir::insecure::Insecure;
 use crate::poddir::manifest::Locked;
 use crate::store::Store;
 
@@ -16,7 +16,7 @@ pub(super) struct Adding<'a> {
     pub(super) pod: &'a Pod,
     pub(super) pid: i32,
     pub(super) locked: Locked,
-    pub(super) insecure: Insecure,
+    pub(super) insecure: InsecureOptions,
     pub(super) debug: bool,
 }
 

@@ -4,13 +4,13 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use stage1::confine::insecure::InsecureOptions;
 use stage1::error::{Context, Error, Result};
 use stage1::uid_range::UidRange;
 use uuid::Uuid;
 
 use crate::fsutil::atomic::write;
 use crate::pod::name_files::NameFiles;
-use crate::poddir::insecure::Insecure;
 
 /// Where a prepared pod keeps its settings until it is run, in its directory.
 const FILE: &str = "settings";
@@ -46,7 +46,7 @@ pub struct Settings {
     /// Its only app has the caller's terminal.
     pub interactive: bool,
     /// What of its apps is not restricted.
-    pub insecure: Insecure,
+    pub insecure: InsecureOptions,
 }
 
 impl Settings {

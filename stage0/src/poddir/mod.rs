@@ -4,7 +4,6 @@
 
 pub mod claim;
 pub mod find;
-pub mod insecure;
 pub mod manifest;
 pub mod name;
 pub mod pause;

@@ -8,15 +8,16 @@ use super::{control, deadline};
 use crate::appc::{AcName, Isolators};
 use crate::cgroup::PodCgroup;
 use crate::cgroup::devices::{DeviceKind, DeviceRule};
+use crate::confine::Confinement;
 use crate::confine::caps::CapSet;
 use crate::confine::ids::{self, Ids};
-use crate::confine::{Confinement, Insecure};
+use crate::confine::insecure::InsecureOptions;
 use crate::cross::Target;
 use crate::error::{Context, Error, Result};
 use crate::launch::{LaunchRecord, env};
 use crate::layout;
 use crate::net::NetworkRequest;
-use crate::pod::{self, Directory, InsecureOptions, Pod, PodApp, write_atomic};
+use crate::pod::{self, Directory, Pod, PodApp, write_atomic};
 use crate::rootfs::volumes::{self, Opener};
 use crate::rootfs::{self, Device, EtcFile, EtcSource, Hosts, Plan, Volume};
 use crate::streams::{self, Declared as Streams, LogFile, Modes};
@@ -142,13 +143,12 @@ impl Addition {
         if !isolators.unknown.is_empty() {
             log::warn!("app {}: nothing here enforces the isolators {}", self.app, isolators.unknown.join(", "));
         }
-        let insecure = self.insecure_options(&pod);
+        let insecure = self.insecure.or(pod.config.insecure_options);
         let root = dir::open_dir(layout::app_rootfs(&self.app))?;
         let ids = self.ids(&app, &root)?;
-        let open = Insecure { capabilities: insecure.disable_capabilities, seccomp: insecure.disable_seccomp };
-        let mut confinement = Confinement::compute(&isolators, open, &ids)?;
+        let mut confinement = Confinement::compute(&isolators, insecure, &ids)?;
         let lost = lost_capabilities(target, confinement.capabilities)?;
-        if lost != CapSet::EMPTY && open.capabilities {
+        if lost != CapSet::EMPTY && insecure.disable_capabilities {
             log::warn!("app {}: it has the capabilities of its pod, without {}", self.app, names(lost));
             confinement.capabilities = confinement.capabilities.without(lost);
         } else if lost != CapSet::EMPTY {
@@ -203,15 +203,6 @@ impl Addition {
             log::warn!("app {}: this host can't enforce the limits on {}", self.app, lost.join(", "));
         }
         Ok(prepared.unit(&self.app, limits, unified))
-    }
-
-    fn insecure_options(&self, pod: &Pod) -> InsecureOptions {
-        let (own, pods) = (self.insecure, pod.config.insecure_options);
-        InsecureOptions {
-            disable_paths: own.disable_paths || pods.disable_paths,
-            disable_capabilities: own.disable_capabilities || pods.disable_capabilities,
-            disable_seccomp: own.disable_seccomp || pods.disable_seccomp,
-        }
     }
 
     fn ids(&self, app: &PodApp, root: &OwnedFd) -> Result<Ids> {

@@ -12,10 +12,11 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use crate::app::{self, Addition};
 use crate::appc::AcName;
+use crate::confine::insecure::InsecureOptions;
 use crate::cross::Target;
 use crate::error::{Context, Error, Result, exit};
 use crate::layout;
-use crate::pod::{self, InsecureOptions, Pod, State};
+use crate::pod::{self, Pod, State};
 use crate::sys::process::{self, Fork};
 use crate::sys::signal;
 use crate::uid_range::UidRange;

@@ -28,6 +28,7 @@
 mod bpf;
 pub mod caps;
 pub mod ids;
+pub mod insecure;
 pub mod seccomp;
 mod tables;
 
@@ -36,19 +37,11 @@ use serde::{Deserialize, Serialize};
 
 use self::caps::CapSet;
 use self::ids::Ids;
+use self::insecure::InsecureOptions;
 use self::seccomp::Filter;
 use crate::appc::{Isolators, SetMode};
 use crate::error::{Context, Error, Result};
 use crate::sys;
-
-/// What the operator switched off.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Insecure {
-    /// `--disable-capabilities-restriction`: every capability.
-    pub capabilities: bool,
-    /// `--disable-seccomp`: no filter.
-    pub seccomp: bool,
-}
 
 /// Who a process is and what it may do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,9 +67,10 @@ impl Confinement {
     ///
     /// # Errors
     /// A name that is not known, or sets that exclude each other.
-    pub fn compute(isolators: &Isolators, insecure: Insecure, ids: &Ids) -> Result<Self> {
-        let capabilities = if insecure.capabilities { CapSet::ALL } else { capabilities(isolators)? };
-        let seccomp = if insecure.seccomp { None } else { Filter::compute(isolators.seccomp.as_ref(), capabilities)? };
+    pub fn compute(isolators: &Isolators, insecure: InsecureOptions, ids: &Ids) -> Result<Self> {
+        let capabilities = if insecure.disable_capabilities { CapSet::ALL } else { capabilities(isolators)? };
+        let seccomp =
+            if insecure.disable_seccomp { None } else { Filter::compute(isolators.seccomp.as_ref(), capabilities)? };
         Ok(Self {
             uid: ids.uid,
             gid: ids.gid,
@@ -186,7 +180,7 @@ mod tests {
     fn compute(mode: SetMode, names: &[&str]) -> Result<CapSet> {
         let names = names.iter().map(|&name| name.to_owned()).collect();
         let isolators = Isolators { capabilities: Some(CapabilitySet { mode, names }), ..Isolators::default() };
-        Confinement::compute(&isolators, Insecure::default(), &Ids::default()).map(|c| c.capabilities)
+        Confinement::compute(&isolators, InsecureOptions::default(), &Ids::default()).map(|c| c.capabilities)
     }
 
     #[test]
@@ -204,11 +198,15 @@ mod tests {
             let isolators = Isolators { no_new_privileges, ..Isolators::default() };
             Confinement::compute(&isolators, insecure, &Ids { uid, ..Ids::default() }).unwrap()
         };
-        let root = compute(0, false, Insecure::default());
+        let root = compute(0, false, InsecureOptions::default());
         assert!(root.seccomp.is_some() && !root.no_new_privileges);
-        assert!(compute(0, true, Insecure::default()).no_new_privileges);
-        assert!(compute(33, false, Insecure::default()).no_new_privileges);
-        let open = compute(33, false, Insecure { seccomp: true, capabilities: true });
+        assert!(compute(0, true, InsecureOptions::default()).no_new_privileges);
+        assert!(compute(33, false, InsecureOptions::default()).no_new_privileges);
+        let open = compute(
+            33,
+            false,
+            InsecureOptions { disable_seccomp: true, disable_capabilities: true, disable_paths: false },
+        );
         assert_eq!((open.seccomp, open.no_new_privileges, open.capabilities), (None, false, CapSet::ALL));
         assert!(root.clone().with_ids(&Ids { uid: 7, ..Ids::default() }).no_new_privileges);
         assert!(!root.with_ids(&Ids { gid: 7, ..Ids::default() }).no_new_privileges);

@@ -265,7 +265,7 @@ fn enter_directory(directory: &str) -> Result<()> {
 mod tests {
     use super::*;
     use crate::appc::{EventHandler, Isolators, NameValue};
-    use crate::confine::Insecure;
+    use crate::confine::insecure::InsecureOptions;
 
     fn strings(words: &[&str]) -> Vec<String> {
         words.iter().map(|&word| word.to_owned()).collect()
@@ -273,7 +273,7 @@ mod tests {
 
     fn record(app: &App, metadata_url: Option<&str>) -> Result<LaunchRecord> {
         let ids = Ids { uid: 33, gid: 34, groups: vec![5], account: None };
-        let insecure = Insecure { seccomp: true, ..Insecure::default() };
+        let insecure = InsecureOptions { disable_seccomp: true, ..InsecureOptions::default() };
         let confinement = Confinement::compute(&Isolators::default(), insecure, &ids).unwrap();
         LaunchRecord::compute(&"web".parse().unwrap(), app, metadata_url, &ids, confinement)
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::files::{Directory, read_bounded, write_atomic};
+use crate::confine::insecure::InsecureOptions;
 use crate::error::{Context, Result};
 use crate::layout;
 
@@ -52,21 +53,6 @@ pub struct RuntimeConfig {
 
 /// The networks asked for, each with its arguments (`name:K=V;…`) as it was written.
 pub type NetList = Vec<String>;
-
-/// Restrictions that are switched off.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct InsecureOptions {
-    /// Kernel paths stay visible and writable.
-    #[serde(deserialize_with = "null_as_default")]
-    pub disable_paths: bool,
-    /// All capabilities.
-    #[serde(deserialize_with = "null_as_default")]
-    pub disable_capabilities: bool,
-    /// No system call filter.
-    #[serde(deserialize_with = "null_as_default")]
-    pub disable_seccomp: bool,
-}
 
 fn null_as_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(de: D) -> Result<T, D::Error> {
     Option::<T>::deserialize(de).map(Option::unwrap_or_default)

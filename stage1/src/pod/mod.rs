@@ -10,7 +10,7 @@ mod status;
 
 use std::path::{Path, PathBuf};
 
-pub use config::{InsecureOptions, RuntimeConfig};
+pub use config::RuntimeConfig;
 pub use exit::ExitDetails;
 pub(crate) use files::replace;
 pub use files::{

@@ -1,21 +1,18 @@
 //! What a pod sees of the processes that enter it: CVE-2016-9962 and CVE-2024-21626.
 
 use std::fs::{self, File};
-use std::path::Path;
 use std::process::Stdio;
 
 use tests::Verdict;
 use tests::harness::Context;
 use tests::process::wait_for;
 
+use super::{lines, run_attacker};
+
 tests::cases! {
     both nothing_of_the_host_shows_while_a_process_enters 120;
     native no_descriptor_is_a_working_directory 120;
     native what_enters_has_no_more_than_pid_1;
-}
-
-fn lines(log: &Path) -> Vec<String> {
-    fs::read_to_string(log).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
 /// Seen to fail by the root, the working directory and the descriptors of `enter` when the command was born in the pod
@@ -98,28 +95,8 @@ fn no_descriptor_is_a_working_directory(t: &Context) -> Verdict {
 /// Whoever may trace a process that enters may trace the pod's PID 1.
 fn what_enters_has_no_more_than_pid_1(t: &Context) -> Verdict {
     let podctl = t.podctl();
-    podctl.import_probe();
-    let out = podctl.out();
-    fs::create_dir_all(&out)?;
-    let log = out.join("log");
-    let volume = format!("--volume=out,kind=host,source={}", out.display());
-    let words = [
-        ["run", "--net=none", &volume, "probe", "--name=attacker"].as_slice(),
-        &["--caps-retain=CAP_SYS_PTRACE,CAP_DAC_OVERRIDE,CAP_DAC_READ_SEARCH", "--mount=volume=out,target=/out"],
-        &["--exec=/probe", "--", "peek", "/out/log", "/nowhere"],
-        &[
-            "---",
-            "probe",
-            "--name=idle",
-            "--mount=volume=out,target=/out",
-            "--exec=/probe",
-            "--",
-            "wait",
-            "/out/log.stop",
-        ],
-    ]
-    .concat();
-    let mut running = podctl.command(&words).stdout(Stdio::null()).spawn()?;
+    let capabilities = "--caps-retain=CAP_SYS_PTRACE,CAP_DAC_OVERRIDE,CAP_DAC_READ_SEARCH";
+    let (mut running, log) = run_attacker(&podctl, capabilities, &["peek", "/out/log", "/nowhere"], &["idle"])?;
     wait_for("the attacker", 20, || lines(&log).contains(&"ready".to_owned()).then_some(()));
     let pods = podctl.json(&["list", "--format=json"]);
     let uuid = pods[0]["name"].as_str().unwrap_or_default();
@@ -134,7 +111,7 @@ fn what_enters_has_no_more_than_pid_1(t: &Context) -> Verdict {
             break;
         }
     }
-    fs::write(out.join("log.stop"), "")?;
+    fs::write(log.with_extension("stop"), "")?;
     assert!(running.wait()?.success());
     assert!(!seen().is_empty(), "nothing was seen: {:?}", lines(&log));
     let more: Vec<u64> = seen().into_iter().filter(|set| set & !bounding != 0).collect();

@@ -15,6 +15,12 @@
 //! | words of a manifest become directives of a unit | [`manifests::no_string_of_a_manifest_becomes_a_directive`](manifests), [`contract::hostile_manifests`](crate::contract) | units have words of our own only |
 //! | what the host reads back is something else | [`readback`], [`attach_contract::hostile_places_and_annotations`](crate::attach_contract) | no link is followed, nothing is waited for, amounts are bounded |
 
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::{fs, io};
+
+use tests::podctl::Podctl;
+
 pub mod entering;
 pub mod files;
 pub mod kernel;
@@ -22,3 +28,25 @@ pub mod manifests;
 pub mod programs;
 pub mod readback;
 pub mod trees;
+
+/// What the program in the attacking app has written so far.
+fn lines(log: &Path) -> Vec<String> {
+    fs::read_to_string(log).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+/// Runs an immutable pod: its first app, `attacker`, does `command` of the probe's, with /out shared; the `others` wait
+/// until the file `log.stop` is there. Gives back the process of podctl, and where the log is.
+fn run_attacker(podctl: &Podctl, caps: &str, command: &[&str], others: &[&str]) -> io::Result<(Child, PathBuf)> {
+    podctl.import_probe();
+    let out = podctl.out();
+    fs::create_dir_all(&out)?;
+    let volume = format!("--volume=out,kind=host,source={}", out.display());
+    let program = ["--mount=volume=out,target=/out", "--exec=/probe", "--"];
+    let mut words = [&["run", "--net=none", &volume, "probe", "--name=attacker", caps], &program[..], command].concat();
+    let names: Vec<String> = others.iter().map(|name| format!("--name={name}")).collect();
+    for name in &names {
+        words.extend([&["---", "probe", name], &program[..], &["wait", "/out/log.stop"]].concat());
+    }
+    let child = podctl.command(&words).stdout(Stdio::null()).spawn()?;
+    Ok((child, out.join("log")))
+}

@@ -9,6 +9,8 @@ use tests::harness::Context;
 use tests::podctl::{Pod, Podctl};
 use tests::process::wait_for;
 
+use super::{lines, run_attacker};
+
 tests::cases! {
     both no_entrypoint_is_overwritten 120;
     native the_monitor_is_not_overwritten 120;
@@ -31,24 +33,20 @@ fn programs(podctl: &Podctl) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-fn said(log: &Path) -> Vec<String> {
-    fs::read_to_string(log).unwrap_or_default().lines().map(str::to_owned).collect()
-}
-
 #[track_caller]
 fn assert_unchanged(before: &BTreeMap<PathBuf, Vec<u8>>, podctl: &Podctl, log: &Path) {
     for (path, bytes) in programs(podctl) {
-        assert!(before[&path] == bytes, "{path:?} was overwritten: {:?}", said(log));
+        assert!(before[&path] == bytes, "{path:?} was overwritten: {:?}", lines(log));
     }
 }
 
 /// Whether the attacker has had the program of this name open, through a mount that lets nobody write.
 #[track_caller]
 fn is_seen(log: &Path, name: &str) -> bool {
-    let lines = said(log);
-    let is = |what: String| lines.contains(&what);
-    assert!(!is(format!("wrote {name}")), "{name} was overwritten: {lines:?}");
-    assert!(!is(format!("opened {name} writable")), "{name} can be overwritten: {lines:?}");
+    let said = lines(log);
+    let is = |what: String| said.contains(&what);
+    assert!(!is(format!("wrote {name}")), "{name} was overwritten: {said:?}");
+    assert!(!is(format!("opened {name} writable")), "{name} can be overwritten: {said:?}");
     is(format!("opened {name} read-only"))
 }
 
@@ -61,7 +59,7 @@ fn until_seen(log: &Path, name: &str, mut verb: impl FnMut()) {
             return;
         }
     }
-    panic!("{name} was never seen: {:?}", said(log));
+    panic!("{name} was never seen: {:?}", lines(log));
 }
 
 /// Without the call of `hold_program_read_only` the attacker was seen to overwrite app-start, which the next start of an
@@ -72,7 +70,7 @@ fn no_entrypoint_is_overwritten(t: &Context) -> Verdict {
     let log = podctl.out().join("log");
     pod.add("attacker", &[CAPABILITIES], &["hijack", "/out/log"]);
     pod.app("start", "attacker", &[]).ok();
-    wait_for("the attacker", 10, || said(&log).contains(&"ready".to_owned()).then_some(()));
+    wait_for("the attacker", 10, || lines(&log).contains(&"ready".to_owned()).then_some(()));
     let before = programs(&podctl);
 
     pod.add("two", &["--stdout=stream"], &["sleep", "inf"]);
@@ -103,22 +101,11 @@ fn no_entrypoint_is_overwritten(t: &Context) -> Verdict {
 /// Seen to fail without the call of `hold_program_read_only`: the attacker had `run` open through a writable mount.
 fn the_monitor_is_not_overwritten(t: &Context) -> Verdict {
     let podctl = t.podctl();
-    podctl.import_probe();
-    let out = podctl.out();
-    fs::create_dir_all(&out)?;
-    let log = out.join("log");
-    let volume = format!("--volume=out,kind=host,source={}", out.display());
     // Many apps, so that one is surely started while the first one looks.
-    let mut words = vec!["run", "--net=none", &volume, "probe", "--name=attacker", CAPABILITIES];
-    words.extend(["--mount=volume=out,target=/out", "--exec=/probe", "--", "hijack", "/out/log"]);
-    let names: Vec<String> = (0..12).map(|n| format!("--name=a{n}")).collect();
-    for name in &names {
-        words.extend(["---", "probe", name, "--mount=volume=out,target=/out", "--exec=/probe", "--"]);
-        words.extend(["wait", "/out/log.stop"]);
-    }
-    let mut child = podctl.command(&words).spawn()?;
+    let others = ["a0", "a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8", "a9", "a10", "a11"];
+    let (mut child, log) = run_attacker(&podctl, CAPABILITIES, &["hijack", "/out/log"], &others)?;
     wait_for("the monitor to be seen", 30, || is_seen(&log, "run").then_some(()));
-    fs::write(out.join("log.stop"), "")?;
+    fs::write(log.with_extension("stop"), "")?;
     assert!(child.wait()?.success());
     podctl.ok(&["gc", "--grace-period=0s"]);
     Ok(())

@@ -5,10 +5,10 @@ use stage1::error::{Context, Result};
 
 use crate::app::add::add;
 use crate::app::options::AddOptions;
+use crate::cli::args::insecure::InsecureArgs;
 use crate::cli::args::new_app::NewApp;
 use crate::cli::args::pod::OnePod;
 use crate::cli::session::Session;
-use crate::poddir::insecure::Insecure;
 
 #[derive(Args, Debug)]
 pub struct Add {
@@ -17,13 +17,13 @@ pub struct Add {
     #[command(flatten)]
     pub app: NewApp,
     #[command(flatten)]
-    insecure: Insecure,
+    insecure: InsecureArgs,
 }
 
 impl Add {
     pub fn run(self, session: &Session) -> Result<()> {
         let pod = self.pod.find(session)?;
-        let insecure = self.insecure;
+        let insecure = self.insecure.into();
         let options = self.app.options(session).map(|options| AddOptions { insecure, ..options });
         options
             .and_then(|options| add(&session.store, &pod, &options))

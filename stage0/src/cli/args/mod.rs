@@ -7,6 +7,7 @@ pub mod duration;
 pub mod each;
 pub mod hostname;
 pub mod incoming_image;
+pub mod insecure;
 pub mod limits;
 pub mod listing;
 pub mod new_app;

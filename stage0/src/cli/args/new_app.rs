@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use stage1::confine::insecure::InsecureOptions;
 use stage1::error::{Error, Result};
 
 use super::bind;
@@ -14,7 +15,6 @@ use super::volume::mounts;
 use crate::app::options::AddOptions;
 use crate::cli::args::candidates::an_image;
 use crate::cli::session::Session;
-use crate::poddir::insecure::Insecure;
 
 /// An app that is to be.
 #[derive(Args, Debug)]
@@ -111,7 +111,7 @@ impl NewApp {
             restart: self.restart,
             streams: [self.stdin, self.stdout, self.stderr],
             k8s_log_path: self.k8s_log_path,
-            insecure: Insecure::default(),
+            insecure: InsecureOptions::default(),
             debug: session.debug,
         };
         // last: what makes no sense costs no time

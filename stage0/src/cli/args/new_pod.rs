@@ -18,6 +18,7 @@ use super::new_app::{NewApp, one_name};
 use super::publish;
 use super::volume;
 use crate::app::options::AddOptions;
+use crate::cli::args::insecure::InsecureArgs;
 use crate::cli::session::Session;
 use crate::entrypoint::bundled_image;
 use crate::image::store::Image;
@@ -26,7 +27,6 @@ use crate::pod::immutable;
 use crate::pod::network;
 use crate::pod::settings::{Ipc, Settings};
 use crate::poddir::claim;
-use crate::poddir::insecure::Insecure;
 use crate::poddir::name::PodName;
 use crate::poddir::phase::HeldPod;
 use crate::poddir::uid_range::PrivateUsers;
@@ -52,7 +52,7 @@ pub struct HowToRun {
     #[command(flatten)]
     names: NameOptions,
     #[command(flatten)]
-    insecure: Insecure,
+    insecure: InsecureArgs,
 }
 
 impl HowToRun {
@@ -69,7 +69,7 @@ impl HowToRun {
             dns_conf_mode: self.dns_conf_mode,
             names: self.names.understand()?,
             interactive: false,
-            insecure: self.insecure,
+            insecure: self.insecure.into(),
         })
     }
 }

@@ -61,7 +61,7 @@ fn units(manifests: &Value) -> Result<String> {
     let app = PodApp { runtime: pod.apps.into_iter().next().context(|| "no app")?, image };
     let isolators = Isolators::parse(&app.app()?.isolators)?;
     let ids = Ids::default();
-    Confinement::compute(&isolators, Insecure::default(), &ids)?;
+    Confinement::compute(&isolators, InsecureOptions::default(), &ids)?;
     let handlers = (!app.app()?.event_handlers.is_empty(), false);
     let prepared =
         Prepared { declared: Declared::by(&app)?, devices: Vec::new(), any_device: false, handlers, isolators };
