@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
@@ -10,12 +11,15 @@ use tests::Verdict;
 use tests::harness::Context;
 use tests::oci::OciImage;
 use tests::podctl::Podctl;
+use tests::process::{Output, run};
+use tests::tracer::{self, Points};
 
 tests::cases! {
     native apps_see_layers_as_they_lie 180;
     native layers_are_kept_once_and_go_with_the_last_image;
     native damage_of_a_layer_is_found_and_mended_by_an_import;
     native many_layers 120;
+    native an_app_costs_the_same_on_many_layers;
     native layers_that_need_those_below;
 }
 
@@ -206,8 +210,18 @@ fn damage_of_a_layer_is_found_and_mended_by_an_import(t: &Context) -> Verdict {
         dirs.into_iter().find(|path| path.exists()).expect("the file")
     };
     let runs = || podctl.run(&["run", "--rm", "--net=none", "web", "--", "cat", "/only/a"]);
+    // the lists are those of mtree(5), which other tools read
+    let mtree = || -> Vec<Output> {
+        let of = |layer: &String| {
+            let layer = layers.join(layer);
+            run(Command::new("mtree").arg("-p").arg(layer.join("rootfs")).arg("-f").arg(layer.join("sums")))
+        };
+        names(&layers).iter().map(of).collect()
+    };
+    assert!(mtree().iter().all(|out| out.code == Some(0) && out.stdout.is_empty()), "{:?}", mtree());
     // a quick look finds it before an app uses it; nothing here can bring it back
     fs::write(file("only/a"), "X")?;
+    assert!(mtree().iter().any(|out| out.code == Some(2) && out.stdout.contains("sha256")), "{:?}", mtree());
     let line = runs();
     assert!(line.code != Some(0) && line.stderr.contains("layer sha256:") && line.stderr.contains("again"), "{line}");
     let health = podctl.run(&["image", "verify", "--format=json"]);
@@ -263,6 +277,40 @@ fn many_layers(t: &Context) -> Verdict {
         podctl.ok(&["image", "rm", "many"]);
     }
     assert_eq!(names(&podctl.data.join("layers")), Vec::<String>::new());
+    Ok(())
+}
+
+/// By its system calls, which are the same on any machine.
+fn an_app_costs_the_same_on_many_layers(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let (mut all, mut some) = (Vec::new(), Vec::new());
+    for number in 0..400 {
+        all.push((format!("many/{number}"), "x"));
+        some.push((format!("many/{number}"), "x"));
+        if some.len() == 20 {
+            let files: Vec<(&str, &str)> = some.iter().map(|(name, text)| (name.as_str(), *text)).collect();
+            tree(t, &format!("deep-{}", number / 20), &files);
+            some.clear();
+        }
+    }
+    let files: Vec<(&str, &str)> = all.iter().map(|(name, text)| (name.as_str(), *text)).collect();
+    let flat = [tree(t, "flat", &files)];
+    let deep: Vec<PathBuf> = (0..20).map(|number| t.dir.join(format!("trees/deep-{number}"))).collect();
+    let scratch = t.dir.join("image");
+    import(t, &podctl, "flat", &OciImage::stack(&scratch, &flat));
+    import(t, &podctl, "deep", &OciImage::stack(&scratch, &deep));
+    assert_eq!(names(&podctl.data.join("layers")).len(), 22);
+    for making in [&[][..], &["--private-users"]] {
+        let pod = podctl.pod(making);
+        let cost = |image: &str| {
+            let cost = tracer::count(&podctl.command(&["app", "add", &pod.uuid, image]), true, Points::Every);
+            pod.app("rm", image, &[]).ok();
+            cost
+        };
+        let (flat, deep) = (cost("flat"), cost("deep"));
+        assert!(deep * 100 < flat * 125, "{making:?}: {deep} system calls for twenty layers, {flat} for one");
+        pod.end();
+    }
     Ok(())
 }
 

@@ -81,8 +81,8 @@ fn check_mount(manifest: &PodManifest, mount: &Mount) -> Result<()> {
 /// Adds the app to the manifest and makes its files, those of the pod last.
 fn steps(adding: &Adding<'_>, image: &Image, mut manifest: PodManifest, app: &RuntimeApp) -> Result<()> {
     let files = AppFiles::new(adding.pod.dir(), &app.name);
-    files.write_info(adding.store, image)?;
-    files.put_in_place(adding.store, app)?;
+    let tree = files.write_info(adding.store, image)?;
+    files.put_in_place(adding.store, app, Some(tree))?;
     manifest.apps.push(app.clone());
     adding.locked.write(&manifest)?;
     files.mark_created()?;

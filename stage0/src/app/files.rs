@@ -19,7 +19,7 @@ use crate::fsutil::atomic::{self, Attributes, write};
 use crate::fsutil::dir::make_dir;
 use crate::fsutil::remove;
 use crate::image::store::Image;
-use crate::image::tree as trees;
+use crate::image::tree::{self as trees, Tree};
 use crate::poddir::uid_range;
 use crate::rootfs::Roots;
 use crate::rootfs::overlay;
@@ -54,22 +54,25 @@ impl<'a> AppFiles<'a> {
         [self.info(), self.app_dir()].iter().any(|path| path.symlink_metadata().is_ok())
     }
 
-    /// Notes the app's image manifest and tree id, which is all that a pod that is not mounted has of it.
+    /// Notes the app's image manifest and tree id, which is all that a pod that is not mounted has of it. Gives back
+    /// the tree, which has been looked at.
     ///
     /// # Errors
     /// The tree is damaged beyond repair, or the notes can't be written.
-    pub fn write_info(&self, store: &Store, image: &Image) -> Result<()> {
+    pub fn write_info(&self, store: &Store, image: &Image) -> Result<Tree> {
         let tree = trees::ensure(store, &image.id)?;
         make_dir(&self.info(), 0o750)?;
         write(&self.pod.join(layout::app_image_manifest(self.app)), &image.manifest, 0o640)?;
-        write(&self.pod.join(layout::app_tree(self.app)), tree.id().as_bytes(), 0o640)
+        write(&self.pod.join(layout::app_tree(self.app)), tree.id().as_bytes(), 0o640)?;
+        Ok(tree)
     }
 
-    /// Makes the app's root file system and its environment file, of what was noted and the manifest says.
+    /// Makes the app's root file system and its environment file, of what was noted and the manifest says. The noted
+    /// tree is looked at, unless the caller has just done that and holds it.
     ///
     /// # Errors
-    /// Nothing was noted, or the root file system or a file can't be made.
-    pub fn put_in_place(&self, store: &Store, app: &RuntimeApp) -> Result<()> {
+    /// Nothing was noted, the tree is damaged beyond repair, or the root file system or a file can't be made.
+    pub fn put_in_place(&self, store: &Store, app: &RuntimeApp, held: Option<Tree>) -> Result<()> {
         let tree = self.tree()?.context(|| format!("app {} has no tree", self.app))?;
         let manifest = self.pod.join(layout::app_image_manifest(self.app));
         let manifest = std::fs::read(&manifest).context(|| format!("read {manifest:?}"))?;
@@ -80,7 +83,9 @@ impl<'a> AppFiles<'a> {
             std::os::unix::fs::chown(self.app_dir(), Some(ids.first), Some(ids.first))
                 .context(|| format!("chown({:?})", self.app_dir()))?;
         }
+        let held = held.map_or_else(|| trees::ensure_noted(store, &tree), |held| Ok(Some(held)))?;
         Roots::of(self.pod)?.make(store, &tree, Some(self.app))?;
+        drop(held);
         let mut environment = Vec::new();
         for variable in app.app.iter().flat_map(|app| &app.environment) {
             env::set(&mut environment, &variable.name, &variable.value);

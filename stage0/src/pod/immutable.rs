@@ -112,7 +112,7 @@ pub fn mount(store: &Store, pod: HeldPod) -> Result<HeldPod> {
 
 fn make_apps(store: &Store, dir: &Path, manifest: &PodManifest) -> Result<()> {
     manifest.apps.iter().try_for_each(|app| {
-        AppFiles::new(dir, &app.name).put_in_place(store, app).context(|| format!("app {}", app.name))
+        AppFiles::new(dir, &app.name).put_in_place(store, app, None).context(|| format!("app {}", app.name))
     })
 }
 

@@ -43,13 +43,12 @@ impl<'a> Roots<'a> {
         self.overlays
     }
 
-    /// Makes the root of the pod, or of an app, out of a tree.
+    /// Makes the root of the pod, or of an app, out of a tree that the caller holds, so that nobody renders it anew or
+    /// removes it meanwhile.
     ///
     /// # Errors
-    /// The tree is damaged beyond repair, or the mount or the copy failed.
+    /// The mount or the copy failed.
     pub fn make(&self, store: &Store, tree: &str, app: Option<&AcName>) -> Result<()> {
-        // nobody renders it anew, or removes it, while it is made use of
-        let _tree = trees::ensure_noted(store, tree)?;
         let lower = location::stack(store, tree)?;
         let target = self.target(app);
         if !self.overlays {
@@ -61,11 +60,13 @@ impl<'a> Roots<'a> {
         overlay::mount(&lower, &self.pod.join(upper), &self.pod.join(work), &target, self.ids)
     }
 
-    /// Makes the root of the pod like [`Self::make`]; by copying, from now on, if the file system takes no overlay.
+    /// Makes the root of the pod like [`Self::make`], of a tree that it holds itself; by copying, from now on, if the
+    /// file system takes no overlay.
     ///
     /// # Errors
-    /// As [`Self::make`].
+    /// The tree is damaged beyond repair, or the mount or the copy failed.
     pub fn make_first(&mut self, store: &Store, tree: &str) -> Result<()> {
+        let _held = trees::ensure_noted(store, tree)?;
         match self.make(store, tree, None) {
             Err(error) if self.overlays && overlay::is_refusal(&error) => {
                 log::warn!("the pod's files are copied: {}", error.one_line());

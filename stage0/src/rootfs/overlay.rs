@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub fn mount(lower: &[PathBuf], upper: &Path, work: &Path, target: &Path, ids: O
         None => mount_on(lower, upper, work, target),
         Some(ids) => {
             let mapped = Mapped::new(lower, work, ids)?;
-            let mounted = mount_on(&mapped.roots(lower.len()), upper, work, target);
+            let mounted = mount_on(&mapped.roots, upper, work, target);
             // the overlay has its own view of it
             mapped.remove().and(mounted)
         }
@@ -42,53 +42,66 @@ pub fn is_refusal(error: &Error) -> bool {
     error.errno().is_some_and(|found| REFUSALS.iter().any(|errno| errno.raw_os_error() == found))
 }
 
-/// Trees mounted for a moment with their ids mapped, beside the work directory of the overlay that is to lie on them.
-struct Mapped(PathBuf);
+/// Trees as they are seen for a moment with their ids mapped, beside the work directory of the overlay that is to lie
+/// on them. What lies together, as layers do, is one mount.
+struct Mapped {
+    at: PathBuf,
+    /// The trees, in their order.
+    roots: Vec<PathBuf>,
+}
 
 impl Mapped {
     fn new(trees: &[PathBuf], work: &Path, ids: UidRange) -> Result<Self> {
         let users = userns::new(ids.first, ids.count)?;
-        let mapped = Self::beside(work);
-        let private = Attributes { propagation: Some(Propagation::Private), ..Attributes::default() };
-        for (tree, at) in trees.iter().zip(mapped.roots(trees.len())) {
-            let attach = || {
-                let mount = DetachedMount::clone_path(tree, Scope::One)?;
-                mount.set(private, Scope::One)?;
-                mount.map_ids(&users, Scope::One).context(|| format!("map the ids of {tree:?}"))?;
-                make_dir(&at, 0o700)?;
-                mount.attach_path(&at)
-            };
-            if let Err(error) = attach() {
-                mapped.remove()?;
-                return Err(error);
-            }
+        let mut mapped = Self { at: Self::beside(work), roots: Vec::new() };
+        match mapped.attach(trees, &users) {
+            Ok(()) => Ok(mapped),
+            Err(error) => mapped.remove().and(Err(error)),
         }
-        Ok(mapped)
     }
 
-    /// Where they are.
-    fn roots(&self, count: usize) -> Vec<PathBuf> {
-        (0..count).map(|number| self.0.join(number.to_string())).collect()
+    fn attach(&mut self, trees: &[PathBuf], users: &OwnedFd) -> Result<()> {
+        let private = Attributes { propagation: Some(Propagation::Private), ..Attributes::default() };
+        let mut mounted: Vec<(&Path, PathBuf)> = Vec::new();
+        for tree in trees {
+            // of STORE/NAME/rootfs: STORE
+            let store = tree.ancestors().nth(2).context(|| format!("{tree:?} does not lie in a store"))?;
+            let at = match mounted.iter().find(|(other, _)| *other == store) {
+                Some((_, at)) => at.clone(),
+                None => {
+                    let mount = DetachedMount::clone_path(store, Scope::One)?;
+                    mount.set(private, Scope::One)?;
+                    mount.map_ids(users, Scope::One).context(|| format!("map the ids of {store:?}"))?;
+                    let at = self.at.join(mounted.len().to_string());
+                    make_dir(&at, 0o700)?;
+                    mount.attach_path(&at)?;
+                    mounted.push((store, at.clone()));
+                    at
+                }
+            };
+            self.roots.push(tree.strip_prefix(store).map_or_else(|_| at.clone(), |inside| at.join(inside)));
+        }
+        Ok(())
     }
 
-    fn beside(work: &Path) -> Self {
+    fn beside(work: &Path) -> PathBuf {
         let mut at = work.as_os_str().to_owned();
         at.push(".lower");
-        Self(at.into())
+        at.into()
     }
 
     fn remove(self) -> Result<()> {
         // as an earlier version had it
-        unmount(&self.0)?;
-        for name in names_in(&self.0)? {
-            let root = self.0.join(name);
+        unmount(&self.at)?;
+        for name in names_in(&self.at)? {
+            let root = self.at.join(name);
             unmount(&root)?;
             std::fs::remove_dir(&root).context(|| format!("remove {root:?}"))?;
         }
-        match std::fs::remove_dir(&self.0) {
+        match std::fs::remove_dir(&self.at) {
             // the first could not even be made
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::caused_by(format!("remove {:?}", self.0), error))
+                Err(Error::caused_by(format!("remove {:?}", self.at), error))
             }
             _ => Ok(()),
         }
@@ -100,8 +113,8 @@ impl Mapped {
 /// # Errors
 /// It can't be removed.
 pub fn forget_mapped(work: &Path) -> Result<()> {
-    let mapped = Mapped::beside(work);
-    if mapped.0.symlink_metadata().is_ok() { mapped.remove() } else { Ok(()) }
+    let mapped = Mapped { at: Mapped::beside(work), roots: Vec::new() };
+    if mapped.at.symlink_metadata().is_ok() { mapped.remove() } else { Ok(()) }
 }
 
 fn mount_on(lower: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> Result<()> {

@@ -48,17 +48,17 @@ pub(crate) fn directory(store: &Store, tree: &str) -> PathBuf {
 }
 
 /// What a quick look finds wrong with a tree: a missing file of the store's own, or one of at most about a hundred
-/// entries, others each time, that is missing or has been changed. It costs the same for any number of layers.
+/// entries, others each time, that is missing or has been changed. It costs about the same for up to thirty layers.
 ///
 /// # Errors
 /// The store can't be read.
 pub fn quick_fault(store: &Store, id: &ImageId) -> Result<Option<String>> {
     let dir = directory(store, id.as_str());
     let layers = checked_dir::info(&dir)?.unwrap_or_default().layers;
-    let places = (PROBES / (layers.len() + 1)).max(FEWEST_PROBES);
-    if let Some(fault) = checked_dir::quick_fault(&dir, places)? {
+    if let Some(fault) = checked_dir::quick_fault(&dir, PROBES)? {
         return Ok(Some(fault));
     }
+    let places = (PROBES / 2 / layers.len().max(1)).max(FEWEST_PROBES);
     for name in layers {
         if let Some(fault) = checked_dir::quick_fault(&layers::directory(store, &name), places)? {
             return Ok(Some(of_layer(&name, &fault)));

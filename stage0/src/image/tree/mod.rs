@@ -11,6 +11,7 @@ pub(crate) mod layered;
 pub(crate) mod layers;
 pub mod list;
 pub(crate) mod location;
+mod mtree;
 
 use std::collections::VecDeque;
 use std::fs::File;
