@@ -26,4 +26,6 @@ pub mod pod;
 
 pub mod logs;
 
+pub mod machine;
+
 pub mod cli;

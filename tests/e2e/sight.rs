@@ -17,6 +17,7 @@ tests::cases! {
     both what_is_paused_does_nothing 120;
     both signals_reach_an_app;
     native others_than_root_are_told_how;
+    native the_machine_is_examined;
 }
 
 /// An app that is busy as long as it may.
@@ -273,5 +274,35 @@ fn others_than_root_are_told_how(t: &Context) -> Verdict {
     as_somebody(&["--help"]).ok();
     as_somebody(&["completion", "bash"]).ok();
     assert_eq!(as_somebody(&["lst"]).code, Some(2));
+    Ok(())
+}
+
+fn the_machine_is_examined(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let told = podctl.json(&["doctor", "--format=json"]);
+    let findings = told["findings"].as_array().ok_or("no findings")?;
+    let state = |part: &str| &findings.iter().find(|one| one["part"] == part).unwrap_or(&Value::Null)["verdict"];
+    for part in ["kernel", "cgroups", "overlayfs", "seccomp", "programs"] {
+        assert_eq!(state(part), "ok", "{part}: {told}");
+    }
+    // where nothing can be executed no pod runs
+    let dir = t.dir.join("noexec");
+    fs::create_dir(&dir)?;
+    let script = "mount -t tmpfs -o noexec none \"$1\" && exec \"$0\" --dir=\"$1\" doctor";
+    let binary = tests::dist().join("podctl");
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "--", "sh", "-c", script]).args([&binary, &dir]);
+    let out = tests::process::run(&mut command);
+    assert_eq!(out.code, Some(1), "{out}");
+    assert_eq!(out.stderr, "podctl: no pod can run on this machine: see programs\n", "{out}");
+    assert!(out.stdout.contains("\nprograms         fatal  ") && out.stdout.contains("is mounted noexec"), "{out}");
+
+    let told = podctl.json(&["info", "--format=json"]);
+    assert_eq!((&told["directory"], &told["pods"]), (&json!(podctl.data), &json!({})), "{told}");
+    let pod = podctl.pod(&["--net=none"]);
+    let told = podctl.json(&["info", "--format=json"]);
+    assert_eq!((&told["pods"], &told["images"]), (&json!({"running": 1}), &json!(2)), "{told}");
+    assert!(podctl.ok(&["info"]).contains("pods:                  1 running\n"));
+    pod.end();
     Ok(())
 }

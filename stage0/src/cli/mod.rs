@@ -7,11 +7,13 @@ mod app;
 mod args;
 mod attach;
 mod complete;
+mod doctor;
 mod enter;
 mod exec;
 mod gc;
 mod hints;
 mod image;
+mod info;
 mod inspect;
 mod kill;
 mod list;
@@ -125,6 +127,10 @@ enum Command {
     Stop(stop::Stop),
     /// Remove pods that have ended
     Rm(rm::Rm),
+    /// Examine this machine: what pods lack, and what that costs
+    Doctor(doctor::Doctor),
+    /// Print where the data are, how much there is, and what podctl runs on
+    Info(info::Info),
     /// Print a script that completes words for a shell
     Completion(complete::Completion),
     /// Remove pods that ended a while ago, and what failed starts left
@@ -252,6 +258,8 @@ impl Podctl {
             Command::Wait(command) => command.run(&session)?,
             Command::Stop(command) => command.run(&session)?,
             Command::Rm(command) => command.run(&session)?,
+            Command::Doctor(command) => command.run(&session)?,
+            Command::Info(command) => command.run(&session)?,
             Command::Gc(command) => command.run(&session)?,
         }
         Ok(0)

@@ -32,6 +32,17 @@ const JOIN: Duration = Duration::from_secs(40);
 /// How long all together may take to be left.
 const LEAVE: Duration = Duration::from_secs(15);
 
+/// The plugins that the built-in networks and published ports need.
+const BUILT_IN_NEEDS: [&str; 3] = ["ptp", "host-local", "portmap"];
+
+/// The plugins that the built-in networks and published ports need and that are in none of the usual directories, with
+/// these directories as one text. `local_config` is the host manager's configuration directory.
+pub fn missing_plugins(local_config: &Path) -> (Vec<&'static str>, String) {
+    let search = SearchPath::of_environment(local_config);
+    let is_missing = |name: &&str| search.find(Path::new("/"), name).is_err();
+    (BUILT_IN_NEEDS.into_iter().filter(is_missing).collect(), search.to_string())
+}
+
 /// What is to be joined: everything is known and in place, and nothing is done yet.
 pub struct PlannedNetworks {
     networks: Vec<(Network, Member)>,
