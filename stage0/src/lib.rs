@@ -20,6 +20,8 @@ pub mod rootfs;
 
 pub mod entrypoint;
 
+pub mod volume;
+
 pub mod app;
 
 pub mod pod;

@@ -31,6 +31,7 @@ mod limits;
 mod logs;
 mod logs_faults;
 mod mounts;
+mod named_volumes;
 mod names;
 mod net;
 mod pods;
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
         logs::CASES,
         logs_faults::CASES,
         mounts::CASES,
+        named_volumes::CASES,
         names::CASES,
         filters::CASES,
         net::CASES,

@@ -191,7 +191,9 @@ fn words_of_other_tools(t: &Context) -> Verdict {
     assert!(podctl.fails(&["sandbox", "--net", "none", "-p", "8080:80"]).contains("no port can be forwarded"));
     assert!(podctl.fails(&["sandbox", "-p", "x:80"]).contains("HOSTPORT:PODPORT"));
     assert!(podctl.fails(&["run", "--net=none", "probe", "-v", "/tmp"]).contains("HOSTPATH:PATH"));
-    assert!(podctl.fails(&["run", "--net=none", "probe", "-v", "none:/x"]).contains("no volume none"));
+    assert!(podctl.fails(&["run", "--net=none", "probe", "-v", "no!:/x"]).contains("not a name for a volume"));
+    let missing = ["run", "--net=none", "probe", "--mount=volume=none,target=/x"];
+    assert!(podctl.fails(&missing).contains("no volume none"));
     assert!(podctl.fails(&["run", "--net=none", "oci:dir"]).contains("podctl image import"));
 
     // what is not the same thing: our spelling

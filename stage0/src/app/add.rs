@@ -5,6 +5,7 @@ use stage1::error::{Context, Error, Result};
 
 use super::crossing::ready_pid;
 use super::files::AppFiles;
+use super::mounts;
 use super::options::AddOptions;
 use super::recover::Adding;
 use crate::fsutil::dir::must_exist;
@@ -21,12 +22,13 @@ use crate::store::Store;
 /// The options make no sense, the pod does not take the app, or a step failed. The pod is then as it was.
 pub fn add(store: &Store, pod: &Pod, options: &AddOptions) -> Result<()> {
     let image = find::find(store, &options.image)?;
-    let app = options.runtime_app(&image)?;
+    let mut app = options.runtime_app(&image)?;
     let locked = Locked::new(pod.dir())?;
     let adding = Adding { store, pod, pid: ready_pid(pod)?, locked, insecure: options.insecure, debug: options.debug };
     adding.undo_interrupted()?;
     let manifest = adding.locked.read()?;
     must_be_mutable(&manifest)?;
+    mounts::place(store, &manifest.volumes, &options.binds, &mut app)?;
     check_addition(&manifest, &app)?;
     adding.clear_leftovers(&app.name)?;
     adding.locked.begin_add(&app.name)?;
@@ -82,9 +84,10 @@ fn check_mount(manifest: &PodManifest, mount: &Mount) -> Result<()> {
 fn steps(adding: &Adding<'_>, image: &Image, mut manifest: PodManifest, app: &RuntimeApp) -> Result<()> {
     let files = AppFiles::new(adding.pod.dir(), &app.name);
     let tree = files.write_info(adding.store, image)?;
-    files.put_in_place(adding.store, app, Some(tree))?;
+    // before its volumes are filled: from here on nobody removes them
     manifest.apps.push(app.clone());
     adding.locked.write(&manifest)?;
+    files.put_in_place(adding.store, app, Some(tree))?;
     files.mark_created()?;
     adding.inside(&app.name).add(&arguments(adding)?)
 }

@@ -20,10 +20,11 @@ use crate::fsutil::dir::make_dir;
 use crate::fsutil::remove;
 use crate::image::store::Image;
 use crate::image::tree::{self as trees, Tree};
-use crate::poddir::uid_range;
+use crate::poddir::{manifest, uid_range};
 use crate::rootfs::Roots;
 use crate::rootfs::overlay;
 use crate::store::Store;
+use crate::volume::fill;
 
 /// The files of one app of one pod.
 pub struct AppFiles<'a> {
@@ -74,10 +75,10 @@ impl<'a> AppFiles<'a> {
     /// Nothing was noted, the tree is damaged beyond repair, or the root file system or a file can't be made.
     pub fn put_in_place(&self, store: &Store, app: &RuntimeApp, held: Option<Tree>) -> Result<()> {
         let tree = self.tree()?.context(|| format!("app {} has no tree", self.app))?;
-        let manifest = self.pod.join(layout::app_image_manifest(self.app));
-        let manifest = std::fs::read(&manifest).context(|| format!("read {manifest:?}"))?;
+        let image = self.pod.join(layout::app_image_manifest(self.app));
+        let image = std::fs::read(&image).context(|| format!("read {image:?}"))?;
         make_dir(&self.app_dir(), 0o750)?;
-        write(&self.app_dir().join("manifest"), &manifest, 0o640)?;
+        write(&self.app_dir().join("manifest"), &image, 0o640)?;
         if let Some(ids) = uid_range::of_pod(self.pod)? {
             // read by the pod's root, which is somebody else here
             std::os::unix::fs::chown(self.app_dir(), Some(ids.first), Some(ids.first))
@@ -86,6 +87,8 @@ impl<'a> AppFiles<'a> {
         let held = held.map_or_else(|| trees::ensure_noted(store, &tree), |held| Ok(Some(held)))?;
         Roots::of(self.pod)?.make(store, &tree, Some(self.app))?;
         drop(held);
+        let root = self.pod.join(layout::app_rootfs(self.app));
+        fill::first_content(store, &manifest::read(self.pod)?, app, &root, uid_range::of_pod(self.pod)?)?;
         let mut environment = Vec::new();
         for variable in app.app.iter().flat_map(|app| &app.environment) {
             env::set(&mut environment, &variable.name, &variable.value);

@@ -16,6 +16,7 @@ use crate::poddir::find::Pod;
 use crate::poddir::manifest::{self, Locked, NoApp, must_be_mutable};
 use crate::poddir::pause;
 use crate::store::Store;
+use crate::volume::implicit;
 
 /// Starts an app; one that runs is left alone.
 ///
@@ -90,11 +91,12 @@ pub fn restart(store: &Store, pod: &Pod, app: &AcName, timeout: Option<Duration>
     start(store, pod, app, debug)
 }
 
-/// Removes an app from its pod, stopped first; goes on where an earlier removal ended.
+/// Removes an app from its pod, stopped first; goes on where an earlier removal ended. The volumes that only its image
+/// asks for go with it, unless they are kept for the next app of its name.
 ///
 /// # Errors
 /// The pod has no such app, or something of it could not be removed; it is then still listed.
-pub fn rm(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> {
+pub fn rm(store: &Store, pod: &Pod, app: &AcName, keep_volumes: bool, debug: bool) -> Result<()> {
     let was_listed = manifest::read(pod.dir())?.app(app).is_some();
     let locked = Locked::new(pod.dir())?;
     let pid = if pod.state() == State::Running { Some(ready_pid(pod)?) } else { None };
@@ -129,6 +131,9 @@ pub fn rm(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> {
         }
     }
     AppFiles::new(pod.dir(), app).remove()?;
+    if !keep_volumes {
+        implicit::remove(pod.dir(), &manifest, app)?;
+    }
     drop(starts);
     manifest.apps.retain(|other| other.name != *app);
     locked.write(&manifest)

@@ -5,6 +5,7 @@ mod crossing;
 pub mod files;
 pub mod lifecycle;
 pub mod mountinfo;
+pub mod mounts;
 pub mod options;
 pub mod processes;
 mod recover;

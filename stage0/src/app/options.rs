@@ -9,6 +9,7 @@ use stage1::error::{Context, Error, Result};
 use stage1::launch::env;
 use stage1::streams::{self, Format, LogFile};
 
+use super::mounts::Bind;
 use crate::image::store::Image;
 
 /// What a new app is to be, as the command line says it.
@@ -38,6 +39,8 @@ pub struct AddOptions {
     pub read_only_rootfs: bool,
     /// Mounts of the pod's volumes.
     pub mounts: Vec<Mount>,
+    /// Volumes by name: the pod's, or else named ones of the data directory.
+    pub binds: Vec<Bind>,
     /// What of it is not restricted, besides what its pod as a whole does not restrict.
     pub insecure: InsecureOptions,
     /// The signal that asks it to end.

@@ -34,6 +34,7 @@ mod status;
 mod stop;
 mod table;
 mod top;
+mod volume;
 mod wait;
 
 use std::ffi::OsString;
@@ -81,6 +82,9 @@ enum Command {
     Image(image::Command),
     /// List the images
     Images(image::List),
+    /// Make, list and remove volumes that outlive pods
+    #[command(subcommand)]
+    Volume(volume::Command),
     /// Check credentials with a registry and save them
     Login(login::Login),
     /// Remove saved credentials for a registry
@@ -235,6 +239,7 @@ impl Podctl {
         match self.command {
             Command::Image(command) => command.run(&session)?,
             Command::Images(command) => command.run(&session)?,
+            Command::Volume(command) => command.run(&session)?,
             Command::Exec(command) => command.run(&session)?,
             Command::Completion(command) => command.run()?,
             Command::Login(command) => command.run()?,

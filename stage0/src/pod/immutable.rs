@@ -16,6 +16,7 @@ use stage1::sys::signal;
 
 use crate::app::add::check_addition;
 use crate::app::files::AppFiles;
+use crate::app::mounts;
 use crate::app::options::AddOptions;
 use crate::image::store::Image;
 use crate::image::store::find;
@@ -49,7 +50,8 @@ pub fn prepare(
     let mut images = Vec::new();
     for options in apps {
         let image = find::find(store, &options.image)?;
-        let app = options.runtime_app(&image)?;
+        let mut app = options.runtime_app(&image)?;
+        mounts::place(store, &manifest.volumes, &options.binds, &mut app)?;
         check_addition(&manifest, &app).context(|| format!("app {}", app.name))?;
         manifest.apps.push(app);
         images.push(image);

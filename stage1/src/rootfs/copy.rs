@@ -28,8 +28,15 @@ const MAX_XATTR: usize = 64 * 1024;
 /// # Errors
 /// What could not be read or made; `to` is then as far as it came.
 pub fn tree(from: &OwnedFd, to: &OwnedFd, shift: Option<UidRange>) -> Result<()> {
-    let mut copier = Copier { top: to.as_fd(), shift, layered: false, path: Vec::new(), links: BTreeMap::new() };
-    copier.directory(from.as_fd(), to.as_fd())
+    Copier::new(to, shift.map(Shift::To)).directory(from.as_fd(), to.as_fd())
+}
+
+/// The other way: copies what has the ids of a user namespace, so that every id becomes the one inside.
+///
+/// # Errors
+/// As [`tree`].
+pub fn tree_from(from: &OwnedFd, to: &OwnedFd, shift: UidRange) -> Result<()> {
+    Copier::new(to, Some(Shift::From(shift))).directory(from.as_fd(), to.as_fd())
 }
 
 /// Copies trees that lie over each other, the lowest first, into the empty directory `to`, as overlayfs would show
@@ -40,9 +47,28 @@ pub fn tree(from: &OwnedFd, to: &OwnedFd, shift: Option<UidRange>) -> Result<()>
 /// What could not be read, made or removed; `to` is then as far as it came.
 pub fn layers(from: &[OwnedFd], to: &OwnedFd, shift: Option<UidRange>) -> Result<()> {
     from.iter().try_for_each(|from| {
-        let mut copier = Copier { top: to.as_fd(), shift, layered: true, path: Vec::new(), links: BTreeMap::new() };
+        let mut copier = Copier { layered: true, ..Copier::new(to, shift.map(Shift::To)) };
         copier.directory(from.as_fd(), to.as_fd())
     })
+}
+
+/// What becomes of the ids.
+#[derive(Clone, Copy)]
+enum Shift {
+    /// Those inside a user namespace become those it has for them on the host.
+    To(UidRange),
+    /// Those on the host become those inside.
+    From(UidRange),
+}
+
+impl Shift {
+    /// The id in the copy; `None` if there is none for it.
+    fn of(self, id: u32) -> Option<u32> {
+        match self {
+            Self::To(range) => range.to_host(id),
+            Self::From(range) => range.to_inside(id).ok(),
+        }
+    }
 }
 
 /// What was copied first of a file with several names.
@@ -55,7 +81,7 @@ struct FirstName {
 
 struct Copier<'a> {
     top: BorrowedFd<'a>,
-    shift: Option<UidRange>,
+    shift: Option<Shift>,
     /// It lies over what is there.
     layered: bool,
     /// The names that lead to where it is.
@@ -63,7 +89,11 @@ struct Copier<'a> {
     links: BTreeMap<(u64, u64), FirstName>,
 }
 
-impl Copier<'_> {
+impl<'a> Copier<'a> {
+    fn new(to: &'a OwnedFd, shift: Option<Shift>) -> Self {
+        Self { top: to.as_fd(), shift, layered: false, path: Vec::new(), links: BTreeMap::new() }
+    }
+
     fn directory(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
         if self.path.len() > MAX_DEPTH {
             return Err(Error::new(format!("directories are nested more than {MAX_DEPTH} deep")));
@@ -159,7 +189,7 @@ impl Copier<'_> {
 
     /// Owner, group and mode in the copy. An id outside the pod's range becomes 65534 (nobody), and set-id bits go.
     fn owner(&self, stat: &Stat) -> (Uid, Gid, Mode) {
-        let host = |id| self.shift.map_or(Some(id), |range| range.to_host(id));
+        let host = |id| self.shift.map_or(Some(id), |shift| shift.of(id));
         let (uid, gid) = (host(stat.st_uid), host(stat.st_gid));
         let set_id = if uid.is_some() && gid.is_some() { 0o7777 } else { 0o1777 };
         (
@@ -279,7 +309,7 @@ fn times(stat: &Stat) -> Timestamps {
     }
 }
 
-fn extended_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, shift: Option<UidRange>) -> Result<()> {
+fn extended_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, shift: Option<Shift>) -> Result<()> {
     let mut names = vec![0; MAX_XATTR];
     let length = match fs::flistxattr(from, &mut names) {
         Err(Errno::OPNOTSUPP) => return Ok(()),
@@ -308,24 +338,31 @@ fn extended_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, shift: Option<U
 }
 
 /// Shifts the ids in the attributes that have some: capabilities(7), acl(5). What has another form is left as it is.
-fn shift_ids(name: &CStr, value: &mut Vec<u8>, shift: UidRange) {
+fn shift_ids(name: &CStr, value: &mut Vec<u8>, shift: Shift) {
     let number = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-    let host = |id: u32| shift.to_host(id).unwrap_or(NOBODY).to_le_bytes();
+    let shifted = |id: u32| shift.of(id).unwrap_or(NOBODY).to_le_bytes();
     match (name.to_bytes(), value.len()) {
         // Version 2 is for the host's root alone, version 3 names the root of a user namespace.
         (b"security.capability", 20) if value[3] == 2 => {
-            value[3] = 3;
-            value.extend(host(0));
+            if let Shift::To(_) = shift {
+                value[3] = 3;
+                value.extend(shifted(0));
+            }
         }
         (b"security.capability", 24) if value[3] == 3 => {
-            let root = host(number(&value[20..]));
-            value[20..].copy_from_slice(&root);
+            let root = shifted(number(&value[20..]));
+            if root == [0; 4] {
+                value[3] = 2;
+                value.truncate(20);
+            } else {
+                value[20..].copy_from_slice(&root);
+            }
         }
         (b"system.posix_acl_access" | b"system.posix_acl_default", 4..) => {
             for entry in value[4..].chunks_exact_mut(8) {
                 let is_named = matches!(u16::from_le_bytes([entry[0], entry[1]]), ACL_USER | ACL_GROUP);
                 if is_named {
-                    let id = host(number(&entry[4..]));
+                    let id = shifted(number(&entry[4..]));
                     entry[4..].copy_from_slice(&id);
                 }
             }
@@ -395,6 +432,7 @@ mod tests {
         // cap_net_raw, effective; and a list in which user 11 and group 12 are named
         let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         fs::setxattr(from.join("d/f"), "security.capability", &capability, XattrFlags::empty()).unwrap();
+        let capability_before = capability;
         let none = [0xff; 4];
         let acl = |user: u32, group: u32| -> Vec<u8> {
             let mut list = vec![2, 0, 0, 0];
@@ -425,6 +463,14 @@ mod tests {
         let capability = attribute(&to.join("again"), "security.capability");
         assert_eq!((capability.len(), capability[3], &capability[20..]), (24, 3, &100_000_u32.to_le_bytes()[..]));
         assert_eq!(attribute(&to.join("d"), "system.posix_acl_default"), acl(100_011, 100_012));
+
+        let back = tmp.path().join("back");
+        std::fs::create_dir(&back).unwrap();
+        tree_from(&open(&to), &open(&back), shift).unwrap();
+        let stat = std::fs::symlink_metadata(back.join("d/f")).unwrap();
+        assert_eq!((stat.uid(), stat.gid(), stat.mode() & 0o7777), (0, 99, 0o6755));
+        assert_eq!(attribute(&back.join("again"), "security.capability"), capability_before);
+        assert_eq!(attribute(&back.join("d"), "system.posix_acl_default"), acl(11, 12));
     }
 
     #[test]

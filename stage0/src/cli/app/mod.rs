@@ -28,7 +28,7 @@ pub enum Command {
     /// Stop an app if it runs, then start it
     Restart(stop::Stop),
     /// Stop an app if it runs, then remove it from its pod
-    Rm(OneApp),
+    Rm(rm::Rm),
     /// List the apps of a pod
     List(list::List),
     /// Show one app, or all apps of a pod
@@ -46,7 +46,7 @@ impl Command {
             Self::Start(one) => start::run(&one, session),
             Self::Stop(stop) => stop.run(session),
             Self::Restart(stop) => stop.restart(session),
-            Self::Rm(one) => rm::run(&one, session),
+            Self::Rm(rm) => rm.run(session),
             Self::List(list) => list.run(session),
             Self::Status(status) => status.run(session),
             Self::Exec(exec) => exec.run(session),

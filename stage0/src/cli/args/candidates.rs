@@ -1,4 +1,4 @@
-//! What a word can be: the pods, apps and images there are, for completing it in a shell.
+//! What a word can be: the pods, apps, images and volumes there are, for completing it in a shell.
 //!
 //! Nothing is said here but candidates: whoever completes a word has asked nothing, and may be a user who can't look.
 
@@ -11,6 +11,7 @@ use crate::image::store::find;
 use crate::poddir::find as pods;
 use crate::poddir::manifest;
 use crate::store::{self, Store};
+use crate::volume::named;
 
 /// Completes pods: by their names, else the start of their UUIDs.
 pub fn a_pod() -> ArgValueCompleter {
@@ -25,6 +26,11 @@ pub fn an_app() -> ArgValueCompleter {
 /// Completes images: by their names.
 pub fn an_image() -> ArgValueCompleter {
     ArgValueCompleter::new(|word: &OsStr| matching(word, names_of_images()))
+}
+
+/// Completes named volumes.
+pub fn a_volume() -> ArgValueCompleter {
+    ArgValueCompleter::new(|word: &OsStr| matching(word, names_of_volumes()))
 }
 
 fn matching(word: &OsStr, found: Option<Vec<(String, String)>>) -> Vec<CompletionCandidate> {
@@ -52,6 +58,11 @@ fn names_of_apps() -> Option<Vec<(String, String)>> {
 fn names_of_images() -> Option<Vec<(String, String)>> {
     let images = find::list(&store()?).ok()?;
     Some(images.into_iter().flat_map(|(_, names)| names).map(|name| (name, String::new())).collect())
+}
+
+fn names_of_volumes() -> Option<Vec<(String, String)>> {
+    let volumes = named::list(&store()?).ok()?;
+    Some(volumes.into_iter().map(|volume| (volume.name.to_string(), String::new())).collect())
 }
 
 /// The words of the command that is being typed, without its name.

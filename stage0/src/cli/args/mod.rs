@@ -8,6 +8,7 @@ pub mod each;
 pub mod hostname;
 pub mod incoming_image;
 pub mod insecure;
+pub mod label;
 pub mod limits;
 pub mod listing;
 pub mod new_app;

@@ -75,7 +75,8 @@ pub struct NewApp {
     /// Mount a volume of the pod: volume=NAME,target=PATH
     #[arg(long = "mount", value_name = "MOUNT")]
     mounts: Vec<String>,
-    /// Mount a path of the host, or a volume of the pod: HOSTPATH:PATH[:ro], NAME:PATH
+    /// Mount a path of the host, a volume of the pod, or a named volume, made if it is missing: HOSTPATH:PATH[:ro],
+    /// NAME:PATH[:ro]
     #[arg(short = 'v', value_name = "SOURCE:PATH")]
     binds: Vec<String>,
     /// Pass these arguments instead of the image's
@@ -89,9 +90,12 @@ impl NewApp {
     /// # Errors
     /// The first option that makes no sense; or the image can't be fetched.
     pub fn options(self, session: &Session) -> Result<AddOptions> {
-        let mut mounts = mounts(&self.mounts)?;
+        let (mut mounts, mut binds) = (mounts(&self.mounts)?, Vec::new());
         for text in &self.binds {
-            mounts.push(bind::mount(text)?);
+            match bind::mount(text)? {
+                bind::Source::Host(mount) => mounts.push(mount),
+                bind::Source::Named(bind) => binds.push(bind),
+            }
         }
         let options = AddOptions {
             image: image_word(&self.image)?,
@@ -106,6 +110,7 @@ impl NewApp {
             isolators: self.limits.isolators()?,
             read_only_rootfs: self.readonly_rootfs,
             mounts,
+            binds,
             stop_signal: self.stop_signal,
             stop_timeout: self.stop_timeout,
             restart: self.restart,

@@ -1,0 +1,105 @@
+//! Volumes that an app mounts by name: the pod's, or else named ones, which are made when they are missing.
+
+use std::collections::BTreeMap;
+
+use serde_json::Map;
+use stage1::appc::{AcName, Mount, RuntimeApp, Volume, VolumeKind};
+use stage1::error::{Context, Error, Result};
+
+use crate::store::Store;
+use crate::volume::name::VolumeName;
+use crate::volume::named;
+
+/// A volume by its name, and where an app sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bind {
+    /// The name of a volume of the pod, or of a named one.
+    pub volume: VolumeName,
+    /// Absolute path in the app.
+    pub path: String,
+    /// The app only reads it.
+    pub read_only: bool,
+}
+
+/// Adds the volumes to the app's mounts.
+///
+/// # Errors
+/// A volume can't be made.
+pub fn place(store: &Store, of_pod: &[Volume], binds: &[Bind], app: &mut RuntimeApp) -> Result<()> {
+    for bind in binds {
+        let mount = match of_pod.iter().find(|volume| volume.name.as_ref() == bind.volume.as_str()) {
+            Some(volume) => {
+                let read_only = bind.read_only.then(|| Volume { read_only: Some(true), ..volume.clone() });
+                Mount { volume: volume.name.clone(), path: bind.path.clone(), app_volume: read_only, other: Map::new() }
+            }
+            None => {
+                named::ensure(store, &bind.volume, &BTreeMap::new())?;
+                let source = named::source(store, &bind.volume);
+                let source = source.to_str().context(|| format!("{source:?} is not UTF-8: no manifest can have it"))?;
+                host(&bind.path, source, bind.read_only)?
+            }
+        };
+        app.mounts.push(mount);
+    }
+    Ok(())
+}
+
+/// A path of the host, mounted for one app alone.
+///
+/// # Errors
+/// The target has no letter or digit.
+pub fn host(target: &str, source: &str, read_only: bool) -> Result<Mount> {
+    let name = name("host", target)?;
+    let volume = Volume {
+        name: name.clone(),
+        kind: VolumeKind::Host,
+        source: Some(source.to_owned()),
+        read_only: Some(read_only),
+        recursive: None,
+        mode: None,
+        uid: None,
+        gid: None,
+        other: Map::new(),
+    };
+    Ok(Mount { volume: name, path: target.to_owned(), app_volume: Some(volume), other: Map::new() })
+}
+
+/// What a volume is called that is mounted at `target` and has no name of its own: `host-srv-data`.
+///
+/// # Errors
+/// The target has no letter or digit.
+pub fn name(prefix: &str, target: &str) -> Result<AcName> {
+    let words: String =
+        target.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+    let words: Vec<&str> = [prefix].into_iter().chain(words.split('-').filter(|word| !word.is_empty())).collect();
+    words.join("-").parse().map_err(|_| Error::new(format!("{target:?} can't be mounted on")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pods_volumes_go_before_named_ones() {
+        let base = tempfile::tempdir().unwrap();
+        let store = Store::open(base.path()).unwrap();
+        let of_pod: Vec<Volume> = serde_json::from_str(r#"[{"name":"data","kind":"empty"}]"#).unwrap();
+        let mut app: RuntimeApp = serde_json::from_str(r#"{"name":"a","image":{"id":"x"}}"#).unwrap();
+        let bind = |volume: &str, path: &str, read_only| Bind {
+            volume: volume.parse().unwrap(),
+            path: path.to_owned(),
+            read_only,
+        };
+        let binds = [bind("data", "/a", false), bind("data", "/b", true), bind("pg_data", "/c", true)];
+        place(&store, &of_pod, &binds, &mut app).unwrap();
+        assert_eq!(app.mounts[0].app_volume, None);
+        let own = app.mounts[1].app_volume.as_ref().unwrap();
+        assert_eq!((own.name.as_ref(), own.kind, own.read_only), ("data", VolumeKind::Empty, Some(true)));
+        let named_one = app.mounts[2].app_volume.as_ref().unwrap();
+        assert_eq!((named_one.name.as_ref(), named_one.read_only), ("host-c", Some(true)));
+        let source = named_one.source.as_deref().unwrap();
+        assert_eq!(named::of_source(&store, source), Some("pg_data".parse().unwrap()));
+        assert!(std::path::Path::new(source).is_dir());
+        assert_eq!(named::list(&store).unwrap().len(), 1, "none is made for the pod's");
+    }
+}

@@ -1,0 +1,57 @@
+//! `podctl volume inspect`
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+use stage1::error::Result;
+
+use crate::cli::args::candidates::a_volume;
+use crate::cli::output;
+use crate::cli::session::Session;
+use crate::store::Store;
+use crate::volume::name::VolumeName;
+use crate::volume::named::{self, NamedVolume};
+use crate::volume::users::{self, User};
+
+#[derive(Args, Debug)]
+pub struct Inspect {
+    /// Volumes
+    #[arg(required = true, value_name = "VOLUME", add = a_volume())]
+    volumes: Vec<VolumeName>,
+}
+
+impl Inspect {
+    pub fn run(self, session: &Session) -> Result<()> {
+        let store = &session.store;
+        let found = self.volumes.iter().map(|name| Described::of(store, &named::must_find(store, name)?));
+        output::json(&found.collect::<Result<Vec<_>>>()?)
+    }
+}
+
+/// A named volume, as programs are told of it.
+#[derive(Serialize)]
+pub(super) struct Described {
+    name: String,
+    /// What apps see of it, on the host.
+    path: PathBuf,
+    pub(super) created_at: i64,
+    labels: BTreeMap<String, String>,
+    /// No app has mounted it yet: the first one's image gives it its content.
+    fresh: bool,
+    pub(super) used_by: Vec<User>,
+}
+
+impl Described {
+    pub(super) fn of(store: &Store, volume: &NamedVolume) -> Result<Self> {
+        Ok(Self {
+            name: volume.name.to_string(),
+            path: volume.data(),
+            created_at: volume.info.created_at,
+            labels: volume.info.labels.clone(),
+            fresh: volume.info.content != named::Content::Used,
+            used_by: users::of(store, &volume.name)?,
+        })
+    }
+}

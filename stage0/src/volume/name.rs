@@ -1,0 +1,57 @@
+//! What a volume is called.
+
+use std::fmt;
+use std::str::FromStr;
+
+use stage1::error::{Error, Result};
+
+/// The longest name, in bytes.
+const LONGEST: usize = 64;
+
+/// The name of a volume: one word, and a directory's name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VolumeName(String);
+
+impl FromStr for VolumeName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let is_first = |byte: u8| byte.is_ascii_alphanumeric();
+        let is_later = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+        let is_name = text.bytes().next().is_some_and(is_first) && text.bytes().all(is_later);
+        if !is_name || text.len() > LONGEST {
+            return Err(Error::new(format!(
+                "{text:?} is not a name for a volume: up to {LONGEST} of a-z A-Z 0-9 _ . -, a letter or digit first"
+            )));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for VolumeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl VolumeName {
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_one_plain_word() {
+        for good in ["data", "pg_data-1.2", "0", &"x".repeat(64)] {
+            assert_eq!(good.parse::<VolumeName>().unwrap().as_str(), good);
+        }
+        for bad in ["", ".", "..", "-a", "a/b", "a b", "ä", &"x".repeat(65)] {
+            assert!(bad.parse::<VolumeName>().is_err(), "{bad:?}");
+        }
+    }
+}
