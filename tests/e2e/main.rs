@@ -10,6 +10,7 @@ mod caller;
 mod cgroups;
 mod contract;
 mod copies;
+mod copying;
 mod crash;
 mod declared;
 mod descriptors;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         contract::found::CASES,
         contract::kinds::CASES,
         contract::networks::CASES,
+        copying::CASES,
         lifecycle::CASES,
         races::CASES,
         disk::CASES,

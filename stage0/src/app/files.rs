@@ -98,7 +98,10 @@ impl<'a> AppFiles<'a> {
     }
 
     /// The id of the app's tree, if it has been noted.
-    fn tree(&self) -> Result<Option<String>> {
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn tree(&self) -> Result<Option<String>> {
         let path = self.pod.join(layout::app_tree(self.app));
         let tree = match std::fs::read_to_string(&path) {
             Ok(tree) => tree.trim().to_owned(),

@@ -1,6 +1,8 @@
 //! The apps of a pod: describing them, and adding, starting, stopping and removing one.
 
 pub mod add;
+pub mod changes;
+pub mod copy;
 mod crossing;
 pub mod files;
 pub mod lifecycle;
@@ -8,6 +10,9 @@ pub mod mountinfo;
 pub mod mounts;
 pub mod options;
 pub mod processes;
+pub mod record;
 mod recover;
+pub mod root;
+pub mod snapshot;
 mod start_lock;
 pub mod status;

@@ -8,11 +8,9 @@ use serde_json::{Value, json};
 use stage1::appc::{AcName, Isolator, NameValue, PodManifest, VolumeKind};
 use stage1::cgroup::{PodCgroup, Version};
 use stage1::error::{Context, Result};
-use stage1::launch::LaunchRecord;
 use stage1::layout;
 use stage1::pod::RuntimeConfig;
 use stage1::rootfs::volumes;
-use stage1::sys::dir;
 
 use super::args::one_app::OneApp;
 use super::output;
@@ -20,6 +18,7 @@ use super::session::Session;
 use super::status::PodStatus;
 use crate::app::mountinfo::{self, Mounted};
 use crate::app::processes;
+use crate::app::record::record;
 use crate::app::status::AppStatus;
 use crate::poddir::find as pods;
 use crate::poddir::find::Pod;
@@ -166,18 +165,6 @@ fn of_app(pod: &Pod, loaded: &stage1::pod::Pod, status: &PodStatus, name: &AcNam
         mounts: pid.map_or(Ok(Vec::new()), mountinfo::of_process)?,
         annotations: pairs(&listed.runtime.annotations),
     })
-}
-
-/// How the app is started; nothing of one that has not been made startable, or whose pod's root is not there any more.
-fn record(pod: &Pod, app: &AcName) -> Result<Option<LaunchRecord>> {
-    if !pod.dir().join(layout::launch_record(app)).exists() {
-        return Ok(None);
-    }
-    let root = dir::open_dir(pod.dir().join(layout::STAGE1_ROOTFS))?;
-    let inside = layout::app_dir(app);
-    let inside = inside.strip_prefix(layout::STAGE1_ROOTFS).context(|| format!("{inside:?} is not in the pod"))?;
-    let directory = dir::open_beneath(root, inside, rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY)?;
-    LaunchRecord::load(directory, layout::LAUNCH).map(Some)
 }
 
 fn volumes_of(pod: &Pod, loaded: &stage1::pod::Pod, app: &stage1::pod::PodApp) -> Result<Vec<Volume>> {

@@ -7,9 +7,12 @@ mod app;
 mod args;
 mod attach;
 mod complete;
+mod cp;
+mod diff;
 mod doctor;
 mod enter;
 mod exec;
+mod export;
 mod gc;
 mod hints;
 mod image;
@@ -119,6 +122,14 @@ enum Command {
     Stats(stats::Stats),
     /// List the processes of a pod, or of one of its apps
     Top(top::Top),
+    /// Copy files between the host and an app
+    Cp(cp::Cp),
+    /// List the files that an app has changed
+    Diff(diff::Diff),
+    /// Write the files of an app as a tar archive
+    Export(export::Export),
+    /// Make an image of the files of an app
+    Commit(export::Commit),
     /// Freeze a pod, or one of its apps
     Pause(OneApp),
     /// Let a paused pod, or one of its apps, go on
@@ -265,6 +276,10 @@ impl Podctl {
             Command::Rm(command) => command.run(&session)?,
             Command::Doctor(command) => command.run(&session)?,
             Command::Info(command) => command.run(&session)?,
+            Command::Cp(command) => command.run(&session)?,
+            Command::Diff(command) => command.run(&session)?,
+            Command::Export(command) => command.run(&session)?,
+            Command::Commit(command) => command.run(&session)?,
             Command::Gc(command) => command.run(&session)?,
         }
         Ok(0)

@@ -37,9 +37,14 @@ pub(crate) enum Found {
     Barred,
 }
 
-enum Child {
+/// An entry of a directory.
+#[derive(Debug)]
+pub(crate) enum Child {
+    /// A directory: what each of the trees has of it, the uppermost first.
     Directory(Vec<Rc<OwnedFd>>),
+    /// A symbolic link to this.
     Link(OsString),
+    /// Anything else; the directory that it is in.
     Other(Rc<OwnedFd>),
 }
 
@@ -54,6 +59,19 @@ impl Merged {
             fs::open(path, flags, Mode::empty()).map(Rc::new).context(|| format!("open directory {path:?}"))
         };
         Ok(Self { roots: roots.into_iter().map(open).collect::<Result<_>>()? })
+    }
+
+    /// A directory that trees have, the uppermost first.
+    pub(crate) fn of(parts: Vec<Rc<OwnedFd>>) -> Self {
+        Self { roots: parts }
+    }
+
+    /// The entry of the root that has this name; links are not followed.
+    ///
+    /// # Errors
+    /// A directory can't be looked at.
+    pub(crate) fn child(&self, name: &OsStr) -> Result<Option<Child>> {
+        child(&self.roots, name)
     }
 
     /// Follows a path, links included.

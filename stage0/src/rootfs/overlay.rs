@@ -36,6 +36,19 @@ pub fn mount(lower: &[PathBuf], upper: &Path, work: &Path, target: &Path, ids: O
     }
 }
 
+/// Shows directories that lie over each other, the uppermost first, read-only at the directory `target`.
+///
+/// # Errors
+/// The mount fails.
+pub fn show(layers: &[PathBuf], target: &Path) -> Result<()> {
+    if let [only] = layers {
+        let mount = DetachedMount::clone_path(only, Scope::One)?;
+        mount.set(Attributes { read_only: true, ..Attributes::default() }, Scope::One)?;
+        return mount.attach_path(target);
+    }
+    mount_with(layers, target, MountFlags::RDONLY, lower_option)
+}
+
 /// Whether an error of [`mount`] says that this file system, or this kernel, takes no such overlay.
 pub fn is_refusal(error: &Error) -> bool {
     const REFUSALS: [Errno; 5] = [Errno::NODEV, Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP, Errno::PERM];
@@ -134,9 +147,20 @@ fn mount_on(lower: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> Resu
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(Error::caused_by(format!("make directory {upper:?}"), error)),
     }
-    let mut options = options(lower, upper, work);
+    mount_with(lower, target, MountFlags::empty(), |lower| options(lower, upper, work))
+}
+
+/// Mounts with the options that are made of `lower`.
+fn mount_with(
+    lower: &[PathBuf],
+    target: &Path,
+    flags: MountFlags,
+    options: impl Fn(&[PathBuf]) -> OsString,
+) -> Result<()> {
+    let top = lower.first().context(|| "an overlay needs a tree to lie on")?;
+    let mut data = options(lower);
     let mut opened: Vec<File> = Vec::new();
-    if options.len() > OPTION_BYTES {
+    if data.len() > OPTION_BYTES {
         // the shortest names that directories can have
         opened = lower
             .iter()
@@ -144,13 +168,13 @@ fn mount_on(lower: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> Resu
             .collect::<Result<_>>()?;
         let short: Vec<PathBuf> =
             opened.iter().map(|dir| PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()))).collect();
-        options = self::options(&short, upper, work);
+        data = options(&short);
     }
-    if options.len() > OPTION_BYTES {
+    if data.len() > OPTION_BYTES {
         return Err(Error::new(format!("mount overlay at {target:?}: the paths are too long; use a shorter --dir")));
     }
-    let data = stage1::sys::dir::c_string(options.as_bytes())?;
-    let mounted = rustix::mount::mount("overlay", target, "overlay", MountFlags::empty(), data.as_c_str());
+    let data = stage1::sys::dir::c_string(data.as_bytes())?;
+    let mounted = rustix::mount::mount("overlay", target, "overlay", flags, data.as_c_str());
     drop(opened);
     mounted.map_err(|errno| {
         let hint = match errno {
@@ -165,14 +189,19 @@ fn mount_on(lower: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> Resu
     })
 }
 
-fn options(lower: &[PathBuf], upper: &Path, work: &Path) -> OsString {
-    let mut options = OsString::from("lowerdir=");
+fn lower_option(lower: &[PathBuf]) -> OsString {
+    let mut option = OsString::from("lowerdir=");
     for (number, path) in lower.iter().enumerate() {
         if number > 0 {
-            options.push(":");
+            option.push(":");
         }
-        options.push(escaped(path));
+        option.push(escaped(path));
     }
+    option
+}
+
+fn options(lower: &[PathBuf], upper: &Path, work: &Path) -> OsString {
+    let mut options = lower_option(lower);
     options.push(",upperdir=");
     options.push(escaped(upper));
     options.push(",workdir=");

@@ -28,7 +28,7 @@ const MAX_XATTR: usize = 64 * 1024;
 /// # Errors
 /// What could not be read or made; `to` is then as far as it came.
 pub fn tree(from: &OwnedFd, to: &OwnedFd, shift: Option<UidRange>) -> Result<()> {
-    Copier::new(to, shift.map(Shift::To)).directory(from.as_fd(), to.as_fd())
+    Copier::new(to, Owners::Shifted(shift.map(Shift::To)), Target::Empty).directory(from.as_fd(), to.as_fd())
 }
 
 /// The other way: copies what has the ids of a user namespace, so that every id becomes the one inside.
@@ -36,7 +36,8 @@ pub fn tree(from: &OwnedFd, to: &OwnedFd, shift: Option<UidRange>) -> Result<()>
 /// # Errors
 /// As [`tree`].
 pub fn tree_from(from: &OwnedFd, to: &OwnedFd, shift: UidRange) -> Result<()> {
-    Copier::new(to, Some(Shift::From(shift))).directory(from.as_fd(), to.as_fd())
+    let owners = Owners::Shifted(Some(Shift::From(shift)));
+    Copier::new(to, owners, Target::Empty).directory(from.as_fd(), to.as_fd())
 }
 
 /// Copies trees that lie over each other, the lowest first, into the empty directory `to`, as overlayfs would show
@@ -47,9 +48,43 @@ pub fn tree_from(from: &OwnedFd, to: &OwnedFd, shift: UidRange) -> Result<()> {
 /// What could not be read, made or removed; `to` is then as far as it came.
 pub fn layers(from: &[OwnedFd], to: &OwnedFd, shift: Option<UidRange>) -> Result<()> {
     from.iter().try_for_each(|from| {
-        let mut copier = Copier { layered: true, ..Copier::new(to, shift.map(Shift::To)) };
-        copier.directory(from.as_fd(), to.as_fd())
+        let owners = Owners::Shifted(shift.map(Shift::To));
+        Copier::new(to, owners, Target::LowerLayers).directory(from.as_fd(), to.as_fd())
     })
+}
+
+/// Copies the entry `name` of the directory `from` to `to`, as `new_name`. A directory is merged with one that is there,
+/// whose attributes stay; a file replaces a file. All copies belong to the user and group `owner`. Set-user-ID bits and
+/// file capabilities are dropped; devices and sockets are left out, with a warning: whoever wrote the files gains no
+/// privileges by the copy.
+///
+/// # Errors
+/// What could not be read or made, or a file that is to replace a directory, or the reverse; `to` is then as far as it
+/// came.
+pub fn entry(from: impl AsFd, name: &CStr, to: impl AsFd, new_name: &CStr, owner: (u32, u32)) -> Result<()> {
+    let mut copier = Copier::new(&to, Owners::One(owner.0, owner.1), Target::Files);
+    copier.path.push(new_name.to_owned());
+    copier.entry(from.as_fd(), to.as_fd(), name, new_name).context(|| format!("copy {name:?}"))
+}
+
+/// What is where the copy is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Target {
+    /// Nothing.
+    Empty,
+    /// The layers below the one that is copied, whose marks remove files.
+    LowerLayers,
+    /// Files of somebody's own.
+    Files,
+}
+
+/// Whose the copies are.
+#[derive(Clone, Copy)]
+enum Owners {
+    /// The originals' owners, as a user namespace shifts them.
+    Shifted(Option<Shift>),
+    /// All this user's and this group's.
+    One(u32, u32),
 }
 
 /// What becomes of the ids.
@@ -81,88 +116,110 @@ struct FirstName {
 
 struct Copier<'a> {
     top: BorrowedFd<'a>,
-    shift: Option<Shift>,
-    /// It lies over what is there.
-    layered: bool,
+    owners: Owners,
+    target: Target,
     /// The names that lead to where it is.
     path: Vec<CString>,
     links: BTreeMap<(u64, u64), FirstName>,
 }
 
 impl<'a> Copier<'a> {
-    fn new(to: &'a OwnedFd, shift: Option<Shift>) -> Self {
-        Self { top: to.as_fd(), shift, layered: false, path: Vec::new(), links: BTreeMap::new() }
+    fn new(to: &'a impl AsFd, owners: Owners, target: Target) -> Self {
+        Self { top: to.as_fd(), owners, target, path: Vec::new(), links: BTreeMap::new() }
     }
 
     fn directory(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+        self.entries(from, to)?;
+        self.attributes(from, to)
+    }
+
+    fn entries(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
         if self.path.len() > MAX_DEPTH {
             return Err(Error::new(format!("directories are nested more than {MAX_DEPTH} deep")));
         }
         for name in names(from)? {
             self.path.push(name.clone());
-            self.entry(from, to, &name).context(|| format!("copy {name:?}"))?;
+            self.entry(from, to, &name, &name).context(|| format!("copy {name:?}"))?;
             self.path.pop();
         }
-        self.attributes(from, to)
+        Ok(())
     }
 
-    fn entry(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    /// Copies the entry `name` of `from` to `to`, as `new_name`.
+    fn entry(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, new_name: &CStr) -> Result<()> {
         let stat = fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW).context(|| "stat")?;
-        let open = |dir, flags| fs::openat(dir, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+        let open =
+            |dir, name: &CStr, flags| fs::openat(dir, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
         let kind = FileType::from_raw_mode(stat.st_mode);
-        if self.layered {
-            let hides = kind == FileType::CharacterDevice && stat.st_rdev == 0;
-            let there = match fs::statat(to, name, AtFlags::SYMLINK_NOFOLLOW) {
+        if self.target != Target::Empty {
+            let hides = kind == FileType::CharacterDevice && stat.st_rdev == 0 && self.target == Target::LowerLayers;
+            let there = match fs::statat(to, new_name, AtFlags::SYMLINK_NOFOLLOW) {
                 Err(Errno::NOENT) => None,
                 there => Some(there.context(|| "stat the copy")?),
             };
-            let merges = kind.is_dir() && there.is_some_and(|there| FileType::from_raw_mode(there.st_mode).is_dir());
-            if merges {
-                let source = open(from, OFlags::RDONLY | OFlags::DIRECTORY).context(|| "open")?;
-                let copy = open(to, OFlags::RDONLY | OFlags::DIRECTORY).context(|| "open the copy")?;
+            let there = there.map(|there| FileType::from_raw_mode(there.st_mode));
+            if kind.is_dir() && there.is_some_and(|there| there.is_dir()) {
+                let source = open(from, name, OFlags::RDONLY | OFlags::DIRECTORY).context(|| "open")?;
+                let copy = open(to, new_name, OFlags::RDONLY | OFlags::DIRECTORY).context(|| "open the copy")?;
+                if self.target == Target::Files {
+                    return self.entries(source.as_fd(), copy.as_fd());
+                }
                 if is_opaque(source.as_fd())? {
                     clear(copy.as_fd(), 0)?;
                 }
                 return self.directory(source.as_fd(), copy.as_fd());
             }
+            if self.target == Target::Files && there.is_some_and(|there| there.is_dir() || kind.is_dir()) {
+                return Err(Error::new("a file does not replace a directory, nor a directory a file"));
+            }
             if there.is_some() {
-                remove(to, name, 0)?;
+                remove(to, new_name, 0)?;
             }
             if hides {
                 return Ok(());
             }
         }
-        let can_be_linked = !matches!(kind, FileType::Directory | FileType::Socket);
-        if can_be_linked && stat.st_nlink > 1 && self.link(&stat, to, name)? {
+        // Who may write where the copy is made could lead the path of the first name elsewhere meanwhile.
+        let can_be_linked = self.target != Target::Files && !matches!(kind, FileType::Directory | FileType::Socket);
+        if can_be_linked && stat.st_nlink > 1 && self.link(&stat, to, new_name)? {
             return Ok(());
         }
         match kind {
             FileType::Directory => {
-                fs::mkdirat(to, name, Mode::RWXU).context(|| "mkdir")?;
-                let source = open(from, OFlags::RDONLY | OFlags::DIRECTORY).context(|| "open")?;
-                let copy = open(to, OFlags::RDONLY | OFlags::DIRECTORY).context(|| "open the copy")?;
+                fs::mkdirat(to, new_name, Mode::RWXU).context(|| "mkdir")?;
+                let source = open(from, name, OFlags::RDONLY | OFlags::DIRECTORY).context(|| "open")?;
+                let copy = open(to, new_name, OFlags::RDONLY | OFlags::DIRECTORY).context(|| "open the copy")?;
                 self.directory(source.as_fd(), copy.as_fd())
             }
             FileType::RegularFile => {
-                let source = open(from, OFlags::RDONLY | OFlags::NONBLOCK).context(|| "open")?;
+                let source = open(from, name, OFlags::RDONLY | OFlags::NONBLOCK).context(|| "open")?;
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let copy = fs::openat(to, name, flags, Mode::RUSR | Mode::WUSR).context(|| "create")?;
+                let copy = fs::openat(to, new_name, flags, Mode::RUSR | Mode::WUSR).context(|| "create")?;
                 let (source, copy) = (File::from(source), File::from(copy));
                 content(&source, &copy).context(|| "copy its content")?;
                 self.attributes(source.as_fd(), copy.as_fd())
             }
             FileType::Symlink => {
                 let target = fs::readlinkat(from, name, Vec::new()).context(|| "readlink")?;
-                fs::symlinkat(&target, to, name).context(|| "symlink")?;
-                self.node(to, name, &stat)
+                fs::symlinkat(&target, to, new_name).context(|| "symlink")?;
+                self.node(to, new_name, &stat)
+            }
+            FileType::CharacterDevice | FileType::BlockDevice if matches!(self.owners, Owners::One(..)) => {
+                log::warn!("device {name:?} is left out");
+                Ok(())
             }
             kind @ (FileType::Fifo | FileType::CharacterDevice | FileType::BlockDevice) => {
-                fs::mknodat(to, name, kind, Mode::empty(), stat.st_rdev).context(|| "mknod")?;
-                self.node(to, name, &stat)?;
+                fs::mknodat(to, new_name, kind, Mode::empty(), stat.st_rdev).context(|| "mknod")?;
+                self.node(to, new_name, &stat)?;
                 let (_, _, mode) = self.owner(&stat);
-                fs::chmodat(to, name, mode, AtFlags::empty()).context(|| "chmod")
+                fs::chmodat(to, new_name, mode, AtFlags::empty()).context(|| "chmod")
             }
-            _ => Ok(()),
+            _ => {
+                if self.target == Target::Files {
+                    log::warn!("socket {name:?} is left out");
+                }
+                Ok(())
+            }
         }
     }
 
@@ -189,7 +246,13 @@ impl<'a> Copier<'a> {
 
     /// Owner, group and mode in the copy. An id outside the pod's range becomes 65534 (nobody), and set-id bits go.
     fn owner(&self, stat: &Stat) -> (Uid, Gid, Mode) {
-        let host = |id| self.shift.map_or(Some(id), |shift| shift.of(id));
+        let shift = match self.owners {
+            Owners::Shifted(shift) => shift,
+            Owners::One(uid, gid) => {
+                return (Uid::from_raw(uid), Gid::from_raw(gid), Mode::from_raw_mode(stat.st_mode & 0o1777));
+            }
+        };
+        let host = |id| shift.map_or(Some(id), |shift| shift.of(id));
         let (uid, gid) = (host(stat.st_uid), host(stat.st_gid));
         let set_id = if uid.is_some() && gid.is_some() { 0o7777 } else { 0o1777 };
         (
@@ -212,7 +275,9 @@ impl<'a> Copier<'a> {
         let (uid, gid, mode) = self.owner(&stat);
         fs::fchown(to, Some(uid), Some(gid)).context(|| "fchown")?;
         fs::fchmod(to, mode).context(|| "fchmod")?;
-        extended_attributes(from, to, self.shift)?;
+        if let Owners::Shifted(shift) = self.owners {
+            extended_attributes(from, to, shift)?;
+        }
         fs::futimens(to, &times(&stat)).context(|| "futimens")
     }
 }
@@ -376,174 +441,4 @@ const ACL_USER: u16 = 2;
 const ACL_GROUP: u16 = 8;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-
-    #[test]
-    fn a_tree_comes_out_as_it_went_in() {
-        let tmp = tempfile::tempdir().unwrap();
-        let (from, to) = (tmp.path().join("from"), tmp.path().join("to"));
-        std::fs::create_dir_all(from.join("a/b")).unwrap();
-        std::fs::create_dir(&to).unwrap();
-        std::fs::write(tmp.path().join("secret"), "secret").unwrap();
-        std::fs::write(from.join("a/f"), "text").unwrap();
-        std::fs::set_permissions(from.join("a/f"), PermissionsExt::from_mode(0o4751)).unwrap();
-        std::fs::set_permissions(from.join("a"), PermissionsExt::from_mode(0o1777)).unwrap();
-        std::os::unix::fs::chown(from.join("a/f"), Some(12), Some(34)).unwrap();
-        std::fs::set_permissions(from.join("a/f"), PermissionsExt::from_mode(0o4751)).unwrap();
-        symlink(tmp.path().join("secret"), from.join("link")).unwrap();
-        symlink("/", from.join("dir-link")).unwrap();
-        let open = |path| fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-        tree(&open(&from), &open(&to), None).unwrap();
-        let file = std::fs::metadata(to.join("a/f")).unwrap();
-        assert_eq!((file.mode() & 0o7777, file.uid(), file.gid()), (0o4751, 12, 34));
-        assert_eq!(std::fs::metadata(to.join("a")).unwrap().mode() & 0o7777, 0o1777);
-        assert!(to.join("a/b").is_dir());
-        assert_eq!(std::fs::read_link(to.join("link")).unwrap(), tmp.path().join("secret"));
-        assert_eq!(std::fs::read_link(to.join("dir-link")).unwrap(), std::path::Path::new("/"));
-    }
-
-    fn attribute(path: &std::path::Path, name: &str) -> Vec<u8> {
-        let mut value = vec![0; 100];
-        let length = fs::lgetxattr(path, name, &mut value[..]).unwrap();
-        value.truncate(length);
-        value
-    }
-
-    #[test]
-    fn ids_are_shifted_wherever_they_are() {
-        let tmp = tempfile::tempdir().unwrap();
-        let (from, to) = (tmp.path().join("from"), tmp.path().join("to"));
-        std::fs::create_dir_all(from.join("d")).unwrap();
-        std::fs::create_dir(&to).unwrap();
-        std::fs::write(from.join("d/f"), "text").unwrap();
-        std::fs::hard_link(from.join("d/f"), from.join("again")).unwrap();
-        symlink("d/f", from.join("link")).unwrap();
-        std::fs::write(from.join("far"), "of an id that is not mapped").unwrap();
-        let own = |name: &str, uid, gid| std::os::unix::fs::lchown(from.join(name), Some(uid), Some(gid)).unwrap();
-        own("d", 7, 8);
-        own("d/f", 0, 99);
-        own("link", 1, 2);
-        own("far", 5000, 1);
-        for (name, mode) in [("d/f", 0o6755), ("far", 0o4755)] {
-            std::fs::set_permissions(from.join(name), PermissionsExt::from_mode(mode)).unwrap();
-        }
-        // cap_net_raw, effective; and a list in which user 11 and group 12 are named
-        let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        fs::setxattr(from.join("d/f"), "security.capability", &capability, XattrFlags::empty()).unwrap();
-        let capability_before = capability;
-        let none = [0xff; 4];
-        let acl = |user: u32, group: u32| -> Vec<u8> {
-            let mut list = vec![2, 0, 0, 0];
-            for (tag, id) in
-                [(1, none), (2, user.to_le_bytes()), (4, none), (8, group.to_le_bytes()), (16, none), (32, none)]
-            {
-                list.extend([tag, 0, 5, 0]);
-                list.extend(id);
-            }
-            list
-        };
-        fs::setxattr(from.join("d"), "system.posix_acl_default", &acl(11, 12), XattrFlags::empty()).unwrap();
-
-        let open = |path| fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-        let shift = UidRange { first: 100_000, count: 1000 };
-        tree(&open(&from), &open(&to), Some(shift)).unwrap();
-        let owner = |name: &str| {
-            let stat = std::fs::symlink_metadata(to.join(name)).unwrap();
-            (stat.uid(), stat.gid(), stat.mode() & 0o7777, stat.nlink())
-        };
-        assert_eq!(owner("d/f"), (100_000, 100_099, 0o6755, 2));
-        assert_eq!(
-            (owner("d").0, owner("d").1, owner("link").0, owner("link").1),
-            (100_007, 100_008, 100_001, 100_002)
-        );
-        assert_eq!(owner("far"), (65534, 100_001, 0o755, 1), "nobody's, and nobody becomes nobody by it");
-        // as the pod's root would have set it
-        let capability = attribute(&to.join("again"), "security.capability");
-        assert_eq!((capability.len(), capability[3], &capability[20..]), (24, 3, &100_000_u32.to_le_bytes()[..]));
-        assert_eq!(attribute(&to.join("d"), "system.posix_acl_default"), acl(100_011, 100_012));
-
-        let back = tmp.path().join("back");
-        std::fs::create_dir(&back).unwrap();
-        tree_from(&open(&to), &open(&back), shift).unwrap();
-        let stat = std::fs::symlink_metadata(back.join("d/f")).unwrap();
-        assert_eq!((stat.uid(), stat.gid(), stat.mode() & 0o7777), (0, 99, 0o6755));
-        assert_eq!(attribute(&back.join("again"), "security.capability"), capability_before);
-        assert_eq!(attribute(&back.join("d"), "system.posix_acl_default"), acl(11, 12));
-    }
-
-    #[test]
-    fn holes_and_several_names_are_kept() {
-        use std::os::unix::fs::FileExt;
-        let tmp = tempfile::tempdir().unwrap();
-        let (from, to) = (tmp.path().join("from"), tmp.path().join("to"));
-        std::fs::create_dir_all(from.join("a")).unwrap();
-        std::fs::create_dir_all(from.join("b")).unwrap();
-        std::fs::create_dir(&to).unwrap();
-        let holes = File::create(from.join("holes")).unwrap();
-        holes.set_len(32 << 20).unwrap();
-        holes.write_all_at(b"middle", 8 << 20).unwrap();
-        holes.write_all_at(b"end", (32 << 20) - 3).unwrap();
-        File::create(from.join("hole")).unwrap().set_len(1 << 20).unwrap();
-        for n in 0..3 {
-            std::fs::hard_link(from.join("holes"), from.join(format!("b/{n}"))).unwrap();
-        }
-        symlink("x", from.join("a/link")).unwrap();
-        std::fs::hard_link(from.join("a/link"), from.join("b/link")).unwrap();
-        let open = |path| fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-        tree(&open(&from), &open(&to), None).unwrap();
-        let (was, is) = (std::fs::metadata(from.join("holes")).unwrap(), std::fs::metadata(to.join("b/1")).unwrap());
-        assert_eq!((is.nlink(), is.len(), is.mtime_nsec()), (4, 32 << 20, was.mtime_nsec()));
-        assert!(is.blocks() <= was.blocks() + 64, "{} blocks of {}", is.blocks(), was.blocks());
-        assert!(std::fs::read(from.join("holes")).unwrap() == std::fs::read(to.join("b/2")).unwrap());
-        let hole = std::fs::metadata(to.join("hole")).unwrap();
-        assert!(hole.len() == 1 << 20 && hole.blocks() <= 8);
-        assert_eq!(std::fs::symlink_metadata(to.join("b/link")).unwrap().nlink(), 2);
-    }
-
-    #[test]
-    fn layers_lie_over_each_other() {
-        let tmp = tempfile::tempdir().unwrap();
-        let at = |path: &str| tmp.path().join(path);
-        for dir in ["low/d/e", "low/opaque/x", "low/was-dir", "mid/d", "mid/opaque", "high/d", "high/was-file", "to"] {
-            std::fs::create_dir_all(at(dir)).unwrap();
-        }
-        for file in ["low/d/f", "low/d/gone", "low/opaque/x/f", "low/was-dir/f", "low/was-file", "mid/opaque/new"] {
-            std::fs::write(at(file), file).unwrap();
-        }
-        std::fs::write(at("mid/was-dir"), "a file").unwrap();
-        std::fs::write(at("high/d/f"), "high").unwrap();
-        std::fs::set_permissions(at("high/d"), PermissionsExt::from_mode(0o1777)).unwrap();
-        let open = |name: &str| fs::open(at(name), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-        for path in ["d/gone", "d/never"] {
-            fs::mknodat(open("mid"), path, FileType::CharacterDevice, Mode::empty(), 0).unwrap();
-        }
-        fs::fsetxattr(open("mid/opaque"), c"trusted.overlay.opaque", b"y", XattrFlags::empty()).unwrap();
-        layers(&[open("low"), open("mid"), open("high")], &open("to"), None).unwrap();
-        let names = |dir: &str| {
-            let mut names: Vec<String> =
-                at(dir).read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-            names.sort();
-            names
-        };
-        assert_eq!(names("to"), ["d", "opaque", "was-dir", "was-file"]);
-        assert_eq!((names("to/d"), names("to/opaque")), (vec!["e".into(), "f".into()], vec!["new".to_owned()]));
-        assert_eq!(std::fs::read_to_string(at("to/d/f")).unwrap(), "high");
-        assert_eq!(std::fs::read_to_string(at("to/was-dir")).unwrap(), "a file");
-        assert!(at("to/was-file").is_dir() && names("to/was-file").is_empty());
-        assert_eq!(std::fs::metadata(at("to/d")).unwrap().mode() & 0o7777, 0o1777);
-        let mut value = [0; 8];
-        assert!(fs::fgetxattr(open("to/opaque"), c"trusted.overlay.opaque", &mut value[..]).is_err());
-    }
-
-    #[test]
-    fn bottomless_directories_are_refused() {
-        let tmp = tempfile::tempdir().unwrap();
-        let deep: std::path::PathBuf = std::iter::repeat_n("d", 300).collect();
-        std::fs::create_dir_all(tmp.path().join("from").join(deep)).unwrap();
-        std::fs::create_dir(tmp.path().join("to")).unwrap();
-        let open = |name| fs::open(tmp.path().join(name), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-        assert!(tree(&open("from"), &open("to"), None).unwrap_err().one_line().contains("nested"));
-    }
-}
+mod tests;

@@ -57,3 +57,16 @@ pub fn lower_to(keep: u64) -> Result<()> {
 pub fn inherit_none() -> Result<()> {
     caps::set(None, CapSet::Inheritable, &CapsHashSet::new()).context(|| "empty the inheritable set")
 }
+
+/// From now on this thread makes files as `uid` and `gid` of the host, and keeps all its capabilities for that:
+/// setfsuid(2). An id-mapped mount takes new files of those users only that it maps.
+///
+/// # Errors
+/// The capabilities can't be set.
+pub fn make_files_as(uid: u32, gid: u32) -> Result<()> {
+    nix::unistd::setfsgid(gid.into());
+    nix::unistd::setfsuid(uid.into());
+    // those that act on files went with the change from root
+    let permitted = caps::read(None, CapSet::Permitted).context(|| "read the permitted capabilities")?;
+    caps::set(None, CapSet::Effective, &permitted).context(|| "set the effective capabilities")
+}

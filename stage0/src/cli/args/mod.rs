@@ -1,5 +1,6 @@
 //! What people write on the command line, turned into what the host manager works with.
 
+pub mod app_path;
 pub mod bind;
 pub mod candidates;
 pub mod dns;

@@ -1,15 +1,15 @@
 //! `podctl image export`
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use flate2::write::GzEncoder;
-use stage1::error::{Context, Error, Result};
+use stage1::error::{Context, Result};
 
 use super::progress::progress;
 use crate::cli::session::Session;
+use crate::fsutil::atomic;
 use crate::image::export::export;
 use crate::image::store::Image;
 use crate::image::store::find;
@@ -34,31 +34,12 @@ impl Export {
         if self.file.as_os_str() == "-" {
             return self.write(session, &image, io::stdout().lock());
         }
-        let shown = || format!("write {:?}", self.file);
-        let directory = self.file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if !self.overwrite && self.file.symlink_metadata().is_ok() {
-            return Err(Error::new(format!("{:?} exists: --overwrite replaces it", self.file)));
-        }
-        let mut name = std::ffi::OsString::from(".podctl-export-");
-        name.push(uuid::Uuid::new_v4().to_string());
-        let temporary = directory.join(name);
-        let written = File::create_new(&temporary).context(shown).and_then(|file| {
+        atomic::write_file(&self.file, self.overwrite, |file| {
             let bar = progress(image.info.size, "exporting");
-            let written = self.write(session, &image, bar.wrap_write(&file));
+            let written = self.write(session, &image, bar.wrap_write(file));
             bar.finish_and_clear();
-            written?;
-            file.sync_all().context(shown)?;
-            std::fs::rename(&temporary, &self.file).context(shown)
-        });
-        match written {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                if temporary.exists() {
-                    std::fs::remove_file(&temporary).context(|| format!("remove {temporary:?}"))?;
-                }
-                Err(error)
-            }
-        }
+            written
+        })
     }
 
     fn write(&self, session: &Session, image: &Image, to: impl Write) -> Result<()> {

@@ -27,7 +27,7 @@ pub use entries::{Entries, Entry};
 pub use marks::Hashes;
 pub(crate) use marks::{OPAQUE, is_whiteout};
 pub use pack::pack;
-pub(crate) use pack::sorted_names;
+pub(crate) use pack::{pack_files, pack_image, sorted_names};
 pub use unpack::{Alone, Whitelist, manifest, unpack, unpack_alone, unpack_layer, unpack_over, unpack_plain};
 pub(crate) use xattrs::{is_kept, xattr, xattr_names};
 

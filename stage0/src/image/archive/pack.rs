@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use stage1::error::{Context, Error, Result};
+use stage1::uid_range::UidRange;
 use tar::{Builder, EntryType, Header};
 
 use super::MAX_DEPTH;
@@ -24,18 +25,42 @@ use super::xattrs::{is_kept, xattr, xattr_names};
 /// # Errors
 /// Something in the tree can't be read, or `to` can't be written.
 pub fn pack(manifest: &[u8], directory: &Path, to: impl Write, devices: bool) -> Result<()> {
-    let mut packer = Packer { out: Builder::new(to), seen: HashMap::new(), device: 0, devices };
-    let mut header = Header::new_ustar();
-    header.set_mode(0o644);
-    header.set_size(manifest.len() as u64);
-    header.set_entry_type(EntryType::Regular);
-    packer.out.append_data(&mut header, "manifest", manifest).context(|| "write the manifest")?;
-
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = fs::open(directory, flags, Mode::empty()).context(|| format!("open directory {directory:?}"))?;
-    let stat = fs::fstat(&root).context(|| format!("stat {directory:?}"))?;
-    packer.device = stat.st_dev;
-    packer.directory(root, &stat, Path::new("rootfs"))?;
+    Packer::new(to, devices).image(manifest, root)
+}
+
+/// The same of an open directory. With `ids` the owners are those that a user namespace with these ids sees.
+///
+/// # Errors
+/// As [`pack`].
+pub(crate) fn pack_image(
+    manifest: &[u8],
+    directory: BorrowedFd<'_>,
+    ids: Option<UidRange>,
+    to: impl Write,
+) -> Result<()> {
+    let root = directory.try_clone_to_owned().context(|| "dup")?;
+    Packer { ids, ..Packer::new(to, true) }.image(manifest, root)
+}
+
+/// Writes an archive with the entries `names` of a directory, and all that is in them. With `ids` the owners are those
+/// that a user namespace with these ids sees. Sockets are left out; what is mounted in directories is, too, unless
+/// `mounts` are wanted.
+///
+/// # Errors
+/// Something can't be read, or `to` can't be written.
+pub(crate) fn pack_files(
+    directory: BorrowedFd<'_>,
+    names: &[OsString],
+    ids: Option<UidRange>,
+    mounts: bool,
+    to: impl Write,
+) -> Result<()> {
+    let mut packer = Packer::new(to, true);
+    packer.ids = ids;
+    packer.only_on = if mounts { None } else { Some(fs::fstat(directory).context(|| "fstat")?.st_dev) };
+    names.iter().try_for_each(|name| packer.child(directory, name, Path::new(name)))?;
     packer.out.finish().context(|| "write the archive")
 }
 
@@ -43,23 +68,30 @@ struct Packer<W: Write> {
     out: Builder<W>,
     /// Files with several names, by device and inode: the name that carries the data.
     seen: HashMap<(u64, u64), PathBuf>,
-    device: u64,
+    /// Only directories of this file system are looked into.
+    only_on: Option<u64>,
     /// Device nodes are wanted.
     devices: bool,
+    /// Ids as this user namespace sees them.
+    ids: Option<UidRange>,
 }
 
 impl<W: Write> Packer<W> {
+    fn new(to: W, devices: bool) -> Self {
+        Self { out: Builder::new(to), seen: HashMap::new(), only_on: None, devices, ids: None }
+    }
+
     fn directory(&mut self, dir: OwnedFd, stat: &Stat, path: &Path) -> Result<()> {
         let shown = || format!("pack {path:?}");
         if path.components().count() > MAX_DEPTH + 1 {
             return Err(Error::new(format!("{}: deeper than {MAX_DEPTH} directories", shown())));
         }
         self.xattrs(dir.as_fd()).context(shown)?;
-        let mut header = header(stat, EntryType::Directory);
+        let mut header = self.header(stat, EntryType::Directory);
         let mut name = path.as_os_str().to_owned();
         name.push("/");
         self.out.append_data(&mut header, &name, std::io::empty()).context(shown)?;
-        if stat.st_dev != self.device {
+        if self.only_on.is_some_and(|device| device != stat.st_dev) {
             return Ok(());
         }
         for name in sorted_names(dir.as_fd()).context(shown)? {
@@ -74,7 +106,7 @@ impl<W: Write> Packer<W> {
         let kind = FileType::from_raw_mode(stat.st_mode);
         if !kind.is_dir() && stat.st_nlink > 1 {
             if let Some(first) = self.seen.get(&(stat.st_dev, stat.st_ino)) {
-                let mut header = header(&stat, EntryType::Link);
+                let mut header = self.header(&stat, EntryType::Link);
                 return self.out.append_link(&mut header, path, first).context(shown);
             }
             self.seen.insert((stat.st_dev, stat.st_ino), path.to_owned());
@@ -93,18 +125,18 @@ impl<W: Write> Packer<W> {
                     return Err(Error::new(format!("{}: it has just been replaced", shown())));
                 }
                 self.xattrs(file.as_fd()).context(shown)?;
-                let mut header = header(&stat, EntryType::Regular);
+                let mut header = self.header(&stat, EntryType::Regular);
                 header.set_size(stat.st_size as u64);
                 let content = Exactly { file: std::fs::File::from(file), left: stat.st_size as u64 };
                 self.out.append_data(&mut header, path, content).context(shown)
             }
             FileType::Symlink => {
                 let target = fs::readlinkat(dir, name, Vec::new()).context(shown)?;
-                let mut header = header(&stat, EntryType::Symlink);
+                let mut header = self.header(&stat, EntryType::Symlink);
                 let target = OsString::from_vec(target.into_bytes());
                 self.out.append_link(&mut header, path, target).context(shown)
             }
-            FileType::Fifo => self.node(path, header(&stat, EntryType::Fifo)),
+            FileType::Fifo => self.node(path, self.header(&stat, EntryType::Fifo)),
             FileType::CharacterDevice => self.device(path, &stat, EntryType::Char),
             FileType::BlockDevice => self.device(path, &stat, EntryType::Block),
             FileType::Socket | FileType::Unknown => Ok(()),
@@ -117,7 +149,7 @@ impl<W: Write> Packer<W> {
             warn_once(NO_DEVICES.into());
             return Ok(());
         }
-        let mut header = header(stat, kind);
+        let mut header = self.header(stat, kind);
         let shown = || format!("pack device {path:?}");
         header.set_device_major(major).context(shown)?;
         header.set_device_minor(minor).context(shown)?;
@@ -128,12 +160,40 @@ impl<W: Write> Packer<W> {
         self.out.append_data(&mut header, path, std::io::empty()).context(|| format!("pack {path:?}"))
     }
 
+    /// Writes `manifest` and, below `rootfs/`, the files of `root`.
+    fn image(mut self, manifest: &[u8], root: OwnedFd) -> Result<()> {
+        let mut header = Header::new_ustar();
+        header.set_mode(0o644);
+        header.set_size(manifest.len() as u64);
+        header.set_entry_type(EntryType::Regular);
+        self.out.append_data(&mut header, "manifest", manifest).context(|| "write the manifest")?;
+        let stat = fs::fstat(&root).context(|| "fstat")?;
+        self.only_on = Some(stat.st_dev);
+        self.directory(root, &stat, Path::new("rootfs"))?;
+        self.out.finish().context(|| "write the archive")
+    }
+
+    fn header(&self, stat: &Stat, kind: EntryType) -> Header {
+        let seen = |id: u32| self.ids.and_then(|ids| ids.to_inside(id).ok()).unwrap_or(id);
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(stat.st_mode & 0o7777);
+        header.set_uid(seen(stat.st_uid).into());
+        header.set_gid(seen(stat.st_gid).into());
+        header.set_mtime(u64::try_from(stat.st_mtime).unwrap_or(0));
+        header.set_size(0);
+        header
+    }
+
     /// Writes the extended attributes of the entry that comes next.
     fn xattrs(&mut self, fd: BorrowedFd<'_>) -> Result<()> {
         let mut attributes = Vec::new();
         for name in xattr_names(fd).context(|| "flistxattr")? {
             if is_kept(&name) {
-                let value = xattr(fd, &name).context(|| format!("fgetxattr({name:?})"))?;
+                let mut value = xattr(fd, &name).context(|| format!("fgetxattr({name:?})"))?;
+                if let Some(ids) = self.ids {
+                    unshift_capability(&name, &mut value, ids);
+                }
                 attributes.push((format!("SCHILY.xattr.{name}"), value));
             }
         }
@@ -143,6 +203,16 @@ impl<W: Write> Packer<W> {
         }
         let extensions = attributes.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
         self.out.append_pax_extensions(extensions).context(|| "write extended attributes")
+    }
+}
+
+/// File capabilities that only the root of a user namespace has (version 3: capabilities(7)) become everybody's again.
+fn unshift_capability(name: &str, value: &mut Vec<u8>, ids: UidRange) {
+    let is_its =
+        name == "security.capability" && value.len() == 24 && value[3] == 3 && value[20..] == ids.first.to_le_bytes();
+    if is_its {
+        value[3] = 2;
+        value.truncate(20);
     }
 }
 
@@ -162,17 +232,6 @@ impl std::io::Read for Exactly {
         self.left -= n as u64;
         Ok(n)
     }
-}
-
-fn header(stat: &Stat, kind: EntryType) -> Header {
-    let mut header = Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_mode(stat.st_mode & 0o7777);
-    header.set_uid(stat.st_uid.into());
-    header.set_gid(stat.st_gid.into());
-    header.set_mtime(u64::try_from(stat.st_mtime).unwrap_or(0));
-    header.set_size(0);
-    header
 }
 
 pub(crate) fn sorted_names(dir: BorrowedFd<'_>) -> Result<Vec<OsString>> {

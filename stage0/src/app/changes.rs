@@ -1,0 +1,100 @@
+//! What an app has changed in its root file system, which lies on its image's as an overlay.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
+use stage1::appc::AcName;
+use stage1::error::{Context, Error, Result};
+use stage1::sys::dir;
+
+use crate::app::root::overlay_of;
+use crate::image::archive::{is_whiteout, sorted_names};
+use crate::image::overlay_lookup::{Child, Merged};
+use crate::poddir::find::Pod;
+use crate::store::Store;
+
+/// Directories deeper than this are not looked into.
+const MAX_DEPTH: usize = 256;
+
+/// What became of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The image does not have it.
+    Added,
+    /// The image has it too; of a directory also: something in it was changed.
+    Changed,
+    /// Only the image has it.
+    Deleted,
+}
+
+/// A file that is not as in the image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Where it is in the app's root.
+    pub path: PathBuf,
+    /// What became of it.
+    pub kind: Kind,
+}
+
+/// All changes of an app, in the order of their paths.
+///
+/// # Errors
+/// The pod has copies instead of overlays, or the files can't be read.
+pub fn list(store: &Store, pod: &Pod, app: &AcName) -> Result<Vec<Change>> {
+    let (upper, lower) = overlay_of(store, pod, app)?.context(|| {
+        "the pod's file systems are copies, not overlays: nothing tells what was changed in them".to_owned()
+    })?;
+    let mut changes = Vec::new();
+    if upper.is_dir() {
+        let image = Merged::open(lower.iter().map(PathBuf::as_path))?;
+        let upper = dir::open_dir_for_reading(&upper)?;
+        collect(upper.as_fd(), Some(&image), Path::new("/"), 0, &mut changes)?;
+    }
+    Ok(changes)
+}
+
+/// Collects the changes in a directory; `image` is the same directory of the image, if it has one.
+fn collect(
+    dir: BorrowedFd<'_>,
+    image: Option<&Merged>,
+    path: &Path,
+    depth: usize,
+    changes: &mut Vec<Change>,
+) -> Result<()> {
+    if depth > MAX_DEPTH {
+        return Err(Error::new(format!("directories are nested more than {MAX_DEPTH} deep")));
+    }
+    for name in sorted_names(dir)? {
+        let path = path.join(&name);
+        let Some((kind, stat)) = look(dir, &name)? else { continue };
+        let before = image.map(|image| image.child(&name)).transpose()?.flatten();
+        let change = match (&before, is_whiteout(&stat)) {
+            (_, true) => Kind::Deleted,
+            (Some(_), false) => Kind::Changed,
+            (None, false) => Kind::Added,
+        };
+        changes.push(Change { path: path.clone(), kind: change });
+        if kind.is_dir() {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let below = fs::openat(dir, &name, flags, Mode::empty()).context(|| format!("open {path:?}"))?;
+            let image = match before {
+                Some(Child::Directory(parts)) => Some(Merged::of(parts)),
+                _ => None,
+            };
+            collect(below.as_fd(), image.as_ref(), &path, depth + 1, changes)?;
+        }
+    }
+    Ok(())
+}
+
+/// The kind of an entry; `None` if it has just gone.
+fn look(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Option<(FileType, fs::Stat)>> {
+    match fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some((FileType::from_raw_mode(stat.st_mode), stat))),
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno).context(|| format!("stat {:?}", OsStr::from_bytes(name.as_bytes()))),
+    }
+}

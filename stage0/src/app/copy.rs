@@ -1,0 +1,170 @@
+//! Copying files between the host and an app, and to and from tar archives.
+//!
+//! Either side's paths are resolved within its own root. What comes out of an app belongs to the caller and brings no
+//! privileges; what goes in belongs to the app's user.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use stage1::error::{Context, Error, Result};
+use stage1::rootfs::copy;
+use stage1::sys::dir;
+use stage1::uid_range::UidRange;
+
+use crate::image::archive::{pack_files, sorted_names};
+use crate::store::{Store, TemporaryDir};
+
+/// What is copied.
+#[derive(Debug)]
+pub enum Source {
+    /// A file or directory: where it is, and its name.
+    Entry(OwnedFd, OsString),
+    /// All that is in a directory.
+    Content(OwnedFd),
+}
+
+impl Source {
+    /// What `path` means within `root`. One that ends with `/.` means what is in that directory; a link is copied as a
+    /// link.
+    ///
+    /// # Errors
+    /// It does not exist.
+    pub fn find(root: impl AsFd, path: &Path) -> Result<Self> {
+        let bytes = path.as_os_str().as_bytes();
+        let means_content = bytes.ends_with(b"/.") || bytes == b"." || path.file_name().is_none();
+        if means_content {
+            return Ok(Self::Content(dir::open_in(root, path, DIRECTORY)?));
+        }
+        let (above, name) = dir::split(path)?;
+        let above = if above.as_os_str().is_empty() { Path::new("/") } else { above };
+        let directory = dir::open_in(root, above, DIRECTORY)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        dir::open_beneath(&directory, Path::new(name), flags).map(drop).or_else(|error| match error.errno() {
+            // a link, which is copied as one
+            Some(errno) if errno == Errno::LOOP.raw_os_error() => Ok(()),
+            _ => Err(error),
+        })?;
+        Ok(Self::Entry(directory, name.to_owned()))
+    }
+
+    fn parts(&self) -> Result<(&OwnedFd, Vec<OsString>)> {
+        match self {
+            Self::Entry(above, name) => Ok((above, vec![name.clone()])),
+            Self::Content(directory) => Ok((directory, sorted_names(directory.as_fd())?)),
+        }
+    }
+
+    /// Writes it as a tar archive. With `ids` owners are those that the pod sees.
+    ///
+    /// # Errors
+    /// Something can't be read, or `to` can't be written.
+    pub fn pack(&self, ids: Option<UidRange>, to: impl Write) -> Result<()> {
+        let (directory, names) = self.parts()?;
+        pack_files(directory.as_fd(), &names, ids, true, to)
+    }
+}
+
+/// Where it is copied to.
+#[derive(Debug)]
+pub enum Destination {
+    /// Into a directory that is there.
+    Into(OwnedFd),
+    /// Under a new name, or in the place of a file.
+    As(OwnedFd, OsString),
+}
+
+impl Destination {
+    /// What `path` means within `root`: the directory that is there, or a name in one.
+    ///
+    /// # Errors
+    /// The directory that it would be in does not exist.
+    pub fn find(root: impl AsFd, path: &Path) -> Result<Self> {
+        let root = root.as_fd();
+        match dir::try_open_in(root, path, OFlags::PATH)? {
+            Some(there) if is_directory(&there)? => return Ok(Self::Into(dir::open_in(root, path, DIRECTORY)?)),
+            None if path.as_os_str().as_bytes().ends_with(b"/") => {
+                return Err(Error::new(format!("there is no directory {path:?}")));
+            }
+            _ => {}
+        }
+        let (above, name) = dir::split(path)?;
+        let above = if above.as_os_str().is_empty() { Path::new("/") } else { above };
+        Ok(Self::As(dir::open_in(root, above, DIRECTORY)?, name.to_owned()))
+    }
+}
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
+
+fn is_directory(fd: &OwnedFd) -> Result<bool> {
+    let stat = rustix::fs::fstat(fd).context(|| "fstat")?;
+    Ok(rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir())
+}
+
+/// Copies. The copies belong to `owner`, user and group.
+///
+/// # Errors
+/// Something can't be read or made; what was copied before stays.
+pub fn copy(from: &Source, to: &Destination, owner: (u32, u32)) -> Result<()> {
+    let (directory, names) = from.parts()?;
+    let made;
+    let (target, new_name): (&OwnedFd, Option<&OsStr>) = match (from, to) {
+        (_, Destination::Into(target)) => (target, None),
+        (Source::Entry(..), Destination::As(above, name)) => (above, Some(name)),
+        (Source::Content(_), Destination::As(above, name)) => {
+            made = make_directory(above, name, owner)?;
+            (&made, None)
+        }
+    };
+    names.iter().try_for_each(|name| {
+        let new_name = c_string(new_name.unwrap_or(name))?;
+        copy::entry(directory, &c_string(name)?, target, &new_name, owner)
+    })
+}
+
+fn make_directory(above: &OwnedFd, name: &OsStr, owner: (u32, u32)) -> Result<OwnedFd> {
+    use rustix::fs::{Gid, Uid, fchown, mkdirat};
+    mkdirat(above, name, Mode::from_raw_mode(0o755)).context(|| format!("make directory {name:?}"))?;
+    let made = dir::open_beneath(above, Path::new(name), DIRECTORY)?;
+    fchown(&made, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1))).context(|| "fchown")?;
+    Ok(made)
+}
+
+fn c_string(name: &OsStr) -> Result<CString> {
+    dir::c_string(name.as_bytes())
+}
+
+/// The files of a tar archive, unpacked where nobody else comes, as what is copied; they are there as long as the
+/// directory is kept.
+///
+/// # Errors
+/// It is not an archive, or there is no room for it.
+pub fn unpack(store: &Store, archive: impl Read) -> Result<(Source, TemporaryDir)> {
+    let work = store.temporary_dir()?;
+    let mut archive = tar::Archive::new(archive);
+    archive.set_unpack_xattrs(false);
+    archive.unpack(work.path()).context(|| "unpack the tar archive")?;
+    Ok((Source::Content(dir::open_dir_for_reading(work.path())?), work))
+}
+
+/// A path of the host, from its root.
+///
+/// # Errors
+/// The working directory is gone.
+pub fn host_path(path: &Path) -> Result<PathBuf> {
+    let absolute = std::path::absolute(path).context(|| format!("the path {path:?}"))?;
+    // which leaves out what decides whether a directory is meant
+    let mut text = absolute.into_os_string().into_vec();
+    let ending: &[u8] = match path.as_os_str().as_bytes() {
+        b"." => b"/.",
+        bytes if bytes.ends_with(b"/.") && !text.ends_with(b"/.") => b"/.",
+        bytes if bytes.ends_with(b"/") && !text.ends_with(b"/") => b"/",
+        _ => b"",
+    };
+    text.extend(ending);
+    Ok(OsString::from_vec(text).into())
+}

@@ -1,0 +1,24 @@
+//! How an app is started: its launch record, read from outside.
+
+use stage1::appc::AcName;
+use stage1::error::{Context, Result};
+use stage1::launch::LaunchRecord;
+use stage1::layout;
+use stage1::sys::dir;
+
+use crate::poddir::find::Pod;
+
+/// How the app is started; nothing of one that has not been made startable, or whose pod's root is not there any more.
+///
+/// # Errors
+/// It can't be read.
+pub fn record(pod: &Pod, app: &AcName) -> Result<Option<LaunchRecord>> {
+    if !pod.dir().join(layout::launch_record(app)).exists() {
+        return Ok(None);
+    }
+    let root = dir::open_dir(pod.dir().join(layout::STAGE1_ROOTFS))?;
+    let inside = layout::app_dir(app);
+    let inside = inside.strip_prefix(layout::STAGE1_ROOTFS).context(|| format!("{inside:?} is not in the pod"))?;
+    let directory = dir::open_beneath(root, inside, rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY)?;
+    LaunchRecord::load(directory, layout::LAUNCH).map(Some)
+}

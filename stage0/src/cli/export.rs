@@ -1,0 +1,69 @@
+//! `podctl export` and `podctl commit`
+
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use stage1::error::{Context, Error, Result};
+
+use super::args::one_app::OneApp;
+use super::output;
+use super::session::Session;
+use crate::app::snapshot;
+use crate::fsutil::atomic;
+use crate::poddir::manifest::must_have;
+use crate::registry::Name;
+
+/// Writes the files of an app's root file system, without its volumes, as a tar archive. The app is held still meanwhile.
+#[derive(Args, Debug)]
+#[command(after_help = "Example: podctl export web db -o db.tar")]
+pub struct Export {
+    #[command(flatten)]
+    one: OneApp,
+    /// Write to this new file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Replace an existing file
+    #[arg(long)]
+    overwrite: bool,
+}
+
+impl Export {
+    pub fn run(self, session: &Session) -> Result<()> {
+        let (pod, app) = self.one.find(session)?;
+        must_have(&pod, &app)?;
+        let write = |to: &mut dyn Write| {
+            let mut out = BufWriter::with_capacity(1 << 17, to);
+            snapshot::export(&session.store, &pod, &app, &mut out)?;
+            out.flush().context(|| "write")
+        };
+        match &self.output {
+            Some(path) => atomic::write_file(path, self.overwrite, |mut file| write(&mut file)),
+            None if io::stdout().is_terminal() => {
+                Err(Error::new("an archive is nothing for a terminal: name a file with -o"))
+            }
+            None => write(&mut io::stdout().lock()),
+        }
+    }
+}
+
+/// Makes an image of an app's files as they are now, volumes left out, that is run as the app's own image says. The app
+/// is held still meanwhile.
+#[derive(Args, Debug)]
+#[command(after_help = "Example: podctl commit web db --tag db-with-schema")]
+pub struct Commit {
+    #[command(flatten)]
+    one: OneApp,
+    /// What the image is called
+    #[arg(short, long, value_name = "NAME")]
+    tag: String,
+}
+
+impl Commit {
+    pub fn run(self, session: &Session) -> Result<()> {
+        let (pod, app) = self.one.find(session)?;
+        must_have(&pod, &app)?;
+        let made = snapshot::commit(&session.store, &pod, &app, Name::local(&self.tag)?)?;
+        output::say(made.image.id.as_str())
+    }
+}
