@@ -1,12 +1,15 @@
 //! Images: imports, removals, repairs.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tests::Verdict;
 use tests::harness::Context;
+use tests::oci::OciImage;
 use tests::podctl::Podctl;
+use tests::process::run_with_input;
+use tests::registry::{Certificates, PASSWORD, Registry, USER, Users};
 
 use super::{A_FEW, Trial, assert_same, names};
 
@@ -15,6 +18,8 @@ tests::cases! {
     native import_under_a_taken_name 120;
     native image_rm 120;
     native image_verify 120;
+    native import_of_layers 120;
+    native pull 180;
 }
 
 /// A store in memory, which is made anew for every point.
@@ -166,5 +171,52 @@ fn image_verify(t: &Context) -> Verdict {
         store.podctl.ok(&["image", "gc"]);
         assert_same(&names(&data), &whole, when);
     });
+    Ok(())
+}
+
+/// An image of four layers, one of which removes what another has.
+fn layered(t: &Context) -> String {
+    let trees: Vec<_> = ["one", "two", "three"].iter().map(|name| PathBuf::from(rootfs(t, name))).collect();
+    fs::write(trees[2].join("bin/.wh.same"), "").expect("write");
+    let image = OciImage::stack(&t.dir.join("image"), &trees);
+    image.layout(&t.dir.join("layout"), "1")
+}
+
+/// Kills a command that brings an image of layers, and has it done again.
+fn brings_layers(t: &Context, what: &str, words: &[&str]) {
+    let data = t.dir.join("data");
+    let store = Memory::new(t, &data);
+    store.podctl.ok(words);
+    let (whole, id) = (names(&data), store.ids());
+    let trial = Trial { what, follow: true, few: A_FEW };
+    trial.run(&mut |_| store.clear(), &|| store.podctl.command(words), &mut |when| {
+        store.must_be_whole();
+        assert!(store.ids().is_empty() || store.ids() == id, "{when}");
+        store.podctl.run(words).ok();
+        assert_eq!(store.ids(), id, "{when}");
+        assert_same(&names(&data), &whole, when);
+        store.must_be_whole();
+    });
+}
+
+fn import_of_layers(t: &Context) -> Verdict {
+    let layout = layered(t);
+    brings_layers(t, "image import of layers", &["image", "import", &layout, "--name", "a"]);
+    Ok(())
+}
+
+fn pull(t: &Context) -> Verdict {
+    let certificates = Certificates::new(&t.dir.join("certificates"));
+    let registry = Registry::start(&t.dir.join("registry"), &certificates, 5000, Users::Password);
+    let name = format!("{}/a:1", registry.host);
+    registry.copy(&layered(t), &format!("docker://{name}"));
+    let auth = format!("--authfile={}", t.dir.join("auth.json").display());
+    let trust = certificates.option();
+    let login = ["login", "--username", USER, "--password-stdin", &registry.host, &auth, &trust];
+    run_with_input(&mut t.podctl().command(&login), PASSWORD).ok();
+    for (what, more) in [("image pull", None), ("image pull that keeps blobs", Some("--keep-blobs"))] {
+        let words: Vec<&str> = ["image", "pull", &name, &auth, &trust].into_iter().chain(more).collect();
+        brings_layers(t, what, &words);
+    }
     Ok(())
 }
