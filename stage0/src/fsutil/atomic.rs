@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, openat, renameat};
 use stage1::error::{Context, Error, Result};
-use stage1::pod::{Directory, write_atomic};
+use stage1::pod::{Directory, remove_if_there, write_atomic};
 
 use crate::fsutil::remove;
 
@@ -72,6 +72,18 @@ pub(crate) fn replace(dir: impl AsFd, name: &OsStr, bytes: &[u8], attributes: At
     let written = fill(file.into(), bytes, attributes)
         .and_then(|()| renameat(dir, &temporary, dir, name).context(|| format!("rename {temporary:?} to {name:?}")));
     written.or_else(|error| remove::file(dir, &temporary).and(Err(error)))
+}
+
+/// Replaces the symbolic link `name` of a directory. The caller holds a lock, as for [`replace`].
+///
+/// # Errors
+/// It can't be made; the old link is then still there.
+pub(crate) fn replace_link(dir: &Path, name: &str, target: &str) -> Result<()> {
+    let (new, link) = (dir.join(".new"), dir.join(name));
+    // left by one that was killed
+    remove_if_there(&new)?;
+    std::os::unix::fs::symlink(target, &new).context(|| format!("symlink {new:?}"))?;
+    std::fs::rename(&new, &link).context(|| format!("rename {new:?} to {link:?}"))
 }
 
 /// What [`replace`] calls a file until it is whole; no app's name has a dot.

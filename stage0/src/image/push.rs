@@ -63,9 +63,13 @@ pub fn push(store: &Store, access: &Access, image: &Image, to: &Reference) -> Re
     // mirrors are for pulling
     let endpoint = access.registries.endpoints(to)?.pop().context(|| "no registry")?;
     let repository = access.repository(&endpoint, Purpose::Push)?;
+    // in the registry where it came from nothing needs to be sent
+    let beside = kept.from.as_deref().map(Reference::parse).transpose()?;
+    let beside = beside.filter(|one| one.registry() == endpoint.reference.registry());
     let missing: Mutex<Vec<Blob>> = Mutex::default();
     registry::each(&files, |blob| {
-        if !repository.has_blob(&blob.digest)? {
+        let mount = |from: &Reference| repository.mount_blob(&blob.digest, from.repository());
+        if !repository.has_blob(&blob.digest)? && !beside.as_ref().map(mount).transpose()?.unwrap_or(false) {
             missing.lock().unwrap_or_else(PoisonError::into_inner).push(blob.clone());
         }
         Ok(())

@@ -9,7 +9,7 @@ use crate::fsutil::digest;
 use crate::image::archive;
 use crate::image::archive::ImageId;
 use crate::image::store::blobs;
-use crate::image::store::{config, directory, has, load, open_archive};
+use crate::image::store::{config, directory, has, load, open_archive, replace_file};
 use crate::image::tree as trees;
 use crate::image::tree::list::is_damage;
 use crate::image::tree::{checked_dir, layers, location};
@@ -133,9 +133,6 @@ fn mend_manifest(store: &Store, id: &ImageId) -> Result<Option<String>> {
         return Ok(None);
     }
     let _lock = store.lock_images()?;
-    let new = path.with_extension("new");
-    std::fs::write(&new, &manifest).context(|| format!("write {new:?}"))?;
-    std::fs::File::open(&new).and_then(|file| file.sync_all()).context(|| format!("fsync {new:?}"))?;
-    std::fs::rename(&new, &path).context(|| format!("rename {new:?} to {path:?}"))?;
+    replace_file(store, id, "manifest", &manifest)?;
     Ok(Some("manifest: its content differs".into()))
 }

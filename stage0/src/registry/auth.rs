@@ -1,7 +1,7 @@
 //! Credentials for registries: `auth.json`, docker's `config.json`, credential helpers.
 
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::Permissions;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -11,6 +11,7 @@ use super::credentials::Credentials;
 use super::helper;
 use super::reference::HUB;
 use super::registries_conf::Registries;
+use crate::fsutil::atomic;
 
 /// How docker's configuration calls its registry.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -18,6 +19,8 @@ const HUB_KEY: &str = "https://index.docker.io/v1/";
 const FILE_HELPER: &str = "containers-auth.json";
 /// A file of credentials beyond this is refused.
 const MAX_FILE: u64 = 4 << 20;
+/// Permissions of a file of credentials.
+const SECRET: u32 = 0o600;
 
 /// Where credentials are looked for, and kept.
 #[derive(Debug)]
@@ -193,20 +196,14 @@ impl AuthFile {
             .create(dir)
             .context(|| format!("make directory {dir:?}"))?;
         // a link to the file stays one
-        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let new = path.with_extension(format!("{}.new", uuid::Uuid::new_v4()));
-        let shown = || format!("write {new:?}");
-        let text = serde_json::to_vec_pretty(&self.0).context(shown)?;
-        let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(&new).context(shown)?;
-        let written = file
-            .write_all(&text)
-            .and_then(|()| file.sync_all())
-            .context(shown)
-            .and_then(|()| std::fs::rename(&new, &path).context(|| format!("rename {new:?} to {path:?}")));
-        if written.is_err() {
-            std::fs::remove_file(&new).context(|| format!("remove {new:?}"))?;
+        let path = path.canonicalize().unwrap_or_else(|_| dir.join(path.file_name().unwrap_or_default()));
+        let text = serde_json::to_vec_pretty(&self.0).context(|| format!("write {path:?}"))?;
+        match std::fs::set_permissions(&path, Permissions::from_mode(SECRET)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::caused_by(format!("chmod({path:?})"), error))
+            }
+            _ => atomic::write(&path, &text, SECRET),
         }
-        written
     }
 }
 
@@ -283,7 +280,6 @@ mod tests {
         assert_eq!(ring.credentials("a.test/x").unwrap(), None);
         let credentials = Credentials::password("u", "p").unwrap();
         ring.keep("a.test", &credentials).unwrap();
-        use std::os::unix::fs::PermissionsExt;
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(ring.credentials("a.test/x").unwrap(), Some(credentials.clone()));
         let mut value: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();

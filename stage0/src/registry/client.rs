@@ -50,7 +50,8 @@ pub struct Repository<'a> {
 #[derive(Default)]
 struct Login {
     challenge: Option<Challenge>,
-    tokens: HashMap<Option<String>, Token>,
+    /// By the scopes that they are for.
+    tokens: HashMap<Vec<String>, Token>,
 }
 
 /// Nothing secret is printed.
@@ -122,7 +123,7 @@ impl<'a> Repository<'a> {
     /// The registry refuses them.
     pub fn check_credentials(&self) -> Result<()> {
         let mut ask = Ask::new(Method::GET, self.root.clone());
-        ask.authorization = self.authorization(None)?;
+        ask.authorization = self.authorization(&[])?;
         let answer = self.transport.ask_patiently(&ask, self.insecure)?;
         match answer.status {
             200 => Ok(()),
@@ -137,7 +138,7 @@ impl<'a> Repository<'a> {
     }
 
     /// The value of `Authorization` for what is to be asked.
-    fn authorization(&self, scope: Option<String>) -> Result<Option<String>> {
+    fn authorization(&self, scopes: &[String]) -> Result<Option<String>> {
         // held while a token is fetched: one for all threads
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match state.challenge.clone() {
@@ -152,14 +153,14 @@ impl<'a> Repository<'a> {
                 ))),
             },
             Some(Challenge::Bearer { realm, service }) => {
-                if let Some(token) = state.tokens.get(&scope).filter(|token| token.until > Instant::now()) {
+                if let Some(token) = state.tokens.get(scopes).filter(|token| token.until > Instant::now()) {
                     return Ok(Some(token.authorization.clone()));
                 }
                 let asked = (&self.root, self.insecure);
                 let server = (realm.as_str(), service.as_deref());
-                let token = token::fetch(self.transport, server, scope.as_deref(), self.credentials.as_ref(), asked)?;
+                let token = token::fetch(self.transport, server, scopes, self.credentials.as_ref(), asked)?;
                 let authorization = token.authorization.clone();
-                state.tokens.insert(scope, token);
+                state.tokens.insert(scopes.to_vec(), token);
                 Ok(Some(authorization))
             }
         }
@@ -167,11 +168,16 @@ impl<'a> Repository<'a> {
 
     /// Asks once, authorised; what the registry answers to a token that it takes no more is a new one.
     fn ask(&self, ask: &Ask<'_>) -> Result<Answer> {
+        self.ask_for(ask, &[self.scope()])
+    }
+
+    /// The same for what takes more than this repository.
+    fn ask_for(&self, ask: &Ask<'_>, scopes: &[String]) -> Result<Answer> {
         let mut ask = ask.clone();
         let is_ours = ask.url.is_same_server(&self.root);
         for attempt in 0.. {
             if is_ours {
-                ask.authorization = self.authorization(Some(self.scope()))?;
+                ask.authorization = self.authorization(scopes)?;
             }
             let answer = self.transport.ask(&ask, self.insecure)?;
             if answer.status != 401 || attempt > 0 || !is_ours || !answer.url.is_same_server(&self.root) {
@@ -285,6 +291,30 @@ impl<'a> Repository<'a> {
             404 => Ok(false),
             _ => Err(self.refusal(answer)),
         }
+    }
+
+    /// Has the registry take a blob from another of its repositories. Tells whether it did: not every registry can, and
+    /// not everybody may.
+    ///
+    /// # Errors
+    /// The request can't be made.
+    pub fn mount_blob(&self, digest: &Digest, from: &str) -> Result<bool> {
+        let uploads = self.url("blobs", "uploads/")?;
+        let place = uploads.with_query("mount", &digest.to_string())?.with_query("from", from)?;
+        let scopes = [self.scope(), format!("repository:{from}:pull")];
+        let answer = match self.ask_for(&Ask::new(Method::POST, place), &scopes) {
+            Ok(answer) => answer,
+            Err(error) => {
+                log::debug!("{}: the blob is sent instead", error.one_line());
+                return Ok(false);
+            }
+        };
+        if let (202, Some(location)) = (answer.status, answer.header("location")) {
+            // it has begun an upload, which is not wanted in this way
+            let ended = self.ask(&Ask::new(Method::DELETE, answer.url.join(location)?));
+            log::debug!("the upload that was not asked for: {:?}", ended.map(|answer| answer.status));
+        }
+        Ok(answer.status == 201)
     }
 
     /// Puts a blob there, which is a file.

@@ -121,7 +121,7 @@ struct Reply {
 pub(super) fn fetch(
     transport: &Transport,
     (realm, service): (&str, Option<&str>),
-    scope: Option<&str>,
+    scopes: &[String],
     credentials: Option<&Credentials>,
     registry: (&Url, bool),
 ) -> Result<Token> {
@@ -131,21 +131,23 @@ pub(super) fn fetch(
     if asked.is_secure() && !url.is_secure() {
         return Err(Error::new(format!("{} wants a token from {url}, which is not secure", asked.authority())));
     }
-    let parameters: Vec<(&str, &str)> =
-        [("service", service), ("scope", scope)].into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    let service = service.map(|service| ("service", service));
     // what may be insecure is the registry: its token server only if it is the same
     let insecure = insecure && url.authority() == asked.authority();
     let answer = match credentials {
         Some(Credentials::Identity(token)) => {
-            let form = [("grant_type", "refresh_token"), ("client_id", "podctl"), ("refresh_token", token.as_str())];
-            let form = form.iter().chain(&parameters).map(|(name, value)| format!("{name}={}", escape(value)));
-            let form = form.collect::<Vec<_>>().join("&");
+            let known = [("grant_type", "refresh_token"), ("client_id", "podctl"), ("refresh_token", token.as_str())];
+            // by this protocol all in one
+            let scope = scopes.join(" ");
+            let scope = Some(("scope", scope.as_str())).filter(|_| !scopes.is_empty());
+            let form = known.into_iter().chain(service).chain(scope);
+            let form = form.map(|(name, value)| format!("{name}={}", escape(value))).collect::<Vec<_>>().join("&");
             let mut ask = Ask::new(Method::POST, url).header("content-type", "application/x-www-form-urlencoded");
             ask.content = Content::Bytes(form.as_bytes());
             transport.ask_patiently(&ask, insecure)
         }
         other => {
-            for (name, value) in &parameters {
+            for (name, value) in service.into_iter().chain(scopes.iter().map(|scope| ("scope", scope.as_str()))) {
                 url = url.with_query(name, value)?;
             }
             let mut ask = Ask::new(Method::GET, url);

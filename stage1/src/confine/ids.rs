@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{FileType, OFlags};
 
+use super::accounts;
 use crate::appc::App;
 use crate::error::{Context, Error, Result};
 use crate::sys::dir;
@@ -79,7 +80,7 @@ pub fn resolve(root: BorrowedFd<'_>, request: &UserRequest<'_>) -> Result<Ids> {
         }
         (read, _) => read?,
     };
-    let lines = || passwd.split(|&b| b == b'\n').filter_map(parse_passwd);
+    let lines = || accounts::users(&passwd);
     let (uid, account) = match user {
         Word::Number(uid) => (uid, lines().find(|line| line.uid == Some(uid))),
         Word::Path(path) => {
@@ -110,7 +111,7 @@ pub fn resolve(root: BorrowedFd<'_>, request: &UserRequest<'_>) -> Result<Ids> {
         shift.must_have("group", &[gid])?;
         shift.must_have("supplementary group", request.supplementary)?;
     }
-    Ok(Ids { uid, gid, groups: request.supplementary.to_vec(), account: account.and_then(PasswdLine::account) })
+    Ok(Ids { uid, gid, groups: request.supplementary.to_vec(), account: account.as_ref().and_then(self::account) })
 }
 
 /// The group that the image's /etc/passwd has for a user, by its number; `None` if it has no line for it, or none that
@@ -120,15 +121,15 @@ pub fn resolve(root: BorrowedFd<'_>, request: &UserRequest<'_>) -> Result<Ids> {
 /// /etc/passwd is there and can't be read.
 pub fn primary_group(root: BorrowedFd<'_>, uid: u32) -> Result<Option<u32>> {
     let passwd = read_database(root, "etc/passwd")?;
-    let line = passwd.split(|&b| b == b'\n').filter_map(parse_passwd).find(|line| line.uid == Some(uid));
+    let line = accounts::users(&passwd).find(|line| line.uid == Some(uid));
     Ok(line.and_then(|line| line.gid))
 }
 
 fn find_group(root: BorrowedFd<'_>, name: &str) -> Result<u32> {
     let groups = read_database(root, "etc/group")?;
-    let line = groups.split(|&b| b == b'\n').filter_map(parse_group).find(|(known, _)| *known == name.as_bytes());
-    let (_, gid) = line.context(|| format!("group {name:?} is not in the image's /etc/group"))?;
-    gid.context(|| format!("group {name:?} has no valid gid in the image's /etc/group"))
+    let line = accounts::groups(&groups).find(|line| line.name == name.as_bytes());
+    let line = line.context(|| format!("group {name:?} is not in the image's /etc/group"))?;
+    line.gid.context(|| format!("group {name:?} has no valid gid in the image's /etc/group"))
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -143,7 +144,7 @@ fn classify(word: &str) -> Result<Word<'_>> {
     match word {
         "" | "root" => Ok(Word::Number(0)),
         _ if word.bytes().all(|b| b.is_ascii_digit()) => {
-            parse_id(word.as_bytes()).map(Word::Number).context(|| "the number is out of range (0 to 4294967294)")
+            accounts::id(word.as_bytes()).map(Word::Number).context(|| "the number is out of range (0 to 4294967294)")
         }
         _ if word.starts_with('/') => Ok(Word::Path(word)),
         _ if word.bytes().any(|b| matches!(b, b':' | b'/' | 0) || b.is_ascii_control()) => {
@@ -153,57 +154,13 @@ fn classify(word: &str) -> Result<Word<'_>> {
     }
 }
 
-/// Digits as an id; the last number means "no change" to the kernel and is refused.
-fn parse_id(digits: &[u8]) -> Option<u32> {
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(digits).ok()?.parse().ok().filter(|&id| id != u32::MAX)
-}
-
-struct PasswdLine<'a> {
-    name: &'a [u8],
-    uid: Option<u32>,
-    gid: Option<u32>,
-    home: &'a [u8],
-    shell: &'a [u8],
-}
-
-impl PasswdLine<'_> {
-    /// `None` for what can't be put into an environment.
-    fn account(self) -> Option<Account> {
-        let text = |bytes: &[u8], default: &str| {
-            let text = std::str::from_utf8(bytes).ok().filter(|t| !t.chars().any(char::is_control))?;
-            Some(if text.is_empty() { default } else { text }.to_owned())
-        };
-        Some(Account {
-            name: text(self.name, "root")?,
-            home: text(self.home, "/")?,
-            shell: text(self.shell, "/bin/sh")?,
-        })
-    }
-}
-
-/// One line of passwd(5); `None` if it isn't one.
-fn parse_passwd(line: &[u8]) -> Option<PasswdLine<'_>> {
-    let mut fields = line.split(|&b| b == b':');
-    let name = fields.next().filter(|name| !name.is_empty() && name[0] != b'#')?;
-    let (_password, uid, gid, _gecos) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-    Some(PasswdLine {
-        name,
-        uid: parse_id(uid),
-        gid: parse_id(gid),
-        home: fields.next()?,
-        shell: fields.next().unwrap_or_default(),
-    })
-}
-
-/// Name and number of one line of group(5); `None` if it isn't one.
-fn parse_group(line: &[u8]) -> Option<(&[u8], Option<u32>)> {
-    let mut fields = line.split(|&b| b == b':');
-    let name = fields.next().filter(|name| !name.is_empty() && name[0] != b'#')?;
-    let (_password, gid) = (fields.next()?, fields.next()?);
-    Some((name, parse_id(gid)))
+/// What the line of a user says; `None` for what can't be put into an environment.
+fn account(line: &accounts::User<'_>) -> Option<Account> {
+    let text = |bytes: &[u8], default: &str| {
+        let text = std::str::from_utf8(bytes).ok().filter(|t| !t.chars().any(char::is_control))?;
+        Some(if text.is_empty() { default } else { text }.to_owned())
+    };
+    Some(Account { name: text(line.name, "root")?, home: text(line.home, "/")?, shell: text(line.shell, "/bin/sh")? })
 }
 
 /// Reads a file of the image; empty if it has none. Regular files of bounded size only: the image
@@ -428,13 +385,13 @@ mod tests {
     proptest! {
         #[test]
         fn lines_never_panic_and_round_trip(bytes in proptest::collection::vec(any::<u8>(), 0..60), uid in 0..u32::MAX) {
-            for line in bytes.split(|&b| b == b'\n') {
-                let account = parse_passwd(line).and_then(PasswdLine::account);
+            for line in accounts::users(&bytes) {
+                let account = account(&line);
                 prop_assert!(account.is_none_or(|a| !a.home.contains('\n') && !a.name.contains(':')));
-                parse_group(line);
             }
+            prop_assert!(accounts::groups(&bytes).all(|group| !group.name.is_empty()));
             let line = format!("x:y:{uid}:0::/h:/s");
-            prop_assert_eq!(parse_passwd(line.as_bytes()).unwrap().uid, Some(uid));
+            prop_assert_eq!(accounts::users(line.as_bytes()).next().unwrap().uid, Some(uid));
         }
     }
 }

@@ -25,6 +25,7 @@
 //! which no app could be started at all: every retain set has it, and a remove set that names it is
 //! refused when the filter is computed.
 
+pub mod accounts;
 mod bpf;
 pub mod caps;
 pub mod ids;

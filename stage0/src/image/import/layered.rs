@@ -23,7 +23,7 @@ use crate::fsutil::dir::{PRIVATE, make_dir, sync_dir, sync_file_system};
 use crate::image::archive;
 use crate::image::archive::{Hashes, ImageId, Limits};
 use crate::image::import::place::{Imported, name_it, place};
-use crate::image::oci::{Found, config};
+use crate::image::oci::{Found, config, conversion};
 use crate::image::options::Options;
 use crate::image::overlay_lookup::Merged;
 use crate::image::store as images;
@@ -136,7 +136,7 @@ impl Making<'_> {
                 (files, Vec::new(), size)
             }
         };
-        let manifest = config::manifest(self.image, &files, self.options)?;
+        let manifest = conversion::manifest(self.image, &files, self.options)?;
         let manifest = serde_json::to_vec(&manifest).context(|| "write the image manifest")?;
         let info = checked_dir::Info { layers: names, ..checked_dir::Info::default() };
         let info = checked_dir::write(&tree, &Hashes::default(), info)?;

@@ -1,9 +1,11 @@
 //! Images of the Open Container Initiative and of docker.
 //!
 //! [`Layout`] finds blobs by name, in a directory or in a tar file that is never unpacked; [`index`], [`docker`] and
-//! [`directory`] choose one image; [`config`] writes the manifest that it gets.
+//! [`directory`] choose one image; [`conversion`] writes the manifest that it gets.
 
+mod account;
 pub(crate) mod config;
+pub(crate) mod conversion;
 mod layout;
 
 use std::collections::BTreeMap;

@@ -9,12 +9,11 @@ use std::path::{Path, PathBuf};
 
 use stage1::error::{Context, Result};
 
-use crate::fsutil::atomic;
 use crate::fsutil::digest::Digest;
 use crate::fsutil::dir::{PRIVATE, make_dir, names_in, sync_dir};
 use crate::image::archive::ImageId;
 use crate::image::store::provenance::Provenance;
-use crate::image::store::{directory, ids, info};
+use crate::image::store::{ids, info, replace_file};
 use crate::registry::is_whole;
 use crate::store::{Store, TemporaryDir};
 
@@ -63,7 +62,7 @@ pub(crate) fn note(store: &Store, id: &ImageId, kept: &Provenance) -> Result<()>
     info.kept.retain(|other| other.manifest != kept.manifest);
     info.kept.push(kept.clone());
     let json = serde_json::to_vec(&info).context(|| "write image info")?;
-    atomic::write(&directory(store, id).join("info"), &json, 0o644)
+    replace_file(store, id, "info", &json)
 }
 
 /// Takes the blobs away that no image needs; the caller holds the lock. Tells which.

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use stage1::appc::ImageManifest;
 use stage1::error::{Context, Error, Result};
 
+use crate::fsutil::atomic::{self, Attributes};
 use crate::fsutil::digest;
 use crate::fsutil::digest::{Digest, Verified};
 use crate::fsutil::dir::{names_in, open_dir};
@@ -170,6 +171,17 @@ pub(crate) fn touch(store: &Store, id: &ImageId) -> Result<()> {
 pub fn last_used(store: &Store, id: &ImageId) -> Result<SystemTime> {
     let path = directory(store, id);
     path.metadata().and_then(|stat| stat.modified()).context(|| format!("stat {path:?}"))
+}
+
+/// Replaces a file of an image. The caller holds the lock, so what a writer that was killed has left goes with the next.
+///
+/// # Errors
+/// It can't be written; the old one is then still there.
+pub(crate) fn replace_file(store: &Store, id: &ImageId, name: &str, bytes: &[u8]) -> Result<()> {
+    let path = directory(store, id);
+    let dir = open_dir(&path)?.context(|| format!("image {} is gone", id.short()))?;
+    let plain = Attributes { mode: 0o644, owner: None, synced: true };
+    atomic::replace(&dir, name.as_ref(), bytes, plain).context(|| format!("write {:?}", path.join(name)))
 }
 
 /// Where the store has the files of an image.

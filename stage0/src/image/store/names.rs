@@ -4,8 +4,8 @@ use std::io;
 
 use stage1::appc::AcIdentifier;
 use stage1::error::{Context, Error, Result};
-use stage1::pod::remove_if_there;
 
+use crate::fsutil::atomic;
 use crate::fsutil::dir::{PRIVATE, make_dir, names_in, sync_dir};
 use crate::image::archive::ImageId;
 use crate::image::store::{has, touch};
@@ -130,11 +130,7 @@ fn point(store: &Store, name: &str, id: &ImageId) -> Result<Option<ImageId>> {
         return Ok(None);
     }
     make_dir(&store.names(), PRIVATE)?;
-    let link = store.names().join(link_name(name));
-    let new = store.names().join(".new");
-    remove_if_there(&new)?;
-    std::os::unix::fs::symlink(id.as_str(), &new).context(|| format!("symlink {new:?}"))?;
-    std::fs::rename(&new, &link).context(|| format!("rename {new:?} to {link:?}"))?;
+    atomic::replace_link(&store.names(), &link_name(name), id.as_str())?;
     sync_dir(&store.names())?;
     before.iter().try_for_each(|before| touch(store, before))?;
     Ok(before)

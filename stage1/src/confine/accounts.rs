@@ -1,0 +1,85 @@
+//! The lines of passwd(5) and group(5). Nothing is read here.
+
+/// A user.
+#[derive(Clone, Copy, Debug)]
+pub struct User<'a> {
+    /// Login name.
+    pub name: &'a [u8],
+    /// `None` if what stands there is not an id.
+    pub uid: Option<u32>,
+    /// The user's own group; `None` if what stands there is not an id.
+    pub gid: Option<u32>,
+    /// What stands there for it.
+    pub group: &'a [u8],
+    /// Home directory.
+    pub home: &'a [u8],
+    /// Login shell.
+    pub shell: &'a [u8],
+}
+
+/// A group.
+#[derive(Clone, Copy, Debug)]
+pub struct Group<'a> {
+    /// Its name.
+    pub name: &'a [u8],
+    /// `None` if what stands there is not an id.
+    pub gid: Option<u32>,
+    members: &'a [u8],
+}
+
+impl Group<'_> {
+    /// Whether a user is in the group besides those whose own it is.
+    pub fn has(&self, user: &[u8]) -> bool {
+        self.members.split(|&b| b == b',').any(|member| member == user)
+    }
+}
+
+/// The users of a file like /etc/passwd. Lines that are not of a user are left out.
+pub fn users(file: &[u8]) -> impl Iterator<Item = User<'_>> {
+    file.split(|&b| b == b'\n').filter_map(|line| {
+        let (name, mut fields) = fields(line)?;
+        let (uid, group, _gecos) = (fields.next()?, fields.next()?, fields.next()?);
+        let (home, shell) = (fields.next()?, fields.next().unwrap_or_default());
+        Some(User { name, uid: id(uid), gid: id(group), group, home, shell })
+    })
+}
+
+/// The groups of a file like /etc/group. Lines that are not of a group are left out.
+pub fn groups(file: &[u8]) -> impl Iterator<Item = Group<'_>> {
+    file.split(|&b| b == b'\n').filter_map(|line| {
+        let (name, mut fields) = fields(line)?;
+        Some(Group { name, gid: id(fields.next()?), members: fields.next().unwrap_or_default() })
+    })
+}
+
+/// The name that a line begins with, and what follows the password.
+fn fields(line: &[u8]) -> Option<(&[u8], impl Iterator<Item = &[u8]>)> {
+    let mut fields = line.split(|&b| b == b':');
+    let name = fields.next().filter(|name| !name.is_empty() && name[0] != b'#')?;
+    fields.next()?;
+    Some((name, fields))
+}
+
+/// Digits as an id; the last number means "no change" to the kernel and is refused.
+pub fn id(digits: &[u8]) -> Option<u32> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok().filter(|&id| id != u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_are_not_of_a_user_or_group_are_left_out() {
+        let file = b"root:x:0:0:root:/root:/bin/sh\n#a:x:1:1::/:\nbroken\n:x:1:1::/:\nodd:x:7:::/:\nbare:x:9:9::/";
+        let found: Vec<_> = users(file).map(|user| (user.name, user.uid, user.gid)).collect();
+        assert_eq!(found, [(&b"root"[..], Some(0), Some(0)), (b"odd", Some(7), None), (b"bare", Some(9), Some(9))]);
+        let file = b"www:x:34:web,log\nbad:x:-1:\nnone:x:40\n#c:x:1:web";
+        let found: Vec<_> = groups(file).map(|group| (group.name, group.gid, group.has(b"web"))).collect();
+        assert_eq!(found, [(&b"www"[..], Some(34), true), (b"bad", None, false), (b"none", Some(40), false)]);
+        assert_eq!((id(b"4294967295"), id(b"+1"), id(b"007")), (None, None, Some(7)));
+    }
+}
