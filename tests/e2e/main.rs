@@ -42,6 +42,7 @@ mod references;
 mod refusals;
 mod registry;
 mod registry_hostile;
+mod registry_ways;
 mod services;
 mod sight;
 mod stop;
@@ -120,6 +121,7 @@ fn main() -> ExitCode {
         references::CASES,
         registry::CASES,
         registry_hostile::CASES,
+        registry_ways::CASES,
     ];
     tests::harness::main(&cases, harness::DECOYS)
 }

@@ -10,6 +10,8 @@ use crate::process::{run, wait_for};
 pub const USER: &str = "user";
 /// That user's password.
 pub const PASSWORD: &str = "secret";
+/// An address that a test may give itself, which the certificates are for as well.
+pub const ELSEWHERE: &str = "10.99.0.1";
 /// Both, as `htpasswd -B` writes them.
 const HTPASSWD: &str = "user:$2y$04$G8j2xZo/lCMfgM4hxpRhUuvW5FHz3d7VVqx3NlWTX8CjbeLYbfp5e\n";
 
@@ -59,7 +61,8 @@ impl Certificates {
             "-out",
             &at("server.csr"),
         ]);
-        fs::write(dir.join("extensions"), "subjectAltName=DNS:localhost,IP:127.0.0.1\n").expect("write");
+        let names = format!("subjectAltName=DNS:localhost,IP:127.0.0.1,IP:{ELSEWHERE}\n");
+        fs::write(dir.join("extensions"), names).expect("write");
         openssl(&[
             "x509",
             "-req",
@@ -85,6 +88,29 @@ impl Certificates {
         self.client_dir.join("ca.crt")
     }
 
+    /// The directory for a client with a certificate of its own.
+    pub fn known_client(&self) -> PathBuf {
+        let dir = self.client_dir.with_file_name("known");
+        fs::create_dir_all(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+        fs::copy(self.authority(), dir.join("ca.crt")).expect("copy");
+        let at = |name: &str| dir.join(name).display().to_string();
+        let above = |name: &str| self.certificate.with_file_name(name).display().to_string();
+        let openssl = |args: &[&str]| run(Command::new("openssl").args(args)).ok();
+        let (key, request) = (at("client.key"), above("client.csr"));
+        openssl(&["req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=client", "-keyout", &key, "-out", &request]);
+        let (ca, ca_key) = (at("ca.crt"), above("ca.key"));
+        fs::write(above("client.ext"), "extendedKeyUsage=clientAuth\n").expect("write");
+        let extensions = above("client.ext");
+        let sign = ["x509", "-req", "-CAcreateserial", "-days", "2", "-in", &request, "-CA", &ca, "-CAkey", &ca_key];
+        openssl(&[&sign[..], &["-extfile", &extensions, "-out", &at("client.cert")]].concat());
+        for rest in
+            dir.read_dir().expect("read").flatten().filter(|rest| rest.path().extension() == Some("srl".as_ref()))
+        {
+            fs::remove_file(rest.path()).expect("remove");
+        }
+        dir
+    }
+
     /// The options by which podctl trusts it.
     pub fn option(&self) -> String {
         format!("--cert-dir={}", self.client_dir.display())
@@ -98,6 +124,8 @@ pub enum Users<'a> {
     Password,
     /// By a token that this server gives.
     Token(&'a str),
+    /// By a certificate of the authority.
+    Certificate,
 }
 
 /// The registry, which ends with the value.
@@ -116,15 +144,22 @@ impl Registry {
         fs::create_dir_all(dir.join("data")).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
         fs::write(dir.join("htpasswd"), HTPASSWD).expect("write");
         let auth = match users {
-            Users::Password => format!("  htpasswd:\n    realm: test\n    path: {}\n", dir.join("htpasswd").display()),
+            Users::Certificate => String::new(),
+            Users::Password => {
+                format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", dir.join("htpasswd").display())
+            }
             Users::Token(realm) => format!(
-                "  token:\n    realm: {realm}\n    service: test-registry\n    issuer: test-issuer\n    rootcertbundle: {}\n",
+                "auth:\n  token:\n    realm: {realm}\n    service: test-registry\n    issuer: test-issuer\n    rootcertbundle: {}\n",
                 certificates.authority().display()
             ),
         };
+        let trust = match users {
+            Users::Certificate => format!("    clientcas:\n      - {}\n", certificates.authority().display()),
+            _ => String::new(),
+        };
         let config = format!(
             "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  \
-             addr: 127.0.0.1:{port}\n  tls:\n    certificate: {}\n    key: {}\nauth:\n{auth}",
+             addr: 127.0.0.1:{port}\n  tls:\n    certificate: {}\n    key: {}\n{trust}{auth}",
             dir.join("data").display(),
             certificates.certificate.display(),
             certificates.key.display(),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -178,4 +178,65 @@ pub fn ranged(request: &Request, body: &[u8]) -> Reply {
         Some(from) => Reply::new(206, &body[from..])
             .header("Content-Range", format!("bytes {from}-{}/{}", body.len() - 1, body.len())),
     }
+}
+
+/// A proxy that connects to servers of this machine, whatever their hosts are called. Tells who is to be connected to
+/// whom: `HOST:PORT` and the value of `Proxy-Authorization`.
+#[derive(Debug)]
+pub struct Proxy {
+    /// `127.0.0.1:PORT`
+    pub host: String,
+    asked: Arc<Mutex<Vec<(String, String)>>>,
+}
+
+impl Proxy {
+    /// Starts it; it lives as long as the test's process.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+        let host = listener.local_addr().expect("an address").to_string();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&asked);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (stream, log) = (stream.expect("accept"), Arc::clone(&log));
+                // a client that goes away is the client's business
+                std::thread::spawn(move || drop(connect(&stream, &log)));
+            }
+        });
+        Self { host, asked }
+    }
+
+    /// All that it was asked so far.
+    pub fn asked(&self) -> Vec<(String, String)> {
+        self.asked.lock().expect("the log").clone()
+    }
+}
+
+fn connect(mut client: &TcpStream, log: &Mutex<Vec<(String, String)>>) -> std::io::Result<()> {
+    let mut head = BufReader::new(client);
+    let mut line = String::new();
+    head.read_line(&mut line)?;
+    let target = line.strip_prefix("CONNECT ").and_then(|rest| rest.split(' ').next()).unwrap_or_default().to_owned();
+    let mut who = String::new();
+    loop {
+        let mut line = String::new();
+        head.read_line(&mut line)?;
+        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        if name.eq_ignore_ascii_case("proxy-authorization") {
+            value.trim().clone_into(&mut who);
+        }
+    }
+    let port: u16 = target.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or_default();
+    log.lock().expect("the log").push((target, who));
+    let mut server = TcpStream::connect(("127.0.0.1", port))?;
+    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
+    let (mut to, mut from) = (server.try_clone()?, client.try_clone()?);
+    let up = std::thread::spawn(move || {
+        std::io::copy(&mut from, &mut to)?;
+        to.shutdown(Shutdown::Write)
+    });
+    std::io::copy(&mut server, &mut client)?;
+    client.shutdown(Shutdown::Both)?;
+    up.join().unwrap_or(Ok(()))
 }

@@ -58,7 +58,7 @@ pub(super) fn may_pass(error: &Error) -> bool {
     while let Some(cause) = next {
         if let Some(io) = cause.downcast_ref::<std::io::Error>() {
             let inner = io.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
-            return inner.map_or(!is_final(io.kind()), passes) && !matches!(io.kind(), ErrorKind::InvalidData);
+            return inner.map_or_else(|| io_passes(io), passes) && io.kind() != ErrorKind::InvalidData;
         }
         if let Some(error) = cause.downcast_ref::<ureq::Error>() {
             return passes(error);
@@ -71,12 +71,27 @@ pub(super) fn may_pass(error: &Error) -> bool {
 /// Kinds of failures that trying again does not help.
 fn is_final(kind: std::io::ErrorKind) -> bool {
     use std::io::ErrorKind;
-    matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::InvalidData | ErrorKind::StorageFull)
+    // the last ones are of files of this machine
+    matches!(
+        kind,
+        ErrorKind::ConnectionRefused
+            | ErrorKind::InvalidData
+            | ErrorKind::StorageFull
+            | ErrorKind::NotFound
+            | ErrorKind::PermissionDenied
+            | ErrorKind::IsADirectory
+            | ErrorKind::NotADirectory
+    )
+}
+
+/// What TLS refuses it refuses again.
+fn io_passes(io: &std::io::Error) -> bool {
+    !is_final(io.kind()) && !io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
 }
 
 fn passes(error: &ureq::Error) -> bool {
     match error {
-        ureq::Error::Io(io) => !is_final(io.kind()),
+        ureq::Error::Io(io) => io_passes(io),
         ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed => true,
         _ => false,
     }
