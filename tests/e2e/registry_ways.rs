@@ -193,8 +193,8 @@ fn an_identity_token_is_changed_for_others(t: &Context) -> Verdict {
     let refused = pull("stale").complaint();
     assert!(refused.contains("refuses these credentials") && !refused.contains("stale"), "{refused}");
     assert_eq!(pull("identity").ok(), image.config);
-    let asked = server.asked().into_iter().filter(|request| request.method == "POST");
-    let last = asked.last().map(|request| String::from_utf8_lossy(&request.body).into_owned()).unwrap_or_default();
+    let mut asked = server.asked().into_iter().filter(|request| request.method == "POST");
+    let last = asked.next_back().map(|request| String::from_utf8_lossy(&request.body).into_owned()).unwrap_or_default();
     for part in ["grant_type=refresh_token", "service=a%20service", "scope=repository%3Ax%3Apull"] {
         assert!(last.split('&').any(|one| one == part), "{part}: {last}");
     }
