@@ -35,6 +35,7 @@ mod mounts;
 mod named_volumes;
 mod names;
 mod net;
+mod package;
 mod pods;
 mod races;
 mod readme;
@@ -101,6 +102,7 @@ fn main() -> ExitCode {
         userlands::CASES,
         users::CASES,
         copies::CASES,
+        package::CASES,
         pods::CASES,
         supervisor::CASES,
         terminal::CASES,

@@ -23,6 +23,7 @@ mod list;
 mod login;
 mod logout;
 mod logs;
+mod manual;
 mod output;
 mod pause;
 mod prepare;
@@ -148,6 +149,9 @@ enum Command {
     Info(info::Info),
     /// Print a script that completes words for a shell
     Completion(complete::Completion),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Manual(manual::Manual),
     /// Remove pods that ended a while ago, and what failed starts left
     Gc(gc::Gc),
 }
@@ -280,6 +284,7 @@ impl Podctl {
             Command::Diff(command) => command.run(&session)?,
             Command::Export(command) => command.run(&session)?,
             Command::Commit(command) => command.run(&session)?,
+            Command::Manual(command) => command.run(Self::command())?,
             Command::Gc(command) => command.run(&session)?,
         }
         Ok(0)
@@ -289,7 +294,7 @@ impl Podctl {
 impl Command {
     /// Whether it does its work without looking at pods and images.
     fn is_for_everybody(&self) -> bool {
-        matches!(self, Self::Login(_) | Self::Logout(_) | Self::Completion(_))
+        matches!(self, Self::Login(_) | Self::Logout(_) | Self::Completion(_) | Self::Manual(_))
     }
 }
 
