@@ -120,6 +120,29 @@ fn pull_push_and_pull_elsewhere_give_the_same_digests(t: &Context) -> Verdict {
         assert_eq!(fs::read(&path)?, *bytes, "{}", path.display());
     }
 
+    // what we pushed others put into every kind of place, and we take it from there
+    let creds = format!("{USER}:{PASSWORD}");
+    let skopeo = |words: &[&str]| {
+        let mut command = Command::new("skopeo");
+        let (side, more) =
+            if words[0] == "copy" { ("src-", &["--quiet", "--insecure-policy"][..]) } else { ("", &[][..]) };
+        command.arg(words[0]).args(more).arg(format!("--{side}creds={creds}"));
+        command.arg(format!("--{side}cert-dir={}", scene.registry.certificates.client_dir.display()));
+        run(command.args(&words[1..])).ok()
+    };
+    let pushed = format!("docker://{}", scene.name("copies/web:2"));
+    let seen: Value = serde_json::from_str(&skopeo(&["inspect", &pushed]))?;
+    assert_eq!((&seen["Digest"], &seen["Layers"]), (&json!(digest), &json!(scene.image.layers)));
+    let layers = other.json(&["image", "inspect", &copy])[0]["layers"].clone();
+    for (kind, tag) in [("oci", ":2"), ("oci-archive", ":2"), ("dir", ""), ("docker-archive", ":example.com/web:2")] {
+        let place = format!("{kind}:{}{tag}", t.dir.join(format!("as-{kind}")).display());
+        skopeo(&["copy", &pushed, &place]);
+        let taken = other.ok(&["image", "import", &place, "--name", kind]);
+        // the format of docker has another configuration
+        assert!(taken == id || kind == "docker-archive", "{kind}: {taken}");
+        assert_eq!(other.json(&["image", "inspect", kind])[0]["layers"], layers, "{kind}");
+    }
+
     // by digest, too
     let by_digest = scene.name(&format!("app/web@{digest}"));
     assert_eq!(scene.run(&["image", "pull", &by_digest]).ok(), id);
