@@ -1,21 +1,25 @@
-//! What an app has written last: a buffer of fixed size that everybody reads at their own place.
+//! What an app has written last: a buffer of bounded size that each client reads at its own place.
 
 /// The last bytes of a stream. A position is the number of bytes that came before it since the stream began.
 #[derive(Debug)]
 pub(super) struct Ring {
-    buffer: Box<[u8]>,
+    /// As long as what it holds, until it is full.
+    buffer: Vec<u8>,
+    capacity: usize,
+    /// The position of the byte that was first put at the start of the buffer.
+    base: u64,
     written: u64,
 }
 
 impl Ring {
-    /// Holds `capacity` bytes; memory is taken as it is first written to.
+    /// Holds `capacity` bytes. It takes memory as it is filled, none before.
     pub(super) fn new(capacity: usize) -> Self {
-        Self { buffer: vec![0; capacity].into_boxed_slice(), written: 0 }
+        Self { buffer: Vec::new(), capacity, base: 0, written: 0 }
     }
 
-    /// How many bytes it holds.
+    /// How many bytes it holds at most.
     pub(super) fn capacity(&self) -> u64 {
-        self.buffer.len() as u64
+        self.capacity as u64
     }
 
     /// The position after the newest byte.
@@ -25,36 +29,68 @@ impl Ring {
 
     /// The position of the oldest byte that is still there.
     pub(super) fn oldest(&self) -> u64 {
-        self.written.saturating_sub(self.capacity())
+        self.written - self.buffer.len() as u64
     }
 
     /// Where `position` is in the buffer.
     fn place(&self, position: u64) -> usize {
-        usize::try_from(position % self.capacity()).expect("below the capacity, which is a usize")
+        usize::try_from((position - self.base) % self.capacity()).expect("below the capacity, which is a usize")
     }
 
-    /// Takes new bytes, in place of the oldest ones.
+    /// Takes new bytes, in place of the oldest ones if it is full.
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        let kept = &bytes[bytes.len().saturating_sub(self.buffer.len())..];
-        self.written += (bytes.len() - kept.len()) as u64;
-        let start = self.place(self.written);
-        let (first, rest) = kept.split_at(kept.len().min(self.buffer.len() - start));
-        self.buffer[start..start + first.len()].copy_from_slice(first);
-        self.buffer[..rest.len()].copy_from_slice(rest);
-        self.written += kept.len() as u64;
+        let mut rest = bytes;
+        if bytes.len() >= self.capacity {
+            // All that was there goes.
+            let skipped = bytes.len() - self.capacity;
+            self.written += skipped as u64;
+            self.base = self.written;
+            self.buffer.clear();
+            rest = &bytes[skipped..];
+        }
+        while !rest.is_empty() {
+            let start = self.place(self.written);
+            let (now, later) = rest.split_at(rest.len().min(self.capacity - start));
+            if start == self.buffer.len() {
+                self.grow(now.len());
+                self.buffer.extend_from_slice(now);
+            } else {
+                self.buffer[start..start + now.len()].copy_from_slice(now);
+            }
+            self.written += now.len() as u64;
+            rest = later;
+        }
+    }
+
+    /// Counts bytes that came, and that whoever was to read them has got in another way.
+    pub(super) fn skip(&mut self, count: usize) {
+        self.written += count as u64;
+        self.base = self.written;
+        self.buffer.clear();
+    }
+
+    /// Makes room for `more` bytes at the end of the buffer: twice what there was at least, and never more than the
+    /// capacity.
+    fn grow(&mut self, more: usize) {
+        let needed = self.buffer.len() + more;
+        if needed > self.buffer.capacity() {
+            let wanted = needed.max(2 * self.buffer.capacity()).min(self.capacity);
+            self.buffer.reserve_exact(wanted - self.buffer.len());
+        }
     }
 
     /// Holds `capacity` bytes from now on: the newest ones of what there is.
     pub(super) fn resize(&mut self, capacity: usize) {
-        if capacity == self.buffer.len() {
+        if capacity == self.capacity {
             return;
         }
-        let mut new = Self { buffer: vec![0; capacity].into_boxed_slice(), written: 0 };
-        let first = self.oldest().max(self.written.saturating_sub(new.capacity()));
-        new.written = first;
-        while new.written < self.written {
-            let next = self.since(new.written).to_vec();
-            new.push(&next);
+        let mut new = Self::new(capacity);
+        let mut next = self.oldest().max(self.written.saturating_sub(new.capacity()));
+        (new.base, new.written) = (next, next);
+        while next < self.written {
+            let there = self.since(next);
+            new.push(there);
+            next += there.len() as u64;
         }
         *self = new;
     }
@@ -71,6 +107,23 @@ impl Ring {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn memory_is_taken_as_it_is_filled() {
+        let mut ring = Ring::new(8 << 10);
+        assert_eq!(ring.buffer.capacity(), 0);
+        ring.push(b"hello\n");
+        assert!(ring.buffer.capacity() < 64, "{}", ring.buffer.capacity());
+        for _ in 0..5000 {
+            ring.push(b"and more\n");
+        }
+        assert_eq!(ring.buffer.capacity(), 8 << 10);
+        // A client has come and gone.
+        ring.resize(512 << 10);
+        assert!(ring.buffer.capacity() <= 16 << 10, "{}", ring.buffer.capacity());
+        ring.resize(8 << 10);
+        assert_eq!(ring.buffer.capacity(), 8 << 10);
+    }
 
     proptest! {
         /// Whoever stays within the capacity reads exactly what was written.
@@ -91,6 +144,26 @@ mod tests {
             prop_assert_eq!(&read[..], &wrote[..read.len()]);
             prop_assert_eq!(ring.written(), wrote.len() as u64);
             prop_assert_eq!(ring.oldest(), (wrote.len() as u64).saturating_sub(16));
+        }
+
+        /// What is skipped counts, and what was there before is gone.
+        #[test]
+        fn skipped(before in 0_usize..40, count in 0_usize..40, after in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let mut ring = Ring::new(16);
+            ring.push(&vec![1; before]);
+            ring.skip(count);
+            let all = (before + count) as u64;
+            prop_assert_eq!((ring.written(), ring.oldest()), (all, all));
+            prop_assert!(ring.since(all).is_empty());
+            after.chunks(5).for_each(|chunk| ring.push(chunk));
+            let kept = after.len().min(16);
+            prop_assert_eq!(ring.oldest(), all + (after.len() - kept) as u64);
+            let (mut read, mut at) = (Vec::new(), ring.oldest());
+            while at < ring.written() {
+                read.extend_from_slice(ring.since(at));
+                at = ring.oldest() + read.len() as u64;
+            }
+            prop_assert_eq!(&read[..], &after[after.len() - kept..]);
         }
 
         /// Another size keeps the newest bytes, at their positions.
