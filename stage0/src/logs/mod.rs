@@ -42,6 +42,9 @@ pub struct LineFilter {
     pub follow: bool,
 }
 
+/// So many lines of one app are shown before it is looked whether another one has written something older meanwhile.
+const IN_A_ROW: usize = 1024;
+
 /// A line, kept.
 struct Kept {
     time: String,
@@ -132,28 +135,34 @@ fn show_present(
     show: &mut impl FnMut(&Line<'_>) -> Result<bool>,
 ) -> Result<bool> {
     let mut held = VecDeque::new();
-    while let Some(next) = next(readers, more)? {
-        let Some(line) = readers[next].head() else { break };
-        let early = wanted.since.as_deref().is_some_and(|since| line.time < since);
-        let late = wanted.until.as_deref().is_some_and(|until| line.time > until);
-        match last {
-            _ if early || late => {}
-            None => {
-                if !show(&line)? {
-                    return Ok(false);
+    while let Some(Next { reader: index, before }) = next(readers, more)? {
+        for count in 0..IN_A_ROW {
+            let reader = &mut readers[index];
+            reader.look(more)?;
+            let is_older = |than: &[u8]| count == 0 || reader.head_time() < Some(than);
+            let is_next = before.as_deref().is_none_or(is_older);
+            let Some(line) = reader.head().filter(|_| is_next) else { break };
+            let early = wanted.since.as_deref().is_some_and(|since| line.time < since);
+            let late = wanted.until.as_deref().is_some_and(|until| line.time > until);
+            match last {
+                _ if early || late => {}
+                None => {
+                    if !show(&line)? {
+                        return Ok(false);
+                    }
+                }
+                Some(0) => {}
+                Some(last) => {
+                    if held.len() == last {
+                        held.pop_front();
+                    }
+                    let Line { stream, line_break, .. } = line;
+                    let (time, message) = (line.time.to_owned(), line.message.to_vec());
+                    held.push_back(Kept { time, app: index, stream, line_break, message });
                 }
             }
-            Some(0) => {}
-            Some(last) => {
-                if held.len() == last {
-                    held.pop_front();
-                }
-                let Line { stream, line_break, .. } = line;
-                let (time, message) = (line.time.to_owned(), line.message.to_vec());
-                held.push_back(Kept { time, app: next, stream, line_break, message });
-            }
+            reader.pass();
         }
-        readers[next].pass();
     }
     for Kept { time, app, stream, line_break, message } in held {
         let line = Line { time: &time, app: readers[app].app(), stream, line_break, message: &message };
@@ -164,19 +173,31 @@ fn show_present(
     Ok(true)
 }
 
-/// Which of them has the oldest line.
-fn next(readers: &mut [Reader], more: bool) -> Result<Option<usize>> {
-    let mut next: Option<usize> = None;
+/// The reader with the oldest line.
+struct Next {
+    reader: usize,
+    /// Its lines that are older than this come before those of all others; all of them if there is none.
+    before: Option<Vec<u8>>,
+}
+
+/// Which of them has the oldest line, the first of them if several have.
+fn next(readers: &mut [Reader], more: bool) -> Result<Option<Next>> {
+    let mut oldest: Option<usize> = None;
+    let mut second: Option<usize> = None;
     for index in 0..readers.len() {
         if !readers[index].look(more)? {
             continue;
         }
-        let time = |index: usize| readers[index].head().map(|line| line.time);
-        if next.is_none_or(|next| time(index) < time(next)) {
-            next = Some(index);
+        let is_older =
+            |than: Option<usize>| than.is_none_or(|than| readers[index].head_time() < readers[than].head_time());
+        if is_older(oldest) {
+            second = oldest.replace(index);
+        } else if is_older(second) {
+            second = Some(index);
         }
     }
-    Ok(next)
+    let before = second.and_then(|second| readers[second].head_time()).map(<[u8]>::to_vec);
+    Ok(oldest.map(|reader| Next { reader, before }))
 }
 
 /// Waits for a while, or until nobody reads our output any more: then the answer is `false`.
@@ -189,5 +210,55 @@ fn wait() -> Result<bool> {
         Ok(0) | Err(nix::errno::Errno::EINTR) => Ok(true),
         Ok(_) => Ok(false),
         Err(errno) => Err(errno).context(|| "poll(stdout)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Apps' logs, each of which is the text of its files.
+    fn readers(logs: &Path, apps: &[(&str, &[String])]) -> Vec<Reader> {
+        let open = |(app, files): &(&str, &[String])| {
+            std::fs::create_dir(logs.join(app)).unwrap();
+            for (text, number) in files.iter().zip(1..) {
+                std::fs::write(logs.join(app).join(layout::log_file(number)), text).unwrap();
+            }
+            Reader::open(dir::open_dir(logs).unwrap(), &app.parse().unwrap(), None).unwrap()
+        };
+        apps.iter().map(open).collect()
+    }
+
+    fn shown(readers: &mut [Reader], last: Option<usize>) -> Vec<String> {
+        let mut all = Vec::new();
+        let show = |line: &Line<'_>| {
+            all.push(format!("{} {} {}", line.time, line.app, String::from_utf8_lossy(line.message)));
+            Ok(true)
+        };
+        assert!(show_present(readers, &LineFilter::default(), last, false, &mut { show }).unwrap());
+        all
+    }
+
+    #[test]
+    fn lines_of_several_apps_are_merged_by_time() {
+        let tmp = tempfile::tempdir().unwrap();
+        let time = |n: usize| format!("2026-01-01T00:00:00.{n:09}Z");
+        let file = |app: &str, times: &[usize]| -> String {
+            times.iter().map(|n| format!("{} stdout F {app}{n}\n", time(*n))).collect()
+        };
+        // Times that two have, more lines in a row than are shown at a time, a file after the other, nothing.
+        let many: Vec<usize> = (10..10 + 3 * IN_A_ROW).collect();
+        let b = [file("b", &[1, 2, 2, 5]), file("b", &many), file("b", &[1_000_000])];
+        let logs: [(&str, &[String]); 4] =
+            [("a", &[file("a", &[2, 2, 3, 500_000])]), ("b", &b), ("c", &[String::new()]), ("d", &[file("d", &[11])])];
+        let mut expected =
+            vec![(1, "b"), (2, "a"), (2, "a"), (2, "b"), (2, "b"), (3, "a"), (5, "b"), (10, "b"), (11, "b")];
+        expected.push((11, "d"));
+        expected.extend(many[2..].iter().map(|n| (*n, "b")));
+        expected.extend([(500_000, "a"), (1_000_000, "b")]);
+        let expected: Vec<String> = expected.iter().map(|(n, app)| format!("{} {app} {app}{n}", time(*n))).collect();
+        let mut readers = readers(tmp.path(), &logs);
+        assert_eq!(shown(&mut readers, None), expected);
+        assert_eq!(shown(&mut readers, None), Vec::<String>::new());
     }
 }

@@ -103,13 +103,18 @@ impl Reader {
         &self.app
     }
 
+    /// The time of the next line, if there is one.
+    pub(super) fn head_time(&self) -> Option<&[u8]> {
+        self.head.as_ref().map(|head| match &head.time {
+            Place::Block(at) => &self.block[at.clone()],
+            Place::Whole => self.whole.0.as_bytes(),
+        })
+    }
+
     /// The next line, if there is one.
     pub(super) fn head(&self) -> Option<Line<'_>> {
         let head = self.head.as_ref()?;
-        let time = match &head.time {
-            Place::Block(at) => std::str::from_utf8(&self.block[at.clone()]).unwrap_or_default(),
-            Place::Whole => &self.whole.0,
-        };
+        let time = std::str::from_utf8(self.head_time()?).unwrap_or_default();
         let message = match &head.message {
             Place::Block(at) => &self.block[at.clone()],
             Place::Whole => &self.whole.1,
@@ -232,7 +237,7 @@ impl Reader {
             b"P" if parts.len() + text.len() <= LONGEST => {
                 parts.extend_from_slice(text);
                 since.clear();
-                since.push_str(time);
+                since.push_str(std::str::from_utf8(time).unwrap_or_default());
                 return;
             }
             b"P" => Some(LineBreak::LineMax),

@@ -5,9 +5,13 @@ use super::line::Stream;
 /// The longest line of a file that is read, in bytes: the monitor writes none that is a tenth as long.
 pub(super) const LONGEST_RECORD: usize = 1 << 20;
 
+/// How long a time is, in bytes, as the monitor writes it: RFC 3339 in UTC with nine digits of a second.
+const TIME: usize = 30;
+
 /// A line of a file.
 pub(super) struct Record<'a> {
-    pub(super) time: &'a str,
+    /// ASCII.
+    pub(super) time: &'a [u8],
     pub(super) stream: Stream,
     pub(super) tag: &'a [u8],
     pub(super) text: &'a [u8],
@@ -16,8 +20,20 @@ pub(super) struct Record<'a> {
 impl<'a> Record<'a> {
     /// Of a line without its end; `None` if it is none of the monitor's.
     pub(super) fn parse(record: &'a [u8]) -> Option<Self> {
+        // Nearly all of them are like this: their words need not be searched for.
+        if let Some((head, text)) = record.split_at_checked(TIME + b" stdout F ".len())
+            && let (time, words) = head.split_at(TIME)
+            && time.is_ascii()
+            && !time.contains(&b' ')
+        {
+            match words {
+                b" stdout F " => return Some(Self { time, stream: Stream::Stdout, tag: b"F", text }),
+                b" stderr F " => return Some(Self { time, stream: Stream::Stderr, tag: b"F", text }),
+                _ => {}
+            }
+        }
         let split = |bytes: &'a [u8]| memchr::memchr(b' ', bytes).map(|at| (&bytes[..at], &bytes[at + 1..]));
-        let (time, rest) = split(record)?;
+        let (time, rest) = split(record).filter(|(time, _)| time.is_ascii())?;
         let (stream, rest) = split(rest)?;
         let stream = match stream {
             b"stdout" => Stream::Stdout,
@@ -25,7 +41,7 @@ impl<'a> Record<'a> {
             _ => return None,
         };
         let (tag, text) = split(rest)?;
-        Some(Self { time: std::str::from_utf8(time).ok()?, stream, tag, text })
+        Some(Self { time, stream, tag, text })
     }
 
     /// Whether a line of the app's ends here.

@@ -84,7 +84,7 @@ impl Search<'_> {
                 *seen = Seen::Middle;
             }
         } else if self.found < self.tail.lines {
-            self.found += usize::from(self.tail.until.is_none_or(|until| record.time <= until));
+            self.found += usize::from(self.tail.until.is_none_or(|until| record.time <= until.as_bytes()));
             *seen = Seen::Middle;
         } else {
             *seen = Seen::Before;
