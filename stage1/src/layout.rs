@@ -25,6 +25,8 @@ pub const SUBCGROUP: &str = "subcgroup";
 pub const STAGE1_TREE: &str = "stage1TreeStoreID";
 /// Present when the pod uses overlayfs.
 pub const OVERLAY_PREPARED: &str = "overlay-prepared";
+/// Present when the pod's overlays are mounted `volatile`: they are removed with the pod at its end.
+pub const OVERLAY_VOLATILE: &str = "overlay-volatile";
 /// `shift:count` when the pod has a user namespace of its own.
 pub const PRIVATE_USERS: &str = "private-users-prepared";
 /// Link that names the stage1 flavor.

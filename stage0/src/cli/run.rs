@@ -9,6 +9,7 @@ use crate::pod::create;
 use crate::pod::immutable;
 use crate::pod::settings::{Launch, Settings};
 use crate::poddir::phase::HeldPod;
+use crate::rootfs::Roots;
 
 #[derive(Args, Debug)]
 #[command(
@@ -32,6 +33,9 @@ impl Run {
 /// Runs a prepared pod on this terminal. The result is the exit code of its process.
 pub(super) fn to_the_end(session: &Session, pod: HeldPod, settings: Settings, remove: bool) -> Result<u8> {
     let launch = Launch { settings, mutable: false, debug: session.debug };
+    if remove {
+        Roots::throw_away(pod.dir())?;
+    }
     let pod = immutable::mount(&session.store, pod)?;
     if remove {
         return immutable::run_and_remove(&session.store, pod, &launch);

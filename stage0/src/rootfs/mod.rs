@@ -19,12 +19,15 @@ use crate::image::tree as trees;
 use crate::image::tree::location;
 use crate::poddir::uid_range;
 use crate::store::Store;
+use overlay::Layers;
 
 /// How the roots of one pod are made.
 #[derive(Debug)]
 pub struct Roots<'a> {
     pod: &'a Path,
     overlays: bool,
+    /// What is written to the overlays need not get to the disk.
+    volatile: bool,
     ids: Option<UidRange>,
 }
 
@@ -35,12 +38,24 @@ impl<'a> Roots<'a> {
     /// Its notes can't be read.
     pub fn of(pod: &'a Path) -> Result<Self> {
         let overlays = pod.join(layout::OVERLAY_PREPARED).exists();
-        Ok(Self { pod, overlays, ids: uid_range::of_pod(pod)? })
+        let volatile = pod.join(layout::OVERLAY_VOLATILE).exists();
+        Ok(Self { pod, overlays, volatile, ids: uid_range::of_pod(pod)? })
     }
 
     /// Whether they are overlays.
     pub fn are_overlays(&self) -> bool {
         self.overlays
+    }
+
+    /// Notes, before the first root is made, that the pod in this directory is removed at its end: nothing that is
+    /// written to its roots need get to the disk, neither while it runs nor as its overlays are unmounted, which would
+    /// write all that the whole file system has not yet written.
+    ///
+    /// # Errors
+    /// The note can't be written.
+    pub fn throw_away(pod: &Path) -> Result<()> {
+        let note = pod.join(layout::OVERLAY_VOLATILE);
+        std::fs::write(&note, "").context(|| format!("write {note:?}"))
     }
 
     /// Makes the root of the pod, or of an app, out of a tree that the caller holds, so that nobody renders it anew or
@@ -56,8 +71,13 @@ impl<'a> Roots<'a> {
             return location::copy_stack(&lower, &target, self.ids)
                 .context(|| format!("copy the files of {:?} to {target:?}", trees::rootfs(store, tree)));
         }
-        let [upper, work] = [layout::overlay_upper(tree, app), layout::overlay_work(tree, app)];
-        overlay::mount(&lower, &self.pod.join(upper), &self.pod.join(work), &target, self.ids)
+        let layers = Layers {
+            lower: &lower,
+            upper: &self.pod.join(layout::overlay_upper(tree, app)),
+            work: &self.pod.join(layout::overlay_work(tree, app)),
+            volatile: self.volatile,
+        };
+        overlay::mount(layers, &target, self.ids)
     }
 
     /// Makes the root of the pod like [`Self::make`], of a tree that it holds itself; by copying, from now on, if the

@@ -19,17 +19,37 @@ use crate::fsutil::dir::{make_dir, names_in};
 /// mount(2) takes one page of options.
 const OPTION_BYTES: usize = 4095;
 
-/// Mounts an overlay at `target`: `lower`, the uppermost first, under the new directories `upper` and `work`, whose
-/// parents are made. With `ids` what is the host root's below is that of their first one in the overlay, and so on.
+/// What an overlay is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Layers<'a> {
+    /// The trees below, the uppermost first.
+    pub lower: &'a [PathBuf],
+    /// Where what is written goes; made if it is not there, as are the directories above it.
+    pub upper: &'a Path,
+    /// A directory for the kernel, on the same file system; made like `upper`.
+    pub work: &'a Path,
+    /// What is written need not get to the disk. It can't be mounted a second time then: the kernel can't know whether
+    /// the machine has crashed meanwhile.
+    pub volatile: bool,
+}
+
+/// Mounts an overlay at `target`. With `ids` what is the host root's below is that of their first one in the overlay,
+/// and so on.
 ///
 /// # Errors
 /// A directory can't be made, or the mount fails. [`is_refusal`] tells whether there can be none here.
-pub fn mount(lower: &[PathBuf], upper: &Path, work: &Path, target: &Path, ids: Option<UidRange>) -> Result<()> {
+pub fn mount(layers: Layers<'_>, target: &Path, ids: Option<UidRange>) -> Result<()> {
+    // the kernel makes it
+    if layers.work.join("work/incompat/volatile").exists() {
+        return Err(Error::new(format!(
+            "mount overlay at {target:?}: its pod was to be removed at its end, so what was written is not kept"
+        )));
+    }
     match ids {
-        None => mount_on(lower, upper, work, target),
+        None => mount_on(layers, target),
         Some(ids) => {
-            let mapped = Mapped::new(lower, work, ids)?;
-            let mounted = mount_on(&mapped.roots, upper, work, target);
+            let mapped = Mapped::new(layers.lower, layers.work, ids)?;
+            let mounted = mount_on(Layers { lower: &mapped.roots, ..layers }, target);
             // the overlay has its own view of it
             mapped.remove().and(mounted)
         }
@@ -130,7 +150,8 @@ pub fn forget_mapped(work: &Path) -> Result<()> {
     if mapped.at.symlink_metadata().is_ok() { mapped.remove() } else { Ok(()) }
 }
 
-fn mount_on(lower: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> Result<()> {
+fn mount_on(layers: Layers<'_>, target: &Path) -> Result<()> {
+    let Layers { lower, upper, work, .. } = layers;
     let top = lower.first().context(|| "an overlay needs a tree to lie on")?;
     let like = top.metadata().context(|| format!("look at the tree {top:?}"))?;
     make_dir(target, 0o755)?;
@@ -147,7 +168,15 @@ fn mount_on(lower: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> Resu
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(Error::caused_by(format!("make directory {upper:?}"), error)),
     }
-    mount_with(lower, target, MountFlags::empty(), |lower| options(lower, upper, work))
+    let with = |volatile| {
+        let options = |lower: &[PathBuf]| options(Layers { lower, volatile, ..layers });
+        mount_with(lower, target, MountFlags::empty(), options)
+    };
+    match with(layers.volatile) {
+        // Linux 5.10 has it
+        Err(error) if layers.volatile && error.errno() == Some(Errno::INVAL.raw_os_error()) => with(false),
+        mounted => mounted,
+    }
 }
 
 /// Mounts with the options that are made of `lower`.
@@ -200,12 +229,16 @@ fn lower_option(lower: &[PathBuf]) -> OsString {
     option
 }
 
-fn options(lower: &[PathBuf], upper: &Path, work: &Path) -> OsString {
+fn options(layers: Layers<'_>) -> OsString {
+    let Layers { lower, upper, work, volatile } = layers;
     let mut options = lower_option(lower);
     options.push(",upperdir=");
     options.push(escaped(upper));
     options.push(",workdir=");
     options.push(escaped(work));
+    if volatile {
+        options.push(",volatile");
+    }
     options
 }
 
@@ -306,7 +339,9 @@ mod tests {
         std::fs::write(lower.join("file"), "below").unwrap();
         std::fs::set_permissions(&lower, std::fs::Permissions::from_mode(0o711)).unwrap();
         let target = odd.join("target");
-        mount(std::slice::from_ref(&lower), &odd.join("o/upper/app"), &odd.join("o/work/app"), &target, None).unwrap();
+        let (upper, work) = (odd.join("o/upper/app"), odd.join("o/work/app"));
+        let layers = Layers { lower: std::slice::from_ref(&lower), upper: &upper, work: &work, volatile: false };
+        mount(layers, &target, None).unwrap();
         assert!(is_mount_point(&target).unwrap());
         assert_eq!(std::fs::read_to_string(target.join("file")).unwrap(), "below");
         assert_eq!(target.metadata().unwrap().mode() & 0o7777, 0o711);
@@ -317,5 +352,15 @@ mod tests {
         assert!(!is_mount_point(&target).unwrap());
         assert_eq!(std::fs::read_to_string(lower.join("file")).unwrap(), "below");
         assert_eq!(std::fs::read_to_string(odd.join("o/upper/app/file")).unwrap(), "changed");
+        // Mounted again it is as it was; what need not get to the disk is refused then.
+        for (volatile, again) in [(false, true), (true, true), (true, false), (false, false)] {
+            let mounted = mount(Layers { volatile, ..layers }, &target, None);
+            assert_eq!(mounted.is_ok(), again, "{mounted:?}");
+            match mounted {
+                Ok(()) => assert_eq!(std::fs::read_to_string(target.join("file")).unwrap(), "changed"),
+                Err(error) => assert!(error.one_line().contains("to be removed") && !is_refusal(&error), "{error:?}"),
+            }
+            unmount_below(&odd).unwrap();
+        }
     }
 }
