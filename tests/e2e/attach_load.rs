@@ -19,6 +19,7 @@ use crate::attach::{STREAMS, attach, monitor, pod, start};
 tests::cases! {
     native a_gibibyte_with_one_reader_that_stopped 240;
     native readers_that_are_all_stopped_hold_nobody_up;
+    native every_byte_of_an_app_without_a_log;
     native hundreds_of_attachments_leave_nothing 180;
 }
 
@@ -168,6 +169,76 @@ fn readers_that_are_all_stopped_hold_nobody_up(t: &Context) -> Verdict {
     let mut alone = alone;
     alone.reading = Some(std::thread::spawn(move || read_sequence(stdout)));
     assert_eq!(alone.end().1, Some(254));
+    pod.end();
+    Ok(())
+}
+
+/// What goes to clients only is moved within the kernel as long as there is one who takes it, else it is kept for them.
+fn every_byte_of_an_app_without_a_log(t: &Context) -> Verdict {
+    const SOME: u64 = 48 << 20;
+    let podctl = t.podctl();
+    let pod = pod(&podctl, &t.dir.join("root"), &["--log-driver=none"]);
+    let mux = monitor(&pod);
+    start(&pod, "one", &STREAMS, &format!("while read go; do /probe flood {SOME}; echo >>/out/done; done"));
+    let idle = descriptors(mux);
+    let go = || {
+        let sent = tests::process::run_with_input(&mut attach(&pod, "one", &["--mode=stdin"]), "go\n");
+        assert_eq!(sent.code, Some(0), "{sent}");
+    };
+    let floods = |count: u64| {
+        let lines = || std::fs::read_to_string(podctl.out().join("done")).map_or(0, |text| text.len() as u64);
+        wait_for("the end of a flood", 60, || (lines() >= count).then_some(()));
+    };
+    // One reader, which takes all at once, and one that takes it bit by bit.
+    for (pause, count) in [(Duration::ZERO, 1), (Duration::from_millis(2), 2)] {
+        let (mut reader, mut stdout) = Reader::new(&pod, "one");
+        wait_until_attached(&reader.child);
+        reader.reading = Some(std::thread::spawn(move || {
+            let mut all = Vec::new();
+            let mut block = vec![0; 1 << 17];
+            while (all.len() as u64) < SOME {
+                let got = stdout.read(&mut block)?;
+                if got == 0 {
+                    break;
+                }
+                all.extend_from_slice(&block[..got]);
+                std::thread::sleep(pause);
+            }
+            read_sequence(&all[..])
+        }));
+        go();
+        floods(count);
+        let read = reader.reading.take().expect("a thread").join().expect("join")?;
+        assert_eq!(read, SOME, "with a pause of {pause:?}");
+        kill(Pid::from_raw(reader.child.id() as i32), Signal::SIGTERM)?;
+        reader.child.wait()?;
+        wait_for("the client to be gone", 20, || (descriptors(mux) <= idle).then_some(()));
+    }
+    // Two readers get the same, and what comes when all have gone is kept, its end.
+    let readers = [Reader::<u64>::new(&pod, "one"), Reader::new(&pod, "one")];
+    let readers = readers.map(|(mut reader, stdout)| {
+        wait_until_attached(&reader.child);
+        reader.reading = Some(std::thread::spawn(move || read_sequence(stdout.take(SOME))));
+        reader
+    });
+    go();
+    floods(3);
+    for mut reader in readers {
+        assert_eq!(reader.reading.take().expect("a thread").join().expect("join")?, SOME);
+        kill(Pid::from_raw(reader.child.id() as i32), Signal::SIGTERM)?;
+        reader.child.wait()?;
+    }
+    wait_for("the clients to be gone", 20, || (descriptors(mux) <= idle).then_some(()));
+    go();
+    floods(4);
+    let (mut last, mut stdout) = Reader::<u64>::new(&pod, "one");
+    let mut kept = vec![0; 64 << 10];
+    stdout.read_exact(&mut kept)?;
+    let expected: Vec<u8> = (0..=1_u64 << 16).flat_map(u64::to_le_bytes).collect::<Vec<u8>>().repeat(2);
+    let begin = usize::try_from((SOME - kept.len() as u64) % (expected.len() as u64 / 2))?;
+    assert!(kept == expected[begin..begin + kept.len()], "what was kept is not the end");
+    kill(Pid::from_raw(last.child.id() as i32), Signal::SIGTERM)?;
+    last.child.wait()?;
     pod.end();
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
+use rustix::pipe::SpliceFlags;
 use rustix::termios::Winsize;
 
 use super::bounds::BUFFER;
@@ -21,6 +22,8 @@ use crate::error::{Context, Result};
 
 /// The most that is read at a time, in bytes, from an app or from a client.
 pub(super) const CHUNK: usize = 64 << 10;
+/// The most that is moved from an app to a client at a time, in bytes: what an app's pipe holds.
+const SPLICE: usize = 1 << 20;
 /// How many times in a row one source is read while others wait.
 const TURNS: usize = 8;
 /// So many earlier runs may have left somebody behind who still writes.
@@ -169,6 +172,9 @@ impl Channel {
 
     fn read_chunks(&mut self, index: usize, sinks: &mut Sinks<'_>) -> Result<bool> {
         for _ in 0..TURNS {
+            if self.splice(index, sinks) {
+                continue;
+            }
             let room = usize::try_from(self.room()).unwrap_or(CHUNK).min(CHUNK);
             let Some(output) = &mut self.output else { return Ok(false) };
             if room == 0 || (output.shown.is_some() && sinks.console.is_full()) {
@@ -204,6 +210,28 @@ impl Channel {
             }
         }
         Ok(true)
+    }
+
+    /// Moves what a pipe has to the only client, within the kernel, if it is for nobody else; whether that could be
+    /// done. Where it can't, reading finds out why: there is nothing, or no room, or the client has gone.
+    fn splice(&mut self, index: usize, sinks: &Sinks<'_>) -> bool {
+        let (Some(output), [client]) = (&mut self.output, &mut self.clients[..]) else { return false };
+        let is_next = client.is_live() && client.cursor == output.ring.written();
+        if !is_next || output.sources[index].is_terminal || !output.is_for_clients_only(sinks) {
+            return false;
+        }
+        let source = &mut output.sources[index];
+        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        match rustix::pipe::splice(&source.fd, None, &client.socket, None, SPLICE, flags) {
+            Ok(count) if count > 0 => {
+                source.left = source.left.map(|left| left.saturating_sub(count as u64));
+                output.ring.skip(count);
+                client.cursor = output.ring.written();
+                client.progress = Instant::now();
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The app, or what it left behind, has closed its side.

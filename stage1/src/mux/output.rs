@@ -1,7 +1,7 @@
 //! What an app writes to one endpoint: where it comes from, and the sinks that it goes to. Host side.
 
 use super::buffer::{GATHER, empty};
-use super::console::Shown;
+use super::console::{Show, Shown};
 use super::journald::Entries;
 use super::lines::Lines;
 use super::poller::Watched;
@@ -48,6 +48,14 @@ impl Output {
     ) -> Self {
         let ring = Ring::new(replay);
         Self { sources: Vec::new(), ring, replay, ended: false, delivered: 0, lines, kube, shown, entries }
+    }
+
+    /// Whether what is read goes to clients only.
+    pub(super) fn is_for_clients_only(&self, sinks: &Sinks<'_>) -> bool {
+        sinks.log.is_none()
+            && sinks.kube.is_none()
+            && sinks.journald.is_none()
+            && (self.shown.is_none() || sinks.console.show == Show::Nothing)
     }
 
     /// Passes on what was read.
