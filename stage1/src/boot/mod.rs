@@ -300,7 +300,6 @@ fn exec_supervisor(spec: &PodSpec) -> Result<Infallible> {
     process::set_standard_fd(&console, 1)?;
     process::set_standard_fd(&console, 2)?;
     nix::unistd::setsid().context(|| "setsid")?;
-    signal::reset()?;
     caps::limit_bounding_set(spec.capabilities.bits())?;
     let path = dir::c_string(layout::SUPERVISOR.as_bytes())?;
     // Below "crit" it complains about what is as it should be, such as read-only sysctls.
@@ -310,7 +309,7 @@ fn exec_supervisor(spec: &PodSpec) -> Result<Infallible> {
     let env =
         ["container=rkt".to_owned(), format!("container_uuid={}", spec.uuid), format!("PATH={}", layout::POD_PATH)];
     let env = env.iter().map(|e| dir::c_string(e.as_bytes())).collect::<Result<Vec<_>>>()?;
-    process::exec(&path, &argv, &env)
+    process::exec_with_default_signals(&path, &argv, &env)
 }
 
 #[cfg(test)]

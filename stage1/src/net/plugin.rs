@@ -217,10 +217,9 @@ impl Call<'_> {
             return Err(Error::new("its caller ended early"));
         }
         process::close_on_exec_from_3()?;
-        signal::reset()?;
         std::env::set_current_dir(self.dir).context(|| format!("chdir({:?})", self.dir))?;
         let program = dir::c_string(self.program.as_os_str().as_bytes())?;
-        process::exec(&program, std::slice::from_ref(&program), &self.environment()?)
+        process::exec_with_default_signals(&program, std::slice::from_ref(&program), &self.environment()?)
     }
 
     /// The caller's, but for what is about the caller itself.
