@@ -320,7 +320,8 @@ fn a_killed_run_leaves_no_process(t: &Context) -> Verdict {
         let overlays: Vec<_> =
             mounts.lines().filter(|line| line.contains(&uuid) && line.contains("upperdir=")).collect();
         assert_eq!(overlays.len(), 2, "{mounts}");
-        let volatile = overlays.iter().filter(|line| line.split(',').any(|option| option.ends_with("volatile"))).count();
+        let volatile =
+            overlays.iter().filter(|line| line.split(',').any(|option| option.ends_with("volatile"))).count();
         assert_eq!(volatile, if options.is_empty() { 0 } else { 2 }, "{options:?}: {overlays:?}");
         podctl.ok(&["rm", &uuid]);
         fs::remove_file(podctl.out().join("up"))?;

@@ -70,21 +70,9 @@ pub fn show(
     let directory = dir::open_dir_for_reading(pod.dir()).context(what)?;
     must_be_files(pod.dir()).context(what)?;
     let mut readers: Vec<Reader> = Vec::new();
-    let mut last = wanted.last;
-    loop {
-        // In this order: what it has written before its end is there after it.
-        let more = wanted.follow && pods::is_running(store, pod)?;
-        find_new(&directory, wanted, last, &mut readers).context(what)?;
-        let removed: Vec<bool> = readers.iter().map(Reader::is_removed).collect::<Result<_>>().context(what)?;
-        if !show_present(&mut readers, wanted, last.take(), more, &mut show).context(what)? {
-            return Ok(());
-        }
-        if !more || !wait()? {
-            break;
-        }
-        // All was shown that it had; the monitor has begun another one, or will.
-        let mut removed = removed.into_iter();
-        readers.retain(|_| !removed.next().unwrap_or(false));
+    let is_running = || pods::is_running(store, pod);
+    if !show_and_follow(&directory, wanted, &mut readers, is_running, wait, &mut show).context(what)? {
+        return Ok(());
     }
     let is_there = |app: &AcName| readers.iter().any(|reader| *reader.app() == *app.as_ref());
     match wanted.apps.iter().find(|app| !is_there(app)) {
@@ -92,6 +80,38 @@ pub fn show(
             Err(Error::new(format!("pod {} has no app {app}, and no logs of one", pod.short())))
         }
         _ => Ok(()),
+    }
+}
+
+/// Shows the lines of the logs below `directory`, and if they are to be followed, those that are still to come, until
+/// the pod has ended; `is_running` says whether it has. Between two looks `wait` waits; the answer is `false` if that, or
+/// `show`, says that nobody reads on.
+fn show_and_follow(
+    directory: impl AsFd,
+    wanted: &LineFilter,
+    readers: &mut Vec<Reader>,
+    mut is_running: impl FnMut() -> Result<bool>,
+    mut wait: impl FnMut() -> Result<bool>,
+    show: &mut impl FnMut(&Line<'_>) -> Result<bool>,
+) -> Result<bool> {
+    let mut last = wanted.last;
+    loop {
+        // In this order: what it has written before its end is there after it.
+        let more = wanted.follow && is_running()?;
+        find_new(&directory, wanted, last, readers)?;
+        let removed: Vec<bool> = readers.iter().map(Reader::is_removed).collect::<Result<_>>()?;
+        if !show_present(readers, wanted, last.take(), more, show)? {
+            return Ok(false);
+        }
+        if !more {
+            return Ok(true);
+        }
+        if !wait()? {
+            return Ok(false);
+        }
+        // All was shown that it had; the monitor has begun another one, or will.
+        let mut removed = removed.into_iter();
+        readers.retain(|_| !removed.next().unwrap_or(false));
     }
 }
 
@@ -216,6 +236,8 @@ fn wait() -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
+    use std::io::Write as _;
 
     /// Apps' logs, each of which is the text of its files.
     fn readers(logs: &Path, apps: &[(&str, &[String])]) -> Vec<Reader> {
@@ -237,6 +259,46 @@ mod tests {
         };
         assert!(show_present(readers, &LineFilter::default(), last, false, &mut { show }).unwrap());
         all
+    }
+
+    /// What an app writes between the last look and the pod's end, also one whose log was not there before.
+    #[test]
+    fn the_last_lines_before_the_end_are_followed() {
+        let tmp = tempfile::tempdir().unwrap();
+        let write = |app: &str, text: &str| {
+            let place = tmp.path().join(layout::LOGS).join(app);
+            std::fs::create_dir_all(&place).unwrap();
+            let file = File::options().create(true).append(true).open(place.join(layout::log_file(1)));
+            file.unwrap().write_all(text.as_bytes()).unwrap();
+        };
+        write("a", "1 stdout F one\n");
+        let wanted = LineFilter { follow: true, ..LineFilter::default() };
+        let mut looks = 0;
+        let is_running = || {
+            looks += 1;
+            if looks == 3 {
+                write("a", "3 stdout F last\n4 stdout P rest\n");
+                write("b", "5 stderr F b\n");
+            }
+            Ok(looks < 3)
+        };
+        let mut waits = 0;
+        let wait = || {
+            waits += 1;
+            if waits == 1 {
+                write("a", "2 stdout F two\n");
+            }
+            Ok(true)
+        };
+        let mut all = Vec::new();
+        let mut show = |line: &Line<'_>| {
+            all.push(format!("{} {}", line.app, String::from_utf8_lossy(line.message)));
+            Ok(true)
+        };
+        let directory = dir::open_dir(tmp.path()).unwrap();
+        assert!(show_and_follow(&directory, &wanted, &mut Vec::new(), is_running, wait, &mut show).unwrap());
+        assert_eq!(all, ["a one", "a two", "a last", "a rest", "b b"]);
+        assert_eq!((looks, waits), (3, 2));
     }
 
     #[test]

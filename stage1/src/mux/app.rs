@@ -236,6 +236,15 @@ impl App {
         self.channels.iter_mut().try_for_each(Channel::drain)
     }
 
+    /// The pod has ended: takes the messages that are left, and closes all streams.
+    pub(super) fn finish(&mut self, tools: &mut Tools) -> Result<()> {
+        while self.read_syslog(tools)? {}
+        let (channels, mut sinks) = self.sinks(tools);
+        channels.iter_mut().try_for_each(|channel| channel.close(&mut sinks))?;
+        self.settle();
+        Ok(())
+    }
+
     /// Answers those who wait if all is taken.
     pub(super) fn settle(&mut self) {
         if let Some(log) = &mut self.log {
@@ -310,6 +319,119 @@ fn check(name: &str, fd: impl AsFd) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::mux::console::{Console, Show};
+    use crate::mux::file::Bounds;
+    use crate::mux::listener::Spare;
+    use crate::mux::poller::Poller;
+    use crate::streams::LogFile;
+    use rustix::net::{SendFlags, socketpair};
+    use std::cell::Cell;
+    use std::os::unix::net::UnixDatagram;
+    use std::rc::Rc;
+
+    fn tools() -> Tools {
+        let poller = Poller::new().unwrap();
+        let console = Console::new(Show::Nothing, &poller, [0; 2]).unwrap();
+        let (scratch, gathered, draft) = (vec![0; 64 << 10], Vec::new(), Vec::new());
+        let serial = Rc::new(Cell::new(0));
+        Tools { poller, serial, console, scratch, gathered, draft, spare: Spare::new().unwrap() }
+    }
+
+    /// An app whose output goes into a file of `directory`, as a kubelet has it.
+    fn app(directory: &Path, tools: &Tools) -> App {
+        let log = Some((LogFile::new(Format::Cri, "a.log").unwrap(), directory.display().to_string()));
+        let declared = Declared { log, ..Declared::default() };
+        let bounds = Bounds { size: 1 << 20, files: 1 };
+        let settings = Settings { driver: Driver::None, bounds, show: Show::Nothing };
+        App::new("a".parse().unwrap(), declared, 0, &settings, "uuid", tools).unwrap()
+    }
+
+    /// What is in that file: the lines without time and stream.
+    fn written(directory: &Path) -> Vec<String> {
+        let text = std::fs::read_to_string(directory.join("a.log")).unwrap();
+        text.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned()).collect()
+    }
+
+    /// A caller who says that the app has ended: both ends.
+    fn caller(app: &App) -> (Watched, OwnedFd) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        (app.tokens.watched(ours, Job::Talk), theirs)
+    }
+
+    fn answer(theirs: &OwnedFd) -> Option<String> {
+        let mut text = [0; 64];
+        let (count, _) = rustix::net::recv(theirs, &mut text[..], RecvFlags::DONTWAIT).ok()?;
+        Some(String::from_utf8_lossy(&text[..count]).into_owned())
+    }
+
+    #[test]
+    fn an_end_is_answered_when_all_is_taken() {
+        let tmp = tempfile::tempdir().unwrap();
+        let mut tools = tools();
+        let mut app = app(tmp.path(), &tools);
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        app.begin(true, vec![("stdout".to_owned(), read)]).unwrap();
+        // More than is read in one go.
+        let lines: Vec<String> = (0..100_000).map(|n| n.to_string()).collect();
+        let text = lines.join("\n") + "\n";
+        assert!(text.len() > 8 * (64 << 10));
+        assert_eq!(rustix::io::write(&write, text.as_bytes()).unwrap(), text.len());
+        let (ours, theirs) = caller(&app);
+        app.ended(ours, &mut tools).unwrap();
+        let mut turns = 0;
+        let answer = loop {
+            app.settle();
+            if let Some(answer) = answer(&theirs) {
+                break answer;
+            }
+            let (channels, mut sinks) = app.sinks(&mut tools);
+            channels.iter_mut().for_each(|channel| channel.catch_up(&mut sinks).unwrap());
+            turns += 1;
+            assert!(turns < 100, "no answer");
+            if turns == 1 {
+                // What comes after its end, from a process that it has left behind, is not waited for.
+                rustix::io::write(&write, b"late\n").unwrap();
+            }
+        };
+        assert!(turns > 0 && answer.starts_with("ok"), "{turns} {answer}");
+        let written = written(tmp.path());
+        assert!(written.len() >= lines.len() && written[..lines.len()] == lines[..], "{} lines", written.len());
+    }
+
+    #[test]
+    fn messages_to_syslog_are_taken_before_an_end_is_answered() {
+        let tmp = tempfile::tempdir().unwrap();
+        let mut tools = tools();
+        for pod_ends in [false, true] {
+            let mut app = app(tmp.path(), &tools);
+            let (log, client) = UnixDatagram::pair().unwrap();
+            client.set_nonblocking(true).unwrap();
+            app.begin(true, vec![(SYSLOG.to_owned(), log.into())]).unwrap();
+            let mut sent = Vec::new();
+            loop {
+                let text = format!("{pod_ends} {}", sent.len());
+                match rustix::net::send(&client, format!("<12>{text}").as_bytes(), SendFlags::NOSIGNAL) {
+                    Ok(_) => sent.push(text),
+                    Err(errno) => break assert_eq!(errno, Errno::AGAIN),
+                }
+            }
+            assert!(!sent.is_empty());
+            let before = tmp.path().join("a.log").metadata().map_or(0, |stat| stat.len());
+            assert!(pod_ends || before == 0);
+            if pod_ends {
+                app.finish(&mut tools).unwrap();
+            } else {
+                let (ours, theirs) = caller(&app);
+                app.ended(ours, &mut tools).unwrap();
+                app.settle();
+                assert!(answer(&theirs).is_some_and(|answer| answer.starts_with("ok")));
+            }
+            let written = written(tmp.path());
+            assert_eq!(written[written.len() - sent.len()..], sent[..]);
+        }
+    }
 
     #[test]
     fn syslog_messages() {

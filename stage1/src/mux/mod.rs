@@ -414,10 +414,7 @@ impl Mux {
             self.work()?;
         }
         for app in self.apps.iter_mut().flatten() {
-            while app.read_syslog(&mut self.tools)? {}
-            let (channels, mut sinks) = app.sinks(&mut self.tools);
-            channels.iter_mut().try_for_each(|channel| channel.close(&mut sinks))?;
-            app.settle();
+            app.finish(&mut self.tools)?;
         }
         let end = Instant::now() + LAST;
         while !self.apps.iter().flatten().flat_map(|app| &app.channels).all(Channel::is_quiet) && Instant::now() < end {

@@ -153,3 +153,19 @@ fn syslog() -> Result<Option<OwnedFd>> {
 pub fn ended(app: &AcName, patience: Duration) -> Result<()> {
     call::from_pod(&[call::ENDED, app.as_ref()], patience)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Its mode alone: who opens it may be neither its owner nor of its group, nor have any capability.
+    #[test]
+    fn anybody_may_open_a_pipe_anew() {
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let (read, write) = pipe((uid, gid)).unwrap();
+        for end in [&read, &write] {
+            let stat = rustix::fs::fstat(end).unwrap();
+            assert_eq!((stat.st_mode & 0o7777, stat.st_uid, stat.st_gid), (0o666, uid, gid));
+        }
+    }
+}
