@@ -181,7 +181,7 @@ impl Stage1 {
             environment.push(c_string(&joined(OsStr::new(name), OsStr::new(value)))?);
         }
         std::env::set_current_dir(&self.pod).context(|| format!("chdir({:?})", self.pod))?;
-        process::exec_with_default_signals(&argv[0], &argv, &environment)
+        stage1::sys::signal::exec_with_defaults(&argv[0], &argv, &environment)
     }
 
     /// All that a crossing entrypoint has in its environment.
@@ -207,7 +207,7 @@ impl Stage1 {
         let variables = variables.iter().map(|(name, value)| c_string(&joined(OsStr::new(name), value)));
         let environment = variables.collect::<Result<Vec<_>>>()?;
         std::env::set_current_dir(&self.pod).context(|| format!("chdir({:?})", self.pod))?;
-        process::exec_with_default_signals(&argv[0], &argv, &environment)
+        stage1::sys::signal::exec_with_defaults(&argv[0], &argv, &environment)
     }
 
     /// Runs a crossing entrypoint for an app, in exactly the environment that the contract gives it.

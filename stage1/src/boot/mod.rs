@@ -309,7 +309,7 @@ fn exec_supervisor(spec: &PodSpec) -> Result<Infallible> {
     let env =
         ["container=rkt".to_owned(), format!("container_uuid={}", spec.uuid), format!("PATH={}", layout::POD_PATH)];
     let env = env.iter().map(|e| dir::c_string(e.as_bytes())).collect::<Result<Vec<_>>>()?;
-    process::exec_with_default_signals(&path, &argv, &env)
+    signal::exec_with_defaults(&path, &argv, &env)
 }
 
 #[cfg(test)]

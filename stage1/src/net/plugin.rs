@@ -219,7 +219,7 @@ impl Call<'_> {
         process::close_on_exec_from_3()?;
         std::env::set_current_dir(self.dir).context(|| format!("chdir({:?})", self.dir))?;
         let program = dir::c_string(self.program.as_os_str().as_bytes())?;
-        process::exec_with_default_signals(&program, std::slice::from_ref(&program), &self.environment()?)
+        signal::exec_with_defaults(&program, std::slice::from_ref(&program), &self.environment()?)
     }
 
     /// The caller's, but for what is about the caller itself.

@@ -339,15 +339,6 @@ pub fn exec(path: &CString, argv: &[CString], env: &[CString]) -> Result<Infalli
     nix::unistd::execve(path, argv, env).context(|| format!("execve({path:?})"))
 }
 
-/// The same with no signal blocked or ignored, as a program expects to be started.
-///
-/// # Errors
-/// Always: also when the kernel refuses to change the signals.
-pub fn exec_with_default_signals(path: &CString, argv: &[CString], env: &[CString]) -> Result<Infallible> {
-    super::signal::reset()?;
-    exec(path, argv, env)
-}
-
 /// Ends this process at once, without running exit handlers (a forked child must not run its parent's).
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit has no preconditions.

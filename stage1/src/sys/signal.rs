@@ -1,5 +1,8 @@
 //! Signals as things to poll.
 
+use std::convert::Infallible;
+use std::ffi::CString;
+
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
@@ -47,6 +50,15 @@ pub fn systemd_halt() -> rustix::process::Signal {
 pub fn reset() -> Result<()> {
     (1..=64).filter(|&n| n != libc::SIGKILL && n != libc::SIGSTOP).try_for_each(set_default)?;
     unblock_all()
+}
+
+/// execve(2) with no signal blocked or ignored, as a program expects to be started; returns only on failure.
+///
+/// # Errors
+/// Always: why the kernel did not execute it, or did not change the signals.
+pub fn exec_with_defaults(path: &CString, argv: &[CString], env: &[CString]) -> Result<Infallible> {
+    reset()?;
+    super::process::exec(path, argv, env)
 }
 
 /// Size of the kernel's signal set.
