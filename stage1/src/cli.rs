@@ -63,9 +63,19 @@ fn run_with<T: Tool>(args: Vec<OsString>, log: impl FnOnce(bool)) -> u8 {
         Ok(code) => code,
         Err(error) => {
             eprintln!("{}: {}", T::NAME, error.one_line());
-            error.exit_code().unwrap_or(exit::FAILURE)
+            error.exit_code().filter(|code| *code != exit::FAILURE).unwrap_or_else(own_failure)
         }
     }
+}
+
+/// In an entrypoint's environment: the exit code for what it could not do itself, in place of [`exit::FAILURE`]. A host
+/// manager that promises its users another one sets it; entrypoints that do not know it are not disturbed.
+pub const FAILURE_CODE: &str = "STAGE1_FAILURE_CODE";
+
+/// The exit code for what this program could not do itself.
+pub fn own_failure() -> u8 {
+    let asked = std::env::var(FAILURE_CODE).ok().and_then(|text| text.parse().ok());
+    asked.filter(|code| *code != 0).unwrap_or(exit::FAILURE)
 }
 
 /// Comes first in every tool: no process of a pod can open its file for writing, and what its caller left is reset.

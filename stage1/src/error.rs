@@ -15,6 +15,8 @@ pub mod exit {
     pub const USAGE: u8 = 2;
     /// app-stop: the pod does not know the app.
     pub const UNKNOWN_APP: u8 = 5;
+    /// As other container tools have it for a run or an exec: it failed before there was a command.
+    pub const COMMAND: u8 = 125;
     /// The command exists and can't be executed: permission, format, another machine's program.
     pub const NOT_EXECUTABLE: u8 = 126;
     /// The command, or the interpreter that it needs, does not exist.

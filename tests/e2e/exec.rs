@@ -19,6 +19,7 @@ use crate::terminal::{ALL, exec, pod, run_in};
 tests::cases! {
     both confined_as_the_app;
     native users_variables_and_directories;
+    native it_is_the_apps_user_unless_said_otherwise;
     native what_can_not_be_run_is_told_by_its_code;
     native the_hosts_program_is_out_of_reach;
 }
@@ -122,10 +123,51 @@ fn users_variables_and_directories(t: &Context) -> Verdict {
         (&["--workdir=/no/such"], "/no/such"),
     ] {
         let out = run_in(&pod, options, &["/bin/true"]);
-        assert_eq!(out.code, Some(254), "{out}");
+        assert_eq!(out.code, Some(125), "{out}");
         assert!(out.clone().complaint().contains(word), "{out}");
     }
     pod.end();
+    Ok(())
+}
+
+fn it_is_the_apps_user_unless_said_otherwise(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    for ids in [&[][..], &["--private-users"]] {
+        let pod = podctl.pod(&[&["--net=none"], ids].concat());
+        let who = ["--user=web", "--group=extra", "--supplementary-gid=77", "--env=HOME=/of-app", "--env=USER=me"];
+        pod.add("one", &who, &["report", "/out/one.json", "+", "sleep", "inf"]);
+        pod.add("two", &["--user=0", "--group=3001"], &["sleep", "inf"]);
+        pod.app("start", "one", &[]).ok();
+        pod.app("start", "two", &[]).ok();
+        let app = pod.read("one");
+        fs::remove_file(podctl.out().join("one.json"))?;
+        assert_eq!(app["ids"]["uid"][0], 1001, "{app}");
+        let report = |words: &[&str]| -> Value {
+            let words = [words, &["--", "/probe", "report"]].concat();
+            serde_json::from_str(&podctl.ok(&words)).expect("a report")
+        };
+        let uuid = pod.uuid.as_str();
+        for words in [&["exec", uuid, "one"][..], &["enter", uuid, "one"], &["app", "exec", uuid, "one"]] {
+            let seen = report(words);
+            for key in ["ids", "capabilities", "no_new_privs", "seccomp"] {
+                assert_eq!(seen[key], app[key], "{words:?} {key}");
+            }
+            assert_eq!((&seen["env"]["HOME"], &seen["env"]["USER"]), (&"/of-app".into(), &"me".into()), "{words:?}");
+        }
+        assert_eq!(report(&["exec", uuid, "two"])["ids"]["gid"][0], 3001);
+        // An app that does not run has the same user.
+        pod.app("stop", "one", &[]).ok();
+        assert_eq!(report(&["exec", uuid, "one"])["ids"], app["ids"]);
+        let root = report(&["exec", uuid, "one", "--user=root"]);
+        assert_eq!((&root["ids"]["uid"][0], &root["env"]["USER"]), (&0.into(), &"root".into()), "{root}");
+        podctl.ok(&["stop", uuid]);
+        // What podctl itself can't do has a code of its own, of wrong words too.
+        for words in [&["exec", uuid, "one", "--", "true"][..], &["exec", uuid, "one"], &["run", "--no-such"]] {
+            let out = podctl.run(words);
+            assert_eq!(out.code, Some(125), "{out}");
+        }
+        podctl.ok(&["rm", uuid]);
+    }
     Ok(())
 }
 

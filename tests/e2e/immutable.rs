@@ -358,7 +358,7 @@ fn what_cant_be_added_is_one_line(t: &Context) -> Verdict {
     ];
     for (options, apps, why) in cases {
         let out = podctl.run(&[&["run", "--rm"], options, apps].concat());
-        assert_eq!(out.code, Some(254), "{out}");
+        assert_eq!(out.code, Some(125), "{out}");
         let complaint = out.complaint();
         assert!(complaint.contains(why), "{complaint}");
         nothing_is_left(&podctl);
@@ -377,7 +377,7 @@ fn what_cant_be_added_is_one_line(t: &Context) -> Verdict {
         "--name=b",
         "--user=nosuch",
     ]);
-    assert!(out.code == Some(254) && !gone.join("ran").exists(), "{out}");
+    assert!(out.code == Some(125) && !gone.join("ran").exists(), "{out}");
     assert!(out.clone().complaint().contains("app b: "), "{out}");
     podctl.ok(&["rm", &only_pod(&podctl)]);
     // A source that goes away before the pod is run.
@@ -569,7 +569,7 @@ fn the_terminal_is_given_back_in_any_case(t: &Context) -> Verdict {
     let mut command = podctl.command(&["run", "--rm", "--interactive", "sh", "--user=nosuch"]);
     let mut child = screen.start(command.stdin(Stdio::null()), ALL);
     screen.shows("nosuch");
-    assert_eq!(screen.end_of(&mut child), 254);
+    assert_eq!(screen.end_of(&mut child), 125);
     assert_eq!(screen.settings(), before);
     nothing_is_left(&podctl);
     Ok(())

@@ -283,7 +283,7 @@ fn immutable_pods_with_ids_of_their_own(t: &Context) -> Verdict {
     podctl.ok(&["rm", &uuid]);
     for bad in ["x", "1:0", "4294967295:2", "1"] {
         let out = podctl.run(&["run", &format!("--private-users={bad}"), "probe"]);
-        assert!(out.code == Some(2) && out.stderr.lines().count() == 1, "{bad}: {out}");
+        assert!(out.code == Some(125) && out.stderr.lines().count() == 1, "{bad}: {out}");
     }
     Ok(())
 }

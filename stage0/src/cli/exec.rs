@@ -13,7 +13,8 @@ use crate::poddir::find::Pod;
 /// How a command is run in a pod, and which.
 #[derive(Args, Debug)]
 pub struct CommandInPod {
-    /// Run it as this user (a name, a number, or a path in the image, for its owner) and group
+    /// Run it as this user (a name, a number, or a path in the image, for its owner) and group (default: as the app; root
+    /// for more than the app may)
     #[arg(short, long, value_name = "USER[:GROUP]", allow_hyphen_values = true)]
     user: Option<String>,
     /// Set a variable of its environment

@@ -50,7 +50,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use stage1::error::{Result, escape_control};
+use stage1::error::{Result, escape_control, exit};
 use stage1::inherited;
 use stage1::sys::signal::die_by;
 
@@ -60,10 +60,10 @@ use self::session::Session;
 
 use crate::store::{self, Store};
 
-/// Exit code for everything that podctl could not do.
-const FAILURE: u8 = 254;
-/// Exit code for words that podctl does not understand.
-const USAGE: u8 = 2;
+/// Exit code for everything that podctl could not do; [`exit::COMMAND`] for the verbs that end as a command does.
+const FAILURE: u8 = exit::FAILURE;
+/// Exit code for words that podctl does not understand; likewise.
+const USAGE: u8 = exit::USAGE;
 
 /// Run pods: add apps to them, start, stop and remove these while the pod runs
 #[derive(Parser, Debug)]
@@ -168,9 +168,10 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     log_to_stderr(podctl.debug);
+    let failure = if podctl.command.ends_as_a_command() { exit::COMMAND } else { FAILURE };
     if !podctl.command.is_for_everybody() && !nix::unistd::geteuid().is_root() {
         eprintln!("{}", needs_root());
-        return ExitCode::from(FAILURE);
+        return ExitCode::from(failure);
     }
     match podctl.run() {
         Ok(code) => ExitCode::from(code),
@@ -179,7 +180,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             eprintln!("podctl: {}", error.one_line());
             crate::interrupt::end_by_signal();
-            ExitCode::from(error.exit_code().unwrap_or(FAILURE))
+            ExitCode::from(error.exit_code().unwrap_or(failure))
         }
     }
 }
@@ -206,7 +207,25 @@ fn usage(error: &clap::Error) -> ExitCode {
         None => line.to_owned(),
     };
     eprintln!("podctl: {} (--help tells more)", escape_control(&hint));
-    ExitCode::from(USAGE)
+    ExitCode::from(if names_a_command(&words) { exit::COMMAND } else { USAGE })
+}
+
+/// Whether the verb among the words typed is one that ends as the command does that it runs: its own failure has a code
+/// of its own, as other container tools have it.
+fn names_a_command(words: &[String]) -> bool {
+    let mut verbs = words.iter().skip(1);
+    let mut next = || loop {
+        match verbs.next()?.as_str() {
+            "--dir" => drop(verbs.next()),
+            option if option.starts_with('-') => {}
+            verb => return Some(verb.to_owned()),
+        }
+    };
+    match next().as_deref() {
+        Some("run" | "run-prepared" | "exec" | "enter") => true,
+        Some("app") => next().as_deref() == Some("exec"),
+        _ => false,
+    }
 }
 
 impl Podctl {
@@ -292,6 +311,14 @@ impl Podctl {
 }
 
 impl Command {
+    /// Whether it ends as the command does that it runs: [`names_a_command`].
+    fn ends_as_a_command(&self) -> bool {
+        matches!(
+            self,
+            Self::Run(_) | Self::RunPrepared(_) | Self::Exec(_) | Self::Enter(_) | Self::App(app::Command::Exec(_))
+        )
+    }
+
     /// Whether it does its work without looking at pods and images.
     fn is_for_everybody(&self) -> bool {
         matches!(self, Self::Login(_) | Self::Logout(_) | Self::Completion(_) | Self::Manual(_))

@@ -4,7 +4,10 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 
 use stage1::appc::AcName;
-use stage1::error::{Error, Result};
+use stage1::cli::FAILURE_CODE;
+use stage1::error::{Error, Result, exit};
+use stage1::launch::LaunchRecord;
+use stage1::layout;
 
 use crate::entrypoint::spawn::{Entrypoint, Stage1};
 use crate::poddir::find::{Pod, running_pid};
@@ -15,7 +18,7 @@ use crate::store::Store;
 /// How a command is run, beyond where and which.
 #[derive(Debug, Default)]
 pub struct EnterOptions {
-    /// User to be; uid 0 without one.
+    /// User to be; without one the app's, and in a pod itself uid 0.
     pub user: Option<String>,
     /// Group to be.
     pub group: Option<String>,
@@ -68,11 +71,24 @@ pub fn enter(
     let mut args = vec![OsString::from(format!("--pid={pid}"))];
     if let Some(app) = app {
         args.push(format!("--appname={app}").into());
+        if options.user.is_none() && options.group.is_none() {
+            args.extend(apps_user(pod, app)?.map(|uid| OsString::from(format!("--user={uid}"))));
+        }
     }
     args.extend(options.flags());
     args.push("--".into());
     args.extend(command.iter().cloned());
-    Stage1::of(store, pod.dir())?.exec(Entrypoint::Enter, &args, &[])
+    Stage1::of(store, pod.dir())?.exec(Entrypoint::Enter, &args, &[(FAILURE_CODE, &exit::COMMAND.to_string())])
+}
+
+/// The user that the app runs as, whose groups and environment go with it. `None` in a pod of another family's stage1,
+/// which keeps no launch records: its enter entrypoint decides.
+fn apps_user(pod: &Pod, app: &AcName) -> Result<Option<u32>> {
+    if !pod.dir().join(layout::launch_record(app)).exists() {
+        return Ok(None);
+    }
+    let dir = stage1::sys::dir::open_dir(pod.dir().join(layout::app_dir(app)))?;
+    Ok(Some(LaunchRecord::load(dir, layout::LAUNCH)?.confinement.uid))
 }
 
 #[cfg(test)]

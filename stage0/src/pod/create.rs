@@ -8,11 +8,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
 use rustix::io::FdFlags;
 use stage1::appc::{self, NameValue, PodManifest};
-use stage1::error::{Context, Error, Result};
+use stage1::cli::FAILURE_CODE;
+use stage1::error::{Context, Error, Result, exit};
 use stage1::layout;
 use stage1::sys::process::{self, Fork};
+use stage1::sys::signal;
 use uuid::Uuid;
 
 use crate::entrypoint::spawn::{Entrypoint, Stage1};
@@ -23,16 +27,19 @@ use crate::image::store::Image;
 use crate::image::tree as trees;
 use crate::pod::gc;
 use crate::pod::settings::Launch;
+use crate::poddir::find as pods;
 use crate::poddir::phase::{HeldPod, Phase};
 use crate::poddir::uid_range;
 use crate::poddir::uid_range::PrivateUsers;
-use crate::rootfs::Roots;
+use crate::rootfs::{Roots, overlay};
 use crate::store::Store;
 
 /// How long a pod may take until its supervisor is ready.
 const BOOT_DEADLINE: Duration = Duration::from_secs(60);
 /// How often that is looked at.
 const BOOT_POLL: Duration = Duration::from_millis(4);
+/// How often it is looked at by whom nobody waits for.
+const GLANCE: Duration = Duration::from_millis(50);
 /// How much of it is shown when the pod does not come up: what a network plugin says of its failure fits in.
 const CONSOLE_BYTES: u64 = 64 << 10;
 
@@ -122,11 +129,25 @@ pub fn mount(store: &Store, mut pod: HeldPod) -> Result<HeldPod> {
     }
 }
 
-fn make_root(store: &Store, dir: &Path) -> Result<()> {
+/// Mounts the stage1 of a pod with overlays that has run before, with all that was written to it.
+///
+/// # Errors
+/// The mount failed.
+pub(super) fn mount_again(store: &Store, dir: &Path) -> Result<()> {
+    let tree = stage1_tree(dir)?;
+    overlay::forget_mapped(&dir.join(layout::overlay_work(&tree, None)))?;
+    Roots::of(dir)?.make(store, &tree, None)
+}
+
+fn stage1_tree(dir: &Path) -> Result<String> {
     let path = dir.join(layout::STAGE1_TREE);
-    let tree = std::fs::read_to_string(&path).context(|| format!("read {path:?}"))?;
+    Ok(std::fs::read_to_string(&path).context(|| format!("read {path:?}"))?.trim().to_owned())
+}
+
+fn make_root(store: &Store, dir: &Path) -> Result<()> {
+    let tree = stage1_tree(dir)?;
     let rootfs = dir.join(layout::STAGE1_ROOTFS);
-    Roots::of(dir)?.make_first(store, tree.trim())?;
+    Roots::of(dir)?.make_first(store, &tree)?;
     for name in HOST_WRITES {
         let path = rootfs.join(name);
         let dir = File::open(&path).context(|| format!("the stage1 image has no /{name}"))?;
@@ -143,16 +164,51 @@ pub(crate) fn given_up(store: &Store, pod: HeldPod, error: Error) -> Error {
     }
 }
 
-/// Replaces this process by the pod's own: returns only when that failed, and then nothing is left of the pod.
+/// Replaces this process by the pod's own: returns only when that failed, and then nothing is left of the pod. Nor is
+/// if the pod does not come up.
 ///
 /// # Errors
 /// The run entrypoint could not be executed.
 pub fn become_pod(store: &Store, pod: HeldPod, launch: &Launch) -> Result<Infallible> {
-    let error = match exec_run(store, &pod, launch) {
+    let error = match remove_unless_up(store, &pod, launch.debug).and_then(|()| exec_run(store, &pod, launch)) {
         Ok(never) => match never {},
         Err(error) => error,
     };
     Err(given_up(store, pod, error))
+}
+
+/// Leaves a process behind, nobody's child, that removes the pod if this process ends before the pod has come up.
+fn remove_unless_up(store: &Store, pod: &HeldPod, debug: bool) -> Result<()> {
+    let run = process::pidfd_open(std::process::id().cast_signed())?;
+    match process::fork()? {
+        Fork::Parent(child) => process::wait_child(child).map(drop),
+        Fork::Child => {
+            if let Ok(Fork::Child) = process::fork()
+                && let Err(error) = remove_if_it_fails(store, pod.uuid(), &run, debug)
+            {
+                eprintln!("podctl: pod {}: {}", pod.uuid(), error.one_line());
+            }
+            process::exit_now(0)
+        }
+    }
+}
+
+/// Waits until a pod is up, or `run` has ended before; then it removes the pod.
+fn remove_if_it_fails(store: &Store, uuid: Uuid, run: &OwnedFd, debug: bool) -> Result<()> {
+    // what the terminal sends is the pod's alone, and so is its lock
+    rustix::process::setsid().context(|| "setsid")?;
+    process::close_all_but(&[run.as_fd()])?;
+    loop {
+        let ended = process::pidfd_wait_end(run, GLANCE)?;
+        // somebody else may have removed it
+        let Ok(pod) = pods::find_whole(store, uuid) else { return Ok(()) };
+        if stage1::pod::is_ready(pod.dir())? {
+            return Ok(());
+        }
+        if ended {
+            return HeldPod::take(&pod)?.map_or(Ok(()), |held| gc::discard(store, held, debug));
+        }
+    }
 }
 
 /// Starts the pod's own process in the background and waits until the pod is ready for apps.
@@ -160,10 +216,17 @@ pub fn become_pod(store: &Store, pod: HeldPod, launch: &Launch) -> Result<Infall
 /// # Errors
 /// The pod did not come up, in time or at all; the error has the end of its output, and nothing is left of it.
 pub fn start(store: &Store, pod: HeldPod, launch: &Launch) -> Result<Uuid> {
-    match start_process(store, &pod, launch).and_then(|run| wait_until_ready(pod.dir(), run)) {
+    match boot(store, &pod, launch) {
         Ok(()) => Ok(pod.uuid()),
         Err(error) => Err(given_up(store, pod, error)),
     }
+}
+
+/// [`start`] for a pod that stays if it does not come up.
+pub(super) fn boot(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<()> {
+    let signals = signal::block(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])?;
+    let run = start_process(store, pod, launch)?;
+    wait_until_ready(pod.dir(), run, &signals)
 }
 
 /// Forks the process that becomes the pod's: of its own session, without input, its output in a file of the pod's.
@@ -185,7 +248,7 @@ fn start_process(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<nix::u
             let Err(error) = detached();
             // its standard error is the console by now, which the parent reads
             eprintln!("podctl: {}", error.one_line());
-            process::exit_now(254)
+            process::exit_now(exit::COMMAND.into())
         }
     }
 }
@@ -193,19 +256,27 @@ fn start_process(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<nix::u
 /// Replaces this process by the pod's own, which inherits the lock.
 pub(crate) fn exec_run(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<Infallible> {
     let stage1 = Stage1::of(store, pod.dir())?;
+    // for the next time
+    launch.settings.save(pod.dir())?;
     let hostname = launch.settings.hostname.clone().unwrap_or_else(|| format!("rkt-{}", pod.uuid()));
     launch.settings.names.put_in_place(pod.dir(), &hostname)?;
     rustix::io::fcntl_setfd(pod.lock(), FdFlags::empty()).context(|| "let run inherit the lock")?;
     let lock = pod.lock().as_fd().as_raw_fd().to_string();
-    let environment = [("RKT_LOCK_FD", lock.as_str()), ("RKT_SELINUX_CONTEXT", ""), ("RKT_SELINUX_MOUNT_CONTEXT", "")];
+    let failure = exit::COMMAND.to_string();
+    let environment = [
+        ("RKT_LOCK_FD", lock.as_str()),
+        ("RKT_SELINUX_CONTEXT", ""),
+        ("RKT_SELINUX_MOUNT_CONTEXT", ""),
+        (FAILURE_CODE, failure.as_str()),
+    ];
     let ids = uid_range::of_pod(pod.dir())?;
     stage1.exec(Entrypoint::Run, &launch.arguments(pod.uuid(), ids), &environment)
 }
 
 /// Waits until the pod takes apps. When it does not come to that, its process has ended when this returns.
-fn wait_until_ready(dir: &Path, run: nix::unistd::Pid) -> Result<()> {
+fn wait_until_ready(dir: &Path, run: nix::unistd::Pid, signals: &SignalFd) -> Result<()> {
     let pidfd = process::pidfd_open(run.as_raw())?;
-    let waited = watch_boot(dir, &pidfd);
+    let waited = watch_boot(dir, &pidfd, signals);
     if waited.is_err() {
         // the monitor's end takes the pod with it; of one that has ended this is no more than the reaping
         process::pidfd_kill(&pidfd, rustix::process::Signal::KILL)?;
@@ -214,12 +285,15 @@ fn wait_until_ready(dir: &Path, run: nix::unistd::Pid) -> Result<()> {
     waited
 }
 
-fn watch_boot(dir: &Path, run: &OwnedFd) -> Result<()> {
+fn watch_boot(dir: &Path, run: &OwnedFd, signals: &SignalFd) -> Result<()> {
     let deadline = Instant::now() + BOOT_DEADLINE;
     loop {
         // the supervisor can be ready before its monitor has written who it is
         if stage1::pod::is_ready(dir)? && stage1::pod::read_pid(dir)?.is_some() {
             return Ok(());
+        }
+        if signal::is_asked_to_end(signals)? {
+            return Err(Error::new("interrupted before the pod was ready"));
         }
         if process::pidfd_wait_end(run, BOOT_POLL)? {
             return Err(Error::new(format!("the pod did not come up: {}", end_of_console(dir)?)));

@@ -211,10 +211,13 @@ impl Entry {
         Ok(ids)
     }
 
-    /// The terminal type, the user's variables if a user was asked for, and what was asked for itself.
+    /// The terminal type, the user's variables if another user than the app's was asked for, and what was asked for
+    /// itself.
     fn adapt_environment(&self, place: &mut CommandPlace, ids: &Ids) -> Result<()> {
         env::set(&mut place.environment, "TERM", &env::callers_term());
-        if self.user.is_some() {
+        // The app's own user has the environment that the app has.
+        let is_apps = place.app_ids.as_ref().is_some_and(|app| app.uid == ids.uid);
+        if self.user.is_some() && !is_apps {
             for (name, value) in env::of_account(ids) {
                 env::set(&mut place.environment, name, &value);
             }
@@ -355,5 +358,11 @@ mod tests {
             assert_eq!(env::get(&adapted.environment, name), Some(value), "{name}");
         }
         assert_eq!(adapted.search_path, ["/x", "."]);
+
+        let own = Ids { uid: 7, ..Ids::default() };
+        let mut apps = CommandPlace { app_ids: Some(own.clone()), ..place() };
+        let entry = Entry { environment: Vec::new(), ..entry };
+        entry.adapt_environment(&mut apps, &own).unwrap();
+        assert_eq!((env::get(&apps.environment, "HOME"), env::get(&apps.environment, "USER")), (Some("/of-app"), None));
     }
 }

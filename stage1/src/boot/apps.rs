@@ -13,6 +13,7 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use crate::app::{self, Addition};
 use crate::appc::AcName;
 use crate::confine::insecure::InsecureOptions;
+use crate::cli;
 use crate::cross::Target;
 use crate::error::{Context, Error, Result, exit};
 use crate::layout;
@@ -100,7 +101,12 @@ impl Apps {
 
     /// The exit codes of the apps that have ended.
     fn ended(&self) -> Result<Vec<u8>> {
-        let code = |name| Ok(pod::app_status(Path::new("."), State::Running, false, name)?.exit_code);
+        let code = |name| {
+            let status = pod::app_status(Path::new("."), State::Running, false, name)?;
+            let never_ran = status.details.is_some_and(|details| details.start_failure.is_some());
+            // Its own 254 stays what it is.
+            Ok(status.exit_code.map(|code| if never_ran && code == exit::SETUP { cli::own_failure() } else { code }))
+        };
         self.names.iter().filter_map(|name| code(name).transpose()).collect()
     }
 
@@ -113,7 +119,7 @@ impl Apps {
                     return Ok(false);
                 }
                 // One that could not be started says so itself, before the child that starts them does.
-                self.verdict = first_failure(&self.ended()?).or(Some(exit::FAILURE));
+                self.verdict = first_failure(&self.ended()?).or_else(|| Some(cli::own_failure()));
                 Ok(true)
             }
             _ => Ok(false),
