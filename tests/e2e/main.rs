@@ -46,6 +46,7 @@ mod registry_hostile;
 mod registry_ways;
 mod services;
 mod sight;
+mod start;
 mod stop;
 mod store;
 mod supervisor;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
         immutable::CASES,
         refusals::CASES,
         sight::CASES,
+        start::CASES,
         stop::CASES,
         services::CASES,
         store::CASES,

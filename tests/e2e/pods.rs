@@ -21,7 +21,7 @@ tests::cases! {
 
 /// Ends a pod and its monitor at once.
 #[track_caller]
-fn cut_off(pid1: i32) {
+pub(crate) fn cut_off(pid1: i32) {
     let monitor = Process::look_up(pid1).expect("the pod's PID 1").parent;
     kill(Pid::from_raw(monitor), Signal::SIGKILL).expect("kill the monitor");
     wait_for("the pod's end", 15, || (!Process::lives(pid1) && !Process::lives(monitor)).then_some(()));
@@ -40,7 +40,7 @@ fn remove_cgroup(dir: &Path) {
 
 /// Takes away what a machine forgets: mounts, cgroups, and whose the PID is.
 #[track_caller]
-fn forget(dir: &Path, uuid: &str) {
+pub(crate) fn forget(dir: &Path, uuid: &str) {
     for m in mountinfo("self").iter().rev().filter(|m| Path::new(&m[4]).starts_with(dir)) {
         umount2(m[4].as_str(), MntFlags::empty()).unwrap_or_else(|e| panic!("unmount {}: {e}", m[4]));
     }

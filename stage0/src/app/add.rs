@@ -7,11 +7,13 @@ use super::crossing::ready_pid;
 use super::files::AppFiles;
 use super::mounts;
 use super::options::AddOptions;
+use super::kept::AppRecord;
 use super::recover::Adding;
 use crate::fsutil::dir::must_exist;
 use crate::image::store::Image;
 use crate::image::store::find;
 use crate::poddir::find::Pod;
+use crate::poddir::insecure::Insecure;
 use crate::poddir::manifest::{Locked, must_be_mutable};
 use crate::poddir::uid_range;
 use crate::store::Store;
@@ -32,7 +34,7 @@ pub fn add(store: &Store, pod: &Pod, options: &AddOptions) -> Result<()> {
     check_addition(&manifest, &app)?;
     adding.clear_leftovers(&app.name)?;
     adding.locked.begin_add(&app.name)?;
-    match steps(&adding, &image, manifest, &app).and_then(|()| adding.locked.commit_add(&app.name)) {
+    match steps(&adding, &image, manifest, &app, options).and_then(|()| adding.locked.commit_add(&app.name)) {
         Ok(()) => Ok(()),
         Err(error) => Err(match adding.undo(&app.name) {
             Ok(()) => error,
@@ -81,22 +83,29 @@ fn check_mount(manifest: &PodManifest, mount: &Mount) -> Result<()> {
 }
 
 /// Adds the app to the manifest and makes its files, those of the pod last.
-fn steps(adding: &Adding<'_>, image: &Image, mut manifest: PodManifest, app: &RuntimeApp) -> Result<()> {
+fn steps(
+    adding: &Adding<'_>,
+    image: &Image,
+    mut manifest: PodManifest,
+    app: &RuntimeApp,
+    options: &AddOptions,
+) -> Result<()> {
     let files = AppFiles::new(adding.pod.dir(), &app.name);
     let tree = files.write_info(adding.store, image)?;
+    AppRecord::new(adding.pod.dir(), &app.name).keep(options)?;
     // before its volumes are filled: from here on nobody removes them
     manifest.apps.push(app.clone());
     adding.locked.write(&manifest)?;
     files.put_in_place(adding.store, app, Some(tree))?;
     files.mark_created()?;
-    adding.inside(&app.name).add(&arguments(adding)?)
+    adding.inside(&app.name).add(&arguments(adding.pod, adding.insecure)?)
 }
 
 /// The arguments of app-add, besides the app.
-fn arguments(adding: &Adding<'_>) -> Result<Vec<String>> {
-    let mut args = vec![format!("--uuid={}", adding.pod.uuid())];
-    args.extend(uid_range::of_pod(adding.pod.dir())?.map(|ids| format!("--private-users={ids}")));
-    args.extend(adding.insecure.flags());
+pub(super) fn arguments(pod: &Pod, insecure: Insecure) -> Result<Vec<String>> {
+    let mut args = vec![format!("--uuid={}", pod.uuid())];
+    args.extend(uid_range::of_pod(pod.dir())?.map(|ids| format!("--private-users={ids}")));
+    args.extend(insecure.flags());
     Ok(args)
 }
 

@@ -97,6 +97,21 @@ impl<'a> AppFiles<'a> {
         self.replace_in_pod(&layout::env_file(self.app), env::to_file(&environment)?.as_bytes())
     }
 
+    /// Mounts the app's root again, with all that was written to it, in a pod that was made with overlays. In any other
+    /// it is there.
+    ///
+    /// # Errors
+    /// Nothing was noted, or the mount failed.
+    pub fn mount_again(&self, store: &Store) -> Result<()> {
+        let roots = Roots::of(self.pod)?;
+        if !roots.are_overlays() {
+            return Ok(());
+        }
+        let tree = self.tree()?.context(|| format!("app {} has no tree", self.app))?;
+        overlay::forget_mapped(&self.layer(&tree, "work"))?;
+        roots.make(store, &tree, Some(self.app))
+    }
+
     /// The id of the app's tree, if it has been noted.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Map;
 use stage1::appc::{AcName, App, Isolator, Mount, NameValue, RuntimeApp, RuntimeImage};
 use stage1::confine::insecure::InsecureOptions;
@@ -12,8 +13,9 @@ use stage1::streams::{self, Format, LogFile};
 use super::mounts::Bind;
 use crate::image::store::Image;
 
-/// What a new app is to be, as the command line says it.
-#[derive(Clone, Debug, Default)]
+/// What a new app is to be, as the command line says it. Kept with the app, for what is made of it again.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(default)]
 pub struct AddOptions {
     /// The image's name, id, or start of its id.
     pub image: String,
@@ -47,13 +49,14 @@ pub struct AddOptions {
     pub stop_signal: Option<String>,
     /// How long it has to end before it is killed, in whole seconds.
     pub stop_timeout: Option<Duration>,
-    /// Whether it is started again: `no`, `on-failure` or `always`.
+    /// Whether it is started again: `no`, `on-failure`, `on-failure:N`, `always` or `unless-stopped`.
     pub restart: Option<String>,
     /// Modes of its standard streams.
     pub streams: [Option<String>; 3],
     /// Its log file, below the directory that its pod has for them.
     pub k8s_log_path: Option<String>,
     /// Entrypoints say more.
+    #[serde(skip)]
     pub debug: bool,
 }
 

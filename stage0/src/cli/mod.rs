@@ -33,6 +33,7 @@ mod run_prepared;
 mod sandbox;
 mod screen;
 mod session;
+mod start;
 mod stats;
 mod status;
 mod stop;
@@ -141,6 +142,10 @@ enum Command {
     Wait(wait::Wait),
     /// End running pods
     Stop(stop::Stop),
+    /// Start ended pods again, with all they had
+    Start(start::Start),
+    /// End running pods and start them again
+    Restart(start::Restart),
     /// Remove pods that have ended
     Rm(rm::Rm),
     /// Examine this machine: what pods lack, and what that costs
@@ -296,6 +301,8 @@ impl Podctl {
             Command::Kill(command) => command.run(&session)?,
             Command::Wait(command) => command.run(&session)?,
             Command::Stop(command) => command.run(&session)?,
+            Command::Start(command) => command.run(&session)?,
+            Command::Restart(command) => command.run(&session)?,
             Command::Rm(command) => command.run(&session)?,
             Command::Doctor(command) => command.run(&session)?,
             Command::Info(command) => command.run(&session)?,

@@ -137,7 +137,10 @@ pub(crate) fn discard(store: &Store, mut pod: HeldPod, debug: bool) -> Result<()
         Phase::ExitedGarbage | Phase::Garbage => {}
     }
     if pod.phase() == Phase::ExitedGarbage && pod.dir().join(layout::STAGE1_MANIFEST).exists() {
-        run_gc(store, &pod, debug)?;
+        leave_host(store, &pod, debug)?;
+        // done: a removal that is interrupted from here on is not held up by what it can't run any more
+        let manifest = pod.dir().join(layout::STAGE1_MANIFEST);
+        std::fs::remove_file(&manifest).context(|| format!("remove {manifest:?}"))?;
     }
     // Before the overlays: unmounting one writes to the disk whatever is not yet there, and this may be much.
     remove::tree(&pod.dir().join(layout::LOGS))?;
@@ -145,7 +148,11 @@ pub(crate) fn discard(store: &Store, mut pod: HeldPod, debug: bool) -> Result<()
     remove::tree(pod.dir())
 }
 
-fn run_gc(store: &Store, pod: &HeldPod, debug: bool) -> Result<()> {
+/// Removes what an ended pod left on the host, outside of its directory.
+///
+/// # Errors
+/// Something of it could not be removed.
+pub(crate) fn leave_host(store: &Store, pod: &HeldPod, debug: bool) -> Result<()> {
     let mut args: Vec<OsString> = Vec::new();
     if debug {
         args.push("--debug".into());
@@ -153,15 +160,12 @@ fn run_gc(store: &Store, pod: &HeldPod, debug: bool) -> Result<()> {
     args.push(pod.uuid().to_string().into());
     let stage1 = Stage1::of(store, pod.dir()).and_then(|stage1| stage1.path(Entrypoint::Gc).map(|_| stage1));
     match stage1 {
-        Ok(stage1) => stage1.run(Entrypoint::Gc, &args)?,
+        Ok(stage1) => stage1.run(Entrypoint::Gc, &args),
         // a power cut may have damaged what was just being written; then there is nothing else that it left
         Err(error) => {
             log::warn!("pod {}: its cgroups are removed without its stage1: {}", pod.uuid(), error.one_line());
             let local_config = std::path::Path::new(stage1::net::LOCAL_CONFIG);
-            stage1::shutdown::remove_remains_of(pod.dir(), &pod.uuid().to_string(), local_config)?;
+            stage1::shutdown::remove_remains_of(pod.dir(), &pod.uuid().to_string(), local_config)
         }
     }
-    // done: a removal that is interrupted from here on is not held up by what it can't run any more
-    let manifest = pod.dir().join(layout::STAGE1_MANIFEST);
-    std::fs::remove_file(&manifest).context(|| format!("remove {manifest:?}"))
 }

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use stage1::appc::PodManifest;
-use stage1::error::{Context, Error, Result};
+use stage1::error::{Context, Error, Result, exit};
 use stage1::sys::process::{self, Fork};
 use stage1::sys::signal;
 
@@ -18,6 +18,7 @@ use crate::app::add::check_addition;
 use crate::app::files::AppFiles;
 use crate::app::mounts;
 use crate::app::options::AddOptions;
+use crate::app::kept::AppRecord;
 use crate::image::store::Image;
 use crate::image::store::find;
 use crate::pod::create;
@@ -59,9 +60,10 @@ pub fn prepare(
     check_terminal(&manifest, settings)?;
     create::prepare(store, stage1, &manifest, making, |dir| {
         name.map_or(Ok(()), |name| claim::give(store, dir, name))?;
-        for (app, image) in manifest.apps.iter().zip(&images) {
+        for ((app, image), options) in manifest.apps.iter().zip(&images).zip(apps) {
             let files = AppFiles::new(dir, &app.name);
             files.write_info(store, image).context(|| format!("app {}", app.name))?;
+            AppRecord::new(dir, &app.name).keep(options)?;
         }
         settings.save(dir)?;
         if Roots::of(dir)?.are_overlays() { Ok(()) } else { make_apps(store, dir, &manifest) }
@@ -150,7 +152,7 @@ fn start(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<(Pid, nix::sys
             };
             let Err(error) = run();
             eprintln!("podctl: {}", error.one_line());
-            process::exit_now(254)
+            process::exit_now(exit::COMMAND.into())
         }
     }
 }

@@ -7,5 +7,6 @@ pub mod name_files;
 pub mod network;
 pub mod published;
 pub mod settings;
+pub mod start;
 pub mod stop;
 pub mod wait;

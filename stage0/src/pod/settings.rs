@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::fsutil::atomic::write;
 use crate::pod::name_files::NameFiles;
 
-/// Where a prepared pod keeps its settings until it is run, in its directory.
+/// Where a pod keeps its settings, in its directory.
 const FILE: &str = "settings";
 
 /// The IPC namespace of a pod.
@@ -63,10 +63,18 @@ impl Settings {
     /// # Errors
     /// They can't be read.
     pub fn load(pod: &Path) -> Result<Self> {
+        Ok(Self::find(pod)?.unwrap_or_default())
+    }
+
+    /// Those that were saved, if any were.
+    ///
+    /// # Errors
+    /// They can't be read.
+    pub fn find(pod: &Path) -> Result<Option<Self>> {
         let path = pod.join(FILE);
         match std::fs::read(&path) {
-            Ok(json) => serde_json::from_slice(&json).context(|| format!("{path:?}")),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Ok(json) => serde_json::from_slice(&json).context(|| format!("{path:?}")).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::caused_by(format!("read {path:?}"), error)),
         }
     }

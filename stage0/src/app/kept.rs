@@ -1,0 +1,93 @@
+//! What the host alone keeps of an app, beside its image manifest: the options it was added with, and that somebody has
+//! stopped it by hand. In the pod's directory, out of the pod's reach; an app of an older version has neither.
+
+use std::path::{Path, PathBuf};
+
+use stage1::appc::AcName;
+use stage1::error::{Context, Error, Result};
+use stage1::layout;
+use stage1::pod::remove_if_there;
+
+use super::options::AddOptions;
+use crate::fsutil::atomic::write;
+
+/// The options, as JSON.
+const OPTIONS: &str = "options";
+/// There while the app is stopped because somebody wants it so.
+const STOPPED: &str = "stopped";
+
+/// The record of one app of one pod.
+#[derive(Debug)]
+pub struct AppRecord(PathBuf);
+
+impl AppRecord {
+    /// That of `app` in the pod directory `pod`.
+    pub fn new(pod: &Path, app: &AcName) -> Self {
+        Self(pod.join(layout::app_info(app)))
+    }
+
+    /// Keeps the options.
+    ///
+    /// # Errors
+    /// They can't be written.
+    pub fn keep(&self, options: &AddOptions) -> Result<()> {
+        write(&self.0.join(OPTIONS), &serde_json::to_vec(options).context(|| "write the app's options")?, 0o640)
+    }
+
+    /// The options that were kept; `None` of an app that an older version, or another host manager, has added.
+    ///
+    /// # Errors
+    /// They can't be read.
+    pub fn options(&self) -> Result<Option<AddOptions>> {
+        let path = self.0.join(OPTIONS);
+        match std::fs::read(&path) {
+            Ok(json) => serde_json::from_slice(&json).context(|| format!("{path:?}")).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::caused_by(format!("read {path:?}"), error)),
+        }
+    }
+
+    /// Notes whether somebody wants the app stopped.
+    ///
+    /// # Errors
+    /// The note can't be made or removed.
+    pub fn set_stopped(&self, stopped: bool) -> Result<()> {
+        let note = self.0.join(STOPPED);
+        if stopped { write(&note, b"", 0o640) } else { remove_if_there(&note) }
+    }
+
+    /// Whether somebody wants the app stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.0.join(STOPPED).exists()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn what_is_kept_is_read_and_older_apps_have_nothing() {
+        let base = tempfile::tempdir().unwrap();
+        let record = AppRecord::new(base.path(), &"web".parse().unwrap());
+        assert!(record.options().unwrap().is_none() && !record.is_stopped());
+        std::fs::create_dir_all(base.path().join("appsinfo/web")).unwrap();
+        let options = AddOptions {
+            image: "nginx".into(),
+            restart: Some("always".into()),
+            stop_timeout: Some(Duration::from_secs(3)),
+            streams: [None, Some("stream".into()), None],
+            ..AddOptions::default()
+        };
+        record.keep(&options).unwrap();
+        assert_eq!(record.options().unwrap().unwrap(), options);
+        record.set_stopped(true).unwrap();
+        assert!(record.is_stopped());
+        record.set_stopped(false).unwrap();
+        record.set_stopped(false).unwrap();
+        assert!(!record.is_stopped());
+        std::fs::write(base.path().join("appsinfo/web/options"), r#"{"image":"x","later":1}"#).unwrap();
+        assert_eq!(record.options().unwrap().unwrap().image, "x");
+    }
+}

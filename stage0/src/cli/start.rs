@@ -1,0 +1,54 @@
+//! `podctl start` and `podctl restart`
+
+use std::time::Duration;
+
+use clap::Args;
+use stage1::error::{Context, Result};
+
+use super::args::duration::duration;
+use super::args::pod::Pods;
+use super::session::Session;
+use crate::pod::start;
+use crate::pod::stop::{self, StopOptions};
+use crate::poddir::find as pods;
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Apps that were stopped by \"podctl app stop\" stay so, unless their restart policy is always.\n\
+                  Example: podctl start web"
+)]
+pub struct Start {
+    #[command(flatten)]
+    pods: Pods,
+}
+
+impl Start {
+    pub fn run(self, session: &Session) -> Result<()> {
+        self.pods.each(session, |pod| {
+            start::start(&session.store, &pod, session.debug).context(|| format!("start pod {}", pod.short()))
+        })
+    }
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example: podctl restart web")]
+pub struct Restart {
+    /// Kill a pod whose orderly end takes longer than this: seconds, or 5m, 1h30m (default: as long as its apps may take)
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    timeout: Option<Duration>,
+    #[command(flatten)]
+    pods: Pods,
+}
+
+impl Restart {
+    pub fn run(self, session: &Session) -> Result<()> {
+        let options = StopOptions { force: false, timeout: self.timeout, debug: session.debug };
+        self.pods.each(session, |pod| {
+            let restart = || {
+                stop::stop(&session.store, &pod, options)?;
+                start::start(&session.store, &pods::find_whole(&session.store, pod.uuid())?, session.debug)
+            };
+            restart().context(|| format!("restart pod {}", pod.short()))
+        })
+    }
+}

@@ -1,0 +1,112 @@
+//! Running an ended pod again, under its UUID and with all it had: its apps and what they have written, its volumes,
+//! networks and ports. It does not matter whether it ended in order, was killed, or the host was rebooted.
+
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use stage1::error::{Context, Error, Result};
+use stage1::layout;
+use stage1::pod::{RuntimeConfig, remove_if_there};
+use stage1::sys::dir;
+
+use crate::app::resume;
+use crate::fsutil::remove;
+use crate::pod::settings::{Ipc, Launch, Settings};
+use crate::pod::{create, gc};
+use crate::poddir::find::{self as pods, Pod, State};
+use crate::poddir::insecure::Insecure;
+use crate::poddir::manifest;
+use crate::poddir::phase::HeldPod;
+use crate::rootfs::{Roots, overlay};
+use crate::store::Store;
+
+/// Starts an ended pod in the background and waits until it is up; of a mutable one also until those of its apps are
+/// started that ran. One that runs is left alone, but for apps whose start was interrupted.
+///
+/// # Errors
+/// The pod was never run or is about to be removed, or it does not come up, and is as before then; or an app of it can't
+/// be started, and all others are.
+pub fn start(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
+    if pod.state() == State::Exited {
+        run_again(store, pod, debug)?;
+    }
+    let pod = pods::find_whole(store, pod.uuid())?;
+    match pod.state() {
+        State::Running => {}
+        // an immutable pod whose apps have ended already
+        State::Exited => return Ok(()),
+        State::Prepared => return Err(Error::new("it is prepared: \"podctl run-prepared\" runs it")),
+        State::ExitedGarbage => return Err(Error::new("it was marked for removal: make a new one")),
+        other => return Err(Error::new(format!("it is {}", other.word()))),
+    }
+    if manifest::read(pod.dir())?.is_mutable()? { resume::go_on(store, &pod, debug) } else { Ok(()) }
+}
+
+fn run_again(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
+    let held = HeldPod::take(pod)?.context(|| "another process is at work on it")?;
+    let settings = settings(&held)?;
+    if settings.interactive {
+        return Err(Error::new(
+            "its app had the terminal of \"podctl run --interactive\", and only has that of a new run",
+        ));
+    }
+    resume::undo_interrupted(pod)?;
+    let manifest = manifest::read(pod.dir())?;
+    let mutable = manifest.is_mutable()?;
+    if mutable {
+        resume::note_wanted(pod, &manifest)?;
+    }
+    // what the last run has left, on the host and in the pod's directory
+    gc::leave_host(store, &held, debug)?;
+    let dir = held.dir();
+    overlay::unmount_below(dir)?;
+    for name in [layout::PID, layout::PPID, layout::SUBCGROUP, layout::MONITOR_SOCKET] {
+        remove_if_there(&dir.join(name))?;
+    }
+    if Roots::of(dir)?.are_overlays() {
+        create::mount_again(store, dir)?;
+    }
+    forget_ready(dir)?;
+    resume::mount(store, pod, &manifest)?;
+    if !mutable {
+        resume::forget_exits(pod, &manifest)?;
+    }
+    create::boot(store, &held, &Launch { settings, mutable, debug })
+}
+
+/// The pod is not ready before it says so anew.
+fn forget_ready(pod: &Path) -> Result<()> {
+    let root = dir::open_dir(pod.join(layout::STAGE1_ROOTFS))?;
+    let rkt = dir::open_beneath(root, "rkt", OFlags::PATH | OFlags::DIRECTORY)?;
+    let link = layout::supervisor_status();
+    remove::file(&rkt, link.file_name().unwrap_or_default()).context(|| format!("remove {link:?}"))
+}
+
+/// What the pod was run with. One of an older version, or of another host manager, is asked what its `run` was told.
+fn settings(pod: &HeldPod) -> Result<Settings> {
+    if let Some(settings) = Settings::find(pod.dir())? {
+        return Ok(settings);
+    }
+    let config = RuntimeConfig::load(pod.dir())?;
+    let given = |text: String| Some(text).filter(|text| !text.is_empty());
+    let modes = [("resolv", config.resolv_conf_mode), ("hosts", config.etc_hosts_mode)];
+    let modes: Vec<String> =
+        modes.into_iter().filter(|(_, mode)| !mode.is_empty()).map(|(name, mode)| format!("{name}={mode}")).collect();
+    Ok(Settings {
+        hostname: given(config.hostname),
+        network: given(config.net_list.join(",")),
+        ipc: match config.ipc_mode.as_str() {
+            "parent" => Some(Ipc::Parent),
+            "private" => Some(Ipc::Private),
+            _ => None,
+        },
+        dns_conf_mode: given(modes.join(",")),
+        interactive: config.interactive,
+        insecure: Insecure {
+            disable_paths: config.insecure_options.disable_paths,
+            disable_capabilities_restriction: config.insecure_options.disable_capabilities,
+            disable_seccomp: config.insecure_options.disable_seccomp,
+        },
+        ..Settings::default()
+    })
+}
