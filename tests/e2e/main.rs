@@ -44,6 +44,7 @@ mod refusals;
 mod registry;
 mod registry_hostile;
 mod registry_ways;
+mod restarts;
 mod services;
 mod sight;
 mod start;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         refusals::CASES,
         sight::CASES,
         start::CASES,
+        restarts::CASES,
         stop::CASES,
         services::CASES,
         store::CASES,

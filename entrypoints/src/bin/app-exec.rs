@@ -14,6 +14,9 @@ struct AppExec {
     /// run the handlers of this event instead: pre-start or post-stop
     #[argh(option)]
     event: Option<Event>,
+    /// wait for the time of the app's next restart instead
+    #[argh(switch)]
+    back_off: bool,
     /// leave it to the app to report that it is ready (sd_notify)
     #[argh(switch)]
     notify: bool,
@@ -27,7 +30,7 @@ struct AppExec {
 
 impl cli::Tool for AppExec {
     const NAME: &'static str = "app-exec";
-    const SWITCHES: &'static [&'static str] = &["debug", "notify"];
+    const SWITCHES: &'static [&'static str] = &["back-off", "debug", "notify"];
     const IN_POD: bool = true;
 
     fn debug(&self) -> bool {
@@ -35,6 +38,10 @@ impl cli::Tool for AppExec {
     }
 
     fn run(self, _: Vec<OsString>) -> Result<u8> {
+        if self.back_off {
+            app::back_off(&self.app)?;
+            return Ok(0);
+        }
         if let Some(event) = self.event {
             app::run_handlers(&self.app, event)?;
             return Ok(0);

@@ -15,6 +15,9 @@ struct Reaper {
     /// systemd restarts the app: on-failure or always (default: never)
     #[argh(option)]
     restart: Option<String>,
+    /// how often in a row systemd restarts the app at most (default: without end)
+    #[argh(option)]
+    limit: Option<u32>,
     /// a connection restarts the app
     #[argh(switch)]
     sockets: bool,
@@ -46,9 +49,9 @@ impl cli::Tool for Reaper {
             app::record_exit_late(&self.app)?;
             return Ok(0);
         }
-        let restart = self.restart.as_deref().map(app::parse_restart).transpose()?.unwrap_or_default();
+        let restart = self.restart.as_deref().map(app::parse_restart).transpose()?.unwrap_or_default().restart;
         let wait = Duration::from_millis(self.wait);
-        app::record_exit(&self.app, Again { restart, sockets: self.sockets }, wait)?;
+        app::record_exit(&self.app, Again { restart, limit: self.limit, sockets: self.sockets }, wait)?;
         Ok(0)
     }
 }

@@ -51,6 +51,8 @@ pub struct AddOptions {
     pub stop_timeout: Option<Duration>,
     /// Whether it is started again: `no`, `on-failure`, `on-failure:N`, `always` or `unless-stopped`.
     pub restart: Option<String>,
+    /// How often in a row at most.
+    pub restart_limit: Option<u32>,
     /// Modes of its standard streams.
     pub streams: [Option<String>; 3],
     /// Its log file, below the directory that its pod has for them.
@@ -111,6 +113,7 @@ impl AddOptions {
             (stage1::app::STOP_SIGNAL, self.stop_signal.clone()),
             (stage1::app::STOP_TIMEOUT, self.stop_timeout.map(|time| time.as_secs().to_string())),
             (stage1::app::RESTART, self.restart.clone()),
+            (stage1::app::RESTART_LIMIT, self.restart_limit.map(|limit| limit.to_string())),
             (streams::LOG_PATH, self.k8s_log_path.clone()),
         ];
         let declared = declared.into_iter().chain(streams::ANNOTATIONS.into_iter().zip(self.streams.clone()));

@@ -8,14 +8,14 @@ use serde_json::{Map, Value};
 use stage1::appc::{AcName, Mount, PodManifest, RuntimeApp, VolumeKind};
 use stage1::error::Result;
 use stage1::layout;
-use stage1::pod::State;
+use stage1::pod::{AppState, ExitDetails, State};
 
 use super::start_lock;
 use crate::poddir::find::Pod;
 use crate::poddir::manifest::{self, NoApp};
 
 /// An app as rkt's api describes one; times are nanoseconds since 1970.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct AppStatus {
     /// Name.
     pub name: String,
@@ -48,6 +48,18 @@ pub struct AppStatus {
     /// Why it could not be started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_failure: Option<String>,
+    /// How often its restart policy has started it again since somebody started it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub restarts: u32,
+    /// It counts as running, but waits to be started again.
+    #[serde(skip_serializing_if = "is_false")]
+    pub restarting: bool,
+    /// Its restart policy has given up on it.
+    #[serde(skip_serializing_if = "is_false")]
+    pub gave_up: bool,
+    /// How it ended last, if it has been started again since, or is about to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_end: Option<LastEnd>,
     /// Its image.
     pub image_id: String,
     /// Its volumes.
@@ -59,6 +71,28 @@ pub struct AppStatus {
     /// The user's labels.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub user_labels: BTreeMap<String, String>,
+}
+
+/// How a run of an app ended that was not the last.
+#[derive(Clone, Debug, Serialize)]
+pub struct LastEnd {
+    /// Its exit status, or 128 and the signal that killed it.
+    pub exit_code: u8,
+    /// The signal that killed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_signal: Option<String>,
+    /// Whether the kernel killed a process of it because the memory it may have was used up.
+    #[serde(skip_serializing_if = "is_false")]
+    pub oom_killed: bool,
+    /// Why it could not be started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_failure: Option<String>,
+    /// When, in nanoseconds since 1970.
+    pub at: i64,
+}
+
+fn is_zero(value: &u32) -> bool {
+    *value == 0
 }
 
 fn is_false(value: &bool) -> bool {
@@ -104,7 +138,16 @@ pub fn status(pod: &Pod, name: &AcName) -> Result<AppStatus> {
 fn describe(pod: &Pod, manifest: &PodManifest, app: &RuntimeApp) -> Result<AppStatus> {
     let status = start_lock::status(pod, manifest, &app.name)?;
     let own = app.app.as_ref();
-    let end = status.details.unwrap_or_default();
+    let details = status.details.unwrap_or_default();
+    let (restarts, restarting, gave_up) = (details.restarts, details.restarting, details.gave_up);
+    let (end, last_end) = match (status.state, status.details_at) {
+        (AppState::Running, Some(at)) => {
+            let ExitDetails { exit_code, signal, oom_killed, start_failure, .. } = details;
+            let last = LastEnd { exit_code, exit_signal: signal, oom_killed, start_failure, at };
+            (ExitDetails::default(), Some(last))
+        }
+        _ => (details, None),
+    };
     Ok(AppStatus {
         name: app.name.to_string(),
         state: status.state.word().to_owned(),
@@ -117,6 +160,10 @@ fn describe(pod: &Pod, manifest: &PodManifest, app: &RuntimeApp) -> Result<AppSt
         core_dumped: end.core_dumped,
         oom_killed: end.oom_killed,
         start_failure: end.start_failure,
+        restarts,
+        restarting,
+        gave_up,
+        last_end,
         image_id: app.image.id.clone(),
         mounts: app.mounts.iter().map(|mount| describe_mount(pod, manifest, mount)).collect(),
         user_annotations: own.map(|app| texts(&app.user_annotations)).unwrap_or_default(),

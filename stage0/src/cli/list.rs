@@ -6,6 +6,7 @@ use clap::Args;
 use stage1::error::Result;
 
 use super::args::listing::Listing;
+use super::condition;
 use super::output::{self, Format};
 use super::screen::Tone;
 use super::session::Session;
@@ -54,13 +55,20 @@ impl List {
 fn row(pod: &PodStatus, whole: bool) -> [Cell; 7] {
     let tone = match pod.state.as_str() {
         "running" if pod.paused => None,
+        "running" if pod.apps.iter().any(condition::is_bad) => Some(Tone::Bad),
         "running" => Some(Tone::Good),
         "exited" if pod.apps.iter().any(|app| app.exit_code.is_some_and(|code| code != 0)) => Some(Tone::Bad),
         "prepared" | "preparing" => None,
         _ => Some(Tone::Faint),
     };
     let id = if whole { pod.name.clone() } else { short_id(&pod.name) };
-    let running = pod.apps.iter().filter(|app| app.state == "running").count();
+    let running = pod.apps.iter().filter(|app| app.state == "running" && !app.restarting).count();
+    let restarting = pod.apps.iter().filter(|app| app.restarting).count();
+    let state = match restarting {
+        _ if pod.paused => "paused".to_owned(),
+        0 => pod.state.clone(),
+        some => format!("{} ({some} restarting)", pod.state),
+    };
     let apps = match pod.apps.len() {
         0 => "-".to_owned(),
         all if pod.state == "running" => format!("{running}/{all} {}", pod.app_names.join(",")),
@@ -71,7 +79,7 @@ fn row(pod: &PodStatus, whole: bool) -> [Cell; 7] {
     [
         pod.pod_name.as_deref().unwrap_or("-").into(),
         id.into(),
-        Cell::toned(if pod.paused { "paused" } else { &pod.state }, tone),
+        Cell::toned(state, tone),
         pod.created_at.map_or_else(|| "-".into(), age).into(),
         apps.into(),
         or_dash(ips.into_iter().collect::<Vec<_>>().join(",")),

@@ -9,6 +9,7 @@ mod attach;
 mod complete;
 mod cp;
 mod diff;
+mod condition;
 mod doctor;
 mod enter;
 mod exec;

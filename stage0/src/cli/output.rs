@@ -8,6 +8,7 @@ use stage1::error::{Context, Result};
 pub use super::screen::say;
 use super::table::{self, Cell};
 
+use super::condition;
 use crate::app::status::AppStatus;
 
 /// How lists and states are printed.
@@ -51,18 +52,22 @@ pub fn size(bytes: u64) -> String {
 pub fn print_apps(apps: &[AppStatus], how: Format) -> Result<()> {
     match how {
         Format::Json => json(&apps),
-        Format::Text => table(
+        Format::Text => table::show(
             ["NAME", "STATE", "EXIT", "CREATED", "STARTED", "FINISHED"],
-            apps.iter().inspect(|app| say_what_helps(app)).map(|app| {
-                [
-                    app.name.clone(),
-                    if app.half_removed { "half removed".to_owned() } else { app.state.clone() },
-                    app.exit_code.map_or_else(|| "-".to_owned(), |code| code.to_string()),
-                    time(app.created_at),
-                    time(app.started_at),
-                    time(app.finished_at),
-                ]
-            }),
+            apps.iter()
+                .inspect(|app| say_what_helps(app))
+                .map(|app| {
+                    [
+                        app.name.clone().into(),
+                        condition::of(app),
+                        app.exit_code.map_or_else(|| "-".to_owned(), |code| code.to_string()).into(),
+                        time(app.created_at).into(),
+                        time(app.started_at).into(),
+                        time(app.finished_at).into(),
+                    ]
+                })
+                .collect(),
+            false,
         ),
     }
 }

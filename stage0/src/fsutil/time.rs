@@ -13,6 +13,14 @@ pub fn age(at: i64) -> String {
     in_short(nanoseconds(SystemTime::now()).saturating_sub(at) / 1_000_000_000)
 }
 
+/// The same in a sentence: `2 s ago`.
+pub fn ago(at: i64) -> String {
+    let short = age(at);
+    let (number, unit) = short.split_at(short.len() - 1);
+    let unit = if unit == "m" { "min" } else { unit };
+    format!("{number} {unit} ago")
+}
+
 fn in_short(seconds: i64) -> String {
     match seconds.max(0) {
         seconds @ ..120 => format!("{seconds}s"),
@@ -29,6 +37,8 @@ mod tests {
     #[test]
     fn ages_are_short() {
         let ages = [-1, 0, 119, 120, 7199, 7200, 172_799, 172_800].map(in_short);
+        assert_eq!(ago(nanoseconds(SystemTime::now()) - 7_200_000_000_000), "2 h ago");
+        assert_eq!(ago(nanoseconds(SystemTime::now()) - 3_605_000_000_000), "60 min ago");
         assert_eq!(ages, ["0s", "0s", "119s", "2m", "119m", "2h", "47h", "2d"]);
     }
 }

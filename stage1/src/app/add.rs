@@ -107,7 +107,8 @@ impl Prepared {
             post_stop: self.handlers.1,
             stop_signal: declared.stop_signal.unwrap_or(plain.stop_signal),
             stop_timeout: declared.stop_timeout.unwrap_or(plain.stop_timeout),
-            restart: declared.restart,
+            restart: declared.restart.restart,
+            restart_limit: declared.restart.limit,
             sockets: &declared.sockets,
             ..plain
         }

@@ -15,8 +15,12 @@ pub const STOP_SIGNAL: &str = "podctl.io/stop-signal";
 const OCI_STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
 /// Annotation: whole seconds that the app has to end after that; 0 kills it at once.
 pub const STOP_TIMEOUT: &str = "podctl.io/stop-timeout";
-/// Annotation: whether an app that has ended is started again: `no`, `on-failure` or `always`.
+/// Annotation: whether an app that has ended is started again: `no`, `on-failure`, `on-failure:N` (N times in a row),
+/// `always`, or `unless-stopped`, which differs from `always` for host managers: with its pod they start an app anew that
+/// was stopped by hand only if it is `always` to run.
 pub const RESTART: &str = "podctl.io/restart";
+/// Annotation: how often in a row at most.
+pub const RESTART_LIMIT: &str = "podctl.io/restart-limit";
 
 /// Longest stop timeout: a year.
 const MAX_STOP_TIMEOUT: u64 = 365 * 24 * 60 * 60;
@@ -27,7 +31,7 @@ pub(super) struct Declared {
     pub(super) notify: bool,
     pub(super) stop_signal: Option<u8>,
     pub(super) stop_timeout: Option<Duration>,
-    pub(super) restart: Restart,
+    pub(super) restart: RestartPolicy,
     pub(super) sockets: Vec<SocketPorts>,
     /// A name for each port of `sockets`, in their order.
     pub(super) socket_names: Vec<AcName>,
@@ -42,11 +46,15 @@ impl Declared {
             appc::parse_bool(text).context(|| format!("image annotation {SUPPORTS_NOTIFY}={text:?}: not a boolean"))
         });
         let (sockets, socket_names) = sockets(app.app()?)?;
+        let mut restart = find(RESTART).map(parse_restart).transpose()?.unwrap_or_default();
+        if let Some(limit) = find(RESTART_LIMIT) {
+            restart.limit = Some(parse_restart_limit(limit)?);
+        }
         Ok(Self {
             notify: notify.transpose()?.unwrap_or(false),
             stop_signal: find(STOP_SIGNAL).or_else(|| find(OCI_STOP_SIGNAL)).map(parse_stop_signal).transpose()?,
             stop_timeout: stop_timeout(app)?,
-            restart: find(RESTART).map(parse_restart).transpose()?.unwrap_or_default(),
+            restart,
             sockets,
             socket_names,
         })
@@ -85,17 +93,38 @@ pub fn parse_stop_timeout(text: &str) -> Result<Duration> {
     seconds.map(Duration::from_secs).context(|| format!("stop timeout {text:?}: not a number of seconds"))
 }
 
+/// Whether an app is started again, and how often in a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RestartPolicy {
+    /// When.
+    pub restart: Restart,
+    /// At most so often; without end if not set.
+    pub limit: Option<u32>,
+}
+
 /// A restart policy; see [`RESTART`].
 ///
 /// # Errors
-/// It is not one of the three words.
-pub fn parse_restart(text: &str) -> Result<Restart> {
-    match text {
-        "no" => Ok(Restart::No),
-        "on-failure" => Ok(Restart::OnFailure),
-        "always" => Ok(Restart::Always),
-        _ => Err(Error::new(format!("restart policy {text:?}: use no, on-failure or always"))),
+/// It is not one of the words, or what follows `on-failure:` is not a number.
+pub fn parse_restart(text: &str) -> Result<RestartPolicy> {
+    let always = |restart| Ok(RestartPolicy { restart, limit: None });
+    match (text, text.strip_prefix("on-failure:")) {
+        ("no", _) => always(Restart::No),
+        ("on-failure", _) => always(Restart::OnFailure),
+        ("always" | "unless-stopped", _) => always(Restart::Always),
+        (_, Some(limit)) => Ok(RestartPolicy { restart: Restart::OnFailure, limit: Some(parse_restart_limit(limit)?) }),
+        _ => Err(Error::new(format!(
+            "restart policy {text:?}: use no, on-failure, on-failure:N, always or unless-stopped"
+        ))),
     }
+}
+
+/// See [`RESTART_LIMIT`].
+///
+/// # Errors
+/// It is not a number.
+pub fn parse_restart_limit(text: &str) -> Result<u32> {
+    text.parse().context(|| format!("restart limit {text:?}: not a number"))
 }
 
 fn sockets(app: &App) -> Result<(Vec<SocketPorts>, Vec<AcName>)> {
@@ -150,7 +179,13 @@ mod tests {
         for bad in ["", "-1", "1.5", "ten", "99999999999", "1\n2"] {
             assert!(parse_stop_timeout(bad).is_err(), "{bad:?}");
         }
-        assert_eq!(parse_restart("always").unwrap(), Restart::Always);
+        let policy = |restart, limit| RestartPolicy { restart, limit };
+        assert_eq!(parse_restart("always").unwrap(), policy(Restart::Always, None));
+        assert_eq!(parse_restart("unless-stopped").unwrap(), policy(Restart::Always, None));
+        assert_eq!(parse_restart("on-failure:3").unwrap(), policy(Restart::OnFailure, Some(3)));
+        for bad in ["on-failure:", "on-failure:x", "always:3", "on-failure:-1", ""] {
+            parse_restart(bad).unwrap_err();
+        }
         assert!(parse_restart("Always").is_err() && parse_restart("").is_err());
     }
 

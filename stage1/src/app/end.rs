@@ -10,7 +10,7 @@ use crate::layout;
 use crate::pod::{Durable, ExitDetails, keep_room, read_bounded, remove_if_there, write_kept};
 use crate::streams::handover;
 use crate::systemd::{self, Client, Interface, Verb};
-use crate::unit::Restart;
+use crate::unit::{RESTART_RESET, Restart};
 
 /// How long systemd may take to answer the reaper.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,6 +28,8 @@ struct Ending<'a> {
 pub struct Again {
     /// Its restart policy.
     pub restart: Restart,
+    /// How often in a row that applies.
+    pub limit: Option<u32>,
     /// Its sockets listen while it does not run.
     pub sockets: bool,
 }
@@ -66,7 +68,28 @@ pub fn record_exit(app: &AcName, again: Again, wait: Duration) -> Result<()> {
         // The end of the pod killed the app: not a failure of the app.
         details.exit_code = 0;
     }
-    let goes_on = again.applies(&result) && !ends_for_good(app)?;
+    let before = ExitDetails::load_in_pod(app).unwrap_or_else(|error| {
+        log::warn!("{}", error.one_line());
+        None
+    });
+    let before = before.unwrap_or_default();
+    if before.restarting {
+        // It has not run since: stopped while it waited for that.
+        details = before.clone();
+    }
+    (details.restarts, details.in_a_row, details.restarting) = (before.restarts, 0, false);
+    let mut goes_on = again.applies(&result) && !ends_for_good(app)?;
+    if goes_on && again.restart != Restart::No {
+        let in_a_row = if ran_for(app)? >= RESTART_RESET { 1 } else { before.in_a_row.saturating_add(1) };
+        if again.limit.is_some_and(|limit| in_a_row > limit) {
+            goes_on = false;
+            details.gave_up = true;
+            stay_ended(app)?;
+        } else {
+            (details.restarts, details.in_a_row) = (before.restarts.saturating_add(1), in_a_row);
+            details.restarting = true;
+        }
+    }
     let noted =
         if goes_on || !details.is_plain() { details.store_in_pod(app) } else { ExitDetails::remove_in_pod(app) };
     say_unless(noted);
@@ -78,6 +101,23 @@ pub fn record_exit(app: &AcName, again: Again, wait: Duration) -> Result<()> {
         close_sockets(app)?;
     }
     Ok(())
+}
+
+/// How long the app's last run took.
+fn ran_for(app: &AcName) -> Result<Duration> {
+    let deadline = Instant::now() + TIMEOUT;
+    let mut systemd = Client::connect(Path::new(systemd::PRIVATE_SOCKET), deadline)?;
+    let properties = systemd.properties(&layout::app_unit(app), Interface::Service, deadline)?;
+    let time = |name| properties.number(name).unwrap_or_default();
+    let (started, ended) = (time("ExecMainStartTimestampMonotonic"), time("ExecMainExitTimestampMonotonic"));
+    Ok(Duration::from_micros(u64::try_from(ended - started).unwrap_or_default()))
+}
+
+/// Takes from systemd that it would start the app again. Not waited for: that waits for the reaper.
+fn stay_ended(app: &AcName) -> Result<()> {
+    let deadline = Instant::now() + TIMEOUT;
+    let mut systemd = Client::connect(Path::new(systemd::PRIVATE_SOCKET), deadline)?;
+    systemd.queue(Verb::Stop, &layout::app_unit(app), deadline).map(drop)
 }
 
 /// Waits until the monitor has taken what the app has written: that it has ended is told after that. It is told in any
@@ -139,6 +179,10 @@ const SHUTDOWN: &str = "shutdown.target";
 /// There is no room for the status.
 pub(super) fn prepare(app: &AcName) -> Result<()> {
     remove_if_there(&layout::in_pod_status(app))?;
+    if let Some(mut details) = ExitDetails::load_in_pod(app)?.filter(|details| details.restarting) {
+        details.restarting = false;
+        say_unless(details.store_in_pod(app));
+    }
     let dir = Path::new(layout::IN_POD_STATUS);
     keep_room(dir, app.as_ref()).context(|| "its exit status could not be written down")?;
     say_unless(keep_room(dir, &layout::exit_details(app)));
@@ -206,6 +250,7 @@ fn details(ending: &Ending<'_>, note: Option<StartFailure>, oom_killed: bool) ->
         core_dumped: ending.code == "dumped",
         oom_killed,
         start_failure,
+        ..ExitDetails::default()
     })
 }
 
@@ -353,7 +398,7 @@ mod tests {
     #[test]
     fn what_starts_an_app_again() {
         let applies = |restart, sockets| {
-            ["success", "exit-code", "signal"].map(|result| Again { restart, sockets }.applies(result))
+            ["success", "exit-code", "signal"].map(|result| Again { restart, sockets, limit: None }.applies(result))
         };
         assert_eq!(applies(Restart::No, false), [false, false, false]);
         assert_eq!(applies(Restart::No, true), [true, false, false]);

@@ -2,6 +2,7 @@
 //! side, executed and its end written down.
 
 mod add;
+mod back_off;
 mod control;
 mod declared;
 mod end;
@@ -11,9 +12,11 @@ mod note;
 mod streams;
 
 pub use add::{Addition, Flags as AdditionFlags, Prepared};
+pub use back_off::back_off;
 pub use control::{rm, start, stop};
 pub use declared::{
-    RESTART, STOP_SIGNAL, STOP_TIMEOUT, parse_restart, parse_stop_signal, parse_stop_timeout, stop_timeout,
+    RESTART, RESTART_LIMIT, RestartPolicy, STOP_SIGNAL, STOP_TIMEOUT, parse_restart, parse_restart_limit,
+    parse_stop_signal, parse_stop_timeout, stop_timeout,
 };
 pub use end::{Again, record_exit, record_exit_late};
 pub use enter::{Ended, Entry, Tty, enter};

@@ -35,16 +35,37 @@ pub struct ExitDetails {
     /// Why it could not be started; absent if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_failure: Option<String>,
+    /// How often its restart policy has started it again since somebody started it, this time included if it is about to.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub restarts: u32,
+    /// How often in a row: [`crate::unit::RESTART_RESET`].
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub in_a_row: u32,
+    /// It is about to be started again, and does not run until then.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub restarting: bool,
+    /// Its restart policy has given up on it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub gave_up: bool,
 }
 
 fn is_false(value: &bool) -> bool {
     !value
 }
 
+fn is_none(number: &u32) -> bool {
+    *number == 0
+}
+
 impl ExitDetails {
     /// Whether the exit status alone says it all.
     pub fn is_plain(&self) -> bool {
-        self.signal.is_none() && !self.core_dumped && !self.oom_killed && self.start_failure.is_none()
+        self.signal.is_none()
+            && !self.core_dumped
+            && !self.oom_killed
+            && self.start_failure.is_none()
+            && self.restarts == 0
+            && !self.gave_up
     }
 
     /// Parses JSON that something less trusted has written.

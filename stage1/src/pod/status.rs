@@ -10,7 +10,7 @@ use super::exit::{ExitDetails, MAX_DETAILS};
 use super::files::read_beneath;
 use super::phase::State;
 use crate::appc::AcName;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::sys::dir;
 
@@ -59,8 +59,11 @@ pub struct AppStatus {
     pub finished_at: Option<i64>,
     /// Its exit status, or 128 + signal.
     pub exit_code: Option<u8>,
-    /// What else is known about its end.
+    /// What else is known about its end; of an app that runs, about its last one, if its restart policy has started it
+    /// again since.
     pub details: Option<ExitDetails>,
+    /// When those details were written.
+    pub details_at: Option<i64>,
 }
 
 /// Whether the supervisor of the pod in `pod` says that it is ready.
@@ -87,8 +90,13 @@ pub fn app_status(pod: &Path, state: State, mutable: bool, app: &AcName) -> Resu
     let read = || -> Result<AppStatus> {
         let times = PodTimes::read(pod, state)?;
         let mut status = compute(state, mutable, times, Markers::read(pod, app)?);
-        if let Some(code) = status.exit_code {
-            status.details = exit_details(pod, app)?.filter(|details| details.exit_code == code);
+        let counts = |details: &ExitDetails| match (status.exit_code, status.state) {
+            (Some(code), _) => details.exit_code == code,
+            (None, AppState::Running) => details.restarts > 0,
+            _ => false,
+        };
+        if let Some((details, at)) = exit_details(pod, app)?.filter(|(details, _)| counts(details)) {
+            (status.details, status.details_at) = (Some(details), Some(at));
         }
         Ok(status)
     };
@@ -168,6 +176,7 @@ fn of_mutable(app: Markers) -> AppStatus {
         finished_at: exited.map(|(_, at)| at),
         exit_code: exited.map(|(code, _)| code),
         details: None,
+        details_at: None,
     }
 }
 
@@ -184,6 +193,7 @@ fn of_immutable(pod: State, times: PodTimes, app: Markers) -> AppStatus {
         finished_at: app.exited.map(|(_, at)| at),
         exit_code: app.exited.map(|(code, _)| code),
         details: None,
+        details_at: None,
     }
 }
 
@@ -259,14 +269,15 @@ fn exit_status(dir: &OwnedFd, app: &AcName) -> Result<Option<(u8, i64)>> {
 }
 
 /// What the pod says about the app's end; nothing if it makes no sense.
-fn exit_details(pod: &Path, app: &AcName) -> Result<Option<ExitDetails>> {
+fn exit_details(pod: &Path, app: &AcName) -> Result<Option<(ExitDetails, i64)>> {
     let Some(rkt) = read_rkt(pod)? else { return Ok(None) };
     let Some(dir) = open_dir_beneath(&rkt, "status")? else { return Ok(None) };
-    let read = || match read_beneath(&dir, &layout::exit_details(app), MAX_DETAILS)? {
-        Some(text) => ExitDetails::parse(&text).map(Some),
-        None => Ok(None),
+    let name = layout::exit_details(app);
+    let read = || match (read_beneath(&dir, &name, MAX_DETAILS)?, modified(&dir, &name)?) {
+        (Some(text), Some(at)) => Ok(Some((ExitDetails::parse(&text)?, at))),
+        _ => Ok(None),
     };
-    Ok(read().unwrap_or_else(|error| {
+    Ok(read().unwrap_or_else(|error: Error| {
         log::warn!("details of the end of app {app}: {}", error.one_line());
         None
     }))

@@ -149,15 +149,28 @@ impl CgroupLimits {
     }
 }
 
+/// The time between an app's end and its first restart; systemd waits that long.
+pub const RESTART_DELAY: Duration = Duration::from_secs(1);
+/// The longest: each further one in a row takes twice as long as the one before.
+const RESTART_DELAY_MAX: Duration = Duration::from_secs(5 * 60);
+/// An app that has run for so long begins anew with the first.
+pub const RESTART_RESET: Duration = Duration::from_secs(10 * 60);
+
+/// How long after its end an app is started again, the `nth` time in a row, which is counted from 1.
+pub fn restart_delay(nth: u32) -> Duration {
+    let doubled = 1_u32.checked_shl(nth.saturating_sub(1)).unwrap_or(u32::MAX);
+    RESTART_DELAY.saturating_mul(doubled).min(RESTART_DELAY_MAX)
+}
+
 /// Whether an app that ends is started again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Restart {
     /// Never.
     #[default]
     No,
-    /// When it ends with a status other than 0 or by a signal, after one second.
+    /// When it ends with a status other than 0 or by a signal: see [`restart_delay`].
     OnFailure,
-    /// Whenever it ends by itself, after one second.
+    /// Whenever it ends by itself, likewise.
     Always,
 }
 
@@ -183,6 +196,8 @@ pub struct AppUnit<'a> {
     pub stop_signal: u8,
     /// Whether it is started again when it ends.
     pub restart: Restart,
+    /// How often in a row.
+    pub restart_limit: Option<u32>,
     /// Devices that it may use besides those that every app may.
     pub devices: &'a [DeviceRule],
     /// It may use and make any device.
@@ -205,6 +220,7 @@ impl<'a> AppUnit<'a> {
             stop_timeout: STOP_TIMEOUT,
             stop_signal: STOP_SIGNAL,
             restart: Restart::default(),
+            restart_limit: None,
             devices: &[],
             any_device: false,
             sockets: &[],
@@ -238,8 +254,17 @@ impl<'a> AppUnit<'a> {
         service.push("Type", "notify");
         // Also a child of a wrapper script may say it. None of them can do with it what the main
         // process could not.
-        service.push("NotifyAccess", if self.notify { "all" } else { "main" });
+        let notify_access = match (self.notify, self.restart) {
+            (true, _) => "all",
+            (false, Restart::No) => "main",
+            // What waits for the next try asks for time to do so.
+            (false, _) => "exec",
+        };
+        service.push("NotifyAccess", notify_access);
         service.push("TimeoutStartSec", format_args!("{}s", START_TIMEOUT.as_secs()));
+        if self.restart != Restart::No {
+            service.push("ExecStartPre", format_args!("{bin}/app-exec --back-off {app}"));
+        }
         if self.pre_start {
             service.push("ExecStartPre", format_args!("{bin}/app-exec --event=pre-start {app}"));
         }
@@ -250,12 +275,13 @@ impl<'a> AppUnit<'a> {
             Restart::OnFailure => "--restart=on-failure ",
             Restart::Always => "--restart=always ",
         };
+        let limit = self.restart_limit.map(|limit| format!("--limit {limit} ")).unwrap_or_default();
         let sockets = if self.sockets.is_empty() { "" } else { "--sockets " };
         let signal = if self.stop_timeout.is_zero() { SIGKILL } else { self.stop_signal };
         let timeout = allowed_stop_time(self.stop_timeout);
         // What is left of the time is for the status itself.
         let wait = milliseconds((timeout * 3 / 4).min(OUTPUT_TIMEOUT));
-        service.push("ExecStopPost", format_args!("{bin}/reaper --wait {wait} {restart}{sockets}{app}"));
+        service.push("ExecStopPost", format_args!("{bin}/reaper --wait {wait} {restart}{limit}{sockets}{app}"));
         if self.post_stop {
             // Its failure is the handler's own.
             service.push("ExecStopPost", format_args!("-{bin}/app-exec --event=post-stop {app}"));
@@ -270,7 +296,7 @@ impl<'a> AppUnit<'a> {
             Restart::Always => service.push("Restart", "always"),
         }
         if self.restart != Restart::No {
-            service.push("RestartSec", "1s");
+            service.push("RestartSec", format_args!("{}s", RESTART_DELAY.as_secs()));
         }
         service.push("StandardInput", "null");
         service.push("StandardOutput", "null");

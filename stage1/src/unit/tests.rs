@@ -65,6 +65,12 @@ fn app_with_everything_declared() {
 }
 
 #[test]
+fn restarts_take_longer_and_longer() {
+    let seconds = [0, 1, 2, 3, 9, 10, 33, u32::MAX].map(|nth| restart_delay(nth).as_secs());
+    assert_eq!(seconds, [1, 1, 2, 4, 256, 300, 300, 300]);
+}
+
+#[test]
 fn ports_that_do_not_exist() {
     for (port, count) in [(0, 1), (65535, 2), (1, u16::MAX)] {
         let ports = [SocketPorts { protocol: Protocol::Tcp, port, count }];
@@ -166,6 +172,9 @@ fn is_ours(line: &str, app: &str) -> bool {
         "--notify",
         "--restart=on-failure",
         "--restart=always",
+        "--limit",
+        "--back-off",
+        "exec",
         "--sockets",
         "/opt/stage1/bin/reaper",
         "--wait",
@@ -219,6 +228,7 @@ proptest! {
             pre_start: handlers.0,
             post_stop: handlers.1,
             restart: [Restart::No, Restart::OnFailure, Restart::Always][restart],
+            restart_limit: numbers[7].map(|n| n as u32),
             stop_signal: stop_signal % 66,
             stop_timeout: Duration::from_millis(milliseconds),
             ..AppUnit::new(&app, unified)

@@ -119,6 +119,11 @@ pub fn perform(words: &[&str]) -> Outcome {
         }
         ["alloc", bytes] => alloc(number(bytes)? as usize),
         ["syscall", name] => say(&trial::attempt(name)?),
+        ["once", path, status] => match fs::File::create_new(path) {
+            Ok(_) => std::process::exit(number(status)? as i32),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error.to_string()),
+        },
         ["write", path, text] => publish(path, text),
         ["append", path, text] => append(path, text),
         ["cat", path] => {

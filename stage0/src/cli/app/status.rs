@@ -43,15 +43,30 @@ fn print_details(app: &AppStatus) -> Result<()> {
     if let Some(code) = app.exit_code {
         text.push_str(&format!("\nexit_code={code}"));
     }
+    if app.restarts > 0 {
+        text.push_str(&format!("\nrestarts={}", app.restarts));
+    }
+    if let Some(last) = &app.last_end {
+        text.push_str(&format!(
+            "\nlast_exit_code={}\nlast_finished_at={}",
+            last.exit_code,
+            output::time(Some(last.at))
+        ));
+    }
     for (name, value) in [("exit_signal", &app.exit_signal), ("start_failure", &app.start_failure)] {
         if let Some(value) = value {
             text.push_str(&format!("\n{name}={}", escape_control(value)));
         }
     }
-    for (name, _) in
-        [("core_dumped", app.core_dumped), ("oom_killed", app.oom_killed), ("half_removed", app.half_removed)]
-            .iter()
-            .filter(|(_, is)| *is)
+    for (name, _) in [
+        ("core_dumped", app.core_dumped),
+        ("oom_killed", app.oom_killed),
+        ("half_removed", app.half_removed),
+        ("restarting", app.restarting),
+        ("gave_up", app.gave_up),
+    ]
+    .iter()
+    .filter(|(_, is)| *is)
     {
         text.push_str(&format!("\n{name}=true"));
     }

@@ -57,9 +57,13 @@ pub struct NewApp {
     /// Kill it this long after that signal: seconds, or 5m, 1h30m; 0 kills it at once (default: 10)
     #[arg(long, value_name = "DURATION", value_parser = seconds)]
     stop_timeout: Option<Duration>,
-    /// Restart it when it ends: no, on-failure, always (default: no)
+    /// Restart it when it ends, after 1 s, 2 s, 4 s and so on up to 5 min, and after 10 min of running after 1 s again: no,
+    /// on-failure[:TIMES], always, unless-stopped (default: no)
     #[arg(long, value_name = "POLICY")]
     restart: Option<String>,
+    /// Give up on it after this many restarts in a row
+    #[arg(long, value_name = "TIMES", requires = "restart")]
+    restart_limit: Option<u32>,
     /// Connect its standard input to: null, stream, tty, interactive (default: null)
     #[arg(long, value_name = "MODE")]
     stdin: Option<String>,
@@ -114,6 +118,7 @@ impl NewApp {
             stop_signal: self.stop_signal,
             stop_timeout: self.stop_timeout,
             restart: self.restart,
+            restart_limit: self.restart_limit,
             streams: [self.stdin, self.stdout, self.stderr],
             k8s_log_path: self.k8s_log_path,
             insecure: InsecureOptions::default(),

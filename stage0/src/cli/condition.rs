@@ -1,0 +1,92 @@
+//! An app's state in words: a crash loop, a lack of memory and a failed health check are told apart at a glance.
+
+use super::screen::Tone;
+use super::table::Cell;
+use crate::app::status::AppStatus;
+use crate::fsutil::time::ago;
+
+/// What an app does, and what is the matter with it.
+pub fn of(app: &AppStatus) -> Cell {
+    let (text, tone) = words(app, ago);
+    Cell::toned(text, tone)
+}
+
+/// Whether an app is in no condition to be left in.
+pub fn is_bad(app: &AppStatus) -> bool {
+    words(app, ago).1 == Some(Tone::Bad)
+}
+
+fn words(app: &AppStatus, ago: impl Fn(i64) -> String) -> (String, Option<Tone>) {
+    if app.half_removed {
+        return ("half removed".into(), Some(Tone::Bad));
+    }
+    let last = app.last_end.as_ref().map(|last| {
+        let how = how(last.exit_code, last.exit_signal.as_deref(), last.oom_killed, last.start_failure.is_some());
+        (how.unwrap_or_else(|| "exit 0".into()), ago(last.at))
+    });
+    match (app.state.as_str(), last) {
+        ("running", Some((how, when))) if app.restarting => {
+            (format!("restarting ({}x, {how}, {when})", app.restarts), Some(Tone::Bad))
+        }
+        ("running", Some((how, when))) => {
+            (format!("running (restarted {}x, last: {how}, {when})", app.restarts), Some(Tone::Good))
+        }
+        ("running", None) => ("running".into(), Some(Tone::Good)),
+        ("exited", _) => {
+            let code = app.exit_code.unwrap_or_default();
+            let how = how(code, app.exit_signal.as_deref(), app.oom_killed, app.start_failure.is_some());
+            let gave_up = app.gave_up.then(|| format!("gave up after {} restarts", app.restarts));
+            let tone = if how.is_some() { Tone::Bad } else { Tone::Faint };
+            let why: Vec<String> = [how, gave_up].into_iter().flatten().collect();
+            let text = if why.is_empty() { "exited".into() } else { format!("exited ({})", why.join(", ")) };
+            (text, Some(tone))
+        }
+        (state, _) => (state.to_owned(), None),
+    }
+}
+
+/// Nothing for an end that is no failure.
+fn how(code: u8, signal: Option<&str>, oom_killed: bool, not_started: bool) -> Option<String> {
+    match (code, signal) {
+        (0, _) => None,
+        _ if oom_killed => Some("out of memory".into()),
+        _ if not_started => Some("could not start".into()),
+        (_, Some(signal)) => Some(signal.to_owned()),
+        (code, None) => Some(format!("exit {code}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::status::LastEnd;
+
+    fn app(state: &str) -> AppStatus {
+        AppStatus { state: state.into(), ..AppStatus::default() }
+    }
+
+    fn shown(app: &AppStatus) -> String {
+        words(app, |_| "2 s ago".into()).0
+    }
+
+    #[test]
+    fn what_is_the_matter_is_told_apart() {
+        assert_eq!([shown(&app("running")), shown(&app("created"))], ["running", "created"]);
+        assert_eq!(shown(&AppStatus { exit_code: Some(0), ..app("exited") }), "exited");
+        assert_eq!(shown(&AppStatus { exit_code: Some(3), ..app("exited") }), "exited (exit 3)");
+        let oom =
+            AppStatus { exit_code: Some(137), oom_killed: true, exit_signal: Some("SIGKILL".into()), ..app("exited") };
+        assert_eq!(shown(&oom), "exited (out of memory)");
+        assert_eq!(shown(&AppStatus { oom_killed: false, ..oom }), "exited (SIGKILL)");
+        let none = AppStatus { exit_code: Some(127), start_failure: Some("exec".into()), ..app("exited") };
+        assert_eq!(shown(&none), "exited (could not start)");
+        let gave_up = AppStatus { exit_code: Some(1), restarts: 3, gave_up: true, ..app("exited") };
+        assert_eq!(shown(&gave_up), "exited (exit 1, gave up after 3 restarts)");
+        let last = LastEnd { exit_code: 1, exit_signal: None, oom_killed: false, start_failure: None, at: 0 };
+        let looping = AppStatus { restarts: 7, restarting: true, last_end: Some(last), ..app("running") };
+        assert_eq!(shown(&looping), "restarting (7x, exit 1, 2 s ago)");
+        let again = AppStatus { restarting: false, ..looping };
+        assert_eq!(shown(&again), "running (restarted 7x, last: exit 1, 2 s ago)");
+        assert!(!is_bad(&again) && is_bad(&gave_up));
+    }
+}
