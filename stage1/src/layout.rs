@@ -181,6 +181,11 @@ pub fn exit_details(app: &AcName) -> String {
     format!("{app}.exit")
 }
 
+/// Name, in [`status_dir`], of what the app's health checks say. No app's name has a dot.
+pub fn health(app: &AcName) -> String {
+    format!("{app}.health")
+}
+
 /// Name, beside the file `name`, of the room that is kept for it on the disk. No app's name has a dot.
 pub fn room(name: &str) -> String {
     format!("{name}.room")
@@ -188,10 +193,10 @@ pub fn room(name: &str) -> String {
 
 /// Names, in [`status_dir`], of all that may be there of an app. The first is gone first: an app without it is known
 /// to be half removed.
-pub fn status_files(app: &AcName) -> [String; 6] {
+pub fn status_files(app: &AcName) -> [String; 7] {
     let (status, details) = (app.to_string(), exit_details(app));
     let rooms = (room(&status), room(&details));
-    [created_marker(app), started_marker(app), details, status, rooms.0, rooms.1]
+    [created_marker(app), started_marker(app), details, status, rooms.0, rooms.1, health(app)]
 }
 
 /// Endpoints of the app's streams, host side.
@@ -224,6 +229,16 @@ pub fn socket_unit_file(app: &AcName) -> PathBuf {
 /// Name of the unit of an app's sockets.
 pub fn app_socket(app: &AcName) -> String {
     format!("app-{app}.socket")
+}
+
+/// Name of the timer of an app's health checks.
+pub fn health_timer(app: &AcName) -> String {
+    format!("health-{app}.timer")
+}
+
+/// Name of the unit of an app's health check.
+pub fn health_service(app: &AcName) -> String {
+    format!("health-{app}.service")
 }
 
 /// Name of an app's unit. The prefix keeps an app called `shutdown` apart from systemd's own.
@@ -287,6 +302,11 @@ pub const IN_POD_SUPERVISOR_STATUS: &str = "/rkt/supervisor-status";
 pub const PINS: &str = "/run/stage1/ns";
 /// Directory of the units, and parts of units, of this run of the pod.
 pub const RUNTIME_UNITS: &str = "/run/systemd/system";
+/// Where the supervisor keeps what it was told to set of an app's unit while it runs, pod side.
+pub fn control_drop_ins(app: &AcName) -> PathBuf {
+    PathBuf::from(format!("/run/systemd/system.control/{}.d", app_unit(app)))
+}
+
 /// Directory of the notes on why apps could not be started.
 pub const NOTES: &str = "/run/stage1/notes";
 /// Where the pod's supervisor takes what services tell it: sd_notify(3).

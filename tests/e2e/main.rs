@@ -22,6 +22,7 @@ mod exec;
 mod filters;
 mod formats;
 mod harness;
+mod health;
 mod immutable;
 mod inside;
 mod kernel_files;
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
         sight::CASES,
         start::CASES,
         restarts::CASES,
+        health::CASES,
         stop::CASES,
         services::CASES,
         store::CASES,

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use stage1::app::AdditionFlags;
+use stage1::app::{self, AdditionFlags};
 use stage1::{Result, cli};
 
 /// Makes an app startable.
@@ -24,8 +24,13 @@ impl cli::Tool for AppAdd {
     }
 
     fn run(self, _: Vec<OsString>) -> Result<u8> {
+        let only_limits = self.0.update;
         let (addition, target) = self.0.addition()?;
-        addition.add(&target)?;
+        if only_limits {
+            app::update(&target, &addition.app)?
+        } else {
+            addition.add(&target)?
+        }
         Ok(0)
     }
 }

@@ -17,6 +17,12 @@ struct AppExec {
     /// wait for the time of the app's next restart instead
     #[argh(switch)]
     back_off: bool,
+    /// wait for the apps that this one comes after instead
+    #[argh(switch)]
+    r#await: bool,
+    /// check whether the app is well instead
+    #[argh(switch)]
+    health: bool,
     /// leave it to the app to report that it is ready (sd_notify)
     #[argh(switch)]
     notify: bool,
@@ -30,7 +36,7 @@ struct AppExec {
 
 impl cli::Tool for AppExec {
     const NAME: &'static str = "app-exec";
-    const SWITCHES: &'static [&'static str] = &["back-off", "debug", "notify"];
+    const SWITCHES: &'static [&'static str] = &["await", "back-off", "debug", "health", "notify"];
     const IN_POD: bool = true;
 
     fn debug(&self) -> bool {
@@ -40,6 +46,14 @@ impl cli::Tool for AppExec {
     fn run(self, _: Vec<OsString>) -> Result<u8> {
         if self.back_off {
             app::back_off(&self.app)?;
+            return Ok(0);
+        }
+        if self.r#await {
+            app::await_others(&self.app)?;
+            return Ok(0);
+        }
+        if self.health {
+            app::check_health(&self.app)?;
             return Ok(0);
         }
         if let Some(event) = self.event {

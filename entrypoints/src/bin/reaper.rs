@@ -18,6 +18,9 @@ struct Reaper {
     /// how often in a row systemd restarts the app at most (default: without end)
     #[argh(option)]
     limit: Option<u32>,
+    /// the app's health check restarts it when it is unhealthy
+    #[argh(switch)]
+    checked: bool,
     /// a connection restarts the app
     #[argh(switch)]
     sockets: bool,
@@ -37,7 +40,7 @@ struct Reaper {
 
 impl cli::Tool for Reaper {
     const NAME: &'static str = "reaper";
-    const SWITCHES: &'static [&'static str] = &["debug", "late", "sockets"];
+    const SWITCHES: &'static [&'static str] = &["checked", "debug", "late", "sockets"];
     const IN_POD: bool = true;
 
     fn debug(&self) -> bool {
@@ -51,7 +54,11 @@ impl cli::Tool for Reaper {
         }
         let restart = self.restart.as_deref().map(app::parse_restart).transpose()?.unwrap_or_default().restart;
         let wait = Duration::from_millis(self.wait);
-        app::record_exit(&self.app, Again { restart, limit: self.limit, sockets: self.sockets }, wait)?;
+        app::record_exit(
+            &self.app,
+            Again { restart, limit: self.limit, checked: self.checked, sockets: self.sockets },
+            wait,
+        )?;
         Ok(0)
     }
 }

@@ -1,11 +1,13 @@
 //! Adding an app to a running pod: wholly, or not at all.
 
 use stage1::appc::{AcName, Mount, PodManifest, RuntimeApp, VolumeKind};
+use stage1::confine::insecure::InsecureOptions;
 use stage1::error::{Context, Error, Result};
 
 use super::crossing::ready_pid;
 use super::files::AppFiles;
 use super::mounts;
+use super::health;
 use super::options::AddOptions;
 use super::kept::AppRecord;
 use super::recover::Adding;
@@ -13,7 +15,6 @@ use crate::fsutil::dir::must_exist;
 use crate::image::store::Image;
 use crate::image::store::find;
 use crate::poddir::find::Pod;
-use crate::poddir::insecure::Insecure;
 use crate::poddir::manifest::{Locked, must_be_mutable};
 use crate::poddir::uid_range;
 use crate::store::Store;
@@ -25,6 +26,7 @@ use crate::store::Store;
 pub fn add(store: &Store, pod: &Pod, options: &AddOptions) -> Result<()> {
     let image = find::find(store, &options.image)?;
     let mut app = options.runtime_app(&image)?;
+    health::give(store, &image, options, &mut app)?;
     let locked = Locked::new(pod.dir())?;
     let adding = Adding { store, pod, pid: ready_pid(pod)?, locked, insecure: options.insecure, debug: options.debug };
     adding.undo_interrupted()?;
@@ -102,7 +104,7 @@ fn steps(
 }
 
 /// The arguments of app-add, besides the app.
-pub(super) fn arguments(pod: &Pod, insecure: Insecure) -> Result<Vec<String>> {
+pub(super) fn arguments(pod: &Pod, insecure: InsecureOptions) -> Result<Vec<String>> {
     let mut args = vec![format!("--uuid={}", pod.uuid())];
     args.extend(uid_range::of_pod(pod.dir())?.map(|ids| format!("--private-users={ids}")));
     args.extend(insecure.flags());

@@ -45,7 +45,7 @@ impl Inside<'_> {
     }
 
     pub(super) fn start(&self) -> Result<()> {
-        self.cross(Entrypoint::AppStart, &[], None)?.success()
+        self.cross(Entrypoint::AppStart, &[], Some(stage1::app::AFTER_TIMEOUT))?.success()
     }
 
     pub(super) fn stop(&self, timeout: Option<Duration>) -> Result<()> {

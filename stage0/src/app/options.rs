@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
-use stage1::appc::{AcName, App, Isolator, Mount, NameValue, RuntimeApp, RuntimeImage};
+use stage1::appc::{AFTER, AcName, After, App, Isolator, Mount, NameValue, RuntimeApp, RuntimeImage};
 use stage1::confine::insecure::InsecureOptions;
 use stage1::error::{Context, Error, Result};
 use stage1::launch::env;
 use stage1::streams::{self, Format, LogFile};
 
 use super::mounts::Bind;
+use super::health::HealthOptions;
 use crate::image::store::Image;
 
 /// What a new app is to be, as the command line says it. Kept with the app, for what is made of it again.
@@ -53,6 +54,10 @@ pub struct AddOptions {
     pub restart: Option<String>,
     /// How often in a row at most.
     pub restart_limit: Option<u32>,
+    /// What is said of its health check.
+    pub health: HealthOptions,
+    /// What it waits for before it starts.
+    pub after: Vec<After>,
     /// Modes of its standard streams.
     pub streams: [Option<String>; 3],
     /// Its log file, below the directory that its pod has for them.
@@ -115,6 +120,10 @@ impl AddOptions {
             (stage1::app::RESTART, self.restart.clone()),
             (stage1::app::RESTART_LIMIT, self.restart_limit.map(|limit| limit.to_string())),
             (streams::LOG_PATH, self.k8s_log_path.clone()),
+            (
+                AFTER,
+                (!self.after.is_empty()).then(|| self.after.iter().map(After::to_string).collect::<Vec<_>>().join(" ")),
+            ),
         ];
         let declared = declared.into_iter().chain(streams::ANNOTATIONS.into_iter().zip(self.streams.clone()));
         Ok(declared.filter_map(|(name, value)| Some(NameValue::new(name, value?))).collect())
@@ -181,12 +190,17 @@ impl AddOptions {
 
     /// An option replaces the image's isolator of the same kind.
     fn set_isolators(&self, app: &mut App) -> Result<()> {
-        let kind = |name: &str| name.trim_end_matches("-retain-set").trim_end_matches("-remove-set").to_owned();
-        for isolator in &self.isolators {
-            app.isolators.retain(|other| kind(&other.name) != kind(&isolator.name));
-            app.isolators.push(isolator.clone());
-        }
+        replace_isolators(&mut app.isolators, &self.isolators);
         stage1::appc::Isolators::parse(&app.isolators).context(|| "the image").map(drop)
+    }
+}
+
+/// Puts isolators in the place of those of the same kind.
+pub(super) fn replace_isolators(list: &mut Vec<Isolator>, new: &[Isolator]) {
+    let kind = |name: &str| name.trim_end_matches("-retain-set").trim_end_matches("-remove-set").to_owned();
+    for isolator in new {
+        list.retain(|other| kind(&other.name) != kind(&isolator.name));
+        list.push(isolator.clone());
     }
 }
 

@@ -1,6 +1,7 @@
 //! The apps of a pod that runs again: which of them, and each as it was.
 
-use stage1::appc::{AcName, PodManifest, find};
+use stage1::appc::{self, AFTER, AcName, After, PodManifest, RuntimeApp, find};
+use stage1::confine::insecure::InsecureOptions;
 use stage1::error::{Error, Result};
 use stage1::pod::AppState;
 
@@ -11,7 +12,6 @@ use super::lifecycle;
 use super::kept::AppRecord;
 use super::start_lock::AppLock;
 use crate::poddir::find::Pod;
-use crate::poddir::insecure::Insecure;
 use crate::poddir::manifest::{self, Locked};
 use crate::store::Store;
 
@@ -77,14 +77,15 @@ pub fn go_on(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
     {
         let locked = Locked::new(pod.dir())?;
         for app in &apps {
-            let insecure = AppRecord::new(pod.dir(), app).options()?.map_or(Insecure::default(), |o| o.insecure);
+            let insecure = AppRecord::new(pod.dir(), app).options()?.map_or(InsecureOptions::default(), |o| o.insecure);
             let inside = Inside { store, pod, pid, app, lock: Some(locked.lock()), debug };
             if let Err(error) = inside.add(&arguments(pod, insecure)?) {
                 failed.push(format!("app {app}: {}", error.one_line()));
             }
         }
     }
-    for app in apps {
+    let wanted = in_order(&manifest)?.into_iter().filter(|app| apps.contains(app));
+    for app in wanted {
         let noted = AppLock::wait(pod.dir(), &app)?.is_some_and(|lock| lock.was_interrupted());
         let start = || {
             // it counts from now
@@ -96,6 +97,18 @@ pub fn go_on(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
         }
     }
     if failed.is_empty() { Ok(()) } else { Err(Error::new(failed.join("; "))) }
+}
+
+/// The apps of a pod, each after those it waits for.
+///
+/// # Errors
+/// Some wait for each other.
+pub fn in_order(manifest: &PodManifest) -> Result<Vec<AcName>> {
+    let after = |app: &RuntimeApp| {
+        let after = find(&app.annotations, AFTER).map(After::parse_all).transpose();
+        after.map(|after| (app.name.clone(), after.unwrap_or_default()))
+    };
+    appc::in_order(&manifest.apps.iter().map(after).collect::<Result<Vec<_>>>()?)
 }
 
 /// The apps that were added completely and are not half removed.

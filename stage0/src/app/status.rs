@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use stage1::appc::{AcName, Mount, PodManifest, RuntimeApp, VolumeKind};
 use stage1::error::Result;
 use stage1::layout;
-use stage1::pod::{AppState, ExitDetails, State};
+use stage1::pod::{AppState, ExitDetails, Health, State};
 
 use super::start_lock;
 use crate::poddir::find::Pod;
@@ -57,6 +57,9 @@ pub struct AppStatus {
     /// Its restart policy has given up on it.
     #[serde(skip_serializing_if = "is_false")]
     pub gave_up: bool,
+    /// What its health checks say, if it has some and runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthStatus>,
     /// How it ended last, if it has been started again since, or is about to be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_end: Option<LastEnd>,
@@ -71,6 +74,38 @@ pub struct AppStatus {
     /// The user's labels.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub user_labels: BTreeMap<String, String>,
+}
+
+/// How an app is.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct HealthStatus {
+    /// `starting`, `healthy` or `unhealthy`.
+    pub status: String,
+    /// How many checks have failed in a row.
+    pub failures: u32,
+    /// The exit status of the last check; none if it took too long, or there was none yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<u8>,
+    /// The end of what that check has printed.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub output: String,
+    /// Whether the last check took too long.
+    #[serde(skip_serializing_if = "is_false")]
+    pub timed_out: bool,
+}
+
+impl From<Health> for HealthStatus {
+    fn from(health: Health) -> Self {
+        let timed_out = health.last.as_ref().is_some_and(|last| last.exit_code.is_none());
+        let last = health.last.unwrap_or_default();
+        Self {
+            status: health.status.word().to_owned(),
+            failures: health.failures,
+            exit_code: last.exit_code,
+            output: last.output,
+            timed_out,
+        }
+    }
 }
 
 /// How a run of an app ended that was not the last.
@@ -163,6 +198,7 @@ fn describe(pod: &Pod, manifest: &PodManifest, app: &RuntimeApp) -> Result<AppSt
         restarts,
         restarting,
         gave_up,
+        health: status.health.filter(|_| !restarting).map(HealthStatus::from),
         last_end,
         image_id: app.image.id.clone(),
         mounts: app.mounts.iter().map(|mount| describe_mount(pod, manifest, mount)).collect(),

@@ -2,7 +2,7 @@
 
 use super::screen::Tone;
 use super::table::Cell;
-use crate::app::status::AppStatus;
+use crate::app::status::{AppStatus, HealthStatus};
 use crate::fsutil::time::ago;
 
 /// What an app does, and what is the matter with it.
@@ -28,10 +28,15 @@ fn words(app: &AppStatus, ago: impl Fn(i64) -> String) -> (String, Option<Tone>)
         ("running", Some((how, when))) if app.restarting => {
             (format!("restarting ({}x, {how}, {when})", app.restarts), Some(Tone::Bad))
         }
-        ("running", Some((how, when))) => {
-            (format!("running (restarted {}x, last: {how}, {when})", app.restarts), Some(Tone::Good))
+        ("running", last) => {
+            let restarted = last.map(|(how, when)| format!("restarted {}x, last: {how}, {when}", app.restarts));
+            let health = app.health.as_ref().map(health);
+            let is_bad = app.health.as_ref().is_some_and(|health| health.status == "unhealthy");
+            let more: Vec<String> = [health, restarted].into_iter().flatten().collect();
+            let tone = if is_bad { Tone::Bad } else { Tone::Good };
+            let text = if more.is_empty() { "running".into() } else { format!("running ({})", more.join("; ")) };
+            (text, Some(tone))
         }
-        ("running", None) => ("running".into(), Some(Tone::Good)),
         ("exited", _) => {
             let code = app.exit_code.unwrap_or_default();
             let how = how(code, app.exit_signal.as_deref(), app.oom_killed, app.start_failure.is_some());
@@ -43,6 +48,26 @@ fn words(app: &AppStatus, ago: impl Fn(i64) -> String) -> (String, Option<Tone>)
         }
         (state, _) => (state.to_owned(), None),
     }
+}
+
+/// So much of a check's output is shown in a table.
+const SHOWN: usize = 40;
+
+fn health(health: &HealthStatus) -> String {
+    if health.status != "unhealthy" {
+        return health.status.clone();
+    }
+    let line = health.output.lines().next_back().unwrap_or_default().trim();
+    let mut shown: String = line.chars().take(SHOWN).collect();
+    if shown.len() < line.len() {
+        shown.push('…');
+    }
+    let why = match health.exit_code {
+        _ if health.timed_out => "check timed out".to_owned(),
+        _ if !shown.is_empty() => shown,
+        code => format!("check exit {}", code.unwrap_or_default()),
+    };
+    format!("unhealthy {}x: {why}", health.failures)
 }
 
 /// Nothing for an end that is no failure.
@@ -88,5 +113,14 @@ mod tests {
         let again = AppStatus { restarting: false, ..looping };
         assert_eq!(shown(&again), "running (restarted 7x, last: exit 1, 2 s ago)");
         assert!(!is_bad(&again) && is_bad(&gave_up));
+        let check =
+            HealthStatus { status: "unhealthy".into(), failures: 3, exit_code: Some(1), ..HealthStatus::default() };
+        let ill = |health| AppStatus { health: Some(health), ..app("running") };
+        assert_eq!(shown(&ill(HealthStatus { status: "healthy".into(), ..check.clone() })), "running (healthy)");
+        assert_eq!(shown(&ill(check.clone())), "running (unhealthy 3x: check exit 1)");
+        let said = HealthStatus { output: "first\nno answer from 127.0.0.1\n".into(), ..check.clone() };
+        assert_eq!(shown(&ill(said)), "running (unhealthy 3x: no answer from 127.0.0.1)");
+        let slow = ill(HealthStatus { exit_code: None, timed_out: true, ..check });
+        assert!(is_bad(&slow) && shown(&slow).contains("check timed out"));
     }
 }

@@ -64,10 +64,14 @@ fn row(pod: &PodStatus, whole: bool) -> [Cell; 7] {
     let id = if whole { pod.name.clone() } else { short_id(&pod.name) };
     let running = pod.apps.iter().filter(|app| app.state == "running" && !app.restarting).count();
     let restarting = pod.apps.iter().filter(|app| app.restarting).count();
-    let state = match restarting {
+    let unhealthy = pod.apps.iter().filter(|app| app.health.as_ref().is_some_and(|h| h.status == "unhealthy")).count();
+    let troubles = [(restarting, "restarting"), (unhealthy, "unhealthy")];
+    let troubles: Vec<String> =
+        troubles.iter().filter(|(some, _)| *some > 0).map(|(some, what)| format!("{some} {what}")).collect();
+    let state = match troubles.join(", ") {
         _ if pod.paused => "paused".to_owned(),
-        0 => pod.state.clone(),
-        some => format!("{} ({some} restarting)", pod.state),
+        none if none.is_empty() => pod.state.clone(),
+        troubles => format!("{} ({troubles})", pod.state),
     };
     let apps = match pod.apps.len() {
         0 => "-".to_owned(),

@@ -41,6 +41,7 @@ mod stop;
 mod table;
 mod top;
 mod volume;
+mod update;
 mod wait;
 
 use std::ffi::OsString;
@@ -133,13 +134,15 @@ enum Command {
     Export(export::Export),
     /// Make an image of the files of an app
     Commit(export::Commit),
+    /// Change the limits of an app, while it runs and for later
+    Update(update::Update),
     /// Freeze a pod, or one of its apps
     Pause(OneApp),
     /// Let a paused pod, or one of its apps, go on
     Unpause(OneApp),
     /// Send a signal to an app, or end a pod at once
     Kill(kill::Kill),
-    /// Wait until pods have ended
+    /// Wait until pods have ended, or are healthy
     Wait(wait::Wait),
     /// End running pods
     Stop(stop::Stop),
@@ -297,6 +300,7 @@ impl Podctl {
             Command::Inspect(one) => inspect::run(&one, &session)?,
             Command::Stats(command) => command.run(&session)?,
             Command::Top(command) => command.run(&session)?,
+            Command::Update(command) => command.run(&session)?,
             Command::Pause(one) => pause::pause(&one, &session)?,
             Command::Unpause(one) => pause::unpause(&one, &session)?,
             Command::Kill(command) => command.run(&session)?,

@@ -16,6 +16,9 @@ pub struct Wait {
     /// Give up after this long (default: never)
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
+    /// Wait instead until apps of theirs run, and all that run and have health checks are healthy
+    #[arg(long)]
+    healthy: bool,
     #[command(flatten)]
     pods: Pods,
 }
@@ -23,8 +26,9 @@ pub struct Wait {
 impl Wait {
     pub fn run(self, session: &Session) -> Result<()> {
         let deadline = Patience(self.timeout).deadline();
+        let until = if self.healthy { Until::Healthy } else { Until::Ended };
         self.pods.each(session, |pod| {
-            wait::wait(&session.store, &pod, Until::Ended, deadline).context(|| format!("wait for pod {}", pod.short()))
+            wait::wait(&session.store, &pod, until, deadline).context(|| format!("wait for pod {}", pod.short()))
         })
     }
 }

@@ -17,8 +17,10 @@ use stage1::sys::signal;
 use crate::app::add::check_addition;
 use crate::app::files::AppFiles;
 use crate::app::mounts;
+use crate::app::health;
 use crate::app::options::AddOptions;
 use crate::app::kept::AppRecord;
+use crate::app::resume;
 use crate::image::store::Image;
 use crate::image::store::find;
 use crate::pod::create;
@@ -53,11 +55,13 @@ pub fn prepare(
         let image = find::find(store, &options.image)?;
         let mut app = options.runtime_app(&image)?;
         mounts::place(store, &manifest.volumes, &options.binds, &mut app)?;
+        health::give(store, &image, options, &mut app).context(|| format!("app {}", app.name))?;
         check_addition(&manifest, &app).context(|| format!("app {}", app.name))?;
         manifest.apps.push(app);
         images.push(image);
     }
     check_terminal(&manifest, settings)?;
+    resume::in_order(&manifest)?;
     create::prepare(store, stage1, &manifest, making, |dir| {
         name.map_or(Ok(()), |name| claim::give(store, dir, name))?;
         for ((app, image), options) in manifest.apps.iter().zip(&images).zip(apps) {

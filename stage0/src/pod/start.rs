@@ -14,7 +14,6 @@ use crate::fsutil::remove;
 use crate::pod::settings::{Ipc, Launch, Settings};
 use crate::pod::{create, gc};
 use crate::poddir::find::{self as pods, Pod, State};
-use crate::poddir::insecure::Insecure;
 use crate::poddir::manifest;
 use crate::poddir::phase::HeldPod;
 use crate::rootfs::{Roots, overlay};
@@ -102,11 +101,7 @@ fn settings(pod: &HeldPod) -> Result<Settings> {
         },
         dns_conf_mode: given(modes.join(",")),
         interactive: config.interactive,
-        insecure: Insecure {
-            disable_paths: config.insecure_options.disable_paths,
-            disable_capabilities_restriction: config.insecure_options.disable_capabilities,
-            disable_seccomp: config.insecure_options.disable_seccomp,
-        },
+        insecure: config.insecure_options,
         ..Settings::default()
     })
 }

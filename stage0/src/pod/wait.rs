@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use stage1::error::{Error, Result};
 use stage1::sys::process;
 
+use crate::app::status::{self, AppStatus};
 use crate::poddir::find as pods;
 use crate::poddir::find::{Pod, State};
 use crate::store::Store;
@@ -19,6 +20,8 @@ const AT_MOST: Duration = Duration::from_secs(1);
 pub enum Until {
     /// The pod takes app operations.
     Ready,
+    /// Apps of the pod run, and all that run and have health checks are well.
+    Healthy,
     /// The pod has ended, or is gone.
     Ended,
 }
@@ -36,10 +39,12 @@ pub fn wait(store: &Store, pod: &Pod, until: Until, deadline: Option<Instant>) -
         };
         match (now.state(), until) {
             (State::Running, Until::Ready) if stage1::pod::is_ready(now.dir())? => return Ok(()),
+            (State::Running, Until::Healthy) if are_well(&now)? => return Ok(()),
             (State::Embryo | State::Preparing | State::Prepared | State::Running, _) => {}
             (_, Until::Ended) => return Ok(()),
-            (state, Until::Ready) => {
-                return Err(Error::new(format!("it is {}, so it cannot become ready", state.word())));
+            (state, Until::Ready | Until::Healthy) => {
+                let word = if until == Until::Ready { "ready" } else { "healthy" };
+                return Err(Error::new(format!("it is {}, so it cannot become {word}", state.word())));
             }
         }
         let left = deadline.map_or(AT_MOST, |deadline| deadline.saturating_duration_since(Instant::now()));
@@ -49,6 +54,22 @@ pub fn wait(store: &Store, pod: &Pod, until: Until, deadline: Option<Instant>) -
         }
         pause(&now, until, left)?;
     }
+}
+
+/// Whether apps run, and all that do are well.
+///
+/// # Errors
+/// One has failed and is not started again, or a status can't be read.
+fn are_well(pod: &Pod) -> Result<bool> {
+    let apps = status::list(pod)?;
+    if let Some(failed) = apps.iter().find(|app| app.state == "exited" && app.exit_code.is_some_and(|code| code != 0)) {
+        let code = failed.exit_code.unwrap_or_default();
+        return Err(Error::new(format!("app {} has ended with {code}", failed.name)));
+    }
+    let mut running = apps.iter().filter(|app| app.state == "running").peekable();
+    let is_well =
+        |app: &AppStatus| !app.restarting && app.health.as_ref().is_none_or(|health| health.status == "healthy");
+    Ok(running.peek().is_some() && running.all(is_well))
 }
 
 /// Waits for a moment, which ends early with the pod's process.

@@ -2,10 +2,11 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::Duration;
 
 use super::declared::Declared;
 use super::{control, deadline};
-use crate::appc::{AcName, Isolators};
+use crate::appc::{AcName, Isolators, OnFailure};
 use crate::cgroup::PodCgroup;
 use crate::cgroup::devices::{DeviceKind, DeviceRule};
 use crate::confine::Confinement;
@@ -24,7 +25,7 @@ use crate::streams::{self, Declared as Streams, LogFile, Modes};
 use crate::sys::dir;
 use crate::sys::mount::{DetachedMount, Scope};
 use crate::uid_range::UidRange;
-use crate::unit::{self, AppUnit, CgroupLimits};
+use crate::unit::{self, AppUnit, CgroupLimits, HealthUnits};
 
 /// Makes the app APP, which the pod manifest lists and whose rootfs is in place, startable.
 #[derive(argh::FromArgs, Debug)]
@@ -35,6 +36,9 @@ pub struct Flags {
     /// the pod's UUID
     #[argh(option)]
     uuid: Option<String>,
+    /// only bring its limits to what the pod manifest says by now, also while it runs
+    #[argh(switch)]
+    pub update: bool,
     /// print debug messages
     #[argh(switch)]
     pub debug: bool,
@@ -55,7 +59,7 @@ pub struct Flags {
 impl Flags {
     /// Those that take no value.
     pub const SWITCHES: &'static [&'static str] =
-        &["debug", "disable-capabilities-restriction", "disable-paths", "disable-seccomp"];
+        &["debug", "disable-capabilities-restriction", "disable-paths", "disable-seccomp", "update"];
 
     /// What they ask for, and the pod in the current directory.
     ///
@@ -110,6 +114,12 @@ impl Prepared {
             restart: declared.restart.restart,
             restart_limit: declared.restart.limit,
             sockets: &declared.sockets,
+            waits: !declared.after.is_empty(),
+            health: declared.health.as_ref().map(|check| HealthUnits {
+                interval: Duration::from_millis(check.interval_ms),
+                timeout: Duration::from_millis(check.timeout_ms),
+                restarts: check.on_failure == OnFailure::Restart,
+            }),
             ..plain
         }
     }
@@ -164,6 +174,8 @@ impl Addition {
         let mut declared = Declared::by(&app)?;
         record.sockets = std::mem::take(&mut declared.socket_names);
         record.stop_timeout = declared.stop_timeout.unwrap_or(unit::STOP_TIMEOUT);
+        record.health.clone_from(&declared.health);
+        record.after.clone_from(&declared.after);
         let modes = Modes::of(&app, pod.config.interactive && !pod.config.mutable)?;
         record.streams = modes;
         if modes.have_terminal() && env::get(&record.environment, "TERM").is_none() {

@@ -48,7 +48,7 @@ pub fn back_off(app: &AcName) -> Result<()> {
 }
 
 /// Tells the supervisor that the start takes longer by this: sd_notify(3).
-fn ask_for_time(time: Duration) -> Result<()> {
+pub(super) fn ask_for_time(time: Duration) -> Result<()> {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
     let time = time + unit::START_TIMEOUT;
     let tell = || -> std::io::Result<()> {

@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::await_others::AFTER_TIMEOUT;
 use super::{deadline, end, streams};
 use crate::appc::AcName;
 use crate::cgroup::PodCgroup;
@@ -33,7 +34,9 @@ pub fn start(target: &Target, app: &AcName) -> Result<()> {
     forget_stale_names(app)?;
     let sockets = unit::has_sockets(app)?;
     let name = if sockets { layout::app_socket(app) } else { layout::app_unit(app) };
-    let deadline = Instant::now() + unit::START_TIMEOUT + MARGIN;
+    let record = LaunchRecord::load(dir::open_dir(layout::app_dir(app))?, layout::LAUNCH)?;
+    let others = if record.after.is_empty() { Duration::ZERO } else { AFTER_TIMEOUT };
+    let deadline = Instant::now() + others + unit::START_TIMEOUT + MARGIN;
     with_systemd(target, deadline, |systemd| {
         end::forget(app)?;
         let started = match systemd.start_unit(&name, deadline) {

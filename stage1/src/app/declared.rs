@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::end::signal_number;
-use crate::appc::{self, AcName, App, Port, SUPPORTS_NOTIFY};
+use crate::appc::{self, AFTER, AcName, After, App, HEALTH_CHECK, HealthCheck, Port, SUPPORTS_NOTIFY};
 use crate::error::{Context, Error, Result};
 use crate::pod::PodApp;
 use crate::unit::{Protocol, Restart, SocketPorts};
@@ -33,6 +33,8 @@ pub(super) struct Declared {
     pub(super) stop_timeout: Option<Duration>,
     pub(super) restart: RestartPolicy,
     pub(super) sockets: Vec<SocketPorts>,
+    pub(super) health: Option<HealthCheck>,
+    pub(super) after: Vec<After>,
     /// A name for each port of `sockets`, in their order.
     pub(super) socket_names: Vec<AcName>,
 }
@@ -57,6 +59,9 @@ impl Declared {
             restart,
             sockets,
             socket_names,
+            // An image does not know the apps of its pod, and its own check is the host manager's to translate.
+            health: appc::find(&app.runtime.annotations, HEALTH_CHECK).map(HealthCheck::parse).transpose()?,
+            after: appc::find(&app.runtime.annotations, AFTER).map(After::parse_all).transpose()?.unwrap_or_default(),
         })
     }
 }

@@ -30,6 +30,8 @@ pub struct Again {
     pub restart: Restart,
     /// How often in a row that applies.
     pub limit: Option<u32>,
+    /// Its health check starts it again when it is unhealthy.
+    pub checked: bool,
     /// Its sockets listen while it does not run.
     pub sockets: bool,
 }
@@ -78,8 +80,9 @@ pub fn record_exit(app: &AcName, again: Again, wait: Duration) -> Result<()> {
         details = before.clone();
     }
     (details.restarts, details.in_a_row, details.restarting) = (before.restarts, 0, false);
-    let mut goes_on = again.applies(&result) && !ends_for_good(app)?;
-    if goes_on && again.restart != Restart::No {
+    let is_restarted = again.checked && pending_job(app)?.as_deref() == Some("restart");
+    let mut goes_on = is_restarted || again.applies(&result) && !ends_for_good(app)?;
+    if goes_on && (is_restarted || again.restart != Restart::No) {
         let in_a_row = if ran_for(app)? >= RESTART_RESET { 1 } else { before.in_a_row.saturating_add(1) };
         if again.limit.is_some_and(|limit| in_a_row > limit) {
             goes_on = false;
@@ -166,6 +169,13 @@ fn pod_is_ending() -> Result<bool> {
     let deadline = Instant::now() + TIMEOUT;
     let mut systemd = Client::connect(Path::new(systemd::PRIVATE_SOCKET), deadline)?;
     Ok(systemd.pending_job(SHUTDOWN, deadline)?.as_deref() == Some("start"))
+}
+
+/// What systemd is about to do with the app.
+fn pending_job(app: &AcName) -> Result<Option<String>> {
+    let deadline = Instant::now() + TIMEOUT;
+    let mut systemd = Client::connect(Path::new(systemd::PRIVATE_SOCKET), deadline)?;
+    systemd.pending_job(&layout::app_unit(app), deadline)
 }
 
 /// What every unit of an app conflicts with.
@@ -398,7 +408,8 @@ mod tests {
     #[test]
     fn what_starts_an_app_again() {
         let applies = |restart, sockets| {
-            ["success", "exit-code", "signal"].map(|result| Again { restart, sockets, limit: None }.applies(result))
+            ["success", "exit-code", "signal"]
+                .map(|result| Again { restart, sockets, ..Again::default() }.applies(result))
         };
         assert_eq!(applies(Restart::No, false), [false, false, false]);
         assert_eq!(applies(Restart::No, true), [true, false, false]);

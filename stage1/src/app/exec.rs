@@ -12,6 +12,7 @@ use crate::appc::AcName;
 use crate::confine::ids::Ids;
 use crate::error::{Context, Error, Result, exit};
 use crate::launch::{LaunchRecord, env};
+use crate::pod::Health;
 use crate::streams::handover::{self, Handover, Who};
 use crate::sys::process::{self, Fork};
 use crate::{launch, layout, rootfs, sys};
@@ -67,6 +68,9 @@ pub fn exec(app: &AcName, readiness: Readiness) -> Result<Infallible> {
 fn become_app(app: &AcName, readiness: Readiness, sockets: u32) -> Result<Infallible> {
     let mut record = load_record(app)?;
     end::prepare(app)?;
+    if record.health.is_some() {
+        Health::starting().store_in_pod(app)?;
+    }
     let handover = Handover::begin()?;
     let supervisor = match readiness {
         Readiness::Executed => Some(supervisor()?),

@@ -2,16 +2,20 @@
 //! side, executed and its end written down.
 
 mod add;
+mod await_others;
 mod back_off;
 mod control;
 mod declared;
 mod end;
 mod enter;
 mod exec;
+mod health;
 mod note;
 mod streams;
+mod update;
 
 pub use add::{Addition, Flags as AdditionFlags, Prepared};
+pub use await_others::{AFTER_TIMEOUT, await_others};
 pub use back_off::back_off;
 pub use control::{rm, start, stop};
 pub use declared::{
@@ -21,6 +25,8 @@ pub use declared::{
 pub use end::{Again, record_exit, record_exit_late};
 pub use enter::{Ended, Entry, Tty, enter};
 pub use exec::{Event, Readiness, exec, run_handlers};
+pub use health::check_health;
+pub use update::update;
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,6 @@
 //! appc's names, manifests and isolators (appc 0.8.11): pure data.
 
+mod health;
 mod isolator;
 mod manifest;
 mod name;
@@ -7,6 +8,7 @@ mod pod_manifest;
 pub mod quantity;
 mod validate;
 
+pub use health::*;
 pub use isolator::{CapabilitySet, Isolators, Resource, SeccompSet, SetMode};
 pub use manifest::*;
 pub use name::{AcIdentifier, AcName};

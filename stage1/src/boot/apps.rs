@@ -11,9 +11,9 @@ use nix::unistd::Pid;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use crate::app::{self, Addition};
-use crate::appc::AcName;
-use crate::confine::insecure::InsecureOptions;
+use crate::appc::{self, AFTER, AcName, After, RuntimeApp};
 use crate::cli;
+use crate::confine::insecure::InsecureOptions;
 use crate::cross::Target;
 use crate::error::{Context, Error, Result, exit};
 use crate::layout;
@@ -37,6 +37,8 @@ enum Step {
 #[derive(Debug)]
 pub struct Apps {
     names: Vec<AcName>,
+    /// The same, each after those it waits for.
+    order: Vec<AcName>,
     private_users: Option<UidRange>,
     watch: OwnedFd,
     step: Step,
@@ -57,7 +59,12 @@ impl Apps {
             inotify::add_watch(&watch, place, WatchFlags::MOVED_TO | WatchFlags::CREATE | WatchFlags::CLOSE_WRITE)
                 .context(|| format!("inotify_add_watch({place:?})"))?;
         }
-        Ok(Self { names, private_users, watch, step: Step::Booting, verdict: None })
+        let after = |app: &RuntimeApp| {
+            let after = appc::find(&app.annotations, AFTER).map(After::parse_all).transpose();
+            after.map(|after| (app.name.clone(), after.unwrap_or_default())).context(|| format!("app {}", app.name))
+        };
+        let order = appc::in_order(&pod.manifest.apps.iter().map(after).collect::<Result<Vec<_>>>()?)?;
+        Ok(Self { names, order, private_users, watch, step: Step::Booting, verdict: None })
     }
 
     /// Becomes readable when there may be news.
@@ -161,7 +168,7 @@ impl Apps {
             let addition = Addition { app: name.clone(), insecure, private_users: self.private_users };
             addition.add(&target).context(|| format!("app {name}"))?;
         }
-        self.names.iter().try_for_each(|name| app::start(&target, name))
+        self.order.iter().try_for_each(|name| app::start(&target, name))
     }
 }
 

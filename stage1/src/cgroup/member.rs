@@ -165,6 +165,33 @@ impl PodCgroup {
     }
 }
 
+/// Moves the process `pid` to where the process `like` is in every hierarchy. `Ok(false)` if that has ended. Pod side,
+/// where the supervisor's cgroups can be written to.
+///
+/// # Errors
+/// The kernel keeps the process out of one of the cgroups, for another reason than that the cgroup is gone.
+pub fn join_like(pid: nix::unistd::Pid, like: i32) -> Result<bool> {
+    let read = |pid: i32| {
+        let file = format!("/proc/{pid}/cgroup");
+        match fs::read_to_string(&file) {
+            Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+            text => text.context(|| format!("read {file}")).map(Some),
+        }
+    };
+    let (Some(wanted), Some(own)) = (read(like)?, read(pid.as_raw())?) else { return Ok(false) };
+    for hierarchy in super::hierarchies()? {
+        let (wanted, own) = (path_in(&wanted, &hierarchy), path_in(&own, &hierarchy));
+        // Not every hierarchy has a cgroup for the unit.
+        let Some(wanted) = wanted.filter(|_| wanted != own) else { continue };
+        let procs = hierarchy.mount.join(wanted.trim_start_matches('/')).join("cgroup.procs");
+        match fs::write(&procs, pid.to_string()) {
+            Err(error) if is_gone(&error) => return Ok(false),
+            done => done.context(|| format!("join {procs:?}"))?,
+        }
+    }
+    Ok(true)
+}
+
 /// The path of a process in a hierarchy, from the text of its /proc/PID/cgroup: cgroups(7).
 fn path_in<'a>(text: &'a str, hierarchy: &Hierarchy) -> Option<&'a str> {
     text.lines().find_map(|line| {

@@ -24,7 +24,7 @@ use crate::error::{Context, Error, Result, one_line};
 use crate::layout;
 
 pub use hierarchy::{Hierarchy, Version, hierarchies};
-pub use member::Running;
+pub use member::{Running, join_like};
 use tree::members_below;
 pub use usage::Usage;
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::fs::{self, FileType, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::appc::{self, AcName, App};
+use crate::appc::{self, AcName, After, App, HealthCheck};
 use crate::confine::Confinement;
 use crate::confine::ids::Ids;
 use crate::error::{Context, Error, Result, exit};
@@ -54,6 +54,12 @@ pub struct LaunchRecord {
     /// Names of the sockets that the supervisor hands over, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sockets: Vec<AcName>,
+    /// How it is found out whether it is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
+    /// What it waits for before it starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<After>,
     /// What its standard streams are.
     #[serde(default, skip_serializing_if = "Modes::are_usual")]
     pub streams: Modes,
@@ -94,6 +100,8 @@ impl LaunchRecord {
             working_directory: working_directory.to_owned(),
             stop_timeout: STOP_TIMEOUT,
             sockets: Vec::new(),
+            health: None,
+            after: Vec::new(),
             streams: Modes::default(),
             environment: env::compute(&app.environment, name, metadata_url, ids).context(what)?,
             confinement,

@@ -3,6 +3,7 @@
 mod config;
 mod exit;
 mod files;
+mod health;
 mod phase;
 mod pid;
 mod room;
@@ -16,6 +17,7 @@ pub(crate) use files::replace;
 pub use files::{
     Directory, Durable, open_regular_beneath, read_bounded, remove_if_there, sweep_temporaries, write_atomic,
 };
+pub use health::{Check, Health, MAX_OUTPUT, Wellness};
 pub use phase::{Lock, Phase, State, lock_apps, state};
 pub use pid::read_pid;
 pub use room::{keep as keep_room, write_kept};

@@ -8,6 +8,7 @@ use rustix::fs::{AtFlags, FileType, OFlags};
 
 use super::exit::{ExitDetails, MAX_DETAILS};
 use super::files::read_beneath;
+use super::health::{Health, MAX_HEALTH};
 use super::phase::State;
 use crate::appc::AcName;
 use crate::error::{Context, Error, Result};
@@ -62,6 +63,8 @@ pub struct AppStatus {
     /// What else is known about its end; of an app that runs, about its last one, if its restart policy has started it
     /// again since.
     pub details: Option<ExitDetails>,
+    /// What its health checks say, of an app that has some and runs.
+    pub health: Option<Health>,
     /// When those details were written.
     pub details_at: Option<i64>,
 }
@@ -97,6 +100,9 @@ pub fn app_status(pod: &Path, state: State, mutable: bool, app: &AcName) -> Resu
         };
         if let Some((details, at)) = exit_details(pod, app)?.filter(|(details, _)| counts(details)) {
             (status.details, status.details_at) = (Some(details), Some(at));
+        }
+        if status.state == AppState::Running {
+            status.health = health(pod, app)?;
         }
         Ok(status)
     };
@@ -177,6 +183,7 @@ fn of_mutable(app: Markers) -> AppStatus {
         exit_code: exited.map(|(code, _)| code),
         details: None,
         details_at: None,
+        health: None,
     }
 }
 
@@ -194,6 +201,7 @@ fn of_immutable(pod: State, times: PodTimes, app: Markers) -> AppStatus {
         exit_code: app.exited.map(|(code, _)| code),
         details: None,
         details_at: None,
+        health: None,
     }
 }
 
@@ -279,6 +287,20 @@ fn exit_details(pod: &Path, app: &AcName) -> Result<Option<(ExitDetails, i64)>> 
     };
     Ok(read().unwrap_or_else(|error: Error| {
         log::warn!("details of the end of app {app}: {}", error.one_line());
+        None
+    }))
+}
+
+/// What the pod says about the app's health; nothing if it makes no sense.
+fn health(pod: &Path, app: &AcName) -> Result<Option<Health>> {
+    let Some(rkt) = read_rkt(pod)? else { return Ok(None) };
+    let Some(dir) = open_dir_beneath(&rkt, "status")? else { return Ok(None) };
+    let read = || match read_beneath(&dir, &layout::health(app), MAX_HEALTH)? {
+        Some(text) => Health::parse(&text).map(Some),
+        None => Ok(None),
+    };
+    Ok(read().unwrap_or_else(|error: Error| {
+        log::warn!("health of app {app}: {}", error.one_line());
         None
     }))
 }

@@ -71,6 +71,7 @@ impl Client {
         let member = match verb {
             Verb::Start => "StartUnit",
             Verb::Stop => "StopUnit",
+            Verb::Restart => "RestartUnit",
         };
         let body = Body::default().text(unit)?.text("replace")?;
         let path = self.manager_call(member, unit, body, deadline, object_path)?;
@@ -139,6 +140,15 @@ impl Client {
         let body = Body::default().text(unit)?.text("fail")?.properties(properties)?.no_units()?;
         let path = self.manager_call("StartTransientUnit", unit, body, deadline, object_path)?;
         self.wait(&Job { path, unit: unit.to_owned() }, deadline)
+    }
+
+    /// Sets properties of a loaded unit, until it is loaded anew.
+    ///
+    /// # Errors
+    /// [`Refused`]: a property can't be set, or for one as [`is_no_such_unit`].
+    pub fn set_properties(&mut self, unit: &str, properties: &[(&str, Value)], deadline: Instant) -> Result<()> {
+        let body = Body::default().text(unit)?.bool(true).properties(properties)?;
+        self.manager_call("SetUnitProperties", unit, body, deadline, nothing)
     }
 
     /// Sends `signal` to the main process of `unit`.

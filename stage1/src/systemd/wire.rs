@@ -84,6 +84,13 @@ impl Body {
         self
     }
 
+    /// Adds a boolean.
+    pub fn bool(mut self, value: bool) -> Self {
+        self.signature.push('b');
+        write_u32(&mut self.bytes, value.into());
+        self
+    }
+
     /// Adds an array of name and value, `a(sv)`.
     pub fn properties(mut self, properties: &[(&str, Value)]) -> Result<Self> {
         self.signature.push_str("a(sv)");

@@ -54,6 +54,8 @@ pub enum Verb {
     Start,
     /// Stop it, if it runs; ends after its `ExecStopPost=`.
     Stop,
+    /// Stop it, if it runs, and start it.
+    Restart,
 }
 
 /// A job that was queued.

@@ -23,6 +23,9 @@
 //!   fail that is about the app, and what it has to say before that is not for the app's log.
 //! - `IgnoreSIGPIPE=no`: systemd's other default is not what programs expect.
 
+mod health;
+mod limits;
+
 use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -34,6 +37,9 @@ use crate::error::{Context, Error, Result};
 use crate::pod::{Directory, remove_if_there};
 use crate::systemd::Value;
 use crate::{layout, pod};
+
+pub use health::HealthUnits;
+pub use limits::{put_back, with_limits};
 
 /// How long an app may take to end after its stop signal, unless it says otherwise.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -198,6 +204,10 @@ pub struct AppUnit<'a> {
     pub restart: Restart,
     /// How often in a row.
     pub restart_limit: Option<u32>,
+    /// It waits for other apps before it starts.
+    pub waits: bool,
+    /// When it is checked whether it is well.
+    pub health: Option<HealthUnits>,
     /// Devices that it may use besides those that every app may.
     pub devices: &'a [DeviceRule],
     /// It may use and make any device.
@@ -221,6 +231,8 @@ impl<'a> AppUnit<'a> {
             stop_signal: STOP_SIGNAL,
             restart: Restart::default(),
             restart_limit: None,
+            waits: false,
+            health: None,
             devices: &[],
             any_device: false,
             sockets: &[],
@@ -249,21 +261,28 @@ impl<'a> AppUnit<'a> {
             unit.push("Requires", layout::app_socket(app));
             unit.push("After", layout::app_socket(app));
         }
+        if self.health.is_some() {
+            unit.push("Wants", layout::health_timer(app));
+        }
 
         let mut service = Section::new("Service");
         service.push("Type", "notify");
         // Also a child of a wrapper script may say it. None of them can do with it what the main
         // process could not.
-        let notify_access = match (self.notify, self.restart) {
-            (true, _) => "all",
-            (false, Restart::No) => "main",
-            // What waits for the next try asks for time to do so.
-            (false, _) => "exec",
+        let backs_off = self.restart != Restart::No || self.health.is_some_and(|health| health.restarts);
+        let notify_access = match self.notify {
+            true => "all",
+            // What waits for the next try, or for other apps, asks for time to do so.
+            false if backs_off || self.waits => "exec",
+            false => "main",
         };
         service.push("NotifyAccess", notify_access);
         service.push("TimeoutStartSec", format_args!("{}s", START_TIMEOUT.as_secs()));
-        if self.restart != Restart::No {
+        if backs_off {
             service.push("ExecStartPre", format_args!("{bin}/app-exec --back-off {app}"));
+        }
+        if self.waits {
+            service.push("ExecStartPre", format_args!("{bin}/app-exec --await {app}"));
         }
         if self.pre_start {
             service.push("ExecStartPre", format_args!("{bin}/app-exec --event=pre-start {app}"));
@@ -276,12 +295,14 @@ impl<'a> AppUnit<'a> {
             Restart::Always => "--restart=always ",
         };
         let limit = self.restart_limit.map(|limit| format!("--limit {limit} ")).unwrap_or_default();
+        let checked = if self.health.is_some_and(|health| health.restarts) { "--checked " } else { "" };
         let sockets = if self.sockets.is_empty() { "" } else { "--sockets " };
         let signal = if self.stop_timeout.is_zero() { SIGKILL } else { self.stop_signal };
         let timeout = allowed_stop_time(self.stop_timeout);
         // What is left of the time is for the status itself.
         let wait = milliseconds((timeout * 3 / 4).min(OUTPUT_TIMEOUT));
-        service.push("ExecStopPost", format_args!("{bin}/reaper --wait {wait} {restart}{limit}{sockets}{app}"));
+        service
+            .push("ExecStopPost", format_args!("{bin}/reaper --wait {wait} {restart}{limit}{checked}{sockets}{app}"));
         if self.post_stop {
             // Its failure is the handler's own.
             service.push("ExecStopPost", format_args!("-{bin}/app-exec --event=post-stop {app}"));
@@ -343,6 +364,7 @@ impl<'a> AppUnit<'a> {
             let text = socket_text(self.app, self.sockets)?;
             pod::write_atomic(dir, &socket, text.as_bytes(), 0o644)?;
         }
+        health::install(self.app, self.health)?;
         pod::write_atomic(dir, &layout::app_unit(self.app), self.text()?.as_bytes(), 0o644)
     }
 }
@@ -387,13 +409,7 @@ fn is_there(path: &Path) -> Result<bool> {
 /// The unit does not exist, or a line of it is not as this module writes it.
 pub fn installed_limits(app: &AcName) -> Result<Vec<(&'static str, Value)>> {
     let path = layout::unit_file(app);
-    let text = match pod::read_bounded(&path, MAX_UNIT) {
-        Err(error) if error.errno() == Some(libc::ENOENT) => {
-            return Err(Error::new(format!("app {app} is not in this pod")));
-        }
-        text => text?,
-    };
-    let text = String::from_utf8_lossy(&text);
+    let text = limits::installed(app)?;
     let mut properties = Vec::new();
     let mut devices = Vec::new();
     for (name, value) in text.lines().filter_map(|line| line.split_once('=')) {
@@ -445,7 +461,7 @@ pub fn remove(app: &AcName) -> Result<()> {
     for path in [layout::unit_file(app), layout::socket_unit_file(app)] {
         remove_if_there(&path)?;
     }
-    Ok(())
+    health::remove(app)
 }
 
 /// The protocol of a port.

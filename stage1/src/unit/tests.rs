@@ -71,6 +71,16 @@ fn restarts_take_longer_and_longer() {
 }
 
 #[test]
+fn health_checks() {
+    let app = name("db-1");
+    let health = HealthUnits { interval: Duration::from_millis(1500), timeout: Duration::from_secs(9), restarts: true };
+    let unit = AppUnit { waits: true, health: Some(health), ..AppUnit::new(&app, true) };
+    golden("app-db-1.checked.service", &unit.text().unwrap());
+    golden("health-db-1.timer", &health.timer(&app));
+    golden("health-db-1.service", &health.service(&app));
+}
+
+#[test]
 fn ports_that_do_not_exist() {
     for (port, count) in [(0, 1), (65535, 2), (1, u16::MAX)] {
         let ports = [SocketPorts { protocol: Protocol::Tcp, port, count }];
@@ -139,7 +149,7 @@ fn limits_without_effect_are_named() {
 /// All words that a unit may hold: directives on the left, our values or numbers on the right.
 fn is_ours(line: &str, app: &str) -> bool {
     let Some((directive, value)) = line.split_once('=') else {
-        return ["", "[Unit]", "[Service]", "[Socket]"].contains(&line);
+        return ["", "[Unit]", "[Service]", "[Socket]", "[Timer]"].contains(&line);
     };
     let words = [
         "App",
@@ -174,6 +184,15 @@ fn is_ours(line: &str, app: &str) -> bool {
         "--restart=always",
         "--limit",
         "--back-off",
+        "--await",
+        "--checked",
+        "--health",
+        "oneshot",
+        "Health",
+        "check",
+        "checks",
+        "Timer",
+        "health",
         "exec",
         "--sockets",
         "/opt/stage1/bin/reaper",
@@ -187,7 +206,7 @@ fn is_ours(line: &str, app: &str) -> bool {
         let digits = word.trim_end_matches("ms").trim_end_matches(['s', '%']).trim_start_matches('-');
         !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b':')
     };
-    let ends = ["app-{}.socket", "app-{}.service", "app-ended@{}.service"];
+    let ends = ["app-{}.socket", "app-{}.service", "app-ended@{}.service", "health-{}.timer"];
     let ends = ends.map(|unit| unit.replace("{}", app));
     directive.bytes().all(|b| b.is_ascii_alphanumeric())
         && value
@@ -203,7 +222,7 @@ proptest! {
         port in proptest::option::of((1..=u16::MAX, 0..9u16, any::<bool>())),
         numbers in prop::array::uniform8(proptest::option::of(any::<u64>())),
         oom in proptest::option::of(any::<i32>()),
-        stop_signal: u8, milliseconds: u64,
+        stop_signal: u8, milliseconds: u64, tells_health: bool,
         device in proptest::option::of((any::<u32>(), proptest::option::of(any::<u32>()), any::<bool>())),
     ) {
         let app = name(&app);
@@ -219,6 +238,8 @@ proptest! {
             io_weight: io_weight.map(|n| n % 10_001),
             oom_score_adj: oom.map(|n| n % 1001),
         };
+        let time = Duration::from_millis(milliseconds);
+        let health = HealthUnits { interval: time, timeout: time, restarts: unified };
         let sockets: Vec<_> = port
             .map(|(port, count, tcp)| SocketPorts { protocol: if tcp { Protocol::Tcp } else { Protocol::Udp }, port, count })
             .into_iter()
@@ -229,11 +250,13 @@ proptest! {
             post_stop: handlers.1,
             restart: [Restart::No, Restart::OnFailure, Restart::Always][restart],
             restart_limit: numbers[7].map(|n| n as u32),
+            waits: notify,
+            health: tells_health.then_some(health),
             stop_signal: stop_signal % 66,
             stop_timeout: Duration::from_millis(milliseconds),
             ..AppUnit::new(&app, unified)
         };
-        for text in [unit.text(), socket_text(&app, &sockets)].into_iter().flatten() {
+        for text in [unit.text(), socket_text(&app, &sockets), Ok(health.timer(&app)), Ok(health.service(&app))].into_iter().flatten() {
             for line in text.lines() {
                 prop_assert!(is_ours(line, app.as_ref()), "{line:?}");
             }

@@ -53,6 +53,12 @@ fn print_details(app: &AppStatus) -> Result<()> {
             output::time(Some(last.at))
         ));
     }
+    if let Some(health) = &app.health {
+        text.push_str(&format!("\nhealth={}", health.status));
+        if !health.output.is_empty() {
+            text.push_str(&format!("\nhealth_output={}", escape_control(&health.output)));
+        }
+    }
     for (name, value) in [("exit_signal", &app.exit_signal), ("start_failure", &app.start_failure)] {
         if let Some(value) = value {
             text.push_str(&format!("\n{name}={}", escape_control(value)));

@@ -45,6 +45,44 @@ pub struct LimitOptions {
     pub no_new_privileges: bool,
 }
 
+/// Limits that can be changed while the app runs.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct LiveLimits {
+    /// Limit its memory to this much, in powers of 1024: 64m, 64MiB, 1g
+    #[arg(short, long, value_name = "QUANTITY", allow_hyphen_values = true)]
+    memory: Option<String>,
+    /// Throttle the app above this much memory (memory.high; cgroup v2)
+    #[arg(long, value_name = "QUANTITY", allow_hyphen_values = true)]
+    memory_high: Option<String>,
+    /// Limit its swap to this much (memory.swap.max; cgroup v2)
+    #[arg(long, value_name = "QUANTITY", allow_hyphen_values = true)]
+    memory_swap: Option<String>,
+    /// Limit it to this much processor time, in processors: 500m, 1.5
+    #[arg(long, alias = "cpus", value_name = "QUANTITY", allow_hyphen_values = true)]
+    cpu: Option<String>,
+    /// Weigh it against other apps by this much when processors are busy
+    #[arg(long, value_name = "NUMBER")]
+    cpu_shares: Option<u64>,
+    /// Limit it to this many processes and threads
+    #[arg(long, alias = "pids-limit", value_name = "NUMBER")]
+    pids: Option<u64>,
+    /// Weigh it against other apps by this much when disks are busy: 1 to 10000
+    #[arg(long, value_name = "NUMBER")]
+    io_weight: Option<u64>,
+}
+
+impl LiveLimits {
+    /// As isolators of a manifest.
+    ///
+    /// # Errors
+    /// The first that makes no sense.
+    pub fn isolators(self) -> Result<Vec<Isolator>> {
+        let Self { memory, memory_high, memory_swap, cpu, cpu_shares, pids, io_weight } = self;
+        let rest = LimitOptions::default();
+        LimitOptions { memory, memory_high, memory_swap, cpu, cpu_shares, pids, io_weight, ..rest }.isolators()
+    }
+}
+
 /// `mode=retain|remove[,errno=NAME],CALL,…` as an isolator's name and value, as rkt's `--seccomp` has it.
 fn seccomp(text: &str) -> Result<(&'static str, Value)> {
     let (mut name, mut errno, mut calls) = (None, None, Vec::new());

@@ -6,6 +6,7 @@ pub mod candidates;
 pub mod dns;
 pub mod duration;
 pub mod each;
+pub mod health;
 pub mod hostname;
 pub mod incoming_image;
 pub mod insecure;

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use clap::Args;
 use stage1::confine::insecure::InsecureOptions;
-use stage1::error::{Error, Result};
+use stage1::error::{Context, Error, Result};
 
 use super::bind;
 use super::duration::seconds;
+use super::health::HealthArgs;
 use super::limits::LimitOptions;
 use super::registry::PullPolicy;
 use super::variable::environment;
@@ -64,6 +65,11 @@ pub struct NewApp {
     /// Give up on it after this many restarts in a row
     #[arg(long, value_name = "TIMES", requires = "restart")]
     restart_limit: Option<u32>,
+    #[command(flatten)]
+    health: HealthArgs,
+    /// Start it only after another app of the pod has started, is healthy, or has ended with 0
+    #[arg(long, value_name = "APP[:started|:healthy|:exited]", value_delimiter = ',')]
+    after: Vec<String>,
     /// Connect its standard input to: null, stream, tty, interactive (default: null)
     #[arg(long, value_name = "MODE")]
     stdin: Option<String>,
@@ -119,6 +125,8 @@ impl NewApp {
             stop_timeout: self.stop_timeout,
             restart: self.restart,
             restart_limit: self.restart_limit,
+            health: self.health.options()?,
+            after: self.after.iter().map(|text| text.parse()).collect::<Result<_>>().context(|| "--after")?,
             streams: [self.stdin, self.stdout, self.stderr],
             k8s_log_path: self.k8s_log_path,
             insecure: InsecureOptions::default(),

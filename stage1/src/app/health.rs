@@ -1,0 +1,174 @@
+//! Checking whether an app is well: a command in the app, confined as the app is and in its cgroup. Pod side, run by a
+//! timer of the pod's systemd.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::deadline;
+use super::exec::load_record;
+use crate::appc::{AcName, HealthCheck, OnFailure};
+use crate::cgroup;
+use crate::error::{Context, Error, Result, exit};
+use crate::launch::{self, Command, LaunchRecord};
+use crate::pod::{Check, Health, MAX_OUTPUT};
+use crate::sys::process::{self, Fork};
+use crate::systemd::{Client, Interface, PRIVATE_SOCKET, Verb};
+use crate::{layout, rootfs};
+
+/// Runs the app's health check once and writes down what it says; an app that has become unhealthy is dealt with as it
+/// was asked for.
+///
+/// # Errors
+/// The app has no check, or it can't be carried out for a reason that is not the app's.
+pub fn check_health(app: &AcName) -> Result<()> {
+    process::not_dumpable()?;
+    process::close_on_exec_from_3()?;
+    let record = load_record(app)?;
+    let check = record.health.as_ref().context(|| format!("app {app} has no health check"))?;
+    let mut systemd = Client::connect(Path::new(PRIVATE_SOCKET), deadline())?;
+    let properties = systemd.properties(&layout::app_unit(app), Interface::Service, deadline())?;
+    let main = properties.number("MainPID").and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
+    // It has ended meanwhile: nothing is to be told.
+    let Some(main) = main else { return Ok(()) };
+    let Some(outcome) = probe(app, &record, check, main)? else { return Ok(()) };
+    let mut health = Health::load_in_pod(app)?.unwrap_or_default();
+    let became_unhealthy = health.note(outcome, check);
+    health.store_in_pod(app)?;
+    let verb = match check.on_failure {
+        OnFailure::Restart if became_unhealthy => Verb::Restart,
+        OnFailure::Stop if became_unhealthy => Verb::Stop,
+        _ => return Ok(()),
+    };
+    // Not waited for: that ends this check first.
+    systemd.queue(verb, &layout::app_unit(app), deadline()).map(drop)
+}
+
+/// Runs the command; `None` if the app has ended meanwhile.
+fn probe(app: &AcName, record: &LaunchRecord, check: &HealthCheck, main: i32) -> Result<Option<Check>> {
+    let pipe = |flags| pipe_with(PipeFlags::CLOEXEC | flags).context(|| "pipe");
+    let (go, our_go) = pipe(PipeFlags::empty())?;
+    let (output, its_output) = pipe(PipeFlags::empty())?;
+    let null = File::options().read(true).write(true).open("/dev/null").context(|| "open /dev/null")?;
+    let child = match process::fork()? {
+        Fork::Child => {
+            drop((our_go, output));
+            let Err(error) = become_check(app, record, check, &go, &its_output, &null);
+            // Where its output goes, too.
+            let said = File::from(its_output).write_all(error.one_line().as_bytes());
+            process::exit_now(i32::from(if said.is_ok() {
+                error.exit_code().unwrap_or(exit::SETUP)
+            } else {
+                exit::SETUP
+            }))
+        }
+        Fork::Parent(child) => child,
+    };
+    drop((go, its_output));
+    if !cgroup::join_like(child, main)? {
+        process::pidfd_kill(&process::pidfd_open(child.as_raw())?, rustix::process::Signal::KILL)?;
+        process::wait_child(child)?;
+        return Ok(None);
+    }
+    let mut our_go = File::from(our_go);
+    our_go.write_all(&[1]).context(|| "let the check go on")?;
+    attend(child, output, Duration::from_millis(check.timeout_ms)).map(Some)
+}
+
+/// In the child: in the app's cgroup when this is allowed to go on, then its root, its confinement, the command.
+fn become_check(
+    app: &AcName,
+    record: &LaunchRecord,
+    check: &HealthCheck,
+    go: &OwnedFd,
+    output: &OwnedFd,
+    null: &File,
+) -> Result<Infallible> {
+    process::die_with_parent()?;
+    process::new_session()?;
+    let mut word = [0];
+    if rustix::io::read(go, &mut word).context(|| "wait for the word to go on")? == 0 {
+        return Err(Error::new("the calling process has ended"));
+    }
+    process::set_standard_fd(null, 0)?;
+    for number in [1, 2] {
+        process::set_standard_fd(output, number)?;
+    }
+    rootfs::join_pinned(app)?;
+    let command = Command { parent: Some(go.as_fd()), ..record.command_of(&check.command) };
+    launch::exec(&record.confinement, &command)
+}
+
+/// Waits for the command's end, with what it prints taken; kills it, and what it has started in its session, when its time
+/// is over.
+fn attend(child: Pid, output: OwnedFd, timeout: Duration) -> Result<Check> {
+    let pidfd = process::pidfd_open(child.as_raw())?;
+    rustix::io::ioctl_fionbio(&output, true).context(|| "make a pipe non-blocking")?;
+    let mut output = Some(File::from(output));
+    let mut text = Vec::new();
+    let end = Instant::now() + timeout;
+    let in_time = loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let mut fds = vec![PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        fds.extend(output.as_ref().map(|output| PollFd::new(output.as_fd(), PollFlags::POLLIN)));
+        let wait = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, wait) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno).context(|| "poll"),
+        }
+        let ended = fds[0].any() == Some(true);
+        if !take(&mut output, &mut text) {
+            output = None;
+        }
+        if ended {
+            break true;
+        }
+        if Instant::now() >= end {
+            break false;
+        }
+    };
+    if !in_time {
+        match killpg(child, Signal::SIGKILL) {
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+            Err(errno) => return Err(errno).context(|| format!("killpg({child})")),
+        }
+    }
+    let status = process::wait_child(child)?;
+    let exit_code = match status {
+        _ if !in_time => None,
+        WaitStatus::Exited(_, code) => Some(code.to_le_bytes()[0]),
+        WaitStatus::Signaled(_, signal, _) => Some(128 + (signal as i32).to_le_bytes()[0]),
+        other => return Err(Error::new(format!("the check ended: {other:?}"))),
+    };
+    take(&mut output, &mut text);
+    let mut text = String::from_utf8_lossy(&text).trim_end().to_owned();
+    text.drain(..text.ceil_char_boundary(text.len().saturating_sub(MAX_OUTPUT)));
+    Ok(Check { exit_code, output: text })
+}
+
+/// Takes what is there, of which the end is kept. Whether there may be more.
+fn take(output: &mut Option<File>, text: &mut Vec<u8>) -> bool {
+    let Some(output) = output else { return false };
+    let mut buffer = [0; 4096];
+    loop {
+        match output.read(&mut buffer) {
+            Ok(0) => return false,
+            Ok(length) => {
+                text.extend_from_slice(&buffer[..length]);
+                text.drain(..text.len().saturating_sub(MAX_OUTPUT));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            // All the rest is as good as an end, but for this.
+            Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
+        }
+    }
+}

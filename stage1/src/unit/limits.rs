@@ -1,0 +1,101 @@
+//! The limits of an installed unit: read, and replaced. Host side, in the pod directory.
+
+use std::path::Path;
+
+use super::{CgroupLimits, MAX_UNIT};
+use crate::appc::AcName;
+use crate::error::{Error, Result};
+use crate::layout;
+use crate::pod::{self, Directory};
+
+/// The directives that are limits, as this module writes them.
+const LIMITS: [&str; 10] = [
+    "MemoryMax",
+    "MemoryHigh",
+    "MemorySwapMax",
+    "CPUQuota",
+    "TasksMax",
+    "CPUWeight",
+    "CPUShares",
+    "IOWeight",
+    "BlockIOWeight",
+    "OOMScoreAdjust",
+];
+
+/// The text of an app's installed unit.
+///
+/// # Errors
+/// The app has none, or it can't be read.
+pub(super) fn installed(app: &AcName) -> Result<String> {
+    match pod::read_bounded(&layout::unit_file(app), MAX_UNIT) {
+        Err(error) if error.errno() == Some(libc::ENOENT) => Err(Error::new(format!("app {app} is not in this pod"))),
+        text => Ok(String::from_utf8_lossy(&text?).into_owned()),
+    }
+}
+
+/// Replaces the limits in an app's installed unit; the text it had.
+///
+/// # Errors
+/// The app has no unit, a number is out of its range, or the unit can't be written.
+pub fn with_limits(app: &AcName, limits: &CgroupLimits, unified: bool) -> Result<String> {
+    limits.check()?;
+    let before = installed(app)?;
+    put_back(app, &replaced(&before, app, limits, unified))?;
+    Ok(before)
+}
+
+/// Writes the text that [`with_limits`] has returned.
+///
+/// # Errors
+/// The unit can't be written.
+pub fn put_back(app: &AcName, text: &str) -> Result<()> {
+    let units = layout::units_dir();
+    let dir = Directory::InPod { pod: Path::new("."), below: &units };
+    pod::write_atomic(dir, &layout::app_unit(app), text.as_bytes(), 0o644)
+}
+
+/// Limits come last in a unit; who writes down the end of an app that has filled its memory comes with the limit on it.
+fn replaced(text: &str, app: &AcName, limits: &CgroupLimits, unified: bool) -> String {
+    let late = format!("OnFailure={}", layout::late_reaper_unit(app));
+    let mut out = String::new();
+    for line in text.lines() {
+        let name = line.split_once('=').map_or("", |(name, _)| name);
+        if LIMITS.contains(&name) || line == late {
+            continue;
+        }
+        out.extend([line, "\n"]);
+        if name == "StartLimitIntervalSec" && limits.memory_max.is_some() {
+            out.extend([&late, "\n"]);
+        }
+    }
+    for (name, value) in limits.directives(unified) {
+        out.extend([name, "=", &value, "\n"]);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unit::AppUnit;
+
+    #[test]
+    fn a_unit_with_other_limits_is_as_if_it_had_been_written_with_them() {
+        let app: AcName = "web".parse().unwrap();
+        let all = CgroupLimits {
+            memory_max: Some(1 << 25),
+            cpu_quota: Some(1500),
+            tasks_max: Some(7),
+            cpu_shares: Some(512),
+            oom_score_adj: Some(5),
+            ..CgroupLimits::default()
+        };
+        let few = CgroupLimits { tasks_max: Some(9), ..CgroupLimits::default() };
+        for unified in [false, true] {
+            let text = |limits| AppUnit { limits, ..AppUnit::new(&app, unified) }.text().unwrap();
+            assert_eq!(replaced(&text(few), &app, &all, unified), text(all));
+            assert_eq!(replaced(&text(all), &app, &few, unified), text(few));
+            assert_eq!(replaced(&text(all), &app, &all, unified), text(all));
+        }
+    }
+}

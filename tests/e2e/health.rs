@@ -1,0 +1,148 @@
+//! Health checks of apps, what is done about unhealthy ones, and apps that wait for others.
+
+#![allow(clippy::zombie_processes, reason = "the warden of a failed test reaps what it has left")]
+
+use std::fs;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use tests::Verdict;
+use tests::harness::Context;
+use tests::podctl::{Pod, Podctl};
+use tests::process::wait_for;
+
+tests::cases! {
+    both checks_and_what_is_told_of_them 120;
+    both apps_wait_for_others 120;
+}
+
+/// A health check by the probe.
+fn check(words: &[&str]) -> String {
+    let words: Vec<&str> = ["/probe"].iter().chain(words).copied().collect();
+    format!("--health-cmd={}", json!(words))
+}
+
+#[track_caller]
+fn until(podctl: &Podctl, pod: &Pod<'_>, app: &str, words: &str) -> String {
+    wait_for(&format!("{app}: {words}"), 40, || {
+        let text = podctl.ok(&["status", &pod.uuid]);
+        text.lines().find(|line| line.starts_with(&format!("{app} ")) && line.contains(words)).map(str::to_owned)
+    })
+}
+
+fn checks_and_what_is_told_of_them(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&["--net=none", "--name=web"]);
+    let often = ["--health-interval=200ms", "--health-retries=2"];
+    let add = |app: &str, check: &str, more: &[&str], actions: &[&str]| {
+        pod.add(app, &[&[check], &often[..], more].concat(), actions);
+        pod.app("start", app, &[]).ok();
+    };
+    let sleep = ["report", "/out/app.json", "+", "sleep", "inf"];
+    // Inside the app's confinement, as its user and in its cgroup.
+    let who = ["--user=web", "--group=extra", "--supplementary-gid=77", "--memory=64Mi", "--env=COLOUR=green"];
+    add("well", &check(&["report", "/out/check.json", "+", "cat", "/out/wanted"]), &who, &sleep);
+    until(&podctl, &pod, "well", "running (unhealthy 2x: ");
+    let line = podctl.fails(&["wait", "--healthy", "--timeout=100ms", "web"]);
+    assert!(line.contains("timed out"), "{line}");
+    assert!(podctl.ok(&["list"]).contains("running (1 unhealthy)"));
+    fs::write(podctl.out().join("wanted"), "all is well\n")?;
+    podctl.ok(&["wait", "--healthy", "--timeout=30s", "web"]);
+    let health = &pod.status("well")["health"];
+    assert_eq!((&health["status"], &health["output"]), (&json!("healthy"), &json!("all is well")), "{health}");
+    let (app, seen) = (pod.read("app"), pod.read("check"));
+    for key in ["ids", "capabilities", "seccomp", "no_new_privs", "cgroup", "namespaces", "root"] {
+        assert_eq!(seen[key], app[key], "{key}");
+    }
+    assert_eq!(seen["env"]["COLOUR"], "green");
+    let fds: Vec<&String> = seen["fds"].as_object().ok_or("no fds")?.keys().collect();
+    assert_eq!(fds, ["0", "1", "2"]);
+    // What takes too long has failed, and nothing of it is left.
+    add("slow", &check(&["sleep", "4711"]), &["--health-timeout=200ms"], &["sleep", "inf"]);
+    until(&podctl, &pod, "slow", "unhealthy 2x: check timed out");
+    // A failure in the start period does not count.
+    add("young", &check(&["exit", "1"]), &["--health-start-period=1h"], &["sleep", "inf"]);
+    wait_for("a check that does not count", 20, || (pod.status("young")["health"]["exit_code"] == 1).then_some(()));
+    assert!(until(&podctl, &pod, "young", "running (starting)").contains("running"));
+    // What is asked for is done about it.
+    let count = ["append", "/out/starts", "x", "+", "sleep", "inf"];
+    add("again", &check(&["exit", "3"]), &["--health-on-failure=restart"], &count);
+    until(&podctl, &pod, "again", "restarted 1x");
+    wait_for("the second start", 20, || {
+        (fs::read_to_string(podctl.out().join("starts")).ok()?.lines().count() > 1).then_some(())
+    });
+    add("stops", &check(&["exit", "3"]), &["--health-on-failure=stop"], &["sleep", "inf"]);
+    until(&podctl, &pod, "stops", "exited (SIGTERM)");
+    // A crash loop and a lack of memory beside it: no two look alike.
+    pod.add("loop", &["--restart=always"], &["exit", "1"]);
+    let _ = pod.app("start", "loop", &[]);
+    until(&podctl, &pod, "loop", "restarting (");
+    if t.has_controllers() {
+        pod.add("big", &["--memory=32Mi"], &["alloc", "100000000"]);
+        let _ = pod.app("start", "big", &[]);
+        until(&podctl, &pod, "big", "exited (out of memory)");
+    }
+    // A stop ends the checks, and a new start begins anew.
+    for app in ["slow", "again", "loop", "stops", "young"] {
+        pod.app("stop", app, &[]).ok();
+        pod.app("rm", app, &[]).ok();
+    }
+    pod.app("stop", "well", &[]).ok();
+    assert!(pod.status("well")["health"].is_null());
+    pod.app("start", "well", &[]).ok();
+    until(&podctl, &pod, "well", "running (healthy)");
+    pod.end();
+    Ok(())
+}
+
+fn apps_wait_for_others(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    podctl.import_probe();
+    let out = podctl.out();
+    fs::create_dir_all(&out)?;
+    let volume = format!("--volume=out,kind=host,source={}", out.display());
+    // In an order in which nothing could start: each one notes that it has.
+    let note = |word: &'static str| ["append", "/out/order", word];
+    let app = |name: &str, options: &[&str], actions: &[&str]| -> Vec<String> {
+        let words = [&["probe", "--exec=/probe", "--mount=volume=out,target=/out"][..], options].concat();
+        let name = format!("--name={name}");
+        words.iter().copied().chain([name.as_str(), "--"]).chain(actions.iter().copied()).map(str::to_owned).collect()
+    };
+    let healthy = check(&["cat", "/out/wanted"]);
+    let apps = [
+        app("web", &["--after=db:healthy,init:exited"], &[&note("web")[..], &["+", "orderly", "0"]].concat()),
+        app("init", &["--after=db:started"], &[&note("init")[..], &["+", "write", "/out/wanted", "x"]].concat()),
+        app("db", &[&healthy, "--health-interval=200ms"], &[&note("db")[..], &["+", "sleep", "inf"]].concat()),
+    ];
+    let mut args: Vec<String> = ["prepare", "--net=none", "--name=web", &volume].map(str::to_owned).to_vec();
+    args.extend(apps.join(&"---".to_owned()));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let uuid = podctl.ok(&args);
+    let mut run = podctl.command(&["run-prepared", &uuid]).stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+    let order = || fs::read_to_string(out.join("order")).unwrap_or_default();
+    wait_for("all apps", 40, || order().contains("web").then_some(()));
+    assert_eq!(order(), "db\ninit\nweb\n");
+    podctl.ok(&["wait", "--healthy", "--timeout=30s", "web"]);
+    podctl.ok(&["stop", "web"]);
+    assert!(run.wait()?.success());
+    podctl.ok(&["rm", "web"]);
+    // What can't come to that is told, and nothing waits for ever.
+    let line = podctl.fails(&["run", "--net=none", "probe", "--after=b", "---", "probe", "--name=b", "--after=probe"]);
+    assert!(line.contains("wait for each other"), "{line}");
+    let pod = podctl.pod(&["--net=none"]);
+    pod.add("init", &[], &["exit", "4"]);
+    pod.add("web", &["--after=init:exited"], &["sleep", "inf"]);
+    pod.add("db", &["--after=web2:healthy"], &["sleep", "inf"]);
+    pod.add("web2", &[], &["sleep", "inf"]);
+    pod.app("start", "init", &[]).ok();
+    assert_eq!(pod.exit_code("init"), 4);
+    let line = pod.app("start", "web", &[]).complaint();
+    assert!(line.contains("init") && line.contains("ended with 4"), "{line}");
+    pod.app("start", "web2", &[]).ok();
+    let line = pod.app("start", "db", &[]).complaint();
+    assert!(line.contains("web2") && line.contains("no health check"), "{line}");
+    let status: Value = pod.status("db");
+    assert_eq!((&status["state"], &status["exit_code"]), (&json!("exited"), &json!(254)), "{status}");
+    pod.end();
+    Ok(())
+}
