@@ -8,6 +8,7 @@ mod attach_load;
 mod attacks;
 mod caller;
 mod cgroups;
+mod changes;
 mod contract;
 mod copies;
 mod copying;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         start::CASES,
         restarts::CASES,
         health::CASES,
+        changes::CASES,
         stop::CASES,
         services::CASES,
         store::CASES,

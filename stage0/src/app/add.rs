@@ -94,7 +94,7 @@ fn steps(
 ) -> Result<()> {
     let files = AppFiles::new(adding.pod.dir(), &app.name);
     let tree = files.write_info(adding.store, image)?;
-    AppRecord::new(adding.pod.dir(), &app.name).keep(options)?;
+    AppRecord::new(adding.pod.dir(), &app.name).keep_of(image, options)?;
     // before its volumes are filled: from here on nobody removes them
     manifest.apps.push(app.clone());
     adding.locked.write(&manifest)?;

@@ -26,6 +26,32 @@ use crate::rootfs::overlay;
 use crate::store::Store;
 use crate::volume::fill;
 
+/// Where a pod has what was put away of its apps.
+const SET_ASIDE: &str = "set-aside";
+
+/// What was put away of an app, and where it was.
+pub(super) struct SetAside(Option<(PathBuf, PathBuf)>);
+
+impl SetAside {
+    /// Removes it.
+    ///
+    /// # Errors
+    /// It can't be removed.
+    pub(super) fn forget(self) -> Result<()> {
+        self.0.map_or(Ok(()), |(kept, _)| remove::tree(&kept))
+    }
+
+    /// Puts it back, for an app that is about to be added again.
+    ///
+    /// # Errors
+    /// It can't be moved.
+    pub(super) fn put_back(self) -> Result<()> {
+        let Some((kept, upper)) = self.0 else { return Ok(()) };
+        make_dir(upper.parent().unwrap_or(&upper), 0o750)?;
+        std::fs::rename(&kept, &upper).context(|| format!("rename {kept:?} to {upper:?}"))
+    }
+}
+
 /// The files of one app of one pod.
 pub struct AppFiles<'a> {
     pod: &'a Path,
@@ -166,6 +192,24 @@ impl<'a> AppFiles<'a> {
 
     fn status_file(&self, suffix: &str) -> PathBuf {
         layout::status_dir().join(format!("{}{suffix}", self.app))
+    }
+
+    /// Puts away what the app has written to its root, of a pod with overlays whose app is stopped and known to nobody
+    /// inside any more. Without overlays it is part of the root, and nothing is put away.
+    ///
+    /// # Errors
+    /// The root can't be unmounted, or what is in it not be moved.
+    pub(super) fn set_aside(&self) -> Result<SetAside> {
+        let kept = self.pod.join(SET_ASIDE).join(self.app.as_ref());
+        remove::tree(&kept)?;
+        let upper = match (self.tree()?, Roots::of(self.pod)?.are_overlays()) {
+            (Some(tree), true) => self.layer(&tree, "upper"),
+            _ => return Ok(SetAside(None)),
+        };
+        overlay::unmount_below(&self.app_dir())?;
+        make_dir(&self.pod.join(SET_ASIDE), 0o700)?;
+        std::fs::rename(&upper, &kept).context(|| format!("rename {upper:?} to {kept:?}"))?;
+        Ok(SetAside(Some((kept, upper))))
     }
 
     /// Unmounts the app's root and removes everything of it, as far as it is there.

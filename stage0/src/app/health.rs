@@ -29,6 +29,19 @@ pub struct HealthOptions {
 }
 
 impl HealthOptions {
+    /// These, with those that are set in `changes` instead.
+    #[must_use]
+    pub fn changed_by(self, changes: Self) -> Self {
+        Self {
+            command: changes.command.or(self.command),
+            interval_ms: changes.interval_ms.or(self.interval_ms),
+            timeout_ms: changes.timeout_ms.or(self.timeout_ms),
+            retries: changes.retries.or(self.retries),
+            start_period_ms: changes.start_period_ms.or(self.start_period_ms),
+            on_failure: changes.on_failure.or(self.on_failure),
+        }
+    }
+
     /// The check that results, if there is one.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use stage1::pod::remove_if_there;
 
 use super::options::AddOptions;
 use crate::fsutil::atomic::write;
+use crate::image::store::Image;
 
 /// The options, as JSON.
 const OPTIONS: &str = "options";
@@ -24,6 +25,14 @@ impl AppRecord {
     /// That of `app` in the pod directory `pod`.
     pub fn new(pod: &Path, app: &AcName) -> Self {
         Self(pod.join(layout::app_info(app)))
+    }
+
+    /// Keeps the options that an app was added with, and of which image.
+    ///
+    /// # Errors
+    /// They can't be written.
+    pub fn keep_of(&self, image: &Image, options: &AddOptions) -> Result<()> {
+        self.keep(&AddOptions { image_id: Some(image.id.to_string()), ..options.clone() })
     }
 
     /// Keeps the options.

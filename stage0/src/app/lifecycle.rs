@@ -100,6 +100,18 @@ pub fn restart(store: &Store, pod: &Pod, app: &AcName, timeout: Option<Duration>
 /// # Errors
 /// The pod has no such app, or something of it could not be removed; it is then still listed.
 pub fn rm(store: &Store, pod: &Pod, app: &AcName, keep_volumes: bool, debug: bool) -> Result<()> {
+    remove_but(store, pod, app, keep_volumes, debug, |_| Ok(()))
+}
+
+/// [`rm`], with `keep` called when the app has ended and nobody in the pod knows it any more, before its files go.
+pub(super) fn remove_but(
+    store: &Store,
+    pod: &Pod,
+    app: &AcName,
+    keep_volumes: bool,
+    debug: bool,
+    keep: impl FnOnce(&AppFiles<'_>) -> Result<()>,
+) -> Result<()> {
     let was_listed = manifest::read(pod.dir())?.app(app).is_some();
     let locked = Locked::new(pod.dir())?;
     let pid = if pod.state() == State::Running { Some(ready_pid(pod)?) } else { None };
@@ -133,7 +145,9 @@ pub fn rm(store: &Store, pod: &Pod, app: &AcName, keep_volumes: bool, debug: boo
             inside.cross(Entrypoint::AppRm, &[], None)?.success()?;
         }
     }
-    AppFiles::new(pod.dir(), app).remove()?;
+    let files = AppFiles::new(pod.dir(), app);
+    keep(&files)?;
+    files.remove()?;
     if !keep_volumes {
         implicit::remove(pod.dir(), &manifest, app)?;
     }

@@ -14,6 +14,7 @@ pub mod options;
 pub mod processes;
 pub mod record;
 mod recover;
+pub mod replace;
 pub mod resume;
 pub mod root;
 pub mod snapshot;

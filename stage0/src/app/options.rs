@@ -20,6 +20,8 @@ use crate::image::store::Image;
 pub struct AddOptions {
     /// The image's name, id, or start of its id.
     pub image: String,
+    /// The id of the image that this was, once the app is added.
+    pub image_id: Option<String>,
     /// The app's name, else it follows from the image's.
     pub name: Option<String>,
     /// The program, instead of the image's command.
@@ -68,6 +70,52 @@ pub struct AddOptions {
 }
 
 impl AddOptions {
+    /// These options, with those that are set in `changes` instead: variables, mounts and isolators one by one.
+    #[must_use]
+    pub fn changed_by(self, changes: Self) -> Self {
+        let Self { mut env, mut mounts, mut isolators, .. } = self;
+        for new in changes.env {
+            env.retain(|old| old.name != new.name);
+            env.push(new);
+        }
+        for new in changes.mounts {
+            mounts.retain(|old| old.path != new.path);
+            mounts.push(new);
+        }
+        replace_isolators(&mut isolators, &changes.isolators);
+        let or = |new: Vec<String>, old| if new.is_empty() { old } else { new };
+        let [stdin, stdout, stderr] = self.streams;
+        let [new_stdin, new_stdout, new_stderr] = changes.streams;
+        Self {
+            image: if changes.image.is_empty() { self.image_id.unwrap_or(self.image) } else { changes.image },
+            image_id: None,
+            name: changes.name.or(self.name),
+            exec: changes.exec.or(self.exec),
+            args: or(changes.args, self.args),
+            env,
+            user: changes.user.or(self.user),
+            group: changes.group.or(self.group),
+            supplementary_gids: match changes.supplementary_gids {
+                none if none.is_empty() => self.supplementary_gids,
+                new => new,
+            },
+            working_dir: changes.working_dir.or(self.working_dir),
+            isolators,
+            read_only_rootfs: changes.read_only_rootfs || self.read_only_rootfs,
+            mounts,
+            insecure: self.insecure.or(changes.insecure),
+            stop_signal: changes.stop_signal.or(self.stop_signal),
+            stop_timeout: changes.stop_timeout.or(self.stop_timeout),
+            restart: changes.restart.or(self.restart),
+            restart_limit: changes.restart_limit.or(self.restart_limit),
+            health: self.health.changed_by(changes.health),
+            after: if changes.after.is_empty() { self.after } else { changes.after },
+            streams: [new_stdin.or(stdin), new_stdout.or(stdout), new_stderr.or(stderr)],
+            k8s_log_path: changes.k8s_log_path.or(self.k8s_log_path),
+            debug: changes.debug,
+        }
+    }
+
     /// The app, made of the image's app section and these options.
     ///
     /// # Errors
@@ -262,6 +310,31 @@ mod tests {
         assert_eq!(names, ["resource/memory", "os/linux/capabilities-retain-set"]);
         let environment: Vec<_> = app.environment.iter().map(|v| (v.name.as_str(), v.value.as_str())).collect();
         assert_eq!(environment, [("B", "2"), ("A", "3")]);
+    }
+
+    #[test]
+    fn only_what_is_said_changes() {
+        let old = AddOptions {
+            image: "first".into(),
+            image_id: Some("sha512-1".into()),
+            env: vec![NameValue::new("A", "1"), NameValue::new("B", "2")],
+            user: Some("7".into()),
+            isolators: vec![isolator("resource/memory", json!({ "limit": "64M" }))],
+            args: vec!["-v".into()],
+            ..AddOptions::default()
+        };
+        let same = old.clone().changed_by(AddOptions::default());
+        assert_eq!(same, AddOptions { image: "sha512-1".into(), image_id: None, ..old.clone() });
+        let changes = AddOptions {
+            image: "second".into(),
+            env: vec![NameValue::new("A", "3")],
+            isolators: vec![isolator("resource/pids", json!({ "limit": 9 }))],
+            ..AddOptions::default()
+        };
+        let new = old.changed_by(changes);
+        assert_eq!((new.image.as_str(), new.user.as_deref(), new.args.len()), ("second", Some("7"), 1));
+        let env: Vec<_> = new.env.iter().map(|v| format!("{}={}", v.name, v.value)).collect();
+        assert_eq!((env.join(" ").as_str(), new.isolators.len()), ("B=2 A=3", 2));
     }
 
     #[test]

@@ -378,9 +378,9 @@ mod tests {
         let words = "podctl app add 1234 busybox --name web --env A=b=c --mount volume=v,target=/v -- sh --name x";
         let podctl = Podctl::try_parse_from(words.split(' ')).unwrap();
         let Command::App(app::Command::Add(add)) = podctl.command else { panic!() };
-        assert_eq!(add.app.args, ["sh", "--name", "x"]);
+        assert_eq!(add.app.how.args, ["sh", "--name", "x"]);
         assert_eq!(add.app.name, ["web"]);
-        assert_eq!(add.app.env, ["A=b=c"]);
+        assert_eq!(add.app.how.env, ["A=b=c"]);
     }
 
     fn understand(words: &str) -> std::result::Result<Podctl, clap::Error> {
@@ -419,7 +419,7 @@ mod tests {
         let apps: Vec<_> = run
             .pod
             .apps()
-            .map(|app| (app.image.as_str(), app.name.first().map(String::as_str), app.args.clone()))
+            .map(|app| (app.image.as_str(), app.name.first().map(String::as_str), app.how.args.clone()))
             .collect();
         let args = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
         assert_eq!(apps[0], ("a", Some("x"), args(&["-c"])));
@@ -429,11 +429,11 @@ mod tests {
         // as a word of its own, where it could be mistaken
         let podctl = understand(r"podctl run a -- echo \--- x \\--- --- b -- echo ---").unwrap();
         let Command::Run(run) = podctl.command else { panic!() };
-        let apps: Vec<_> = run.pod.apps().map(|app| app.args.clone()).collect();
+        let apps: Vec<_> = run.pod.apps().map(|app| app.how.args.clone()).collect();
         assert_eq!(apps, [args(&["echo", "---", "x", r"\---"]), args(&["echo", "---"])]);
         let podctl = understand("podctl run a -- echo ---").unwrap();
         let Command::Run(run) = podctl.command else { panic!() };
-        assert_eq!(run.pod.apps().next().unwrap().args, ["echo", "---"]);
+        assert_eq!(run.pod.apps().next().unwrap().how.args, ["echo", "---"]);
 
         // elsewhere it is a word like others
         let podctl = understand("podctl enter 12 -- echo --- x").unwrap();

@@ -67,7 +67,7 @@ pub fn prepare(
         for ((app, image), options) in manifest.apps.iter().zip(&images).zip(apps) {
             let files = AppFiles::new(dir, &app.name);
             files.write_info(store, image).context(|| format!("app {}", app.name))?;
-            AppRecord::new(dir, &app.name).keep(options)?;
+            AppRecord::new(dir, &app.name).keep_of(image, options)?;
         }
         settings.save(dir)?;
         if Roots::of(dir)?.are_overlays() { Ok(()) } else { make_apps(store, dir, &manifest) }

@@ -4,6 +4,7 @@ mod add;
 mod exec;
 mod list;
 mod reopen_log;
+mod replace;
 mod restart;
 mod rm;
 mod start;
@@ -27,6 +28,8 @@ pub enum Command {
     Stop(stop::Stop),
     /// Stop an app if it runs, then start it
     Restart(stop::Stop),
+    /// Put another image, or other options, in an app's place
+    Replace(Box<replace::Replace>),
     /// Stop an app if it runs, then remove it from its pod
     Rm(rm::Rm),
     /// List the apps of a pod
@@ -46,6 +49,7 @@ impl Command {
             Self::Start(one) => start::run(&one, session),
             Self::Stop(stop) => stop.run(session),
             Self::Restart(stop) => stop.restart(session),
+            Self::Replace(replace) => replace.run(session),
             Self::Rm(rm) => rm.run(session),
             Self::List(list) => list.run(session),
             Self::Status(status) => status.run(session),

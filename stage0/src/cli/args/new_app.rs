@@ -29,6 +29,13 @@ pub struct NewApp {
     /// Name the app (default: from the image's name)
     #[arg(long, value_name = "NAME")]
     pub name: Vec<String>,
+    #[command(flatten)]
+    pub how: HowToRunIt,
+}
+
+/// How an app is run, beyond its image and name.
+#[derive(Args, Debug)]
+pub struct HowToRunIt {
     /// Run this program instead of the image's
     #[arg(long, alias = "entrypoint", value_name = "PROGRAM")]
     exec: Option<String>,
@@ -100,6 +107,19 @@ impl NewApp {
     /// # Errors
     /// The first option that makes no sense; or the image can't be fetched.
     pub fn options(self, session: &Session) -> Result<AddOptions> {
+        let image = image_word(&self.image)?;
+        let options = AddOptions { name: one_name(self.name)?, ..self.how.options(session)? };
+        // last: what makes no sense costs no time
+        Ok(AddOptions { image: self.pull.obtain(session, &image)?, ..options })
+    }
+}
+
+impl HowToRunIt {
+    /// As options of an app, yet without an image.
+    ///
+    /// # Errors
+    /// The first that makes no sense.
+    pub fn options(self, session: &Session) -> Result<AddOptions> {
         let (mut mounts, mut binds) = (mounts(&self.mounts)?, Vec::new());
         for text in &self.binds {
             match bind::mount(text)? {
@@ -107,9 +127,10 @@ impl NewApp {
                 bind::Source::Named(bind) => binds.push(bind),
             }
         }
-        let options = AddOptions {
-            image: image_word(&self.image)?,
-            name: one_name(self.name)?,
+        Ok(AddOptions {
+            image: String::new(),
+            image_id: None,
+            name: None,
             exec: self.exec,
             args: self.args,
             env: environment(&self.env)?,
@@ -131,9 +152,28 @@ impl NewApp {
             k8s_log_path: self.k8s_log_path,
             insecure: InsecureOptions::default(),
             debug: session.debug,
-        };
-        // last: what makes no sense costs no time
-        Ok(AddOptions { image: self.pull.obtain(session, &options.image)?, ..options })
+        })
+    }
+}
+
+/// Another image for an app, if there is to be one.
+#[derive(Args, Debug)]
+pub struct OtherImage {
+    /// The image it is to be of (default: the one it is of)
+    #[arg(long, value_name = "IMAGE", add = an_image())]
+    image: Option<String>,
+    /// Pull that from its registry when
+    #[arg(long, value_enum, default_value = "missing", value_name = "WHEN")]
+    pull: PullPolicy,
+}
+
+impl OtherImage {
+    /// The image as the store has it; empty if there is to be no other one.
+    ///
+    /// # Errors
+    /// It can't be fetched.
+    pub fn obtain(self, session: &Session) -> Result<String> {
+        self.image.map_or_else(|| Ok(String::new()), |image| self.pull.obtain(session, &image_word(&image)?))
     }
 }
 
