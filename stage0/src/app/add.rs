@@ -6,10 +6,10 @@ use stage1::error::{Context, Error, Result};
 
 use super::crossing::ready_pid;
 use super::files::AppFiles;
-use super::mounts;
 use super::health;
-use super::options::AddOptions;
 use super::kept::AppRecord;
+use super::mounts;
+use super::options::AddOptions;
 use super::recover::Adding;
 use crate::fsutil::dir::must_exist;
 use crate::image::store::Image;
@@ -26,7 +26,7 @@ use crate::store::Store;
 pub fn add(store: &Store, pod: &Pod, options: &AddOptions) -> Result<()> {
     let image = find::find(store, &options.image)?;
     let mut app = options.runtime_app(&image)?;
-    health::give(store, &image, options, &mut app)?;
+    health::give(store, &image, &options.health, &mut app)?;
     let locked = Locked::new(pod.dir())?;
     let adding = Adding { store, pod, pid: ready_pid(pod)?, locked, insecure: options.insecure, debug: options.debug };
     adding.undo_interrupted()?;

@@ -5,7 +5,6 @@ use serde_json::Value;
 use stage1::appc::{HEALTH_CHECK, HealthCheck, NameValue, OnFailure, RuntimeApp};
 use stage1::error::{Context, Result};
 
-use super::options::AddOptions;
 use crate::image::store as images;
 use crate::image::store::Image;
 use crate::store::Store;
@@ -73,9 +72,9 @@ impl HealthOptions {
 ///
 /// # Errors
 /// The image can't be read, or the options make no sense.
-pub fn give(store: &Store, image: &Image, options: &AddOptions, app: &mut RuntimeApp) -> Result<()> {
+pub fn give(store: &Store, image: &Image, options: &HealthOptions, app: &mut RuntimeApp) -> Result<()> {
     let of_image = images::config(store, &image.id)?.and_then(|config| of_config(&config["config"]["Healthcheck"]));
-    if let Some(check) = options.health.over(of_image)? {
+    if let Some(check) = options.over(of_image)? {
         let text = serde_json::to_string(&check).context(|| "write the health check")?;
         app.annotations.push(NameValue::new(HEALTH_CHECK, text));
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Map;
 use stage1::appc::{AcName, Mount, RuntimeApp, Volume, VolumeKind};
 use stage1::error::{Context, Error, Result};
@@ -11,7 +12,7 @@ use crate::volume::name::VolumeName;
 use crate::volume::named;
 
 /// A volume by its name, and where an app sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Bind {
     /// The name of a volume of the pod, or of a named one.
     pub volume: VolumeName,

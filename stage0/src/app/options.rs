@@ -10,8 +10,8 @@ use stage1::error::{Context, Error, Result};
 use stage1::launch::env;
 use stage1::streams::{self, Format, LogFile};
 
-use super::mounts::Bind;
 use super::health::HealthOptions;
+use super::mounts::Bind;
 use crate::image::store::Image;
 
 /// What a new app is to be, as the command line says it. Kept with the app, for what is made of it again.
@@ -73,7 +73,7 @@ impl AddOptions {
     /// These options, with those that are set in `changes` instead: variables, mounts and isolators one by one.
     #[must_use]
     pub fn changed_by(self, changes: Self) -> Self {
-        let Self { mut env, mut mounts, mut isolators, .. } = self;
+        let Self { mut env, mut mounts, mut binds, mut isolators, .. } = self;
         for new in changes.env {
             env.retain(|old| old.name != new.name);
             env.push(new);
@@ -81,6 +81,10 @@ impl AddOptions {
         for new in changes.mounts {
             mounts.retain(|old| old.path != new.path);
             mounts.push(new);
+        }
+        for new in changes.binds {
+            binds.retain(|old| old.path != new.path);
+            binds.push(new);
         }
         replace_isolators(&mut isolators, &changes.isolators);
         let or = |new: Vec<String>, old| if new.is_empty() { old } else { new };
@@ -103,6 +107,7 @@ impl AddOptions {
             isolators,
             read_only_rootfs: changes.read_only_rootfs || self.read_only_rootfs,
             mounts,
+            binds,
             insecure: self.insecure.or(changes.insecure),
             stop_signal: changes.stop_signal.or(self.stop_signal),
             stop_timeout: changes.stop_timeout.or(self.stop_timeout),

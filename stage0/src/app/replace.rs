@@ -6,9 +6,9 @@ use stage1::error::{Context, Error, Result};
 use super::add::add;
 use super::files::SetAside;
 use super::health;
+use super::kept::AppRecord;
 use super::lifecycle;
 use super::options::AddOptions;
-use super::kept::AppRecord;
 use super::status;
 use crate::image::store::find::find;
 use crate::image::tree as trees;
@@ -38,7 +38,7 @@ pub fn replace(store: &Store, pod: &Pod, app: &AcName, changes: AddOptions, debu
     let new = AddOptions { name: Some(app.to_string()), debug, ..before.changed_by(changes) };
     // what can be seen beforehand stops nothing
     let image = find(store, &new.image)?;
-    health::give(store, &image, &new, &mut new.runtime_app(&image)?)?;
+    health::give(store, &image, &new.health, &mut new.runtime_app(&image)?)?;
     drop(trees::ensure(store, &image.id)?);
     find(store, &old.image).context(|| {
         format!("the old app could not be put back if the new one failed: import the image of app {app} again")

@@ -4,8 +4,8 @@ use stage1::appc::{AcName, Isolator, Isolators};
 use stage1::error::{Context, Error, Result};
 
 use super::crossing::{Inside, ready_pid};
-use super::options;
 use super::kept::AppRecord;
+use super::options;
 use crate::entrypoint::spawn::{Entrypoint, Stage1};
 use crate::poddir::find::Pod;
 use crate::poddir::manifest::{Locked, NoApp};

@@ -16,10 +16,10 @@ use stage1::sys::signal;
 
 use crate::app::add::check_addition;
 use crate::app::files::AppFiles;
-use crate::app::mounts;
 use crate::app::health;
-use crate::app::options::AddOptions;
 use crate::app::kept::AppRecord;
+use crate::app::mounts;
+use crate::app::options::AddOptions;
 use crate::app::resume;
 use crate::image::store::Image;
 use crate::image::store::find;
@@ -55,7 +55,7 @@ pub fn prepare(
         let image = find::find(store, &options.image)?;
         let mut app = options.runtime_app(&image)?;
         mounts::place(store, &manifest.volumes, &options.binds, &mut app)?;
-        health::give(store, &image, options, &mut app).context(|| format!("app {}", app.name))?;
+        health::give(store, &image, &options.health, &mut app).context(|| format!("app {}", app.name))?;
         check_addition(&manifest, &app).context(|| format!("app {}", app.name))?;
         manifest.apps.push(app);
         images.push(image);

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Section, milliseconds};
+use super::section::{Section, milliseconds};
 use crate::appc::AcName;
 use crate::error::Result;
 use crate::layout;

@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
-use super::{CgroupLimits, MAX_UNIT};
+use super::cgroup_limits::CgroupLimits;
 use crate::appc::AcName;
 use crate::error::{Error, Result};
 use crate::layout;
 use crate::pod::{self, Directory};
+
+/// Longest text of a unit, in bytes: one with all ports.
+const MAX_UNIT: u64 = 4 << 20;
 
 /// The directives that are limits, as this module writes them.
 const LIMITS: [&str; 10] = [
@@ -55,7 +58,7 @@ pub fn put_back(app: &AcName, text: &str) -> Result<()> {
 }
 
 /// Limits come last in a unit; who writes down the end of an app that has filled its memory comes with the limit on it.
-fn replaced(text: &str, app: &AcName, limits: &CgroupLimits, unified: bool) -> String {
+pub(super) fn replaced(text: &str, app: &AcName, limits: &CgroupLimits, unified: bool) -> String {
     let late = format!("OnFailure={}", layout::late_reaper_unit(app));
     let mut out = String::new();
     for line in text.lines() {
@@ -72,30 +75,4 @@ fn replaced(text: &str, app: &AcName, limits: &CgroupLimits, unified: bool) -> S
         out.extend([name, "=", &value, "\n"]);
     }
     out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::unit::AppUnit;
-
-    #[test]
-    fn a_unit_with_other_limits_is_as_if_it_had_been_written_with_them() {
-        let app: AcName = "web".parse().unwrap();
-        let all = CgroupLimits {
-            memory_max: Some(1 << 25),
-            cpu_quota: Some(1500),
-            tasks_max: Some(7),
-            cpu_shares: Some(512),
-            oom_score_adj: Some(5),
-            ..CgroupLimits::default()
-        };
-        let few = CgroupLimits { tasks_max: Some(9), ..CgroupLimits::default() };
-        for unified in [false, true] {
-            let text = |limits| AppUnit { limits, ..AppUnit::new(&app, unified) }.text().unwrap();
-            assert_eq!(replaced(&text(few), &app, &all, unified), text(all));
-            assert_eq!(replaced(&text(all), &app, &few, unified), text(few));
-            assert_eq!(replaced(&text(all), &app, &all, unified), text(all));
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! Golden units in `golden/`: `BLESS=1 cargo test -p stage1 unit::` writes them anew.
 
 use super::*;
+use crate::appc::Isolators;
 use crate::cgroup::devices::DeviceKind;
 use proptest::prelude::*;
 use std::path::Path;
@@ -68,6 +69,26 @@ fn app_with_everything_declared() {
 fn restarts_take_longer_and_longer() {
     let seconds = [0, 1, 2, 3, 9, 10, 33, u32::MAX].map(|nth| restart_delay(nth).as_secs());
     assert_eq!(seconds, [1, 1, 2, 4, 256, 300, 300, 300]);
+}
+
+#[test]
+fn a_unit_with_other_limits_is_as_if_it_had_been_written_with_them() {
+    let app = name("web");
+    let all = CgroupLimits {
+        memory_max: Some(1 << 25),
+        cpu_quota: Some(1500),
+        tasks_max: Some(7),
+        cpu_shares: Some(512),
+        oom_score_adj: Some(5),
+        ..CgroupLimits::default()
+    };
+    let few = CgroupLimits { tasks_max: Some(9), ..CgroupLimits::default() };
+    for unified in [false, true] {
+        let text = |limits| AppUnit { limits, ..AppUnit::new(&app, unified) }.text().unwrap();
+        assert_eq!(limits::replaced(&text(few), &app, &all, unified), text(all));
+        assert_eq!(limits::replaced(&text(all), &app, &few, unified), text(few));
+        assert_eq!(limits::replaced(&text(all), &app, &all, unified), text(all));
+    }
 }
 
 #[test]

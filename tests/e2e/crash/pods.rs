@@ -5,7 +5,7 @@ use std::process::Command;
 use tests::Verdict;
 use tests::harness::Context;
 use tests::podctl::Podctl;
-use tests::process::{mountinfo, wait_for};
+use tests::process::{Process, mountinfo, wait_for};
 
 use super::{A_FEW, Trial, cgroups, names};
 
@@ -91,6 +91,12 @@ fn monitor(t: &Context) -> Verdict {
     let trial = Trial { what: "run, up to the end of the pod", follow: false, few: A_FEW };
     trial.run(&mut |_| {}, &run, &mut |when| {
         round += 1;
+        // What the command leaves behind removes a pod that has not come up.
+        let data = podctl.data.display().to_string();
+        let is_left = |p: &Process| p.words.contains(&data) && p.words.contains(" run --net=none probe");
+        wait_for(&format!("what the command has left behind ({when})"), 20, || {
+            (!tests::process::all().iter().any(|p| p.state != 'Z' && is_left(p))).then_some(())
+        });
         for uuid in uuids(&podctl) {
             wait_for(&format!("the pod's end ({when})"), 20, || {
                 (!podctl.ok(&["status", &uuid]).contains("state=running")).then_some(())
