@@ -27,6 +27,7 @@ mod logs;
 mod manual;
 mod output;
 mod pause;
+mod port;
 mod prepare;
 mod rm;
 mod run;
@@ -136,6 +137,9 @@ enum Command {
     Commit(export::Commit),
     /// Change the limits of an app, while it runs and for later
     Update(update::Update),
+    /// Ports of the host that lead to a pod: list them, and change them while it runs
+    #[command(subcommand)]
+    Port(port::Command),
     /// Freeze a pod, or one of its apps
     Pause(OneApp),
     /// Let a paused pod, or one of its apps, go on
@@ -301,6 +305,7 @@ impl Podctl {
             Command::Stats(command) => command.run(&session)?,
             Command::Top(command) => command.run(&session)?,
             Command::Update(command) => command.run(&session)?,
+            Command::Port(command) => command.run(&session)?,
             Command::Pause(one) => pause::pause(&one, &session)?,
             Command::Unpause(one) => pause::unpause(&one, &session)?,
             Command::Kill(command) => command.run(&session)?,

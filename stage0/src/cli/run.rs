@@ -7,7 +7,9 @@ use super::args::new_pod::NewPod;
 use super::session::Session;
 use crate::pod::create;
 use crate::pod::immutable;
+use crate::pod::ports;
 use crate::pod::settings::{Launch, Settings};
+use crate::poddir::manifest;
 use crate::poddir::phase::HeldPod;
 use crate::rootfs::Roots;
 
@@ -32,6 +34,11 @@ impl Run {
 
 /// Runs a prepared pod on this terminal. The result is the exit code of its process.
 pub(super) fn to_the_end(session: &Session, pod: HeldPod, settings: Settings, remove: bool) -> Result<u8> {
+    let free =
+        manifest::read(pod.dir()).and_then(|manifest| ports::must_be_free(&session.store, Some(pod.uuid()), &manifest));
+    if let Err(error) = free {
+        return Err(create::given_up(&session.store, pod, error));
+    }
     let launch = Launch { settings, mutable: false, debug: session.debug };
     if remove {
         Roots::throw_away(pod.dir())?;

@@ -7,6 +7,7 @@ use super::args::new_pod::{HowToRun, WhatToMake, pod_name};
 use super::output::say;
 use super::session::Session;
 use crate::pod::create;
+use crate::pod::ports;
 use crate::pod::settings::Launch;
 use crate::poddir::claim;
 
@@ -29,6 +30,7 @@ impl Sandbox {
         let name = pod_name(self.name.as_deref(), session)?;
         let launch = Launch { settings: self.run.settings()?, mutable: true, debug: session.debug };
         let manifest = create::mutable(self.make.manifest(&launch.settings)?);
+        ports::must_be_free(&session.store, None, &manifest)?;
         let stage1 = self.make.stage1(session)?;
         let pod = create::prepare(&session.store, &stage1, &manifest, self.make.making(), |dir| {
             name.map_or(Ok(()), |name| claim::give(&session.store, dir, &name))

@@ -117,6 +117,10 @@ impl Status {
         if !status.networks.is_empty() {
             output::say(format!("networks={}", network::line(&status.networks)))?;
         }
+        if !status.ports.is_empty() {
+            let ports: Vec<String> = status.ports.iter().map(ToString::to_string).collect();
+            output::say(format!("ports={}", ports.join(", ")))?;
+        }
         for network in &status.networks {
             match &network["check"] {
                 Value::String(why) if why != "ok" => {

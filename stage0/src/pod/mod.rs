@@ -5,6 +5,7 @@ pub mod gc;
 pub mod immutable;
 pub mod name_files;
 pub mod network;
+pub mod ports;
 pub mod published;
 pub mod settings;
 pub mod start;

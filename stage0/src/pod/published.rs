@@ -24,6 +24,30 @@ pub struct Published {
     protocol: String,
 }
 
+impl Published {
+    /// The port of the host.
+    pub fn host_port(&self) -> u32 {
+        self.host_port
+    }
+
+    /// The one address of the host that it is open at; every one without it.
+    pub fn host_ip(&self) -> Option<&str> {
+        self.host_ip.as_deref()
+    }
+
+    /// `tcp`, `udp` or `sctp`.
+    pub fn protocol(&self) -> &str {
+        &self.protocol
+    }
+
+    /// Whether both can't be at once.
+    pub fn clashes_with(&self, other: &Self) -> bool {
+        let is_every = |port: &Self| port.host_ip.as_deref().is_none_or(|ip| ip == "0.0.0.0" || ip == "::");
+        let same_address = self.host_ip == other.host_ip || is_every(self) || is_every(other);
+        self.host_port == other.host_port && self.protocol == other.protocol && same_address
+    }
+}
+
 /// As other tools write it: `8080->80/tcp`.
 impl fmt::Display for Published {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,7 +72,7 @@ pub fn of(pod: &Pod) -> Result<Vec<Published>> {
     Ok(in_manifest(&manifest::read(pod.dir())?))
 }
 
-fn in_manifest(manifest: &PodManifest) -> Vec<Published> {
+pub(super) fn in_manifest(manifest: &PodManifest) -> Vec<Published> {
     let declared = |name: &str| {
         let apps = manifest.apps.iter().filter_map(|app| app.app.as_ref());
         apps.flat_map(|app| &app.ports).find(|port| port.name == name)

@@ -12,7 +12,7 @@ use stage1::sys::dir;
 use crate::app::resume;
 use crate::fsutil::remove;
 use crate::pod::settings::{Ipc, Launch, Settings};
-use crate::pod::{create, gc};
+use crate::pod::{create, gc, ports};
 use crate::poddir::find::{self as pods, Pod, State};
 use crate::poddir::manifest;
 use crate::poddir::phase::HeldPod;
@@ -51,6 +51,7 @@ fn run_again(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
     }
     resume::undo_interrupted(pod)?;
     let manifest = manifest::read(pod.dir())?;
+    ports::must_be_free(store, Some(pod.uuid()), &manifest)?;
     let mutable = manifest.is_mutable()?;
     if mutable {
         resume::note_wanted(pod, &manifest)?;

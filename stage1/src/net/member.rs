@@ -132,9 +132,9 @@ impl Member {
     ///
     /// # Errors
     /// That plugin is missing.
-    pub fn forward(&mut self, mappings: &[Mapping], search: &SearchPath) -> Result<()> {
+    pub fn forward(&mut self, dir: &Path, mappings: &[Mapping], search: &SearchPath) -> Result<()> {
         if !self.forwards_ports() {
-            let program = search.find(Path::new("."), PORTMAP)?;
+            let program = search.find(dir, PORTMAP)?;
             let version = self.parts.first().filter(|part| config::hands_results_on(&part.config));
             let version = version.and_then(|part| part.config.get("cniVersion")).cloned();
             let text = r#"{"type":"portmap","snat":true,"capabilities":{"portMappings":true}}"#;
@@ -149,6 +149,64 @@ impl Member {
                 part.config.insert("runtimeConfig".into(), json!({PORT_MAPPINGS: mappings}));
                 part.text = None;
             }
+        }
+        Ok(())
+    }
+
+    /// Has the plugin that forwards ports forward these instead of those it does, of a network that was joined.
+    ///
+    /// # Errors
+    /// The plugin is missing or fails; what it did before it does again then.
+    pub fn forward_instead(
+        &mut self,
+        place: PluginContext<'_>,
+        mappings: &[Mapping],
+        search: &SearchPath,
+        deadline: Instant,
+    ) -> Result<()> {
+        if self.answer.is_none() || self.failed {
+            return Err(Error::new(format!("network {} was not joined", self.name)));
+        }
+        let before = self.clone();
+        self.forward(place.dir, mappings, search)?;
+        self.begun = self.parts.len();
+        let result = before.stop_forwarding(place, search, deadline).and_then(|()| {
+            // from here on there is more to leave
+            self.save(place.dir)?;
+            self.begin_forwarding(place, deadline)
+        });
+        let Err(error) = result else { return Ok(()) };
+        let back = || {
+            self.stop_forwarding(place, search, deadline)?;
+            before.begin_forwarding(place, deadline)?;
+            before.save(place.dir)
+        };
+        let back = back();
+        *self = before;
+        match back {
+            Ok(()) => Err(error),
+            Err(also) => Err(Error::new(format!("{}; {}", error.one_line(), also.one_line()))),
+        }
+    }
+
+    fn forwarders(&self) -> impl Iterator<Item = &Part> {
+        self.parts.iter().take(self.begun).filter(|part| config::is_capable(&part.config, PORT_MAPPINGS))
+    }
+
+    fn stop_forwarding(&self, place: PluginContext<'_>, search: &SearchPath, deadline: Instant) -> Result<()> {
+        self.forwarders().try_for_each(|part| self.leave_part(part, place, search, deadline))
+    }
+
+    fn begin_forwarding(&self, place: PluginContext<'_>, deadline: Instant) -> Result<()> {
+        for part in self.forwarders() {
+            let answer = self.answer.as_ref().map(Answer::of).transpose()?;
+            let before = match answer {
+                Some(answer) if !config::hands_results_on(&self.parts[0].config) => Some(answer.as_newer()),
+                _ => self.answer.clone(),
+            };
+            let deadline = deadline.min(Instant::now() + ADD);
+            let errand = Errand { place, path: &self.search, deadline, signals: None };
+            self.call(Command::Add, part, before, errand)?;
         }
         Ok(())
     }
@@ -430,7 +488,7 @@ mod tests {
         let search = plugins(tmp.path(), &["ptp", "host-local", "portmap"]);
         let network = network(tmp.path(), r#"{"name":"x","type":"ptp","ipMasq":true,"ipam":{"type":"host-local"}}"#);
         let mut member = Member::new(&network, 1, "IP=10.0.0.9", &search).unwrap();
-        member.forward(&mappings(tmp.path()), &search).unwrap();
+        member.forward(Path::new("."), &mappings(tmp.path()), &search).unwrap();
         std::fs::create_dir(tmp.path().join("net")).unwrap();
         member.begun = 2;
         member.answer = Some(json!({"cniVersion": "0.1.0", "ip4": {"ip": "10.0.0.9/24"}}));
@@ -457,7 +515,7 @@ mod tests {
         let told = json!({"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]});
         let forward = |text: &str| {
             let mut member = Member::new(&network(tmp.path(), text), 0, "", &search).unwrap();
-            member.forward(&mappings(tmp.path()), &search).unwrap();
+            member.forward(Path::new("."), &mappings(tmp.path()), &search).unwrap();
             member.parts
         };
         let list = r#"{"cniVersion":"1.0.0","name":"x","plugins":[{"type":"bridge"},
@@ -484,7 +542,7 @@ mod tests {
         }
         let reminded: Value = json::parse(&member.parts[0].input(Command::Check, before())).unwrap();
         assert_eq!((&reminded["prevResult"], &reminded["args"]), (&json!({"ips": []}), &json!(["A=1"])));
-        member.forward(&mappings(tmp.path()), &search).unwrap();
+        member.forward(Path::new("."), &mappings(tmp.path()), &search).unwrap();
         assert_eq!(member.parts[0].input(Command::Add, None), text.as_bytes());
         assert_eq!(member.parts[1].text, None);
     }

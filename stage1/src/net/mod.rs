@@ -77,7 +77,7 @@ impl PlannedNetworks {
             let members = || networks.iter().map(|(_, member)| member);
             if let Some(index) = forwarder.or_else(|| main_network(members())) {
                 let (network, member) = &mut networks[index];
-                member.forward(&mappings, &search).context(|| format!("network {}", network.name))?;
+                member.forward(Path::new("."), &mappings, &search).context(|| format!("network {}", network.name))?;
             }
         }
         Ok(Self { networks })
@@ -150,6 +150,25 @@ fn each_left(dir: &Path, uuid: &str, local_config: &Path, then: impl Fn(&Member)
         failed.extend(left.err().map(|error| error.one_line()));
     }
     if failed.is_empty() { Ok(()) } else { Err(Error::new(failed.join("; "))) }
+}
+
+/// Has the ports of the host that the running pod's manifest names by now lead to the pod, and no others.
+///
+/// # Errors
+/// The pod has joined no network, or no port of that name, or the plugin fails: then all is as before.
+pub fn forward(dir: &Path, uuid: &str, local_config: &Path) -> Result<()> {
+    let namespace =
+        namespace::pinned(uuid)?.context(|| "the pod has joined no network: nothing can be forwarded to it")?;
+    let place = PluginContext { dir, uuid, namespace: &namespace };
+    let mappings = ports::of(&Pod::load(dir)?)?;
+    let read = |member: Result<Member, (String, Error)>| {
+        member.map_err(|(interface, error)| Error::caused_by(format!("network of {interface}"), error))
+    };
+    let mut members = Member::all_of(dir)?.into_iter().map(read).collect::<Result<Vec<_>>>()?;
+    let forwarder = members.iter().position(Member::forwards_ports).or_else(|| main_network(members.iter()));
+    let index = forwarder.context(|| "the pod has joined no network: nothing can be forwarded to it")?;
+    let search = SearchPath::of_environment(local_config);
+    members[index].forward_instead(place, &mappings, &search, Instant::now() + JOIN)
 }
 
 /// Asks, for each network of the running pod in `dir` by its interface, whether all is as it was made. Some can't be

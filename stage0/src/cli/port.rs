@@ -1,0 +1,75 @@
+//! `podctl port …`
+
+use clap::{Args, Subcommand};
+use stage1::error::{Context, Error, Result};
+
+use super::args::pod::OnePod;
+use super::args::publish;
+use super::output;
+use super::session::Session;
+use crate::pod::ports::{self, HostPort};
+use crate::pod::{network, published};
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// List the ports of the host that lead to a pod
+    #[command(visible_alias = "ls")]
+    List(OnePod),
+    /// Have ports of the host lead to a running pod
+    Add(Add),
+    /// Have ports of the host not lead to a running pod any more
+    Rm(Rm),
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example: podctl port add web 8080:80")]
+pub struct Add {
+    #[command(flatten)]
+    pod: OnePod,
+    /// The ports: [HOSTIP:]HOSTPORT:PODPORT[/PROTOCOL]
+    #[arg(required = true, value_name = "PORT")]
+    ports: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example: podctl port rm web 8080")]
+pub struct Rm {
+    #[command(flatten)]
+    pod: OnePod,
+    /// The ports of the host: HOSTPORT[/PROTOCOL]
+    #[arg(required = true, value_name = "PORT")]
+    ports: Vec<String>,
+}
+
+impl Command {
+    pub fn run(self, session: &Session) -> Result<()> {
+        match self {
+            Self::List(pod) => {
+                let pod = pod.find(session)?;
+                published::of(&pod)?.iter().try_for_each(output::say)
+            }
+            Self::Add(Add { pod, ports: texts }) => {
+                let pod = pod.find(session)?;
+                let words = texts.iter().map(|text| publish::port(text).context(|| format!("port {text:?}")));
+                let added = network::ports(&words.collect::<Result<Vec<_>>>()?, None)?;
+                ports::add(&session.store, &pod, &added).context(|| format!("add a port to pod {}", pod.short()))
+            }
+            Self::Rm(Rm { pod, ports: texts }) => {
+                let pod = pod.find(session)?;
+                let removed = texts.iter().map(|text| host_port(text)).collect::<Result<Vec<_>>>()?;
+                ports::remove(&pod, &removed).context(|| format!("remove a port of pod {}", pod.short()))
+            }
+        }
+    }
+}
+
+fn host_port(text: &str) -> Result<HostPort> {
+    let (number, protocol) = match text.split_once('/') {
+        Some((number, protocol)) => (number, Some(protocol.to_owned())),
+        None => (text, None),
+    };
+    match number.parse::<u16>() {
+        Ok(port) if port > 0 => Ok(HostPort { port: port.into(), protocol }),
+        _ => Err(Error::new(format!("port {text:?}: it is written HOSTPORT[/PROTOCOL]"))),
+    }
+}
