@@ -39,6 +39,7 @@ mod names;
 mod net;
 mod package;
 mod pods;
+mod ports;
 mod races;
 mod readme;
 mod references;
@@ -105,6 +106,7 @@ fn main() -> ExitCode {
         names::CASES,
         filters::CASES,
         net::CASES,
+        ports::CASES,
         enter::CASES,
         formats::CASES,
         userlands::CASES,

@@ -1,0 +1,66 @@
+//! Ports of the host that lead to pods, changed while these run.
+
+use tests::Verdict;
+use tests::harness::Context;
+use tests::nethost::{Host, ask_from_here, host_serves, ip_of, serve};
+use tests::process::wait_for;
+
+tests::cases! {
+    native ports_come_and_go_while_the_pod_runs;
+}
+
+fn ports_come_and_go_while_the_pod_runs(t: &Context) -> Verdict {
+    let host = Host::new(t);
+    host.warm_up();
+    let before = host.picture();
+    host_serves(7000, "host");
+    let other = host.sandbox(&["--net=br", "-p", "8000:80", "--name=other"]);
+    // One network whose plugins forward ports, and one that needs a plugin more for it.
+    for net in ["--net=br", "--net=default"] {
+        let pod = host.sandbox(&[net, "--name=web"]);
+        serve(&pod, "one", "tcp", "80");
+        serve(&pod, "two", "tcp", "81");
+        let podctl = &host.podctl;
+        podctl.ok(&["port", "add", "web", "8080:80", "127.0.0.1:8081:81"]);
+        assert_eq!(ask_from_here("tcp", "127.0.0.1:8080"), "one", "{net}");
+        assert_eq!(ask_from_here("tcp", "127.0.0.1:8081"), "two", "{net}");
+        podctl.ok(&["port", "add", "web", "8082:81"]);
+        let shown = ["8080->80/tcp", "127.0.0.1:8081->81/tcp", "8082->81/tcp"];
+        assert_eq!(podctl.ok(&["port", "list", "web"]).lines().collect::<Vec<_>>(), shown);
+        assert!(podctl.ok(&["status", "web"]).contains(&format!("ports={}", shown.join(", "))));
+        assert!(podctl.ok(&["list"]).contains("8080->80/tcp"));
+        // What is taken is refused before anything is made.
+        let local = host.local.as_str();
+        for (args, why) in [
+            (&["port", "add", "web", "8000:80"][..], "leads to pod other"),
+            (&["port", "add", "other", "127.0.0.1:8082:80"], "leads to pod web"),
+            (&["port", "add", "web", "7000:80"], "7000/tcp of the host is in use"),
+            (&["port", "add", "web", "8080:81"], "leads to pod web"),
+            (&["port", "rm", "web", "8080/udp"], "does not lead to it"),
+            (&["sandbox", local, "--net=br", "-p", "8080:80"], "leads to pod web"),
+            (&["run", local, "--net=br", "-p", "7000:80", "probe"], "7000/tcp of the host is in use"),
+        ] {
+            let line = podctl.fails(args);
+            assert!(line.contains(why), "{args:?}: {line}");
+        }
+        assert_eq!(podctl.json(&["list", "--format=json"]).as_array().map(Vec::len), Some(2));
+        podctl.ok(&["port", "rm", "web", "8080"]);
+        assert_eq!(ask_from_here("tcp", "127.0.0.1:8082"), "two", "{net}");
+        let there = |address: &str| std::net::TcpStream::connect(address).is_ok();
+        assert!(!there("127.0.0.1:8080"), "{net}: it still leads there");
+        // They are the pod's also after its next start.
+        podctl.ok(&["restart", "web"]);
+        wait_for("the app to serve again", 15, || there(&format!("{}:81", ip_of(&pod, &net[6..]))).then_some(()));
+        assert_eq!(ask_from_here("tcp", "127.0.0.1:8082"), "two", "{net}");
+        podctl.ok(&["port", "rm", "web", "8081/tcp", "8082"]);
+        assert_eq!(podctl.ok(&["port", "list", "web"]), "");
+        pod.end();
+    }
+    other.end();
+    assert_eq!(host.picture(), before);
+    let none = host.sandbox(&["--net=none"]);
+    let line = host.podctl.fails(&["port", "add", &none.uuid, "8080:80"]);
+    assert!(line.contains("joined no network"), "{line}");
+    none.end();
+    Ok(())
+}
