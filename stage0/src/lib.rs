@@ -26,6 +26,8 @@ pub mod app;
 
 pub mod pod;
 
+pub mod podfile;
+
 pub mod logs;
 
 pub mod machine;

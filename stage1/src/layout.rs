@@ -307,6 +307,8 @@ pub fn control_drop_ins(app: &AcName) -> PathBuf {
     PathBuf::from(format!("/run/systemd/system.control/{}.d", app_unit(app)))
 }
 
+/// Where volumes in memory are mounted that all apps of the pod share, in the pod's mount namespace.
+pub const MEMORY: &str = "/run/stage1/memory";
 /// Directory of the notes on why apps could not be started.
 pub const NOTES: &str = "/run/stage1/notes";
 /// Where the pod's supervisor takes what services tell it: sd_notify(3).

@@ -20,12 +20,14 @@ mod ends;
 mod enter;
 mod entrypoints;
 mod exec;
+mod extras;
 mod filters;
 mod formats;
 mod harness;
 mod health;
 mod immutable;
 mod inside;
+mod kept;
 mod kernel_files;
 mod layers;
 mod life;
@@ -38,6 +40,7 @@ mod named_volumes;
 mod names;
 mod net;
 mod package;
+mod podfile;
 mod pods;
 mod ports;
 mod races;
@@ -93,6 +96,7 @@ fn main() -> ExitCode {
         services::CASES,
         store::CASES,
         inside::CASES,
+        kept::CASES,
         kernel_files::CASES,
         declared::CASES,
         descriptors::CASES,
@@ -113,12 +117,14 @@ fn main() -> ExitCode {
         users::CASES,
         copies::CASES,
         package::CASES,
+        podfile::CASES,
         pods::CASES,
         supervisor::CASES,
         terminal::CASES,
         tolerant::CASES,
         layers::CASES,
         exec::CASES,
+        extras::CASES,
         attach::CASES,
         attach_contract::CASES,
         attach_load::CASES,

@@ -109,7 +109,7 @@ fn bad_words_change_nothing(t: &Context) -> Verdict {
         ["--user", "-1"],
         ["--user", "4294967296"],
         ["--user", "/no/such/file"],
-        ["--env", "no-equals-sign"],
+        ["--env-file", "/no/such/file"],
         ["--env", "=x"],
         ["--env", "A=b\nC=d"],
         ["--mount", "banana"],

@@ -7,6 +7,7 @@ use tests::podctl::{Pod, Podctl};
 use tests::process::wait_for;
 
 tests::cases! {
+    native the_shop_of_the_examples 180;
     native nginx_opens_its_links_anew;
     native apache_redis_and_postgres_log_as_their_images_do 120;
 }
@@ -34,16 +35,71 @@ const POSTGRES: &str = "exec su postgres -s /bin/sh -c 'cd /tmp; export PATH=/us
 
 /// A pod, with an image that has all of them.
 fn pod(podctl: &Podctl) -> Pod<'_> {
+    import(podctl);
+    podctl.sandbox(&["--net=none"])
+}
+
+/// The image that has all of them.
+fn import(podctl: &Podctl) {
     let tree = tests::source().join("target/services/tree");
     assert!(tree.join("usr/sbin/nginx").exists(), "there are no services: scripts/services makes them");
     podctl.ok(&["image", "import", &tree.display().to_string(), "--name", "services"]);
-    podctl.sandbox(&["--net=none"])
 }
 
 #[track_caller]
 fn start(pod: &Pod, app: &str, script: &str) {
     pod.podctl.ok(&["app", "add", &pod.uuid, "services", "--name", app, "--exec=/bin/sh", "--", "-c", script]);
     pod.app("start", app, &[]).ok();
+}
+
+/// The answer of the shop, as soon as it has one.
+#[track_caller]
+fn shop(podctl: &Podctl) -> (String, u64, u64) {
+    let get = ["exec", "shop", "web", "--", "/bin/wget", "-q", "-O", "-", "http://127.0.0.1:8091/"];
+    let answer = wait_for("the shop", 90, || {
+        let answer = podctl.run(&get);
+        (answer.code == Some(0)).then_some(answer.stdout)
+    });
+    let words: Vec<&str> = answer.split_whitespace().collect();
+    let number = |word: Option<&&str>| word.and_then(|word| word.split_once('=')?.1.parse().ok());
+    let numbers = (number(words.get(1)), number(words.get(2)));
+    match (words.first(), numbers) {
+        (Some(greeting), (Some(rows), Some(hits))) => ((*greeting).to_owned(), rows, hits),
+        _ => panic!("the shop says {answer:?}"),
+    }
+}
+
+fn the_shop_of_the_examples(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    import(&podctl);
+    let file = tests::source().join("docs/examples/shop.yaml");
+    let up = |file: &std::path::Path| podctl.ok(&["up", "--strict", "-f", &file.display().to_string()]);
+    up(&file);
+    let (greeting, rows, hits) = shop(&podctl);
+    assert_eq!((greeting.as_str(), rows, hits), ("hello", 1, 1));
+
+    // one app is another one: the others stay as they are
+    let pid = |app: &str| podctl.json(&["inspect", "shop", app])["pid"].as_i64().expect("pid");
+    let pids = || ["db", "cache", "web"].map(pid);
+    let before = pids();
+    let changed = t.dir.join("shop.yaml");
+    std::fs::write(&changed, std::fs::read_to_string(&file)?.replace("GREETING: hello", "GREETING: welcome"))?;
+    assert_eq!(up(&changed), "app app: replaced");
+    assert_eq!(pids(), before);
+    let (greeting, rows, hits) = shop(&podctl);
+    assert_eq!((greeting.as_str(), rows, hits), ("welcome", 2, 2), "the database and the cache went on");
+
+    // the machine goes away without a word: what was written to the volume is there
+    let monitor = podctl.json(&["inspect", "shop"])["pid"].as_i64().expect("pid");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(monitor)?), nix::sys::signal::Signal::SIGKILL)?;
+    podctl.ok(&["wait", "shop"]);
+    up(&changed);
+    let (greeting, rows, hits) = shop(&podctl);
+    assert_eq!((greeting.as_str(), rows, hits), ("welcome", 3, 1), "a new cache, and the old database");
+    assert!(
+        podctl.ok(&["down", "-f", &changed.display().to_string(), "--volumes"]).contains("volume shop-db: removed")
+    );
+    Ok(())
 }
 
 /// Waits until an app has said that by one of its outputs.

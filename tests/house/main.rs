@@ -129,3 +129,17 @@ fn the_contract_names_tests_that_are_there() {
         assert_eq!(rows.count(), facts, "section {section} of docs/contract.md: rows and facts");
     }
 }
+
+/// The table of what a pod's file may say names a test for each row.
+#[test]
+fn the_table_of_pod_files_names_tests_that_are_there() {
+    let page = fs::read_to_string(root().join("docs/pod-files.md")).expect("docs/pod-files.md");
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(rows.len() > 25, "{}", rows.len());
+    for row in rows {
+        let test = row.trim_end_matches([' ', '|']).rsplit('|').next().expect("a column").trim().trim_matches('`');
+        let (module, name) = test.rsplit_once("::").unwrap_or_else(|| panic!("no test in {row}"));
+        let tests = tests_of(module).unwrap_or_else(|| panic!("there is no module {module}"));
+        assert!(tests.iter().any(|test| test == name), "docs/pod-files.md names {test}, which is not there");
+    }
+}

@@ -27,6 +27,14 @@ pub fn add(store: &Store, pod: &Pod, options: &AddOptions) -> Result<()> {
     let image = find::find(store, &options.image)?;
     let mut app = options.runtime_app(&image)?;
     health::give(store, &image, &options.health, &mut app)?;
+    add_app(store, pod, &image, app, options)
+}
+
+/// Adds an app that has been made of these options, or was made so before, to a pod.
+///
+/// # Errors
+/// As [`add`].
+pub fn add_app(store: &Store, pod: &Pod, image: &Image, mut app: RuntimeApp, options: &AddOptions) -> Result<()> {
     let locked = Locked::new(pod.dir())?;
     let adding = Adding { store, pod, pid: ready_pid(pod)?, locked, insecure: options.insecure, debug: options.debug };
     adding.undo_interrupted()?;
@@ -36,7 +44,7 @@ pub fn add(store: &Store, pod: &Pod, options: &AddOptions) -> Result<()> {
     check_addition(&manifest, &app)?;
     adding.clear_leftovers(&app.name)?;
     adding.locked.begin_add(&app.name)?;
-    match steps(&adding, &image, manifest, &app, options).and_then(|()| adding.locked.commit_add(&app.name)) {
+    match steps(&adding, image, manifest, &app, options).and_then(|()| adding.locked.commit_add(&app.name)) {
         Ok(()) => Ok(()),
         Err(error) => Err(match adding.undo(&app.name) {
             Ok(()) => error,
@@ -98,6 +106,9 @@ fn steps(
     // before its volumes are filled: from here on nobody removes them
     manifest.apps.push(app.clone());
     adding.locked.write(&manifest)?;
+    if let Some(secrets) = options.secrets() {
+        secrets.put_in_place(adding.pod.dir())?;
+    }
     files.put_in_place(adding.store, app, Some(tree))?;
     files.mark_created()?;
     adding.inside(&app.name).add(&arguments(adding.pod, adding.insecure)?)

@@ -17,7 +17,7 @@ use crate::poddir::find::Pod;
 use crate::poddir::manifest::{self, Locked, NoApp, must_be_mutable};
 use crate::poddir::pause;
 use crate::store::Store;
-use crate::volume::implicit;
+use crate::volume::{content, implicit};
 
 /// Starts an app; one that runs is left alone.
 ///
@@ -153,7 +153,8 @@ pub(super) fn remove_but(
     }
     drop(starts);
     manifest.apps.retain(|other| other.name != *app);
-    locked.write(&manifest)
+    locked.write(&manifest)?;
+    if keep_volumes { Ok(()) } else { content::sweep(pod.dir(), &manifest) }
 }
 
 /// The manifest of a pod that has the app, all of it, and whose apps are started and stopped one by one.

@@ -1,9 +1,10 @@
 //! An app as it was asked for, turned into the app that the pod manifest lists.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Map;
+use serde_json::{Map, Value};
 use stage1::appc::{AFTER, AcName, After, App, Isolator, Mount, NameValue, RuntimeApp, RuntimeImage};
 use stage1::confine::insecure::InsecureOptions;
 use stage1::error::{Context, Error, Result};
@@ -13,6 +14,12 @@ use stage1::streams::{self, Format, LogFile};
 use super::health::HealthOptions;
 use super::mounts::Bind;
 use crate::image::store::Image;
+use crate::volume::content::Content;
+
+/// Where an app finds its secrets.
+pub const SECRETS: &str = "/run/secrets";
+/// Mode of a secret's file: it is the app's alone to see, whoever it runs as.
+const SECRET_MODE: u32 = 0o444;
 
 /// What a new app is to be, as the command line says it. Kept with the app, for what is made of it again.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -28,6 +35,8 @@ pub struct AddOptions {
     pub exec: Option<String>,
     /// Arguments, instead of those of the image's command.
     pub args: Vec<String>,
+    /// The whole command, instead of the image's and what `exec` and `args` say.
+    pub command: Vec<String>,
     /// Variables.
     pub env: Vec<NameValue>,
     /// User.
@@ -64,6 +73,14 @@ pub struct AddOptions {
     pub streams: [Option<String>; 3],
     /// Its log file, below the directory that its pod has for them.
     pub k8s_log_path: Option<String>,
+    /// Files that it finds in [`SECRETS`]: their names, and what is in them.
+    pub secrets: BTreeMap<String, Vec<u8>>,
+    /// Further annotations of the app in the pod manifest.
+    pub annotations: Vec<NameValue>,
+    /// The user's labels.
+    pub user_labels: BTreeMap<String, String>,
+    /// The user's annotations.
+    pub user_annotations: BTreeMap<String, String>,
     /// Entrypoints say more.
     #[serde(skip)]
     pub debug: bool,
@@ -73,7 +90,13 @@ impl AddOptions {
     /// These options, with those that are set in `changes` instead: variables, mounts and isolators one by one.
     #[must_use]
     pub fn changed_by(self, changes: Self) -> Self {
-        let Self { mut env, mut mounts, mut binds, mut isolators, .. } = self;
+        let Self { mut env, mut mounts, mut binds, mut isolators, mut annotations, .. } = self;
+        for new in changes.annotations {
+            annotations.retain(|old| old.name != new.name);
+            annotations.push(new);
+        }
+        let is_other = changes.exec.is_some() || !changes.args.is_empty() || !changes.command.is_empty();
+        let command = if is_other { changes.command } else { self.command };
         for new in changes.env {
             env.retain(|old| old.name != new.name);
             env.push(new);
@@ -117,6 +140,11 @@ impl AddOptions {
             after: if changes.after.is_empty() { self.after } else { changes.after },
             streams: [new_stdin.or(stdin), new_stdout.or(stdout), new_stderr.or(stderr)],
             k8s_log_path: changes.k8s_log_path.or(self.k8s_log_path),
+            command,
+            secrets: self.secrets.into_iter().chain(changes.secrets).collect(),
+            annotations,
+            user_labels: self.user_labels.into_iter().chain(changes.user_labels).collect(),
+            user_annotations: self.user_annotations.into_iter().chain(changes.user_annotations).collect(),
             debug: changes.debug,
         }
     }
@@ -127,7 +155,8 @@ impl AddOptions {
     /// The first option that makes no sense, or the image does not say what to run and the options don't either.
     pub fn runtime_app(&self, image: &Image) -> Result<RuntimeApp> {
         let name = self.app_name(image)?;
-        let mut app = match (&image.parsed.app, &self.exec) {
+        let own = self.exec.as_ref().or(self.command.first());
+        let mut app = match (&image.parsed.app, own) {
             (Some(app), _) => app.clone(),
             (None, Some(_)) => App { user: "0".into(), group: "0".into(), ..App::default() },
             (None, None) => {
@@ -138,6 +167,15 @@ impl AddOptions {
         self.set_identity(&mut app)?;
         self.set_environment(&mut app)?;
         self.set_isolators(&mut app)?;
+        let texts = |map: &BTreeMap<String, String>| {
+            map.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect::<Vec<(String, Value)>>()
+        };
+        app.user_labels.extend(texts(&self.user_labels));
+        app.user_annotations.extend(texts(&self.user_annotations));
+        let mut mounts = self.mounts.clone();
+        if let Some(content) = self.secrets() {
+            mounts.push(content.mount(SECRETS)?);
+        }
         Ok(RuntimeApp {
             name,
             image: RuntimeImage {
@@ -148,7 +186,7 @@ impl AddOptions {
             },
             app: Some(app),
             read_only_root_fs: self.read_only_rootfs,
-            mounts: self.mounts.clone(),
+            mounts,
             annotations: self.annotations()?,
             other: Map::new(),
         })
@@ -179,7 +217,15 @@ impl AddOptions {
             ),
         ];
         let declared = declared.into_iter().chain(streams::ANNOTATIONS.into_iter().zip(self.streams.clone()));
-        Ok(declared.filter_map(|(name, value)| Some(NameValue::new(name, value?))).collect())
+        let declared = declared.filter_map(|(name, value)| Some(NameValue::new(name, value?)));
+        Ok(declared.chain(self.annotations.iter().cloned()).collect())
+    }
+
+    /// The volume with its secrets, if it has any.
+    pub fn secrets(&self) -> Option<Content> {
+        let file = |(name, text): (&String, &Vec<u8>)| (name.clone(), (text.clone(), SECRET_MODE));
+        let files: BTreeMap<_, _> = self.secrets.iter().map(file).collect();
+        (!files.is_empty()).then_some(Content { files, group: 0 })
     }
 
     fn app_name(&self, image: &Image) -> Result<AcName> {
@@ -196,6 +242,10 @@ impl AddOptions {
     }
 
     fn set_command(&self, app: &mut App) -> Result<()> {
+        if !self.command.is_empty() {
+            app.exec.clone_from(&self.command);
+            return Ok(());
+        }
         if let Some(program) = &self.exec {
             app.exec = vec![program.clone()];
         }
@@ -262,7 +312,7 @@ mod tests {
     use super::*;
     use crate::image::archive::ImageId;
     use crate::image::store::Info;
-    use serde_json::{Value, json};
+    use serde_json::json;
     use stage1::appc::ImageManifest;
 
     fn image(app: &str) -> Image {

@@ -160,6 +160,21 @@ pub fn list(pod: &Pod) -> Result<Vec<AppStatus>> {
     manifest.apps.iter().map(|app| describe(pod, &manifest, app)).collect()
 }
 
+/// Names and values that users give.
+type Texts = BTreeMap<String, String>;
+
+/// The user's labels and annotations of a pod itself.
+///
+/// # Errors
+/// The manifest can't be read.
+pub fn labels(pod: &Pod) -> Result<(Texts, Texts)> {
+    if !pod.dir().join(layout::MANIFEST).exists() {
+        return Ok((Texts::new(), Texts::new()));
+    }
+    let manifest = manifest::read(pod.dir())?;
+    Ok((texts(&manifest.user_labels), texts(&manifest.user_annotations)))
+}
+
 /// One app of a pod.
 ///
 /// # Errors

@@ -15,7 +15,6 @@ const OPTIONS: &[(&[&str], &str)] = &[
     (&["--log-opt"], "--log-max-size and --log-max-files, of the pod"),
     (&["--add-host"], "lines of /etc/hosts: --hosts-entry"),
     (&["--time", "--stop-time"], "how long a stop may take: --timeout"),
-    (&["--tmpfs"], "a volume of the pod: --volume NAME,kind=empty, then --mount volume=NAME,target=PATH"),
     (&["--link"], "apps of one pod share its network: they meet at localhost"),
     (&["-f", "--force"], "podctl stop --force ends it at once, podctl rm then removes it"),
 ];

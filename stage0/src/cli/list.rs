@@ -8,6 +8,7 @@ use stage1::error::Result;
 use super::args::listing::Listing;
 use super::condition;
 use super::output::{self, Format};
+use super::pod_filter::Filter;
 use super::screen::Tone;
 use super::session::Session;
 use super::status::PodStatus;
@@ -24,6 +25,9 @@ pub struct List {
     /// As other tools have it: all pods are listed in any case
     #[arg(short, long, hide = true)]
     all: bool,
+    /// Only pods with name=PART, id=START, state=STATE, app=NAME, or label=NAME[=VALUE]; all of several have to fit
+    #[arg(long = "filter", value_name = "KEY=VALUE")]
+    filters: Vec<Filter>,
     #[command(flatten)]
     how: Listing,
 }
@@ -39,6 +43,7 @@ impl List {
                 Err(error) => log::warn!("pod {}: {}", pod.uuid(), error.one_line()),
             }
         }
+        listed.retain(|pod| self.filters.iter().all(|filter| filter.fits(pod)));
         listed.sort_by_key(|pod| std::cmp::Reverse(pod.created_at));
         match self.how {
             Listing { quiet: true, .. } => listed.iter().try_for_each(|pod| output::say(&pod.name)),

@@ -11,10 +11,13 @@ mod condition;
 mod cp;
 mod diff;
 mod doctor;
+mod down;
+mod enable;
 mod enter;
 mod exec;
 mod export;
 mod gc;
+mod generate;
 mod hints;
 mod image;
 mod info;
@@ -27,6 +30,7 @@ mod logs;
 mod manual;
 mod output;
 mod pause;
+mod pod_filter;
 mod port;
 mod prepare;
 mod rm;
@@ -41,6 +45,7 @@ mod status;
 mod stop;
 mod table;
 mod top;
+mod up;
 mod update;
 mod volume;
 mod wait;
@@ -60,8 +65,10 @@ use stage1::sys::signal::die_by;
 
 use self::args::new_pod::split_apps;
 use self::args::one_app::OneApp;
+use self::args::pod::OnePod;
 use self::session::Session;
 
+use crate::podfile::keep;
 use crate::store::{self, Store};
 
 /// Exit code for everything that podctl could not do; [`exit::COMMAND`] for the verbs that end as a command does.
@@ -147,6 +154,21 @@ enum Command {
     /// Send a signal to an app, or end a pod at once
     Kill(kill::Kill),
     /// Wait until pods have ended, or are healthy
+    /// Make pods what a file says: Kubernetes' Pod; only what differs is changed in one that runs
+    Up(Box<up::Up>),
+    /// Stop and remove pods, those of a file or by name
+    Down(down::Down),
+    /// Print a pod as a file, or the unit that keeps it
+    #[command(subcommand)]
+    Generate(generate::Command),
+    /// Have the host's systemd start a pod at boot
+    Enable(OnePod),
+    /// Undo podctl enable
+    Disable(OnePod),
+    /// Stay with a pod until it ends: what its unit does
+    #[command(hide = true)]
+    Keep(OnePod),
+    /// Wait until pods have ended
     Wait(wait::Wait),
     /// End running pods
     Stop(stop::Stop),
@@ -322,6 +344,12 @@ impl Podctl {
             Command::Commit(command) => command.run(&session)?,
             Command::Manual(command) => command.run(Self::command())?,
             Command::Gc(command) => command.run(&session)?,
+            Command::Up(command) => command.run(&session)?,
+            Command::Down(command) => command.run(&session)?,
+            Command::Generate(command) => command.run(&session)?,
+            Command::Enable(pod) => enable::enable(&pod, &session)?,
+            Command::Disable(pod) => enable::disable(&pod, &session)?,
+            Command::Keep(pod) => keep::until_it_ends(&session.store, &pod.find(&session)?, session.debug)?,
         }
         Ok(0)
     }

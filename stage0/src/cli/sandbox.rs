@@ -3,6 +3,7 @@
 use clap::Args;
 use stage1::error::Result;
 
+use super::args::label;
 use super::args::new_pod::{HowToRun, WhatToMake, pod_name};
 use super::output::say;
 use super::session::Session;
@@ -20,6 +21,12 @@ pub struct Sandbox {
     run: HowToRun,
     #[command(flatten)]
     make: WhatToMake,
+    /// Give the pod a label
+    #[arg(short, long = "label", value_name = "NAME[=VALUE]")]
+    labels: Vec<String>,
+    /// Give the pod an annotation
+    #[arg(long = "annotation", value_name = "NAME[=VALUE]")]
+    annotations: Vec<String>,
     /// Stay in the foreground, with the pod's output on this terminal, until the pod ends
     #[arg(long)]
     foreground: bool,
@@ -29,8 +36,13 @@ impl Sandbox {
     pub fn run(self, session: &Session) -> Result<()> {
         let name = pod_name(self.name.as_deref(), session)?;
         let launch = Launch { settings: self.run.settings()?, mutable: true, debug: session.debug };
-        let manifest = create::mutable(self.make.manifest(&launch.settings)?);
+        let mut manifest = create::mutable(self.make.manifest(&launch.settings)?);
         ports::must_be_free(&session.store, None, &manifest)?;
+        for (texts, map) in
+            [(&self.labels, &mut manifest.user_labels), (&self.annotations, &mut manifest.user_annotations)]
+        {
+            map.extend(label::pairs(texts)?.into_iter().map(|(name, value)| (name, value.into())));
+        }
         let stage1 = self.make.stage1(session)?;
         let pod = create::prepare(&session.store, &stage1, &manifest, self.make.making(), |dir| {
             name.map_or(Ok(()), |name| claim::give(&session.store, dir, &name))

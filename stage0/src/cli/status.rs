@@ -1,5 +1,7 @@
 //! `podctl status`
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
@@ -9,7 +11,7 @@ use super::args::patience::Patience;
 use super::args::pod::OnePod;
 use super::output::{self, Format};
 use super::session::Session;
-use crate::app::status::{AppStatus, list};
+use crate::app::status::{AppStatus, labels, list};
 use crate::fsutil::time::nanoseconds;
 use crate::pod::network;
 use crate::pod::published::{self, Published};
@@ -46,11 +48,18 @@ pub(super) struct PodStatus {
     pub(super) gc_marked_at: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pid: Option<i32>,
+    /// The user's labels.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) user_labels: BTreeMap<String, String>,
+    /// The user's annotations.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) user_annotations: BTreeMap<String, String>,
 }
 
 impl PodStatus {
     pub(super) fn of(pod: &Pod) -> Result<Self> {
         let apps = list(pod)?;
+        let (user_labels, user_annotations) = labels(pod)?;
         Ok(Self {
             name: pod.uuid().to_string(),
             pod_name: pod.name()?.map(|name| name.to_string()),
@@ -64,6 +73,8 @@ impl PodStatus {
             started_at: pod.started_at()?.map(nanoseconds),
             gc_marked_at: pod.marked_at()?.map(nanoseconds),
             pid: pod.pid_if_running()?,
+            user_labels,
+            user_annotations,
         })
     }
 }

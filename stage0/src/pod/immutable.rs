@@ -70,6 +70,7 @@ pub fn prepare(
             AppRecord::new(dir, &app.name).keep_of(image, options)?;
         }
         settings.save(dir)?;
+        apps.iter().filter_map(AddOptions::secrets).try_for_each(|secrets| secrets.put_in_place(dir))?;
         if Roots::of(dir)?.are_overlays() { Ok(()) } else { make_apps(store, dir, &manifest) }
     })
 }

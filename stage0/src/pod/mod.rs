@@ -10,4 +10,5 @@ pub mod published;
 pub mod settings;
 pub mod start;
 pub mod stop;
+pub mod sysctl;
 pub mod wait;

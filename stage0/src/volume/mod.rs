@@ -2,6 +2,7 @@
 //!
 //! What belongs to one pod alone (its empty volumes) is in the pod's directory and not here, apart from finding it.
 
+pub mod content;
 pub mod fill;
 pub mod implicit;
 pub mod name;

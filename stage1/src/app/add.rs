@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use super::declared::Declared;
 use super::{control, deadline};
-use crate::appc::{AcName, Isolators, OnFailure};
+use crate::appc::{self, AcName, Isolators, OnFailure};
 use crate::cgroup::PodCgroup;
 use crate::cgroup::devices::{DeviceKind, DeviceRule};
 use crate::confine::Confinement;
 use crate::confine::caps::CapSet;
 use crate::confine::ids::{self, Ids};
 use crate::confine::insecure::InsecureOptions;
+use crate::confine::limits::{ResourceLimit, ULIMITS};
 use crate::cross::Target;
 use crate::error::{Context, Error, Result};
 use crate::launch::{LaunchRecord, env};
@@ -171,6 +172,9 @@ impl Addition {
         }
         let metadata = Some(pod.config.metadata_service_url.as_str()).filter(|url| !url.is_empty());
         let mut record = LaunchRecord::compute(&self.app, app.app()?, metadata, &ids, confinement)?;
+        if let Some(limits) = appc::find(&app.runtime.annotations, ULIMITS) {
+            record.confinement.limits = ResourceLimit::parse_all(limits)?;
+        }
         let mut declared = Declared::by(&app)?;
         record.sockets = std::mem::take(&mut declared.socket_names);
         record.stop_timeout = declared.stop_timeout.unwrap_or(unit::STOP_TIMEOUT);

@@ -306,6 +306,7 @@ fn unconfined(ids: &Ids) -> Confinement {
         groups: ids.groups.clone(),
         capabilities: CapSet::ALL,
         no_new_privileges: false,
+        limits: Vec::new(),
         seccomp: None,
     }
 }

@@ -187,7 +187,40 @@ impl Default for PodManifest {
     }
 }
 
+/// Of an empty volume, among its other fields: where its files are. `memory`: in a file system of memory that all apps of
+/// the pod share; `own-memory`: in one that each app has for itself.
+pub const MEDIUM: &str = "podctl.io/medium";
+/// Of a volume in memory: how large it may grow, in bytes.
+pub const SIZE: &str = "podctl.io/size";
+
+/// Whose a volume in memory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// All apps of the pod see the same.
+    Shared,
+    /// Each app that mounts it has its own.
+    Own,
+}
+
 impl Volume {
+    /// Whether its files are in memory, and whose that is.
+    ///
+    /// # Errors
+    /// The medium is unknown.
+    pub fn memory(&self) -> Result<Option<Memory>> {
+        match self.other.get(MEDIUM).map(|medium| medium.as_str().unwrap_or_default()) {
+            None => Ok(None),
+            Some("memory") => Ok(Some(Memory::Shared)),
+            Some("own-memory") => Ok(Some(Memory::Own)),
+            Some(medium) => Err(Error::new(format!("volume {}: the medium {medium:?} is unknown", self.name))),
+        }
+    }
+
+    /// How large it may grow in memory, in bytes.
+    pub fn size(&self) -> Option<u64> {
+        self.other.get(SIZE).and_then(Value::as_u64)
+    }
+
     /// Permissions of an `empty` volume; without any 0755.
     ///
     /// # Errors

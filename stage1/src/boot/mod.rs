@@ -9,7 +9,9 @@ mod limits;
 mod monitor;
 mod root;
 mod run;
+mod sysctl;
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -25,6 +27,7 @@ use rustix::process::Signal;
 
 pub use monitor::Monitor;
 pub use run::{Run, check_hostname};
+pub use sysctl::SYSCTLS;
 
 use crate::appc::Isolators;
 use crate::cgroup::PodCgroup;
@@ -66,6 +69,8 @@ pub struct PodSpec {
     pub isolators: Isolators,
     /// The bounding set of PID 1, and so of all apps.
     pub capabilities: CapSet,
+    /// Kernel parameters of its own namespaces.
+    pub sysctls: BTreeMap<String, String>,
     /// No list closes which devices may be used.
     pub any_device: bool,
 }
@@ -257,6 +262,7 @@ fn become_pid1(
             | own(spec.own_ipc, CloneFlags::CLONE_NEWIPC),
     )?;
     nix::unistd::sethostname(&spec.hostname).context(|| format!("sethostname({:?})", spec.hostname))?;
+    sysctl::set(&spec.sysctls)?;
     root::enter(cgroup, sources, &spec.hostname)?;
     listeners.bind_in_pod()?;
     // Whoever sees that the supervisor is ready finds the files that say where the pod is.

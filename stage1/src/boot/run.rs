@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use super::apps::Apps;
-use super::{Monitor, PodSpec, launch};
+use super::{Monitor, PodSpec, launch, sysctl};
 use crate::appc::Isolators;
 use crate::confine::{self, caps::CapSet};
 use crate::error::{Context, Error, Result};
@@ -130,6 +130,7 @@ impl Run {
             logs: mux::Settings::of(&pod.manifest, !self.config.mutable && pod.manifest.apps.len() == 1)?,
             capabilities: self.capabilities(pod, &isolators)?,
             isolators,
+            sysctls: sysctl::declared(&pod.manifest, request.is_own(), own_ipc)?,
             any_device: self.config.insecure_options.disable_paths,
         })
     }

@@ -30,6 +30,7 @@ mod bpf;
 pub mod caps;
 pub mod ids;
 pub mod insecure;
+pub mod limits;
 pub mod seccomp;
 mod tables;
 
@@ -39,6 +40,7 @@ use serde::{Deserialize, Serialize};
 use self::caps::CapSet;
 use self::ids::Ids;
 use self::insecure::InsecureOptions;
+use self::limits::ResourceLimit;
 use self::seccomp::Filter;
 use crate::appc::{Isolators, SetMode};
 use crate::error::{Context, Error, Result};
@@ -58,6 +60,9 @@ pub struct Confinement {
     pub capabilities: CapSet,
     /// No exec can gain privileges.
     pub no_new_privileges: bool,
+    /// Limits of its processes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<ResourceLimit>,
     /// System call filter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seccomp: Option<Filter>,
@@ -78,6 +83,7 @@ impl Confinement {
             groups: ids.groups.clone(),
             capabilities,
             no_new_privileges: isolators.no_new_privileges || (ids.uid != 0 && seccomp.is_some()),
+            limits: Vec::new(),
             seccomp,
         })
     }
@@ -114,6 +120,8 @@ impl Confinement {
         sys::signal::reset()?;
         sys::inherited::reset_securebits()?;
         sys::seccomp::new_session_keyring()?;
+        // one above the hard limit that this process has takes CAP_SYS_RESOURCE
+        self.limits.iter().try_for_each(ResourceLimit::set)?;
         sys::caps::limit_bounding_set(self.capabilities.bits())?;
         self.set_ids()?;
         // A change of ids may have set it back, as /proc/sys/fs/suid_dumpable says.

@@ -6,7 +6,7 @@ use nix::sched::CloneFlags;
 
 use super::api;
 use super::pin::{OwnNamespaces, pin};
-use super::plan::Plan;
+use super::plan::{Plan, Volume};
 use crate::appc::AcName;
 use crate::cross::{self, Target};
 use crate::error::{Context, Result};
@@ -23,6 +23,7 @@ pub fn build(target: &Target, app: &AcName, plan: &Plan, deadline: Instant) -> R
     cross::in_child(deadline, || {
         let namespaces = OwnNamespaces::open()?;
         target.join()?;
+        plan.volumes.iter().try_for_each(Volume::share)?;
         let pod = namespaces.mount()?;
         let own = namespaces.unshare_newer_than(&pod)?;
         assemble(plan)?;

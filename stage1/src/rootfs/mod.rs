@@ -9,6 +9,7 @@ mod build;
 pub mod copy;
 mod hosts;
 mod kernel;
+mod memory;
 mod mount_point;
 mod pin;
 mod plan;

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, OFlags};
 
 use super::hosts::Hosts;
+use super::memory::{InMemory, MemoryOptions};
 use super::mount_point;
-use crate::appc::AcName;
+use crate::appc::{AcName, Memory};
 use crate::error::{Context, Error, Result};
 use crate::sys::dir::{self, EntryKind};
 use crate::sys::mount::{Attributes, DetachedMount, Propagation, Scope};
@@ -99,10 +100,19 @@ impl EtcFile {
 #[derive(Debug)]
 pub struct Volume {
     name: AcName,
-    source: DetachedMount,
+    source: Source,
     target: PathBuf,
     kind: EntryKind,
     device: Option<Device>,
+}
+
+/// What a volume is mounted from.
+#[derive(Debug)]
+enum Source {
+    /// A place of the host.
+    Host(DetachedMount),
+    /// Memory: made on the pod side.
+    Memory(InMemory),
 }
 
 /// How a volume is mounted.
@@ -174,14 +184,38 @@ impl Volume {
             minor: rustix::fs::minor(stat.st_rdev),
             read_only: options.read_only,
         });
-        Ok(Self { name: name.clone(), source: mount, target: target.to_owned(), kind, device })
+        Ok(Self { name: name.clone(), source: Source::Host(mount), target: target.to_owned(), kind, device })
+    }
+
+    /// A volume in memory, to be mounted at `target`. Host side.
+    pub(super) fn in_memory(
+        name: &AcName,
+        target: &Path,
+        memory: Memory,
+        options: MemoryOptions,
+        read_only: bool,
+    ) -> Self {
+        let source = Source::Memory(InMemory { name: name.clone(), memory, options, read_only });
+        Self { name: name.clone(), source, target: target.to_owned(), kind: EntryKind::Directory, device: None }
+    }
+
+    /// Makes what all apps of the pod share, in the pod's own mount namespace. Pod side.
+    pub(super) fn share(&self) -> Result<()> {
+        match &self.source {
+            Source::Memory(memory) => memory.share().context(|| format!("volume {}", self.name)),
+            Source::Host(_) => Ok(()),
+        }
     }
 
     /// Pod side.
     pub(super) fn attach(&self, root: &DetachedMount) -> Result<()> {
         let what = || format!("volume {}", self.name);
         let target = mount_point::of_kind(&what(), root, &self.target, self.kind)?;
-        self.source.attach(target, &self.target).context(what)
+        match &self.source {
+            Source::Host(source) => source.attach(target, &self.target),
+            Source::Memory(memory) => memory.open().and_then(|source| source.attach(target, &self.target)),
+        }
+        .context(what)
     }
 }
 

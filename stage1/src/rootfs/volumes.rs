@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::copy;
 use super::plan::{Volume, VolumeOptions, stat_source};
+use super::{copy, memory};
 use rustix::fs::OFlags;
 
 use crate::appc::{self, AcName, App, MountPoint, RuntimeApp, VolumeKind};
@@ -171,6 +171,12 @@ impl Opener<'_> {
     pub fn open(&self, mapping: &Mapping) -> Result<Volume> {
         let volume = &mapping.volume;
         let describe = || format!("volume {}", volume.name);
+        if volume.kind == VolumeKind::Empty
+            && let Some(memory) = volume.memory()?
+        {
+            let options = memory::options(volume)?;
+            return Ok(Volume::in_memory(&volume.name, &mapping.target, memory, options, mapping.read_only));
+        }
         let (source, recursive) = match volume.kind {
             VolumeKind::Empty => (self.empty(mapping).context(describe)?, false),
             VolumeKind::Host => {

@@ -12,7 +12,7 @@ pub fn pairs(texts: &[String]) -> Result<BTreeMap<String, String>> {
     let pair = |text: &String| {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
         match name.is_empty() || text.contains(['\n', '\0']) {
-            true => Err(Error::new(format!("label {text:?}: expected NAME[=VALUE]"))),
+            true => Err(Error::new(format!("label or annotation {text:?}: expected NAME[=VALUE]"))),
             false => Ok((name.to_owned(), value.to_owned())),
         }
     };

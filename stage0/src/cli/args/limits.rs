@@ -111,7 +111,7 @@ fn seccomp(text: &str) -> Result<(&'static str, Value)> {
 const LEAST_MEMORY: u64 = 1 << 20;
 
 /// An amount of memory, in bytes, as docker reads it: the units are powers of 1024, whatever they are called.
-fn memory(text: &str) -> Result<u64> {
+pub(super) fn memory(text: &str) -> Result<u64> {
     let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
     let number = &text[..text.len() - unit.len()];
     let shift = match unit.to_ascii_lowercase().as_str() {

@@ -1,5 +1,6 @@
 //! The options of a new app
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -8,6 +9,7 @@ use stage1::error::{Context, Error, Result};
 
 use super::bind;
 use super::duration::seconds;
+use super::extras::Extras;
 use super::health::HealthArgs;
 use super::limits::LimitOptions;
 use super::registry::PullPolicy;
@@ -39,9 +41,12 @@ pub struct HowToRunIt {
     /// Run this program instead of the image's
     #[arg(long, alias = "entrypoint", value_name = "PROGRAM")]
     exec: Option<String>,
-    /// Set a variable of the app's environment
-    #[arg(short, long, value_name = "NAME=VALUE")]
+    /// Set a variable of the app's environment; without a value, to the caller's
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub env: Vec<String>,
+    /// Set the variables of a file: NAME=VALUE, one on a line
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
     /// Run it as this user: a name, a number, or a path in the image, for its owner
     #[arg(short, long, allow_hyphen_values = true)]
     user: Option<String>,
@@ -96,6 +101,8 @@ pub struct HowToRunIt {
     /// NAME:PATH[:ro]
     #[arg(short = 'v', value_name = "SOURCE:PATH")]
     binds: Vec<String>,
+    #[command(flatten)]
+    extras: Extras,
     /// Pass these arguments instead of the image's
     #[arg(last = true, value_name = "ARG")]
     pub args: Vec<String>,
@@ -127,13 +134,19 @@ impl HowToRunIt {
                 bind::Source::Named(bind) => binds.push(bind),
             }
         }
+        mounts.extend(self.extras.mounts()?);
         Ok(AddOptions {
             image: String::new(),
             image_id: None,
             name: None,
             exec: self.exec,
             args: self.args,
-            env: environment(&self.env)?,
+            command: Vec::new(),
+            secrets: self.extras.secrets()?,
+            annotations: self.extras.annotations()?,
+            user_labels: self.extras.labels()?,
+            user_annotations: self.extras.user_annotations()?,
+            env: environment(&self.env_file, &self.env)?,
             user: self.user,
             group: self.group,
             supplementary_gids: self.supplementary_gids,

@@ -26,6 +26,7 @@ use crate::pod::create::Making;
 use crate::pod::immutable;
 use crate::pod::network;
 use crate::pod::settings::{Ipc, Settings};
+use crate::pod::sysctl::{self, Sysctls};
 use crate::poddir::claim;
 use crate::poddir::name::PodName;
 use crate::poddir::phase::HeldPod;
@@ -100,6 +101,9 @@ pub struct WhatToMake {
     /// can't have others (default for a sandbox: those that concern the pod alone)
     #[arg(long, value_name = "CAPS", value_delimiter = ',')]
     pod_caps_retain: Vec<String>,
+    /// Set a kernel parameter that the pod has for itself: net.*, kernel.sem, kernel.msg*, kernel.shm*, fs.mqueue.*
+    #[arg(long = "sysctl", value_name = "NAME=VALUE")]
+    sysctls: Vec<String>,
     /// Send its apps' logs to: file (in the pod's directory), journald (the host's), none, or passthrough (none, and the
     /// output of run has no app names)
     #[arg(long, value_name = "DRIVER", value_parser = log_driver)]
@@ -143,8 +147,19 @@ impl WhatToMake {
             annotations.push(NameValue::new(streams::LOG_MODE, self.k8s_log_mode.as_str()));
             annotations.push(NameValue::new(streams::LOG_DIR, dir.as_str()));
         }
+        annotations.extend(sysctl::annotation(&self.sysctls(settings)?)?);
         let isolators = self.capabilities()?.into_iter().collect();
         Ok(PodManifest { volumes, ports, annotations, isolators, ..PodManifest::default() })
+    }
+
+    fn sysctls(&self, settings: &Settings) -> Result<Sysctls> {
+        let read = |text: &String| {
+            let shown = || format!("--sysctl {text:?}");
+            let (name, value) = text.split_once('=').context(|| format!("{}: expected NAME=VALUE", shown()))?;
+            sysctl::check(name, value, settings.network.as_deref()).context(shown)?;
+            Ok((name.to_owned(), value.to_owned()))
+        };
+        self.sysctls.iter().map(read).collect()
     }
 
     /// The isolator of the pod that says what its apps may have.

@@ -1,21 +1,57 @@
-//! Variables on the command line.
+//! Variables on the command line, and in files.
+
+use std::path::{Path, PathBuf};
 
 use stage1::appc::NameValue;
 use stage1::error::{Context, Result};
 use stage1::launch::env;
 
-/// Variables, each written `NAME=VALUE`. The environment is a file of lines, so a value has no line break.
+/// A file of variables is no longer than this, in bytes.
+const LONGEST: u64 = 1 << 20;
+
+/// Variables of files, and then those each written `NAME=VALUE`, or `NAME` for the caller's. A later one replaces an
+/// earlier one of its name. The environment is a file of lines, so a value has no line break.
 ///
 /// # Errors
-/// The first that can't be taken.
-pub fn environment(texts: &[String]) -> Result<Vec<NameValue>> {
-    texts.iter().map(|text| variable(text).context(|| format!("variable {text:?}"))).collect()
+/// The first that can't be taken, or a file that can't be read.
+pub fn environment(files: &[PathBuf], texts: &[String]) -> Result<Vec<NameValue>> {
+    let mut found: Vec<NameValue> = Vec::new();
+    let mut set = |variable: NameValue| {
+        found.retain(|other| other.name != variable.name);
+        found.push(variable);
+    };
+    for path in files {
+        lines(path).context(|| format!("{path:?}"))?.into_iter().for_each(&mut set);
+    }
+    for text in texts {
+        if let Some(variable) = variable(text).context(|| format!("variable {text:?}"))? {
+            set(variable);
+        }
+    }
+    Ok(found)
 }
 
-fn variable(text: &str) -> Result<NameValue> {
-    let (name, value) = text.split_once('=').context(|| "expected NAME=VALUE")?;
+/// The variables of a file, as docker reads it: one on a line, without quotes; `#` begins a line that says nothing.
+fn lines(path: &Path) -> Result<Vec<NameValue>> {
+    let text = stage1::pod::read_bounded(path, LONGEST)?;
+    let text = String::from_utf8(text).context(|| "it is not UTF-8")?;
+    let told = text.lines().map(str::trim_start).enumerate();
+    let told = told.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    let read = told.map(|(number, line)| variable(line).context(|| format!("line {}", number + 1)));
+    Ok(read.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+/// `None` for one of the caller's that the caller does not have.
+fn variable(text: &str) -> Result<Option<NameValue>> {
+    let Some((name, value)) = text.split_once('=') else {
+        env::check(text, "")?;
+        let value = std::env::var_os(text).map(|value| value.into_string().ok().context(|| "it is not UTF-8"));
+        let Some(value) = value.transpose()? else { return Ok(None) };
+        env::check(text, &value)?;
+        return Ok(Some(NameValue::new(text, value)));
+    };
     env::check(name, value)?;
-    Ok(NameValue::new(name, value))
+    Ok(Some(NameValue::new(name, value)))
 }
 
 #[cfg(test)]
@@ -24,10 +60,27 @@ mod tests {
 
     #[test]
     fn variables_are_names_and_values() {
-        assert_eq!(environment(&["A=b=c".to_owned()]).unwrap()[0].value, "b=c");
-        for bad in ["A", "=b", "A=b\nB=c", "A\nB=c"] {
-            let error = environment(&[bad.to_owned()]).unwrap_err().one_line();
+        let of = |text: &str| environment(&[], &[text.to_owned()]);
+        assert_eq!(of("A=b=c").unwrap()[0].value, "b=c");
+        for bad in ["=b", "A=b\nB=c", "A\nB=c", ""] {
+            let error = of(bad).unwrap_err().one_line();
             assert!(!error.contains('\n'), "{bad:?}");
         }
+        assert_eq!(of("PATH").unwrap()[0].value, std::env::var("PATH").unwrap(), "the caller's");
+        assert!(of("NOBODY_HAS_THIS").unwrap().is_empty());
+    }
+
+    #[test]
+    fn files_come_before_what_is_typed() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("env");
+        std::fs::write(&path, "# a comment\n\n A=1\nB=\"quoted\" \nPATH\n").unwrap();
+        let found = environment(std::slice::from_ref(&path), &["A=2".to_owned()]).unwrap();
+        let found: Vec<_> = found.iter().map(|one| (one.name.as_str(), one.value.as_str())).collect();
+        let path_of_caller = std::env::var("PATH").unwrap();
+        assert_eq!(found, [("B", "\"quoted\" "), ("PATH", path_of_caller.as_str()), ("A", "2")]);
+        std::fs::write(&path, "A=1\n=x\n").unwrap();
+        let line = environment(&[path], &[]).unwrap_err().one_line();
+        assert!(line.contains("line 2"), "{line}");
     }
 }

@@ -1,0 +1,208 @@
+//! What an app has beside its image and its volumes: memory to write to, devices, secrets, limits of processes, labels
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::FileTypeExt;
+
+use clap::Args;
+use serde_json::{Map, Value};
+use stage1::appc::{MEDIUM, Mount, NameValue, SIZE, Volume, VolumeKind};
+use stage1::confine::limits::{ResourceLimit, ULIMITS};
+use stage1::error::{Context, Error, Result};
+
+use super::label;
+use super::limits::memory;
+use super::volume::absolute;
+use crate::app::mounts;
+use crate::volume::content::relative;
+
+/// A secret is no longer than this, in bytes.
+const LONGEST_SECRET: u64 = 1 << 20;
+
+/// What an app has besides.
+#[derive(Args, Debug, Default)]
+pub struct Extras {
+    /// Give it memory to write files to: PATH[:size=64m][,mode=1777][,ro]
+    #[arg(long, value_name = "PATH")]
+    tmpfs: Vec<String>,
+    /// Give it a /dev/shm of its own, of this size (default: that of the pod, which its apps share)
+    #[arg(long, value_name = "SIZE")]
+    shm_size: Option<String>,
+    /// Let it use a device of the host: DEVICE[:PATH][:r|rw]
+    #[arg(long = "device", value_name = "DEVICE")]
+    devices: Vec<String>,
+    /// Give it a secret, as the file /run/secrets/NAME
+    #[arg(long = "secret", value_name = "NAME=FILE")]
+    secrets: Vec<String>,
+    /// Limit its processes (getrlimit): nofile=1024:4096
+    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
+    ulimits: Vec<String>,
+    /// Give it a label
+    #[arg(short, long = "label", value_name = "NAME[=VALUE]")]
+    labels: Vec<String>,
+    /// Give it an annotation
+    #[arg(long = "annotation", value_name = "NAME[=VALUE]")]
+    annotations: Vec<String>,
+}
+
+impl Extras {
+    /// Its further mounts.
+    ///
+    /// # Errors
+    /// The first option that makes no sense.
+    pub fn mounts(&self) -> Result<Vec<Mount>> {
+        let mut found = Vec::new();
+        for text in &self.tmpfs {
+            found.push(tmpfs(text).context(|| format!("--tmpfs {text:?}"))?);
+        }
+        if let Some(size) = &self.shm_size {
+            let size = memory(size).context(|| "--shm-size")?;
+            found.push(in_memory("/dev/shm", Some(size), "1777", false)?);
+        }
+        for text in &self.devices {
+            found.push(device(text).context(|| format!("--device {text:?}"))?);
+        }
+        Ok(found)
+    }
+
+    /// What is in its secrets, by their names.
+    ///
+    /// # Errors
+    /// The first that can't be read.
+    pub fn secrets(&self) -> Result<BTreeMap<String, Vec<u8>>> {
+        let read = |text: &String| {
+            let shown = || format!("--secret {text:?}");
+            let (name, path) = text.split_once('=').context(|| format!("{}: expected NAME=FILE", shown()))?;
+            let name = relative(name).context(shown)?;
+            if name.contains('/') {
+                return Err(Error::new(format!("{}: a secret's name has no slash", shown())));
+            }
+            let bytes = stage1::pod::read_bounded(std::path::Path::new(path), LONGEST_SECRET).context(shown)?;
+            Ok((name, bytes))
+        };
+        self.secrets.iter().map(read).collect()
+    }
+
+    /// Annotations of ours.
+    ///
+    /// # Errors
+    /// A limit that is not one.
+    pub fn annotations(&self) -> Result<Vec<NameValue>> {
+        for text in &self.ulimits {
+            text.parse::<ResourceLimit>().context(|| "--ulimit")?;
+        }
+        let all = (!self.ulimits.is_empty()).then(|| NameValue::new(ULIMITS, self.ulimits.join(" ")));
+        Ok(all.into_iter().collect())
+    }
+
+    /// The user's labels.
+    ///
+    /// # Errors
+    /// One without a name.
+    pub fn labels(&self) -> Result<BTreeMap<String, String>> {
+        label::pairs(&self.labels)
+    }
+
+    /// The user's annotations.
+    ///
+    /// # Errors
+    /// One without a name.
+    pub fn user_annotations(&self) -> Result<BTreeMap<String, String>> {
+        label::pairs(&self.annotations)
+    }
+}
+
+fn tmpfs(text: &str) -> Result<Mount> {
+    let (path, options) = text.split_once(':').unwrap_or((text, ""));
+    let path = absolute(path)?;
+    let (mut size, mut mode, mut read_only) = (None, "1777", false);
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option.split_once('=') {
+            Some(("size", value)) => size = Some(memory(value)?),
+            Some(("mode", value)) => mode = value,
+            None if option == "ro" => read_only = true,
+            // as it is in any case
+            None if matches!(option, "rw" | "nosuid" | "nodev") => {}
+            _ => return Err(Error::new(format!("{option:?}: there are size=, mode= and ro"))),
+        }
+    }
+    in_memory(&path, size, mode, read_only)
+}
+
+fn in_memory(path: &str, size: Option<u64>, mode: &str, read_only: bool) -> Result<Mount> {
+    let mut other: Map<String, Value> = Map::from_iter([(MEDIUM.to_owned(), "own-memory".into())]);
+    other.extend(size.map(|size| (SIZE.to_owned(), size.into())));
+    if path == "/" {
+        return Err(Error::new("it can't be the app's root: --readonly-rootfs, and memory where it writes"));
+    }
+    let name = mounts::name("memory", path)?;
+    let volume = Volume {
+        name: name.clone(),
+        kind: VolumeKind::Empty,
+        source: None,
+        read_only: read_only.then_some(true),
+        recursive: None,
+        mode: Some(mode.to_owned()),
+        uid: None,
+        gid: None,
+        other,
+    };
+    volume.mode()?;
+    Ok(Mount { volume: name, path: path.to_owned(), app_volume: Some(volume), other: Map::new() })
+}
+
+fn device(text: &str) -> Result<Mount> {
+    let words: Vec<&str> = text.split(':').collect();
+    let (source, path, access) = match words.as_slice() {
+        [source] => (*source, *source, "rw"),
+        [source, access] if !access.starts_with('/') => (*source, *source, *access),
+        [source, path] => (*source, *path, "rw"),
+        [source, path, access] => (*source, *path, *access),
+        _ => return Err(Error::new("it is written DEVICE[:PATH][:r|rw]")),
+    };
+    let read_only = match access {
+        "r" => true,
+        "rw" => false,
+        other => return Err(Error::new(format!("{other:?} is neither r nor rw: no app here makes devices"))),
+    };
+    let (source, path) = (absolute(source)?, absolute(path)?);
+    let kind = std::path::Path::new(&source).metadata().context(|| format!("the device {source:?}"))?.file_type();
+    if !(kind.is_char_device() || kind.is_block_device()) {
+        return Err(Error::new(format!("{source:?} is not a device; -v mounts files and directories")));
+    }
+    mounts::host(&path, &source, read_only)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_devices_and_secrets() {
+        let mount = tmpfs("/scratch:size=1m,mode=0700,ro").unwrap();
+        let volume = mount.app_volume.unwrap();
+        assert_eq!((volume.size(), volume.mode().unwrap(), volume.read_only), (Some(1 << 20), 0o700, Some(true)));
+        for bad in ["scratch", "/x:banana", "/x:size=b", "/x:mode=9", "/"] {
+            assert!(tmpfs(bad).is_err(), "{bad}");
+        }
+        let mount = device("/dev/null:/dev/nothing:r").unwrap();
+        assert_eq!((mount.path.as_str(), mount.app_volume.unwrap().read_only), ("/dev/nothing", Some(true)));
+        assert_eq!(device("/dev/null").unwrap().path, "/dev/null");
+        for bad in ["/etc/passwd", "/dev/null:rwm", "null", "/dev/none", "/dev/null:/a:b:c"] {
+            assert!(device(bad).is_err(), "{bad}");
+        }
+        let base = tempfile::tempdir().unwrap();
+        let file = base.path().join("key");
+        std::fs::write(&file, "geheim").unwrap();
+        let of = |name: &str| {
+            let secrets = vec![format!("{name}={}", file.display())];
+            Extras { secrets, ..Extras::default() }.secrets()
+        };
+        assert_eq!(of("db").unwrap()["db"], b"geheim");
+        for bad in ["", "../x", "a/b"] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+        let ulimits = vec!["nofile=1:2".to_owned(), "core=0".to_owned()];
+        let annotations = Extras { ulimits, ..Extras::default() }.annotations().unwrap();
+        assert_eq!(annotations[0].value, "nofile=1:2 core=0");
+    }
+}

@@ -1,0 +1,45 @@
+//! A file of pods on the command line
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use stage1::error::{Context, Error, Result};
+
+use crate::pod::settings::Settings;
+use crate::podfile::read;
+use crate::store::Store;
+
+/// A file of pods.
+#[derive(Args, Debug)]
+pub struct KubeFile {
+    /// The file: Kubernetes' Pod or Deployment, with ConfigMaps, Secrets and PersistentVolumeClaims; - is standard input
+    #[arg(short, long, value_name = "FILE")]
+    file: PathBuf,
+}
+
+impl KubeFile {
+    /// What it asks for.
+    pub fn read(&self, store: &Store, asked: &Settings) -> Result<read::File> {
+        let shown = || if self.is_stdin() { "standard input".to_owned() } else { format!("{:?}", self.file) };
+        let text = match self.is_stdin() {
+            true => bounded(io::stdin()),
+            false => File::open(&self.file).context(|| "open").and_then(bounded),
+        };
+        text.and_then(|text| read::file(store, &text, asked)).context(shown)
+    }
+
+    fn is_stdin(&self) -> bool {
+        self.file == Path::new("-")
+    }
+}
+
+fn bounded(from: impl Read) -> Result<String> {
+    let mut bytes = Vec::new();
+    from.take(read::LONGEST + 1).read_to_end(&mut bytes).context(|| "read")?;
+    if bytes.len() as u64 > read::LONGEST {
+        return Err(Error::new(format!("longer than {} MiB", read::LONGEST >> 20)));
+    }
+    String::from_utf8(bytes).context(|| "it is not UTF-8")
+}

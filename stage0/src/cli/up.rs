@@ -1,0 +1,93 @@
+//! `podctl up`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use stage1::error::{Context, Error, Result};
+
+use super::args::kube_file::KubeFile;
+use super::args::registry::PullPolicy;
+use super::output::say;
+use super::session::Session;
+use crate::entrypoint::bundled_image;
+use crate::pod::network;
+use crate::pod::settings::Settings;
+use crate::poddir::find as pods;
+use crate::podfile::apply::{How, up};
+use crate::podfile::keep;
+use crate::podfile::plan::Pull;
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  podctl up -f shop.yaml\n  podctl up -f shop.yaml --dry-run\n  kubectl get pod web -o yaml | podctl up -f -"
+)]
+pub struct Up {
+    #[command(flatten)]
+    file: KubeFile,
+    /// Fail for fields that are not honoured, instead of a warning for each
+    #[arg(long)]
+    strict: bool,
+    /// Join these networks, as with podctl run (default: as the file says)
+    #[arg(long, alias = "network", value_name = "NETWORKS", num_args = 0..=1, default_missing_value = "default")]
+    net: Vec<String>,
+    /// Read network configurations from net.d in this directory (default: /etc/rkt)
+    #[arg(long, value_name = "DIR")]
+    local_config: Option<PathBuf>,
+    /// Make a pod anew if it differs in what can't be changed while it runs
+    #[arg(long)]
+    replace: bool,
+    /// Only print what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Stay until the pod ends: a service of the host's systemd, which is told when the pod is ready
+    #[arg(long, conflicts_with = "dry_run")]
+    foreground: bool,
+    /// Run new pods by this stage1 image instead of the built-in one
+    #[arg(long, value_name = "FILE")]
+    stage1: Option<PathBuf>,
+}
+
+impl Up {
+    pub fn run(self, session: &Session) -> Result<()> {
+        let asked = Settings {
+            network: network::request(&self.net)?,
+            local_config: self.local_config.as_deref().map(network::local_config).transpose()?,
+            ..Settings::default()
+        };
+        let file = self.file.read(&session.store, &asked)?;
+        if self.strict && !file.unused.is_empty() {
+            return Err(Error::new(format!("fields that are not honoured: {}", file.unused.join("; "))));
+        }
+        for path in &file.unused {
+            log::warn!("not honoured: {path}");
+        }
+        let how = How {
+            obtain: &|image, pull| {
+                let policy = match pull {
+                    Pull::IfNotPresent => PullPolicy::Missing,
+                    Pull::Always => PullPolicy::Always,
+                    Pull::Never => PullPolicy::Never,
+                };
+                policy.obtain(session, image)
+            },
+            stage1: &|| bundled_image::get(&session.store, self.stage1.as_deref()),
+            say: &|line| say(line),
+            replace: self.replace,
+            dry: self.dry_run,
+            debug: session.debug,
+        };
+        for plan in &file.pods {
+            up(&session.store, plan, &how).context(|| format!("pod {}", plan.name))?;
+        }
+        if !self.foreground {
+            return Ok(());
+        }
+        match file.pods.as_slice() {
+            [plan] => {
+                let pod = pods::find(&session.store, plan.name.as_str())?;
+                keep::until_it_ends(&session.store, &pod, session.debug)
+            }
+            _ => Err(Error::new("--foreground is for a file with one pod")),
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! Making a pod what a file asks for: a new one, or the running one with other apps.
+//!
+//! All that can be refused is refused before anything is touched. What fails later is undone, app by app.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use stage1::appc::{AcName, PodManifest, RuntimeApp};
+use stage1::error::{Context, Error, Result};
+
+use super::change::{self, Change};
+use super::container;
+use super::plan::{AppPlan, PodPlan, Pull};
+use super::pod::{INIT, init_mark};
+use crate::app::options::AddOptions;
+use crate::app::{add, lifecycle, status};
+use crate::image::store::Image;
+use crate::image::store::find as images;
+use crate::pod::create::{self, Making};
+use crate::pod::gc;
+use crate::pod::settings::{Launch, Settings};
+use crate::pod::stop::{self, StopOptions};
+use crate::pod::sysctl;
+use crate::poddir::claim;
+use crate::poddir::find as pods;
+use crate::poddir::find::{Pod, State};
+use crate::poddir::manifest::{self, Locked};
+use crate::poddir::uid_range::{self, PrivateUsers};
+use crate::store::Store;
+use crate::volume::content::{self, Content};
+use crate::volume::{implicit, named};
+
+/// How often is looked whether an app that runs to its end has come to it.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How a file is applied.
+pub struct How<'a> {
+    /// Gets the image that is called so; gives the word by which the store finds it.
+    pub obtain: &'a dyn Fn(&str, Pull) -> Result<String>,
+    /// The pod's stage1.
+    pub stage1: &'a dyn Fn() -> Result<Image>,
+    /// Told of each thing that is done.
+    pub say: &'a dyn Fn(&str) -> Result<()>,
+    /// A pod that differs in what can't be changed while it runs is made anew.
+    pub replace: bool,
+    /// Nothing is done: what would be is told.
+    pub dry: bool,
+    /// Entrypoints say more.
+    pub debug: bool,
+}
+
+/// Makes the pod what the plan says.
+///
+/// # Errors
+/// The plan makes no sense, or a step failed: the error says which, and what was undone.
+pub fn up(store: &Store, plan: &PodPlan, how: &How<'_>) -> Result<()> {
+    let wanted = wanted(store, plan, how)?;
+    let Some(pod) = pods::named(store, plan.name.as_str())? else {
+        return make(store, plan, &wanted, how);
+    };
+    match pod.state() {
+        State::Running => {}
+        State::Exited | State::ExitedGarbage | State::Garbage | State::PrepareFailed => {
+            if !how.dry {
+                gc::rm(store, pod, how.debug).context(|| "remove the pod that has ended")?;
+                (how.say)(&format!("pod {}: it had ended and was removed", plan.name))?;
+            }
+            return make(store, plan, &wanted, how);
+        }
+        other => return Err(Error::new(format!("it is {}: \"podctl rm {}\" frees the name", other.word(), plan.name))),
+    }
+    let manifest = manifest::read(pod.dir())?;
+    manifest::must_be_mutable(&manifest)?;
+    let has_ids = uid_range::of_pod(pod.dir())?.is_some();
+    let differs = change::of_pod(plan, &Settings::load(pod.dir())?, &manifest, has_ids);
+    if !differs.is_empty() {
+        if !how.replace {
+            return Err(Error::new(format!(
+                "{} can't be changed while the pod runs: --replace makes it anew",
+                differs.join(", ")
+            )));
+        }
+        (how.say)(&format!("pod {}: made anew, for {}", plan.name, differs.join(", ")))?;
+        if how.dry {
+            return Ok(());
+        }
+        stop::stop(store, &pod, StopOptions { debug: how.debug, ..StopOptions::default() })?;
+        gc::rm(store, pods::find_whole(store, pod.uuid())?, how.debug)?;
+        return make(store, plan, &wanted, how);
+    }
+    change(store, &pod, plan, &wanted, how)
+}
+
+/// An app that is wanted, as its pod's manifest has it.
+struct Wanted {
+    image: Image,
+    app: RuntimeApp,
+    options: AddOptions,
+    init: bool,
+}
+
+/// All apps of a plan, their images at hand.
+fn wanted(store: &Store, plan: &PodPlan, how: &How<'_>) -> Result<Vec<Wanted>> {
+    let mut manifest = PodManifest::default();
+    let mut found = Vec::new();
+    // what an app is mounted from has to be there when it is checked
+    for (claim, labels) in plan.claims.iter().filter(|_| !how.dry) {
+        if named::ensure(store, claim, labels)?
+            && let Some(group) = plan.fs_group
+        {
+            let data = named::source(store, claim);
+            let shown = || format!("give volume {claim} to group {group}");
+            std::os::unix::fs::chown(&data, None, Some(group)).context(shown)?;
+            std::fs::set_permissions(&data, PermissionsExt::from_mode(0o2775)).context(shown)?;
+        }
+    }
+    for app in &plan.apps {
+        let name = app.options.name.as_deref().unwrap_or_default();
+        let one = wanted_app(store, app, how).context(|| format!("container {name}"))?;
+        if !how.dry {
+            add::check_addition(&manifest, &one.app)?;
+        }
+        manifest.apps.push(one.app.clone());
+        found.push(one);
+    }
+    Ok(found)
+}
+
+fn wanted_app(store: &Store, plan: &AppPlan, how: &How<'_>) -> Result<Wanted> {
+    let image = images::find(store, &(how.obtain)(&plan.options.image, plan.pull)?)?;
+    let exec: &[String] = image.parsed.app.as_ref().map_or(&[], |app| &app.exec);
+    let command = container::words(plan, &image.parsed.annotations, exec)?;
+    let options = AddOptions { command, debug: how.debug, image: image.id.to_string(), ..plan.options.clone() };
+    let mut app = options.runtime_app(&image)?;
+    if plan.init {
+        app.annotations.push(init_mark());
+    }
+    let user = app.app.as_ref().map(|app| app.user.as_str()).unwrap_or_default();
+    if plan.non_root && matches!(user, "" | "0" | "root") {
+        return Err(Error::new("runAsNonRoot: its user is root; runAsUser gives it another"));
+    }
+    Ok(Wanted { image, app, options, init: plan.init })
+}
+
+/// Makes a new pod with all its apps; nothing is left of it if one fails.
+fn make(store: &Store, plan: &PodPlan, wanted: &[Wanted], how: &How<'_>) -> Result<()> {
+    if how.dry {
+        (how.say)(&format!("pod {}: would be made, with {}", plan.name, names(wanted)))?;
+        return Ok(());
+    }
+    let stage1 = (how.stage1)()?;
+    let manifest = create::mutable(PodManifest {
+        annotations: sysctl::annotation(&plan.sysctls)?.into_iter().collect(),
+        ports: plan.ports.clone(),
+        isolators: plan.isolators.clone(),
+        user_labels: plan.labels.clone(),
+        user_annotations: plan.annotations.clone(),
+        ..PodManifest::default()
+    });
+    let launch = Launch { settings: plan.settings.clone(), mutable: true, debug: how.debug };
+    let making = Making { no_overlay: false, private_users: plan.private_users.then_some(PrivateUsers::Auto) };
+    let held = create::prepare(store, &stage1, &manifest, making, |dir| {
+        claim::give(store, dir, &plan.name)?;
+        plan.settings.save(dir)?;
+        plan.contents.iter().try_for_each(|content| content.put_in_place(dir))
+    })?;
+    let uuid = create::start(store, create::mount(store, held)?, &launch)?;
+    (how.say)(&format!("pod {}: started", plan.name))?;
+    let pod = pods::find_whole(store, uuid)?;
+    let mut work = Work { store, pod: &pod, how, contents: &plan.contents, done: Vec::new() };
+    let Err(error) = work.bring(wanted, &manifest) else { return Ok(()) };
+    let ended = stop::stop(store, &pod, StopOptions { force: true, debug: how.debug, ..StopOptions::default() })
+        .and_then(|()| gc::rm(store, pods::find_whole(store, uuid)?, how.debug));
+    Err(match ended {
+        Ok(()) => Error::new(format!("{}; the pod was removed again", error.one_line())),
+        Err(also) => Error::new(format!("{}; removing the pod failed, too: {}", error.one_line(), also.one_line())),
+    })
+}
+
+fn names(wanted: &[Wanted]) -> String {
+    wanted.iter().map(|one| one.app.name.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// Gives a running pod the apps that are wanted.
+fn change(store: &Store, pod: &Pod, plan: &PodPlan, wanted: &[Wanted], how: &How<'_>) -> Result<()> {
+    let manifest = manifest::read(pod.dir())?;
+    let mut work = Work { store, pod, how, contents: &plan.contents, done: Vec::new() };
+    let keep: Vec<AcName> = wanted.iter().map(|one| one.app.name.clone()).collect();
+    let gone = change::gone(&manifest, &keep);
+    let brought = work.remove(&gone).and_then(|()| work.bring(wanted, &manifest));
+    if let Err(error) = brought {
+        let mut undone = work.undo();
+        if let Err(also) = manifest::read(pod.dir()).and_then(|manifest| content::sweep(pod.dir(), &manifest)) {
+            undone += &format!("; {}", also.one_line());
+        }
+        return Err(Error::new(format!("{}; {undone}", error.one_line())));
+    }
+    if how.dry {
+        return Ok(());
+    }
+    for app in gone {
+        implicit::remove(pod.dir(), &manifest::read(pod.dir())?, &app.name)?;
+    }
+    note(pod, plan)?;
+    content::sweep(pod.dir(), &manifest::read(pod.dir())?)
+}
+
+/// Labels and annotations are no more than what the manifest has.
+fn note(pod: &Pod, plan: &PodPlan) -> Result<()> {
+    let locked = Locked::new(pod.dir())?;
+    let mut manifest = locked.read()?;
+    if (&manifest.user_labels, &manifest.user_annotations) == (&plan.labels, &plan.annotations) {
+        return Ok(());
+    }
+    manifest.user_labels.clone_from(&plan.labels);
+    manifest.user_annotations.clone_from(&plan.annotations);
+    locked.write(&manifest)
+}
+
+/// Something that was done, and what undoes it.
+enum Done {
+    /// This app is new.
+    Added(AcName),
+    /// This one was there, and ran or did not.
+    Removed(Box<RuntimeApp>, bool),
+}
+
+struct Work<'a> {
+    store: &'a Store,
+    pod: &'a Pod,
+    how: &'a How<'a>,
+    contents: &'a [Content],
+    done: Vec<Done>,
+}
+
+impl Work<'_> {
+    fn say(&self, app: &AcName, what: &str) -> Result<()> {
+        (self.how.say)(&format!("app {app}: {}{what}", if self.how.dry { "would be " } else { "" }))
+    }
+
+    fn remove(&mut self, gone: &[&RuntimeApp]) -> Result<()> {
+        for app in gone {
+            self.take_away(app).context(|| format!("remove app {}", app.name))?;
+            self.say(&app.name, "removed")?;
+        }
+        Ok(())
+    }
+
+    /// Adds and starts what is missing or different, in order.
+    fn bring(&mut self, wanted: &[Wanted], manifest: &PodManifest) -> Result<()> {
+        for one in wanted {
+            let name = &one.app.name;
+            let change = change::of(manifest, &one.app);
+            let what = match change {
+                Change::Add => "added",
+                Change::Replace => "replaced",
+                Change::Keep => {
+                    self.keep(one).context(|| format!("app {name}"))?;
+                    continue;
+                }
+            };
+            if self.how.dry {
+                self.say(name, what)?;
+                continue;
+            }
+            if let (Change::Replace, Some(old)) = (change, manifest.app(name)) {
+                self.take_away(old).context(|| format!("replace app {name}"))?;
+            }
+            self.put(one).context(|| format!("app {name}"))?;
+            self.say(name, what)?;
+        }
+        Ok(())
+    }
+
+    /// An app that is as it is to be is left alone; one that was to run to its end, and did not, is run again.
+    fn keep(&self, one: &Wanted) -> Result<()> {
+        if self.how.dry || !one.init {
+            return Ok(());
+        }
+        let now = status::status(self.pod, &one.app.name)?;
+        if (now.state.as_str(), now.exit_code) == ("exited", Some(0)) { Ok(()) } else { self.start(one) }
+    }
+
+    /// Takes an app away. Its volumes stay: they are needed if this is undone.
+    fn take_away(&mut self, app: &RuntimeApp) -> Result<()> {
+        if self.how.dry {
+            return Ok(());
+        }
+        let ran = status::status(self.pod, &app.name)?.state == "running";
+        self.done.push(Done::Removed(Box::new(app.clone()), ran));
+        lifecycle::rm(self.store, self.pod, &app.name, true, self.how.debug)
+    }
+
+    fn put(&mut self, one: &Wanted) -> Result<()> {
+        self.done.push(Done::Added(one.app.name.clone()));
+        self.contents.iter().try_for_each(|content| content.put_in_place(self.pod.dir()))?;
+        add::add_app(self.store, self.pod, &one.image, one.app.clone(), &one.options)?;
+        self.start(one)
+    }
+
+    fn start(&self, one: &Wanted) -> Result<()> {
+        lifecycle::start(self.store, self.pod, &one.app.name, self.how.debug)?;
+        if one.init { self.wait_for_end(&one.app.name) } else { Ok(()) }
+    }
+
+    /// Waits until an app has ended, however long it takes.
+    fn wait_for_end(&self, app: &AcName) -> Result<()> {
+        loop {
+            let now = status::status(self.pod, app)?;
+            match (now.state.as_str(), now.exit_code) {
+                ("exited", Some(0)) => return Ok(()),
+                ("exited", code) => {
+                    let code = code.map_or_else(|| "without a status".to_owned(), |code| format!("with {code}"));
+                    return Err(Error::new(format!("it ended {code}: \"podctl logs\" shows what it said")));
+                }
+                _ if !pods::is_running(self.store, self.pod)? => return Err(Error::new("the pod has ended")),
+                _ => std::thread::sleep(POLL),
+            }
+        }
+    }
+
+    /// Undoes what was done, the last first. Says what came of it.
+    fn undo(&mut self) -> String {
+        let mut failed = Vec::new();
+        let mut restored = Vec::new();
+        while let Some(done) = self.done.pop() {
+            let (name, undone) = match done {
+                Done::Added(name) => {
+                    let undone = match manifest::read(self.pod.dir()) {
+                        Ok(manifest) if manifest.app(&name).is_none() => Ok(()),
+                        _ => lifecycle::rm(self.store, self.pod, &name, true, self.how.debug),
+                    };
+                    (name, undone)
+                }
+                Done::Removed(app, ran) => {
+                    restored.push(app.name.to_string());
+                    (app.name.clone(), self.restore(*app, ran))
+                }
+            };
+            if let Err(error) = undone {
+                failed.push(format!("app {name}: {}", error.one_line()));
+            }
+        }
+        match (failed.as_slice(), restored.as_slice()) {
+            ([], []) => "the pod is as it was".to_owned(),
+            ([], restored) => format!("the pod is as it was; restored: {}", restored.join(", ")),
+            (failed, _) => format!("undoing it failed, too: {}", failed.join("; ")),
+        }
+    }
+
+    fn restore(&self, app: RuntimeApp, ran: bool) -> Result<()> {
+        let name = app.name.clone();
+        if manifest::read(self.pod.dir())?.app(&name).is_none() {
+            let image = images::find(self.store, &app.image.id)?;
+            let options = AddOptions { debug: self.how.debug, ..AddOptions::default() };
+            add::add_app(self.store, self.pod, &image, app, &options)?;
+        }
+        if ran { lifecycle::start(self.store, self.pod, &name, self.how.debug) } else { Ok(()) }
+    }
+}
+
+/// Whether an app is one that runs to its end before the others.
+pub fn is_init(app: &RuntimeApp) -> bool {
+    stage1::appc::find(&app.annotations, INIT).is_some()
+}

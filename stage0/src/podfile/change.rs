@@ -1,0 +1,90 @@
+//! What a file changes in a pod: the apps that its manifest lists, compared with those that are wanted.
+
+use stage1::appc::{AcName, PodManifest, RuntimeApp};
+
+use super::plan::PodPlan;
+use crate::pod::settings::Settings;
+use crate::pod::sysctl;
+
+/// What becomes of an app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// There was none of its name.
+    Add,
+    /// It is another one.
+    Replace,
+    /// It is as it is to be.
+    Keep,
+}
+
+/// What becomes of an app that is wanted.
+pub fn of(manifest: &PodManifest, wanted: &RuntimeApp) -> Change {
+    match manifest.app(&wanted.name) {
+        None => Change::Add,
+        Some(there) if in_order(there) == in_order(wanted) => Change::Keep,
+        Some(_) => Change::Replace,
+    }
+}
+
+/// The apps that nobody wants any more.
+pub fn gone<'a>(manifest: &'a PodManifest, wanted: &[AcName]) -> Vec<&'a RuntimeApp> {
+    manifest.apps.iter().filter(|app| !wanted.contains(&app.name)).collect()
+}
+
+/// An app with all that has no order in one order.
+fn in_order(app: &RuntimeApp) -> RuntimeApp {
+    let mut app = app.clone();
+    app.annotations.sort_by(|a, b| a.name.cmp(&b.name));
+    app.mounts.sort_by(|a, b| a.path.cmp(&b.path));
+    // the image's id says all of the image that counts
+    app.image.labels.clear();
+    app.image.name = None;
+    if let Some(own) = &mut app.app {
+        own.environment.sort_by(|a, b| a.name.cmp(&b.name));
+        own.isolators.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    app
+}
+
+/// What of a pod is decided when it is made, and differs from what is wanted.
+pub fn of_pod(plan: &PodPlan, settings: &Settings, manifest: &PodManifest, private_users: bool) -> Vec<&'static str> {
+    let wanted = &plan.settings;
+    let mut ports = [plan.ports.clone(), manifest.ports.clone()];
+    ports.iter_mut().for_each(|ports| ports.sort_by(|a, b| a.name.cmp(&b.name)));
+    let [wanted_ports, ports] = ports;
+    let all = [
+        ("the host name", wanted.hostname != settings.hostname),
+        ("the network", (&wanted.network, &wanted.local_config) != (&settings.network, &settings.local_config)),
+        ("the IPC namespace", wanted.ipc != settings.ipc),
+        ("resolv.conf", wanted.names.resolv != settings.names.resolv),
+        ("hosts", wanted.names.hosts != settings.names.hosts),
+        ("sysctls", sysctl::of(manifest).ok().as_ref() != Some(&plan.sysctls)),
+        ("ports", wanted_ports != ports),
+        ("the capabilities of the pod", plan.isolators != manifest.isolators),
+        ("the user namespace", plan.private_users != private_users),
+    ];
+    all.into_iter().filter(|(_, differs)| *differs).map(|(what, _)| what).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn app(name: &str, env: &[(&str, &str)]) -> RuntimeApp {
+        let env: Vec<_> = env.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+        let app = json!({"exec": ["/x"], "user": "0", "group": "0", "environment": env});
+        serde_json::from_value(json!({"name": name, "image": {"id": "sha512-0"}, "app": app})).unwrap()
+    }
+
+    #[test]
+    fn apps_are_compared_without_what_has_no_order() {
+        let manifest =
+            PodManifest { apps: vec![app("a", &[("A", "1"), ("B", "2")]), app("old", &[])], ..PodManifest::default() };
+        assert_eq!(of(&manifest, &app("a", &[("B", "2"), ("A", "1")])), Change::Keep);
+        assert_eq!(of(&manifest, &app("a", &[("A", "1")])), Change::Replace);
+        assert_eq!(of(&manifest, &app("b", &[])), Change::Add);
+        let gone = gone(&manifest, &["a".parse().unwrap(), "b".parse().unwrap()]);
+        assert_eq!(gone.iter().map(|app| app.name.as_ref()).collect::<Vec<_>>(), ["old"]);
+    }
+}

@@ -1,0 +1,152 @@
+//! A container as an app.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Container;
+use stage1::appc::{AcName, ExposedPort, NameValue};
+use stage1::confine::caps::CapSet;
+use stage1::error::{Context, Error, Result};
+
+use super::env::{self, Facts};
+use super::plan::{AppPlan, Pull};
+use super::probes;
+use super::security::{self, Defaults};
+use super::unused::Unused;
+use super::volumes::{self, Volumes};
+use crate::app::options::AddOptions;
+use crate::pod::network;
+
+/// What a pod says for all its containers.
+pub struct Surroundings<'a> {
+    /// What a container can learn.
+    pub facts: Facts<'a>,
+    /// Who runs it.
+    pub security: Defaults,
+    /// The pod's volumes.
+    pub volumes: Volumes,
+    /// Whether its apps are started again.
+    pub restart: &'static str,
+    /// How long they have to end.
+    pub grace: Option<Duration>,
+    /// The network that the pod asks for.
+    pub network: Option<String>,
+}
+
+/// What a container gives its pod.
+#[derive(Debug)]
+pub struct Given {
+    /// The app.
+    pub app: AppPlan,
+    /// Ports of the host that lead to it.
+    pub ports: Vec<ExposedPort>,
+    /// Capabilities beyond the usual ones.
+    pub capabilities: CapSet,
+}
+
+/// Translates a container; `init` ones run before the others.
+///
+/// # Errors
+/// What there is no way to do here.
+pub fn translate(
+    mut container: Container,
+    init: bool,
+    around: &Surroundings<'_>,
+    path: &str,
+    unused: &mut Unused,
+) -> Result<Given> {
+    let mut options = AddOptions::default();
+    let name = std::mem::take(&mut container.name);
+    name.parse::<AcName>().context(|| "name")?;
+    options.image = container.image.take().filter(|image| !image.is_empty()).context(|| "it has no image")?;
+    options.name = Some(name);
+    let pull = match container.image_pull_policy.take().as_deref() {
+        None | Some("IfNotPresent") => Pull::IfNotPresent,
+        Some("Always") => Pull::Always,
+        Some("Never") => Pull::Never,
+        Some(other) => return Err(Error::new(format!("imagePullPolicy {other:?} is not one"))),
+    };
+    // what it has may be asked for by its variables
+    options.env = env::variables(&mut container, &around.facts)?;
+    let expanded = |words: Option<Vec<String>>| -> Vec<String> {
+        words.unwrap_or_default().iter().map(|word| env::expand(word, &options.env)).collect()
+    };
+    let (command, args) = (expanded(container.command.take()), expanded(container.args.take()));
+    options.working_dir = container.working_dir.take().filter(|dir| !dir.is_empty());
+    let (non_root, capabilities) = security::apply(&mut container, &around.security, &mut options)?;
+    if let Some(mounts) = &mut container.volume_mounts {
+        options.mounts = volumes::mounts(mounts, &around.volumes)?;
+    }
+    // one that is started before the others and stays is no more than the first of them
+    let stays = match container.restart_policy.take().as_deref() {
+        Some("Always") if init => true,
+        Some(other) => return Err(Error::new(format!("restartPolicy {other:?} of a container"))),
+        None => false,
+    };
+    let restart = match (init && !stays, stays) {
+        (true, _) => "no",
+        (_, true) => "always",
+        _ => around.restart,
+    };
+    options.restart = Some(restart.to_owned()).filter(|restart| restart != "no");
+    options.stop_timeout = around.grace;
+    if let Some(lifecycle) = &mut container.lifecycle {
+        options.stop_signal = lifecycle.stop_signal.take();
+    }
+    let (stdin, tty) = (container.stdin.take() == Some(true), container.tty.take() == Some(true));
+    let stream = |mode: &str| Some(mode.to_owned());
+    options.streams = match (stdin, tty) {
+        (_, true) => [stream("tty"), stream("tty"), stream("tty")],
+        (true, false) => [stream("stream"), None, None],
+        (false, false) => [None, None, None],
+    };
+    options.annotations.extend(probes::take(&mut container)?);
+    let ports = ports(&mut container, around.network.as_deref())?;
+    unused.left(path, &container)?;
+    Ok(Given { app: AppPlan { options, pull, command, args, init: init && !stays, non_root }, ports, capabilities })
+}
+
+/// The ports of the host that lead to those of a container.
+fn ports(container: &mut Container, network: Option<&str>) -> Result<Vec<ExposedPort>> {
+    let mut texts = Vec::new();
+    for port in container.ports.take().unwrap_or_default() {
+        let Some(host) = port.host_port else { continue };
+        if network == Some("host") {
+            // the host's in any case
+            if host != port.container_port {
+                return Err(Error::new(format!(
+                    "hostPort {host}: on the host's network it is {}",
+                    port.container_port
+                )));
+            }
+            continue;
+        }
+        let protocol = port.protocol.as_deref().unwrap_or("TCP").to_ascii_lowercase();
+        let ip = port.host_ip.unwrap_or_default();
+        texts.push(format!("{protocol}-{host}:{protocol}:{}:{ip}:{host}", port.container_port));
+    }
+    network::ports(&texts, network)
+}
+
+/// The words that a container is run by: its own, or its image's.
+///
+/// # Errors
+/// There are none.
+pub fn words(plan: &AppPlan, annotations: &[NameValue], exec: &[String]) -> Result<Vec<String>> {
+    let of_image = |name: &str| -> Result<Vec<String>> {
+        let text = stage1::appc::find(annotations, name);
+        text.map_or(Ok(Vec::new()), |text| serde_json::from_str(text).context(|| format!("image annotation {name}")))
+    };
+    let is_oci = stage1::appc::find(annotations, "appc.io/docker/entrypoint").is_some()
+        || stage1::appc::find(annotations, "appc.io/docker/cmd").is_some();
+    let words = match (plan.command.is_empty(), plan.args.is_empty()) {
+        (true, true) => exec.to_vec(),
+        (false, _) => [plan.command.clone(), plan.args.clone()].concat(),
+        (true, false) if is_oci => [of_image("appc.io/docker/entrypoint")?, plan.args.clone()].concat(),
+        // an image that does not tell the two apart: its program
+        (true, false) => [exec.iter().take(1).cloned().collect(), plan.args.clone()].concat(),
+    };
+    match words.first() {
+        Some(first) if !first.is_empty() => Ok(words),
+        _ => Err(Error::new("neither the file nor the image says what to run: command")),
+    }
+}

@@ -1,0 +1,149 @@
+//! A container's environment, and `$(NAME)` in what it is told.
+
+use k8s_openapi::api::core::v1::{Container, EnvVarSource, ObjectFieldSelector};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use stage1::appc::NameValue;
+use stage1::error::{Context, Error, Result};
+
+use super::sources::{Kind, Sources, as_text};
+
+/// What a container can learn about its pod.
+pub struct Facts<'a> {
+    /// The file's ConfigMaps and Secrets.
+    pub sources: &'a Sources,
+    /// The pod's name, labels and annotations.
+    pub meta: &'a ObjectMeta,
+}
+
+/// The variables of a container, in order; a later one replaces an earlier one of its name.
+pub fn variables(container: &mut Container, facts: &Facts<'_>) -> Result<Vec<NameValue>> {
+    let mut found: Vec<NameValue> = Vec::new();
+    let mut set = |name: &str, value: String| {
+        found.retain(|other| other.name != name);
+        found.push(NameValue::new(name, value));
+    };
+    for from in container.env_from.take().unwrap_or_default() {
+        let prefix = from.prefix.unwrap_or_default();
+        let config = from.config_map_ref.map(|map| (Kind::Config, map.name, map.optional));
+        let secret = from.secret_ref.map(|secret| (Kind::Secret, secret.name, secret.optional));
+        for (kind, name, optional) in config.into_iter().chain(secret) {
+            let values = facts.sources.all(kind, &name, optional.unwrap_or(false)).context(|| "envFrom")?;
+            for (key, value) in values.into_iter().flatten() {
+                set(&format!("{prefix}{key}"), as_text(kind, &name, key, value)?);
+            }
+        }
+    }
+    let given = container.env.take().unwrap_or_default();
+    for variable in given {
+        let shown = || format!("env {:?}", variable.name);
+        let value = match (variable.value, variable.value_from) {
+            (Some(value), _) => Some(value),
+            (None, Some(from)) => value_from(from, container, facts).context(shown)?,
+            (None, None) => Some(String::new()),
+        };
+        if let Some(value) = value {
+            let value = expand(&value, &found);
+            found.retain(|other| other.name != variable.name);
+            found.push(NameValue::new(variable.name, value));
+        }
+    }
+    Ok(found)
+}
+
+fn value_from(from: EnvVarSource, container: &Container, facts: &Facts<'_>) -> Result<Option<String>> {
+    if let Some(key) = from.config_map_key_ref {
+        return facts.sources.text(Kind::Config, &key.name, &key.key, key.optional.unwrap_or(false));
+    }
+    if let Some(key) = from.secret_key_ref {
+        return facts.sources.text(Kind::Secret, &key.name, &key.key, key.optional.unwrap_or(false));
+    }
+    if let Some(field) = from.field_ref {
+        return field_of(&field, facts.meta).map(Some);
+    }
+    if let Some(selector) = from.resource_field_ref {
+        let resources = container.resources.as_ref();
+        let (which, name) = selector.resource.split_once('.').unwrap_or(("", ""));
+        let set = match which {
+            "limits" => resources.and_then(|all| all.limits.as_ref()),
+            "requests" => resources.and_then(|all| all.requests.as_ref()),
+            _ => None,
+        };
+        let quantity = set.and_then(|set| set.get(name));
+        let quantity = quantity.with_path("resourceFieldRef", &selector.resource)?;
+        return Ok(Some(quantity.0.clone()));
+    }
+    Err(Error::new("valueFrom names none of configMapKeyRef, secretKeyRef, fieldRef and resourceFieldRef"))
+}
+
+trait Named<T> {
+    fn with_path(self, what: &str, path: &str) -> Result<T>;
+}
+
+impl<T> Named<T> for Option<T> {
+    fn with_path(self, what: &str, path: &str) -> Result<T> {
+        self.context(|| format!("{what} {path:?}: the file does not say it"))
+    }
+}
+
+/// What is known before the pod is made.
+fn field_of(field: &ObjectFieldSelector, meta: &ObjectMeta) -> Result<String> {
+    let path = field.field_path.as_str();
+    let keyed = |of: &str| path.strip_prefix(of)?.strip_prefix("['")?.strip_suffix("']");
+    let from = |map: &Option<std::collections::BTreeMap<String, String>>, key: &str| {
+        map.as_ref().and_then(|map| map.get(key)).cloned().unwrap_or_default()
+    };
+    match path {
+        "metadata.name" => Ok(meta.name.clone().unwrap_or_default()),
+        "metadata.namespace" => Ok(meta.namespace.clone().unwrap_or_else(|| "default".into())),
+        _ => match (keyed("metadata.labels"), keyed("metadata.annotations")) {
+            (Some(key), _) => Ok(from(&meta.labels, key)),
+            (_, Some(key)) => Ok(from(&meta.annotations, key)),
+            _ => Err(Error::new(format!(
+                "fieldRef {path:?}: there are metadata.name, metadata.namespace, metadata.labels['KEY'] and \
+                 metadata.annotations['KEY']"
+            ))),
+        },
+    }
+}
+
+/// Puts values in the place of `$(NAME)`; `$$(NAME)` is `$(NAME)`, and what names no variable stays as it is.
+pub fn expand(text: &str, variables: &[NameValue]) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        if let Some(after) = rest.strip_prefix("$$") {
+            out.push('$');
+            rest = after;
+            continue;
+        }
+        let name = rest.strip_prefix("$(").and_then(|rest| rest.split_once(')'));
+        match name.and_then(|(name, after)| Some((variables.iter().find(|one| one.name == name)?, after))) {
+            Some((variable, after)) => {
+                out.push_str(&variable.value);
+                rest = after;
+            }
+            None => {
+                out.push('$');
+                rest = &rest[1..];
+            }
+        }
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_parentheses_are_values() {
+        let variables = [NameValue::new("A", "1"), NameValue::new("B", "$(A)")];
+        for (text, expected) in
+            [("x$(A)y", "x1y"), ("$(B)", "$(A)"), ("$$(A)", "$(A)"), ("$(C) $", "$(C) $"), ("$(A", "$(A"), ("", "")]
+        {
+            assert_eq!(expand(text, &variables), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! A pod as a file again: what its manifest says, in Kubernetes' words. `up` of the result makes no difference.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
+use stage1::appc::{self, App, Isolators, PodManifest, RuntimeApp, SetMode, Volume, VolumeKind};
+use stage1::confine::caps::CapSet;
+use stage1::error::{Context, Error, Result};
+use stage1::layout;
+
+use super::apply::is_init;
+use super::probes;
+use crate::image::store::find as images;
+use crate::image::store::names::names_of;
+use crate::pod::name_files::Source;
+use crate::pod::settings::{Ipc, Settings};
+use crate::pod::sysctl;
+use crate::poddir::find::Pod;
+use crate::poddir::{manifest, uid_range};
+use crate::store::Store;
+use crate::volume::content::{self, Content};
+use crate::volume::named;
+
+/// The file of a pod: its pod, and the Secrets that its apps find in volumes.
+///
+/// # Errors
+/// The pod's records can't be read, or have what no such file can say.
+pub fn kube(store: &Store, pod: &Pod) -> Result<String> {
+    let manifest = manifest::read(pod.dir())?;
+    let settings = Settings::load(pod.dir())?;
+    let mut made = Made { store, pod, manifest: &manifest, volumes: BTreeMap::new(), secrets: BTreeMap::new() };
+    let (mut init, mut containers) = (Vec::new(), Vec::new());
+    for app in &manifest.apps {
+        let container = made.container(app).context(|| format!("app {}", app.name))?;
+        if is_init(app) { init.push(container) } else { containers.push(container) }
+    }
+    if let Some(first) = containers.first_mut()
+        && !manifest.ports.is_empty()
+    {
+        first["ports"] = manifest.ports.iter().map(port).collect::<Result<Vec<_>>>()?.into();
+    }
+    let mut spec = Map::new();
+    let mut set = |name: &str, value: Value| {
+        let is_nothing = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+        if !is_nothing {
+            spec.insert(name.to_owned(), value);
+        }
+    };
+    let name = pod.name()?.map_or_else(|| format!("pod-{}", pod.short()), |name| name.to_string());
+    set("hostname", settings.hostname.as_deref().filter(|host| *host != name).into());
+    set("hostNetwork", (settings.network.as_deref() == Some("host")).then_some(true).into());
+    set("hostIPC", (settings.ipc == Some(Ipc::Parent)).then_some(true).into());
+    set("hostUsers", uid_range::of_pod(pod.dir())?.map(|_| false).into());
+    names(&settings, &mut set);
+    let of_one = manifest.apps.iter().find(|app| !is_init(app)).or(manifest.apps.first());
+    let annotation = |name: &str| of_one.and_then(|app| appc::find(&app.annotations, name));
+    let restart = match annotation(stage1::app::RESTART) {
+        None | Some("no") => "Never",
+        Some("on-failure") => "OnFailure",
+        Some(_) => "Always",
+    };
+    set("restartPolicy", restart.into());
+    let grace = annotation(stage1::app::STOP_TIMEOUT).map(|text| text.parse::<u64>().context(|| "stop timeout"));
+    set("terminationGracePeriodSeconds", grace.transpose()?.into());
+    set("securityContext", made.security(of_one)?);
+    set("initContainers", init.into());
+    set("containers", containers.into());
+    set("volumes", made.volumes.values().cloned().collect::<Vec<_>>().into());
+    let meta = |name: &str| {
+        let mut meta = Map::from_iter([("name".to_owned(), Value::from(name))]);
+        for (word, map) in [("labels", &manifest.user_labels), ("annotations", &manifest.user_annotations)] {
+            if !map.is_empty() {
+                meta.insert(word.to_owned(), map.clone().into());
+            }
+        }
+        meta
+    };
+    let mut text = format!("# Made by podctl of pod {}\n", pod.uuid());
+    let mut documents: Vec<Value> = made.secrets.into_values().collect();
+    documents.push(json!({"apiVersion": "v1", "kind": "Pod", "metadata": meta(&name), "spec": spec}));
+    for document in documents {
+        let yaml = serde_yaml_ng::to_string(&document).context(|| "write YAML")?;
+        write!(text, "---\n{yaml}").context(|| "write YAML")?;
+    }
+    Ok(text)
+}
+
+struct Made<'a> {
+    store: &'a Store,
+    pod: &'a Pod,
+    manifest: &'a PodManifest,
+    volumes: BTreeMap<String, Value>,
+    secrets: BTreeMap<String, Value>,
+}
+
+impl Made<'_> {
+    fn container(&mut self, runtime: &RuntimeApp) -> Result<Value> {
+        let app = runtime.app.as_ref().context(|| "the manifest does not say what it runs")?;
+        let image = images::find(self.store, &runtime.image.id)?;
+        let nothing = App::default();
+        let of_image = image.parsed.app.as_ref().unwrap_or(&nothing);
+        let name = names_of(self.store, &image.id)?.into_iter().next();
+        let mut out = Map::new();
+        out.insert("name".into(), runtime.name.as_ref().into());
+        out.insert("image".into(), name.unwrap_or_else(|| image.id.to_string()).into());
+        out.insert("imagePullPolicy".into(), "IfNotPresent".into());
+        if app.exec != of_image.exec {
+            out.insert("command".into(), app.exec.iter().map(|word| escaped(word)).collect::<Vec<_>>().into());
+        }
+        if app.working_directory != of_image.working_directory {
+            out.insert("workingDir".into(), app.working_directory.as_str().into());
+        }
+        let env = app.environment.iter().filter(|variable| !of_image.environment.contains(variable));
+        let env: Vec<Value> =
+            env.map(|variable| json!({"name": variable.name, "value": escaped(&variable.value)})).collect();
+        if !env.is_empty() {
+            out.insert("env".into(), env.into());
+        }
+        let mut mounts = Vec::new();
+        for mount in &runtime.mounts {
+            let of_pod = || self.manifest.volumes.iter().find(|volume| volume.name == mount.volume);
+            let volume = mount.app_volume.as_ref().or_else(of_pod);
+            let volume = volume.context(|| format!("the pod has no volume {}", mount.volume))?.clone();
+            let name = self.volume(&volume)?;
+            let mut one = json!({"name": name, "mountPath": mount.path});
+            if volume.read_only == Some(true) && !content::is_content(&volume.name) {
+                one["readOnly"] = true.into();
+            }
+            mounts.push(one);
+        }
+        if !mounts.is_empty() {
+            out.insert("volumeMounts".into(), mounts.into());
+        }
+        let (context, resources) = restrictions(runtime, app, of_image)?;
+        for (name, value) in [("securityContext", context), ("resources", resources)] {
+            if !value.is_empty() {
+                out.insert(name.into(), value.into());
+            }
+        }
+        let annotation = |name: &str| appc::find(&runtime.annotations, name);
+        if let Some(signal) = annotation(stage1::app::STOP_SIGNAL) {
+            out.insert("lifecycle".into(), json!({ "stopSignal": signal }));
+        }
+        if let Some((name, probe)) = probes::probe(probes::annotation(&runtime.annotations))? {
+            out.insert(name.into(), probe);
+        }
+        let stdin = annotation(stage1::streams::ANNOTATIONS[0]);
+        for (name, is) in [("stdin", stdin == Some("stream")), ("tty", stdin == Some("tty"))] {
+            if is {
+                out.insert(name.into(), true.into());
+            }
+        }
+        Ok(out.into())
+    }
+
+    /// Declares a volume; gives its name.
+    fn volume(&mut self, volume: &Volume) -> Result<String> {
+        let name = volume.name.to_string();
+        let source = match (volume.kind, &volume.source) {
+            (VolumeKind::Host, Some(source)) => match named::of_source(self.store, source) {
+                Some(claim) => json!({"persistentVolumeClaim": { "claimName": claim.as_str() }}),
+                None => json!({"hostPath": { "path": source }}),
+            },
+            (VolumeKind::Host, None) => return Err(Error::new(format!("volume {name} has no source"))),
+            (VolumeKind::Empty, _) if content::is_content(&volume.name) => {
+                let found = Content::of_pod(self.pod.dir(), &volume.name)?;
+                let keys = found.files.iter().enumerate();
+                let mut items = Vec::new();
+                let mut data = Map::new();
+                for (number, (path, (text, mode))) in keys {
+                    let key = format!("file-{number}");
+                    items.push(json!({"key": key, "path": path, "mode": mode}));
+                    data.insert(key, STANDARD.encode(text).into());
+                }
+                let meta = json!({ "name": name });
+                let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": data});
+                self.secrets.insert(name.clone(), secret);
+                json!({"secret": { "secretName": name, "items": items }})
+            }
+            (VolumeKind::Empty, _) => {
+                let mut empty = Map::new();
+                if volume.other.get(appc::MEDIUM).is_some() {
+                    empty.insert("medium".into(), "Memory".into());
+                }
+                if let Some(size) = volume.other.get(appc::SIZE).and_then(Value::as_u64) {
+                    empty.insert("sizeLimit".into(), size.to_string().into());
+                }
+                json!({ "emptyDir": empty })
+            }
+        };
+        let mut declared = json!({ "name": name });
+        if let (Some(into), Value::Object(from)) = (declared.as_object_mut(), source) {
+            into.extend(from);
+        }
+        match self.volumes.get(&name) {
+            Some(other) if *other != declared => Err(Error::new(format!("two volumes are called {name}"))),
+            _ => {
+                self.volumes.insert(name.clone(), declared);
+                Ok(name)
+            }
+        }
+    }
+
+    /// What holds for all containers: groups.
+    fn security(&self, of_one: Option<&RuntimeApp>) -> Result<Value> {
+        let mut context = Map::new();
+        let mounts = self.manifest.apps.iter().flat_map(|app| &app.mounts);
+        let mut groups = mounts.filter_map(|mount| mount.app_volume.as_ref()).filter(|v| v.kind == VolumeKind::Empty);
+        let mut fs_group = groups.find_map(|volume| volume.gid);
+        if fs_group.is_none() {
+            for mount in self.manifest.apps.iter().flat_map(|app| &app.mounts) {
+                if content::is_content(&mount.volume)
+                    && self.pod.dir().join(layout::shared_volume(&mount.volume)).exists()
+                {
+                    let group = Content::of_pod(self.pod.dir(), &mount.volume)?.group;
+                    fs_group = fs_group.or((group != 0).then_some(group));
+                }
+            }
+        }
+        if let Some(app) = of_one.and_then(|app| app.app.as_ref()) {
+            let runtime = of_one.map(|app| app.image.id.as_str()).unwrap_or_default();
+            let image = images::find(self.store, runtime)?;
+            let of_image = image.parsed.app.map(|app| app.supplementary_gids).unwrap_or_default();
+            let mut own = app.supplementary_gids.clone();
+            if own != of_image {
+                if fs_group.is_some() && own.last() == fs_group.as_ref() {
+                    own.pop();
+                }
+                if !own.is_empty() {
+                    context.insert("supplementalGroups".into(), own.into());
+                }
+            }
+        }
+        if let Some(group) = fs_group {
+            context.insert("fsGroup".into(), group.into());
+        }
+        let sysctls = sysctl::of(self.manifest)?;
+        if !sysctls.is_empty() {
+            let list: Vec<Value> = sysctls.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+            context.insert("sysctls".into(), list.into());
+        }
+        Ok(if context.is_empty() { Value::Null } else { context.into() })
+    }
+}
+
+/// A container's securityContext and its resources.
+fn restrictions(runtime: &RuntimeApp, app: &App, of_image: &App) -> Result<(Map<String, Value>, Map<String, Value>)> {
+    let mut context = Map::new();
+    let numbers = [("runAsUser", &app.user, &of_image.user), ("runAsGroup", &app.group, &of_image.group)];
+    let differs = numbers.iter().any(|(_, own, image)| own != image);
+    for (name, own, _) in numbers {
+        if differs {
+            let number: u32 = own.parse().context(|| format!("{name}: a file can't say {own:?}, only a number"))?;
+            context.insert(name.into(), number.into());
+        }
+    }
+    if runtime.read_only_root_fs {
+        context.insert("readOnlyRootFilesystem".into(), true.into());
+    }
+    let isolators = Isolators::parse(&app.isolators)?;
+    if let Some(set) = &isolators.capabilities {
+        let parse = CapSet::parse(set.names.iter().map(String::as_str));
+        let named = parse.map_err(|name| Error::new(format!("{name:?} is not a capability")))?;
+        let all = match set.mode {
+            SetMode::Retain => named,
+            SetMode::Remove => CapSet::app_default().without(named),
+        };
+        let plain = |name: String| name.trim_start_matches("CAP_").to_owned();
+        let add: Vec<String> = all.names().map(plain).collect();
+        context.insert("capabilities".into(), json!({"drop": ["ALL"], "add": add}));
+    }
+    if isolators.no_new_privileges {
+        context.insert("allowPrivilegeEscalation".into(), false.into());
+    }
+    if let Some(filter) = &isolators.seccomp {
+        match (filter.mode, filter.names.as_slice()) {
+            (SetMode::Retain, [all]) if all == "@appc.io/all" => {
+                context.insert("seccompProfile".into(), json!({ "type": "Unconfined" }));
+            }
+            _ => return Err(Error::new("a file can't say its filter of system calls")),
+        }
+    }
+    let mut resources = Map::new();
+    for (word, key) in [("limits", "limit"), ("requests", "request")] {
+        let mut set = Map::new();
+        for name in ["memory", "cpu"] {
+            let isolator = app.isolators.iter().find(|isolator| isolator.name == format!("resource/{name}"));
+            if let Some(quantity) = isolator.and_then(|isolator| isolator.value.get(key)).and_then(Value::as_str) {
+                set.insert(name.into(), quantity.into());
+            }
+        }
+        if !set.is_empty() {
+            resources.insert(word.into(), set.into());
+        }
+    }
+    Ok((context, resources))
+}
+
+fn port(exposed: &appc::ExposedPort) -> Result<Value> {
+    let port = exposed.pod_port.as_ref();
+    let port = port.context(|| format!("port {:?}: a file can't say one that an app declares", exposed.name))?;
+    let protocol = port["protocol"].as_str().unwrap_or("tcp").to_ascii_uppercase();
+    let mut out = json!({"containerPort": port["port"], "hostPort": exposed.host_port, "protocol": protocol});
+    if let Some(ip) = &exposed.host_ip {
+        out["hostIP"] = ip.as_str().into();
+    }
+    Ok(out)
+}
+
+/// resolv.conf and hosts in the words of a pod.
+fn names(settings: &Settings, set: &mut impl FnMut(&str, Value)) {
+    match &settings.names.resolv {
+        Some(Source::Host) => set("dnsPolicy", "Default".into()),
+        Some(Source::Text(text)) => {
+            let words = |name: &str| -> Vec<Value> {
+                let lines = text.lines().filter_map(|line| line.strip_prefix(name));
+                lines.flat_map(str::split_whitespace).map(Value::from).collect()
+            };
+            let options = words("options ").into_iter().map(|option| {
+                let option = option.as_str().unwrap_or_default().to_owned();
+                match option.split_once(':') {
+                    Some((name, value)) => json!({"name": name, "value": value}),
+                    None => json!({ "name": option }),
+                }
+            });
+            let mut config = Map::new();
+            for (name, list) in
+                [("nameservers", words("nameserver ")), ("searches", words("search ")), ("options", options.collect())]
+            {
+                if !list.is_empty() {
+                    config.insert(name.into(), list.into());
+                }
+            }
+            set("dnsConfig", config.into());
+        }
+        _ => {}
+    }
+    if let Some(Source::Text(text)) = &settings.names.hosts {
+        let alias = |line: &str| {
+            let (ip, names) = line.split_once('\t')?;
+            Some(json!({"ip": ip, "hostnames": names.split(' ').collect::<Vec<_>>()}))
+        };
+        set("hostAliases", text.lines().filter_map(alias).collect::<Vec<_>>().into());
+    }
+}
+
+/// A text in which nothing is expanded.
+fn escaped(text: &str) -> String {
+    text.replace('$', "$$")
+}

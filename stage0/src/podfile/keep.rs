@@ -1,0 +1,54 @@
+//! Staying with a pod until it ends, as a service of the host's systemd: sd_notify(3).
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use stage1::error::{Context, Error, Result};
+use stage1::sys::signal;
+
+use crate::pod::start;
+use crate::pod::stop::{self, StopOptions};
+use crate::poddir::find as pods;
+use crate::poddir::find::{Pod, State};
+use crate::store::Store;
+
+/// How often is looked whether somebody has asked this process to end.
+const POLL: Duration = Duration::from_millis(200);
+
+/// Starts the pod if it has ended, says that it is ready, and waits until it has ended; one who is asked to end ends the pod first, in order.
+///
+/// # Errors
+/// The pod can't be stopped, or it has ended although nobody asked for it: so its service is started again.
+pub fn until_it_ends(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
+    // one that has ended, with the machine for one, runs again with all it had
+    start::start(store, pod, debug)?;
+    let pod = &pods::find_whole(store, pod.uuid())?;
+    let signals = signal::block(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])?;
+    tell("READY=1")?;
+    loop {
+        if signals.read_signal().context(|| "read(signalfd)")?.is_some() {
+            tell("STOPPING=1")?;
+            return stop::stop(store, pod, StopOptions { debug, ..StopOptions::default() });
+        }
+        match pods::find_whole(store, pod.uuid()) {
+            Ok(pod) if pod.state() == State::Running => std::thread::sleep(POLL),
+            Ok(_) => return Err(Error::new("it has ended")),
+            // stopped and removed, by hand
+            Err(_) => return Ok(()),
+        }
+    }
+}
+
+/// Tells the host's systemd, if it wants to know.
+fn tell(what: &str) -> Result<()> {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    let shown = || format!("tell systemd {what} at {path:?}");
+    let address = match path.as_encoded_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(&path),
+    };
+    let socket = UnixDatagram::unbound().context(shown)?;
+    socket.send_to_addr(what.as_bytes(), &address.context(shown)?).context(shown).map(drop)
+}

@@ -1,0 +1,154 @@
+//! Probes as a health check of the app: an annotation that says what is run, how often, and what a failure means.
+
+use k8s_openapi::api::core::v1::{Container, ContainerPort, Probe};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::{Map, Value, json};
+use stage1::appc::NameValue;
+use stage1::error::{Context, Error, Result};
+
+/// Annotation of an app: its health check, as JSON.
+const HEALTH_CHECK: &str = "podctl.io/health-check";
+
+/// A kubelet's times, in seconds, where a file says none.
+const PERIOD: i32 = 10;
+const TIMEOUT: i32 = 1;
+const FAILURES: i32 = 3;
+
+/// The health check of a container: its livenessProbe, after whose failures it is started again, or its readinessProbe.
+/// What its startupProbe takes at most is time in which failures don't count.
+///
+/// # Errors
+/// A probe is of a kind that there is not, or its numbers make no sense.
+pub fn take(container: &mut Container) -> Result<Option<NameValue>> {
+    let ports = container.ports.clone().unwrap_or_default();
+    let (live, ready, start) =
+        (container.liveness_probe.take(), container.readiness_probe.take(), container.startup_probe.take());
+    if let (Some(_), Some(_)) = (&live, &ready) {
+        log::warn!(
+            "container {}: an app has one health check: the livenessProbe, without the readinessProbe",
+            container.name
+        );
+    }
+    let grace = start.as_ref().map_or(Ok(0), |probe| {
+        let periods = positive(probe.period_seconds, PERIOD, "periodSeconds")?;
+        let failures = positive(probe.failure_threshold, FAILURES, "failureThreshold")?;
+        Ok::<i64, Error>(periods * failures)
+    });
+    let restart = live.is_some() || (start.is_some() && ready.is_none());
+    let Some(probe) = live.or(ready).or(start) else { return Ok(None) };
+    let grace = grace.context(|| "startupProbe")?;
+    let what = if restart { "livenessProbe" } else { "readinessProbe" };
+    check(&probe, &ports, grace, restart).context(|| what).map(Some)
+}
+
+fn check(probe: &Probe, ports: &[ContainerPort], grace: i64, restart: bool) -> Result<NameValue> {
+    let delay = i64::from(probe.initial_delay_seconds.unwrap_or(0));
+    let check = json!({
+        "command": command(probe, ports)?,
+        "interval_ms": positive(probe.period_seconds, PERIOD, "periodSeconds")? * 1000,
+        "timeout_ms": positive(probe.timeout_seconds, TIMEOUT, "timeoutSeconds")? * 1000,
+        "retries": positive(probe.failure_threshold, FAILURES, "failureThreshold")?,
+        "start_period_ms": (grace + delay.max(0)) * 1000,
+        "on_failure": if restart { "restart" } else { "none" },
+    });
+    Ok(NameValue::new(HEALTH_CHECK, check.to_string()))
+}
+
+fn positive(given: Option<i32>, usual: i32, name: &str) -> Result<i64> {
+    match given.unwrap_or(usual) {
+        number if number > 0 => Ok(number.into()),
+        // as if it were not there
+        0 => Ok(usual.into()),
+        number => Err(Error::new(format!("{name}: {number} is less than 1"))),
+    }
+}
+
+/// What is run in the app. Requests are made by programs of its image, as other tools do.
+fn command(probe: &Probe, ports: &[ContainerPort]) -> Result<Vec<String>> {
+    if let Some(exec) = &probe.exec {
+        return Ok(exec.command.clone().unwrap_or_default());
+    }
+    let port = |port: &IntOrString| -> Result<i32> {
+        match port {
+            IntOrString::Int(number) => Ok(*number),
+            IntOrString::String(name) => {
+                let found = ports.iter().find(|port| port.name.as_ref() == Some(name));
+                found.map(|port| port.container_port).context(|| format!("the container has no port {name:?}"))
+            }
+        }
+    };
+    let host = |host: &Option<String>| {
+        let host = host.as_deref().unwrap_or("localhost");
+        let is_host =
+            !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:".contains(&byte));
+        if is_host { Ok(host.to_owned()) } else { Err(Error::new(format!("{host:?} is not a host"))) }
+    };
+    if let Some(get) = &probe.http_get {
+        let scheme = get.scheme.as_deref().unwrap_or("HTTP").to_ascii_lowercase();
+        let path = get.path.as_deref().unwrap_or("/");
+        let url = format!("{scheme}://{}:{}{path}", host(&get.host)?, port(&get.port)?);
+        return Ok(["curl", "-f", "-k", "-s", "-o", "/dev/null", &url].map(str::to_owned).to_vec());
+    }
+    if let Some(socket) = &probe.tcp_socket {
+        let port = port(&socket.port)?.to_string();
+        return Ok(["nc", "-z", &host(&socket.host)?, &port].map(str::to_owned).to_vec());
+    }
+    Err(Error::new("there are exec, httpGet and tcpSocket, and it is none of them"))
+}
+
+/// A health check as a probe again: its name, and what it is.
+pub fn probe(annotation: Option<&str>) -> Result<Option<(&'static str, Value)>> {
+    let Some(text) = annotation else { return Ok(None) };
+    let check: Value = serde_json::from_str(text).context(|| HEALTH_CHECK)?;
+    let seconds = |name: &str| check[name].as_u64().map(|ms| ms.div_ceil(1000));
+    let mut probe = Map::from_iter([("exec".to_owned(), json!({ "command": check["command"] }))]);
+    let numbers = [
+        ("periodSeconds", seconds("interval_ms")),
+        ("timeoutSeconds", seconds("timeout_ms")),
+        ("failureThreshold", check["retries"].as_u64()),
+        ("initialDelaySeconds", seconds("start_period_ms")),
+    ];
+    probe.extend(numbers.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))));
+    let name = if check["on_failure"] == "restart" { "livenessProbe" } else { "readinessProbe" };
+    Ok(Some((name, probe.into())))
+}
+
+/// The health check that an app has.
+pub fn annotation(annotations: &[NameValue]) -> Option<&str> {
+    stage1::appc::find(annotations, HEALTH_CHECK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(yaml: &str) -> Result<Option<NameValue>> {
+        take(&mut serde_yaml_ng::from_str(yaml).unwrap())
+    }
+
+    #[test]
+    fn probes_are_checks_and_come_back() {
+        let exec = of(
+            "{name: a, livenessProbe: {exec: {command: [x, y]}, periodSeconds: 5}, startupProbe: {exec: {command: [z]}}}",
+        );
+        let found = exec.unwrap().unwrap();
+        let check: Value = serde_json::from_str(&found.value).unwrap();
+        let expected = json!({"command": ["x", "y"], "interval_ms": 5000, "timeout_ms": 1000, "retries": 3,
+            "start_period_ms": 30000, "on_failure": "restart"});
+        assert_eq!(check, expected);
+        let (name, back) = probe(Some(&found.value)).unwrap().unwrap();
+        let again = of(&json!({"name": "a", name: back}).to_string()).unwrap().unwrap();
+        assert_eq!(again, found);
+
+        let ports = "ports: [{name: web, containerPort: 8080}]";
+        let get = of(&format!("{{name: a, {ports}, readinessProbe: {{httpGet: {{port: web, path: /ok}}}}}}"));
+        let check = get.unwrap().unwrap().value;
+        assert!(check.contains("http://localhost:8080/ok") && check.contains(r#""on_failure":"none""#), "{check}");
+        let tcp = of("{name: a, livenessProbe: {tcpSocket: {port: 5432}}}").unwrap().unwrap().value;
+        assert!(tcp.contains(r#"["nc","-z","localhost","5432"]"#), "{tcp}");
+        assert_eq!(of("{name: a}").unwrap(), None);
+        for bad in ["{grpc: {port: 1}}", "{tcpSocket: {port: none}}", "{exec: {}, periodSeconds: -1}"] {
+            assert!(of(&format!("{{name: a, livenessProbe: {bad}}}")).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! ConfigMaps and Secrets of a file: values by key.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use stage1::error::{Context, Error, Result};
+
+/// Values by key.
+pub type Values = BTreeMap<String, Vec<u8>>;
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A ConfigMap.
+    Config,
+    /// A Secret.
+    Secret,
+}
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Config => "ConfigMap",
+            Self::Secret => "Secret",
+        }
+    }
+}
+
+/// Those of one file.
+#[derive(Debug, Default)]
+pub struct Sources {
+    configs: BTreeMap<String, Values>,
+    secrets: BTreeMap<String, Values>,
+}
+
+impl Sources {
+    /// Adds a ConfigMap.
+    pub fn add_config(&mut self, map: ConfigMap) -> Result<()> {
+        let name = map.metadata.name.context(|| "a ConfigMap without metadata.name")?;
+        let mut values: Values = map.binary_data.unwrap_or_default().into_iter().map(|(key, v)| (key, v.0)).collect();
+        values.extend(map.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes())));
+        insert(&mut self.configs, Kind::Config, name, values)
+    }
+
+    /// Adds a Secret.
+    pub fn add_secret(&mut self, secret: Secret) -> Result<()> {
+        let name = secret.metadata.name.context(|| "a Secret without metadata.name")?;
+        let mut values: Values = secret.data.unwrap_or_default().into_iter().map(|(key, v)| (key, v.0)).collect();
+        values.extend(secret.string_data.unwrap_or_default().into_iter().map(|(key, v)| (key, v.into_bytes())));
+        insert(&mut self.secrets, Kind::Secret, name, values)
+    }
+
+    /// The values of one; `None` if the file has none of the name, and it need not have.
+    pub fn all(&self, kind: Kind, name: &str, optional: bool) -> Result<Option<&Values>> {
+        let all = match kind {
+            Kind::Config => &self.configs,
+            Kind::Secret => &self.secrets,
+        };
+        match all.get(name) {
+            None if !optional => Err(Error::new(format!("the file has no {} {name:?}", kind.word()))),
+            found => Ok(found),
+        }
+    }
+
+    /// One value, as text.
+    pub fn text(&self, kind: Kind, name: &str, key: &str, optional: bool) -> Result<Option<String>> {
+        let Some(values) = self.all(kind, name, optional)? else { return Ok(None) };
+        match values.get(key) {
+            None if optional => Ok(None),
+            None => Err(Error::new(format!("{} {name:?} has no key {key:?}", kind.word()))),
+            Some(value) => as_text(kind, name, key, value).map(Some),
+        }
+    }
+}
+
+/// A value as text.
+pub fn as_text(kind: Kind, name: &str, key: &str, value: &[u8]) -> Result<String> {
+    String::from_utf8(value.to_vec())
+        .context(|| format!("{} {name:?}, key {key:?}: it is not UTF-8: no variable can have it", kind.word()))
+}
+
+fn insert(all: &mut BTreeMap<String, Values>, kind: Kind, name: String, values: Values) -> Result<()> {
+    if all.contains_key(&name) {
+        return Err(Error::new(format!("two {}s are called {name:?}", kind.word())));
+    }
+    all.insert(name, values);
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! A pod's volumes, and where its containers mount them.
+
+use std::collections::BTreeMap;
+use std::fs::FileType;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::{
+    EmptyDirVolumeSource, HostPathVolumeSource, KeyToPath, Volume as Declared, VolumeMount,
+};
+use serde_json::{Map, Value};
+use stage1::appc::{AcName, Mount, Volume, VolumeKind};
+use stage1::error::{Context, Error, Result};
+
+use super::plan::PodPlan;
+use super::sources::{Kind, Sources};
+use crate::store::Store;
+use crate::volume::content::{Content, relative};
+use crate::volume::name::VolumeName;
+use crate::volume::named;
+
+/// Mode of the files of ConfigMaps and Secrets that don't say another one.
+const USUAL_MODE: i32 = 0o644;
+
+/// The volumes of a pod, by the names that its containers know.
+pub type Volumes = BTreeMap<String, Volume>;
+
+/// Understands one volume. What it needs besides is noted in the plan.
+///
+/// # Errors
+/// It is of a kind that there is not, or makes no sense.
+pub fn declare(
+    store: &Store,
+    declared: &mut Declared,
+    sources: &Sources,
+    fs_group: Option<u32>,
+    plan: &mut PodPlan,
+) -> Result<Volume> {
+    let name: AcName = declared.name.parse()?;
+    if let Some(host) = declared.host_path.take() {
+        let source = host_path(&host)?;
+        return Ok(volume(name, VolumeKind::Host, Some(source)));
+    }
+    if let Some(mut empty) = declared.empty_dir.take() {
+        return empty_dir(name, &mut empty, fs_group);
+    }
+    if let Some(claim) = declared.persistent_volume_claim.take() {
+        let volume_name: VolumeName = claim.claim_name.parse().context(|| "persistentVolumeClaim.claimName")?;
+        let source = named::source(store, &volume_name);
+        let source = source.to_str().context(|| format!("{source:?} is not UTF-8"))?.to_owned();
+        plan.claims.entry(volume_name).or_default();
+        let read_only = claim.read_only;
+        return Ok(Volume { read_only, ..volume(name, VolumeKind::Host, Some(source)) });
+    }
+    let (kind, source, items, mode, optional) = if let Some(map) = declared.config_map.take() {
+        (Kind::Config, map.name, map.items, map.default_mode, map.optional)
+    } else if let Some(secret) = declared.secret.take() {
+        let source = secret.secret_name.context(|| "secret.secretName is missing")?;
+        (Kind::Secret, source, secret.items, secret.default_mode, secret.optional)
+    } else {
+        return Err(Error::new(
+            "there are hostPath, emptyDir, configMap, secret and persistentVolumeClaim, and it is none of them",
+        ));
+    };
+    let optional = optional.unwrap_or(false);
+    let values = sources.all(kind, &source, optional)?.cloned().unwrap_or_default();
+    let files = files(&values, items, mode.unwrap_or(USUAL_MODE), optional).context(|| source)?;
+    let content = Content { files, group: fs_group.unwrap_or(0) };
+    let volume = content.as_volume();
+    if !plan.contents.contains(&content) {
+        plan.contents.push(content);
+    }
+    volume
+}
+
+fn volume(name: AcName, kind: VolumeKind, source: Option<String>) -> Volume {
+    Volume { name, kind, source, read_only: None, recursive: None, mode: None, uid: None, gid: None, other: Map::new() }
+}
+
+fn empty_dir(name: AcName, empty: &mut EmptyDirVolumeSource, fs_group: Option<u32>) -> Result<Volume> {
+    let mut other: Map<String, Value> = Map::new();
+    let limit = empty.size_limit.take().map(|limit| stage1::appc::quantity::whole(&limit.0)).transpose()?;
+    match empty.medium.take().as_deref() {
+        None | Some("") => {
+            if limit.is_some() {
+                log::warn!("emptyDir {name}: sizeLimit holds with medium Memory only");
+            }
+        }
+        Some("Memory") => {
+            other.insert(stage1::appc::MEDIUM.to_owned(), "memory".into());
+            other.extend(limit.map(|limit| (stage1::appc::SIZE.to_owned(), limit.into())));
+        }
+        Some(medium) => return Err(Error::new(format!("emptyDir.medium {medium:?}: there is Memory, or none"))),
+    }
+    // everybody's, as kubelets make it; its group's files belong to the group
+    let (mode, gid) = if fs_group.is_some() { ("2777", fs_group) } else { ("0777", None) };
+    Ok(Volume { mode: Some(mode.to_owned()), gid, other, ..volume(name, VolumeKind::Empty, None) })
+}
+
+/// The path of the host that is meant, made if the file asks for that.
+fn host_path(host: &HostPathVolumeSource) -> Result<String> {
+    let path = Path::new(&host.path);
+    let plain = path.components().all(|part| !matches!(part, std::path::Component::ParentDir));
+    if !path.is_absolute() || !plain {
+        return Err(Error::new(format!("hostPath {path:?} is not an absolute path without \"..\"")));
+    }
+    let wanted = host.type_.as_deref().unwrap_or_default();
+    match (wanted, path.exists()) {
+        ("DirectoryOrCreate", false) => std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(path)
+            .context(|| format!("make directory {path:?}"))?,
+        ("FileOrCreate", false) => std::fs::File::create(path).map(drop).context(|| format!("create {path:?}"))?,
+        _ => {}
+    }
+    let kind = path.metadata().context(|| format!("hostPath {path:?}"))?.file_type();
+    let is: fn(&FileType) -> bool = match wanted {
+        "" => |_| true,
+        "Directory" | "DirectoryOrCreate" => FileType::is_dir,
+        "File" | "FileOrCreate" => FileType::is_file,
+        "Socket" => FileTypeExt::is_socket,
+        "CharDevice" => FileTypeExt::is_char_device,
+        "BlockDevice" => FileTypeExt::is_block_device,
+        other => return Err(Error::new(format!("hostPath.type {other:?} is not one"))),
+    };
+    if is(&kind) { Ok(host.path.clone()) } else { Err(Error::new(format!("hostPath {path:?} is not a {wanted}"))) }
+}
+
+/// The files of a ConfigMap or Secret: all keys, or those named.
+fn files(
+    values: &BTreeMap<String, Vec<u8>>,
+    items: Option<Vec<KeyToPath>>,
+    usual: i32,
+    optional: bool,
+) -> Result<BTreeMap<String, (Vec<u8>, u32)>> {
+    let mode = |mode: i32| match u32::try_from(mode) {
+        Ok(mode @ 0..=0o777) => Ok(mode),
+        _ => Err(Error::new(format!("mode {mode} is not from 0 to 0777"))),
+    };
+    let Some(items) = items.filter(|items| !items.is_empty()) else {
+        return values.iter().map(|(key, value)| Ok((relative(key)?, (value.clone(), mode(usual)?)))).collect();
+    };
+    let mut found = BTreeMap::new();
+    for item in items {
+        match values.get(&item.key) {
+            Some(value) => {
+                found.insert(relative(&item.path)?, (value.clone(), mode(item.mode.unwrap_or(usual))?));
+            }
+            None if optional => {}
+            None => return Err(Error::new(format!("it has no key {:?}", item.key))),
+        }
+    }
+    Ok(found)
+}
+
+/// Where a container mounts its volumes.
+///
+/// # Errors
+/// The pod has no such volume, or a target is not an absolute path.
+pub fn mounts(wanted: &mut Vec<VolumeMount>, volumes: &Volumes) -> Result<Vec<Mount>> {
+    let mut found = Vec::new();
+    for mount in wanted {
+        let name = std::mem::take(&mut mount.name);
+        let volume = volumes.get(&name).context(|| format!("volumeMounts: the pod has no volume {name:?}"))?;
+        let path = std::mem::take(&mut mount.mount_path);
+        if !path.starts_with('/') || path.contains(['\n', '\0', ':']) {
+            return Err(Error::new(format!("volumeMounts: {path:?} is not an absolute path")));
+        }
+        if mount.sub_path.as_deref().is_some_and(|path| !path.is_empty()) || mount.sub_path_expr.is_some() {
+            return Err(Error::new(format!("volumeMounts {name:?}: a part of a volume can't be mounted (subPath)")));
+        }
+        let read_only = mount.read_only.take().filter(|read_only| *read_only).or(volume.read_only);
+        let own = Volume { read_only, ..volume.clone() };
+        found.push(Mount { volume: own.name.clone(), path, app_volume: Some(own), other: Map::new() });
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_files() {
+        let values = BTreeMap::from([("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())]);
+        let all = files(&values, None, 0o600, false).unwrap();
+        assert_eq!(all["a"], (b"1".to_vec(), 0o600));
+        let item = |key: &str, mode| KeyToPath { key: key.into(), path: format!("x/{key}"), mode };
+        let some = files(&values, Some(vec![item("b", Some(0o444))]), 0o600, false).unwrap();
+        assert_eq!(some, BTreeMap::from([("x/b".to_owned(), (b"2".to_vec(), 0o444))]));
+        assert!(files(&values, Some(vec![item("c", None)]), 0o600, false).is_err());
+        assert!(files(&values, Some(vec![item("c", None)]), 0o600, true).unwrap().is_empty());
+        assert!(files(&values, None, 0o1777, false).is_err());
+    }
+
+    #[test]
+    fn paths_of_the_host_are_of_the_kind_asked_for() {
+        let base = tempfile::tempdir().unwrap();
+        let path = |name: &str| base.path().join(name).to_str().unwrap().to_owned();
+        let host = |name: &str, kind: &str| {
+            host_path(&HostPathVolumeSource { path: path(name), type_: Some(kind.to_owned()) })
+        };
+        for (name, kind, there) in [
+            ("d", "Directory", false),
+            ("d", "DirectoryOrCreate", true),
+            ("d", "Directory", true),
+            ("d", "", true),
+            ("d", "File", false),
+            ("f", "FileOrCreate", true),
+            ("f", "File", true),
+            ("f", "Socket", false),
+            ("f", "Banana", false),
+            ("none", "", false),
+        ] {
+            assert_eq!(host(name, kind).is_ok(), there, "{name} {kind}");
+        }
+        let device = HostPathVolumeSource { path: "/dev/null".into(), type_: Some("CharDevice".into()) };
+        host_path(&device).unwrap();
+        assert!(host_path(&HostPathVolumeSource { path: "/a/../b".into(), type_: None }).is_err());
+    }
+}
