@@ -3,7 +3,7 @@
 //!
 //! There is no state besides the pod itself: an app is unchanged when the manifest lists it as the file asks for it.
 //!
-//! [`read`] knows YAML; [`pod`], [`container`], [`env`], [`security`] and [`volumes`] translate, without looking at
+//! [`read`] knows YAML; [`pod`], [`container`], [`mod@env`], [`security`] and [`volumes`] translate, without looking at
 //! anything but the file; [`apply`] does the work, and [`generate`] goes the other way.
 
 pub mod apply;
