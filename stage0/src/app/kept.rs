@@ -1,5 +1,5 @@
-//! What the host alone keeps of an app, beside its image manifest: the options it was added with, and that somebody has
-//! stopped it by hand. In the pod's directory, out of the pod's reach; an app of an older version has neither.
+//! What the host alone keeps of an app, beside its image manifest: the options it was added with, and whether somebody
+//! wants it to run. In the pod's directory, out of the pod's reach; an app of an older version has neither.
 
 use std::path::{Path, PathBuf};
 
@@ -14,8 +14,9 @@ use crate::image::store::Image;
 
 /// The options, as JSON.
 const OPTIONS: &str = "options";
-/// There while the app is stopped because somebody wants it so.
-const STOPPED: &str = "stopped";
+/// There from a start of the app by hand until a stop by hand: it runs, or runs again with its pod. Not the reverse, as a
+/// stop must not need room on the disk.
+const WANTED: &str = "wanted";
 
 /// The record of one app of one pod.
 #[derive(Debug)]
@@ -56,18 +57,21 @@ impl AppRecord {
         }
     }
 
-    /// Notes whether somebody wants the app stopped.
+    /// Notes whether somebody wants the app to run.
     ///
     /// # Errors
     /// The note can't be made or removed.
-    pub fn set_stopped(&self, stopped: bool) -> Result<()> {
-        let note = self.0.join(STOPPED);
-        if stopped { write(&note, b"", 0o640) } else { remove_if_there(&note) }
+    pub fn set_wanted(&self, wanted: bool) -> Result<()> {
+        let note = self.0.join(WANTED);
+        match wanted {
+            true => std::fs::write(&note, b"").context(|| format!("write {note:?}")),
+            false => remove_if_there(&note),
+        }
     }
 
-    /// Whether somebody wants the app stopped.
-    pub fn is_stopped(&self) -> bool {
-        self.0.join(STOPPED).exists()
+    /// Whether somebody wants the app to run.
+    pub fn is_wanted(&self) -> bool {
+        self.0.join(WANTED).exists()
     }
 }
 
@@ -80,7 +84,7 @@ mod tests {
     fn what_is_kept_is_read_and_older_apps_have_nothing() {
         let base = tempfile::tempdir().unwrap();
         let record = AppRecord::new(base.path(), &"web".parse().unwrap());
-        assert!(record.options().unwrap().is_none() && !record.is_stopped());
+        assert!(record.options().unwrap().is_none() && !record.is_wanted());
         std::fs::create_dir_all(base.path().join("appsinfo/web")).unwrap();
         let options = AddOptions {
             image: "nginx".into(),
@@ -91,11 +95,12 @@ mod tests {
         };
         record.keep(&options).unwrap();
         assert_eq!(record.options().unwrap().unwrap(), options);
-        record.set_stopped(true).unwrap();
-        assert!(record.is_stopped());
-        record.set_stopped(false).unwrap();
-        record.set_stopped(false).unwrap();
-        assert!(!record.is_stopped());
+        record.set_wanted(true).unwrap();
+        record.set_wanted(true).unwrap();
+        assert!(record.is_wanted());
+        record.set_wanted(false).unwrap();
+        record.set_wanted(false).unwrap();
+        assert!(!record.is_wanted());
         std::fs::write(base.path().join("appsinfo/web/options"), r#"{"image":"x","later":1}"#).unwrap();
         assert_eq!(record.options().unwrap().unwrap().image, "x");
     }

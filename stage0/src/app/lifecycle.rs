@@ -30,7 +30,7 @@ pub fn start(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> 
     let lock = AppLock::wait(pod.dir(), app)?.with_no_app(pod, app)?;
     // it may have been removed, and added anew, meanwhile
     let manifest = listed(pod, app)?;
-    AppRecord::new(pod.dir(), app).set_stopped(false)?;
+    AppRecord::new(pod.dir(), app).set_wanted(true)?;
 
     let files = AppFiles::new(pod.dir(), app);
     let before = state(pod, &manifest, app)?;
@@ -66,7 +66,7 @@ pub fn start(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> 
 /// The pod has no such app, or the app could not be stopped.
 pub fn stop(store: &Store, pod: &Pod, app: &AcName, timeout: Option<Duration>, debug: bool) -> Result<()> {
     let manifest = listed(pod, app)?;
-    AppRecord::new(pod.dir(), app).set_stopped(true)?;
+    AppRecord::new(pod.dir(), app).set_wanted(false)?;
     if state(pod, &manifest, app)? != AppState::Running && !start_lock::was_interrupted(pod.dir(), app)? {
         return Ok(());
     }

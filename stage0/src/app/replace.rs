@@ -44,7 +44,7 @@ pub fn replace(store: &Store, pod: &Pod, app: &AcName, changes: AddOptions, debu
         format!("the old app could not be put back if the new one failed: import the image of app {app} again")
     })?;
     let runs = status::status(pod, app)?.state == "running";
-    let stopped = AppRecord::new(pod.dir(), app).is_stopped();
+    let wanted = AppRecord::new(pod.dir(), app).is_wanted();
 
     let mut aside = None;
     lifecycle::remove_but(store, pod, app, true, debug, |files| {
@@ -53,11 +53,7 @@ pub fn replace(store: &Store, pod: &Pod, app: &AcName, changes: AddOptions, debu
     })?;
     let start = |options: &AddOptions| {
         add(store, pod, options)?;
-        if runs {
-            lifecycle::start(store, pod, app, debug)
-        } else {
-            AppRecord::new(pod.dir(), app).set_stopped(stopped)
-        }
+        if runs { lifecycle::start(store, pod, app, debug) } else { AppRecord::new(pod.dir(), app).set_wanted(wanted) }
     };
     let Err(error) = start(&new) else { return aside.map_or(Ok(()), SetAside::forget) };
     let back = || {

@@ -36,10 +36,12 @@ pub fn undo_interrupted(pod: &Pod) -> Result<()> {
 pub fn note_wanted(pod: &Pod, manifest: &PodManifest) -> Result<()> {
     for app in &manifest.apps {
         let status = stage1::pod::app_status(pod.dir(), pod.state(), true, &app.name)?;
-        let stopped = AppRecord::new(pod.dir(), &app.name).is_stopped();
+        let record = AppRecord::new(pod.dir(), &app.name);
+        // of an app that an older version has added nothing is known
+        let wanted = record.is_wanted() || record.options()?.is_none();
         let always = find(&app.annotations, stage1::app::RESTART) == Some("always");
         let Some(lock) = AppLock::wait(pod.dir(), &app.name)? else { continue };
-        if (status.started_at.is_some() || lock.was_interrupted()) && (!stopped || always) {
+        if (status.started_at.is_some() || lock.was_interrupted()) && (wanted || always) {
             // as a start that was interrupted, which it is from here on
             lock.begin()?;
         } else {

@@ -137,10 +137,10 @@ fn a_full_disk_is_told(t: &Context) -> Verdict {
         .stderr(Stdio::piped())
         .output()?;
     let words = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert_eq!(out.status.code(), Some(254), "{words}");
+    assert_eq!(out.status.code(), Some(125), "{words}");
     assert!(words.lines().any(|line| line.starts_with("enter: ") && line.contains("No space left")), "{words}");
     let out = enter(&pod, &["print", "x"]).stdin(Stdio::null()).stdout(File::create("/dev/full")?).output()?;
-    assert_eq!(out.status.code(), Some(254));
+    assert_eq!(out.status.code(), Some(125));
     umount2(&small, MntFlags::empty())?;
     pod.end();
     Ok(())
