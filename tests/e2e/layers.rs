@@ -302,10 +302,14 @@ fn an_app_costs_the_same_on_many_layers(t: &Context) -> Verdict {
     assert_eq!(names(&podctl.data.join("layers")).len(), 22);
     for making in [&[][..], &["--private-users"]] {
         let pod = podctl.pod(making);
+        // The least of some: what it waits for, and which files it looks at, is not the same each time.
         let cost = |image: &str| {
-            let cost = tracer::count(&podctl.command(&["app", "add", &pod.uuid, image]), true, Points::Every);
-            pod.app("rm", image, &[]).ok();
-            cost
+            let count = |_| {
+                let cost = tracer::count(&podctl.command(&["app", "add", &pod.uuid, image]), true, Points::Every);
+                pod.app("rm", image, &[]).ok();
+                cost
+            };
+            (0..4).map(count).min().unwrap_or_default()
         };
         let (flat, deep) = (cost("flat"), cost("deep"));
         assert!(deep * 100 < flat * 125, "{making:?}: {deep} system calls for twenty layers, {flat} for one");
