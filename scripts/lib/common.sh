@@ -12,7 +12,7 @@ export CARGO_TARGET_DIR=$PWD/target
 # another of theirs: it chooses the features of a crate for the packages it is asked for, and compiles the crate again for
 # others.
 # shellcheck disable=SC2034
-PRODUCT=(--locked --target "$TARGET" -p entrypoints -p stage0 -p probe)
+PRODUCT=(--locked --target "$TARGET" -p entrypoints -p stage0 -p cri -p probe)
 
 say() { printf '%s: %s\n' "${0##*/}" "$*"; }
 

@@ -13,6 +13,7 @@ mod contract;
 mod copies;
 mod copying;
 mod crash;
+mod cri;
 mod declared;
 mod descriptors;
 mod disk;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         crash::apps::CASES,
         crash::pods::CASES,
         crash::crossings::CASES,
+        cri::CASES,
         life::CASES,
         ends::CASES,
         immutable::CASES,

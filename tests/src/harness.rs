@@ -267,7 +267,7 @@ fn build_probe() -> Result<(), String> {
     let built = Command::new(cargo)
         .args(["build", "--quiet", "--release", "--locked", "--target", "x86_64-unknown-linux-musl", "--bin", "probe"])
         // the packages that scripts/build names, so that what they share is compiled once
-        .args(["-p", "entrypoints", "-p", "stage0", "-p", "probe"])
+        .args(["-p", "entrypoints", "-p", "stage0", "-p", "cri", "-p", "probe"])
         .arg("--target-dir")
         .arg(target())
         .current_dir(source())

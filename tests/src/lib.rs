@@ -6,12 +6,14 @@
 //! - [`harness`] runs every test in processes of its own, in each cgroup layout, and counts what it left behind.
 //! - [`podctl`] drives our own host manager.
 //! - [`minihost`] is a second, independent host manager that knows only the contract.
+//! - [`cri`] is `podctl cri` and a client of it, as a kubelet is one.
 //! - [`nethost`] is a host with networks.
 //! - [`screen`] is a terminal with somebody in front of it.
 //! - [`tracer`] kills a command at any of its system calls.
 //! - [`oci`] makes images as registries have them; [`registry`] is Debian's registry; [`server`] is one that misbehaves.
 //! - [`image`] makes images around the probe app (`tests/probe`); [`machine`] makes programs for a system call each.
 
+pub mod cri;
 pub mod harness;
 pub mod image;
 pub mod leftovers;

@@ -9,6 +9,7 @@ mod attach;
 mod complete;
 mod condition;
 mod cp;
+mod cri;
 mod diff;
 mod doctor;
 mod down;
@@ -66,6 +67,7 @@ use stage1::sys::signal::die_by;
 use self::args::new_pod::split_apps;
 use self::args::one_app::OneApp;
 use self::args::pod::OnePod;
+pub use self::cri::{CriService, Serve};
 use self::session::Session;
 
 use crate::podfile::keep;
@@ -182,6 +184,8 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Print where the data are, how much there is, and what podctl runs on
     Info(info::Info),
+    /// Serve as the container runtime of a Kubernetes node (CRI v1)
+    Cri(cri::Cri),
     /// Print a script that completes words for a shell
     Completion(complete::Completion),
     /// Write the manual pages
@@ -191,8 +195,8 @@ enum Command {
     Gc(gc::Gc),
 }
 
-/// Runs podctl with this process's arguments: the body of its `main`.
-pub fn main() -> ExitCode {
+/// Runs podctl with this process's arguments: the body of its `main`. `serve` is what `podctl cri` does.
+pub fn main(serve: Serve) -> ExitCode {
     match complete::answer(Podctl::command) {
         Ok(true) => return ExitCode::SUCCESS,
         Ok(false) => {}
@@ -208,7 +212,7 @@ pub fn main() -> ExitCode {
         eprintln!("{}", needs_root());
         return ExitCode::from(failure);
     }
-    match podctl.run() {
+    match podctl.run(serve) {
         Ok(code) => ExitCode::from(code),
         // as every program of a pipeline ends when the next one has seen enough
         Err(error) if error.errno() == Some(nix::libc::EPIPE) && has_no_reader() => die_by(Signal::SIGPIPE),
@@ -302,7 +306,7 @@ impl Podctl {
         Ok(podctl)
     }
 
-    fn run(self) -> Result<u8> {
+    fn run(self, serve: Serve) -> Result<u8> {
         inherited::settle()?;
         let session = Session { store: Store::open(&self.dir)?, debug: self.debug };
         match self.command {
@@ -310,6 +314,7 @@ impl Podctl {
             Command::Images(command) => command.run(&session)?,
             Command::Volume(command) => command.run(&session)?,
             Command::Exec(command) => command.run(&session)?,
+            Command::Cri(command) => command.run(session, serve)?,
             Command::Completion(command) => command.run()?,
             Command::Login(command) => command.run()?,
             Command::Logout(command) => command.run()?,

@@ -51,6 +51,8 @@ impl Sandbox {
         if self.foreground {
             match create::become_pod(&session.store, pod, &launch)? {}
         }
-        say(create::start(&session.store, pod, &launch)?)
+        // the pod outlives this process
+        let (uuid, _) = create::start(&session.store, pod, &launch)?;
+        say(uuid)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::ffi::OsString;
+use std::process::Command;
 
 use stage1::appc::AcName;
 use stage1::cli::FAILURE_CODE;
@@ -60,6 +61,26 @@ pub fn enter(
     options: &EnterOptions,
     command: &[OsString],
 ) -> Result<Infallible> {
+    let args = arguments(pod, app, options, command)?;
+    Stage1::of(store, pod.dir())?.exec(Entrypoint::Enter, &args, &[(FAILURE_CODE, &exit::COMMAND.to_string())])
+}
+
+/// The enter entrypoint as a program to be started. When it is killed, so is the command.
+///
+/// # Errors
+/// The pod does not run, it has no such app, or the stage1 has no such entrypoint.
+pub fn program(
+    store: &Store,
+    pod: &Pod,
+    app: Option<&AcName>,
+    options: &EnterOptions,
+    command: &[OsString],
+) -> Result<Command> {
+    let args = arguments(pod, app, options, command)?;
+    Stage1::of(store, pod.dir())?.command(Entrypoint::Enter, &args, &[(FAILURE_CODE, &exit::COMMAND.to_string())])
+}
+
+fn arguments(pod: &Pod, app: Option<&AcName>, options: &EnterOptions, command: &[OsString]) -> Result<Vec<OsString>> {
     if command.is_empty() {
         return Err(Error::new("no command was given"));
     }
@@ -78,7 +99,7 @@ pub fn enter(
     args.extend(options.flags());
     args.push("--".into());
     args.extend(command.iter().cloned());
-    Stage1::of(store, pod.dir())?.exec(Entrypoint::Enter, &args, &[(FAILURE_CODE, &exit::COMMAND.to_string())])
+    Ok(args)
 }
 
 /// The user that the app runs as, whose groups and environment go with it. `None` in a pod of another family's stage1,

@@ -15,11 +15,11 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::fs::MemfdFlags;
-use rustix::io::FdFlags;
 use stage1::appc::{self, ImageManifest};
 use stage1::error::{Context, Error, Result};
 use stage1::layout;
 use stage1::sys::process;
+use stage1::sys::spawn::{self, Heritage};
 
 use crate::image::tree as trees;
 use crate::store::Store;
@@ -184,6 +184,16 @@ impl Stage1 {
         stage1::sys::signal::exec_with_defaults(&argv[0], &argv, &environment)
     }
 
+    /// An entrypoint with podctl's own environment and `more`, to be started.
+    ///
+    /// # Errors
+    /// The image does not have it.
+    pub fn command(&self, entrypoint: Entrypoint, args: &[OsString], more: &[(&str, &str)]) -> Result<Command> {
+        let mut command = Command::new(self.path(entrypoint)?);
+        command.args(args).envs(more.iter().copied()).current_dir(&self.pod);
+        Ok(command)
+    }
+
     /// All that a crossing entrypoint has in its environment.
     fn crossing_environment(&self, pid: i32) -> Result<[(&'static str, OsString); 3]> {
         Ok([
@@ -300,11 +310,8 @@ fn finish(entrypoint: Entrypoint, mut command: Command, limit: Duration, lock: O
     let mut output = File::from(memory);
     let stream = || output.try_clone().map(Stdio::from).context(|| "dup");
     command.stdin(Stdio::null()).stdout(stream()?).stderr(stream()?);
-    let inherit = |flags| lock.map_or(Ok(()), |lock| rustix::io::fcntl_setfd(lock, flags)).context(|| "fcntl");
-    inherit(FdFlags::empty())?;
-    let child = command.spawn().context(|| format!("execute {:?}", command.get_program()));
-    inherit(FdFlags::CLOEXEC)?;
-    let mut child = child?;
+    let heritage = Heritage { descriptor: lock.map(AsFd::as_fd), ..Heritage::default() };
+    let mut child = spawn::spawn(command, heritage)?;
     let ended_in_time = wait_or_kill(&mut child, limit);
     let status = child.wait().context(|| "wait")?;
     let output = read_end(&mut output)?;

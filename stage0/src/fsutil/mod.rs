@@ -6,4 +6,4 @@ pub(crate) mod dir;
 pub(crate) mod lock;
 pub(crate) mod remove;
 pub(crate) mod space;
-pub(crate) mod time;
+pub mod time;

@@ -1,11 +1,13 @@
 //! Making a pod without apps and running it: embryo, prepare, prepared, run, and then the pod's own process.
 
 use std::convert::Infallible;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
@@ -17,6 +19,7 @@ use stage1::error::{Context, Error, Result, exit};
 use stage1::layout;
 use stage1::sys::process::{self, Fork};
 use stage1::sys::signal;
+use stage1::sys::spawn::{self, Heritage};
 use uuid::Uuid;
 
 use crate::entrypoint::spawn::{Entrypoint, Stage1};
@@ -211,78 +214,90 @@ fn remove_if_it_fails(store: &Store, uuid: Uuid, run: &OwnedFd, debug: bool) -> 
     }
 }
 
-/// Starts the pod's own process in the background and waits until the pod is ready for apps.
+/// Starts the pod's own process in the background and waits until the pod is ready for apps. The process is a child of
+/// this one, which reaps it if it outlives it.
 ///
 /// # Errors
 /// The pod did not come up, in time or at all; the error has the end of its output, and nothing is left of it.
-pub fn start(store: &Store, pod: HeldPod, launch: &Launch) -> Result<Uuid> {
+pub fn start(store: &Store, pod: HeldPod, launch: &Launch) -> Result<(Uuid, Child)> {
     match boot(store, &pod, launch) {
-        Ok(()) => Ok(pod.uuid()),
+        Ok(run) => Ok((pod.uuid(), run)),
         Err(error) => Err(given_up(store, pod, error)),
     }
 }
 
 /// [`start`] for a pod that stays if it does not come up.
-pub(super) fn boot(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<()> {
+pub(super) fn boot(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<Child> {
     let signals = signal::block(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])?;
     let run = start_process(store, pod, launch)?;
     wait_until_ready(pod.dir(), run, &signals)
 }
 
-/// Forks the process that becomes the pod's: of its own session, without input, its output in a file of the pod's.
-fn start_process(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<nix::unistd::Pid> {
+/// Starts the pod's process: of its own session, without input, its output in a file of the pod's.
+fn start_process(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<Child> {
     let path = pod.dir().join(layout::CONSOLE);
     let console =
         File::options().create(true).append(true).mode(0o640).open(&path).context(|| format!("create {path:?}"))?;
-    let null = File::open("/dev/null").context(|| "open /dev/null")?;
-    match process::fork()? {
-        Fork::Parent(child) => Ok(child),
-        Fork::Child => {
-            let detached = || -> Result<Infallible> {
-                rustix::process::setsid().context(|| "setsid")?;
-                process::set_standard_fd(&null, 0)?;
-                process::set_standard_fd(&console, 1)?;
-                process::set_standard_fd(&console, 2)?;
-                exec_run(store, pod, launch)
-            };
-            let Err(error) = detached();
-            // its standard error is the console by now, which the parent reads
-            eprintln!("podctl: {}", error.one_line());
-            process::exit_now(exit::COMMAND.into())
-        }
+    let output = || console.try_clone().map(Stdio::from).context(|| "dup");
+    let Run { stage1, arguments, environment } = Run::new(store, pod, launch)?;
+    let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let mut command = stage1.command(Entrypoint::Run, &arguments, &environment)?;
+    command.stdin(Stdio::null()).stdout(output()?).stderr(output()?);
+    let heritage = Heritage { descriptor: Some(pod.lock().as_fd()), session: true, signals: true };
+    spawn::spawn(command, heritage)
+}
+
+/// How the pod's process is executed.
+struct Run {
+    stage1: Stage1,
+    arguments: Vec<OsString>,
+    environment: [(&'static str, String); 4],
+}
+
+impl Run {
+    /// Of this pod, whose files are made what the process expects.
+    fn new(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<Self> {
+        let stage1 = Stage1::of(store, pod.dir())?;
+        let hostname = launch.settings.hostname.clone().unwrap_or_else(|| format!("rkt-{}", pod.uuid()));
+        // for the next time
+        launch.settings.save(pod.dir())?;
+        launch.settings.names.put_in_place(pod.dir(), &hostname)?;
+        let lock = pod.lock().as_fd().as_raw_fd().to_string();
+        let arguments = launch.arguments(pod.uuid(), uid_range::of_pod(pod.dir())?);
+        let none = String::new;
+        let environment = [
+            ("RKT_LOCK_FD", lock),
+            ("RKT_SELINUX_CONTEXT", none()),
+            ("RKT_SELINUX_MOUNT_CONTEXT", none()),
+            (FAILURE_CODE, exit::COMMAND.to_string()),
+        ];
+        Ok(Self { stage1, arguments, environment })
     }
 }
 
 /// Replaces this process by the pod's own, which inherits the lock.
 pub(crate) fn exec_run(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<Infallible> {
-    let stage1 = Stage1::of(store, pod.dir())?;
-    // for the next time
-    launch.settings.save(pod.dir())?;
-    let hostname = launch.settings.hostname.clone().unwrap_or_else(|| format!("rkt-{}", pod.uuid()));
-    launch.settings.names.put_in_place(pod.dir(), &hostname)?;
+    let Run { stage1, arguments, environment } = Run::new(store, pod, launch)?;
+    let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
     rustix::io::fcntl_setfd(pod.lock(), FdFlags::empty()).context(|| "let run inherit the lock")?;
-    let lock = pod.lock().as_fd().as_raw_fd().to_string();
-    let failure = exit::COMMAND.to_string();
-    let environment = [
-        ("RKT_LOCK_FD", lock.as_str()),
-        ("RKT_SELINUX_CONTEXT", ""),
-        ("RKT_SELINUX_MOUNT_CONTEXT", ""),
-        (FAILURE_CODE, failure.as_str()),
-    ];
-    let ids = uid_range::of_pod(pod.dir())?;
-    stage1.exec(Entrypoint::Run, &launch.arguments(pod.uuid(), ids), &environment)
+    stage1.exec(Entrypoint::Run, &arguments, &environment)
 }
 
 /// Waits until the pod takes apps. When it does not come to that, its process has ended when this returns.
-fn wait_until_ready(dir: &Path, run: nix::unistd::Pid, signals: &SignalFd) -> Result<()> {
-    let pidfd = process::pidfd_open(run.as_raw())?;
-    let waited = watch_boot(dir, &pidfd, signals);
-    if waited.is_err() {
-        // the monitor's end takes the pod with it; of one that has ended this is no more than the reaping
-        process::pidfd_kill(&pidfd, rustix::process::Signal::KILL)?;
-        process::wait_child(run)?;
+fn wait_until_ready(dir: &Path, mut run: Child, signals: &SignalFd) -> Result<Child> {
+    let waited = i32::try_from(run.id())
+        .context(|| "pid")
+        .and_then(process::pidfd_open)
+        .and_then(|pidfd| watch_boot(dir, &pidfd, signals));
+    match waited {
+        Ok(()) => Ok(run),
+        Err(error) => {
+            // the monitor's end takes the pod with it; of one that has ended this is no more than the reaping
+            run.kill().context(|| "kill the pod's process")?;
+            run.wait().context(|| "wait for the pod's process")?;
+            Err(error)
+        }
     }
-    waited
 }
 
 fn watch_boot(dir: &Path, run: &OwnedFd, signals: &SignalFd) -> Result<()> {

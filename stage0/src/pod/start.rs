@@ -71,7 +71,7 @@ fn run_again(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
     if !mutable {
         resume::forget_exits(pod, &manifest)?;
     }
-    create::boot(store, &held, &Launch { settings, mutable, debug })
+    create::boot(store, &held, &Launch { settings, mutable, debug }).map(drop)
 }
 
 /// The pod is not ready before it says so anew.

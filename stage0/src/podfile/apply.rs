@@ -164,7 +164,7 @@ fn make(store: &Store, plan: &PodPlan, wanted: &[Wanted], how: &How<'_>) -> Resu
         plan.settings.save(dir)?;
         plan.contents.iter().try_for_each(|content| content.put_in_place(dir))
     })?;
-    let uuid = create::start(store, create::mount(store, held)?, &launch)?;
+    let (uuid, _) = create::start(store, create::mount(store, held)?, &launch)?;
     (how.say)(&format!("pod {}: started", plan.name))?;
     let pod = pods::find_whole(store, uuid)?;
     let mut work = Work { store, pod: &pod, how, contents: &plan.contents, done: Vec::new() };

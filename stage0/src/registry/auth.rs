@@ -28,9 +28,16 @@ pub struct Keyring {
     /// In this order; they need not be there.
     files: Vec<PathBuf>,
     helpers: Vec<String>,
+    /// Instead of all of them.
+    given: Option<Credentials>,
 }
 
 impl Keyring {
+    /// These credentials, for whatever is asked for.
+    pub fn of(credentials: Credentials) -> Self {
+        Self { files: Vec::new(), helpers: Vec::new(), given: Some(credentials) }
+    }
+
     /// The files of this user: `file` alone if it is given, else that of `REGISTRY_AUTH_FILE` alone, else those of the
     /// container tools and of docker.
     ///
@@ -41,7 +48,7 @@ impl Keyring {
         let named = file.map(Path::to_owned).or_else(|| variable("REGISTRY_AUTH_FILE"));
         let helpers = registries.helpers().to_vec();
         if let Some(file) = named {
-            return Ok(Self { files: vec![file], helpers });
+            return Ok(Self { files: vec![file], helpers, given: None });
         }
         let uid = rustix::process::getuid().as_raw();
         let runtime = match variable("XDG_RUNTIME_DIR") {
@@ -52,7 +59,11 @@ impl Keyring {
         let config = variable("XDG_CONFIG_HOME").or_else(|| Some(home.as_ref()?.join(".config")));
         let docker = variable("DOCKER_CONFIG").or_else(|| Some(home.as_ref()?.join(".docker")));
         let further = [config.map(|dir| dir.join("containers/auth.json")), docker.map(|dir| dir.join("config.json"))];
-        Ok(Self { files: std::iter::once(runtime).chain(further.into_iter().flatten()).collect(), helpers })
+        Ok(Self {
+            files: std::iter::once(runtime).chain(further.into_iter().flatten()).collect(),
+            helpers,
+            given: None,
+        })
     }
 
     /// The credentials for `HOST[:PORT]/REPOSITORY`: the most special ones of the first file that has any.
@@ -60,6 +71,9 @@ impl Keyring {
     /// # Errors
     /// A file or a helper says nonsense, or a helper fails.
     pub fn credentials(&self, location: &str) -> Result<Option<Credentials>> {
+        if let Some(given) = &self.given {
+            return Ok(Some(given.clone()));
+        }
         let registry = location.split('/').next().unwrap_or_default();
         for name in self.helpers.iter().filter(|name| *name != FILE_HELPER) {
             if let Some(found) = helper::get(name, registry)? {
@@ -276,7 +290,7 @@ mod tests {
     fn what_is_kept_is_found_and_forgotten_and_the_rest_stays() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("new/auth.json");
-        let ring = Keyring { files: vec![path.clone()], helpers: Vec::new() };
+        let ring = Keyring { files: vec![path.clone()], helpers: Vec::new(), given: None };
         assert_eq!(ring.credentials("a.test/x").unwrap(), None);
         let credentials = Credentials::password("u", "p").unwrap();
         ring.keep("a.test", &credentials).unwrap();

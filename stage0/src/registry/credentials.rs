@@ -50,8 +50,11 @@ impl Credentials {
         }
     }
 
-    /// An entry of a file.
-    pub(super) fn of_entry(entry: &Value) -> Result<Option<Self>> {
+    /// An entry of a file, or what has the same members. `None` if nothing is in it.
+    ///
+    /// # Errors
+    /// It is not what it should be.
+    pub fn of_entry(entry: &Value) -> Result<Option<Self>> {
         let text = |name: &str| entry.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
         if let Some(token) = text("identitytoken") {
             return Ok(Some(Self::Identity(token.to_owned())));

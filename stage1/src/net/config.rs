@@ -90,9 +90,23 @@ pub fn load(local_config: &Path, selection: &Selection) -> Result<Vec<Network>> 
     select([local_config.join("net.d"), SYSTEM.into()], selection)
 }
 
+/// The name of the first network that has a configuration: those of `local_config` come before those that every runtime
+/// finds. `None` if there is none.
+///
+/// # Errors
+/// A directory can't be read, or the first file of it is not a configuration.
+pub fn first_configured(local_config: &Path) -> Result<Option<String>> {
+    for directory in [local_config.join("net.d"), SYSTEM.into()] {
+        if let Some(path) = files(&directory)?.first() {
+            return Network::read(path).map(|network| Some(network.name)).map_err(|broken| broken.error);
+        }
+    }
+    Ok(None)
+}
+
 pub(super) fn select<const N: usize>(directories: [PathBuf; N], selection: &Selection) -> Result<Vec<Network>> {
     let asked = |name: &str| selection.arguments(name).is_some();
-    let restricted = !selection.all && !asked(DEFAULT);
+    let restricted = !selection.all && !asked(DEFAULT) && !selection.only;
     let is_wanted = |name: &str| selection.all || asked(name) || (restricted && name == RESTRICTED);
     let mut networks: Vec<Network> = Vec::new();
     let mut others: Vec<Network> = Vec::new();
@@ -117,7 +131,7 @@ pub(super) fn select<const N: usize>(directories: [PathBuf; N], selection: &Sele
             }
         }
     }
-    for (name, wanted) in [(DEFAULT, !restricted), (RESTRICTED, restricted || asked(RESTRICTED))] {
+    for (name, wanted) in [(DEFAULT, selection.all || asked(DEFAULT)), (RESTRICTED, restricted || asked(RESTRICTED))] {
         if wanted && !has(&networks, name) {
             let own = others.iter().position(|network| network.name == name);
             networks.push(own.map_or_else(|| Network::built_in(name), |index| Ok(others.remove(index)))?);
@@ -296,7 +310,10 @@ mod tests {
 
     fn names(directories: [PathBuf; 2], all: bool, named: &[&str]) -> Result<Vec<String>> {
         let named = named.iter().map(|&name| (name.to_owned(), String::new())).collect();
-        Ok(select(directories, &Selection { all, named })?.into_iter().map(|network| network.name).collect())
+        Ok(select(directories, &Selection { all, named, ..Selection::default() })?
+            .into_iter()
+            .map(|network| network.name)
+            .collect())
     }
 
     #[test]
@@ -319,7 +336,7 @@ mod tests {
         assert_eq!(names(true, &[]), ["y", "x", "default", "z"]);
         assert_eq!(names(false, &["z"]), ["z", "default-restricted"]);
         write(&dirs[0], "00-r.conf", r#"{"name":"default-restricted","type":"bridge"}"#);
-        let selection = Selection { all: false, named: vec![("z".into(), String::new())] };
+        let selection = Selection { named: vec![("z".into(), String::new())], ..Selection::default() };
         let restricted = select(dirs.clone(), &selection).unwrap().remove(1);
         assert_eq!((&*restricted.name, &*restricted.file), ("default-restricted", "00-r.conf"));
         let lost = super::tests::names(dirs.clone(), false, &["z", "nowhere"]).unwrap_err().one_line();

@@ -471,7 +471,7 @@ mod tests {
     fn network(dir: &Path, text: &str) -> Network {
         std::fs::create_dir_all(dir.join("net.d")).unwrap();
         std::fs::write(dir.join("net.d/10-x.conf"), text).unwrap();
-        let selection = Selection { all: false, named: vec![("x".into(), String::new())] };
+        let selection = Selection { named: vec![("x".into(), String::new())], ..Selection::default() };
         config::select([dir.join("net.d")], &selection).unwrap().remove(0)
     }
 

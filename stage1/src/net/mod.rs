@@ -17,7 +17,7 @@ use nix::sys::signalfd::SignalFd;
 use serde_json::Value;
 
 pub use answer::Dns;
-pub use config::LOCAL_CONFIG;
+pub use config::{LOCAL_CONFIG, first_configured};
 pub use request::{NetworkRequest, Selection};
 
 use crate::error::{Context, Error, Result};

@@ -6,6 +6,8 @@ use crate::error::{Error, Result};
 pub const DEFAULT: &str = "default";
 /// The network built in that leads to the host alone.
 pub const RESTRICTED: &str = "default-restricted";
+/// Among the names of networks: without the one that leads to the host alone.
+const UNRESTRICTED: &str = "!default-restricted";
 
 /// The network of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub enum NetworkRequest {
 pub struct Selection {
     /// Every one that is configured.
     pub all: bool,
+    /// Only those that are asked for: not also the one that leads to the host alone.
+    pub only: bool,
     /// By name, each with its arguments (`K=V;…`).
     pub named: Vec<(String, String)>,
 }
@@ -39,8 +43,12 @@ impl NetworkRequest {
             [one] if one == "host" => return Ok(Self::Host),
             [one] if one == "none" => return Ok(Self::None),
             several => {
+                let refused = |why: String| Error::new(format!("--net={}: {why}", several.join(",")));
                 for network in several {
-                    selection.add(network).map_err(|why| Error::new(format!("--net={}: {why}", several.join(","))))?;
+                    selection.add(network).map_err(refused)?;
+                }
+                if selection.only && selection.named.is_empty() && !selection.all {
+                    return Err(refused(format!("{UNRESTRICTED} goes with another network")));
                 }
             }
         }
@@ -59,6 +67,10 @@ impl Selection {
         match name {
             "host" | "none" => return Err(format!("{name} goes with no other network, and has no arguments")),
             "all" if !arguments.is_empty() => return Err("all has no arguments".into()),
+            UNRESTRICTED => {
+                self.only = true;
+                return Ok(());
+            }
             "all" if self.all => return Err("all is there twice".into()),
             "all" => {
                 self.all = true;
@@ -106,7 +118,7 @@ mod tests {
 
     fn contained(all: bool, named: &[(&str, &str)]) -> NetworkRequest {
         let named = named.iter().map(|&(name, arguments)| (name.into(), arguments.into())).collect();
-        NetworkRequest::Contained(Selection { all, named })
+        NetworkRequest::Contained(Selection { all, named, only: false })
     }
 
     #[test]
@@ -117,6 +129,12 @@ mod tests {
         assert_eq!(parse("default").unwrap(), contained(false, &[("default", "")]));
         assert_eq!(parse("all").unwrap(), contained(true, &[]));
         let two = parse("all,net1:IP=10.0.0.1,b:A=1;B=x:y=z").unwrap();
+        let alone = NetworkRequest::Contained(Selection {
+            named: vec![("a".into(), "A=1".into())],
+            only: true,
+            ..Selection::default()
+        });
+        assert_eq!(parse("a:A=1,!default-restricted").unwrap(), alone);
         assert_eq!(two, contained(true, &[("net1", "IP=10.0.0.1"), ("b", "A=1;B=x:y=z")]));
     }
 
@@ -133,6 +151,7 @@ mod tests {
             ("a:", ""),
             ("a:X", "the argument \"X\" of a"),
             ("a:A=1;", "the argument \"\" of a"),
+            ("!default-restricted", "goes with another network"),
             ("a:=1", "the argument \"=1\" of a"),
         ] {
             match parse(text) {

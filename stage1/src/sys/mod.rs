@@ -16,4 +16,5 @@ pub mod process;
 pub mod pty;
 pub mod seccomp;
 pub mod signal;
+pub mod spawn;
 pub mod userns;

@@ -64,7 +64,17 @@ pub fn exec_with_defaults(path: &CString, argv: &[CString], env: &[CString]) -> 
 /// Size of the kernel's signal set.
 const MASK_BYTES: usize = 8;
 
+/// Gives each signal its default disposition. Makes system calls alone: for a child between fork and exec.
+pub(super) fn all_default() -> std::io::Result<()> {
+    let resettable = (1..=64).filter(|&n| n != libc::SIGKILL && n != libc::SIGSTOP);
+    resettable.map(default_action).try_for_each(|done| done.map_err(std::io::Error::from))
+}
+
 fn set_default(number: i32) -> Result<()> {
+    default_action(number).context(|| format!("rt_sigaction({number}, SIG_DFL)"))
+}
+
+fn default_action(number: i32) -> nix::Result<()> {
     /// The kernel's `struct sigaction` of all zeroes: SIG_DFL, no flags, empty mask. Larger than any
     /// architecture's.
     const DEFAULT: [u64; 8] = [0; 8];
@@ -74,7 +84,7 @@ fn set_default(number: i32) -> Result<()> {
         let none = std::ptr::null_mut::<u64>();
         libc::syscall(libc::SYS_rt_sigaction, number, DEFAULT.as_ptr(), none, MASK_BYTES)
     };
-    nix::errno::Errno::result(done).map(drop).context(|| format!("rt_sigaction({number}, SIG_DFL)"))
+    nix::errno::Errno::result(done).map(drop)
 }
 
 fn unblock_all() -> Result<()> {

@@ -1,0 +1,59 @@
+//! Making containers.
+
+use stage0::app::add;
+use stage0::image::store::{self as images, Image, find};
+
+use super::request::{self, ImageCommand};
+use super::{Container, life, of_sandbox};
+use crate::api::{CreateContainerRequest, CreateContainerResponse, ImageSpec};
+use crate::fault::{Fault, Result};
+use crate::id::ContainerId;
+use crate::node::Node;
+use crate::sandbox::{self, Sandbox};
+
+/// Makes a container in a sandbox. Asked for one that is there and has not been started, it tells that one's id: the
+/// answer to an earlier call may have been lost.
+///
+/// # Errors
+/// What is asked for makes no sense, the image is not there, or the sandbox does not take it; the sandbox is as it was.
+pub fn create(node: &Node, request: CreateContainerRequest) -> Result<CreateContainerResponse> {
+    let config = request.config.ok_or_else(|| Fault::invalid("there is no config"))?;
+    let metadata = config.metadata.clone().ok_or_else(|| Fault::invalid("the container has no metadata"))?;
+    let sandbox = sandbox::find(node, &request.pod_sandbox_id)?;
+    life::must_run(&sandbox)?;
+    let called = format!("container {}, attempt {}, of sandbox {}", metadata.name, metadata.attempt, sandbox.id());
+    let _mark = node.begin(called.clone())?;
+    let same = |other: &Container| (&other.record.name, other.record.attempt) == (&metadata.name, metadata.attempt);
+    if let Some(found) = of_sandbox(&sandbox)?.into_iter().find(same) {
+        return again(&sandbox, &found, &called);
+    }
+    let image = image(node, config.image.as_ref())?;
+    let own = ImageCommand::of(&image, images::config(&node.store, &image.id)?.as_ref());
+    let id = ContainerId::new(sandbox.pod.uuid())?;
+    let mut options = request::options(id.app.to_string(), image.id.to_string(), own, config)?;
+    options.debug = node.debug;
+    if sandbox.record.log_directory.is_empty() {
+        options.k8s_log_path = None;
+    }
+    add::add(&node.store, &sandbox.pod, &options)?;
+    Ok(CreateContainerResponse { container_id: id.to_string() })
+}
+
+fn again(sandbox: &Sandbox, found: &Container, called: &str) -> Result<CreateContainerResponse> {
+    let id = found.id.to_string();
+    if found.status(sandbox)?.state == "created" {
+        return Ok(CreateContainerResponse { container_id: id });
+    }
+    Err(Fault::exists(format!("{called} is there, as {id}")))
+}
+
+/// The image that is asked for, by a name or its id.
+fn image(node: &Node, spec: Option<&ImageSpec>) -> Result<Image> {
+    let text = spec.map(|spec| spec.image.as_str()).unwrap_or_default();
+    if text.is_empty() {
+        return Err(Fault::invalid("the container names no image"));
+    }
+    let id = find::look_up(&node.store, text)?;
+    let id = id.ok_or_else(|| Fault::not_found(format!("there is no image {text:?}: it has to be pulled first")))?;
+    Ok(images::load(&node.store, &id)?)
+}

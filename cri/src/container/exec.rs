@@ -1,0 +1,112 @@
+//! Running a command in a container, to its end.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use stage0::entrypoint::enter::{self, EnterOptions};
+use stage1::error::Context;
+use stage1::sys::process;
+use tonic::Code;
+
+use super::find;
+use super::life::must_run;
+use crate::api::{ExecSyncRequest, ExecSyncResponse};
+use crate::fault::{Fault, Result};
+use crate::node::Node;
+
+/// How much of each stream is kept, in bytes: clients take no longer messages.
+const MOST: usize = 8 << 20;
+/// How long what a command has left behind may hold its output open.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Runs a command in a container and waits for its end. It is killed, with nothing else of the container, after the
+/// timeout; there is none if that is 0.
+///
+/// # Errors
+/// The container does not run, or the time is over.
+pub fn sync(node: &Node, request: &ExecSyncRequest) -> Result<ExecSyncResponse> {
+    let (sandbox, container) = find(node, &request.container_id)?;
+    must_run(&sandbox)?;
+    if container.status(&sandbox)?.state != "running" {
+        return Err(Fault::not_now(format!("container {} does not run", container.id)));
+    }
+    if request.cmd.is_empty() {
+        return Err(Fault::invalid("there is no command"));
+    }
+    let app = container.app.app.as_ref();
+    let options = EnterOptions {
+        // as the container's own user; without a group, with the groups of the container
+        user: app.map(|app| app.user.clone()).filter(|user| !user.is_empty()),
+        tty: Some("never"),
+        ..EnterOptions::default()
+    };
+    let words: Vec<OsString> = request.cmd.iter().map(OsString::from).collect();
+    let mut command = enter::program(&node.store, &sandbox.pod, Some(container.name()), &options, &words)?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().context(|| "execute enter")?;
+    let stdout = Kept::of(child.stdout.take());
+    let stderr = Kept::of(child.stderr.take());
+    let limit = u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
+    let exit_code = wait(&mut child, limit)?;
+    let end = Instant::now() + DRAIN;
+    Ok(ExecSyncResponse { stdout: stdout.take_until(end), stderr: stderr.take_until(end), exit_code })
+}
+
+/// Waits for the end; the exit code, or 128 and the signal.
+fn wait(child: &mut Child, limit: Option<Duration>) -> Result<i32> {
+    let pidfd = process::pidfd_open(i32::try_from(child.id()).context(|| "pid")?)?;
+    let in_time = match limit {
+        Some(limit) => process::pidfd_wait_end(&pidfd, limit)?,
+        None => true,
+    };
+    if !in_time {
+        // the command dies with the process that accompanies it
+        child.kill().context(|| "kill enter")?;
+    }
+    let status = child.wait().context(|| "wait for enter")?;
+    if !in_time {
+        let seconds = limit.unwrap_or_default().as_secs();
+        let message = format!("the command timed out after {seconds} s and was killed");
+        return Err(Fault { code: Code::DeadlineExceeded, message });
+    }
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    Ok(status.code().unwrap_or_else(|| 128 + signal.unwrap_or_default()))
+}
+
+/// What a stream has given so far.
+struct Kept {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Kept {
+    /// Reads a stream to its end in a thread. What is too much is read, too, and forgotten.
+    fn of(stream: Option<impl Read + Send + 'static>) -> Self {
+        let bytes: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let into = Arc::clone(&bytes);
+        let thread = stream.map(|mut stream| {
+            std::thread::spawn(move || {
+                let mut block = vec![0; 16 << 10];
+                while let Ok(read @ 1..) = stream.read(&mut block) {
+                    let mut kept = into.lock().unwrap_or_else(PoisonError::into_inner);
+                    let room = MOST.saturating_sub(kept.len());
+                    kept.extend_from_slice(&block[..read.min(room)]);
+                }
+            })
+        });
+        Self { bytes, thread }
+    }
+
+    /// All of it; what there is at the deadline, if something keeps the stream open.
+    fn take_until(self, end: Instant) -> Vec<u8> {
+        if let Some(thread) = self.thread {
+            while !thread.is_finished() && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        std::mem::take(&mut *self.bytes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

@@ -1,0 +1,331 @@
+//! What a client asks for, turned into the options of an app. Pure, but for the host's files that are mounted.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use stage0::app::options::AddOptions;
+use stage0::image::store::Image;
+use stage1::appc::{self, Isolator, Isolators, NameValue, Volume, VolumeKind};
+use stage1::confine::caps::CapSet;
+use stage1::confine::insecure::InsecureOptions;
+use stage1::error::Context;
+
+use crate::api::security_profile::ProfileType;
+use crate::api::{
+    Capability, ContainerConfig, Device, KeyValue, LinuxContainerResources, LinuxContainerSecurityContext, Mount,
+    MountPropagation, NamespaceMode, Signal,
+};
+use crate::fault::{Fault, Result};
+use crate::record;
+
+/// Microseconds of a period of the processor's time, if a client names none.
+const USUAL_PERIOD: i64 = 100_000;
+
+/// The words of an image's own configuration.
+#[derive(Debug, Default)]
+pub struct ImageCommand {
+    /// Before the arguments.
+    pub entrypoint: Vec<String>,
+    /// The arguments.
+    pub cmd: Vec<String>,
+}
+
+impl ImageCommand {
+    /// Of an image: as its configuration says, if it came with one, else its manifest's command is an entrypoint.
+    pub fn of(image: &Image, config: Option<&Value>) -> Self {
+        let words = |name: &str| -> Vec<String> {
+            let list = config.and_then(|config| config["config"][name].as_array()).into_iter().flatten();
+            list.filter_map(|word| word.as_str().map(str::to_owned)).collect()
+        };
+        match config {
+            Some(_) => Self { entrypoint: words("Entrypoint"), cmd: words("Cmd") },
+            None => {
+                let exec = image.parsed.app.as_ref().map(|app| app.exec.clone()).unwrap_or_default();
+                Self { entrypoint: exec, cmd: Vec::new() }
+            }
+        }
+    }
+
+    /// The words to run: a command replaces both parts of the image's, arguments alone its own arguments.
+    fn with(self, command: Vec<String>, args: Vec<String>) -> Vec<String> {
+        let (command, args) = match (command.is_empty(), args.is_empty()) {
+            (true, true) => (self.entrypoint, self.cmd),
+            (true, false) => (self.entrypoint, args),
+            (false, _) => (command, args),
+        };
+        command.into_iter().chain(args).collect()
+    }
+}
+
+/// The options of a container's app. Its name is `app`, its image `image`, in the store.
+///
+/// # Errors
+/// What is asked for makes no sense, or is beyond this runtime.
+pub fn options(app: String, image: String, own: ImageCommand, config: ContainerConfig) -> Result<AddOptions> {
+    let metadata = config.metadata.ok_or_else(|| Fault::invalid("the container has no metadata"))?;
+    if metadata.name.is_empty() {
+        return Err(Fault::invalid("the container has no name"));
+    }
+    if !config.cdi_devices.is_empty() {
+        return Err(Fault::unimplemented("CDI devices are not implemented yet"));
+    }
+    let mut words = own.with(config.command, config.args).into_iter();
+    let exec = words.next().ok_or_else(|| Fault::invalid("neither the container nor its image says what to run"))?;
+    let linux = config.linux.unwrap_or_default();
+    let context = linux.security_context.unwrap_or_default();
+    let mut isolators = linux.resources.as_ref().map(resources).transpose()?.unwrap_or_default();
+    isolators.push(capabilities(&context)?);
+    if context.no_new_privs {
+        isolators.push(isolator("os/linux/no-new-privileges", json!(true)));
+    }
+    Isolators::parse(&isolators).map_err(|error| Fault::invalid(error.one_line()))?;
+    let is_tty = config.tty;
+    let mode = |word: &str| Some(if is_tty { "tty" } else { word }.to_owned());
+    let mounts = config.mounts.iter().map(mount).chain(config.devices.iter().map(device));
+    let mounts = mounts.enumerate().map(|(number, mount)| volume(number, mount?)).collect::<Result<Vec<_>>>()?;
+    let signal = Signal::try_from(config.stop_signal).unwrap_or(Signal::RuntimeDefault);
+    let record = record::Container {
+        name: metadata.name,
+        attempt: metadata.attempt,
+        image: config.image.map(|image| image.image).unwrap_or_default(),
+        image_id: image.clone(),
+        log_path: config.log_path.clone(),
+        mounts: config.mounts.iter().map(kept).collect(),
+        stop_signal: signal.into(),
+    };
+    let (user, group) = identity(&context)?;
+    let gids = context.supplemental_groups.iter().map(|gid| id("supplemental group", *gid));
+    Ok(AddOptions {
+        image,
+        name: Some(app),
+        exec: Some(exec),
+        args: words.collect(),
+        env: config.envs.into_iter().map(variable).collect::<Result<_>>()?,
+        user,
+        group,
+        supplementary_gids: gids.collect::<Result<_>>()?,
+        working_dir: Some(config.working_dir).filter(|dir| !dir.is_empty()),
+        isolators,
+        read_only_rootfs: context.readonly_rootfs,
+        mounts,
+        insecure: InsecureOptions {
+            disable_paths: context.privileged,
+            disable_capabilities: false,
+            disable_seccomp: is_unfiltered(&context)?,
+        },
+        stop_signal: signal_name(signal),
+        // a call says how long; this is what counts if the pod ends
+        stop_timeout: Some(Duration::from_secs(10)),
+        streams: [if config.stdin { mode("stream") } else { mode("null") }, mode("stream"), mode("stream")],
+        k8s_log_path: Some(config.log_path).filter(|path| !path.is_empty()),
+        user_annotations: record::annotations(&record, &config.annotations)?,
+        user_labels: record::labels(&config.labels),
+        ..AddOptions::default()
+    })
+}
+
+fn variable(KeyValue { key, value }: KeyValue) -> Result<NameValue> {
+    match String::from_utf8(value) {
+        Ok(value) => Ok(NameValue::new(key, value)),
+        Err(_) => Err(Fault::invalid(format!("the value of {key:?} is not UTF-8"))),
+    }
+}
+
+/// A signal as systemd and the shell name it; `None` for the image's own.
+fn signal_name(signal: Signal) -> Option<String> {
+    let name = signal.as_str_name().strip_prefix("SIGNAL_SIG").filter(|_| signal != Signal::RuntimeDefault)?;
+    Some(name.replace("PLUS", "+").replace("MINUS", "-"))
+}
+
+fn isolator(name: &str, value: Value) -> Isolator {
+    Isolator { name: name.into(), value, other: Map::new() }
+}
+
+/// Limits that are set; 0 is none.
+fn resources(resources: &LinuxContainerResources) -> Result<Vec<Isolator>> {
+    let mut found = vec![isolator("os/linux/oom-score-adj", json!(resources.oom_score_adj))];
+    if resources.memory_limit_in_bytes > 0 {
+        found.push(isolator("resource/memory", json!({ "limit": resources.memory_limit_in_bytes.to_string() })));
+    }
+    // the API counts memory and swap together
+    let swap = resources.memory_swap_limit_in_bytes - resources.memory_limit_in_bytes;
+    if resources.memory_limit_in_bytes > 0 && resources.memory_swap_limit_in_bytes > 0 && swap >= 0 {
+        found.push(isolator("resource/memory-swap", json!({ "limit": swap.to_string() })));
+    }
+    if resources.cpu_quota > 0 {
+        let period = if resources.cpu_period > 0 { resources.cpu_period } else { USUAL_PERIOD };
+        let thousandths = (i128::from(resources.cpu_quota) * 1000 / i128::from(period)).max(1);
+        found.push(isolator("resource/cpu", json!({ "limit": format!("{thousandths}m") })));
+    }
+    if resources.cpu_shares > 0 {
+        found.push(isolator("os/linux/cpu-shares", json!(resources.cpu_shares.clamp(2, 262_144))));
+    }
+    for (name, is_set) in [
+        ("cpuset_cpus", !resources.cpuset_cpus.is_empty()),
+        ("cpuset_mems", !resources.cpuset_mems.is_empty()),
+        ("unified", !resources.unified.is_empty()),
+    ] {
+        if is_set {
+            return Err(Fault::unimplemented(format!("resources: {name} is not implemented yet")));
+        }
+    }
+    Ok(found)
+}
+
+/// What a container may: the usual capabilities, without those dropped and with those added; all, if it is privileged.
+fn capabilities(context: &LinuxContainerSecurityContext) -> Result<Isolator> {
+    const ALL: &str = "ALL";
+    let Capability { add_capabilities: add, drop_capabilities: drop, .. } =
+        context.capabilities.clone().unwrap_or_default();
+    let parse = |names: &[String]| -> Result<CapSet> {
+        let names: Vec<String> = names.iter().map(|name| name.to_ascii_uppercase()).collect();
+        if names.iter().any(|name| name == ALL) {
+            return Ok(CapSet::ALL);
+        }
+        let full: Vec<String> =
+            names.into_iter().map(|name| if name.starts_with("CAP_") { name } else { format!("CAP_{name}") }).collect();
+        CapSet::parse(full.iter().map(String::as_str))
+            .map_err(|name| Fault::invalid(format!("{name:?} is not a capability")))
+    };
+    let has_all = |names: &[String]| names.iter().any(|name| name.eq_ignore_ascii_case(ALL));
+    let set = match (context.privileged, has_all(&add), has_all(&drop)) {
+        (true, ..) => CapSet::ALL,
+        // what is named counts more than ALL
+        (_, true, false) => CapSet::ALL.without(parse(&drop)?),
+        (_, _, true) => parse(&add)?,
+        (_, false, false) => CapSet::app_default().or(parse(&add)?).without(parse(&drop)?),
+    };
+    Ok(isolator("os/linux/capabilities-retain-set", json!({ "set": set.names().collect::<Vec<_>>() })))
+}
+
+/// Whether there is no filter of system calls.
+fn is_unfiltered(context: &LinuxContainerSecurityContext) -> Result<bool> {
+    #[allow(deprecated)]
+    let (old_seccomp, old_apparmor) = (context.seccomp_profile_path.as_str(), context.apparmor_profile.as_str());
+    let localhost = |what: &str, name: &str| {
+        Fault::unimplemented(format!("{what} profile {name:?}: profiles of the host are not implemented yet"))
+    };
+    let apparmor = context.apparmor.as_ref().filter(|profile| profile.profile_type() == ProfileType::Localhost);
+    if let Some(profile) = apparmor {
+        return Err(localhost("AppArmor", &profile.localhost_ref));
+    }
+    if old_apparmor.starts_with("localhost/") && context.apparmor.is_none() {
+        return Err(localhost("AppArmor", old_apparmor));
+    }
+    if context.privileged {
+        return Ok(true);
+    }
+    match &context.seccomp {
+        Some(profile) if profile.profile_type() == ProfileType::Localhost => {
+            Err(localhost("seccomp", &profile.localhost_ref))
+        }
+        Some(profile) => Ok(profile.profile_type() == ProfileType::Unconfined),
+        None if old_seccomp.starts_with("localhost/") => Err(localhost("seccomp", old_seccomp)),
+        None => Ok(matches!(old_seccomp, "" | "unconfined")),
+    }
+}
+
+/// User and group; those of the image where nothing is said.
+fn identity(context: &LinuxContainerSecurityContext) -> Result<(Option<String>, Option<String>)> {
+    if context.namespace_options.as_ref().is_some_and(|options| options.pid() == NamespaceMode::Target) {
+        return Err(Fault::unimplemented(
+            "the PID namespace of another container is not given yet: all of a pod share one",
+        ));
+    }
+    let name = Some(context.run_as_username.clone()).filter(|name| !name.is_empty());
+    let user = match (&context.run_as_user, name) {
+        (Some(_), Some(name)) => {
+            return Err(Fault::invalid(format!("run_as_user and run_as_username {name:?}: one of them")));
+        }
+        (Some(uid), None) => Some(id("user", uid.value)?.to_string()),
+        (None, name) => name,
+    };
+    let group = context.run_as_group.as_ref().map(|gid| id("group", gid.value)).transpose()?;
+    match (&user, group) {
+        (None, Some(_)) => Err(Fault::invalid("run_as_group goes with run_as_user or run_as_username")),
+        (Some(_), None) => Ok((user, Some("0".into()))),
+        (_, group) => Ok((user, group.map(|gid| gid.to_string()))),
+    }
+}
+
+fn id(what: &str, number: i64) -> Result<u32> {
+    let number = u32::try_from(number).ok().filter(|number| *number != u32::MAX);
+    number.ok_or_else(|| Fault::invalid(format!("{what}: out of range")))
+}
+
+/// What is mounted where: of the host, and in the container.
+struct Bind {
+    source: String,
+    target: String,
+    read_only: bool,
+}
+
+fn mount(mount: &Mount) -> Result<Bind> {
+    let target = &mount.container_path;
+    let shown = || format!("mount at {target:?}");
+    if mount.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
+        return Err(Fault::unimplemented(format!("{}: volumes of images are not implemented yet", shown())));
+    }
+    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
+        return Err(Fault::unimplemented(format!("{}: id-mapped mounts are not implemented yet", shown())));
+    }
+    if !mount.mount_options.is_empty() {
+        return Err(Fault::unimplemented(format!("{}: mount options are not implemented yet", shown())));
+    }
+    if mount.propagation() == MountPropagation::PropagationBidirectional {
+        return Err(Fault::unimplemented(format!(
+            "{}: mounts that propagate to the host are not implemented yet",
+            shown()
+        )));
+    }
+    if mount.recursive_read_only && !mount.readonly {
+        return Err(Fault::invalid(format!("{}: recursive_read_only goes with readonly", shown())));
+    }
+    bind(&mount.host_path, target, mount.readonly)
+        .map_err(|fault| Fault { message: format!("{}: {}", shown(), fault.message), ..fault })
+}
+
+fn device(device: &Device) -> Result<Bind> {
+    bind(&device.host_path, &device.container_path, !device.permissions.contains('w'))
+}
+
+fn bind(source: &str, target: &str, read_only: bool) -> Result<Bind> {
+    if !source.starts_with('/') {
+        return Err(Fault::invalid(format!("the host's path {source:?} is not absolute")));
+    }
+    if target.is_empty() {
+        return Err(Fault::invalid("there is no path in the container"));
+    }
+    Ok(Bind { source: source.to_owned(), target: target.to_owned(), read_only })
+}
+
+/// A volume of the container's own. A directory of the host that is missing is made, as clients expect it.
+fn volume(number: usize, bind: Bind) -> Result<appc::Mount> {
+    let Bind { source, target, read_only } = bind;
+    if !Path::new(&source).try_exists().context(|| format!("stat {source:?}"))? {
+        std::fs::create_dir_all(&source).context(|| format!("make directory {source:?}"))?;
+    }
+    let name: appc::AcName = format!("host-{number}").parse()?;
+    let volume = Volume {
+        name: name.clone(),
+        kind: VolumeKind::Host,
+        source: Some(source),
+        read_only: Some(read_only),
+        recursive: None,
+        mode: None,
+        uid: None,
+        gid: None,
+        other: Map::new(),
+    };
+    Ok(appc::Mount { volume: name, path: target, app_volume: Some(volume), other: Map::new() })
+}
+
+fn kept(mount: &Mount) -> record::Mount {
+    record::Mount {
+        container_path: mount.container_path.clone(),
+        host_path: mount.host_path.clone(),
+        readonly: mount.readonly,
+        propagation: mount.propagation,
+    }
+}

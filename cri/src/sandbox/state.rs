@@ -1,0 +1,133 @@
+//! What is known of sandboxes.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use serde_json::json;
+use stage0::fsutil::time::nanoseconds;
+use stage0::pod::network as networks;
+
+use super::{Sandbox, all, find};
+use crate::api::{
+    LinuxPodSandboxStatus, ListPodSandboxRequest, ListPodSandboxResponse, Namespace, NamespaceMode, NamespaceOption,
+    PodIp, PodSandbox, PodSandboxFilter, PodSandboxMetadata, PodSandboxNetworkStatus, PodSandboxState,
+    PodSandboxStatus, PodSandboxStatusRequest, PodSandboxStatusResponse,
+};
+use crate::fault::Result;
+use crate::node::Node;
+use crate::record;
+
+/// The network of sandboxes that don't have the host's: the first that is configured.
+///
+/// # Errors
+/// The configurations can't be read.
+pub fn network(node: &Node) -> Result<Option<String>> {
+    Ok(stage1::net::first_configured(Path::new(&node.local_config))?)
+}
+
+/// Every sandbox that fits the filter.
+///
+/// # Errors
+/// The pods can't be read.
+pub fn list(node: &Node, request: ListPodSandboxRequest) -> Result<ListPodSandboxResponse> {
+    let filter = request.filter.unwrap_or_default();
+    let mut items = Vec::new();
+    for sandbox in all(node)? {
+        if fits(&filter, &sandbox)? {
+            items.push(item(&sandbox)?);
+        }
+    }
+    // the newest first
+    items.sort_by_key(|item| std::cmp::Reverse(item.created_at));
+    Ok(ListPodSandboxResponse { items })
+}
+
+fn fits(filter: &PodSandboxFilter, sandbox: &Sandbox) -> Result<bool> {
+    let in_state = match filter.state {
+        Some(wanted) => wanted.state == state(sandbox)? as i32,
+        None => true,
+    };
+    Ok(in_state
+        && sandbox.id().starts_with(&filter.id)
+        && record::fits(&filter.label_selector, &sandbox.manifest.user_labels))
+}
+
+fn item(sandbox: &Sandbox) -> Result<PodSandbox> {
+    Ok(PodSandbox {
+        id: sandbox.id(),
+        metadata: Some(metadata(&sandbox.record)),
+        state: state(sandbox)?.into(),
+        created_at: created_at(sandbox)?,
+        labels: record::given(&sandbox.manifest.user_labels),
+        annotations: record::given(&sandbox.manifest.user_annotations),
+        runtime_handler: sandbox.record.handler.clone(),
+    })
+}
+
+/// One sandbox.
+///
+/// # Errors
+/// There is none with this id.
+pub fn status(node: &Node, request: PodSandboxStatusRequest) -> Result<PodSandboxStatusResponse> {
+    let sandbox = find(node, &request.pod_sandbox_id)?;
+    let info = json!({ "uuid": sandbox.pod.uuid().to_string(), "pid": sandbox.pod.pid_if_running()? });
+    let PodSandbox { id, metadata, state, created_at, labels, annotations, runtime_handler } = item(&sandbox)?;
+    let [network, pid, ipc] = sandbox.record.namespaces;
+    let options = NamespaceOption { network, pid, ipc, ..NamespaceOption::default() };
+    let status = PodSandboxStatus {
+        id,
+        metadata,
+        state,
+        created_at,
+        network: Some(addresses(&sandbox)?),
+        linux: Some(LinuxPodSandboxStatus { namespaces: Some(Namespace { options: Some(options) }) }),
+        labels,
+        annotations,
+        runtime_handler,
+    };
+    Ok(PodSandboxStatusResponse {
+        status: Some(status),
+        info: request.verbose.then(|| ("info".to_owned(), info.to_string())).into_iter().collect(),
+        containers_statuses: Vec::new(),
+        timestamp: nanoseconds(SystemTime::now()),
+    })
+}
+
+fn metadata(record: &record::Sandbox) -> PodSandboxMetadata {
+    let record::Sandbox { name, namespace, uid, attempt, .. } = record.clone();
+    PodSandboxMetadata { name, uid, namespace, attempt }
+}
+
+/// What the sandbox is doing: ready, or not.
+pub(super) fn state(sandbox: &Sandbox) -> Result<PodSandboxState> {
+    Ok(if sandbox.is_ready()? { PodSandboxState::SandboxReady } else { PodSandboxState::SandboxNotready })
+}
+
+fn created_at(sandbox: &Sandbox) -> Result<i64> {
+    Ok(sandbox.pod.created_at()?.map_or(0, nanoseconds))
+}
+
+/// Its addresses in its own network: on the host's it has none of its own.
+fn addresses(sandbox: &Sandbox) -> Result<PodSandboxNetworkStatus> {
+    if sandbox.record.namespaces[0] == NamespaceMode::Node as i32 {
+        return Ok(PodSandboxNetworkStatus::default());
+    }
+    let mut found: Vec<String> = Vec::new();
+    for network in networks::of(&sandbox.pod)? {
+        let all = network["addresses"].as_array().into_iter().flatten().filter_map(|address| address.as_str());
+        let plain = all.map(|address| address.split('/').next().unwrap_or_default().to_owned());
+        let first = network["ip"].as_str().unwrap_or_default().to_owned();
+        found.extend(std::iter::once(first).chain(plain).filter(|address| !address.is_empty()));
+    }
+    let mut unique: Vec<String> = Vec::new();
+    for address in found {
+        if !unique.contains(&address) {
+            unique.push(address);
+        }
+    }
+    let mut rest = unique.into_iter();
+    Ok(PodSandboxNetworkStatus {
+        ip: rest.next().unwrap_or_default(),
+        additional_ips: rest.map(|ip| PodIp { ip }).collect(),
+    })
+}

@@ -1,0 +1,28 @@
+//! Calls of the library, which block, from tasks, which must not.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use crate::fault;
+use crate::node::Node;
+
+/// Does the work of a call in a thread where it may block.
+pub(super) async fn blocking<Q: Send + 'static, A: Send + 'static>(
+    node: &Arc<Node>,
+    request: Request<Q>,
+    work: impl FnOnce(&Node, Q) -> fault::Result<A> + Send + 'static,
+) -> Result<Response<A>, Status> {
+    let node = Arc::clone(node);
+    let request = request.into_inner();
+    match tokio::task::spawn_blocking(move || work(&node, request)).await {
+        Ok(Ok(answer)) => Ok(Response::new(answer)),
+        Ok(Err(fault)) => Err(fault.into()),
+        Err(_) => Err(Status::internal("the call's thread has ended without an answer")),
+    }
+}
+
+/// The answer to a call that this runtime does not know yet.
+pub(super) fn absent<T>(call: &str) -> Result<T, Status> {
+    Err(Status::unimplemented(format!("{call} is not implemented by this runtime")))
+}

@@ -1,0 +1,105 @@
+//! The server: a socket, HTTP/2, and the two services.
+
+mod blocking;
+mod dispatch;
+mod images;
+mod runtime;
+
+use std::fs::Permissions;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use stage0::cli::CriService;
+use stage1::error::{Context, Error, Result};
+use tokio::net::{UnixListener, UnixStream};
+
+use self::dispatch::Services;
+use crate::node::Node;
+use crate::sandbox;
+
+/// How many calls may block at once; others wait.
+const BLOCKING: usize = 256;
+/// How often pods' processes that have ended are reaped.
+const REAP: Duration = Duration::from_secs(1);
+/// How often is looked for what was never whole.
+const SWEEP: Duration = Duration::from_secs(60);
+/// The wait after a connection could not be accepted: for lack of descriptors, which others give back.
+const REST: Duration = Duration::from_millis(100);
+
+/// Serves until the process is ended.
+///
+/// # Errors
+/// The socket can't be made.
+pub fn serve(service: CriService) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(BLOCKING)
+        .build()
+        .context(|| "start the runtime of tasks")?;
+    let CriService { store, listen, local_config, debug } = service;
+    let node = Arc::new(Node::new(store, local_config, debug));
+    runtime.block_on(async {
+        let listener = bind(&listen)?;
+        // nobody is answered yet
+        sandbox::sweep::sweep(&node, true).map_err(|fault| Error::new(fault.message))?;
+        tokio::spawn(reap(Arc::clone(&node)));
+        tokio::spawn(sweep(Arc::clone(&node)));
+        let services = Services::new(node);
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => drop(tokio::spawn(converse(stream, services.clone()))),
+                Err(error) => {
+                    log::warn!("accept a connection: {error}");
+                    tokio::time::sleep(REST).await;
+                }
+            }
+        }
+    })
+}
+
+/// Makes the socket, for root alone, in the place of one that nobody listens at any more.
+fn bind(path: &Path) -> Result<UnixListener> {
+    let shown = || format!("listen at {path:?}");
+    if path.symlink_metadata().is_ok_and(|stat| stat.file_type().is_socket()) {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(Error::new(format!("{}: another process does", shown())));
+        }
+        std::fs::remove_file(path).context(shown)?;
+    }
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).context(shown)?;
+    }
+    let listener = UnixListener::bind(path).context(shown)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o600)).context(shown)?;
+    Ok(listener)
+}
+
+/// Serves one connection.
+async fn converse(stream: UnixStream, services: Services) {
+    let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    if let Err(error) = server.serve_connection(TokioIo::new(stream), services).await {
+        log::debug!("a connection: {error}");
+    }
+}
+
+async fn sweep(node: Arc<Node>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let node = Arc::clone(&node);
+        let swept = tokio::task::spawn_blocking(move || sandbox::sweep::sweep(&node, false)).await;
+        if let Ok(Err(fault)) = swept {
+            log::warn!("look for what was never whole: {}", fault.message);
+        }
+    }
+}
+
+async fn reap(node: Arc<Node>) {
+    loop {
+        tokio::time::sleep(REAP).await;
+        node.reap();
+    }
+}

@@ -1,0 +1,114 @@
+//! What containers and sandboxes use.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use stage0::fsutil::time::nanoseconds;
+use stage1::appc::AcName;
+use stage1::cgroup::{PodCgroup, Usage};
+use stage1::layout;
+
+use crate::api::{
+    ContainerAttributes, ContainerStats, ContainerStatsFilter, ContainerStatsRequest, ContainerStatsResponse, CpuUsage,
+    FilesystemIdentifier, FilesystemUsage, ListContainerStatsRequest, ListContainerStatsResponse, MemoryUsage,
+    UInt64Value,
+};
+use crate::container::{self, Container};
+use crate::disk;
+use crate::fault::Result;
+use crate::node::Node;
+use crate::record;
+use crate::sandbox::{self, Sandbox};
+
+/// What one container uses.
+///
+/// # Errors
+/// There is none with this id.
+pub fn container(node: &Node, request: &ContainerStatsRequest) -> Result<ContainerStatsResponse> {
+    let (sandbox, container) = container::find(node, &request.container_id)?;
+    Ok(ContainerStatsResponse { stats: Some(of(node, &sandbox, &container)?) })
+}
+
+/// What the containers that fit the filter use.
+///
+/// # Errors
+/// The pods can't be read.
+pub fn containers(node: &Node, request: ListContainerStatsRequest) -> Result<ListContainerStatsResponse> {
+    let filter = request.filter.unwrap_or_default();
+    let mut stats = Vec::new();
+    for sandbox in sandbox::all(node)? {
+        for container in container::of_sandbox(&sandbox)? {
+            if !fits(&filter, &sandbox, &container) {
+                continue;
+            }
+            match of(node, &sandbox, &container) {
+                Ok(found) => stats.push(found),
+                // it has just been removed
+                Err(fault) => log::debug!("stats of container {}: {}", container.id, fault.message),
+            }
+        }
+    }
+    Ok(ListContainerStatsResponse { stats })
+}
+
+fn fits(filter: &ContainerStatsFilter, sandbox: &Sandbox, container: &Container) -> bool {
+    let labels = container.app.app.as_ref().map(|app| &app.user_labels);
+    container.id.to_string().starts_with(&filter.id)
+        && sandbox.id().starts_with(&filter.pod_sandbox_id)
+        && labels.is_some_and(|labels| record::fits(&filter.label_selector, labels))
+}
+
+fn of(node: &Node, sandbox: &Sandbox, container: &Container) -> Result<ContainerStats> {
+    let status = container.status(sandbox)?;
+    let running = status.state == "running";
+    let usage = if running {
+        PodCgroup::recorded(sandbox.pod.dir())?.usage(&layout::app_cgroup(container.name()))
+    } else {
+        Usage::default()
+    };
+    let own = container.app.app.as_ref();
+    let now = nanoseconds(SystemTime::now());
+    let number = |value: u64| Some(UInt64Value { value });
+    let taken = disk::below(&upper(sandbox.pod.dir(), container.name()));
+    Ok(ContainerStats {
+        attributes: Some(ContainerAttributes {
+            id: container.id.to_string(),
+            metadata: Some(crate::api::ContainerMetadata {
+                name: container.record.name.clone(),
+                attempt: container.record.attempt,
+            }),
+            labels: own.map(|app| record::given(&app.user_labels)).unwrap_or_default(),
+            annotations: own.map(|app| record::given(&app.user_annotations)).unwrap_or_default(),
+        }),
+        cpu: Some(CpuUsage {
+            timestamp: now,
+            usage_core_nano_seconds: number(usage.cpu_us.unwrap_or_default().saturating_mul(1000)),
+            ..CpuUsage::default()
+        }),
+        memory: Some(MemoryUsage {
+            timestamp: now,
+            working_set_bytes: number(usage.memory.unwrap_or_default()),
+            available_bytes: usage
+                .memory_limit
+                .map(|limit| UInt64Value { value: limit.saturating_sub(usage.memory.unwrap_or_default()) }),
+            usage_bytes: number(usage.memory.unwrap_or_default()),
+            ..MemoryUsage::default()
+        }),
+        writable_layer: Some(FilesystemUsage {
+            timestamp: now,
+            fs_id: Some(FilesystemIdentifier { mountpoint: node.store.dir().to_string_lossy().into_owned() }),
+            used_bytes: number(taken.bytes),
+            inodes_used: number(taken.inodes),
+        }),
+        ..ContainerStats::default()
+    })
+}
+
+/// Where what an app has changed of its image is.
+fn upper(pod: &Path, app: &AcName) -> PathBuf {
+    match std::fs::read_to_string(pod.join(layout::app_tree(app))) {
+        Ok(tree) => pod.join(layout::overlay_upper(tree.trim(), Some(app))),
+        // a pod without overlays: all of it
+        Err(_) => pod.join(layout::app_rootfs(app)),
+    }
+}

@@ -1,0 +1,68 @@
+//! The runtime itself: what it is, whether it works, what it can.
+
+use serde_json::json;
+
+use crate::api::{
+    CgroupDriver, LinuxRuntimeConfiguration, RuntimeCondition, RuntimeConfigResponse, RuntimeFeatures, RuntimeHandler,
+    RuntimeHandlerFeatures, RuntimeStatus, StatusRequest, StatusResponse, VersionResponse,
+};
+use crate::fault::Result;
+use crate::node::Node;
+use crate::sandbox;
+
+/// What this runtime is called.
+const NAME: &str = "podctl";
+/// The version of the API that it speaks.
+const API: &str = "v1";
+
+/// Which runtime this is.
+pub fn version() -> VersionResponse {
+    VersionResponse {
+        // the version of the kubelet's own API, which has not changed since there is a CRI
+        version: "0.1.0".into(),
+        runtime_name: NAME.into(),
+        runtime_version: env!("CARGO_PKG_VERSION").into(),
+        runtime_api_version: API.into(),
+    }
+}
+
+/// Whether pods can be run.
+///
+/// # Errors
+/// None that is not told as a condition.
+pub fn status(node: &Node, request: &StatusRequest) -> Result<StatusResponse> {
+    let condition = |kind: &str, why: Option<(&str, String)>| {
+        let (reason, message) = why.map(|(reason, message)| (reason.to_owned(), message)).unwrap_or_default();
+        RuntimeCondition { r#type: kind.into(), status: reason.is_empty(), reason, message }
+    };
+    let stage1 = node.stage1().err().map(|fault| ("NoStage1Image", fault.message));
+    let network = match sandbox::state::network(node) {
+        Ok(Some(_)) => None,
+        Ok(None) => Some(("NoNetworkConfiguration", "there is no CNI configuration in /etc/cni/net.d".to_owned())),
+        Err(fault) => Some(("BadNetworkConfiguration", fault.message)),
+    };
+    let info = json!({ "dataDirectory": node.store.dir(), "network": sandbox::state::network(node).ok().flatten() });
+    Ok(StatusResponse {
+        status: Some(RuntimeStatus {
+            conditions: vec![condition("RuntimeReady", stage1), condition("NetworkReady", network)],
+        }),
+        info: request.verbose.then(|| ("config".to_owned(), info.to_string())).into_iter().collect(),
+        runtime_handlers: vec![RuntimeHandler {
+            name: String::new(),
+            features: Some(RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false }),
+        }],
+        features: Some(RuntimeFeatures {
+            supplemental_groups_policy: false,
+            user_namespaces_host_network: false,
+            mount_options: false,
+        }),
+    })
+}
+
+/// How cgroups are named.
+pub fn runtime_config() -> RuntimeConfigResponse {
+    // of the host's PID 1, as pods' cgroups are
+    let is_systemd = std::path::Path::new("/run/systemd/system").is_dir();
+    let driver = if is_systemd { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs };
+    RuntimeConfigResponse { linux: Some(LinuxRuntimeConfiguration { cgroup_driver: driver.into() }) }
+}

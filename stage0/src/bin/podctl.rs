@@ -1,7 +1,0 @@
-//! The command `podctl`.
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    stage0::cli::main()
-}

@@ -1,0 +1,241 @@
+//! `podctl cri`, and a client of it, as a kubelet is one.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::process::{Child, Stdio};
+use std::task::{Context, Poll};
+
+use ::cri::api::image_service_client::ImageServiceClient;
+use ::cri::api::runtime_service_client::RuntimeServiceClient;
+use ::cri::api::{
+    ContainerConfig, ContainerMetadata, ContainerState, ContainerStatus, ContainerStatusRequest,
+    CreateContainerRequest, ExecSyncRequest, ExecSyncResponse, ImageSpec, LinuxPodSandboxConfig,
+    LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata,
+    RunPodSandboxRequest, StartContainerRequest,
+};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tonic::body::Body;
+use tonic::{Response, Status};
+use tower_service::Service;
+
+pub use ::cri::api;
+
+use crate::podctl::Podctl;
+use crate::process::wait_for;
+
+/// Where calls go.
+const ORIGIN: &str = "http://cri";
+
+/// The server, killed when this is dropped.
+#[derive(Debug)]
+pub struct Server<'a> {
+    podctl: &'a Podctl,
+    options: Vec<String>,
+    socket: PathBuf,
+    process: Child,
+}
+
+impl<'a> Server<'a> {
+    /// Starts it and waits until it answers.
+    #[track_caller]
+    pub fn start(podctl: &'a Podctl, options: &[&str]) -> Self {
+        let socket = podctl.data.with_file_name("cri.sock");
+        let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
+        let process = spawn(podctl, &options, &socket);
+        Self { podctl, options, socket, process }
+    }
+
+    /// Kills it, at whatever it is.
+    pub fn kill(&mut self) {
+        self.process.kill().expect("kill the server");
+        self.process.wait().expect("wait for the server");
+    }
+
+    /// The same, while others use it.
+    pub fn signal_kill(&self) {
+        let pid = nix::unistd::Pid::from_raw(self.process.id().cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("kill the server");
+    }
+
+    /// Kills it and starts another one.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        self.kill();
+        self.process = spawn(self.podctl, &self.options, &self.socket);
+    }
+
+    /// Calls the runtime service.
+    ///
+    /// # Errors
+    /// What the server answers.
+    pub fn runtime<A, F: Future<Output = Result<Response<A>, Status>>>(
+        &self,
+        call: impl FnOnce(RuntimeServiceClient<Channel>) -> F,
+    ) -> Result<A, Status> {
+        self.call(|channel| call(RuntimeServiceClient::with_origin(channel, http::Uri::from_static(ORIGIN))))
+    }
+
+    /// Calls the image service.
+    ///
+    /// # Errors
+    /// What the server answers.
+    pub fn images<A, F: Future<Output = Result<Response<A>, Status>>>(
+        &self,
+        call: impl FnOnce(ImageServiceClient<Channel>) -> F,
+    ) -> Result<A, Status> {
+        self.call(|channel| call(ImageServiceClient::with_origin(channel, http::Uri::from_static(ORIGIN))))
+    }
+
+    /// Makes one call over a connection of its own.
+    fn call<A, F: Future<Output = Result<Response<A>, Status>>>(
+        &self,
+        call: impl FnOnce(Channel) -> F,
+    ) -> Result<A, Status> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("tokio");
+        runtime.block_on(async {
+            // somebody may have killed it
+            let gone = |error: &dyn std::error::Error| Status::unavailable(error.to_string());
+            let stream = tokio::net::UnixStream::connect(&self.socket).await.map_err(|error| gone(&error))?;
+            let conversation = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+            let (sender, connection) = conversation.map_err(|error| gone(&error))?;
+            tokio::spawn(connection);
+            call(Channel(sender)).await.map(Response::into_inner)
+        })
+    }
+
+    /// Runs a sandbox; its id.
+    #[track_caller]
+    pub fn sandbox(&self, config: &PodSandboxConfig) -> String {
+        let request = RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: String::new() };
+        self.runtime(|mut client| async move { client.run_pod_sandbox(request).await })
+            .expect("a sandbox")
+            .pod_sandbox_id
+    }
+
+    /// Creates a container of the probe image; its id.
+    #[track_caller]
+    pub fn container(&self, sandbox: &str, config: ContainerConfig) -> String {
+        self.try_container(sandbox, config).expect("a container")
+    }
+
+    /// Creates a container, or fails.
+    ///
+    /// # Errors
+    /// What the server answers.
+    pub fn try_container(&self, sandbox: &str, config: ContainerConfig) -> Result<String, Status> {
+        let request =
+            CreateContainerRequest { pod_sandbox_id: sandbox.to_owned(), config: Some(config), sandbox_config: None };
+        let made = self.runtime(|mut client| async move { client.create_container(request).await })?;
+        Ok(made.container_id)
+    }
+
+    /// Starts a container.
+    #[track_caller]
+    pub fn start_container(&self, container: &str) {
+        let request = StartContainerRequest { container_id: container.to_owned() };
+        self.runtime(|mut client| async move { client.start_container(request).await }).expect("a start");
+    }
+
+    /// What is known of a container.
+    ///
+    /// # Errors
+    /// What the server answers.
+    pub fn status(&self, container: &str) -> Result<ContainerStatus, Status> {
+        let request = ContainerStatusRequest { container_id: container.to_owned(), verbose: false };
+        let answer = self.runtime(|mut client| async move { client.container_status(request).await })?;
+        Ok(answer.status.expect("a status"))
+    }
+
+    /// Waits until a container has ended; how it did.
+    #[track_caller]
+    pub fn end_of(&self, container: &str) -> ContainerStatus {
+        wait_for("the container's end", 20, || {
+            let status = self.status(container).expect("a status");
+            (status.state() == ContainerState::ContainerExited).then_some(status)
+        })
+    }
+
+    /// Creates and starts a container, and waits for its end.
+    #[track_caller]
+    pub fn run(&self, sandbox: &str, config: ContainerConfig) -> ContainerStatus {
+        let container = self.container(sandbox, config);
+        self.start_container(&container);
+        self.end_of(&container)
+    }
+
+    /// Runs a command in a container.
+    ///
+    /// # Errors
+    /// What the server answers.
+    pub fn exec(&self, container: &str, words: &[&str], timeout: i64) -> Result<ExecSyncResponse, Status> {
+        let cmd = words.iter().map(|&word| word.to_owned()).collect();
+        let request = ExecSyncRequest { container_id: container.to_owned(), cmd, timeout };
+        self.runtime(|mut client| async move { client.exec_sync(request).await })
+    }
+}
+
+#[track_caller]
+fn spawn(podctl: &Podctl, options: &[String], socket: &PathBuf) -> Child {
+    let listen = format!("--listen=unix://{}", socket.display());
+    let mut words = vec!["cri", listen.as_str()];
+    words.extend(options.iter().map(String::as_str));
+    let process = podctl.command(&words).stdin(Stdio::null()).spawn().expect("start podctl cri");
+    wait_for("the server", 30, || std::os::unix::net::UnixStream::connect(socket).ok());
+    process
+}
+
+impl Drop for Server<'_> {
+    fn drop(&mut self) {
+        // a test that has failed may have killed it
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Channel(SendRequest<Body>);
+
+impl Service<http::Request<Body>> for Channel {
+    type Response = http::Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        Box::pin(self.0.send_request(request))
+    }
+}
+
+/// A sandbox on the host's network, with this name.
+pub fn sandbox(name: &str) -> PodSandboxConfig {
+    let namespaces = NamespaceOption { network: NamespaceMode::Node.into(), ..NamespaceOption::default() };
+    let context = LinuxSandboxSecurityContext { namespace_options: Some(namespaces), ..Default::default() };
+    PodSandboxConfig {
+        metadata: Some(PodSandboxMetadata {
+            name: name.to_owned(),
+            uid: format!("uid-{name}"),
+            namespace: "default".to_owned(),
+            attempt: 0,
+        }),
+        hostname: format!("{name}-host"),
+        linux: Some(LinuxPodSandboxConfig { security_context: Some(context), ..Default::default() }),
+        ..Default::default()
+    }
+}
+
+/// A container of the probe image that does these actions.
+pub fn probe(name: &str, actions: &[&str]) -> ContainerConfig {
+    ContainerConfig {
+        metadata: Some(ContainerMetadata { name: name.to_owned(), attempt: 0 }),
+        image: Some(ImageSpec { image: "probe".to_owned(), ..Default::default() }),
+        args: actions.iter().map(|&action| action.to_owned()).collect(),
+        ..Default::default()
+    }
+}
