@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use stage0::app::mounts;
 use stage0::app::options::AddOptions;
 use stage0::image::store::Image;
-use stage1::appc::{self, Isolator, Isolators, NameValue, Volume, VolumeKind};
+use stage1::appc::{self, Isolator, Isolators, NameValue};
 use stage1::confine::caps::CapSet;
 use stage1::confine::insecure::InsecureOptions;
 use stage1::error::Context;
@@ -306,19 +307,7 @@ fn volume(number: usize, bind: Bind) -> Result<appc::Mount> {
     if !Path::new(&source).try_exists().context(|| format!("stat {source:?}"))? {
         std::fs::create_dir_all(&source).context(|| format!("make directory {source:?}"))?;
     }
-    let name: appc::AcName = format!("host-{number}").parse()?;
-    let volume = Volume {
-        name: name.clone(),
-        kind: VolumeKind::Host,
-        source: Some(source),
-        read_only: Some(read_only),
-        recursive: None,
-        mode: None,
-        uid: None,
-        gid: None,
-        other: Map::new(),
-    };
-    Ok(appc::Mount { volume: name, path: target, app_volume: Some(volume), other: Map::new() })
+    Ok(mounts::host_named(format!("host-{number}").parse()?, &target, &source, read_only))
 }
 
 fn kept(mount: &Mount) -> record::Mount {

@@ -50,7 +50,11 @@ pub fn place(store: &Store, of_pod: &[Volume], binds: &[Bind], app: &mut Runtime
 /// # Errors
 /// The target has no letter or digit.
 pub fn host(target: &str, source: &str, read_only: bool) -> Result<Mount> {
-    let name = name("host", target)?;
+    Ok(host_named(name("host", target)?, target, source, read_only))
+}
+
+/// The same, of a volume that is called `name`.
+pub fn host_named(name: AcName, target: &str, source: &str, read_only: bool) -> Mount {
     let volume = Volume {
         name: name.clone(),
         kind: VolumeKind::Host,
@@ -62,7 +66,7 @@ pub fn host(target: &str, source: &str, read_only: bool) -> Result<Mount> {
         gid: None,
         other: Map::new(),
     };
-    Ok(Mount { volume: name, path: target.to_owned(), app_volume: Some(volume), other: Map::new() })
+    Mount { volume: name, path: target.to_owned(), app_volume: Some(volume), other: Map::new() }
 }
 
 /// What a volume is called that is mounted at `target` and has no name of its own: `host-srv-data`.

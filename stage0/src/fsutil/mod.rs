@@ -4,6 +4,7 @@ pub(crate) mod atomic;
 pub mod digest;
 pub(crate) mod dir;
 pub(crate) mod lock;
+pub(crate) mod plain_word;
 pub(crate) mod remove;
 pub(crate) mod space;
 pub mod time;

@@ -9,11 +9,10 @@ use stage1::pod::read_bounded;
 use uuid::Uuid;
 
 use crate::fsutil::atomic::write;
+use crate::fsutil::plain_word::{self, LONGEST};
 
 /// Where a pod keeps its name, in its directory.
 const FILE: &str = "name";
-/// The longest name, in bytes.
-const LONGEST: usize = 64;
 
 /// A name for a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,14 +22,7 @@ impl FromStr for PodName {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let is_first = |byte: u8| byte.is_ascii_alphanumeric();
-        let is_later = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-        let is_name = text.bytes().next().is_some_and(is_first) && text.bytes().all(is_later);
-        if !is_name || text.len() > LONGEST {
-            return Err(Error::new(format!(
-                "{text:?} is not a name for a pod: up to {LONGEST} of a-z A-Z 0-9 _ . -, a letter or digit first"
-            )));
-        }
+        plain_word::check(text, "pod")?;
         if Uuid::try_parse(text).is_ok() {
             return Err(Error::new(format!("{text:?} is a UUID: a pod can't be called so")));
         }

@@ -6,8 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use stage1::error::{Error, Result};
 
-/// The longest name, in bytes.
-const LONGEST: usize = 64;
+use crate::fsutil::plain_word;
 
 /// The name of a volume: one word, and a directory's name.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,14 +31,7 @@ impl FromStr for VolumeName {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let is_first = |byte: u8| byte.is_ascii_alphanumeric();
-        let is_later = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-        let is_name = text.bytes().next().is_some_and(is_first) && text.bytes().all(is_later);
-        if !is_name || text.len() > LONGEST {
-            return Err(Error::new(format!(
-                "{text:?} is not a name for a volume: up to {LONGEST} of a-z A-Z 0-9 _ . -, a letter or digit first"
-            )));
-        }
+        plain_word::check(text, "volume")?;
         Ok(Self(text.to_owned()))
     }
 }
