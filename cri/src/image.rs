@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 use stage0::entrypoint::spawn::Entrypoint;
 use stage0::image::archive::ImageId;
-use stage0::image::options::Options;
+use stage0::image::options::ImportOptions;
 use stage0::image::store::{self, Image, find, names};
 use stage0::image::{gc, pull};
 use stage0::registry::{Access, Credentials, Keyring, Name, Reference, Tls};
@@ -80,7 +80,7 @@ pub fn pull(node: &Node, request: PullImageRequest) -> Result<PullImageResponse>
         access.keyring = Keyring::of(credentials);
     }
     let pulled =
-        pull::pull(&node.store, &access, &name, &Options::default()).map_err(|error| refused(&text, &error))?;
+        pull::pull(&node.store, &access, &name, &ImportOptions::default()).map_err(|error| refused(&text, &error))?;
     Ok(PullImageResponse { image_ref: pulled.imported.image.id.to_string() })
 }
 

@@ -23,7 +23,7 @@ const LONGEST_HOSTNAME: usize = 64;
 
 /// A sandbox that is asked for, understood.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct SandboxRequest {
     /// What Kubernetes calls it.
     pub record: record::Sandbox,
     labels: HashMap<String, String>,
@@ -33,7 +33,7 @@ pub struct Wanted {
     ports: Vec<PortMapping>,
 }
 
-impl Wanted {
+impl SandboxRequest {
     /// # Errors
     /// Something is missing, makes no sense, or is beyond this runtime.
     pub fn new(config: PodSandboxConfig, handler: String) -> Result<Self> {
@@ -242,7 +242,7 @@ mod tests {
             options: vec!["ndots:5".into()],
         };
         let config = PodSandboxConfig { port_mappings: ports, dns_config: Some(dns), ..config() };
-        let wanted = Wanted::new(config, String::new()).unwrap();
+        let wanted = SandboxRequest::new(config, String::new()).unwrap();
         let manifest = wanted.manifest().unwrap();
         assert!(manifest.is_mutable().unwrap());
         assert_eq!(record::read(&manifest.user_annotations).unwrap(), Some(wanted.record.clone()));
@@ -269,7 +269,7 @@ mod tests {
         let host = NamespaceMode::Node.into();
         let config = with_namespaces(NamespaceOption { network: host, ipc: host, ..Default::default() });
         let config = PodSandboxConfig { hostname: String::new(), ..config };
-        let wanted = Wanted::new(config, String::new()).unwrap();
+        let wanted = SandboxRequest::new(config, String::new()).unwrap();
         let settings = wanted.settings(None, Path::new("/no/such"), "abc").unwrap();
         assert_eq!((settings.network.as_deref(), settings.ipc), (Some("host"), Some(Ipc::Parent)));
         assert!(!settings.hostname.unwrap().is_empty());
@@ -278,7 +278,8 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        let code = |config: PodSandboxConfig, handler: &str| Wanted::new(config, handler.into()).unwrap_err().code;
+        let code =
+            |config: PodSandboxConfig, handler: &str| SandboxRequest::new(config, handler.into()).unwrap_err().code;
         use tonic::Code::{InvalidArgument, Unimplemented};
         assert_eq!(code(PodSandboxConfig::default(), ""), InvalidArgument);
         assert_eq!(code(config(), "kata"), InvalidArgument);
@@ -287,7 +288,8 @@ mod tests {
         let host = NamespaceOption { pid: NamespaceMode::Node.into(), ..Default::default() };
         assert_eq!(code(with_namespaces(host), ""), Unimplemented);
         let bad = PortMapping { container_port: 0, host_port: 1, ..Default::default() };
-        let wanted = Wanted::new(PodSandboxConfig { port_mappings: vec![bad], ..config() }, String::new()).unwrap();
+        let wanted =
+            SandboxRequest::new(PodSandboxConfig { port_mappings: vec![bad], ..config() }, String::new()).unwrap();
         assert_eq!(wanted.manifest().unwrap_err().code, InvalidArgument);
     }
 }

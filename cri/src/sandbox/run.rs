@@ -4,7 +4,7 @@ use stage0::pod::create::{self, Making};
 use stage0::pod::settings::Launch;
 use stage1::error::Context;
 
-use super::request::Wanted;
+use super::request::SandboxRequest;
 use super::{all, state};
 use crate::api::{RunPodSandboxRequest, RunPodSandboxResponse};
 use crate::fault::{Fault, Result};
@@ -18,7 +18,7 @@ use crate::node::Node;
 /// What is asked for makes no sense, or the pod does not come up; nothing is left of it.
 pub fn run(node: &Node, request: RunPodSandboxRequest) -> Result<RunPodSandboxResponse> {
     let config = request.config.ok_or_else(|| Fault::invalid("there is no config"))?;
-    let wanted = Wanted::new(config, request.runtime_handler)?;
+    let wanted = SandboxRequest::new(config, request.runtime_handler)?;
     let record = &wanted.record;
     let called = format!("sandbox {}/{} ({}), attempt {}", record.namespace, record.name, record.uid, record.attempt);
     let _mark = node.begin(called.clone())?;

@@ -19,24 +19,24 @@ use crate::store::Store;
 /// Directories deeper than this are not looked into.
 const MAX_DEPTH: usize = 256;
 
-/// What became of a file.
+/// How a file of an app differs from its image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// The image does not have it.
+pub enum ChangeKind {
+    /// Not in the image.
     Added,
-    /// The image has it too; of a directory also: something in it was changed.
+    /// In the image too, with other content or attributes; a directory also when something in it differs.
     Changed,
-    /// Only the image has it.
+    /// In the image only.
     Deleted,
 }
 
-/// A file that is not as in the image.
+/// A file that differs from the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// Where it is in the app's root.
     pub path: PathBuf,
-    /// What became of it.
-    pub kind: Kind,
+    /// How it differs.
+    pub kind: ChangeKind,
 }
 
 /// All changes of an app, in the order of their paths.
@@ -72,9 +72,9 @@ fn collect(
         let Some((kind, stat)) = look(dir, &name)? else { continue };
         let before = image.map(|image| image.child(&name)).transpose()?.flatten();
         let change = match (&before, is_whiteout(&stat)) {
-            (_, true) => Kind::Deleted,
-            (Some(_), false) => Kind::Changed,
-            (None, false) => Kind::Added,
+            (_, true) => ChangeKind::Deleted,
+            (Some(_), false) => ChangeKind::Changed,
+            (None, false) => ChangeKind::Added,
         };
         changes.push(Change { path: path.clone(), kind: change });
         if kind.is_dir() {

@@ -311,7 +311,7 @@ pub(super) fn replace_isolators(list: &mut Vec<Isolator>, new: &[Isolator]) {
 mod tests {
     use super::*;
     use crate::image::archive::ImageId;
-    use crate::image::store::Info;
+    use crate::image::store::ImageRecord;
     use serde_json::json;
     use stage1::appc::ImageManifest;
 
@@ -322,7 +322,7 @@ mod tests {
             id: ImageId::new(&format!("sha512-{}", "a".repeat(128))).unwrap(),
             parsed: ImageManifest::parse(json.as_bytes()).unwrap(),
             manifest: json.into_bytes(),
-            info: Info {
+            info: ImageRecord {
                 import_time: 0,
                 size: 0,
                 manifest: String::new(),

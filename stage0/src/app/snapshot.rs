@@ -9,9 +9,9 @@ use stage1::error::{Context, Result};
 use stage1::layout;
 
 use crate::app::root::AppRoot;
-use crate::image::archive::{Limits, pack_files, pack_image, sorted_names};
+use crate::image::archive::{UnpackLimits, pack_files, pack_image, sorted_names};
 use crate::image::import::{Imported, import_file};
-use crate::image::options::{Kind, Options};
+use crate::image::options::{ImageFormat, ImportOptions};
 use crate::poddir::find::{Pod, State};
 use crate::poddir::pause;
 use crate::registry::Reference;
@@ -44,8 +44,9 @@ pub fn commit(store: &Store, pod: &Pod, app: &AcName, name: Reference) -> Result
     let mut out = BufWriter::with_capacity(1 << 17, File::create_new(&archive).context(shown)?);
     while_still(pod, app, || pack_image(&manifest, root.as_fd(), root.ids(), &mut out))?;
     out.into_inner().context(shown)?;
-    let limits = Limits { devices: true, ..Limits::default() };
-    let options = Options { kind: Some(Kind::Aci), references: vec![name], limits, ..Options::default() };
+    let limits = UnpackLimits { devices: true, ..UnpackLimits::default() };
+    let options =
+        ImportOptions { kind: Some(ImageFormat::Aci), references: vec![name], limits, ..ImportOptions::default() };
     import_file(store, File::open(&archive).context(|| format!("open {archive:?}"))?, &options)
 }
 

@@ -7,7 +7,7 @@ use stage1::error::Result;
 use super::args::one_app::OneApp;
 use super::output::{self, Format};
 use super::session::Session;
-use crate::app::changes::{self, Kind};
+use crate::app::changes::{self, ChangeKind};
 use crate::poddir::manifest::must_have;
 
 /// Lists the files of an app that are not as in its image: A for added, C for changed, D for deleted.
@@ -36,18 +36,18 @@ impl Diff {
             let shown = changes.iter().map(|one| Shown {
                 path: one.path.display().to_string(),
                 change: match one.kind {
-                    Kind::Added => "added",
-                    Kind::Changed => "changed",
-                    Kind::Deleted => "deleted",
+                    ChangeKind::Added => "added",
+                    ChangeKind::Changed => "changed",
+                    ChangeKind::Deleted => "deleted",
                 },
             });
             return output::json(&shown.collect::<Vec<_>>());
         }
         changes.iter().try_for_each(|one| {
             let letter = match one.kind {
-                Kind::Added => 'A',
-                Kind::Changed => 'C',
-                Kind::Deleted => 'D',
+                ChangeKind::Added => 'A',
+                ChangeKind::Changed => 'C',
+                ChangeKind::Deleted => 'D',
             };
             let path = one.path.display().to_string();
             output::say(format_args!("{letter} {}", stage1::error::escape_control(&path)))

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use stage1::appc::ImageManifest;
 use stage1::error::{Error, Result};
 
-use crate::image::archive::Limits;
+use crate::image::archive::UnpackLimits;
 use crate::image::platform::ImageChoice;
 use crate::image::store::provenance::Provenance;
 use crate::registry::Reference;
 
-/// What a file or directory holds.
+/// The format of an image file or directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ImageFormat {
     /// An application container image.
     Aci,
     /// An OCI image layout.
@@ -27,27 +27,27 @@ pub enum Kind {
 
 /// How to import.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// What to call the image, instead of what it says itself.
+pub struct ImportOptions {
+    /// The image's name, instead of the one in its manifest.
     pub name: Option<String>,
-    /// What the source holds; else that is found out.
-    pub kind: Option<Kind>,
-    /// Which image of an index.
+    /// The format; detected when `None`.
+    pub kind: Option<ImageFormat>,
+    /// Which image to take from an index.
     pub choice: ImageChoice,
     /// Manifest of a plain root file system.
     pub manifest: Option<ImageManifest>,
-    /// How large it may be, and whether it may bring device nodes.
-    pub limits: Limits,
-    /// The names of a registry that it gets, instead of its own.
+    /// Bounds on its size, and whether it may contain device nodes.
+    pub limits: UnpackLimits,
+    /// Registry names for the image, instead of its own name.
     pub references: Vec<Reference>,
-    /// Its blobs are kept as they come.
+    /// Keep the blobs as they were fetched.
     pub keep_blobs: bool,
-    /// How it came, and the directory with blobs that are moved to the store.
+    /// Where it came from, and the directory of blobs to move into the store.
     pub kept: Option<(Provenance, PathBuf)>,
 }
 
-impl Options {
-    /// Fails if a program was named for an image that names its own.
+impl ImportOptions {
+    /// Fails if the caller gave a program and the image's manifest has one too.
     pub(crate) fn must_not_run(&self) -> Result<()> {
         match self.manifest.as_ref().and_then(|manifest| manifest.app.as_ref()) {
             Some(_) => Err(Error::new("an image says itself what it runs; give --exec to \"podctl app add\"")),

@@ -14,7 +14,7 @@ use crate::image::import::Imported;
 use crate::image::import::layered;
 use crate::image::import::layered::Source;
 use crate::image::oci::{self, Listed};
-use crate::image::options::Options;
+use crate::image::options::ImportOptions;
 use crate::image::store::blobs;
 use crate::image::store::find::by_manifest;
 use crate::image::store::names::set_reference;
@@ -40,7 +40,7 @@ pub struct Pulled {
 ///
 /// # Errors
 /// The name means nothing, no registry gives the image, or it can't be imported; the store is unchanged.
-pub fn pull(store: &Store, access: &Access, name: &Name, options: &Options) -> Result<Pulled> {
+pub fn pull(store: &Store, access: &Access, name: &Name, options: &ImportOptions) -> Result<Pulled> {
     let mut errors = Vec::new();
     for reference in access.registries.candidates(name)? {
         match pull_reference(store, access, &reference, options) {
@@ -62,7 +62,7 @@ fn joined(mut errors: Vec<Error>) -> Error {
     }
 }
 
-fn pull_reference(store: &Store, access: &Access, reference: &Reference, options: &Options) -> Result<Pulled> {
+fn pull_reference(store: &Store, access: &Access, reference: &Reference, options: &ImportOptions) -> Result<Pulled> {
     let endpoints = access.registries.endpoints(reference)?;
     let work = store.temporary_dir()?;
     let fetched = Fetched::new(&work)?;
@@ -93,7 +93,7 @@ fn pull_reference(store: &Store, access: &Access, reference: &Reference, options
 }
 
 /// The manifest for the platform.
-fn find_manifest(repository: &Repository<'_>, reference: &Reference, options: &Options) -> Result<Document> {
+fn find_manifest(repository: &Repository<'_>, reference: &Reference, options: &ImportOptions) -> Result<Document> {
     let mut document = repository.manifest(&reference.version())?;
     for _ in 0..oci::MAX_NESTING {
         match oci::listed(&document.bytes, &document.media_type, &options.choice)? {
@@ -202,7 +202,7 @@ fn fetch(
     manifest: &Document,
     reference: &Reference,
     fetched: &Fetched,
-    options: &Options,
+    options: &ImportOptions,
 ) -> Result<Imported> {
     let Listed::Image(pointers) = oci::listed(&manifest.bytes, &manifest.media_type, &options.choice)? else {
         return Err(Error::new("an index is not an image"));
@@ -239,8 +239,11 @@ fn fetch(
     }
     let path = Fetched::path(&fetched.kept, &manifest.digest);
     std::fs::write(&path, &manifest.bytes).context(|| format!("write {path:?}"))?;
-    let options =
-        Options { references: vec![reference.clone()], kept: Some((kept, fetched.kept.clone())), ..options.clone() };
+    let options = ImportOptions {
+        references: vec![reference.clone()],
+        kept: Some((kept, fetched.kept.clone())),
+        ..options.clone()
+    };
     let remote = Remote { store, from, fetched, layers, bars };
     layered::import(store, work, &image, &remote, &options)
 }

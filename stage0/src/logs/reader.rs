@@ -44,15 +44,15 @@ pub(super) struct Reader {
 /// The next line: where it is.
 #[derive(Debug)]
 struct Head {
-    time: Place,
+    time: TextSource,
     stream: Stream,
     line_break: Option<LineBreak>,
-    message: Place,
+    message: TextSource,
 }
 
-/// Where a piece of it is.
+/// Where the text of a line is kept: a range of the block that was read last, or the buffer of one whole line.
 #[derive(Debug)]
-enum Place {
+enum TextSource {
     Block(Range<usize>),
     Whole,
 }
@@ -106,8 +106,8 @@ impl Reader {
     /// The time of the next line, if there is one.
     pub(super) fn head_time(&self) -> Option<&[u8]> {
         self.head.as_ref().map(|head| match &head.time {
-            Place::Block(at) => &self.block[at.clone()],
-            Place::Whole => self.whole.0.as_bytes(),
+            TextSource::Block(at) => &self.block[at.clone()],
+            TextSource::Whole => self.whole.0.as_bytes(),
         })
     }
 
@@ -116,8 +116,8 @@ impl Reader {
         let head = self.head.as_ref()?;
         let time = std::str::from_utf8(self.head_time()?).unwrap_or_default();
         let message = match &head.message {
-            Place::Block(at) => &self.block[at.clone()],
-            Place::Whole => &self.whole.1,
+            TextSource::Block(at) => &self.block[at.clone()],
+            TextSource::Whole => &self.whole.1,
         };
         Some(Line { time, app: &self.app, stream: head.stream, line_break: head.line_break, message })
     }
@@ -247,13 +247,13 @@ impl Reader {
         let message = if parts.is_empty() {
             // The text is the last of the record.
             let end = base + time.len() + 1 + stream.word().len() + 1 + tag.len() + 1 + text.len();
-            Place::Block(end - text.len()..end)
+            TextSource::Block(end - text.len()..end)
         } else {
             self.whole.1 = std::mem::take(parts);
             self.whole.1.extend_from_slice(text);
-            Place::Whole
+            TextSource::Whole
         };
-        self.head = Some(Head { time: Place::Block(base..base + time.len()), stream, line_break, message });
+        self.head = Some(Head { time: TextSource::Block(base..base + time.len()), stream, line_break, message });
     }
 
     /// What is left of lines that nobody will finish any more: the monitor was killed. Whether there was anything.
@@ -262,7 +262,7 @@ impl Reader {
             if !part.1.is_empty() {
                 self.whole = std::mem::take(part);
                 let line_break = Some(LineBreak::Eof);
-                self.head = Some(Head { time: Place::Whole, stream, line_break, message: Place::Whole });
+                self.head = Some(Head { time: TextSource::Whole, stream, line_break, message: TextSource::Whole });
                 return true;
             }
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use stage1::appc::{AcName, PodManifest, RuntimeApp};
 use stage1::error::{Context, Error, Result};
 
-use super::change::{self, Change};
+use super::change::{self, AppChange};
 use super::container;
 use super::plan::{AppPlan, PodPlan, Pull};
 use super::pod::{INIT, init_mark};
@@ -91,8 +91,8 @@ pub fn up(store: &Store, plan: &PodPlan, how: &How<'_>) -> Result<()> {
     change(store, &pod, plan, &wanted, how)
 }
 
-/// An app that is wanted, as its pod's manifest has it.
-struct Wanted {
+/// An app of the file, as its pod's manifest is to have it.
+struct WantedApp {
     image: Image,
     app: RuntimeApp,
     options: AddOptions,
@@ -100,7 +100,7 @@ struct Wanted {
 }
 
 /// All apps of a plan, their images at hand.
-fn wanted(store: &Store, plan: &PodPlan, how: &How<'_>) -> Result<Vec<Wanted>> {
+fn wanted(store: &Store, plan: &PodPlan, how: &How<'_>) -> Result<Vec<WantedApp>> {
     let mut manifest = PodManifest::default();
     let mut found = Vec::new();
     // what an app is mounted from has to be there when it is checked
@@ -126,7 +126,7 @@ fn wanted(store: &Store, plan: &PodPlan, how: &How<'_>) -> Result<Vec<Wanted>> {
     Ok(found)
 }
 
-fn wanted_app(store: &Store, plan: &AppPlan, how: &How<'_>) -> Result<Wanted> {
+fn wanted_app(store: &Store, plan: &AppPlan, how: &How<'_>) -> Result<WantedApp> {
     let image = images::find(store, &(how.obtain)(&plan.options.image, plan.pull)?)?;
     let exec: &[String] = image.parsed.app.as_ref().map_or(&[], |app| &app.exec);
     let command = container::words(plan, &image.parsed.annotations, exec)?;
@@ -139,11 +139,11 @@ fn wanted_app(store: &Store, plan: &AppPlan, how: &How<'_>) -> Result<Wanted> {
     if plan.non_root && matches!(user, "" | "0" | "root") {
         return Err(Error::new("runAsNonRoot: its user is root; runAsUser gives it another"));
     }
-    Ok(Wanted { image, app, options, init: plan.init })
+    Ok(WantedApp { image, app, options, init: plan.init })
 }
 
 /// Makes a new pod with all its apps; nothing is left of it if one fails.
-fn make(store: &Store, plan: &PodPlan, wanted: &[Wanted], how: &How<'_>) -> Result<()> {
+fn make(store: &Store, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) -> Result<()> {
     if how.dry {
         (how.say)(&format!("pod {}: would be made, with {}", plan.name, names(wanted)))?;
         return Ok(());
@@ -177,12 +177,12 @@ fn make(store: &Store, plan: &PodPlan, wanted: &[Wanted], how: &How<'_>) -> Resu
     })
 }
 
-fn names(wanted: &[Wanted]) -> String {
+fn names(wanted: &[WantedApp]) -> String {
     wanted.iter().map(|one| one.app.name.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// Gives a running pod the apps that are wanted.
-fn change(store: &Store, pod: &Pod, plan: &PodPlan, wanted: &[Wanted], how: &How<'_>) -> Result<()> {
+fn change(store: &Store, pod: &Pod, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) -> Result<()> {
     let manifest = manifest::read(pod.dir())?;
     let mut work = Work { store, pod, how, contents: &plan.contents, done: Vec::new() };
     let keep: Vec<AcName> = wanted.iter().map(|one| one.app.name.clone()).collect();
@@ -247,14 +247,14 @@ impl Work<'_> {
     }
 
     /// Adds and starts what is missing or different, in order.
-    fn bring(&mut self, wanted: &[Wanted], manifest: &PodManifest) -> Result<()> {
+    fn bring(&mut self, wanted: &[WantedApp], manifest: &PodManifest) -> Result<()> {
         for one in wanted {
             let name = &one.app.name;
             let change = change::of(manifest, &one.app);
             let what = match change {
-                Change::Add => "added",
-                Change::Replace => "replaced",
-                Change::Keep => {
+                AppChange::Add => "added",
+                AppChange::Replace => "replaced",
+                AppChange::Keep => {
                     self.keep(one).context(|| format!("app {name}"))?;
                     continue;
                 }
@@ -263,7 +263,7 @@ impl Work<'_> {
                 self.say(name, what)?;
                 continue;
             }
-            if let (Change::Replace, Some(old)) = (change, manifest.app(name)) {
+            if let (AppChange::Replace, Some(old)) = (change, manifest.app(name)) {
                 self.take_away(old).context(|| format!("replace app {name}"))?;
             }
             self.put(one).context(|| format!("app {name}"))?;
@@ -273,7 +273,7 @@ impl Work<'_> {
     }
 
     /// An app that is as it is to be is left alone; one that was to run to its end, and did not, is run again.
-    fn keep(&self, one: &Wanted) -> Result<()> {
+    fn keep(&self, one: &WantedApp) -> Result<()> {
         if self.how.dry || !one.init {
             return Ok(());
         }
@@ -291,14 +291,14 @@ impl Work<'_> {
         lifecycle::rm(self.store, self.pod, &app.name, true, self.how.debug)
     }
 
-    fn put(&mut self, one: &Wanted) -> Result<()> {
+    fn put(&mut self, one: &WantedApp) -> Result<()> {
         self.done.push(Done::Added(one.app.name.clone()));
         self.contents.iter().try_for_each(|content| content.put_in_place(self.pod.dir()))?;
         add::add_app(self.store, self.pod, &one.image, one.app.clone(), &one.options)?;
         self.start(one)
     }
 
-    fn start(&self, one: &Wanted) -> Result<()> {
+    fn start(&self, one: &WantedApp) -> Result<()> {
         lifecycle::start(self.store, self.pod, &one.app.name, self.how.debug)?;
         if one.init { self.wait_for_end(&one.app.name) } else { Ok(()) }
     }

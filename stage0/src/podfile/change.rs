@@ -6,27 +6,27 @@ use super::plan::PodPlan;
 use crate::pod::settings::Settings;
 use crate::pod::sysctl;
 
-/// What becomes of an app.
+/// What `up` does to an app of a running pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// There was none of its name.
+pub enum AppChange {
+    /// The pod has no app of that name.
     Add,
-    /// It is another one.
+    /// The app differs from the file.
     Replace,
-    /// It is as it is to be.
+    /// The app is as in the file.
     Keep,
 }
 
-/// What becomes of an app that is wanted.
-pub fn of(manifest: &PodManifest, wanted: &RuntimeApp) -> Change {
+/// What `up` does so that the pod has the app `wanted`.
+pub fn of(manifest: &PodManifest, wanted: &RuntimeApp) -> AppChange {
     match manifest.app(&wanted.name) {
-        None => Change::Add,
-        Some(there) if in_order(there) == in_order(wanted) => Change::Keep,
-        Some(_) => Change::Replace,
+        None => AppChange::Add,
+        Some(there) if in_order(there) == in_order(wanted) => AppChange::Keep,
+        Some(_) => AppChange::Replace,
     }
 }
 
-/// The apps that nobody wants any more.
+/// The apps of the pod that are not in the file.
 pub fn gone<'a>(manifest: &'a PodManifest, wanted: &[AcName]) -> Vec<&'a RuntimeApp> {
     manifest.apps.iter().filter(|app| !wanted.contains(&app.name)).collect()
 }
@@ -81,9 +81,9 @@ mod tests {
     fn apps_are_compared_without_what_has_no_order() {
         let manifest =
             PodManifest { apps: vec![app("a", &[("A", "1"), ("B", "2")]), app("old", &[])], ..PodManifest::default() };
-        assert_eq!(of(&manifest, &app("a", &[("B", "2"), ("A", "1")])), Change::Keep);
-        assert_eq!(of(&manifest, &app("a", &[("A", "1")])), Change::Replace);
-        assert_eq!(of(&manifest, &app("b", &[])), Change::Add);
+        assert_eq!(of(&manifest, &app("a", &[("B", "2"), ("A", "1")])), AppChange::Keep);
+        assert_eq!(of(&manifest, &app("a", &[("A", "1")])), AppChange::Replace);
+        assert_eq!(of(&manifest, &app("b", &[])), AppChange::Add);
         let gone = gone(&manifest, &["a".parse().unwrap(), "b".parse().unwrap()]);
         assert_eq!(gone.iter().map(|app| app.name.as_ref()).collect::<Vec<_>>(), ["old"]);
     }

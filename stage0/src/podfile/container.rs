@@ -18,7 +18,7 @@ use crate::pod::network;
 
 /// What a pod says for all its containers.
 pub struct Surroundings<'a> {
-    /// What a container can learn.
+    /// What env, args and the downward API may refer to.
     pub facts: Facts<'a>,
     /// Who runs it.
     pub security: Defaults,
@@ -32,14 +32,14 @@ pub struct Surroundings<'a> {
     pub network: Option<String>,
 }
 
-/// What a container gives its pod.
+/// A container of the file: its app, and what it adds to the pod.
 #[derive(Debug)]
-pub struct Given {
+pub struct ContainerPlan {
     /// The app.
     pub app: AppPlan,
-    /// Ports of the host that lead to it.
+    /// Published ports of the host.
     pub ports: Vec<ExposedPort>,
-    /// Capabilities beyond the usual ones.
+    /// Capabilities beyond the default set.
     pub capabilities: CapSet,
 }
 
@@ -53,7 +53,7 @@ pub fn translate(
     around: &Surroundings<'_>,
     path: &str,
     unused: &mut Unused,
-) -> Result<Given> {
+) -> Result<ContainerPlan> {
     let mut options = AddOptions::default();
     let name = std::mem::take(&mut container.name);
     name.parse::<AcName>().context(|| "name")?;
@@ -102,7 +102,11 @@ pub fn translate(
     options.annotations.extend(probes::take(&mut container)?);
     let ports = ports(&mut container, around.network.as_deref())?;
     unused.left(path, &container)?;
-    Ok(Given { app: AppPlan { options, pull, command, args, init: init && !stays, non_root }, ports, capabilities })
+    Ok(ContainerPlan {
+        app: AppPlan { options, pull, command, args, init: init && !stays, non_root },
+        ports,
+        capabilities,
+    })
 }
 
 /// The ports of the host that lead to those of a container.

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use stage1::appc::NameValue;
 use stage1::error::{Context, Error, Result};
 
-use super::sources::{Kind, Sources, as_text};
+use super::sources::{SourceKind, Sources, as_text};
 
 /// What a container can learn about its pod.
 pub struct Facts<'a> {
@@ -24,8 +24,8 @@ pub fn variables(container: &mut Container, facts: &Facts<'_>) -> Result<Vec<Nam
     };
     for from in container.env_from.take().unwrap_or_default() {
         let prefix = from.prefix.unwrap_or_default();
-        let config = from.config_map_ref.map(|map| (Kind::Config, map.name, map.optional));
-        let secret = from.secret_ref.map(|secret| (Kind::Secret, secret.name, secret.optional));
+        let config = from.config_map_ref.map(|map| (SourceKind::Config, map.name, map.optional));
+        let secret = from.secret_ref.map(|secret| (SourceKind::Secret, secret.name, secret.optional));
         for (kind, name, optional) in config.into_iter().chain(secret) {
             let values = facts.sources.all(kind, &name, optional.unwrap_or(false)).context(|| "envFrom")?;
             for (key, value) in values.into_iter().flatten() {
@@ -52,10 +52,10 @@ pub fn variables(container: &mut Container, facts: &Facts<'_>) -> Result<Vec<Nam
 
 fn value_from(from: EnvVarSource, container: &Container, facts: &Facts<'_>) -> Result<Option<String>> {
     if let Some(key) = from.config_map_key_ref {
-        return facts.sources.text(Kind::Config, &key.name, &key.key, key.optional.unwrap_or(false));
+        return facts.sources.text(SourceKind::Config, &key.name, &key.key, key.optional.unwrap_or(false));
     }
     if let Some(key) = from.secret_key_ref {
-        return facts.sources.text(Kind::Secret, &key.name, &key.key, key.optional.unwrap_or(false));
+        return facts.sources.text(SourceKind::Secret, &key.name, &key.key, key.optional.unwrap_or(false));
     }
     if let Some(field) = from.field_ref {
         return field_of(&field, facts.meta).map(Some);

@@ -12,14 +12,14 @@ use crate::poddir::name::PodName;
 use crate::volume::content::Content;
 use crate::volume::name::VolumeName;
 
-/// A pod that is to be.
+/// A pod as the file describes it.
 #[derive(Debug)]
 pub struct PodPlan {
-    /// What it is called.
+    /// Its name.
     pub name: PodName,
     /// How it is run.
     pub settings: Settings,
-    /// Ports of the host that lead to it.
+    /// Published ports of the host.
     pub ports: Vec<ExposedPort>,
     /// Limits of the whole pod.
     pub isolators: Vec<Isolator>,

@@ -8,16 +8,16 @@ use stage1::error::{Context, Error, Result};
 /// Values by key.
 pub type Values = BTreeMap<String, Vec<u8>>;
 
-/// Which of the two.
+/// The kind of an object that holds values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum SourceKind {
     /// A ConfigMap.
     Config,
     /// A Secret.
     Secret,
 }
 
-impl Kind {
+impl SourceKind {
     fn word(self) -> &'static str {
         match self {
             Self::Config => "ConfigMap",
@@ -26,7 +26,7 @@ impl Kind {
     }
 }
 
-/// Those of one file.
+/// The ConfigMaps and Secrets of one file.
 #[derive(Debug, Default)]
 pub struct Sources {
     configs: BTreeMap<String, Values>,
@@ -39,7 +39,7 @@ impl Sources {
         let name = map.metadata.name.context(|| "a ConfigMap without metadata.name")?;
         let mut values: Values = map.binary_data.unwrap_or_default().into_iter().map(|(key, v)| (key, v.0)).collect();
         values.extend(map.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes())));
-        insert(&mut self.configs, Kind::Config, name, values)
+        insert(&mut self.configs, SourceKind::Config, name, values)
     }
 
     /// Adds a Secret.
@@ -47,14 +47,14 @@ impl Sources {
         let name = secret.metadata.name.context(|| "a Secret without metadata.name")?;
         let mut values: Values = secret.data.unwrap_or_default().into_iter().map(|(key, v)| (key, v.0)).collect();
         values.extend(secret.string_data.unwrap_or_default().into_iter().map(|(key, v)| (key, v.into_bytes())));
-        insert(&mut self.secrets, Kind::Secret, name, values)
+        insert(&mut self.secrets, SourceKind::Secret, name, values)
     }
 
     /// The values of one; `None` if the file has none of the name, and it need not have.
-    pub fn all(&self, kind: Kind, name: &str, optional: bool) -> Result<Option<&Values>> {
+    pub fn all(&self, kind: SourceKind, name: &str, optional: bool) -> Result<Option<&Values>> {
         let all = match kind {
-            Kind::Config => &self.configs,
-            Kind::Secret => &self.secrets,
+            SourceKind::Config => &self.configs,
+            SourceKind::Secret => &self.secrets,
         };
         match all.get(name) {
             None if !optional => Err(Error::new(format!("the file has no {} {name:?}", kind.word()))),
@@ -63,7 +63,7 @@ impl Sources {
     }
 
     /// One value, as text.
-    pub fn text(&self, kind: Kind, name: &str, key: &str, optional: bool) -> Result<Option<String>> {
+    pub fn text(&self, kind: SourceKind, name: &str, key: &str, optional: bool) -> Result<Option<String>> {
         let Some(values) = self.all(kind, name, optional)? else { return Ok(None) };
         match values.get(key) {
             None if optional => Ok(None),
@@ -74,12 +74,12 @@ impl Sources {
 }
 
 /// A value as text.
-pub fn as_text(kind: Kind, name: &str, key: &str, value: &[u8]) -> Result<String> {
+pub fn as_text(kind: SourceKind, name: &str, key: &str, value: &[u8]) -> Result<String> {
     String::from_utf8(value.to_vec())
         .context(|| format!("{} {name:?}, key {key:?}: it is not UTF-8: no variable can have it", kind.word()))
 }
 
-fn insert(all: &mut BTreeMap<String, Values>, kind: Kind, name: String, values: Values) -> Result<()> {
+fn insert(all: &mut BTreeMap<String, Values>, kind: SourceKind, name: String, values: Values) -> Result<()> {
     if all.contains_key(&name) {
         return Err(Error::new(format!("two {}s are called {name:?}", kind.word())));
     }

@@ -13,7 +13,7 @@ use stage1::appc::{AcName, Mount, Volume, VolumeKind};
 use stage1::error::{Context, Error, Result};
 
 use super::plan::PodPlan;
-use super::sources::{Kind, Sources};
+use super::sources::{SourceKind, Sources};
 use crate::store::Store;
 use crate::volume::content::{Content, relative};
 use crate::volume::name::VolumeName;
@@ -53,10 +53,10 @@ pub fn declare(
         return Ok(Volume { read_only, ..volume(name, VolumeKind::Host, Some(source)) });
     }
     let (kind, source, items, mode, optional) = if let Some(map) = declared.config_map.take() {
-        (Kind::Config, map.name, map.items, map.default_mode, map.optional)
+        (SourceKind::Config, map.name, map.items, map.default_mode, map.optional)
     } else if let Some(secret) = declared.secret.take() {
         let source = secret.secret_name.context(|| "secret.secretName is missing")?;
-        (Kind::Secret, source, secret.items, secret.default_mode, secret.optional)
+        (SourceKind::Secret, source, secret.items, secret.default_mode, secret.optional)
     } else {
         return Err(Error::new(
             "there are hostPath, emptyDir, configMap, secret and persistentVolumeClaim, and it is none of them",

@@ -38,7 +38,7 @@ pub enum Content {
 
 /// What is noted of a volume.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-pub struct Info {
+pub struct VolumeRecord {
     /// When it was made, in nanoseconds since 1970.
     pub created_at: i64,
     /// The user's labels.
@@ -55,7 +55,7 @@ pub struct NamedVolume {
     /// Its name.
     pub name: VolumeName,
     /// What is noted of it.
-    pub info: Info,
+    pub info: VolumeRecord,
     dir: PathBuf,
 }
 
@@ -78,7 +78,7 @@ impl NamedVolume {
     }
 }
 
-fn write_info(dir: &Path, info: &Info) -> Result<()> {
+fn write_info(dir: &Path, info: &VolumeRecord) -> Result<()> {
     write(&dir.join(INFO), &serde_json::to_vec(info).context(|| "write what is known of a volume")?, 0o640)
 }
 
@@ -149,7 +149,7 @@ pub fn ensure(store: &Store, name: &VolumeName, labels: &BTreeMap<String, String
         let data = whole.join(DATA);
         std::fs::DirBuilder::new().mode(0o755).create(&data).context(|| format!("make directory {data:?}"))?;
         let created_at = nanoseconds(SystemTime::now());
-        write_info(&whole, &Info { created_at, labels: labels.clone(), content: Content::Fresh })?;
+        write_info(&whole, &VolumeRecord { created_at, labels: labels.clone(), content: Content::Fresh })?;
         sync_dir(&whole)?;
         make_dir(&volumes(store), PRIVATE)?;
         match std::fs::rename(&whole, &dir) {

@@ -9,7 +9,7 @@ use serde_json::json;
 use stage0::image::export::export;
 use stage0::image::gc::{Which, collect, remove};
 use stage0::image::import::import_file;
-use stage0::image::options::Options;
+use stage0::image::options::ImportOptions;
 use stage0::image::store::find;
 use stage0::image::tree as trees;
 use stage0::image::verify::{Health, verify};
@@ -153,7 +153,7 @@ fn eight_imports_at_once_of_the_same_and_of_others() {
             scope.spawn(move || {
                 let store = Store::open(data).unwrap();
                 for bytes in [image(), own(n), image(), own(n % 2)] {
-                    let imported = import_file(&store, &bytes[..], &Options::default()).unwrap();
+                    let imported = import_file(&store, &bytes[..], &ImportOptions::default()).unwrap();
                     drop(trees::ensure(&store, &imported.image.id).unwrap());
                     find::list(&store).unwrap();
                 }
@@ -180,7 +180,7 @@ fn imports_removals_and_collections_at_once_never_err() {
             scope.spawn(move || {
                 let store = Store::open(data).unwrap();
                 for turn in 0..8 {
-                    import_file(&store, &bytes(n + turn)[..], &Options::default()).unwrap();
+                    import_file(&store, &bytes(n + turn)[..], &ImportOptions::default()).unwrap();
                     collect(&store, Duration::ZERO, Which::Unnamed).unwrap();
                     find::list(&store).unwrap();
                 }

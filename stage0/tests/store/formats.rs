@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::json;
 use stage0::image::gc::remove;
 use stage0::image::import::import_directory;
-use stage0::image::options::{Kind, Options};
+use stage0::image::options::{ImageFormat, ImportOptions};
 use stage0::image::platform::ImageChoice;
 use stage0::image::store::find;
 use stage1::appc::{self, ImageManifest};
@@ -126,7 +126,7 @@ fn oci_directory_oci_tar_and_docker_tar_are_the_same_image() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, bytes).unwrap();
     }
-    let from_directory = import_directory(&stand.store, &directory, &Options::default()).unwrap();
+    let from_directory = import_directory(&stand.store, &directory, &ImportOptions::default()).unwrap();
     std::fs::remove_dir_all(&directory).unwrap();
     // what depends on the time of the import shows
     std::thread::sleep(std::time::Duration::from_millis(1100));
@@ -188,7 +188,7 @@ fn one_of_several_is_chosen_by_platform_and_reference() {
         let stand = Stand::new();
         let wanted =
             ImageChoice { reference: reference.map(Into::into), platform: platform.map(Into::into), name: None };
-        let options = Options { name: Some("x".into()), choice: wanted, ..Options::default() };
+        let options = ImportOptions { name: Some("x".into()), choice: wanted, ..ImportOptions::default() };
         stand.import_with(bytes, &options).map(|imported| names(&stand.root(&imported)))
     };
     assert_eq!(import(&by_platform, None, None).unwrap(), ["amd".to_owned()]);
@@ -225,7 +225,8 @@ fn root_file_systems_come_as_directory_or_archive() {
     std::fs::write(source.join("bin/tool"), "x").unwrap();
     std::fs::set_permissions(source.join("bin/tool"), PermissionsExt::from_mode(0o4755)).unwrap();
     std::fs::write(source.join(".wh.kept"), "no whiteout here").unwrap();
-    let options = Options { manifest: Some(ImageManifest::new("plain".parse().unwrap())), ..Options::default() };
+    let options =
+        ImportOptions { manifest: Some(ImageManifest::new("plain".parse().unwrap())), ..ImportOptions::default() };
     let from_directory = import_directory(&stand.store, &source, &options).unwrap();
     let tarball = std::process::Command::new("tar").args(["-cC"]).arg(&source).arg(".").output().unwrap().stdout;
     let from_tar = stand.import_with(&packed_by("xz", &tarball), &options).unwrap();
@@ -235,7 +236,7 @@ fn root_file_systems_come_as_directory_or_archive() {
     assert_eq!(stand.root(&from_tar).join("bin/tool").metadata().unwrap().mode() & 0o7777, 0o4755);
     assert!(stand.root(&from_tar).join(".wh.kept").exists());
     assert!(stand.is_clean());
-    let options = Options { kind: Some(Kind::Oci), name: Some("x".into()), ..Options::default() };
+    let options = ImportOptions { kind: Some(ImageFormat::Oci), name: Some("x".into()), ..ImportOptions::default() };
     assert!(stand.import_with(&tarball, &options).unwrap_err().one_line().contains("index.json"));
 }
 

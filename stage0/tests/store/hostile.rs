@@ -1,8 +1,8 @@
 //! Archives made to do harm: each is refused with one clear line, and nothing of it is found anywhere.
 
 use serde_json::json;
-use stage0::image::archive::Limits;
-use stage0::image::options::Options;
+use stage0::image::archive::UnpackLimits;
+use stage0::image::options::ImportOptions;
 use tar::EntryType as T;
 
 use crate::Stand;
@@ -357,10 +357,11 @@ fn nothing_hostile_leaves_its_root_and_each_gets_one_clear_line() {
     let mut failed = Vec::new();
     for (what, bytes, want) in cases {
         let stand = Stand::new();
-        let error = match stand.import_with(&bytes, &Options { name: Some("x".into()), ..Options::default() }) {
-            Err(error) => error.one_line(),
-            Ok(imported) => format!("it was imported as {}", imported.image.id),
-        };
+        let error =
+            match stand.import_with(&bytes, &ImportOptions { name: Some("x".into()), ..ImportOptions::default() }) {
+                Err(error) => error.one_line(),
+                Ok(imported) => format!("it was imported as {}", imported.image.id),
+            };
         if !error.contains(want) || error.contains('\n') || !stand.is_clean() || !stand.is_empty() {
             failed.push(format!("{what}: clean {}, unchanged {}: {error}", stand.is_clean(), stand.is_empty()));
         }
@@ -397,13 +398,13 @@ fn links_that_point_outside_stay_inside() {
 
 #[test]
 fn bombs_go_off_at_the_bound() {
-    let limited = |bytes, entries| Options {
+    let limited = |bytes, entries| ImportOptions {
         name: Some("x".into()),
-        limits: Limits { bytes, entries, ..Limits::default() },
-        ..Options::default()
+        limits: UnpackLimits { bytes, entries, ..UnpackLimits::default() },
+        ..ImportOptions::default()
     };
     let stand = Stand::new();
-    let refused = |bytes: &[u8], options: &Options, want: &str| {
+    let refused = |bytes: &[u8], options: &ImportOptions, want: &str| {
         let error = stand.import_with(bytes, options).unwrap_err().one_line();
         assert!(error.contains(want), "{error}");
         assert!(stand.is_clean() && stand.is_empty());
@@ -437,7 +438,8 @@ fn devices_are_taken_when_asked_for() {
     stand.import(&harmless).unwrap();
     let disk = aci("b", &[device(T::Block, (8, 0))]);
     assert!(stand.import(&disk).is_err());
-    let asked = Options { limits: Limits { devices: true, ..Limits::default() }, ..Options::default() };
+    let asked =
+        ImportOptions { limits: UnpackLimits { devices: true, ..UnpackLimits::default() }, ..ImportOptions::default() };
     let imported = stand.import_with(&disk, &asked).unwrap();
     use std::os::unix::fs::FileTypeExt;
     assert!(stand.root(&imported).join("srv/x").metadata().unwrap().file_type().is_block_device());

@@ -8,7 +8,7 @@ mod make;
 use std::path::{Path, PathBuf};
 
 use stage0::image::import::{Imported, import_file};
-use stage0::image::options::Options;
+use stage0::image::options::ImportOptions;
 use stage0::image::tree as trees;
 use stage0::store::Store;
 use stage1::error::Result;
@@ -32,10 +32,10 @@ impl Stand {
     }
 
     pub(crate) fn import(&self, bytes: &[u8]) -> Result<Imported> {
-        self.import_with(bytes, &Options::default())
+        self.import_with(bytes, &ImportOptions::default())
     }
 
-    pub(crate) fn import_with(&self, bytes: &[u8], options: &Options) -> Result<Imported> {
+    pub(crate) fn import_with(&self, bytes: &[u8], options: &ImportOptions) -> Result<Imported> {
         import_file(&self.store, bytes, options)
     }
 

@@ -21,7 +21,7 @@ use crate::layout;
 use crate::net::NetworkRequest;
 use crate::pod::{self, Directory, Pod, PodApp, write_atomic};
 use crate::rootfs::volumes::{self, Opener};
-use crate::rootfs::{self, Device, EtcFile, EtcSource, Hosts, Plan, Volume};
+use crate::rootfs::{self, Device, EtcFile, EtcSource, Hosts, RootfsPlan, Volume};
 use crate::streams::{self, Declared as Streams, LogFile, Modes};
 use crate::sys::dir;
 use crate::sys::mount::{DetachedMount, Scope};
@@ -242,8 +242,8 @@ impl Addition {
         app: &PodApp,
         root: &OwnedFd,
         insecure: InsecureOptions,
-    ) -> Result<Plan> {
-        let mut plan = Plan::new(&layout::app_rootfs(&self.app))?;
+    ) -> Result<RootfsPlan> {
+        let mut plan = RootfsPlan::new(&layout::app_rootfs(&self.app))?;
         plan.read_only_root = app.runtime.read_only_root_fs;
         plan.restrict_paths = !insecure.disable_paths;
         plan.own_network = NetworkRequest::parse(&pod.config.net_list)?.is_own();

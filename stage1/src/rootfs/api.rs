@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use super::kernel::KernelFs;
-use super::plan::{Plan, Volume};
+use super::plan::{RootfsPlan, Volume};
 use crate::dev::{LINKS, NODES, OPTIONAL_NODES, new_devpts};
 use crate::error::Result;
 use crate::layout;
@@ -35,7 +35,7 @@ impl OpenCovers {
 }
 
 impl PodSources {
-    pub(super) fn open(plan: &Plan) -> Result<Self> {
+    pub(super) fn open(plan: &RootfsPlan) -> Result<Self> {
         let one = |path: &str| DetachedMount::clone_path(path, Scope::One);
         let optional = OPTIONAL_NODES.iter().filter(|(name, ..)| Path::new("/dev").join(name).exists());
         let nodes = NODES.iter().chain(optional).map(|(name, ..)| *name);
@@ -51,7 +51,7 @@ impl PodSources {
     }
 
     /// Mounts all of it in `root`. An app with a volume at or below /sys gets no sysfs.
-    pub(super) fn attach(&self, root: &DetachedMount, plan: &Plan) -> Result<OpenCovers> {
+    pub(super) fn attach(&self, root: &DetachedMount, plan: &RootfsPlan) -> Result<OpenCovers> {
         let volumes: Vec<&Path> = plan.volumes.iter().map(Volume::target).collect();
         let mut covers = Vec::new();
         attach_at_top(&self.proc, root, "proc")?;

@@ -6,7 +6,7 @@ use nix::sched::CloneFlags;
 
 use super::api;
 use super::pin::{OwnNamespaces, pin};
-use super::plan::{Plan, Volume};
+use super::plan::{RootfsPlan, Volume};
 use crate::appc::AcName;
 use crate::cross::{self, Target};
 use crate::error::{Context, Result};
@@ -19,7 +19,7 @@ use crate::sys::{dir, process};
 ///
 /// # Errors
 /// When a source, a target or a mask can't be had; an earlier pin stays then.
-pub fn build(target: &Target, app: &AcName, plan: &Plan, deadline: Instant) -> Result<()> {
+pub fn build(target: &Target, app: &AcName, plan: &RootfsPlan, deadline: Instant) -> Result<()> {
     cross::in_child(deadline, || {
         let namespaces = OwnNamespaces::open()?;
         target.join()?;
@@ -34,7 +34,7 @@ pub fn build(target: &Target, app: &AcName, plan: &Plan, deadline: Instant) -> R
 }
 
 /// Makes this namespace, a copy of the pod's, the app's: from here on only what the plan says is in it.
-fn assemble(plan: &Plan) -> Result<()> {
+fn assemble(plan: &RootfsPlan) -> Result<()> {
     mount::make_all_private()?;
     let api = api::PodSources::open(plan)?;
     plan.root.attach_path(layout::PLACEHOLDER)?;

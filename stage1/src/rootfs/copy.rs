@@ -28,7 +28,7 @@ const MAX_XATTR: usize = 64 * 1024;
 /// # Errors
 /// What could not be read or made; `to` is then as far as it came.
 pub fn tree(from: &OwnedFd, to: &OwnedFd, shift: Option<UidRange>) -> Result<()> {
-    Copier::new(to, Owners::Shifted(shift.map(Shift::To)), Target::Empty).directory(from.as_fd(), to.as_fd())
+    Copier::new(to, Owners::Shifted(shift.map(Shift::To)), Destination::Empty).directory(from.as_fd(), to.as_fd())
 }
 
 /// The other way: copies what has the ids of a user namespace, so that every id becomes the one inside.
@@ -37,7 +37,7 @@ pub fn tree(from: &OwnedFd, to: &OwnedFd, shift: Option<UidRange>) -> Result<()>
 /// As [`tree`].
 pub fn tree_from(from: &OwnedFd, to: &OwnedFd, shift: UidRange) -> Result<()> {
     let owners = Owners::Shifted(Some(Shift::From(shift)));
-    Copier::new(to, owners, Target::Empty).directory(from.as_fd(), to.as_fd())
+    Copier::new(to, owners, Destination::Empty).directory(from.as_fd(), to.as_fd())
 }
 
 /// Copies trees that lie over each other, the lowest first, into the empty directory `to`, as overlayfs would show
@@ -49,7 +49,7 @@ pub fn tree_from(from: &OwnedFd, to: &OwnedFd, shift: UidRange) -> Result<()> {
 pub fn layers(from: &[OwnedFd], to: &OwnedFd, shift: Option<UidRange>) -> Result<()> {
     from.iter().try_for_each(|from| {
         let owners = Owners::Shifted(shift.map(Shift::To));
-        Copier::new(to, owners, Target::LowerLayers).directory(from.as_fd(), to.as_fd())
+        Copier::new(to, owners, Destination::LowerLayers).directory(from.as_fd(), to.as_fd())
     })
 }
 
@@ -62,14 +62,14 @@ pub fn layers(from: &[OwnedFd], to: &OwnedFd, shift: Option<UidRange>) -> Result
 /// What could not be read or made, or a file that is to replace a directory, or the reverse; `to` is then as far as it
 /// came.
 pub fn entry(from: impl AsFd, name: &CStr, to: impl AsFd, new_name: &CStr, owner: (u32, u32)) -> Result<()> {
-    let mut copier = Copier::new(&to, Owners::One(owner.0, owner.1), Target::Files);
+    let mut copier = Copier::new(&to, Owners::One(owner.0, owner.1), Destination::Files);
     copier.path.push(new_name.to_owned());
     copier.entry(from.as_fd(), to.as_fd(), name, new_name).context(|| format!("copy {name:?}"))
 }
 
-/// What is where the copy is made.
+/// What the destination holds when the copy begins.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Target {
+enum Destination {
     /// Nothing.
     Empty,
     /// The layers below the one that is copied, whose marks remove files.
@@ -117,14 +117,14 @@ struct FirstName {
 struct Copier<'a> {
     top: BorrowedFd<'a>,
     owners: Owners,
-    target: Target,
+    target: Destination,
     /// The names that lead to where it is.
     path: Vec<CString>,
     links: BTreeMap<(u64, u64), FirstName>,
 }
 
 impl<'a> Copier<'a> {
-    fn new(to: &'a impl AsFd, owners: Owners, target: Target) -> Self {
+    fn new(to: &'a impl AsFd, owners: Owners, target: Destination) -> Self {
         Self { top: to.as_fd(), owners, target, path: Vec::new(), links: BTreeMap::new() }
     }
 
@@ -151,8 +151,9 @@ impl<'a> Copier<'a> {
         let open =
             |dir, name: &CStr, flags| fs::openat(dir, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
         let kind = FileType::from_raw_mode(stat.st_mode);
-        if self.target != Target::Empty {
-            let hides = kind == FileType::CharacterDevice && stat.st_rdev == 0 && self.target == Target::LowerLayers;
+        if self.target != Destination::Empty {
+            let hides =
+                kind == FileType::CharacterDevice && stat.st_rdev == 0 && self.target == Destination::LowerLayers;
             let there = match fs::statat(to, new_name, AtFlags::SYMLINK_NOFOLLOW) {
                 Err(Errno::NOENT) => None,
                 there => Some(there.context(|| "stat the copy")?),
@@ -161,7 +162,7 @@ impl<'a> Copier<'a> {
             if kind.is_dir() && there.is_some_and(|there| there.is_dir()) {
                 let source = open(from, name, OFlags::RDONLY | OFlags::DIRECTORY).context(|| "open")?;
                 let copy = open(to, new_name, OFlags::RDONLY | OFlags::DIRECTORY).context(|| "open the copy")?;
-                if self.target == Target::Files {
+                if self.target == Destination::Files {
                     return self.entries(source.as_fd(), copy.as_fd());
                 }
                 if is_opaque(source.as_fd())? {
@@ -169,7 +170,7 @@ impl<'a> Copier<'a> {
                 }
                 return self.directory(source.as_fd(), copy.as_fd());
             }
-            if self.target == Target::Files && there.is_some_and(|there| there.is_dir() || kind.is_dir()) {
+            if self.target == Destination::Files && there.is_some_and(|there| there.is_dir() || kind.is_dir()) {
                 return Err(Error::new("a file does not replace a directory, nor a directory a file"));
             }
             if there.is_some() {
@@ -180,7 +181,8 @@ impl<'a> Copier<'a> {
             }
         }
         // Who may write where the copy is made could lead the path of the first name elsewhere meanwhile.
-        let can_be_linked = self.target != Target::Files && !matches!(kind, FileType::Directory | FileType::Socket);
+        let can_be_linked =
+            self.target != Destination::Files && !matches!(kind, FileType::Directory | FileType::Socket);
         if can_be_linked && stat.st_nlink > 1 && self.link(&stat, to, new_name)? {
             return Ok(());
         }
@@ -215,7 +217,7 @@ impl<'a> Copier<'a> {
                 fs::chmodat(to, new_name, mode, AtFlags::empty()).context(|| "chmod")
             }
             _ => {
-                if self.target == Target::Files {
+                if self.target == Destination::Files {
                     log::warn!("socket {name:?} is left out");
                 }
                 Ok(())

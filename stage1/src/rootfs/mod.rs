@@ -1,7 +1,7 @@
 //! Building an app's mount namespace: its root file system, the kernel's file systems, devices,
 //! volumes and masks, all by descriptor; pinning it in the pod, and unpinning it.
 //!
-//! The host side opens every source as a detached mount ([`Plan`]); the pod side assembles them in
+//! The host side opens every source as a detached mount ([`RootfsPlan`]); the pod side assembles them in
 //! a namespace of the app's own ([`build()`]), of which the pod sees nothing but one pin.
 
 mod api;
@@ -19,4 +19,4 @@ pub use build::build;
 pub use hosts::Hosts;
 pub(crate) use kernel::protect_pod_proc;
 pub use pin::{join_pinned, unpin};
-pub use plan::{Device, EtcFile, EtcSource, Plan, Volume, VolumeOptions};
+pub use plan::{Device, EtcFile, EtcSource, RootfsPlan, Volume, VolumeOptions};

@@ -15,7 +15,7 @@ use crate::sys::mount::{Attributes, DetachedMount, Propagation, Scope};
 
 /// Everything that an app's namespace is assembled from.
 #[derive(Debug)]
-pub struct Plan {
+pub struct RootfsPlan {
     /// The app's root file system.
     pub root: DetachedMount,
     /// Whether the app can't write to its root file system.
@@ -34,7 +34,7 @@ pub struct Plan {
     pub volumes: Vec<Volume>,
 }
 
-impl Plan {
+impl RootfsPlan {
     /// A plan with the directory `rootfs` as root and nothing else. Host side.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::error::{Context, Error, Result};
-use wire::{Body, Kind, Message};
+use wire::{Body, Message, MessageKind};
 
 pub use wire::Value;
 pub use words::{ActiveState, Interface, Job, JobResult, Properties, Refused, Verb, is_no_such_unit};
@@ -263,8 +263,8 @@ impl Client {
         }
         loop {
             let answer = self.next_message(deadline, |message| match (message.reply_serial, message.kind) {
-                (Some(answered), Kind::MethodReturn) if answered == serial => Ok(Some(Ok(read(message)?))),
-                (Some(answered), Kind::Error) if answered == serial => {
+                (Some(answered), MessageKind::MethodReturn) if answered == serial => Ok(Some(Ok(read(message)?))),
+                (Some(answered), MessageKind::Error) if answered == serial => {
                     let name = message.error_name.context(|| "an error without a name")?.to_owned();
                     let message = message.leading_text().unwrap_or_default().to_owned();
                     Ok(Some(Err(Refused { name, message })))
@@ -341,7 +341,7 @@ impl Client {
 
 /// The path and the result of the job whose end `message` announces.
 fn job_removed(message: &Message<'_>) -> Result<Option<(String, JobResult)>> {
-    let wanted = (Kind::Signal, Some(MANAGER_PATH), Some(MANAGER), Some("JobRemoved"));
+    let wanted = (MessageKind::Signal, Some(MANAGER_PATH), Some(MANAGER), Some("JobRemoved"));
     if (message.kind, message.path, message.interface, message.member) != wanted {
         return Ok(None);
     }

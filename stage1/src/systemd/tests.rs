@@ -40,7 +40,7 @@ fn start_frames() -> (&'static [u8], &'static [u8], Vec<&'static [u8]>) {
     let position = |wanted: &dyn Fn(&Message<'_>) -> bool| {
         all.iter().position(|frame| wanted(&Message::parse(frame).unwrap())).unwrap()
     };
-    let reply = position(&|m| m.kind == Kind::MethodReturn);
+    let reply = position(&|m| m.kind == MessageKind::MethodReturn);
     let removed = position(&|m| m.member == Some("JobRemoved"));
     let others = (0..all.len()).filter(|at| ![reply, removed].contains(at)).map(|at| all[at]).collect();
     (all[reply], all[removed], others)
@@ -384,7 +384,7 @@ fn big_endian_is_read() {
     bytes.extend_from_slice(b"\0\0\0\x02no\0");
     assert_eq!(wire::message_length(&bytes).unwrap(), Some(bytes.len()));
     let message = Message::parse(&bytes).unwrap();
-    assert_eq!(message.kind, Kind::Error);
+    assert_eq!(message.kind, MessageKind::Error);
     assert_eq!(message.reply_serial, Some(0x102));
     assert_eq!(message.error_name, Some("a.b.c"));
     assert_eq!(message.leading_text(), Some("no"));

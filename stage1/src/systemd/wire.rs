@@ -214,26 +214,26 @@ fn write_variant(bytes: &mut Vec<u8>, value: &Value) -> Result<()> {
     Ok(())
 }
 
-/// What a message is.
+/// The type of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Somebody calls us; systemd never does.
+pub enum MessageKind {
+    /// A call to us; systemd never makes one.
     MethodCall,
-    /// The answer to a call.
+    /// The reply to a call.
     MethodReturn,
-    /// The refusal of a call.
+    /// The error reply to a call.
     Error,
-    /// News for everybody.
+    /// A signal, sent to every peer.
     Signal,
-    /// Of a later version of the protocol: to be ignored.
+    /// A type of a later protocol version; ignored.
     Unknown(u8),
 }
 
 /// A message that was received.
 #[derive(Debug)]
 pub struct Message<'a> {
-    /// What it is.
-    pub kind: Kind,
+    /// Its type.
+    pub kind: MessageKind,
     /// Object that a signal is about.
     pub path: Option<&'a str>,
     /// Interface of the member.
@@ -287,11 +287,11 @@ impl<'a> Message<'a> {
         let mut reader = Reader { bytes, at: 1, big_endian };
         let kind = match reader.u8()? {
             0 => return Err(Error::new("message of the invalid type 0")),
-            1 => Kind::MethodCall,
-            2 => Kind::MethodReturn,
-            3 => Kind::Error,
-            4 => Kind::Signal,
-            other => Kind::Unknown(other),
+            1 => MessageKind::MethodCall,
+            2 => MessageKind::MethodReturn,
+            3 => MessageKind::Error,
+            4 => MessageKind::Signal,
+            other => MessageKind::Unknown(other),
         };
         reader.u8()?;
         let version = reader.u8()?;

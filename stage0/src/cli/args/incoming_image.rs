@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::image::archive::Limits;
+use crate::image::archive::UnpackLimits;
 
 /// What is taken of an image that comes in.
 #[derive(Args, Clone, Debug)]
@@ -14,13 +14,13 @@ pub struct IncomingImage {
     #[arg(long)]
     devices: bool,
     /// Refuse an image that has more bytes than this, uncompressed or as a registry sends it
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().bytes)]
+    #[arg(long, value_name = "BYTES", default_value_t = UnpackLimits::default().bytes)]
     max_size: u64,
 }
 
 impl IncomingImage {
     /// What its archive may hold.
-    pub fn limits(&self) -> Limits {
-        Limits { bytes: self.max_size, devices: self.devices, ..Limits::default() }
+    pub fn limits(&self) -> UnpackLimits {
+        UnpackLimits { bytes: self.max_size, devices: self.devices, ..UnpackLimits::default() }
     }
 }

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use stage1::error::{Context, Error, Result};
 
 use crate::cli::session::Session;
-use crate::image::options::Options;
+use crate::image::options::ImportOptions;
 use crate::image::pull::pull;
 use crate::image::store::find::look_up;
 use crate::interrupt::Watch;
@@ -70,7 +70,7 @@ impl PullPolicy {
         let access = RegistryOptions::with_authfile(None).access(&watch)?;
         let missing = || format!("there is no image {text:?}, and it can't be pulled");
         let pulled = Name::parse(text)
-            .and_then(|name| pull(&session.store, &access, &name, &Options::default()))
+            .and_then(|name| pull(&session.store, &access, &name, &ImportOptions::default()))
             .context(|| if is_there { format!("pull {text:?}") } else { missing() })?;
         Ok(pulled.imported.image.id.to_string())
     }

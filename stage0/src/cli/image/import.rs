@@ -17,7 +17,7 @@ use crate::cli::args::registry::RegistryOptions;
 use crate::cli::output::say;
 use crate::cli::session::Session;
 use crate::image::import::{Imported, import_directory, import_file, import_open_file};
-use crate::image::options::{Kind, Options};
+use crate::image::options::{ImageFormat, ImportOptions};
 use crate::image::platform::ImageChoice;
 use crate::image::pull::pull;
 use crate::image::store::names as image_names;
@@ -88,20 +88,20 @@ impl Import {
             return Err(Error::new("it is neither a file nor a directory"));
         }
         let kind = kind.or(self.kind.map(|kind| match kind {
-            KindWord::Aci => Kind::Aci,
-            KindWord::Oci => Kind::Oci,
-            KindWord::Docker => Kind::Docker,
-            KindWord::Dir => Kind::Dir,
-            KindWord::Rootfs => Kind::Rootfs,
+            KindWord::Aci => ImageFormat::Aci,
+            KindWord::Oci => ImageFormat::Oci,
+            KindWord::Docker => ImageFormat::Docker,
+            KindWord::Dir => ImageFormat::Dir,
+            KindWord::Rootfs => ImageFormat::Rootfs,
         }));
         let reference = self.reference.clone().or(reference);
-        let options = Options {
+        let options = ImportOptions {
             name: self.name.clone(),
             kind,
             choice: ImageChoice { reference, platform: self.incoming.platform.clone(), name: None },
             manifest: self.manifest(path.as_deref())?,
             limits: self.incoming.limits(),
-            ..Options::default()
+            ..ImportOptions::default()
         };
         let _watch = Watch::begin()?;
         let (Some(path), Some(stat)) = (path, stat) else {
@@ -137,10 +137,10 @@ impl Import {
         }
         let watch = Watch::begin()?;
         let access = RegistryOptions::with_authfile(None).access(&watch)?;
-        let options = Options {
+        let options = ImportOptions {
             choice: ImageChoice { platform: self.incoming.platform.clone(), ..ImageChoice::default() },
             limits: self.incoming.limits(),
-            ..Options::default()
+            ..ImportOptions::default()
         };
         let pulled = pull(&session.store, &access, &Name::parse(name)?, &options)?.imported;
         match &self.name {

@@ -8,7 +8,7 @@ use crate::cli::args::registry::RegistryOptions;
 use crate::cli::output::say;
 use crate::cli::session::Session;
 use crate::image::import::Imported;
-use crate::image::options::Options;
+use crate::image::options::ImportOptions;
 use crate::image::platform::ImageChoice;
 use crate::image::pull::pull;
 use crate::interrupt::Watch;
@@ -33,11 +33,11 @@ impl Pull {
         let names: Vec<Name> = self.names.iter().map(|text| Name::parse(text)).collect::<Result<_>>()?;
         let watch = Watch::begin()?;
         let access = self.registry.access(&watch)?;
-        let options = Options {
+        let options = ImportOptions {
             choice: ImageChoice { platform: self.incoming.platform.clone(), ..ImageChoice::default() },
             limits: self.incoming.limits(),
             keep_blobs: self.keep_blobs,
-            ..Options::default()
+            ..ImportOptions::default()
         };
         for (name, text) in names.iter().zip(&self.names) {
             let pulled = pull(&session.store, &access, name, &options).context(|| format!("pull {text:?}"))?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use stage1::error::{Error, Result};
 
-use crate::image::options::Kind;
+use crate::image::options::ImageFormat;
 
 /// What a person named as the source of an import.
 #[derive(Debug, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub enum Source {
     /// Standard input.
     Input,
     /// A file or directory; what is in it, if that was said; which image of several.
-    Path(PathBuf, Option<Kind>, Option<String>),
+    Path(PathBuf, Option<ImageFormat>, Option<String>),
     /// A registry.
     Registry(String),
 }
@@ -29,9 +29,9 @@ impl Source {
         let Some((transport, rest)) = text.split_once(':') else { return Ok(Self::Path(text.into(), None, None)) };
         let kind = match transport {
             "docker" if rest.starts_with("//") => return Ok(Self::Registry(text.to_owned())),
-            "docker-archive" => Kind::Docker,
-            "oci-archive" | "oci" => Kind::Oci,
-            "dir" => Kind::Dir,
+            "docker-archive" => ImageFormat::Docker,
+            "oci-archive" | "oci" => ImageFormat::Oci,
+            "dir" => ImageFormat::Dir,
             "containers-storage" | "docker-daemon" | "ostree" | "sif" | "tarball" => {
                 return Err(Error::new(format!(
                     "{transport}: is not read here; copy it with skopeo to oci-archive:FILE, and import that"
@@ -41,7 +41,7 @@ impl Source {
         };
         let (path, reference) = match rest.split_once(':') {
             // a path of a directory may have colons, a reference can't be told there
-            Some((path, reference)) if kind != Kind::Dir && !Path::new(rest).exists() => (path, Some(reference)),
+            Some((path, reference)) if kind != ImageFormat::Dir && !Path::new(rest).exists() => (path, Some(reference)),
             _ => (rest, None),
         };
         if path.is_empty() {
@@ -64,11 +64,11 @@ mod tests {
             ("./x.tar", path("./x.tar", None, None)),
             ("/a:b", path("/a:b", None, None)),
             ("docker://quay.io/x:1", Source::Registry("docker://quay.io/x:1".into())),
-            ("docker-archive:/no/x.tar", path("/no/x.tar", Some(Kind::Docker), None)),
-            ("docker-archive:x.tar:a/b:1", path("x.tar", Some(Kind::Docker), Some("a/b:1"))),
-            ("oci:/no/dir:1", path("/no/dir", Some(Kind::Oci), Some("1"))),
-            ("oci-archive:x.tar", path("x.tar", Some(Kind::Oci), None)),
-            ("dir:/no/a:b", path("/no/a:b", Some(Kind::Dir), None)),
+            ("docker-archive:/no/x.tar", path("/no/x.tar", Some(ImageFormat::Docker), None)),
+            ("docker-archive:x.tar:a/b:1", path("x.tar", Some(ImageFormat::Docker), Some("a/b:1"))),
+            ("oci:/no/dir:1", path("/no/dir", Some(ImageFormat::Oci), Some("1"))),
+            ("oci-archive:x.tar", path("x.tar", Some(ImageFormat::Oci), None)),
+            ("dir:/no/a:b", path("/no/a:b", Some(ImageFormat::Dir), None)),
         ] {
             assert_eq!(Source::parse(text).unwrap(), expected, "{text}");
         }

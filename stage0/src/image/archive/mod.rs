@@ -36,9 +36,9 @@ pub(crate) const MAX_DEPTH: usize = 512;
 /// What the decoder of one archive may take in memory.
 const DECODER_KB: u32 = 128 << 10;
 
-/// What an archive may grow to. An image beyond that is refused before it fills the disk.
+/// Bounds on what an archive may unpack to. An image beyond them is refused before it fills the disk.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct UnpackLimits {
     /// Bytes of the uncompressed archive, and of all file contents in it.
     pub bytes: u64,
     /// Number of entries.
@@ -47,7 +47,7 @@ pub struct Limits {
     pub devices: bool,
 }
 
-impl Default for Limits {
+impl Default for UnpackLimits {
     fn default() -> Self {
         Self { bytes: 64 << 30, entries: 4_000_000, devices: false }
     }
@@ -194,7 +194,7 @@ pub struct Hashed<W> {
 
 impl<W: Write> Hashed<W> {
     /// Passes bytes on to `to`.
-    pub fn new(to: W, limits: Limits) -> Self {
+    pub fn new(to: W, limits: UnpackLimits) -> Self {
         Self { to, hasher: Sha512::new(), total: 0, limit: limits.bytes }
     }
 
@@ -233,7 +233,7 @@ mod tests {
         gz.write_all(&plain).unwrap();
         let gz = gz.finish().unwrap();
         let id = |bytes: &[u8]| {
-            let mut hashed = Hashed::new(io::sink(), Limits::default());
+            let mut hashed = Hashed::new(io::sink(), UnpackLimits::default());
             io::copy(&mut decoded(bytes).unwrap(), &mut hashed).unwrap();
             hashed.finish().0.to_string()
         };
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_bomb_is_refused() {
-        let limits = Limits { bytes: 1000, ..Limits::default() };
+        let limits = UnpackLimits { bytes: 1000, ..UnpackLimits::default() };
         let error = io::copy(&mut io::repeat(0), &mut Hashed::new(io::sink(), limits)).unwrap_err().to_string();
         assert!(error.contains("larger than 1000 bytes"), "{error}");
     }

@@ -13,7 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use stage1::error::{Context, Error, Result};
 use tar::EntryType;
 
-use super::Limits;
+use super::UnpackLimits;
 use super::entries::{Entries, Entry};
 use super::marks::Hashes;
 use super::unpacker::{Standing, Unpacker};
@@ -50,7 +50,7 @@ impl Whitelist {
 /// # Errors
 /// The archive is damaged, goes beyond `limits`, has no manifest or no rootfs, or has an entry that can't be made as
 /// it says. What was unpacked until then is left in `root`.
-pub fn unpack(source: impl Read, root: BorrowedFd<'_>, mut limits: Limits) -> Result<Vec<u8>> {
+pub fn unpack(source: impl Read, root: BorrowedFd<'_>, mut limits: UnpackLimits) -> Result<Vec<u8>> {
     unpack_over(source, root, &mut limits, &[], false)
 }
 
@@ -62,7 +62,7 @@ pub fn unpack(source: impl Read, root: BorrowedFd<'_>, mut limits: Limits) -> Re
 pub fn unpack_over(
     source: impl Read,
     root: BorrowedFd<'_>,
-    limits: &mut Limits,
+    limits: &mut UnpackLimits,
     whitelists: &[&Whitelist],
     over: bool,
 ) -> Result<Vec<u8>> {
@@ -71,9 +71,9 @@ pub fn unpack_over(
     let mut has_rootfs = false;
     each_entry(source, &mut unpacker, |unpacker, entry, content| {
         match place(&entry.path)? {
-            Place::Root => {}
-            Place::Manifest => manifest = Some(read_manifest(entry, content)?),
-            Place::Rootfs(path) => {
+            EntryTarget::Root => {}
+            EntryTarget::Manifest => manifest = Some(read_manifest(entry, content)?),
+            EntryTarget::Rootfs(path) => {
                 has_rootfs = true;
                 if whitelists.iter().all(|list| list.0.contains(&path)) {
                     unpacker.entry(entry, content, &path, in_rootfs)?;
@@ -97,7 +97,7 @@ pub fn manifest(source: impl Read) -> Result<Vec<u8>> {
     let mut entries = Entries::new(source);
     let mut found = None;
     while let Some(entry) = entries.next_entry()? {
-        if place(&entry.path).is_ok_and(|place| place == Place::Manifest) {
+        if place(&entry.path).is_ok_and(|place| place == EntryTarget::Manifest) {
             let manifest = read_manifest(&entry, &mut entries.content()).context(|| "archive entry \"manifest\"")?;
             // of an entry that comes twice the last one counts
             found = Some(manifest);
@@ -110,7 +110,7 @@ pub fn manifest(source: impl Read) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// As [`unpack`].
-pub fn unpack_plain(source: impl Read, root: BorrowedFd<'_>, limits: &mut Limits) -> Result<()> {
+pub fn unpack_plain(source: impl Read, root: BorrowedFd<'_>, limits: &mut UnpackLimits) -> Result<()> {
     let mut unpacker = Unpacker::new(root, limits, false)?;
     let mut is_empty = true;
     each_entry(source, &mut unpacker, |unpacker, entry, content| {
@@ -133,7 +133,7 @@ fn whited_out(path: &Path) -> Option<&OsStr> {
 ///
 /// # Errors
 /// As [`unpack`].
-pub fn unpack_layer(source: impl Read, root: BorrowedFd<'_>, limits: &mut Limits, first: bool) -> Result<()> {
+pub fn unpack_layer(source: impl Read, root: BorrowedFd<'_>, limits: &mut UnpackLimits, first: bool) -> Result<()> {
     let mut unpacker = Unpacker::new(root, limits, !first)?;
     each_entry(source, &mut unpacker, |unpacker, entry, content| {
         let path = normal_components(&entry.path)?.into_iter().collect::<PathBuf>();
@@ -161,7 +161,7 @@ pub struct Alone {
 ///
 /// # Errors
 /// As [`unpack`]; or the layer means something only together with those below it.
-pub fn unpack_alone(source: impl Read, root: BorrowedFd<'_>, limits: &mut Limits) -> Result<Alone> {
+pub fn unpack_alone(source: impl Read, root: BorrowedFd<'_>, limits: &mut UnpackLimits) -> Result<Alone> {
     let mut unpacker = Unpacker::new(root, limits, false)?;
     unpacker.alone = Some(Standing::default());
     each_entry(source, &mut unpacker, |unpacker, entry, content| {
@@ -199,7 +199,7 @@ fn each_entry<'a, R: Read>(
 /// Where a hard link's target is, below the root.
 fn in_rootfs(raw: &[u8]) -> Result<PathBuf> {
     match place(raw)? {
-        Place::Rootfs(target) => Ok(target),
+        EntryTarget::Rootfs(target) => Ok(target),
         _ => Err(Error::new("outside rootfs/")),
     }
 }
@@ -208,22 +208,22 @@ fn in_layer(raw: &[u8]) -> Result<PathBuf> {
     Ok(normal_components(raw)?.into_iter().collect())
 }
 
-/// Where in the image an archive entry belongs.
+/// Which part of the image an archive entry is.
 #[derive(Debug, PartialEq)]
-enum Place {
+enum EntryTarget {
     Root,
     Manifest,
     /// Below the root file system; empty for the root itself.
     Rootfs(PathBuf),
 }
 
-fn place(raw: &[u8]) -> Result<Place> {
+fn place(raw: &[u8]) -> Result<EntryTarget> {
     let mut parts = normal_components(raw)?.into_iter();
-    let Some(first) = parts.next() else { return Ok(Place::Root) };
+    let Some(first) = parts.next() else { return Ok(EntryTarget::Root) };
     let rest: PathBuf = parts.collect();
     match first.as_bytes() {
-        b"manifest" if rest.as_os_str().is_empty() => Ok(Place::Manifest),
-        b"rootfs" => Ok(Place::Rootfs(rest)),
+        b"manifest" if rest.as_os_str().is_empty() => Ok(EntryTarget::Manifest),
+        b"rootfs" => Ok(EntryTarget::Rootfs(rest)),
         _ => Err(Error::new("neither the manifest nor below rootfs/")),
     }
 }

@@ -57,7 +57,7 @@ impl Sandbox {
 
     fn unpack(&self, bytes: &[u8]) -> Result<Vec<u8>> {
         let root = std::fs::File::open(self.root()).unwrap();
-        unpack(bytes, root.as_fd(), Limits::default())
+        unpack(bytes, root.as_fd(), UnpackLimits::default())
     }
 
     /// Nothing was made, changed or removed beside the root.
@@ -165,8 +165,8 @@ fn limits_hold() {
     let root = std::fs::File::open(sandbox.root()).unwrap();
     let bytes = archive(&[(T::Regular, "rootfs/a", "", &[1; 600]), (T::Regular, "rootfs/b", "", &[1; 600])]);
     let with = |bytes: &[u8], limits| unpack(bytes, root.as_fd(), limits).unwrap_err().one_line();
-    assert!(with(&bytes, Limits { bytes: 1000, entries: 10, devices: false }).contains("larger than allowed"));
-    assert!(with(&bytes, Limits { bytes: 10_000, entries: 2, devices: false }).contains("more than 2 entries"));
+    assert!(with(&bytes, UnpackLimits { bytes: 1000, entries: 10, devices: false }).contains("larger than allowed"));
+    assert!(with(&bytes, UnpackLimits { bytes: 10_000, entries: 2, devices: false }).contains("more than 2 entries"));
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn a_layer_that_stands_alone_marks_what_it_removes() {
         let dir = tempfile::tempdir().unwrap();
         let root = std::fs::File::open(dir.path()).unwrap();
         let made: Vec<Made<'_>> = entries.iter().map(|(kind, name, content)| (*kind, *name, "", *content)).collect();
-        let alone = unpack_alone(&archive_of(&made)[..], root.as_fd(), &mut Limits::default());
+        let alone = unpack_alone(&archive_of(&made)[..], root.as_fd(), &mut UnpackLimits::default());
         (dir, alone.map_err(|error| error.one_line()))
     };
     let opaque = |path: &std::path::Path| {
@@ -338,7 +338,7 @@ fn a_tree_packed_and_unpacked_is_the_same_and_packs_to_the_same_bytes() {
     // the list is the same by what was noted on the way as by what is read again
     let dir = tempfile::tempdir().unwrap();
     let root = std::fs::File::open(dir.path()).unwrap();
-    let mut limits = Limits { devices: true, ..Limits::default() };
+    let mut limits = UnpackLimits { devices: true, ..UnpackLimits::default() };
     let alone = unpack_alone(&first[..], root.as_fd(), &mut limits).unwrap();
     let list = |hashes: &Hashes| {
         let mut list = Vec::new();

@@ -19,7 +19,7 @@ use super::lower::{remove_lower, remove_lower_contents};
 use super::marks::{Hashes, Known, OPAQUE, is_whiteout};
 use super::metadata::Metadata;
 use super::xattrs::has_attributes;
-use super::{Limits, MAX_DEPTH};
+use super::{MAX_DEPTH, UnpackLimits};
 use crate::fsutil::space::Room;
 
 /// What is kept in memory of directories until their metadata is set may take this many bytes.
@@ -58,7 +58,7 @@ pub(super) struct Unpacker<'a> {
     root: BorrowedFd<'a>,
     privileged: bool,
     /// What is left of the limits.
-    pub(super) limits: &'a mut Limits,
+    pub(super) limits: &'a mut UnpackLimits,
     /// What is left on the disk.
     room: Room,
     /// Directories get their metadata last: files are still made in them.
@@ -76,7 +76,7 @@ pub(super) struct Unpacker<'a> {
 }
 
 impl<'a> Unpacker<'a> {
-    pub(super) fn new(root: BorrowedFd<'a>, limits: &'a mut Limits, over: bool) -> Result<Self> {
+    pub(super) fn new(root: BorrowedFd<'a>, limits: &'a mut UnpackLimits, over: bool) -> Result<Self> {
         let mut directories = BTreeMap::new();
         if !over {
             directories.insert(PathBuf::new(), Metadata::of_implied());

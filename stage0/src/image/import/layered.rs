@@ -21,13 +21,13 @@ use crate::fsutil::digest;
 use crate::fsutil::digest::{Digest, Verified};
 use crate::fsutil::dir::{PRIVATE, make_dir, sync_dir, sync_file_system};
 use crate::image::archive;
-use crate::image::archive::{Hashes, ImageId, Limits};
+use crate::image::archive::{Hashes, ImageId, UnpackLimits};
 use crate::image::import::place::{Imported, name_it, place};
 use crate::image::oci::{Found, config, conversion};
-use crate::image::options::Options;
+use crate::image::options::ImportOptions;
 use crate::image::overlay_lookup::Merged;
 use crate::image::store as images;
-use crate::image::store::Info;
+use crate::image::store::ImageRecord;
 use crate::image::store::blobs;
 use crate::image::tree::checked_dir;
 use crate::image::tree::image_layer;
@@ -72,7 +72,7 @@ pub(crate) fn import(
     work: &TemporaryDir,
     image: &Found,
     source: &dyn Source,
-    options: &Options,
+    options: &ImportOptions,
 ) -> Result<Imported> {
     let diffs = image.diffs()?;
     let making = Making { store, work, image, source, options, diffs, unpacked: Mutex::default() };
@@ -93,11 +93,11 @@ struct Making<'a> {
     work: &'a TemporaryDir,
     image: &'a Found,
     source: &'a dyn Source,
-    options: &'a Options,
+    options: &'a ImportOptions,
     /// Digests of the layers, uncompressed, the lowest first.
     diffs: Vec<Digest>,
     /// What is in the working directory, by name.
-    unpacked: Mutex<BTreeMap<String, checked_dir::Info>>,
+    unpacked: Mutex<BTreeMap<String, checked_dir::DirRecord>>,
 }
 
 /// An image that is ready to be put into the store.
@@ -138,7 +138,7 @@ impl Making<'_> {
         };
         let manifest = conversion::manifest(self.image, &files, self.options)?;
         let manifest = serde_json::to_vec(&manifest).context(|| "write the image manifest")?;
-        let info = checked_dir::Info { layers: names, ..checked_dir::Info::default() };
+        let info = checked_dir::DirRecord { layers: names, ..checked_dir::DirRecord::default() };
         let info = checked_dir::write(&tree, &Hashes::default(), info)?;
         Ok(Made { id, manifest, layers: info.layers, size })
     }
@@ -161,7 +161,7 @@ impl Making<'_> {
     }
 
     /// The note of a layer that is there and, as far as a quick look tells, whole.
-    fn known(&self, name: &str) -> Result<Option<checked_dir::Info>> {
+    fn known(&self, name: &str) -> Result<Option<checked_dir::DirRecord>> {
         if let Some(note) = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
             return Ok(Some(note.clone()));
         }
@@ -171,10 +171,10 @@ impl Making<'_> {
     }
 
     /// Unpacks what is not there. `None` if a layer does not stand alone.
-    fn unpack_alone(&self, stack: &[(usize, String)]) -> Result<Option<Vec<checked_dir::Info>>> {
+    fn unpack_alone(&self, stack: &[(usize, String)]) -> Result<Option<Vec<checked_dir::DirRecord>>> {
         let limits = Mutex::new(self.options.limits);
         let bars = Bars::default();
-        let notes: Mutex<BTreeMap<usize, checked_dir::Info>> = Mutex::default();
+        let notes: Mutex<BTreeMap<usize, checked_dir::DirRecord>> = Mutex::default();
         let dependent = AtomicBool::new(false);
         let total = stack.len();
         each(total, |place| {
@@ -215,9 +215,9 @@ impl Making<'_> {
         number: usize,
         name: &str,
         place: usize,
-        limits: &Mutex<Limits>,
+        limits: &Mutex<UnpackLimits>,
         bars: &Bars,
-    ) -> Result<checked_dir::Info> {
+    ) -> Result<checked_dir::DirRecord> {
         let dir = self.in_work(name);
         crate::fsutil::remove::tree(&dir)?;
         let root = checked_dir::rootfs(&dir);
@@ -241,7 +241,12 @@ impl Making<'_> {
             limits.entries =
                 limits.entries.checked_sub(entries).context(|| "the image has more entries than allowed")?;
         }
-        let info = checked_dir::Info { size, implied: alone.implied, root: alone.root, ..checked_dir::Info::default() };
+        let info = checked_dir::DirRecord {
+            size,
+            implied: alone.implied,
+            root: alone.root,
+            ..checked_dir::DirRecord::default()
+        };
         let info = checked_dir::write(&dir, &alone.hashes, info)?;
         self.unpacked.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), info.clone());
         Ok(info)
@@ -251,7 +256,7 @@ impl Making<'_> {
     fn read_layer(
         &self,
         number: usize,
-        limits: &Limits,
+        limits: &UnpackLimits,
         shown: Option<(&Bars, &str)>,
         take: &mut dyn FnMut(&mut dyn Read) -> Result<()>,
     ) -> Result<()> {
@@ -294,10 +299,10 @@ impl Making<'_> {
     }
 
     /// Writes the image's directory. Gives back the note.
-    fn write(&self, made: &Made) -> Result<Info> {
+    fn write(&self, made: &Made) -> Result<ImageRecord> {
         let (store, work, id) = (self.store, self.work, &made.id);
         let before = images::info(store, id).ok();
-        let info = Info {
+        let info = ImageRecord {
             import_time: crate::fsutil::time::nanoseconds(SystemTime::now()),
             size: made.size,
             manifest: digest::of_bytes(&made.manifest),
@@ -320,7 +325,7 @@ impl Making<'_> {
     }
 
     /// Puts all into the store, under its lock. `None` if something is missing there that others have removed.
-    fn commit(&self, made: &Made, mut info: Info) -> Result<Option<Imported>> {
+    fn commit(&self, made: &Made, mut info: ImageRecord) -> Result<Option<Imported>> {
         let (store, work, id) = (self.store, self.work, &made.id);
         let _lock = store.lock_images()?;
         let mut unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);

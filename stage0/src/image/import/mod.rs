@@ -18,14 +18,14 @@ use crate::fsutil::digest;
 use crate::fsutil::dir::{PRIVATE, make_dir, sync_file_system};
 use crate::fsutil::space::{Room, Watched};
 use crate::image::archive;
-use crate::image::archive::{Compression, Entries, Hashed, ImageId, Limits};
+use crate::image::archive::{Compression, Entries, Hashed, ImageId, UnpackLimits};
 pub use crate::image::import::place::Imported;
 use crate::image::import::place::{name_it, place};
 use crate::image::oci;
 use crate::image::oci::Layout;
-use crate::image::options::{Kind, Options};
+use crate::image::options::{ImageFormat, ImportOptions};
 use crate::image::store::names::checked_name;
-use crate::image::store::{Info, directory, load};
+use crate::image::store::{ImageRecord, directory, load};
 use crate::image::tree as trees;
 use crate::store::{Store, TemporaryDir};
 
@@ -34,8 +34,13 @@ use crate::store::{Store, TemporaryDir};
 /// # Errors
 /// The archive can't be read, is not an image, or holds anything that could leave its root; the store is unchanged.
 pub fn import_archive(store: &Store, source: impl Read, name: Option<&str>) -> Result<Imported> {
-    let limits = Limits { devices: true, ..Limits::default() };
-    let options = Options { name: name.map(str::to_owned), kind: Some(Kind::Aci), limits, ..Options::default() };
+    let limits = UnpackLimits { devices: true, ..UnpackLimits::default() };
+    let options = ImportOptions {
+        name: name.map(str::to_owned),
+        kind: Some(ImageFormat::Aci),
+        limits,
+        ..ImportOptions::default()
+    };
     import_file(store, source, &options)
 }
 
@@ -43,7 +48,7 @@ pub fn import_archive(store: &Store, source: impl Read, name: Option<&str>) -> R
 ///
 /// # Errors
 /// The archive can't be read, is not an image, or holds anything that could leave its root; the store is unchanged.
-pub fn import_file(store: &Store, source: impl Read, options: &Options) -> Result<Imported> {
+pub fn import_file(store: &Store, source: impl Read, options: &ImportOptions) -> Result<Imported> {
     options.name.as_deref().map(checked_name).transpose()?;
     let work = store.temporary_dir()?;
     let archive = work.path().join("archive");
@@ -54,15 +59,15 @@ pub fn import_file(store: &Store, source: impl Read, options: &Options) -> Resul
         Some(kind) => kind,
         None => kind_of(&archive)?,
     };
-    if kind != Kind::Rootfs {
+    if kind != ImageFormat::Rootfs {
         options.must_not_run()?;
     }
     let open = || File::open(&archive).context(|| format!("open {archive:?}"));
     match kind {
-        Kind::Aci => finish(store, &work, written, options),
-        Kind::Oci | Kind::Docker => convert(store, &work, &Layout::in_tar(open()?)?, kind, options),
-        Kind::Dir => Err(Error::new("a directory with a manifest and blobs is not a file")),
-        Kind::Rootfs => {
+        ImageFormat::Aci => finish(store, &work, written, options),
+        ImageFormat::Oci | ImageFormat::Docker => convert(store, &work, &Layout::in_tar(open()?)?, kind, options),
+        ImageFormat::Dir => Err(Error::new("a directory with a manifest and blobs is not a file")),
+        ImageFormat::Rootfs => {
             let manifest = options.manifest.as_ref().context(|| "a root file system needs a name: --name")?;
             let root = work.path().join("merged");
             make_dir(&root, 0o755)?;
@@ -78,20 +83,20 @@ pub fn import_file(store: &Store, source: impl Read, options: &Options) -> Resul
 ///
 /// # Errors
 /// The directory can't be read, or holds anything that could leave its root; the store is unchanged.
-pub fn import_directory(store: &Store, directory: &Path, options: &Options) -> Result<Imported> {
+pub fn import_directory(store: &Store, directory: &Path, options: &ImportOptions) -> Result<Imported> {
     options.name.as_deref().map(checked_name).transpose()?;
     let is_layout = directory.join("oci-layout").is_file() && directory.join("index.json").is_file();
     let work = store.temporary_dir()?;
-    match options.kind.unwrap_or(if is_layout { Kind::Oci } else { Kind::Rootfs }) {
-        Kind::Rootfs => {
+    match options.kind.unwrap_or(if is_layout { ImageFormat::Oci } else { ImageFormat::Rootfs }) {
+        ImageFormat::Rootfs => {
             let manifest = options.manifest.as_ref().context(|| "a root file system needs a name: --name")?;
             pack(store, &work, manifest, directory, options)
         }
-        kind @ (Kind::Oci | Kind::Docker | Kind::Dir) => {
+        kind @ (ImageFormat::Oci | ImageFormat::Docker | ImageFormat::Dir) => {
             options.must_not_run()?;
             convert(store, &work, &Layout::in_directory(directory)?, kind, options)
         }
-        Kind::Aci => Err(Error::new("an application container image is a file, not a directory")),
+        ImageFormat::Aci => Err(Error::new("an application container image is a file, not a directory")),
     }
 }
 
@@ -102,7 +107,7 @@ pub fn import_directory(store: &Store, directory: &Path, options: &Options) -> R
 pub fn import_open_file(
     store: &Store,
     file: File,
-    options: &Options,
+    options: &ImportOptions,
     seen: impl Fn(File) -> Box<dyn Read>,
 ) -> Result<Imported> {
     options.name.as_deref().map(checked_name).transpose()?;
@@ -114,7 +119,7 @@ pub fn import_open_file(
             Some(kind) => kind,
             None => kind_in(Entries::of_file(again()?)?)?,
         };
-        if matches!(kind, Kind::Oci | Kind::Docker) {
+        if matches!(kind, ImageFormat::Oci | ImageFormat::Docker) {
             options.must_not_run()?;
             let work = store.temporary_dir()?;
             return convert(store, &work, &Layout::in_tar(again()?)?, kind, options);
@@ -125,11 +130,11 @@ pub fn import_open_file(
 }
 
 /// Tells from the names in an archive what it holds.
-fn kind_of(path: &Path) -> Result<Kind> {
+fn kind_of(path: &Path) -> Result<ImageFormat> {
     kind_in(Entries::of_file(File::open(path).context(|| format!("open {path:?}"))?)?)
 }
 
-fn kind_in<R: Read>(mut entries: Entries<R>) -> Result<Kind> {
+fn kind_in<R: Read>(mut entries: Entries<R>) -> Result<ImageFormat> {
     let (mut manifest, mut rootfs, mut docker, mut layout) = (false, false, false, false);
     while let Some(entry) = entries.next_entry()? {
         let name = entry.path.strip_prefix(b"./").unwrap_or(&entry.path);
@@ -140,15 +145,15 @@ fn kind_in<R: Read>(mut entries: Entries<R>) -> Result<Kind> {
             _ => rootfs |= name == b"rootfs" || name.starts_with(b"rootfs/"),
         }
         if manifest && rootfs {
-            return Ok(Kind::Aci);
+            return Ok(ImageFormat::Aci);
         }
     }
     Ok(match (layout, docker, manifest || rootfs) {
-        (true, _, _) => Kind::Oci,
-        (_, true, _) => Kind::Docker,
+        (true, _, _) => ImageFormat::Oci,
+        (_, true, _) => ImageFormat::Docker,
         // it lacks a part, which is then named
-        (_, _, true) if manifest => Kind::Aci,
-        _ => Kind::Rootfs,
+        (_, _, true) if manifest => ImageFormat::Aci,
+        _ => ImageFormat::Rootfs,
     })
 }
 
@@ -159,7 +164,11 @@ struct Written {
     size: u64,
 }
 
-fn write_archive(path: &Path, limits: Limits, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<Written> {
+fn write_archive(
+    path: &Path,
+    limits: UnpackLimits,
+    write: impl FnOnce(&mut dyn Write) -> Result<()>,
+) -> Result<Written> {
     let shown = || format!("write {path:?}");
     let file = File::create_new(path).context(shown)?;
     let room = Room::of(file.try_clone().context(shown)?.into());
@@ -171,12 +180,18 @@ fn write_archive(path: &Path, limits: Limits, write: impl FnOnce(&mut dyn Write)
 }
 
 /// Takes an image with layers in.
-fn convert(store: &Store, work: &TemporaryDir, layout: &Layout, kind: Kind, options: &Options) -> Result<Imported> {
+fn convert(
+    store: &Store,
+    work: &TemporaryDir,
+    layout: &Layout,
+    kind: ImageFormat,
+    options: &ImportOptions,
+) -> Result<Imported> {
     let mut wanted = options.choice.clone();
     wanted.name = options.manifest.as_ref().map(|manifest| manifest.name.to_string());
     let found = match kind {
-        Kind::Docker => oci::docker(layout, &wanted)?,
-        Kind::Dir => oci::directory(layout, &wanted)?,
+        ImageFormat::Docker => oci::docker(layout, &wanted)?,
+        ImageFormat::Dir => oci::directory(layout, &wanted)?,
         _ => oci::index(layout, &wanted)?,
     };
     layered::import(store, work, &found, &InLayout { layout, image: &found }, options)
@@ -204,7 +219,7 @@ fn pack(
     work: &TemporaryDir,
     manifest: &ImageManifest,
     root: &Path,
-    options: &Options,
+    options: &ImportOptions,
 ) -> Result<Imported> {
     let json = serde_json::to_vec(manifest).context(|| "write the image manifest")?;
     let written = write_archive(&work.path().join("packed"), options.limits, |out| {
@@ -214,7 +229,7 @@ fn pack(
 }
 
 /// Puts an image into the store, unless it is there and whole, and names it.
-fn finish(store: &Store, work: &TemporaryDir, written: Written, options: &Options) -> Result<Imported> {
+fn finish(store: &Store, work: &TemporaryDir, written: Written, options: &ImportOptions) -> Result<Imported> {
     let id = &written.id;
     let mut rendered = false;
     loop {
@@ -246,7 +261,7 @@ fn is_whole(store: &Store, written: &Written) -> bool {
 }
 
 /// Makes the image's tree and directory in the working directory.
-fn render(store: &Store, work: &TemporaryDir, written: &Written, options: &Options) -> Result<()> {
+fn render(store: &Store, work: &TemporaryDir, written: &Written, options: &ImportOptions) -> Result<()> {
     let open = || {
         let file = File::open(&written.path).context(|| format!("open {:?}", written.path))?;
         Ok(BufReader::with_capacity(1 << 17, file))
@@ -254,7 +269,7 @@ fn render(store: &Store, work: &TemporaryDir, written: &Written, options: &Optio
     let manifest = archive::manifest(open()?)?;
     let parsed = ImageManifest::parse(&manifest)?;
     let dependencies = trees::render(store, work, open()?, &parsed, None, options.limits)?;
-    let info = Info {
+    let info = ImageRecord {
         import_time: crate::fsutil::time::nanoseconds(SystemTime::now()),
         size: written.size,
         manifest: digest::of_bytes(&manifest),

@@ -5,7 +5,7 @@ use stage1::error::{Context, Result};
 
 use crate::fsutil::dir::{PRIVATE, make_dir, sync_dir};
 use crate::image::archive::ImageId;
-use crate::image::options::Options;
+use crate::image::options::ImportOptions;
 use crate::image::store::names::{set_name, set_reference};
 use crate::image::store::{Image, directory, load};
 use crate::store::{Store, TemporaryDir};
@@ -22,7 +22,7 @@ pub struct Imported {
 }
 
 /// Names an image that is there; the caller holds the lock.
-pub(crate) fn name_it(store: &Store, id: &ImageId, options: &Options) -> Result<Imported> {
+pub(crate) fn name_it(store: &Store, id: &ImageId, options: &ImportOptions) -> Result<Imported> {
     let image = load(store, id)?;
     if let Some(first) = options.references.first() {
         let mut replaced = None;

@@ -8,7 +8,7 @@ use stage1::error::{Context, Error, Result};
 use super::Found;
 use super::account::Account;
 use super::config::{Execution, plain_path};
-use crate::image::options::Options;
+use crate::image::options::ImportOptions;
 use crate::image::overlay_lookup::Merged;
 
 /// Annotations that only a conversion makes: a label of the image can't.
@@ -17,7 +17,7 @@ const OURS: &str = "appc.io/docker/";
 const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
 
 /// The manifest of an image whose files these are.
-pub(crate) fn manifest(image: &Found, files: &Merged, options: &Options) -> Result<ImageManifest> {
+pub(crate) fn manifest(image: &Found, files: &Merged, options: &ImportOptions) -> Result<ImageManifest> {
     let (repository, tag) = split_reference(image.reference.as_deref());
     let given = options.name.clone().or_else(|| options.manifest.as_ref().map(|manifest| manifest.name.to_string()));
     let name = match (&options.name, &repository, given) {

@@ -24,15 +24,15 @@ pub enum Layout {
     /// The directory.
     Directory(OwnedFd),
     /// The file, and where in it the files are.
-    Tar(File, HashMap<String, Place>),
+    Tar(File, HashMap<String, ArchiveMember>),
 }
 
-/// Where something in a tar file is.
+/// What a tar file has under one name.
 #[derive(Debug)]
-pub enum Place {
+pub enum ArchiveMember {
     /// Offset and size of a file's content.
     Content(u64, u64),
-    /// Another name.
+    /// A link: the name of its target.
     Link(String),
 }
 
@@ -59,13 +59,15 @@ impl Layout {
             let name = normal("", &raw).context(shown)?;
             let place = match entry.kind {
                 EntryType::Regular | EntryType::Continuous if entry.segments == [(0, entry.size)] => {
-                    Place::Content(entries.position(), entry.size)
+                    ArchiveMember::Content(entries.position(), entry.size)
                 }
                 EntryType::Symlink => {
                     let above = name.rsplit_once('/').map_or("", |(above, _)| above);
-                    Place::Link(normal(above, &String::from_utf8_lossy(&entry.link)).context(shown)?)
+                    ArchiveMember::Link(normal(above, &String::from_utf8_lossy(&entry.link)).context(shown)?)
                 }
-                EntryType::Link => Place::Link(normal("", &String::from_utf8_lossy(&entry.link)).context(shown)?),
+                EntryType::Link => {
+                    ArchiveMember::Link(normal("", &String::from_utf8_lossy(&entry.link)).context(shown)?)
+                }
                 EntryType::Directory => continue,
                 _ => return Err(Error::new(format!("{}: neither a file nor a link", shown()))),
             };
@@ -134,8 +136,8 @@ impl Layout {
         let mut at = normal("", name)?;
         for _ in 0..MAX_LINKS {
             match names.get(&at) {
-                Some(Place::Content(offset, size)) => return Ok((*offset, *size)),
-                Some(Place::Link(to)) => at.clone_from(to),
+                Some(ArchiveMember::Content(offset, size)) => return Ok((*offset, *size)),
+                Some(ArchiveMember::Link(to)) => at.clone_from(to),
                 None => return Err(Error::new(format!("{name:?} is missing in the archive"))),
             }
         }

@@ -37,7 +37,7 @@ pub struct Image {
     /// Its manifest, understood.
     pub parsed: ImageManifest,
     /// What the store noted when it came.
-    pub info: Info,
+    pub info: ImageRecord,
 }
 
 impl Image {
@@ -47,10 +47,10 @@ impl Image {
     }
 }
 
-/// What is noted of an image at its import.
+/// The record of an image, written at its import.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Info {
-    /// Nanoseconds since 1970.
+pub struct ImageRecord {
+    /// Time of the import, in nanoseconds since 1970.
     pub import_time: i64,
     /// Bytes of the uncompressed archive; of an image with layers those of their files.
     pub size: u64,
@@ -129,7 +129,7 @@ pub fn config(store: &Store, id: &ImageId) -> Result<Option<serde_json::Value>> 
 ///
 /// # Errors
 /// It is not there, or damaged.
-pub(crate) fn info(store: &Store, id: &ImageId) -> Result<Info> {
+pub(crate) fn info(store: &Store, id: &ImageId) -> Result<ImageRecord> {
     let path = directory(store, id).join("info");
     let bytes = std::fs::read(&path).context(|| format!("read {path:?}"))?;
     serde_json::from_slice(&bytes).context(|| damaged(id, "info"))

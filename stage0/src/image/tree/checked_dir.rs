@@ -13,9 +13,9 @@ use crate::image::archive::Hashes;
 use crate::image::tree::list as manifest;
 use crate::image::tree::list::Newest;
 
-/// What is noted beside the list.
+/// The record beside the list of a checked directory.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Info {
+pub(crate) struct DirRecord {
     /// SHA-256 of the list.
     pub(crate) sums: String,
     /// The newest change in the directory when it was made.
@@ -51,13 +51,13 @@ pub(crate) fn rootfs(dir: &Path) -> PathBuf {
 }
 
 /// Writes the list of `dir` and, with that, the note. `hashes` are those of files that are known already.
-pub(crate) fn write(dir: &Path, hashes: &Hashes, info: Info) -> Result<Info> {
+pub(crate) fn write(dir: &Path, hashes: &Hashes, info: DirRecord) -> Result<DirRecord> {
     let path = dir.join("sums");
     let shown = || format!("write {path:?}");
     let mut out = BufWriter::with_capacity(1 << 16, File::create_new(&path).context(shown)?);
     let newest = manifest::write(&rootfs(dir), hashes, &mut out)?;
     out.flush().context(shown)?;
-    let info = Info { sums: digest::of_file(&path)?, newest, ..info };
+    let info = DirRecord { sums: digest::of_file(&path)?, newest, ..info };
     let path = dir.join("info");
     std::fs::write(&path, serde_json::to_vec(&info).context(|| "write a note")?)
         .context(|| format!("write {path:?}"))?;
@@ -68,7 +68,7 @@ pub(crate) fn write(dir: &Path, hashes: &Hashes, info: Info) -> Result<Info> {
 ///
 /// # Errors
 /// It can't be read.
-pub(crate) fn info(dir: &Path) -> Result<Option<Info>> {
+pub(crate) fn info(dir: &Path) -> Result<Option<DirRecord>> {
     let path = dir.join("info");
     match std::fs::read(&path) {
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
@@ -77,7 +77,7 @@ pub(crate) fn info(dir: &Path) -> Result<Option<Info>> {
     }
 }
 
-fn open(dir: &Path) -> Result<Option<(File, Info)>> {
+fn open(dir: &Path) -> Result<Option<(File, DirRecord)>> {
     let Some(info) = info(dir)? else { return Ok(None) };
     let path = dir.join("sums");
     match File::open(&path) {

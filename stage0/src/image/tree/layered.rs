@@ -63,7 +63,11 @@ pub(crate) fn rebuild(store: &Store, id: &ImageId) -> Result<()> {
     let rootfs = checked_dir::rootfs(&tree);
     make_dir(&rootfs, 0o755)?;
     image_layer::make(&files, described.as_deref(), Path::new(&config::working_directory(&config)), &rootfs)?;
-    checked_dir::write(&tree, &Hashes::default(), checked_dir::Info { layers: stack, ..checked_dir::Info::default() })?;
+    checked_dir::write(
+        &tree,
+        &Hashes::default(),
+        checked_dir::DirRecord { layers: stack, ..checked_dir::DirRecord::default() },
+    )?;
     sync_file_system(work.path())?;
     let _lock = store.lock_images()?;
     trees::place(store, &work, id)

@@ -26,7 +26,7 @@ use stage1::error::{Context, Error, Result};
 
 use crate::fsutil::dir::{make_dir, sync_file_system};
 use crate::fsutil::remove;
-use crate::image::archive::{Hashes, ImageId, Limits, Whitelist, unpack_over};
+use crate::image::archive::{Hashes, ImageId, UnpackLimits, Whitelist, unpack_over};
 use crate::image::store as images;
 use crate::image::store::find;
 use crate::image::tree::location::{copy_stack, stack};
@@ -117,7 +117,7 @@ pub fn rebuild(store: &Store, id: &ImageId) -> Result<()> {
     let work = store.temporary_dir()?;
     let image = images::load(store, id)?;
     let known = Some(image.info.dependencies.iter().cloned().collect());
-    let limits = Limits { devices: true, ..Limits::default() };
+    let limits = UnpackLimits { devices: true, ..UnpackLimits::default() };
     render(store, &work, layered::open_archive(store, id)?, &image.parsed, known, limits)?;
     sync_file_system(work.path())?;
     let _lock = store.lock_images()?;
@@ -132,14 +132,14 @@ pub(crate) fn render(
     archive: impl Read,
     manifest: &ImageManifest,
     known: Option<VecDeque<ImageId>>,
-    mut limits: Limits,
+    mut limits: UnpackLimits,
 ) -> Result<Vec<ImageId>> {
     let dir = work.path().join("tree");
     let root = dir.join("rootfs");
     make_dir(&root, 0o755)?;
     let fd = File::open(&root).context(|| format!("open {root:?}"))?;
 
-    let mut plan = Plan { store, known, met: Vec::new(), steps: Vec::new() };
+    let mut plan = RenderPlan { store, known, met: Vec::new(), steps: Vec::new() };
     let whitelists = plan.below(manifest, &[])?;
     let mut over = false;
     for (id, whitelists) in &plan.steps {
@@ -153,11 +153,11 @@ pub(crate) fn render(
     unpack_over(&mut archive, fd.as_fd(), &mut limits, &whitelists, over)?;
     // a damage behind the archive's end is one, too
     std::io::copy(&mut archive, &mut std::io::sink()).context(|| "read the archive")?;
-    checked_dir::write(&dir, &Hashes::default(), checked_dir::Info::default())?;
+    checked_dir::write(&dir, &Hashes::default(), checked_dir::DirRecord::default())?;
     Ok(plan.met)
 }
 
-struct Plan<'a> {
+struct RenderPlan<'a> {
     store: &'a Store,
     /// Which images were met when this was planned before.
     known: Option<VecDeque<ImageId>>,
@@ -166,7 +166,7 @@ struct Plan<'a> {
     steps: Vec<(ImageId, Vec<Rc<Whitelist>>)>,
 }
 
-impl Plan<'_> {
+impl RenderPlan<'_> {
     /// Plans what goes below an image. Gives back the whitelists for the image itself.
     fn below(&mut self, manifest: &ImageManifest, above: &[Rc<Whitelist>]) -> Result<Vec<Rc<Whitelist>>> {
         let mut whitelists = above.to_vec();
