@@ -1,7 +1,7 @@
-//! What every entrypoint's `main` has in common: flags, the one error line, the exit code.
+//! What every `main` has in common: flags, the one error line, the exit code.
 //!
-//! Host managers of this family pass Go-style flags (Go's package `flag`); [`normalise`] turns
-//! them into the forms that argh takes.
+//! Host managers of the rkt family pass flags in the forms of Go's package `flag`; [`normalise`] turns them into the
+//! forms that argh takes.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -14,29 +14,29 @@ use crate::sys::process;
 
 /// A command-line tool: its flags are the implementing type's fields.
 pub trait Tool: argh::FromArgs {
-    /// Name in messages.
+    /// Name of the program in its messages.
     const NAME: &'static str;
     /// The options that take no value.
     const SWITCHES: &'static [&'static str];
-    /// The options that may be given more than once; of any other the last one counts.
+    /// The options whose values add up when they are given more than once; of any other the last one counts.
     const REPEATED: &'static [&'static str] = &[];
-    /// Whether the first word that is not a flag, and all after it, are a command to run.
+    /// Whether the first word that is not a flag, and all words after it, are a command to run.
     const TAKES_COMMAND: bool = false;
-    /// Whether the pod's systemd executes it, and so has set all that a process inherits.
+    /// Whether the pod's systemd executes the tool: then systemd has set what it inherits, and nothing is reset.
     const IN_POD: bool = false;
 
-    /// Whether debug messages are wanted.
+    /// Whether `--debug` was given.
     fn debug(&self) -> bool;
 
-    /// Does the work; the result is the exit code. `command` is what [`Self::TAKES_COMMAND`] set aside.
+    /// Does the work and returns the exit code. `command` has the words of the command if [`Self::TAKES_COMMAND`].
     ///
     /// # Errors
-    /// Ends the process with the error's own code, or [`exit::FAILURE`].
+    /// The process ends with the error's own exit code, or with that of [`own_failure`].
     fn run(self, command: Vec<OsString>) -> Result<u8>;
 }
 
-/// Runs a tool with this process's arguments: the body of every `main`. `log` sets up the log; it is told whether debug
-/// messages are wanted.
+/// Runs a tool with this process's arguments: the body of every `main`. `log` sets up logging; its argument says
+/// whether `--debug` was given.
 pub fn run<T: Tool>(log: impl FnOnce(bool)) -> ExitCode {
     ExitCode::from(run_with::<T>(std::env::args_os().skip(1).collect(), log))
 }
@@ -45,7 +45,7 @@ fn run_with<T: Tool>(args: Vec<OsString>, log: impl FnOnce(bool)) -> u8 {
     let (tool, command) = match parse::<T>(args) {
         Ok(parsed) => parsed,
         Err(Stop::Help(text)) => {
-            // A reader that has seen enough does not want to know.
+            // A reader that closes the pipe early, as head(1) does, is not a failure.
             drop(writeln!(std::io::stdout(), "{text}"));
             return 0;
         }
@@ -53,7 +53,7 @@ fn run_with<T: Tool>(args: Vec<OsString>, log: impl FnOnce(bool)) -> u8 {
             if let Err(Stop::Help(text)) = parse::<T>(vec!["--help".into()]) {
                 eprintln!("{text}\n");
             }
-            // Last, where one looks first.
+            // After the usage, so that it is the last line on the screen.
             eprintln!("{}: {}", T::NAME, escape_control(message.trim_end()));
             return exit::USAGE;
         }
@@ -68,17 +68,19 @@ fn run_with<T: Tool>(args: Vec<OsString>, log: impl FnOnce(bool)) -> u8 {
     }
 }
 
-/// In an entrypoint's environment: the exit code for what it could not do itself, in place of [`exit::FAILURE`]. A host
-/// manager that promises its users another one sets it; entrypoints that do not know it are not disturbed.
+/// Environment variable with the exit code, 1 to 255, for failures of an entrypoint itself, in place of
+/// [`exit::FAILURE`]. A host manager sets it when it promises its users another code; entrypoints that do not know the
+/// variable ignore it.
 pub const FAILURE_CODE: &str = "STAGE1_FAILURE_CODE";
 
-/// The exit code for what this program could not do itself.
+/// The exit code for a failure of this program itself: [`FAILURE_CODE`], or [`exit::FAILURE`].
 pub fn own_failure() -> u8 {
     let asked = std::env::var(FAILURE_CODE).ok().and_then(|text| text.parse().ok());
     asked.filter(|code| *code != 0).unwrap_or(exit::FAILURE)
 }
 
-/// Comes first in every tool: no process of a pod can open its file for writing, and what its caller left is reset.
+/// The first step of every tool: protects its file against being opened for writing by processes of a pod, and resets
+/// what it inherited from its caller.
 fn start<T: Tool>() -> Result<()> {
     process::hold_program_read_only()?;
     if T::IN_POD { Ok(()) } else { inherited::settle() }
@@ -101,9 +103,9 @@ fn parse<T: Tool>(args: Vec<OsString>) -> Result<(T, Vec<OsString>), Stop> {
 }
 
 /// Turns Go-style flags into argh's. `--key=value`, `-key=value` and `-key value` become `--key value`;
-/// `--switch=true` becomes `--switch`, `--switch=false` nothing. Of an option that is given twice the last one counts,
-/// unless it is in `repeated`. If the tool takes a command, the words after `--` are returned as they are; else they
-/// stay positional arguments.
+/// `--switch=true` becomes `--switch`; `--switch=false` is dropped. Of an option that is given twice the last one
+/// counts, unless it is in `repeated`. With `takes_command` the words after `--` are returned as they are; otherwise
+/// they stay positional arguments.
 ///
 /// ```
 /// use stage1::cli::normalise;
@@ -116,7 +118,7 @@ fn parse<T: Tool>(args: Vec<OsString>) -> Result<(T, Vec<OsString>), Stop> {
 /// ```
 ///
 /// # Errors
-/// A switch has a value that is not a boolean, or a flag is not UTF-8.
+/// A switch has a value that is not a boolean, or an argument other than the command's is not UTF-8.
 pub fn normalise(
     args: Vec<OsString>,
     switches: &[&str],
@@ -180,24 +182,25 @@ fn text(arg: OsString) -> Result<String> {
     arg.into_string().map_err(|arg| Error::new(format!("the argument {arg:?} is not UTF-8")))
 }
 
-/// A switch without a value is on.
+/// The value of a switch; without a value it is on.
 fn boolean(name: &str, value: Option<&str>) -> Result<bool> {
     value.map_or(Ok(true), |value| {
         parse_bool(value).context(|| format!("--{name}={value}: not a boolean, use true or false"))
     })
 }
 
-/// The words of an option's values, which have commas between them.
+/// Splits the values of an option at commas, and drops empty words.
 pub fn list(values: &[String]) -> Vec<String> {
     values.iter().flat_map(|value| value.split(',')).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
-/// The value of `--dns-conf-mode`: where two files of the apps come from. Empty is `default`.
+/// The value of `--dns-conf-mode`: where the apps' resolver configuration and hosts file come from. An empty field
+/// means `default`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DnsConfMode {
-    /// resolv.conf.
+    /// Mode of /etc/resolv.conf: `host`, `stage0`, `none` or `default`.
     pub resolv: String,
-    /// hosts.
+    /// Mode of /etc/hosts: `host`, `stage0` or `default`.
     pub hosts: String,
 }
 
@@ -205,6 +208,9 @@ impl std::str::FromStr for DnsConfMode {
     type Err = Error;
 
     /// Parses `resolv=MODE,hosts=MODE`; either may be left out.
+    ///
+    /// # Errors
+    /// A part has an unknown key or mode.
     fn from_str(text: &str) -> Result<Self> {
         let mut modes = Self::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {

@@ -1,7 +1,7 @@
-//! Crossing into a pod: the target, verified, and doing work on its side of the border.
+//! Crossing into a pod: finding and verifying its PID 1, and doing work in the pod's namespaces.
 //!
-//! Everything here starts on the host side. A pod is entered by a pidfd of its PID 1, whose root
-//! was compared with the pod directory's: a recycled PID is refused, not entered.
+//! Everything here starts on the host side. Namespaces are joined by a pidfd of the pod's PID 1, after its root was
+//! compared with the pod directory's: a recycled PID is refused.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -18,18 +18,18 @@ use crate::error::{Context, Error, Result};
 use crate::sys::process::{self, Fork};
 use crate::sys::{dir, inherited};
 
-/// Environment variable with the PID of the pod's PID 1 (host view), set by host managers.
+/// Environment variable with the PID of the pod's PID 1 as the host counts, set by host managers.
 pub const ENTER_PID: &str = "RKT_STAGE1_ENTERPID";
 
-/// The namespaces of a pod, in the order of the table below, joined by one call: setns(2).
+/// The namespaces of a pod that are joined by one setns(2), without the user namespace.
 ///
 /// | namespace | why |
 /// |---|---|
-/// | user | first, if it is not ours: it gives the capabilities over the others |
+/// | user | added if it is not the caller's; the kernel joins it first: it gives the capabilities over the others |
 /// | mount | the pod's files |
 /// | pid | takes effect for children only: fork after it |
 /// | ipc, uts, net | what the pod's apps see |
-/// | cgroup | last seen path is relative to it; the cgroup itself was joined before |
+/// | cgroup | paths in /proc/PID/cgroup are relative to the pod's cgroup; the process stays in its own cgroup |
 const POD: CloneFlags = CloneFlags::CLONE_NEWNS
     .union(CloneFlags::CLONE_NEWPID)
     .union(CloneFlags::CLONE_NEWIPC)
@@ -37,10 +37,10 @@ const POD: CloneFlags = CloneFlags::CLONE_NEWNS
     .union(CloneFlags::CLONE_NEWNET)
     .union(CloneFlags::CLONE_NEWCGROUP);
 
-/// How long the end of a PID 1 that is ending may take: the kernel ends all others of the pod first.
+/// Timeout for a PID 1 that is ending: the kernel first ends all other processes of its PID namespace.
 const ENDING: Duration = Duration::from_secs(20);
 
-/// Whether a process has let go of its root: it is ending, though it can still be waited for. Also when it has ended.
+/// Whether a process has ended or is ending: such a process has no root any more, but its pidfd is not readable yet.
 fn is_ending(pid: i32) -> bool {
     fs::read_link(format!("/proc/{pid}/root")).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
@@ -54,11 +54,11 @@ pub struct Target {
 }
 
 impl Target {
-    /// The pod in the current directory: its PID 1 is named by the environment of a crossing
-    /// entrypoint or, by hand, by the pod directory itself.
+    /// The pod in the current directory. Its PID 1 is the one in [`ENTER_PID`] or, without that variable, the one that
+    /// the pod directory records.
     ///
     /// # Errors
-    /// The process does not exist, or its root is not this pod's: the PID was recycled.
+    /// The variable is not a PID; or as [`Self::recorded`] and [`Self::open`].
     pub fn of_current_dir() -> Result<Self> {
         match std::env::var(ENTER_PID) {
             Ok(text) => {
@@ -69,8 +69,8 @@ impl Target {
         }
     }
 
-    /// The pod in the current directory, by what the directory itself says: for entrypoints that
-    /// don't cross, whose environment is anybody's.
+    /// The pod in the current directory, by the PID that the directory records: for entrypoints that don't cross, whose
+    /// environment host managers do not set.
     ///
     /// # Errors
     /// No PID is recorded, or as [`Self::open`].
@@ -87,21 +87,22 @@ impl Target {
         let here = Path::new(".");
         match crate::pod::read_pid(here)? {
             Some(pid) => Self::open_if_running(pid),
-            // The recorded parent has no child now.
+            // The recorded process has no child any more: PID 1 has ended.
             None if here.join(crate::layout::PPID).exists() => Ok(None),
             None => Self::recorded().map(Some),
         }
     }
 
-    /// The pod in the current directory with PID 1 `pid` (host view).
+    /// The pod in the current directory with PID 1 `pid`, as the host counts.
     ///
     /// # Errors
-    /// The process does not exist, or its root is not this pod's: the PID was recycled.
+    /// The process has ended, its root is not this pod's (the PID was recycled), or the current directory is not the
+    /// directory of a running pod.
     pub fn open(pid: i32) -> Result<Self> {
         Self::open_if_running(pid)?.ok_or_else(|| Error::new(format!("the pod's PID 1 ({pid}) has ended")))
     }
 
-    /// The same; `None` if the process has ended.
+    /// As [`Self::open`]; `None` if the process has ended.
     fn open_if_running(pid: i32) -> Result<Option<Self>> {
         let pidfd = match process::pidfd_open(pid) {
             Err(error) if error.errno() == Some(libc::ESRCH) => return Ok(None),
@@ -110,7 +111,7 @@ impl Target {
         match Self::verify(pid, &pidfd) {
             Ok(foreign_user_namespace) => {
                 let target = Self { pid, pidfd, foreign_user_namespace };
-                // It was looked at by number: that counts only if the process still holds that number.
+                // `verify` used the PID: its result holds only if the process of the pidfd still has that PID.
                 Ok(if target.has_ended()? { None } else { Some(target) })
             }
             Err(_) if process::pidfd_wait_end(&pidfd, if is_ending(pid) { ENDING } else { Duration::ZERO })? => {
@@ -124,10 +125,10 @@ impl Target {
         process::pidfd_wait_end(&self.pidfd, Duration::ZERO)
     }
 
-    /// Whether the process is this pod's PID 1; if so, whether its user namespace is another one than ours.
+    /// Checks that the process is this pod's PID 1; the result is whether its user namespace differs from ours.
     fn verify(pid: i32, pidfd: &OwnedFd) -> Result<bool> {
         if process::pidfd_wait_end(pidfd, Duration::ZERO)? {
-            return Err(Error::new("it has ended"));
+            return Err(Error::new("the process has ended"));
         }
         let root = dir::open_dir(format!("/proc/{pid}/root"))?;
         let expected = dir::open_dir(crate::layout::STAGE1_ROOTFS)
@@ -146,10 +147,10 @@ impl Target {
         self.pid
     }
 
-    /// The pod's user namespace, if it has one of its own.
+    /// A descriptor of the pod's user namespace; `None` if it is the caller's.
     ///
     /// # Errors
-    /// Also when the pod's PID 1 has ended.
+    /// The pod's PID 1 has ended, or its namespace file can't be opened.
     pub fn user_namespace(&self) -> Result<Option<OwnedFd>> {
         if !self.foreign_user_namespace {
             return Ok(None);
@@ -157,22 +158,22 @@ impl Target {
         let path = format!("/proc/{}/ns/user", self.pid);
         let namespace = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         let namespace = namespace.context(|| format!("open {path}"))?;
-        // Opened by number: it counts only if the process still holds that number.
+        // Opened by PID: it is the pod's only if the process of the pidfd still has that PID.
         if process::pidfd_wait_end(&self.pidfd, Duration::ZERO)? {
             return Err(Error::new(format!("the pod's PID 1 ({}) has ended", self.pid)));
         }
         Ok(Some(namespace))
     }
 
-    /// A descriptor that becomes readable when the pod's PID 1 ends.
+    /// The pidfd of the pod's PID 1, which becomes readable when that ends: pidfd_open(2).
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
 
-    /// Another such descriptor.
+    /// A duplicate of [`Self::pidfd`].
     ///
     /// # Errors
-    /// No descriptor is left.
+    /// The process has no free descriptor.
     pub fn duplicate(&self) -> Result<OwnedFd> {
         self.pidfd.try_clone().context(|| "dup(pidfd)")
     }
@@ -185,10 +186,10 @@ impl Target {
         process::pidfd_kill(&self.pidfd, signal)
     }
 
-    /// Joins all the pod's namespaces, with the pod's root as root and working directory. The PID
-    /// namespace takes effect for children forked afterwards.
+    /// Joins all the pod's namespaces: setns(2). The pod's root becomes root and working directory. The PID namespace
+    /// takes effect for children that are forked afterwards.
     ///
-    /// In a user namespace of its own the process becomes that namespace's root.
+    /// If the pod has a user namespace of its own, the process becomes root of it.
     ///
     /// # Errors
     /// The pod has ended, or this process may not join.
@@ -209,8 +210,8 @@ impl Target {
         Ok(())
     }
 
-    /// Does `work` in a child that has joined the pod's namespaces except that of PIDs, which is
-    /// enough for mounts. See [`in_child`].
+    /// Does `work` in a child that has joined the pod's namespaces except the PID namespace, which is enough for
+    /// mounts. See [`in_child`].
     ///
     /// # Errors
     /// As [`in_child`], and those of joining.
@@ -221,12 +222,12 @@ impl Target {
         })
     }
 
-    /// Does `work` in a child that is a process of the pod in every respect, its PID namespace too,
-    /// so that the pod's systemd knows who is talking to it. See [`in_child`].
+    /// Does `work` in a child that has joined all the pod's namespaces, the PID namespace too: the pod's systemd
+    /// accepts only peers whose PID it can see. See [`in_child`].
     ///
-    /// The pod's processes can see that child, and one with CAP_SYS_PTRACE in the host's user namespace can do with it
-    /// as it likes. So it is uid 0 without a capability, and of the host it has nothing, no descriptor either: `work`
-    /// can use none that this process has.
+    /// The pod's processes can see that child, and a process of the pod with CAP_SYS_PTRACE in the host's user
+    /// namespace can trace it. So the child has uid 0 without any capability, and no descriptor of the host: `work` can
+    /// use none of this process's descriptors.
     ///
     /// # Errors
     /// As [`in_child`], and those of joining.
@@ -241,7 +242,7 @@ impl Target {
     }
 }
 
-/// Puts nothing in the place of the caller's standard descriptors, host side.
+/// Replaces the caller's standard descriptors by /dev/null, host side.
 fn leave_standard_fds() -> Result<()> {
     const NOTHING: &str = "/dev/null";
     let nothing = rustix::fs::open(NOTHING, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
@@ -249,8 +250,8 @@ fn leave_standard_fds() -> Result<()> {
     (0..3).try_for_each(|number| process::set_standard_fd(&nothing, number))
 }
 
-/// Does `work` in a forked child and returns its result, the whole error chain as one message.
-/// The child is not dumpable, dies with its parent, and is killed at `deadline`.
+/// Does `work` in a forked child and returns its result; an error arrives as one message with the exit code of the
+/// original. The child is not dumpable, is killed when its parent ends, and is killed at `deadline`.
 ///
 /// # Errors
 /// Those of `work`; the child was killed, or the deadline has passed.
@@ -259,8 +260,8 @@ pub fn in_child(deadline: Instant, work: impl FnOnce() -> Result<()>) -> Result<
     fork_for(deadline, None, &mut || work.take().map_or(Ok(()), |work| work()))
 }
 
-/// The same for any work: this code is in every program that crosses, once. With `keep` the child has of this
-/// process's descriptors that one and the standard three.
+/// [`in_child`] without type parameters, so that each program has this code once. With `keep` the child closes all
+/// descriptors but that one and the standard three.
 fn fork_for(deadline: Instant, keep: Option<BorrowedFd<'_>>, work: &mut dyn FnMut() -> Result<()>) -> Result<()> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context(|| "pipe")?;
     let parent = process::pidfd_open(std::process::id().cast_signed())?;
@@ -274,13 +275,14 @@ fn fork_for(deadline: Instant, keep: Option<BorrowedFd<'_>>, work: &mut dyn FnMu
         Fork::Parent(child) => {
             drop(write);
             let pidfd = process::pidfd_open(child.as_raw())?;
-            let ended = process::pidfd_wait_end(&pidfd, deadline.saturating_duration_since(Instant::now()))?;
+            let timeout = deadline.saturating_duration_since(Instant::now());
+            let ended = process::pidfd_wait_end(&pidfd, timeout)?;
             if !ended {
                 process::pidfd_kill(&pidfd, Signal::KILL)?;
             }
             let status = process::wait_child(child)?;
             if !ended {
-                return Err(Error::new("it took too long and was given up"));
+                return Err(Error::new(format!("timed out after {} s", timeout.as_secs())));
             }
             outcome(read, status)
         }
@@ -296,16 +298,17 @@ fn prepare_child(parent: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
-/// Longest error text taken from a child: well below what a pipe holds, so that writing never waits.
+/// Longest error text taken from a child, in bytes: less than a pipe holds, so that writing never blocks.
 const MAX_REPORT: usize = 4096;
 
-/// Writes a failure for the parent: its exit code, then its text. Returns whether all went well.
+/// Writes an error of the work for the parent: a byte with the exit code, then the text. Returns whether the work
+/// succeeded.
 fn report(pipe: OwnedFd, done: Result<()>) -> bool {
     let Err(error) = done else { return true };
     let mut text = vec![error.exit_code().unwrap_or(0)];
     text.extend(error.one_line().bytes().take(MAX_REPORT));
     if let Err(io) = fs::File::from(pipe).write_all(&text) {
-        log::error!("{} (and telling so failed: {io})", error.one_line());
+        log::error!("{} (and reporting it to the parent process failed: {io})", error.one_line());
     }
     false
 }
@@ -319,6 +322,6 @@ fn outcome(pipe: OwnedFd, status: WaitStatus) -> Result<()> {
             let error = Error::new(String::from_utf8_lossy(text));
             Err(if *code == 0 { error } else { error.with_exit_code(*code) })
         }
-        (status, None) => Err(Error::new(format!("the process doing this ended without a word: {status:?}"))),
+        (status, None) => Err(Error::new(format!("the child process ended without reporting a result: {status:?}"))),
     }
 }

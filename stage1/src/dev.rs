@@ -1,16 +1,16 @@
-//! What every /dev has, a pod's and an app's: nodes, links, terminals.
+//! What the /dev of a pod and that of each app have in common: nodes, links, terminals.
 
 use crate::error::Result;
 use crate::sys::mount::{Attributes, DetachedMount};
 
-/// The device nodes: name, major, minor: null(4), full(4), random(4), tty(4).
+/// Character devices, as name, major and minor number: null(4), full(4), random(4), tty(4).
 pub(crate) const NODES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
-/// Nodes that a host may lack, if it keeps the pod from making its own.
+/// Character devices that are left out where the pod can't make its own and the host has none.
 pub(crate) const OPTIONAL_NODES: [(&str, u32, u32); 1] = [("net/tun", 10, 200)];
 
-/// The links: target, name.
+/// Symbolic links, as target and name.
 pub(crate) const LINKS: [(&str, &str); 5] = [
     ("pts/ptmx", "ptmx"),
     ("/proc/self/fd", "fd"),
@@ -19,8 +19,7 @@ pub(crate) const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd/2", "stderr"),
 ];
 
-/// Terminals of its own for a pod or an app: devpts of the kernel's documentation. Group 5 is that of terminals
-/// everywhere.
+/// A new instance of devpts, with its own terminals, for a pod or an app. Group 5 is `tty` in every distribution.
 ///
 /// # Errors
 /// The kernel refuses to make it.

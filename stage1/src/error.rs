@@ -1,7 +1,7 @@
 //! The one error type of this crate.
 //!
-//! A message names the call and its arguments; what made it fail is chained by
-//! [`std::error::Error::source`]. It is printed once, on one line, by [`crate::cli::run`].
+//! A message names the failed call and its arguments; its cause is chained by [`std::error::Error::source`].
+//! [`crate::cli::run`] prints the chain once, on one line.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -9,28 +9,28 @@ use std::fmt;
 /// Result with this crate's error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Exit codes that mean something to host managers, or to those who run a command in an app.
+/// Exit codes with a meaning for host managers or for users who run a command in an app.
 pub mod exit {
-    /// An entrypoint was called with flags that it can't understand.
+    /// The command line of an entrypoint is wrong.
     pub const USAGE: u8 = 2;
-    /// app-stop: the pod does not know the app.
+    /// app-stop: the pod has no unit for the app.
     pub const UNKNOWN_APP: u8 = 5;
-    /// As other container tools have it for a run or an exec: it failed before there was a command.
+    /// A run or an exec failed before it executed the command: the code that other container tools use.
     pub const COMMAND: u8 = 125;
-    /// The command exists and can't be executed: permission, format, another machine's program.
+    /// The command exists and can't be executed: permission, format, another architecture.
     pub const NOT_EXECUTABLE: u8 = 126;
     /// The command, or the interpreter that it needs, does not exist.
     pub const NOT_FOUND: u8 = 127;
-    /// An entrypoint failed itself.
+    /// The entrypoint itself failed.
     pub const FAILURE: u8 = 254;
-    /// What was to become an app, or a command in one, failed before that: record, namespaces, working directory,
+    /// Setting up an app, or a command in one, failed before the exec: launch record, namespaces, working directory,
     /// confinement.
     pub const SETUP: u8 = FAILURE;
 }
 
-/// What failed, why, and, where it matters, the exit code it asks for.
+/// What failed, its cause, and optionally the exit code for the process.
 ///
-/// One pointer wide: nearly every function returns one, and does so in a register.
+/// One pointer wide, so that a `Result` of it is small: nearly every function returns one.
 pub struct Error(Box<Parts>);
 
 struct Parts {
@@ -55,19 +55,19 @@ impl Error {
         Self(Box::new(Parts { message, source, exit_code: None }))
     }
 
-    /// Sets the exit code that the process ends with if this error ends it.
+    /// Sets the exit code of a process that ends because of this error.
     #[must_use]
     pub fn with_exit_code(mut self, code: u8) -> Self {
         self.0.exit_code = Some(code);
         self
     }
 
-    /// The exit code asked for by this error or the nearest one below it.
+    /// The exit code that was set on this error, or on the nearest cause that has one.
     pub fn exit_code(&self) -> Option<u8> {
         self.0.exit_code.or_else(|| self.0.source.as_deref()?.downcast_ref::<Error>()?.exit_code())
     }
 
-    /// The system error at the bottom of the chain, if there is one.
+    /// The first errno(3) in the chain, if there is one.
     pub fn errno(&self) -> Option<i32> {
         let mut next: Option<&(dyn StdError + 'static)> = Some(self);
         while let Some(error) = next {
@@ -133,12 +133,12 @@ impl StdError for Error {
     }
 }
 
-/// Adds what was being done to an error on its way up.
+/// Adds to an error what was being done when it happened.
 pub trait Context<T> {
-    /// Wraps an error with a message that is only built on failure.
+    /// Wraps an error in a message, which is built only on failure.
     ///
     /// # Errors
-    /// The error, with the message before it.
+    /// The message, with the error as its cause.
     fn context<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T>;
 }
 

@@ -1,6 +1,6 @@
-//! What a program inherits from its caller besides arguments: signals, limits, scheduling, the file creation
-//! mask. None of it is to matter, so it is set here, once for every program of the host side and once for a pod.
-//! Host side.
+//! What a program inherits from its caller besides arguments: signals, limits, scheduling, the umask. Our programs
+//! reset it at their start ([`settle`]), and once more for a pod ([`leave_caller`]), so that they work alike for any
+//! caller. Host side.
 
 use rustix::fs::Mode;
 
@@ -8,14 +8,15 @@ use crate::error::{Context, Result};
 use crate::sys::inherited::{ResourceLimits, hand_on_no_capabilities, ordinary_personality, ordinary_scheduling};
 use crate::sys::{process, seccomp, signal};
 
-/// Resets what `podctl` and every host-side entrypoint inherit, before all else, so that they work alike for any caller.
+/// Resets what `podctl` and every host-side entrypoint inherit; they call it first.
 ///
-/// Signals are heeded, files are made with the modes that were asked for, limits are at least a service's, as far as
-/// this process may raise them, and no descriptor but the standard three is handed on. What is the caller's business
-/// with this program alone stays as it is: its priority, its processors, what it does at the end of a terminal.
+/// Signals are unblocked and no longer ignored ([`signal::heed`] has the exceptions), the umask is 022, the personality
+/// and capabilities to inherit are cleared, resource limits are raised to those of a service as far as this process may
+/// raise them, and every descriptor from 3 on is close-on-exec. Nice value, CPU affinity and what happens on SIGHUP
+/// stay as the caller set them.
 ///
 /// # Errors
-/// When the kernel refuses for another reason than that a hard limit can't be raised.
+/// The kernel refuses a call; a hard limit that this process may not raise is not an error.
 pub fn settle() -> Result<()> {
     signal::heed()?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -25,12 +26,12 @@ pub fn settle() -> Result<()> {
     ResourceLimits::standard()?.or_current()?.take()
 }
 
-/// After [`settle`], in a process that becomes part of a pod, or whose children do: limits, scheduling, readiness to be
-/// killed for lack of memory, and keys are a service's, not the caller's. Returns in words what this process may not
-/// lift, and so holds whatever it starts.
+/// Replaces, in a process that becomes part of a pod or whose children do, the caller's limits, scheduling,
+/// `oom_score_adj` and session keyring by those of a service. Called after [`settle`]. Returns, for a message, what
+/// this process may not change: it stays in force for every process that this one starts.
 ///
 /// # Errors
-/// When the kernel refuses for another reason than a privilege that this process lacks.
+/// The kernel refuses a call for another reason than a missing privilege.
 pub fn leave_caller() -> Result<Vec<String>> {
     let standard = ResourceLimits::standard()?;
     standard.take()?;
@@ -44,7 +45,8 @@ pub fn leave_caller() -> Result<Vec<String>> {
     Ok(kept)
 }
 
-/// Neither likelier nor less likely than others to be killed for lack of memory. What can't be changed, in words.
+/// Sets `oom_score_adj` to 0: proc_pid_oom_score_adj(5). Returns a value that this process may not change, for a
+/// message.
 fn ordinary_oom_score() -> Result<Option<String>> {
     const FILE: &str = "/proc/self/oom_score_adj";
     let now = std::fs::read_to_string(FILE).context(|| format!("read {FILE}"))?;

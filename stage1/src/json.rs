@@ -1,22 +1,22 @@
-//! Reading what others wrote in JSON.
+//! Reading JSON that other programs wrote: RFC 8259.
 
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 use serde_json::Value;
 
 use crate::error::{Context, Error, Result};
 
-/// Reads text. Of a member that an object has twice the last one counts.
+/// Parses JSON text as a `T`. If an object has a member twice, the last one counts.
 ///
 /// # Errors
-/// It is not JSON, or not what is looked for; then the message says where.
+/// `text` is not JSON, or its value is not a `T`; then the message has the path of the member that does not fit.
 pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
     from_value(serde_json::from_slice(text).context(|| "not JSON")?)
 }
 
-/// Reads a value.
+/// Converts a JSON value into a `T`.
 ///
 /// # Errors
-/// It is not what is looked for; the message says where.
+/// The value is not a `T`; the message has the path of the member that does not fit.
 pub fn from_value<T: DeserializeOwned>(value: Value) -> Result<T> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
@@ -25,11 +25,11 @@ pub fn from_value<T: DeserializeOwned>(value: Value) -> Result<T> {
     })
 }
 
-/// Reads a member that need not be there, and may be null, which is how Go writes what is empty: for serde's
-/// `deserialize_with`.
+/// Reads null, which Go writes for an empty slice or map, as the default of `T`: for serde's `deserialize_with`. A
+/// member that may be missing has `default` beside it.
 ///
 /// # Errors
-/// It is something else than what is looked for.
+/// The member is neither null nor a `T`.
 pub fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
     Option::deserialize(from).map(Option::unwrap_or_default)
 }

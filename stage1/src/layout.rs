@@ -1,7 +1,7 @@
-//! Every path of a pod, once: CONTRACT section 1 and our own additions to it.
+//! Every path of a pod, once: those of CONTRACT section 1 and those that this stage1 adds.
 //!
-//! Paths without a leading `/` are relative to the pod directory, which is every entrypoint's
-//! current directory on the host side. Absolute ones are in the pod's own root.
+//! Paths without a leading `/` are relative to the pod directory, which is every entrypoint's current directory on the
+//! host side. Absolute paths are in the pod's own root, unless their comment says that they are the host's.
 
 use std::path::{Path, PathBuf};
 
@@ -13,13 +13,13 @@ pub const MANIFEST: &str = "pod";
 pub const LOCK: &str = "pod.lck";
 /// Empty; its modification time is the pod's creation time.
 pub const CREATED: &str = "pod-created";
-/// What `run` was told.
+/// How `run` was called, JSON: CONTRACT section 6.
 pub const RUNTIME_CONFIG: &str = "runtime-config";
 /// PID of the pod's PID 1 in the host's view.
 pub const PID: &str = "pid";
 /// PID of the parent of the pod's PID 1, which has no other child.
 pub const PPID: &str = "ppid";
-/// cgroup path of the pod.
+/// Path of the pod's cgroup, without the mount point of a hierarchy.
 pub const SUBCGROUP: &str = "subcgroup";
 /// Id of the rendered stage1 tree.
 pub const STAGE1_TREE: &str = "stage1TreeStoreID";
@@ -29,22 +29,21 @@ pub const OVERLAY_PREPARED: &str = "overlay-prepared";
 pub const OVERLAY_VOLATILE: &str = "overlay-volatile";
 /// `shift:count` when the pod has a user namespace of its own.
 pub const PRIVATE_USERS: &str = "private-users-prepared";
-/// Link that names the stage1 flavor.
+/// Symbolic link whose target names the stage1 flavor.
 pub const FLAVOR: &str = "flavor";
 /// Manifest of the stage1 image.
 pub const STAGE1_MANIFEST: &str = "stage1/manifest";
 /// Root file system of the stage1 image: the pod's root.
 pub const STAGE1_ROOTFS: &str = "stage1/rootfs";
 
-/// What the pod's console says, and the output of `run` where the host manager keeps it; `run` sees to it that it does
-/// not grow without end.
+/// Messages of PID 1, and the output of `run` if the host manager has directed it here. `run` bounds the file's size.
 pub const CONSOLE: &str = "console";
-/// Where the pod's monitor listens for what the host asks.
+/// Socket on which the pod's monitor takes requests of the host.
 pub const MONITOR_SOCKET: &str = "monitor";
 /// The logs of the pod's apps: see [`app_logs`].
 pub const LOGS: &str = "logs";
 
-/// Directory of the log files of an app, which may be removed long since: see [`log_file`].
+/// Directory of the log files of an app, see [`log_file`]. It stays when the app is removed.
 pub fn app_logs(app: &AcName) -> PathBuf {
     Path::new(LOGS).join(app.as_ref())
 }
@@ -54,7 +53,7 @@ pub fn log_file(number: u64) -> String {
     format!("{number}.log")
 }
 
-/// The number in the name of a log file; `None` if it is not one's.
+/// The number in the name of a log file; `None` for any other name.
 pub fn log_file_number(name: &str) -> Option<u64> {
     let number = name.strip_suffix(".log")?.parse().ok()?;
     (log_file(number) == name).then_some(number)
@@ -65,23 +64,23 @@ pub const OVERLAY: &str = "overlay";
 /// Backing directories of `empty` volumes.
 pub const SHARED_VOLUMES: &str = "sharedVolumes";
 
-/// What is known of the pod's networks.
+/// The pod's networks and their addresses, JSON.
 pub const NETWORK_INFO: &str = "net-info.json";
 
-/// The configurations of the pod's networks, and what is needed to leave them.
+/// Directory of the configurations of the pod's networks, and of the records that are needed to leave them.
 pub fn network_dir() -> PathBuf {
     PathBuf::from("net")
 }
 
-/// Where the host has named network namespaces, as ip-netns(8) has it.
+/// Directory of named network namespaces on the host: ip-netns(8).
 pub const NETWORK_NAMESPACES: &str = "/var/run/netns";
 
-/// The pod's network namespace: not in the pod's directory, which moves.
+/// Pin of the pod's network namespace on the host: not in the pod directory, which is renamed with every phase.
 pub fn network_namespace(uuid: &str) -> PathBuf {
     Path::new(NETWORK_NAMESPACES).join(format!("cni-{uuid}"))
 }
 
-/// A directory that only root opens: who makes something that all pods of the host share locks it.
+/// Directory of the host, mode 0700. Whoever makes something that all pods of the host share holds a flock(2) on it.
 pub const HOST_LOCK: &str = "/run/stage1";
 
 pub use crate::appc::MAX_APP_NAME;
@@ -90,7 +89,7 @@ fn in_rootfs(path: &str) -> PathBuf {
     PathBuf::from(STAGE1_ROOTFS).join(path)
 }
 
-/// What is kept about an app beside its root.
+/// Directory of the app's files on the host side: image manifest, tree id, streams.
 pub fn app_info(app: &AcName) -> PathBuf {
     PathBuf::from(format!("appsinfo/{app}"))
 }
@@ -100,7 +99,7 @@ pub fn app_image_manifest(app: &AcName) -> PathBuf {
     app_info(app).join("manifest")
 }
 
-/// What the pod's monitor is told about the app's streams.
+/// The settings of the app's streams, which the pod's monitor reads.
 pub fn app_streams(app: &AcName) -> PathBuf {
     app_info(app).join("streams")
 }
@@ -115,12 +114,13 @@ pub fn shared_volume(volume: &AcName) -> PathBuf {
     Path::new(SHARED_VOLUMES).join(volume.as_ref())
 }
 
-/// Where an `empty` volume is filled before it appears: no volume's own name begins or ends like that.
+/// Directory in which an `empty` volume is filled before it is renamed to [`shared_volume`]. No volume's name begins
+/// with a dot.
 pub fn unfinished_volume(volume: &AcName) -> PathBuf {
     Path::new(SHARED_VOLUMES).join(format!(".{volume}{UNFINISHED_VOLUME}"))
 }
 
-/// How the names of [`unfinished_volume`] end.
+/// Suffix of the names of [`unfinished_volume`].
 pub const UNFINISHED_VOLUME: &str = ".new";
 
 /// Upper layer of a rendered tree's overlay: of an app's root or, for `None`, of the stage1 root.
@@ -138,7 +138,7 @@ fn overlay(tree: &str, kind: &str, app: Option<&AcName>) -> PathBuf {
     app.map_or_else(|| path.clone(), |app| path.join(app.as_ref()))
 }
 
-/// The app's part of the stage1 root.
+/// The app's directory in the stage1 root, host side.
 pub fn app_dir(app: &AcName) -> PathBuf {
     in_rootfs(&format!("opt/stage2/{app}"))
 }
@@ -156,7 +156,7 @@ pub fn launch_record(app: &AcName) -> PathBuf {
     app_dir(app).join(LAUNCH)
 }
 
-/// The app's environment, one `NAME=value` a line.
+/// The app's environment, one `NAME=value` per line, host side.
 pub fn env_file(app: &AcName) -> PathBuf {
     in_rootfs(&format!("rkt/env/{app}"))
 }
@@ -166,32 +166,32 @@ pub fn status_dir() -> PathBuf {
     in_rootfs("rkt/status")
 }
 
-/// Name, in [`status_dir`], of the marker whose time is when the app was added.
+/// Name, in [`status_dir`], of the marker whose mtime is the time at which the app was added.
 pub fn created_marker(app: &AcName) -> String {
     format!("{app}-created")
 }
 
-/// Name, in [`status_dir`], of the marker whose time is when the app was started last.
+/// Name, in [`status_dir`], of the marker whose mtime is the time of the app's last start.
 pub fn started_marker(app: &AcName) -> String {
     format!("{app}-started")
 }
 
-/// Name, in [`status_dir`], of what is known about the app's end besides its status. No app's name has a dot.
+/// Name, in [`status_dir`], of the file with details of the app's end besides its exit status. No app's name has a dot.
 pub fn exit_details(app: &AcName) -> String {
     format!("{app}.exit")
 }
 
-/// Name, in [`status_dir`], of what the app's health checks say. No app's name has a dot.
+/// Name, in [`status_dir`], of the file with the results of the app's health checks. No app's name has a dot.
 pub fn health(app: &AcName) -> String {
     format!("{app}.health")
 }
 
-/// Name, beside the file `name`, of the room that is kept for it on the disk. No app's name has a dot.
+/// Name of the file that reserves disk space for the file `name` in the same directory. No app's name has a dot.
 pub fn room(name: &str) -> String {
     format!("{name}.room")
 }
 
-/// Names, in [`status_dir`], of all that may be there of an app. The first is gone first: an app without it is known
+/// Names, in [`status_dir`], of all files of an app, in the order of their removal: an app without the first is known
 /// to be half removed.
 pub fn status_files(app: &AcName) -> [String; 7] {
     let (status, details) = (app.to_string(), exit_details(app));
@@ -199,29 +199,30 @@ pub fn status_files(app: &AcName) -> [String; 7] {
     [created_marker(app), started_marker(app), details, status, rooms.0, rooms.1, health(app)]
 }
 
-/// Endpoints of the app's streams, host side.
+/// Directory of the sockets of the app's streams, host side.
 pub fn iottymux(app: &AcName) -> PathBuf {
     in_rootfs(&format!("rkt/iottymux/{app}"))
 }
 
-/// Directory of the apps' endpoints, pod side.
+/// Directory of the sockets of the apps' streams, pod side.
 pub const IN_POD_IOTTYMUX: &str = "/rkt/iottymux";
-/// Link that is `ready` once the pod's supervisor is, host side.
+
+/// Symbolic link to `ready` from the moment at which the pod takes apps, host side.
 pub fn supervisor_status() -> PathBuf {
     in_rootfs("rkt/supervisor-status")
 }
 
-/// Directory of the units that are written from the host side.
+/// Directory of the units that entrypoints write from the host side.
 pub fn units_dir() -> PathBuf {
     in_rootfs("etc/systemd/system")
 }
 
-/// The file of an app's unit.
+/// The file of an app's service unit, host side.
 pub fn unit_file(app: &AcName) -> PathBuf {
     units_dir().join(app_unit(app))
 }
 
-/// The file of the unit of an app's sockets.
+/// The file of the unit of an app's sockets, host side.
 pub fn socket_unit_file(app: &AcName) -> PathBuf {
     units_dir().join(app_socket(app))
 }
@@ -241,37 +242,37 @@ pub fn health_service(app: &AcName) -> String {
     format!("health-{app}.service")
 }
 
-/// Name of an app's unit. The prefix keeps an app called `shutdown` apart from systemd's own.
+/// Name of an app's service unit. The prefix keeps an app called `shutdown` apart from systemd's own unit.
 pub fn app_unit(app: &AcName) -> String {
     format!("app-{app}.service")
 }
 
-/// Name of the unit, an instance of the image's, that writes down an app's end in place of a reaper that was killed.
+/// Name of the unit that records an app's end if the app's reaper was killed: an instance of a template in the image.
 pub fn late_reaper_unit(app: &AcName) -> String {
     format!("app-ended@{app}.service")
 }
 
-/// Where an app's processes are, below the pod's cgroup.
+/// cgroup of an app's processes, relative to the pod's cgroup.
 pub fn app_cgroup(app: &AcName) -> PathBuf {
     PathBuf::from(format!("system.slice/{}", app_unit(app)))
 }
 
-/// Where what writes down an app's end in place of its reaper runs, below the pod's cgroup.
+/// cgroup of [`late_reaper_unit`], relative to the pod's cgroup.
 pub fn late_reaper_cgroup(app: &AcName) -> PathBuf {
     Path::new(r"system.slice/system-app\x2dended.slice").join(late_reaper_unit(app))
 }
 
-/// resolv.conf of the pod, as stage0 or `run` put it, host side.
+/// resolv.conf of the pod, written by stage0 or `run`, host side.
 pub fn resolv_conf() -> PathBuf {
     in_rootfs("etc/rkt-resolv.conf")
 }
 
-/// hosts file of the pod, as stage0 put it, host side.
+/// hosts file of the pod, written by stage0, host side.
 pub fn hosts() -> PathBuf {
     in_rootfs("etc/rkt-hosts")
 }
 
-/// The hosts file of a pod that nothing else is said for.
+/// The content of a pod's hosts file, unless the user or stage0 brings another one: hosts(5).
 pub fn standard_hosts(hostname: &str) -> String {
     format!(
         "127.0.0.1 localhost localhost.domain localhost4 localhost4.localdomain4 {hostname}\n\
@@ -279,59 +280,62 @@ pub fn standard_hosts(hostname: &str) -> String {
     )
 }
 
-/// The line of a hosts file by which a pod finds its own name.
+/// The line of a hosts file that resolves the pod's own host name.
 pub fn own_hosts_line(hostname: &str) -> String {
     format!("127.0.0.1 {hostname}\n")
 }
 
-/// The in-pod supervisor.
+/// PID 1 of the pod, which supervises the apps, pod side.
 pub const SUPERVISOR: &str = "/usr/lib/systemd/systemd";
-/// Search path of the supervisor and its helpers.
+/// `PATH` of the supervisor and its helpers.
 pub const POD_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
-/// Where our binaries are in the pod.
+/// Directory of our binaries, pod side.
 pub const BIN: &str = "/opt/stage1/bin";
 /// The apps' environment files, pod side.
 pub const IN_POD_ENV: &str = "/rkt/env";
-/// Where a pod and each of its apps has a devpts of its own.
+/// Mount point of the devpts that the pod and each of its apps has.
 pub const DEVPTS: &str = "/dev/pts";
 /// The apps' status files, pod side.
 pub const IN_POD_STATUS: &str = "/rkt/status";
-/// Link that is `ready` once the pod's supervisor is, pod side.
+/// [`supervisor_status`], pod side.
 pub const IN_POD_SUPERVISOR_STATUS: &str = "/rkt/supervisor-status";
 /// Directory of the pins of the apps' mount namespaces.
 pub const PINS: &str = "/run/stage1/ns";
-/// Directory of the units, and parts of units, of this run of the pod.
+/// Directory of the units and drop-ins that last until the pod ends: systemd.unit(5), pod side.
 pub const RUNTIME_UNITS: &str = "/run/systemd/system";
-/// Where the supervisor keeps what it was told to set of an app's unit while it runs, pod side.
+
+/// Directory of the drop-ins in which the supervisor keeps the properties that were set on an app's running unit, pod
+/// side.
 pub fn control_drop_ins(app: &AcName) -> PathBuf {
     PathBuf::from(format!("/run/systemd/system.control/{}.d", app_unit(app)))
 }
 
-/// Where volumes in memory are mounted that all apps of the pod share, in the pod's mount namespace.
+/// Directory of the mounts of volumes in memory, which all apps of the pod share, in the pod's mount namespace.
 pub const MEMORY: &str = "/run/stage1/memory";
-/// Directory of the notes on why apps could not be started.
+/// Directory of the errors of apps that could not be started, pod side: see [`note`].
 pub const NOTES: &str = "/run/stage1/notes";
-/// Where the pod's supervisor takes what services tell it: sd_notify(3).
+/// Socket on which the pod's supervisor takes the messages of services: sd_notify(3).
 pub const NOTIFY_SOCKET: &str = "/run/systemd/notify";
-/// Where an app that tells the supervisor when it is ready finds [`NOTIFY_SOCKET`]: beside the devices, as that is
-/// no part of its image, and no volume of /run can hide it.
+/// [`NOTIFY_SOCKET`] in an app whose start waits for its `READY=1`. It is in /dev, which is never part of the image and
+/// which a volume at /run does not hide.
 pub const IN_APP_NOTIFY_SOCKET: &str = "/dev/notify";
-/// A directory of the pod's root that is mounted over while an app's root is assembled.
+/// Directory of the pod's root over which an app's root is mounted while it is assembled.
 pub const PLACEHOLDER: &str = "/opt/stage2";
 /// /etc/hostname of every app.
 pub const HOSTNAME_FILE: &str = "/run/stage1/hostname";
-/// What a hidden file is covered with: empty, mode 0.
+/// Empty file of mode 0, mounted over each hidden file.
 pub const MASK_FILE: &str = "/run/stage1/mask-file";
-/// What a hidden directory is covered with: empty, mode 0.
+/// Empty directory of mode 0, mounted over each hidden directory.
 pub const MASK_DIR: &str = "/run/stage1/mask-dir";
-/// Where the pod's monitor listens for what the pod tells it, pod side.
+/// Socket on which the pod's monitor takes requests of the pod's processes, pod side.
 pub const MONITOR: &str = "/run/stage1/monitor";
-/// How much an app's /dev holds, in bytes: nodes, links, a socket. By this it is told from any other.
+/// Size of the tmpfs on an app's /dev, in bytes: enough for nodes, links and a socket. By this size the app's own /dev
+/// is recognised.
 pub const DEV_SIZE: &str = "65536";
 /// syslog(3)'s socket in an app.
 pub const DEV_LOG: &str = "/dev/log";
 
-/// The note on why an app could not be started, pod side.
+/// File with the error of an app that could not be started, pod side.
 pub fn note(app: &AcName) -> PathBuf {
     Path::new(NOTES).join(app.as_ref())
 }
@@ -341,17 +345,17 @@ pub fn in_pod_status(app: &AcName) -> PathBuf {
     Path::new(IN_POD_STATUS).join(app.as_ref())
 }
 
-/// What else is known of an app's end, pod side.
+/// [`exit_details`] of an app, pod side.
 pub fn in_pod_exit_details(app: &AcName) -> PathBuf {
     Path::new(IN_POD_STATUS).join(exit_details(app))
 }
 
-/// Directory of the drop-in that gives one stop of an app more time, pod side.
+/// Directory of the drop-in that changes the timeout of one stop of an app, pod side.
 pub fn stop_drop_in(app: &AcName) -> PathBuf {
     Path::new(RUNTIME_UNITS).join(format!("{}.d", app_unit(app)))
 }
 
-/// Pin of an app's mount namespace.
+/// Pin of an app's mount namespace, pod side.
 pub fn pin(app: &AcName) -> PathBuf {
     PathBuf::from(PINS).join(app.as_ref())
 }

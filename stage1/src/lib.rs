@@ -1,22 +1,22 @@
-//! Everything that is true of a pod from the inside and at its border.
+//! The library of the entrypoints: what runs inside a pod and at its border.
 //!
-//! Modules bottom up; each knows only those above it in this list.
+//! The modules are listed bottom up; each uses only those above it in this list.
 
 pub mod error;
 
-// Whatever it is about.
+// Not specific to pods.
 pub mod json;
 pub mod sys;
 pub mod uid_range;
 
-// What a pod is made of, each by itself.
+// The parts of a pod, independent of each other.
 pub mod appc;
 pub mod dev;
 pub mod inherited;
 pub mod systemd;
 pub mod terminal;
 
-// A program, a process, the paths.
+// Command lines, confinement of a process, paths of a pod.
 pub mod cli;
 pub mod confine;
 pub mod layout;
@@ -25,7 +25,7 @@ pub mod layout;
 pub mod cgroup;
 pub mod pod;
 
-// A pod that runs, its networks, its units.
+// Crossing into a running pod, its networks, its units.
 pub mod cross;
 pub mod net;
 pub mod unit;
@@ -34,14 +34,14 @@ pub mod unit;
 pub mod rootfs;
 pub mod streams;
 
-// Becoming an app; the monitor's side of its streams.
+// Executing an app's command; the monitor's side of its streams.
 pub mod launch;
 pub mod mux;
 
 // The verbs.
 pub mod app;
 
-// The pod's birth, its monitor, and its end.
+// Booting a pod, its monitor, its shutdown.
 pub mod boot;
 pub mod shutdown;
 

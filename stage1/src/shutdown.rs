@@ -1,4 +1,4 @@
-//! The end of a pod, and what it leaves on the host. Host side.
+//! Ending a pod, and removing what it leaves on the host. Host side.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,54 +13,55 @@ use crate::pod::{Pod, remove_if_there};
 use crate::streams::call;
 use crate::sys::{dir, process, signal};
 
-/// How long an orderly end may take at least: apps that say nothing of it get systemd's 90 seconds.
+/// Least timeout of an orderly end: an app without a stop timeout of its own has systemd's 90 seconds.
 const ORDERLY: Duration = Duration::from_secs(120);
-/// How long the kernel may take to end what was killed.
+/// Timeout for the end of processes that were killed.
 const KILLED: Duration = Duration::from_secs(20);
 
-/// What the rest of an orderly end may take, beyond the apps.
+/// Time for the end of the pod's systemd, beyond that of the apps.
 const REST: Duration = Duration::from_secs(30);
 
-/// How long an orderly end of the pod in the directory `pod` may take: two minutes, or what its apps say they need.
+/// Timeout of an orderly end of the pod in the directory `pod`: two minutes, or more if a stop timeout of its apps asks
+/// for it.
 pub fn time_to_end(pod: &Path) -> Duration {
     let declared = |pod: &Pod| {
         let timeouts = pod.manifest.apps.iter().map(|app| app::stop_timeout(&pod.app(&app.name)?));
-        // one app's words that can't be read say nothing of the others'
+        // An app whose stop timeout can't be read does not count.
         timeouts.filter_map(|timeout| timeout.ok().flatten()).max().unwrap_or_default()
     };
     let longest = Pod::load(pod).map(|pod| declared(&pod)).unwrap_or_else(|error| {
         log::debug!("stop timeouts: {}", error.one_line());
         Duration::ZERO
     });
-    // an app's end, the end of what it leaves behind, its handlers; all apps at the same time
+    // The timeout applies to the app, to the processes that it leaves, and to its handlers; apps end at the same time.
     ORDERLY.max(longest.saturating_mul(3).saturating_add(REST))
 }
 
-/// Tells the monitor of the pod in the current directory that somebody ends the pod in order: how its apps end from
-/// now on is no failure of theirs, and the monitor does not wait without end for whoever reads the output of `run`. A
-/// monitor that has ended needs not be told.
+/// Tells the monitor of the pod in the current directory that the pod is being ended in order: from now on an app that
+/// a signal ends has not failed, and the monitor stops waiting for the reader of the output of `run` after a while. A
+/// monitor that has already ended is not an error.
 fn announce() {
     if let Err(error) = call::from_host(&[call::STOP]) {
         log::debug!("{}", error.one_line());
     }
 }
 
-/// Has the pod's monitor order its systemd to stop all apps and end, orders it once more in case the monitor can't, and
-/// waits for that.
+/// Ends the pod in order: tells its monitor, which orders the pod's systemd to halt; sends that order itself too, in
+/// case the monitor can't; and waits until PID 1 has ended.
 ///
 /// # Errors
-/// When the pod is still there after [`time_to_end`].
+/// PID 1 has not ended after [`time_to_end`], or this process may not send it signals.
 pub fn in_order(target: &Target) -> Result<()> {
     announce();
     target.kill(signal::systemd_halt())?;
     wait(target, time_to_end(Path::new(".")), "use --force to end it at once")
 }
 
-/// Ends every process of the pod at once, and waits until they are gone. What a freezer holds is thawed: on cgroup v1
-/// it would not even die.
+/// Kills every process of the pod, by its PID 1, and waits until they have ended. A frozen pod is thawed: with cgroup
+/// v1 a frozen process does not end even when it is killed.
 ///
 /// # Errors
-/// They do not end in time.
+/// They have not ended after 20 seconds, or this process may not send PID 1 signals.
 pub fn at_once(target: &Target) -> Result<()> {
     target.kill(Signal::KILL)?;
     if process::pidfd_wait_end(target.pidfd(), Duration::from_millis(100))? {
@@ -72,30 +73,30 @@ pub fn at_once(target: &Target) -> Result<()> {
     wait(target, KILLED, "a process of it may hang in the kernel")
 }
 
-/// Continues the monitor of the pod in the current directory, if it was stopped (SIGSTOP): a pod has ended
-/// when its monitor has. The monitor is the parent of PID 1, and works in the pod's directory.
+/// Sends SIGCONT to the monitor of the pod in the current directory, in case it was stopped (SIGSTOP): a pod has ended
+/// only when its monitor has. The monitor is the parent of PID 1, and its working directory is the pod directory.
 ///
 /// # Errors
-/// It can't be looked at.
+/// The files that name PID 1 or its parent can't be read, or this process may not send the monitor signals.
 pub fn wake_monitor() -> Result<()> {
     let Some(pid) = crate::pod::read_pid(Path::new("."))? else { return Ok(()) };
     let Some(monitor) = parent(pid)? else { return Ok(()) };
     let Ok(pidfd) = process::pidfd_open(monitor) else { return Ok(()) };
-    // by number: it counts only if it still has that number when its directory has been looked at
+    // The directory is found by PID; the pidfd was opened before, so the signal goes to that process or to none.
     let its = dir::open_dir(format!("/proc/{monitor}/cwd"));
     let is_monitor =
         its.is_ok_and(|its| dir::open_dir(".").and_then(|own| dir::same_file(&its, &own)).unwrap_or(false));
     if is_monitor { process::pidfd_kill(&pidfd, Signal::CONT) } else { Ok(()) }
 }
 
-/// The parent of a process, from /proc/PID/stat: proc_pid_stat(5). `None` if there is no such process.
+/// The parent of a process: proc_pid_stat(5). `None` if the process does not exist.
 fn parent(pid: i32) -> Result<Option<i32>> {
     let path = format!("/proc/{pid}/stat");
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(_) => return Ok(None),
     };
-    // the second field is the name, in parentheses, whatever is in it
+    // The second field is the program's name in parentheses, and may itself have blanks and parentheses.
     let parent = text.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
     parent.context(|| format!("{path} has no parent in it")).map(Some)
 }
@@ -107,19 +108,19 @@ fn wait(target: &Target, timeout: Duration, hint: &str) -> Result<()> {
     Err(Error::new(format!("the pod has not ended within {} seconds: {hint}", timeout.as_secs())))
 }
 
-/// Has the ended pod in the current directory leave its networks, and removes its cgroups. What is gone already is not an error.
-/// `local_config` is the host manager's configuration directory.
+/// Removes what the ended pod in the current directory leaves on the host: its cgroups, its networks, a link to its
+/// journal. What is already gone is not an error. `local_config` is the host manager's configuration directory.
 ///
 /// # Errors
-/// Something could not be removed; all else is.
+/// `uuid` is not a UUID, or something could not be removed; all else is.
 pub fn remove_remains(uuid: &str, local_config: &Path) -> Result<()> {
     remove_remains_of(Path::new("."), &crate::pod::check_uuid(uuid)?, local_config)
 }
 
-/// The same for the ended pod in the directory `pod`.
+/// As [`remove_remains`], for the ended pod in the directory `pod`.
 ///
 /// # Errors
-/// A network could not be left, or a cgroup not removed; the rest is done.
+/// Something could not be removed; all else is.
 pub fn remove_remains_of(pod: &Path, uuid: &str, local_config: &Path) -> Result<()> {
     // The cgroups first: after that no process of the pod uses a network.
     let parts = [
@@ -134,18 +135,18 @@ pub fn remove_remains_of(pod: &Path, uuid: &str, local_config: &Path) -> Result<
 fn remove_cgroups(pod: &Path, uuid: &str) -> Result<()> {
     match PodCgroup::recorded(pod) {
         Ok(recorded) => recorded.remove(uuid)?,
-        // A pod that was cut off before it wrote the file, or while it did, has its cgroup where we always make it.
+        // If `run` was killed before the file was whole, the cgroup is in the place where `run` always makes it.
         Err(error) if error.errno() == Some(libc::ENOENT) => {}
         Err(error) => log::warn!("{}", error.one_line()),
     }
     PodCgroup::of(uuid)?.remove(uuid)
 }
 
-/// Where the host's journals are, if it has any.
+/// Directory of the host's journals: systemd-journald.service(8).
 const HOST_JOURNAL: &str = "/var/log/journal";
 
-/// Removes a link there to the pod's journal. Our `run` makes none: the host's tools would then read what the pod
-/// writes; but somebody may have wanted that.
+/// Removes the symbolic link to the pod's journal from the directory `journals`. `run` makes no such link, because the
+/// host's tools would read through it what the pod writes; an administrator may have made one.
 fn remove_journal_link(journals: &Path, uuid: &str) -> Result<()> {
     let link = journals.join(uuid.replace('-', ""));
     match link.symlink_metadata() {

@@ -1,18 +1,18 @@
-//! The range of host ids that a pod with a user namespace of its own has: user_namespaces(7).
+//! The range of host ids of a pod with a user namespace of its own: user_namespaces(7).
 
 use crate::error::{Context, Error, Result};
 
-/// The ids of a user namespace, for users and groups alike: id `n` inside is `first + n` on the host.
+/// The ids of a user namespace, the same for users and groups: id `n` inside is `first + n` on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UidRange {
     /// The host's id for id 0.
     pub first: u32,
-    /// How many ids there are.
+    /// Number of ids.
     pub count: u32,
 }
 
 impl UidRange {
-    /// The host's id for an id inside; `None` if the range has none for it.
+    /// The host's id for an id inside; `None` if the id is beyond the range.
     pub fn to_host(self, inside: u32) -> Option<u32> {
         (inside < self.count).then(|| self.first.checked_add(inside)).flatten()
     }
@@ -20,17 +20,17 @@ impl UidRange {
     /// The id inside for an id of the host.
     ///
     /// # Errors
-    /// The range has none for it.
+    /// The id is not in the range.
     pub fn to_inside(self, host: u32) -> Result<u32> {
         host.checked_sub(self.first)
             .filter(|&inside| inside < self.count)
             .context(|| format!("owner {host} is not in the user namespace ({} ids from {})", self.count, self.first))
     }
 
-    /// Refuses ids that are not inside; `what` says what they are.
+    /// Checks that all `ids` (inside the namespace) are in the range; `what` names their kind in the message.
     ///
     /// # Errors
-    /// Names the first of them.
+    /// An id is beyond the range; the message has the first such id.
     pub fn must_have(self, what: &str, ids: &[u32]) -> Result<()> {
         match ids.iter().find(|&&id| id >= self.count) {
             None => Ok(()),
@@ -61,7 +61,7 @@ impl std::str::FromStr for UidRange {
     /// ```
     ///
     /// # Errors
-    /// Another form, no ids at all, or ids beyond 2^32 - 1.
+    /// Another form, a count of 0, or ids beyond 2^32 - 1.
     fn from_str(text: &str) -> Result<Self> {
         let parse = || {
             let (first, count) = text.split_once(':')?;

@@ -1,4 +1,4 @@
-//! A program that decides which devices a cgroup may use: bpf(2), BPF_PROG_TYPE_CGROUP_DEVICE.
+//! The BPF program that decides which devices a cgroup may use: bpf(2), BPF_PROG_TYPE_CGROUP_DEVICE.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -7,22 +7,22 @@ use std::path::Path;
 use crate::error::{Context, Result};
 use crate::sys::dir;
 
-/// A device that is allowed. Reading is.
+/// A device, or a range of devices, that may be read and, if the fields say so, written and made.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceRule {
-    /// A block device, else a character device.
+    /// Whether it is a block device; otherwise it is a character device.
     pub block: bool,
     /// Major number.
     pub major: u32,
-    /// Minor number; all if absent.
+    /// Minor number; `None` means every one.
     pub minor: Option<u32>,
-    /// Writing too.
+    /// Whether it may be written.
     pub write: bool,
-    /// Making a node too.
+    /// Whether a node for it may be made: mknod(2).
     pub make: bool,
 }
 
-/// One instruction, as the kernel has it: bpf_insn.
+/// One instruction: the kernel's `struct bpf_insn`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Instruction {
@@ -33,7 +33,7 @@ struct Instruction {
     immediate: i32,
 }
 
-/// The beginning of bpf_attr for BPF_PROG_LOAD.
+/// The beginning of the kernel's `union bpf_attr` for BPF_PROG_LOAD.
 #[repr(C)]
 struct Load {
     kind: u32,
@@ -45,7 +45,7 @@ struct Load {
     log: u64,
 }
 
-/// The beginning of bpf_attr for BPF_PROG_ATTACH.
+/// The beginning of the kernel's `union bpf_attr` for BPF_PROG_ATTACH.
 #[repr(C)]
 struct Attach {
     target: RawFd,
@@ -58,10 +58,10 @@ const PROG_LOAD: libc::c_int = 5;
 const PROG_ATTACH: libc::c_int = 8;
 const TYPE_CGROUP_DEVICE: u32 = 15;
 const ATTACH_CGROUP_DEVICE: u32 = 6;
-/// A program on a cgroup below takes the place of this one there.
+/// BPF_F_ALLOW_OVERRIDE: a program that is attached to a cgroup below replaces this one there.
 const ALLOW_OVERRIDE: u32 = 1;
 
-/// Registers: the result; the context; kind, access, major and minor of the device.
+/// Registers: the result; the kernel's argument; kind, access, major and minor number of the device.
 const R0: u8 = 0;
 const CONTEXT: u8 = 1;
 const KIND: u8 = 2;
@@ -83,11 +83,11 @@ const ACCESS_MAKE: i32 = 1;
 const ACCESS_READ: i32 = 2;
 const ACCESS_WRITE: i32 = 4;
 
-/// Lets the processes of the cgroup `dir` of the unified hierarchy use these devices only, and those of cgroups below
-/// it that have no such program of their own.
+/// Restricts the cgroup `dir` of cgroup v2 to the devices in `rules`, and with it every cgroup below that has no such
+/// program of its own.
 ///
 /// # Errors
-/// EPERM without CAP_SYS_ADMIN in the first user namespace; EINVAL or ENOSYS where the kernel has no such programs.
+/// EPERM without CAP_SYS_ADMIN in the initial user namespace; EINVAL or ENOSYS if the kernel lacks such programs.
 pub fn attach_device_program(dir: &Path, rules: &[DeviceRule]) -> Result<()> {
     let program = load(&program(rules))?;
     let cgroup = File::from(dir::open_dir_for_reading(dir)?);
@@ -119,11 +119,12 @@ fn load(program: &[Instruction]) -> Result<OwnedFd> {
     let fd = unsafe { libc::syscall(libc::SYS_bpf, PROG_LOAD, &raw const attribute, size_of::<Load>()) };
     let fd = nix::errno::Errno::result(fd).context(|| format!("bpf(BPF_PROG_LOAD, {} instructions)", program.len()))?;
     let fd = RawFd::try_from(fd).context(|| "descriptor of a program")?;
-    // SAFETY: the kernel has just made this descriptor, close-on-exec, for us; nobody else has it.
+    // SAFETY: the kernel has just made this descriptor, close-on-exec, for this call; nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Rule by rule: is it that device, and is nothing asked for that the rule does not allow?
+/// Compiles the rules: an access is allowed by the first rule that matches the device and allows all that is asked for,
+/// and denied without such a rule.
 fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
     let one = |code, registers, offset, immediate| Instruction { code, registers, offset, immediate };
     let from = |target: u8, source: u8| target | source << 4;

@@ -1,4 +1,5 @@
-//! Capabilities of this process: capabilities(7), by the crate `caps`. A set is one bit a number, as the kernel keeps it.
+//! Capabilities of this process: capabilities(7), through the crate `caps`. In a set of type `u64` bit N is the
+//! capability with the number N.
 
 use caps::{CapSet, Capability, CapsHashSet};
 use rustix::io::Errno;
@@ -6,14 +7,14 @@ use rustix::thread::CapabilitySet;
 
 use crate::error::{Context, Result};
 
-/// The first number that `caps` has no name for.
+/// The first capability number that the crate `caps` does not know.
 const FIRST_UNNAMED: u32 = Capability::CAP_CHECKPOINT_RESTORE as u32 + 1;
 
-/// Drops from the bounding set what is not in `keep`, of all capabilities that this kernel has: those of a later kernel
-/// than `caps` was made for among them.
+/// Drops every capability that is not in `keep` from the bounding set, also those that the kernel has and the crate
+/// `caps` does not know.
 ///
 /// # Errors
-/// There is something to drop, and this process has no CAP_SETPCAP.
+/// A capability is to be dropped, and this process lacks CAP_SETPCAP.
 pub fn limit_bounding_set(keep: u64) -> Result<()> {
     let have = caps::read(None, CapSet::Bounding).context(|| "read the bounding set")?;
     for lost in have.into_iter().filter(|capability| keep & capability.bitmask() == 0) {
@@ -34,39 +35,40 @@ pub fn limit_bounding_set(keep: u64) -> Result<()> {
     Ok(())
 }
 
-/// Lowers effective and permitted set to what of them is in `keep`, and empties the inheritable one; with that the
-/// kernel empties the ambient set too. What `caps` has no name for goes in any case.
+/// Removes every capability that is not in `keep` from the permitted set, makes the effective set equal to it, and
+/// empties the inheritable set; with that the kernel empties the ambient set too. Capabilities that the crate `caps`
+/// does not know are always removed.
 ///
 /// # Errors
-/// The kernel refuses it.
+/// The sets can't be read or set: capget(2), capset(2).
 pub fn lower_to(keep: u64) -> Result<()> {
     let mut kept = caps::read(None, CapSet::Permitted).context(|| "read the permitted set")?;
     kept.retain(|capability| keep & capability.bitmask() != 0);
     inherit_none()?;
-    // Effective first: it is never more than permitted.
+    // Effective first: the kernel refuses an effective capability that is not permitted.
     for set in [CapSet::Effective, CapSet::Permitted] {
         caps::set(None, set, &kept).context(|| format!("set {set:?} capabilities to {kept:?}"))?;
     }
     Ok(())
 }
 
-/// Empties the inheritable and the ambient set.
+/// Empties the inheritable set, and with it the ambient set.
 ///
 /// # Errors
-/// The kernel refuses it.
+/// capset(2) fails.
 pub fn inherit_none() -> Result<()> {
     caps::set(None, CapSet::Inheritable, &CapsHashSet::new()).context(|| "empty the inheritable set")
 }
 
-/// From now on this thread makes files as `uid` and `gid` of the host, and keeps all its capabilities for that:
-/// setfsuid(2). An id-mapped mount takes new files of those users only that it maps.
+/// Makes this thread create files as `uid` and `gid` of the host from now on: setfsuid(2). It keeps all its
+/// capabilities. Needed for id-mapped mounts, which refuse new files of users that they do not map.
 ///
 /// # Errors
-/// The capabilities can't be set.
+/// The capabilities can't be read or set.
 pub fn make_files_as(uid: u32, gid: u32) -> Result<()> {
     nix::unistd::setfsgid(gid.into());
     nix::unistd::setfsuid(uid.into());
-    // those that act on files went with the change from root
+    // The change from uid 0 cleared the effective capabilities that apply to files.
     let permitted = caps::read(None, CapSet::Permitted).context(|| "read the permitted capabilities")?;
     caps::set(None, CapSet::Effective, &permitted).context(|| "set the effective capabilities")
 }

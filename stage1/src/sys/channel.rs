@@ -1,4 +1,4 @@
-//! Messages between processes, with descriptors: unix(7), SCM_RIGHTS.
+//! Messages with descriptors between processes: unix(7), SCM_RIGHTS.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -13,13 +13,13 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
 
-/// The most descriptors that one message may carry.
+/// Maximum number of descriptors in one message.
 pub const MAX_FDS: usize = 8;
 
-/// The two ends of a channel; close-on-exec.
+/// The two ends of a new channel of type SOCK_SEQPACKET, close-on-exec: socketpair(2).
 ///
 /// # Errors
-/// No descriptor is left.
+/// The process has no free descriptor.
 pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).context(|| "socketpair")
 }
@@ -32,10 +32,10 @@ pub fn send(channel: impl AsFd, fd: impl AsFd) -> Result<()> {
     send_message(channel, b"+", &[fd.as_fd()])
 }
 
-/// Sends a message with descriptors, at most [`MAX_FDS`].
+/// Sends a message with at most [`MAX_FDS`] descriptors.
 ///
 /// # Errors
-/// There are too many, or the other end is closed.
+/// There are more descriptors, or the other end is closed.
 pub fn send_message(channel: impl AsFd, text: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
@@ -47,19 +47,19 @@ pub fn send_message(channel: impl AsFd, text: &[u8], fds: &[BorrowedFd<'_>]) -> 
         .context(|| "sendmsg")
 }
 
-/// Receives one descriptor, close-on-exec; `None` when the other end is closed.
+/// Receives one descriptor, close-on-exec; `None` if the other end is closed, or if the message carries no descriptor.
 ///
 /// # Errors
-/// What came is not one descriptor.
+/// As [`receive_message`] for a message of one byte.
 pub fn receive(channel: impl AsFd) -> Result<Option<OwnedFd>> {
     Ok(receive_message(channel, 1)?.and_then(|(_, fds)| fds.into_iter().next()))
 }
 
-/// Receives a message of at most `limit` bytes, and its descriptors, close-on-exec; `None` when the other end is
-/// closed.
+/// Receives a message of at most `limit` bytes with its descriptors, close-on-exec; `None` if the other end is closed.
 ///
 /// # Errors
-/// Also when the message is longer, or carries more descriptors than [`MAX_FDS`]; those that came are closed.
+/// The message is longer or carries more than [`MAX_FDS`] descriptors, or this process has no free descriptor for them;
+/// those that arrived are closed.
 pub fn receive_message(channel: impl AsFd, limit: usize) -> Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

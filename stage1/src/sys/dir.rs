@@ -1,4 +1,4 @@
-//! Opening and creating things below a directory descriptor, with no way out of it: openat2(2).
+//! Opening and creating files below a directory descriptor, confined to that directory: openat2(2).
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,11 +10,11 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
 
-/// How paths below a root directory are resolved: `..`, absolute paths and symlinks all stay
-/// inside, as after chroot(2), and links of /proc are never followed.
+/// Resolution of paths inside a root: `..`, absolute paths and symlinks stay inside, as after chroot(2), and magic
+/// links of /proc are not followed.
 const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
-/// Times openat2(2) is tried again when a concurrent rename makes it give up with EAGAIN.
+/// Number of retries when openat2(2) fails with EAGAIN because of a concurrent rename or mount.
 const RACE_RETRIES: u32 = 128;
 
 fn openat2(
@@ -34,17 +34,18 @@ fn openat2(
     }
 }
 
-/// Opens a directory by path in this process's own view (`O_PATH`).
+/// Opens a directory (`O_PATH`) by a path in this process's mount namespace.
 ///
 /// # Errors
-/// It does not exist, is not a directory, or may not be reached.
+/// It does not exist, is not a directory, or its path may not be searched.
 pub fn open_dir(path: impl AsRef<Path>) -> Result<OwnedFd> {
     let path = path.as_ref();
     fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .context(|| format!("open directory {path:?}"))
 }
 
-/// Opens a directory by path in this process's own view, to list it.
+/// Opens a directory for listing by a path in this process's mount namespace. A symlink as the last component is
+/// refused.
 ///
 /// # Errors
 /// It does not exist, is not a directory, or may not be read.
@@ -54,10 +55,10 @@ pub fn open_dir_for_reading(path: impl AsRef<Path>) -> Result<OwnedFd> {
         .context(|| format!("open directory {path:?}"))
 }
 
-/// Opens `path` inside `root` as chroot(2) would see it. Returns `None` if it does not exist.
+/// Opens `path` as a process with the root directory `root` would: chroot(2). `None` if it does not exist.
 ///
 /// # Errors
-/// It is there and can't be opened with these flags.
+/// It exists and can't be opened with these flags.
 pub fn try_open_in(root: impl AsFd, path: impl AsRef<Path>, flags: OFlags) -> Result<Option<OwnedFd>> {
     let path = path.as_ref();
     match openat2(root.as_fd(), path, flags, Mode::empty(), IN_ROOT) {
@@ -67,7 +68,7 @@ pub fn try_open_in(root: impl AsFd, path: impl AsRef<Path>, flags: OFlags) -> Re
     }
 }
 
-/// Opens `path` inside `root` as chroot(2) would see it.
+/// Opens `path` as a process with the root directory `root` would: chroot(2).
 ///
 /// # Errors
 /// It does not exist, or can't be opened with these flags.
@@ -77,8 +78,8 @@ pub fn open_in(root: impl AsFd, path: impl AsRef<Path>, flags: OFlags) -> Result
         .context(|| format!("open {path:?} inside the root directory"))
 }
 
-/// Opens `path` below `dir` for which no component may be a symlink (files of ours, in places
-/// that something less trusted can also write).
+/// Opens `path` below `dir`, refusing a symlink as any component: for files of ours in directories that less trusted
+/// processes can write.
 ///
 /// # Errors
 /// It does not exist, leads out of `dir`, or has a symlink on the way.
@@ -88,10 +89,11 @@ pub fn open_beneath(dir: impl AsFd, path: impl AsRef<Path>, flags: OFlags) -> Re
         .context(|| format!("open {path:?} below its directory"))
 }
 
-/// Opens the directory `name` directly in `root` (`O_PATH`), made with mode 0755 if it is missing.
+/// Opens the directory `name` directly in `root` (`O_PATH`), created with mode 0755 if it is missing. A symlink is
+/// refused, wherever it leads.
 ///
 /// # Errors
-/// Something else has that name: a link is not followed, wherever it leads.
+/// The name belongs to something that is not a directory, or the directory can't be created.
 pub fn real_directory(root: impl AsFd, name: &str) -> Result<OwnedFd> {
     let root = root.as_fd();
     make(root, Path::new(name), EntryKind::Directory)?;
@@ -104,11 +106,11 @@ pub fn real_directory(root: impl AsFd, name: &str) -> Result<OwnedFd> {
     })
 }
 
-/// The absolute path without links and `..` that `path` means inside `root`, as after chroot(2). Relative paths are
-/// from the root. What does not exist is taken by its name.
+/// The absolute path of `path` inside `root`, with symlinks and `..` resolved as after chroot(2). Relative paths start
+/// at the root. Components that do not exist are kept as they are.
 ///
 /// # Errors
-/// More than 40 links, or a part of the path that can't be looked at.
+/// The path goes through more than 40 symlinks, or a component can't be opened or read.
 pub fn canonical_in(root: impl AsFd, path: impl AsRef<Path>) -> Result<PathBuf> {
     let path = path.as_ref();
     let what = || format!("resolve {path:?} inside the root directory");
@@ -141,35 +143,35 @@ pub fn canonical_in(root: impl AsFd, path: impl AsRef<Path>) -> Result<PathBuf> 
     Ok(out)
 }
 
-/// Where the link at `path` leads; `None` if that is no link or does not exist.
+/// The target of the symlink at `path`; `None` if `path` is not a symlink or does not exist.
 fn link_at(root: BorrowedFd<'_>, path: &Path) -> Result<Option<PathBuf>, Errno> {
     match openat2(root, path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty(), IN_ROOT) {
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         found => match fs::readlinkat(found?, c"", Vec::new()) {
             Ok(link) => Ok(Some(std::ffi::OsStr::from_bytes(link.as_bytes()).into())),
-            // No link: readlinkat(2) has either for that.
+            // Not a symlink: readlinkat(2) reports either of them, depending on the kind of file.
             Err(Errno::NOENT | Errno::INVAL) => Ok(None),
             Err(errno) => Err(errno),
         },
     }
 }
 
-/// What a mount is to be attached to: a directory or anything else.
+/// Kind of file that a mount is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryKind {
-    /// An existing directory is used, a missing one created with mode 0755.
+    /// A directory. If it is missing, it is created with mode 0755.
     Directory,
-    /// An existing file is used, a missing one created empty with mode 0644.
+    /// Any other kind of file. If it is missing, an empty regular file is created with mode 0644.
     File,
 }
 
-/// Opens `path` inside `root` (`O_PATH`), creating what is missing one component at a time.
+/// Opens `path` inside `root` (`O_PATH`), creating missing components one by one.
 ///
-/// Symlinks on the way are followed inside the root, as the app itself would see them. A
-/// dangling symlink is followed too, and its target created, up to 40 links (path_resolution(7)).
+/// Symlinks are resolved inside the root, as the app itself would see them. The target of a dangling symlink is created
+/// too, through at most 40 symlinks: path_resolution(7).
 ///
 /// # Errors
-/// It is there as another kind, a link has no end, or it can't be created.
+/// `path` has a component `..`, is of another kind than `target`, goes through too many symlinks, or can't be created.
 pub fn create_in(root: impl AsFd, path: impl AsRef<Path>, target: EntryKind) -> Result<OwnedFd> {
     let path = path.as_ref();
     create_in_at(root.as_fd(), path, target, 0).context(|| format!("create {path:?} inside the root directory"))
@@ -216,8 +218,8 @@ fn create_in_at(root: BorrowedFd<'_>, path: &Path, target: EntryKind, links: u32
     Ok(here)
 }
 
-/// `path` without `..`: resolved lexically, never above the root. Only used for the targets of
-/// dangling links, of which nothing exists that could make `..` mean something else.
+/// `path` with `..` resolved lexically, never above the root. Only for the targets of dangling symlinks: their last
+/// components do not exist, so no symlink can give `..` another meaning there.
 fn normalised(path: &Path) -> std::path::PathBuf {
     let mut out = std::path::PathBuf::from("/");
     for component in path.components() {
@@ -251,10 +253,10 @@ fn make(dir: impl AsFd, name: &Path, target: EntryKind) -> Result<()> {
     }
 }
 
-/// Creates a symlink `path` → `link` inside `root` unless something is there already.
+/// Creates a symlink `path` → `link` inside `root`, with its directory, unless `path` exists already.
 ///
 /// # Errors
-/// It can't be created.
+/// `path` is `/` or ends in `..`, or the symlink or its directory can't be created.
 pub fn symlink_in(root: impl AsFd, link: &str, path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
     let (parent, name) = split(path)?;
@@ -265,10 +267,10 @@ pub fn symlink_in(root: impl AsFd, link: &str, path: impl AsRef<Path>) -> Result
     }
 }
 
-/// A path's parent and last component.
+/// The parent and the last component of `path`.
 ///
 /// # Errors
-/// It is `/`, or ends in `..`.
+/// `path` is empty or `/`, or ends in `..`.
 pub fn split(path: &Path) -> Result<(&Path, &std::ffi::OsStr)> {
     match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) => Ok((parent, name)),
@@ -276,7 +278,7 @@ pub fn split(path: &Path) -> Result<(&Path, &std::ffi::OsStr)> {
     }
 }
 
-/// True if both descriptors are the same file: same device and inode number.
+/// Whether both descriptors refer to the same file, by device and inode number.
 ///
 /// # Errors
 /// fstat(2) fails.
@@ -285,10 +287,10 @@ pub fn same_file(a: impl AsFd, b: impl AsFd) -> Result<bool> {
     Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
 }
 
-/// Makes a device node in `dir` with exactly `mode`, whatever the umask: mknodat(2), fchmodat(2).
+/// Makes a character device node in `dir` with exactly `mode`, whatever the umask: mknodat(2), fchmodat(2).
 ///
 /// # Errors
-/// This process may make no device nodes, or the name is taken.
+/// This process may not make device nodes, or `name` exists already.
 pub fn make_device(dir: impl AsFd, name: &str, mode: u32, major: u32, minor: u32) -> Result<()> {
     let device = fs::makedev(major, minor);
     fs::mknodat(&dir, name, FileType::CharacterDevice, Mode::from_raw_mode(mode), device)
@@ -297,10 +299,10 @@ pub fn make_device(dir: impl AsFd, name: &str, mode: u32, major: u32, minor: u32
         .context(|| format!("chmod({name:?}, {mode:o})"))
 }
 
-/// `bytes` as a C string for exec and the like; an inner NUL is an error.
+/// `bytes` as a C string.
 ///
 /// # Errors
-/// It has a NUL byte.
+/// `bytes` has a NUL byte.
 pub fn c_string(bytes: &[u8]) -> Result<CString> {
     CString::new(bytes).context(|| format!("{:?} has a NUL byte", String::from_utf8_lossy(bytes)))
 }

@@ -1,19 +1,18 @@
-//! What a process inherits from the one that started it, apart from descriptors: limits, scheduling, personality.
+//! What a process inherits from its parent apart from descriptors: limits, scheduling, personality, capabilities.
 
 use rustix::thread::CapabilitiesSecureBits;
 
 use crate::error::{Context, Error, Result};
 
-/// Resource limits, soft and hard, by their numbers: getrlimit(2).
+/// Soft and hard resource limits, indexed by the number of the resource: getrlimit(2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResourceLimits(Vec<(u64, u64)>);
 
 impl ResourceLimits {
-    /// Those of any process `pid`; `None` if it does not exist: proc_pid_limits(5).
-    /// `None` if it has ended.
+    /// The limits of process `pid`: proc_pid_limits(5). `None` if the process does not exist.
     ///
     /// # Errors
-    /// The file is not as the manual page has it.
+    /// The file can't be read, or is not in the format of the manual page.
     pub fn of(pid: i32) -> Result<Option<Self>> {
         let file = format!("/proc/{pid}/limits");
         match std::fs::read_to_string(&file) {
@@ -22,7 +21,7 @@ impl ResourceLimits {
         }
     }
 
-    /// One line each, in the order of their numbers: a name of 26 characters, then the limits.
+    /// Parses one line per resource, in the order of their numbers: a name of 26 characters, then the limits.
     fn parse(text: &str) -> Result<Self> {
         let value = |word: &str| match word {
             "unlimited" => Ok(libc::RLIM_INFINITY),
@@ -38,7 +37,8 @@ impl ResourceLimits {
         limits.collect::<Result<_>>().map(Self)
     }
 
-    /// Makes them this process's own: setrlimit(2). Who may not raise a hard limit (CAP_SYS_RESOURCE) keeps his own.
+    /// Sets them for this process: setrlimit(2). A hard limit that this process may not raise, for lack of
+    /// CAP_SYS_RESOURCE, stays as it is, and the soft limit is at most as high.
     ///
     /// # Errors
     /// The kernel refuses a limit for another reason than a missing privilege.
@@ -61,8 +61,8 @@ impl ResourceLimits {
         Ok(())
     }
 
-    /// What a service of a freshly booted machine has; the number of processes and of pending signals, which go with
-    /// the machine's memory, are those of this process.
+    /// The limits of a service on a freshly booted machine. RLIMIT_NPROC and RLIMIT_SIGPENDING, which depend on the
+    /// machine's memory, are this process's hard limits.
     ///
     /// # Errors
     /// This process's own limits can't be read.
@@ -85,7 +85,7 @@ impl ResourceLimits {
         (0..NAMES.len()).map(|number| limit(resource(number))).collect::<Result<_>>().map(Self)
     }
 
-    /// The hard limits of this process that are lower than these soft ones, in words.
+    /// The hard limits of this process that are lower than these soft limits, as `NAME VALUE` for a message.
     ///
     /// # Errors
     /// This process's own limits can't be read.
@@ -100,7 +100,7 @@ impl ResourceLimits {
         Ok(short)
     }
 
-    /// None of these is lower than what this process has now, soft and hard.
+    /// These limits, each raised to the current one of this process if that is higher.
     ///
     /// # Errors
     /// This process's own limits can't be read.
@@ -113,7 +113,7 @@ impl ResourceLimits {
     }
 }
 
-/// What the limits hold, by their numbers.
+/// Names of the resources in messages, by number.
 const NAMES: [&str; 16] = [
     "CPU time (s)",
     "file size",
@@ -150,14 +150,14 @@ fn current(resource: Resource) -> Result<libc::rlimit> {
     Ok(limit)
 }
 
-/// An ordinary process's scheduling: class SCHED_OTHER, nice 0, I/O priority by nice, every processor that the cgroup
-/// allows. What this process may not lift (CAP_SYS_NICE) is returned, in words.
+/// Sets the default scheduling: class SCHED_OTHER, nice value 0, I/O priority derived from it, every processor that the
+/// cgroup allows. Returns, for a message, what this process may not change for lack of CAP_SYS_NICE.
 ///
 /// # Errors
-/// When a call fails for another reason than that.
+/// A call fails for another reason than a missing privilege.
 pub fn ordinary_scheduling() -> Result<Vec<String>> {
     use nix::errno::Errno;
-    // struct sched_param has one member, the priority.
+    // The kernel's struct sched_param has one member, the priority.
     let param: libc::c_int = 0;
     let mut kept = Vec::new();
     let mut see = |done: libc::c_long, what: &str| match Errno::result(done) {
@@ -180,7 +180,7 @@ pub fn ordinary_scheduling() -> Result<Vec<String>> {
     Ok(kept)
 }
 
-/// The kernel's usual behaviour towards this process: personality(2).
+/// Sets the default execution domain without any flag: personality(2).
 ///
 /// # Errors
 /// The kernel refuses it.
@@ -188,20 +188,21 @@ pub fn ordinary_personality() -> Result<()> {
     nix::sys::personality::set(nix::sys::personality::Persona::empty()).map(drop).context(|| "personality(0)")
 }
 
-/// No exec of this process hands on capabilities but by its user id and the file: ambient and inheritable sets and
-/// securebits are cleared.
+/// Clears the inheritable and ambient sets and the securebits: after that a program that this process executes gets
+/// capabilities by its user id and by its file only.
 ///
 /// # Errors
-/// The kernel refuses it: securebits are locked.
+/// capset(2) fails; or securebits are set, and are locked or this process lacks CAP_SETPCAP.
 pub fn hand_on_no_capabilities() -> Result<()> {
     super::caps::inherit_none()?;
     reset_securebits()
 }
 
-/// User id 0, and changes of the user id, mean for the capabilities of this process what they usually do.
+/// Clears the securebits, so that user id 0 and changes of the user id have their usual effect on capabilities:
+/// capabilities(7).
 ///
 /// # Errors
-/// They don't, and this process has no CAP_SETPCAP.
+/// Securebits are set, and are locked or this process lacks CAP_SETPCAP.
 pub fn reset_securebits() -> Result<()> {
     let bits = rustix::thread::capabilities_secure_bits().context(|| "prctl(PR_GET_SECUREBITS)")?;
     if bits.is_empty() {
@@ -211,10 +212,10 @@ pub fn reset_securebits() -> Result<()> {
         .context(|| format!("prctl(PR_SET_SECUREBITS, 0), they were {:#x}", bits.bits()))
 }
 
-/// Drops every capability of this process for good: no exec gives one back, whatever its user id.
+/// Drops every capability of this process, from its bounding set too: no exec gives one back, whatever its user id.
 ///
 /// # Errors
-/// This process has no CAP_SETPCAP, and something to drop.
+/// The bounding set is not empty, and this process lacks CAP_SETPCAP.
 pub fn drop_capabilities() -> Result<()> {
     super::caps::limit_bounding_set(0)?;
     super::caps::lower_to(0)

@@ -1,6 +1,6 @@
-//! Safe wrappers over the system calls that pods need, over nix, rustix and libc.
+//! Safe wrappers of the system calls that pods need, on nix, rustix and libc.
 //!
-//! The only module with `unsafe` in it. A failed call names itself with its arguments.
+//! The only module with `unsafe` in it. The error of a failed call names the call with its arguments.
 //! Every descriptor is owned and close-on-exec.
 
 #![allow(unsafe_code)]

@@ -1,4 +1,4 @@
-//! Mounts as owned descriptors: the file-descriptor mount API of Linux 5.2, mount_setattr(2) of 5.12.
+//! Mounts as owned descriptors: the mount API of Linux 5.2, and mount_setattr(2) of Linux 5.12.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -10,7 +10,7 @@ use rustix::mount::{
 
 use crate::error::{Context, Error, Result};
 
-/// Whether a clone or a change takes the mounts below with it.
+/// Whether a clone or a change includes the mounts below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// This mount alone.
@@ -19,18 +19,18 @@ pub enum Scope {
     Recursive,
 }
 
-/// How mounts made later travel between a mount and its peers: mount_namespaces(7).
+/// Propagation type of a mount: mount_namespaces(7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Propagation {
-    /// Neither way.
+    /// Mounts made later propagate in neither direction.
     Private,
-    /// From the original to this one only.
+    /// They propagate from the peer group to this mount only.
     Slave,
-    /// Both ways.
+    /// They propagate in both directions.
     Shared,
 }
 
-/// Attributes to add to a mount; propagation when it is to change.
+/// Attributes to set on a mount: mount_setattr(2). Those that are `false` or `None` stay as they are.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Attributes {
     /// Read-only.
@@ -41,23 +41,24 @@ pub struct Attributes {
     pub nodev: bool,
     /// Nothing can be executed.
     pub noexec: bool,
-    /// New propagation type.
+    /// Propagation type to change to.
     pub propagation: Option<Propagation>,
 }
 
 impl Attributes {
-    /// Those of a mount that holds no programs.
+    /// Attributes of a mount without programs and devices.
     pub const DATA: Self = Self { nosuid: true, nodev: true, noexec: true, ..Self::NONE };
-    /// Those of a mount that is cut off from the propagation of what it was cloned from.
+    /// Private propagation: cuts a clone off from its original.
     pub const PRIVATE: Self = Self { propagation: Some(Propagation::Private), ..Self::NONE };
     const NONE: Self = Self { read_only: false, nosuid: false, nodev: false, noexec: false, propagation: None };
 }
 
-/// A mount that is in no namespace yet; it goes away with the descriptor unless attached.
+/// A mount that is not attached to a mount namespace: open_tree(2), fsmount(2). Closing the descriptor removes it
+/// unless it was attached.
 #[derive(Debug)]
 pub struct DetachedMount(OwnedFd);
 
-/// A descriptor passed between processes may be taken as a detached mount again.
+/// For a detached mount that was received from another process.
 impl From<OwnedFd> for DetachedMount {
     fn from(fd: OwnedFd) -> Self {
         Self(fd)
@@ -71,18 +72,18 @@ impl AsFd for DetachedMount {
 }
 
 impl DetachedMount {
-    /// Clones the mount that `source` lies in, rooted at `source`: open_tree(2).
+    /// Clones the mount that contains `source`, with `source` as its root: open_tree(2).
     ///
     /// # Errors
-    /// This process may not mount, or the mount is locked to another one.
+    /// This process may not mount, or a mount below is locked (mount_namespaces(7)) and would be uncovered.
     pub fn clone_of(source: impl AsFd, scope: Scope) -> Result<Self> {
         Self::open_tree(source.as_fd(), Path::new(""), scope).context(|| hint_enospc("open_tree(fd)".into()))
     }
 
-    /// Clones the mount that `path` lies in, rooted at `path`.
+    /// Clones the mount that contains `path`, with `path` as its root.
     ///
     /// # Errors
-    /// The path does not exist, or as for [`Self::clone_of`].
+    /// `path` does not exist, or as [`Self::clone_of`].
     pub fn clone_path(path: impl AsRef<Path>, scope: Scope) -> Result<Self> {
         let path = path.as_ref();
         Self::open_tree(rustix::fs::CWD, path, scope).context(|| format!("open_tree({path:?})"))
@@ -97,7 +98,8 @@ impl DetachedMount {
         rustix::mount::open_tree(dir, path, flags).map(Self)
     }
 
-    /// A new file system of type `fs` with `options` (`key` or `key=value` pairs): fsopen(2), fsmount(2).
+    /// Mounts a new file system of type `fs` with `options`, each a key with or without a value: fsopen(2), fsmount(2).
+    /// The propagation in `attributes` is ignored.
     ///
     /// # Errors
     /// The kernel lacks the file system, refuses an option, or this process may not mount.
@@ -124,7 +126,7 @@ impl DetachedMount {
         fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags).context(describe).map(Self)
     }
 
-    /// Changes attributes: mount_setattr(2).
+    /// Sets attributes: mount_setattr(2).
     ///
     /// # Errors
     /// An attribute is locked, or this process may not mount.
@@ -132,10 +134,12 @@ impl DetachedMount {
         set_attributes(&self.0, attributes, scope)
     }
 
-    /// Shows ids as the user namespace maps them: what is 0 on the disk is its root's. mount_setattr(2).
+    /// Makes it an id-mapped mount: what id 0 owns on the disk belongs to root of `user_namespace`. mount_setattr(2),
+    /// MOUNT_ATTR_IDMAP.
     ///
     /// # Errors
-    /// The file system, or one below it, can't do that: its errno says EINVAL; or it is done already: EPERM.
+    /// EINVAL: the file system, or with [`Scope::Recursive`] one below it, does not support that. EPERM: the mount is
+    /// id-mapped already, or this process may not map it.
     pub fn map_ids(&self, user_namespace: impl AsFd, scope: Scope) -> Result<()> {
         let attr = libc::mount_attr {
             attr_set: libc::MOUNT_ATTR_IDMAP,
@@ -146,10 +150,11 @@ impl DetachedMount {
         mount_setattr(self.0.as_fd(), &attr, scope).context(|| format!("mount_setattr(MOUNT_ATTR_IDMAP, {scope:?})"))
     }
 
-    /// Attaches this mount over `target`: move_mount(2). The mount stays when the descriptor closes.
+    /// Attaches this mount over `target`, which `name` names in messages: move_mount(2). After that it no longer
+    /// depends on the descriptor.
     ///
     /// # Errors
-    /// `target` is not a directory where this is one, or the other way round; or it is gone.
+    /// Only one of mount and `target` is a directory, or `target` was removed or is in another mount namespace.
     pub fn attach(&self, target: impl AsFd, name: &Path) -> Result<()> {
         rustix::mount::move_mount(
             &self.0,
@@ -161,7 +166,7 @@ impl DetachedMount {
         .context(|| hint_enospc(format!("move_mount(fd -> {name:?})")))
     }
 
-    /// Attaches this mount over the path `target` in this process's own view.
+    /// Attaches this mount over the path `target` of this process's mount namespace.
     ///
     /// # Errors
     /// As [`Self::attach`].
@@ -172,12 +177,12 @@ impl DetachedMount {
     }
 }
 
-/// ENOSPC from the mount API misleads: no disk is full.
+/// Adds a hint for ENOSPC, which in the mount API does not mean that a disk is full.
 fn hint_enospc(call: String) -> String {
     format!("{call} (\"no space\" here means the limit /proc/sys/fs/mount-max)")
 }
 
-/// Changes attributes of the attached mount `mount`: mount_setattr(2).
+/// Sets attributes of the mount with the root `mount`, attached or not: mount_setattr(2).
 ///
 /// # Errors
 /// As [`DetachedMount::set`].
@@ -219,7 +224,7 @@ fn mount_setattr(mount: BorrowedFd<'_>, attr: &libc::mount_attr, scope: Scope) -
     nix::errno::Errno::result(done).map(drop)
 }
 
-/// Makes every mount of this namespace private, so that nothing done here reaches another one.
+/// Makes every mount of this mount namespace private, so that no change here propagates to another namespace.
 ///
 /// # Errors
 /// This process may not mount.
@@ -231,10 +236,10 @@ pub fn make_all_private() -> Result<()> {
     .context(|| "mount(/, MS_REC|MS_PRIVATE)")
 }
 
-/// Whether something is mounted at `path` itself.
+/// Whether `path` is a mount point: statx(2), STATX_ATTR_MOUNT_ROOT. A path that does not exist is not one.
 ///
 /// # Errors
-/// The path can't be looked at.
+/// statx(2) fails for another reason than a missing path.
 pub fn is_mount_point(path: &Path) -> Result<bool> {
     let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
     match rustix::fs::statx(rustix::fs::CWD, path, flags, rustix::fs::StatxFlags::empty()) {
@@ -244,10 +249,11 @@ pub fn is_mount_point(path: &Path) -> Result<bool> {
     }
 }
 
-/// Detaches the mount at `path` and all below it; `Ok(false)` if nothing is mounted or nothing is there.
+/// Detaches the mount at `path` and all mounts below it: umount2(2), MNT_DETACH. `Ok(false)` if nothing is mounted
+/// there, the mount is locked (mount_namespaces(7)), or `path` does not exist.
 ///
 /// # Errors
-/// What is mounted there is locked, or this process may not unmount.
+/// This process may not unmount, or `path` can't be reached.
 pub fn detach(path: &Path) -> Result<bool> {
     match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         Ok(()) => Ok(true),
@@ -256,11 +262,11 @@ pub fn detach(path: &Path) -> Result<bool> {
     }
 }
 
-/// Makes the mounted directory `root` this namespace's root and forgets the old one: pivot_root(2).
-/// The working directory is `/` afterwards.
+/// Makes the mount `root` the root of this mount namespace and detaches the old root: pivot_root(2). The working
+/// directory is `/` afterwards.
 ///
 /// # Errors
-/// `root` is not a mount of this namespace, or is shared with others.
+/// `root` is not a mount point of this namespace, or its propagation type is shared.
 pub fn pivot_into(root: impl AsFd) -> Result<()> {
     rustix::process::fchdir(&root).context(|| "fchdir(new root)")?;
     rustix::process::pivot_root(".", ".").context(|| "pivot_root(\".\", \".\")")?;
@@ -268,7 +274,7 @@ pub fn pivot_into(root: impl AsFd) -> Result<()> {
     rustix::process::chdir("/").context(|| "chdir(\"/\")")
 }
 
-/// Refuses a descriptor whose file is not a character device `major`:`minor`.
+/// Checks that a descriptor refers to the character device `major`:`minor`; `name` is for messages.
 ///
 /// # Errors
 /// It is another kind of file, or another device.
@@ -282,9 +288,12 @@ pub fn check_device(fd: impl AsFd, major: u32, minor: u32, name: &str) -> Result
     Ok(())
 }
 
-/// Has the file system that is mounted at `path` forget the names that nobody uses: fspick(2), FSCONFIG_CMD_RECONFIGURE
-/// with nothing to change. An overlay goes on with a name of a file that was removed in its upper directory, and answers
-/// ESTALE to whoever wants to replace or remove it.
+/// Empties the kernel's cache of unused names of the file system that is mounted at `path`: fspick(2),
+/// FSCONFIG_CMD_RECONFIGURE without a change. Otherwise an overlay keeps the name of a file that was removed in its
+/// upper directory, and fails with ESTALE when that name is replaced or removed.
+///
+/// # Errors
+/// `path` is not a mount point, or this process may not reconfigure the file system.
 pub fn forget_names(path: &Path) -> Result<()> {
     let describe = || format!("reconfigure the file system at {path:?}");
     let flags = rustix::mount::FsPickFlags::FSPICK_CLOEXEC;

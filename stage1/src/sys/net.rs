@@ -1,4 +1,4 @@
-//! The one thing about networks that every namespace needs: its loopback interface up.
+//! The loopback interface of a network namespace.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -9,7 +9,7 @@ use crate::error::{Context, Result};
 /// Brings up `lo` in this process's network namespace: netdevice(7).
 ///
 /// # Errors
-/// This process may not configure the namespace.
+/// This process lacks CAP_NET_ADMIN over the network namespace.
 pub fn loopback_up() -> Result<()> {
     let socket: OwnedFd = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
         .context(|| "socket(AF_INET)")?;

@@ -13,18 +13,19 @@ use rustix::process::{PidfdFlags, Signal};
 use super::mount::{Attributes, DetachedMount, Scope};
 use crate::error::{Context, Error, Result};
 
-/// Which side of a fork this is.
+/// The two returns of a fork.
 pub enum Fork {
-    /// The new process.
+    /// In the new process.
     Child,
-    /// The caller; the child's PID in the caller's PID namespace.
+    /// In the caller, with the child's PID in the caller's PID namespace.
     Parent(Pid),
 }
 
-/// fork(2). Every program of this project is single-threaded, which makes the child as free as its parent.
+/// fork(2), in a process with one thread only: there the child may call whatever its parent may. A process with several
+/// threads starts programs by [`super::spawn::spawn`].
 ///
 /// # Errors
-/// Also when this process has more than one thread.
+/// This process has more than one thread, or fork(2) fails.
 pub fn fork() -> Result<Fork> {
     check_single_threaded()?;
     // SAFETY: this process has one thread (checked above), so no lock or allocator state can be
@@ -38,7 +39,7 @@ pub fn fork() -> Result<Fork> {
 /// Forks into new namespaces: clone(2) with `namespaces` and SIGCHLD. With a new PID namespace the child is PID 1.
 ///
 /// # Errors
-/// Also when this process has more than one thread.
+/// This process has more than one thread, or may not make such a namespace.
 pub fn fork_into(namespaces: CloneFlags) -> Result<Fork> {
     check_single_threaded()?;
     let flags = libc::c_ulong::from(namespaces.bits().cast_unsigned()) | libc::SIGCHLD as libc::c_ulong;
@@ -51,13 +52,13 @@ pub fn fork_into(namespaces: CloneFlags) -> Result<Fork> {
     }
 }
 
-/// unshare(CLONE_THREAD) does nothing for a process of one thread and fails with EINVAL for any other.
+/// unshare(2) with CLONE_THREAD does nothing in a process with one thread and fails with EINVAL in any other.
 fn check_single_threaded() -> Result<()> {
     nix::sched::unshare(CloneFlags::CLONE_THREAD)
         .context(|| "fork: this process has several threads, so its child could hang")
 }
 
-/// Opens a pidfd: pidfd_open(2). Close-on-exec by definition.
+/// Opens a pidfd, which the kernel makes close-on-exec: pidfd_open(2).
 ///
 /// # Errors
 /// The process does not exist.
@@ -66,7 +67,7 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     rustix::process::pidfd_open(target, PidfdFlags::empty()).context(|| format!("pidfd_open({pid})"))
 }
 
-/// Sends `signal` to the process of a pidfd. One that has ended is not an error.
+/// Sends `signal` to the process of a pidfd: pidfd_send_signal(2). A process that has ended is not an error.
 ///
 /// # Errors
 /// This process may not send it signals.
@@ -97,27 +98,27 @@ pub fn pidfd_wait_end(pidfd: impl AsFd, timeout: Duration) -> Result<bool> {
     }
 }
 
-/// Joins the namespaces in `kinds` of the process of a pidfd (Linux 5.8), or the one namespace of a namespace file.
+/// Joins the namespaces `kinds` of the process of a pidfd (Linux 5.8), or the namespace of a namespace file: setns(2).
 ///
 /// # Errors
-/// The process has ended, or this one may not join.
+/// The process has ended, or this process may not join.
 pub fn setns(target: impl AsFd, kinds: CloneFlags) -> Result<()> {
     nix::sched::setns(target, kinds).context(|| format!("setns({kinds:?})"))
 }
 
-/// unshare(2).
+/// Moves this process into new namespaces: unshare(2).
 ///
 /// # Errors
-/// This process may not make such a namespace, or their number is used up.
+/// This process may not make such a namespace, or a limit of their number is reached.
 pub fn unshare(kinds: CloneFlags) -> Result<()> {
     nix::sched::unshare(kinds).context(|| format!("unshare({kinds:?})"))
 }
 
-/// The number of a mount namespace, by which the kernel orders them: NS_GET_MNTNS_ID of
-/// ioctl_nsfs(2). `None` before Linux 6.11, which can't be asked.
+/// The number of a mount namespace, by which the kernel orders them: ioctl_nsfs(2), NS_GET_MNTNS_ID. `None` before
+/// Linux 6.11, which has no such call.
 ///
 /// # Errors
-/// It is not a mount namespace.
+/// The call fails for another reason than that the kernel does not know it.
 pub fn mount_namespace_id(namespace: impl AsFd) -> Result<Option<u64>> {
     const NS_GET_MNTNS_ID: libc::c_ulong = 0x8008_b705;
     let mut id: u64 = 0;
@@ -130,7 +131,7 @@ pub fn mount_namespace_id(namespace: impl AsFd) -> Result<Option<u64>> {
     }
 }
 
-/// Lets this process run on every processor that its cgroup allows, whatever its caller has bound it to:
+/// Lets this process run on every processor that its cgroup allows, whatever affinity it inherited:
 /// sched_setaffinity(2).
 ///
 /// # Errors
@@ -160,7 +161,7 @@ pub fn run_on_cpu(cpu: usize) -> Result<()> {
     rustix::thread::sched_setaffinity(None, &set).context(|| format!("sched_setaffinity({cpu})"))
 }
 
-/// Waits for a child to end: waitpid(2), retried when interrupted.
+/// Waits until a child has ended, and reaps it: waitpid(2).
 ///
 /// # Errors
 /// It is not a child, or was reaped before.
@@ -173,10 +174,10 @@ pub fn wait_child(pid: Pid) -> Result<WaitStatus> {
     }
 }
 
-/// Reaps any child that has changed state, without waiting; `None` when there is none left to reap.
+/// Reaps a child that has ended, without blocking: waitid(2). `None` if no child has ended.
 ///
 /// # Errors
-/// waitpid(2) fails.
+/// waitid(2) fails.
 pub fn reap_any() -> Result<Option<WaitStatus>> {
     match waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
         Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => Ok(None),
@@ -184,7 +185,8 @@ pub fn reap_any() -> Result<Option<WaitStatus>> {
     }
 }
 
-/// This process is killed when its parent ends: PR_SET_PDEATHSIG. A change of credentials undoes it.
+/// Has the kernel kill this process when its parent ends: prctl(2), PR_SET_PDEATHSIG. A change of credentials clears
+/// that.
 ///
 /// # Errors
 /// prctl(2) fails.
@@ -192,8 +194,8 @@ pub fn die_with_parent() -> Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context(|| "prctl(PR_SET_PDEATHSIG)")
 }
 
-/// Other processes can neither trace this one nor open its /proc files: PR_SET_DUMPABLE 0.
-/// An exec of a readable file sets it back.
+/// Makes this process not dumpable, so that processes without CAP_SYS_PTRACE can neither trace it nor open its files in
+/// /proc: prctl(2), PR_SET_DUMPABLE. An exec of a readable file resets that.
 ///
 /// # Errors
 /// prctl(2) fails.
@@ -220,8 +222,8 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
     nix::errno::Errno::result(done).map(drop).context(|| format!("close_range({first}, max, CLOEXEC)"))
 }
 
-/// Closes every descriptor from 3 on but those in `keep`: close_range(2). For a forked child that ends by
-/// [`exit_now`] and has use for nothing else that it inherited.
+/// Closes every descriptor from 3 on but those in `keep`: close_range(2). For a forked child that ends by [`exit_now`]
+/// and uses no other descriptor that it inherited.
 ///
 /// # Errors
 /// close_range(2) fails.
@@ -231,8 +233,8 @@ pub fn close_all_but(keep: &[std::os::fd::BorrowedFd<'_>]) -> Result<()> {
     let mut first = 3;
     for end in numbers.into_iter().filter(|n| *n >= 3).chain([u32::MAX]) {
         if first < end {
-            // SAFETY: whatever of this process owns a descriptor that is closed here never uses or closes it again:
-            // the caller says that this process ends without running what it inherited.
+            // SAFETY: no owner in this process uses or closes a descriptor again that is closed here: the caller is a
+            // forked child that ends by `exit_now` and uses none but those in `keep`.
             let done = unsafe { libc::syscall(libc::SYS_close_range, first, end - 1, 0) };
             nix::errno::Errno::result(done).map(drop).context(|| format!("close_range({first}, {})", end - 1))?;
         }
@@ -241,7 +243,7 @@ pub fn close_all_but(keep: &[std::os::fd::BorrowedFd<'_>]) -> Result<()> {
     Ok(())
 }
 
-/// This process leads a session and a process group of its own, without a terminal: setsid(2).
+/// Makes this process the leader of a new session and process group, without a controlling terminal: setsid(2).
 ///
 /// # Errors
 /// This process leads a process group already.
@@ -249,13 +251,15 @@ pub fn new_session() -> Result<()> {
     nix::unistd::setsid().map(drop).context(|| "setsid")
 }
 
-/// Makes sure that no process of a pod can open this program's file for writing through `/proc/PID/exe`, whatever is executed
-/// next and wherever: the kernel holds the program through a read-only mount. Where it lies on a writable one, this
-/// executes it anew, with the same arguments and environment, through a clone of that mount which is read-only and in
-/// no namespace, so that nobody can find it or change it. First thing in a program. (CVE-2019-5736)
+/// Makes sure that no process of a pod can open this program's file for writing through `/proc/PID/exe`
+/// (CVE-2019-5736).
+///
+/// A file that was executed from a read-only mount can't be. If this program was executed from a writable mount, this
+/// executes it again, with the same arguments and environment, from a read-only clone of that mount, which is attached
+/// to no mount namespace. Called first in a program.
 ///
 /// # Errors
-/// The program can't be opened, mounted read-only, or executed anew.
+/// The program can't be opened, mounted read-only, or executed again.
 pub fn hold_program_read_only() -> Result<()> {
     const PROGRAM: &str = "/proc/self/exe";
     use std::os::unix::ffi::OsStringExt;
@@ -291,7 +295,7 @@ pub fn hold_program_read_only() -> Result<()> {
 /// Takes ownership of a descriptor that was inherited under a known number.
 ///
 /// # Errors
-/// When the descriptor is not open, or is one of the standard three.
+/// The descriptor is not open, or is one of the standard three.
 pub fn adopt_fd(number: i32) -> Result<OwnedFd> {
     use std::os::fd::FromRawFd;
     if number < 3 {
@@ -304,10 +308,11 @@ pub fn adopt_fd(number: i32) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Kills a child and the session that it leads, if it has come so far. The child is still to be waited for.
+/// Kills a child, and the process group that it leads if it has already called [`new_session`]. The caller still has to
+/// reap it.
 ///
 /// # Errors
-/// This process may not send it signals.
+/// This process may not send the child signals.
 pub fn kill_session(child: Pid) -> Result<()> {
     for done in [nix::sys::signal::killpg(child, KILL), nix::sys::signal::kill(child, KILL)] {
         match done {
@@ -323,7 +328,10 @@ const KILL: nix::sys::signal::Signal = nix::sys::signal::Signal::SIGKILL;
 /// Replaces standard descriptor `number` (0, 1 or 2) by a duplicate of `fd`.
 ///
 /// # Errors
-/// `fd` is closed.
+/// dup2(2) fails.
+///
+/// # Panics
+/// `number` is not 0, 1 or 2.
 pub fn set_standard_fd(fd: impl AsFd, number: i32) -> Result<()> {
     assert!((0..=2).contains(&number), "a standard descriptor");
     // SAFETY: dup2 onto 0-2 replaces the standard streams, which no OwnedFd of ours owns.
@@ -334,12 +342,12 @@ pub fn set_standard_fd(fd: impl AsFd, number: i32) -> Result<()> {
 /// execve(2); returns only on failure.
 ///
 /// # Errors
-/// Always: why the kernel did not execute it.
+/// Always: the reason why the kernel did not execute `path`.
 pub fn exec(path: &CString, argv: &[CString], env: &[CString]) -> Result<Infallible> {
     nix::unistd::execve(path, argv, env).context(|| format!("execve({path:?})"))
 }
 
-/// Ends this process at once, without running exit handlers (a forked child must not run its parent's).
+/// Ends this process at once without running exit handlers: _exit(2). A forked child must not run its parent's.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit has no preconditions.
     unsafe { libc::_exit(code) }

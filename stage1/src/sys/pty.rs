@@ -9,20 +9,20 @@ use rustix::pty::OpenptFlags;
 
 use crate::error::{Context, Error, Result};
 
-/// A new pseudo-terminal of the devpts instance that `ptmx` (an open ptmx device) belongs to: its other end.
+/// Unlocks the pseudo-terminal with the master `ptmx` and opens its slave: ioctl_tty(2), TIOCGPTPEER.
 ///
 /// # Errors
-/// `ptmx` is not the master of a pseudo-terminal, or no descriptor is left.
+/// `ptmx` is not the master of a pseudo-terminal, or the process has no free descriptor.
 pub fn slave_of(ptmx: impl AsFd) -> Result<OwnedFd> {
     rustix::pty::unlockpt(&ptmx).context(|| "unlockpt")?;
     rustix::pty::ioctl_tiocgptpeer(&ptmx, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
         .context(|| "ioctl(TIOCGPTPEER)")
 }
 
-/// Opens a new pty master at `/dev/ptmx` of this process's view, and its slave.
+/// Opens a new pseudo-terminal at `/dev/ptmx` of this process's mount namespace; returns master and slave.
 ///
 /// # Errors
-/// There is no devpts, or no pseudo-terminal is left.
+/// There is no devpts, or it has no free pseudo-terminal.
 pub fn open_pair() -> Result<(OwnedFd, OwnedFd)> {
     let master =
         rustix::fs::open("/dev/ptmx", OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, rustix::fs::Mode::empty())
@@ -31,10 +31,11 @@ pub fn open_pair() -> Result<(OwnedFd, OwnedFd)> {
     Ok((master, slave))
 }
 
-/// Makes sure that `file` is in a devpts: where anything else was put in its place, it is not to be opened.
+/// Checks that `file` (`O_PATH` will do) is in a devpts, before it is opened: another file system could have put
+/// another kind of file there.
 ///
 /// # Errors
-/// It is something else.
+/// `file` is in another file system.
 pub fn check(file: impl AsFd) -> Result<()> {
     match u64::try_from(rustix::fs::fstatfs(file).context(|| "fstatfs")?.f_type) {
         Ok(DEVPTS_SUPER_MAGIC) => Ok(()),
@@ -42,15 +43,15 @@ pub fn check(file: impl AsFd) -> Result<()> {
     }
 }
 
-/// The type of a devpts: statfs(2).
+/// File system type of devpts: statfs(2).
 const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
 
-/// Opens a new pty of the devpts instance that is mounted on the directory `at`; master and slave.
+/// Opens a new pseudo-terminal of the devpts instance that is mounted on the directory `at`; returns master and slave.
 ///
-/// Nobody but the kernel can put anything into a devpts, so this may be done where the files around it are another's.
+/// Only the kernel creates files in a devpts, so this is safe in an app's root, whose other files the app controls.
 ///
 /// # Errors
-/// Also when something else than a devpts is there.
+/// `at` is not in a devpts, or the devpts has no free pseudo-terminal.
 pub fn open_pair_in(at: &str) -> Result<(OwnedFd, OwnedFd)> {
     let dir = super::dir::open_dir(at)?;
     let found = rustix::fs::fstatfs(&dir).context(|| format!("fstatfs({at:?})"))?.f_type;
@@ -64,24 +65,24 @@ pub fn open_pair_in(at: &str) -> Result<(OwnedFd, OwnedFd)> {
     Ok((master, slave))
 }
 
-/// Makes the terminal the controlling terminal of the session that this process leads: TIOCSCTTY.
+/// Makes `terminal` the controlling terminal of the session that this process leads: ioctl_tty(2), TIOCSCTTY.
 ///
 /// # Errors
-/// This process leads no session, has a terminal already, or the terminal is another session's.
+/// This process does not lead a session, has a controlling terminal, or `terminal` controls another session.
 pub fn control(terminal: impl AsFd) -> Result<()> {
     rustix::process::ioctl_tiocsctty(terminal).context(|| "ioctl(TIOCSCTTY)")
 }
 
-/// Copies the window size of one terminal to another; the programs in front of that hear of it by SIGWINCH.
+/// Copies the window size of one terminal to another, whose foreground programs get a SIGWINCH.
 ///
 /// # Errors
-/// One of them is not a terminal, or is gone.
+/// One of them is not a terminal, or was hung up.
 pub fn copy_size(from: impl AsFd, to: impl AsFd) -> Result<()> {
     let size = rustix::termios::tcgetwinsize(from).context(|| "ioctl(TIOCGWINSZ)")?;
     rustix::termios::tcsetwinsize(to, size).context(|| "ioctl(TIOCSWINSZ)")
 }
 
-/// What a terminal is set to: all of termios(3), and its window size. Who has it needs no descriptor of the terminal.
+/// The settings of a terminal: its termios(3) and its window size.
 #[derive(Debug)]
 pub struct Settings {
     modes: nix::sys::termios::Termios,
@@ -89,7 +90,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Those of `terminal`, as they are now.
+    /// The current settings of `terminal`.
+    ///
+    /// # Errors
+    /// `terminal` is not a terminal, or was hung up.
     pub fn of(terminal: impl AsFd) -> Result<Self> {
         Ok(Self {
             modes: tcgetattr(&terminal).context(|| "tcgetattr")?,
@@ -97,16 +101,16 @@ impl Settings {
         })
     }
 
-    /// Gives them to `terminal`.
+    /// Applies the settings to `terminal`.
     ///
     /// # Errors
-    /// `terminal` is not a terminal, or is gone.
+    /// `terminal` is not a terminal, or was hung up.
     pub fn apply(&self, terminal: impl AsFd) -> Result<()> {
         tcsetattr(&terminal, SetArg::TCSANOW, &self.modes).context(|| "tcsetattr")?;
         rustix::termios::tcsetwinsize(&terminal, self.size).context(|| "ioctl(TIOCSWINSZ)")
     }
 
-    /// See [`plain_output`].
+    /// The same settings with [`plain_output`].
     #[must_use]
     pub fn with_plain_output(mut self) -> Self {
         make_output_plain(&mut self.modes);
@@ -114,18 +118,18 @@ impl Settings {
     }
 }
 
-/// What a terminal takes for the end of the input at the start of a line; `None` if it takes nothing for it.
+/// The VEOF character of `terminal`: termios(3). `None` if the terminal is not in canonical mode.
 ///
 /// # Errors
-/// `terminal` is not a terminal, or is gone.
+/// `terminal` is not a terminal, or was hung up.
 pub fn end_of_input(terminal: impl AsFd) -> Result<Option<u8>> {
     let settings = tcgetattr(terminal).context(|| "tcgetattr")?;
     let canonical = settings.local_flags.contains(LocalFlags::ICANON);
     Ok(canonical.then_some(settings.control_chars[SpecialCharacterIndices::VEOF as usize]))
 }
 
-/// Whether this process may change `terminal` and read from it without being stopped for that: it is
-/// in the foreground, or `terminal` is not the one that controls its session.
+/// Whether this process may read from `terminal` and change it without being stopped by SIGTTIN or SIGTTOU: it is in
+/// the foreground, or `terminal` is not its controlling terminal.
 pub fn in_foreground(terminal: impl AsFd) -> bool {
     match nix::unistd::tcgetpgrp(terminal) {
         Ok(foreground) => foreground == nix::unistd::getpgrp(),
@@ -133,35 +137,38 @@ pub fn in_foreground(terminal: impl AsFd) -> bool {
     }
 }
 
-/// The raw mode of a terminal, on and off; dropped, the terminal is as it was. So it is too when this process panics,
-/// also where a panic ends it at once.
+/// Turns the raw mode of a terminal on and off. Dropping it restores the terminal; so does a panic hook, also if panics
+/// abort the process.
 #[derive(Debug)]
 pub struct RawMode {
     terminal: OwnedFd,
-    /// While on: the settings before, and how the terminal shows them since.
+    /// While on: the settings before it was turned on, and those read back right after.
     on: Option<(Termios, Termios)>,
 }
 
-/// What the panic hook puts right.
+/// The terminal that the panic hook restores, and its settings.
 static ON_PANIC: Mutex<Option<(OwnedFd, Termios)>> = Mutex::new(None);
 static HOOK: Once = Once::new();
 
 impl RawMode {
-    /// For `terminal`, and off as yet.
+    /// For `terminal`; the mode is off until [`Self::on`] is called.
+    ///
+    /// # Errors
+    /// The process has no free descriptor.
     pub fn of(terminal: impl AsFd) -> Result<Self> {
         let terminal = terminal.as_fd().try_clone_to_owned().context(|| "dup(terminal)")?;
         Ok(Self { terminal, on: None })
     }
 
-    /// Whether it is on.
+    /// Whether this object has turned the raw mode on.
     pub fn is_on(&self) -> bool {
         self.on.is_some()
     }
 
-    /// Turns it on, if this process is in the foreground of the terminal: one in the background would be stopped.
+    /// Turns it on if this process is in the foreground of the terminal; a process in the background would be stopped.
     ///
     /// # Errors
-    /// The terminal is gone.
+    /// The terminal was hung up.
     pub fn on(&mut self) -> Result<()> {
         if self.is_on() || !in_foreground(&self.terminal) {
             return Ok(());
@@ -176,10 +183,10 @@ impl RawMode {
         Ok(())
     }
 
-    /// Turns it off: the terminal is as it was before, unless it is now another's.
+    /// Turns it off: restores the terminal if this process is in its foreground.
     ///
     /// # Errors
-    /// The terminal is gone.
+    /// The terminal was hung up.
     pub fn off(&mut self) -> Result<()> {
         let Some((before, _)) = self.on.take() else { return Ok(()) };
         restore_on_panic(None)?;
@@ -189,11 +196,11 @@ impl RawMode {
         tcsetattr(&self.terminal, SetArg::TCSANOW, &before).context(|| "tcsetattr(restore)")
     }
 
-    /// Finds out what happened while this process was stopped, which a shell uses to set the terminal up for itself:
-    /// on only if the terminal still is in raw mode.
+    /// Called when this process continues after a stop: meanwhile a shell may have set up the terminal for itself. If
+    /// the terminal is no longer in raw mode, this object counts as off.
     ///
     /// # Errors
-    /// The terminal is gone.
+    /// The terminal was hung up.
     pub fn look_again(&mut self) -> Result<()> {
         let Some((_, shown)) = &self.on else { return Ok(()) };
         if !in_foreground(&self.terminal) || tcgetattr(&self.terminal).context(|| "tcgetattr")? != *shown {
@@ -233,10 +240,10 @@ fn restore_on_panic(to: Option<(&OwnedFd, &Termios)>) -> Result<()> {
     Ok(())
 }
 
-/// Turns off what a terminal makes of its input, but for its end: no signals, no editing of lines, no translation.
+/// Turns off the input processing of a terminal (signals, line editing, translation) except for the VEOF character.
 ///
 /// # Errors
-/// `terminal` is not a terminal, or is gone.
+/// `terminal` is not a terminal, or was hung up.
 pub fn plain_input(terminal: impl AsFd) -> Result<()> {
     use nix::sys::termios::InputFlags;
     /// Disables a special character: _POSIX_VDISABLE.
@@ -250,10 +257,10 @@ pub fn plain_input(terminal: impl AsFd) -> Result<()> {
     tcsetattr(&terminal, SetArg::TCSANOW, &settings).context(|| "tcsetattr")
 }
 
-/// Turns off the output post-processing of a terminal, so that what is written comes out byte by byte.
+/// Turns off the output processing and the echo of a terminal, so that readers get exactly the bytes that were written.
 ///
 /// # Errors
-/// `terminal` is not a terminal, or is gone.
+/// `terminal` is not a terminal, or was hung up.
 pub fn plain_output(terminal: impl AsFd) -> Result<()> {
     let mut settings = tcgetattr(&terminal).context(|| "tcgetattr")?;
     make_output_plain(&mut settings);

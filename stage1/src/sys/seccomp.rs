@@ -1,24 +1,25 @@
-//! Loading a seccomp filter, and leaving the caller's session keyring.
+//! Loading a seccomp filter, and joining a new session keyring.
 
 use crate::error::{Context, Error, Result};
 
-/// One instruction of a classic BPF program.
+/// One instruction of a classic BPF program: the kernel's `struct sock_filter`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instruction {
     /// Operation.
     pub code: u16,
-    /// Instructions to skip when a jump's test holds.
+    /// Number of instructions to skip if the test of a jump is true.
     pub jt: u8,
-    /// Instructions to skip when it does not.
+    /// Number of instructions to skip if it is false.
     pub jf: u8,
     /// Operand.
     pub k: u32,
 }
 
-/// Puts this thread under a filter, for good: seccomp(SECCOMP_SET_MODE_FILTER).
+/// Installs a filter for this thread; it can't be removed: seccomp(2), SECCOMP_SET_MODE_FILTER.
 ///
 /// # Errors
-/// EACCES without no-new-privileges and without CAP_SYS_ADMIN, EINVAL for a program that the kernel refuses.
+/// `program` is empty or has more than 65535 instructions; EACCES with neither no_new_privs nor CAP_SYS_ADMIN; EINVAL
+/// for a program that the kernel refuses.
 pub fn load(program: &[Instruction]) -> Result<()> {
     let mut filter: Vec<libc::sock_filter> =
         program.iter().map(|i| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect();
@@ -31,8 +32,8 @@ pub fn load(program: &[Instruction]) -> Result<()> {
     nix::errno::Errno::result(done).map(drop).context(|| format!("seccomp(SET_MODE_FILTER, {len} instructions)"))
 }
 
-/// Leaves the session keyring that was inherited and joins a new, empty one: keyctl(2).
-/// A kernel without keyrings has nothing to leave.
+/// Leaves the inherited session keyring and joins a new, empty one: keyctl(2), KEYCTL_JOIN_SESSION_KEYRING. Does
+/// nothing if the kernel has no keyrings.
 ///
 /// # Errors
 /// keyctl(2) fails for another reason than a kernel without keyrings.

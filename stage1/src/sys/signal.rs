@@ -1,4 +1,4 @@
-//! Signals as things to poll.
+//! Signals: signalfd(2), dispositions and masks, ending by a signal.
 
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -11,14 +11,14 @@ use crate::error::{Context, Result};
 /// Blocks `signals` and returns a descriptor that reports them: signalfd(2).
 ///
 /// # Errors
-/// A descriptor or the mask is refused.
+/// sigprocmask(2) or signalfd(2) fails.
 pub fn block(signals: &[Signal]) -> Result<SignalFd> {
     let set: SigSet = signals.iter().copied().collect();
     nix::sys::signal::sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).context(|| "sigprocmask")?;
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context(|| "signalfd")
 }
 
-/// Takes the signals that are there, and tells whether one of them asks this process to end.
+/// Reads all pending signals; whether one of them is SIGTERM, SIGINT, SIGQUIT or SIGHUP.
 ///
 /// # Errors
 /// The descriptor can't be read.
@@ -31,8 +31,8 @@ pub fn is_asked_to_end(signals: &SignalFd) -> Result<bool> {
     Ok(asked)
 }
 
-/// SIGRTMIN+3, which orders systemd to halt: systemd(1). Counted from glibc's SIGRTMIN, which is
-/// systemd's; musl's, that of our binaries, is one more.
+/// SIGRTMIN+3, by which systemd halts: systemd(1). Counted from glibc's SIGRTMIN, as systemd does; the SIGRTMIN of
+/// musl, which our binaries use, is one higher.
 pub fn systemd_halt() -> rustix::process::Signal {
     const GLIBC_SIGRTMIN: i32 = 34;
     // SAFETY: only requires that no signal used by the C library's threads is raised in this
@@ -40,31 +40,31 @@ pub fn systemd_halt() -> rustix::process::Signal {
     unsafe { rustix::process::Signal::from_raw_unchecked(GLIBC_SIGRTMIN + 3) }
 }
 
-/// Unblocks every signal and gives each its default disposition, as a program expects to find them at its start.
+/// Unblocks every signal and gives each its default disposition, as a program expects at its start.
 ///
-/// By the system call itself: the C library refuses the numbers that it keeps for its own use, and a
-/// caller may have left one of those ignored, which an exec hands on.
+/// It makes the system call itself, because the C library refuses the signals that it reserves: a caller may have left
+/// one of those ignored, and ignored signals stay ignored across execve(2).
 ///
 /// # Errors
-/// The kernel refuses it.
+/// rt_sigaction(2) or sigprocmask(2) fails.
 pub fn reset() -> Result<()> {
     (1..=64).filter(|&n| n != libc::SIGKILL && n != libc::SIGSTOP).try_for_each(set_default)?;
     unblock_all()
 }
 
-/// execve(2) with no signal blocked or ignored, as a program expects to be started; returns only on failure.
+/// execve(2) with no signal blocked or ignored; returns only on failure.
 ///
 /// # Errors
-/// Always: why the kernel did not execute it, or did not change the signals.
+/// Always: the reason of execve(2), or that of [`reset`].
 pub fn exec_with_defaults(path: &CString, argv: &[CString], env: &[CString]) -> Result<Infallible> {
     reset()?;
     super::process::exec(path, argv, env)
 }
 
-/// Size of the kernel's signal set.
+/// Size of the kernel's signal set, in bytes.
 const MASK_BYTES: usize = 8;
 
-/// Gives each signal its default disposition. Makes system calls alone: for a child between fork and exec.
+/// Gives each signal its default disposition. It only makes system calls, so a child may call it between fork and exec.
 pub(super) fn all_default() -> std::io::Result<()> {
     let resettable = (1..=64).filter(|&n| n != libc::SIGKILL && n != libc::SIGSTOP);
     resettable.map(default_action).try_for_each(|done| done.map_err(std::io::Error::from))
@@ -91,17 +91,18 @@ fn unblock_all() -> Result<()> {
     nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).context(|| "sigprocmask")
 }
 
-/// Unblocks every signal and heeds those that the caller had this process ignore, but for what a caller means by it:
-/// that the program is to outlive a terminal (nohup(1), a job in the background) or leave it alone. An ignored SIGCHLD
-/// would take every child's status away. SIGPIPE stays ignored, as the language's runtime has it: to find no reader is
-/// an error like others.
+/// Unblocks every signal and gives each that the caller left ignored its default disposition: with SIGCHLD ignored, the
+/// status of a child would be lost.
+///
+/// Those by which a caller has a program outlive a terminal or leave it alone (nohup(1), jobs in the background) stay
+/// ignored. So does SIGPIPE, which Rust's runtime ignores: writing to a pipe without a reader is then an error.
 ///
 /// # Errors
-/// The kernel refuses it.
+/// rt_sigaction(2) or sigprocmask(2) fails.
 pub fn heed() -> Result<()> {
-    const MEANT: [i32; 7] =
+    const KEPT: [i32; 7] =
         [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGPIPE, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
-    for number in (1..=64).filter(|n| !MEANT.contains(n) && ![libc::SIGKILL, libc::SIGSTOP].contains(n)) {
+    for number in (1..=64).filter(|n| !KEPT.contains(n) && ![libc::SIGKILL, libc::SIGSTOP].contains(n)) {
         let mut action = [0_u64; 8];
         // SAFETY: the kernel is given no new action, and writes the old one, which is smaller, to `action`.
         let done = unsafe {
@@ -116,16 +117,17 @@ pub fn heed() -> Result<()> {
     unblock_all()
 }
 
-/// Ends this process by `signal` with its default action, so that a parent sees the same end as ours.
+/// Ends this process by `signal`, so that its parent sees that it was ended by that signal. If the default action does
+/// not end a process, it exits with 128 + the signal's number, as a shell does.
 pub fn die_by(signal: Signal) -> ! {
     let die = || -> Result<()> {
         reset()?;
-        // No core dump of ours for a signal that another process died of.
+        // This process passes on how another one ended: a core dump of it would mislead.
         rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
             .context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
         nix::sys::signal::raise(signal).context(|| format!("raise({signal})"))
     };
-    // A signal whose default is to be ignored, or a failure above, falls through to the shell's convention.
+    // Reached if the default action ignores the signal, or if a call above failed.
     if let Err(error) = die() {
         log::debug!("{}", error.one_line());
     }

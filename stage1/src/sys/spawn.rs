@@ -1,4 +1,4 @@
-//! Starting a program as a child, in a process that may have several threads.
+//! Executing a program in a child, from a process that may have several threads.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -8,22 +8,22 @@ use std::process::{Child, Command};
 use super::signal;
 use crate::error::{Context, Result};
 
-/// What a started program gets besides what a `Command` says.
+/// What a child is given beyond what [`Command`] can say.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Heritage<'a> {
-    /// A descriptor that it inherits under the number that it has here. It is close-on-exec for all others that this
-    /// process starts, whatever its threads do meanwhile.
+    /// A descriptor that the child inherits under the same number. In this process it stays close-on-exec, so children
+    /// that other threads start meanwhile do not get it.
     pub descriptor: Option<BorrowedFd<'a>>,
-    /// It leads a session of its own: setsid(2).
+    /// Whether the child leads a new session: setsid(2).
     pub session: bool,
-    /// Its signals have their default dispositions.
+    /// Whether the child's signals have their default dispositions.
     pub signals: bool,
 }
 
-/// Starts a program. Also in a process of several threads, where a mere fork is refused.
+/// Starts a program in a child. Unlike [`super::process::fork`] it may be called with several threads.
 ///
 /// # Errors
-/// It can't be executed.
+/// The fork, a call that `heritage` needs, or the exec fails.
 pub fn spawn(mut command: Command, heritage: Heritage<'_>) -> Result<Child> {
     let descriptor = heritage.descriptor.map(|fd| fd.as_raw_fd());
     let inherit = move || -> io::Result<()> {
@@ -38,8 +38,8 @@ pub fn spawn(mut command: Command, heritage: Heritage<'_>) -> Result<Child> {
         }
         if heritage.signals { signal::all_default() } else { Ok(()) }
     };
-    // SAFETY: between fork and exec the closure makes system calls alone: it takes no lock and no memory, whatever
-    // state other threads have left those in.
+    // SAFETY: between fork and exec the closure only makes system calls: it takes no lock and allocates no memory, so
+    // the state in which other threads left those does not matter.
     unsafe { command.pre_exec(inherit) };
     command.spawn().context(|| format!("execute {:?}", command.get_program()))
 }
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
     use std::os::fd::AsFd;
 
-    /// The descriptor is handed to the one program, and this process's own others don't get it.
+    /// Only the program that was given the descriptor has it.
     #[test]
     fn a_descriptor_is_inherited_by_one_program_alone() {
         let file = tempfile::tempfile().unwrap();

@@ -11,10 +11,11 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::process::{self, Fork};
 use crate::error::{Context, Result};
 
-/// Gives the new user namespace of a process its ids: those below `count` are the host's from `shift` on. Host side.
+/// Writes the id maps of the user namespace of process `pid`: id `n`, below `count`, is `shift + n` on the host. Host
+/// side.
 ///
 /// # Errors
-/// The process has ended, has ids already, or this one may not set them.
+/// The process has ended, its namespace is mapped already, or this process may not map it.
 pub fn set_ids(pid: i32, shift: u32, count: u32) -> Result<()> {
     for map in ["uid_map", "gid_map"] {
         let file = format!("/proc/{pid}/{map}");
@@ -23,16 +24,16 @@ pub fn set_ids(pid: i32, shift: u32, count: u32) -> Result<()> {
     Ok(())
 }
 
-/// Makes an empty user namespace with these ids, to map a mount by.
+/// Makes a user namespace without processes, with ids as in [`set_ids`]: for an id-mapped mount, mount_setattr(2).
 ///
 /// # Errors
-/// Also when this process has several threads.
+/// This process has several threads, may not make user namespaces, or may not map the ids.
 pub fn new(shift: u32, count: u32) -> Result<OwnedFd> {
     let (wait, go) = pipe_with(PipeFlags::CLOEXEC).context(|| "pipe")?;
     match process::fork_into(CloneFlags::CLONE_NEWUSER)? {
         Fork::Child => {
             drop(go);
-            // Until the other end is closed, whatever the reason.
+            // Returns when the parent has closed the other end or has ended.
             let ended = File::from(wait).read(&mut [0]);
             process::exit_now(i32::from(ended.is_err()))
         }
