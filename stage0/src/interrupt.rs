@@ -1,8 +1,8 @@
-//! Signals that end long work in order: podctl removes what it has begun, then ends by the signal (signal(7)).
+//! Signals that interrupt long work: podctl removes what it has begun, then dies by the signal (signal(7)).
 //!
-//! While a [`Watch`] lives, SIGINT, SIGTERM and SIGHUP are only noted. Work asks with [`check`] whether it is to end, at
-//! least at each block of data; who blocks elsewhere is woken by what it gave to [`Watch::on_signal`]. A second signal
-//! ends the process at once.
+//! While a [`Watch`] lives, SIGINT, SIGTERM and SIGHUP are only recorded. Long work calls [`check`] at least once per
+//! block of data and fails once a signal has come; work that blocks in another call registers a closure that wakes it
+//! with [`Watch::on_signal`]. A second signal kills the process at once.
 
 use std::io::PipeWriter;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,32 +16,33 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use stage1::error::{Context, Error, Result};
 
-/// The signal that came, or 0.
+/// The number of the first signal that came, or 0.
 static CAME: AtomicI32 = AtomicI32::new(0);
-/// What wakes those who wait.
+/// The closures to call when the first signal comes.
 static WAKE: Mutex<Vec<Box<dyn FnOnce() + Send>>> = Mutex::new(Vec::new());
-/// How often a pause looks for a signal.
+/// How often [`pause`] looks for a signal.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// While it lives, a signal that ends processes is noted instead.
+/// Records SIGINT, SIGTERM and SIGHUP as long as it lives, instead of letting them kill the process.
 #[derive(Debug)]
 pub struct Watch {
+    /// The signal mask to restore.
     before: SigSet,
-    /// Its end ends the thread.
+    /// Dropping it ends the thread.
     stop: Option<PipeWriter>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watch {
-    /// Begins to watch. The calling thread must be the only one; those it starts later inherit its signal mask.
+    /// Blocks the signals and starts the thread that reads them (signalfd(2)). Call it before the process has other
+    /// threads: threads that start later inherit the signal mask.
     ///
     /// # Errors
-    /// The signals can't be blocked, or no thread can be started.
+    /// sigprocmask(2), signalfd(2) or pipe(2) fails, or the thread can't be started.
     pub fn begin() -> Result<Self> {
         let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
         let mut before = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), Some(&mut before)).context(|| "sigprocmask")?;
-        // one that is blocked already is the caller's business
         let fd =
             SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context(|| "signalfd")?;
         let (end, stop) = std::io::pipe().context(|| "pipe")?;
@@ -52,7 +53,7 @@ impl Watch {
         Ok(Self { before, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// Has something done as soon as a signal comes, in another thread. It is forgotten when the watch ends.
+    /// Registers a closure that the signal thread calls once, when the first signal comes. Dropping the watch drops it.
     pub fn on_signal(&self, wake: impl FnOnce() + Send + 'static) {
         WAKE.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(wake));
     }
@@ -62,7 +63,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // it has nothing to tell
+            // the thread returns nothing
             let _ = thread.join();
         }
         WAKE.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -89,17 +90,17 @@ fn listen(signals: &SignalFd, end: BorrowedFd<'_>) {
     }
 }
 
-/// Ends this process by a signal, as if nobody had watched for it.
+/// Kills this process by the signal's default action.
 fn die_by(number: i32) {
     if let Ok(number) = Signal::try_from(number) {
         stage1::sys::signal::die_by(number);
     }
 }
 
-/// Fails if a signal asked to end.
+/// Fails once a signal has come.
 ///
 /// # Errors
-/// One did.
+/// A [`Watch`] recorded a signal.
 pub fn check() -> Result<()> {
     match Signal::try_from(CAME.load(Ordering::SeqCst)) {
         Ok(signal) => Err(Error::new(format!("interrupted by {signal}; nothing was changed"))),
@@ -107,15 +108,15 @@ pub fn check() -> Result<()> {
     }
 }
 
-/// [`check`], for what reads and writes.
+/// [`check`] as an I/O error, for implementations of `Read` and `Write`.
 pub(crate) fn check_io() -> std::io::Result<()> {
     check().map_err(|error| std::io::Error::other(error.one_line()))
 }
 
-/// Waits, unless a signal comes.
+/// Sleeps for `time`, or until a signal comes.
 ///
 /// # Errors
-/// One came.
+/// A signal came, as in [`check`].
 pub fn pause(time: Duration) -> Result<()> {
     let end = Instant::now() + time;
     loop {
@@ -128,7 +129,7 @@ pub fn pause(time: Duration) -> Result<()> {
     }
 }
 
-/// Ends this process by the signal that came, if one did: the last thing to do, after everything is removed.
+/// Kills this process by the signal that came; returns if none came. Call it last, after all cleanup.
 pub fn end_by_signal() {
     die_by(CAME.load(Ordering::SeqCst));
 }

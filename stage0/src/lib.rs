@@ -1,9 +1,9 @@
 //! The host manager ("stage0"): images, trees, pods and their apps on disk, and running a stage1's entrypoints.
 //!
-//! Nothing here enters a pod. What happens inside is done by the entrypoints of the pod's stage1 image, ours or
-//! another of the family, as the contract between the two says.
+//! Nothing here enters a pod. The entrypoints of the pod's stage1 image (ours, or another one that keeps the contract
+//! in docs/contract.md) do the work inside.
 
-// From the bottom up: each uses those above it in this list, never those below.
+// From the bottom up: a module uses only modules above it in this list; tests/house checks that.
 pub mod interrupt;
 
 pub mod fsutil;

@@ -1,4 +1,4 @@
-//! What pods need of a machine, whether it is there, and what its lack costs.
+//! Checks of the machine for `podctl doctor`: what pods need, whether the machine has it, and what its lack costs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,35 +11,36 @@ use stage1::net;
 
 use crate::store::Store;
 
-/// The oldest kernel that has every call that is used: mount_setattr(2) with identity-mapped mounts.
+/// The oldest kernel with every system call that pods need; the newest of them is mount_setattr(2) with
+/// `MOUNT_ATTR_IDMAP`.
 const OLDEST_KERNEL: (u32, u32) = (5, 12);
-/// Controllers that limits need.
+/// The cgroup controllers that enforce limits.
 const CONTROLLERS: [&str; 4] = ["memory", "cpu", "pids", "io"];
-/// Bytes below which few images fit.
+/// Report less free disk space than this, in bytes.
 const LITTLE_SPACE: u64 = 1 << 30;
 
-/// Whether a part of the machine is as pods need it.
+/// How a part of the machine meets what pods need.
 #[derive(Serialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// It is.
+    /// It meets it.
     Ok,
-    /// It is not: something is slower, or can't be done.
+    /// It does not: some features are slower or do not work.
     Missing,
-    /// It is not, and no pod runs without it.
+    /// It does not, and no pod can run.
     Fatal,
 }
 
-/// One part of the machine.
+/// The result of checking one part of the machine.
 #[derive(Serialize, Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The part.
+    /// The name of the part, for example `kernel`.
     pub part: &'static str,
-    /// Whether it is as pods need it.
+    /// Whether it meets what pods need.
     pub verdict: Verdict,
-    /// What there is, or what is missing.
+    /// What the check found, or what is missing.
     pub found: String,
-    /// What the lack costs, and what helps; only where something is missing.
+    /// What does not work without it, and the remedy; `None` if the verdict is [`Verdict::Ok`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<&'static str>,
 }
@@ -53,7 +54,7 @@ impl Finding {
     }
 }
 
-/// Examines all parts. One that can't be looked at counts as missing.
+/// Checks all parts of the machine. A part that can't be read counts as missing.
 pub fn examine(store: &Store) -> Vec<Finding> {
     use Verdict::{Fatal, Missing};
     let local_config = Path::new(net::LOCAL_CONFIG);
@@ -169,7 +170,7 @@ fn plugins((missing, places): (Vec<&str>, String)) -> Result<String> {
     Err(Error::new(format!("no {} in {places}", missing.join(", "))))
 }
 
-/// The nearest directory that exists: the data directory is made when something is kept in it.
+/// The nearest existing directory at or above `dir`: podctl makes the data directory only when it first writes to it.
 fn existing(dir: &Path) -> &Path {
     dir.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"))
 }

@@ -1,4 +1,4 @@
-//! Adding an app to a running pod: wholly, or not at all.
+//! Adding an app to a running pod, completely or not at all.
 
 use stage1::appc::{AcName, Mount, PodManifest, RuntimeApp, VolumeKind};
 use stage1::confine::insecure::InsecureOptions;
@@ -19,10 +19,10 @@ use crate::poddir::manifest::{Locked, must_be_mutable};
 use crate::poddir::uid_range;
 use crate::store::Store;
 
-/// Adds an app to a pod.
+/// Adds an app to a running, mutable pod.
 ///
 /// # Errors
-/// The options make no sense, the pod does not take the app, or a step failed. The pod is then as it was.
+/// The image is not in the store, an option is invalid, or [`add_app`] fails. The pod is unchanged then.
 pub fn add(store: &Store, pod: &Pod, options: &AddOptions) -> Result<()> {
     let image = find::find(store, &options.image)?;
     let mut app = options.runtime_app(&image)?;
@@ -30,10 +30,11 @@ pub fn add(store: &Store, pod: &Pod, options: &AddOptions) -> Result<()> {
     add_app(store, pod, &image, app, options)
 }
 
-/// Adds an app that has been made of these options, or was made so before, to a pod.
+/// Adds `app`, which was made from `options`, to a running, mutable pod.
 ///
 /// # Errors
-/// As [`add`].
+/// The pod does not run, is not ready, is paused or is immutable, [`check_addition`] fails, or a file or the app's
+/// root can't be made, or app-add fails. The pod is unchanged then, unless the message says that undoing failed, too.
 pub fn add_app(store: &Store, pod: &Pod, image: &Image, mut app: RuntimeApp, options: &AddOptions) -> Result<()> {
     let locked = Locked::new(pod.dir())?;
     let adding = Adding { store, pod, pid: ready_pid(pod)?, locked, insecure: options.insecure, debug: options.debug };
@@ -53,10 +54,11 @@ pub fn add_app(store: &Store, pod: &Pod, image: &Image, mut app: RuntimeApp, opt
     }
 }
 
-/// Whether the app goes together with what the pod's manifest has.
+/// Fails if the app conflicts with the pod's manifest.
 ///
 /// # Errors
-/// Why it does not.
+/// The pod has an app of this name or one whose status files would clash, or a mount's volume is not in the manifest or
+/// its source does not exist.
 pub fn check_addition(manifest: &PodManifest, app: &RuntimeApp) -> Result<()> {
     if manifest.app(&app.name).is_some() {
         return Err(Error::new(format!("the pod already has an app {}", app.name)));
@@ -72,7 +74,7 @@ pub fn check_addition(manifest: &PodManifest, app: &RuntimeApp) -> Result<()> {
     app.mounts.iter().try_for_each(|mount| check_mount(manifest, mount))
 }
 
-/// A marker of one app can be what the other's status file is called.
+/// Whether a marker of one app (`APP-created`, `APP-started`) has the name of the other's status file.
 fn share_status_files(a: &AcName, b: &AcName) -> bool {
     let one_way = |a: &AcName, b: &AcName| {
         ["-created", "-started"].iter().any(|suffix| a.as_ref().strip_suffix(suffix) == Some(b.as_ref()))
@@ -92,7 +94,7 @@ fn check_mount(manifest: &PodManifest, mount: &Mount) -> Result<()> {
     }
 }
 
-/// Adds the app to the manifest and makes its files, those of the pod last.
+/// Adds the app to the manifest and makes its files; app-add, which makes those inside the pod, comes last.
 fn steps(
     adding: &Adding<'_>,
     image: &Image,
@@ -103,7 +105,7 @@ fn steps(
     let files = AppFiles::new(adding.pod.dir(), &app.name);
     let tree = files.write_info(adding.store, image)?;
     AppRecord::new(adding.pod.dir(), &app.name).keep_of(image, options)?;
-    // before its volumes are filled: from here on nobody removes them
+    // before its volumes are filled: a volume that a manifest names is not removed
     manifest.apps.push(app.clone());
     adding.locked.write(&manifest)?;
     if let Some(secrets) = options.secrets() {
@@ -114,7 +116,7 @@ fn steps(
     adding.inside(&app.name).add(&arguments(adding.pod, adding.insecure)?)
 }
 
-/// The arguments of app-add, besides the app.
+/// The arguments of app-add besides `--app`.
 pub(super) fn arguments(pod: &Pod, insecure: InsecureOptions) -> Result<Vec<String>> {
     let mut args = vec![format!("--uuid={}", pod.uuid())];
     args.extend(uid_range::of_pod(pod.dir())?.map(|ids| format!("--private-users={ids}")));
@@ -127,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn apps_whose_files_would_clash_are_told_apart() {
+    fn names_whose_status_files_would_clash_are_found() {
         let name = |text: &str| text.parse::<AcName>().unwrap();
         assert!(share_status_files(&name("a"), &name("a-started")));
         assert!(share_status_files(&name("a-created"), &name("a")));

@@ -1,4 +1,4 @@
-//! What an app has changed in its root file system, which lies on its image's as an overlay.
+//! Changes that an app made in its root file system, found in the upper directory of its overlay.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,33 +16,33 @@ use crate::image::overlay_lookup::{Child, Merged};
 use crate::poddir::find::Pod;
 use crate::store::Store;
 
-/// Directories deeper than this are not looked into.
+/// The deepest nesting of directories that is read.
 const MAX_DEPTH: usize = 256;
 
 /// How a file of an app differs from its image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeKind {
-    /// Not in the image.
+    /// The image does not have it.
     Added,
-    /// In the image too, with other content or attributes; a directory also when something in it differs.
+    /// The image has it with other content or attributes; a directory also counts as changed if an entry in it differs.
     Changed,
-    /// In the image only.
+    /// Only the image has it.
     Deleted,
 }
 
 /// A file that differs from the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Where it is in the app's root.
+    /// Its absolute path in the app's root.
     pub path: PathBuf,
     /// How it differs.
     pub kind: ChangeKind,
 }
 
-/// All changes of an app, in the order of their paths.
+/// All changes of an app, ordered by path.
 ///
 /// # Errors
-/// The pod has copies instead of overlays, or the files can't be read.
+/// The pod uses copies instead of overlays, directories are nested more than 256 deep, or a file can't be read.
 pub fn list(store: &Store, pod: &Pod, app: &AcName) -> Result<Vec<Change>> {
     let (upper, lower) = overlay_of(store, pod, app)?.context(|| {
         "the pod's file systems are copies, not overlays: nothing tells what was changed in them".to_owned()
@@ -56,7 +56,7 @@ pub fn list(store: &Store, pod: &Pod, app: &AcName) -> Result<Vec<Change>> {
     Ok(changes)
 }
 
-/// Collects the changes in a directory; `image` is the same directory of the image, if it has one.
+/// Collects the changes in a directory of the overlay; `image` is the same directory in the image, if it exists there.
 fn collect(
     dir: BorrowedFd<'_>,
     image: Option<&Merged>,
@@ -90,7 +90,7 @@ fn collect(
     Ok(())
 }
 
-/// The kind of an entry; `None` if it has just gone.
+/// The type and status of an entry; `None` if it is gone.
 fn look(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Option<(FileType, fs::Stat)>> {
     match fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some((FileType::from_raw_mode(stat.st_mode), stat))),

@@ -1,7 +1,7 @@
 //! Copying files between the host and an app, and to and from tar archives.
 //!
-//! Either side's paths are resolved within its own root. What comes out of an app belongs to the caller and brings no
-//! privileges; what goes in belongs to the app's user.
+//! The paths of either side are resolved within its own root. Copies on the host belong to the caller and have no
+//! set-user-ID bits or file capabilities; copies in the app belong to the app's user.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io::{Read, Write};
@@ -19,21 +19,21 @@ use stage1::uid_range::UidRange;
 use crate::image::archive::{pack_files, sorted_names};
 use crate::store::{Store, TemporaryDir};
 
-/// What is copied.
+/// The files to copy.
 #[derive(Debug)]
 pub enum Source {
-    /// A file or directory: where it is, and its name.
+    /// A file or directory: the directory it is in, and its name.
     Entry(OwnedFd, OsString),
-    /// All that is in a directory.
+    /// All entries of a directory.
     Content(OwnedFd),
 }
 
 impl Source {
-    /// What `path` means within `root`. One that ends with `/.` means what is in that directory; a link is copied as a
-    /// link.
+    /// Finds `path` within `root`. A path that ends with `/.` means the entries of that directory. A symbolic link is
+    /// copied as a link.
     ///
     /// # Errors
-    /// It does not exist.
+    /// The path does not exist or can't be opened.
     pub fn find(root: impl AsFd, path: &Path) -> Result<Self> {
         let bytes = path.as_os_str().as_bytes();
         let means_content = bytes.ends_with(b"/.") || bytes == b"." || path.file_name().is_none();
@@ -45,7 +45,7 @@ impl Source {
         let directory = dir::open_in(root, above, DIRECTORY)?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW;
         dir::open_beneath(&directory, Path::new(name), flags).map(drop).or_else(|error| match error.errno() {
-            // a link, which is copied as one
+            // a symbolic link
             Some(errno) if errno == Errno::LOOP.raw_os_error() => Ok(()),
             _ => Err(error),
         })?;
@@ -59,30 +59,31 @@ impl Source {
         }
     }
 
-    /// Writes it as a tar archive. With `ids` owners are those that the pod sees.
+    /// Writes the files as a tar archive (POSIX pax). With `ids`, the pod's UID range, the owners are those that the
+    /// pod sees.
     ///
     /// # Errors
-    /// Something can't be read, or `to` can't be written.
+    /// A file can't be read, or `to` can't be written.
     pub fn pack(&self, ids: Option<UidRange>, to: impl Write) -> Result<()> {
         let (directory, names) = self.parts()?;
         pack_files(directory.as_fd(), &names, ids, true, to)
     }
 }
 
-/// Where it is copied to.
+/// Where to copy.
 #[derive(Debug)]
 pub enum Destination {
-    /// Into a directory that is there.
+    /// Into this existing directory.
     Into(OwnedFd),
-    /// Under a new name, or in the place of a file.
+    /// To this name in this directory; an existing file is replaced.
     As(OwnedFd, OsString),
 }
 
 impl Destination {
-    /// What `path` means within `root`: the directory that is there, or a name in one.
+    /// Finds `path` within `root`: an existing directory to copy into, or else a name in its parent directory.
     ///
     /// # Errors
-    /// The directory that it would be in does not exist.
+    /// The parent directory does not exist or can't be opened, or `path` ends with `/` and is not a directory.
     pub fn find(root: impl AsFd, path: &Path) -> Result<Self> {
         let root = root.as_fd();
         match dir::try_open_in(root, path, OFlags::PATH)? {
@@ -105,10 +106,10 @@ fn is_directory(fd: &OwnedFd) -> Result<bool> {
     Ok(rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir())
 }
 
-/// Copies. The copies belong to `owner`, user and group.
+/// Copies files. The copies belong to `owner`, a UID and a GID.
 ///
 /// # Errors
-/// Something can't be read or made; what was copied before stays.
+/// A file can't be read or made; the files copied before stay.
 pub fn copy(from: &Source, to: &Destination, owner: (u32, u32)) -> Result<()> {
     let (directory, names) = from.parts()?;
     let made;
@@ -138,11 +139,10 @@ fn c_string(name: &OsStr) -> Result<CString> {
     dir::c_string(name.as_bytes())
 }
 
-/// The files of a tar archive, unpacked where nobody else comes, as what is copied; they are there as long as the
-/// directory is kept.
+/// Unpacks a tar archive into a temporary directory, as the source of a copy. Dropping the directory removes the files.
 ///
 /// # Errors
-/// It is not an archive, or there is no room for it.
+/// The archive can't be read, is not a tar archive, or can't be unpacked.
 pub fn unpack(store: &Store, archive: impl Read) -> Result<(Source, TemporaryDir)> {
     let work = store.temporary_dir()?;
     let mut archive = tar::Archive::new(archive);
@@ -151,13 +151,13 @@ pub fn unpack(store: &Store, archive: impl Read) -> Result<(Source, TemporaryDir
     Ok((Source::Content(dir::open_dir_for_reading(work.path())?), work))
 }
 
-/// A path of the host, from its root.
+/// The absolute form of a path of the host. It keeps a `/` or `/.` at the end, which says that a directory is meant.
 ///
 /// # Errors
-/// The working directory is gone.
+/// The path is empty, or the working directory is gone.
 pub fn host_path(path: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(path).context(|| format!("the path {path:?}"))?;
-    // which leaves out what decides whether a directory is meant
+    // std::path::absolute removes the ending
     let mut text = absolute.into_os_string().into_vec();
     let ending: &[u8] = match path.as_os_str().as_bytes() {
         b"." => b"/.",

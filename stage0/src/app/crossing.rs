@@ -1,4 +1,4 @@
-//! Running the crossing entrypoints for an app of a running pod.
+//! Running the crossing entrypoints (docs/contract.md) for an app of a running pod.
 
 use std::fs::File;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use crate::poddir::find::{Pod, running_pid};
 use crate::poddir::pause::must_go_on;
 use crate::store::Store;
 
-/// app-stop's exit code for an app that the pod's supervisor does not know.
+/// app-stop's exit code if the pod's systemd has no unit for the app.
 const NO_UNIT: i32 = 5;
 
-/// The PID of a pod that takes app operations.
+/// The PID (host view) of the PID 1 of a pod that is ready for app operations.
 ///
 /// # Errors
-/// The pod does not run, or is not ready.
+/// The pod does not run, is not ready, or is paused.
 pub(super) fn ready_pid(pod: &Pod) -> Result<i32> {
     let pid = running_pid(pod)?;
     if !stage1::pod::is_ready(pod.dir())? {
@@ -27,36 +27,39 @@ pub(super) fn ready_pid(pod: &Pod) -> Result<i32> {
     Ok(pid)
 }
 
-/// An app of a running pod, as the crossing entrypoints are told of it.
+/// An app of a running pod, with all that the crossing entrypoints need.
 pub(super) struct Inside<'a> {
     pub(super) store: &'a Store,
     pub(super) pod: &'a Pod,
     pub(super) pid: i32,
     pub(super) app: &'a AcName,
-    /// The pod's lock, while it is held.
+    /// The lock that podctl holds; the entrypoints inherit it.
     pub(super) lock: Option<&'a File>,
     pub(super) debug: bool,
 }
 
 impl Inside<'_> {
-    /// Runs app-add.
+    /// Runs app-add with the arguments `more`.
     pub(super) fn add(&self, more: &[String]) -> Result<()> {
         self.cross(Entrypoint::AppAdd, more, None)?.success()
     }
 
+    /// Runs app-start, which may wait for the apps that this one starts after.
     pub(super) fn start(&self) -> Result<()> {
         self.cross(Entrypoint::AppStart, &[], Some(stage1::app::AFTER_TIMEOUT))?.success()
     }
 
+    /// Runs app-stop; does nothing if the pod's systemd has no unit for the app.
     pub(super) fn stop(&self, timeout: Option<Duration>) -> Result<()> {
         let more: Vec<String> = timeout.iter().map(|timeout| format!("--timeout={}", timeout.as_secs())).collect();
-        // the app's end, the end of what it leaves behind, its handlers
+        // the timeout applies to the app's main process, to the processes it leaves behind, and to its event handlers
         let outcome =
             self.cross(Entrypoint::AppStop, &more, Some(3 * timeout.unwrap_or_default().max(self.declared())))?;
         if outcome.code() == Some(NO_UNIT) { Ok(()) } else { outcome.success() }
     }
 
-    /// How long the app may take to end, as far as it says so; what is left of an app may not say anything.
+    /// The stop timeout that the app declares; zero if it declares none, or if its declaration can't be read, as for
+    /// the remains of an app.
     fn declared(&self) -> Duration {
         let declared = stage1::pod::Pod::load(self.pod.dir())
             .and_then(|pod| pod.app(self.app))
@@ -67,7 +70,7 @@ impl Inside<'_> {
         })
     }
 
-    /// Stops the app and removes what app-add has made in the pod.
+    /// Runs app-stop and app-rm, which removes what app-add made in the pod.
     pub(super) fn remove(&self) -> Result<()> {
         self.stop(None)?;
         self.cross(Entrypoint::AppRm, &[], None)?.success()

@@ -1,7 +1,7 @@
-//! What the host keeps of an app in its pod's directory, each piece made and taken away.
+//! The files of an app in its pod's directory: making them and removing them.
 //!
-//! What lies in the pod's own root is reached through a descriptor of that root and never by a link that the pod
-//! could have put there.
+//! Files inside the pod's root are opened relative to a descriptor of that root, without following symbolic links that
+//! the pod could have made.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -26,14 +26,14 @@ use crate::rootfs::overlay;
 use crate::store::Store;
 use crate::volume::fill;
 
-/// Where a pod has what was put away of its apps.
+/// The directory, in a pod's directory, that holds upper directories of replaced apps.
 const SET_ASIDE: &str = "set-aside";
 
-/// What was put away of an app, and where it was.
+/// An app's upper directory that was set aside: where it is now, and where it was.
 pub(super) struct SetAside(Option<(PathBuf, PathBuf)>);
 
 impl SetAside {
-    /// Removes it.
+    /// Removes the upper directory.
     ///
     /// # Errors
     /// It can't be removed.
@@ -41,7 +41,7 @@ impl SetAside {
         self.0.map_or(Ok(()), |(kept, _)| remove::tree(&kept))
     }
 
-    /// Puts it back, for an app that is about to be added again.
+    /// Moves the upper directory back. Call it before the app is added again.
     ///
     /// # Errors
     /// It can't be moved.
@@ -59,7 +59,7 @@ pub struct AppFiles<'a> {
 }
 
 impl<'a> AppFiles<'a> {
-    /// Those of `app` in the pod directory `pod`.
+    /// The files of `app` in the pod directory `pod`.
     pub fn new(pod: &'a Path, app: &'a AcName) -> Self {
         Self { pod, app }
     }
@@ -76,16 +76,16 @@ impl<'a> AppFiles<'a> {
         self.pod.join("overlay").join(tree).join(kind).join(self.app.as_ref())
     }
 
-    /// Whether anything is there.
+    /// Whether any of them exists.
     pub fn exist(&self) -> bool {
         [self.info(), self.app_dir()].iter().any(|path| path.symlink_metadata().is_ok())
     }
 
-    /// Notes the app's image manifest and tree id, which is all that a pod that is not mounted has of it. Gives back
-    /// the tree, which has been looked at.
+    /// Writes the app's image manifest and tree id, which suffice to mount its root again. Returns the tree, which was
+    /// verified and is held.
     ///
     /// # Errors
-    /// The tree is damaged beyond repair, or the notes can't be written.
+    /// The tree is damaged and can't be rendered again, or a file can't be written.
     pub fn write_info(&self, store: &Store, image: &Image) -> Result<Tree> {
         let tree = trees::ensure(store, &image.id)?;
         make_dir(&self.info(), 0o750)?;
@@ -94,11 +94,12 @@ impl<'a> AppFiles<'a> {
         Ok(tree)
     }
 
-    /// Makes the app's root file system and its environment file, of what was noted and the manifest says. The noted
-    /// tree is looked at, unless the caller has just done that and holds it.
+    /// Makes the app's root file system and its environment file from the files that [`Self::write_info`] wrote and
+    /// from the manifest, and fills its empty volumes. Verifies the tree unless the caller passes it as `held`.
     ///
     /// # Errors
-    /// Nothing was noted, the tree is damaged beyond repair, or the root file system or a file can't be made.
+    /// [`Self::write_info`] was not called, the tree is damaged and can't be rendered again, or the root file system or
+    /// a file can't be made.
     pub fn put_in_place(&self, store: &Store, app: &RuntimeApp, held: Option<Tree>) -> Result<()> {
         let tree = self.tree()?.context(|| format!("app {} has no tree", self.app))?;
         let image = self.pod.join(layout::app_image_manifest(self.app));
@@ -106,7 +107,7 @@ impl<'a> AppFiles<'a> {
         make_dir(&self.app_dir(), 0o750)?;
         write(&self.app_dir().join("manifest"), &image, 0o640)?;
         if let Some(ids) = uid_range::of_pod(self.pod)? {
-            // read by the pod's root, which is somebody else here
+            // the pod's root, which reads it, has this UID on the host
             std::os::unix::fs::chown(self.app_dir(), Some(ids.first), Some(ids.first))
                 .context(|| format!("chown({:?})", self.app_dir()))?;
         }
@@ -123,11 +124,11 @@ impl<'a> AppFiles<'a> {
         self.replace_in_pod(&layout::env_file(self.app), env::to_file(&environment)?.as_bytes())
     }
 
-    /// Mounts the app's root again, with all that was written to it, in a pod that was made with overlays. In any other
-    /// it is there.
+    /// Mounts the app's root again, with all files written to it. In a pod without overlays it does nothing: the root
+    /// is a copy.
     ///
     /// # Errors
-    /// Nothing was noted, or the mount failed.
+    /// The app has no tree id, or the mount fails.
     pub fn mount_again(&self, store: &Store) -> Result<()> {
         let roots = Roots::of(self.pod)?;
         if !roots.are_overlays() {
@@ -138,10 +139,10 @@ impl<'a> AppFiles<'a> {
         roots.make(store, &tree, Some(self.app))
     }
 
-    /// The id of the app's tree, if it has been noted.
+    /// The id of the app's tree; `None` if it was not written, or is not a file name.
     ///
     /// # Errors
-    /// It can't be read.
+    /// The file with the id can't be read.
     pub fn tree(&self) -> Result<Option<String>> {
         let path = self.pod.join(layout::app_tree(self.app));
         let tree = match std::fs::read_to_string(&path) {
@@ -153,7 +154,7 @@ impl<'a> AppFiles<'a> {
         Ok(is_name.then_some(tree))
     }
 
-    /// Says that the app has been created.
+    /// Writes the marker `APP-created`, which says that the app was added.
     ///
     /// # Errors
     /// The marker can't be written into the pod.
@@ -161,7 +162,7 @@ impl<'a> AppFiles<'a> {
         self.replace_in_pod(&self.status_file("-created"), b"")
     }
 
-    /// Says that the app has been started, now.
+    /// Writes the marker `APP-started`, which says that the app was started; its time is the time of the start.
     ///
     /// # Errors
     /// As [`Self::mark_created`].
@@ -169,7 +170,7 @@ impl<'a> AppFiles<'a> {
         self.replace_in_pod(&self.status_file("-started"), b"")
     }
 
-    /// Says that the app has not been started.
+    /// Removes the marker `APP-started`.
     ///
     /// # Errors
     /// The marker can't be removed.
@@ -177,7 +178,7 @@ impl<'a> AppFiles<'a> {
         self.remove_in_pod(&self.status_file("-started"))
     }
 
-    /// Forgets how the app ended. Of the details first: a stop makes the status of what is left of them.
+    /// Removes the exit status and the exit details; the details first, because a stop makes the status from them.
     ///
     /// # Errors
     /// A file can't be removed.
@@ -194,11 +195,11 @@ impl<'a> AppFiles<'a> {
         layout::status_dir().join(format!("{}{suffix}", self.app))
     }
 
-    /// Puts away what the app has written to its root, of a pod with overlays whose app is stopped and known to nobody
-    /// inside any more. Without overlays it is part of the root, and nothing is put away.
+    /// Sets the app's upper directory aside, with all files that the app wrote to its root. Call it after app-rm. In a
+    /// pod without overlays it does nothing.
     ///
     /// # Errors
-    /// The root can't be unmounted, or what is in it not be moved.
+    /// The root can't be unmounted, or the upper directory can't be moved.
     pub(super) fn set_aside(&self) -> Result<SetAside> {
         let kept = self.pod.join(SET_ASIDE).join(self.app.as_ref());
         remove::tree(&kept)?;
@@ -212,12 +213,12 @@ impl<'a> AppFiles<'a> {
         Ok(SetAside(Some((kept, upper))))
     }
 
-    /// Unmounts the app's root and removes everything of it, as far as it is there.
+    /// Unmounts the app's root and removes all its files that exist.
     ///
     /// # Errors
-    /// The first thing that can't be unmounted or removed; a later call goes on.
+    /// A mount can't be unmounted or a file can't be removed. It stops there; a later call goes on.
     pub fn remove(&self) -> Result<()> {
-        // first: from here on it counts as half removed
+        // the markers first: without them the app counts as half removed
         for name in layout::status_files(self.app) {
             self.remove_in_pod(&layout::status_dir().join(name))?;
         }
@@ -228,7 +229,7 @@ impl<'a> AppFiles<'a> {
         remove::tree(&self.info())
     }
 
-    /// Removes the upper and work directories, and their parents when no other app uses the same tree.
+    /// Removes the upper and work directories, and their parents if no other app uses the same tree.
     fn remove_layers(&self) -> Result<()> {
         let Some(tree) = self.tree()? else { return Ok(()) };
         overlay::forget_mapped(&self.layer(&tree, "work"))?;
@@ -245,7 +246,7 @@ impl<'a> AppFiles<'a> {
         Ok(())
     }
 
-    /// Opens the directory of a file of the pod's root, and tells the file's name.
+    /// Opens the parent directory of a file in the pod's root; returns it with the file's name.
     fn parent_in_pod<'p>(&self, path: &'p Path) -> Result<(OwnedFd, &'p OsStr)> {
         let inside =
             path.strip_prefix(layout::STAGE1_ROOTFS).context(|| format!("{path:?} is not in the pod's root"))?;
@@ -264,12 +265,12 @@ impl<'a> AppFiles<'a> {
 
     fn remove_in_pod(&self, path: &Path) -> Result<()> {
         let shown = || format!("remove {path:?}");
-        // of a pod that has ended the root may have been unmounted
+        // the root of an ended pod may be unmounted
         if !self.pod.join(layout::status_dir()).exists() {
             return Ok(());
         }
         let (parent, name) = self.parent_in_pod(path).context(shown)?;
-        // left by a write that was killed
+        // a killed writer may have left it
         remove::file(&parent, &atomic::temporary_name(name)).context(shown)?;
         remove::file(&parent, name).context(shown)
     }

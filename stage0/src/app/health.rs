@@ -1,4 +1,4 @@
-//! The health check of an app: what its image says, and what was asked for instead.
+//! The health check of an app: the one of its image, changed by options.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -9,26 +9,26 @@ use crate::image::store as images;
 use crate::image::store::Image;
 use crate::store::Store;
 
-/// What was asked for; what is not set is as the image says, or as usual. Times in milliseconds.
+/// Options of a health check. An unset one has the image's value, or else the default.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(default)]
 pub struct HealthOptions {
-    /// The command, run in the app; none at all if it is empty: the image's does not count then either.
+    /// The command, run in the app. An empty one disables the health check, also the image's.
     pub command: Option<Vec<String>>,
-    /// Between two checks.
+    /// The time between two checks, in milliseconds.
     pub interval_ms: Option<u64>,
-    /// How long one may take.
+    /// How long a check may take, in milliseconds.
     pub timeout_ms: Option<u64>,
     /// How many failures in a row make the app unhealthy.
     pub retries: Option<u32>,
-    /// How long after its start a failure does not count.
+    /// How long after the app's start failures do not count, in milliseconds.
     pub start_period_ms: Option<u64>,
-    /// What is done about an unhealthy app.
+    /// What to do with an unhealthy app.
     pub on_failure: Option<OnFailure>,
 }
 
 impl HealthOptions {
-    /// These, with those that are set in `changes` instead.
+    /// These options, each replaced by that of `changes` if it is set there.
     #[must_use]
     pub fn changed_by(self, changes: Self) -> Self {
         Self {
@@ -41,10 +41,10 @@ impl HealthOptions {
         }
     }
 
-    /// The check that results, if there is one.
+    /// The image's check with these options applied; `None` if there is no check.
     ///
     /// # Errors
-    /// It makes no sense, or something is asked for of a check that there is not.
+    /// The resulting check is invalid, or options are set but neither they nor the image have a command.
     pub fn over(&self, image: Option<HealthCheck>) -> Result<Option<HealthCheck>> {
         let base = match &self.command {
             Some(command) if command.is_empty() => return Ok(None),
@@ -68,10 +68,10 @@ impl HealthOptions {
     }
 }
 
-/// Gives the app the health check that results of its image and its options.
+/// Adds the health check that results from the image and the options to the app, as an annotation.
 ///
 /// # Errors
-/// The image can't be read, or the options make no sense.
+/// The image's configuration can't be read, or [`HealthOptions::over`] fails.
 pub fn give(store: &Store, image: &Image, options: &HealthOptions, app: &mut RuntimeApp) -> Result<()> {
     let of_image = images::config(store, &image.id)?.and_then(|config| of_config(&config["config"]["Healthcheck"]));
     if let Some(check) = options.over(of_image)? {
@@ -81,7 +81,8 @@ pub fn give(store: &Store, image: &Image, options: &HealthOptions, app: &mut Run
     Ok(())
 }
 
-/// The check of an image's configuration, times in nanoseconds there. One that is not understood is none.
+/// Reads `Healthcheck` of an image's configuration (a Docker extension of the OCI image-spec), whose times are in
+/// nanoseconds. Logs a warning and returns `None` if it is not valid.
 fn of_config(value: &Value) -> Option<HealthCheck> {
     let words: Vec<String> =
         value["Test"].as_array()?.iter().filter_map(|word| Some(word.as_str()?.to_owned())).collect();
@@ -117,7 +118,7 @@ fn of_config(value: &Value) -> Option<HealthCheck> {
     }
 }
 
-/// A line for the shell of the app's root.
+/// The command that runs a line in the shell of the app's root: `/bin/sh -c LINE`.
 pub fn shell(line: &str) -> Vec<String> {
     ["/bin/sh", "-c", line].map(str::to_owned).to_vec()
 }

@@ -1,5 +1,7 @@
-//! What the host alone keeps of an app, beside its image manifest: the options it was added with, and whether somebody
-//! wants it to run. In the pod's directory, out of the pod's reach; an app of an older version has neither.
+//! Records of an app that only the host reads: the options it was added with, and whether the user wants it to run.
+//!
+//! They are in the pod's directory, beside the app's image manifest, out of the pod's reach. An app added by an older
+//! version has neither.
 
 use std::path::{Path, PathBuf};
 
@@ -12,10 +14,10 @@ use super::options::AddOptions;
 use crate::fsutil::atomic::write;
 use crate::image::store::Image;
 
-/// The options, as JSON.
+/// The file with the options, as JSON.
 const OPTIONS: &str = "options";
-/// There from a start of the app by hand until a stop by hand: it runs, or runs again with its pod. Not the reverse, as a
-/// stop must not need room on the disk.
+/// This file exists from `app start` until `app stop`: the app runs, or runs again when its pod does. `app stop`
+/// removes a file rather than making one, because it must work on a full disk.
 const WANTED: &str = "wanted";
 
 /// The record of one app of one pod.
@@ -23,31 +25,31 @@ const WANTED: &str = "wanted";
 pub struct AppRecord(PathBuf);
 
 impl AppRecord {
-    /// That of `app` in the pod directory `pod`.
+    /// The record of `app` in the pod directory `pod`.
     pub fn new(pod: &Path, app: &AcName) -> Self {
         Self(pod.join(layout::app_info(app)))
     }
 
-    /// Keeps the options that an app was added with, and of which image.
+    /// Writes the options that the app was added with, and the id of its image.
     ///
     /// # Errors
-    /// They can't be written.
+    /// The file can't be written.
     pub fn keep_of(&self, image: &Image, options: &AddOptions) -> Result<()> {
         self.keep(&AddOptions { image_id: Some(image.id.to_string()), ..options.clone() })
     }
 
-    /// Keeps the options.
+    /// Writes the options.
     ///
     /// # Errors
-    /// They can't be written.
+    /// The file can't be written.
     pub fn keep(&self, options: &AddOptions) -> Result<()> {
         write(&self.0.join(OPTIONS), &serde_json::to_vec(options).context(|| "write the app's options")?, 0o640)
     }
 
-    /// The options that were kept; `None` of an app that an older version, or another host manager, has added.
+    /// The recorded options; `None` for an app that an older version or another host manager added.
     ///
     /// # Errors
-    /// They can't be read.
+    /// The file can't be read, or is not valid JSON.
     pub fn options(&self) -> Result<Option<AddOptions>> {
         let path = self.0.join(OPTIONS);
         match std::fs::read(&path) {
@@ -57,10 +59,10 @@ impl AppRecord {
         }
     }
 
-    /// Notes whether somebody wants the app to run.
+    /// Records whether the user wants the app to run.
     ///
     /// # Errors
-    /// The note can't be made or removed.
+    /// The file can't be made or removed.
     pub fn set_wanted(&self, wanted: bool) -> Result<()> {
         let note = self.0.join(WANTED);
         match wanted {
@@ -69,7 +71,7 @@ impl AppRecord {
         }
     }
 
-    /// Whether somebody wants the app to run.
+    /// Whether the user wants the app to run.
     pub fn is_wanted(&self) -> bool {
         self.0.join(WANTED).exists()
     }
@@ -81,7 +83,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn what_is_kept_is_read_and_older_apps_have_nothing() {
+    fn options_are_read_as_written_and_older_apps_have_none() {
         let base = tempfile::tempdir().unwrap();
         let record = AppRecord::new(base.path(), &"web".parse().unwrap());
         assert!(record.options().unwrap().is_none() && !record.is_wanted());

@@ -1,4 +1,4 @@
-//! Starting, stopping and removing an app. Each can be repeated: what is already so is left so.
+//! Starting, stopping and removing an app. Each operation can be repeated: it does nothing if its result is there.
 
 use std::time::Duration;
 
@@ -19,16 +19,17 @@ use crate::poddir::pause;
 use crate::store::Store;
 use crate::volume::{content, implicit};
 
-/// Starts an app; one that runs is left alone.
+/// Starts an app; does nothing if it runs.
 ///
 /// # Errors
-/// The pod is not ready or has no such app, or the app could not be started. It then does not count as running.
+/// The pod is immutable, not ready or paused, has no such app or has not added it completely, or app-start fails. The
+/// app does not count as running then.
 pub fn start(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> {
     let pid = ready_pid(pod)?;
     listed(pod, app)?;
-    // one start at a time: the markers of a second one would undo what the first one's app has written
+    // one start at a time: a second one would remove the exit status that the first one's app wrote
     let lock = AppLock::wait(pod.dir(), app)?.with_no_app(pod, app)?;
-    // it may have been removed, and added anew, meanwhile
+    // the app may have been removed, and added again, meanwhile
     let manifest = listed(pod, app)?;
     AppRecord::new(pod.dir(), app).set_wanted(true)?;
 
@@ -41,7 +42,7 @@ pub fn start(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> 
         }
         _ => lock.begin()?,
     }
-    // in this order: it never looks as if it ran when it does not
+    // in this order: otherwise the app would look for a moment as if it were running
     if before == AppState::Exited {
         files.unmark_started()?;
     }
@@ -50,7 +51,7 @@ pub fn start(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> 
         files.mark_started()?;
     }
     if let Err(error) = (Inside { store, pod, pid, app, lock: Some(lock.file()), debug }).start() {
-        // what has run and ended says so itself
+        // an app that ran and ended has an exit status
         if state(pod, &manifest, app)? == AppState::Running {
             files.unmark_started()?;
         }
@@ -60,10 +61,11 @@ pub fn start(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> 
     lock.end()
 }
 
-/// Stops an app; one that does not run is left alone. After `timeout` all it has started is killed.
+/// Stops an app; does nothing if it does not run. After `timeout`, or the app's own stop timeout if `None`, all its
+/// processes are killed.
 ///
 /// # Errors
-/// The pod has no such app, or the app could not be stopped.
+/// The pod is immutable, not ready or paused, or has no such app, or app-stop fails.
 pub fn stop(store: &Store, pod: &Pod, app: &AcName, timeout: Option<Duration>, debug: bool) -> Result<()> {
     let manifest = listed(pod, app)?;
     AppRecord::new(pod.dir(), app).set_wanted(false)?;
@@ -72,20 +74,20 @@ pub fn stop(store: &Store, pod: &Pod, app: &AcName, timeout: Option<Duration>, d
     }
     let pid = ready_pid(pod)?;
     if pause::is_paused(pod, Some(app))? {
-        // it has to take the signal that asks it to end
+        // a frozen process does not handle the stop signal
         pause::unpause(pod, Some(app))?;
     }
     Inside { store, pod, pid, app, lock: None, debug }.stop(timeout)?;
-    // unless somebody starts it again
+    // another process that holds the lock is starting the app again
     let Some(lock) = AppLock::try_take(pod.dir(), app)? else { return Ok(()) };
     if state(pod, &manifest, app)? == AppState::Running && !start_lock::has_processes(pod.dir(), app)? {
-        // it was started by no more than its marker
+        // an interrupted start left only the marker
         AppFiles::new(pod.dir(), app).unmark_started()?;
     }
     lock.end()
 }
 
-/// Stops an app if it runs, and starts it.
+/// Stops an app if it runs, then starts it.
 ///
 /// # Errors
 /// As [`stop`] and [`start`].
@@ -94,16 +96,17 @@ pub fn restart(store: &Store, pod: &Pod, app: &AcName, timeout: Option<Duration>
     start(store, pod, app, debug)
 }
 
-/// Removes an app from its pod, stopped first; goes on where an earlier removal ended. The volumes that only its image
-/// asks for go with it, unless they are kept for the next app of its name.
+/// Stops an app and removes it from its pod; continues an interrupted removal. It also removes the volumes that only
+/// the app's image declares, unless `keep_volumes` keeps them for the next app of this name.
 ///
 /// # Errors
-/// The pod has no such app, or something of it could not be removed; it is then still listed.
+/// The pod is immutable, not ready or paused, or has no such app, or something can't be removed: the manifest still
+/// lists the app then.
 pub fn rm(store: &Store, pod: &Pod, app: &AcName, keep_volumes: bool, debug: bool) -> Result<()> {
     remove_but(store, pod, app, keep_volumes, debug, |_| Ok(()))
 }
 
-/// [`rm`], with `keep` called when the app has ended and nobody in the pod knows it any more, before its files go.
+/// [`rm`], which calls `keep` after app-rm and before it removes the app's files.
 pub(super) fn remove_but(
     store: &Store,
     pod: &Pod,
@@ -129,7 +132,7 @@ pub(super) fn remove_but(
     let mut manifest = locked.read()?;
     must_be_mutable(&manifest)?;
     if manifest.app(app).is_none() && was_listed {
-        // another process was faster
+        // another process has removed it
         return Ok(());
     }
     manifest.app(app).with_no_app(pod, app)?;
@@ -137,10 +140,10 @@ pub(super) fn remove_but(
     if let Some(pid) = pid {
         let inside = Inside { store, pod, pid, app, lock: Some(locked.lock()), debug };
         inside.stop(None)?;
-        // nobody starts it from here on
+        // no process can start it from here on
         starts = AppLock::wait(pod.dir(), app)?;
         if inside.cross(Entrypoint::AppRm, &[], None)?.success().is_err() {
-            // somebody has started it in between
+            // another process may have started it before the lock was taken
             inside.stop(None)?;
             inside.cross(Entrypoint::AppRm, &[], None)?.success()?;
         }
@@ -157,7 +160,7 @@ pub(super) fn remove_but(
     if keep_volumes { Ok(()) } else { content::sweep(pod.dir(), &manifest) }
 }
 
-/// The manifest of a pod that has the app, all of it, and whose apps are started and stopped one by one.
+/// The manifest of the pod. Fails unless the pod is mutable and has the app, completely added.
 fn listed(pod: &Pod, app: &AcName) -> Result<PodManifest> {
     let manifest = manifest::read(pod.dir())?;
     must_be_mutable(&manifest)?;

@@ -1,4 +1,5 @@
-//! The apps of a pod: describing them, and adding, starting, stopping and removing one.
+//! The apps of a pod: their options and status, adding, starting, stopping, replacing and removing them, and their
+//! files.
 
 pub mod add;
 pub mod changes;

@@ -1,25 +1,25 @@
-//! What a process sees mounted: proc_pid_mountinfo(5).
+//! The mounts in a process's mount namespace: proc_pid_mountinfo(5).
 
 use serde::Serialize;
 use stage1::error::{Context, Result};
 
-/// A mount, as a process sees it.
+/// A mount.
 #[derive(Serialize, Clone, Debug, PartialEq, Eq)]
 pub struct Mounted {
     target: String,
     #[serde(rename = "type")]
     kind: String,
     source: String,
-    /// The part of the file system that is mounted, if it is not all.
+    /// The directory of the file system that is mounted; `None` for its root.
     #[serde(skip_serializing_if = "Option::is_none")]
     root: Option<String>,
     options: String,
 }
 
-/// What this process sees.
+/// The mounts that the process with this PID (host view) sees, in the order of mountinfo.
 ///
 /// # Errors
-/// It has ended.
+/// Its mountinfo can't be read: it has ended, for example.
 pub fn of_process(pid: i32) -> Result<Vec<Mounted>> {
     let path = format!("/proc/{pid}/mountinfo");
     let text = std::fs::read_to_string(&path).context(|| format!("read {path}"))?;

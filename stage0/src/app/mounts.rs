@@ -1,4 +1,4 @@
-//! Volumes that an app mounts by name: the pod's, or else named ones, which are made when they are missing.
+//! Volumes that an app mounts by name: a volume of the pod, or else a named volume, which is made if it is missing.
 
 use std::collections::BTreeMap;
 
@@ -11,21 +11,21 @@ use crate::store::Store;
 use crate::volume::name::VolumeName;
 use crate::volume::named;
 
-/// A volume by its name, and where an app sees it.
+/// A mount of a volume by its name.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Bind {
-    /// The name of a volume of the pod, or of a named one.
+    /// The name of a volume of the pod, or of a named volume.
     pub volume: VolumeName,
-    /// Absolute path in the app.
+    /// The absolute mount point in the app.
     pub path: String,
-    /// The app only reads it.
+    /// Whether to mount it read-only.
     pub read_only: bool,
 }
 
-/// Adds the volumes to the app's mounts.
+/// Adds `binds` to the app's mounts; `of_pod` are the pod's volumes.
 ///
 /// # Errors
-/// A volume can't be made.
+/// A named volume can't be made, its path is not UTF-8, or a mount point has no ASCII letter or digit.
 pub fn place(store: &Store, of_pod: &[Volume], binds: &[Bind], app: &mut RuntimeApp) -> Result<()> {
     for bind in binds {
         let mount = match of_pod.iter().find(|volume| volume.name.as_ref() == bind.volume.as_str()) {
@@ -45,15 +45,15 @@ pub fn place(store: &Store, of_pod: &[Volume], binds: &[Bind], app: &mut Runtime
     Ok(())
 }
 
-/// A path of the host, mounted for one app alone.
+/// A mount of the host path `source` at `target`, for one app only.
 ///
 /// # Errors
-/// The target has no letter or digit.
+/// `target` gives no valid volume name, see [`name`].
 pub fn host(target: &str, source: &str, read_only: bool) -> Result<Mount> {
     Ok(host_named(name("host", target)?, target, source, read_only))
 }
 
-/// The same, of a volume that is called `name`.
+/// [`host`] with the name of the volume.
 pub fn host_named(name: AcName, target: &str, source: &str, read_only: bool) -> Mount {
     let volume = Volume {
         name: name.clone(),
@@ -69,10 +69,10 @@ pub fn host_named(name: AcName, target: &str, source: &str, read_only: bool) -> 
     Mount { volume: name, path: target.to_owned(), app_volume: Some(volume), other: Map::new() }
 }
 
-/// What a volume is called that is mounted at `target` and has no name of its own: `host-srv-data`.
+/// The name of an unnamed volume that is mounted at `target`: `host-srv-data` for `host` and `/srv/data`.
 ///
 /// # Errors
-/// The target has no letter or digit.
+/// `prefix` and the ASCII letters and digits of `target` do not make an AC name.
 pub fn name(prefix: &str, target: &str) -> Result<AcName> {
     let words: String =
         target.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();

@@ -1,4 +1,4 @@
-//! An app as it was asked for, turned into the app that the pod manifest lists.
+//! The options of a new app, and the app of the pod manifest (appc) that results from them and the image.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,64 +16,64 @@ use super::mounts::Bind;
 use crate::image::store::Image;
 use crate::volume::content::Content;
 
-/// Where an app finds its secrets.
+/// The directory in the app that holds its secrets.
 pub const SECRETS: &str = "/run/secrets";
-/// Mode of a secret's file: it is the app's alone to see, whoever it runs as.
+/// Mode of a secret's file: any user may read it, because only the app, which may run as any user, sees the directory.
 const SECRET_MODE: u32 = 0o444;
 
-/// What a new app is to be, as the command line says it. Kept with the app, for what is made of it again.
+/// The options of a new app. podctl keeps them with the app, so that `app replace` can make it again.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(default)]
 pub struct AddOptions {
-    /// The image's name, id, or start of its id.
+    /// The image's name, id, or the start of its id.
     pub image: String,
-    /// The id of the image that this was, once the app is added.
+    /// The id of the image, recorded when the app is added.
     pub image_id: Option<String>,
-    /// The app's name, else it follows from the image's.
+    /// The app's name; made from the image's name if `None`.
     pub name: Option<String>,
-    /// The program, instead of the image's command.
+    /// The program, in place of the image's whole command.
     pub exec: Option<String>,
-    /// Arguments, instead of those of the image's command.
+    /// The arguments, in place of those of the image's command.
     pub args: Vec<String>,
-    /// The whole command, instead of the image's and what `exec` and `args` say.
+    /// The whole command; takes precedence over the image's command, `exec` and `args`.
     pub command: Vec<String>,
-    /// Variables.
+    /// Environment variables.
     pub env: Vec<NameValue>,
-    /// User.
+    /// The user: a name, a number, or a path in the image whose owner it is.
     pub user: Option<String>,
-    /// Group.
+    /// The group: a name, a number, or a path in the image whose group it is.
     pub group: Option<String>,
-    /// Further groups.
+    /// Supplementary groups.
     pub supplementary_gids: Vec<u32>,
-    /// Working directory.
+    /// The working directory, an absolute path in the app.
     pub working_dir: Option<String>,
-    /// Isolators.
+    /// Isolators (appc).
     pub isolators: Vec<Isolator>,
-    /// Its root file system is read-only.
+    /// Whether its root file system is read-only.
     pub read_only_rootfs: bool,
     /// Mounts of the pod's volumes.
     pub mounts: Vec<Mount>,
-    /// Volumes by name: the pod's, or else named ones of the data directory.
+    /// Mounts of volumes by name: the pod's, or else named volumes of the data directory.
     pub binds: Vec<Bind>,
-    /// What of it is not restricted, besides what its pod as a whole does not restrict.
+    /// The restrictions to lift for this app, in addition to those lifted for the pod.
     pub insecure: InsecureOptions,
-    /// The signal that asks it to end.
+    /// The signal that asks it to end, for example `SIGTERM`.
     pub stop_signal: Option<String>,
-    /// How long it has to end before it is killed, in whole seconds.
+    /// How long it may take to end before it is killed, in whole seconds.
     pub stop_timeout: Option<Duration>,
-    /// Whether it is started again: `no`, `on-failure`, `on-failure:N`, `always` or `unless-stopped`.
+    /// The restart policy: `no`, `on-failure`, `on-failure:N`, `always` or `unless-stopped`.
     pub restart: Option<String>,
-    /// How often in a row at most.
+    /// The most restarts in a row.
     pub restart_limit: Option<u32>,
-    /// What is said of its health check.
+    /// The options of its health check.
     pub health: HealthOptions,
-    /// What it waits for before it starts.
+    /// The apps, and their conditions, that it waits for before it starts.
     pub after: Vec<After>,
-    /// Modes of its standard streams.
+    /// The modes of standard input, output and error.
     pub streams: [Option<String>; 3],
-    /// Its log file, below the directory that its pod has for them.
+    /// The path of its log file, below the pod's log directory of the kubelet.
     pub k8s_log_path: Option<String>,
-    /// Files that it finds in [`SECRETS`]: their names, and what is in them.
+    /// The names and contents of the files in [`SECRETS`].
     pub secrets: BTreeMap<String, Vec<u8>>,
     /// Further annotations of the app in the pod manifest.
     pub annotations: Vec<NameValue>,
@@ -81,13 +81,14 @@ pub struct AddOptions {
     pub user_labels: BTreeMap<String, String>,
     /// The user's annotations.
     pub user_annotations: BTreeMap<String, String>,
-    /// Entrypoints say more.
+    /// Whether entrypoints log debug messages.
     #[serde(skip)]
     pub debug: bool,
 }
 
 impl AddOptions {
-    /// These options, with those that are set in `changes` instead: variables, mounts and isolators one by one.
+    /// These options, each replaced by that of `changes` if it is set there; variables, mounts, isolators, annotations,
+    /// labels and secrets one by one.
     #[must_use]
     pub fn changed_by(self, changes: Self) -> Self {
         let Self { mut env, mut mounts, mut binds, mut isolators, mut annotations, .. } = self;
@@ -149,10 +150,10 @@ impl AddOptions {
         }
     }
 
-    /// The app, made of the image's app section and these options.
+    /// The app of the pod manifest: the `app` section of the image's manifest, changed by these options.
     ///
     /// # Errors
-    /// The first option that makes no sense, or the image does not say what to run and the options don't either.
+    /// An option is invalid, or neither the image nor the options have a command.
     pub fn runtime_app(&self, image: &Image) -> Result<RuntimeApp> {
         let name = self.app_name(image)?;
         let own = self.exec.as_ref().or(self.command.first());
@@ -221,7 +222,7 @@ impl AddOptions {
         Ok(declared.chain(self.annotations.iter().cloned()).collect())
     }
 
-    /// The volume with its secrets, if it has any.
+    /// The content of the volume with its secrets; `None` if it has no secrets.
     pub fn secrets(&self) -> Option<Content> {
         let file = |(name, text): (&String, &Vec<u8>)| (name.clone(), (text.clone(), SECRET_MODE));
         let files: BTreeMap<_, _> = self.secrets.iter().map(file).collect();
@@ -282,7 +283,7 @@ impl AddOptions {
         Ok(())
     }
 
-    /// Options replace variables of the image; what the image has must fit into the environment file too.
+    /// Replaces and adds variables. The image's own are checked as well: they must fit the environment file.
     fn set_environment(&self, app: &mut App) -> Result<()> {
         for variable in &self.env {
             app.environment.retain(|other| other.name != variable.name);
@@ -291,14 +292,15 @@ impl AddOptions {
         app.environment.iter().try_for_each(|variable| env::check(&variable.name, &variable.value))
     }
 
-    /// An option replaces the image's isolator of the same kind.
+    /// Replaces and adds isolators. All of them are checked, the image's as well.
     fn set_isolators(&self, app: &mut App) -> Result<()> {
         replace_isolators(&mut app.isolators, &self.isolators);
         stage1::appc::Isolators::parse(&app.isolators).context(|| "the image").map(drop)
     }
 }
 
-/// Puts isolators in the place of those of the same kind.
+/// Adds the isolators `new` to `list`, in place of those of the same kind. The retain set and the remove set of
+/// capabilities, or of system calls, are of one kind.
 pub(super) fn replace_isolators(list: &mut Vec<Isolator>, new: &[Isolator]) {
     let kind = |name: &str| name.trim_end_matches("-retain-set").trim_end_matches("-remove-set").to_owned();
     for isolator in new {
@@ -368,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_said_changes() {
+    fn only_options_that_are_set_change() {
         let old = AddOptions {
             image: "first".into(),
             image_id: Some("sha512-1".into()),
@@ -415,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_in_one_line() {
+    fn invalid_options_are_refused_in_one_line() {
         let long = "a".repeat(300);
         let broken = r#","app":{"exec":["/x"],"environment":[{"name":"A","value":"1\nLD_PRELOAD=x"}]}"#;
         let with = |change: fn(&mut AddOptions)| {

@@ -1,4 +1,4 @@
-//! The processes of a pod and of its apps, as the host sees them.
+//! The processes of a pod and of its apps, read from the host's /proc.
 
 use std::fs;
 use std::path::Path;
@@ -17,27 +17,28 @@ use crate::poddir::find::Pod;
 /// A process of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Its number here.
+    /// Its PID on the host.
     pub pid: i32,
-    /// Its number in the pod.
+    /// Its PID in the pod.
     pub pid_in_pod: i32,
-    /// The user it is, here.
+    /// Its effective UID on the host.
     pub uid: u32,
     /// When it was started, in nanoseconds since 1970.
     pub started_at: i64,
-    /// Time on processors, in microseconds.
+    /// The CPU time it has used, in microseconds.
     pub cpu_us: u64,
-    /// Memory that it alone or with others has, in bytes.
+    /// Its resident set size, in bytes.
     pub memory: u64,
-    /// How many threads it has.
+    /// The number of its threads.
     pub threads: u64,
-    /// What it runs: its words, or its name in brackets.
+    /// Its command line, or its name in brackets if it has none.
     pub command: String,
-    /// Ticks since the machine was started: who was first.
+    /// When it was started, in clock ticks after boot; it orders the processes.
     ticks: u64,
 }
 
-/// The processes of an app, or with none of all of the pod, the first one first. Those that end meanwhile are left out.
+/// The processes of an app, or of the whole pod if `app` is `None`, the oldest first. Processes that end meanwhile are
+/// left out.
 ///
 /// # Errors
 /// The pod's cgroup can't be read.
@@ -49,23 +50,23 @@ pub fn list(pod: &Pod, app: Option<&AcName>) -> Result<Vec<Member>> {
     Ok(found)
 }
 
-/// Sends a signal to the process of an app that was there first, which is the one that the pod's supervisor has started.
+/// Sends a signal to the oldest process of an app, which is the one that the pod's systemd started.
 ///
 /// # Errors
-/// The app does not run, or the signal can't be sent.
+/// The app does not run, the pod's cgroup can't be read, or the signal can't be sent.
 pub fn signal(pod: &Pod, app: &AcName, signal: rustix::process::Signal) -> Result<()> {
     let place = layout::app_cgroup(app);
     let first = list(pod, Some(app))?.into_iter().next();
     let pid = first.map(|member| member.pid).context(|| format!("app {app} does not run"))?;
     let pidfd = process::pidfd_open(pid)?;
-    // its number may be that of another process by now; the descriptor's can't change any more
+    // before the pidfd was open the PID could go to another process; from here on it can't
     if !PodCgroup::recorded(pod.dir())?.processes(&place)?.contains(&pid) {
         return Err(Error::new(format!("app {app} has just ended")));
     }
     process::pidfd_kill(&pidfd, signal)
 }
 
-/// What /proc says of a process: proc(5). `None` if it has ended.
+/// Reads /proc/PID/{stat,status,cmdline}, proc(5); `None` if the process has ended.
 fn look_at(pid: i32) -> Option<Member> {
     let dir = Path::new("/proc").join(pid.to_string());
     let stat = Stat::parse(&fs::read_to_string(dir.join("stat")).ok()?)?;
@@ -95,14 +96,14 @@ fn rate(of: SysconfVar) -> u64 {
     sysconf(of).ok().flatten().and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(1)
 }
 
-/// When the machine was started, in nanoseconds since 1970.
+/// When the machine booted, in nanoseconds since 1970.
 fn booted_at() -> Option<i64> {
     let text = fs::read_to_string("/proc/uptime").ok()?;
     let up = Duration::try_from_secs_f64(text.split_whitespace().next()?.parse().ok()?).ok()?;
     Some(nanoseconds(SystemTime::now().checked_sub(up).unwrap_or(UNIX_EPOCH)))
 }
 
-/// Fields of /proc/PID/stat.
+/// Fields of /proc/PID/stat, proc_pid_stat(5): times in clock ticks, the resident set in pages.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     name: String,
@@ -114,7 +115,7 @@ struct Stat {
 
 impl Stat {
     fn parse(text: &str) -> Option<Self> {
-        // the name may have blanks and parentheses
+        // the name may contain spaces and parentheses
         let (start, rest) = text.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_whitespace().collect();
         let number = |nth: usize| fields.get(nth - 3)?.parse::<u64>().ok();

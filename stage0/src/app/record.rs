@@ -1,4 +1,4 @@
-//! How an app is started: its launch record, read from outside.
+//! Reading an app's launch record from outside the pod.
 
 use stage1::appc::AcName;
 use stage1::error::{Context, Result};
@@ -8,10 +8,10 @@ use stage1::sys::dir;
 
 use crate::poddir::find::Pod;
 
-/// How the app is started; nothing of one that has not been made startable, or whose pod's root is not there any more.
+/// The launch record of an app; `None` before app-add has written it, or if the pod's root is not mounted.
 ///
 /// # Errors
-/// It can't be read.
+/// The record can't be read or is damaged.
 pub fn record(pod: &Pod, app: &AcName) -> Result<Option<LaunchRecord>> {
     if !pod.dir().join(layout::launch_record(app)).exists() {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! Undoing what an add left that failed, or did not come to its end.
+//! Undoing an add that failed or was interrupted.
 
 use stage1::appc::AcName;
 use stage1::confine::insecure::InsecureOptions;
@@ -10,7 +10,7 @@ use crate::poddir::find::Pod;
 use crate::poddir::manifest::Locked;
 use crate::store::Store;
 
-/// A pod that is being added to, its lock held.
+/// A running pod to which an app is being added, with its lock held.
 pub(super) struct Adding<'a> {
     pub(super) store: &'a Store,
     pub(super) pod: &'a Pod,
@@ -32,13 +32,13 @@ impl Adding<'_> {
         }
     }
 
-    /// Undoes what an add has done so far, whether it failed or was interrupted.
+    /// Removes all files of a partly added app, then restores the manifest.
     pub(super) fn undo(&self, app: &AcName) -> Result<()> {
         self.clear(app)?;
         self.locked.undo_add(app)
     }
 
-    /// Undoes the adds that did not come to their end, and tells of which apps.
+    /// Undoes all interrupted adds; returns their apps.
     pub(super) fn undo_interrupted(&self) -> Result<Vec<AcName>> {
         let interrupted = self.locked.interrupted_adds()?;
         for app in &interrupted {
@@ -47,7 +47,7 @@ impl Adding<'_> {
         Ok(interrupted)
     }
 
-    /// Removes what is left of an app that the manifest does not list any more.
+    /// Removes the remains of an app that the manifest does not list; returns whether there were any.
     pub(super) fn clear_leftovers(&self, app: &AcName) -> Result<bool> {
         let there = AppFiles::new(self.pod.dir(), app).exist();
         if there {
@@ -58,7 +58,7 @@ impl Adding<'_> {
 
     fn clear(&self, app: &AcName) -> Result<()> {
         let files = AppFiles::new(self.pod.dir(), app);
-        // app-rm knows what app-add has made; before app-add there is nothing that it would have to remove
+        // app-rm removes what app-add made; app-add runs after these files exist
         if files.exist() {
             self.inside(app).remove()?;
         }

@@ -1,4 +1,4 @@
-//! Another image, or other options, for an app of a running pod: all else stays as it was asked for.
+//! Replacing an app of a running pod by one with another image or other options.
 
 use stage1::appc::AcName;
 use stage1::error::{Context, Error, Result};
@@ -15,12 +15,13 @@ use crate::image::tree as trees;
 use crate::poddir::find::Pod;
 use crate::store::Store;
 
-/// Replaces an app by one with the options of the old one, those set in `changes` instead. It runs afterwards if the old one
-/// ran. Volumes stay, and what the old one has written to its own root goes with it.
+/// Replaces an app by one with the old app's options, changed by `changes`. The new app is started if the old one ran.
+/// Volumes stay; the files that the old app wrote to its root are removed.
 ///
 /// # Errors
-/// The options are not known or make no sense: nothing is changed then. Or the new app can't be added or started: the old
-/// one is back then, with what it had written, and runs if it ran.
+/// The old app's options were not recorded, an option is invalid or an image is missing: nothing is changed then. Or
+/// the new app can't be added or started: then the old one is put back, with the files it had written, and is started
+/// if it ran.
 pub fn replace(store: &Store, pod: &Pod, app: &AcName, changes: AddOptions, debug: bool) -> Result<()> {
     let before = AppRecord::new(pod.dir(), app).options()?.context(|| {
         format!(
@@ -29,14 +30,14 @@ pub fn replace(store: &Store, pod: &Pod, app: &AcName, changes: AddOptions, debu
         )
     })?;
     let old = AddOptions {
-        // its name may be another image's by now
+        // the image's name may belong to another image by now
         image: before.image_id.clone().unwrap_or_else(|| before.image.clone()),
         name: Some(app.to_string()),
         debug,
         ..before.clone()
     };
     let new = AddOptions { name: Some(app.to_string()), debug, ..before.changed_by(changes) };
-    // what can be seen beforehand stops nothing
+    // find all errors that can be found before the old app is stopped
     let image = find(store, &new.image)?;
     health::give(store, &image, &new.health, &mut new.runtime_app(&image)?)?;
     drop(trees::ensure(store, &image.id)?);

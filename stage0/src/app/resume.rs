@@ -1,4 +1,4 @@
-//! The apps of a pod that runs again: which of them, and each as it was.
+//! The apps of a pod that is run again: mounting their roots, and starting those that are to run.
 
 use stage1::appc::{self, AFTER, AcName, After, PodManifest, RuntimeApp, find};
 use stage1::confine::insecure::InsecureOptions;
@@ -15,10 +15,10 @@ use crate::poddir::find::Pod;
 use crate::poddir::manifest::{self, Locked};
 use crate::store::Store;
 
-/// Undoes what was not finished in a pod that has ended: adds that were interrupted.
+/// Undoes the interrupted adds of a pod that has ended.
 ///
 /// # Errors
-/// The pod's lock or its manifest can't be had, or something can't be removed.
+/// The pod's lock can't be taken, its directory can't be read, or a file can't be removed.
 pub fn undo_interrupted(pod: &Pod) -> Result<()> {
     let locked = Locked::new(pod.dir())?;
     for app in locked.interrupted_adds()? {
@@ -28,21 +28,21 @@ pub fn undo_interrupted(pod: &Pod) -> Result<()> {
     Ok(())
 }
 
-/// Notes which apps of an ended mutable pod are to be started with it: those that were started and that nobody has
-/// stopped by hand since; and those of them that are always to run.
+/// Records which apps of an ended mutable pod to start when it runs again: those that were started and were not stopped
+/// with `app stop` since, or have the restart policy `always`.
 ///
 /// # Errors
-/// A status can't be read, or a note not be made.
+/// A status can't be read, an app's lock can't be taken, or the record can't be written.
 pub fn note_wanted(pod: &Pod, manifest: &PodManifest) -> Result<()> {
     for app in &manifest.apps {
         let status = stage1::pod::app_status(pod.dir(), pod.state(), true, &app.name)?;
         let record = AppRecord::new(pod.dir(), &app.name);
-        // of an app that an older version has added nothing is known
+        // an app that an older version added has no records: treat it as wanted
         let wanted = record.is_wanted() || record.options()?.is_none();
         let always = find(&app.annotations, stage1::app::RESTART) == Some("always");
         let Some(lock) = AppLock::wait(pod.dir(), &app.name)? else { continue };
         if (status.started_at.is_some() || lock.was_interrupted()) && (wanted || always) {
-            // as a start that was interrupted, which it is from here on
+            // recorded like an interrupted start, which `go_on` continues
             lock.begin()?;
         } else {
             lock.end()?;
@@ -51,15 +51,15 @@ pub fn note_wanted(pod: &Pod, manifest: &PodManifest) -> Result<()> {
     Ok(())
 }
 
-/// Mounts the apps' roots of a pod that does not run, with all that was written to them.
+/// Mounts the roots of all apps of a pod that does not run, with the files written to them.
 ///
 /// # Errors
-/// The first that can't be mounted.
+/// A status can't be read, or a root can't be mounted; it stops there.
 pub fn mount(store: &Store, pod: &Pod, manifest: &PodManifest) -> Result<()> {
     whole(pod, manifest)?.iter().try_for_each(|app| AppFiles::new(pod.dir(), app).mount_again(store))
 }
 
-/// Forgets how the apps of an immutable pod ended, which are all about to be started.
+/// Removes the exit statuses of all apps of an immutable pod, before it runs again.
 ///
 /// # Errors
 /// A file can't be removed.
@@ -67,10 +67,11 @@ pub fn forget_exits(pod: &Pod, manifest: &PodManifest) -> Result<()> {
     manifest.apps.iter().try_for_each(|app| AppFiles::new(pod.dir(), &app.name).forget_exit())
 }
 
-/// Adds the apps of a mutable pod that runs again, and starts those that are noted for it. May be repeated.
+/// Adds the apps of a mutable pod that runs again, and starts those that [`note_wanted`] recorded. It can be repeated.
 ///
 /// # Errors
-/// Some could not be added or started; all others are.
+/// The pod is not ready, its files can't be read, or apps could not be added or started: the message lists them, and
+/// all others are started.
 pub fn go_on(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
     let manifest = manifest::read(pod.dir())?;
     let pid = ready_pid(pod)?;
@@ -90,7 +91,7 @@ pub fn go_on(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
     for app in wanted {
         let noted = AppLock::wait(pod.dir(), &app)?.is_some_and(|lock| lock.was_interrupted());
         let start = || {
-            // it counts from now
+            // so that it gets the time of this start
             AppFiles::new(pod.dir(), &app).unmark_started()?;
             lifecycle::start(store, pod, &app, debug)
         };
@@ -101,10 +102,10 @@ pub fn go_on(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
     if failed.is_empty() { Ok(()) } else { Err(Error::new(failed.join("; "))) }
 }
 
-/// The apps of a pod, each after those it waits for.
+/// The apps of a pod, each after the apps it waits for.
 ///
 /// # Errors
-/// Some wait for each other.
+/// An annotation is invalid, or apps wait for each other.
 pub fn in_order(manifest: &PodManifest) -> Result<Vec<AcName>> {
     let after = |app: &RuntimeApp| {
         let after = find(&app.annotations, AFTER).map(After::parse_all).transpose();
@@ -113,7 +114,7 @@ pub fn in_order(manifest: &PodManifest) -> Result<Vec<AcName>> {
     appc::in_order(&manifest.apps.iter().map(after).collect::<Result<Vec<_>>>()?)
 }
 
-/// The apps that were added completely and are not half removed.
+/// The apps that were added completely and are not half removed; warns of the others.
 fn whole(pod: &Pod, manifest: &PodManifest) -> Result<Vec<AcName>> {
     let mutable = manifest.is_mutable()?;
     let mut apps = Vec::new();

@@ -1,6 +1,6 @@
-//! The root directory of an app, opened from outside: as its processes see it while it runs, else as it is kept.
+//! The root directory of an app, opened from outside: as its processes see it while it runs, else its files on disk.
 //!
-//! All that is below it is hostile: paths are resolved with [`stage1::sys::dir`], which knows no way out of a root.
+//! The app controls everything below it, so paths are resolved with [`stage1::sys::dir`], which never leaves the root.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -24,19 +24,19 @@ use crate::store::{Store, TemporaryDir};
 #[derive(Debug)]
 pub struct AppRoot {
     directory: OwnedFd,
-    /// Whether the pod runs: nothing is written to the files of others, which are as they were at its end.
+    /// Whether files may be written: only while the pod runs.
     writable: bool,
     ids: Option<UidRange>,
     _shown: Option<Shown>,
 }
 
-/// An overlay that is mounted for this process alone.
+/// An overlay that is mounted in a mount namespace of this process.
 #[derive(Debug)]
 struct Shown(TemporaryDir);
 
 impl Drop for Shown {
     fn drop(&mut self) {
-        // before the directory is removed, and what is in it with it
+        // before the directory is removed, which would remove what is mounted there
         if let Err(error) = mount::detach(self.0.path()) {
             log::warn!("{}", error.one_line());
         }
@@ -44,10 +44,10 @@ impl Drop for Shown {
 }
 
 impl AppRoot {
-    /// What the processes of the app see, volumes included; of an app that does not run its root file system.
+    /// The root that the app's processes see, with volumes; for an app that does not run, its root file system alone.
     ///
     /// # Errors
-    /// The app's files are not there, or can't be opened.
+    /// The app's root can't be opened or mounted, or the pod's records or cgroup can't be read.
     pub fn open(store: &Store, pod: &Pod, app: &AcName) -> Result<Self> {
         match of_process(pod, app)? {
             Some(directory) => Ok(Self { directory, writable: true, ids: uid_range::of_pod(pod.dir())?, _shown: None }),
@@ -55,10 +55,11 @@ impl AppRoot {
         }
     }
 
-    /// The root file system alone, without what is mounted in it.
+    /// The root file system alone, without mounts in it. If the overlay is not mounted, this moves the calling process
+    /// to a new mount namespace and mounts it there, read-only.
     ///
     /// # Errors
-    /// As [`Self::open`].
+    /// The app's root can't be opened or mounted, or the pod's records can't be read.
     pub fn of_files(store: &Store, pod: &Pod, app: &AcName) -> Result<Self> {
         let ids = uid_range::of_pod(pod.dir())?;
         let kept = pod.dir().join(layout::app_rootfs(app));
@@ -67,7 +68,7 @@ impl AppRoot {
             let writable = pod.state() == State::Running;
             return Ok(Self { directory: dir::open_dir_for_reading(&kept)?, writable, ids, _shown: None });
         }
-        // in a mount namespace of this process, so that it ends with it
+        // a mount namespace of this process, so that the mount ends with the process
         process::unshare(CloneFlags::CLONE_NEWNS)?;
         mount::make_all_private()?;
         let shown = Shown(store.temporary_dir()?);
@@ -76,10 +77,10 @@ impl AppRoot {
         Ok(Self { directory, writable: false, ids, _shown: Some(shown) })
     }
 
-    /// Fails if nothing may be written there.
+    /// Fails if files must not be written there.
     ///
     /// # Errors
-    /// The pod has ended.
+    /// The pod does not run.
     pub fn must_be_writable(&self) -> Result<()> {
         if self.writable {
             return Ok(());
@@ -87,7 +88,7 @@ impl AppRoot {
         Err(Error::new("the files of a pod that does not run can only be read"))
     }
 
-    /// The pod's user namespace, if it has one of its own: the files have its ids, shifted.
+    /// The pod's UID range, which the files' owners are shifted to; `None` if the pod has no user namespace of its own.
     pub fn ids(&self) -> Option<UidRange> {
         self.ids
     }
@@ -99,11 +100,11 @@ impl AsFd for AppRoot {
     }
 }
 
-/// The directories whose files an app's root file system has, the uppermost first: that of its own changes, and those of
-/// its image. `None` if the pod has copies.
+/// The layers of an app's root file system: the upper directory, and the lower directories of its image, the uppermost
+/// first. `None` if the pod uses copies.
 ///
 /// # Errors
-/// The pod's records can't be read.
+/// The pod's records can't be read, or the layers of the app's tree can't be found.
 pub fn overlay_of(store: &Store, pod: &Pod, app: &AcName) -> Result<Option<(PathBuf, Vec<PathBuf>)>> {
     if !Roots::of(pod.dir())?.are_overlays() {
         return Ok(None);
@@ -120,8 +121,8 @@ fn layers(store: &Store, pod: &Pod, app: &AcName) -> Result<Vec<PathBuf>> {
     Ok(lower)
 }
 
-/// The root of the app's first process; `None` if it has none. A process that has just ended, whose number may be another
-/// process's, is none of the app's any more.
+/// The root of the app's oldest process; `None` if the app has no process, or that one has just ended and another
+/// process may have its PID.
 fn of_process(pod: &Pod, app: &AcName) -> Result<Option<OwnedFd>> {
     if pod.state() != State::Running || !pod.dir().join(layout::SUBCGROUP).exists() {
         return Ok(None);

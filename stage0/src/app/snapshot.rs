@@ -1,4 +1,4 @@
-//! The root file system of an app at one moment: as a tar archive, or as a new image.
+//! A snapshot of an app's root file system: as a tar archive, or as a new image.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -17,10 +17,10 @@ use crate::poddir::pause;
 use crate::registry::Reference;
 use crate::store::Store;
 
-/// Writes the files of an app's root, without what is mounted in it, as a tar archive. The app is held still meanwhile.
+/// Writes the files of an app's root file system, without mounts in it, as a tar archive. The app is frozen meanwhile.
 ///
 /// # Errors
-/// The files can't be read, or `to` can't be written.
+/// The app can't be frozen, its files can't be read, or `to` can't be written.
 pub fn export(store: &Store, pod: &Pod, app: &AcName, to: impl Write) -> Result<()> {
     let root = AppRoot::of_files(store, pod, app)?;
     while_still(pod, app, || {
@@ -29,11 +29,11 @@ pub fn export(store: &Store, pod: &Pod, app: &AcName, to: impl Write) -> Result<
     })
 }
 
-/// Makes an image of the files of an app's root and of how its image says that it is run; the image is called `name`.
-/// The app is held still meanwhile.
+/// Makes an image called `name` from the files of an app's root file system and the manifest of its image. The app is
+/// frozen meanwhile.
 ///
 /// # Errors
-/// The files can't be read, or the name or the room for the image is missing.
+/// The app can't be frozen, its files can't be read, or the image can't be written or imported.
 pub fn commit(store: &Store, pod: &Pod, app: &AcName, name: Reference) -> Result<Imported> {
     let root = AppRoot::of_files(store, pod, app)?;
     let path = pod.dir().join(layout::app_image_manifest(app));
@@ -50,7 +50,7 @@ pub fn commit(store: &Store, pod: &Pod, app: &AcName, name: Reference) -> Result
     import_file(store, File::open(&archive).context(|| format!("open {archive:?}"))?, &options)
 }
 
-/// Does `work` while the app, if it runs and is not paused anyway, is frozen.
+/// Freezes the app during `work`, if it runs and is not paused already.
 fn while_still<T>(pod: &Pod, app: &AcName, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let runs = pod.state() == State::Running && !crate::app::processes::list(pod, Some(app))?.is_empty();
     if !runs || pause::is_paused(pod, None)? || pause::is_paused(pod, Some(app))? {

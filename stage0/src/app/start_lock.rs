@@ -1,7 +1,8 @@
-//! One start of an app at a time, and what is left of one that was interrupted.
+//! The lock that allows one start of an app at a time, and the record of an interrupted start.
 //!
-//! An app counts as started by its marker, which is there before it runs: another host manager wants it so. A note on
-//! the host, which the pod can't reach, tells a start that did not come to its end from one that did.
+//! The marker `APP-started` must exist before the app runs (docs/contract.md), so it does not show whether a start was
+//! completed. The file `starting`, on the host and out of the pod's reach, does: it exists during a start, and after an
+//! interrupted one.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -15,10 +16,10 @@ use stage1::pod::{AppState, AppStatus, remove_if_there};
 use crate::fsutil::lock::{self, Taken};
 use crate::poddir::find::{Pod, State};
 
-/// There while an app is being started; in what the host keeps of the app.
+/// The file that exists while an app is being started, in the host's directory of the app.
 const NOTE: &str = "starting";
 
-/// The lock under which an app is started and removed. The entrypoint that starts it shares it, should podctl be
+/// The lock that whoever starts or removes an app must hold. app-start inherits it, so that it stays held if podctl is
 /// killed meanwhile.
 pub(super) struct AppLock {
     lock: File,
@@ -26,19 +27,18 @@ pub(super) struct AppLock {
 }
 
 impl AppLock {
-    /// Waits for the lock of an app; `None` if there is no such app (any more).
+    /// Waits for the lock of an app, at most 660 s; `None` if the app does not exist.
     pub(super) fn wait(pod: &Path, app: &AcName) -> Result<Option<Self>> {
         Self::take(pod, app, true)
     }
 
-    /// Takes the lock; `None` also if somebody has it.
+    /// Takes the lock without waiting; `None` if another process holds it, or the app does not exist.
     pub(super) fn try_take(pod: &Path, app: &AcName) -> Result<Option<Self>> {
         Self::take(pod, app, false)
     }
 
     fn take(pod: &Path, app: &AcName, patient: bool) -> Result<Option<Self>> {
         let info = pod.join(layout::app_info(app));
-        // the app may be removed, and added anew, while this waits
         let taken = lock::directory(&info, |lock| {
             if !patient {
                 return lock::try_take(lock, &info, lock::Kind::Exclusive);
@@ -56,23 +56,23 @@ impl AppLock {
         &self.lock
     }
 
-    /// Notes that the app is about to be started.
+    /// Records that a start begins.
     pub(super) fn begin(&self) -> Result<()> {
         File::create(&self.note).context(|| format!("create {:?}", self.note)).map(drop)
     }
 
-    /// The start has come to its end.
+    /// Records that no start is unfinished.
     pub(super) fn end(&self) -> Result<()> {
         remove_if_there(&self.note)
     }
 
-    /// Whether an earlier start did not.
+    /// Whether an earlier start was interrupted.
     pub(super) fn was_interrupted(&self) -> bool {
         self.note.exists()
     }
 }
 
-/// Whether a start of the app was interrupted, and nobody has made up for it yet.
+/// Whether a start of the app was interrupted, and no process is starting the app now.
 pub(super) fn was_interrupted(pod: &Path, app: &AcName) -> Result<bool> {
     if !pod.join(layout::app_info(app)).join(NOTE).exists() {
         return Ok(false);
@@ -80,10 +80,10 @@ pub(super) fn was_interrupted(pod: &Path, app: &AcName) -> Result<bool> {
     Ok(AppLock::try_take(pod, app)?.is_some_and(|lock| lock.was_interrupted()))
 }
 
-/// The status of an app. One that has no more of a start than its marker has not been started.
+/// The status of an app. An app whose interrupted start left only the marker counts as not started.
 ///
 /// # Errors
-/// It can't be read.
+/// The status, the app's lock or its cgroup can't be read.
 pub(super) fn status(pod: &Pod, manifest: &PodManifest, app: &AcName) -> Result<AppStatus> {
     let mut status = stage1::pod::app_status(pod.dir(), pod.state(), manifest.is_mutable()?, app)?;
     if (pod.state(), status.state) == (State::Running, AppState::Running)
@@ -95,7 +95,7 @@ pub(super) fn status(pod: &Pod, manifest: &PodManifest, app: &AcName) -> Result<
     Ok(status)
 }
 
-/// Whether an app has processes, as its cgroup says.
+/// Whether the app's cgroup has processes.
 pub(super) fn has_processes(pod: &Path, app: &AcName) -> Result<bool> {
     PodCgroup::recorded(pod)?.unit_is_populated(&layout::app_cgroup(app))
 }

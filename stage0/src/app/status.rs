@@ -1,4 +1,4 @@
-//! What is known of the apps of a pod.
+//! The status of the apps of a pod.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,14 +14,14 @@ use super::start_lock;
 use crate::poddir::find::Pod;
 use crate::poddir::manifest::{self, NoApp};
 
-/// An app as rkt's api describes one; times are nanoseconds since 1970.
+/// The status of an app, with the fields of rkt's `lib.App`; times are nanoseconds since 1970.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct AppStatus {
-    /// Name.
+    /// The app's name.
     pub name: String,
     /// `unknown`, `created`, `running` or `exited`.
     pub state: String,
-    /// Whether its removal has begun and has not come to its end.
+    /// Whether its removal was interrupted, or is going on.
     #[serde(skip_serializing_if = "is_false")]
     pub half_removed: bool,
     /// When it was added.
@@ -33,39 +33,39 @@ pub struct AppStatus {
     /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<i64>,
-    /// Its exit status, or 128 and the signal that killed it.
+    /// Its exit status, or 128 plus the number of the signal that killed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<u8>,
-    /// The signal that killed it.
+    /// The name of the signal that killed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_signal: Option<String>,
-    /// Whether it left a core dump.
+    /// Whether it dumped core.
     #[serde(skip_serializing_if = "is_false")]
     pub core_dumped: bool,
-    /// Whether the kernel killed a process of it because the memory it may have was used up.
+    /// Whether the kernel's OOM killer killed one of its processes because of its memory limit.
     #[serde(skip_serializing_if = "is_false")]
     pub oom_killed: bool,
     /// Why it could not be started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_failure: Option<String>,
-    /// How often its restart policy has started it again since somebody started it.
+    /// How often its restart policy has started it again since `app start` or the pod's start.
     #[serde(skip_serializing_if = "is_zero")]
     pub restarts: u32,
-    /// It counts as running, but waits to be started again.
+    /// Whether its restart policy is about to start it again; it counts as running meanwhile.
     #[serde(skip_serializing_if = "is_false")]
     pub restarting: bool,
-    /// Its restart policy has given up on it.
+    /// Whether its restart policy has given up on it.
     #[serde(skip_serializing_if = "is_false")]
     pub gave_up: bool,
-    /// What its health checks say, if it has some and runs.
+    /// The state of its health check; `None` if it has none or does not run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthStatus>,
-    /// How it ended last, if it has been started again since, or is about to be.
+    /// How its last run ended, if it was started again since, or is about to be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_end: Option<LastEnd>,
-    /// Its image.
+    /// The id of its image.
     pub image_id: String,
-    /// Its volumes.
+    /// Its mounted volumes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<MountStatus>,
     /// The user's annotations.
@@ -76,20 +76,20 @@ pub struct AppStatus {
     pub user_labels: BTreeMap<String, String>,
 }
 
-/// How an app is.
+/// The state of an app's health check.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct HealthStatus {
     /// `starting`, `healthy` or `unhealthy`.
     pub status: String,
     /// How many checks have failed in a row.
     pub failures: u32,
-    /// The exit status of the last check; none if it took too long, or there was none yet.
+    /// The exit status of the last check; `None` if it timed out, or before the first check.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<u8>,
-    /// The end of what that check has printed.
+    /// The end of the last check's output.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub output: String,
-    /// Whether the last check took too long.
+    /// Whether the last check timed out.
     #[serde(skip_serializing_if = "is_false")]
     pub timed_out: bool,
 }
@@ -108,21 +108,21 @@ impl From<Health> for HealthStatus {
     }
 }
 
-/// How a run of an app ended that was not the last.
+/// How the run of an app before the present one ended.
 #[derive(Clone, Debug, Serialize)]
 pub struct LastEnd {
-    /// Its exit status, or 128 and the signal that killed it.
+    /// Its exit status, or 128 plus the number of the signal that killed it.
     pub exit_code: u8,
-    /// The signal that killed it.
+    /// The name of the signal that killed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_signal: Option<String>,
-    /// Whether the kernel killed a process of it because the memory it may have was used up.
+    /// Whether the kernel's OOM killer killed one of its processes because of its memory limit.
     #[serde(skip_serializing_if = "is_false")]
     pub oom_killed: bool,
     /// Why it could not be started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_failure: Option<String>,
-    /// When, in nanoseconds since 1970.
+    /// When it ended, in nanoseconds since 1970.
     pub at: i64,
 }
 
@@ -134,25 +134,25 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-/// A mounted volume as rkt's api describes one.
+/// A mounted volume, with the fields of rkt's `lib.Mount`.
 #[derive(Clone, Debug, Serialize)]
 pub struct MountStatus {
-    /// The volume.
+    /// The name of the volume.
     pub name: String,
-    /// Where the app sees it.
+    /// Its mount point in the app.
     pub container_path: String,
-    /// Where the host has it.
+    /// Its path on the host; empty if the pod has no such volume.
     pub host_path: String,
-    /// Whether the app can only read it.
+    /// Whether it is mounted read-only.
     pub read_only: bool,
 }
 
-/// All apps of a pod, in the manifest's order.
+/// The status of all apps of a pod, in the manifest's order.
 ///
 /// # Errors
 /// The manifest or a status can't be read.
 pub fn list(pod: &Pod) -> Result<Vec<AppStatus>> {
-    // a pod that was never whole has no manifest yet
+    // a pod that failed to be prepared may have no manifest
     if !pod.dir().join(layout::MANIFEST).exists() {
         return Ok(Vec::new());
     }
@@ -160,7 +160,7 @@ pub fn list(pod: &Pod) -> Result<Vec<AppStatus>> {
     manifest.apps.iter().map(|app| describe(pod, &manifest, app)).collect()
 }
 
-/// Names and values that users give.
+/// Labels or annotations: names and values.
 type Texts = BTreeMap<String, String>;
 
 /// The user's labels and annotations of a pod itself.
@@ -175,7 +175,7 @@ pub fn labels(pod: &Pod) -> Result<(Texts, Texts)> {
     Ok((texts(&manifest.user_labels), texts(&manifest.user_annotations)))
 }
 
-/// One app of a pod.
+/// The status of one app of a pod.
 ///
 /// # Errors
 /// The pod has no such app, or its status can't be read.
@@ -222,7 +222,7 @@ fn describe(pod: &Pod, manifest: &PodManifest, app: &RuntimeApp) -> Result<AppSt
     })
 }
 
-/// A removal takes the mark of the creation away first, and the app off the pod's list last.
+/// Whether a listed app lacks the marker `APP-created`: a removal deletes that first, and the manifest's entry last.
 fn is_half_removed(pod: &Pod, manifest: &PodManifest, app: &AcName, created_at: Option<i64>) -> Result<bool> {
     let may_have = matches!(pod.state(), State::Running | State::Exited) && manifest.is_mutable()?;
     Ok(may_have && created_at.is_none() && !manifest::is_being_added(pod.dir(), app))
@@ -244,7 +244,7 @@ fn describe_mount(pod: &Pod, manifest: &PodManifest, mount: &Mount) -> MountStat
     }
 }
 
-/// The values that are texts, as they should all be.
+/// The entries whose values are strings.
 fn texts(map: &Map<String, Value>) -> BTreeMap<String, String> {
     map.iter().filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
 }

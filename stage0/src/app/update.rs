@@ -1,4 +1,4 @@
-//! Other limits for an app of a running pod, at once and for its next starts.
+//! Changing the limits of an app of a running pod, at once and for its later starts.
 
 use stage1::appc::{AcName, Isolator, Isolators};
 use stage1::error::{Context, Error, Result};
@@ -11,10 +11,11 @@ use crate::poddir::find::Pod;
 use crate::poddir::manifest::{Locked, NoApp};
 use crate::store::Store;
 
-/// Gives an app other limits; those that are not named stay.
+/// Changes the limits of an app to `limits`; its other limits stay.
 ///
 /// # Errors
-/// A limit makes no sense or can't be had, and all is as before then.
+/// `limits` is empty, the pod is not ready, has another stage1 or has no such app, a limit is invalid, or app-add can't
+/// apply it: the old limits stay then.
 pub fn update(store: &Store, pod: &Pod, app: &AcName, limits: &[Isolator], debug: bool) -> Result<()> {
     if limits.is_empty() {
         return Err(Error::new("nothing is to be changed: give a limit, such as --memory 64m"));

@@ -1,4 +1,4 @@
-//! Attaching to the streams of an app.
+//! Attaching to the streams of an app, and reopening its log file: the `attach` entrypoint.
 
 use std::convert::Infallible;
 
@@ -11,18 +11,18 @@ use crate::poddir::find::{Pod, running_pid};
 use crate::poddir::manifest::must_have;
 use crate::store::Store;
 
-/// What is to be attached to.
+/// The streams to attach to, as rkt's `--mode` says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttachMode {
-    /// All streams that the app has.
+    /// `auto`: all streams that the app has.
     Auto,
-    /// Nothing: the streams are listed.
+    /// `list`: list the streams, attach to none.
     List,
-    /// These: `stdin`, `stdout`, `stderr`, `tty`, `tty-in`, `tty-out`.
+    /// These streams: `stdin`, `stdout`, `stderr`, `tty`, `tty-in`, `tty-out`.
     Custom(Vec<String>),
 }
 
-/// What can be attached to, and the switches of the attach entrypoint for it.
+/// The names of streams, and the attach entrypoint's flags for each.
 const STREAMS: [(&str, &[&str]); 6] = [
     ("stdin", &["--stdin=true"]),
     ("stdout", &["--stdout=true"]),
@@ -35,7 +35,7 @@ const STREAMS: [(&str, &[&str]); 6] = [
 impl std::str::FromStr for AttachMode {
     type Err = Error;
 
-    /// Parses `auto`, `list`, or streams joined by commas, as rkt's `--mode` has it.
+    /// Parses `auto`, `list`, or names of streams separated by commas.
     fn from_str(text: &str) -> Result<Self> {
         match text {
             "auto" => Ok(Self::Auto),
@@ -54,21 +54,21 @@ impl std::str::FromStr for AttachMode {
     }
 }
 
-/// How it is attached to.
+/// Options of [`attach`].
 #[derive(Clone, Debug)]
 pub struct AttachOptions {
-    /// To what.
+    /// The streams.
     pub mode: AttachMode,
-    /// What is typed to detach.
+    /// The key sequence that detaches, for example `ctrl-p,ctrl-q`; the entrypoint's default if `None`.
     pub keys: Option<String>,
-    /// The end of our standard input is the app's.
+    /// Whether the end of podctl's standard input closes the app's.
     pub pass_end: bool,
-    /// The entrypoint says more.
+    /// Whether the entrypoint logs debug messages.
     pub debug: bool,
 }
 
 impl AttachOptions {
-    /// The flags of the attach entrypoint. What was not asked for is not mentioned: another stage1 may not know it.
+    /// The flags of the attach entrypoint. Unset options are left out: another stage1 may not know their flags.
     fn flags(&self, app: &AcName, ours: bool) -> Result<Vec<String>> {
         let mut flags = vec![format!("--app={app}"), format!("--debug={}", self.debug)];
         match &self.mode {
@@ -90,10 +90,10 @@ impl AttachOptions {
     }
 }
 
-/// Replaces this process by the attach entrypoint.
+/// Replaces this process with the attach entrypoint.
 ///
 /// # Errors
-/// The pod does not run or has no such app, the options make no sense, or the entrypoint can't be executed.
+/// The pod does not run or has no such app, the detach keys are invalid, or the entrypoint can't be executed.
 pub fn attach(store: &Store, pod: &Pod, app: &AcName, options: &AttachOptions) -> Result<Infallible> {
     let pid = running_pid(pod)?;
     must_have(pod, app)?;
@@ -102,10 +102,11 @@ pub fn attach(store: &Store, pod: &Pod, app: &AcName, options: &AttachOptions) -
     stage1.cross_for_good(Entrypoint::Attach, pid, &flags)
 }
 
-/// Has the log file of an app opened anew, after it was renamed. When this returns the new file is there.
+/// Makes the pod's monitor reopen the log file of an app, after the caller renamed it. The new file exists on return.
 ///
 /// # Errors
-/// The pod does not run or has no such app, the app has no log file, or it can't be opened.
+/// The pod does not run or has no such app, the app has no log file, the monitor can't open the file, or the entrypoint
+/// fails.
 pub fn reopen_log(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> {
     let pid = running_pid(pod)?;
     must_have(pod, app)?;
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_asked_for_is_not_mentioned() {
+    fn options_become_flags() {
         let app = "web".parse().unwrap();
         let mut options =
             AttachOptions { mode: AttachMode::Auto, keys: Some("ctrl-a,d".into()), pass_end: true, debug: true };

@@ -1,4 +1,4 @@
-//! The stage1 image that pods are made with: the one built into this program, or a file.
+//! The stage1 image of new pods: the one built into podctl, or a file.
 
 use std::fs::File;
 use std::path::Path;
@@ -12,16 +12,16 @@ use crate::image::store as images;
 use crate::image::store::Image;
 use crate::store::Store;
 
-/// The image that was there when this program was built, and its id.
+/// The id and the archive of the image that was embedded when podctl was built.
 #[cfg(podctl_stage1)]
 const BUILT_IN: Option<(&str, &[u8])> = Some((env!("PODCTL_STAGE1_ID"), include_bytes!(env!("PODCTL_STAGE1_FILE"))));
 #[cfg(not(podctl_stage1))]
 const BUILT_IN: Option<(&str, &[u8])> = None;
 
-/// Takes the image in `file`, or the built-in one, into the store unless it is there.
+/// Imports the stage1 image in `file`, or the built-in one, into the store if it is not there yet.
 ///
 /// # Errors
-/// The file can't be imported or is no stage1, or there is none and none is built in.
+/// The file can't be imported, its manifest lacks an entrypoint, or `file` is `None` and no image is built in.
 pub fn get(store: &Store, file: Option<&Path>) -> Result<Image> {
     let image = imported(store, file)?;
     Entrypoint::ALL

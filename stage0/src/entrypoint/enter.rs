@@ -1,4 +1,4 @@
-//! Running a command in a pod.
+//! Running a command in a pod or in one of its apps: the `enter` entrypoint.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -16,25 +16,25 @@ use crate::poddir::manifest::must_have;
 use crate::poddir::pause::must_go_on;
 use crate::store::Store;
 
-/// How a command is run, beyond where and which.
+/// Options of [`enter`] and [`program`].
 #[derive(Debug, Default)]
 pub struct EnterOptions {
-    /// User to be; without one the app's, and in a pod itself uid 0.
+    /// The user, a name or number; if `None` the app's user, or UID 0 in the pod itself.
     pub user: Option<String>,
-    /// Group to be.
+    /// The group, a name or number.
     pub group: Option<String>,
-    /// `NAME=value`, each.
+    /// Environment variables, each as `NAME=value`.
     pub environment: Vec<String>,
-    /// Directory to start in.
+    /// The working directory.
     pub working_directory: Option<String>,
-    /// Without the app's confinement.
+    /// Whether to run without the app's confinement.
     pub privileged: bool,
-    /// Whether it gets a terminal: `auto`, `always`, `never`.
+    /// Whether to allocate a terminal: `auto`, `always` or `never`.
     pub tty: Option<&'static str>,
 }
 
 impl EnterOptions {
-    /// The flags of the enter entrypoint. What was not asked for is not mentioned: another stage1 may not know it.
+    /// The flags of the enter entrypoint. Unset options are left out: another stage1 may not know their flags.
     fn flags(&self) -> Vec<OsString> {
         let option = |name: &str, value: &str| OsString::from(format!("--{name}={value}"));
         let named = [
@@ -50,10 +50,10 @@ impl EnterOptions {
     }
 }
 
-/// Replaces this process by the enter entrypoint, which runs the command and ends as it does.
+/// Replaces this process with the enter entrypoint, which runs the command and exits with its status.
 ///
 /// # Errors
-/// The pod does not run, it has no such app, or the entrypoint can't be executed.
+/// The command is empty, the pod does not run, is paused or has no such app, or the entrypoint can't be executed.
 pub fn enter(
     store: &Store,
     pod: &Pod,
@@ -65,10 +65,10 @@ pub fn enter(
     Stage1::of(store, pod.dir())?.exec(Entrypoint::Enter, &args, &[(FAILURE_CODE, &exit::COMMAND.to_string())])
 }
 
-/// The enter entrypoint as a program to be started. When it is killed, so is the command.
+/// The enter entrypoint as a command to spawn. Killing it kills the command that runs inside.
 ///
 /// # Errors
-/// The pod does not run, it has no such app, or the stage1 has no such entrypoint.
+/// The command is empty, the pod does not run, is paused or has no such app, or the stage1 has no enter entrypoint.
 pub fn program(
     store: &Store,
     pod: &Pod,
@@ -102,8 +102,8 @@ fn arguments(pod: &Pod, app: Option<&AcName>, options: &EnterOptions, command: &
     Ok(args)
 }
 
-/// The user that the app runs as, whose groups and environment go with it. `None` in a pod of another family's stage1,
-/// which keeps no launch records: its enter entrypoint decides.
+/// The UID that the app runs as. `None` for another stage1, which keeps no launch records: its enter entrypoint chooses
+/// the user.
 fn apps_user(pod: &Pod, app: &AcName) -> Result<Option<u32>> {
     if !pod.dir().join(layout::launch_record(app)).exists() {
         return Ok(None);
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_are_those_that_were_asked_for() {
+    fn only_set_options_become_flags() {
         assert!(EnterOptions::default().flags().is_empty());
         let options = EnterOptions {
             user: Some("web".to_owned()),

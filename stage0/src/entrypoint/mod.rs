@@ -1,4 +1,4 @@
-//! Running a stage1's entrypoints, and finding the stage1 that has them.
+//! Finding a pod's stage1 and running its entrypoints (docs/contract.md).
 
 pub mod attach;
 pub mod bundled_image;

@@ -1,7 +1,7 @@
-//! Running a stage1's entrypoints, as the contract between host managers and stage1 images says.
+//! Running a stage1's entrypoints as docs/contract.md requires.
 //!
-//! Nothing here enters a pod; the entrypoints do that. They are executed out of the tree store, never out of the
-//! pod's own mount of the same tree, which the pod could have written to.
+//! Nothing here enters a pod; the entrypoints do that. podctl executes them from the tree store, not from the pod's own
+//! mount of the same tree, which the pod could have written to.
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr, OsString};
@@ -24,23 +24,23 @@ use stage1::sys::spawn::{self, Heritage};
 use crate::image::tree as trees;
 use crate::store::Store;
 
-/// An entrypoint that has not ended by then is killed, beyond what it was told to wait itself.
+/// How long an entrypoint may run, on top of the time that its own flags tell it to wait; then podctl kills it.
 const DEADLINE: Duration = Duration::from_secs(300);
-/// How much of an entrypoint's output is kept.
+/// How much of the end of an entrypoint's output podctl reads, in bytes.
 const OUTPUT_BYTES: u64 = 64 << 10;
 
-/// The programs of a stage1 image, by the annotation that names them.
+/// The programs of a stage1 image that podctl runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entrypoint {
     /// Becomes the pod's monitor.
     Run,
-    /// Runs a command inside.
+    /// Runs a command in a pod or an app.
     Enter,
-    /// Removes what an ended pod left on the host.
+    /// Removes what an ended pod left on the host: its cgroups and networks.
     Gc,
     /// Ends a pod.
     Stop,
-    /// Makes an app startable.
+    /// Prepares an app so that it can be started.
     AppAdd,
     /// Starts an app.
     AppStart,
@@ -53,20 +53,20 @@ pub enum Entrypoint {
 }
 
 impl Entrypoint {
-    /// All that a stage1 must have for podctl.
+    /// The entrypoints that every stage1 must have.
     pub const ALL: [Self; 8] =
         [Self::Run, Self::Enter, Self::Gc, Self::Stop, Self::AppAdd, Self::AppStart, Self::AppStop, Self::AppRm];
 
     /// Its path in the stage1 image with this manifest.
     ///
     /// # Errors
-    /// The image does not have it.
+    /// The manifest does not name it.
     pub fn named_by(self, stage1: &ImageManifest) -> Result<&str> {
         appc::find(&stage1.annotations, self.annotation())
             .context(|| format!("the stage1 image has no {} entrypoint", self.name()))
     }
 
-    /// The annotation of the stage1 image's manifest that has its path.
+    /// The annotation of the stage1 image's manifest that holds its path.
     fn annotation(self) -> &'static str {
         match self {
             Self::Run => "coreos.com/rkt/stage1/run",
@@ -109,7 +109,7 @@ impl Stage1 {
     /// The stage1 of the pod in the directory `pod`.
     ///
     /// # Errors
-    /// The pod has no stage1, or its tree is not in the store.
+    /// The pod's stage1 manifest or tree id can't be read or is invalid, or its tree is not in the store.
     pub fn of(store: &Store, pod: &Path) -> Result<Self> {
         let path = pod.join(layout::STAGE1_MANIFEST);
         let json = std::fs::read(&path).context(|| format!("read {path:?}"))?;
@@ -117,15 +117,15 @@ impl Stage1 {
         Ok(Self { pod: pod.to_owned(), rootfs: executable_rootfs(store, pod)?, manifest })
     }
 
-    /// Whether it is of this project, and so understands flags that the contract does not have.
+    /// Whether it is this project's stage1, which understands flags beyond the contract.
     pub fn is_ours(&self) -> bool {
         self.manifest.name.as_ref() == "coreos.com/rkt/stage1-crossing"
     }
 
-    /// Where the host finds an entrypoint.
+    /// The path of an entrypoint on the host.
     ///
     /// # Errors
-    /// The image does not have it.
+    /// The manifest does not name it, or names a path that is not a file inside the image.
     pub fn path(&self, entrypoint: Entrypoint) -> Result<PathBuf> {
         let named = entrypoint.named_by(&self.manifest)?;
         let shown = || format!("the {} entrypoint {named:?} of the pod's stage1", entrypoint.name());
@@ -144,15 +144,15 @@ impl Stage1 {
         Ok(path)
     }
 
-    /// Runs an entrypoint with podctl's own environment to its end.
+    /// Runs an entrypoint with podctl's own environment and waits until it ends, at most 300 s.
     ///
     /// # Errors
-    /// It can't be run, fails, or takes too long; the cause is the last line it has printed.
+    /// It can't be run, timed out and was killed, or failed; the message has the line in which it says why.
     pub fn run(&self, entrypoint: Entrypoint, args: &[OsString]) -> Result<()> {
         self.run_for(entrypoint, args, DEADLINE)
     }
 
-    /// [`Self::run`], of an entrypoint that may take as long as `limit`.
+    /// [`Self::run`] with another time limit.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -162,10 +162,10 @@ impl Stage1 {
         finish(entrypoint, command, limit, None)?.success()
     }
 
-    /// Replaces this process by an entrypoint with podctl's own environment and `more`.
+    /// Replaces this process with an entrypoint, with podctl's own environment and `more`.
     ///
     /// # Errors
-    /// Only if it can't be executed.
+    /// The entrypoint can't be executed, or an argument holds a NUL byte.
     pub fn exec(&self, entrypoint: Entrypoint, args: &[OsString], more: &[(&str, &str)]) -> Result<Infallible> {
         let path = self.path(entrypoint)?;
         let mut argv = vec![c_string(path.as_os_str())?];
@@ -184,17 +184,17 @@ impl Stage1 {
         stage1::sys::signal::exec_with_defaults(&argv[0], &argv, &environment)
     }
 
-    /// An entrypoint with podctl's own environment and `more`, to be started.
+    /// An entrypoint as a command to spawn, with podctl's own environment and `more`.
     ///
     /// # Errors
-    /// The image does not have it.
+    /// As [`Self::path`].
     pub fn command(&self, entrypoint: Entrypoint, args: &[OsString], more: &[(&str, &str)]) -> Result<Command> {
         let mut command = Command::new(self.path(entrypoint)?);
         command.args(args).envs(more.iter().copied()).current_dir(&self.pod);
         Ok(command)
     }
 
-    /// All that a crossing entrypoint has in its environment.
+    /// The whole environment of a crossing entrypoint.
     fn crossing_environment(&self, pid: i32) -> Result<[(&'static str, OsString); 3]> {
         Ok([
             ("RKT_STAGE1_ENTERCMD", self.path(Entrypoint::Enter)?.into()),
@@ -203,10 +203,11 @@ impl Stage1 {
         ])
     }
 
-    /// Replaces this process by a crossing entrypoint, in exactly the environment that the contract gives it.
+    /// Replaces this process with a crossing entrypoint, in exactly the environment that the contract requires. `pid`
+    /// is the pod's PID 1 (host view).
     ///
     /// # Errors
-    /// Only if it can't be executed.
+    /// The entrypoint can't be executed, or an argument holds a NUL byte.
     pub fn cross_for_good(&self, entrypoint: Entrypoint, pid: i32, args: &[String]) -> Result<Infallible> {
         let path = self.path(entrypoint)?;
         let mut argv = vec![c_string(path.as_os_str())?];
@@ -220,13 +221,13 @@ impl Stage1 {
         stage1::sys::signal::exec_with_defaults(&argv[0], &argv, &environment)
     }
 
-    /// Runs a crossing entrypoint for an app, in exactly the environment that the contract gives it.
+    /// Runs a crossing entrypoint for an app, in exactly the environment that the contract requires, and waits until it
+    /// ends: at most 300 s plus `wait`. `pid` is the pod's PID 1 (host view).
     ///
-    /// `wait` is added to the time it may take. It shares `lock`: should podctl be killed meanwhile, the lock is held
-    /// until the entrypoint has ended too.
+    /// The entrypoint inherits `lock`: if podctl is killed meanwhile, the lock stays held until the entrypoint ends.
     ///
     /// # Errors
-    /// It can't be run, or takes too long.
+    /// It can't be run, or timed out and was killed. How it ended is in the [`Outcome`].
     pub fn cross(
         &self,
         entrypoint: Entrypoint,
@@ -241,8 +242,8 @@ impl Stage1 {
     }
 }
 
-/// The rendered tree that the pod's stage1 root file system lies on. A pod without one (made by another host manager
-/// without overlays) has only its own copy.
+/// The rendered tree that the pod's stage1 was made from: in podctl's store, or in that of another host manager. For a
+/// pod without overlays whose tree is in neither, the pod's own copy.
 fn executable_rootfs(store: &Store, pod: &Path) -> Result<PathBuf> {
     let path = pod.join(layout::STAGE1_TREE);
     let tree = std::fs::read_to_string(&path).context(|| format!("read {path:?}"))?;
@@ -268,15 +269,15 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Its exit code, if it was not killed.
+    /// Its exit code; `None` if a signal killed it.
     pub fn code(&self) -> Option<i32> {
         self.status.code()
     }
 
-    /// Nothing, if it ended with 0.
+    /// Fails unless it exited with 0.
     ///
     /// # Errors
-    /// It ended in any other way: the last line it printed, and how it ended.
+    /// It exited with another code, or a signal killed it; the message has the line in which it says why.
     pub fn success(&self) -> Result<()> {
         if self.status.success() {
             return Ok(());
@@ -293,8 +294,8 @@ impl Outcome {
     }
 }
 
-/// Why an entrypoint failed: the last line in which it says so under its own name, usage may follow; else the last
-/// line with anything in it.
+/// Why an entrypoint failed: the last line of its output that begins with its name and is not a log message (a usage
+/// text may follow it); if there is none, the last line that is not empty.
 fn cause<'a>(name: &str, output: &'a str) -> Option<&'a str> {
     let of_log = |line: &str| ["debug: ", "info: ", "warn: "].iter().any(|level| line.starts_with(level));
     let own = |line: &'a str| line.strip_prefix(name)?.strip_prefix(": ").filter(|line| !of_log(line));
@@ -302,8 +303,8 @@ fn cause<'a>(name: &str, output: &'a str) -> Option<&'a str> {
     lines.clone().filter_map(own).next_back().or_else(|| lines.next_back())
 }
 
-/// Runs a command to its end. Its output goes to a file in memory: a process that it leaves behind may keep that
-/// open without anybody waiting for it.
+/// Runs a command to its end. Its output goes to a memfd, not a pipe: nothing then waits for a process that it left
+/// behind with the output still open.
 fn finish(entrypoint: Entrypoint, mut command: Command, limit: Duration, lock: Option<&File>) -> Result<Outcome> {
     log::debug!("run {command:?}");
     let memory = rustix::fs::memfd_create("output", MemfdFlags::CLOEXEC).context(|| "memfd_create")?;
@@ -316,7 +317,7 @@ fn finish(entrypoint: Entrypoint, mut command: Command, limit: Duration, lock: O
     let status = child.wait().context(|| "wait")?;
     let output = read_end(&mut output)?;
     for line in output.lines() {
-        // its output is for debugging, but for what it warns of: a limit that the host can't enforce, for example
+        // pass on its warnings (a limit that the host can't enforce, for example); the rest is for debugging
         let warning = line.strip_prefix(entrypoint.name()).and_then(|rest| rest.strip_prefix(": warn: "));
         match warning {
             Some(warning) if status.success() => log::warn!("{}: {warning}", entrypoint.name()),
@@ -361,7 +362,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cause_of_a_failure_is_what_the_entrypoint_says_last_itself() {
+    fn the_cause_of_a_failure_is_the_entrypoints_last_own_message() {
         let usage = "stop: no such flag\nUsage: stop [--force]\n\n  --help   tells more\n";
         assert_eq!(cause("stop", usage), Some("no such flag"));
         assert_eq!(cause("stop", "stop: first\nstop: second\nstop: debug: going\n"), Some("second"));

@@ -1,4 +1,4 @@
-//! Files that appear whole, or not at all: written beside their place, then renamed.
+//! Atomic writes: a file is written under a temporary name in the same directory, then renamed.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -12,19 +12,21 @@ use stage1::pod::{Directory, remove_if_there, write_atomic};
 
 use crate::fsutil::remove;
 
-/// Writes a file with these permissions: it is never half there, and survives a power cut once its directory is synced.
+/// Replaces the file `path` atomically, with the permissions `mode`. It survives a power cut once its directory is
+/// synced.
 ///
 /// # Errors
-/// `path` names no file, or it can't be written.
+/// `path` has no UTF-8 file name, or the file can't be written.
 pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let name = path.file_name().and_then(|name| name.to_str()).context(|| format!("{path:?} names no file"))?;
     write_atomic(Directory::Trusted(path.parent().unwrap_or(Path::new(""))), name, bytes, mode)
 }
 
-/// Writes a file for a person, which appears whole and on disk. One that is there is only replaced if `overwrite` is set.
+/// Writes a file that the user named, atomically and synced. An existing one is replaced only if `overwrite` is set.
 ///
 /// # Errors
-/// The file is there, or it can't be written; nothing is left of it then.
+/// The file exists and `overwrite` is not set, `write` fails, or the file can't be made, synced or renamed; the
+/// temporary file is removed then.
 pub(crate) fn write_file(path: &Path, overwrite: bool, write: impl FnOnce(&File) -> Result<()>) -> Result<()> {
     let shown = || format!("write {path:?}");
     if !overwrite && path.symlink_metadata().is_ok() {
@@ -46,26 +48,26 @@ pub(crate) fn write_file(path: &Path, overwrite: bool, write: impl FnOnce(&File)
     }
 }
 
-/// What a file is to be besides its content.
+/// Metadata of a file that [`replace`] writes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attributes {
-    /// Permissions, whatever the umask is.
+    /// Permissions, not reduced by the umask.
     pub(crate) mode: u32,
-    /// User and group; this process's if not set.
+    /// UID and GID; those of this process if `None`.
     pub(crate) owner: Option<(u32, u32)>,
-    /// Whether it survives a power cut once its directory is synced.
+    /// Whether to fsync(2) it: then it survives a power cut once its directory is synced.
     pub(crate) synced: bool,
 }
 
-/// Replaces the file `name` of an open directory. The caller holds a lock: two writers at once would meet at
-/// [`temporary_name`].
+/// Replaces the file `name` of an open directory atomically. The caller must hold a lock: concurrent writers would use
+/// the same [`temporary_name`].
 ///
 /// # Errors
-/// It can't be written; the old file is then still there, and no other one.
+/// The file can't be written; the old file is unchanged then, and the temporary one removed.
 pub(crate) fn replace(dir: impl AsFd, name: &OsStr, bytes: &[u8], attributes: Attributes) -> Result<()> {
     let dir = dir.as_fd();
     let temporary = temporary_name(name);
-    // left by a write that was killed
+    // a killed writer may have left it
     remove::file(dir, &temporary)?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = openat(dir, &temporary, flags, Mode::RUSR | Mode::WUSR).context(|| format!("create {temporary:?}"))?;
@@ -74,19 +76,19 @@ pub(crate) fn replace(dir: impl AsFd, name: &OsStr, bytes: &[u8], attributes: At
     written.or_else(|error| remove::file(dir, &temporary).and(Err(error)))
 }
 
-/// Replaces the symbolic link `name` of a directory. The caller holds a lock, as for [`replace`].
+/// Replaces the symbolic link `name` of a directory atomically. The caller must hold a lock, as for [`replace`].
 ///
 /// # Errors
-/// It can't be made; the old link is then still there.
+/// The link can't be made; the old link is unchanged then.
 pub(crate) fn replace_link(dir: &Path, name: &str, target: &str) -> Result<()> {
     let (new, link) = (dir.join(".new"), dir.join(name));
-    // left by one that was killed
+    // a killed writer may have left it
     remove_if_there(&new)?;
     std::os::unix::fs::symlink(target, &new).context(|| format!("symlink {new:?}"))?;
     std::fs::rename(&new, &link).context(|| format!("rename {new:?} to {link:?}"))
 }
 
-/// What [`replace`] calls a file until it is whole; no app's name has a dot.
+/// The name that [`replace`] writes to before it renames. It can't be an app's name, which has no dot.
 pub(crate) fn temporary_name(name: &OsStr) -> OsString {
     let mut temporary = name.to_owned();
     temporary.push(".new");

@@ -1,4 +1,4 @@
-//! Hashes of content, and reading that fails when the content is not what its hash says.
+//! Digests of content (OCI image-spec, descriptor.md), and a reader that compares content with its digest.
 
 use std::fmt;
 use std::fs::File;
@@ -10,7 +10,7 @@ use stage1::error::{Context, Error, Result};
 
 use crate::interrupt;
 
-/// A hash with its algorithm: `sha256:…` or `sha512:…`.
+/// A digest with its algorithm: `sha256:…` or `sha512:…`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Digest {
     algorithm: Algorithm,
@@ -24,10 +24,10 @@ enum Algorithm {
 }
 
 impl Digest {
-    /// Takes a digest as OCI writes it.
+    /// Parses a digest in OCI notation, `ALGORITHM:DIGITS`.
     ///
     /// # Errors
-    /// The algorithm is another one, or the rest is not its number of lower-case hexadecimal digits.
+    /// The algorithm is neither `sha256` nor `sha512`, or the rest is not 64 or 128 lower-case hexadecimal digits.
     pub fn new(text: &str) -> Result<Self> {
         let (algorithm, digits) = text.split_once(':').unwrap_or(("", text));
         let (algorithm, length) = match algorithm {
@@ -41,12 +41,12 @@ impl Digest {
         Ok(Self { algorithm, digits: digits.to_owned() })
     }
 
-    /// Takes the digits of a SHA-512.
+    /// Makes a digest of the hexadecimal digits of a SHA-512, which are not checked.
     pub(crate) fn sha512(digits: &str) -> Self {
         Self { algorithm: Algorithm::Sha512, digits: digits.to_owned() }
     }
 
-    /// Name of the algorithm.
+    /// The algorithm's name: `sha256` or `sha512`.
     pub fn algorithm(&self) -> &'static str {
         match self.algorithm {
             Algorithm::Sha256 => "sha256",
@@ -64,7 +64,7 @@ impl Digest {
         Self { algorithm: Algorithm::Sha256, digits: of_bytes(bytes) }
     }
 
-    /// Whether bytes have this hash.
+    /// Whether `bytes` have this digest.
     pub(crate) fn is_of(&self, bytes: &[u8]) -> bool {
         let mut hasher = Hasher::of(self);
         hasher.update(bytes);
@@ -78,14 +78,14 @@ impl fmt::Display for Digest {
     }
 }
 
-/// Hashes with the algorithm of a digest.
+/// Computes a digest of either algorithm.
 pub(crate) enum Hasher {
     Sha256(Sha256),
     Sha512(Sha512),
 }
 
 impl Hasher {
-    /// For what is to have this digest.
+    /// Hashes with the algorithm of `digest`.
     pub(crate) fn of(digest: &Digest) -> Self {
         match digest.algorithm {
             Algorithm::Sha256 => Self::Sha256(Sha256::new()),
@@ -101,7 +101,7 @@ impl Hasher {
         }
     }
 
-    /// The digits of all that was added.
+    /// The hexadecimal digits of the digest of all bytes added.
     pub(crate) fn finish(self) -> String {
         match self {
             Self::Sha256(hasher) => hex(&hasher.finalize()),
@@ -110,25 +110,27 @@ impl Hasher {
     }
 }
 
-/// Reads what must have a certain hash: at its end, or in the call of [`Verified::finish`], that is compared.
+/// A reader that fails at the end of its source if the content does not have the expected digest.
+///
+/// A caller that stops before the end must call [`Verified::finish`], which reads the rest and compares.
 pub struct Verified<R> {
     source: R,
-    /// `None` once it was compared.
+    /// `None` after the comparison.
     hasher: Option<Hasher>,
     expected: Digest,
     left: u64,
 }
 
 impl<R: Read> Verified<R> {
-    /// Reads `source`, which is to have the hash `expected` and at most `limit` bytes.
+    /// Reads `source`, which must have the digest `expected` and at most `limit` bytes.
     pub fn new(source: R, expected: &Digest, limit: u64) -> Self {
         Self { source, hasher: Some(Hasher::of(expected)), expected: expected.clone(), left: limit }
     }
 
-    /// Reads the rest and compares.
+    /// Reads the rest of the source and compares the digest.
     ///
     /// # Errors
-    /// It can't be read, is too long, or has another hash.
+    /// The source can't be read, has more than `limit` bytes, or has another digest.
     pub fn finish(mut self) -> Result<()> {
         io::copy(&mut self, &mut io::sink()).context(|| "read to the end").map(drop)
     }
@@ -157,7 +159,10 @@ impl<R: Read> Read for Verified<R> {
     }
 }
 
-/// The SHA-256 of a file of the store's own.
+/// The SHA-256 of a file, as hexadecimal digits. It does not verify anything: use it for the store's own files.
+///
+/// # Errors
+/// The file can't be opened or read.
 pub(crate) fn of_file(path: &Path) -> Result<String> {
     let mut file = File::open(path).context(|| format!("open {path:?}"))?;
     let mut hasher = Sha256::new();
@@ -170,7 +175,7 @@ pub(crate) fn of_file(path: &Path) -> Result<String> {
     }
 }
 
-/// The SHA-256 of bytes.
+/// The SHA-256 of bytes, as hexadecimal digits.
 pub(crate) fn of_bytes(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }

@@ -1,4 +1,4 @@
-//! Waiting for a lock: never for ever, and never without a word about who has it.
+//! Locks of files and directories (flock(2)), with a deadline; the error names the processes that hold the lock.
 
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -13,35 +13,34 @@ use stage1::sys::dir::same_file;
 
 use crate::fsutil::dir::open_dir;
 
-/// How long a lock is waited for that is held for moments only.
+/// How long to wait for a lock that others hold for moments only.
 pub(crate) const MOMENTS: Duration = Duration::from_secs(60);
-/// How long a lock is waited for under which entrypoints run: they have five minutes, and the app's stop timeout.
+/// How long to wait for a lock under which entrypoints run: they may take five minutes plus the app's stop timeout.
 pub(crate) const ENTRYPOINTS: Duration = Duration::from_secs(660);
-/// Mode of lock files.
+/// Mode of lock files: closed to other users, because a process that can open a file can lock it.
 pub(crate) const FILE_MODE: u32 = 0o600;
-/// So many holders are named.
+/// An error names at most this many holders.
 const NAMED: usize = 3;
 
-/// How a lock is held.
+/// The kind of a lock, as in flock(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// By one.
+    /// `LOCK_EX`: one holder.
     Exclusive,
-    /// By any number of those who share it.
+    /// `LOCK_SH`: any number of holders, none of them exclusive.
     Shared,
 }
 
-/// Takes the lock of an open file or directory (flock(2)), which is called `path` in messages, and waits at most
-/// `limit` for those who have it.
+/// Locks an open file or directory, which messages call `path`; waits at most `limit` while others hold the lock.
 ///
 /// # Errors
-/// It can't be locked, or is still held after that time: the message names the processes that hold it.
+/// flock(2) fails, or the lock is still held after `limit`: the message names the processes that hold it.
 pub(crate) fn wait(file: &File, path: &Path, kind: Kind, limit: Duration) -> Result<()> {
     if try_take(file, path, kind)? {
         return Ok(());
     }
-    // The kernel hands a lock out in the order in which it was asked for, but knows no deadline; so a thread waits.
-    // It has the same open file: what it gets is this process's.
+    // Waiting in flock(2) queues in the order of the requests, but flock(2) has no timeout; so a thread waits. It
+    // shares the open file description, so the lock that it gets belongs to `file`.
     let waiting = file.try_clone().context(|| format!("dup({path:?})"))?;
     let (send, receive) = mpsc::channel();
     let operation = match kind {
@@ -57,7 +56,7 @@ pub(crate) fn wait(file: &File, path: &Path, kind: Kind, limit: Duration) -> Res
                     other => break other,
                 }
             };
-            // nobody listens any more after the deadline
+            // fails if the receiver has timed out
             let _ = send.send(locked);
         })
         .context(|| "start a thread that waits for a lock")?;
@@ -71,21 +70,21 @@ pub(crate) fn wait(file: &File, path: &Path, kind: Kind, limit: Duration) -> Res
     }
 }
 
-/// What became of locking a directory.
+/// The outcome of [`directory`].
 #[derive(Debug)]
 pub(crate) enum Taken {
-    /// This process has it: the open directory, which is the one at the path.
+    /// This process holds the lock of this open directory, which is still the one at the path.
     Now(File),
-    /// Others have it.
+    /// Another process holds the lock.
     ByOthers,
-    /// The directory is missing.
+    /// The directory does not exist.
     Gone,
 }
 
-/// Opens and locks the directory at `path`, as `take` does; once more if another one has taken its place meanwhile.
+/// Opens the directory at `path` and locks it with `take`; starts again if another directory has replaced it meanwhile.
 ///
 /// # Errors
-/// It can't be opened or locked.
+/// The directory can't be opened, or `take` fails.
 pub(crate) fn directory(path: &Path, take: impl Fn(&File) -> Result<bool>) -> Result<Taken> {
     loop {
         let Some(lock) = open_dir(path)? else { return Ok(Taken::Gone) };
@@ -99,20 +98,20 @@ pub(crate) fn directory(path: &Path, take: impl Fn(&File) -> Result<bool>) -> Re
     }
 }
 
-/// Opens a lock file, made if it is missing: only its owner can open it, for who can open it can hold it.
+/// Opens a lock file, and makes it with [`FILE_MODE`] if it is missing.
 ///
 /// # Errors
-/// It can't be opened.
+/// The file can't be opened or made.
 pub(crate) fn open_file(path: &Path) -> Result<File> {
     let mut options = File::options();
     options.create(true).truncate(false).write(true).mode(FILE_MODE);
     options.open(path).context(|| format!("open {path:?}"))
 }
 
-/// Takes the lock unless somebody has it; tells whether it did.
+/// Locks the file without waiting; `false` if another process holds the lock.
 ///
 /// # Errors
-/// It can't be locked.
+/// flock(2) fails.
 pub(crate) fn try_take(file: &File, path: &Path, kind: Kind) -> Result<bool> {
     let operation = match kind {
         Kind::Exclusive => FlockOperation::NonBlockingLockExclusive,
@@ -125,7 +124,7 @@ pub(crate) fn try_take(file: &File, path: &Path, kind: Kind) -> Result<bool> {
     }
 }
 
-/// Who holds the lock of a file, for messages: `process 12 (podctl gc)`.
+/// The processes that hold the lock of a file, for messages: `process 12 (podctl gc)`.
 fn holders(file: &File) -> Result<String> {
     let stat = file.metadata().context(|| "stat")?;
     let table = std::fs::read_to_string("/proc/locks").context(|| "read /proc/locks")?;
@@ -133,14 +132,14 @@ fn holders(file: &File) -> Result<String> {
     Ok(if shown.is_empty() { "a process of another PID namespace".into() } else { shown.join(", ") })
 }
 
-/// The processes that hold a flock of the file, from the text of /proc/locks: proc_locks(5). The device there can be
-/// another one than stat(2) tells (btrfs, overlayfs), so it only decides between files of the same number.
+/// The PIDs that hold a flock of the file, from the text of /proc/locks: proc_locks(5). Its device number can differ
+/// from that of stat(2) (btrfs, overlayfs), so it only decides between files with the same inode number.
 fn pids(table: &str, device: u64, inode: u64) -> Vec<i32> {
     let exact = format!("{:02x}:{:02x}:{inode}", rustix::fs::major(device), rustix::fs::minor(device));
     let mut found: Vec<(bool, i32)> = Vec::new();
     for line in table.lines() {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        // a line of somebody who waits has an arrow in the second field
+        // a waiting process has "->" in the second field
         let [_, "FLOCK", _, _, pid, file, ..] = fields.as_slice() else { continue };
         if file.rsplit(':').next() != Some(inode.to_string().as_str()) {
             continue;

@@ -1,4 +1,4 @@
-//! Files and directories of the host, one function per job. Nothing here knows of images or pods.
+//! Files and directories of the host, one function per job. This module does not know images or pods.
 
 pub(crate) mod atomic;
 pub mod digest;

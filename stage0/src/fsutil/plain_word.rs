@@ -1,15 +1,15 @@
-//! Names that people give: one word that is also the name of a file.
+//! The check of names that users give to pods and volumes: one word, which is also a file name.
 
 use stage1::error::{Error, Result};
 
 /// The longest name, in bytes.
 pub(crate) const LONGEST: usize = 64;
 
-/// Refuses a text that can't be the name of a `what`.
+/// Fails unless `text` can be a name; `what` says in the message what it would name, for example `pod`.
 ///
 /// # Errors
-/// It is empty, too long, begins with another character than a letter or digit, or has others than letters, digits and
-/// `_.-`.
+/// The text is empty, has more than [`LONGEST`] bytes, does not begin with an ASCII letter or digit, or has characters
+/// other than ASCII letters, digits and `_.-`.
 pub(crate) fn check(text: &str, what: &str) -> Result<()> {
     let is_first = |byte: u8| byte.is_ascii_alphanumeric();
     let is_later = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);

@@ -1,4 +1,4 @@
-//! Removing a directory with all that is in it, which a pod may have filled.
+//! Removing files and whole directories, whose content a pod may have made to mislead the host.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,16 +9,16 @@ use rustix::fs::{self, AtFlags, Dir, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use stage1::error::{Context, Error, Result};
 
-/// Below this depth a directory is moved up to the top first, so that depth costs neither descriptors nor stack.
+/// A directory below this depth is moved to the top first, so that depth costs neither descriptors nor stack.
 const MAX_DEPTH: usize = 64;
 
-/// Removes the directory `path` and everything in it; a missing one is fine.
+/// Removes the directory `path` and everything in it; does nothing if it does not exist.
 ///
-/// Links are never followed and nothing that is mounted is ever entered: a mount left below fails the removal
-/// instead of losing what is mounted there.
+/// It follows no symbolic link and enters no mount: a mount below `path` fails the removal, so that what is mounted
+/// there is not lost.
 ///
 /// # Errors
-/// Something could not be removed.
+/// `path` is `/` or ends in `..`, something is mounted below it, or an entry can't be opened or removed.
 pub fn tree(path: &Path) -> Result<()> {
     let shown = || format!("remove {path:?}");
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
@@ -92,7 +92,7 @@ fn names(dir: BorrowedFd<'_>) -> Result<Vec<OsString>> {
     Ok(names)
 }
 
-/// Opens a directory that is on the same mount; `None` if it is gone.
+/// Opens the directory `name` of `dir`, which must be on the same mount; `None` if it is gone.
 fn enter(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Option<OwnedFd>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
@@ -104,10 +104,10 @@ fn enter(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Option<OwnedFd>> {
     }
 }
 
-/// Removes a file of an open directory; a missing one is fine.
+/// Removes a file of an open directory; does nothing if it does not exist.
 ///
 /// # Errors
-/// It can't be removed.
+/// unlinkat(2) fails for another reason.
 pub(crate) fn file(dir: impl AsFd, name: &OsStr) -> Result<()> {
     unlink(dir.as_fd(), name, AtFlags::empty())
 }

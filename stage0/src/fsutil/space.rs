@@ -1,4 +1,4 @@
-//! Watching how much room is left while much is written: what runs needs some of it.
+//! Keeping some space of the file system free for running pods while images and copies are written.
 
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -9,15 +9,15 @@ use stage1::error::{Context, Error, Result};
 
 use crate::interrupt;
 
-/// After so many bytes, or so many new files, the room is looked at again.
+/// [`Room`] calls statfs(2) again after this many bytes or calls.
 const BYTES: u64 = 4 << 20;
 const FILES: u32 = 256;
-/// What stays free: a hundredth of the file system, within these bounds.
+/// The space that stays free: a hundredth of the file system, but at least and at most this many bytes.
 const KEPT: (u64, u64) = (1 << 20, 64 << 20);
-/// New files that stay possible.
+/// The number of inodes that stay free.
 const KEPT_FILES: u64 = 64;
 
-/// The room on the file system of an open directory.
+/// The free space of the file system of an open directory, checked from time to time.
 #[derive(Debug)]
 pub(crate) struct Room {
     dir: OwnedFd,
@@ -26,16 +26,16 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// The room where the directory `dir` is.
+    /// Watches the file system that `dir` is on.
     pub(crate) fn of(dir: OwnedFd) -> Self {
-        // the first use looks
+        // so the first call of `take` checks
         Self { dir, bytes: BYTES, files: 0 }
     }
 
-    /// Says that `bytes` are about to be written to a file, or a file is made.
+    /// Call it before writing `bytes` to a file, or with 0 before making a file.
     ///
     /// # Errors
-    /// Too little is left, or podctl was told to end.
+    /// The file system has too little free space or too few free inodes, or a signal came ([`interrupt::check`]).
     pub(crate) fn take(&mut self, bytes: u64) -> Result<()> {
         interrupt::check()?;
         self.bytes = self.bytes.saturating_add(bytes);
@@ -48,7 +48,7 @@ impl Room {
     }
 }
 
-/// What is lacking where `path` is, if little is left; nothing if that can't be told.
+/// Says what the file system of `path` lacks, if less than the reserve is free; `None` also if statvfs(3) fails.
 pub(crate) fn shortage_at(path: &Path) -> Option<String> {
     shortage(&rustix::fs::statvfs(path).ok()?)
 }
@@ -64,7 +64,7 @@ fn shortage(stat: &StatVfs) -> Option<String> {
             kept >> 10
         ));
     }
-    // some file systems don't count files
+    // btrfs and others report 0 inodes in total
     let kept = KEPT_FILES.min(stat.f_files);
     (stat.f_files > 0 && stat.f_favail < kept).then(|| {
         format!(
@@ -74,19 +74,19 @@ fn shortage(stat: &StatVfs) -> Option<String> {
     })
 }
 
-/// A writer that watches the room.
+/// A writer that fails once the file system has too little free space.
 pub(crate) struct Watched<W> {
     to: W,
     room: Room,
 }
 
 impl<W: Write> Watched<W> {
-    /// Passes bytes on to `to`, which is on the file system of `room`.
+    /// Writes to `to`, which must be on the file system of `room`.
     pub(crate) fn new(to: W, room: Room) -> Self {
         Self { to, room }
     }
 
-    /// The writer below.
+    /// Returns the wrapped writer.
     pub(crate) fn into_inner(self) -> W {
         self.to
     }

@@ -1,19 +1,19 @@
-//! Times as the family's programs tell them.
+//! Points in time as nanoseconds since 1970, and ages for tables and messages.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Nanoseconds since 1970; 0 before that, and the largest number after the year 2262.
+/// Nanoseconds since 1970 UTC; 0 for earlier times, `i64::MAX` after the year 2262.
 pub fn nanoseconds(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// How long ago this was, in nanoseconds since 1970, as tables say it: `5s`, `12m`, `30h`, `9d`.
+/// The age of `at`, which is in nanoseconds since 1970, for tables: `5s`, `12m`, `30h`, `9d`.
 pub fn age(at: i64) -> String {
     in_short(nanoseconds(SystemTime::now()).saturating_sub(at) / 1_000_000_000)
 }
 
-/// The same in a sentence: `2 s ago`.
+/// The age of `at`, which is in nanoseconds since 1970, for messages: `2 s ago`.
 pub fn ago(at: i64) -> String {
     let short = age(at);
     let (number, unit) = short.split_at(short.len() - 1);

@@ -1,6 +1,6 @@
 //! A line of an app's log.
 
-/// Where a line comes from.
+/// The stream that the app wrote a line to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// Standard output.
@@ -10,7 +10,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// In one word.
+    /// `stdout` or `stderr`.
     pub fn word(self) -> &'static str {
         match self {
             Self::Stdout => "stdout",
@@ -19,17 +19,17 @@ impl Stream {
     }
 }
 
-/// What ended a line, if that was not a newline.
+/// What ended a line instead of a newline; named as in journald's `_LINE_BREAK=`, systemd.journal-fields(7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineBreak {
-    /// It is too long, and goes on in the next one.
+    /// The line is too long and goes on in the next one.
     LineMax,
-    /// It is the end of all that the app has written.
+    /// The app closed the stream, or the pod ended.
     Eof,
 }
 
 impl LineBreak {
-    /// In one word.
+    /// `line-max` or `eof`.
     pub fn word(self) -> &'static str {
         match self {
             Self::LineMax => "line-max",
@@ -38,17 +38,18 @@ impl LineBreak {
     }
 }
 
-/// One line.
+/// One line of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line<'a> {
-    /// When the end of it came: RFC 3339 in UTC with nine digits of a second, so times are in the order of their text.
+    /// When the monitor read the end of the line: RFC 3339 in UTC with nine digits of a second, so that comparing texts
+    /// compares times.
     pub time: &'a str,
-    /// The app whose it is.
+    /// The app that wrote it.
     pub app: &'a str,
-    /// Where it comes from.
+    /// The stream it was written to.
     pub stream: Stream,
-    /// What ended it.
+    /// What ended it; `None` for a newline.
     pub line_break: Option<LineBreak>,
-    /// The line itself.
+    /// The text, without the newline.
     pub message: &'a [u8],
 }

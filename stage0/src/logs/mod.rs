@@ -1,4 +1,4 @@
-//! What the apps of a pod have written: chosen, merged, followed.
+//! Reading the log files of a pod's apps: selecting lines, merging them by time, following them.
 
 mod line;
 mod reader;
@@ -24,41 +24,42 @@ pub use line::{Line, LineBreak, Stream};
 use reader::Reader;
 use tail::Tail;
 
-/// How often followed logs are looked at.
+/// How often followed log files are read.
 const FOLLOW: Duration = Duration::from_millis(100);
 
-/// Which lines are wanted.
+/// Which lines to show.
 #[derive(Clone, Debug, Default)]
 pub struct LineFilter {
-    /// Of these apps only; of all if none is named.
+    /// Only lines of these apps; of all apps if the list is empty.
     pub apps: Vec<AcName>,
-    /// Written then or later, a time as the logs have it.
+    /// Only lines of this time or later, in the format of [`Line::time`].
     pub since: Option<String>,
-    /// Written then or earlier.
+    /// Only lines of this time or earlier, in the format of [`Line::time`].
     pub until: Option<String>,
-    /// Of those that there are, this many of the last ones.
+    /// Only this many of the last lines that exist now.
     pub last: Option<usize>,
-    /// Those that are still to come as well, until the pod ends.
+    /// Whether to show later lines as well, until the pod ends.
     pub follow: bool,
 }
 
-/// So many lines of one app are shown before it is looked whether another one has written something older meanwhile.
+/// How many lines of one app to show before reading the other apps' logs again for older lines.
 const IN_A_ROW: usize = 1024;
 
-/// A line, kept.
+/// An owned copy of a line.
 struct Kept {
     time: String,
-    /// Of which reader.
+    /// The index of its reader.
     app: usize,
     stream: Stream,
     line_break: Option<LineBreak>,
     message: Vec<u8>,
 }
 
-/// Gives the lines to `show`, in order, until that answers `false`: its reader is gone.
+/// Calls `show` with the lines in the order of their times, until it returns `false` because its reader is gone.
 ///
 /// # Errors
-/// The logs can't be read, or `show` has failed; the pod never had one of the apps; or its logs are kept elsewhere.
+/// The logs can't be read, `show` fails, the pod has no app of a given name and no log of one, or the pod's log driver
+/// does not keep files.
 pub fn show(
     store: &Store,
     pod: &Pod,
@@ -66,7 +67,7 @@ pub fn show(
     mut show: impl FnMut(&Line<'_>) -> Result<bool>,
 ) -> Result<()> {
     let what = || format!("logs of pod {}", pod.short());
-    // Held, as the pod's directory moves when it ends.
+    // Opened, because the pod's directory moves when the pod ends.
     let directory = dir::open_dir_for_reading(pod.dir()).context(what)?;
     must_be_files(pod.dir()).context(what)?;
     let mut readers: Vec<Reader> = Vec::new();
@@ -83,9 +84,9 @@ pub fn show(
     }
 }
 
-/// Shows the lines of the logs below `directory`, and if they are to be followed, those that are still to come, until
-/// the pod has ended; `is_running` says whether it has. Between two looks `wait` waits; the answer is `false` if that, or
-/// `show`, says that nobody reads on.
+/// Shows the lines of the logs below `directory`. If the filter says to follow, it then shows new lines until
+/// `is_running` returns `false`, and calls `wait` between two reads. Returns `false` if `wait` or `show` did, because
+/// the reader of the output is gone.
 fn show_and_follow(
     directory: impl AsFd,
     wanted: &LineFilter,
@@ -96,7 +97,7 @@ fn show_and_follow(
 ) -> Result<bool> {
     let mut last = wanted.last;
     loop {
-        // In this order: what it has written before its end is there after it.
+        // Ask first, read after: then the lines that the pod wrote before its end are read.
         let more = wanted.follow && is_running()?;
         find_new(&directory, wanted, last, readers)?;
         let removed: Vec<bool> = readers.iter().map(Reader::is_removed).collect::<Result<_>>()?;
@@ -109,13 +110,13 @@ fn show_and_follow(
         if !wait()? {
             return Ok(false);
         }
-        // All was shown that it had; the monitor has begun another one, or will.
+        // All lines of a removed log were shown; the monitor has made a new log, or will.
         let mut removed = removed.into_iter();
         readers.retain(|_| !removed.next().unwrap_or(false));
     }
 }
 
-/// Where the pod's logs go is an annotation of its manifest.
+/// Fails unless the pod's log driver, an annotation of its manifest, keeps files.
 fn must_be_files(pod: &Path) -> Result<()> {
     let manifest = crate::poddir::manifest::read(pod)?;
     match appc::find(&manifest.annotations, mux::DRIVER) {
@@ -128,7 +129,7 @@ fn must_be_files(pod: &Path) -> Result<()> {
     }
 }
 
-/// Adds readers for the apps that have logs and none yet; of those that there are, `last` lines are wanted at most.
+/// Adds readers for the apps that have logs but no reader yet; a new reader begins at its last `last` lines, if given.
 fn find_new(directory: impl AsFd, wanted: &LineFilter, last: Option<usize>, readers: &mut Vec<Reader>) -> Result<()> {
     let tail = last.map(|lines| Tail { lines, until: wanted.until.as_deref(), unfinished: wanted.follow });
     let logs = match dir::open_beneath(directory, layout::LOGS, OFlags::RDONLY | OFlags::DIRECTORY) {
@@ -146,7 +147,7 @@ fn find_new(directory: impl AsFd, wanted: &LineFilter, last: Option<usize>, read
     Ok(())
 }
 
-/// Shows the lines that are there; `more`: the pod still runs, and a line may be half written.
+/// Shows the lines that exist. `more` says that the pod still runs, so that an unfinished line may be finished later.
 fn show_present(
     readers: &mut [Reader],
     wanted: &LineFilter,
@@ -196,11 +197,11 @@ fn show_present(
 /// The reader with the oldest line.
 struct Next {
     reader: usize,
-    /// Its lines that are older than this come before those of all others; all of them if there is none.
+    /// The time of the oldest line of all other readers, if they have one: this reader's lines before it come first.
     before: Option<Vec<u8>>,
 }
 
-/// Which of them has the oldest line, the first of them if several have.
+/// The reader with the oldest line; the first of them if times are equal.
 fn next(readers: &mut [Reader], more: bool) -> Result<Option<Next>> {
     let mut oldest: Option<usize> = None;
     let mut second: Option<usize> = None;
@@ -220,10 +221,10 @@ fn next(readers: &mut [Reader], more: bool) -> Result<Option<Next>> {
     Ok(oldest.map(|reader| Next { reader, before }))
 }
 
-/// Waits for a while, or until nobody reads our output any more: then the answer is `false`.
+/// Waits for [`FOLLOW`]; returns `false` at once if the reader of standard output is gone.
 fn wait() -> Result<bool> {
     let stdout = std::io::stdout();
-    // Nothing is asked for: an error, such as a pipe without reader, is told in any case.
+    // Without requested events poll(2) still reports errors, such as a pipe without a reader.
     let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
     let timeout = PollTimeout::try_from(FOLLOW).unwrap_or(PollTimeout::MAX);
     match poll(&mut fds, timeout) {
@@ -239,7 +240,7 @@ mod tests {
     use std::fs::File;
     use std::io::Write as _;
 
-    /// Apps' logs, each of which is the text of its files.
+    /// Readers of apps' logs, each given as the texts of its files.
     fn readers(logs: &Path, apps: &[(&str, &[String])]) -> Vec<Reader> {
         let open = |(app, files): &(&str, &[String])| {
             std::fs::create_dir(logs.join(app)).unwrap();
@@ -261,7 +262,7 @@ mod tests {
         all
     }
 
-    /// What an app writes between the last look and the pod's end, also one whose log was not there before.
+    /// Lines written between the last read and the pod's end are shown, also those of an app that had no log before.
     #[test]
     fn the_last_lines_before_the_end_are_followed() {
         let tmp = tempfile::tempdir().unwrap();
@@ -308,7 +309,7 @@ mod tests {
         let file = |app: &str, times: &[usize]| -> String {
             times.iter().map(|n| format!("{} stdout F {app}{n}\n", time(*n))).collect()
         };
-        // Times that two have, more lines in a row than are shown at a time, a file after the other, nothing.
+        // Equal times, more than `IN_A_ROW` lines in a row, several files, an empty log.
         let many: Vec<usize> = (10..10 + 3 * IN_A_ROW).collect();
         let b = [file("b", &[1, 2, 2, 5]), file("b", &many), file("b", &[1_000_000])];
         let logs: [(&str, &[String]); 4] =

@@ -1,4 +1,4 @@
-//! One app's log files, read in order: the format is that of the stage1's `mux::lines`.
+//! Reads one app's log files in order. `stage1::mux::lines` defines their format.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -18,30 +18,30 @@ use super::line::{Line, LineBreak, Stream};
 use super::record::{LONGEST_RECORD, Record};
 use super::tail::Tail;
 
-/// What is read at a time, in bytes.
+/// How much to read at a time, in bytes.
 const BUFFER: usize = 256 << 10;
-/// The longest line that is put together again from its parts, in bytes.
+/// The longest line that is joined from its parts, in bytes.
 const LONGEST: usize = 16 << 20;
 
-/// The log of one app.
+/// The position in the log of one app.
 #[derive(Debug)]
 pub(super) struct Reader {
     app: Rc<str>,
     directory: OwnedFd,
     number: u64,
     file: Option<File>,
-    /// What was read of the file; from `start` on it was not looked at yet.
+    /// Bytes read from the file; those before `start` are used up.
     block: Vec<u8>,
     start: usize,
-    /// What has come of a line of each stream, and when.
+    /// For each stream the parts of an unfinished line, and the time of the last part.
     parts: [(String, Vec<u8>); 2],
-    /// A line that was put together from parts, and its time if that is not in the block.
+    /// A line joined from parts, and its time if that is not in the block.
     whole: (String, Vec<u8>),
     head: Option<Head>,
     damaged: bool,
 }
 
-/// The next line: where it is.
+/// Where the next line is.
 #[derive(Debug)]
 struct Head {
     time: TextSource,
@@ -50,7 +50,7 @@ struct Head {
     message: TextSource,
 }
 
-/// Where the text of a line is kept: a range of the block that was read last, or the buffer of one whole line.
+/// Where the text of a line is: in a range of `Reader::block`, or in `Reader::whole`.
 #[derive(Debug)]
 enum TextSource {
     Block(Range<usize>),
@@ -58,7 +58,8 @@ enum TextSource {
 }
 
 impl Reader {
-    /// From the oldest line on that is kept; or from near the end on, as `tail` says.
+    /// Opens the log of `app` in the directory `logs`, at its oldest line or where the lines that `tail` asks for
+    /// begin.
     pub(super) fn open(logs: impl AsFd, app: &AcName, tail: Option<&Tail<'_>>) -> Result<Self> {
         let directory = dir::open_beneath(logs, Path::new(app.as_ref()), OFlags::RDONLY | OFlags::DIRECTORY)?;
         let mut reader = Self {
@@ -79,7 +80,7 @@ impl Reader {
         Ok(reader)
     }
 
-    /// Goes to where the lines begin that `tail` wants.
+    /// Goes to where the lines that `tail` asks for begin.
     fn skip_to(&mut self, tail: &Tail<'_>) -> Result<()> {
         let mut search = tail.search();
         for number in self.numbers()?.into_iter().rev() {
@@ -94,7 +95,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Whether somebody has removed the directory of the log.
+    /// Whether the log's directory was removed.
     pub(super) fn is_removed(&self) -> Result<bool> {
         rustix::fs::fstat(&self.directory).map(|stat| stat.st_nlink == 0).context(|| "fstat(log directory)")
     }
@@ -103,7 +104,7 @@ impl Reader {
         &self.app
     }
 
-    /// The time of the next line, if there is one.
+    /// The time of the next line, if [`Self::look`] found one.
     pub(super) fn head_time(&self) -> Option<&[u8]> {
         self.head.as_ref().map(|head| match &head.time {
             TextSource::Block(at) => &self.block[at.clone()],
@@ -111,7 +112,7 @@ impl Reader {
         })
     }
 
-    /// The next line, if there is one.
+    /// The next line, if [`Self::look`] found one.
     pub(super) fn head(&self) -> Option<Line<'_>> {
         let head = self.head.as_ref()?;
         let time = std::str::from_utf8(self.head_time()?).unwrap_or_default();
@@ -122,12 +123,13 @@ impl Reader {
         Some(Line { time, app: &self.app, stream: head.stream, line_break: head.line_break, message })
     }
 
-    /// Is done with the next line.
+    /// Drops the next line.
     pub(super) fn pass(&mut self) {
         self.head = None;
     }
 
-    /// Sees to it that the next line is there if it can be; `more`: lines may still be written.
+    /// Reads the next line unless it was read already; `false` if there is none. `more` says that the pod may still
+    /// write lines, so that an unfinished one waits.
     pub(super) fn look(&mut self, more: bool) -> Result<bool> {
         while self.head.is_none() {
             match self.read_record()? {
@@ -139,7 +141,7 @@ impl Reader {
         Ok(true)
     }
 
-    /// Where in the block the next line of a file is, whole; `None` if there is none, yet.
+    /// The range of the next whole record in the block; `None` if there is none yet.
     fn read_record(&mut self) -> Result<Option<Range<usize>>> {
         loop {
             if self.file.is_none() && !self.open_next()? {
@@ -148,19 +150,20 @@ impl Reader {
             if let Some(record) = self.read_on()? {
                 return Ok(Some(record));
             }
-            // In this order: what was written to this file before the next one was made is there after it.
+            // List first, read after: the monitor wrote the end of this file before it made the next one.
             if self.numbers()?.iter().all(|number| *number <= self.number) {
                 return Ok(None);
             }
             if let Some(record) = self.read_on()? {
                 return Ok(Some(record));
             }
-            // The rest of a line that was never finished: a disk was full.
+            // Drop a record that was never finished, because the disk was full.
             self.forget_block();
             self.file = None;
         }
     }
 
+    /// The range of the next whole record of the open file; `None` at its end.
     fn read_on(&mut self) -> Result<Option<Range<usize>>> {
         let Some(file) = &mut self.file else { return Ok(None) };
         let mut looked = self.start;
@@ -197,7 +200,7 @@ impl Reader {
         self.start = 0;
     }
 
-    /// The numbers of the files, in order.
+    /// The numbers of the log files, ascending.
     fn numbers(&self) -> Result<Vec<u64>> {
         let what = || format!("read the directory of the log of app {}", self.app);
         let mut numbers = Vec::new();
@@ -208,11 +211,12 @@ impl Reader {
         Ok(numbers)
     }
 
-    /// It may just have gone, as the oldest of too many.
+    /// Opens a log file; `None` if the monitor has removed it as the oldest of too many.
     fn open_file(&self, number: u64) -> Result<Option<File>> {
         open_regular_beneath(&self.directory, Path::new(&layout::log_file(number)))
     }
 
+    /// Opens the next file; `false` if there is none.
     fn open_next(&mut self) -> Result<bool> {
         for number in self.numbers()?.into_iter().filter(|number| *number > self.number) {
             if let Some(file) = self.open_file(number)? {
@@ -223,7 +227,7 @@ impl Reader {
         Ok(false)
     }
 
-    /// Makes a line of what was read, or a part of one.
+    /// Makes a line of a record, or adds it to the parts of an unfinished line.
     fn understand(&mut self, record: Range<usize>) {
         let base = record.start;
         let Some(Record { time, stream, tag, text }) = Record::parse(&self.block[record]) else {
@@ -245,7 +249,7 @@ impl Reader {
             _ => None,
         };
         let message = if parts.is_empty() {
-            // The text is the last of the record.
+            // The text is the last field of the record.
             let end = base + time.len() + 1 + stream.word().len() + 1 + tag.len() + 1 + text.len();
             TextSource::Block(end - text.len()..end)
         } else {
@@ -256,7 +260,8 @@ impl Reader {
         self.head = Some(Head { time: TextSource::Block(base..base + time.len()), stream, line_break, message });
     }
 
-    /// What is left of lines that nobody will finish any more: the monitor was killed. Whether there was anything.
+    /// Makes a line of the parts of an unfinished one, whose end is missing because the monitor was killed; `false` if
+    /// there are none.
     fn flush(&mut self) -> bool {
         for (stream, part) in [Stream::Stdout, Stream::Stderr].into_iter().zip(&mut self.parts) {
             if !part.1.is_empty() {

@@ -1,16 +1,16 @@
-//! The lines of log files, whose format is that of the stage1's `mux::lines`.
+//! The records of log files. `stage1::mux::lines` defines their format.
 
 use super::line::Stream;
 
-/// The longest line of a file that is read, in bytes: the monitor writes none that is a tenth as long.
+/// The longest record that is read, in bytes; the monitor's records have less than a tenth of that.
 pub(super) const LONGEST_RECORD: usize = 1 << 20;
 
-/// How long a time is, in bytes, as the monitor writes it: RFC 3339 in UTC with nine digits of a second.
+/// The length of a time as the monitor writes it, in bytes: RFC 3339 in UTC with nine digits of a second.
 const TIME: usize = 30;
 
-/// A line of a file.
+/// A record: one line of a log file, which holds a line of the app or a part of one.
 pub(super) struct Record<'a> {
-    /// ASCII.
+    /// The time, in ASCII.
     pub(super) time: &'a [u8],
     pub(super) stream: Stream,
     pub(super) tag: &'a [u8],
@@ -18,9 +18,9 @@ pub(super) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// Of a line without its end; `None` if it is none of the monitor's.
+    /// Parses a record without its newline; `None` if it does not have the monitor's format.
     pub(super) fn parse(record: &'a [u8]) -> Option<Self> {
-        // Nearly all of them are like this: their words need not be searched for.
+        // The fast path for nearly all records, whose fields have fixed lengths.
         if let Some((head, text)) = record.split_at_checked(TIME + b" stdout F ".len())
             && let (time, words) = head.split_at(TIME)
             && time.is_ascii()
@@ -44,7 +44,7 @@ impl<'a> Record<'a> {
         Some(Self { time, stream, tag, text })
     }
 
-    /// Whether a line of the app's ends here.
+    /// Whether a line of the app ends with this record.
     pub(super) fn ends_line(&self) -> bool {
         self.tag != b"P"
     }

@@ -1,4 +1,4 @@
-//! Where the last lines of a log begin, found from its end: what comes before need not be read.
+//! Finds where the last lines of a log begin, searching from its end, so that the rest is not read.
 
 use std::fs::File;
 use std::io;
@@ -6,36 +6,37 @@ use std::os::unix::fs::FileExt;
 
 use super::record::{LONGEST_RECORD, Record};
 
-/// What is read at a time, in bytes.
+/// How much to read at a time, in bytes.
 const BUFFER: u64 = 256 << 10;
 
-/// The lines that are wanted of one log.
+/// Which of the last lines of one log to find.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tail<'a> {
-    /// So many, at least: a few more may be found.
+    /// At least this many lines; the search may find a few more.
     pub(super) lines: usize,
-    /// Written then or earlier.
+    /// Count only lines of this time or earlier.
     pub(super) until: Option<&'a str>,
-    /// Lines that are half written are wanted as well, with all that there is of them.
+    /// Find unfinished lines as well, with all their parts.
     pub(super) unfinished: bool,
 }
 
-/// A search, from the newest file to the oldest.
+/// A search from the newest file to the oldest.
 #[derive(Debug)]
 pub(super) struct Search<'a> {
     tail: Tail<'a>,
     found: usize,
-    /// Of each stream, what is known of the oldest line so far.
+    /// For each stream, what the oldest record read so far is.
     streams: [Seen; 2],
 }
 
-/// What is known of a stream.
+/// What the oldest record of a stream read so far is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Seen {
+    /// There is none yet.
     Nothing,
-    /// A wanted line, whose beginning may still come.
+    /// A record of a line to show; an older record may hold the line's beginning.
     Middle,
-    /// The end of a line that is not wanted: after it the wanted ones begin.
+    /// The end of a line not to show: the lines to show begin after it.
     Before,
 }
 
@@ -46,8 +47,8 @@ impl<'a> Tail<'a> {
 }
 
 impl Search<'_> {
-    /// Looks through a file. The answer is the place in it from which on all that is wanted is there; `None` if an older
-    /// file is to be looked at.
+    /// Searches a file. Returns the offset in it where the lines to show begin, in bytes; `None` if they begin in an
+    /// older file.
     pub(super) fn file(&mut self, file: &mut File) -> io::Result<Option<u64>> {
         let mut end = file.metadata()?.len();
         // The rest of a record that begins before `end`.
@@ -58,7 +59,7 @@ impl Search<'_> {
             file.read_exact_at(&mut block, start)?;
             block.append(&mut rest);
             let whole = if start == 0 { 0 } else { memchr::memchr(b'\n', &block).map_or(block.len(), |at| at + 1) };
-            // What has no end yet is not whole.
+            // A record without a newline is not whole yet.
             let mut to = memchr::memrchr(b'\n', &block[whole..]).map_or(whole, |at| whole + at + 1);
             while to > whole {
                 let from = memchr::memrchr(b'\n', &block[whole..to - 1]).map_or(whole, |at| whole + at + 1);
@@ -68,14 +69,14 @@ impl Search<'_> {
                 to = from;
             }
             block.truncate(whole);
-            // Nothing of the monitor's is so long.
+            // A longer record is not the monitor's: drop it.
             rest = if block.len() > LONGEST_RECORD { vec![b'\n'] } else { block };
             end = start;
         }
         Ok(None)
     }
 
-    /// Whether nothing is wanted of what comes before this record.
+    /// Whether all lines to show begin at or after this record.
     fn is_enough(&mut self, record: &[u8]) -> bool {
         let Some(record) = Record::parse(record) else { return false };
         let seen = &mut self.streams[record.stream as usize];
@@ -104,7 +105,7 @@ mod tests {
 
     use super::*;
 
-    /// Where the wanted part of a text begins.
+    /// The offset at which the lines to show begin.
     fn begins(text: &[u8], lines: usize, until: Option<&str>, unfinished: bool) -> Option<u64> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(text).unwrap();
@@ -124,18 +125,18 @@ mod tests {
         ] {
             assert_eq!(begins(text, lines, until, false), place, "{lines} {until:?}");
         }
-        // The other stream may have something half written further up.
+        // The other stream may have an unfinished line further up.
         assert_eq!(begins(text, 1, None, true), None);
         assert_eq!(begins(b"0 stderr F x\n1 stdout F a\n2 stdout F b\n", 1, None, true), Some(0));
     }
 
     #[test]
     fn a_line_is_whole() {
-        // The wanted line has a part, and another one lies between.
+        // The line to show has two parts, with a line of the other stream between them.
         let text = b"1 stderr F x\n2 stderr P a\n3 stdout F y\n4 stderr F b\n";
         assert_eq!(begins(text, 1, None, false), Some(0));
         assert_eq!(begins(&text[13..], 1, None, false), None);
-        // What is half written is still wanted, with all its parts.
+        // An unfinished line is found with all its parts.
         let text = b"1 stdout F a\n2 stdout P b\n3 stderr F c\n4 stderr F d\n";
         assert_eq!(begins(text, 1, None, true), Some(0));
     }
@@ -148,7 +149,7 @@ mod tests {
             let tail: String = (100 - lines - 1..100).map(|n| line(n * 7919)).collect();
             assert_eq!(begins(text.as_bytes(), lines, None, false), Some((text.len() - tail.len()) as u64), "{lines}");
         }
-        // Something of no sense in between.
+        // Bytes that are no record in between.
         let text = [line(1).as_bytes(), &vec![b'?'; 3 << 20], b"\n", line(2).as_bytes(), line(3).as_bytes()].concat();
         assert_eq!(begins(&text, 2, None, false), Some(0));
     }

@@ -1,4 +1,4 @@
-//! Giving a name to a new pod: no two pods of a data directory have the same.
+//! Giving a name to a new pod. No two pods of a data directory have the same name.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,10 +10,10 @@ use crate::poddir::find::{Pod, State};
 use crate::poddir::name::PodName;
 use crate::store::Store;
 
-/// Fails early if a pod has this name; [`give`] looks again.
+/// Fails if a pod has this name. Without the lock of names this is only an early check; [`give`] checks again.
 ///
 /// # Errors
-/// A pod has it, or the pods can't be read.
+/// A pod has the name, or the pods can't be read.
 pub fn must_be_free(store: &Store, wanted: &PodName) -> Result<()> {
     let Some(pod) = pods::named(store, wanted.as_str())?.filter(Pod::keeps_its_name) else {
         return Ok(());
@@ -26,12 +26,12 @@ pub fn must_be_free(store: &Store, wanted: &PodName) -> Result<()> {
     Err(Error::new(format!("the name {wanted} is that of pod {short}, which is {state}; {remedy}")))
 }
 
-/// Notes the name in the directory of a pod that is being prepared, held by this process.
+/// Gives a pod its name by writing it to the pod's directory `pod`. This process must hold the pod, in phase `prepare`.
 ///
 /// # Errors
-/// Another pod has it, or it can't be noted.
+/// Another pod has the name, the lock of names can't be taken, or the name can't be written.
 pub fn give(store: &Store, pod: &Path, wanted: &PodName) -> Result<()> {
-    // held until others can see what this pod is called
+    // held until the name is written, where others see it
     let _lock: File = store.lock_pod_names()?;
     must_be_free(store, wanted)?;
     wanted.note(pod)
@@ -56,7 +56,7 @@ mod tests {
         assert_eq!(name::of(second.dir()).unwrap(), None);
         assert_eq!(pods::find(&store, "web").unwrap().uuid(), first.uuid());
 
-        // whoever prepared it was killed: it never becomes a pod, so its name is free
+        // a pod thrown away without having run leaves its name
         let uuid = first.uuid();
         first.move_to(&store, Phase::Prepared).unwrap();
         must_be_free(&store, &web).unwrap_err();

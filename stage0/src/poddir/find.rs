@@ -1,4 +1,4 @@
-//! Pods as they are found on disk, while others make, run and remove them.
+//! Finding pods on disk while other processes make, run and remove them.
 
 use std::collections::BTreeMap;
 use std::fs::Metadata;
@@ -17,12 +17,12 @@ use crate::fsutil::lock;
 use crate::poddir::name::{self, PodName};
 use crate::store::Store;
 
-/// How long others that are at work on a pod are waited for.
+/// How long to wait for other processes that are changing a pod.
 pub const OTHERS: Duration = Duration::from_secs(60);
-/// How often is looked whether they still are.
+/// The time between two looks at a pod that others are changing.
 pub const PAUSE: Duration = Duration::from_millis(5);
 
-/// A pod as it was when it was looked at.
+/// A pod as it was when podctl read its directory.
 #[derive(Debug)]
 pub struct Pod {
     uuid: Uuid,
@@ -32,61 +32,61 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Its name.
+    /// Its UUID.
     pub fn uuid(&self) -> Uuid {
         self.uuid
     }
 
-    /// The start of its name, enough for messages.
+    /// The first eight digits of its UUID, for messages.
     pub fn short(&self) -> String {
         self.uuid.to_string()[..8].to_owned()
     }
 
-    /// What somebody called it.
+    /// The name that the user gave it; `None` if it has none.
     ///
     /// # Errors
-    /// Its note can't be read.
+    /// Its `name` file can't be read, or holds no valid name.
     pub fn name(&self) -> Result<Option<PodName>> {
         name::of(&self.dir)
     }
 
-    /// Whether no other pod can get its name. One that was never whole, or is thrown away without having run, leaves it.
+    /// Whether its name stays taken. A pod that failed to be prepared, or was thrown away without having run, frees it.
     pub(super) fn keeps_its_name(&self) -> bool {
         self.phase != Phase::Garbage && self.state() != State::PrepareFailed
     }
 
-    /// Its directory.
+    /// The absolute path of its directory.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The directory it is in.
+    /// Its phase.
     pub fn phase(&self) -> Phase {
         self.phase
     }
 
-    /// What it is doing.
+    /// Its state, which follows from its phase and whether a process held it.
     pub fn state(&self) -> State {
         State::of(self.phase, self.held)
     }
 
-    /// When it was made.
+    /// When it was made; `None` if it has no record of that.
     ///
     /// # Errors
-    /// Its directory can't be read.
+    /// The file that records it can't be read.
     pub fn created_at(&self) -> Result<Option<SystemTime>> {
         modified(&self.dir.join(layout::CREATED))
     }
 
-    /// When it was run.
+    /// When it was started; `None` if it never was.
     ///
     /// # Errors
-    /// Its directory can't be read.
+    /// The file with its PID can't be read.
     pub fn started_at(&self) -> Result<Option<SystemTime>> {
         Ok(modified(&self.dir.join(layout::PID))?.or(modified(&self.dir.join(layout::PPID))?))
     }
 
-    /// When it was marked for removal.
+    /// When it was moved to phase `exited-garbage` or `garbage`; `None` in another phase.
     ///
     /// # Errors
     /// Its directory can't be read.
@@ -98,19 +98,19 @@ impl Pod {
         Ok(Some(changed(&stat)))
     }
 
-    /// The PID (host view) of the pod's PID 1, while it runs.
+    /// The PID (host view) of the pod's PID 1; `None` if the pod does not run or has no PID yet.
     ///
     /// # Errors
-    /// The pod's note of it is damaged.
+    /// The file with its PID is damaged.
     pub fn pid_if_running(&self) -> Result<Option<i32>> {
         if self.state() == State::Running { stage1::pod::read_pid(&self.dir) } else { Ok(None) }
     }
 }
 
-/// Every pod, in no order. One that moves on while the directories are read is listed once, where it was seen last.
+/// All pods, ordered by UUID. A pod that changes its phase meanwhile is listed once, in the latest phase seen.
 ///
 /// # Errors
-/// The directories can't be read.
+/// A phase directory or a pod's directory can't be read.
 pub fn list(store: &Store) -> Result<Vec<Pod>> {
     let mut found = BTreeMap::new();
     for phase in Phase::ALL {
@@ -123,15 +123,15 @@ pub fn list(store: &Store) -> Result<Vec<Pod>> {
     Ok(found.into_values().collect())
 }
 
-/// The pod that is called `text`, else the one whose UUID starts so.
+/// The pod with the name `text`; if there is none, the only pod whose UUID starts with `text`.
 ///
 /// # Errors
-/// There is none, or more than one.
+/// No pod matches, several UUIDs start with `text`, or the pods can't be read.
 pub fn find(store: &Store, text: &str) -> Result<Pod> {
     if let Some(pod) = named(store, text)? {
         return Ok(pod);
     }
-    // as lists show the start of a UUID, too: without dashes
+    // podctl list shows the start of a UUID without dashes
     let is_start = |uuid: &Uuid| {
         let (whole, typed) = (uuid.to_string(), text.to_ascii_lowercase());
         !text.is_empty() && (whole.starts_with(&typed) || uuid.simple().to_string().starts_with(&typed))
@@ -155,22 +155,22 @@ pub fn find(store: &Store, text: &str) -> Result<Pod> {
     }
 }
 
-/// The pod with this name. One that keeps its name goes before one that is as good as gone.
+/// The pod with the name `text`. A pod that keeps its name takes precedence over one that is about to be removed.
 ///
 /// # Errors
-/// The pods can't be read.
+/// A phase directory or a pod's directory can't be read.
 pub fn named(store: &Store, text: &str) -> Result<Option<Pod>> {
     if text.parse::<PodName>().is_err() {
         return Ok(None);
     }
     let mut gone = None;
-    // A pod only ever moves on to a later phase: one that does so meanwhile is met there.
+    // A pod only moves to a later phase, so this loop meets a pod that moves meanwhile.
     for phase in Phase::ALL {
         let dir = store.pods().join(phase.dir());
         for uuid in uuids(store, phase)? {
             let is_called_so = match name::of(&dir.join(uuid.to_string())) {
                 Ok(name) => name.is_some_and(|name| name.as_str() == text),
-                // it hides no other pod
+                // a damaged name must not hide other pods
                 Err(error) => {
                     log::warn!("pod {uuid}: {}", error.one_line());
                     false
@@ -187,12 +187,12 @@ pub fn named(store: &Store, text: &str) -> Result<Option<Pod>> {
     Ok(gone)
 }
 
-/// The pod with this UUID, whatever phase it is in.
+/// The pod with this UUID, in any phase.
 ///
 /// # Errors
-/// There is none.
+/// No pod has the UUID, or the pods can't be read.
 pub fn find_whole(store: &Store, uuid: Uuid) -> Result<Pod> {
-    // it may move on while its phase is looked for
+    // the pod may change its phase meanwhile
     for _ in 0..3 {
         for phase in Phase::ALL {
             if let Some(pod) = look_at(store, phase, uuid)? {
@@ -203,10 +203,11 @@ pub fn find_whole(store: &Store, uuid: Uuid) -> Result<Pod> {
     Err(Error::new(format!("there is no pod {uuid} any more")))
 }
 
-/// Looks at a pod while others may move it on or remove it: once more if they do. `None` if it is gone.
+/// Calls `look` with a pod that other processes may move to another phase or remove; calls it again with the moved pod
+/// if they did. `None` if the pod is gone.
 ///
 /// # Errors
-/// That of `look`, if nobody was in its way.
+/// `look` failed although no other process moved or removed the pod meanwhile, or still failed after 60 s of that.
 pub fn while_others_work<T>(store: &Store, pod: &Pod, look: impl Fn(&Pod) -> Result<T>) -> Result<Option<T>> {
     let deadline = Instant::now() + OTHERS;
     let mut now = None;
@@ -226,18 +227,19 @@ pub fn while_others_work<T>(store: &Store, pod: &Pod, look: impl Fn(&Pod) -> Res
     }
 }
 
-/// [`while_others_work`], of a pod that must be there.
+/// [`while_others_work`] for a pod that must exist.
 ///
 /// # Errors
-/// That of `look`, or the pod is gone.
+/// As [`while_others_work`], or the pod is gone.
 pub fn look<T>(store: &Store, pod: &Pod, look: impl Fn(&Pod) -> Result<T>) -> Result<T> {
     while_others_work(store, pod, look)?.context(|| format!("there is no pod {} any more", pod.uuid))
 }
 
-/// Whether the process that a pod has noted as its PID 1 is there, or another one that has its number now.
+/// Whether a process has the PID that the pod recorded for its PID 1. It can be another process that got the number
+/// later.
 ///
 /// # Errors
-/// The pod's note is damaged.
+/// The file with the PID is damaged.
 pub fn has_process(pod: &Pod) -> Result<bool> {
     let Some(pid) = stage1::pod::read_pid(&pod.dir)? else { return Ok(false) };
     match stage1::sys::process::pidfd_open(pid) {
@@ -257,15 +259,15 @@ pub fn running_pid(pod: &Pod) -> Result<i32> {
     }
 }
 
-/// Whether a pod that was running when it was looked at still is.
+/// Whether the pod is running now.
 ///
 /// # Errors
-/// Its directory can't be looked at.
+/// Its directory can't be opened or locked.
 pub fn is_running(store: &Store, pod: &Pod) -> Result<bool> {
     Ok(look_at(store, Phase::Run, pod.uuid)?.is_some_and(|pod| pod.held))
 }
 
-/// A pod in one phase; `None` if it is not in it.
+/// The pod with this UUID if it is in `phase`; else `None`.
 fn look_at(store: &Store, phase: Phase, uuid: Uuid) -> Result<Option<Pod>> {
     let dir = store.pods().join(phase.dir()).join(uuid.to_string());
     let Some(file) = open_dir(&dir)? else { return Ok(None) };
@@ -284,7 +286,7 @@ fn uuids(store: &Store, phase: Phase) -> Result<Vec<Uuid>> {
     Ok(uuids)
 }
 
-/// When an inode was changed last, inode(7): unlike the time of modification nobody can set it.
+/// The time of the last status change of an inode, `st_ctime` in inode(7). Unlike `st_mtime`, no program can set it.
 pub(crate) fn changed(stat: &Metadata) -> SystemTime {
     let nanoseconds = u32::try_from(stat.ctime_nsec()).unwrap_or(0);
     UNIX_EPOCH + Duration::new(u64::try_from(stat.ctime()).unwrap_or(0), nanoseconds)

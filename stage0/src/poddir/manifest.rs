@@ -1,8 +1,9 @@
-//! The pod manifest while apps are added and removed: under the pod's lock, and never half.
+//! The pod manifest (appc, "App Container Pods") while apps are added and removed: changed under the pod's lock,
+//! replaced atomically.
 //!
-//! While an app is being added the manifest as it was is kept beside it, under a name that says which app. What is
-//! found there under the lock was left by an add that did not come to its end; it is undone first of all. To undo is
-//! a rename, which a full disk does not hinder.
+//! [`Locked::begin_add`] keeps the old manifest beside the new one, as `pod.adding-APP`. A process that finds such a
+//! file under the lock knows that an add was interrupted, and undoes it first. The undo is a rename, which works on a
+//! full disk.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -19,10 +20,10 @@ use crate::fsutil::dir::{names_in, open_dir};
 use crate::fsutil::lock;
 use crate::poddir::find::Pod;
 
-/// Marks the manifest as it was before an app was added.
+/// The start of the name of the manifest from before an app was added; the app's name follows.
 const BEFORE: &str = "pod.adding-";
 
-/// The manifest of a pod whose lock is held as long as this lives.
+/// The manifest of a pod; the pod's lock is held as long as the value lives.
 #[derive(Debug)]
 pub struct Locked {
     pod: PathBuf,
@@ -30,20 +31,20 @@ pub struct Locked {
 }
 
 impl Locked {
-    /// Waits for the lock of the pod in this directory.
+    /// Takes the lock of the pod in the directory `pod`; waits up to 660 s for it.
     ///
     /// # Errors
-    /// The lock can't be opened, or others hold it for too long.
+    /// The lock file can't be opened or locked, or another process still holds the lock then; the message names it.
     pub fn new(pod: &Path) -> Result<Self> {
         let path = pod.join(layout::LOCK);
         let lock = lock::open_file(&path)?;
         lock::wait(&lock, &path, lock::Kind::Exclusive, lock::ENTRYPOINTS)?;
-        // left by a write that was killed
+        // a killed writer may have left it
         remove_if_there(&pod.join(atomic::temporary_name(OsStr::new(layout::MANIFEST))))?;
         Ok(Self { pod: pod.to_owned(), lock })
     }
 
-    /// The locked file.
+    /// The open, locked file.
     pub fn lock(&self) -> &File {
         &self.lock
     }
@@ -56,10 +57,10 @@ impl Locked {
         read(&self.pod)
     }
 
-    /// Replaces the manifest, whose owner and mode stay.
+    /// Replaces the manifest; its owner and mode stay.
     ///
     /// # Errors
-    /// It can't be written; the manifest is then as it was.
+    /// The manifest can't be written; the old one is unchanged then.
     pub fn write(&self, manifest: &PodManifest) -> Result<()> {
         let path = self.pod.join(layout::MANIFEST);
         let shown = || format!("write {path:?}");
@@ -70,40 +71,40 @@ impl Locked {
         atomic::replace(&dir, OsStr::new(layout::MANIFEST), &json, attributes).context(shown)
     }
 
-    /// Notes that an app is about to be added.
+    /// Keeps the manifest as it is, before `app` is added: a hard link `pod.adding-APP`.
     ///
     /// # Errors
-    /// The copy can't be made, or there is one: an earlier add was interrupted.
+    /// The link can't be made, or exists because an earlier add was interrupted.
     pub fn begin_add(&self, app: &AcName) -> Result<()> {
         let before = before(&self.pod, app);
         std::fs::hard_link(self.pod.join(layout::MANIFEST), &before).context(|| format!("link {before:?}"))
     }
 
-    /// The app has been added.
+    /// Ends the add of `app`: removes the kept manifest.
     ///
     /// # Errors
-    /// The copy can't be removed.
+    /// The kept manifest can't be removed.
     pub fn commit_add(&self, app: &AcName) -> Result<()> {
         let before = before(&self.pod, app);
         std::fs::remove_file(&before).context(|| format!("remove {before:?}"))
     }
 
-    /// The manifest is again what it was.
+    /// Undoes the add of `app`: puts the kept manifest back.
     ///
     /// # Errors
-    /// The copy can't be renamed.
+    /// The kept manifest can't be renamed or removed.
     pub fn undo_add(&self, app: &AcName) -> Result<()> {
         let before = before(&self.pod, app);
         let path = self.pod.join(layout::MANIFEST);
         std::fs::rename(&before, &path).context(|| format!("rename {before:?} to {path:?}"))?;
-        // a rename between two names of one file does nothing
+        // rename(2) does nothing if both names are links of the same file
         remove_if_there(&before)
     }
 
-    /// The apps whose adding did not come to its end.
+    /// The apps whose add was interrupted.
     ///
     /// # Errors
-    /// The pod's directory can't be read.
+    /// The pod's directory can't be read, or the rest of a file name is not an app name.
     pub fn interrupted_adds(&self) -> Result<Vec<AcName>> {
         let mut found = Vec::new();
         for name in names_in(&self.pod)? {
@@ -115,17 +116,17 @@ impl Locked {
     }
 }
 
-/// Reads the manifest of a pod, in the directory `pod`, without its lock: it is replaced as a whole.
+/// Reads the manifest of the pod in the directory `pod`. It needs no lock, because writers replace the file atomically.
 ///
 /// # Errors
-/// It can't be read, or is not a pod manifest.
+/// The file can't be read, or is not a pod manifest.
 pub fn read(pod: &Path) -> Result<PodManifest> {
     let path = pod.join(layout::MANIFEST);
     let json = std::fs::read(&path).context(|| format!("read {path:?}"))?;
     PodManifest::parse(&json).context(|| format!("{path:?}"))
 }
 
-/// Fails for a pod that has the same apps all its life.
+/// Fails if the pod is immutable: its apps were fixed when it was made.
 pub(crate) fn must_be_mutable(manifest: &PodManifest) -> Result<()> {
     match manifest.is_mutable()? {
         true => Ok(()),
@@ -133,18 +134,18 @@ pub(crate) fn must_be_mutable(manifest: &PodManifest) -> Result<()> {
     }
 }
 
-/// Fails unless the pod lists the app.
+/// Fails unless the pod's manifest lists the app.
 ///
 /// # Errors
-/// It does not, or its manifest can't be read.
+/// The manifest does not list it, or can't be read.
 pub fn must_have(pod: &Pod, name: &AcName) -> Result<()> {
     read(pod.dir())?.app(name).with_no_app(pod, name).map(drop)
 }
 
-/// The app of a pod that has one app.
+/// The only app of a pod.
 ///
 /// # Errors
-/// The pod has none, or several, which are named.
+/// The manifest can't be read, or the pod has no app or several; the message names them.
 pub fn only_one(pod: &Pod) -> Result<AcName> {
     let manifest = read(pod.dir())?;
     match manifest.apps.as_slice() {
@@ -157,8 +158,9 @@ pub fn only_one(pod: &Pod) -> Result<AcName> {
     }
 }
 
-/// An app that a pod should have.
+/// Turns a missing app into an error.
 pub(crate) trait NoApp<T> {
+    /// Fails with "pod … has no app …" for `None`.
     fn with_no_app(self, pod: &Pod, name: &AcName) -> Result<T>;
 }
 
@@ -168,7 +170,7 @@ impl<T> NoApp<T> for Option<T> {
     }
 }
 
-/// Whether somebody is adding the app, or adding it was interrupted.
+/// Whether a process is adding the app to the pod in the directory `pod`, or an add of it was interrupted.
 pub fn is_being_added(pod: &Path, app: &AcName) -> bool {
     before(pod, app).symlink_metadata().is_ok()
 }

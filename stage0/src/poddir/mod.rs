@@ -1,6 +1,6 @@
-//! A pod on disk: its phase and who holds it, its manifest, its name and UID range, what was asked for when it was made.
+//! A pod on disk: its phase and whether a process holds it, its manifest, name and UID range, and whether it is paused.
 //!
-//! What is done with whole pods is in `pod`, with their apps in `app`; both are above images and entrypoints.
+//! Operations on whole pods belong in `pod`, those on their apps in `app`; both are above images and entrypoints.
 
 pub mod claim;
 pub mod find;

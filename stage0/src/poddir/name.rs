@@ -1,4 +1,4 @@
-//! The name that somebody gives a pod: one word for it in its data directory, kept in the pod's own directory.
+//! The name that the user gives a pod: unique in its data directory, kept in the file `name` of the pod's directory.
 
 use std::fmt;
 use std::path::Path;
@@ -11,10 +11,10 @@ use uuid::Uuid;
 use crate::fsutil::atomic::write;
 use crate::fsutil::plain_word::{self, LONGEST};
 
-/// Where a pod keeps its name, in its directory.
+/// The file in a pod's directory that holds its name.
 const FILE: &str = "name";
 
-/// A name for a pod.
+/// A valid name of a pod: one plain word that is not a UUID.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodName(String);
 
@@ -42,19 +42,19 @@ impl PodName {
         &self.0
     }
 
-    /// Notes the name in the pod's directory, whole or not at all.
+    /// Writes the name to the pod's directory, atomically.
     ///
     /// # Errors
-    /// It can't be written.
+    /// The file can't be written.
     pub(super) fn note(&self, pod: &Path) -> Result<()> {
         write(&pod.join(FILE), self.0.as_bytes(), 0o640)
     }
 }
 
-/// The name of the pod in this directory; `None` if it has none, or is not there any more.
+/// The name of the pod in the directory `pod`; `None` if the pod has no name or is gone.
 ///
 /// # Errors
-/// It can't be read, or is none that podctl gave.
+/// The file can't be read, or does not hold a valid name.
 pub fn of(pod: &Path) -> Result<Option<PodName>> {
     let path = pod.join(FILE);
     match read_bounded(&path, LONGEST as u64) {

@@ -1,4 +1,4 @@
-//! Holding a pod, or one app of it, still; and letting it go on.
+//! Pausing a pod, or one app of it, and letting it go on (cgroup freezer).
 
 use std::time::{Duration, Instant};
 
@@ -10,31 +10,32 @@ use stage1::layout;
 use crate::poddir::find::{Pod, State, running_pid};
 use crate::poddir::manifest::{self, must_have};
 
-/// How long all processes may take to hold still.
+/// How long the kernel may take to freeze all processes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Freezes all of a running pod, or one app; what is frozen stays so.
+/// Freezes all processes of a running pod, or of one app; does nothing if they are frozen already.
 ///
 /// # Errors
-/// It does not run, or a process of it can't be frozen in time; then all goes on.
+/// The pod does not run or has no such app, or its processes are not frozen after 10 s; then all of them go on.
 pub fn pause(pod: &Pod, app: Option<&AcName>) -> Result<()> {
     let (cgroup, place) = running(pod, app)?;
     cgroup.freeze(&place, Instant::now() + PATIENCE)
 }
 
-/// Lets a paused pod, or one app, go on; what is not paused does so anyway.
+/// Thaws a paused pod, or one app; does nothing if it is not paused.
 ///
 /// # Errors
-/// It does not run, or can't be let go.
+/// The pod does not run or has no such app, or its cgroup can't be thawed.
 pub fn unpause(pod: &Pod, app: Option<&AcName>) -> Result<()> {
     let (cgroup, place) = running(pod, app)?;
     cgroup.unfreeze(&place)
 }
 
-/// Whether all of a pod, or one app of it, was paused by itself.
+/// Whether [`pause`] paused the whole pod (`app` is `None`), or this one app by itself; `false` for a pod that does not
+/// run.
 ///
 /// # Errors
-/// Its cgroup can't be read.
+/// The cgroup can't be read.
 pub fn is_paused(pod: &Pod, app: Option<&AcName>) -> Result<bool> {
     if pod.state() != State::Running || !pod.dir().join(layout::SUBCGROUP).exists() {
         return Ok(false);
@@ -42,10 +43,10 @@ pub fn is_paused(pod: &Pod, app: Option<&AcName>) -> Result<bool> {
     PodCgroup::recorded(pod.dir())?.is_frozen(&app.map(layout::app_cgroup).unwrap_or_default())
 }
 
-/// Fails for a pod, or an app of it, that is paused: whatever is done there would wait in vain.
+/// Fails if the pod, or the app, is paused: an operation on it would wait in vain.
 ///
 /// # Errors
-/// It is, or its cgroup can't be read.
+/// The pod or the app is paused, or its cgroup can't be read.
 pub fn must_go_on(pod: &Pod, app: Option<&AcName>) -> Result<()> {
     let remedy = "\"podctl unpause\" lets it go on";
     if is_paused(pod, None)? {
@@ -57,10 +58,10 @@ pub fn must_go_on(pod: &Pod, app: Option<&AcName>) -> Result<()> {
     }
 }
 
-/// Lets a pod and all its apps go on, if any of them is paused: what is to end has to take its signals.
+/// Thaws a pod and all its apps if any of them is paused, so that their processes take the signals that end them.
 ///
 /// # Errors
-/// That can't be seen, or one can't be let go.
+/// The manifest or a cgroup can't be read, or a cgroup can't be thawed.
 pub fn let_end(pod: &Pod) -> Result<()> {
     let apps = manifest::read(pod.dir())?.apps;
     let mut places = std::iter::once(None).chain(apps.iter().map(|app| Some(&app.name)));

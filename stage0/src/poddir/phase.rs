@@ -1,7 +1,7 @@
-//! The phase of a pod, changed by whoever holds it.
+//! The phase of a pod, which only the process that holds the pod changes.
 //!
-//! A pod's phase is the directory that its own directory is in; a phase changes by one rename, made while the pod's
-//! directory is locked. The lock says whether somebody is at work on it: of a pod in phase `run`, that it runs.
+//! The phase is the name of the directory that the pod's directory is in. A process changes it with one rename, while
+//! it holds the lock of the pod's directory. In phase `run` the lock is held as long as the pod runs.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use crate::fsutil::lock::{self, Taken};
 use crate::poddir::find::Pod;
 use crate::store::Store;
 
-/// How often a new pod may be removed by others before it is locked.
+/// How often to make a new pod again that another process removed before it was locked.
 const EMBRYOS: usize = 20;
-/// How long a pod may be locked by somebody who only looks at it.
+/// How long to wait for a process that locks a pod only to look at it.
 const GLANCE: Duration = Duration::from_millis(100);
 
-/// A pod that this process holds: nobody else changes its phase or runs it.
+/// A pod that this process holds: no other process changes its phase or runs it.
 #[derive(Debug)]
 pub struct HeldPod {
     uuid: Uuid,
@@ -31,10 +31,10 @@ pub struct HeldPod {
 }
 
 impl HeldPod {
-    /// Makes a pod in phase embryo and moves it on to `prepare`, held.
+    /// Makes a pod in phase `embryo`, locks it and moves it to phase `prepare`.
     ///
     /// # Errors
-    /// Its directory can't be made.
+    /// A directory can't be made, locked or renamed, or other processes removed the new pod 20 times.
     pub fn create(store: &Store) -> Result<Self> {
         store.make()?;
         for phase in Phase::ALL {
@@ -49,7 +49,7 @@ impl HeldPod {
         Err(Error::new(format!("other processes removed {EMBRYOS} new pods, each before it was locked")))
     }
 
-    /// A new pod, held; `None` if somebody who removes pods has seen it before it could be locked.
+    /// Makes and locks a new pod; `None` if a process that removes pods found it before it was locked.
     fn embryo(store: &Store) -> Result<Option<Self>> {
         let uuid = Uuid::new_v4();
         let dir = store.pods().join(Phase::Embryo.dir()).join(uuid.to_string());
@@ -60,10 +60,10 @@ impl HeldPod {
         })
     }
 
-    /// Takes hold of a pod. `None` if somebody else has it.
+    /// Locks a pod; `None` if another process holds it.
     ///
     /// # Errors
-    /// The pod is gone, or has gone on to another phase, since it was looked at.
+    /// The pod's directory can't be locked, or the pod is gone or in another phase since it was found.
     pub fn take(pod: &Pod) -> Result<Option<Self>> {
         let (uuid, phase, dir) = (pod.uuid(), pod.phase(), pod.dir().to_owned());
         match lock::directory(&dir, |lock| try_briefly(lock, &dir))? {
@@ -73,10 +73,10 @@ impl HeldPod {
         }
     }
 
-    /// Moves the pod on to another phase. What is prepared stays so after a power cut.
+    /// Moves the pod to another phase. The move to `prepared` survives a power cut.
     ///
     /// # Errors
-    /// The rename failed.
+    /// The phase directory can't be made, the rename fails, or fsync(2) fails.
     pub fn move_to(&mut self, store: &Store, phase: Phase) -> Result<()> {
         let to = store.pods().join(phase.dir());
         make_dir(&to, PRIVATE)?;
@@ -90,28 +90,28 @@ impl HeldPod {
         if phase == Phase::Prepared { sync_dir(&store.pods().join(phase.dir())) } else { Ok(()) }
     }
 
-    /// Its name.
+    /// Its UUID.
     pub fn uuid(&self) -> Uuid {
         self.uuid
     }
 
-    /// Its directory.
+    /// The absolute path of its directory.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The directory it is in.
+    /// Its phase.
     pub fn phase(&self) -> Phase {
         self.phase
     }
 
-    /// The open and locked directory.
+    /// Its open, locked directory.
     pub fn lock(&self) -> &File {
         &self.lock
     }
 }
 
-/// Locks a pod's directory, unless somebody has it. One who only looks has it for a moment: that is waited for.
+/// Locks a pod's directory; `false` if another process holds it for longer than [`GLANCE`].
 fn try_briefly(dir: &File, path: &Path) -> Result<bool> {
     let deadline = Instant::now() + GLANCE;
     loop {

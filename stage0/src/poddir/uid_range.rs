@@ -1,4 +1,4 @@
-//! UID ranges: which ids of the host the pods with a user namespace of their own have (user_namespaces(7)).
+//! UID ranges: the host UIDs and GIDs that pods with their own user namespace use (user_namespaces(7)).
 
 use std::fs::File;
 use std::path::Path;
@@ -13,22 +13,23 @@ use uuid::Uuid;
 use crate::fsutil::dir::names_in;
 use crate::store::Store;
 
-/// How many ids a pod gets that does not say how many.
+/// The number of ids in an automatic range.
 const COUNT: u32 = 1 << 16;
-/// The ranges that may be given to pods begin at multiples of their size: those that systemd leaves to containers.
+/// Automatic ranges begin at multiples of [`COUNT`], from `FIRST * COUNT` to `LAST * COUNT`: the ids that systemd
+/// reserves for containers (524288 to 1879048191).
 const FIRST: u32 = 0x0008_0000 / COUNT;
 const LAST: u32 = 0x6fff_0000 / COUNT;
-/// Tables of the host's users are read up to here.
+/// The size limit of /etc/passwd and the like, in bytes.
 const TABLE_BYTES: u64 = 64 << 20;
-/// A range takes fewer.
+/// The size limit of a pod's file with its range, in bytes.
 const RANGE_BYTES: u64 = 64;
 
-/// Which ids a new pod gets.
+/// The UID range of a new pod, as `--private-users` says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PrivateUsers {
-    /// A range that no other pod has.
+    /// `auto`: 65536 ids that no other pod and no user of the host has.
     Auto,
-    /// These.
+    /// `FIRST:COUNT`: this range.
     Range(UidRange),
 }
 
@@ -43,10 +44,10 @@ impl FromStr for PrivateUsers {
     }
 }
 
-/// The ids of the pod in this directory; `None` if they are the host's.
+/// The UID range of the pod in the directory `pod`; `None` if the pod has no user namespace of its own.
 ///
 /// # Errors
-/// What the pod has noted can't be read.
+/// The file with the range can't be read, or does not hold a range.
 pub fn of_pod(pod: &Path) -> Result<Option<UidRange>> {
     let path = pod.join(layout::PRIVATE_USERS);
     let text = match read_bounded(&path, RANGE_BYTES) {
@@ -56,12 +57,12 @@ pub fn of_pod(pod: &Path) -> Result<Option<UidRange>> {
     String::from_utf8_lossy(&text).trim().parse().context(|| format!("{path:?}")).map(Some)
 }
 
-/// Gives a new pod its ids, and notes them in its directory.
+/// Gives a new pod its UID range: writes it to the pod's directory `pod`.
 ///
 /// # Errors
-/// No range is free, or it can't be noted.
+/// No range is free, the lock of ranges can't be taken, or the range can't be written.
 pub fn give(store: &Store, pod: &Path, uuid: Uuid, wanted: PrivateUsers) -> Result<()> {
-    // held until others can see what this pod has
+    // held until the range is written, where others see it
     let _lock: File = store.lock_users()?;
     let ids = match wanted {
         PrivateUsers::Range(ids) => ids,
@@ -70,8 +71,8 @@ pub fn give(store: &Store, pod: &Path, uuid: Uuid, wanted: PrivateUsers) -> Resu
     crate::fsutil::atomic::write(&pod.join(layout::PRIVATE_USERS), ids.to_string().as_bytes(), 0o644)
 }
 
-/// A range that overlaps none of these. The search begins at a place that depends on the UUID, so that pods of another
-/// data directory seldom get the same.
+/// A range that overlaps none of `taken`. The search begins at a range that depends on the UUID, so that pods of
+/// different data directories seldom get the same range.
 fn pick(uuid: Uuid, taken: &[UidRange]) -> Result<UidRange> {
     let ranges = LAST - FIRST + 1;
     let (high, low) = uuid.as_u64_pair();
@@ -87,7 +88,7 @@ fn overlap(a: &UidRange, b: &UidRange) -> bool {
     u64::from(a.first) < end(b) && u64::from(b.first) < end(a)
 }
 
-/// The ids of all pods, and those of the host's users and of what they may give to containers of their own.
+/// The ranges of all pods, the ids of the host's users and groups, and the host's subordinate ids (subuid(5)).
 fn taken(store: &Store) -> Result<Vec<UidRange>> {
     let mut taken = Vec::new();
     for phase in Phase::ALL {
@@ -95,7 +96,7 @@ fn taken(store: &Store) -> Result<Vec<UidRange>> {
         for name in names_in(&dir)? {
             match of_pod(&dir.join(name)) {
                 Ok(range) => taken.extend(range),
-                // it was just moved on, which it can't with the lock that its range was given under: it has one
+                // a damaged file of one pod must not keep others from starting
                 Err(error) => log::warn!("{}", error.one_line()),
             }
         }
@@ -106,7 +107,7 @@ fn taken(store: &Store) -> Result<Vec<UidRange>> {
     Ok(taken)
 }
 
-/// The ids in a table of the host's: `name:start:count`, or `name:password:id:…`.
+/// The ids in a table of the host: `name:start:count` in subuid(5), `name:password:id:…` in passwd(5) and group(5).
 fn in_table(path: &Path) -> Result<Vec<UidRange>> {
     let text = match read_bounded(path, TABLE_BYTES) {
         Err(error) if is_missing(&error) => return Ok(Vec::new()),
@@ -149,7 +150,7 @@ mod tests {
         let store = Store::open(base.path()).unwrap();
         let mut seen: Vec<UidRange> = Vec::new();
         for number in 0..40 {
-            // all begin to look at the same place
+            // the search begins at the same range for all
             let uuid = Uuid::from_u64_pair(7 + u64::from(LAST - FIRST + 1) * number, 0);
             let phase = Phase::ALL[usize::try_from(number).unwrap() % Phase::ALL.len()];
             let pod = store.pods().join(phase.dir()).join(uuid.to_string());
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn words_for_it() {
+    fn private_users_are_parsed() {
         assert_eq!("auto".parse::<PrivateUsers>().unwrap(), PrivateUsers::Auto);
         let range = PrivateUsers::Range(UidRange { first: 7, count: 9 });
         assert_eq!("7:9".parse::<PrivateUsers>().unwrap(), range);

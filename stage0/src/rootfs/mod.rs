@@ -1,8 +1,8 @@
-//! The root file systems of a pod and its apps: overlays of the trees that everybody shares, or copies of them.
+//! The root file systems of a pod and its apps: overlays on the trees that all pods share, or copies of the trees.
 //!
-//! A pod has overlays if the data directory's file system takes them, and nobody asked for copies: that is noted by
-//! a file in its directory. Whether it does is found out by mounting the first one. A pod with ids of its own has
-//! them in its files too: the overlay lies on the tree as an id-mapped mount shows it, or the copy is made with them.
+//! A pod uses overlays unless the user asked for copies or the data directory's file system supports no overlay, which
+//! mounting the first one shows. A file in the pod's directory records the choice. In a pod with its own UID range the
+//! overlay lies on an id-mapped mount of the tree, or the copy gets the shifted ids.
 
 pub mod overlay;
 
@@ -21,48 +21,48 @@ use crate::poddir::uid_range;
 use crate::store::Store;
 use overlay::Layers;
 
-/// How the roots of one pod are made.
+/// How to make the root file systems of one pod.
 #[derive(Debug)]
 pub struct Roots<'a> {
     pod: &'a Path,
     overlays: bool,
-    /// What is written to the overlays need not get to the disk.
+    /// Whether to mount the overlays with the option `volatile`.
     volatile: bool,
     ids: Option<UidRange>,
 }
 
 impl<'a> Roots<'a> {
-    /// Those of the pod in this directory, as it has noted.
+    /// The choices recorded in the directory `pod` of a pod.
     ///
     /// # Errors
-    /// Its notes can't be read.
+    /// The pod's UID range can't be read.
     pub fn of(pod: &'a Path) -> Result<Self> {
         let overlays = pod.join(layout::OVERLAY_PREPARED).exists();
         let volatile = pod.join(layout::OVERLAY_VOLATILE).exists();
         Ok(Self { pod, overlays, volatile, ids: uid_range::of_pod(pod)? })
     }
 
-    /// Whether they are overlays.
+    /// Whether the root file systems are overlays.
     pub fn are_overlays(&self) -> bool {
         self.overlays
     }
 
-    /// Notes, before the first root is made, that the pod in this directory is removed at its end: nothing that is
-    /// written to its roots need get to the disk, neither while it runs nor as its overlays are unmounted, which would
-    /// write all that the whole file system has not yet written.
+    /// Records that the pod in the directory `pod` will be removed when it ends, so that its overlays are mounted
+    /// `volatile`: the kernel then need not write their files to disk, and unmounting them does not sync the whole file
+    /// system. Call it before the first root is made.
     ///
     /// # Errors
-    /// The note can't be written.
+    /// The file can't be written.
     pub fn throw_away(pod: &Path) -> Result<()> {
         let note = pod.join(layout::OVERLAY_VOLATILE);
         std::fs::write(&note, "").context(|| format!("write {note:?}"))
     }
 
-    /// Makes the root of the pod, or of an app, out of a tree that the caller holds, so that nobody renders it anew or
-    /// removes it meanwhile.
+    /// Makes the root file system of an app, or of the pod itself if `app` is `None`, from a tree. The caller must hold
+    /// the tree, so that no other process removes or replaces it meanwhile.
     ///
     /// # Errors
-    /// The mount or the copy failed.
+    /// The tree's layers can't be found, or the mount or the copy fails.
     pub fn make(&self, store: &Store, tree: &str, app: Option<&AcName>) -> Result<()> {
         let lower = location::stack(store, tree)?;
         let target = self.target(app);
@@ -80,11 +80,11 @@ impl<'a> Roots<'a> {
         overlay::mount(layers, &target, self.ids)
     }
 
-    /// Makes the root of the pod like [`Self::make`], of a tree that it holds itself; by copying, from now on, if the
-    /// file system takes no overlay.
+    /// Makes the root file system of the pod itself like [`Self::make`], but holds the tree by itself. If the file
+    /// system does not support overlays, it copies the tree, and records that the pod uses copies.
     ///
     /// # Errors
-    /// The tree is damaged beyond repair, or the mount or the copy failed.
+    /// The tree is damaged and can't be rendered again, or the mount or the copy fails.
     pub fn make_first(&mut self, store: &Store, tree: &str) -> Result<()> {
         let _held = trees::ensure_noted(store, tree)?;
         match self.make(store, tree, None) {

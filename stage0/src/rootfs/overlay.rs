@@ -1,4 +1,4 @@
-//! The overlay mounts of a pod, made in the host's mount namespace, and taking away what is mounted below a path.
+//! The overlay mounts of a pod in the host's mount namespace, and unmounting everything below a path.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,30 +16,31 @@ use stage1::uid_range::UidRange;
 
 use crate::fsutil::dir::{make_dir, names_in};
 
-/// mount(2) takes one page of options.
+/// mount(2) accepts at most one page of options, with its NUL byte.
 const OPTION_BYTES: usize = 4095;
 
-/// What an overlay is made of.
+/// The directories and options of an overlay, as in the kernel's filesystems/overlayfs.rst.
 #[derive(Clone, Copy, Debug)]
 pub struct Layers<'a> {
-    /// The trees below, the uppermost first.
+    /// `lowerdir`: the read-only trees, the uppermost first.
     pub lower: &'a [PathBuf],
-    /// Where what is written goes; made if it is not there, as are the directories above it.
+    /// `upperdir`: takes all writes; made, with its parents, if it is missing.
     pub upper: &'a Path,
-    /// A directory for the kernel, on the same file system; made like `upper`.
+    /// `workdir`: for the kernel, on the same file system as `upper`; made, with its parents, if it is missing.
     pub work: &'a Path,
-    /// What is written need not get to the disk. It can't be mounted a second time then: the kernel can't know whether
-    /// the machine has crashed meanwhile.
+    /// `volatile`: the kernel need not write the files to disk. Such an overlay can't be mounted again, because nothing
+    /// tells whether the machine crashed meanwhile.
     pub volatile: bool,
 }
 
-/// Mounts an overlay at `target`. With `ids` what is the host root's below is that of their first one in the overlay,
-/// and so on.
+/// Mounts an overlay at `target`. With `ids`, a file whose owner is UID N in the tree has the owner `ids.first` + N in
+/// the overlay; likewise groups.
 ///
 /// # Errors
-/// A directory can't be made, or the mount fails. [`is_refusal`] tells whether there can be none here.
+/// The overlay was mounted `volatile` before, a directory can't be made, or the mount fails. [`is_refusal`] tells
+/// whether the file system or the kernel supports no such overlay.
 pub fn mount(layers: Layers<'_>, target: &Path, ids: Option<UidRange>) -> Result<()> {
-    // the kernel makes it
+    // the kernel makes this directory for a volatile mount, and refuses to mount the overlay again
     if layers.work.join("work/incompat/volatile").exists() {
         return Err(Error::new(format!(
             "mount overlay at {target:?}: its pod was to be removed at its end, so what was written is not kept"
@@ -50,16 +51,17 @@ pub fn mount(layers: Layers<'_>, target: &Path, ids: Option<UidRange>) -> Result
         Some(ids) => {
             let mapped = Mapped::new(layers.lower, layers.work, ids)?;
             let mounted = mount_on(Layers { lower: &mapped.roots, ..layers }, target);
-            // the overlay has its own view of it
+            // the overlay keeps its own reference to the mapped mounts
             mapped.remove().and(mounted)
         }
     }
 }
 
-/// Shows directories that lie over each other, the uppermost first, read-only at the directory `target`.
+/// Mounts `layers`, the uppermost first, read-only at the directory `target`: an overlay, or a bind mount of a single
+/// layer.
 ///
 /// # Errors
-/// The mount fails.
+/// A mount fails.
 pub fn show(layers: &[PathBuf], target: &Path) -> Result<()> {
     if let [only] = layers {
         let mount = DetachedMount::clone_path(only, Scope::One)?;
@@ -69,17 +71,17 @@ pub fn show(layers: &[PathBuf], target: &Path) -> Result<()> {
     mount_with(layers, target, MountFlags::RDONLY, lower_option)
 }
 
-/// Whether an error of [`mount`] says that this file system, or this kernel, takes no such overlay.
+/// Whether an error of [`mount`] means that this file system, or this kernel, does not support such an overlay.
 pub fn is_refusal(error: &Error) -> bool {
     const REFUSALS: [Errno; 5] = [Errno::NODEV, Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP, Errno::PERM];
     error.errno().is_some_and(|found| REFUSALS.iter().any(|errno| errno.raw_os_error() == found))
 }
 
-/// Trees as they are seen for a moment with their ids mapped, beside the work directory of the overlay that is to lie
-/// on them. What lies together, as layers do, is one mount.
+/// Temporary id-mapped mounts of trees, beside the work directory of the overlay that is to lie on them. Trees of the
+/// same store directory, as layers are, share one mount.
 struct Mapped {
     at: PathBuf,
-    /// The trees, in their order.
+    /// The paths of the trees in these mounts, in the order of the trees.
     roots: Vec<PathBuf>,
 }
 
@@ -97,7 +99,7 @@ impl Mapped {
         let private = Attributes { propagation: Some(Propagation::Private), ..Attributes::default() };
         let mut mounted: Vec<(&Path, PathBuf)> = Vec::new();
         for tree in trees {
-            // of STORE/NAME/rootfs: STORE
+            // STORE of STORE/NAME/rootfs
             let store = tree.ancestors().nth(2).context(|| format!("{tree:?} does not lie in a store"))?;
             let at = match mounted.iter().find(|(other, _)| *other == store) {
                 Some((_, at)) => at.clone(),
@@ -124,7 +126,7 @@ impl Mapped {
     }
 
     fn remove(self) -> Result<()> {
-        // as an earlier version had it
+        // an earlier version mounted the tree at `at` itself
         unmount(&self.at)?;
         for name in names_in(&self.at)? {
             let root = self.at.join(name);
@@ -132,7 +134,7 @@ impl Mapped {
             std::fs::remove_dir(&root).context(|| format!("remove {root:?}"))?;
         }
         match std::fs::remove_dir(&self.at) {
-            // the first could not even be made
+            // NotFound: the first mount point could not be made
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::caused_by(format!("remove {:?}", self.at), error))
             }
@@ -141,10 +143,10 @@ impl Mapped {
     }
 }
 
-/// Removes what a [`mount`] that was killed has left beside the work directory.
+/// Removes the id-mapped mounts that a killed [`mount`] left beside the work directory.
 ///
 /// # Errors
-/// It can't be removed.
+/// A mount point can't be unmounted or removed.
 pub fn forget_mapped(work: &Path) -> Result<()> {
     let mapped = Mapped { at: Mapped::beside(work), roots: Vec::new() };
     if mapped.at.symlink_metadata().is_ok() { mapped.remove() } else { Ok(()) }
@@ -158,7 +160,7 @@ fn mount_on(layers: Layers<'_>, target: &Path) -> Result<()> {
     make_dir(work, 0o750)?;
     make_dir(upper.parent().unwrap_or(upper), 0o750)?;
     match std::fs::DirBuilder::new().mode(0o700).create(upper) {
-        // the upper directory's owner and mode are those that the mount's root shows
+        // the root of an overlay shows the owner and mode of its upper directory
         Ok(()) => {
             std::os::unix::fs::chown(upper, Some(like.uid()), Some(like.gid()))
                 .context(|| format!("chown({upper:?})"))?;
@@ -173,13 +175,14 @@ fn mount_on(layers: Layers<'_>, target: &Path) -> Result<()> {
         mount_with(lower, target, MountFlags::empty(), options)
     };
     match with(layers.volatile) {
-        // Linux 5.10 has it
+        // kernels before Linux 5.10 refuse the option `volatile`
         Err(error) if layers.volatile && error.errno() == Some(Errno::INVAL.raw_os_error()) => with(false),
         mounted => mounted,
     }
 }
 
-/// Mounts with the options that are made of `lower`.
+/// Mounts an overlay with the options that `options` makes from the lower directories. If they are too long, the lower
+/// directories are named by their descriptors.
 fn mount_with(
     lower: &[PathBuf],
     target: &Path,
@@ -190,7 +193,6 @@ fn mount_with(
     let mut data = options(lower);
     let mut opened: Vec<File> = Vec::new();
     if data.len() > OPTION_BYTES {
-        // the shortest names that directories can have
         opened = lower
             .iter()
             .map(|path| File::open(path).context(|| format!("open directory {path:?}")))
@@ -242,7 +244,7 @@ fn options(layers: Layers<'_>) -> OsString {
     options
 }
 
-/// A path as an overlay option: what separates options and layers is escaped.
+/// A path in an overlay option, with the separators of options and layers escaped by a backslash.
 fn escaped(path: &Path) -> OsString {
     let mut out = Vec::new();
     for byte in path.as_os_str().as_bytes() {
@@ -254,11 +256,11 @@ fn escaped(path: &Path) -> OsString {
     OsString::from_vec(out)
 }
 
-/// Unmounts everything at and below `path`, the last mounted first. What is still in use is detached: it goes when
-/// its last user does.
+/// Unmounts everything at and below `path`, the last mounted first. A busy mount is detached (`MNT_DETACH` in
+/// umount2(2)).
 ///
 /// # Errors
-/// The mount table can't be read, or something can't be unmounted; the rest is unmounted all the same.
+/// The mount table can't be read, or a mount can't be unmounted; the others are unmounted nevertheless.
 pub fn unmount_below(path: &Path) -> Result<()> {
     let table = std::fs::read("/proc/self/mountinfo").context(|| "read /proc/self/mountinfo")?;
     let mut first_error = None;
@@ -276,13 +278,13 @@ fn unmount(point: &Path) -> Result<()> {
         Ok(()) => Ok(()),
         Err(Errno::BUSY) => rustix::mount::unmount(point, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)
             .context(|| format!("detach {point:?}")),
-        // another process, or the unmount of a peer, was faster
+        // another process, or propagation from a peer group, has unmounted it
         Err(Errno::INVAL | Errno::NOENT) => Ok(()),
         Err(errno) => Err(Error::caused_by(format!("unmount {point:?}"), errno)),
     }
 }
 
-/// The mount points at and below `path` in a mountinfo table, in the order of the table.
+/// The mount points at and below `path` in the text of mountinfo (proc_pid_mountinfo(5)), in its order.
 fn mount_points_below(table: &[u8], path: &Path) -> Vec<PathBuf> {
     table
         .split(|byte| *byte == b'\n')
@@ -292,7 +294,7 @@ fn mount_points_below(table: &[u8], path: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Undoes the kernel's octal escapes of blank, tab, line break and backslash.
+/// Decodes the kernel's octal escapes of space, tab, newline and backslash.
 fn unescaped(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -352,7 +354,7 @@ mod tests {
         assert!(!is_mount_point(&target).unwrap());
         assert_eq!(std::fs::read_to_string(lower.join("file")).unwrap(), "below");
         assert_eq!(std::fs::read_to_string(odd.join("o/upper/app/file")).unwrap(), "changed");
-        // Mounted again it is as it was; what need not get to the disk is refused then.
+        // An overlay can be mounted again with its files, but not after a volatile mount.
         for (volatile, again) in [(false, true), (true, true), (true, false), (false, false)] {
             let mounted = mount(Layers { volatile, ..layers }, &target, None);
             assert_eq!(mounted.is_ok(), again, "{mounted:?}");

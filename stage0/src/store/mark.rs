@@ -1,6 +1,6 @@
-//! Which directory is a store: one that says so by a file, or that has what only a store has.
+//! Recognising a store: a directory that has the mark file, or only entries that a store of an earlier version has.
 //!
-//! A store is swept and changed as a whole, so a directory of somebody else's is never taken for one.
+//! podctl removes files all over its store, so it must never take another directory, such as a home, for one.
 
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, Permissions};
@@ -13,35 +13,36 @@ use stage1::pod::Phase;
 
 use crate::fsutil::dir::{PRIVATE, make_dir, names_in, sync_dir};
 
-/// The file that says that a directory is a store.
+/// The name of the mark file.
 const MARK: &str = "podctl-store";
-/// What is in it, for people.
+/// The content of the mark file, for people.
 const TEXT: &[u8] = b"This directory is podctl's: it makes, changes and removes what is in it.\n";
-/// All that a store of an earlier version, which has no mark, can have while it has no image and no pod.
+/// All entries that a store of an earlier version, which wrote no mark, can have before its first image and pod.
 const FIRST_FILES: [&str; 7] = ["images.lck", "users.lck", "tmp", "images", "names", "trees", "pods"];
 
-/// What a directory is.
+/// What a directory is, as far as the store is concerned.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
     Missing,
     Empty,
     Marked,
-    /// A store that another version, or another host manager of the family, has made.
+    /// A store made by an earlier version of podctl, or by another host manager with the same layout.
     Unmarked,
 }
 
-/// Fails unless the directory is a store, or can become one.
+/// Fails unless the directory is a store, is empty or is missing.
 ///
 /// # Errors
-/// Something else is in it, or it can't be read.
+/// The path is not a directory, the directory holds other files, or it can't be read.
 pub(super) fn check(dir: &Path) -> Result<()> {
     look(dir).map(drop)
 }
 
-/// Makes the directory and marks it as a store, closed to others; nothing if it is marked already.
+/// Makes the directory if it is missing, closes it to other users, and writes the mark file; does nothing if it is
+/// marked already.
 ///
 /// # Errors
-/// It can't be made, or is something else.
+/// The directory or the mark can't be made, or [`check`] fails.
 pub(super) fn set(dir: &Path) -> Result<()> {
     let found = look(dir)?;
     match found {
@@ -61,7 +62,7 @@ pub(super) fn set(dir: &Path) -> Result<()> {
     }
     let marked = mark(dir);
     match marked {
-        // on a full disk, too, what is in an earlier version's store can be stopped and removed
+        // a full disk must not keep users from stopping and removing pods of an earlier version's store
         Err(error) if found == Found::Unmarked => {
             log::debug!("{}", error.one_line());
             Ok(())
@@ -93,7 +94,7 @@ fn look(dir: &Path) -> Result<Found> {
     if has(MARK) {
         return Ok(Found::Marked);
     }
-    // what a new file system has
+    // mkfs makes lost+found
     let others: Vec<&OsString> = names.iter().filter(|name| *name != "lost+found").collect();
     let Some(first) = others.first() else { return Ok(Found::Empty) };
     let phases = Phase::ALL.map(Phase::dir);
@@ -118,7 +119,7 @@ fn is_image(name: &str) -> bool {
     (name.starts_with("sha512-") && name.len() == 135) || (name.starts_with("sha256-") && name.len() == 71)
 }
 
-/// Whether a directory is there and has entries, all of them such.
+/// Whether `dir` is a directory with at least one entry, and `such` accepts the names of all of them.
 fn holds(dir: &Path, such: impl Fn(&str) -> bool) -> Result<bool> {
     match dir.symlink_metadata() {
         Ok(stat) if stat.is_dir() => {}
@@ -133,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stores_are_told_from_what_is_somebody_elses() {
+    fn other_directories_are_not_taken_for_stores() {
         let base = tempfile::tempdir().unwrap();
         let dir = |name: &str, inside: &[&str]| {
             let dir = base.path().join(name);

@@ -1,4 +1,4 @@
-//! The data directory: where images, trees and pods are kept, its locks and its temporary directories.
+//! The data directory, which holds images, trees and pods; its locks and its temporary directories.
 
 mod mark;
 
@@ -14,20 +14,21 @@ use crate::fsutil::dir::{PRIVATE, make_dir, names_in, open_dir};
 use crate::fsutil::lock::{self, Taken};
 use crate::fsutil::remove;
 
-/// The usual data directory.
+/// The default data directory.
 pub const USUAL: &str = "/var/lib/podctl";
 
-/// The data directory of one host manager.
+/// A data directory of podctl.
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
 }
 
 impl Store {
-    /// Looks at the data directory `dir`. Nothing is made: that is done when something is to be kept in it.
+    /// Checks the data directory `dir`, which may be missing: podctl makes it only when it first writes to it.
     ///
     /// # Errors
-    /// There is something else, or the path has a line break in it.
+    /// `dir` has a line break in its path, can't be resolved or read, is not a directory, or holds files that are not
+    /// a store's.
     pub fn open(dir: &Path) -> Result<Self> {
         if dir.as_os_str().as_encoded_bytes().contains(&b'\n') {
             return Err(Error::new(format!("the data directory {dir:?} has a line break in its name")));
@@ -37,45 +38,45 @@ impl Store {
         Ok(store)
     }
 
-    /// Makes the data directory, closed to others, and marks it as a store, unless that was done before.
+    /// Makes the data directory, closed to other users, and marks it as a store; does nothing if it is marked already.
     ///
     /// # Errors
-    /// It can't be made, or what is there is something else.
+    /// The directory or its mark can't be made, or it holds files that are not a store's.
     pub(crate) fn make(&self) -> Result<()> {
         mark::set(&self.dir)
     }
 
-    /// The data directory itself, without links in its path.
+    /// The absolute path of the data directory, without symbolic links.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// One directory per image, named by its id.
+    /// `images`: one directory per image, named by its id.
     pub fn images(&self) -> PathBuf {
         self.dir.join("images")
     }
 
-    /// One symbolic link per image name, to the image's id.
+    /// `names`: one symbolic link per image name, to the image's id.
     pub fn names(&self) -> PathBuf {
         self.dir.join("names")
     }
 
-    /// Rendered images, one directory per tree id.
+    /// `trees`: rendered images, one directory per tree id.
     pub fn trees(&self) -> PathBuf {
         self.dir.join("trees")
     }
 
-    /// Layers of images, one directory per digest of their archive.
+    /// `layers`: unpacked layers of images, one directory per digest of the layer's archive.
     pub fn layers(&self) -> PathBuf {
         self.dir.join("layers")
     }
 
-    /// The blobs of images from registries, as they came.
+    /// `blobs`: manifests, configurations and layers as registries sent them.
     pub fn blobs(&self) -> PathBuf {
         self.dir.join("blobs")
     }
 
-    /// The directory of the phase directories.
+    /// `pods`: one directory per phase, with one directory per pod in that phase, named by its UUID.
     pub fn pods(&self) -> PathBuf {
         self.dir.join("pods")
     }
@@ -84,15 +85,18 @@ impl Store {
         self.dir.join("tmp")
     }
 
-    /// Takes the lock of the image store, held until the file is dropped. Images, names and trees change under it.
+    /// Takes the exclusive lock of the image store, held until the file is dropped. Whoever changes images, names or
+    /// trees must hold it.
     ///
     /// # Errors
-    /// The lock file can't be opened or locked, or others hold it for too long.
+    /// The data directory can't be made, the lock file can't be opened or locked, or another process still holds the
+    /// lock after 60 s; the message names it.
     pub fn lock_images(&self) -> Result<File> {
         self.lock("images.lck", lock::Kind::Exclusive)
     }
 
-    /// Shares the lock of the image store, until the file is dropped: nothing in it is removed or replaced meanwhile.
+    /// Takes the shared lock of the image store, held until the file is dropped: meanwhile no process removes or
+    /// replaces anything in it.
     ///
     /// # Errors
     /// As [`Self::lock_images`].
@@ -100,7 +104,7 @@ impl Store {
         self.lock("images.lck", lock::Kind::Shared)
     }
 
-    /// Takes the lock under which pods are given user ids, held until the file is dropped.
+    /// Takes the lock for giving UID ranges to pods, held until the file is dropped.
     ///
     /// # Errors
     /// As [`Self::lock_images`].
@@ -108,7 +112,7 @@ impl Store {
         self.lock("users.lck", lock::Kind::Exclusive)
     }
 
-    /// Takes the lock under which pods are given names, held until the file is dropped.
+    /// Takes the lock for giving names to pods, held until the file is dropped.
     ///
     /// # Errors
     /// As [`Self::lock_images`].
@@ -120,7 +124,7 @@ impl Store {
         self.make()?;
         let path = self.dir.join(name);
         let file = lock::open_file(&path)?;
-        // whoever can open it can hold it: earlier versions let everybody
+        // earlier versions made lock files that every user could open, and so hold
         if file.metadata().context(|| format!("stat {path:?}"))?.mode() & 0o077 != 0 {
             file.set_permissions(Permissions::from_mode(lock::FILE_MODE)).context(|| format!("chmod({path:?})"))?;
         }
@@ -128,10 +132,10 @@ impl Store {
         Ok(file)
     }
 
-    /// Makes a directory that is removed when the value is dropped, or, after a crash, by a later call.
+    /// Makes a temporary directory, which is removed when the value is dropped; after a crash a later call removes it.
     ///
     /// # Errors
-    /// It can't be made.
+    /// The directory can't be made or locked, or one left by a crash can't be removed.
     pub fn temporary_dir(&self) -> Result<TemporaryDir> {
         self.make()?;
         make_dir(&self.temporary(), PRIVATE)?;
@@ -139,7 +143,7 @@ impl Store {
         loop {
             let path = self.temporary().join(uuid::Uuid::new_v4().to_string());
             make_dir(&path, PRIVATE)?;
-            // a sweep may come between making and locking it; then another one is made
+            // the sweep of another process may remove it before it is locked; then make another one
             let shared = |lock: &File| lock::wait(lock, &path, lock::Kind::Shared, lock::MOMENTS).map(|()| true);
             if let Taken::Now(lock) = lock::directory(&path, shared)? {
                 return Ok(TemporaryDir { path, _lock: lock });
@@ -147,11 +151,11 @@ impl Store {
         }
     }
 
-    /// Removes temporary directories that no living process holds. Only what [`Self::temporary_dir`] can have made is
-    /// touched.
+    /// Removes the temporary directories that no process has locked. It only touches directories that
+    /// [`Self::temporary_dir`] can have made.
     fn sweep_temporary(&self) -> Result<()> {
         let all = self.temporary();
-        // a link there would lead to somebody else's files
+        // fails for a symbolic link, which would lead out of the store
         open_dir(&all)?.context(|| format!("directory {all:?} has vanished"))?;
         for name in names_in(&all)? {
             let path = all.join(&name);
@@ -168,13 +172,13 @@ impl Store {
     }
 }
 
-/// Whether this is the name of a temporary directory: a random UUID as [`Store::temporary_dir`] writes it.
+/// Whether `name` is the name of a temporary directory: a random UUID as [`Store::temporary_dir`] writes it.
 fn is_ours(name: &OsStr) -> bool {
     let uuid = name.to_str().and_then(|name| Some((name, uuid::Uuid::try_parse(name).ok()?)));
     uuid.is_some_and(|(name, uuid)| uuid.get_version_num() == 4 && uuid.to_string() == name)
 }
 
-/// The path without links. What is not there yet is taken as it is named.
+/// The absolute path of `dir` without symbolic links. Components that do not exist yet stay as they are.
 fn resolved(dir: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(dir).context(|| format!("resolve {dir:?}"))?;
     for above in absolute.ancestors() {
@@ -193,16 +197,16 @@ fn resolved(dir: &Path) -> Result<PathBuf> {
     Err(Error::new(format!("{dir:?} has no directory above it")))
 }
 
-/// A directory of work in progress, below the data directory.
+/// A directory for work in progress, below the data directory; dropping it removes it.
 #[derive(Debug)]
 pub struct TemporaryDir {
     path: PathBuf,
-    /// Keeps others from sweeping it.
+    /// Keeps other processes from removing it.
     _lock: File,
 }
 
 impl TemporaryDir {
-    /// Where it is.
+    /// Its absolute path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -238,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_have_put_into_the_temporary_directory_stays() {
+    fn files_of_others_in_the_temporary_directory_stay() {
         let base = tempfile::tempdir().unwrap();
         let store = Store::open(&base.path().join("data")).unwrap();
         store.temporary_dir().unwrap();
@@ -262,7 +266,7 @@ mod tests {
         let mode = |path: &Path| path.metadata().unwrap().mode() & 0o777;
         assert_eq!((mode(&dir), mode(&dir.join("images.lck"))), (0o700, 0o600));
 
-        // those of an earlier version
+        // the mode that an earlier version gave it
         std::fs::set_permissions(dir.join("images.lck"), Permissions::from_mode(0o644)).unwrap();
         drop(store.share_images().unwrap());
         assert_eq!(mode(&dir.join("images.lck")), 0o600);
