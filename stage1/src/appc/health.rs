@@ -1,5 +1,5 @@
-//! How it is found out whether an app is well, and what it waits for before it starts: annotations of an app in the pod
-//! manifest, written by host managers.
+//! Health checks of an app, and the apps that it waits for at its start: annotations of an app in the pod manifest,
+//! written by host managers.
 
 use std::time::Duration;
 
@@ -8,84 +8,86 @@ use serde::{Deserialize, Serialize};
 use super::AcName;
 use crate::error::{Context, Error, Result};
 
-/// Annotation: a [`HealthCheck`] as JSON.
+/// Annotation of an app: a [`HealthCheck`] as JSON.
 pub const HEALTH_CHECK: &str = "podctl.io/health-check";
-/// Annotation: what the app waits for, separated by blanks: see [`After`].
+/// Annotation of an app: the apps that it waits for, each an [`After`], separated by blanks.
 pub const AFTER: &str = "podctl.io/after";
 
-/// The shortest time between two checks.
+/// Minimum of interval and timeout.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
-/// The longest that anything of it may take.
+/// Maximum of all times of a check.
 const MAX_TIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// A command that is run in an app to find out whether it is well; times in milliseconds.
+/// A health check: a command that is run in an app to find out whether it is healthy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthCheck {
-    /// The command and its arguments: the app is well if it ends with 0.
+    /// The command and its arguments. The check succeeds if it exits with 0.
     pub command: Vec<String>,
-    /// Between the end of a check and the next one.
-    #[serde(default = "usual_time")]
+    /// Time between the end of a check and the next one, in milliseconds.
+    #[serde(default = "default_time")]
     pub interval_ms: u64,
-    /// A check that takes longer has failed.
-    #[serde(default = "usual_time")]
+    /// Time in milliseconds after which a check has failed.
+    #[serde(default = "default_time")]
     pub timeout_ms: u64,
-    /// After so many failures in a row the app is unhealthy.
-    #[serde(default = "usual_retries")]
+    /// Number of failures in a row after which the app is unhealthy.
+    #[serde(default = "default_retries")]
     pub retries: u32,
-    /// For so long after the app's start a failure does not count, unless it has been well since.
+    /// Time after the app's start, in milliseconds, during which failures do not count until a check has succeeded.
     #[serde(default)]
     pub start_period_ms: u64,
-    /// What is done about an unhealthy app.
+    /// What happens when the app becomes unhealthy.
     #[serde(default)]
     pub on_failure: OnFailure,
 }
 
-fn usual_time() -> u64 {
+fn default_time() -> u64 {
     30_000
 }
 
-fn usual_retries() -> u32 {
+fn default_retries() -> u32 {
     3
 }
 
-/// What is done about an unhealthy app.
+/// What happens when an app becomes unhealthy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnFailure {
-    /// It is told.
+    /// Nothing: its status says that it is unhealthy.
     #[default]
     None,
-    /// It is started again.
+    /// The app is restarted.
     Restart,
-    /// It is stopped.
+    /// The app is stopped.
     Stop,
 }
 
 impl HealthCheck {
-    /// A check by this command, all else as usual: every 30 s, 30 s long at most, 3 failures.
+    /// A check by this command with the default settings: an interval and a timeout of 30 s, 3 retries.
     pub fn new(command: Vec<String>) -> Self {
         Self {
             command,
-            interval_ms: usual_time(),
-            timeout_ms: usual_time(),
-            retries: usual_retries(),
+            interval_ms: default_time(),
+            timeout_ms: default_time(),
+            retries: default_retries(),
             start_period_ms: 0,
             on_failure: OnFailure::None,
         }
     }
 
-    /// Reads the annotation's text.
+    /// Parses the value of the annotation [`HEALTH_CHECK`].
     ///
     /// # Errors
-    /// It is not one, or what it says makes no sense.
+    /// `text` is not JSON of a health check, or as [`Self::check`].
     pub fn parse(text: &str) -> Result<Self> {
         let check: Self = serde_json::from_str(text).context(|| format!("{HEALTH_CHECK}: not a health check"))?;
         check.check()?;
         Ok(check)
     }
 
+    /// Checks the settings.
+    ///
     /// # Errors
-    /// There is no command, or a number is out of its range.
+    /// There is no command, it has a NUL byte, or a number is out of its range.
     pub fn check(&self) -> Result<()> {
         if self.command.first().is_none_or(String::is_empty) {
             return Err(Error::new("health check: no command"));
@@ -94,7 +96,7 @@ impl HealthCheck {
             return Err(Error::new("health check: the command has a NUL byte"));
         }
         if self.retries == 0 {
-            return Err(Error::new("health check: 0 retries: at least one failure makes an app unhealthy"));
+            return Err(Error::new("health check: retries is 0, and must be at least 1"));
         }
         let time = |name: &str, ms: u64, least: Duration| match Duration::from_millis(ms) {
             time if time < least => Err(Error::new(format!("health check: {name} is below {} ms", least.as_millis()))),
@@ -107,21 +109,21 @@ impl HealthCheck {
     }
 }
 
-/// What an app waits for of another one of its pod.
+/// The state of another app of the pod that an app waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Condition {
-    /// That it has started.
+    /// It has started.
     #[default]
     Started,
-    /// That its health check says that it is well.
+    /// Its health check has succeeded.
     Healthy,
-    /// That it has ended with 0.
+    /// It has exited with 0.
     Exited,
 }
 
 impl Condition {
-    /// The word for it.
+    /// Its name in annotations and options.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Started => "started",
@@ -134,9 +136,9 @@ impl Condition {
 /// An app that another one waits for: `APP`, `APP:started`, `APP:healthy`, `APP:exited`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct After {
-    /// The app that is waited for.
+    /// Name of the app to wait for.
     pub app: AcName,
-    /// Until when.
+    /// The state to wait for.
     #[serde(default)]
     pub until: Condition,
 }
@@ -160,19 +162,19 @@ impl std::fmt::Display for After {
 }
 
 impl After {
-    /// Reads the annotation's text.
+    /// Parses the value of the annotation [`AFTER`].
     ///
     /// # Errors
-    /// A word of it is not one.
+    /// A word of it has another form.
     pub fn parse_all(text: &str) -> Result<Vec<Self>> {
         text.split_whitespace().map(str::parse).collect::<Result<_>>().context(|| AFTER)
     }
 }
 
-/// The apps in an order in which each comes after those it waits for, as far as these are among them; else as they are.
+/// Sorts apps so that each comes after those of them that it waits for, and otherwise keeps their order.
 ///
 /// # Errors
-/// Some wait for each other.
+/// Apps wait for each other.
 pub fn in_order(apps: &[(AcName, Vec<After>)]) -> Result<Vec<AcName>> {
     let mut ordered: Vec<AcName> = Vec::new();
     while ordered.len() < apps.len() {

@@ -1,4 +1,4 @@
-//! Isolators as numbers and sets. Beyond appc's own there are `resource/pids {limit}`,
+//! Isolators, parsed into numbers and sets: those of appc 0.8.11, and `resource/pids {limit}`,
 //! `resource/io-weight {weight}`, `resource/memory-high {limit}` and `resource/memory-swap {limit}`.
 
 use std::ops::RangeInclusive;
@@ -12,75 +12,75 @@ use super::quantity;
 use crate::error::{Context, Error, Result};
 use crate::json::{self, or_default};
 
-/// As many processes and threads as the kernel can number.
+/// Maximum number of processes and threads: the kernel's maximum of /proc/sys/kernel/pid_max.
 const MAX_PIDS: u64 = 1 << 22;
 
-/// What a set means.
+/// How a set is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetMode {
-    /// The app keeps these and no others.
+    /// The app has the members of the set only.
     Retain,
-    /// The app loses these and keeps all others.
+    /// The app has all but the members of the set.
     Remove,
 }
 
-/// A capabilities set.
+/// A set of capabilities.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CapabilitySet {
-    /// Retain or remove.
+    /// How it is applied.
     pub mode: SetMode,
-    /// Names as written.
+    /// Names of capabilities, as they were written.
     pub names: Vec<String>,
 }
 
-/// A system call set.
+/// A set of system calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeccompSet {
-    /// Retain or remove.
+    /// How it is applied.
     pub mode: SetMode,
-    /// Names of calls, and wildcards (`@…`), as written.
+    /// Names of system calls and wildcards (`@…`), as they were written.
     pub names: Vec<String>,
-    /// Name of the error that a refused call returns (EPERM if absent).
+    /// Name of the error that a refused call returns; `None` means EPERM.
     pub errno: Option<String>,
 }
 
-/// A request and a limit, in the smallest unit of the resource.
+/// A request and a limit of a resource; the field that has it says in which unit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resource {
-    /// Guaranteed share.
+    /// The guaranteed amount.
     pub request: Option<u64>,
-    /// Upper bound.
+    /// The maximum.
     pub limit: Option<u64>,
 }
 
-/// All isolators of an app. Of one that is given twice the last one counts, as rkt has it,
-/// except for the sets, where more than one is an error.
+/// All isolators of an app. If one is given twice, the last one counts, as in rkt; a second set of the same kind is an
+/// error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Isolators {
-    /// Bytes.
+    /// Memory, in bytes.
     pub memory: Resource,
-    /// Bytes of memory above which the kernel throttles the app (memory.high).
+    /// Memory above which the kernel throttles the app, in bytes: memory.high.
     pub memory_high: Option<u64>,
-    /// Bytes of swap.
+    /// Limit of swap, in bytes.
     pub memory_swap: Option<u64>,
-    /// Thousandths of a processor.
+    /// Processor time, in thousandths of a processor.
     pub cpu: Resource,
-    /// Relative weight, 2 to 262144, as v1's cpu.shares.
+    /// Relative weight of processor time, 2 to 262144: cpu.shares of cgroup v1.
     pub cpu_shares: Option<u64>,
-    /// -1000 to 1000.
+    /// OOM score adjustment, -1000 to 1000: proc_pid_oom_score_adj(5).
     pub oom_score_adj: Option<i32>,
-    /// The most processes and threads that the app may have.
+    /// Maximum number of processes and threads.
     pub pids: Option<u64>,
-    /// Relative weight, 1 to 10000.
+    /// Relative weight of I/O, 1 to 10000: io.weight of cgroup v2.
     pub io_weight: Option<u64>,
     /// Capabilities.
     pub capabilities: Option<CapabilitySet>,
     /// System calls.
     pub seccomp: Option<SeccompSet>,
-    /// Whether executing a program can't give the app privileges (no_new_privs).
+    /// Whether execve(2) can't give the app privileges: prctl(2), PR_SET_NO_NEW_PRIVS.
     pub no_new_privileges: bool,
-    /// Names that have no effect: those of appc that nothing here enforces, and those of other families than
-    /// `os/linux/` and `resource/`.
+    /// Names of isolators without effect: those of appc that are not enforced here, and those outside of `os/linux/`
+    /// and `resource/`.
     pub unknown: Vec<String>,
 }
 
@@ -101,14 +101,14 @@ impl Amount {
     }
 }
 
-/// The value of an isolator of a resource.
+/// The value of a resource isolator.
 #[derive(Deserialize)]
 struct AmountsValue {
     request: Option<Amount>,
     limit: Option<Amount>,
 }
 
-/// The value of an isolator that is a set.
+/// The value of a set isolator.
 #[derive(Deserialize)]
 struct SetValue {
     set: Vec<String>,
@@ -117,7 +117,7 @@ struct SetValue {
 }
 
 impl Isolators {
-    /// Reads the isolators of an app.
+    /// Parses the isolators of an app.
     ///
     /// ```
     /// use serde_json::json;
@@ -134,8 +134,8 @@ impl Isolators {
     /// ```
     ///
     /// # Errors
-    /// A value is malformed or out of range, a set is given twice, or `resource/memory-high` is above the limit. The
-    /// message names the isolator.
+    /// A name in `os/linux/` or `resource/` is unknown, a value is malformed or out of range, a set is given twice, or
+    /// `resource/memory-high` is above the memory limit. The message names the isolator.
     pub fn parse(list: &[Isolator]) -> Result<Self> {
         let mut out = Self::default();
         for isolator in list {
@@ -196,10 +196,10 @@ impl Isolators {
     }
 }
 
-/// The families of isolators whose names are all known: a name of theirs that is not is a mistake.
+/// Prefixes of isolators whose names are all known: any other name with such a prefix is refused.
 const FAMILIES: [&str; 2] = ["os/linux/", "resource/"];
 
-/// Names of these families that appc has, but nothing here enforces.
+/// Isolators of appc with these prefixes that are not enforced here.
 const NOT_ENFORCED: [&str; 5] = [
     "resource/block-bandwidth",
     "resource/block-iops",
@@ -208,7 +208,7 @@ const NOT_ENFORCED: [&str; 5] = [
     "os/linux/apparmor-profile",
 ];
 
-/// All the others.
+/// Isolators with these prefixes that are enforced.
 const NAMES: [&str; 13] = [
     "resource/memory",
     "resource/cpu",
@@ -233,7 +233,7 @@ fn unknown(name: &str) -> Error {
     })
 }
 
-/// How many characters are to be changed, added or left out to make one word of the other.
+/// The Levenshtein distance of two words.
 fn distance(from: &str, to: &str) -> usize {
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (nth, a) in from.bytes().enumerate() {
@@ -247,7 +247,7 @@ fn distance(from: &str, to: &str) -> usize {
     row[to.len()]
 }
 
-/// Reads the value of an isolator, which is an object.
+/// Reads the value of an isolator, which must be an object.
 fn read<T: DeserializeOwned>(value: &Value) -> Result<T> {
     json::from_value(Value::Object(json::from_value(value.clone())?))
 }
@@ -267,12 +267,16 @@ fn limit(value: &Value, bounds: RangeInclusive<u64>) -> Result<u64> {
     let limit = limit.map(|limit| limit.in_unit(quantity::whole)).transpose()?;
     let limit = limit.context(|| format!("the value {value} has no limit"))?;
     if !bounds.contains(&limit) {
-        return Err(Error::new(format!("the limit {limit} is not from {} to {}", bounds.start(), bounds.end())));
+        return Err(Error::new(format!(
+            "the limit {limit} is not in the range {} to {}",
+            bounds.start(),
+            bounds.end()
+        )));
     }
     Ok(limit)
 }
 
-/// A number, written as one or as a string, within bounds.
+/// A number from `low` to `high`, written as a JSON number or as a string.
 fn number(value: &Value, low: i64, high: i64) -> Result<i64> {
     value
         .as_i64()

@@ -1,4 +1,5 @@
-//! Image manifests, and what they have in common with those of pods. Fields that are not known here are kept when a manifest is rewritten.
+//! Image manifests, and the types that they share with pod manifests. Unknown fields are kept when a manifest is
+//! rewritten.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -7,24 +8,25 @@ use super::AcIdentifier;
 use crate::error::{Context, Result};
 use crate::json::{self, or_default};
 
-/// The version of the specification that is written.
+/// The version of the appc specification in manifests that are written.
 pub const AC_VERSION: &str = "0.8.11";
 
-/// Longest name of an app: with a unit's prefix and suffix, and a marker of a temporary file, it fits a file name.
+/// Maximum length of an app's name, in bytes: with the prefixes and suffixes of its units and status files it still
+/// fits in a file name.
 pub const MAX_APP_NAME: usize = 220;
 
-/// Annotation of a pod manifest: the pod takes apps while it runs.
+/// Annotation of a pod manifest, a boolean: apps can be added and removed while the pod runs.
 pub const MUTABLE: &str = "coreos.com/rkt/stage1/mutable";
-/// Annotation of an image manifest: the image was converted from docker's format.
+/// Annotation of an image manifest: the image was converted from Docker's format.
 pub const CONVERTED: &str = "appc.io/docker/repository";
-/// Annotation of an image manifest: the app tells systemd when it is ready.
+/// Annotation of an image manifest, a boolean: the app tells systemd when it is ready, sd_notify(3).
 pub const SUPPORTS_NOTIFY: &str = "appc.io/executor/supports-systemd-notify";
 
 pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// A label or an environment variable or an annotation: a name and a value.
+/// A label, an environment variable or an annotation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NameValue {
@@ -33,24 +35,24 @@ pub struct NameValue {
     /// Value.
     #[serde(default, deserialize_with = "or_default")]
     pub value: String,
-    /// Fields that are not known here.
+    /// Unknown fields, kept when the manifest is rewritten.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
 impl NameValue {
-    /// A pair without anything else.
+    /// A name and a value, without other fields.
     pub fn new(name: impl Into<String>, value: impl Into<String>) -> Self {
         Self { name: name.into(), value: value.into(), other: Map::new() }
     }
 }
 
-/// The value with the name `name` in a list of annotations, labels or environment variables.
+/// The value of the first item with the name `name` in a list of annotations, labels or environment variables.
 pub fn find<'a>(list: &'a [NameValue], name: &str) -> Option<&'a str> {
     list.iter().find(|item| item.name == name).map(|item| item.value.as_str())
 }
 
-/// A boolean as Go's strconv.ParseBool reads it.
+/// Parses a boolean as Go's strconv.ParseBool does.
 pub fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
@@ -59,48 +61,48 @@ pub fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// A limit or a restriction: its kind and its parameters.
+/// A limit or a restriction of an app; [`super::Isolators`] interprets it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Isolator {
-    /// Which one.
+    /// Name, such as `resource/memory`.
     pub name: String,
-    /// Its parameters.
+    /// Parameters.
     #[serde(default, deserialize_with = "or_default")]
     pub value: Value,
-    /// Fields that are not known here.
+    /// Unknown fields, kept when the manifest is rewritten.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
-/// A command run before an app's start or after its end.
+/// A command that is run before an app's start or after its end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EventHandler {
     /// `pre-start` or `post-stop`.
     pub name: String,
-    /// Its words.
+    /// The command and its arguments.
     #[serde(default, deserialize_with = "or_default")]
     pub exec: Vec<String>,
-    /// Fields that are not known here.
+    /// Unknown fields, kept when the manifest is rewritten.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
-/// A place in an app's root that wants a volume.
+/// A path in an app's root at which a volume is to be mounted.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MountPoint {
-    /// Name, matched with a volume's.
+    /// Name, matched with that of a volume.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub name: String,
     /// Absolute path in the app.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub path: String,
-    /// The app only reads it.
+    /// Whether the mount is read-only.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub read_only: bool,
-    /// Fields that are not known here.
+    /// Unknown fields, kept when the manifest is rewritten.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -115,28 +117,28 @@ pub struct Port {
     /// `tcp` or `udp`.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub protocol: String,
-    /// Number.
+    /// The first port number.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub port: u32,
-    /// How many ports from that number on.
+    /// Number of consecutive ports; `None` means one.
     #[serde(skip_serializing_if = "is_default")]
     pub count: Option<u32>,
-    /// The pod's systemd listens and hands the socket over.
+    /// Whether the pod's systemd listens on the port and passes the socket to the app: systemd.socket(5).
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub socket_activated: bool,
-    /// Fields that are not known here.
+    /// Unknown fields, kept when the manifest is rewritten.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
-/// How an image is run.
+/// How an app is run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct App {
-    /// The command's words.
+    /// The command and its arguments.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub exec: Vec<String>,
-    /// Commands around the app's life.
+    /// Commands that are run before the app's start and after its end.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub event_handlers: Vec<EventHandler>,
     /// User: number, name, or path in the image.
@@ -145,7 +147,7 @@ pub struct App {
     /// Group: number, name, or path in the image.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub group: String,
-    /// Further groups.
+    /// Supplementary group ids.
     #[serde(
         rename = "supplementaryGIDs",
         default,
@@ -153,13 +155,13 @@ pub struct App {
         skip_serializing_if = "is_default"
     )]
     pub supplementary_gids: Vec<u32>,
-    /// Absolute path in the app.
+    /// Absolute path in the app, or empty.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub working_directory: String,
-    /// Variables.
+    /// Environment variables.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub environment: Vec<NameValue>,
-    /// Places for volumes.
+    /// Paths at which volumes are to be mounted.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub mount_points: Vec<MountPoint>,
     /// Ports.
@@ -174,7 +176,7 @@ pub struct App {
     /// The user's labels.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub user_labels: Map<String, Value>,
-    /// Fields that are not known here.
+    /// Unknown fields, kept when the manifest is rewritten.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -189,22 +191,22 @@ pub struct ImageManifest {
     pub ac_version: String,
     /// Name.
     pub name: AcIdentifier,
-    /// Version, os, arch and others.
+    /// Labels: `version`, `os`, `arch` and others.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub labels: Vec<NameValue>,
-    /// How it is run; an image without can only be a dependency, or be given a command.
+    /// How it is run. An image without this needs an `app` section in the pod manifest, or serves as a dependency.
     #[serde(skip_serializing_if = "is_default")]
     pub app: Option<App>,
     /// Annotations.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub annotations: Vec<NameValue>,
-    /// Images below this one.
+    /// Images that this one is built upon.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub dependencies: Vec<Dependency>,
-    /// The only paths that are taken of the whole, if not empty.
+    /// If not empty, the only paths that the rendered image has.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub path_whitelist: Vec<String>,
-    /// Fields that are not known here.
+    /// Unknown fields, kept when the manifest is rewritten.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -216,7 +218,7 @@ pub struct Dependency {
     /// Name.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub image_name: String,
-    /// Id.
+    /// Image id.
     #[serde(rename = "imageID", skip_serializing_if = "is_default")]
     pub image_id: Option<String>,
     /// Labels that it must have.
@@ -225,20 +227,20 @@ pub struct Dependency {
     /// Size in bytes.
     #[serde(skip_serializing_if = "is_default")]
     pub size: Option<u64>,
-    /// Fields that are not known here.
+    /// Unknown fields, kept when the manifest is rewritten.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
-/// What an image manifest calls itself.
+/// The `acKind` of an image manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ImageKind {
-    /// As it is written.
+    /// The only value.
     ImageManifest,
 }
 
 impl ImageManifest {
-    /// A manifest with nothing but a name.
+    /// A manifest with a name and nothing else.
     pub fn new(name: AcIdentifier) -> Self {
         Self {
             ac_kind: ImageKind::ImageManifest,
@@ -253,17 +255,17 @@ impl ImageManifest {
         }
     }
 
-    /// Parses JSON.
+    /// Parses and validates JSON.
     ///
     /// # Errors
-    /// Not JSON, a field of another type, or an app section that contradicts itself.
+    /// `text` is not JSON, a field has the wrong type, or the `app` section is not valid.
     pub fn parse(text: &[u8]) -> Result<Self> {
         let manifest: Self = json::parse(text).context(|| "not a valid image manifest")?;
         manifest.app.as_ref().map_or(Ok(()), App::validate).context(|| "not a valid image manifest")?;
         Ok(manifest)
     }
 
-    /// Whether the image was converted from another format.
+    /// Whether the image was converted from Docker's format.
     pub fn is_converted(&self) -> bool {
         find(&self.annotations, CONVERTED).is_some()
     }

@@ -1,4 +1,4 @@
-//! appc's names, manifests and isolators (appc 0.8.11): pure data.
+//! Names, manifests and isolators of appc 0.8.11. Pure data: nothing here reads files.
 
 mod health;
 mod isolator;

@@ -1,4 +1,4 @@
-//! AC names and AC identifiers: strings that were checked once and are safe as file and unit names.
+//! AC names and AC identifiers: strings that are checked when they are parsed, and then safe in file and unit names.
 
 use std::fmt;
 use std::str::FromStr;
@@ -67,7 +67,7 @@ name_type!(
     AcName, "a valid name", "-", "use lower-case letters, digits and single dashes between them"
 );
 name_type!(
-    /// An AC identifier: `^[a-z0-9]+([-._~/][a-z0-9]+)*$`. May hold slashes, but no `.` or `..` between them.
+    /// An AC identifier: `^[a-z0-9]+([-._~/][a-z0-9]+)*$`. It may have slashes, but no component `.` or `..`.
     ///
     /// ```
     /// use stage1::appc::AcIdentifier;
@@ -79,15 +79,15 @@ name_type!(
     "use lower-case letters, digits and one of - . _ ~ / between them"
 );
 
-/// Words of lower-case letters and digits with exactly one of `separators` between two of them.
+/// Whether `text` is words of lower-case letters and digits with exactly one of `separators` between two of them.
 fn is_separated(text: &str, separators: &str) -> bool {
     text.split(|c| separators.contains(c))
         .all(|word| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()))
 }
 
 impl AcName {
-    /// Names an app after its image: the last segment of the image's name, in lower case, with a dash in the place of
-    /// other characters.
+    /// Names an app after its image: the last segment of the image's name in lower case, with each run of other
+    /// characters replaced by a dash, and dashes at the ends removed.
     ///
     /// ```
     /// use stage1::appc::AcName;

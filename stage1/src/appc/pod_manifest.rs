@@ -1,4 +1,4 @@
-//! Pod manifests. Fields that are not known here are kept when a manifest is rewritten.
+//! Pod manifests. Unknown fields are kept when a manifest is rewritten.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -8,32 +8,32 @@ use super::{AcIdentifier, AcName};
 use crate::error::{Context, Error, Result};
 use crate::json::{self, or_default};
 
-/// What a pod manifest calls itself.
+/// The `acKind` of a pod manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PodKind {
-    /// As it is written.
+    /// The only value.
     PodManifest,
 }
 
-/// The image of a runtime app.
+/// The image of an app in a pod manifest.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RuntimeImage {
     /// Name.
     #[serde(skip_serializing_if = "is_default")]
     pub name: Option<AcIdentifier>,
-    /// Id, `sha512-…`.
+    /// Image id, `sha512-…`.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub id: String,
     /// Labels.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub labels: Vec<NameValue>,
-    /// Fields that are not known here.
+    /// Unknown fields, kept when the manifest is rewritten.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
-/// A volume mounted in an app.
+/// A volume that is mounted in an app.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Mount {
@@ -41,21 +41,21 @@ pub struct Mount {
     pub volume: AcName,
     /// Absolute path in the app.
     pub path: String,
-    /// A volume of this mount's own, instead of the pod's.
+    /// A volume for this mount only, in place of the pod's volume.
     #[serde(skip_serializing_if = "is_default")]
     pub app_volume: Option<Volume>,
-    /// Fields that are not known here.
+    /// Unknown fields, kept when the manifest is rewritten.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
-/// Where a volume's files are.
+/// The kind of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VolumeKind {
     /// A path on the host.
     Host,
-    /// A directory that lives as long as the pod.
+    /// A directory that is removed with the pod.
     Empty,
 }
 
@@ -65,32 +65,32 @@ pub enum VolumeKind {
 pub struct Volume {
     /// Name.
     pub name: AcName,
-    /// Host or empty.
+    /// Kind.
     pub kind: VolumeKind,
-    /// Host: the path.
+    /// Host volume: absolute path on the host.
     #[serde(skip_serializing_if = "is_default")]
     pub source: Option<String>,
-    /// Nobody writes to it.
+    /// Whether all its mounts are read-only.
     #[serde(skip_serializing_if = "is_default")]
     pub read_only: Option<bool>,
-    /// Host: mounts below the path come along (so they do if it is not said).
+    /// Host volume: whether mounts below the path are included; `None` means that they are.
     #[serde(skip_serializing_if = "is_default")]
     pub recursive: Option<bool>,
-    /// Empty: permissions, octal.
+    /// Empty volume: permissions, an octal number; `None` means 0755.
     #[serde(skip_serializing_if = "is_default")]
     pub mode: Option<String>,
-    /// Empty: owner.
+    /// Empty volume: user id of the owner in the pod.
     #[serde(skip_serializing_if = "is_default")]
     pub uid: Option<u32>,
-    /// Empty: group.
+    /// Empty volume: group id in the pod.
     #[serde(skip_serializing_if = "is_default")]
     pub gid: Option<u32>,
-    /// Fields that are not known here.
+    /// Unknown fields, kept when the manifest is rewritten.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
-/// An app of a pod.
+/// An app in a pod manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RuntimeApp {
@@ -98,24 +98,24 @@ pub struct RuntimeApp {
     pub name: AcName,
     /// Image.
     pub image: RuntimeImage,
-    /// How it is run, if not as its image says.
+    /// How it is run; `None` means as its image manifest says.
     #[serde(skip_serializing_if = "is_default")]
     pub app: Option<App>,
-    /// The app can't write to its root file system.
+    /// Whether the app's root file system is read-only.
     #[serde(rename = "readOnlyRootFS", default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub read_only_root_fs: bool,
-    /// Volumes.
+    /// The volumes that are mounted in it.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub mounts: Vec<Mount>,
     /// Annotations.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub annotations: Vec<NameValue>,
-    /// Fields that are not known here.
+    /// Unknown fields, kept when the manifest is rewritten.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
-/// A port of an app that is reached from outside of the pod.
+/// A port of the host that is forwarded to a port of an app.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExposedPort {
@@ -128,10 +128,10 @@ pub struct ExposedPort {
     /// Address on the host.
     #[serde(rename = "hostIP", skip_serializing_if = "is_default")]
     pub host_ip: Option<String>,
-    /// The app's port, instead of a name.
+    /// The app's port in place of a name.
     #[serde(skip_serializing_if = "is_default")]
     pub pod_port: Option<Value>,
-    /// Fields that are not known here.
+    /// Unknown fields, kept when the manifest is rewritten.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -150,13 +150,13 @@ pub struct PodManifest {
     /// Volumes.
     #[serde(default, deserialize_with = "or_default")]
     pub volumes: Vec<Volume>,
-    /// Limits of the whole pod.
+    /// Limits of the pod as a whole.
     #[serde(default, deserialize_with = "or_default")]
     pub isolators: Vec<Isolator>,
     /// Annotations.
     #[serde(default, deserialize_with = "or_default")]
     pub annotations: Vec<NameValue>,
-    /// Ports reached from outside.
+    /// Ports of the host that are forwarded to apps.
     #[serde(default, deserialize_with = "or_default")]
     pub ports: Vec<ExposedPort>,
     /// The user's annotations.
@@ -165,7 +165,7 @@ pub struct PodManifest {
     /// The user's labels.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub user_labels: Map<String, Value>,
-    /// Fields that are not known here.
+    /// Unknown fields, kept when the manifest is rewritten.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -187,23 +187,23 @@ impl Default for PodManifest {
     }
 }
 
-/// Of an empty volume, among its other fields: where its files are. `memory`: in a file system of memory that all apps of
-/// the pod share; `own-memory`: in one that each app has for itself.
+/// Field of an empty volume, in [`Volume::other`], that puts it in memory: `memory` is a tmpfs that all apps of the pod
+/// share, `own-memory` one for each app.
 pub const MEDIUM: &str = "podctl.io/medium";
-/// Of a volume in memory: how large it may grow, in bytes.
+/// Field of a volume in memory, in [`Volume::other`]: its maximum size, in bytes.
 pub const SIZE: &str = "podctl.io/size";
 
-/// Whose a volume in memory is.
+/// Which apps share a volume in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Memory {
-    /// All apps of the pod see the same.
+    /// All apps of the pod that mount it.
     Shared,
-    /// Each app that mounts it has its own.
+    /// None: each app that mounts it has its own.
     Own,
 }
 
 impl Volume {
-    /// Whether its files are in memory, and whose that is.
+    /// Which apps share the volume if it is in memory; `None` if it is not in memory.
     ///
     /// # Errors
     /// The medium is unknown.
@@ -216,15 +216,15 @@ impl Volume {
         }
     }
 
-    /// How large it may grow in memory, in bytes.
+    /// Maximum size of a volume in memory, in bytes; `None` means the default of tmpfs(5).
     pub fn size(&self) -> Option<u64> {
         self.other.get(SIZE).and_then(Value::as_u64)
     }
 
-    /// Permissions of an `empty` volume; without any 0755.
+    /// Permissions of an `empty` volume: the field `mode`, or 0755.
     ///
     /// # Errors
-    /// They are not an octal number up to 7777.
+    /// The field is not an octal number up to 7777.
     pub fn mode(&self) -> Result<u32> {
         let Some(text) = &self.mode else { return Ok(0o755) };
         let is_octal = !text.is_empty() && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
@@ -234,10 +234,11 @@ impl Volume {
 }
 
 impl PodManifest {
-    /// Parses JSON.
+    /// Parses and validates JSON.
     ///
     /// # Errors
-    /// Not JSON, a field of another type, two apps or two volumes of one name, or a part that contradicts itself.
+    /// `text` is not JSON, a field has the wrong type, two apps or two volumes have the same name, or a part is not
+    /// valid.
     pub fn parse(text: &[u8]) -> Result<Self> {
         let manifest: Self = json::parse(text).context(|| "not a valid pod manifest")?;
         manifest.validate().context(|| "not a valid pod manifest")?;
@@ -257,7 +258,7 @@ impl PodManifest {
         }
     }
 
-    /// The app with this name.
+    /// The app with this name, if there is one.
     pub fn app(&self, name: &AcName) -> Option<&RuntimeApp> {
         self.apps.iter().find(|app| app.name == *name)
     }
@@ -300,7 +301,7 @@ mod tests {
         assert!(pod.is_mutable().is_err());
     }
 
-    /// What Go writes of nothing: lists and objects are null.
+    /// Go writes null for empty lists and objects.
     #[test]
     fn nulls_of_go() {
         let pod = PodManifest::parse(

@@ -1,11 +1,11 @@
-//! Kubernetes quantities, as isolators use them: `50m`, `1.5`, `128M`, `1Gi`, `1e3`. Exact, without floats.
+//! Kubernetes quantities, as isolators use them: `50m`, `1.5`, `128M`, `1Gi`, `1e3`. Computed without floating point.
 
 use crate::error::{Context, Error, Result};
 
-/// Most digits of a quantity's number; more is junk, not precision.
+/// Maximum number of digits of a quantity.
 const MAX_DIGITS: usize = 30;
 
-/// Reads a quantity as whole units, for example bytes. Rounds up.
+/// Parses a quantity as whole units, for example bytes. Rounds up.
 ///
 /// ```
 /// use stage1::appc::quantity::whole;
@@ -23,7 +23,7 @@ pub fn whole(text: &str) -> Result<u64> {
     scaled(text, 1)
 }
 
-/// Reads a quantity as thousandths, for example of a processor. Rounds up.
+/// Parses a quantity as thousandths, for example of a processor. Rounds up.
 ///
 /// ```
 /// use stage1::appc::quantity::milli;
@@ -60,13 +60,13 @@ fn scaled(text: &str, factor: u128) -> Result<u64> {
     let value = match number {
         0 => Some(0),
         _ if power >= 0 => ten(power).and_then(|scale| value.checked_mul(scale)),
-        // What is divided by more than there is rounds up to one.
+        // The divisor is larger than any value: the quotient rounds up to 1.
         _ => Some(ten(power).map_or(1, |scale| value.div_ceil(scale))),
     };
     value.and_then(|v| u64::try_from(v).ok()).context(too_large)
 }
 
-/// A suffix as a multiplier and a power of ten.
+/// The multiplier and the power of ten of a suffix.
 fn unit(suffix: &str) -> Option<(u128, i32)> {
     Some(match suffix {
         "" => (1, 0),
@@ -150,7 +150,7 @@ mod tests {
             proptest::prop_assert_eq!(whole(&format!("{text}k")).unwrap(), value);
             proptest::prop_assert_eq!(whole(&format!("{text}e6")).unwrap(), value * 1000);
             proptest::prop_assert_eq!(whole(&format!("{text}Gi")).unwrap(), (value << 30).div_ceil(1000));
-            // one digit beyond what is asked for is never lost downwards
+            // A digit beyond the thousandths always rounds up.
             let finer = format!("{text}{digits:03}");
             proptest::prop_assert_eq!(milli(&finer).unwrap(), value + u64::from(digits > 0));
         }

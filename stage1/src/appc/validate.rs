@@ -1,4 +1,4 @@
-//! What types alone don't say of a manifest.
+//! Rules of manifests that their types do not express.
 
 use std::collections::BTreeSet;
 
@@ -69,7 +69,7 @@ impl Port {
     }
 }
 
-/// The first name that is there a second time.
+/// The first name that occurs a second time.
 fn twice<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let mut seen = BTreeSet::new();
     names.into_iter().find(|name| !seen.insert(*name))

@@ -1,4 +1,4 @@
-//! `runtime-config`: what `run` was told, for the entrypoints that come later. CONTRACT section 6.
+//! `runtime-config`: the settings that `run` was given, kept for later entrypoints. CONTRACT section 6.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ pub struct RuntimeConfig {
     /// URL of the metadata service.
     #[serde(rename = "MetadataServiceURL", deserialize_with = "null_as_default")]
     pub metadata_service_url: String,
-    /// `shift:count` of a user namespace.
+    /// `SHIFT:COUNT` of the pod's user namespace; empty if it has none.
     #[serde(deserialize_with = "null_as_default")]
     pub private_users: String,
     /// Token for the metadata service.
@@ -25,42 +25,42 @@ pub struct RuntimeConfig {
     /// Host name.
     #[serde(deserialize_with = "null_as_default")]
     pub hostname: String,
-    /// Debug messages are wanted.
+    /// Whether entrypoints log debug messages.
     #[serde(deserialize_with = "null_as_default")]
     pub debug: bool,
-    /// Apps come and go while the pod runs.
+    /// Whether apps can be added and removed while the pod runs.
     #[serde(deserialize_with = "null_as_default")]
     pub mutable: bool,
-    /// Mode of resolv.conf.
+    /// Mode of /etc/resolv.conf: `host`, `stage0`, `none`, `default`, or empty for `default`.
     #[serde(deserialize_with = "null_as_default")]
     pub resolv_conf_mode: String,
-    /// Mode of the hosts file.
+    /// Mode of /etc/hosts: `host`, `stage0`, `default`, or empty for `default`.
     #[serde(deserialize_with = "null_as_default")]
     pub etc_hosts_mode: String,
     /// Networks.
     #[serde(with = "net_list")]
     pub net_list: NetList,
-    /// The app has the caller's terminal.
+    /// Whether the pod's only app is attached to the caller's standard input or terminal.
     #[serde(deserialize_with = "null_as_default")]
     pub interactive: bool,
-    /// What is not restricted.
+    /// Which restrictions of apps are lifted.
     #[serde(deserialize_with = "null_as_default")]
     pub insecure_options: InsecureOptions,
-    /// IPC namespace.
+    /// IPC namespace: `private`, `parent` (the host's), `auto`, or empty for `auto`.
     #[serde(rename = "IPCMode", deserialize_with = "null_as_default")]
     pub ipc_mode: String,
 }
 
-/// The networks asked for, each with its arguments (`name:K=V;…`) as it was written.
+/// The requested networks, each as it was written: `NAME` or `NAME:KEY=VALUE;…`.
 pub type NetList = Vec<String>;
 
 fn null_as_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(de: D) -> Result<T, D::Error> {
     Option::<T>::deserialize(de).map(Option::unwrap_or_default)
 }
 
-/// [`NetList`] in JSON: an object with a member for each network, its arguments as the value.
+/// [`NetList`] in JSON: an object with a member for each network, whose value is the network's arguments.
 ///
-/// In rkt the type is a structure without exported fields: Go writes `{}` for it, takes any object, and refuses a list.
+/// In rkt the type is a structure without exported fields: Go writes it as `{}`, accepts any object and refuses a list.
 mod net_list {
     use std::fmt;
 
@@ -114,10 +114,10 @@ mod net_list {
 }
 
 impl RuntimeConfig {
-    /// Reads it from the pod in `dir`; the defaults if there is none yet.
+    /// Reads it from the pod directory `dir`; the defaults if the file does not exist.
     ///
     /// # Errors
-    /// It is there, and can't be read or is not valid.
+    /// The file exists, and can't be read or is not valid.
     pub fn load(dir: &Path) -> Result<Self> {
         let file = dir.join(layout::RUNTIME_CONFIG);
         match read_bounded(&file, super::MAX_MANIFEST) {
@@ -126,10 +126,10 @@ impl RuntimeConfig {
         }
     }
 
-    /// Writes it into the pod in `dir`.
+    /// Writes it to the pod directory `dir`, replacing the file atomically.
     ///
     /// # Errors
-    /// It can't be written; the old one stays.
+    /// The file can't be written; then the old one stays.
     pub fn save(&self, dir: &Path) -> Result<()> {
         let text = serde_json::to_vec(self).context(|| "write the runtime configuration")?;
         write_atomic(Directory::Trusted(dir), layout::RUNTIME_CONFIG, &text, 0o640)
@@ -140,7 +140,7 @@ impl RuntimeConfig {
 mod tests {
     use super::*;
 
-    /// What Go's encoding/json makes of rkt's structure.
+    /// rkt's structure as Go's encoding/json writes it.
     const GO: &str = concat!(
         r#"{"MetadataServiceURL":"","PrivateUsers":"","MDSToken":"tok","Hostname":"h","Debug":true,"Mutable":true,"#,
         r#""ResolvConfMode":"default","EtcHostsMode":"default","NetList":{},"Interactive":false,"#,

@@ -1,4 +1,4 @@
-//! What is known about an app's end besides its exit status: written by the reaper, read by the host.
+//! Details of an app's end besides its exit status, written by the reaper in the pod and read by the host.
 
 use std::path::Path;
 
@@ -10,41 +10,42 @@ use crate::appc::AcName;
 use crate::error::{Context, Error, Result};
 use crate::layout;
 
-/// Most that is read of such a file, in bytes.
+/// Maximum size of the file, in bytes.
 pub(super) const MAX_DETAILS: u64 = 16 << 10;
-/// Longest text in it, in bytes.
+/// Maximum length of each text in it, in bytes.
 const MAX_TEXT: usize = 4096;
 
 /// How an app ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitDetails {
-    /// What the status file says: its exit status, or 128 + signal.
+    /// The app's exit status, or 128 + signal, as in its status file.
     pub exit_code: u8,
-    /// systemd's word for it: `success`, `exit-code`, `signal`, `timeout`, `protocol`…
+    /// systemd's service result: `success`, `exit-code`, `signal`, `timeout`, `protocol`… ($SERVICE_RESULT of
+    /// systemd.exec(5)).
     pub result: String,
     /// Name of the signal that killed it: `SIGKILL`, `SIGRTMIN+3`, or a number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
-    /// Whether it left a core dump.
+    /// Whether it dumped core.
     #[serde(default, skip_serializing_if = "is_false")]
     pub core_dumped: bool,
-    /// Whether the kernel has killed a process of the app since its start because the memory that the app
-    /// may have was used up.
+    /// Whether the kernel has killed a process of the app since its start because the app reached its memory limit.
     #[serde(default, skip_serializing_if = "is_false")]
     pub oom_killed: bool,
-    /// Why it could not be started; absent if it was.
+    /// The start error; `None` if the app was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_failure: Option<String>,
-    /// How often its restart policy has started it again since somebody started it, this time included if it is about to.
+    /// Number of restarts by its restart policy since it was last started by hand, including one that is about to
+    /// happen.
     #[serde(default, skip_serializing_if = "is_none")]
     pub restarts: u32,
-    /// How often in a row: [`crate::unit::RESTART_RESET`].
+    /// Number of restarts in a row, counted anew after [`crate::unit::RESTART_RESET`].
     #[serde(default, skip_serializing_if = "is_none")]
     pub in_a_row: u32,
-    /// It is about to be started again, and does not run until then.
+    /// Whether its restart policy is about to start it again.
     #[serde(default, skip_serializing_if = "is_false")]
     pub restarting: bool,
-    /// Its restart policy has given up on it.
+    /// Whether its restart policy does not start it again because it has failed too often.
     #[serde(default, skip_serializing_if = "is_false")]
     pub gave_up: bool,
 }
@@ -58,7 +59,7 @@ fn is_none(number: &u32) -> bool {
 }
 
 impl ExitDetails {
-    /// Whether the exit status alone says it all.
+    /// Whether there is nothing to report beyond the exit status.
     pub fn is_plain(&self) -> bool {
         self.signal.is_none()
             && !self.core_dumped
@@ -68,20 +69,20 @@ impl ExitDetails {
             && !self.gave_up
     }
 
-    /// Parses JSON that something less trusted has written.
+    /// Parses JSON that the less trusted pod has written.
     pub(super) fn parse(text: &[u8]) -> Result<Self> {
-        let details: Self = serde_json::from_slice(text).context(|| "it does not parse")?;
+        let details: Self = serde_json::from_slice(text).context(|| "not valid exit details")?;
         let texts = [Some(&details.result), details.signal.as_ref(), details.start_failure.as_ref()];
         if texts.into_iter().flatten().any(|text| text.len() > MAX_TEXT) {
-            return Err(Error::new(format!("a text in it has more than {MAX_TEXT} bytes")));
+            return Err(Error::new(format!("exit details with a text of more than {MAX_TEXT} bytes")));
         }
         Ok(details)
     }
 
-    /// Reads what was written for `app`, pod side; `None` if nothing was.
+    /// Reads the details of `app`, pod side; `None` if the file does not exist.
     ///
     /// # Errors
-    /// It is there, and can't be read or is not valid.
+    /// The file exists, and can't be read or is not valid.
     pub fn load_in_pod(app: &AcName) -> Result<Option<Self>> {
         let path = layout::in_pod_exit_details(app);
         match super::read_bounded(&path, MAX_DETAILS) {
@@ -90,10 +91,10 @@ impl ExitDetails {
         }
     }
 
-    /// Replaces what was written for `app`, pod side. Not synced: these are words beside the status, which is.
+    /// Writes the details of `app`, pod side. The file is not synced; that of the exit status is.
     ///
     /// # Errors
-    /// It can't be written.
+    /// The file can't be written.
     pub fn store_in_pod(&self, app: &AcName) -> Result<()> {
         let name = layout::exit_details(app);
         let mut details = self.clone();
@@ -104,10 +105,10 @@ impl ExitDetails {
         write_kept(Path::new(layout::IN_POD_STATUS), &name, &text, 0o644, Durable::No)
     }
 
-    /// Removes what was written for `app`, pod side; a missing file is not an error.
+    /// Removes the details of `app`, pod side; a missing file is not an error.
     ///
     /// # Errors
-    /// It can't be removed.
+    /// The file can't be removed.
     pub fn remove_in_pod(app: &AcName) -> Result<()> {
         let path = layout::in_pod_exit_details(app);
         super::remove_if_there(&path)

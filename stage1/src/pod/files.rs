@@ -1,4 +1,4 @@
-//! Reading and replacing files with care.
+//! Reading files of a bounded size, and replacing files atomically.
 
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -11,13 +11,13 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use crate::error::{Context, Error, Result};
 use crate::sys::dir;
 
-/// Times a free name for a temporary file is looked for.
+/// Number of attempts to find a free name for a temporary file.
 const NAME_TRIES: u32 = 16;
 
 /// Reads a regular file of at most `limit` bytes.
 ///
 /// # Errors
-/// It is missing, not a regular file, or larger.
+/// The file is missing, is not a regular file, is larger, or can't be read.
 pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let describe = || format!("read {path:?}");
     let fd =
@@ -25,19 +25,19 @@ pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
     read_regular(fd, limit).context(describe)
 }
 
-/// Reads `name` below the directory `base`, no component of which may be a link: for places that
-/// something less trusted can write. `None` if it does not exist.
+/// Reads the file `name` of at most `limit` bytes, opened as [`open_regular_beneath`] does. `None` if it does not
+/// exist.
 pub(crate) fn read_beneath(base: &OwnedFd, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
     let Some(file) = open_regular_beneath(base, Path::new(name))? else { return Ok(None) };
     read_regular(file.into(), limit).context(|| format!("read {name:?}")).map(Some)
 }
 
-/// Opens the regular file `name` below the directory `base` for reading, no component of which may be a link: for
-/// places that something less trusted can write. `None` if it does not exist. What is not a regular file, a device say,
-/// is not even opened. Host side.
+/// Opens the regular file `name` below the directory `base` for reading, refusing a symlink as any component: for
+/// directories that less trusted processes can write. `None` if it does not exist. The kind of file is checked before
+/// it is opened, because opening a device can have effects. Host side.
 ///
 /// # Errors
-/// It is not a regular file, or can't be opened.
+/// `name` is not a regular file, has a symlink on its path, or can't be opened.
 pub fn open_regular_beneath(base: impl AsFd, name: &Path) -> Result<Option<File>> {
     let place = match dir::open_beneath(base, name, OFlags::PATH | OFlags::NOFOLLOW) {
         Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(None),
@@ -69,11 +69,11 @@ fn read_regular(fd: OwnedFd, limit: u64) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Removes a file. A missing one is not an error, nor one that a host manager removed in the overlay's upper directory
-/// (ESTALE).
+/// Removes a file. Not an error are a missing file, and one that a host manager has removed in the overlay's upper
+/// directory (ESTALE).
 ///
 /// # Errors
-/// It is there and can't be removed.
+/// The file exists and can't be removed.
 pub fn remove_if_there(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.raw_os_error() == Some(libc::ESTALE) => Ok(()),
@@ -82,14 +82,14 @@ pub fn remove_if_there(path: &Path) -> Result<()> {
     }
 }
 
-/// How the names of temporary files begin.
+/// Prefix of the names of temporary files.
 const TEMPORARY: &str = ".tmp-";
 
-/// Removes what a [`write_atomic`] that was killed has left in `dir`, in the pod directory of an entrypoint; nobody
-/// may be writing there meanwhile. Host side.
+/// Removes the temporary files that a killed [`write_atomic`] has left in `dir`, relative to the pod directory. No
+/// other process may be writing there meanwhile. Host side.
 ///
 /// # Errors
-/// One is there and can't be removed.
+/// `dir` can't be read, or a temporary file can't be removed.
 pub fn sweep_temporaries(dir: &Path) -> Result<()> {
     let fd = match dir::open_beneath(rustix::fs::CWD, dir, OFlags::RDONLY | OFlags::DIRECTORY) {
         Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(()),
@@ -107,25 +107,25 @@ pub fn sweep_temporaries(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A directory that files are written into, and how it is reached.
+/// A directory that files are written to, and how its path is resolved.
 #[derive(Clone, Copy, Debug)]
 pub enum Directory<'a> {
-    /// Through links, too: nobody else can write to a directory on the way.
+    /// Symlinks are followed: only trusted processes can write to the directories of its path.
     Trusted(&'a Path),
-    /// `below` the directory of a pod, through no link: the pod can write to parts of that.
+    /// Symlinks below the pod directory are refused: the pod can write to parts of it.
     InPod {
-        /// The pod's directory.
+        /// The pod directory.
         pod: &'a Path,
-        /// Relative, without `..`.
+        /// Path relative to the pod directory, without `..`.
         below: &'a Path,
     },
 }
 
 impl<'a> Directory<'a> {
-    /// That of the relative path `file` below the directory `pod`, and its name there.
+    /// Splits the path `file`, relative to the pod directory `pod`, into its directory and its name.
     ///
     /// # Errors
-    /// `file` names no file.
+    /// `file` has no last component, or that is not UTF-8.
     pub fn of_pod_file(pod: &'a Path, file: &'a Path) -> Result<(Self, &'a str)> {
         let (below, name) = dir::split(file)?;
         let name = name.to_str().context(|| format!("{file:?} is not UTF-8"))?;
@@ -150,27 +150,27 @@ impl<'a> Directory<'a> {
     }
 }
 
-/// Replaces the file `name` in a directory at once: a temporary file beside it, synced, renamed. An existing file's mode
-/// (without its set-id bits) and owner are kept, a new one gets `mode` whatever the umask. A link of that name is
-/// replaced, not followed.
+/// Replaces the file `name` in a directory atomically: writes a temporary file beside it, syncs it and renames it. Mode
+/// (without set-id bits) and owner of an existing file are kept; a new file gets `mode`, whatever the umask. A symlink
+/// of that name is replaced, not followed.
 ///
 /// # Errors
-/// The directory can't be reached, `name` is not a file name, or the file can't be written; what was there stays.
+/// The directory can't be opened, `name` is not a file name, or the file can't be written; then the old file stays.
 pub fn write_atomic(dir: Directory<'_>, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
     let write = || replace(&dir.open()?, name, bytes, mode, Durable::Yes);
     write().context(|| format!("write {:?}", dir.join(name)))
 }
 
-/// Whether what is written has to outlive a power failure.
+/// Whether a written file has to survive a power failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durable {
-    /// It is synced before it appears.
+    /// It is synced before it is renamed: fsync(2).
     Yes,
-    /// It is not.
+    /// It is not synced.
     No,
 }
 
-/// The same in a directory that is open.
+/// [`write_atomic`] in an open directory, optionally without a sync.
 ///
 /// # Errors
 /// As [`write_atomic`].
@@ -187,8 +187,8 @@ pub(crate) fn replace(dir: &OwnedFd, name: &str, bytes: &[u8], mode: u32, durabi
     })
 }
 
-/// A new file of a name that no app, volume or unit can have, and no other writer: not by its PID, which is not
-/// unique across PID namespaces.
+/// Creates a file with a random name, which begins with a dot as no name of an app, volume or unit does. The name is
+/// not made from the PID, which is not unique across PID namespaces.
 fn create_temporary(dir: &OwnedFd) -> Result<(String, File)> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     for _ in 0..NAME_TRIES {
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_relative_directory_is_not_reached_through_a_link() {
-        // Below the current directory, which is this crate's and is read by nobody else meanwhile.
+        // Below the current directory, as `Directory::InPod` takes relative paths.
         let tmp = tempfile::tempdir_in(".").unwrap();
         let here = Path::new(tmp.path().file_name().unwrap());
         fn below(below: &Path) -> Directory<'_> {

@@ -1,4 +1,4 @@
-//! How an app is, as its health checks say: written in the pod, read by the host.
+//! The results of an app's health checks, written in the pod and read by the host.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,26 +10,26 @@ use crate::appc::{AcName, HealthCheck};
 use crate::error::{Context, Error, Result};
 use crate::layout;
 
-/// Most that is read of such a file, in bytes.
+/// Maximum size of the file, in bytes.
 pub(super) const MAX_HEALTH: u64 = 64 << 10;
-/// Most that is kept of what a check has printed, in bytes: the end of it.
+/// Maximum length of the output of a check that is kept, in bytes: its end.
 pub const MAX_OUTPUT: usize = 4096;
 
-/// Whether an app is well.
+/// Whether an app is healthy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Wellness {
-    /// It has been started, and nothing is known yet.
+    /// No check has succeeded since the app's start, and too few have failed to make it unhealthy.
     #[default]
     Starting,
-    /// The last check succeeded, or too few have failed since one did.
+    /// A check has succeeded, and fewer than [`HealthCheck::retries`] have failed in a row since.
     Healthy,
-    /// Checks have failed as often in a row as it takes.
+    /// [`HealthCheck::retries`] checks or more have failed in a row.
     Unhealthy,
 }
 
 impl Wellness {
-    /// The word for it.
+    /// Its name in files and output.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -39,15 +39,15 @@ impl Wellness {
     }
 }
 
-/// What is known of an app's health.
+/// The health of an app.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
-    /// How it is.
+    /// Whether it is healthy.
     pub status: Wellness,
-    /// How many checks have failed in a row.
+    /// Number of checks that have failed in a row.
     #[serde(default)]
     pub failures: u32,
-    /// When the app was started, in milliseconds since 1970.
+    /// Time of the app's start, in milliseconds since the epoch.
     #[serde(default)]
     pub since_ms: u64,
     /// The last check, if there was one.
@@ -55,23 +55,23 @@ pub struct Health {
     pub last: Option<Check>,
 }
 
-/// One check.
+/// The result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// The command's exit status, or 128 and the signal that killed it; none if it took too long.
+    /// The command's exit status, or 128 + signal; `None` if it timed out.
     pub exit_code: Option<u8>,
-    /// The end of what it has printed, or why it could not be run.
+    /// The end of the command's output, or the reason why it could not be run.
     #[serde(default)]
     pub output: String,
 }
 
 impl Health {
-    /// That of an app that is about to start.
+    /// The health of an app that is started now.
     pub fn starting() -> Self {
         Self { since_ms: now_ms(), ..Self::default() }
     }
 
-    /// Takes a check into account. Whether the app has become unhealthy by it.
+    /// Takes the result of a check into account. Returns whether the app has become unhealthy by it.
     #[must_use]
     pub fn note(&mut self, check: Check, by: &HealthCheck) -> bool {
         self.note_at(check, by, now_ms())
@@ -92,21 +92,21 @@ impl Health {
         self.status == Wellness::Unhealthy && was != Wellness::Unhealthy
     }
 
-    /// Parses JSON that something less trusted has written.
+    /// Parses JSON that the less trusted pod has written.
     pub(super) fn parse(text: &[u8]) -> Result<Self> {
-        let health: Self = serde_json::from_slice(text).context(|| "it does not parse")?;
+        let health: Self = serde_json::from_slice(text).context(|| "not a valid result of health checks")?;
         match &health.last {
             Some(check) if check.output.len() > MAX_OUTPUT => {
-                Err(Error::new(format!("the output in it has more than {MAX_OUTPUT} bytes")))
+                Err(Error::new(format!("the output of the last health check has more than {MAX_OUTPUT} bytes")))
             }
             _ => Ok(health),
         }
     }
 
-    /// Reads that of `app`, pod side; `None` if there is none.
+    /// Reads the health of `app`, pod side; `None` if the file does not exist.
     ///
     /// # Errors
-    /// It is there, and can't be read or is not valid.
+    /// The file exists, and can't be read or is not valid.
     pub fn load_in_pod(app: &AcName) -> Result<Option<Self>> {
         let path = Path::new(layout::IN_POD_STATUS).join(layout::health(app));
         match read_bounded(&path, MAX_HEALTH) {
@@ -115,10 +115,10 @@ impl Health {
         }
     }
 
-    /// Replaces that of `app`, pod side.
+    /// Writes the health of `app`, pod side, replacing the file atomically.
     ///
     /// # Errors
-    /// It can't be written.
+    /// The file can't be written.
     pub fn store_in_pod(&self, app: &AcName) -> Result<()> {
         let name = layout::health(app);
         let text = serde_json::to_vec(self).context(|| format!("write {name:?}"))?;

@@ -1,4 +1,4 @@
-//! A pod directory: what is in its files, and how they are replaced. Host side unless it says otherwise.
+//! The files of a pod directory: their content, and how they are replaced. Host side unless a comment says otherwise.
 
 mod config;
 mod exit;
@@ -27,7 +27,7 @@ use crate::appc::{AcName, App, ImageManifest, PodManifest, RuntimeApp};
 use crate::error::{Context, Error, Result};
 use crate::layout;
 
-/// Longest manifest that is read, in bytes.
+/// Maximum size of a manifest, in bytes.
 pub const MAX_MANIFEST: u64 = 16 << 20;
 
 /// A pod's manifest and settings.
@@ -36,29 +36,32 @@ pub struct Pod {
     dir: PathBuf,
     /// The manifest.
     pub manifest: PodManifest,
-    /// What `run` was told; the defaults before it ran.
+    /// The settings that `run` was given; the defaults before it ran.
     pub config: RuntimeConfig,
 }
 
 impl Pod {
-    /// Loads the pod in `dir`.
+    /// Loads the pod in the directory `dir`.
     ///
     /// # Errors
-    /// The manifest or the runtime configuration is missing or not valid.
+    /// The manifest is missing, or it or the runtime configuration can't be read or is not valid.
     pub fn load(dir: &Path) -> Result<Self> {
         let manifest = PodManifest::parse(&read_bounded(&dir.join(layout::MANIFEST), MAX_MANIFEST)?)
             .context(|| format!("pod manifest {:?}", dir.join(layout::MANIFEST)))?;
         Ok(Self { dir: dir.to_owned(), manifest, config: RuntimeConfig::load(dir)? })
     }
 
-    /// The app `name` with its image's manifest, of all the pod's image manifests the only one that is read.
+    /// The app `name` with the manifest of its image. No other image manifest is read.
+    ///
+    /// # Errors
+    /// The pod manifest does not list the app, or the image manifest is missing or not valid.
     pub fn app(&self, name: &AcName) -> Result<PodApp> {
         let app = self.manifest.app(name).context(|| format!("app {name} is not in the pod manifest"))?;
         Ok(PodApp { runtime: app.clone(), image: self.image_manifest(name)? })
     }
 
     fn image_manifest(&self, app: &AcName) -> Result<ImageManifest> {
-        // The second one is beside the app's root, for host managers that leave out the first.
+        // Host managers that do not write the first file have the manifest beside the app's root.
         let [file, beside] =
             [layout::app_image_manifest(app), layout::app_dir(app).join("manifest")].map(|path| self.dir.join(path));
         let (json, file) = match read_bounded(&file, MAX_MANIFEST) {
@@ -72,17 +75,20 @@ impl Pod {
     }
 }
 
-/// An app of a pod and the image it is made from.
+/// An app of a pod, with the manifest of its image.
 #[derive(Clone, Debug)]
 pub struct PodApp {
-    /// The pod manifest's part.
+    /// The app in the pod manifest.
     pub runtime: RuntimeApp,
-    /// The image's manifest.
+    /// The manifest of its image.
     pub image: ImageManifest,
 }
 
 impl PodApp {
-    /// How it is run: as the pod manifest says, or else the image's.
+    /// How the app is run: the `app` section of the pod manifest or, without it, that of the image manifest.
+    ///
+    /// # Errors
+    /// Neither manifest has such a section.
     pub fn app(&self) -> Result<&App> {
         self.runtime
             .app
@@ -92,10 +98,10 @@ impl PodApp {
     }
 }
 
-/// Checks that `text` is a UUID and returns it in lower case: RFC 9562, with dashes.
+/// Checks that `text` is a UUID with dashes (RFC 9562), and returns it in lower case.
 ///
 /// # Errors
-/// It is not one.
+/// `text` is not a UUID.
 pub fn check_uuid(text: &str) -> Result<String> {
     let lengths = [8, 4, 4, 4, 12];
     let groups: Vec<&str> = text.split('-').collect();
@@ -108,10 +114,11 @@ pub fn check_uuid(text: &str) -> Result<String> {
     }
 }
 
-/// Tells the host that the pod's supervisor is ready. Pod side.
+/// Makes the symbolic link [`layout::IN_POD_SUPERVISOR_STATUS`], which tells the host that the pod takes apps. Pod
+/// side.
 ///
 /// # Errors
-/// The mark can't be written.
+/// The link can't be made.
 pub fn mark_supervisor_ready() -> Result<()> {
     let link = Path::new(layout::IN_POD_SUPERVISOR_STATUS);
     let temporary = link.with_extension("new");

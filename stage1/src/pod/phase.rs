@@ -1,4 +1,4 @@
-//! A pod's phase: the directory it lies in, and whether its lock is held. CONTRACT section 1.
+//! A pod's phase and state, from the directory it is in and whether its lock is held. CONTRACT section 1.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -9,12 +9,12 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use crate::error::{Context, Error, Result};
 use crate::layout;
 
-/// The directory below `pods` that a pod lies in.
+/// The directory below `pods` that a pod is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Just created.
     Embryo,
-    /// Being prepared, or failed at that.
+    /// Being prepared, or its preparation has failed.
     Prepare,
     /// Prepared.
     Prepared,
@@ -22,7 +22,7 @@ pub enum Phase {
     Run,
     /// Exited and marked for deletion.
     ExitedGarbage,
-    /// Never ran and marked for deletion.
+    /// Its preparation has failed, and it is marked for deletion.
     Garbage,
 }
 
@@ -31,7 +31,7 @@ impl Phase {
     pub const ALL: [Self; 6] =
         [Self::Embryo, Self::Prepare, Self::Prepared, Self::Run, Self::ExitedGarbage, Self::Garbage];
 
-    /// The directory's name.
+    /// Name of the directory.
     pub const fn dir(self) -> &'static str {
         match self {
             Self::Embryo => "embryo",
@@ -44,14 +44,14 @@ impl Phase {
     }
 }
 
-/// What a pod is doing, as host managers name it.
+/// A pod's state, as host managers name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Just created.
     Embryo,
     /// Being prepared.
     Preparing,
-    /// Preparing it failed.
+    /// Its preparation has failed.
     PrepareFailed,
     /// Ready to run.
     Prepared,
@@ -68,7 +68,7 @@ pub enum State {
 }
 
 impl State {
-    /// The word for it.
+    /// Its name in the output of host managers.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Embryo => "embryo",
@@ -83,7 +83,7 @@ impl State {
         }
     }
 
-    /// The state that follows from the directory and the lock.
+    /// The state that follows from the phase and from whether the pod's exclusive lock is held.
     pub const fn of(phase: Phase, locked: bool) -> Self {
         match (phase, locked) {
             (Phase::Embryo, _) => Self::Embryo,
@@ -99,23 +99,23 @@ impl State {
     }
 }
 
-/// The state of the pod in `dir`, which lies in `phase`; the lock is tried, not kept.
+/// The state of the pod in the directory `dir`, whose phase is `phase`. The pod's lock is taken for a moment, shared.
 ///
 /// # Errors
-/// The pod's directory can't be opened.
+/// The pod directory can't be opened or locked.
 pub fn state(phase: Phase, dir: &Path) -> Result<State> {
     Ok(State::of(phase, Lock::try_shared(dir)?.is_none()))
 }
 
-/// flock(2) on a file or directory, held until dropped.
+/// A flock(2) on a file or directory, held until dropped.
 #[derive(Debug)]
 pub struct Lock(OwnedFd);
 
 impl Lock {
-    /// Takes the exclusive lock, waiting for it until `timeout` is over. `None` if another process has it that long.
+    /// Takes the exclusive lock, waiting at most `timeout`. `None` if another process holds a lock for that long.
     ///
     /// # Errors
-    /// The path can't be opened.
+    /// `path` can't be opened, or flock(2) fails for another reason.
     pub fn exclusive(path: &Path, timeout: Duration) -> Result<Option<Self>> {
         let fd = open(path)?;
         let deadline = Instant::now() + timeout;
@@ -135,10 +135,10 @@ impl Lock {
         }
     }
 
-    /// Takes a shared lock unless another process has the exclusive one.
+    /// Takes a shared lock without waiting. `None` if another process holds the exclusive lock.
     ///
     /// # Errors
-    /// The path can't be opened.
+    /// `path` can't be opened, or flock(2) fails for another reason.
     pub fn try_shared(path: &Path) -> Result<Option<Self>> {
         let fd = open(path)?;
         match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockShared) {
@@ -148,10 +148,11 @@ impl Lock {
         }
     }
 
-    /// Checks that `fd`, given by another program, is the directory `dir` and holds its exclusive lock.
+    /// Takes over `fd` from the program that executed this one, after checking that it is the directory `dir` and that
+    /// an exclusive lock of it is held.
     ///
     /// # Errors
-    /// It is another directory, or not locked.
+    /// `fd` is another directory, or there is no exclusive lock.
     pub fn adopt(fd: OwnedFd, dir: &Path) -> Result<Self> {
         if !crate::sys::dir::same_file(&fd, open(dir)?)? {
             return Err(Error::new(format!("the lock descriptor is not the directory {dir:?}")));
@@ -174,10 +175,10 @@ fn open(path: &Path) -> Result<OwnedFd> {
         .context(|| format!("open {path:?}"))
 }
 
-/// Takes the lock around adding and removing apps of the pod in `dir`, waiting for it until `timeout` is over.
+/// Takes the lock for adding and removing apps of the pod in the directory `dir`, waiting at most `timeout`.
 ///
 /// # Errors
-/// The lock is still held after that time, or can't be opened.
+/// Another process holds the lock for that long, or its file can't be opened or made.
 pub fn lock_apps(dir: &Path, timeout: Duration) -> Result<Lock> {
     let path = dir.join(layout::LOCK);
     rustix::fs::open(
@@ -188,7 +189,7 @@ pub fn lock_apps(dir: &Path, timeout: Duration) -> Result<Lock> {
     .context(|| format!("open {path:?}"))?;
     Lock::exclusive(&path, timeout)?.context(|| {
         let seconds = timeout.as_secs();
-        format!("{path:?} is locked: apps have been being added or removed for more than {seconds} seconds")
+        format!("timed out after {seconds} s: another process that adds or removes apps holds the lock {path:?}")
     })
 }
 

@@ -1,4 +1,4 @@
-//! Which process is the pod's PID 1. Host side.
+//! Finding the pod's PID 1. Host side.
 
 use std::fs;
 use std::io;
@@ -7,17 +7,16 @@ use std::path::Path;
 use crate::error::{Context, Error, Result};
 use crate::layout;
 
-/// What a PID file holds at most: ten digits, a line end, and some tolerance.
+/// Maximum size of a PID file, in bytes: ten digits, a newline, and some more.
 const MAX_PID: u64 = 32;
 
-/// The PID, in the host's view, of the PID 1 of the pod in `pod`: from `pid`, or from `ppid` as the one child of that
-/// process. `None` while neither file is there, or the parent has no child (yet, or now).
+/// The PID, as the host counts, of the PID 1 of the pod in the directory `pod`: the one in the file `pid`, or the only
+/// child of the process in the file `ppid`. `None` if neither file exists or the parent has no child.
 ///
-/// A PID may have been given to another process since it was written: its user checks that, as
-/// `cross::Target` does.
+/// The PID may have been recycled since it was written: the caller has to check the process, as `cross::Target` does.
 ///
 /// # Errors
-/// A file is not one PID, or the parent has several children.
+/// A file does not have exactly one PID, or the parent has several children.
 pub fn read_pid(pod: &Path) -> Result<Option<i32>> {
     if let Some(pid) = read(pod, layout::PID)? {
         return Ok(Some(pid));
@@ -34,11 +33,11 @@ fn read(pod: &Path, name: &str) -> Result<Option<i32>> {
         Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(None),
         content => content?,
     };
-    let text = || format!("{file:?} holds {:?}, which is not a PID", String::from_utf8_lossy(&content));
+    let text = || format!("{file:?} has {:?}, which is not a PID", String::from_utf8_lossy(&content));
     parse(&content).context(text).map(Some)
 }
 
-/// Decimal digits and at most one line end; nothing else, and no leading zero.
+/// Parses decimal digits without a leading zero, and at most one newline.
 fn parse(content: &[u8]) -> Option<i32> {
     let digits = content.strip_suffix(b"\n").unwrap_or(content);
     if digits.first().is_none_or(|first| *first == b'0') || !digits.iter().all(u8::is_ascii_digit) {
@@ -53,14 +52,14 @@ fn only_child(parent: i32) -> Result<Option<i32>> {
         [] => Ok(None),
         [child] => Ok(Some(child)),
         _ => Err(Error::new(format!(
-            "process {parent} of {:?} has {} children: which of them is the pod can't be told",
+            "process {parent} in the file {:?} has {} children: expected one, the pod's PID 1",
             layout::PPID,
             children.len()
         ))),
     }
 }
 
-/// The children of all threads of a process; none of one that has ended.
+/// The children of all threads of a process: proc_tid_children(5). Empty if the process has ended.
 fn children(parent: i32) -> Result<Vec<i32>> {
     let tasks = format!("/proc/{parent}/task");
     let mut children = Vec::new();
@@ -77,7 +76,7 @@ fn children(parent: i32) -> Result<Vec<i32>> {
         };
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            // A thread that has ended since; or a kernel without this file (CONFIG_PROC_CHILDREN).
+            // The thread has ended, or the kernel does not have this file (CONFIG_PROC_CHILDREN).
             Err(error) if has_ended(&error) => {
                 if path.parent().is_some_and(Path::exists) {
                     return scan(parent);
@@ -97,7 +96,7 @@ fn has_ended(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
-/// [`children`] for kernels that don't list them: every process is asked for its parent.
+/// [`children`] for kernels that do not list them: reads the parent of every process.
 fn scan(parent: i32) -> Result<Vec<i32>> {
     let mut children = Vec::new();
     for entry in fs::read_dir("/proc").context(|| "read directory /proc")? {
@@ -108,14 +107,16 @@ fn scan(parent: i32) -> Result<Vec<i32>> {
             Err(error) if has_ended(&error) => continue,
             Err(error) => return Err(error).context(|| format!("read /proc/{pid}/stat")),
         };
-        if parent_in(&stat).context(|| format!("/proc/{pid}/stat is not as proc(5) has it"))? == parent {
+        if parent_in(&stat).context(|| format!("/proc/{pid}/stat is not in the format of proc_pid_stat(5)"))? == parent
+        {
             children.push(pid);
         }
     }
     Ok(children)
 }
 
-/// The fourth field of /proc/PID/stat. The second one, in parentheses, is of the process's own choice.
+/// The parent's PID, the fourth field of /proc/PID/stat. The second field, in parentheses, is set by the process
+/// itself.
 fn parent_in(stat: &[u8]) -> Option<i32> {
     let after = stat.iter().rposition(|byte| *byte == b')')? + 1;
     std::str::from_utf8(&stat[after..]).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
@@ -142,7 +143,7 @@ mod tests {
         assert_eq!(parent_in(b"7 (x"), None);
     }
 
-    /// A shell that lives until its input ends, with `count` children that do too.
+    /// A shell with `count` children, all of which run until the shell's input ends.
     fn parent(count: usize) -> Child {
         let script = format!("exec 3<&0; {} echo; wait", "cat <&3 >/dev/null & ".repeat(count));
         let mut shell =

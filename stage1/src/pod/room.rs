@@ -1,4 +1,4 @@
-//! Room kept in advance for a file that must be written even when nothing is left of the disk. Pod side.
+//! Disk space reserved in advance for a file that must be written even when the disk is full. Pod side.
 
 use std::fs::File;
 use std::io::Write;
@@ -13,21 +13,21 @@ use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::sys::dir;
 
-/// What is kept, in bytes: a block.
+/// The space that is reserved, in bytes: one block.
 const SIZE: u64 = 4096;
 
-/// Keeps room for one [`write_kept`] of the file `name` in the directory `dir`, an inode and a block; what is kept
-/// already stays.
+/// Reserves an inode and a block for one [`write_kept`] of the file `name` in the directory `dir`: fallocate(2). Space
+/// that is reserved already is kept.
 ///
 /// # Errors
-/// There is no room left, or `dir` can't be written to.
+/// The disk is full, or `dir` can't be written to.
 pub fn keep(dir: &Path, name: &str) -> Result<()> {
     let room = layout::room(name);
-    let describe = || format!("keep room for {:?}", dir.join(name));
+    let describe = || format!("reserve space for {:?}", dir.join(name));
     let dir = dir::open_dir(dir).context(describe)?;
     let file = open(&dir, &room, OFlags::CREATE).context(describe)?;
     let kept = match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, SIZE) {
-        // A file system that can't keep blocks without writing them.
+        // The file system can't reserve blocks without writing them.
         Err(Errno::OPNOTSUPP) => File::from(file).write_all(&[0; SIZE as usize]).context(|| "write"),
         done => done.context(|| "fallocate"),
     };
@@ -38,11 +38,11 @@ pub fn keep(dir: &Path, name: &str) -> Result<()> {
     .context(describe)
 }
 
-/// Replaces the file `name` in the directory `dir` at once, in the room that was kept for it, which is used up by that.
-/// Without such room it is written as [`write_atomic`] does.
+/// Replaces the file `name` in the directory `dir` atomically, using up the space that [`keep`] reserved. Without
+/// reserved space it does the same as [`write_atomic`].
 ///
 /// # Errors
-/// As those of [`write_atomic`].
+/// As [`write_atomic`].
 pub fn write_kept(dir: &Path, name: &str, bytes: &[u8], mode: u32, durable: Durable) -> Result<()> {
     match fill(dir, name, bytes, mode, durable) {
         Ok(()) => Ok(()),
@@ -57,7 +57,7 @@ pub fn write_kept(dir: &Path, name: &str, bytes: &[u8], mode: u32, durable: Dura
 
 fn fill(dir: &Path, name: &str, bytes: &[u8], mode: u32, durable: Durable) -> Result<()> {
     let room = layout::room(name);
-    let describe = || format!("write {:?} in the room kept for it", dir.join(name));
+    let describe = || format!("write {:?} to its reserved space", dir.join(name));
     let dir = dir::open_dir(dir).context(describe)?;
     let mut file = File::from(open(&dir, &room, OFlags::empty()).context(describe)?);
     file.write_all(bytes).context(describe)?;
@@ -69,7 +69,7 @@ fn fill(dir: &Path, name: &str, bytes: &[u8], mode: u32, durable: Durable) -> Re
     rustix::fs::renameat(&dir, &room, &dir, name).context(describe)
 }
 
-/// Opens a regular file for writing, and nothing else.
+/// Opens a file for writing, and checks that it is a regular file.
 fn open(dir: &OwnedFd, room: &str, more: OFlags) -> Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | more;
     let file = rustix::fs::openat(dir, room, flags, Mode::RUSR | Mode::WUSR).context(|| format!("open {room:?}"))?;
@@ -99,7 +99,7 @@ mod tests {
         assert_eq!((after.ino(), after.mode() & 0o7777), (before.ino(), 0o644));
         assert_eq!(std::fs::read(&written).unwrap(), b"7\n");
         assert!(!room.exists());
-        // Now there is none.
+        // No space is reserved any more.
         write_kept(tmp.path(), "a", b"8\n", 0o644, Durable::No).unwrap();
         assert_eq!(std::fs::read(&written).unwrap(), b"8\n");
         assert_eq!(std::fs::read_dir(tmp.path()).unwrap().count(), 1);

@@ -1,5 +1,5 @@
-//! An app's state, from the marker files that host and pod write. The pod can write where these
-//! lie: nothing is followed, nothing but bounded regular files is read.
+//! An app's state, from the status files that host and pod write. The pod can write to their directory, so no symlink
+//! is followed, and only regular files of a bounded size are read. Host side.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -15,28 +15,28 @@ use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::sys::dir;
 
-/// Target of the link that says that a pod's supervisor is ready.
+/// Target of the symbolic link that a pod makes when it takes apps.
 pub(super) const READY: &str = "ready";
-/// What an exit status file holds at most: three digits, a sign, a newline, and some tolerance.
+/// Maximum size of an exit status file, in bytes: three digits, a newline, and some more.
 const MAX_STATUS: u64 = 16;
-/// Exit code of an app whose status file can't be understood.
+/// Exit code of an app whose status file is not valid.
 const UNREADABLE: u8 = 1;
 
-/// What an app is doing.
+/// An app's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppState {
-    /// Not added completely.
+    /// The app is not, or not completely, added.
     Unknown,
-    /// Added, not started yet.
+    /// The app was added, and not started yet.
     Created,
-    /// Started.
+    /// The app was started.
     Running,
-    /// Ended.
+    /// The app has ended.
     Exited,
 }
 
 impl AppState {
-    /// The word for it.
+    /// Its name in the output of host managers.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
@@ -47,32 +47,31 @@ impl AppState {
     }
 }
 
-/// An app's state and times, in nanoseconds since the epoch.
+/// An app's state, and its times in nanoseconds since the epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppStatus {
-    /// State.
+    /// Its state.
     pub state: AppState,
-    /// When it was added.
+    /// Time at which it was added.
     pub created_at: Option<i64>,
-    /// When it was last started.
+    /// Time at which it was last started.
     pub started_at: Option<i64>,
-    /// When it ended.
+    /// Time at which it ended.
     pub finished_at: Option<i64>,
     /// Its exit status, or 128 + signal.
     pub exit_code: Option<u8>,
-    /// What else is known about its end; of an app that runs, about its last one, if its restart policy has started it
-    /// again since.
+    /// Details of its end; of a running app that its restart policy has started again, details of its last end.
     pub details: Option<ExitDetails>,
-    /// What its health checks say, of an app that has some and runs.
+    /// The results of the health checks of a running app.
     pub health: Option<Health>,
-    /// When those details were written.
+    /// Time at which `details` were written.
     pub details_at: Option<i64>,
 }
 
-/// Whether the supervisor of the pod in `pod` says that it is ready.
+/// Whether the pod in the directory `pod` takes apps.
 ///
 /// # Errors
-/// The mark is there and can't be read.
+/// The symbolic link that says so exists and can't be read.
 pub fn is_ready(pod: &Path) -> Result<bool> {
     let link = layout::supervisor_status();
     match read_rkt(pod)? {
@@ -85,10 +84,11 @@ pub fn is_ready(pod: &Path) -> Result<bool> {
     }
 }
 
-/// The state of `app` in the pod in `pod`, which is in `state`. CONTRACT section 1.
+/// The status of `app` in the pod in the directory `pod`, whose state is `state`. CONTRACT section 1. Status files with
+/// an invalid content are logged, and do not fail.
 ///
 /// # Errors
-/// A file of the app's status is there and can't be read.
+/// The pod directory or a status file exists and can't be opened.
 pub fn app_status(pod: &Path, state: State, mutable: bool, app: &AcName) -> Result<AppStatus> {
     let read = || -> Result<AppStatus> {
         let times = PodTimes::read(pod, state)?;
@@ -109,12 +109,12 @@ pub fn app_status(pod: &Path, state: State, mutable: bool, app: &AcName) -> Resu
     read().context(|| format!("status of app {app}"))
 }
 
-/// What an app's own files say.
+/// The status files of an app.
 #[derive(Clone, Copy, Debug, Default)]
 struct Markers {
     created: Option<i64>,
     started: Option<i64>,
-    /// Exit code and the time it was written.
+    /// The exit code, and the time at which it was written.
     exited: Option<(u8, i64)>,
 }
 
@@ -130,12 +130,12 @@ impl Markers {
     }
 }
 
-/// The pod's own times.
+/// The times of a pod, in nanoseconds since the epoch.
 #[derive(Clone, Copy, Debug, Default)]
 struct PodTimes {
     created: Option<i64>,
     started: Option<i64>,
-    /// When it was marked for deletion.
+    /// Time at which it was marked for deletion.
     marked: Option<i64>,
 }
 
@@ -159,14 +159,14 @@ fn compute(pod: State, mutable: bool, times: PodTimes, app: Markers) -> AppStatu
     let mut status = if mutable { of_mutable(app) } else { of_immutable(pod, times, app) };
     let after_run = matches!(pod, State::Exited | State::ExitedGarbage | State::Garbage | State::Deleting);
     if after_run && status.state != AppState::Exited {
-        // It was ended together with the pod, before anything could say how.
+        // It ended with the pod, before its exit status was written.
         status.state = AppState::Exited;
         status.finished_at = times.marked;
     }
     status
 }
 
-/// Each marker counts only if those that are made before it are there.
+/// A marker counts only if the earlier ones exist.
 fn of_mutable(app: Markers) -> AppStatus {
     let started = app.created.and(app.started);
     let exited = started.and(app.exited);
@@ -187,7 +187,7 @@ fn of_mutable(app: Markers) -> AppStatus {
     }
 }
 
-/// The app comes and goes with the pod, unless it has ended before.
+/// An app without an exit status has the state of its pod.
 fn of_immutable(pod: State, times: PodTimes, app: Markers) -> AppStatus {
     AppStatus {
         state: match pod {
@@ -205,7 +205,7 @@ fn of_immutable(pod: State, times: PodTimes, app: Markers) -> AppStatus {
     }
 }
 
-/// The directory /rkt of the pod: through its root while that is mounted, else in the overlay's upper layer.
+/// Opens the directory /rkt of the pod: in its root while that is mounted, otherwise in the overlay's upper directory.
 fn read_rkt(pod: &Path) -> Result<Option<OwnedFd>> {
     let pod_dir = dir::open_dir(pod)?;
     let through_root = format!("{}/rkt", layout::STAGE1_ROOTFS);
@@ -245,7 +245,7 @@ fn modified(dir: &OwnedFd, name: &str) -> Result<Option<i64>> {
     }
 }
 
-/// When the pod's directory was last changed, which a move to a garbage directory does.
+/// The ctime of the pod directory, which its move to a garbage directory sets.
 fn changed(pod: &OwnedFd) -> Result<i64> {
     let stat = rustix::fs::fstat(pod).context(|| "stat of the pod's directory")?;
     Ok(nanoseconds(stat.st_ctime, stat.st_ctime_nsec as i64))
@@ -265,7 +265,7 @@ fn exit_status(dir: &OwnedFd, app: &AcName) -> Result<Option<(u8, i64)>> {
     let code = match read_beneath(dir, name, MAX_STATUS) {
         Ok(None) => return Ok(None),
         Ok(Some(text)) => parse_exit_code(&text).unwrap_or_else(|| {
-            log::warn!("exit status of app {app}: {:?} is not one", String::from_utf8_lossy(&text));
+            log::warn!("exit status of app {app}: {:?} is not a number from 0 to 255", String::from_utf8_lossy(&text));
             UNREADABLE
         }),
         Err(error) => {
@@ -276,7 +276,7 @@ fn exit_status(dir: &OwnedFd, app: &AcName) -> Result<Option<(u8, i64)>> {
     Ok(Some((code, at)))
 }
 
-/// What the pod says about the app's end; nothing if it makes no sense.
+/// The details of the app's end, with their mtime. Invalid details are logged and left out.
 fn exit_details(pod: &Path, app: &AcName) -> Result<Option<(ExitDetails, i64)>> {
     let Some(rkt) = read_rkt(pod)? else { return Ok(None) };
     let Some(dir) = open_dir_beneath(&rkt, "status")? else { return Ok(None) };
@@ -291,7 +291,7 @@ fn exit_details(pod: &Path, app: &AcName) -> Result<Option<(ExitDetails, i64)>> 
     }))
 }
 
-/// What the pod says about the app's health; nothing if it makes no sense.
+/// The results of the app's health checks. Invalid ones are logged and left out.
 fn health(pod: &Path, app: &AcName) -> Result<Option<Health>> {
     let Some(rkt) = read_rkt(pod)? else { return Ok(None) };
     let Some(dir) = open_dir_beneath(&rkt, "status")? else { return Ok(None) };
@@ -305,7 +305,7 @@ fn health(pod: &Path, app: &AcName) -> Result<Option<Health>> {
     }))
 }
 
-/// Decimal digits, 0 to 255, and at most one line end.
+/// Parses a decimal number from 0 to 255 and at most one newline.
 fn parse_exit_code(text: &[u8]) -> Option<u8> {
     let digits = text.strip_suffix(b"\n").unwrap_or(text);
     if !digits.iter().all(u8::is_ascii_digit) {
@@ -402,7 +402,7 @@ mod tests {
         let created = Markers { created: Some(3), ..none };
         let started = Markers { started: Some(4), ..created };
         let exited = Markers { exited: Some((7, 5)), ..started };
-        // As left by a start that was cut off after it had removed the marker.
+        // The state that a start leaves if it is killed after it has removed the marker.
         let restarting = Markers { started: None, ..exited };
         let times = PodTimes { created: Some(1), started: Some(2), marked: Some(9) };
         let summary = |pod: State, app: Markers| {
@@ -415,7 +415,7 @@ mod tests {
         assert_eq!(
             summary(State::Running, Markers { created: None, ..exited }),
             (S::Unknown, None, None, None, None),
-            "what an app of the same name left behind"
+            "files of an earlier app of the same name"
         );
         assert_eq!(summary(State::Running, created), (S::Created, Some(3), None, None, None));
         assert_eq!(summary(State::Running, started), (S::Running, Some(3), Some(4), None, None));
