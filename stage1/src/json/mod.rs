@@ -1,7 +1,11 @@
 //! Reading JSON that other programs wrote: RFC 8259.
 
+mod located;
+
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 use serde_json::Value;
+
+use located::Located;
 
 use crate::error::{Context, Error, Result};
 
@@ -18,10 +22,9 @@ pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
 /// # Errors
 /// The value is not a `T`; the message has the path of the member that does not fit.
 pub fn from_value<T: DeserializeOwned>(value: Value) -> Result<T> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let path = error.path().to_string();
-        let cause = error.into_inner();
-        if path == "." { Error::caused_by("not as expected", cause) } else { Error::caused_by(path, cause) }
+    T::deserialize(Located(value)).map_err(|misfit| {
+        let (path, cause) = misfit.into_parts();
+        if path.is_empty() { Error::caused_by("not as expected", cause) } else { Error::caused_by(path, cause) }
     })
 }
 
@@ -81,7 +84,7 @@ mod tests {
                 r#"{"parts":[{"name":"a","list":[1.5]}]}"#,
                 "parts[0].list[0]: invalid type: floating point `1.5`, expected u32",
             ),
-            ("[]", "not as expected: invalid length 0, expected struct Whole with 1 element"),
+            ("[]", "not as expected: invalid type: sequence, expected struct Whole"),
         ] {
             assert_eq!(whole(text).unwrap_err().one_line(), line);
         }
