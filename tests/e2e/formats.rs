@@ -217,6 +217,6 @@ fn rendered_files_are_the_images(t: &Context) -> Verdict {
     let plain = |dir: &Path| picture(dir).replace(&dir.display().to_string(), "");
     assert!(plain(&out) == plain(&t.dir.join("probe-root")), "the files differ");
     let line = podctl.fails(&["image", "render", "probe", &out.display().to_string()]);
-    assert!(line.contains("is there already"), "{line}");
+    assert!(line.contains("already exists"), "{line}");
     Ok(())
 }

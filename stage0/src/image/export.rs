@@ -1,4 +1,4 @@
-//! Handing images out.
+//! Exporting images as application container images.
 
 use std::io::{self, Write};
 
@@ -8,10 +8,11 @@ use crate::image::archive::ImageId;
 use crate::image::tree::layered::open_archive;
 use crate::store::Store;
 
-/// Writes an image as an application container image, uncompressed.
+/// Writes an image to `to` as an uncompressed application container image (appc, "App Container Image"); returns its
+/// size in bytes.
 ///
 /// # Errors
-/// The archive is missing or damaged, or can't be written.
+/// The archive is missing or damaged, can't be made from the image's layers, or `to` can't be written.
 pub fn export(store: &Store, id: &ImageId, to: &mut impl Write) -> Result<u64> {
     let mut archive = open_archive(store, id)?;
     io::copy(&mut archive, to).context(|| format!("copy the archive of image {}", id.short()))

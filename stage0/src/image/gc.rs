@@ -1,4 +1,4 @@
-//! Taking away images that nobody uses.
+//! Removing images, and the trees, layers and blobs that no image or pod uses.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,12 +18,13 @@ use crate::image::tree as trees;
 use crate::image::tree::layers;
 use crate::store::{Store, TemporaryDir};
 
-/// Removes an image, its names and its tree.
+/// Removes an image, its names and its tree, and the layers and blobs that no other image needs.
 ///
 /// # Errors
-/// A pod uses it, or another image depends on it; then it is left as it is.
+/// A pod uses the image, or another image depends on it: nothing is changed then. Or the store can't be locked, read or
+/// written.
 pub fn remove(store: &Store, id: &ImageId) -> Result<()> {
-    // dropped, with what was moved into it, after the lock
+    // dropped after the lock, so that removing the files moved into it does not keep others waiting
     let work = store.temporary_dir()?;
     let _lock = store.lock_images()?;
     if let Some(pods) = users(store)?.get(id.as_str()) {
@@ -41,7 +42,7 @@ pub fn remove(store: &Store, id: &ImageId) -> Result<()> {
     blobs::sweep(store, &work).map(drop)
 }
 
-/// Moves an image and its tree into the working directory; the caller holds the lock.
+/// Removes an image's names and moves the image and its tree into the working directory. The caller must hold the lock.
 fn take_away(store: &Store, work: &TemporaryDir, id: &ImageId) -> Result<()> {
     for (name, target) in names(store)? {
         if target == *id {
@@ -66,30 +67,30 @@ fn move_if_there(from: PathBuf, to: PathBuf) -> Result<()> {
 /// What [`collect`] has removed.
 #[derive(Debug, Default)]
 pub struct Collected {
-    /// Images without a name that nothing uses.
+    /// The ids of unused images.
     pub images: Vec<ImageId>,
-    /// Trees, by the name of their directory, that no pod uses and that are not of an image any more.
+    /// The directory names of trees that no pod uses and that have no image.
     pub trees: Vec<String>,
-    /// Layers that no tree lies on any more.
+    /// The names of layers that no tree lies on.
     pub layers: Vec<String>,
-    /// Digests of blobs that no image needs.
+    /// The digests of blobs that no image needs.
     pub blobs: Vec<String>,
 }
 
-/// Which images [`collect`] removes, of those that nothing uses.
+/// Which of the unused images [`collect`] removes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
-    /// Those without a name.
+    /// Images without a name.
     Unnamed,
-    /// All.
+    /// All unused images.
     Unused,
 }
 
-/// Removes images that have lost their name to a newer one and that neither a pod nor another image uses, once nobody
-/// has made use of them for `grace`; and trees without an image or put aside, that no pod uses.
+/// Removes the images that no pod and no other image uses and that were last used at least `grace` ago; then trees that
+/// no pod uses and that have no image or were set aside, layers that no tree lies on, and blobs that no image needs.
 ///
 /// # Errors
-/// Something could not be removed.
+/// The store can't be locked, read or written.
 pub fn collect(store: &Store, grace: Duration, which: Which) -> Result<Collected> {
     let work = store.temporary_dir()?;
     let _lock = store.lock_images()?;
@@ -121,7 +122,7 @@ pub fn collect(store: &Store, grace: Duration, which: Which) -> Result<Collected
     let images: BTreeSet<String> = ids(store)?.iter().map(|id| id.as_str().to_owned()).collect();
     for name in names_in(&store.trees())? {
         let name = name.to_string_lossy().into_owned();
-        // one put aside is used by pods that were there before, which are told from later ones by nothing
+        // pods made before the tree was set aside use it; nothing tells them from later pods with the same tree id
         let of = name.split_once(".old-").map_or(name.as_str(), |(id, _)| id);
         if users.contains_key(of) || images.contains(&name) {
             continue;

@@ -1,6 +1,4 @@
-//! Images: the store of those that were imported, their unpacked trees, taking images in and handing them out.
-//!
-//! Each module uses those listed above it, not those below.
+//! Images: their store and unpacked trees; importing, pulling, pushing, exporting, verifying and removing them.
 
 pub mod archive;
 pub mod export;

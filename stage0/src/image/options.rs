@@ -1,4 +1,4 @@
-//! How an image is imported.
+//! Options of an import.
 
 use std::path::PathBuf;
 
@@ -13,36 +13,36 @@ use crate::registry::Reference;
 /// The format of an image file or directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageFormat {
-    /// An application container image.
+    /// An application container image (appc).
     Aci,
-    /// An OCI image layout.
+    /// An OCI image layout (OCI image-spec, image-layout.md).
     Oci,
-    /// What `docker save` writes.
+    /// An archive of `docker save`.
     Docker,
-    /// A directory with a manifest and blobs, as skopeo's `dir:` has them.
+    /// A directory with a manifest and blobs, as skopeo's `dir:` writes it.
     Dir,
     /// A plain root file system.
     Rootfs,
 }
 
-/// How to import.
+/// Options of an import.
 #[derive(Clone, Debug, Default)]
 pub struct ImportOptions {
-    /// The image's name, instead of the one in its manifest.
+    /// The image's name, in place of the one in its manifest.
     pub name: Option<String>,
-    /// The format; detected when `None`.
+    /// The format; detected if `None`.
     pub kind: Option<ImageFormat>,
-    /// Which image to take from an index.
+    /// Which of several images to import.
     pub choice: ImageChoice,
-    /// Manifest of a plain root file system.
+    /// The manifest for a plain root file system.
     pub manifest: Option<ImageManifest>,
     /// Bounds on its size, and whether it may contain device nodes.
     pub limits: UnpackLimits,
-    /// Registry names for the image, instead of its own name.
+    /// Registry names for the image, in place of its own name.
     pub references: Vec<Reference>,
-    /// Keep the blobs as they were fetched.
+    /// Whether to keep the layers' blobs as they were fetched.
     pub keep_blobs: bool,
-    /// Where it came from, and the directory of blobs to move into the store.
+    /// Where the image came from, and the directory of blobs to move into the store.
     pub kept: Option<(Provenance, PathBuf)>,
 }
 
@@ -50,7 +50,7 @@ impl ImportOptions {
     /// Fails if the caller gave a program and the image's manifest has one too.
     pub(crate) fn must_not_run(&self) -> Result<()> {
         match self.manifest.as_ref().and_then(|manifest| manifest.app.as_ref()) {
-            Some(_) => Err(Error::new("an image says itself what it runs; give --exec to \"podctl app add\"")),
+            Some(_) => Err(Error::new("the image itself says what to run; give --exec to \"podctl app add\"")),
             None => Ok(()),
         }
     }

@@ -1,6 +1,7 @@
-//! Files of trees that lie over each other, looked up as overlayfs shows them, without mounting anything.
+//! Looking up files in stacked trees as overlayfs would show them, without a mount (filesystems/overlayfs.rst).
 //!
-//! The trees are hostile: every step is one name below a descriptor, links are read and followed here, inside.
+//! The trees are hostile input: each step opens one name below a descriptor, and this module itself follows symbolic
+//! links, within the trees.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -15,36 +16,36 @@ use stage1::error::{Context, Error, Result};
 
 use crate::image::archive::{OPAQUE, is_whiteout};
 
-/// Links from one to the next, as the kernel has it.
+/// The most symbolic links in one path, as in the kernel (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
-/// Trees, the uppermost first.
+/// A stack of trees, the uppermost first.
 #[derive(Debug)]
 pub(crate) struct Merged {
     roots: Vec<Rc<OwnedFd>>,
 }
 
-/// What a path leads to.
+/// The result of looking up a path.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// A directory: what each of the trees has of it, the uppermost first.
+    /// A directory: its part in each tree that has it, the uppermost first.
     Directory(Vec<Rc<OwnedFd>>),
-    /// Anything else but a link: the directory that it is in, and its name.
+    /// A file of another type: its parent directory and its name.
     Other(Rc<OwnedFd>, OsString),
-    /// Nothing: the last directory that is there, and the names that are not.
+    /// The path does not exist: its deepest existing directory, and the missing names below it.
     Missing(PathBuf, Vec<OsString>),
-    /// Nothing: something else is where a directory should be, or links lead nowhere.
+    /// The path can't exist: one of its directories is another kind of file, or it has too many symbolic links.
     Barred,
 }
 
 /// An entry of a directory.
 #[derive(Debug)]
 pub(crate) enum Child {
-    /// A directory: what each of the trees has of it, the uppermost first.
+    /// A directory: its part in each tree that has it, the uppermost first.
     Directory(Vec<Rc<OwnedFd>>),
-    /// A symbolic link to this.
+    /// A symbolic link, with its target.
     Link(OsString),
-    /// Anything else; the directory that it is in.
+    /// A file of another type, with its parent directory.
     Other(Rc<OwnedFd>),
 }
 
@@ -52,7 +53,7 @@ impl Merged {
     /// Opens the roots of trees, the uppermost first.
     ///
     /// # Errors
-    /// One is not a directory.
+    /// A root does not exist or is not a directory.
     pub(crate) fn open<'a>(roots: impl IntoIterator<Item = &'a Path>) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = |path: &Path| {
@@ -61,23 +62,23 @@ impl Merged {
         Ok(Self { roots: roots.into_iter().map(open).collect::<Result<_>>()? })
     }
 
-    /// A directory that trees have, the uppermost first.
+    /// Takes the parts of a directory in several trees, the uppermost first.
     pub(crate) fn of(parts: Vec<Rc<OwnedFd>>) -> Self {
         Self { roots: parts }
     }
 
-    /// The entry of the root that has this name; links are not followed.
+    /// The entry `name` of the root; `None` if there is none. Does not follow a symbolic link.
     ///
     /// # Errors
-    /// A directory can't be looked at.
+    /// The entry can't be opened or read.
     pub(crate) fn child(&self, name: &OsStr) -> Result<Option<Child>> {
         child(&self.roots, name)
     }
 
-    /// Follows a path, links included.
+    /// Looks up a path and follows symbolic links; `..` at the root stays there.
     ///
     /// # Errors
-    /// A directory can't be looked at.
+    /// An entry of the path can't be opened or read.
     pub(crate) fn find(&self, path: &Path) -> Result<Found> {
         let mut todo = names(path);
         let mut at: Vec<(OsString, Vec<Rc<OwnedFd>>)> = Vec::new();
@@ -115,10 +116,11 @@ impl Merged {
         Ok(Found::Directory(parts))
     }
 
-    /// Opens a regular file for reading; `None` if there is none. What is there instead is told by `Err(kind)`.
+    /// Opens a regular file for reading; `None` if the path does not exist, `Err(kind)` if it is a file of another
+    /// type.
     ///
     /// # Errors
-    /// It can't be opened.
+    /// An entry of the path can't be opened or read.
     pub(crate) fn open_file(&self, path: &Path) -> Result<Option<std::result::Result<OwnedFd, FileType>>> {
         let (above, name) = match self.find(path)? {
             Found::Other(above, name) => (above, name),
@@ -180,7 +182,7 @@ fn child(dir: &[Rc<OwnedFd>], name: &OsStr) -> Result<Option<Child>> {
     Ok((!parts.is_empty()).then_some(Child::Directory(parts)))
 }
 
-/// Whether a directory hides what is below it.
+/// Whether a directory hides the same directory of lower trees.
 fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = fs::openat(dir, ".", flags, Mode::empty()).context(|| "open directory")?;
@@ -198,7 +200,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn what_lies_above_hides_what_is_below() {
+    fn upper_trees_hide_lower_ones() {
         let base = tempfile::tempdir().unwrap();
         let at = |path: &str| base.path().join(path);
         for dir in ["low/etc/deep", "low/usr/lib", "low/gone/x", "high/etc", "high/new"] {

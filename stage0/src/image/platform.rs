@@ -1,20 +1,24 @@
-//! Which image of several is wanted, and what machines an image is for.
+//! Choosing one of several images, and the platform of an image (OCI image-spec, image-index.md).
 
 use serde::Deserialize;
 use stage1::error::{Error, Result};
 
-/// The image that is wanted of several.
+/// Which of several images to take.
 #[derive(Clone, Debug, Default)]
 pub struct ImageChoice {
-    /// Its reference or tag, if there is more than one.
+    /// The image's reference or tag.
     pub reference: Option<String>,
-    /// Its platform, `os/architecture` or `os/architecture/variant`; else this machine's.
+    /// The platform, as `OS/ARCHITECTURE` or `OS/ARCHITECTURE/VARIANT`; this machine's if `None`.
     pub platform: Option<String>,
-    /// What it is called if it has no name of its own.
+    /// The name for an image that has none of its own.
     pub name: Option<String>,
 }
 
 impl ImageChoice {
+    /// The platform, parsed.
+    ///
+    /// # Errors
+    /// The text does not have two or three parts.
     pub(super) fn platform(&self) -> Result<Platform> {
         let Some(text) = &self.platform else {
             let architecture = match std::env::consts::ARCH {
@@ -36,7 +40,7 @@ impl ImageChoice {
     }
 }
 
-/// What an image runs on.
+/// The platform that an image is for.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(super) struct Platform {
     #[serde(default)]
@@ -48,15 +52,16 @@ pub(super) struct Platform {
 }
 
 impl Platform {
+    /// Whether an image for this platform runs on `wanted`.
     pub(super) fn fits(&self, wanted: &Self) -> bool {
         let variant = wanted.variant.is_none() || self.variant == wanted.variant;
-        // what it does not say it may be
+        // an empty field fits everything
         let same = |its: &str, wanted: &str| its.is_empty() || its == wanted;
         same(&self.os, &wanted.os) && same(plain_architecture(&self.architecture), &wanted.architecture) && variant
     }
 
-    /// The same in the format's own words: what it does not say is as `wanted`, and other words for an architecture
-    /// are replaced. Tells what it took for what.
+    /// Replaces empty fields by those of `wanted`, and other names of an architecture by Go's, which the image-spec
+    /// prescribes. Returns the result, and a sentence for each replacement.
     pub(super) fn plain(&self, wanted: &Self) -> (Self, Vec<String>) {
         let mut taken = Vec::new();
         let mut word = |what: &str, its: &str, plain: &str, wanted: &str| {
@@ -73,7 +78,7 @@ impl Platform {
     }
 }
 
-/// An architecture in the format's own words; the kernel and distributions have others.
+/// Go's name of an architecture (`GOARCH`) for the name that the kernel or a distribution gives it.
 fn plain_architecture(word: &str) -> &str {
     match word {
         "x86_64" | "x86-64" => "amd64",

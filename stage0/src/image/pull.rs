@@ -1,4 +1,4 @@
-//! Images from registries: each layer is fetched into a working directory and unpacked from there, unless it is there.
+//! Pulling images from registries: fetches the layers that the store lacks into a working directory and unpacks them.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -25,21 +25,22 @@ use crate::image::tree::layers;
 use crate::registry::{self, Access, Bars, Blob, Document, Name, Purpose, Reference, Repository};
 use crate::store::{Store, TemporaryDir};
 
-/// What a pull did.
+/// The result of a pull.
 #[derive(Debug)]
 pub struct Pulled {
-    /// The image, new or there before.
+    /// The image, which may have been in the store before.
     pub imported: Imported,
     /// Its full name.
     pub reference: Reference,
-    /// Digest of its manifest: of an index, that of this platform.
+    /// The digest of its manifest; for an index, of the platform's manifest in it.
     pub manifest: Digest,
 }
 
-/// Fetches an image, unless it is there, and names it. `options` say which platform and how large.
+/// Pulls an image, unless the store has it, and names it. `options` have the platform and the size limits.
 ///
 /// # Errors
-/// The name means nothing, no registry gives the image, or it can't be imported; the store is unchanged.
+/// The short name has no registry, none of the registries serves the image, or it can't be imported. The store is
+/// unchanged then.
 pub fn pull(store: &Store, access: &Access, name: &Name, options: &ImportOptions) -> Result<Pulled> {
     let mut errors = Vec::new();
     for reference in access.registries.candidates(name)? {
@@ -54,7 +55,7 @@ pub fn pull(store: &Store, access: &Access, name: &Name, options: &ImportOptions
     Err(joined(errors))
 }
 
-/// One error of several.
+/// Joins several errors to one.
 fn joined(mut errors: Vec<Error>) -> Error {
     match errors.len() {
         1 => errors.swap_remove(0),
@@ -92,7 +93,7 @@ fn pull_reference(store: &Store, access: &Access, reference: &Reference, options
     Err(joined(errors))
 }
 
-/// The manifest for the platform.
+/// Fetches the manifest for the platform.
 fn find_manifest(repository: &Repository<'_>, reference: &Reference, options: &ImportOptions) -> Result<Document> {
     let mut document = repository.manifest(&reference.version())?;
     for _ in 0..oci::MAX_NESTING {
@@ -101,10 +102,11 @@ fn find_manifest(repository: &Repository<'_>, reference: &Reference, options: &I
             Listed::Index(chosen) => document = repository.manifest(&chosen.to_string())?,
         }
     }
-    Err(Error::new(format!("{reference}: indexes within indexes")))
+    Err(Error::new(format!("{reference}: indexes are nested more than {} deep", oci::MAX_NESTING)))
 }
 
-/// Names the image that came by this manifest before, if it is whole and the manifest is there.
+/// Names the image that this manifest brought before. `None` if the store does not have it, undamaged and with the
+/// manifest.
 fn name_known(store: &Store, manifest: &Digest, reference: &Reference) -> Result<Option<Imported>> {
     let Some(id) = by_manifest(store, manifest)? else { return Ok(None) };
     let _lock = store.lock_images()?;
@@ -120,12 +122,13 @@ fn name_known(store: &Store, manifest: &Digest, reference: &Reference) -> Result
     Ok(Some(Imported { image, name: reference.to_string(), replaced }))
 }
 
-/// What has been fetched into a working directory, and verified.
+/// The blobs that were fetched into a working directory, and verified.
 struct Fetched {
-    /// Blobs that are kept for no longer than the import takes.
+    /// The directory of blobs that only the import needs.
     passing: PathBuf,
-    /// Blobs that go to the store.
+    /// The directory of blobs to move into the store.
     kept: PathBuf,
+    /// The paths of the verified blobs.
     whole: Mutex<HashSet<PathBuf>>,
 }
 
@@ -144,7 +147,7 @@ impl Fetched {
         dir.join(digest.algorithm()).join(digest.digits())
     }
 
-    /// Makes sure that a blob is there.
+    /// Links a blob from the store into the working directory, or fetches it, unless that was done.
     fn obtain(&self, store: &Store, from: &Repository<'_>, blob: &Blob, bars: &Bars) -> Result<()> {
         let whole = || self.whole.lock().unwrap_or_else(PoisonError::into_inner);
         if whole().contains(&blob.path) {
@@ -157,7 +160,7 @@ impl Fetched {
         Ok(())
     }
 
-    /// Forgets what was fetched for the import alone.
+    /// Removes the blobs that only the import needed.
     fn forget(&self) -> Result<()> {
         let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
         for path in whole.extract_if(|path| path.starts_with(&self.passing)) {
@@ -167,7 +170,7 @@ impl Fetched {
     }
 }
 
-/// Layers in a registry.
+/// The layers of an image in a registry.
 struct Remote<'a> {
     store: &'a Store,
     from: &'a Repository<'a>,
@@ -184,7 +187,7 @@ impl Source for Remote<'_> {
         Ok(Box::new(file))
     }
 
-    /// Its bar is that of the download.
+    /// Unknown, so that only the download shows a progress bar.
     fn size(&self, _: usize) -> Option<u64> {
         None
     }
@@ -194,7 +197,7 @@ impl Source for Remote<'_> {
     }
 }
 
-/// Fetches all that the manifest points to, but for layers that are in the store, and takes the image in.
+/// Fetches the configuration and the layers that the store lacks, and imports the image.
 fn fetch(
     store: &Store,
     work: &TemporaryDir,
@@ -205,7 +208,7 @@ fn fetch(
     options: &ImportOptions,
 ) -> Result<Imported> {
     let Listed::Image(pointers) = oci::listed(&manifest.bytes, &manifest.media_type, &options.choice)? else {
-        return Err(Error::new("an index is not an image"));
+        return Err(Error::new("the manifest is an index, not an image"));
     };
     let kept = Provenance {
         manifest: manifest.digest.to_string(),
@@ -248,12 +251,14 @@ fn fetch(
     layered::import(store, work, &image, &remote, &options)
 }
 
-/// Fails if the file system is too full for so many bytes.
+/// Fails unless the file system of `path` has at least `bytes` free.
 fn must_have_space(path: &Path, bytes: u64) -> Result<()> {
     let stat = rustix::fs::statvfs(path).context(|| format!("statvfs({path:?})"))?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     if bytes > free {
-        return Err(Error::new(format!("{bytes} bytes are to be fetched, and {free} are free in {path:?}")));
+        return Err(Error::new(format!(
+            "not enough disk space: {bytes} bytes to fetch, {free} bytes free in {path:?}"
+        )));
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Images to registries: what was pulled is pushed bit for bit. Layers that are not kept as they came, and that the
-//! other registry does not have, are fetched again from where they came.
+//! Pushing images to registries. A pulled image is pushed bit for bit: layers whose blobs the store did not keep, and
+//! which the target registry lacks, are fetched again from the registry that the image came from.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -14,10 +14,11 @@ use crate::image::store::{Image, directory};
 use crate::registry::{self, Access, Bars, Blob, Document, MAX_MANIFEST, Progress, Purpose, Reference, Repository};
 use crate::store::Store;
 
-/// Sends an image to a registry, under this name. Gives back the digest of its manifest.
+/// Pushes an image to a registry under the name `to`; returns the digest of its manifest.
 ///
 /// # Errors
-/// The image did not come from a registry, its blobs are not whole any more, or the registry refuses it.
+/// The image did not come from a registry, a blob is damaged and can't be fetched again, or the registry can't be
+/// reached or refuses the image.
 pub fn push(store: &Store, access: &Access, image: &Image, to: &Reference) -> Result<Digest> {
     let short = image.id.short();
     let kept = image.info.kept.last().context(|| {
@@ -41,7 +42,7 @@ pub fn push(store: &Store, access: &Access, image: &Image, to: &Reference) -> Re
         }
         let bytes = std::fs::read(&path).context(|| format!("read {path:?}"))?;
         let Listed::Image(pointers) = oci::listed(&bytes, &kept.media_type, &ImageChoice::default())? else {
-            return Err(Error::new("an index is not an image"));
+            return Err(Error::new("the manifest is an index, not an image"));
         };
         for (number, (digest, size)) in pointers.into_iter().enumerate() {
             let path = work.path().join(digest.digits());
@@ -60,10 +61,10 @@ pub fn push(store: &Store, access: &Access, image: &Image, to: &Reference) -> Re
         bytes
     };
     let document = Document { bytes, media_type: kept.media_type.clone(), digest };
-    // mirrors are for pulling
+    // the last endpoint is the registry itself; the others are mirrors, which only serve pulls
     let endpoint = access.registries.endpoints(to)?.pop().context(|| "no registry")?;
     let repository = access.repository(&endpoint, Purpose::Push)?;
-    // in the registry where it came from nothing needs to be sent
+    // the registry that the image came from can mount its blobs from the other repository
     let beside = kept.from.as_deref().map(Reference::parse).transpose()?;
     let beside = beside.filter(|one| one.registry() == endpoint.reference.registry());
     let missing: Mutex<Vec<Blob>> = Mutex::default();
@@ -95,7 +96,7 @@ pub fn push(store: &Store, access: &Access, image: &Image, to: &Reference) -> Re
     Ok(document.digest)
 }
 
-/// The repositories that an image can be had from, which it came from.
+/// The repositories to fetch an image's blobs from: the one that it came from, and its mirrors.
 fn sources<'a>(access: &'a Access, from: &str, manifest: &Digest) -> Result<Vec<Repository<'a>>> {
     let reference = Reference::parse(&format!("{from}@{manifest}"))?;
     let (mut found, mut errors) = (Vec::new(), Vec::new());
@@ -115,7 +116,7 @@ fn sources<'a>(access: &'a Access, from: &str, manifest: &Digest) -> Result<Vec<
     Ok(found)
 }
 
-/// Gives the configuration that an image came with a name in a working directory, if it is the blob.
+/// Writes the image's configuration to `to` if it has the digest.
 fn copy_config(store: &Store, image: &Image, digest: &Digest, to: &Path) -> Result<()> {
     let path = directory(store, &image.id).join("config");
     match std::fs::read(&path) {

@@ -1,4 +1,4 @@
-//! Keeping images whole.
+//! Verifying images and repairing them.
 
 use std::io;
 
@@ -15,22 +15,22 @@ use crate::image::tree::list::is_damage;
 use crate::image::tree::{checked_dir, layers, location};
 use crate::store::Store;
 
-/// How an image was found.
+/// The result of [`verify`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// As it was imported.
+    /// The image is undamaged.
     Whole,
-    /// This was damaged and is not any more.
+    /// The image was damaged, as the text says, and was repaired.
     Mended(String),
-    /// This is damaged; the image is refused until it is imported again.
+    /// The image is damaged, as the text says: podctl refuses it until it is imported again.
     Damaged(String),
 }
 
-/// Looks at every byte of an image and its tree, and mends what can be made from the rest. An archive that is damaged
-/// is put aside, so that a new import brings it back.
+/// Reads every byte of an image and its tree, and repairs what can be made from the rest. A damaged archive is renamed,
+/// so that a new import brings it back.
 ///
 /// # Errors
-/// The store can't be read or written.
+/// The image is not in the store, or the store can't be read or written.
 pub fn verify(store: &Store, id: &ImageId) -> Result<Health> {
     if !has(store, id) {
         return Err(Error::new(format!("there is no image {} any more", id.short())));
@@ -45,7 +45,7 @@ pub fn verify(store: &Store, id: &ImageId) -> Result<Health> {
     mended.extend(mend_manifest(store, id)?);
     let image = match load(store, id) {
         Ok(image) => image,
-        // nothing else says what the tree was rendered upon
+        // only the image's record says what the tree was rendered upon
         Err(error) => {
             must_be_damage(&error)?;
             return Ok(Health::Damaged(format!("{}; import the image again", error.one_line())));
@@ -64,7 +64,7 @@ pub fn verify(store: &Store, id: &ImageId) -> Result<Health> {
     Ok(if mended.is_empty() { Health::Whole } else { Health::Mended(mended.join("; ")) })
 }
 
-/// The same for an image with layers: a damaged layer is put aside, so that a new import brings it back.
+/// [`verify`] for an image with layers. A damaged layer is set aside, so that a new import brings it back.
 fn verify_layered(store: &Store, id: &ImageId) -> Result<Health> {
     let again = |what: String| Ok(Health::Damaged(format!("{what}; import or pull the image again")));
     let image = match load(store, id).and_then(|image| config(store, id).map(|config| (image, config))) {
@@ -104,7 +104,7 @@ fn verify_layered(store: &Store, id: &ImageId) -> Result<Health> {
     Ok(if mended.is_empty() { Health::Whole } else { Health::Mended(mended.join("; ")) })
 }
 
-/// Fails if an image could not be looked at for reasons that are not the image's.
+/// Fails if an error does not mean damage, but a fault of this process or the machine.
 fn must_be_damage(error: &Error) -> Result<()> {
     match error.errno().map(Errno::from_raw_os_error) {
         Some(errno) if !is_damage(errno) => Err(Error::new(error.one_line())),
@@ -112,7 +112,7 @@ fn must_be_damage(error: &Error) -> Result<()> {
     }
 }
 
-/// What is wrong with an image's archive, which is then put aside.
+/// What is wrong with an image's archive, if anything; a damaged one is renamed to `archive.damaged`.
 fn archive_fault(store: &Store, id: &ImageId) -> Result<Option<String>> {
     let read =
         open_archive(store, id).and_then(|mut archive| io::copy(&mut archive, &mut io::sink()).context(|| "archive"));
@@ -125,7 +125,7 @@ fn archive_fault(store: &Store, id: &ImageId) -> Result<Option<String>> {
     Ok(Some(format!("{}; import the image again", error.one_line())))
 }
 
-/// Writes the manifest beside the archive again, if it is not the archive's. Tells what it did.
+/// Replaces the manifest beside the archive if it differs from the archive's; returns a sentence if it did.
 fn mend_manifest(store: &Store, id: &ImageId) -> Result<Option<String>> {
     let manifest = archive::manifest(open_archive(store, id)?)?;
     let path = directory(store, id).join("manifest");

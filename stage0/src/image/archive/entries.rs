@@ -1,7 +1,8 @@
-//! Reading a tar file entry by entry: the old, ustar, GNU and pax forms, long names, extended attributes, sparse files.
+//! Reading a tar file entry by entry: the v7, ustar, GNU and pax formats (tar(5)), long names, extended attributes,
+//! sparse files.
 //!
-//! The headers are `tar`'s; what comes between them is read here, because that crate ends pax values at their first
-//! line break (capabilities may have one) and takes headers of any length into memory.
+//! The crate `tar` parses the headers. This module reads the rest, because that crate ends pax values at their first
+//! newline (capabilities may have one) and reads extended headers of any length into memory.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
@@ -12,54 +13,54 @@ use tar::{EntryType, GnuExtSparseHeader, Header};
 
 const BLOCK: u64 = 512;
 
-/// What describes one entry (long names, pax records, sparse maps) may take this many bytes.
+/// The size limit of all that describes one entry (long names, pax records, sparse maps), in bytes.
 const DESCRIPTION_BYTES: u64 = 1 << 20;
 
-/// One entry of an archive. Its content is read from [`Entries::content`].
+/// One entry of an archive. [`Entries::content`] reads its content.
 #[derive(Debug)]
 pub struct Entry {
-    /// What it is.
+    /// Its type.
     pub kind: EntryType,
-    /// Its name, as it is in the archive.
+    /// Its name, unchanged.
     pub path: Vec<u8>,
-    /// What a link points to.
+    /// The target of a link.
     pub link: Vec<u8>,
-    /// Bytes of the file, holes included.
+    /// The size of the file with its holes, in bytes.
     pub size: u64,
-    /// Permissions and setuid bits.
+    /// Permissions, with set-user-ID, set-group-ID and sticky bits.
     pub mode: u32,
-    /// Owner.
+    /// The UID of its owner.
     pub uid: u64,
-    /// Group.
+    /// The GID of its group.
     pub gid: u64,
-    /// Modification time: seconds since 1970 and nanoseconds.
+    /// The modification time: seconds since 1970, and nanoseconds.
     pub mtime: (i64, u32),
-    /// Major and minor number of a device.
+    /// The major and minor number of a device.
     pub device: Option<(u32, u32)>,
-    /// Extended attributes.
+    /// The names and values of its extended attributes.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Where the content that is there belongs: offsets and lengths, in order.
+    /// The offsets and lengths, in bytes, of the parts of the file that the archive stores, ascending.
     pub segments: Vec<(u64, u64)>,
 }
 
 /// The entries of an archive, in order.
 pub struct Entries<R> {
     source: R,
-    /// What of the last entry's content has not been read.
+    /// How much of the last entry's content is unread, in bytes.
     content: u64,
-    /// What follows the content up to the next block.
+    /// The number of bytes between the content and the next block.
     padding: u64,
-    /// What has been read of the source.
+    /// How much of the source was read or skipped, in bytes.
     position: u64,
-    /// Skips bytes of the source, if it can do that without reading them.
+    /// Skips bytes of a source that can seek.
     seek: Option<fn(&mut R, i64) -> io::Result<()>>,
 }
 
 impl Entries<BufReader<File>> {
-    /// Reads a file from its start; content that the caller leaves unread is skipped.
+    /// Reads a file from its start; seeks over content that the caller leaves unread.
     ///
     /// # Errors
-    /// The file can't be seeked in.
+    /// Seeking in the file fails.
     pub fn of_file(mut file: File) -> Result<Self> {
         file.rewind().context(|| "seek to the start of the archive")?;
         let entries = Self::new(BufReader::with_capacity(1 << 12, file));
@@ -77,7 +78,7 @@ struct Description {
 }
 
 impl<R: Read> Entries<R> {
-    /// Reads from `source`, which is not compressed.
+    /// Reads from `source`, which must be uncompressed.
     pub fn new(source: R) -> Self {
         Self { source, content: 0, padding: 0, position: 0, seek: None }
     }
@@ -85,7 +86,7 @@ impl<R: Read> Entries<R> {
     /// The next entry; `None` at the end of the archive.
     ///
     /// # Errors
-    /// The source can't be read, ends too early, or is no tar file.
+    /// The source can't be read, ends within an entry, is not a tar file, or has a damaged or too large header.
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         let mut description = Description::default();
         loop {
@@ -103,19 +104,19 @@ impl<R: Read> Entries<R> {
                     let bytes = self.describing(&mut description, size)?;
                     description.records.extend(records(&bytes)?);
                 }
-                // comments, and defaults that nobody but archivers of tapes write
+                // global headers hold comments, and defaults that image builders do not write
                 EntryType::XGlobalHeader => self.set_content(size)?,
                 _ => return self.entry(&header, size, description).map(Some),
             }
         }
     }
 
-    /// Reads what is left of the last entry's content, holes left out.
+    /// A reader of the last entry's unread content, without holes.
     pub fn content(&mut self) -> impl Read {
         Content(self)
     }
 
-    /// How much of the source has been read: after [`Entries::next_entry`], where the content starts.
+    /// The position in the source, in bytes; after [`Entries::next_entry`] that is where the entry's content starts.
     pub fn position(&self) -> u64 {
         self.position
     }
@@ -136,12 +137,12 @@ impl<R: Read> Entries<R> {
     }
 
     fn set_content(&mut self, size: u64) -> Result<()> {
-        let whole = size.checked_next_multiple_of(BLOCK).context(|| "an entry's size is no number of bytes")?;
+        let whole = size.checked_next_multiple_of(BLOCK).context(|| "an entry's size is too large")?;
         (self.content, self.padding) = (size, whole - size);
         Ok(())
     }
 
-    /// The next header; `None` if there is none, or an empty block.
+    /// The next header; `None` at the end of the source or at a block of zeros.
     fn header(&mut self) -> Result<Option<Header>> {
         let mut header = Header::new_old();
         let bytes = header.as_mut_bytes();
@@ -162,7 +163,7 @@ impl<R: Read> Entries<R> {
             return Ok(None);
         }
         let sum = |bytes: &[u8]| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
-        // the checksum's own field counts as blanks
+        // the field of the checksum itself counts as spaces
         let sum = sum(&bytes[..148]) + 8 * u32::from(b' ') + sum(&bytes[156..]);
         if header.cksum().ok() != Some(sum) {
             return Err(Error::new("not a tar file: the checksum of a header is wrong"));
@@ -194,7 +195,7 @@ impl<R: Read> Entries<R> {
         let path = record("path").map(<[u8]>::to_vec).or(description.path.clone());
         let path = path.unwrap_or_else(|| header.path_bytes().into_owned());
         let mut kind = header.entry_type();
-        // before ustar a directory was told by its name
+        // in the v7 format only its name marks a directory
         if kind.is_file() && path.ends_with(b"/") {
             kind = EntryType::Directory;
         }
@@ -235,7 +236,7 @@ impl<R: Read> Entries<R> {
         Ok(entry)
     }
 
-    /// Finds out where a file's content belongs.
+    /// Finds the segments of a file's content; sets `size`, `segments`, and the name of a pax sparse file.
     fn lay_out(&mut self, entry: &mut Entry, header: &Header, records: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
         let all = |key: &'static str| records.iter().filter(move |(name, _)| name == key.as_bytes()).map(|(_, v)| v);
         let last = |key: &'static str| all(key).next_back();
@@ -282,7 +283,7 @@ impl<R: Read> Entries<R> {
         Ok(())
     }
 
-    /// The map of GNU's own form: in the header and in blocks behind it.
+    /// The map of the old GNU sparse format, in the header and in extension blocks; and the file's size.
     fn old_gnu_map(&mut self, header: &Header) -> Result<(Vec<u64>, u64)> {
         let gnu = header.as_gnu().context(|| "a sparse file without GNU's header")?;
         let mut flat = Vec::new();
@@ -310,7 +311,7 @@ impl<R: Read> Entries<R> {
         Ok((flat, gnu.real_size().context(|| "size of a sparse file")?))
     }
 
-    /// The map of the newest pax form: decimal lines at the start of the content, filled up to a block.
+    /// The map of the pax sparse format 1.0: decimal lines at the start of the content, padded to a block.
     fn map_in_content(&mut self) -> Option<Vec<u64>> {
         let mut numbers = Vec::new();
         let mut digits = String::new();
@@ -358,13 +359,13 @@ impl<R: Read> Read for Content<'_, R> {
     }
 }
 
-/// Kinds that have no content, whatever size their header tells.
+/// Whether entries of this type have no content, whatever the size in their header is.
 fn header_only(kind: EntryType) -> bool {
     use EntryType as T;
     matches!(kind, T::Link | T::Symlink | T::Char | T::Block | T::Directory | T::Fifo)
 }
 
-/// A long name ends with a zero byte.
+/// A long name without its NUL byte.
 fn name(mut bytes: Vec<u8>) -> Vec<u8> {
     if bytes.last() == Some(&0) {
         bytes.pop();
@@ -372,7 +373,7 @@ fn name(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// A number of a header; an empty field is 0.
+/// A number field of a header; an empty field is 0.
 fn field<T: Default>(header: &Header, place: Range<usize>, value: io::Result<T>) -> io::Result<T> {
     let is_empty = header.as_bytes()[place].iter().all(|byte| matches!(byte, 0 | b' '));
     if is_empty { Ok(T::default()) } else { value }
@@ -387,7 +388,7 @@ fn device(header: &Header) -> Result<Option<(u32, u32)>> {
     Ok(major.zip(minor))
 }
 
-/// Pax records: `LENGTH KEY=VALUE\n`, the length that of the whole record.
+/// Parses pax records, `LENGTH KEY=VALUE\n`, where the length is that of the whole record.
 fn records(mut bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let one = |bytes: &[u8]| -> Option<(usize, Vec<u8>, Vec<u8>)> {
         let blank = bytes.iter().take(20).position(|byte| *byte == b' ')?;
@@ -398,7 +399,7 @@ fn records(mut bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
     };
     let mut found = Vec::new();
     while !bytes.is_empty() {
-        // some archivers fill the rest with zeros
+        // some archivers pad with zeros
         if bytes.iter().all(|byte| *byte == 0) {
             break;
         }
@@ -409,7 +410,7 @@ fn records(mut bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
     Ok(found)
 }
 
-/// Seconds with a fraction, as seconds and nanoseconds.
+/// Parses seconds with a decimal fraction, as seconds and nanoseconds.
 fn decimal(text: &[u8]) -> Option<(i64, u32)> {
     let text = std::str::from_utf8(text).ok()?;
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));

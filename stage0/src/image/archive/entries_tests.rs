@@ -23,7 +23,7 @@ fn times_have_fractions_and_may_be_before_1970() {
     }
 }
 
-/// Holes, data, holes, data, as GNU tar writes them in each of its forms.
+/// A file with holes and data in turn, as GNU tar writes it in each of its sparse formats.
 #[test]
 fn sparse_files_in_all_forms_of_gnu_tar() {
     let base = tempfile::tempdir().unwrap();
@@ -72,7 +72,7 @@ fn descriptions_without_end_are_refused_before_they_are_read() {
 }
 
 proptest! {
-    /// Whatever the bytes are, reading ends, and ends well or with an error.
+    /// Reading ends for any bytes, with a result or with an error.
     #[test]
     fn any_damage_is_survived(at in 0usize..4096, with: [u8; 8], cut in 0usize..4096) {
         let mut builder = tar::Builder::new(Vec::new());
@@ -83,7 +83,7 @@ proptest! {
         let mut bytes = builder.into_inner().unwrap();
         let at = at.min(bytes.len() - with.len());
         bytes[at..at + with.len()].copy_from_slice(&with);
-        // make the damaged header count
+        // correct the checksum, so that the damaged header is parsed
         for block in bytes.chunks_mut(512).filter(|block| block[257..262] == *b"ustar") {
             let sum: u32 = block[..148].iter().chain(&block[156..]).map(|b| u32::from(*b)).sum::<u32>() + 256;
             block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());

@@ -1,4 +1,4 @@
-//! Removing what the layers below have brought, and nothing that this one has.
+//! Removing files of lower layers while a layer is unpacked over them, but no files that this layer made.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -11,7 +11,7 @@ use stage1::error::{Context, Error, Result};
 
 use super::MAX_DEPTH;
 
-/// Removes what is in a directory, apart from what this archive has made; tells whether it is empty now.
+/// Removes the entries of a directory except those whose inodes are in `made`; returns whether it is empty now.
 pub(super) fn remove_lower_contents(dir: BorrowedFd<'_>, made: &BTreeSet<u64>, depth: usize) -> Result<bool> {
     if depth > MAX_DEPTH {
         return Err(Error::new(format!("deeper than {MAX_DEPTH} directories")));
@@ -29,7 +29,7 @@ pub(super) fn remove_lower_contents(dir: BorrowedFd<'_>, made: &BTreeSet<u64>, d
     Ok(empty)
 }
 
-/// Removes `name`, apart from what this archive has made; tells whether it is gone.
+/// Removes `name` and all below it except files whose inodes are in `made`; returns whether `name` is gone.
 pub(super) fn remove_lower(dir: BorrowedFd<'_>, name: &OsStr, made: &BTreeSet<u64>, depth: usize) -> Result<bool> {
     let shown = || format!("remove {name:?} of a lower layer");
     let stat = match fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {

@@ -1,7 +1,7 @@
-//! Image archives: what they are compressed with, their hash, taking them apart and making them.
+//! Image archives: their compression and their hash, unpacking and packing them.
 //!
-//! An application container image (ACI) is a tar file with a `manifest` and a `rootfs/` at its root. Everything in
-//! it is hostile input.
+//! An application container image (appc, "App Container Image") is a tar file with a `manifest` and a `rootfs/` at its
+//! root. Its content is hostile input.
 
 mod entries;
 mod lower;
@@ -31,19 +31,19 @@ pub(crate) use pack::{pack_files, pack_image, sorted_names};
 pub use unpack::{Alone, Whitelist, manifest, unpack, unpack_alone, unpack_layer, unpack_over, unpack_plain};
 pub(crate) use xattrs::{is_kept, xattr, xattr_names};
 
-/// A file deeper in an image is refused.
+/// The deepest nesting of files in an image.
 pub(crate) const MAX_DEPTH: usize = 512;
-/// What the decoder of one archive may take in memory.
+/// The memory limit of the decoder of one archive, in KiB.
 const DECODER_KB: u32 = 128 << 10;
 
-/// Bounds on what an archive may unpack to. An image beyond them is refused before it fills the disk.
+/// Limits of what an archive may unpack to. An image beyond them is refused before it fills the disk.
 #[derive(Clone, Copy, Debug)]
 pub struct UnpackLimits {
-    /// Bytes of the uncompressed archive, and of all file contents in it.
+    /// The most bytes of the uncompressed archive, and of all file contents in it.
     pub bytes: u64,
-    /// Number of entries.
+    /// The most entries.
     pub entries: u64,
-    /// Device nodes other than the harmless ones (null, zero, full, random, urandom, tty, ptmx) are taken.
+    /// Whether device nodes other than null, zero, full, random, urandom, tty and ptmx are allowed.
     pub devices: bool,
 }
 
@@ -53,10 +53,10 @@ impl Default for UnpackLimits {
     }
 }
 
-/// How an archive is compressed, told from its first bytes.
+/// The compression of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// Not at all.
+    /// None.
     Plain,
     /// gzip, one or more members.
     Gzip,
@@ -69,24 +69,24 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// Tells the compression from the first bytes of a file (six are enough).
+    /// Detects the compression from the first six bytes of a file; [`Self::Plain`] if it is unknown.
     pub fn detect(start: &[u8]) -> Self {
         const MAGIC: &[(&[u8], Compression)] = &[
             (b"\x1f\x8b", Compression::Gzip),
             (b"BZh", Compression::Bzip2),
             (b"\xfd7zXZ\0", Compression::Xz),
             (b"\x28\xb5\x2f\xfd", Compression::Zstd),
-            // a frame to be skipped may come first
+            // a skippable frame
             (b"\x50\x2a\x4d\x18", Compression::Zstd),
         ];
         MAGIC.iter().find(|(magic, _)| start.starts_with(magic)).map_or(Self::Plain, |(_, found)| *found)
     }
 }
 
-/// Reads `source` uncompressed, whatever supported compression it has.
+/// Decompresses `source` if it has a supported compression; else reads it unchanged.
 ///
 /// # Errors
-/// The start of the source can't be read. What can't be decoded later fails the reading.
+/// The start of the source can't be read. Damaged data fails a later read.
 pub fn decoded<'a>(source: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
     let mut source = BufReader::with_capacity(1 << 17, source);
     let mut start = [0; 6];
@@ -107,24 +107,24 @@ pub fn decoded<'a>(source: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
     }
 }
 
-/// The id of an image: `sha512-` and the hash of its uncompressed archive; or, of one with layers, the digest of its
-/// configuration, `sha256:…`, which in names of files is `sha256-…`.
+/// The id of an image. Without layers: `sha512-` and the SHA-512 of its uncompressed archive (appc). With layers:
+/// `sha256:` and the SHA-256 of its configuration (OCI), in file names `sha256-`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ImageId {
-    /// In names of files.
+    /// The id as a file name.
     name: String,
-    /// For people.
+    /// The id as people see it.
     shown: String,
 }
 
 impl ImageId {
-    /// Both algorithms' names have this length, with what divides them from the digits.
+    /// The length of the prefix before the digits, the same for both algorithms.
     const PREFIX: usize = "sha512-".len();
 
-    /// Takes a whole id: `sha512-` and 128 lower-case hexadecimal digits, or `sha256:` or `sha256-` and 64.
+    /// Parses a whole id: `sha512-` and 128 lower-case hexadecimal digits, or `sha256:` or `sha256-` and 64.
     ///
     /// # Errors
-    /// It is anything else.
+    /// The text has another form.
     pub fn new(text: &str) -> Result<Self> {
         let is_digits = |digits: &str, length: usize| {
             digits.len() == length && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
@@ -147,7 +147,7 @@ impl ImageId {
         Self { name: format!("sha256-{digits}"), shown: format!("sha256:{digits}") }
     }
 
-    /// The id by the SHA-512 of bytes, as the manifests of pods have it.
+    /// `sha512-` and the SHA-512 of bytes: the form that pod manifests (appc) use.
     pub(crate) fn sha512_of(bytes: &[u8]) -> Self {
         Self::of_sha512(&Sha512::digest(bytes))
     }
@@ -157,12 +157,12 @@ impl ImageId {
         Self { shown: text.clone(), name: text }
     }
 
-    /// Whether it is the digest of a configuration: the image has layers, and no archive.
+    /// Whether it is the digest of a configuration: then the image has layers, and no archive.
     pub fn is_of_config(&self) -> bool {
         self.name.starts_with("sha256-")
     }
 
-    /// The id as a name of a file.
+    /// The id as a file name.
     pub fn as_str(&self) -> &str {
         &self.name
     }
@@ -172,7 +172,7 @@ impl ImageId {
         &self.name[Self::PREFIX..]
     }
 
-    /// The first digits, enough for a person to tell images apart.
+    /// The prefix and the first 12 digits, for people.
     pub fn short(&self) -> &str {
         &self.shown[..Self::PREFIX + 12]
     }
@@ -184,7 +184,7 @@ impl fmt::Display for ImageId {
     }
 }
 
-/// Hashes what is written through it, up to a limit.
+/// A writer that computes the image id of what is written, and fails beyond a size limit.
 pub struct Hashed<W> {
     to: W,
     hasher: Sha512,
@@ -193,12 +193,12 @@ pub struct Hashed<W> {
 }
 
 impl<W: Write> Hashed<W> {
-    /// Passes bytes on to `to`.
+    /// Writes to `to`, at most `limits.bytes` bytes.
     pub fn new(to: W, limits: UnpackLimits) -> Self {
         Self { to, hasher: Sha512::new(), total: 0, limit: limits.bytes }
     }
 
-    /// The id of what was written, its size in bytes, and the writer below.
+    /// The id of the bytes written, their number, and the wrapped writer.
     pub fn finish(self) -> (ImageId, u64, W) {
         (ImageId::of_sha512(&self.hasher.finalize()), self.total, self.to)
     }

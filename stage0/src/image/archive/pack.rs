@@ -1,4 +1,4 @@
-//! Making an image archive of a manifest and a plain directory: the same bytes for the same tree.
+//! Packing a manifest and a directory into an image archive. The same tree always gives the same bytes.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -16,21 +16,23 @@ use super::MAX_DEPTH;
 use super::unpacker::{NO_DEVICES, is_harmless, warn_once};
 use super::xattrs::{is_kept, xattr, xattr_names};
 
-/// Writes an archive with `manifest` and, below `rootfs/`, the tree at `directory` to `to`.
+/// Writes to `to` an archive with `manifest` and, below `rootfs/`, the tree at `directory`.
 ///
-/// Entries are sorted by name; owners, modes, modification times (whole seconds), hard links, devices and extended
-/// attributes are kept. Sockets are left out, and so is what is mounted below the directory; below /dev devices that
-/// are not harmless, too, unless `devices` are wanted.
+/// It sorts entries by name and keeps owners, modes, modification times (whole seconds), hard links, devices and
+/// extended attributes. It leaves out sockets and the content of mount points; and below /dev all devices but null,
+/// zero, full, random, urandom, tty and ptmx, unless `devices` is set.
 ///
 /// # Errors
-/// Something in the tree can't be read, or `to` can't be written.
+/// A file in the tree can't be read or is replaced or truncated meanwhile, directories are nested more than 512 deep,
+/// or `to` can't be written.
 pub fn pack(manifest: &[u8], directory: &Path, to: impl Write, devices: bool) -> Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = fs::open(directory, flags, Mode::empty()).context(|| format!("open directory {directory:?}"))?;
     Packer::new(to, devices).image(manifest, root)
 }
 
-/// The same of an open directory. With `ids` the owners are those that a user namespace with these ids sees.
+/// [`pack`] for an open directory, with all devices. With `ids`, owners are written as a user namespace with this UID
+/// range sees them.
 ///
 /// # Errors
 /// As [`pack`].
@@ -44,12 +46,12 @@ pub(crate) fn pack_image(
     Packer { ids, ..Packer::new(to, true) }.image(manifest, root)
 }
 
-/// Writes an archive with the entries `names` of a directory, and all that is in them. With `ids` the owners are those
-/// that a user namespace with these ids sees. Sockets are left out; what is mounted in directories is, too, unless
-/// `mounts` are wanted.
+/// Writes a tar archive with the entries `names` of a directory and all files below them, without sockets; the content
+/// of mount points only if `mounts` is set. With `ids`, owners are written as a user namespace with this UID range sees
+/// them.
 ///
 /// # Errors
-/// Something can't be read, or `to` can't be written.
+/// As [`pack`].
 pub(crate) fn pack_files(
     directory: BorrowedFd<'_>,
     names: &[OsString],
@@ -66,13 +68,13 @@ pub(crate) fn pack_files(
 
 struct Packer<W: Write> {
     out: Builder<W>,
-    /// Files with several names, by device and inode: the name that carries the data.
+    /// The first name of each file with hard links, by device and inode.
     seen: HashMap<(u64, u64), PathBuf>,
-    /// Only directories of this file system are looked into.
+    /// The only device (`st_dev`) whose directories are read; any if `None`.
     only_on: Option<u64>,
-    /// Device nodes are wanted.
+    /// Whether all device nodes below /dev are packed.
     devices: bool,
-    /// Ids as this user namespace sees them.
+    /// The UID range to shift owners back from.
     ids: Option<UidRange>,
 }
 
@@ -119,10 +121,10 @@ impl<W: Write> Packer<W> {
             }
             FileType::RegularFile => {
                 let file = open(OFlags::RDONLY | OFlags::NONBLOCK).context(shown)?;
-                // of the opened file: the name may have got another one since
+                // the status of the opened file: another file may have taken the name meanwhile
                 let stat = fs::fstat(&file).context(shown)?;
                 if !FileType::from_raw_mode(stat.st_mode).is_file() {
-                    return Err(Error::new(format!("{}: it has just been replaced", shown())));
+                    return Err(Error::new(format!("{}: another file has just replaced it", shown())));
                 }
                 self.xattrs(file.as_fd()).context(shown)?;
                 let mut header = self.header(&stat, EntryType::Regular);
@@ -185,7 +187,7 @@ impl<W: Write> Packer<W> {
         header
     }
 
-    /// Writes the extended attributes of the entry that comes next.
+    /// Writes the extended attributes of the next entry, as pax records.
     fn xattrs(&mut self, fd: BorrowedFd<'_>) -> Result<()> {
         let mut attributes = Vec::new();
         for name in xattr_names(fd).context(|| "flistxattr")? {
@@ -206,7 +208,8 @@ impl<W: Write> Packer<W> {
     }
 }
 
-/// File capabilities that only the root of a user namespace has (version 3: capabilities(7)) become everybody's again.
+/// Turns file capabilities that belong to the root of this user namespace (version 3 in capabilities(7)) into plain
+/// ones (version 2).
 fn unshift_capability(name: &str, value: &mut Vec<u8>, ids: UidRange) {
     let is_its =
         name == "security.capability" && value.len() == 24 && value[3] == 3 && value[20..] == ids.first.to_le_bytes();
@@ -216,7 +219,7 @@ fn unshift_capability(name: &str, value: &mut Vec<u8>, ids: UidRange) {
     }
 }
 
-/// A file of which exactly as many bytes are read as its header says.
+/// Reads exactly `left` bytes of a file, as its header says; fails if the file has become shorter.
 struct Exactly {
     file: std::fs::File,
     left: u64,
@@ -234,6 +237,7 @@ impl std::io::Read for Exactly {
     }
 }
 
+/// The names of a directory's entries, in the order of their bytes.
 pub(crate) fn sorted_names(dir: BorrowedFd<'_>) -> Result<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir).context(|| "read directory")? {

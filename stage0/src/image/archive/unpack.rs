@@ -1,7 +1,7 @@
-//! Taking an image archive apart into a directory that nothing can leave.
+//! Unpacking an image archive into a directory, without ever leaving the directory.
 //!
-//! Every path is resolved by the kernel inside the root file system being made (`openat2` with `RESOLVE_IN_ROOT`),
-//! so neither `..` nor an absolute name nor a symbolic link in the archive reaches anything outside of it.
+//! The kernel resolves every path inside the new root file system (openat2(2) with `RESOLVE_IN_ROOT`), so no `..`,
+//! absolute name or symbolic link in the archive reaches a file outside.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -18,18 +18,19 @@ use super::entries::{Entries, Entry};
 use super::marks::Hashes;
 use super::unpacker::{Standing, Unpacker};
 
-/// An image manifest beyond this is refused.
+/// The size limit of an image manifest, in bytes.
 const MANIFEST_BYTES: u64 = 4 << 20;
 
-/// The only paths that an image and those below it are allowed to bring, each with the directories above it.
+/// The only paths that an image and its dependencies may bring (`pathWhitelist` in appc), with their parent
+/// directories.
 #[derive(Debug, Default)]
 pub struct Whitelist(HashSet<PathBuf>);
 
 impl Whitelist {
-    /// Takes absolute paths of a manifest; `None` if there are none, which means everything.
+    /// Takes the absolute paths of a manifest; `None` if the list is empty, which allows all paths.
     ///
     /// # Errors
-    /// One leaves the image by `..`.
+    /// A path contains `..`.
     pub fn new(paths: &[String]) -> Result<Option<Self>> {
         let mut found = HashSet::from([PathBuf::new()]);
         for path in paths {
@@ -41,21 +42,22 @@ impl Whitelist {
     }
 }
 
-/// Unpacks the archive `source` (uncompressed): `rootfs/…` below `root`, which is an empty directory; the manifest
-/// is handed back.
+/// Unpacks the uncompressed archive `source`: makes its `rootfs/…` in the empty directory `root`, and returns its
+/// manifest.
 ///
-/// Owners, modes (with the setuid bits), modification times, extended attributes, hard links and holes are kept.
-/// Device nodes are made, which takes root, if `limits` allows them. Of an entry that comes twice the last one counts.
+/// It keeps owners (as root), modes with set-user-ID bits, modification times, extended attributes, hard links and
+/// holes. It makes device nodes, which takes root, if `limits` allows them. A later entry replaces an earlier one of
+/// the same name.
 ///
 /// # Errors
-/// The archive is damaged, goes beyond `limits`, has no manifest or no rootfs, or has an entry that can't be made as
-/// it says. What was unpacked until then is left in `root`.
+/// The archive is damaged, exceeds `limits`, has no manifest or no rootfs, or has an entry that leaves the image or
+/// can't be made. The files unpacked so far stay in `root`.
 pub fn unpack(source: impl Read, root: BorrowedFd<'_>, mut limits: UnpackLimits) -> Result<Vec<u8>> {
     unpack_over(source, root, &mut limits, &[], false)
 }
 
-/// Like [`unpack`], over what is in `root` already if `over` says so; what one of the `whitelists` lacks is left out.
-/// Takes what it unpacks off `limits`.
+/// [`unpack`] over the files that are in `root` already if `over` is set. Leaves out paths that are not in all
+/// `whitelists`. Subtracts what it unpacks from `limits`.
 ///
 /// # Errors
 /// As [`unpack`].
@@ -89,27 +91,28 @@ pub fn unpack_over(
     manifest.context(|| "the archive has no manifest")
 }
 
-/// The manifest of an image archive (uncompressed).
+/// The manifest of an uncompressed image archive.
 ///
 /// # Errors
-/// The archive is damaged or has none.
+/// The archive is damaged, or has no manifest or one that is too large.
 pub fn manifest(source: impl Read) -> Result<Vec<u8>> {
     let mut entries = Entries::new(source);
     let mut found = None;
     while let Some(entry) = entries.next_entry()? {
         if place(&entry.path).is_ok_and(|place| place == EntryTarget::Manifest) {
             let manifest = read_manifest(&entry, &mut entries.content()).context(|| "archive entry \"manifest\"")?;
-            // of an entry that comes twice the last one counts
+            // a later entry replaces an earlier one
             found = Some(manifest);
         }
     }
     found.context(|| "the archive has no manifest")
 }
 
-/// Unpacks a plain archive of a root file system into the empty directory `root`.
+/// Unpacks an uncompressed plain archive of a root file system into the empty directory `root`. Subtracts what it
+/// unpacks from `limits`.
 ///
 /// # Errors
-/// As [`unpack`].
+/// The archive is empty, damaged or exceeds `limits`, or has an entry that leaves the image or can't be made.
 pub fn unpack_plain(source: impl Read, root: BorrowedFd<'_>, limits: &mut UnpackLimits) -> Result<()> {
     let mut unpacker = Unpacker::new(root, limits, false)?;
     let mut is_empty = true;
@@ -119,20 +122,21 @@ pub fn unpack_plain(source: impl Read, root: BorrowedFd<'_>, limits: &mut Unpack
         unpacker.entry(entry, content, &path, in_layer)
     })?;
     if is_empty {
-        return Err(Error::new("there is nothing in it"));
+        return Err(Error::new("the archive is empty"));
     }
     unpacker.finish_directories()
 }
 
-/// The name that a whiteout at `path` removes; `None` if it is not a whiteout.
+/// The name that a whiteout at `path` removes (OCI image-spec, layer.md); `None` if it is not a whiteout.
 fn whited_out(path: &Path) -> Option<&OsStr> {
     path.file_name()?.as_bytes().strip_prefix(b".wh.").map(OsStr::from_bytes)
 }
 
-/// Unpacks a layer of an OCI image over those below it: whiteouts remove what lower layers have brought.
+/// Unpacks an uncompressed layer of an OCI image over the lower layers in `root`; whiteouts remove files of those.
+/// `first` says that it is the lowest. Subtracts what it unpacks from `limits`.
 ///
 /// # Errors
-/// As [`unpack`].
+/// The archive is damaged or exceeds `limits`, or has an entry that leaves the image or can't be made.
 pub fn unpack_layer(source: impl Read, root: BorrowedFd<'_>, limits: &mut UnpackLimits, first: bool) -> Result<()> {
     let mut unpacker = Unpacker::new(root, limits, !first)?;
     each_entry(source, &mut unpacker, |unpacker, entry, content| {
@@ -145,22 +149,22 @@ pub fn unpack_layer(source: impl Read, root: BorrowedFd<'_>, limits: &mut Unpack
     unpacker.finish_directories()
 }
 
-/// What is known of a layer that was unpacked alone.
+/// Facts about a layer that was unpacked alone.
 #[derive(Debug, Default)]
 pub struct Alone {
-    /// It has directories that its archive does not describe: in an image they are what lower layers say.
+    /// Whether it has directories that its archive does not describe, so that their metadata depends on lower layers.
     pub implied: bool,
-    /// Its archive describes the root.
+    /// Whether its archive describes the root.
     pub root: bool,
-    /// Hashes of its files.
+    /// The hashes of its files.
     pub hashes: Hashes,
 }
 
-/// Unpacks a layer of an OCI image into the empty directory `root`, without those below it: what it removes of theirs
-/// becomes what overlayfs takes for that. Hashes are computed on the way.
+/// Unpacks an uncompressed layer of an OCI image into the empty directory `root`, without the lower layers. Whiteouts
+/// become overlayfs's marks. Computes the files' hashes on the way, and subtracts what it unpacks from `limits`.
 ///
 /// # Errors
-/// As [`unpack`]; or the layer means something only together with those below it.
+/// As [`unpack_layer`]; or an entry needs the lower layers: a hard link to one of their files, for example.
 pub fn unpack_alone(source: impl Read, root: BorrowedFd<'_>, limits: &mut UnpackLimits) -> Result<Alone> {
     let mut unpacker = Unpacker::new(root, limits, false)?;
     unpacker.alone = Some(Standing::default());
@@ -176,7 +180,7 @@ pub fn unpack_alone(source: impl Read, root: BorrowedFd<'_>, limits: &mut Unpack
     Ok(Alone { implied: !standing.implied.is_empty(), root: standing.root, hashes: standing.hashes })
 }
 
-/// Hands every entry on, with its name in every error.
+/// Calls `with` with every entry; adds the entry's name to its errors.
 fn each_entry<'a, R: Read>(
     source: R,
     unpacker: &mut Unpacker<'a>,
@@ -196,7 +200,7 @@ fn each_entry<'a, R: Read>(
     Ok(())
 }
 
-/// Where a hard link's target is, below the root.
+/// The path of a hard link's target in an image archive, relative to the root file system.
 fn in_rootfs(raw: &[u8]) -> Result<PathBuf> {
     match place(raw)? {
         EntryTarget::Rootfs(target) => Ok(target),
@@ -204,16 +208,17 @@ fn in_rootfs(raw: &[u8]) -> Result<PathBuf> {
     }
 }
 
+/// The path of a hard link's target in a layer, relative to the root file system.
 fn in_layer(raw: &[u8]) -> Result<PathBuf> {
     Ok(normal_components(raw)?.into_iter().collect())
 }
 
-/// Which part of the image an archive entry is.
+/// The part of the image that an archive entry belongs to.
 #[derive(Debug, PartialEq)]
 enum EntryTarget {
     Root,
     Manifest,
-    /// Below the root file system; empty for the root itself.
+    /// A path in the root file system; empty for the root itself.
     Rootfs(PathBuf),
 }
 
@@ -228,7 +233,7 @@ fn place(raw: &[u8]) -> Result<EntryTarget> {
     }
 }
 
-/// The components of a path in an archive; a leading `./` or `/` is ignored, `..` is an error.
+/// The components of a path in an archive, without a leading `./` or `/`; `..` is an error.
 fn normal_components(raw: &[u8]) -> Result<Vec<OsString>> {
     Path::new(OsStr::from_bytes(raw))
         .components()

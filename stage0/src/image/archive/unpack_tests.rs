@@ -8,10 +8,10 @@ use tar::{Builder, Header};
 use super::super::pack;
 use super::*;
 
-/// One entry of a handmade archive: kind, name, link target, content.
+/// One entry of a test archive: kind, name, link target, content.
 type Made<'a> = (EntryType, &'a str, &'a str, &'a [u8]);
 
-/// An archive with a manifest and the given entries, names taken as they are.
+/// An archive with a manifest and the given entries, whose names are not changed.
 fn archive(entries: &[Made<'_>]) -> Vec<u8> {
     archive_of([(EntryType::Regular, "manifest", "", &b"{}"[..])].iter().chain(entries))
 }
@@ -60,7 +60,7 @@ impl Sandbox {
         unpack(bytes, root.as_fd(), UnpackLimits::default())
     }
 
-    /// Nothing was made, changed or removed beside the root.
+    /// Whether no file was made or removed beside the root.
     fn outside_is_untouched(&self) -> bool {
         let names = |path: &Path| path.read_dir().unwrap().count();
         names(self.base.path()) == 2 && names(&self.base.path().join("outside")) == 0
@@ -264,7 +264,7 @@ fn a_layer_that_stands_alone_marks_what_it_removes() {
     assert!(unpack(&[(T::Regular, ".wh.", b"")]).1.unwrap_err().contains("nothing"));
 }
 
-/// What is in a tree: name, kind and mode, size, links, device, owner, time, content.
+/// The name, mode, owner, time and content of each file of a tree.
 fn listing(root: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut todo = vec![root.to_owned()];
@@ -335,7 +335,7 @@ fn a_tree_packed_and_unpacked_is_the_same_and_packs_to_the_same_bytes() {
         assert!(text.contains("SCHILY.xattr.security.capability"));
     }
 
-    // the list is the same by what was noted on the way as by what is read again
+    // hashes computed while unpacking give the same list as hashes computed from disk
     let dir = tempfile::tempdir().unwrap();
     let root = std::fs::File::open(dir.path()).unwrap();
     let mut limits = UnpackLimits { devices: true, ..UnpackLimits::default() };

@@ -1,4 +1,4 @@
-//! Making what the entries of an archive say, below the descriptor of one directory.
+//! Making the files of an archive's entries, below the descriptor of one directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -22,21 +22,21 @@ use super::xattrs::has_attributes;
 use super::{MAX_DEPTH, UnpackLimits};
 use crate::fsutil::space::Room;
 
-/// What is kept in memory of directories until their metadata is set may take this many bytes.
+/// The limit of the memory for metadata of directories that is not set yet, in bytes.
 const PENDING_BYTES: usize = 256 << 20;
-/// Devices that nothing can be done with: null, zero, full, random, urandom, tty and ptmx.
+/// The devices that give no access to hardware or data: null, zero, full, random, urandom, tty and ptmx.
 const HARMLESS: [(u32, u32); 7] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2)];
 
-/// Content is copied in blocks of this size.
+/// The size of the blocks in which content is copied, in bytes.
 const COPY_BYTES: usize = 1 << 17;
 
-/// So many kinds of what is left out are told.
+/// The most different warnings of [`warn_once`].
 const MAX_WARNINGS: usize = 16;
 pub(super) const NO_DEVICES: &str = "device nodes below /dev are left out: an app has a /dev of its own";
-/// What was told.
+/// The warnings that were logged.
 static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// Says something that goes for many entries of many layers: the same once in a process.
+/// Logs a warning that may apply to many entries of many layers, once per process.
 pub(super) fn warn_once(text: String) {
     let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
     if told.len() < MAX_WARNINGS && !told.contains(&text) {
@@ -45,11 +45,12 @@ pub(super) fn warn_once(text: String) {
     }
 }
 
-/// What is noted of a layer that is unpacked alone.
+/// Facts about a layer that is being unpacked alone.
 #[derive(Default)]
 pub(super) struct Standing {
-    /// Directories that no entry has described yet.
+    /// The directories that no entry has described yet.
     pub(super) implied: BTreeSet<PathBuf>,
+    /// Whether an entry has described the root.
     pub(super) root: bool,
     pub(super) hashes: Hashes,
 }
@@ -57,25 +58,26 @@ pub(super) struct Standing {
 pub(super) struct Unpacker<'a> {
     root: BorrowedFd<'a>,
     privileged: bool,
-    /// What is left of the limits.
+    /// The remaining limits.
     pub(super) limits: &'a mut UnpackLimits,
-    /// What is left on the disk.
+    /// Checks the free space of the disk.
     room: Room,
-    /// Directories get their metadata last: files are still made in them.
+    /// The metadata of directories, set last, because making files in a directory changes it.
     directories: BTreeMap<PathBuf, Metadata>,
-    /// What those take in memory.
+    /// The memory that `directories` takes, in bytes.
     pending: usize,
-    /// The directory that the last entry went into.
+    /// The parent directory of the last entry.
     parent: Option<(PathBuf, OwnedFd)>,
     /// For blocks of content.
     buffer: Vec<u8>,
-    /// Of a layer that is unpacked alone.
+    /// Set for a layer that is unpacked alone.
     pub(super) alone: Option<Standing>,
-    /// With something below: the inodes that this archive has made or described.
+    /// Set if lower layers are in the directory: the inodes that this archive has made or described.
     made: Option<BTreeSet<u64>>,
 }
 
 impl<'a> Unpacker<'a> {
+    /// Unpacks into `root`; `over` says that it holds files of lower layers.
     pub(super) fn new(root: BorrowedFd<'a>, limits: &'a mut UnpackLimits, over: bool) -> Result<Self> {
         let mut directories = BTreeMap::new();
         if !over {
@@ -97,6 +99,7 @@ impl<'a> Unpacker<'a> {
         })
     }
 
+    /// Makes the file of an entry at `path`; `target` resolves the target of a hard link.
     pub(super) fn entry(
         &mut self,
         entry: &Entry,
@@ -110,7 +113,7 @@ impl<'a> Unpacker<'a> {
         }
         self.room.take(entry.size)?;
         let metadata = Metadata::of(entry, self.privileged, |name| {
-            warn_once(format!("the extended attribute {name:?} means nothing here: left out"));
+            warn_once(format!("the extended attribute {name:?} is not supported: left out"));
         })?;
         if self.leaves_out(entry, path) {
             return Ok(());
@@ -151,7 +154,7 @@ impl<'a> Unpacker<'a> {
         self.note(&name)
     }
 
-    /// Whether an entry is a device below /dev, which an app's own /dev hides.
+    /// Whether to leave an entry out: a device below /dev, which an app's own /dev hides.
     fn leaves_out(&self, entry: &Entry, path: &Path) -> bool {
         let device = entry.device.filter(|_| matches!(entry.kind, EntryType::Char | EntryType::Block));
         let out = device.is_some_and(|(major, minor)| {
@@ -163,7 +166,7 @@ impl<'a> Unpacker<'a> {
         out
     }
 
-    /// The number of a device that may be made.
+    /// The number of a device; fails if it must not be made.
     fn device(&self, entry: &Entry) -> Result<u64> {
         let (major, minor) = entry.device.context(|| "a device node without a number")?;
         if !is_harmless(entry.kind, major, minor) && !self.limits.devices {
@@ -178,7 +181,7 @@ impl<'a> Unpacker<'a> {
         Ok(fs::makedev(major, minor))
     }
 
-    /// Keeps the metadata of a directory for later.
+    /// Records the metadata of a directory, to be set by [`Self::finish_directories`].
     fn describe(&mut self, path: &Path, metadata: Metadata) -> Result<()> {
         self.pending += metadata.bytes() + path.as_os_str().len();
         if self.pending > PENDING_BYTES {
@@ -188,7 +191,7 @@ impl<'a> Unpacker<'a> {
         Ok(())
     }
 
-    /// Notes that this archive has made or described what is called `name`.
+    /// Records that this archive has made or described `name`.
     fn note(&mut self, name: &OsStr) -> Result<()> {
         if self.made.is_none() {
             return Ok(());
@@ -198,11 +201,11 @@ impl<'a> Unpacker<'a> {
         Ok(())
     }
 
-    /// Removes `hidden` of the layers below from a directory, or, for `.wh..opq`, everything of theirs.
+    /// Removes `hidden` of lower layers from a directory; for an opaque whiteout, all their files in it.
     pub(super) fn white_out(&mut self, directory: &Path, hidden: &OsStr) -> Result<()> {
         let opaque = match hidden.as_bytes() {
             b".wh..opq" => true,
-            // what an old storage driver kept for itself
+            // metadata of aufs
             other if other.starts_with(b".wh.") => return Ok(()),
             b"" | b"." | b".." => return Err(Error::new("a whiteout of nothing")),
             _ => false,
@@ -212,12 +215,12 @@ impl<'a> Unpacker<'a> {
         }
         let dir = match open_directory(self.root, directory) {
             Ok(dir) => dir,
-            // there is nothing below that it could remove
+            // lower layers do not have the directory
             Err(Errno::NOENT | Errno::NOTDIR) if !opaque => return Ok(()),
             Err(Errno::NOENT) => return self.enter_parent(directory),
             other => other.context(|| format!("open directory {directory:?} inside the image"))?,
         };
-        // so that its time is set right afterwards
+        // records the directory's times, which the removal changes
         self.enter_parent(directory)?;
         let made = self.made.as_ref().unwrap_or(const { &BTreeSet::new() });
         if opaque {
@@ -231,7 +234,7 @@ impl<'a> Unpacker<'a> {
         self.parent.as_ref().map_or(self.root, |(_, fd)| fd.as_fd())
     }
 
-    /// Makes the directory `path` the one that entries are made in; missing ones are made on the way.
+    /// Makes `path` the parent directory of the next entry; makes missing directories.
     fn enter_parent(&mut self, path: &Path) -> Result<()> {
         if self.parent.as_ref().is_some_and(|(at, _)| at == path) {
             return Ok(());
@@ -242,7 +245,7 @@ impl<'a> Unpacker<'a> {
         Ok(())
     }
 
-    /// Directories of lower layers that only something in them changes stay as they were.
+    /// Records the metadata of lower layers' directories in which files are about to change, so that it is restored.
     fn keep_times(&mut self, path: &Path) -> Result<()> {
         if self.made.is_none() {
             return Ok(());
@@ -261,7 +264,7 @@ impl<'a> Unpacker<'a> {
             Err(Errno::NOENT) => {}
             other => return other.context(|| format!("open directory {path:?} inside the image")),
         }
-        // only reached below the root, which exists: there is a name and a parent
+        // the root exists, so the path has a name and a parent
         let (Some(name), Some(above)) = (path.file_name(), path.parent()) else {
             return Err(Error::new("the root of the image has vanished"));
         };
@@ -279,7 +282,7 @@ impl<'a> Unpacker<'a> {
         open_directory(self.root, path).context(|| format!("open directory {path:?} inside the image"))
     }
 
-    /// Removes what an earlier entry of the same name made.
+    /// Removes the file that an earlier entry, or a lower layer, made under this name.
     fn clear(&mut self, name: &OsStr) -> Result<()> {
         let removed = match fs::unlinkat(self.parent(), name, AtFlags::empty()) {
             Err(Errno::ISDIR) => fs::unlinkat(self.parent(), name, AtFlags::REMOVEDIR),
@@ -299,7 +302,7 @@ impl<'a> Unpacker<'a> {
         }
     }
 
-    /// Makes something that must be new; what an earlier entry of the same name made is removed first if there is such.
+    /// Calls `make`; if the name exists, removes it and calls `make` again.
     fn replacing<T>(
         &mut self,
         name: &OsStr,
@@ -315,7 +318,7 @@ impl<'a> Unpacker<'a> {
     }
 
     fn make_directory(&mut self, name: &OsStr) -> Result<()> {
-        // writable until its metadata is set, so that files can be made in it
+        // writable until its own mode is set, so that files can be made in it
         let mode = Mode::from_raw_mode(0o755);
         match fs::mkdirat(self.parent(), name, mode) {
             Err(Errno::EXIST) => {}
@@ -331,17 +334,18 @@ impl<'a> Unpacker<'a> {
         if replaces { self.make_opaque(name) } else { Ok(()) }
     }
 
-    /// Marks what a layer removes of lower ones: `hidden` in a directory, or, for `.wh..opq`, all that is in it.
+    /// Makes overlayfs's mark for a whiteout: hides `hidden` in a directory; for an opaque whiteout, all files of lower
+    /// layers in it.
     pub(super) fn mark_hidden(&mut self, directory: &Path, hidden: &OsStr) -> Result<()> {
         match hidden.as_bytes() {
             b".wh..opq" if directory.as_os_str().is_empty() => {
-                return Err(Error::new("overlayfs has no mark for a root that hides all roots"));
+                return Err(Error::new("overlayfs has no mark for an opaque root"));
             }
             b".wh..opq" => {
                 self.enter_parent(directory)?;
                 return self.make_opaque(".".as_ref());
             }
-            // what an old storage driver kept for itself
+            // metadata of aufs
             other if other.starts_with(b".wh.") => return Ok(()),
             b"" | b"." | b".." => return Err(Error::new("a whiteout of nothing")),
             _ => {}
@@ -349,12 +353,12 @@ impl<'a> Unpacker<'a> {
         self.enter_parent(directory)?;
         match fs::statat(self.parent(), hidden, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode).is_dir() => self.make_opaque(hidden),
-            // what this layer has made of that name hides it
+            // the file that this layer made under that name hides it
             Ok(_) => Ok(()),
             Err(Errno::NOENT) => {
                 self.room.take(0)?;
                 fs::mknodat(self.parent(), hidden, FileType::CharacterDevice, Mode::empty(), 0)
-                    .context(|| "mark what is removed: mknodat")
+                    .context(|| "make a whiteout: mknodat")
             }
             Err(errno) => Err(Error::caused_by("stat", errno)),
         }
@@ -370,10 +374,10 @@ impl<'a> Unpacker<'a> {
         self.limits.bytes =
             self.limits.bytes.checked_sub(entry.size).context(|| "the files of the archive are larger than allowed")?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        // setuid bits come last
+        // set-user-ID bits are set last, after the owner
         let mode = metadata.mode & Mode::from_raw_mode(0o777);
         let file = self.replacing(name, |parent| fs::openat(parent, name, flags, mode))?.context(|| "create")?;
-        // what has holes by its map is read again for its hash
+        // the hash of a sparse file covers its holes too: it is computed later, from disk
         let is_plain = entry.segments == [(0, entry.size)];
         let mut hasher = (is_plain && self.alone.is_some()).then(Sha256::new);
         let mut end = 0;
@@ -420,11 +424,11 @@ impl<'a> Unpacker<'a> {
         fs::mknodat(self.parent(), name, kind, Mode::from_raw_mode(0o600), device).context(|| "mknodat")?;
         fs::chmodat(self.parent(), name, metadata.mode, AtFlags::empty()).context(|| "chmodat")?;
         self.finish_node(name, metadata)?;
-        // a change of owner clears setuid bits
+        // chown(2) clears set-user-ID bits
         fs::chmodat(self.parent(), name, metadata.mode, AtFlags::empty()).context(|| "chmodat")
     }
 
-    /// Owner and times of what can't be opened to set them.
+    /// Sets owner and times by name, for files that can't be opened.
     fn finish_node(&self, name: &OsStr, metadata: &Metadata) -> Result<()> {
         if let Some((uid, gid)) = metadata.owner {
             fs::chownat(self.parent(), name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).context(|| "chownat")?;
@@ -432,7 +436,7 @@ impl<'a> Unpacker<'a> {
         fs::utimensat(self.parent(), name, &metadata.times, AtFlags::SYMLINK_NOFOLLOW).context(|| "utimensat")
     }
 
-    /// Sets the metadata of directories, the deepest first, as setting a child's changes its parent's times.
+    /// Sets the metadata of all directories, the deepest first.
     pub(super) fn finish_directories(&mut self) -> Result<()> {
         self.parent = None;
         let mut directories: Vec<_> = std::mem::take(&mut self.directories).into_iter().collect();
@@ -441,7 +445,7 @@ impl<'a> Unpacker<'a> {
             let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             match fs::openat2(self.root, dot(path), how, Mode::empty(), inside()) {
                 Ok(fd) => metadata.apply(fd.as_fd()).context(|| format!("directory {path:?}"))?,
-                // a later entry has put something else there
+                // a later entry has replaced the directory
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 Err(errno) => return Err(Error::caused_by(format!("open directory {path:?}"), errno)),
             }
@@ -462,13 +466,13 @@ fn open_directory(root: BorrowedFd<'_>, path: &Path) -> std::result::Result<Owne
     fs::openat2(root, dot(path), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), inside())
 }
 
-/// The root itself has no name: `.`
+/// `.` for the empty path, which is the root.
 fn dot(path: &Path) -> &Path {
     if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }
 
-/// Copies exactly `size` bytes to `at`; what is zero for a whole block becomes a hole. Gives back where the last block
-/// that was written ends, or 0.
+/// Copies exactly `size` bytes to the offset `at`; blocks of zeros become holes. Returns the offset after the last
+/// block that was written, or 0 if none was.
 fn copy_sparse(
     from: &mut dyn Read,
     to: BorrowedFd<'_>,

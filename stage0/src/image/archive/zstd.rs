@@ -1,11 +1,11 @@
-//! All frames of a zstd file, one after the other, their checksums compared.
+//! Decoding all frames of a zstd file (RFC 8878) in turn, and verifying their checksums.
 
 use std::io::{self, Read};
 
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-/// Reads the frames' content.
+/// A reader of the content of all frames.
 pub struct Frames<R: Read> {
     state: State<R>,
 }
@@ -17,7 +17,7 @@ enum State<R: Read> {
 }
 
 impl<R: Read> Frames<R> {
-    /// Decodes `source`; a frame may ask for up to 128 MiB of memory.
+    /// Decodes `source`; a frame may use up to 128 MiB of memory.
     pub fn new(source: R) -> Self {
         Self { state: State::Between(source) }
     }
@@ -52,7 +52,7 @@ impl<R: Read> Read for Frames<R> {
     }
 }
 
-/// Skips what is to be skipped and starts the next frame, if there is one.
+/// Skips skippable frames and starts the next frame, if there is one.
 fn next_frame<R: Read>(mut source: R) -> io::Result<State<R>> {
     loop {
         let mut first = [0];

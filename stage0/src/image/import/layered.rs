@@ -1,9 +1,9 @@
-//! Taking in images that have layers: each unpacked once, in one pass, several at the same time, and shared by all
-//! images that have it.
+//! Importing images with layers (OCI image-spec, layer.md). Each layer is unpacked once, in one pass, several at the
+//! same time; all images that have it share it.
 //!
-//! A layer stands alone if its archive describes all directories that it has and links to nothing of other layers.
-//! An image whose layers do is those layers, and a tree of its own above them for what no layer brings; one with a
-//! layer that does not, or with too many, becomes one tree, its layers put over each other.
+//! A layer stands alone if its archive describes all its directories and has no hard links to files of other layers.
+//! An image whose layers all stand alone consists of these layers, and of a tree above them for what no layer brings.
+//! An image with another layer, or with too many, becomes one tree, into which its layers are unpacked in turn.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -37,36 +37,36 @@ use crate::interrupt;
 use crate::registry::Bars;
 use crate::store::{Store, TemporaryDir};
 
-/// Layers that are unpacked at the same time.
+/// How many layers are unpacked at the same time.
 const AT_ONCE: usize = 4;
-/// How often an import looks for what others have removed meanwhile.
+/// How often to start again because other processes removed layers meanwhile.
 const ATTEMPTS: usize = 4;
 
-/// Where layers come from.
+/// A source of layers.
 pub(crate) trait Source: Sync {
-    /// Opens the layer with this number, as it comes. It may be asked for more than once.
+    /// Opens the blob of a layer, which may be compressed; 0 is the lowest layer. It may be called again for a layer.
     ///
     /// # Errors
-    /// It can't be had.
+    /// The layer is missing, or can't be fetched or opened.
     fn open(&self, number: usize) -> Result<Box<dyn Read + '_>>;
 
-    /// Bytes of a layer as it comes, if that is known.
+    /// The size of a layer's blob, in bytes, if it is known.
     fn size(&self, number: usize) -> Option<u64>;
 
-    /// All layers have been read: what was kept of them for a while can go.
+    /// Called when all layers have been read: temporary files can be removed.
     ///
     /// # Errors
-    /// It can't be removed.
+    /// A file can't be removed.
     fn finish(&self) -> Result<()> {
         Ok(())
     }
 }
 
-/// Takes an image in and names it.
+/// Imports an image with layers and names it.
 ///
 /// # Errors
-/// A layer is missing or not what its digest says, or holds anything that could leave the root; the store is
-/// unchanged.
+/// A layer is missing, does not have its digest, exceeds the limits or has an entry that would leave the root, the
+/// configuration can't be converted, or the store can't be written. The store is unchanged then.
 pub(crate) fn import(
     store: &Store,
     work: &TemporaryDir,
@@ -85,31 +85,34 @@ pub(crate) fn import(
             return Ok(imported);
         }
     }
-    Err(Error::new("others remove layers as fast as this import brings them"))
+    Err(Error::new("other processes keep removing layers that this import needs"))
 }
 
+/// An import in progress.
 struct Making<'a> {
     store: &'a Store,
     work: &'a TemporaryDir,
     image: &'a Found,
     source: &'a dyn Source,
     options: &'a ImportOptions,
-    /// Digests of the layers, uncompressed, the lowest first.
+    /// The digests of the uncompressed layers (`diff_ids`), the lowest first.
     diffs: Vec<Digest>,
-    /// What is in the working directory, by name.
+    /// The layers in the working directory, by name.
     unpacked: Mutex<BTreeMap<String, checked_dir::DirRecord>>,
 }
 
-/// An image that is ready to be put into the store.
+/// An image that is ready to be moved into the store.
 struct Made {
     id: ImageId,
     manifest: Vec<u8>,
-    /// The layers that it lies on, the lowest first; none if it is one tree.
+    /// The layers that it lies on, the lowest first; empty if it is one tree.
     layers: Vec<String>,
+    /// The total size of its files, in bytes.
     size: u64,
 }
 
 impl Making<'_> {
+    /// Makes the image's layers and tree in the working directory.
     fn make(&self) -> Result<Made> {
         let id = ImageId::of_config(&self.image.raw_config);
         let stack = self.stack();
@@ -143,8 +146,8 @@ impl Making<'_> {
         Ok(Made { id, manifest, layers: info.layers, size })
     }
 
-    /// The layers as they lie, the lowest first: number and name. One that comes twice counts where it is uppermost,
-    /// where it hides what it was below.
+    /// The number and name of each layer, the lowest first. Of a layer that comes twice only the uppermost is kept, as
+    /// it hides the other one.
     fn stack(&self) -> Vec<(usize, String)> {
         let names: Vec<String> = self.diffs.iter().map(layers::name).collect();
         let is_last = |number: usize| !names[number + 1..].contains(&names[number]);
@@ -160,7 +163,7 @@ impl Making<'_> {
         checked_dir::rootfs(&if is_here { self.in_work(name) } else { layers::directory(self.store, name) })
     }
 
-    /// The note of a layer that is there and, as far as a quick look tells, whole.
+    /// The record of a layer that exists and passes the quick check.
     fn known(&self, name: &str) -> Result<Option<checked_dir::DirRecord>> {
         if let Some(note) = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
             return Ok(Some(note.clone()));
@@ -170,7 +173,7 @@ impl Making<'_> {
         Ok(checked_dir::info(&dir)?.filter(|_| whole))
     }
 
-    /// Unpacks what is not there. `None` if a layer does not stand alone.
+    /// Unpacks the missing layers, each alone. `None` if one does not stand alone.
     fn unpack_alone(&self, stack: &[(usize, String)]) -> Result<Option<Vec<checked_dir::DirRecord>>> {
         let limits = Mutex::new(self.options.limits);
         let bars = Bars::default();
@@ -187,7 +190,7 @@ impl Making<'_> {
                 Some(note) => note,
                 None => match self.unpack(*number, name, place, &limits, &bars) {
                     Ok(note) => note,
-                    // over those below it may be fine
+                    // unpacked over the lower layers it may be valid
                     Err(error) if place > 0 => {
                         interrupt::check()?;
                         log::debug!("{} does not stand alone: {}", shown(), error.one_line());
@@ -210,6 +213,7 @@ impl Making<'_> {
         Ok(Some(notes.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()))
     }
 
+    /// Unpacks one layer alone into the working directory; takes its size off the limits.
     fn unpack(
         &self,
         number: usize,
@@ -252,7 +256,8 @@ impl Making<'_> {
         Ok(info)
     }
 
-    /// Reads a layer: compared with the manifest's digest as it is, with the configuration's uncompressed.
+    /// Hands the uncompressed content of a layer to `take`. Verifies the blob by the manifest's digest, and the content
+    /// by the configuration's.
     fn read_layer(
         &self,
         number: usize,
@@ -270,7 +275,7 @@ impl Making<'_> {
             content.finish()
         };
         match self.image.layer_digest(number) {
-            // not compressed: both are the same
+            // an uncompressed blob has the same digest as its content: verify it once
             Some(digest) if digest != diff => {
                 let mut blob = Verified::new(blob, digest, u64::MAX);
                 apply(&mut blob)?;
@@ -282,7 +287,7 @@ impl Making<'_> {
         Ok(())
     }
 
-    /// Puts all layers over each other. Gives back the bytes of their files.
+    /// Unpacks all layers into one tree, the lowest first; returns the total size of their files in bytes.
     fn flatten(&self, rootfs: &Path) -> Result<u64> {
         self.unpacked.lock().unwrap_or_else(PoisonError::into_inner).clear();
         crate::fsutil::remove::tree(&self.work.path().join("layers"))?;
@@ -298,7 +303,7 @@ impl Making<'_> {
         Ok(self.options.limits.bytes - limits.bytes)
     }
 
-    /// Writes the image's directory. Gives back the note.
+    /// Writes the image's directory in the working directory; returns its record.
     fn write(&self, made: &Made) -> Result<ImageRecord> {
         let (store, work, id) = (self.store, self.work, &made.id);
         let before = images::info(store, id).ok();
@@ -324,7 +329,7 @@ impl Making<'_> {
         Ok(info)
     }
 
-    /// Puts all into the store, under its lock. `None` if something is missing there that others have removed.
+    /// Moves the image into the store, under its lock. `None` if another process removed a layer that it needs.
     fn commit(&self, made: &Made, mut info: ImageRecord) -> Result<Option<Imported>> {
         let (store, work, id) = (self.store, self.work, &made.id);
         let _lock = store.lock_images()?;
@@ -334,7 +339,7 @@ impl Making<'_> {
             match checked_dir::quick_fault(&layers::directory(store, name), trees::PROBES)? {
                 None => {}
                 Some(_) if unpacked.contains_key(name) => here.push(name.clone()),
-                // another process has removed it just before the lock was taken
+                // another process removed it before the lock was taken
                 Some(_) => return Ok(None),
             }
         }
@@ -349,15 +354,14 @@ impl Making<'_> {
             blobs::place(store, blobs)?;
         }
         let is_same = images::load(store, id).is_ok_and(|image| image.manifest == made.manifest);
-        // the tree, which pods may use, is the same for the same image; but who put its layers over each other may
-        // not have been able to do anything else
+        // keep an undamaged tree, which pods may use: trees of the same image are equivalent
         if trees::quick_fault(store, id)?.is_some() {
             trees::place(store, work, id)?;
         }
         if let Ok(now) = images::info(store, id)
             && now.kept != info.kept
         {
-            // somebody has pulled it by another manifest meanwhile
+            // another process has pulled it by another manifest meanwhile
             info.kept = now.kept;
             let json = serde_json::to_vec(&info).context(|| "write image info")?;
             atomic::write(&work.path().join("image/info"), &json, 0o644)?;
@@ -372,7 +376,7 @@ impl Making<'_> {
     }
 }
 
-/// Does something with each number below `count`, several at once; the first failure ends all.
+/// Calls `work` with each number below `count`, from up to [`AT_ONCE`] threads; stops at the first failure.
 fn each(count: usize, work: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let error: Mutex<Option<Error>> = Mutex::new(None);
@@ -393,12 +397,12 @@ fn each(count: usize, work: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
             scope.spawn(worker);
         }
     });
-    // the signal is the reason, whatever it was that it broke off
+    // if a signal caused the failure, report the signal
     interrupt::check()?;
     error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
-/// Tells how much has been read.
+/// A reader that reports how many bytes it has read.
 struct Counted<R, T> {
     from: R,
     count: u64,

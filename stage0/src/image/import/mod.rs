@@ -1,5 +1,5 @@
-//! Taking images in: application container images as they are, plain root file systems converted to one, and what has
-//! layers by [`layered`].
+//! Importing images: application container images as they are, plain root file systems converted to such an image, and
+//! images with layers by [`layered`].
 
 pub(crate) mod layered;
 pub mod place;
@@ -29,10 +29,10 @@ use crate::image::store::{ImageRecord, directory, load};
 use crate::image::tree as trees;
 use crate::store::{Store, TemporaryDir};
 
-/// Imports an ACI. It is called `name`, or as its manifest says.
+/// Imports an application container image under `name`, or else under the name in its manifest.
 ///
 /// # Errors
-/// The archive can't be read, is not an image, or holds anything that could leave its root; the store is unchanged.
+/// As [`import_file`].
 pub fn import_archive(store: &Store, source: impl Read, name: Option<&str>) -> Result<Imported> {
     let limits = UnpackLimits { devices: true, ..UnpackLimits::default() };
     let options = ImportOptions {
@@ -44,10 +44,11 @@ pub fn import_archive(store: &Store, source: impl Read, name: Option<&str>) -> R
     import_file(store, source, &options)
 }
 
-/// Imports an archive of any kind, compressed or not.
+/// Imports an archive of any format but [`ImageFormat::Dir`], compressed or not.
 ///
 /// # Errors
-/// The archive can't be read, is not an image, or holds anything that could leave its root; the store is unchanged.
+/// The archive can't be read, exceeds the limits, is not an image or has an entry that would leave its root, or the
+/// name is invalid. The store is unchanged then.
 pub fn import_file(store: &Store, source: impl Read, options: &ImportOptions) -> Result<Imported> {
     options.name.as_deref().map(checked_name).transpose()?;
     let work = store.temporary_dir()?;
@@ -66,7 +67,7 @@ pub fn import_file(store: &Store, source: impl Read, options: &ImportOptions) ->
     match kind {
         ImageFormat::Aci => finish(store, &work, written, options),
         ImageFormat::Oci | ImageFormat::Docker => convert(store, &work, &Layout::in_tar(open()?)?, kind, options),
-        ImageFormat::Dir => Err(Error::new("a directory with a manifest and blobs is not a file")),
+        ImageFormat::Dir => Err(Error::new("an image of the format \"dir\" is a directory, not a file")),
         ImageFormat::Rootfs => {
             let manifest = options.manifest.as_ref().context(|| "a root file system needs a name: --name")?;
             let root = work.path().join("merged");
@@ -79,10 +80,12 @@ pub fn import_file(store: &Store, source: impl Read, options: &ImportOptions) ->
     }
 }
 
-/// Imports a directory: an OCI image layout or a plain root file system.
+/// Imports a directory: an OCI image layout, an unpacked archive of `docker save`, one of skopeo's `dir:`, or a plain
+/// root file system.
 ///
 /// # Errors
-/// The directory can't be read, or holds anything that could leave its root; the store is unchanged.
+/// The directory can't be read, exceeds the limits, is not an image or has a file that would leave its root, or the
+/// name is invalid. The store is unchanged then.
 pub fn import_directory(store: &Store, directory: &Path, options: &ImportOptions) -> Result<Imported> {
     options.name.as_deref().map(checked_name).transpose()?;
     let is_layout = directory.join("oci-layout").is_file() && directory.join("index.json").is_file();
@@ -100,7 +103,8 @@ pub fn import_directory(store: &Store, directory: &Path, options: &ImportOptions
     }
 }
 
-/// Imports what is in a file. One that is not compressed and holds an image with layers is read where it is.
+/// Imports a file. An uncompressed archive with an image with layers is read in place; any other is read through
+/// `seen`, which can show progress, and copied.
 ///
 /// # Errors
 /// As [`import_file`].
@@ -129,7 +133,7 @@ pub fn import_open_file(
     import_file(store, seen(file), options)
 }
 
-/// Tells from the names in an archive what it holds.
+/// Detects the format of an archive from its names.
 fn kind_of(path: &Path) -> Result<ImageFormat> {
     kind_in(Entries::of_file(File::open(path).context(|| format!("open {path:?}"))?)?)
 }
@@ -151,7 +155,7 @@ fn kind_in<R: Read>(mut entries: Entries<R>) -> Result<ImageFormat> {
     Ok(match (layout, docker, manifest || rootfs) {
         (true, _, _) => ImageFormat::Oci,
         (_, true, _) => ImageFormat::Docker,
-        // it lacks a part, which is then named
+        // an incomplete image, so that the error names the missing part
         (_, _, true) if manifest => ImageFormat::Aci,
         _ => ImageFormat::Rootfs,
     })
@@ -161,9 +165,11 @@ fn kind_in<R: Read>(mut entries: Entries<R>) -> Result<ImageFormat> {
 struct Written {
     path: PathBuf,
     id: ImageId,
+    /// In bytes.
     size: u64,
 }
 
+/// Writes an archive with `write`; fails if it exceeds the limits or the disk is nearly full.
 fn write_archive(
     path: &Path,
     limits: UnpackLimits,
@@ -179,7 +185,7 @@ fn write_archive(
     Ok(Written { path: path.to_owned(), id, size })
 }
 
-/// Takes an image with layers in.
+/// Imports an image with layers from a layout.
 fn convert(
     store: &Store,
     work: &TemporaryDir,
@@ -197,7 +203,7 @@ fn convert(
     layered::import(store, work, &found, &InLayout { layout, image: &found }, options)
 }
 
-/// Layers in a layout.
+/// The layers of an image in a layout.
 struct InLayout<'a> {
     layout: &'a Layout,
     image: &'a oci::Found,
@@ -213,7 +219,7 @@ impl layered::Source for InLayout<'_> {
     }
 }
 
-/// Makes an image of a root file system.
+/// Makes an application container image of a root file system and imports it.
 fn pack(
     store: &Store,
     work: &TemporaryDir,
@@ -228,7 +234,7 @@ fn pack(
     finish(store, work, written, options)
 }
 
-/// Puts an image into the store, unless it is there and whole, and names it.
+/// Renders an image and moves it into the store, unless the store has it undamaged; then names it.
 fn finish(store: &Store, work: &TemporaryDir, written: Written, options: &ImportOptions) -> Result<Imported> {
     let id = &written.id;
     let mut rendered = false;
@@ -241,7 +247,7 @@ fn finish(store: &Store, work: &TemporaryDir, written: Written, options: &Import
         let _lock = store.lock_images()?;
         let (has_image, has_tree) = (is_whole(store, &written), trees::quick_fault(store, id)?.is_none());
         if !rendered && (!has_image || !has_tree) {
-            // another process has removed it just before the lock was taken
+            // another process removed it before the lock was taken
             continue;
         }
         if !has_tree {
@@ -254,7 +260,7 @@ fn finish(store: &Store, work: &TemporaryDir, written: Written, options: &Import
     }
 }
 
-/// Whether the image is in the store with all its files; an archive that was found damaged is missing.
+/// Whether the store has all files of the image, with the archive in its full size.
 fn is_whole(store: &Store, written: &Written) -> bool {
     let archive = directory(store, &written.id).join("archive");
     archive.metadata().is_ok_and(|archive| archive.len() == written.size) && load(store, &written.id).is_ok()

@@ -1,4 +1,4 @@
-//! Putting an image that was made in a working directory into the store, and naming it.
+//! Moving an image from a working directory into the store, and naming it.
 
 use rustix::fs::{CWD, RenameFlags};
 use stage1::error::{Context, Result};
@@ -10,18 +10,18 @@ use crate::image::store::names::{set_name, set_reference};
 use crate::image::store::{Image, directory, load};
 use crate::store::{Store, TemporaryDir};
 
-/// What an import did.
+/// The result of an import.
 #[derive(Debug)]
 pub struct Imported {
-    /// The image, new or there before.
+    /// The image, which may have been in the store before.
     pub image: Image,
     /// The name that now points to it.
     pub name: String,
-    /// The image that the name pointed to before, if it was another one.
+    /// The other image that the name pointed to before, if any.
     pub replaced: Option<ImageId>,
 }
 
-/// Names an image that is there; the caller holds the lock.
+/// Names an image of the store. The caller must hold the lock.
 pub(crate) fn name_it(store: &Store, id: &ImageId, options: &ImportOptions) -> Result<Imported> {
     let image = load(store, id)?;
     if let Some(first) = options.references.first() {
@@ -36,7 +36,7 @@ pub(crate) fn name_it(store: &Store, id: &ImageId, options: &ImportOptions) -> R
     Ok(Imported { image, name, replaced })
 }
 
-/// Puts the image in the working directory into the store, in the place of a damaged one; the caller holds the lock.
+/// Moves the image from the working directory into the store; replaces a damaged one. The caller must hold the lock.
 pub(crate) fn place(store: &Store, work: &TemporaryDir, id: &ImageId) -> Result<()> {
     make_dir(&store.images(), PRIVATE)?;
     let (from, to) = (work.path().join("image"), directory(store, id));

@@ -1,4 +1,4 @@
-//! Who runs an app of an OCI image, by the image's own files.
+//! The user and groups of an OCI image's app, resolved by the image's /etc/passwd and /etc/group.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,20 +9,24 @@ use stage1::error::{Context, Result};
 
 use crate::image::overlay_lookup::Merged;
 
-/// `/etc/passwd` and `/etc/group` of an image are read up to here.
+/// How much of an image's `/etc/passwd` and `/etc/group` is read, in bytes.
 const ACCOUNT_BYTES: u64 = 4 << 20;
-/// Who runs an app.
+
+/// The user and groups that an app runs with.
 #[derive(Debug, PartialEq)]
 pub(super) struct Account {
+    /// A name or number.
     pub(super) user: String,
+    /// A name or number.
     pub(super) group: String,
-    /// Ids of further groups.
+    /// The GIDs of the supplementary groups.
     pub(super) others: Vec<u32>,
 }
 
 impl Account {
-    /// `user`, `uid`, `user:group`, `uid:gid` and mixtures. Without a group it is that of `/etc/passwd`, with the
-    /// others that `/etc/group` gives the user; a number that is not listed there is in group 0.
+    /// Parses `User` of an image's configuration (OCI image-spec, config.md): a name or UID, with `:` and a name or
+    /// GID, or without. Without a group, the user has the group of `/etc/passwd` and the supplementary groups of
+    /// `/etc/group`; a UID that `/etc/passwd` does not list has group 0.
     pub(super) fn of(text: &str, files: &Merged) -> Result<Self> {
         let (user, group) = text.split_once(':').unwrap_or((text, ""));
         let user = if user.is_empty() { "0" } else { user };
@@ -54,12 +58,12 @@ impl Account {
     }
 }
 
-/// A file of the image; empty if there is none.
+/// The content of a file of the image; empty if it is missing or not a regular file.
 fn read(files: &Merged, path: &str) -> Result<Vec<u8>> {
     let file = match files.open_file(Path::new(path))? {
         Some(Ok(file)) => file,
         Some(Err(_)) => {
-            log::warn!("/{path} of the image is not a regular file: nobody is in it");
+            log::warn!("/{path} of the image is not a regular file: taken for empty");
             return Ok(Vec::new());
         }
         None => return Ok(Vec::new()),

@@ -1,4 +1,4 @@
-//! An OCI image's configuration.
+//! An OCI image's configuration (OCI image-spec, config.md).
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use stage1::error::{Error, Result};
 use crate::fsutil::digest::Digest;
 use crate::image::platform::Platform;
 
-/// The part of an image's configuration that matters here.
+/// The fields of an image's configuration that podctl reads.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Config {
     #[serde(default)]
@@ -48,11 +48,11 @@ pub(super) struct Execution {
 }
 
 impl Config {
-    /// What the image is for, in the format's own words. Fails unless that is the platform.
+    /// The image's platform, in the names that the spec prescribes. Fails if it does not fit `wanted`.
     pub(super) fn must_fit(&self, wanted: &Platform) -> Result<Platform> {
         let its =
             Platform { os: self.os.clone(), architecture: self.architecture.clone(), variant: self.variant.clone() };
-        // not every image says a variant
+        // not every configuration has a variant
         let asked = Platform { variant: wanted.variant.clone().filter(|_| its.variant.is_some()), ..wanted.clone() };
         if its.fits(&asked) {
             let (plain, taken) = its.plain(&asked);
@@ -62,13 +62,13 @@ impl Config {
         Err(Error::new(format!("the image is for {its}, not for {wanted}; --platform chooses")))
     }
 
-    /// The digests of the layers, uncompressed.
+    /// The digests of the uncompressed layers (`rootfs.diff_ids`), the lowest first.
     pub(super) fn layers(&self) -> Result<Vec<Digest>> {
         self.rootfs.diff_ids.iter().flatten().map(|text| Digest::new(text)).collect()
     }
 }
 
-/// The directory that an image's app starts in, which has to be there.
+/// The working directory of an image's app, as an absolute path; `/` if the configuration has none.
 pub(crate) fn working_directory(config: &Config) -> String {
     let text = config.config.as_ref().and_then(|execution| execution.working_dir.as_deref()).unwrap_or_default();
     let plain = plain_path(text);
@@ -78,7 +78,7 @@ pub(crate) fn working_directory(config: &Config) -> String {
     plain
 }
 
-/// A path without `.` and `..`, which no runtime leaves to the kernel for a working directory.
+/// The absolute path with `.` and `..` resolved textually, as other runtimes do for a working directory.
 pub(super) fn plain_path(text: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in text.split('/').filter(|part| !part.is_empty() && *part != ".") {

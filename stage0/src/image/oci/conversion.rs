@@ -1,4 +1,4 @@
-//! The appc manifest that an OCI image becomes.
+//! Converting an OCI image's configuration (OCI image-spec, config.md) to an appc image manifest.
 
 use std::collections::BTreeSet;
 
@@ -11,12 +11,15 @@ use super::config::{Execution, plain_path};
 use crate::image::options::ImportOptions;
 use crate::image::overlay_lookup::Merged;
 
-/// Annotations that only a conversion makes: a label of the image can't.
+/// The prefix of annotations that only the conversion writes; labels of the image with it are left out.
 const OURS: &str = "appc.io/docker/";
-/// Annotation that keeps the signal that ends an app.
+/// The annotation with the signal that stops an app.
 const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
 
-/// The manifest of an image whose files these are.
+/// The appc manifest of an image; `files` are the files of its root.
+///
+/// # Errors
+/// The image has no name, the name is invalid, a volume is not an absolute path, or /etc/passwd can't be read.
 pub(crate) fn manifest(image: &Found, files: &Merged, options: &ImportOptions) -> Result<ImageManifest> {
     let (repository, tag) = split_reference(image.reference.as_deref());
     let given = options.name.clone().or_else(|| options.manifest.as_ref().map(|manifest| manifest.name.to_string()));
@@ -38,25 +41,25 @@ pub(crate) fn manifest(image: &Found, files: &Merged, options: &ImportOptions) -
     let execution = config.config.as_ref().unwrap_or(&nothing);
     manifest.annotations = annotations(image, execution, &repository.unwrap_or(name), &tag)?;
     manifest.app = Some(app(execution, files)?);
-    // what was made here is read like everything else that comes in
+    // parse the result, so that it passes the same checks as any manifest
     let json = serde_json::to_vec(&manifest).context(|| "write the image manifest")?;
     ImageManifest::parse(&json)
 }
 
-/// `registry/repository:tag@digest` as repository and tag; a word alone is a tag.
+/// Splits `registry/repository:tag@digest` into repository and tag; a single word is a tag.
 fn split_reference(reference: Option<&str>) -> (Option<String>, Option<String>) {
     let Some(reference) = reference.map(|text| text.split('@').next().unwrap_or_default()) else {
         return (None, None);
     };
     match reference.rsplit_once(':') {
-        // a colon before the last slash is that of a port
+        // a colon before the last slash belongs to a port
         Some((repository, tag)) if !tag.contains('/') => (Some(repository.into()), Some(tag.into())),
         _ if reference.contains('/') => (Some(reference.into()), None),
         _ => (None, Some(reference.into())),
     }
 }
 
-/// A text in the letters that an identifier can have.
+/// Turns a text into an AC identifier (appc): other characters become `-`.
 fn identifier(text: &str) -> String {
     let mut out = String::new();
     for c in text.to_ascii_lowercase().chars() {
@@ -96,7 +99,7 @@ fn annotations(image: &Found, execution: &Execution, repository: &str, tag: &str
     Ok(list)
 }
 
-/// Whether there is such a signal. An app of an image that names another one is stopped like most are.
+/// Whether a text names a signal; warns if it does not.
 fn is_stop_signal(text: &str) -> bool {
     let known = text.is_empty() || stage1::app::parse_stop_signal(text).is_ok();
     if !known {
@@ -116,7 +119,7 @@ fn app(execution: &Execution, files: &Merged) -> Result<App> {
             log::warn!("the variable {variable:?} has no name: left out");
             continue;
         }
-        // the last one counts
+        // the last value of a variable applies
         environment.retain(|other| other.name != name);
         environment.push(NameValue::new(name, value));
     }
@@ -133,7 +136,7 @@ fn app(execution: &Execution, files: &Merged) -> Result<App> {
     })
 }
 
-/// The ports that an image declares; what means none is left out.
+/// The ports that an image declares; warns of invalid ones and leaves them out.
 fn ports<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<Port> {
     let mut found: Vec<Port> = Vec::new();
     for text in texts {
@@ -170,7 +173,7 @@ fn mount_points<'a>(paths: impl Iterator<Item = &'a str>) -> Result<Vec<MountPoi
     Ok(found)
 }
 
-/// `80`, `80/tcp` or `8000-8010/udp`.
+/// Parses `80`, `80/tcp` or `8000-8010/udp`.
 fn port(text: &str) -> Result<Port> {
     let shown = || format!("exposed port {text:?} is not a number with a protocol, such as 80/tcp");
     let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));

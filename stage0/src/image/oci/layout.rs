@@ -1,4 +1,4 @@
-//! The files of an image layout, by name.
+//! Opening the files of an image layout by name (OCI image-spec, image-layout.md).
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,26 +13,26 @@ use tar::EntryType;
 
 use crate::image::archive::Entries;
 
-/// Links from one name to another.
+/// The most links to follow from one name.
 const MAX_LINKS: usize = 8;
-/// Names are kept in memory; so many are enough for a thousand layers.
+/// The most names in a tar file, which are kept in memory; a thousand layers have fewer.
 const MAX_NAMES: usize = 20_000;
 
-/// A directory, or a tar file of which nothing is unpacked.
+/// An image layout: a directory, or a tar file that is not unpacked.
 #[derive(Debug)]
 pub enum Layout {
-    /// The directory.
+    /// The open directory.
     Directory(OwnedFd),
-    /// The file, and where in it the files are.
+    /// The open tar file, and its members by name.
     Tar(File, HashMap<String, ArchiveMember>),
 }
 
-/// What a tar file has under one name.
+/// A member of a tar file.
 #[derive(Debug)]
 pub enum ArchiveMember {
-    /// Offset and size of a file's content.
+    /// A regular file: the offset and size of its content, in bytes.
     Content(u64, u64),
-    /// A link: the name of its target.
+    /// A symbolic or hard link: the name of its target.
     Link(String),
 }
 
@@ -40,16 +40,17 @@ impl Layout {
     /// Opens a directory.
     ///
     /// # Errors
-    /// It is not one.
+    /// The path does not exist or is not a directory.
     pub fn in_directory(path: &Path) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self::Directory(fs::open(path, flags, Mode::empty()).context(|| format!("open directory {path:?}"))?))
     }
 
-    /// Reads the names in a tar file that is not compressed.
+    /// Reads the names in an uncompressed tar file.
     ///
     /// # Errors
-    /// It can't be read, or has a name that leads out of it.
+    /// The file can't be read or is not a tar file, has more than 20000 names, a name that leaves the layout, or an
+    /// entry that is not a file, directory or link.
     pub fn in_tar(file: File) -> Result<Self> {
         let mut names = HashMap::new();
         let mut entries = Entries::of_file(file.try_clone().context(|| "duplicate a descriptor")?)?;
@@ -79,10 +80,10 @@ impl Layout {
         Ok(Self::Tar(file, names))
     }
 
-    /// Opens a file.
+    /// Opens a regular file.
     ///
     /// # Errors
-    /// There is none, or it is something else.
+    /// The file is missing, can't be opened, is not a regular file, or too many links lead to it.
     pub fn open(&self, name: &str) -> Result<Box<dyn Read + '_>> {
         match self {
             Self::Directory(_) => Ok(Box::new(self.open_in_directory(name)?)),
@@ -93,10 +94,10 @@ impl Layout {
         }
     }
 
-    /// Fails unless the file is there and has the size.
+    /// Fails unless the file exists and has the size in bytes, if one is given.
     ///
     /// # Errors
-    /// It is not, or has another one.
+    /// As [`Self::size`], or the file has another size.
     pub fn must_have(&self, name: &str, size: Option<u64>) -> Result<()> {
         let found = self.size(name)?;
         match size {
@@ -105,10 +106,10 @@ impl Layout {
         }
     }
 
-    /// Bytes of a file.
+    /// The size of a file, in bytes.
     ///
     /// # Errors
-    /// There is none, or it is something else.
+    /// As [`Self::open`].
     pub fn size(&self, name: &str) -> Result<u64> {
         match self {
             Self::Directory(_) => {
@@ -141,11 +142,11 @@ impl Layout {
                 None => return Err(Error::new(format!("{name:?} is missing in the archive"))),
             }
         }
-        Err(Error::new(format!("{name:?} is a link to a link to a link, and so on")))
+        Err(Error::new(format!("{name:?}: too many levels of links")))
     }
 }
 
-/// A name below `above` without `.` and `..`.
+/// The path of `name`, relative to the directory `above`, with `.` and `..` resolved textually.
 fn normal(above: &str, name: &str) -> Result<String> {
     let mut parts: Vec<String> = above.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
     for component in Path::new(name).components() {
@@ -159,7 +160,7 @@ fn normal(above: &str, name: &str) -> Result<String> {
     Ok(parts.join("/"))
 }
 
-/// A part of a file.
+/// A reader of a range of a file.
 struct Part<'a> {
     file: &'a File,
     offset: u64,

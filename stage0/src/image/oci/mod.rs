@@ -1,7 +1,7 @@
-//! Images of the Open Container Initiative and of docker.
+//! Images in the formats of OCI (image-spec) and Docker.
 //!
-//! [`Layout`] finds blobs by name, in a directory or in a tar file that is never unpacked; [`index`], [`docker`] and
-//! [`directory`] choose one image; [`conversion`] writes the manifest that it gets.
+//! [`Layout`] opens blobs by name, in a directory or in a tar file, which is not unpacked; [`index`], [`docker`] and
+//! [`directory`] choose one image; [`conversion`] makes its appc manifest.
 
 mod account;
 pub(crate) mod config;
@@ -21,14 +21,14 @@ use crate::fsutil::digest::{Digest, Verified};
 use crate::image::platform::{ImageChoice, Platform};
 use config::Config;
 
-/// An index, a manifest or a configuration beyond this is refused.
+/// The size limit of an index, a manifest or a configuration, in bytes.
 const JSON_BYTES: u64 = 4 << 20;
-/// Indexes within indexes.
+/// The deepest nesting of indexes.
 pub(crate) const MAX_NESTING: usize = 4;
-/// An image with more layers is refused.
+/// The most layers of an image.
 const MAX_LAYERS: usize = 1000;
 
-/// A pointer to a blob.
+/// A reference to a blob (descriptor.md).
 #[derive(Clone, Debug, Deserialize)]
 struct Descriptor {
     #[serde(rename = "mediaType", default)]
@@ -68,27 +68,28 @@ struct Saved {
     layers: Option<Vec<String>>,
 }
 
-/// The image that was chosen.
+/// The chosen image.
 #[derive(Debug)]
 pub struct Found {
-    /// Where its layers are, the lowest first, each with its digest if the manifest tells it.
+    /// The names of its layers' blobs, the lowest first, each with its digest if the manifest has it.
     layers: Vec<(String, Option<Digest>)>,
     pub(crate) config: Config,
-    /// What it is for, in the format's own words.
+    /// Its platform, in the names that the spec prescribes.
     platform: Platform,
     config_digest: Option<String>,
-    /// Its configuration as it came.
+    /// The bytes of its configuration, unchanged.
     pub(crate) raw_config: Vec<u8>,
     annotations: BTreeMap<String, String>,
-    /// What it is called, with or without a tag.
+    /// Its name, with or without a tag.
     reference: Option<String>,
 }
 
 impl Found {
-    /// The digests of its layers, uncompressed, the lowest first.
+    /// The digests of its uncompressed layers, the lowest first.
     ///
     /// # Errors
-    /// They are not digests, or manifest and configuration differ in their number.
+    /// A digest is invalid, the image has more than 1000 layers, or its manifest and its configuration have different
+    /// numbers of layers.
     pub(crate) fn diffs(&self) -> Result<Vec<Digest>> {
         if self.layers.len() > MAX_LAYERS {
             return Err(Error::new(format!("more than {MAX_LAYERS} layers")));
@@ -96,7 +97,7 @@ impl Found {
         let diffs = self.config.layers()?;
         if diffs.len() != self.layers.len() {
             return Err(Error::new(format!(
-                "the configuration knows {} layers, the manifest {}",
+                "the configuration lists {} layers, the manifest {}",
                 diffs.len(),
                 self.layers.len()
             )));
@@ -104,21 +105,21 @@ impl Found {
         Ok(diffs)
     }
 
-    /// Where a layer is.
+    /// The name of a layer's blob.
     pub(crate) fn layer_name(&self, number: usize) -> &str {
         self.layers.get(number).map_or("", |(name, _)| name)
     }
 
-    /// The digest of a layer as it is, if that is known.
+    /// The digest of a layer's blob, if the manifest has it.
     pub(crate) fn layer_digest(&self, number: usize) -> Option<&Digest> {
         self.layers.get(number).and_then(|(_, digest)| digest.as_ref())
     }
 }
 
-/// The image that a registry's manifest describes, with its configuration; both compared with their digests before.
+/// The image that a registry's manifest and configuration describe. The caller must have verified their digests.
 ///
 /// # Errors
-/// They are nonsense, or the image is for another platform.
+/// The manifest or the configuration is malformed, a layer has an unknown type, or the image is for another platform.
 pub(crate) fn described(manifest: &[u8], config: &[u8], reference: &str, wanted: &ImageChoice) -> Result<Found> {
     let manifest: Manifest = serde_json::from_slice(manifest).context(|| "it is not a manifest")?;
     let parsed: Config = serde_json::from_slice(config).context(|| "configuration")?;
@@ -138,17 +139,17 @@ pub(crate) fn described(manifest: &[u8], config: &[u8], reference: &str, wanted:
     })
 }
 
-/// Fails if a layer is of a type that is not read here.
+/// Fails if a layer has an unknown media type.
 fn must_be_known(layer: &Descriptor) -> Result<()> {
     let known = layer.media_type.is_empty()
         || [".tar", ".tar.gzip", "+gzip", "+zstd"].iter().any(|end| layer.media_type.ends_with(end));
     if known { Ok(()) } else { Err(Error::new(format!("a layer of the unknown type {:?}", layer.media_type))) }
 }
 
-/// Chooses an image of an OCI layout's index.
+/// Chooses an image from the index of an OCI layout (image-index.md).
 ///
 /// # Errors
-/// A file is missing, damaged or nonsense; there is no such image, or more than one.
+/// A file is missing, damaged or malformed, indexes are nested more than 4 deep, or no image or several images match.
 pub fn index(layout: &Layout, wanted: &ImageChoice) -> Result<Found> {
     let mut index: Index = json(layout, "index.json", None)?;
     let platform = wanted.platform()?;
@@ -169,39 +170,40 @@ pub fn index(layout: &Layout, wanted: &ImageChoice) -> Result<Found> {
     Err(Error::new(format!("the index has more than {MAX_NESTING} indexes within each other")))
 }
 
-/// What a document of a registry lists.
+/// The content of a document that a registry sent.
 #[derive(Debug)]
 pub(crate) enum Listed {
-    /// Of several images this one is for the platform.
+    /// An index: the digest of the manifest for the platform.
     Index(Digest),
-    /// Configuration and layers of one image, each with its size in bytes.
+    /// A manifest: the configuration, then the layers, the lowest first, each with its size in bytes.
     Image(Vec<(Digest, u64)>),
 }
 
-/// Reads a manifest or an index that a registry gave as `media_type`.
+/// Reads a manifest or an index that a registry sent with the type `media_type`.
 ///
 /// # Errors
-/// It is neither, or both, or has no image for the platform; or an image of more than one can have.
+/// The document is malformed or does not have this type, is both a manifest and an index, is an artifact but not an
+/// image, has no image for the platform, more than 1000 layers or a configuration that is too large.
 pub(crate) fn listed(bytes: &[u8], media_type: &str, wanted: &ImageChoice) -> Result<Listed> {
     let shape: Shape = serde_json::from_slice(bytes).context(|| "it is not a manifest")?;
     let (is_index, is_image) = (shape.manifests.is_some(), shape.config.is_some() || shape.layers.is_some());
-    // who looks at the type, and who looks at the content, must see the same
+    // clients that go by the type and clients that go by the content must see the same document
     if is_index && is_image {
         return Err(Error::new("it is an index and a manifest at the same time"));
     }
     if media_type.ends_with(".image.index.v1+json") || media_type.ends_with(".manifest.list.v2+json") {
         if is_image {
-            return Err(Error::new(format!("it is a manifest, and not of the type {media_type:?}")));
+            return Err(Error::new(format!("it is a manifest, but has the type {media_type:?}")));
         }
         let index: Index = serde_json::from_slice(bytes).context(|| "it is not an index")?;
         let chosen = choose(index.manifests.unwrap_or_default(), wanted, &wanted.platform()?, true)?;
         return Digest::new(&chosen.digest).map(Listed::Index);
     }
     if !media_type.ends_with(".image.manifest.v1+json") && !media_type.ends_with(".manifest.v2+json") {
-        return Err(Error::new(format!("{media_type:?} is not the type of an image: schema 1 is not read any more")));
+        return Err(Error::new(format!("{media_type:?} is not the type of an image; schema 1 is not supported")));
     }
     if is_index {
-        return Err(Error::new(format!("it is an index, and not of the type {media_type:?}")));
+        return Err(Error::new(format!("it is an index, but has the type {media_type:?}")));
     }
     let manifest: Manifest = serde_json::from_slice(bytes).context(|| "it is not a manifest")?;
     let kind = manifest.config.media_type.as_str();
@@ -223,7 +225,7 @@ pub(crate) fn listed(bytes: &[u8], media_type: &str, wanted: &ImageChoice) -> Re
     Ok(Listed::Image(all))
 }
 
-/// Which of its parts a document has.
+/// The fields that tell an index from a manifest.
 #[derive(Deserialize)]
 struct Shape {
     #[serde(default)]
@@ -234,7 +236,7 @@ struct Shape {
     layers: Option<serde_json::Value>,
 }
 
-/// The blob's name below the layout.
+/// The path of a blob in an OCI layout.
 fn blob(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm(), digest.digits())
 }
@@ -249,7 +251,7 @@ fn reference_of(descriptor: &Descriptor) -> Option<String> {
     names.iter().find_map(|name| annotations.get(*name)).filter(|name| !name.is_empty()).cloned()
 }
 
-/// Chooses by reference, unless that was done, and by platform.
+/// Chooses by platform, and by reference unless `named` says that this was done.
 fn choose(all: Vec<Descriptor>, wanted: &ImageChoice, platform: &Platform, named: bool) -> Result<Descriptor> {
     let total = all.len();
     let references: Vec<String> = all.iter().filter_map(reference_of).collect();
@@ -266,7 +268,7 @@ fn choose(all: Vec<Descriptor>, wanted: &ImageChoice, platform: &Platform, named
         meant.iter().filter_map(|one| one.platform.as_ref()).map(Platform::to_string).collect();
     let fits = |one: &Descriptor| one.platform.as_ref().is_none_or(|its| its.fits(platform));
     let mut fitting: Vec<Descriptor> = meant.into_iter().filter(fits).collect();
-    // of several variants the plain one comes first
+    // of several variants prefer the image without a variant
     fitting.sort_by_key(|one| one.platform.as_ref().is_none_or(|its| its.variant.is_some()));
     let different = |one: &Descriptor| reference_of(one) != fitting.first().and_then(reference_of);
     match fitting.as_slice() {
@@ -282,10 +284,10 @@ fn choose(all: Vec<Descriptor>, wanted: &ImageChoice, platform: &Platform, named
     }
 }
 
-/// The image of a directory as skopeo's `dir:` has it.
+/// The image of a directory in the format of skopeo's `dir:`.
 ///
 /// # Errors
-/// A file is missing, damaged or nonsense; or there is no image for the platform.
+/// A file is missing, damaged or malformed, or no image is for the platform.
 pub fn directory(layout: &Layout, wanted: &ImageChoice) -> Result<Found> {
     let bytes = bytes(layout, "manifest.json", None)?;
     let shape: Shape = serde_json::from_slice(&bytes).context(|| "\"manifest.json\" is not a manifest")?;
@@ -298,12 +300,12 @@ pub fn directory(layout: &Layout, wanted: &ImageChoice) -> Result<Found> {
             let digest = Digest::new(&chosen.digest)?;
             json(layout, &format!("{}.manifest.json", digest.digits()), Some(&digest))?
         }
-        None => serde_json::from_slice(&bytes).context(|| "\"manifest.json\" is not what it should be")?,
+        None => serde_json::from_slice(&bytes).context(|| "\"manifest.json\" is malformed")?,
     };
     found(layout, manifest, None, &platform, name)
 }
 
-/// What a manifest points to; `name` tells where a blob is.
+/// The image that a manifest describes; `name` gives the path of a blob.
 fn found(
     layout: &Layout,
     manifest: Manifest,
@@ -327,10 +329,10 @@ fn found(
     Ok(Found { layers, config, platform, config_digest, raw_config, annotations, reference })
 }
 
-/// Chooses an image of what `docker save` writes.
+/// Chooses an image from an archive of `docker save`.
 ///
 /// # Errors
-/// A file is missing, damaged or nonsense; there is no such image, or more than one.
+/// A file is missing, damaged or malformed, no image or several images match, or the image is for another platform.
 pub fn docker(layout: &Layout, wanted: &ImageChoice) -> Result<Found> {
     let images: Vec<Saved> = json(layout, "manifest.json", None)?;
     let tags: Vec<String> = images.iter().filter_map(|image| image.tags.clone()).flatten().collect();
@@ -348,7 +350,7 @@ pub fn docker(layout: &Layout, wanted: &ImageChoice) -> Result<Found> {
         0 => return Err(Error::new(format!("it holds no such image, only: {}", tags.join(", ")))),
         _ => return Err(Error::new(format!("it holds several images; choose with --reference: {}", tags.join(", ")))),
     };
-    // the name of the configuration is its hash, in both of docker's ways of writing it
+    // Docker names the configuration DIGITS.json or blobs/sha256/DIGITS
     let digits = image.config.strip_suffix(".json").unwrap_or(&image.config).rsplit('/').next().unwrap_or_default();
     let digest = Digest::new(&format!("sha256:{digits}")).context(|| "configuration")?;
     let raw_config = bytes(layout, &image.config, Some(&digest)).context(|| "configuration")?;
@@ -364,13 +366,13 @@ pub fn docker(layout: &Layout, wanted: &ImageChoice) -> Result<Found> {
     Ok(Found { layers, config, platform, config_digest, raw_config, annotations: BTreeMap::new(), reference })
 }
 
-/// Reads a file of the layout as JSON, and compares it with its digest.
+/// Reads a file of the layout as JSON, and verifies its digest if one is given.
 fn json<T: DeserializeOwned>(layout: &Layout, name: &str, digest: Option<&Digest>) -> Result<T> {
     let bytes = bytes(layout, name, digest)?;
-    serde_json::from_slice(&bytes).context(|| format!("{name:?} is not what it should be"))
+    serde_json::from_slice(&bytes).context(|| format!("{name:?} is malformed"))
 }
 
-/// Reads a small file of the layout, and compares it with its digest.
+/// Reads a small file of the layout, and verifies its digest if one is given.
 fn bytes(layout: &Layout, name: &str, digest: Option<&Digest>) -> Result<Vec<u8>> {
     let shown = || format!("{name:?}");
     let mut bytes = Vec::new();

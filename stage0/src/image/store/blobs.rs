@@ -1,8 +1,9 @@
-//! Blobs of images that came from registries, as they came: the manifests, and, where that was asked for, the layers.
-//! What is not kept is fetched again from where it came when an image is pushed, which then is what it was bit for bit.
+//! Blobs of images as registries sent them: the manifests and, with `--keep-blobs`, configurations and layers. Pushing
+//! an image fetches the blobs that were not kept again from the registry that they came from.
 //!
-//! `blobs/ALGORITHM/DIGITS`, named by digests that were verified alone. An image notes what it needs ([`Provenance`]); what
-//! no image needs is removed with the last one that did. They change under the lock of the store.
+//! A blob is the file `blobs/ALGORITHM/DIGITS`; its digest was verified before it got the name. The record of an image
+//! lists the blobs that it needs ([`Provenance`]); a blob is removed with the last image that needs it. The lock of the
+//! store protects changes.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -17,12 +18,12 @@ use crate::image::store::{ids, info, replace_file};
 use crate::registry::is_whole;
 use crate::store::{Store, TemporaryDir};
 
-/// Where a blob is, if it is there.
+/// The path of a blob, which may not exist.
 pub(crate) fn path(store: &Store, digest: &Digest) -> PathBuf {
     store.blobs().join(digest.algorithm()).join(digest.digits())
 }
 
-/// Gives a kept blob another name, in a working directory, where it stays. `false` if there is none, or it is damaged.
+/// Makes the hard link `to` of a blob and verifies it. `false` if the store does not have the blob or it is damaged.
 pub(crate) fn link(store: &Store, digest: &Digest, to: &Path) -> Result<bool> {
     let from = path(store, digest);
     match std::fs::hard_link(&from, to) {
@@ -38,7 +39,7 @@ pub(crate) fn link(store: &Store, digest: &Digest, to: &Path) -> Result<bool> {
     Ok(false)
 }
 
-/// Moves all blobs of a directory to the store's, in the place of those that are there; the caller holds the lock.
+/// Moves all blobs of a directory into the store; replaces existing ones. The caller must hold the lock.
 pub(crate) fn place(store: &Store, from: &Path) -> Result<()> {
     for algorithm in names_in(from)? {
         let to = store.blobs().join(&algorithm);
@@ -52,20 +53,21 @@ pub(crate) fn place(store: &Store, from: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Notes one more manifest of an image that is there; the caller holds the lock.
+/// Adds a manifest to the record of an image of the store. The caller must hold the lock.
 pub(crate) fn note(store: &Store, id: &ImageId, kept: &Provenance) -> Result<()> {
     let mut info = info(store, id)?;
     if info.kept.last() == Some(kept) {
         return Ok(());
     }
-    // the one that came last is the one that is pushed
+    // pushing uses the last one
     info.kept.retain(|other| other.manifest != kept.manifest);
     info.kept.push(kept.clone());
     let json = serde_json::to_vec(&info).context(|| "write image info")?;
     replace_file(store, id, "info", &json)
 }
 
-/// Takes the blobs away that no image needs; the caller holds the lock. Tells which.
+/// Moves the blobs that no image needs into the working directory; returns their digests. The caller must hold the
+/// lock.
 pub(crate) fn sweep(store: &Store, work: &TemporaryDir) -> Result<Vec<String>> {
     let mut needed = BTreeSet::new();
     for id in ids(store)? {
@@ -74,7 +76,7 @@ pub(crate) fn sweep(store: &Store, work: &TemporaryDir) -> Result<Vec<String>> {
                 needed.extend(info.kept.iter().flat_map(|kept| kept.blobs.iter().chain([&kept.manifest])).cloned())
             }
             Err(error) => {
-                // nobody knows what it needs
+                // the blobs that this image needs are unknown
                 log::warn!("no blobs are removed: {}", error.one_line());
                 return Ok(Vec::new());
             }
@@ -96,7 +98,8 @@ pub(crate) fn sweep(store: &Store, work: &TemporaryDir) -> Result<Vec<String>> {
     Ok(gone)
 }
 
-/// Looks at every byte of the blobs that an image needs. Those that are damaged are removed, and named.
+/// Reads every byte of the blobs that an image needs and removes damaged ones; returns a sentence for each damaged or
+/// missing blob.
 pub(crate) fn mend(store: &Store, id: &ImageId) -> Result<Vec<String>> {
     let mut faults = Vec::new();
     for kept in info(store, id)?.kept {

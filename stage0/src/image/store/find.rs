@@ -1,4 +1,4 @@
-//! Finding the image that a person or a manifest means: by a name, an id, the first digits of one, or a dependency.
+//! Finding images by name, by id or its first digits, by a manifest's digest, or by a manifest's dependency.
 
 use stage1::appc::Dependency;
 use stage1::error::{Context, Error, Result};
@@ -10,14 +10,14 @@ use crate::image::store::{Image, directory, ids, info, load};
 use crate::registry::{Name, Reference};
 use crate::store::Store;
 
-/// The image that came by a manifest from a registry.
+/// The image that was pulled by the manifest with this digest.
 ///
 /// # Errors
 /// The store can't be read.
 pub(crate) fn by_manifest(store: &Store, manifest: &Digest) -> Result<Option<ImageId>> {
     let manifest = manifest.to_string();
     for id in ids(store)? {
-        // one that is damaged or has just gone is none
+        // skip images that are damaged or have just been removed
         if info(store, &id).is_ok_and(|info| info.kept.iter().any(|kept| kept.manifest == manifest)) {
             return Ok(Some(id));
         }
@@ -25,26 +25,26 @@ pub(crate) fn by_manifest(store: &Store, manifest: &Digest) -> Result<Option<Ima
     Ok(None)
 }
 
-/// Finds the image that a person means: by its name, its id, or the first digits of its id.
+/// The image with the name, the id, the first digits of the id, or the manifest's digest `text`.
 ///
 /// # Errors
-/// No image is meant, or more than one.
+/// No image or several images match, the image is damaged, or the store can't be read.
 pub fn find(store: &Store, text: &str) -> Result<Image> {
     load(store, &find_id(store, text)?)
 }
 
-/// Like [`find`], of an image that may be damaged.
+/// The id of the image that [`find`] finds; the image itself may be damaged.
 ///
 /// # Errors
-/// No image is meant, or more than one.
+/// No image or several images match, or the store can't be read.
 pub fn find_id(store: &Store, text: &str) -> Result<ImageId> {
     look_up(store, text)?.context(|| format!("there is no image {text:?}; \"podctl image list\" shows those there are"))
 }
 
-/// Like [`find_id`], `None` if no image is meant.
+/// [`find_id`], but `None` if no image matches.
 ///
 /// # Errors
-/// More than one image is meant.
+/// Several images match, or the store can't be read.
 pub fn look_up(store: &Store, text: &str) -> Result<Option<ImageId>> {
     if let Some(id) = named(store, text)? {
         return Ok(Some(id));
@@ -59,7 +59,7 @@ pub fn look_up(store: &Store, text: &str) -> Result<Option<ImageId>> {
     {
         return Ok(Some(id));
     }
-    // what a pod's manifest has
+    // pod manifests have this form of the id
     let is_whole = ImageId::new(text).is_ok_and(|id| !id.is_of_config());
     let is_start = |id: &ImageId| {
         let of = |prefix: &str| text.strip_prefix(prefix).filter(|_| id.as_str().starts_with(&prefix[..6]));
@@ -78,7 +78,7 @@ pub fn look_up(store: &Store, text: &str) -> Result<Option<ImageId>> {
     }
 }
 
-/// The image that has a name of a registry: as it is, by its manifest's digest, or, of a short name, by its end.
+/// The image with a registry name: the full name, its digest, or for a short name the end of one full name.
 fn by_name(store: &Store, name: &Name, text: &str) -> Result<Option<ImageId>> {
     let short = match name {
         Name::Full(reference) => {
@@ -107,7 +107,7 @@ fn by_name(store: &Store, name: &Name, text: &str) -> Result<Option<ImageId>> {
     }
 }
 
-/// All images with the names that point to each, the newest first.
+/// All undamaged images with their names, the last imported first; warns of damaged ones.
 ///
 /// # Errors
 /// The store can't be read.
@@ -118,7 +118,7 @@ pub fn list(store: &Store) -> Result<Vec<(Image, Vec<String>)>> {
         let names = names.iter().filter(|(_, target)| *target == id).map(|(name, _)| name.clone()).collect();
         match load(store, &id) {
             Ok(image) => found.push((image, names)),
-            // another process has just removed it
+            // another process has removed it
             Err(_) if !directory(store, &id).exists() => {}
             Err(error) => log::warn!("{}", error.one_line()),
         }
@@ -127,10 +127,11 @@ pub fn list(store: &Store) -> Result<Vec<(Image, Vec<String>)>> {
     Ok(found)
 }
 
-/// The image that a manifest means by a dependency: the newest that has its id, name and labels.
+/// The image that a dependency (appc, `dependencies` of an image manifest) names: the last imported one with its id,
+/// name and labels.
 ///
 /// # Errors
-/// There is none.
+/// No image matches, or the store can't be read.
 pub(crate) fn find_dependency(store: &Store, dependency: &Dependency) -> Result<ImageId> {
     let wanted = dependency.image_id.as_deref().unwrap_or_default();
     let fits = |image: &Image| {

@@ -1,8 +1,8 @@
-//! The image store: archives by the hash of their content, [`names`] that point to them.
+//! The image store: images by their id, and [`names`] that point to them.
 //!
-//! `images/<id>/` holds `archive` (the uncompressed tar), `manifest` and `info`; of an image with layers `config`, as
-//! it came, instead of an archive. It appears by one rename after the image's tree has been rendered, so an image that
-//! is listed is whole. What is read from it is compared with its hash.
+//! `images/<id>/` holds `archive` (the uncompressed tar), `manifest` and `info`; for an image with layers `config`,
+//! unchanged, in place of the archive. The directory appears by one rename after the image's tree was rendered, so a
+//! listed image is complete. Readers verify the hash of each file.
 
 pub mod blobs;
 pub mod find;
@@ -30,18 +30,18 @@ use crate::store::Store;
 /// An image in the store.
 #[derive(Debug)]
 pub struct Image {
-    /// Its content's hash.
+    /// Its id.
     pub id: ImageId,
-    /// Its manifest as it came.
+    /// The bytes of its appc manifest.
     pub manifest: Vec<u8>,
-    /// Its manifest, understood.
+    /// Its appc manifest, parsed.
     pub parsed: ImageManifest,
-    /// What the store noted when it came.
+    /// Its record.
     pub info: ImageRecord,
 }
 
 impl Image {
-    /// What the manifests of pods call it: they know `sha512-…` alone.
+    /// Its id in pod manifests, `sha512-…`: appc allows no other form.
     pub fn appc_id(&self) -> &str {
         self.info.appc_id.as_deref().unwrap_or(self.id.as_str())
     }
@@ -50,27 +50,27 @@ impl Image {
 /// The record of an image, written at its import.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ImageRecord {
-    /// Time of the import, in nanoseconds since 1970.
+    /// The time of the import, in nanoseconds since 1970.
     pub import_time: i64,
-    /// Bytes of the uncompressed archive; of an image with layers those of their files.
+    /// The size of the uncompressed archive, or of all files of all layers, in bytes.
     pub size: u64,
-    /// SHA-256 of the manifest.
+    /// The SHA-256 of the appc manifest.
     pub manifest: String,
-    /// The images that its tree was rendered upon, in the order in which they were met.
+    /// The ids of the images that its tree was rendered upon, in the order in which rendering met them.
     #[serde(with = "as_texts")]
     pub dependencies: Vec<ImageId>,
-    /// Of an image that lies on layers: their names, the lowest first.
+    /// For an image that lies on layers, their names, the lowest first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layers: Option<Vec<String>>,
-    /// Of an image with layers: what the manifests of pods call it.
+    /// For an image with layers, its id in pod manifests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub appc_id: Option<String>,
-    /// The manifests of registries that it came by, the last one last.
+    /// The registry manifests that it was pulled by, the latest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<Provenance>,
 }
 
-/// Ids in the store's notes.
+/// Image ids in the record's JSON.
 mod as_texts {
     use serde::{Deserialize, Deserializer, Serializer};
 
@@ -86,10 +86,10 @@ mod as_texts {
     }
 }
 
-/// Reads an image of the store.
+/// Loads an image of the store.
 ///
 /// # Errors
-/// There is no such image, or its files are damaged.
+/// The store does not have the image, or its record or manifest can't be read or is damaged.
 pub fn load(store: &Store, id: &ImageId) -> Result<Image> {
     let dir = directory(store, id);
     if !dir.exists() {
@@ -109,10 +109,10 @@ pub fn load(store: &Store, id: &ImageId) -> Result<Image> {
     Ok(Image { id: id.clone(), manifest, parsed, info })
 }
 
-/// The configuration that an image of OCI's or docker's format came with.
+/// The configuration of an image in OCI or Docker format; `None` for another image.
 ///
 /// # Errors
-/// It can't be read, or is damaged.
+/// The file can't be read, does not have the image's digest, or is not JSON.
 pub fn config(store: &Store, id: &ImageId) -> Result<Option<serde_json::Value>> {
     let path = directory(store, id).join("config");
     match std::fs::read(&path) {
@@ -125,10 +125,10 @@ pub fn config(store: &Store, id: &ImageId) -> Result<Option<serde_json::Value>> 
     }
 }
 
-/// What was noted of an image.
+/// The record of an image.
 ///
 /// # Errors
-/// It is not there, or damaged.
+/// The file is missing, can't be read, or is damaged.
 pub(crate) fn info(store: &Store, id: &ImageId) -> Result<ImageRecord> {
     let path = directory(store, id).join("info");
     let bytes = std::fs::read(&path).context(|| format!("read {path:?}"))?;
@@ -145,7 +145,7 @@ pub fn has(store: &Store, id: &ImageId) -> bool {
     directory(store, id).exists()
 }
 
-/// The uncompressed archive of an image without layers; reading it fails where it is not what its id says.
+/// The uncompressed archive of an image without layers. Reading it to its end fails if its hash is not the image's id.
 pub(crate) fn open_archive(store: &Store, id: &ImageId) -> Result<impl Read + use<>> {
     let path = directory(store, id).join("archive");
     let file = File::open(&path)
@@ -154,7 +154,7 @@ pub(crate) fn open_archive(store: &Store, id: &ImageId) -> Result<impl Read + us
     Ok(Verified::new(reader, &Digest::sha512(id.digits()), u64::MAX))
 }
 
-/// Notes that somebody makes use of an image, or has just ceased to: its time begins to run anew.
+/// Sets the time of an image's last use to now.
 pub(crate) fn touch(store: &Store, id: &ImageId) -> Result<()> {
     let path = directory(store, id);
     match open_dir(&path)? {
@@ -164,19 +164,19 @@ pub(crate) fn touch(store: &Store, id: &ImageId) -> Result<()> {
     }
 }
 
-/// When somebody made use of an image last, or it was imported, or lost its name.
+/// When an image was last used, imported, or lost a name.
 ///
 /// # Errors
-/// It is not there any more.
+/// The image is gone, or its directory can't be read.
 pub fn last_used(store: &Store, id: &ImageId) -> Result<SystemTime> {
     let path = directory(store, id);
     path.metadata().and_then(|stat| stat.modified()).context(|| format!("stat {path:?}"))
 }
 
-/// Replaces a file of an image. The caller holds the lock, so what a writer that was killed has left goes with the next.
+/// Replaces a file of an image atomically. The caller must hold the lock.
 ///
 /// # Errors
-/// It can't be written; the old one is then still there.
+/// The image is gone, or the file can't be written; the old file is unchanged then.
 pub(crate) fn replace_file(store: &Store, id: &ImageId, name: &str, bytes: &[u8]) -> Result<()> {
     let path = directory(store, id);
     let dir = open_dir(&path)?.context(|| format!("image {} is gone", id.short()))?;
@@ -184,12 +184,12 @@ pub(crate) fn replace_file(store: &Store, id: &ImageId, name: &str, bytes: &[u8]
     atomic::replace(&dir, name.as_ref(), bytes, plain).context(|| format!("write {:?}", path.join(name)))
 }
 
-/// Where the store has the files of an image.
+/// The directory of an image, which may not exist.
 pub(crate) fn directory(store: &Store, id: &ImageId) -> PathBuf {
     store.images().join(id.as_str())
 }
 
-/// The ids of all images, damaged ones, too.
+/// The ids of all images, including damaged ones, in order.
 ///
 /// # Errors
 /// The store can't be read.

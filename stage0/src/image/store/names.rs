@@ -1,4 +1,4 @@
-//! Names of images: links by the name, each to the id of an image. An image may have any number of them.
+//! Names of images: symbolic links whose target is the image's id. An image can have any number of names.
 
 use std::io;
 
@@ -12,17 +12,18 @@ use crate::image::store::{has, touch};
 use crate::registry::{Name, Reference};
 use crate::store::Store;
 
-/// Whether a text is one of the two kinds of names: an identifier, or a full name of a registry.
+/// Whether a text is an image name: an AC identifier (appc) or a full registry name, of at most 255 bytes.
 fn is_name(text: &str) -> bool {
     let is_reference = || Reference::parse(text).is_ok_and(|reference| reference.to_string() == text);
     text.len() <= 255 && (text.parse::<AcIdentifier>().is_ok() || is_reference())
 }
 
-/// A name as the file name of its link: `/` can't be in one, `%` can't be in a name.
+/// The file name of a name's link: `%` stands for `/`; a name has no `%`.
 pub(crate) fn link_name(name: &str) -> String {
     name.replace('/', "%")
 }
 
+/// Parses an AC identifier of at most 255 bytes.
 pub(crate) fn checked_name(name: &str) -> Result<AcIdentifier> {
     if name.len() > 255 {
         return Err(Error::new("image name: longer than 255 characters"));
@@ -30,7 +31,7 @@ pub(crate) fn checked_name(name: &str) -> Result<AcIdentifier> {
     name.parse::<AcIdentifier>().context(|| format!("image name {name:?}"))
 }
 
-/// The image that a name points to.
+/// The image that a name points to; `None` if the name does not exist.
 pub(crate) fn named(store: &Store, name: &str) -> Result<Option<ImageId>> {
     if !is_name(name) {
         return Ok(None);
@@ -43,6 +44,7 @@ pub(crate) fn named(store: &Store, name: &str) -> Result<Option<ImageId>> {
     }
 }
 
+/// All names, in order, with the images that they point to.
 pub(crate) fn names(store: &Store) -> Result<Vec<(String, ImageId)>> {
     let mut found = Vec::new();
     for file in names_in(&store.names())? {
@@ -55,7 +57,7 @@ pub(crate) fn names(store: &Store) -> Result<Vec<(String, ImageId)>> {
     Ok(found)
 }
 
-/// The names of an image.
+/// The names of an image, in order.
 ///
 /// # Errors
 /// The store can't be read.
@@ -63,10 +65,10 @@ pub fn names_of(store: &Store, id: &ImageId) -> Result<Vec<String>> {
     Ok(names(store)?.into_iter().filter(|(_, target)| target == id).map(|(name, _)| name).collect())
 }
 
-/// Gives an image one more name, which may have been another image's until now: that is given back.
+/// Points a registry name to an image; returns the other image that it pointed to before, if any.
 ///
 /// # Errors
-/// The image is gone, or the store can't be written.
+/// The image is gone, the name is too long, or the store can't be locked or written.
 pub fn tag(store: &Store, id: &ImageId, reference: &Reference) -> Result<Option<ImageId>> {
     let _lock = store.lock_images()?;
     if !has(store, id) {
@@ -75,10 +77,11 @@ pub fn tag(store: &Store, id: &ImageId, reference: &Reference) -> Result<Option<
     set_reference(store, reference, id)
 }
 
-/// Gives an image one more name of its own, without a registry; see [`tag`].
+/// Points an AC identifier, a name without a registry, to an image; returns the other image that it pointed to before,
+/// if any.
 ///
 /// # Errors
-/// As [`tag`].
+/// The image is gone, the name is invalid, or the store can't be locked or written.
 pub fn name(store: &Store, id: &ImageId, name: &str) -> Result<Option<ImageId>> {
     let _lock = store.lock_images()?;
     if !has(store, id) {
@@ -87,10 +90,10 @@ pub fn name(store: &Store, id: &ImageId, name: &str) -> Result<Option<ImageId>> 
     set_name(store, name, id)
 }
 
-/// Takes a name away; the image stays. Gives back which image that was, and the name in full.
+/// Removes a name; the image stays. Returns the full name and the image's id.
 ///
 /// # Errors
-/// No image has this name.
+/// No image has this name, or the store can't be locked or written.
 pub fn untag(store: &Store, text: &str) -> Result<(String, ImageId)> {
     let _lock = store.lock_images()?;
     let full = |name: Name| match name {
@@ -110,16 +113,18 @@ pub fn untag(store: &Store, text: &str) -> Result<(String, ImageId)> {
     Err(Error::new(format!("no image has the name {text:?}; \"podctl image list\" shows all names in full")))
 }
 
-/// Points a name of a registry to an image; the caller holds the lock.
+/// Points a registry name to an image; returns the other image that it pointed to before, if any. The caller must hold
+/// the lock.
 pub(crate) fn set_reference(store: &Store, reference: &Reference, id: &ImageId) -> Result<Option<ImageId>> {
     let name = reference.to_string();
     if !is_name(&name) {
-        return Err(Error::new(format!("{name:?} is too long for a name here")));
+        return Err(Error::new(format!("image name {name:?}: longer than 255 characters")));
     }
     point(store, &name, id)
 }
 
-/// Points a name to an image; the caller holds the lock. Gives back the image that it pointed to before.
+/// Points an AC identifier to an image; returns the other image that it pointed to before, if any. The caller must hold
+/// the lock.
 pub(crate) fn set_name(store: &Store, name: &str, id: &ImageId) -> Result<Option<ImageId>> {
     point(store, checked_name(name)?.as_ref(), id)
 }

@@ -1,29 +1,30 @@
-//! How an image came from a registry.
+//! The record of where an image was pulled from.
 
 use serde::{Deserialize, Serialize};
 use stage1::error::Result;
 
 use crate::fsutil::digest::Digest;
 
-/// A manifest that an image came by, and all that belongs to it.
+/// A registry manifest that an image was pulled by.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
-    /// Digest of the manifest, which is a blob as well.
+    /// The digest of the manifest, which the store keeps as a blob.
     pub manifest: String,
-    /// What the manifest is.
+    /// The media type of the manifest.
     pub media_type: String,
-    /// Digests of configuration and layers, the lowest first.
+    /// The digests of the configuration and of the layers, the lowest first.
     pub blobs: Vec<String>,
-    /// The repository that it came from, where blobs that are not kept can be had again.
+    /// The repository that it was pulled from, to fetch blobs that were not kept; `None` in records of earlier
+    /// versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
 }
 
 impl Provenance {
-    /// All its digests.
+    /// The digests of the manifest and of all blobs.
     ///
     /// # Errors
-    /// The note is damaged.
+    /// The record has an invalid digest.
     pub fn digests(&self) -> Result<Vec<Digest>> {
         std::iter::once(&self.manifest).chain(&self.blobs).map(|text| Digest::new(text)).collect()
     }

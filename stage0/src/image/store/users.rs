@@ -1,4 +1,4 @@
-//! Which pods use the tree of an image.
+//! The pods that use the trees of images.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,10 +11,10 @@ use crate::poddir::find as pods;
 use crate::poddir::find::Pod;
 use crate::store::Store;
 
-/// The trees, by the id of their image, that pods use, with the pods.
+/// The trees that pods use, by tree id, each with the UUIDs of its pods in order.
 ///
 /// # Errors
-/// A pod can't be read.
+/// The pods can't be read.
 pub fn users(store: &Store) -> Result<BTreeMap<String, Vec<String>>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for mut pod in pods::list(store)? {
@@ -25,7 +25,7 @@ pub fn users(store: &Store) -> Result<BTreeMap<String, Vec<String>>> {
             if pod.dir().exists() {
                 break;
             }
-            // it has moved on meanwhile, or is gone
+            // the pod has moved to another phase meanwhile, or is gone
             match pods::find_whole(store, pod.uuid()) {
                 Ok(moved) => pod = moved,
                 Err(_) => break,

@@ -1,5 +1,5 @@
-//! A directory of files with a note beside it: `rootfs`, the list of what is in it (`sums`, see
-//! [`crate::image::tree::list`]), and `info`. Layers and trees are such.
+//! A checked directory: the files in `rootfs`, their list `sums` ([`crate::image::tree::list`]), and the record `info`.
+//! Layers and trees are checked directories.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -13,28 +13,28 @@ use crate::image::archive::Hashes;
 use crate::image::tree::list as manifest;
 use crate::image::tree::list::Newest;
 
-/// The record beside the list of a checked directory.
+/// The record `info` of a checked directory.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct DirRecord {
-    /// SHA-256 of the list.
+    /// The SHA-256 of the list.
     pub(crate) sums: String,
-    /// The newest change in the directory when it was made.
+    /// The newest status change of a file when the directory was made.
     pub(crate) newest: Newest,
-    /// Of a tree: digests of the layers that it lies on, the lowest first.
+    /// For a tree, the names of the layers that it lies on, the lowest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) layers: Vec<String>,
-    /// Of a layer: bytes of its files.
+    /// For a layer, the total size of its files, in bytes.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) size: u64,
-    /// Of a layer: it has directories that its archive does not describe, and so can only be the lowest.
+    /// For a layer, whether it has directories that its archive does not describe; then it can only be the lowest.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(crate) implied: bool,
-    /// Of a layer: its archive describes the root.
+    /// For a layer, whether its archive describes the root.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(crate) root: bool,
 }
 
-// serde hands over references
+// serde's skip_serializing_if passes references
 #[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_zero(number: &u64) -> bool {
     *number == 0
@@ -45,12 +45,13 @@ fn is_false(value: &bool) -> bool {
     !*value
 }
 
-/// Where the files of a checked directory are.
+/// The path of the files of a checked directory.
 pub(crate) fn rootfs(dir: &Path) -> PathBuf {
     dir.join("rootfs")
 }
 
-/// Writes the list of `dir` and, with that, the note. `hashes` are those of files that are known already.
+/// Writes the list of `dir`, then the record: `info` with the list's hash and the newest change. `hashes` has the
+/// hashes of files that are known already.
 pub(crate) fn write(dir: &Path, hashes: &Hashes, info: DirRecord) -> Result<DirRecord> {
     let path = dir.join("sums");
     let shown = || format!("write {path:?}");
@@ -64,10 +65,10 @@ pub(crate) fn write(dir: &Path, hashes: &Hashes, info: DirRecord) -> Result<DirR
     Ok(info)
 }
 
-/// The note of `dir` alone; `None` if there is none, or it means nothing.
+/// The record of `dir`; `None` if it is missing or damaged.
 ///
 /// # Errors
-/// It can't be read.
+/// The file can't be read.
 pub(crate) fn info(dir: &Path) -> Result<Option<DirRecord>> {
     let path = dir.join("info");
     match std::fs::read(&path) {
@@ -87,20 +88,20 @@ fn open(dir: &Path) -> Result<Option<(File, DirRecord)>> {
     }
 }
 
-/// What a quick look finds wrong: a missing file of the store's own, or one of some entries, others each time, that is
-/// missing or has been changed. `places` of the list are looked at.
+/// The quick check: whether list and record exist, and some files, others each time, are there and unchanged. It reads
+/// the list at `places` random places. Returns the first fault.
 ///
 /// # Errors
-/// The store can't be read.
+/// A file can't be read for a reason other than damage.
 pub(crate) fn quick_fault(dir: &Path, places: usize) -> Result<Option<String>> {
     let Some((list, info)) = open(dir)? else { return Ok(Some("it is not whole".into())) };
     manifest::probe(&rootfs(dir), &list, info.newest, places)
 }
 
-/// What is wrong, after a look at every byte.
+/// The full check, which reads every byte. Returns the first fault.
 ///
 /// # Errors
-/// The store can't be read.
+/// A file can't be read for a reason other than damage.
 pub(crate) fn full_fault(dir: &Path) -> Result<Option<String>> {
     let Some((list, info)) = open(dir)? else { return Ok(Some("it is not whole".into())) };
     if digest::of_file(&dir.join("sums"))? != info.sums {

@@ -1,5 +1,4 @@
-//! The uppermost layer of an image, which is the image's own: its root directory, and a working directory that no layer
-//! brings.
+//! The image's own uppermost layer: the root directory, and the working directory if no layer has it.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,7 +11,7 @@ use stage1::error::{Context, Result};
 use crate::image::archive::{is_kept, xattr, xattr_names};
 use crate::image::overlay_lookup::{Found, Merged};
 
-/// What a directory has besides its content.
+/// The metadata of a directory.
 struct Attributes {
     stat: Stat,
     xattrs: Vec<(String, Vec<u8>)>,
@@ -55,12 +54,12 @@ fn open_dir(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
     fs::openat(dir, name, flags, Mode::empty()).context(|| format!("open directory {name:?}"))
 }
 
-/// Fills the directory `to`, which may be the only tree of `files`: it gets the root's attributes from `root`, if
-/// there is one, and the working directory, as the format's own runtimes make it. What is made is from 1970, and what
-/// it is made in stays as it was, so an image becomes the same at any time.
+/// Fills the directory `to`, which may be the only tree of `files`: gives it the metadata of `root`, if given, and
+/// makes the working directory if `files` lack it, as other runtimes do. New directories have the times of 1970 and
+/// existing ones keep theirs, so that an image always gives the same tree.
 ///
 /// # Errors
-/// It can't be made.
+/// A directory can't be read or made, or its metadata can't be set.
 pub(crate) fn make(files: &Merged, root: Option<&Path>, working_directory: &Path, to: &Path) -> Result<()> {
     let to = stage1::sys::dir::open_dir_for_reading(to)?;
     let root = root.map(stage1::sys::dir::open_dir_for_reading).transpose()?;

@@ -1,4 +1,4 @@
-//! What is made of an image with layers once more: its own tree, and an archive of all.
+//! Making the tree of an image with layers again, and an application container image of all its layers.
 
 use std::fs::File;
 use std::io::{BufWriter, Read};
@@ -19,11 +19,11 @@ use crate::image::tree::layers;
 use crate::image::tree::location as trees;
 use crate::store::Store;
 
-/// The uncompressed archive of an image; reading it fails where it is not what its id says. Of an image with layers it
-/// is made first, of all of them.
+/// The uncompressed archive of an image; for an image with layers a new one, packed from all of them. Reading a stored
+/// archive to its end fails if its hash is not the image's id.
 ///
 /// # Errors
-/// It is missing, or can't be made.
+/// The archive is missing, or can't be packed because the tree or a layer is damaged or the disk is full.
 pub(crate) fn open_archive(store: &Store, id: &ImageId) -> Result<Box<dyn Read>> {
     match id.is_of_config() {
         true => packed(store, id).map(|file| Box::new(file) as Box<dyn Read>),
@@ -31,10 +31,11 @@ pub(crate) fn open_archive(store: &Store, id: &ImageId) -> Result<Box<dyn Read>>
     }
 }
 
-/// Makes the tree of an image again, which lies on its layers.
+/// Makes the tree of an image again that lies on its layers.
 ///
 /// # Errors
-/// A layer is damaged, which only a new import mends; or the image was one tree.
+/// The configuration or a layer is damaged, or the image is one tree without layers: only a new import repairs these.
+/// Or the store can't be locked, read or written.
 pub(crate) fn rebuild(store: &Store, id: &ImageId) -> Result<()> {
     let work = store.temporary_dir()?;
     let again = || format!("import or pull image {} again, which brings it back", id.short());
@@ -73,17 +74,14 @@ pub(crate) fn rebuild(store: &Store, id: &ImageId) -> Result<()> {
     trees::place(store, &work, id)
 }
 
-/// An image with layers as an application container image: a file that has no name any more.
-///
-/// # Errors
-/// The tree or a layer is damaged, or there is no room.
+/// Packs an image with layers into an application container image, a file that is deleted when it is closed.
 fn packed(store: &Store, id: &ImageId) -> Result<File> {
     let work = store.temporary_dir()?;
     let image = images::load(store, id)?;
     let root = work.path().join("merged");
     make_dir(&root, 0o755)?;
     {
-        // nobody removes it meanwhile
+        // so that no process removes the tree or a layer meanwhile
         let _lock = store.share_images()?;
         if let Some(fault) = trees::quick_fault(store, id)? {
             let short = id.short();

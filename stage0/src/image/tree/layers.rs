@@ -1,9 +1,9 @@
-//! The layer store: layers of images, each unpacked once, by the digest of its archive; all images that have it share
-//! it.
+//! The layer store: each layer is unpacked once and shared by all images that have it.
 //!
-//! `layers/<algorithm>-<digits>/` is a checked directory (see [`checked_dir`]). What its archive removes of lower
-//! layers it has as overlayfs marks that: a character device 0:0 for a name, an attribute for all that a directory
-//! had. A layer appears whole, by one rename, and goes with the last tree that lies on it.
+//! `layers/<algorithm>-<digits>/`, named by the digest of the uncompressed layer, is a checked directory
+//! ([`checked_dir`]). It has overlayfs's marks in place of whiteouts: a character device 0:0 for a removed name, an
+//! extended attribute for an opaque directory. A layer appears by one rename and is removed with the last tree that
+//! lies on it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,8 +16,8 @@ use crate::image::store::users::users;
 use crate::image::tree::checked_dir;
 use crate::store::{Store, TemporaryDir};
 
-/// More layers than this are put into one tree at import: mount(2) takes one page of options, and so many fit in by
-/// the shortest names that there are.
+/// The most layers under one tree. The import unpacks an image with more layers into one tree: mount(2) takes one page
+/// of options, in which so many of the shortest possible paths fit.
 pub(crate) const MAX_STACKED: usize = 128;
 
 /// A layer's name in the store.
@@ -25,18 +25,17 @@ pub(crate) fn name(diff: &Digest) -> String {
     format!("{}-{}", diff.algorithm(), diff.digits())
 }
 
-/// Whether there is something of that name; it may be damaged.
+/// Whether the store has the layer, which may be damaged.
 pub(crate) fn is_there(store: &Store, diff: &Digest) -> bool {
     directory(store, &name(diff)).exists()
 }
 
-/// Where a layer is, by the name that a tree notes.
+/// The directory of a layer by its name.
 pub(crate) fn directory(store: &Store, name: &str) -> PathBuf {
     store.layers().join(name)
 }
 
-/// Moves a layer from a working directory to the store, in the place of one that was damaged; the caller holds the
-/// lock.
+/// Moves a layer from a working directory into the store; sets a damaged one aside. The caller must hold the lock.
 pub(crate) fn place(store: &Store, work: &TemporaryDir, from: &Path, name: &str) -> Result<()> {
     make_dir(&store.layers(), PRIVATE)?;
     let to = directory(store, name);
@@ -46,10 +45,10 @@ pub(crate) fn place(store: &Store, work: &TemporaryDir, from: &Path, name: &str)
     std::fs::rename(from, &to).context(|| format!("rename {from:?} to {to:?}"))
 }
 
-/// Takes a damaged layer out of the way; pods that use it keep it until they are gone. The caller holds the lock.
+/// Sets a damaged layer aside: renames it if pods use it, which then keep it until they are removed; else moves it into
+/// the working directory. The caller must hold the lock.
 pub(crate) fn put_aside(store: &Store, work: &TemporaryDir, name: &str) -> Result<()> {
     let from = directory(store, name);
-    // what is mounted may be renamed, and is not removed under its users
     let is_used = users(store)?.keys().any(|tree| {
         checked_dir::info(&store.trees().join(tree))
             .ok()
@@ -64,13 +63,14 @@ pub(crate) fn put_aside(store: &Store, work: &TemporaryDir, name: &str) -> Resul
     std::fs::rename(&from, &to).context(|| format!("rename {from:?} to {to:?}"))
 }
 
-/// Takes the layers away that no tree lies on; the caller holds the lock. Tells which.
+/// Moves the layers that no tree lies on into the working directory; returns their names. The caller must hold the
+/// lock.
 pub(crate) fn sweep(store: &Store, work: &TemporaryDir) -> Result<Vec<String>> {
     let (mut needed, mut used) = (BTreeSet::new(), BTreeSet::new());
     let users = users(store)?;
     for tree in names_in(&store.trees())? {
         let Some(info) = checked_dir::info(&store.trees().join(&tree))? else {
-            // nobody knows what it lies on
+            // the layers that this tree lies on are unknown
             log::warn!("no layers are removed: tree {tree:?} is damaged");
             return Ok(Vec::new());
         };
@@ -84,7 +84,7 @@ pub(crate) fn sweep(store: &Store, work: &TemporaryDir) -> Result<Vec<String>> {
     for name in names_in(&store.layers())? {
         let name = name.to_string_lossy().into_owned();
         let is_needed = match name.split_once(".old-") {
-            // put aside: pods that were there before may have it
+            // set aside: pods made before may use it
             Some((of, _)) => used.contains(of),
             None => needed.contains(&name),
         };

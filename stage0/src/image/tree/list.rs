@@ -1,7 +1,7 @@
-//! What a rendered tree holds, one line per file (see [`super::mtree`]), and whether it still does.
+//! The list of a rendered tree, with one line per file ([`super::mtree`]), and checking the tree by it.
 //!
-//! Lines are in the order of a walk that sorts names. Two checks read them: a full one, which looks at every byte of
-//! the tree, and a quick one, which looks at the metadata of a bounded number of files, others each time.
+//! Lines are in the order of a walk that sorts names. The full check reads every byte of the tree; the quick check
+//! reads the metadata of a bounded number of files, others each time.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -22,18 +22,19 @@ use crate::fsutil::digest::hex;
 use crate::image::archive::{Hashes, MAX_DEPTH, OPAQUE, is_kept, sorted_names, xattr, xattr_names};
 use crate::interrupt;
 
-/// How much of the list it reads at each.
+/// How much of the list the quick check reads at each place, in bytes.
 const PROBE_BYTES: usize = 8 << 10;
-/// At so many files that follow each other the quick check looks in a place of the list.
+/// How many consecutive files the quick check examines at each place.
 const PER_PLACE: usize = 2;
 
-/// When the newest change to a tree's files was made, by the kernel's own mark: seconds and nanoseconds.
+/// The newest status change (`st_ctime`) of a tree's files: seconds since 1970, and nanoseconds.
 pub type Newest = (i64, i64);
 
-/// Writes the list of the tree at `root`; `hashes` are known already. Gives back the newest change in it.
+/// Writes the list of the tree at `root` to `to`; returns the tree's newest change. `hashes` has the hashes of files
+/// that are known already.
 ///
 /// # Errors
-/// The tree can't be read or the list can't be written.
+/// The tree can't be read, is nested more than 512 deep, or `to` can't be written.
 pub fn write(root: &Path, hashes: &Hashes, to: &mut impl Write) -> Result<Newest> {
     let shown = || "write the list of a tree";
     let mut newest = (0, 0);
@@ -46,10 +47,10 @@ pub fn write(root: &Path, hashes: &Hashes, to: &mut impl Write) -> Result<Newest
     Ok(newest)
 }
 
-/// Looks at every byte of the tree at `root`. Gives back what differs from the list first, or nothing.
+/// The full check of the tree at `root`: returns the first difference from the list, or `None`.
 ///
 /// # Errors
-/// The list can't be read.
+/// The list can't be read or has an invalid line, or the tree can't be read for a reason other than damage.
 pub fn check(root: &Path, list: impl Read) -> Result<Option<String>> {
     let mut list = BufReader::new(list);
     let mut line = Vec::new();
@@ -61,7 +62,7 @@ pub fn check(root: &Path, list: impl Read) -> Result<Option<String>> {
             }
             let line = String::from_utf8_lossy(&line);
             if is_of_file(&line) {
-                return Entry::parse(&line).context(|| format!("the list of the tree has the line {line:?}")).map(Some);
+                return Entry::parse(&line).context(|| format!("the list of the tree is damaged: {line:?}")).map(Some);
             }
         }
     };
@@ -84,11 +85,11 @@ pub fn check(root: &Path, list: impl Read) -> Result<Option<String>> {
     Ok(fault)
 }
 
-/// Looks at the metadata of some files of the tree at `root`, from so many places of the list. Gives back a difference
-/// from the list, or nothing.
+/// The quick check of the tree at `root`: compares the metadata of two files at each of `places` places of the list
+/// with it, and their status change with `newest`. Returns a difference, or `None`.
 ///
 /// # Errors
-/// The list can't be read.
+/// The list can't be read, or the tree can't be read for a reason other than damage.
 pub fn probe(root: &Path, list: &File, newest: Newest, places: usize) -> Result<Option<String>> {
     let size = list.metadata().context(|| "stat the list of the tree")?.len();
     let dir = match crate::fsutil::dir::open_dir(root)? {
@@ -101,7 +102,7 @@ pub fn probe(root: &Path, list: &File, newest: Newest, places: usize) -> Result<
         let n = read(&mut buffer, 0)?;
         let text = String::from_utf8_lossy(&buffer[..n]);
         let lines: Vec<&str> = text.split_inclusive('\n').filter(|line| is_of_file(line)).collect();
-        // all, unless there are many; then those that follow a random one
+        // all files, or, if there are too many, those after a random one
         let start = usize::try_from(random()).unwrap_or_default() % lines.len().max(1);
         for line in lines.iter().cycle().skip(start).take(lines.len().min(PER_PLACE * places)) {
             if let Some(fault) = probe_line(dir.as_fd(), line, newest)? {
@@ -114,7 +115,7 @@ pub fn probe(root: &Path, list: &File, newest: Newest, places: usize) -> Result<
         let at = if place == 0 { 0 } else { random() % size };
         let n = read(&mut buffer, at)?;
         let text = String::from_utf8_lossy(&buffer[..n]);
-        // what comes before the first line break is the end of a line
+        // skip the end of a line before the first newline
         let lines = text.split_inclusive('\n').skip(usize::from(at > 0)).filter(|line| line.ends_with('\n'));
         for line in lines.filter(|line| is_of_file(line)).take(PER_PLACE) {
             if let Some(fault) = probe_line(dir.as_fd(), line, newest)? {
@@ -129,7 +130,7 @@ fn random() -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().1
 }
 
-/// Whether a line of a list tells of a file; others are the list's head.
+/// Whether a line of a list describes a file; other lines are its header.
 fn is_of_file(line: &str) -> bool {
     !line.starts_with(['#', '/'])
 }
@@ -141,7 +142,7 @@ fn probe_line(root: BorrowedFd<'_>, line: &str, newest: Newest) -> Result<Option
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let file = fs::openat2(root, path, flags, Mode::empty(), resolve).or_else(|errno| {
-        // a symbolic link itself is opened without forbidding them
+        // RESOLVE_NO_SYMLINKS refuses to open a symbolic link itself
         if errno == Errno::LOOP {
             fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::BENEATH)
         } else {
@@ -163,8 +164,8 @@ fn probe_line(root: BorrowedFd<'_>, line: &str, newest: Newest) -> Result<Option
     Ok(None)
 }
 
-/// Whether a failed look at a file says something of the file, and not of this process or the machine, which may have
-/// run out of descriptors or memory.
+/// Whether an error means that a file is damaged, and not that this process or the machine has run out of descriptors
+/// or memory, for example.
 pub(crate) fn is_damage(errno: Errno) -> bool {
     matches!(
         errno,
@@ -172,7 +173,7 @@ pub(crate) fn is_damage(errno: Errno) -> bool {
     )
 }
 
-/// How the file that should be there and the one found differ.
+/// The difference between a file in the list and the file found in its place.
 fn difference(listed: Option<&Entry>, found: &Entry) -> Option<String> {
     let name = found.path.display();
     let Some(listed) = listed else { return Some(format!("/{name} should not be there")) };
@@ -188,7 +189,7 @@ fn changed(stat: &Stat) -> Newest {
 
 type Each<'a> = dyn FnMut(&Entry, &Stat) -> Result<bool> + 'a;
 
-/// Hands every file of the tree to `each`, until that says no.
+/// Calls `each` with every file of the tree, until it returns `false`.
 fn walk(root: &Path, hashes: &Hashes, each: &mut Each<'_>) -> Result<()> {
     let dir = crate::fsutil::dir::open_dir(root)?.context(|| format!("{root:?} is missing"))?;
     let stat = fs::fstat(&dir).context(|| format!("stat {root:?}"))?;
@@ -197,7 +198,7 @@ fn walk(root: &Path, hashes: &Hashes, each: &mut Each<'_>) -> Result<()> {
 }
 
 struct Walker<'a, 'b> {
-    /// Files with several names, by device and inode: the first of the names, and the hash.
+    /// The first name and the hash of each file with hard links, by device and inode.
     seen: HashMap<(u64, u64), (PathBuf, Option<String>)>,
     hashes: &'a Hashes,
     each: &'a mut Each<'b>,
@@ -275,7 +276,7 @@ fn hash(mut file: File) -> Result<String> {
     }
 }
 
-/// The extended attributes that an image brings.
+/// The names of the extended attributes that belong to an image, with the SHA-256 of each value.
 fn attributes(fd: BorrowedFd<'_>) -> Result<Vec<(String, String)>> {
     let mut found = Vec::new();
     for name in xattr_names(fd).context(|| "flistxattr")? {
@@ -344,7 +345,7 @@ mod tests {
         }
     }
 
-    /// As it was written before lists were those of mtree(5).
+    /// A line as earlier versions wrote it, before mtree(5).
     fn tabbed(entry: &Entry) -> String {
         let escape = |path: &Path| {
             let bytes = path.as_os_str().as_bytes().iter();

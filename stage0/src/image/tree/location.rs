@@ -1,4 +1,5 @@
-//! Where trees are, what they lie on, whether they are whole, and putting them there. Nothing is rendered here.
+//! The directories of trees and of the layers they lie on, checking them, and moving new trees into the store.
+//! Rendering is in [`super`].
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -13,27 +14,27 @@ use crate::image::store::users;
 use crate::image::tree::{checked_dir, layers};
 use crate::store::{Store, TemporaryDir};
 
-/// From so many places of a list a quick check looks.
+/// How many places of a list a quick check reads.
 pub(crate) const PROBES: usize = 64;
-/// From so many at least, however many layers share that.
+/// The fewest places for a layer, however many layers share [`PROBES`].
 const FEWEST_PROBES: usize = 2;
 
-/// The root file system of a rendered tree, without the layers that it lies on; it is read-only for everybody.
+/// The root file system of a rendered tree, without the layers that it lies on. No process may write to it.
 pub fn rootfs(store: &Store, tree: &str) -> PathBuf {
     checked_dir::rootfs(&directory(store, tree))
 }
 
-/// All directories whose files a tree has, the uppermost first.
+/// The root file systems of a tree and of the layers that it lies on, the uppermost first.
 ///
 /// # Errors
-/// The note of the tree can't be read.
+/// The tree's record can't be read.
 pub fn stack(store: &Store, tree: &str) -> Result<Vec<PathBuf>> {
     let info = checked_dir::info(&directory(store, tree))?.unwrap_or_default();
     let below = info.layers.iter().rev().map(|name| checked_dir::rootfs(&layers::directory(store, name)));
     Ok(std::iter::once(rootfs(store, tree)).chain(below).collect())
 }
 
-/// Copies the files of such directories into the empty directory `to`.
+/// Copies the files of such a stack into the empty directory `to`, with owners shifted by `ids`.
 pub(crate) fn copy_stack(stack: &[PathBuf], to: &Path, ids: Option<UidRange>) -> Result<()> {
     let to = dir::open_dir_for_reading(to)?;
     if let [only] = stack {
@@ -47,11 +48,12 @@ pub(crate) fn directory(store: &Store, tree: &str) -> PathBuf {
     store.trees().join(tree)
 }
 
-/// What a quick look finds wrong with a tree: a missing file of the store's own, or one of at most about a hundred
-/// entries, others each time, that is missing or has been changed. It costs about the same for up to thirty layers.
+/// The quick check of a tree and its layers: whether their lists and records exist, and at most about two hundred
+/// files, others each time, are there and unchanged. It takes about the same time for up to thirty layers. Returns the
+/// first fault.
 ///
 /// # Errors
-/// The store can't be read.
+/// A file can't be read for a reason other than damage.
 pub fn quick_fault(store: &Store, id: &ImageId) -> Result<Option<String>> {
     let dir = directory(store, id.as_str());
     let layers = checked_dir::info(&dir)?.unwrap_or_default().layers;
@@ -67,22 +69,21 @@ pub fn quick_fault(store: &Store, id: &ImageId) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// A fault of a layer, in words.
+/// The text of a layer's fault, with the layer's name.
 pub(crate) fn of_layer(name: &str, fault: &str) -> String {
     let short: String = name.chars().take("sha256-".len() + 12).collect();
     format!("layer {}: {fault}", short.replacen('-', ":", 1))
 }
 
-/// What is wrong with a tree, without the layers that it lies on, after a look at every byte of it.
+/// The full check of a tree, without the layers that it lies on, which reads every byte. Returns the first fault.
 ///
 /// # Errors
-/// The store can't be read.
+/// A file can't be read for a reason other than damage.
 pub fn full_fault(store: &Store, id: &ImageId) -> Result<Option<String>> {
     checked_dir::full_fault(&directory(store, id.as_str()))
 }
 
-/// Puts the tree in the working directory into the store; the caller holds the lock. What is there is moved aside if
-/// a pod uses it.
+/// Moves the tree from the working directory into the store; sets an existing one aside. The caller must hold the lock.
 pub(crate) fn place(store: &Store, work: &TemporaryDir, id: &ImageId) -> Result<()> {
     make_dir(&store.trees(), PRIVATE)?;
     let (from, to) = (work.path().join("tree"), directory(store, id.as_str()));
@@ -91,7 +92,8 @@ pub(crate) fn place(store: &Store, work: &TemporaryDir, id: &ImageId) -> Result<
     crate::fsutil::dir::sync_dir(&store.trees())
 }
 
-/// Takes a tree out of the way, if there is one; pods that use it keep it. The caller holds the lock.
+/// Sets a tree aside, if it exists: renames it if pods use it, which then keep it until they are removed; else moves it
+/// into the working directory. The caller must hold the lock.
 pub(crate) fn put_aside(store: &Store, work: &TemporaryDir, id: &ImageId) -> Result<()> {
     let from = directory(store, id.as_str());
     if !from.exists() {

@@ -1,9 +1,9 @@
-//! The tree store: images rendered to directories, once, as the lower layers of all pods that use them.
+//! The tree store: each image is rendered once, to a directory that all pods using it share as a lower layer.
 //!
-//! `trees/<id>/` is a checked directory (see [`crate::image::tree::checked_dir`]); the id of a tree is its image's. It may lie on
-//! layers (see [`crate::image::tree::layers`]), which its note names. A tree appears whole, by one rename. One that fails its
-//! quick check when a pod is about to use it is rendered again, with a warning; pods that use the old one keep it until
-//! they are gone.
+//! `trees/<id>/` is a checked directory ([`crate::image::tree::checked_dir`]) with the id of its image. It may lie on
+//! layers ([`crate::image::tree::layers`]), which its record lists. A tree appears by one rename. If it fails the quick
+//! check when a pod is about to use it, podctl warns and renders it again; pods that use the old tree keep it until
+//! they are removed.
 
 pub(crate) mod checked_dir;
 pub(crate) mod image_layer;
@@ -34,10 +34,10 @@ pub(crate) use crate::image::tree::location::{directory, place};
 pub use crate::image::tree::location::{full_fault, quick_fault, rootfs};
 use crate::store::{Store, TemporaryDir};
 
-/// Images below images below images: so many are enough.
+/// The most images that an image depends on, directly or not.
 const MAX_DEPENDENCIES: usize = 64;
 
-/// A tree that is whole, and stays as long as this is held: nobody removes it meanwhile.
+/// A tree that passed the quick check. The shared lock of the store keeps other processes from removing it.
 #[derive(Debug)]
 pub struct Tree {
     id: String,
@@ -51,10 +51,10 @@ impl Tree {
     }
 }
 
-/// Makes sure that the tree of an image is there and, as far as a quick look tells, whole.
+/// Holds the tree of an image; renders it again first if it is missing or fails the quick check.
 ///
 /// # Errors
-/// The tree is missing or damaged, and so is the image's archive.
+/// The tree can't be rendered ([`rebuild`]), or the store can't be locked or read.
 pub fn ensure(store: &Store, id: &ImageId) -> Result<Tree> {
     for _ in 0..3 {
         let lock = store.share_images()?;
@@ -71,16 +71,16 @@ pub fn ensure(store: &Store, id: &ImageId) -> Result<Tree> {
         drop(lock);
         rebuild(store, id).context(|| format!("render image {}", id.short()))?;
     }
-    Err(Error::new(format!("the tree of image {} is damaged again and again", id.short())))
+    Err(Error::new(format!("the tree of image {} is damaged again each time it is rendered", id.short())))
 }
 
-/// Copies the files of an image to the new directory `to`, which appears whole.
+/// Copies the files of an image to the new directory `to`, which appears by one rename.
 ///
 /// # Errors
-/// It is there already, can't be made, or the tree can't be had.
+/// `to` exists or can't be made, or the tree can't be rendered or copied; the temporary directory is removed then.
 pub fn copy_out(store: &Store, id: &ImageId, to: &Path) -> Result<()> {
     if to.symlink_metadata().is_ok() {
-        return Err(Error::new(format!("{to:?} is there already")));
+        return Err(Error::new(format!("{to:?} already exists")));
     }
     let tree = ensure(store, id)?;
     let from = stack(store, tree.id())?;
@@ -95,7 +95,7 @@ pub fn copy_out(store: &Store, id: &ImageId, to: &Path) -> Result<()> {
     copy().or_else(|error| remove::tree(&temporary).and(Err(error)))
 }
 
-/// Like [`ensure`], for the tree that a pod has noted. One that another host manager has made is taken as it is.
+/// [`ensure`] for the tree id in a pod's record. `None` for the tree of another host manager, which is not checked.
 ///
 /// # Errors
 /// As [`ensure`].
@@ -106,10 +106,11 @@ pub fn ensure_noted(store: &Store, tree: &str) -> Result<Option<Tree>> {
     }
 }
 
-/// Renders the tree of an image in the store again, whatever is there.
+/// Renders the tree of an image again and replaces the one in the store.
 ///
 /// # Errors
-/// The image's archive is missing or damaged, or one that it depends on is; or, of one with layers, a layer is.
+/// The archive of the image or of one it depends on, its configuration or a layer is missing or damaged, or the store
+/// can't be locked or written.
 pub fn rebuild(store: &Store, id: &ImageId) -> Result<()> {
     if id.is_of_config() {
         return layered::rebuild(store, id);
@@ -124,8 +125,9 @@ pub fn rebuild(store: &Store, id: &ImageId) -> Result<()> {
     place(store, &work, id)
 }
 
-/// Renders an archive, and what it depends on, to `tree` in the working directory. Gives back the ids of the images
-/// that it depends on, in the order in which they are met; `known` are those of an earlier time.
+/// Renders an archive and its dependencies (appc, "Dependency Matching") to `tree` in the working directory. Returns
+/// the ids of the images that it depends on, in the order in which it meets them; `known` are those of an earlier
+/// rendering, to be used again.
 pub(crate) fn render(
     store: &Store,
     work: &TemporaryDir,
@@ -151,29 +153,30 @@ pub(crate) fn render(
     let whitelists: Vec<&Whitelist> = whitelists.iter().map(Rc::as_ref).collect();
     let mut archive = archive;
     unpack_over(&mut archive, fd.as_fd(), &mut limits, &whitelists, over)?;
-    // a damage behind the archive's end is one, too
+    // read to the end, so that the hash of the whole archive is verified
     std::io::copy(&mut archive, &mut std::io::sink()).context(|| "read the archive")?;
     checked_dir::write(&dir, &Hashes::default(), checked_dir::DirRecord::default())?;
     Ok(plan.met)
 }
 
+/// The images to unpack below an image.
 struct RenderPlan<'a> {
     store: &'a Store,
-    /// Which images were met when this was planned before.
+    /// The images that an earlier rendering met, in its order.
     known: Option<VecDeque<ImageId>>,
     met: Vec<ImageId>,
-    /// What is unpacked, the lowest first.
+    /// The images to unpack, the lowest first, each with its whitelists.
     steps: Vec<(ImageId, Vec<Rc<Whitelist>>)>,
 }
 
 impl RenderPlan<'_> {
-    /// Plans what goes below an image. Gives back the whitelists for the image itself.
+    /// Adds the dependencies of an image; returns the whitelists for the image itself.
     fn below(&mut self, manifest: &ImageManifest, above: &[Rc<Whitelist>]) -> Result<Vec<Rc<Whitelist>>> {
         let mut whitelists = above.to_vec();
         whitelists.extend(Whitelist::new(&manifest.path_whitelist)?.map(Rc::new));
         for dependency in &manifest.dependencies {
             let id = match &mut self.known {
-                Some(known) => known.pop_front().context(|| "the store's note of its dependencies is damaged")?,
+                Some(known) => known.pop_front().context(|| "the record of its dependencies is damaged")?,
                 None => find::find_dependency(self.store, dependency)?,
             };
             if self.met.len() == MAX_DEPENDENCIES {

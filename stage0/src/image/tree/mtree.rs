@@ -1,8 +1,9 @@
-//! One file of a tree, and its line in a list. Nothing is looked at here.
+//! The description of one file of a tree, and its line in a list. This module reads no files.
 //!
-//! A list is in the format of mtree(5), with full paths, so `mtree -f sums -p rootfs` and others can check a tree. What
-//! the format has no words for stands in `tags`, which such tools pass over: `link:NAME` for the first of a file's
-//! names, `xattr:NAME=SHA256` for an extended attribute. Lists of earlier versions are read as well.
+//! A list has the format of mtree(5), with full paths, so that `mtree -f sums -p rootfs` and other tools can check a
+//! tree. Facts without a keyword in that format are in `tags`, which such tools ignore: `link:NAME` for the first name
+//! of a file with hard links, `xattr:NAME=SHA256` for an extended attribute. Lists of earlier versions can still be
+//! read.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -11,38 +12,38 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, FileType, Stat};
 
-/// What a list begins with; every line can be understood with no other line than these.
+/// The first lines of a list. Each further line stands for itself, without the lines before it.
 pub(super) const HEADER: &str = "#mtree\n/set type=file uid=0 gid=0 mode=0644\n";
-/// What a file is that has nothing else in its line.
+/// The mode of a file whose line has none, as in [`HEADER`].
 const PLAIN_MODE: u32 = 0o644;
 
-/// A file of a tree, without its content.
+/// The description of a file of a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// Relative to the root, which has the empty path.
+    /// Its path, relative to the root; empty for the root.
     pub(super) path: PathBuf,
     pub(super) kind: FileType,
     pub(super) mode: u32,
     pub(super) owner: u32,
     pub(super) group: u32,
-    /// Seconds since 1970, and nanoseconds.
+    /// The modification time: seconds since 1970, and nanoseconds.
     pub(super) modified: (i64, u32),
-    /// Bytes of a file.
+    /// The size of a regular file, in bytes.
     pub(super) size: Option<u64>,
-    /// SHA-256 of a file's content in hexadecimal digits.
+    /// The SHA-256 of a regular file's content, as hexadecimal digits.
     pub(super) hash: Option<String>,
-    /// The first name of a file that has several, in the others.
+    /// For the further names of a file with hard links, its first name.
     pub(super) first: Option<PathBuf>,
-    /// Target of a symbolic link.
+    /// The target of a symbolic link.
     pub(super) target: Option<PathBuf>,
-    /// Major and minor number of a device.
+    /// The major and minor number of a device.
     pub(super) device: Option<(u32, u32)>,
-    /// Names of extended attributes with the SHA-256 of each value.
+    /// The names of extended attributes, with the SHA-256 of each value.
     pub(super) attributes: Vec<(String, String)>,
 }
 
 impl Entry {
-    /// What a file says of itself without being opened.
+    /// The description that stat(2) gives, without hash, link target and extended attributes.
     pub(super) fn of(path: &Path, stat: &Stat) -> Self {
         let kind = FileType::from_raw_mode(stat.st_mode);
         let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
@@ -79,7 +80,7 @@ impl Entry {
         }
     }
 
-    /// Reads a line of a list; `None` if it is not one of a file.
+    /// Parses a line of a list; `None` if it is not the valid line of a file.
     pub(super) fn parse(line: &str) -> Option<Self> {
         let line = line.strip_suffix('\n').unwrap_or(line);
         if line.contains('\t') { Self::parse_tabbed(line) } else { Self::parse_words(line) }
@@ -125,8 +126,8 @@ impl Entry {
         Some(())
     }
 
-    /// A line of an earlier version: name, kind, mode, owner, group, modification time, what is in the file and
-    /// extended attributes, divided by tabs. Other bytes than letters are `\xx`.
+    /// Parses a line of an earlier version: name, kind, mode, owner, group, modification time, content and extended
+    /// attributes, separated by tabs; other bytes than letters are `\xx`.
     fn parse_tabbed(line: &str) -> Option<Self> {
         let [name, kind, mode, owner, group, modified, content, attributes] =
             line.split('\t').collect::<Vec<_>>().try_into().ok()?;
@@ -162,7 +163,7 @@ impl Entry {
         Some(entry)
     }
 
-    /// What of the metadata, which a look without opening tells, is not as listed.
+    /// The first difference in the metadata that stat(2) gives.
     pub(super) fn metadata_difference(&self, found: &Self) -> Option<&'static str> {
         let same = [
             ("kind", self.kind == found.kind),
@@ -175,9 +176,9 @@ impl Entry {
         same.into_iter().find(|(_, same)| !same).map(|(what, _)| what)
     }
 
-    /// What is not as listed.
+    /// The first difference.
     pub(super) fn difference(&self, found: &Self) -> Option<&'static str> {
-        // what the lists of earlier versions don't say of further names, the first one says
+        // lists of earlier versions have the hash of a file with hard links only in the line of its first name
         let hash = self.hash.is_none() || self.hash == found.hash;
         let first = self.first == found.first;
         let content = hash && first && self.target == found.target && self.device == found.device;
@@ -190,7 +191,7 @@ impl Entry {
     }
 }
 
-/// The format's words.
+/// The values of the keyword `type`.
 const KINDS: [(FileType, &str); 7] = [
     (FileType::RegularFile, "file"),
     (FileType::Directory, "dir"),
@@ -201,7 +202,7 @@ const KINDS: [(FileType, &str); 7] = [
     (FileType::Socket, "socket"),
 ];
 
-/// The line, without its end.
+/// Writes the line, without its newline.
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", Name(&self.path))?;
@@ -246,7 +247,7 @@ impl fmt::Display for Entry {
     }
 }
 
-/// A path as the format has it: it begins with a dot.
+/// A path in the list's form, which begins with a dot.
 struct Name<'a>(&'a Path);
 
 impl fmt::Display for Name<'_> {
@@ -258,7 +259,7 @@ impl fmt::Display for Name<'_> {
     }
 }
 
-/// Text without what divides lines, words and tags, and without what tools take for patterns.
+/// Text with octal escapes for the separators of lines, words and tags, and for the characters of glob patterns.
 struct Escaped<'a>(&'a [u8]);
 
 impl fmt::Display for Escaped<'_> {
@@ -283,7 +284,7 @@ fn time(text: &str) -> Option<(i64, u32)> {
     Some((seconds.parse().ok()?, nanoseconds.parse().ok()?))
 }
 
-/// Undoes escapes of a backslash and so many digits.
+/// Decodes escapes of a backslash and `digits` digits.
 fn unescaped(text: &str, digits: usize, radix: u32) -> Option<PathBuf> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_say_all_and_are_read_back() {
+    fn lines_are_written_and_read_back() {
         let hash = "0123456789abcdef".repeat(4);
         let entries = [
             (Entry { kind: FileType::Directory, mode: 0o1755, ..entry("") }, ". type=dir mode=01755 time=0.000000000"),
@@ -362,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_lines_are_told() {
+    fn damaged_lines_are_found() {
         for line in ["", "x", "#mtree", "/set type=file", "./a mode=9", "./a time=x", "./\\4", "a\tfile", "./a type=x"]
         {
             assert_eq!(Entry::parse(line), None, "{line}");
