@@ -21,8 +21,8 @@ tests::cases! {
     native a_closed_pipe_ends_podctl_quietly;
 }
 
-/// What a shell does before it calls podctl; dash does not hand on an ignored SIGCHLD, env does. With a `settle` that does
-/// nothing the image can't even be imported under the limits: seen.
+/// What a shell does before it calls podctl; dash does not hand on an ignored SIGCHLD, env does. With a `settle` that
+/// does nothing the image can't even be imported under the limits: seen.
 const CALLERS: [&str; 14] = [
     "umask 077",
     "umask 000",
@@ -67,7 +67,7 @@ fn callers_make_the_same_pods(t: &Context) -> Verdict {
     for (n, caller) in std::iter::once(&"true").chain(&CALLERS).enumerate() {
         let podctl = plain.called_after(caller);
         let told = |out: Output| {
-            assert!(out.code == Some(0) && !out.stderr.contains("hold the pod"), "{caller}: {out}");
+            assert!(out.code == Some(0) && !out.stderr.contains("stay in force for the pod"), "{caller}: {out}");
             out.stdout.trim_end().to_owned()
         };
         let source = t.dir.join("probe-root").display().to_string();
@@ -125,8 +125,8 @@ fn signals_are_heeded_whatever_callers_did_with_them(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// This machine may or may not be able to raise a hard limit; a caller without CAP_SYS_RESOURCE is not. If not, one line
-/// says so.
+/// This machine may or may not be able to raise a hard limit; a caller without CAP_SYS_RESOURCE is not. If not, one
+/// line says so.
 fn what_cannot_be_lifted_is_told(t: &Context) -> Verdict {
     t.podctl().import_probe();
     let may_not = "; set -- setpriv --bounding-set=-sys_resource \"$@\"";
@@ -134,7 +134,7 @@ fn what_cannot_be_lifted_is_told(t: &Context) -> Verdict {
         let podctl = t.podctl().called_after(&format!("ulimit -n 200{more}"));
         let out = podctl.run(&["run", "--net=none", "probe", "--exec=/probe", "--", "print", "ran"]);
         assert!(out.code == Some(0) && out.stdout.ends_with("ran\n"), "{out}");
-        let lines: Vec<_> = out.stderr.lines().filter(|line| line.contains("hold the pod")).collect();
+        let lines: Vec<_> = out.stderr.lines().filter(|line| line.contains("stay in force for the pod")).collect();
         let can = may && run(Command::new("sh").args(["-c", "ulimit -n 200; ulimit -n 300"])).code == Some(0);
         match (can, &lines[..]) {
             (true, []) => {}

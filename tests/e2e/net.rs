@@ -317,25 +317,25 @@ fn what_fails_leaves_nothing(t: &Context) -> Verdict {
     for (net, why, calls) in [
         (
             "fails",
-            format!("network fails: plugin fails ADD: no luck; {details}end; CNI error 77 (it ended with 1)"),
+            format!("network fails: plugin fails ADD: no luck; {details}end; CNI error 77 (it exited with 1)"),
             &["ADD fails", "DEL fails"][..],
         ),
         (
             "never",
-            "network never: plugin never ADD: out of order (it ended with 3)".into(),
+            "network never: plugin never ADD: out of order (it exited with 3)".into(),
             &["ADD never", "DEL never"],
         ),
         (
             "mumbles",
-            "plugin mumbles: its answer is not what the specification of CNI has: not JSON".into(),
+            "plugin mumbles: its output is not a result as the CNI specification defines it: not JSON".into(),
             &["ADD mumbles", "DEL mumbles"],
         ),
         (
             "talks",
-            "plugin talks ADD: its answer is longer than 262144 bytes; it was killed".into(),
+            "plugin talks ADD: its output is longer than 262144 bytes; it was killed".into(),
             &["ADD talks", "DEL talks"],
         ),
-        ("dies", "plugin dies ADD: it was killed by SIGKILL and said nothing".into(), &["ADD dies", "DEL dies"]),
+        ("dies", "plugin dies ADD: it was killed by SIGKILL without a message".into(), &["ADD dies", "DEL dies"]),
         ("missing", "network missing: the network plugin \"nowhere\" is missing: it is not in ".into(), &[]),
         ("ipamless", "network ipamless: the network plugin \"nowhere\" is missing".into(), &[]),
         ("unheard-of", "no network is called unheard-of".into(), &[]),
@@ -365,10 +365,7 @@ fn a_plugin_that_hangs(t: &Context) -> Verdict {
     let path = host.scripts(&[("hangs", "[ $CNI_COMMAND = ADD ] || exit 0; sleep 1000 & wait")]);
     host.configure("50-hangs.conf", &json!({"cniVersion": "1.0.0", "name": "hangs", "type": "hangs"}));
     let line = run(&mut host.with_path(&path, &["sandbox", "--net=br,hangs"])).complaint();
-    assert!(
-        line.contains("network hangs: plugin hangs ADD: it had not ended after 20 seconds and was killed"),
-        "{line}"
-    );
+    assert!(line.contains("network hangs: plugin hangs ADD: it timed out after 20 s and was killed"), "{line}");
     assert_eq!(host.calls(), ["ADD hangs", "DEL hangs"]);
     let own = fs::read_link("/proc/self/ns/net")?;
     let is_ours = |p: &Process| fs::read_link(format!("/proc/{}/ns/net", p.pid)).is_ok_and(|net| net == own);
@@ -471,9 +468,9 @@ fn arguments_and_all_networks(t: &Context) -> Verdict {
     assert_eq!(names, ["br", "default", "default-restricted"]);
     pod.end();
     for (flag, why) in [
-        ("--net=host,br", "host goes with no other network"),
+        ("--net=host,br", "host can't be combined with other networks"),
         ("--net=br:IP", "\"IP\" of br is not NAME=VALUE"),
-        ("--net=br,br", "br is there twice"),
+        ("--net=br,br", "br is given twice"),
     ] {
         let line = host.podctl.fails(&["sandbox", flag]);
         assert!(line.contains(why), "{line}");

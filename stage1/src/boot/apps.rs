@@ -1,5 +1,5 @@
-//! The apps of an immutable pod: started when its supervisor is ready; the end of one that fails,
-//! or of the last one, is the end of the pod. Host side, beside the monitor.
+//! The apps of an immutable pod. They are started when its supervisor is ready; the pod is ended with the first app
+//! that fails, or with the last one that ends. Host side, part of the monitor.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,14 +22,14 @@ use crate::sys::process::{self, Fork};
 use crate::sys::signal;
 use crate::uid_range::UidRange;
 
-/// Where the apps are on their way.
+/// How far the start of the apps has come.
 #[derive(Debug)]
 enum Step {
     /// The supervisor is not ready yet.
     Booting,
-    /// A child adds and starts them.
+    /// This child process adds and starts them.
     Starting(Pid),
-    /// All were started.
+    /// That child has ended.
     Started,
 }
 
@@ -37,7 +37,7 @@ enum Step {
 #[derive(Debug)]
 pub struct Apps {
     names: Vec<AcName>,
-    /// The same, each after those it waits for.
+    /// The same names in the order of their start: each after those that it waits for.
     order: Vec<AcName>,
     private_users: Option<UidRange>,
     watch: OwnedFd,
@@ -46,7 +46,10 @@ pub struct Apps {
 }
 
 impl Apps {
-    /// The apps of the pod in the current directory, and a watch on what the pod says of them.
+    /// The apps of the pod in the current directory, with an inotify(7) watch on their status files.
+    ///
+    /// # Errors
+    /// The pod has no app, an app's list of apps to wait for is not valid, or the status files can't be watched.
     pub(super) fn new(pod: &Pod, private_users: Option<UidRange>) -> Result<Self> {
         let names: Vec<AcName> = pod.manifest.apps.iter().map(|app| app.name.clone()).collect();
         if names.is_empty() {
@@ -67,17 +70,17 @@ impl Apps {
         Ok(Self { names, order, private_users, watch, step: Step::Booting, verdict: None })
     }
 
-    /// Becomes readable when there may be news.
+    /// The descriptor of the watch, readable when a status file has changed.
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.watch.as_fd()
     }
 
-    /// The pod's exit code, once it is decided: that of the first app that failed, or 0.
+    /// The pod's exit code once it is decided: that of the first app that failed, or 0.
     pub(super) fn verdict(&self) -> Option<u8> {
         self.verdict
     }
 
-    /// Looks at what the pod says, and starts the apps when it is ready. Returns whether the pod is to end now.
+    /// Reads the status files, and starts the apps when the pod is ready. Returns whether the pod is to be ended now.
     pub(super) fn look(&mut self, pid1: i32) -> Result<bool> {
         self.drain()?;
         if matches!(self.step, Step::Booting) && pod::is_ready(Path::new("."))? {
@@ -95,7 +98,7 @@ impl Apps {
         Ok(self.verdict.is_some())
     }
 
-    /// The pod's end is decided: kills the child that starts apps.
+    /// Kills the child that starts the apps, if it still runs: the pod is being ended.
     fn stop_starting(&self) -> Result<()> {
         match self.step {
             Step::Starting(starter) => match kill(starter, Signal::SIGKILL) {
@@ -111,13 +114,14 @@ impl Apps {
         let code = |name| {
             let status = pod::app_status(Path::new("."), State::Running, false, name)?;
             let never_ran = status.details.is_some_and(|details| details.start_failure.is_some());
-            // Its own 254 stays what it is.
+            // An app that exits with 254 keeps that code; only the code of a start error is replaced.
             Ok(status.exit_code.map(|code| if never_ran && code == exit::SETUP { cli::own_failure() } else { code }))
         };
         self.names.iter().filter_map(|name| code(name).transpose()).collect()
     }
 
-    /// Takes note of a child's end. Returns whether the pod is to end now: its apps could not be started.
+    /// Handles the end of a child process. Returns whether the pod is to be ended now, because its apps could not be
+    /// started.
     pub(super) fn reaped(&mut self, status: WaitStatus) -> Result<bool> {
         match self.step {
             Step::Starting(starter) if status.pid() == Some(starter) => {
@@ -125,7 +129,7 @@ impl Apps {
                 if matches!(status, WaitStatus::Exited(_, 0)) || self.verdict.is_some() {
                     return Ok(false);
                 }
-                // One that could not be started says so itself, before the child that starts them does.
+                // The status of an app that could not be started is written before the child ends.
                 self.verdict = first_failure(&self.ended()?).or_else(|| Some(cli::own_failure()));
                 Ok(true)
             }
@@ -133,7 +137,7 @@ impl Apps {
         }
     }
 
-    /// Events say nothing but that it is time to look.
+    /// Reads and drops all events: only their arrival matters.
     pub(super) fn drain(&self) -> Result<()> {
         let mut buffer = [MaybeUninit::uninit(); 1024];
         let mut reader = inotify::Reader::new(&self.watch, &mut buffer);
@@ -146,7 +150,7 @@ impl Apps {
         }
     }
 
-    /// Adds all apps, then starts them, in a child, so that the monitor stays responsive.
+    /// Adds and starts all apps in a child process, so that the monitor does not block.
     fn start(&self, pid1: i32) -> Result<Pid> {
         match process::fork()? {
             Fork::Parent(child) => Ok(child),

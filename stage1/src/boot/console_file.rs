@@ -1,6 +1,6 @@
-//! The pod's console, as it is kept in the pod's directory: what its PID 1 says, and what is written to the console by
-//! others. Where the host manager keeps the output of `run` in the same file, that is in it too. The file is cut down to
-//! its end whenever it has become too long. Host side, part of the monitor.
+//! The file `console` in the pod directory: all that PID 1 and other processes write to the pod's console, and the
+//! output of `run` if the host manager has directed it to the same file. When the file has become too long, it is cut
+//! down to its end. Host side, part of the monitor.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -12,25 +12,25 @@ use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::sys::dir;
 
-/// The longest that the file gets, in bytes, but for what is written at once.
-const MOST: u64 = 256 << 10;
-/// What is left of it then.
-const REST: u64 = 64 << 10;
+/// Size above which the file is cut down, in bytes.
+const MAX_SIZE: u64 = 256 << 10;
+/// Size to which it is cut down, in bytes.
+const KEPT_SIZE: u64 = 64 << 10;
 
-/// The file.
+/// The open file.
 #[derive(Debug)]
 pub(super) struct ConsoleFile {
     file: File,
     size: u64,
-    /// The output of `run` goes there too.
+    /// Whether the standard output of `run` is this file.
     is_output: bool,
 }
 
 impl ConsoleFile {
-    /// The file in the current directory, which is made if it is not there.
+    /// Opens the file in the current directory, creating it if it is missing.
     ///
     /// # Errors
-    /// It can't be opened, or is something else than a file.
+    /// It can't be opened, or is not a regular file.
     pub(super) fn open() -> Result<Self> {
         Self::open_for(Path::new(layout::CONSOLE), std::io::stdout())
     }
@@ -53,30 +53,30 @@ impl ConsoleFile {
         Ok(Self { file, size: stat.st_size.unsigned_abs(), is_output })
     }
 
-    /// Whether the output of `run` goes there too.
+    /// Whether the standard output of `run` is this file.
     pub(super) fn is_output(&self) -> bool {
         self.is_output
     }
 
-    /// Adds to the file.
+    /// Appends `bytes`.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         std::io::Write::write_all(&mut self.file, bytes).context(|| "write the pod's console")?;
         self.wrote(bytes.len())
     }
 
-    /// Takes note of what was written, and cuts the file down if need be.
+    /// Counts bytes that were written, and cuts the file down if it has become too long.
     fn wrote(&mut self, bytes: usize) -> Result<()> {
         self.size += bytes as u64;
-        if self.size <= MOST { Ok(()) } else { self.cut().context(|| "cut down the pod's console") }
+        if self.size <= MAX_SIZE { Ok(()) } else { self.cut().context(|| "cut down the pod's console") }
     }
 
-    /// Leaves the last lines of the file. All who write to it do so at its end.
+    /// Cuts the file down to its last whole lines. Every writer has it open for appending, so none leaves a hole.
     fn cut(&mut self) -> Result<()> {
         let size = self.file.metadata().context(|| "stat")?.len();
-        self.file.seek(SeekFrom::Start(size.saturating_sub(REST))).context(|| "seek")?;
+        self.file.seek(SeekFrom::Start(size.saturating_sub(KEPT_SIZE))).context(|| "seek")?;
         let mut rest = Vec::new();
-        (&self.file).take(REST).read_to_end(&mut rest).context(|| "read")?;
-        if size > REST {
+        (&self.file).take(KEPT_SIZE).read_to_end(&mut rest).context(|| "read")?;
+        if size > KEPT_SIZE {
             let line = rest.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
             rest.drain(..line);
         }
@@ -103,7 +103,7 @@ mod tests {
             kept.write(line.as_bytes()).unwrap();
             longest = longest.max(path.metadata().unwrap().len());
         }
-        assert!(longest <= MOST && longest > MOST / 2, "{longest}");
+        assert!(longest <= MAX_SIZE && longest > MAX_SIZE / 2, "{longest}");
         let text = std::fs::read_to_string(&path).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines.len() > 500 && lines.last().unwrap().starts_with("line 19999 "));
@@ -111,9 +111,9 @@ mod tests {
         for (line, number) in lines.iter().zip(first..) {
             assert!(line.starts_with(&format!("line {number} ")), "{line}");
         }
-        // One line that is longer than all that is left.
+        // A line that is longer than what is kept.
         kept.write(&vec![b'y'; 300 << 10]).unwrap();
-        assert_eq!(path.metadata().unwrap().len(), REST);
+        assert_eq!(path.metadata().unwrap().len(), KEPT_SIZE);
     }
 
     #[test]

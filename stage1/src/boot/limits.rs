@@ -1,17 +1,18 @@
-//! The isolators of the pod as a whole, in the files of its own cgroups. Host side.
+//! Setting the isolators of the pod as a whole on its cgroups: cgroups(7). Host side.
 
 use crate::appc::Isolators;
 use crate::cgroup::PodCgroup;
 use crate::error::{Context, Result};
 use crate::unit::CgroupLimits;
 
-/// Microseconds of the period in which processor time is counted.
+/// Period of the limit of processor time, in microseconds.
 const PERIOD: u64 = 100_000;
 
-/// A limit: its name, and the files of v1 and of v2 that set it, with what is written there. One file is enough.
+/// A limit: its name, its value, and the files of v1 and of v2 that set it, each with the text to write. The first file
+/// that exists is written.
 type Limit = (&'static str, Option<u64>, Vec<(&'static str, String)>, Vec<(&'static str, String)>);
 
-/// Sets the limits of the pod's cgroups. What can't be enforced is a warning that names it.
+/// Sets the limits of the pod's cgroups. Limits that can't be enforced are named in a warning.
 ///
 /// # Errors
 /// The kernel refuses a value.
@@ -31,7 +32,7 @@ pub(super) fn set(cgroup: &PodCgroup, isolators: &Isolators) -> Result<()> {
             None => lost.push(name),
         }
     }
-    // What is an app's own, and never a pod's.
+    // Isolators that apply to single apps only.
     lost.extend(isolators.oom_score_adj.map(|_| "oom-score-adj"));
     lost.extend(isolators.seccomp.as_ref().map(|_| "seccomp"));
     lost.extend(isolators.no_new_privileges.then_some("no-new-privileges"));
@@ -46,11 +47,11 @@ fn limits(limits: &CgroupLimits) -> [Limit; 7] {
         value.map(|value| (file, text(value))).into_iter().collect()
     };
     let plain = |value: u64| value.to_string();
-    // The kernel takes no less than a thousandth of a second.
+    // The kernel refuses a quota below 1 ms.
     let quota = |milli: u64| (milli * PERIOD / 1000).max(1000);
     let CgroupLimits { memory_max, memory_high, memory_swap_max, cpu_quota, cpu_shares, tasks_max, io_weight, .. } =
         *limits;
-    // As systemd sees the two: 1024 shares are a weight of 100; bfq's scale ends at 1000.
+    // Conversions as in systemd: 1024 shares are a weight of 100; the weights of bfq end at 1000.
     let weight = |shares: u64| (shares * 100 / 1024).clamp(1, 10_000).to_string();
     let of_bfq = |weight: u64| if weight <= 100 { weight } else { 100 + (weight - 100) * 900 / 9900 };
     let v1_io = [

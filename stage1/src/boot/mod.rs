@@ -1,7 +1,7 @@
-//! A pod's birth: its namespaces and root, its PID 1, and the monitor that stays outside.
+//! Booting a pod: its namespaces and root, its PID 1, and the monitor, which stays on the host side.
 //!
-//! [`launch`] forks the pod's PID 1 into its namespaces and returns on the host side once the
-//! in-pod supervisor has been executed; [`Monitor::watch`] then stays until the pod has ended.
+//! [`launch`] forks the pod's PID 1 into its namespaces and returns on the host side when PID 1 has executed the
+//! supervisor; [`Monitor::watch`] then returns when the pod has ended.
 
 mod apps;
 mod console_file;
@@ -41,37 +41,37 @@ use crate::sys::process::{self, Fork};
 use crate::sys::{caps, dir, net, pty, signal, userns};
 use crate::uid_range::UidRange;
 
-/// How long the pod's root may take to be assembled.
+/// Timeout for each step of PID 1 before it executes the supervisor.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a pod shares with the host, or has of its own.
+/// What a pod is made with: its namespaces, limits and privileges.
 #[derive(Clone, Debug)]
 pub struct PodSpec {
     /// The pod's UUID, lower case with dashes.
     pub uuid: String,
-    /// Host name inside.
+    /// Host name in the pod.
     pub hostname: String,
-    /// A network namespace of its own, with only the loopback interface at first.
+    /// Whether it has its own network namespace, which at first has the loopback interface only.
     pub own_network: bool,
-    /// That namespace joins networks before the supervisor is executed.
+    /// Whether that namespace joins networks before the supervisor is executed.
     pub joins_networks: bool,
-    /// An IPC namespace of its own.
+    /// Whether it has its own IPC namespace.
     pub own_ipc: bool,
-    /// A user namespace of its own.
+    /// The host ids of its own user namespace; `None` if it has none.
     pub private_users: Option<UidRange>,
-    /// The supervisor tells the console what it does.
+    /// Whether the supervisor writes debug messages to the console.
     pub debug: bool,
-    /// The caller's terminal, or other input, is in front of the terminal of the pod's only app.
+    /// Whether the pod's only app is attached to the caller's standard input or terminal.
     pub interactive: bool,
-    /// Where its apps' logs go.
+    /// Settings of its apps' logs.
     pub logs: mux::Settings,
     /// Limits of the pod as a whole.
     pub isolators: Isolators,
     /// The bounding set of PID 1, and so of all apps.
     pub capabilities: CapSet,
-    /// Kernel parameters of its own namespaces.
+    /// Kernel parameters of its namespaces: names and values.
     pub sysctls: BTreeMap<String, String>,
-    /// No list closes which devices may be used.
+    /// Whether its processes may use any device.
     pub any_device: bool,
 }
 
@@ -82,18 +82,20 @@ impl PodSpec {
     }
 }
 
-/// Starts the pod in the current directory and waits until its supervisor has been executed. `join` is called with
-/// the PID of its future PID 1 if the pod joins networks: it does that, for this process's network namespace.
+/// Starts the pod in the current directory and waits until its PID 1 has executed the supervisor. If the pod joins
+/// networks, `join` is called to do that, with the host PID of the future PID 1, which is in the pod's network
+/// namespace.
 ///
-/// Of what this process inherited the pod has nothing: the program has settled, and leaves its caller first.
+/// The pod gets nothing that this process inherited: the program has called [`inherited::settle`] at its start, and
+/// this function calls [`inherited::leave_caller`]. Host side.
 ///
 /// # Errors
-/// When anything on the way failed; nothing of the pod runs then, and its cgroup is gone.
+/// A step failed; then no process of the pod runs any more, and its cgroup is removed.
 pub fn launch(spec: &PodSpec, join: impl FnOnce(i32, &SignalFd) -> Result<()>) -> Result<Monitor> {
     let kept = inherited::leave_caller()?;
     if !kept.is_empty() {
         log::warn!(
-            "limits of the caller hold the pod, they can't be lifted without more privileges: {}",
+            "limits of the caller stay in force for the pod, because this process may not lift them: {}",
             kept.join(", ")
         );
     }
@@ -138,7 +140,7 @@ fn start_pid1(
             let Err(error) = become_pid1(spec, cgroup, &parent, go_read.into(), &mut report, (sources, listeners));
             let text = error.one_line();
             if let Err(io) = report.write_all(text.as_bytes()) {
-                log::error!("{text} (and telling so failed: {io})");
+                log::error!("{text} (and reporting it to the monitor failed: {io})");
             }
             process::exit_now(1)
         }
@@ -170,7 +172,7 @@ fn start_pid1(
     }
 }
 
-/// Makes the pod's cgroups for the future PID 1, which waits, and gives it its ids. Host side.
+/// Makes the pod's cgroups, moves the waiting PID 1 into them, and maps its user namespace. Host side.
 fn place(spec: &PodSpec, cgroup: &PodCgroup, pid: Pid) -> Result<()> {
     cgroup.create(spec.root_id(), pid.as_raw(), spec.any_device)?;
     limits::set(cgroup, &spec.isolators)?;
@@ -180,17 +182,18 @@ fn place(spec: &PodSpec, cgroup: &PodCgroup, pid: Pid) -> Result<()> {
     Ok(())
 }
 
-/// Tells the host where the pod is: first its cgroup, then its PID. Host side.
+/// Writes the files that name the pod's cgroup and PID 1, in this order: CONTRACT section 1. Host side.
 fn record(cgroup: &PodCgroup, pid: Pid) -> Result<()> {
     let here = Directory::Trusted(Path::new("."));
     write_atomic(here, layout::SUBCGROUP, cgroup.path().to_string_lossy().as_bytes(), 0o644)?;
     write_atomic(here, layout::PID, format!("{pid}\n").as_bytes(), 0o644)
 }
 
-/// What PID 1 reports when it waits to go on: it has its network namespace, it has its root. No error begins with it.
+/// Byte by which PID 1 reports that a step (its network namespace, its root) is done and that it waits to go on. No
+/// error message begins with it.
 const WAITS: u8 = 0;
 
-/// Reads PID 1's report up to where it waits to go on.
+/// Waits until PID 1 reports a step or an error.
 fn wait_for_step(report: &mut File) -> Result<()> {
     wait_for_report(report)?;
     let mut word = [WAITS];
@@ -205,7 +208,7 @@ fn wait_for_step(report: &mut File) -> Result<()> {
     }
 }
 
-/// Reads PID 1's report: its pipe closes without a word when it executes the supervisor.
+/// Waits until PID 1 has executed the supervisor, which closes the pipe, or has reported an error.
 fn wait_for_exec(report: &mut File) -> Result<()> {
     wait_for_report(report)?;
     let mut text = String::new();
@@ -213,7 +216,7 @@ fn wait_for_exec(report: &mut File) -> Result<()> {
     if text.is_empty() { Ok(()) } else { Err(Error::new(text)) }
 }
 
-/// Waits until there is something to read, or will never be.
+/// Waits until the pipe is readable or closed.
 fn wait_for_report(report: &File) -> Result<()> {
     let deadline = Instant::now() + LAUNCH_TIMEOUT;
     let mut fds = [nix::poll::PollFd::new(report.as_fd(), nix::poll::PollFlags::POLLIN)];
@@ -221,7 +224,7 @@ fn wait_for_report(report: &File) -> Result<()> {
         let left = deadline.saturating_duration_since(Instant::now());
         let left = nix::poll::PollTimeout::try_from(left).unwrap_or(nix::poll::PollTimeout::MAX);
         match nix::poll::poll(&mut fds, left) {
-            Ok(0) => return Err(Error::new("the pod's root was not ready in time and was given up")),
+            Ok(0) => return Err(Error::new(format!("PID 1 timed out after {} s", LAUNCH_TIMEOUT.as_secs()))),
             Ok(_) => return Ok(()),
             Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(errno).context(|| "poll"),
@@ -229,7 +232,7 @@ fn wait_for_report(report: &File) -> Result<()> {
     }
 }
 
-/// In the new PID (and user) namespace: the rest of the namespaces, the root, the supervisor.
+/// In the new PID (and user) namespace: makes the other namespaces, enters the root, executes the supervisor.
 fn become_pid1(
     spec: &PodSpec,
     cgroup: &PodCgroup,
@@ -241,7 +244,7 @@ fn become_pid1(
     let mut may_go_on = || go.read_exact(&mut [0]).context(|| "the monitor ended early");
     may_go_on()?;
     become_root()?;
-    // The pod does not outlive its monitor, which holds the pod's lock.
+    // The pod must not outlive its monitor, which holds the pod's lock.
     process::die_with_parent()?;
     if process::pidfd_wait_end(parent, Duration::ZERO)? {
         return Err(Error::new("the monitor ended early"));
@@ -265,13 +268,14 @@ fn become_pid1(
     sysctl::set(&spec.sysctls)?;
     root::enter(cgroup, sources, &spec.hostname)?;
     listeners.bind_in_pod()?;
-    // Whoever sees that the supervisor is ready finds the files that say where the pod is.
+    // The supervisor starts only after the monitor has written the files that name the pod's cgroup and PID 1: so they
+    // exist when the pod says that it is ready.
     report.write_all(&[WAITS]).context(|| "report the root")?;
     may_go_on()?;
     exec_supervisor(spec)
 }
 
-/// Becomes root of the user namespace, a new one or the host's.
+/// Becomes root of the current user namespace, without supplementary groups.
 fn become_root() -> Result<()> {
     use rustix::process::{Gid, Uid};
     nix::unistd::setgroups(&[]).context(|| "setgroups([])")?;
@@ -279,13 +283,13 @@ fn become_root() -> Result<()> {
     rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).context(|| "setresuid(0)")
 }
 
-/// Tells the host that the supervisor is ready. Pod side, run by a unit.
+/// Tells the host that the pod takes apps. Pod side, executed by a unit.
 ///
-/// The supervisor has reset its console as it started: what is written to it would get line ends that the host's
-/// terminal makes anyway.
+/// It also turns off the output processing of the console again, which the supervisor turned on when it reset the
+/// console at its start: the host's terminal does that processing.
 ///
 /// # Errors
-/// The console or the mark can't be written to.
+/// The console can't be opened or set, or as [`crate::pod::mark_supervisor_ready`].
 pub fn supervisor_is_ready() -> Result<()> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let console = rustix::fs::open(CONSOLE, flags, Mode::empty()).context(|| format!("open {CONSOLE}"))?;
@@ -308,7 +312,7 @@ fn exec_supervisor(spec: &PodSpec) -> Result<Infallible> {
     nix::unistd::setsid().context(|| "setsid")?;
     caps::limit_bounding_set(spec.capabilities.bits())?;
     let path = dir::c_string(layout::SUPERVISOR.as_bytes())?;
-    // Below "crit" it complains about what is as it should be, such as read-only sysctls.
+    // At lower levels it logs errors about things that are intended, such as read-only sysctls.
     let level: &[u8] = if spec.debug { b"--log-level=debug" } else { b"--log-level=crit" };
     let argv =
         [path.clone(), dir::c_string(b"--system")?, dir::c_string(level)?, dir::c_string(b"--log-target=console")?];

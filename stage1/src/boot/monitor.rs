@@ -1,7 +1,7 @@
-//! The monitor: the host-side parent of a pod's PID 1 for as long as the pod lives.
+//! The monitor: the parent of a pod's PID 1, on the host side, until the pod has ended.
 //!
-//! It carries what the apps read and write ([`crate::mux`]), passes signals on, keeps what the pod's console says, reaps,
-//! and cleans up.
+//! It carries the apps' streams ([`crate::mux`]), passes signals on, keeps the output of the pod's console, reaps
+//! children, and empties the pod's cgroup at the end.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,7 +22,7 @@ use crate::mux::Mux;
 use crate::pod;
 use crate::sys::{process, signal};
 
-/// What the monitor takes as events instead of being interrupted by.
+/// The signals that the monitor blocks and reads from a signalfd(2).
 pub(super) const SIGNALS: &[Signal] = &[
     Signal::SIGTERM,
     Signal::SIGINT,
@@ -35,14 +35,14 @@ pub(super) const SIGNALS: &[Signal] = &[
     Signal::SIGCONT,
 ];
 
-/// What PID 1 has to say in debug mode is kept while the reader of standard error is slow, in bytes; then it is dropped,
-/// and that is said. PID 1 never waits for it.
+/// Maximum of console output, in bytes, that is kept in debug mode while the reader of standard error is slow. What
+/// comes on top is dropped and counted in a message: PID 1 never waits for that reader.
 const BACKLOG: usize = 256 * 1024;
 /// A pipe that polls as writable takes this much without blocking: pipe(7), PIPE_BUF.
 const CHUNK: usize = 4096;
-/// How often it is tried again.
+/// Time between attempts to write the backlog.
 const BACKLOG_LOOK: Duration = Duration::from_millis(20);
-/// How much of what the console said is shown when the pod never got ready, in bytes.
+/// Length of the end of the console output, in bytes, that is shown if the pod never became ready.
 const LAST_WORDS: usize = 4096;
 
 /// The parent of a running pod's PID 1.
@@ -52,18 +52,18 @@ pub struct Monitor {
     pidfd: OwnedFd,
     cgroup: PodCgroup,
     console: OwnedFd,
-    /// Held open: a master whose last slave closes reports a hang-up for ever.
+    /// The slave of `console`, held open: without an open slave the master would always poll as hung up.
     _terminal: OwnedFd,
     signals: SignalFd,
     mux: Mux,
-    /// In debug mode the console is copied to standard error.
+    /// Whether the console is copied to standard error.
     debug: bool,
     backlog: VecDeque<u8>,
     dropped: u64,
     kept: ConsoleFile,
     last_words: VecDeque<u8>,
     asked_to_stop: bool,
-    /// … by the entrypoint `stop`, and since then by no signal.
+    /// Whether the entrypoint `stop` asked, and no signal has arrived since.
     stop_was_told: bool,
     apps: Option<Apps>,
 }
@@ -87,7 +87,7 @@ impl Monitor {
             }
         };
         if kept.is_output() {
-            // What the apps write is in their logs.
+            // The apps' output is in their logs already: keep it out of the console file.
             mux.show_nothing();
         }
         Ok(Self {
@@ -109,22 +109,22 @@ impl Monitor {
         })
     }
 
-    /// PID 1's PID in the host's view.
+    /// PID of the pod's PID 1, as the host counts.
     pub fn pid(&self) -> i32 {
         self.pid.as_raw()
     }
 
-    /// Makes this the monitor of an immutable pod, which lives as its apps do.
+    /// Makes this the monitor of an immutable pod, which starts `apps` and ends with them.
     pub(super) fn supervise(&mut self, apps: Apps) {
         self.apps = Some(apps);
     }
 
-    /// Waits until the pod has ended and its cgroup is empty. Returns the pod's exit code: that of an
-    /// app that failed, if the pod ended for it, else PID 1's, 0 after one of the kernel's orderly
-    /// ends (halt, reboot), 128 + signal after any other signal. Somebody who asks for an orderly end makes no app fail.
+    /// Waits until the pod has ended and its cgroup is empty. Returns the pod's exit code: that of the app whose
+    /// failure ended the pod; otherwise that of PID 1, 0 if PID 1 halted or rebooted, 128 + signal if another signal
+    /// ended it. Apps that end after an orderly end was asked for have not failed.
     ///
     /// # Errors
-    /// The monitor itself fails; the pod has ended then, as far as it could be ended.
+    /// A step of the monitor fails. PID 1 is killed by the kernel when this process ends.
     pub fn watch(mut self) -> Result<u8> {
         let status = loop {
             let watched = [Some(self.signals.as_fd()), Some(self.console.as_fd()), self.apps.as_ref().map(Apps::fd)];
@@ -147,7 +147,7 @@ impl Monitor {
         self.copy_console()?;
         let verdict = self.apps.as_ref().and_then(Apps::verdict).unwrap_or(0);
         if !self.debug && !self.kept.is_output() && !pod::is_ready(Path::new("."))? {
-            // It never got as far as to have logs.
+            // The pod never became ready, so no app has a log: show the end of the console output.
             let words: Vec<u8> = self.last_words.into();
             eprint!("{}", String::from_utf8_lossy(&words));
         }
@@ -165,7 +165,7 @@ impl Monitor {
         let pid = self.pid();
         let Some(apps) = &mut self.apps else { return Ok(()) };
         if self.asked_to_stop {
-            // The caller ends the apps, so that is not their failure.
+            // The pod is being ended: the end of an app is not a failure.
             return apps.drain();
         }
         if apps.look(pid)? { self.halt() } else { Ok(()) }
@@ -176,7 +176,8 @@ impl Monitor {
         process::pidfd_kill(&self.pidfd, signal::systemd_halt())
     }
 
-    /// First signal: an orderly shutdown. Second: the end.
+    /// Handles pending signals. The first one that asks for the end starts an orderly shutdown, the second one kills
+    /// PID 1.
     fn take_signals(&mut self) -> Result<()> {
         while let Some(info) = self.signals.read_signal().context(|| "read(signalfd)")? {
             let number = i32::try_from(info.ssi_signo).context(|| "signal number")?;
@@ -188,7 +189,7 @@ impl Monitor {
                     if let Some(link) = link {
                         link.stopping()?;
                     }
-                    // This process alone: the pod goes on.
+                    // Stops this process only: the pod keeps running.
                     nix::sys::signal::raise(Signal::SIGSTOP).context(|| "raise(SIGSTOP)")?;
                 }
                 _ => {
@@ -217,7 +218,7 @@ impl Monitor {
         Ok(None)
     }
 
-    /// Takes what the console says: it is read whatever becomes of it.
+    /// Reads all output of the console, and writes it to the console file or, in debug mode, to standard error.
     fn copy_console(&mut self) -> Result<()> {
         while let Some(bytes) = self.read_console()? {
             self.last_words.extend(&bytes);
@@ -238,7 +239,7 @@ impl Monitor {
                 Ok(count) => drop(self.backlog.drain(..count)),
                 Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => break,
                 Err(_) => {
-                    // Nobody wants to know.
+                    // Standard error has no reader any more: stop copying.
                     self.backlog.clear();
                     self.debug = false;
                 }
@@ -252,7 +253,7 @@ impl Monitor {
         Ok(())
     }
 
-    /// Reads what is there; `None` when there is nothing (more).
+    /// Reads a chunk of console output without blocking; `None` if there is none.
     fn read_console(&mut self) -> Result<Option<Vec<u8>>> {
         let mut fds = [PollFd::new(self.console.as_fd(), PollFlags::POLLIN)];
         if poll(&mut fds, PollTimeout::ZERO).context(|| "poll(console)")? == 0 {
@@ -261,7 +262,7 @@ impl Monitor {
         let mut buffer = vec![0; CHUNK];
         match rustix::io::read(&self.console, &mut buffer) {
             Ok(0) => Ok(None),
-            // A master without open slave reads EIO: pty(7).
+            // EIO: the master has no open slave, pty(7).
             Err(rustix::io::Errno::IO | rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
             Ok(n) => {
                 buffer.truncate(n);
@@ -284,7 +285,7 @@ fn is_writable(fd: impl AsFd) -> Result<bool> {
 fn exit_code(status: WaitStatus) -> u8 {
     match status {
         WaitStatus::Exited(_, code) => code.to_le_bytes()[0],
-        // reboot(2) in a PID namespace: its init is reported as killed by one of these.
+        // After reboot(2) in a PID namespace the kernel reports that one of these signals killed its init.
         WaitStatus::Signaled(_, Signal::SIGINT | Signal::SIGHUP, _) => 0,
         WaitStatus::Signaled(_, signal, _) => 128 + (signal as i32).to_le_bytes()[0],
         _ => exit::FAILURE,

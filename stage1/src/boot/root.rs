@@ -1,5 +1,5 @@
-//! The root file system of a pod: a read-only view of the stage1 image with the few writable
-//! places that CONTRACT names, and the kernel's file systems. Pod side, before PID 1 is executed.
+//! The root file system of a pod: the stage1 image, read-only, with the few writable directories that CONTRACT names,
+//! and the kernel's file systems. Pod side, before PID 1 executes the supervisor.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -14,21 +14,21 @@ use crate::rootfs::protect_pod_proc;
 use crate::sys::dir::{self, EntryKind};
 use crate::sys::mount::{self, Attributes, DetachedMount, Scope};
 
-/// What comes from the host's mount namespace: cloned there, with the host's privileges, since a
-/// descriptor belongs to the namespace it was opened in, and a user namespace locks what it inherits.
+/// Mounts that come from the host's mount namespace. They are cloned there, with the host's privileges, because a
+/// descriptor belongs to the namespace in which it was opened, and mounts that a user namespace inherits are locked.
 pub(super) struct HostSources {
-    /// The stage1 image, without the apps that may be mounted in it.
+    /// The stage1 image, without mounts of apps below it.
     image: DetachedMount,
-    /// The slave of the pod's console.
+    /// The slave of the pod's console terminal.
     terminal: DetachedMount,
 }
 
 impl HostSources {
-    /// Host side, in the pod directory.
+    /// Clones the mounts. Host side, in the pod directory.
     pub(super) fn open(terminal: impl AsFd) -> Result<Self> {
         let image = DetachedMount::clone_path(layout::STAGE1_ROOTFS, Scope::One)?;
         let terminal = DetachedMount::clone_of(terminal, Scope::One)?;
-        // Where the host's mounts are shared, a clone is one more peer, which can't become a root.
+        // The clone of a shared mount is a peer of it, which pivot_root(2) refuses as a root.
         [&image, &terminal].into_iter().try_for_each(|mount| mount.set(Attributes::PRIVATE, Scope::One))?;
         Ok(Self { image, terminal })
     }
@@ -38,7 +38,8 @@ impl HostSources {
 pub(super) fn enter(cgroup: &PodCgroup, sources: &HostSources, hostname: &str) -> Result<()> {
     mount::make_all_private()?;
     let root = &sources.image;
-    // It has to be mounted somewhere to become the root, and the pod's root user may not get to the pod's directory.
+    // It must be attached before it can become the root. It is attached to `/`, because the pod's root user may not be
+    // able to search the path of the pod directory.
     root.attach_path("/")?;
     writable_places(root)?;
     kernel_file_systems(root)?;
@@ -49,7 +50,8 @@ pub(super) fn enter(cgroup: &PodCgroup, sources: &HostSources, hostname: &str) -
     runtime_files(hostname)
 }
 
-/// Host managers read the apps' status through the image itself, so these are binds of it.
+/// Makes /rkt, /var, /run and /tmp writable. The first two are binds of the image, through which host managers read the
+/// apps' status.
 fn writable_places(root: &DetachedMount) -> Result<()> {
     for place in ["rkt", "var"] {
         let target = open_dir(root, place)?;
@@ -66,11 +68,11 @@ fn writable_places(root: &DetachedMount) -> Result<()> {
 fn kernel_file_systems(root: &DetachedMount) -> Result<()> {
     let proc = DetachedMount::new("proc", &[("source", Some("proc"))], Attributes::DATA)?;
     proc.attach(open_dir(root, "proc")?, Path::new("proc"))?;
-    // systemd itself would raise limits that are the host's.
+    // Otherwise systemd would raise limits in /proc/sys that are the host's.
     protect_pod_proc(&proc)?;
     let read_only = Attributes { read_only: true, ..Attributes::DATA };
     let sys = DetachedMount::new("sysfs", &[("source", Some("sysfs"))], read_only).or_else(|error| {
-        // In a user namespace of its own with the host's network no new sysfs can be had: the host's then.
+        // A user namespace that does not own the network namespace may not mount a new sysfs: use the host's.
         log::debug!("{}", error.one_line());
         let sys = DetachedMount::clone_path("/sys", Scope::Recursive)?;
         sys.set(read_only, Scope::Recursive)?;
@@ -89,7 +91,7 @@ fn devices(root: &DetachedMount, terminal: &DetachedMount) -> Result<()> {
     dir::create_in(&dev, "net", EntryKind::Directory)?;
     for (name, major, minor) in OPTIONAL_NODES {
         if let Err(error) = device_node(&dev, name, major, minor) {
-            log::debug!("the pod does without /dev/{name}: {}", error.one_line());
+            log::debug!("the pod has no /dev/{name}: {}", error.one_line());
         }
     }
     new_devpts()?.attach(dir::create_in(&dev, "pts", EntryKind::Directory)?, Path::new("dev/pts"))?;
@@ -106,7 +108,7 @@ fn devices(root: &DetachedMount, terminal: &DetachedMount) -> Result<()> {
     terminal.attach(console, Path::new("dev/console"))
 }
 
-/// A node of the host's, opened and checked, mounted; a user namespace can't make its own.
+/// Makes a device node or, where that is refused as in a user namespace, mounts the host's node after checking it.
 fn device_node(dev: &DetachedMount, name: &str, major: u32, minor: u32) -> Result<()> {
     if dir::make_device(dev, name, 0o666, major, minor).is_ok() {
         return Ok(());
@@ -119,8 +121,7 @@ fn device_node(dev: &DetachedMount, name: &str, major: u32, minor: u32) -> Resul
     DetachedMount::clone_of(&node, Scope::One)?.attach(target, &path)
 }
 
-/// The pod's own cgroups at the places where systemd looks for hierarchies of each kind: read-only but for what systemd
-/// writes to.
+/// Mounts the pod's own cgroups where systemd expects each hierarchy, read-only except for what systemd writes to.
 fn cgroups(root: &DetachedMount, cgroup: &PodCgroup) -> Result<()> {
     let target = open_dir(root, "sys/fs/cgroup")?;
     if let Some((hierarchy, dir)) = cgroup.directories().find(|_| cgroup.is_unified()) {
@@ -145,7 +146,8 @@ fn cgroups(root: &DetachedMount, cgroup: &PodCgroup) -> Result<()> {
     mount::set_attributes(&tmpfs, Attributes { read_only: true, ..Attributes::DATA }, Scope::One)
 }
 
-/// Mounts the cgroup `dir` read-only at `target`, which is `path` in the root, and over it what is writable of it.
+/// Mounts the cgroup `dir` read-only at `target`, which is `path` in the root, and its files and directories `writable`
+/// on top, writable.
 fn own_cgroup(root: &DetachedMount, target: OwnedFd, path: &Path, dir: &Path, writable: &[&str]) -> Result<()> {
     let bind = |from: &Path, read_only| -> Result<DetachedMount> {
         let bind = DetachedMount::clone_path(from, Scope::One)?;
@@ -161,7 +163,7 @@ fn own_cgroup(root: &DetachedMount, target: OwnedFd, path: &Path, dir: &Path, wr
     Ok(())
 }
 
-/// What the apps' roots are made of later, in the pod's own /run.
+/// Makes the files and directories in the pod's /run that the apps' roots need later.
 fn runtime_files(hostname: &str) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     for path in [layout::PINS, layout::NOTES] {

@@ -1,4 +1,4 @@
-//! What the entrypoint `run` does with a prepared pod directory: CONTRACT section 3. Host side.
+//! The work of the entrypoint `run`: running a prepared pod. CONTRACT section 3. Host side.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -16,33 +16,33 @@ use crate::rootfs::volumes;
 use crate::sys::process;
 use crate::uid_range::UidRange;
 
-/// The number of the descriptor that holds the pod's lock, in this variable.
+/// Environment variable with the number of the descriptor that holds the pod's lock.
 const LOCK_FD: &str = "RKT_LOCK_FD";
 
-/// What host managers look for where a network could not be set up.
+/// Text that host managers look for when a network could not be set up.
 const NETWORK_FAILED: &str = "stage1: failed to setup network";
 
-/// Where the metadata service listens.
+/// Port of the host's metadata service.
 const METADATA_PORT: u16 = 18112;
 
-/// What `run` is told: the settings that later entrypoints need too, and those that only it does.
+/// The settings of `run`.
 #[derive(Debug)]
 pub struct Run {
     /// The pod's UUID.
     pub uuid: String,
-    /// Kept in the pod's `runtime-config`.
+    /// The settings that later entrypoints need too, kept in the pod's `runtime-config`.
     pub config: RuntimeConfig,
-    /// The host manager's configuration directory, if not the usual one.
+    /// The host manager's configuration directory; `None` means [`net::LOCAL_CONFIG`].
     pub local_config: Option<PathBuf>,
 }
 
 impl Run {
-    /// Runs the pod in the current directory until it ends. Returns the pod's exit code.
+    /// Runs the pod in the current directory until it has ended. Returns the pod's exit code.
     ///
     /// # Errors
-    /// The pod can't be started; nothing of it runs then.
+    /// The pod can't be started, or its monitor fails. The pod's processes end with this process at the latest.
     pub fn run(mut self) -> Result<u8> {
-        // Held until this process ends, which is after all the pod's processes have.
+        // Held until this process ends, which is after all processes of the pod have ended.
         let _lock = adopt_lock()?;
         self.uuid = pod::check_uuid(&self.uuid)?;
         let pod = Pod::load(Path::new("."))?;
@@ -56,23 +56,23 @@ impl Run {
         check_token(&self.config.mds_token)?;
         let plan = self.plan(&request, &pod).context(|| NETWORK_FAILED)?;
         provide_name_files(&self.config)?;
-        self.tell(&request, None)?;
+        self.save_config(&request, None)?;
         let apps = if self.config.mutable { None } else { Some(Apps::new(&pod, spec.private_users)?) };
         let joins = plan.is_some();
         if joins {
-            // What an earlier run of the pod may have left, if it was cut off.
+            // An earlier `run` of this pod may have been killed while its networks were joined.
             net::leave(Path::new("."), &self.uuid, self.local_config()).context(|| NETWORK_FAILED)?;
         }
         let launched = launch(&spec, |pid, signals| match plan {
             Some(plan) => {
                 let joined = plan.join(&self.uuid, pid, signals).context(|| NETWORK_FAILED)?;
                 provide_names(&self.config, &joined.dns)?;
-                self.tell(&request, joined.host.as_deref())
+                self.save_config(&request, joined.host.as_deref())
             }
             None => Ok(()),
         });
         let launched = launched.context(|| format!("start pod {}", self.uuid));
-        // A pod that never was has nothing to tell; one that was is asked to leave once more by `gc`.
+        // The records of a pod that ran stay: `gc` leaves its networks once more.
         let end = if launched.is_ok() { net::release } else { net::leave };
         let ended = launched.and_then(|monitor| watch(monitor, apps));
         if joins { leave(ended, || end(Path::new("."), &self.uuid, self.local_config())) } else { ended }
@@ -82,7 +82,7 @@ impl Run {
         self.local_config.as_deref().unwrap_or(Path::new(net::LOCAL_CONFIG))
     }
 
-    /// The networks to join, if there are any.
+    /// The networks to join; `None` if there are none.
     fn plan(&self, request: &NetworkRequest, pod: &Pod) -> Result<Option<PlannedNetworks>> {
         match request {
             NetworkRequest::Contained(selection) => PlannedNetworks::new(selection, pod, self.local_config()).map(Some),
@@ -95,8 +95,8 @@ impl Run {
         }
     }
 
-    /// Writes down what the entrypoints that come later need to know; `host` is where the pod reaches the host.
-    fn tell(&mut self, request: &NetworkRequest, host: Option<&str>) -> Result<()> {
+    /// Writes `runtime-config` for later entrypoints. `host` is the address by which the pod reaches the host.
+    fn save_config(&mut self, request: &NetworkRequest, host: Option<&str>) -> Result<()> {
         let host = if *request == NetworkRequest::Host { Some("127.0.0.1") } else { host };
         if let Some(url) = metadata_url(&self.config.mds_token, host) {
             self.config.metadata_service_url = url;
@@ -137,8 +137,8 @@ impl Run {
 }
 
 impl Run {
-    /// The pod's bounding set: what the supervisor and each app need, and what the pod's manifest names; of a mutable
-    /// pod whose manifest names nothing, also what apps that come later may ask for ([`LATER_APPS`]).
+    /// The pod's bounding set: the capabilities that the supervisor needs, those that the apps retain, and those in the
+    /// pod manifest's own isolators; for a mutable pod without such isolators also [`LATER_APPS`].
     fn capabilities(&self, pod: &Pod, declared: &Isolators) -> Result<CapSet> {
         if self.config.insecure_options.disable_capabilities {
             return Ok(CapSet::ALL);
@@ -158,23 +158,23 @@ impl Run {
     }
 }
 
-/// What apps of a mutable pod may ask for beside what its supervisor has, if nobody says otherwise. With that it is what
-/// systemd-nspawn leaves a container, on which other host managers count: all that concerns the container alone, so not
-/// CAP_NET_ADMIN, nor the host's clock, modules, devices or security modules.
+/// Capabilities, beside those of the supervisor, that apps added to a running pod may retain by default. Together they
+/// are the bounding set of a container of systemd-nspawn, which other host managers expect: capabilities that affect
+/// the container only, so not CAP_NET_ADMIN nor those over the host's clock, modules, devices or security modules.
 const LATER_APPS: [&str; 6] =
     ["AUDIT_CONTROL", "DAC_READ_SEARCH", "IPC_OWNER", "LEASE", "LINUX_IMMUTABLE", "NET_BROADCAST"];
 
-/// There is one terminal, and it is an app's from its start to its end.
+/// Checks that an interactive pod is immutable and has exactly one app, which is attached to the caller's terminal.
 fn check_interactive(config: &RuntimeConfig, pod: &Pod) -> Result<()> {
     let apps = pod.manifest.apps.len();
     match config.interactive {
-        true if config.mutable => Err(Error::new("--interactive does not go with --mutable")),
-        true if apps != 1 => Err(Error::new(format!("--interactive is for pods with one app: this one has {apps}"))),
+        true if config.mutable => Err(Error::new("--interactive can't be combined with --mutable")),
+        true if apps != 1 => Err(Error::new(format!("--interactive needs a pod with one app: this one has {apps}"))),
         _ => Ok(()),
     }
 }
 
-/// Takes the pod's lock over from the host manager.
+/// Takes over the pod's lock from the host manager.
 fn adopt_lock() -> Result<Lock> {
     let text =
         std::env::var(LOCK_FD).context(|| format!("{LOCK_FD} is not set: `run` is executed by a host manager"))?;
@@ -183,28 +183,28 @@ fn adopt_lock() -> Result<Lock> {
     Lock::adopt(fd, Path::new("."))
 }
 
-/// A token is a part of a URL.
+/// Checks that a token can be a part of a URL.
 fn check_token(token: &str) -> Result<()> {
     if token.bytes().all(|b| b.is_ascii_graphic() && b != b'/') {
         Ok(())
     } else {
-        Err(Error::new(format!("--mds-token={token:?}: not a token")))
+        Err(Error::new(format!("--mds-token={token:?}: use visible ASCII characters without /")))
     }
 }
 
-/// Where an app finds the host's metadata service: at the host's address, on the host's own network its loopback
-/// address, and at the port that all host managers of the family use. Without a way to the host there is none.
+/// URL of the host's metadata service: `host` is the address by which the pod reaches the host, the port is the one
+/// that all host managers of the rkt family use. `None` without a token or an address.
 fn metadata_url(token: &str, host: Option<&str>) -> Option<String> {
     let host = host.filter(|_| !token.is_empty())?;
     let (before, after) = if host.contains(':') { ("[", "]") } else { ("", "") };
     Some(format!("http://{before}{host}{after}:{METADATA_PORT}/{token}"))
 }
 
-/// A host name that the kernel takes, and that is one word in every file that has it: hostname(7). Otherwise it is
-/// the host manager's word.
+/// Checks that the kernel accepts a host name, and that it is one word in /etc/hosts and /etc/hostname. Other rules of
+/// hostname(7) are not enforced.
 ///
 /// # Errors
-/// It is not one.
+/// The name is empty, longer than 64 bytes, or has a character that is `#` or not visible ASCII.
 pub fn check_hostname(name: &str) -> Result<()> {
     let is_word = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
     if is_word && name.len() <= MAX_HOSTNAME {
@@ -214,7 +214,7 @@ pub fn check_hostname(name: &str) -> Result<()> {
     }
 }
 
-/// As long as the kernel takes host names, in bytes: uname(2).
+/// Maximum length of a host name, in bytes: sethostname(2).
 const MAX_HOSTNAME: usize = 64;
 
 fn check_modes(config: &RuntimeConfig) -> Result<()> {
@@ -228,7 +228,7 @@ fn check_modes(config: &RuntimeConfig) -> Result<()> {
     }
 }
 
-/// Puts the host's resolv.conf and hosts file where the apps get them from, as the modes say.
+/// Writes the pod's resolv.conf and hosts file from the host's files, if the modes say so.
 fn provide_name_files(config: &RuntimeConfig) -> Result<()> {
     if config.resolv_conf_mode == "host" {
         copy("/etc/resolv.conf", &layout::resolv_conf())?;
@@ -240,7 +240,7 @@ fn provide_name_files(config: &RuntimeConfig) -> Result<()> {
     }
 }
 
-/// Adds the pod's own name to the hosts file that stage0 has put there, once.
+/// Adds a line with the pod's own name to the hosts file that stage0 has written, unless it has that line.
 fn add_own_name(pod: &Path, hosts: &Path, hostname: &str) -> Result<()> {
     let mut text = match pod::read_bounded(&pod.join(hosts), pod::MAX_MANIFEST) {
         Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(()),
@@ -257,7 +257,8 @@ fn add_own_name(pod: &Path, hosts: &Path, hostname: &str) -> Result<()> {
     replace(pod, hosts, &text)
 }
 
-/// Puts what the networks say of names there, unless that is decided otherwise, or stage0 has put its own there.
+/// Writes the pod's resolv.conf from the DNS results of its networks, if the mode is the default and stage0 has not
+/// written one.
 fn provide_names(config: &RuntimeConfig, dns: &Dns) -> Result<()> {
     let resolv = layout::resolv_conf();
     match dns.to_file() {
@@ -281,7 +282,7 @@ fn replace(pod: &Path, file: &Path, text: &[u8]) -> Result<()> {
     write_atomic(dir, name, text, 0o644)
 }
 
-/// Stays with the pod until it has ended. The result is its exit code.
+/// Waits until the pod has ended. Returns its exit code.
 fn watch(mut monitor: Monitor, apps: Option<Apps>) -> Result<u8> {
     if let Some(apps) = apps {
         monitor.supervise(apps);
@@ -289,13 +290,13 @@ fn watch(mut monitor: Monitor, apps: Option<Apps>) -> Result<u8> {
     monitor.watch()
 }
 
-/// Has the ended pod leave its networks, which changes nothing about how it ended: `gc` tries that again.
+/// Leaves the networks of the ended pod. A failure of that does not change the pod's exit code: `gc` tries again.
 fn leave(ended: Result<u8>, leave: impl FnOnce() -> Result<()>) -> Result<u8> {
     match (leave(), ended) {
         (Ok(()), ended) => ended,
         (Err(left), Err(error)) => Err(Error::new(format!("{}; then: {}", error.one_line(), left.one_line()))),
         (Err(left), Ok(code)) => {
-            log::warn!("{} (gc tries that again)", left.one_line());
+            log::warn!("{} (gc tries again)", left.one_line());
             Ok(code)
         }
     }

@@ -1,4 +1,4 @@
-//! Kernel parameters of a pod's own namespaces: an annotation of its manifest.
+//! Kernel parameters of a pod's own namespaces, from an annotation of its manifest: sysctl(8).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,13 +6,13 @@ use std::path::Path;
 use crate::appc::{self, PodManifest};
 use crate::error::{Context, Error, Result};
 
-/// Annotation of a pod: kernel parameters, a JSON object of names and values, such as `{"net.core.somaxconn":"512"}`.
+/// Annotation of a pod: kernel parameters, as a JSON object of names and values: `{"net.core.somaxconn":"512"}`.
 pub const SYSCTLS: &str = "podctl.io/sysctls";
 
-/// Those that a pod declares. Host side.
+/// The kernel parameters that a pod declares. Host side.
 ///
 /// # Errors
-/// The annotation is damaged, or names one that would be the host's.
+/// The annotation is not valid, or names a parameter that does not belong to one of the pod's own namespaces.
 pub(super) fn declared(pod: &PodManifest, own_network: bool, own_ipc: bool) -> Result<BTreeMap<String, String>> {
     let Some(text) = appc::find(&pod.annotations, SYSCTLS) else { return Ok(BTreeMap::new()) };
     let shown = || format!("the pod's annotation {SYSCTLS}");
@@ -21,23 +21,23 @@ pub(super) fn declared(pod: &PodManifest, own_network: bool, own_ipc: bool) -> R
         let is_path = name.contains('/') || name.split('.').any(str::is_empty);
         let is_own = if name.starts_with("net.") { own_network } else { own_ipc && is_of_ipc(name) };
         if is_path || !is_own {
-            return Err(Error::new(format!("{}: {name:?} is not the pod's own", shown())));
+            return Err(Error::new(format!("{}: {name:?} does not belong to a namespace of the pod", shown())));
         }
     }
     Ok(sysctls)
 }
 
-/// What belongs to an IPC namespace: ipc_namespaces(7).
+/// Whether a parameter belongs to an IPC namespace: ipc_namespaces(7).
 fn is_of_ipc(name: &str) -> bool {
     let of_kernel = name.strip_prefix("kernel.");
     name.starts_with("fs.mqueue.")
         || of_kernel.is_some_and(|name| name == "sem" || name.starts_with("shm") || name.starts_with("msg"))
 }
 
-/// Sets them: in the pod's namespaces, whose parameters /proc/sys shows to this process. Pod side.
+/// Sets kernel parameters of this process's namespaces, through /proc/sys. Pod side.
 ///
 /// # Errors
-/// The kernel does not know one, or refuses its value.
+/// The kernel does not know a parameter, or refuses its value.
 pub(super) fn set(sysctls: &BTreeMap<String, String>) -> Result<()> {
     sysctls.iter().try_for_each(|(name, value)| {
         let path = Path::new("/proc/sys").join(name.replace('.', "/"));

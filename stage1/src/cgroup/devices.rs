@@ -1,7 +1,7 @@
-//! The devices that a pod and its apps may use and make: a closed list, not systemd's own. Host side.
+//! The device policy of a pod: a fixed list of devices that it and its apps may use and make. Host side.
 //!
-//! On v1 the pod's own cgroup has the list, and what an app may use besides has to be allowed there first. On v2 it is
-//! a program on the pod's cgroup, which the program of an app's unit takes the place of.
+//! With cgroup v1 the pod's cgroup has the list, and further devices of an app must be allowed there first. With v2 the
+//! list is a BPF program on the pod's cgroup, which the program of an app's unit replaces for that app.
 
 use std::path::Path;
 
@@ -21,20 +21,20 @@ pub enum DeviceKind {
 /// A device that may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceRule {
-    /// Kind of device.
+    /// Kind of the device.
     pub kind: DeviceKind,
     /// Major number.
     pub major: u32,
-    /// Minor number; all if absent.
+    /// Minor number; `None` means every one.
     pub minor: Option<u32>,
-    /// Reading is always allowed; this allows writing too.
+    /// Whether it may be written. Reading is always allowed.
     pub write: bool,
-    /// Allows to make a node of it: mknod(2).
+    /// Whether a node for it may be made: mknod(2).
     pub make: bool,
 }
 
 impl DeviceRule {
-    /// The value of a unit's `DeviceAllow=`.
+    /// The value of a unit's `DeviceAllow=`: systemd.resource-control(5).
     pub fn directive(&self) -> String {
         let (path, group) = match self.kind {
             DeviceKind::Character => ("/dev/char", "char"),
@@ -42,13 +42,13 @@ impl DeviceRule {
         };
         let access = self.access();
         match self.minor {
-            // systemd reads the numbers from such a path; nothing needs to be there.
+            // systemd reads the numbers from the path, which does not have to exist.
             Some(minor) => format!("{path}/{}:{minor} {access}", self.major),
             None => format!("{group}-{} {access}", self.major),
         }
     }
 
-    /// A line of v1's devices.allow.
+    /// The line for `devices.allow` of cgroup v1.
     fn line(&self) -> String {
         let kind = if self.kind == DeviceKind::Block { 'b' } else { 'c' };
         let minor = self.minor.map_or_else(|| "*".to_owned(), |minor| minor.to_string());
@@ -65,8 +65,8 @@ impl DeviceRule {
     }
 }
 
-/// What every app may use: null, zero, full, random, urandom and tty, nodes of which it may make; and console, ptmx,
-/// all of devpts, and tun.
+/// The devices that every app may use: null, zero, full, random, urandom and tty, for which it may also make nodes; and
+/// console, ptmx, all of devpts, and tun.
 pub const CLOSED: [DeviceRule; 10] = [
     character(1, Some(3), true),
     character(1, Some(5), true),
@@ -80,7 +80,7 @@ pub const CLOSED: [DeviceRule; 10] = [
     character(10, Some(200), false),
 ];
 
-/// What PID 1 needs besides, to fill the pod's /dev.
+/// PID 1 may also make a node for tun, in the pod's /dev.
 const OF_PID1: DeviceRule = character(10, Some(200), true);
 
 const fn character(major: u32, minor: Option<u32>, make: bool) -> DeviceRule {
@@ -88,9 +88,12 @@ const fn character(major: u32, minor: Option<u32>, make: bool) -> DeviceRule {
 }
 
 impl PodCgroup {
-    /// Closes the list of the pod's devices. To be called before there is a cgroup below the pod's.
+    /// Restricts the pod to [`CLOSED`]. Called before there is a cgroup below the pod's.
     ///
-    /// A host that can't do that is a warning.
+    /// With cgroup v2 a host whose kernel can't do that gets a warning.
+    ///
+    /// # Errors
+    /// The kernel refuses a rule of cgroup v1.
     pub(super) fn close_devices(&self) -> Result<()> {
         let rules = || CLOSED.iter().chain([&OF_PID1]);
         if let Some(dir) = self.devices_dir() {
@@ -100,30 +103,31 @@ impl PodCgroup {
         let program: Vec<_> = rules().map(program_rule).collect();
         for (_, dir) in self.directories().filter(|(hierarchy, _)| hierarchy.version == Version::V2) {
             if let Err(error) = bpf::attach_device_program(&dir, &program) {
-                log::warn!("this host can't keep the pod itself from devices: {}", error.one_line());
+                log::warn!("this host can't restrict the devices of the pod itself: {}", error.one_line());
             }
         }
         Ok(())
     }
 
-    /// Lets the pod have what one of its apps may use beyond the closed list; `None` is any device.
+    /// Allows the pod devices beyond [`CLOSED`] that one of its apps may use; `None` means every device. Only cgroup v1
+    /// needs that.
     ///
     /// # Errors
-    /// The kernel refuses it.
+    /// The kernel refuses a rule.
     pub fn allow_devices(&self, rules: Option<&[DeviceRule]>) -> Result<()> {
         let Some(dir) = self.devices_dir() else { return Ok(()) };
         let lines: Vec<String> = match rules {
             Some(rules) => rules.iter().map(DeviceRule::line).collect(),
             None => ["c *:* rwm", "b *:* rwm"].map(str::to_owned).to_vec(),
         };
-        // From the top down: a cgroup has no more than the one above it.
+        // From the top down: the kernel refuses a rule that the cgroup above does not allow.
         for dir in [dir.clone(), dir.join(SLICE)].iter().filter(|dir| dir.is_dir()) {
             lines.iter().try_for_each(|line| write(dir, "devices.allow", line))?;
         }
         Ok(())
     }
 
-    /// The pod's directory in v1's hierarchy of devices.
+    /// The pod's directory in the hierarchy of the devices controller of cgroup v1.
     fn devices_dir(&self) -> Option<std::path::PathBuf> {
         self.directories()
             .find(|(hierarchy, _)| hierarchy.controllers.iter().any(|c| c == "devices"))

@@ -1,4 +1,4 @@
-//! Ending what runs in a cgroup, and removing it with those below. Host side.
+//! Killing the processes of a cgroup, and removing it with the cgroups below. Host side.
 
 use std::fs;
 use std::path::Path;
@@ -8,16 +8,19 @@ use super::tree::{children, is_gone};
 use crate::error::{Context, Error, Result};
 use crate::sys::process;
 
-/// How often what was killed is looked at.
+/// Time between checks whether killed processes have ended.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Removes the cgroups below `dir` and kills what runs in any of them and in itself, until `deadline`. None to begin
-/// with is not an error.
+/// Removes the cgroups below `dir`, killing all processes in them and in `dir` itself. A cgroup that does not exist is
+/// not an error.
+///
+/// # Errors
+/// Processes have not ended by `deadline`, or a cgroup can't be removed.
 pub(super) fn empty_tree(dir: &Path, deadline: Instant) -> Result<()> {
     children(dir)?.iter().try_for_each(|child| remove_tree(child, deadline))?;
     while !members(dir)?.is_empty() {
         if Instant::now() > deadline {
-            return Err(Error::new(format!("the processes in {dir:?} don't end")));
+            return Err(Error::new(format!("the processes in {dir:?} did not end when they were killed")));
         }
         kill_members(dir)?;
         std::thread::sleep(PAUSE);
@@ -25,7 +28,7 @@ pub(super) fn empty_tree(dir: &Path, deadline: Instant) -> Result<()> {
     Ok(())
 }
 
-/// Removes a cgroup and those below it, killing what runs in them, until `deadline`.
+/// As [`empty_tree`], and removes `dir` too.
 pub(super) fn remove_tree(dir: &Path, deadline: Instant) -> Result<()> {
     empty_tree(dir, deadline)?;
     loop {
@@ -41,7 +44,7 @@ pub(super) fn remove_tree(dir: &Path, deadline: Instant) -> Result<()> {
     }
 }
 
-/// Kills every process of one cgroup, each by a descriptor that was checked to be a member still.
+/// Kills every process of one cgroup. Each is killed by a pidfd, after a second look that its PID is still a member.
 fn kill_members(dir: &Path) -> Result<()> {
     let opened: Vec<_> = members(dir)?
         .into_iter()
@@ -55,7 +58,7 @@ fn kill_members(dir: &Path) -> Result<()> {
         .try_for_each(|(_, fd)| process::pidfd_kill(fd, rustix::process::Signal::KILL))
 }
 
-/// The processes in a cgroup itself; none if it is gone.
+/// The PIDs of the processes in one cgroup; empty if it does not exist.
 fn members(dir: &Path) -> Result<Vec<i32>> {
     let file = dir.join("cgroup.procs");
     match fs::read_to_string(&file) {

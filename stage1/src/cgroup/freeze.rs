@@ -1,5 +1,5 @@
-//! Holding processes still, and letting them go on: in the unified hierarchy, where a pod and its apps have a place on
-//! v1 too. Host side.
+//! Freezing and unfreezing processes: `cgroup.freeze` of cgroup v2, in which a pod and its apps have cgroups on a host
+//! with v1 too. Host side.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -9,40 +9,42 @@ use std::time::{Duration, Instant};
 use super::{PodCgroup, Version};
 use crate::error::{Context, Error, Result};
 
-/// How often is looked whether all are frozen.
+/// Time between checks whether all processes are frozen.
 const PAUSE: Duration = Duration::from_millis(5);
 
 impl PodCgroup {
-    /// Freezes what runs in `place`, a path below the pod's cgroup, or in all of the pod with an empty one, and waits
-    /// until it is frozen.
+    /// Freezes the cgroup `place`, relative to the pod's cgroup (empty for the whole pod), and waits until all its
+    /// processes are frozen.
     ///
     /// # Errors
-    /// Nothing runs there; the kernel can't freeze; or something is not frozen by the deadline, and then all goes on.
+    /// The cgroup does not exist, the kernel can't freeze it, or a process is not frozen by `deadline`; then the cgroup
+    /// is unfrozen again.
     pub fn freeze(&self, place: &Path, deadline: Instant) -> Result<()> {
         let dir = self.unified(place)?;
         write(&dir, "1")?;
         while !state(&dir, "frozen")? {
             if Instant::now() >= deadline {
                 write(&dir, "0")?;
-                return Err(Error::new("a process can't be frozen: it is busy in the kernel, with a disk perhaps"));
+                return Err(Error::new("a process can't be frozen: it waits in the kernel, perhaps for a disk"));
             }
             std::thread::sleep(PAUSE);
         }
         Ok(())
     }
 
-    /// Lets what is frozen in `place` go on; what is not is left alone.
+    /// Unfreezes the cgroup `place`, relative to the pod's cgroup. One that is not frozen is not an error.
     ///
     /// # Errors
-    /// Nothing runs there, or the kernel does not let it.
+    /// The cgroup does not exist, or the kernel refuses it.
     pub fn unfreeze(&self, place: &Path) -> Result<()> {
         write(&self.unified(place)?, "0")
     }
 
-    /// Whether somebody has frozen `place`, or all of the pod with an empty one.
+    /// Whether the cgroup `place`, relative to the pod's cgroup, was frozen by itself: not only because a cgroup above
+    /// it was. A cgroup that does not exist is not frozen.
     ///
     /// # Errors
-    /// That can't be read.
+    /// `cgroup.freeze` can't be read.
     pub fn is_frozen(&self, place: &Path) -> Result<bool> {
         let file = self.unified(place)?.join("cgroup.freeze");
         match fs::read_to_string(&file) {
@@ -52,7 +54,7 @@ impl PodCgroup {
         }
     }
 
-    /// The place in the unified hierarchy.
+    /// The directory of `place` in cgroup v2.
     fn unified(&self, place: &Path) -> Result<PathBuf> {
         let found = self.directories().find(|(hierarchy, _)| hierarchy.version == Version::V2);
         found.map(|(_, dir)| dir.join(place)).context(|| "there is no unified cgroup hierarchy")
@@ -67,7 +69,7 @@ fn write(dir: &Path, word: &str) -> Result<()> {
     }
 }
 
-/// A word of a cgroup's events: cgroups(7).
+/// Whether an event of a cgroup is on: `cgroup.events` of cgroups(7).
 fn state(dir: &Path, word: &str) -> Result<bool> {
     let file = dir.join("cgroup.events");
     let text = fs::read_to_string(&file).context(|| format!("read {file:?}"))?;

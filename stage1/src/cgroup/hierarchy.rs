@@ -11,38 +11,39 @@ use crate::sys::mount::{Attributes, DetachedMount};
 /// The version of a hierarchy's interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// One hierarchy for each controller or group of controllers.
+    /// cgroup v1: a hierarchy for each controller or group of controllers.
     V1,
-    /// The unified hierarchy.
+    /// cgroup v2: one unified hierarchy.
     V2,
 }
 
 /// A mounted cgroup hierarchy.
 #[derive(Clone, Debug)]
 pub struct Hierarchy {
-    /// Interface version.
+    /// Version of its interface.
     pub version: Version,
-    /// Where its root is mounted.
+    /// Path of its root.
     pub mount: PathBuf,
-    /// v1: its controllers or `name=…`, as mount options; v2: empty.
+    /// v1: its controllers or `name=…`, as in the mount options; v2: empty.
     pub controllers: Vec<String>,
-    /// Keeps a mount alive that is in no namespace.
+    /// The mount, if it is not attached to a mount namespace: kept open because `mount` is a path through it.
     _detached: Option<Arc<DetachedMount>>,
 }
 
 #[cfg(test)]
 impl Hierarchy {
-    /// A directory that stands for one.
+    /// A directory in the place of a hierarchy.
     pub(super) fn detached(version: Version, mount: &std::path::Path) -> Self {
         Self { version, mount: mount.to_owned(), controllers: Vec::new(), _detached: None }
     }
 }
 
-/// The hierarchies whose root is mounted in this mount namespace, and the unified one in any case:
-/// beside v1's, systemd mounts that by itself to follow its processes, so the pod needs its place there.
+/// The hierarchies whose root is mounted in this mount namespace, and always the unified one: on a host with v1 only,
+/// it is mounted for this process, because the pod's systemd mounts it too, to follow its processes, and needs its
+/// cgroup there.
 ///
 /// # Errors
-/// When there is none at all: no pod can be supervised then.
+/// No hierarchy is mounted, or the unified one can't be mounted.
 pub fn hierarchies() -> Result<Vec<Hierarchy>> {
     let text = fs::read_to_string("/proc/self/mountinfo").context(|| "read /proc/self/mountinfo")?;
     let mut found = parse_mountinfo(&text);
@@ -59,19 +60,19 @@ pub fn hierarchies() -> Result<Vec<Hierarchy>> {
     Ok(found)
 }
 
-/// Finds the cgroup mounts in the text of /proc/self/mountinfo: proc_pid_mountinfo(5).
-/// A hierarchy mounted twice counts once; a mount over it hides it.
+/// Finds the cgroup mounts in the text of /proc/self/mountinfo: proc_pid_mountinfo(5). A hierarchy that is mounted
+/// twice counts once; one that a later mount hides does not count.
 fn parse_mountinfo(text: &str) -> Vec<Hierarchy> {
     let mut found: Vec<Hierarchy> = Vec::new();
     for line in text.lines() {
         let mut words = line.split(' ');
         let (Some(root), Some(mount)) = (words.nth(3), words.next()) else { continue };
-        // Fields that may be there or not, up to a dash.
+        // Skips the optional fields, which a dash ends.
         if !words.any(|word| word == "-") {
             continue;
         }
         let mount = PathBuf::from(unescape(mount));
-        // What is mounted later over a path, or over a parent of it, hides what was there.
+        // A later mount on the same path or above hides an earlier one.
         found.retain(|earlier| !earlier.mount.starts_with(&mount));
         let version = match words.next() {
             Some("cgroup") => Version::V1,
@@ -98,7 +99,7 @@ fn is_controller(option: &str) -> bool {
         && !option.starts_with("release_agent=")
 }
 
-/// Undoes the octal escapes of /proc/self/mountinfo.
+/// Resolves the octal escapes of /proc/self/mountinfo.
 fn unescape(text: &str) -> String {
     ["\\040", "\\011", "\\012", "\\134"]
         .into_iter()

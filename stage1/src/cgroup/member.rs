@@ -1,4 +1,5 @@
-//! Joining the cgroups of a process of a pod that runs: its own in every hierarchy, or none. Host side.
+//! Moving a process into the cgroups of a running unit or PID 1 of a pod, in every hierarchy. Host side, except for
+//! [`join_like`].
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -13,20 +14,20 @@ use super::{Hierarchy, PodCgroup, Version};
 use crate::error::{Context, Error, Result};
 use crate::sys::{dir, process};
 
-/// How often a process that is on its way between cgroups is looked at again, and the time between two looks.
+/// Number of looks at a unit whose processes are being moved between cgroups, and the time between two looks.
 const TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(10);
-/// A unit counts as running while one of this many of its processes does.
+/// Maximum number of processes that are watched to find out whether a unit still runs.
 const WITNESSES: usize = 64;
 
-/// Where a unit, or PID 1, of a pod runs: its cgroup in each hierarchy, and who shows that it still does.
+/// The cgroups of a running unit or PID 1 of a pod, one in each hierarchy, and pidfds of its processes, the witnesses.
 ///
-/// A supervisor takes limits and device policy from a cgroup, or removes it, only when it is empty. So a
-/// process that is in these cgroups while one of the witnesses lives is under what holds for them, and the
-/// supervisor ends it when it ends them.
+/// A supervisor removes a cgroup, or takes limits and device policy from it, only when it is empty. So a process that
+/// was moved into these cgroups while a witness still ran is under the unit's limits, and the supervisor ends it with
+/// the unit.
 #[derive(Debug)]
 pub struct Running {
-    /// A process of it, in the caller's PID namespace.
+    /// PID of one of its processes, in the caller's PID namespace.
     pid: i32,
     dirs: Vec<MemberDirectory>,
     witnesses: Vec<OwnedFd>,
@@ -36,7 +37,7 @@ pub struct Running {
 struct MemberDirectory {
     path: PathBuf,
     dir: OwnedFd,
-    /// The pod's own cgroup, of a place that is PID 1's: the supervisor moves itself there from one that it removes.
+    /// For PID 1: the pod's own cgroup, to which the supervisor moves itself before it removes the cgroup `dir`.
     pods: Option<OwnedFd>,
 }
 
@@ -46,11 +47,11 @@ impl Running {
         self.pid
     }
 
-    /// Moves the process `pid`, in the caller's PID namespace, into these cgroups. `Ok(false)` when what ran there has
-    /// ended meanwhile: the process must not go on then, for it may be anywhere.
+    /// Moves the process `pid`, in the caller's PID namespace, into these cgroups. `Ok(false)` if the unit has ended
+    /// meanwhile; then the caller must end the process, because it may be in only some of the cgroups.
     ///
     /// # Errors
-    /// The kernel keeps the process out of one of the cgroups, for another reason than that the cgroup is gone.
+    /// The kernel refuses to move the process, for another reason than that a cgroup was removed.
     pub fn admit(&self, pid: nix::unistd::Pid) -> Result<bool> {
         for MemberDirectory { path, dir, pods } in &self.dirs {
             let write = |dir: &OwnedFd| -> std::io::Result<()> {
@@ -79,17 +80,17 @@ impl Running {
 }
 
 impl PodCgroup {
-    /// Where the unit `unit` (a path below the pod's cgroup) runs; `None` if it doesn't.
+    /// The cgroups of the running unit `unit`, a path relative to the pod's cgroup; `None` if it does not run.
     ///
     /// # Errors
-    /// Also when a process of it has not got to where the unit has its cgroups within a second.
+    /// A cgroup or a file in /proc can't be read, or for a second no process was in all cgroups of the unit.
     pub fn running(&self, unit: &Path) -> Result<Option<Running>> {
         for _ in 0..TRIES {
             let pids = self.processes_of_unit(unit)?;
             if pids.is_empty() {
                 return Ok(None);
             }
-            // Without those that have ended since.
+            // Processes that have ended since are left out.
             let witnesses: Vec<_> =
                 pids.iter().take(WITNESSES).filter_map(|pid| process::pidfd_open(*pid).ok()).collect();
             for pid in pids.into_iter().take(WITNESSES) {
@@ -103,13 +104,13 @@ impl PodCgroup {
             }
             std::thread::sleep(PAUSE);
         }
-        Err(Error::new(format!("the processes of {unit:?} don't get to its cgroups: is it about to start or to end?")))
+        Err(Error::new(format!("no process of {unit:?} is in all its cgroups: is the unit being started or stopped?")))
     }
 
-    /// Where the pod's PID 1 runs, which has the number `pid` here.
+    /// The cgroups of the pod's PID 1, whose PID in the caller's PID namespace is `pid`.
     ///
     /// # Errors
-    /// It has ended, or is not in the pod's cgroups.
+    /// PID 1 has ended, or is not in the pod's cgroups.
     pub fn running_pid1(&self, pid: i32, pidfd: OwnedFd) -> Result<Running> {
         let tries = std::iter::repeat_with(|| self.dirs_of(pid, Path::new(""))).take(3);
         let dirs = tries.into_iter().find_map(Result::transpose).transpose()?;
@@ -120,8 +121,9 @@ impl PodCgroup {
         Ok(Running { pid, dirs, witnesses: vec![pidfd] })
     }
 
-    /// The cgroups that the process `pid` is in, if each is that of the unit where the hierarchy has one, and the
-    /// pod's where not. Half of a start or of an end it is not.
+    /// The cgroups of the process `pid`, each of which must be the unit's cgroup or below it or, in a hierarchy without
+    /// a cgroup for the unit, the pod's. `None` if one is not, as during a start or a stop, or if the process has
+    /// ended.
     fn dirs_of(&self, pid: i32, unit: &Path) -> Result<Option<Vec<MemberDirectory>>> {
         let file = format!("/proc/{pid}/cgroup");
         let text = match fs::read_to_string(&file) {
@@ -138,7 +140,7 @@ impl PodCgroup {
                 return Ok(None);
             }
             match dir::open_dir(&place) {
-                // It was moved since.
+                // The process was moved and the cgroup removed.
                 Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(None),
                 opened => dirs.push(MemberDirectory { dir: opened?, path: place, pods: None }),
             }
@@ -148,28 +150,28 @@ impl PodCgroup {
 }
 
 impl PodCgroup {
-    /// Whether the process `pid` (in the caller's PID namespace) runs in the unit `unit` of the pod, or below it. One that
-    /// has ended does not.
+    /// Whether the process `pid`, in the caller's PID namespace, is in the cgroup `unit` of the pod or below it;
+    /// `false` if it has ended.
     ///
     /// # Errors
-    /// What the kernel says of it can't be read.
+    /// /proc/PID/cgroup can't be read.
     pub fn has_process(&self, pid: i32, unit: &Path) -> Result<bool> {
         let file = format!("/proc/{pid}/cgroup");
         let text = match fs::read_to_string(&file) {
             Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => return Ok(false),
             text => text.context(|| format!("read {file}"))?,
         };
-        // A pod has its place in the unified hierarchy in any case.
+        // A pod always has a cgroup in the unified hierarchy.
         let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
         Ok(path.is_some_and(|path| Path::new(path).starts_with(self.path.join(unit))))
     }
 }
 
-/// Moves the process `pid` to where the process `like` is in every hierarchy. `Ok(false)` if that has ended. Pod side,
-/// where the supervisor's cgroups can be written to.
+/// Moves the process `pid` into the cgroup of the process `like` in every hierarchy. `Ok(false)` if one of them has
+/// ended or a cgroup was removed. Pod side, where the supervisor's cgroups are writable.
 ///
 /// # Errors
-/// The kernel keeps the process out of one of the cgroups, for another reason than that the cgroup is gone.
+/// The kernel refuses to move the process, for another reason than that a cgroup was removed.
 pub fn join_like(pid: nix::unistd::Pid, like: i32) -> Result<bool> {
     let read = |pid: i32| {
         let file = format!("/proc/{pid}/cgroup");
@@ -181,7 +183,7 @@ pub fn join_like(pid: nix::unistd::Pid, like: i32) -> Result<bool> {
     let (Some(wanted), Some(own)) = (read(like)?, read(pid.as_raw())?) else { return Ok(false) };
     for hierarchy in super::hierarchies()? {
         let (wanted, own) = (path_in(&wanted, &hierarchy), path_in(&own, &hierarchy));
-        // Not every hierarchy has a cgroup for the unit.
+        // In a hierarchy without a cgroup for the unit both are in the same one.
         let Some(wanted) = wanted.filter(|_| wanted != own) else { continue };
         let procs = hierarchy.mount.join(wanted.trim_start_matches('/')).join("cgroup.procs");
         match fs::write(&procs, pid.to_string()) {

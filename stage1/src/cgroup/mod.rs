@@ -1,8 +1,8 @@
-//! Where a pod lives in the host's cgroup hierarchies, v1 and v2: create, join, remove. Host side.
+//! A pod's cgroups in the host's hierarchies, v1 and v2: create, join, remove. Host side.
 //!
-//! A pod has one path, the same in every hierarchy, as cgroups(7) managers on v1 do; the file `subcgroup` of a pod
-//! directory holds it. Its name holds the pod's UUID, and there is a directory of that name until the pod's remains
-//! are removed. Where the host's own systemd manages the hierarchies, the pod's is a scope of its ([`scope`]).
+//! A pod has the same path in every hierarchy, which is recorded in the file `subcgroup` of the pod directory. The last
+//! component has the pod's UUID, and a directory of that name stays until the pod's remains are removed. If the host's
+//! PID 1 is systemd, the pod's cgroup is that of a scope of the host's systemd ([`scope`]).
 
 pub mod devices;
 mod end;
@@ -28,12 +28,12 @@ pub use member::{Running, join_like};
 use tree::members_below;
 pub use usage::Usage;
 
-/// Where all units of a pod's supervisor are, below the pod's cgroup; and where the supervisor itself is.
+/// The cgroup of all units of a pod's supervisor, relative to the pod's cgroup, and that of the supervisor itself.
 const SLICE: &str = "system.slice";
 const SUPERVISOR: &str = "init.scope";
-/// The controllers of v1 that the supervisor makes cgroups for.
+/// The controllers of v1 in whose hierarchies the supervisor makes cgroups.
 const SUPERVISED: [&str; 7] = ["name=systemd", "cpu", "cpuacct", "blkio", "memory", "devices", "pids"];
-/// How long the kernel may take to give up the processes that were killed.
+/// Timeout for the end of processes that were killed.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A pod's cgroups, one in each hierarchy.
@@ -44,7 +44,7 @@ pub struct PodCgroup {
 }
 
 impl PodCgroup {
-    /// The cgroups of the pod `uuid` as we make them; nothing is created.
+    /// The cgroups of the pod `uuid` in the place where `run` makes them. Creates nothing.
     ///
     /// # Errors
     /// The host has no cgroup hierarchy.
@@ -53,10 +53,10 @@ impl PodCgroup {
         Self::at(if scope::host_has_systemd() { Path::new(scope::MACHINES).join(name) } else { name.into() })
     }
 
-    /// The cgroups at `path`, the content of a pod's file `subcgroup`; nothing is created.
+    /// The cgroups at `path`, relative to the root of each hierarchy. Creates nothing.
     ///
     /// # Errors
-    /// Also when `path` is not a plain relative path of at least one component.
+    /// `path` is empty, absolute or has a component `..`, or the host has no cgroup hierarchy.
     pub fn at(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let plain = path.components().all(|c| matches!(c, std::path::Component::Normal(_)));
@@ -66,28 +66,28 @@ impl PodCgroup {
         Ok(Self { path, hierarchies: hierarchies()? })
     }
 
-    /// The cgroups of the pod in the directory `pod`, as its file `subcgroup` has them.
+    /// The cgroups that the file `subcgroup` in the pod directory `pod` records.
     ///
     /// # Errors
-    /// The file is missing, or not a plain relative path.
+    /// The file can't be read, or as [`Self::at`].
     pub fn recorded(pod: &Path) -> Result<Self> {
         let file = pod.join(layout::SUBCGROUP);
         let text = fs::read_to_string(&file).context(|| format!("read {file:?}"))?;
         Self::at(text.trim_end().trim_start_matches('/'))
     }
 
-    /// The path below each hierarchy's root, without a leading `/`.
+    /// The path relative to the root of each hierarchy, without a leading `/`.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The hierarchies and the pod's directory in each.
+    /// The hierarchies, each with the pod's directory in it.
     pub fn directories(&self) -> impl Iterator<Item = (&Hierarchy, PathBuf)> {
         self.hierarchies.iter().map(|h| (h, h.mount.join(&self.path)))
     }
 
-    /// What the pod's supervisor writes to in its cgroup of a hierarchy, where all else is read-only: cgroups that
-    /// are there already, and files.
+    /// The files and (existing) cgroups in the pod's cgroup of a hierarchy that the pod's supervisor writes to. All
+    /// else is read-only in the pod.
     pub fn writable(&self, hierarchy: &Hierarchy) -> &'static [&'static str] {
         match hierarchy.version {
             Version::V2 => &[SLICE, SUPERVISOR, "cgroup.procs", "cgroup.subtree_control"],
@@ -101,17 +101,17 @@ impl PodCgroup {
         self.hierarchies.iter().all(|h| h.version == Version::V2)
     }
 
-    /// Whether the kernel lets a limit of the pod's be set by a file of this name, such as `memory.max`: it needs
-    /// the controller, and to be built with that limit.
+    /// Whether the pod's cgroups have a file of this name, such as `memory.max`, by which a limit is set. That depends
+    /// on the controllers and on the kernel's configuration.
     pub fn has_limit(&self, file: &str) -> bool {
         self.directories().any(|(_, dir)| dir.join(file).exists())
     }
 
-    /// Creates the pod's cgroups and puts the process `pid`, the pod's future PID 1, into them, with v2's controllers
-    /// enabled, and v1's cpusets filled. `owner` is the host's id for the root of the pod's user namespace.
+    /// Creates the pod's cgroups and moves the process `pid`, the pod's future PID 1, into them. `owner` is the host id
+    /// of the root of the pod's user namespace, or 0. Unless `any_device`, the pod is restricted to
+    /// [`devices::CLOSED`].
     ///
-    /// A controller that can't be had is a warning that names it. The pod has the closed list of devices, unless
-    /// `any_device`.
+    /// Controllers of v2 that can't be enabled are named in warnings.
     ///
     /// # Errors
     /// A cgroup can't be made or entered, or the host's systemd refuses the scope.
@@ -148,12 +148,12 @@ impl PodCgroup {
             }
         }
         if controllers == 0 {
-            log::warn!("this host has no cgroup controllers: no limit on memory, cpu, pids or io will hold");
+            log::warn!("this host has no cgroup controllers: limits on memory, cpu, pids and io are not enforced");
         }
         Ok(())
     }
 
-    /// The processes of a unit of the pod, in the caller's PID namespace.
+    /// The PIDs of the processes in a cgroup of the pod and below it, in the caller's PID namespace.
     fn processes_of_unit(&self, unit: &Path) -> Result<Vec<i32>> {
         let mut pids = Vec::new();
         for (_, dir) in self.directories() {
@@ -165,31 +165,31 @@ impl PodCgroup {
         Ok(pids)
     }
 
-    /// Whether a unit of the pod has processes.
+    /// Whether the cgroup `unit` of the pod, or one below it, has processes.
     ///
     /// # Errors
-    /// A cgroup is there and can't be read.
+    /// A cgroup exists and can't be read.
     pub fn unit_is_populated(&self, unit: &Path) -> Result<bool> {
         self.processes_of_unit(unit).map(|pids| !pids.is_empty())
     }
 
-    /// Kills what still runs in the pod's cgroups, and removes those below them.
+    /// Kills all processes in the pod's cgroups, and removes the cgroups below them.
     ///
     /// # Errors
-    /// Processes do not end within ten seconds, or a cgroup can't be removed; the others are.
+    /// Processes have not ended after 10 s, or a cgroup can't be removed; the others are.
     pub fn clear(&self) -> Result<()> {
         self.end(end::empty_tree)
     }
 
-    /// Removes the pod's cgroups; what still runs in them is killed. Removing what is gone succeeds, and cgroups whose
-    /// name does not hold the pod's UUID are left alone: others than the pod may be in them.
+    /// Kills all processes in the pod's cgroups and removes these. Cgroups that do not exist are not an error. A cgroup
+    /// whose name does not have the pod's UUID is left alone, because other processes than the pod's may be in it.
     ///
     /// # Errors
-    /// As [`Self::clear`].
+    /// As [`Self::clear`], or the host's systemd can't stop the pod's units.
     pub fn remove(&self, uuid: &str) -> Result<()> {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         if !name.contains(uuid) && !name.contains(&scope::escaped(uuid)) {
-            log::debug!("the cgroup {:?} is not the pod's alone: it is left to whoever made it", self.path);
+            log::debug!("the cgroup {:?} does not have the pod's UUID in its name: it is left alone", self.path);
             return Ok(());
         }
         let marker = Self { path: scope::marker(&self.path), hierarchies: self.hierarchies.clone() };
@@ -197,7 +197,8 @@ impl PodCgroup {
         let managed = self.path.starts_with(scope::MACHINES) && scope::host_has_systemd();
         let mut removed = Ok(());
         if managed && (is_there(self) || is_there(&marker)) {
-            // What systemd made it removes; a cgroup of its that is taken from it, it might make once more.
+            // The host's systemd removes the cgroups of its units itself: it might make one again that was removed
+            // before.
             removed = self.end(end::empty_tree).and_then(|()| scope::forget(&self.path));
         }
         removed.and(self.end(end::remove_tree)).and(marker.end(end::remove_tree))
@@ -215,7 +216,7 @@ fn is_supervised(hierarchy: &Hierarchy) -> bool {
     hierarchy.version == Version::V2 || hierarchy.controllers.iter().any(|c| SUPERVISED.contains(&c.as_str()))
 }
 
-/// Creates `path` below the hierarchy's root.
+/// Creates the cgroup `path`, and those above it, in a hierarchy.
 fn create_below(hierarchy: &Hierarchy, path: &Path) -> io::Result<()> {
     let mut dir = hierarchy.mount.clone();
     for name in path.components() {
@@ -233,7 +234,7 @@ fn create_in(hierarchy: &Hierarchy, parent: &Path, dir: &Path) -> io::Result<()>
     }
 }
 
-/// A new v1 cpuset is empty and takes no process until it has cpus and memory nodes: cpuset(7).
+/// Copies processors and memory nodes from the parent to a new cpuset of v1, which takes no process before: cpuset(7).
 fn fill_cpuset(hierarchy: &Hierarchy, parent: &Path, dir: &Path) -> io::Result<()> {
     if !hierarchy.controllers.iter().any(|c| c == "cpuset") {
         return Ok(());
@@ -246,14 +247,14 @@ fn fill_cpuset(hierarchy: &Hierarchy, parent: &Path, dir: &Path) -> io::Result<(
     Ok(())
 }
 
-/// Enables every available controller on the way to `path`.
+/// Enables every available controller in the cgroups above `path`.
 fn enable_controllers(hierarchy: &Hierarchy, path: &Path) -> Result<()> {
     let mut dir = hierarchy.mount.clone();
     for name in path.components() {
         for controller in available_controllers(&dir)?.split_whitespace() {
             if let Err(error) = fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}")) {
                 log::warn!(
-                    "cgroup controller {controller} can't be enabled below {dir:?}, its limits won't hold: {error}"
+                    "cgroup controller {controller} can't be enabled in {dir:?}, its limits are not enforced: {error}"
                 );
             }
         }
@@ -267,7 +268,8 @@ fn available_controllers(dir: &Path) -> Result<String> {
     fs::read_to_string(&file).context(|| format!("read {file:?}"))
 }
 
-/// Gives a cgroup to the root of a user namespace: the directory and the files that move processes.
+/// Delegates a cgroup to the root of a user namespace, as cgroups(7) describes: changes the owner of the directory and
+/// of the files by which processes are moved.
 fn delegate(dir: &Path, owner: u32) -> Result<()> {
     let own = |path: &Path| match chown(path, Some(owner), Some(owner)) {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),

@@ -1,8 +1,8 @@
-//! The name of a pod's cgroup; and the pod as a scope of the host's own systemd, where there is one. Host side.
+//! The name of a pod's cgroup, and the pod as a scope of the host's systemd: systemd.scope(5). Host side.
 //!
-//! A cgroup has one writer. Below the root that is the host's systemd, so it is asked for a scope that is ours
-//! (`Delegate=yes`); it removes the scope's cgroup from the hierarchies it manages when nothing runs there any more. What
-//! stays there until the pod's remains are removed is a slice of the same name, which has nothing in it.
+//! If the host's PID 1 is systemd, it is the only writer of the cgroups below the root. So it is asked for a scope with
+//! `Delegate=yes`. It removes the scope's cgroup when the last process has ended; an empty slice of the same name stays
+//! until the pod's remains are removed.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,37 +10,36 @@ use std::time::{Duration, Instant};
 use crate::error::{Context, Error, Result};
 use crate::systemd::{Client, JobResult, PRIVATE_SOCKET, Value, is_no_such_unit};
 
-/// Where the host's systemd has its containers and virtual machines.
+/// The slice in which the host's systemd has containers and virtual machines: systemd.special(7).
 pub(super) const MACHINES: &str = "machine.slice";
-/// How long the host's systemd may take to make a scope.
+/// Timeout for calls to the host's systemd.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A UUID as it is in the name of a unit: systemd-escape(1).
+/// A UUID, escaped for the name of a unit: systemd-escape(1).
 pub(super) fn escaped(uuid: &str) -> String {
     uuid.replace('-', "\\x2d")
 }
 
-/// The name of a pod's scope, and of its cgroup in any case: what host managers of the family look for.
+/// Name of a pod's scope and of its cgroup, on hosts without systemd too: host managers of the rkt family expect it.
 pub(super) fn name(uuid: &str) -> String {
     format!("machine-rkt\\x2d{}.scope", escaped(uuid))
 }
 
-/// Whether PID 1, as seen from here, is a systemd that takes orders: sd_booted(3).
+/// Whether PID 1 of this process's PID namespace is a systemd with a private socket: sd_booted(3).
 pub(super) fn host_has_systemd() -> bool {
     let is_systemd = std::fs::read_to_string("/proc/1/comm").is_ok_and(|name| name.trim_end() == "systemd");
     is_systemd && Path::new("/run/systemd/system").is_dir() && Path::new(PRIVATE_SOCKET).exists()
 }
 
-/// The cgroup that stays when the scope whose cgroup is `path` has ended.
+/// The cgroup of the slice that stays when the scope with the cgroup `path` has ended.
 pub(super) fn marker(path: &Path) -> PathBuf {
     path.with_extension("slice")
 }
 
-/// Has the host's systemd make the scope whose cgroup is `path`, with the process `pid` in it, and before it the slice
-/// that is to stay.
+/// Has the host's systemd make the slice that stays, and the scope with the cgroup `path` and the process `pid` in it.
 ///
 /// # Errors
-/// It refuses, or is not done in half a minute.
+/// systemd refuses it, or has not finished after 30 s.
 pub(super) fn start(path: &Path, pid: i32) -> Result<()> {
     let deadline = Instant::now() + TIMEOUT;
     let mut systemd = Client::connect(Path::new(PRIVATE_SOCKET), deadline)?;
@@ -57,17 +56,17 @@ pub(super) fn start(path: &Path, pid: i32) -> Result<()> {
     make(&mut systemd, path, &properties, deadline)
 }
 
-/// Has systemd make the unit whose cgroup is `path`.
+/// Has systemd make the unit with the cgroup `path`.
 fn make(systemd: &mut Client, path: &Path, properties: &[(&str, Value)], deadline: Instant) -> Result<()> {
     let name = unit(path);
     done("start", &name, systemd.start_transient_unit(&name, properties, deadline)?)
 }
 
-/// Has the host's systemd remove the scope whose cgroup is `path`, in which nothing runs any more, and the slice that has
-/// stayed. What it does not know is no error.
+/// Has the host's systemd stop the scope with the cgroup `path`, which has no process any more, and the slice that has
+/// stayed. A unit that systemd does not know is not an error.
 ///
 /// # Errors
-/// It refuses, or is not done in half a minute.
+/// systemd refuses it, or has not finished after 30 s.
 pub(super) fn forget(path: &Path) -> Result<()> {
     let deadline = Instant::now() + TIMEOUT;
     let mut systemd = Client::connect(Path::new(PRIVATE_SOCKET), deadline)?;

@@ -1,4 +1,4 @@
-//! Letting frozen processes go on: on cgroup v1 they would not even die.
+//! Thawing frozen processes of a pod: with cgroup v1 a frozen process does not end even when it is killed.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -7,10 +7,10 @@ use super::{PodCgroup, Version};
 use crate::error::{Context, Result};
 
 impl PodCgroup {
-    /// Thaws the pod's cgroups and those below: cgroups(7). Host side.
+    /// Thaws the pod's cgroups and those below in every hierarchy: cgroups(7). Host side.
     ///
     /// # Errors
-    /// The first that can't be thawed; the others are.
+    /// A cgroup can't be thawed; the others are.
     pub fn thaw(&self) -> Result<()> {
         let mut result = Ok(());
         for (hierarchy, top) in self.directories() {
@@ -23,7 +23,7 @@ impl PodCgroup {
                 let path = dir.join(file);
                 let opened = OpenOptions::new().write(true).open(&path);
                 match opened.and_then(|mut file| file.write_all(word.as_bytes())) {
-                    // it is gone, or of another controller
+                    // The cgroup was removed, or its hierarchy does not have this controller.
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
                     other => result = result.and(other.context(|| format!("write {path:?}"))),
                 }

@@ -1,4 +1,4 @@
-//! Looking at a cgroup and those below it. Host side.
+//! Listing the processes of a cgroup and the cgroups below it. Host side.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Result};
 
-/// The cgroups right below `dir`; none if it is gone.
+/// The cgroups directly below `dir`; empty if it does not exist.
 pub(super) fn children(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(dir) {
         Err(e) if is_gone(&e) => return Ok(Vec::new()),
@@ -22,18 +22,18 @@ pub(super) fn children(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(children)
 }
 
-/// Whether a cgroup is not there, or was removed while one of its files was open.
+/// Whether the error says that a cgroup does not exist, or was removed while one of its files was open.
 pub(super) fn is_gone(error: &io::Error) -> bool {
     error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }
 
-/// Adds the processes of `dir` and of the cgroups below it to `pids`; none of a cgroup that is gone. A process of
-/// another PID namespace than the caller's, to whom it has no number, is 0.
+/// Adds the PIDs of the processes in `dir` and in the cgroups below it to `pids`. A cgroup that does not exist has
+/// none. A process that has no PID in the caller's PID namespace is listed as 0.
 pub(super) fn members_below(dir: &Path, pids: &mut Vec<i32>) -> Result<()> {
     let file = dir.join("cgroup.procs");
     match fs::read_to_string(&file) {
         Err(e) if is_gone(&e) => return Ok(()),
-        // A threaded cgroup has no list of processes; its parent does.
+        // The processes of a threaded cgroup are listed in the domain cgroup above it only: cgroups(7).
         Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(()),
         members => {
             for line in members.context(|| format!("read {file:?}"))?.lines() {

@@ -1,4 +1,4 @@
-//! What a pod or one of its apps uses, and what it may use, as far as the kernel counts it. Host side.
+//! The resource usage and limits of a pod or one of its apps, as far as the kernel accounts for them. Host side.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,30 +6,31 @@ use std::path::{Path, PathBuf};
 use super::{PodCgroup, Version};
 use crate::error::Result;
 
-/// What processes use together. Nothing where the kernel does not count it.
+/// The resource usage of all processes of a cgroup. A field is `None` if the kernel does not account for it or, for a
+/// limit, if there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Time on processors, in microseconds, since the cgroup was made.
+    /// Processor time since the cgroup was made, in microseconds.
     pub cpu_us: Option<u64>,
-    /// Memory, in bytes, without what the kernel can drop at once.
+    /// Memory, in bytes, without inactive page cache, which the kernel can drop at once.
     pub memory: Option<u64>,
-    /// How much memory it may use, in bytes.
+    /// Limit of memory, in bytes.
     pub memory_limit: Option<u64>,
     /// Bytes read from block devices.
     pub read: Option<u64>,
     /// Bytes written to block devices.
     pub written: Option<u64>,
-    /// Processes and threads.
+    /// Number of processes and threads.
     pub pids: Option<u64>,
-    /// How many of these there may be.
+    /// Limit of processes and threads.
     pub pids_limit: Option<u64>,
 }
 
-/// v1 says "no limit" by a number near the largest one.
+/// v1 writes a number near the maximum for "no limit": numbers from this one on.
 const NO_LIMIT: u64 = 1 << 62;
 
 impl PodCgroup {
-    /// What `place` uses, a path below the pod's cgroup; all of the pod with an empty one.
+    /// The usage of the cgroup `place`, relative to the pod's cgroup (empty for the whole pod).
     pub fn usage(&self, place: &Path) -> Usage {
         let number = |controller: &str, v1: &str, v2: &str, read: fn(&str) -> Option<u64>| -> Option<u64> {
             let file = |dir: PathBuf, name: &str| read(&fs::read_to_string(dir.join(place).join(name)).ok()?);
@@ -56,7 +57,7 @@ impl PodCgroup {
         }
     }
 
-    /// How much of one processor `place` may use, in millionths; nothing without a limit.
+    /// The limit of processor time of the cgroup `place`, in millionths of one processor; `None` if there is none.
     pub fn cpu_limit(&self, place: &Path) -> Option<u64> {
         let read = |dir: PathBuf, name: &str| fs::read_to_string(dir.join(place).join(name)).ok();
         let v1 = self.directories().find(|(h, _)| h.controllers.iter().any(|own| own == "cpu"));
@@ -69,27 +70,28 @@ impl PodCgroup {
                 (quota.to_owned(), period.to_owned())
             }
         };
-        // no limit is "max", or -1
+        // "max" or -1 means that there is no limit.
         let quota: u64 = quota.trim().parse().ok()?;
         let period: u64 = period.trim().parse().ok().filter(|period| *period > 0)?;
         quota.checked_mul(1_000_000).map(|millionths| millionths / period)
     }
 
-    /// The processes in `place`, a path below the pod's cgroup, in the caller's PID namespace.
+    /// The PIDs of the processes in the cgroup `place` and below it, in the caller's PID namespace. `place` is relative
+    /// to the pod's cgroup.
     ///
     /// # Errors
-    /// They can't be listed.
+    /// A cgroup exists and can't be read.
     pub fn processes(&self, place: &Path) -> Result<Vec<i32>> {
         self.processes_of_unit(place)
     }
 }
 
-/// A number; none for `max`, and what v1 says instead.
+/// Parses a number; `None` if it means "no limit".
 fn plain(text: &str) -> Option<u64> {
     text.trim().parse().ok().filter(|number| *number < NO_LIMIT)
 }
 
-/// The number beside a word.
+/// The number that follows `word` in a line of its own.
 fn beside(text: &str, word: &str) -> Option<u64> {
     text.lines().find_map(|line| line.split_once(' ').filter(|(name, _)| *name == word)?.1.trim().parse().ok())
 }
@@ -98,7 +100,7 @@ fn inactive_file(text: &str) -> Option<u64> {
     beside(text, "total_inactive_file").or_else(|| beside(text, "inactive_file"))
 }
 
-/// v1 has nanoseconds, alone; v2 microseconds, among others.
+/// Processor time in microseconds: v2 has a line `usage_usec`, v1 a single number of nanoseconds.
 fn cpu(text: &str) -> Option<u64> {
     beside(text, "usage_usec").or_else(|| Some(text.trim().parse::<u64>().ok()? / 1000))
 }

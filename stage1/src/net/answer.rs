@@ -1,4 +1,4 @@
-//! What a plugin answers to ADD: addresses and name servers, in any version of the specification. Pure.
+//! The result of a plugin's ADD: addresses and DNS settings, in any version of the CNI specification. Pure.
 
 use std::net::IpAddr;
 
@@ -8,40 +8,40 @@ use serde_json::{Value, json};
 use crate::error::{Context, Error, Result};
 use crate::json::{self, or_default};
 
-/// An address of the pod's.
+/// An address of the pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     /// The address, as it was written.
     pub ip: String,
-    /// How many bits of it are the network's.
+    /// Length of the network's prefix, in bits.
     pub prefix: u8,
-    /// The way out.
+    /// The gateway's address, if there is one.
     pub gateway: Option<String>,
 }
 
-/// What the pod is to know of names.
+/// DNS settings: resolv.conf(5).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dns {
-    /// Name servers, by address.
+    /// Addresses of name servers.
     pub servers: Vec<String>,
-    /// The domain of names that are none.
+    /// The local domain, or empty.
     pub domain: String,
-    /// The domains that are tried.
+    /// The search list.
     pub search: Vec<String>,
-    /// Options of resolv.conf(5).
+    /// Options.
     pub options: Vec<String>,
 }
 
-/// An answer.
+/// A parsed result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
     /// The pod's addresses.
     pub addresses: Vec<Address>,
-    /// What it is to know of names.
+    /// The pod's DNS settings.
     pub dns: Dns,
 }
 
-/// An answer as it is written.
+/// A result in JSON.
 #[derive(Deserialize)]
 struct AnswerJson {
     #[serde(default, deserialize_with = "or_default")]
@@ -61,7 +61,7 @@ struct IpJson {
     interface: Option<u64>,
 }
 
-/// The same in versions before 0.3.0.
+/// An address in versions before 0.3.0.
 #[derive(Deserialize)]
 struct OldIpJson {
     ip: String,
@@ -82,10 +82,10 @@ struct DnsJson {
 }
 
 impl Answer {
-    /// Understands an answer.
+    /// Interprets a result.
     ///
     /// # Errors
-    /// It is not what the specification has.
+    /// `value` is not a result of the CNI specification.
     pub fn of(value: &Value) -> Result<Self> {
         let written: AnswerJson = json::from_value(value.clone())?;
         let in_pod = |index: u64| {
@@ -103,7 +103,7 @@ impl Answer {
         Ok(Self { addresses, dns })
     }
 
-    /// This answer as one of version 0.4.0, for a plugin that comes after one of before 0.3.0.
+    /// Converts the result of a plugin before version 0.3.0 to version 0.4.0, for the next plugin.
     pub fn as_newer(&self) -> Value {
         let ips = self.addresses.iter().map(|address| {
             let version = if address.is_v6() { "6" } else { "4" };
@@ -124,14 +124,14 @@ impl std::fmt::Display for Address {
 }
 
 impl Address {
-    /// Whether it is one of IPv6.
+    /// Whether it is an IPv6 address.
     pub fn is_v6(&self) -> bool {
         self.ip.contains(':')
     }
 
-    /// The network's bits as an address.
+    /// The netmask.
     pub fn mask(&self) -> String {
-        // Of `width` bits, those before the prefix ends.
+        // The part of the mask in the `width` bits that begin at bit `from`.
         let bits = |from: u8, width: u8| (1u32 << width) - (1 << (width - self.prefix.saturating_sub(from).min(width)));
         if !self.is_v6() {
             return [0, 8, 16, 24].map(|from| bits(from, 8).to_string()).join(".");
@@ -154,7 +154,7 @@ fn address(text: &str, gateway: &str) -> Result<Address> {
     parse().context(|| format!("{text:?} with the gateway {gateway:?} is not an IP address"))
 }
 
-/// Lists are found written as one text: `"a, b"`.
+/// Splits the items of a list: some configurations write several words as one item, `"a, b"`.
 fn words(texts: Vec<String>) -> Vec<String> {
     let words = texts.iter().flat_map(|text| text.split([' ', '\t', ',']));
     words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
@@ -168,7 +168,7 @@ impl Dns {
             search: words(written.search),
             options: words(written.options),
         };
-        // Each becomes a word of a file of words.
+        // Each becomes one word in resolv.conf.
         let words = dns.servers.iter().chain(&dns.search).chain(&dns.options).chain([&dns.domain]);
         let bad = words.into_iter().find(|word| word.contains(|c: char| c.is_whitespace() || c.is_control())).cloned();
         match bad {
@@ -177,7 +177,7 @@ impl Dns {
         }
     }
 
-    /// Adds what `other` says and this does not.
+    /// Adds the items of `other` that this lacks, and its domain if this has none.
     pub fn merge(&mut self, other: &Self) {
         let lists = [
             (&mut self.servers, &other.servers),
@@ -196,7 +196,7 @@ impl Dns {
         }
     }
 
-    /// As resolv.conf(5) has it; nothing if nothing is said.
+    /// The text of a resolv.conf(5); `None` if there are no settings.
     pub fn to_file(&self) -> Option<String> {
         if *self == Self::default() {
             return None;
@@ -218,17 +218,17 @@ impl Dns {
     }
 }
 
-/// Reads an answer.
+/// Parses a result; also returns it as JSON.
 ///
 /// # Errors
-/// It is not JSON, or not what the specification has.
+/// `text` is not JSON, or not a result of the CNI specification.
 pub fn parse(text: &[u8]) -> Result<(Value, Answer)> {
     let read = || -> Result<(Value, Answer)> {
         let value: Value = json::parse(text)?;
         let answer = Answer::of(&value)?;
         Ok((value, answer))
     };
-    read().map_err(|error| Error::caused_by("its answer is not what the specification of CNI has", error))
+    read().map_err(|error| Error::caused_by("its output is not a result as the CNI specification defines it", error))
 }
 
 #[cfg(test)]
@@ -269,7 +269,7 @@ mod tests {
             (r#"{"dns":{"nameservers":["a\nsearch b"]}}"#, "is not a word of resolv.conf"),
         ] {
             let line = parse(text.as_bytes()).unwrap_err().one_line();
-            assert!(line.starts_with("its answer is not what") && line.contains(why), "{line}");
+            assert!(line.starts_with("its output is not a result") && line.contains(why), "{line}");
         }
     }
 

@@ -1,4 +1,5 @@
-//! Network configurations: one plugin (`conf`) or a chain of them (`conflist`), of files and built in. Host side.
+//! CNI network configurations of one plugin (`conf`) or a chain of them (`conflist`), from files or built in. Host
+//! side.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,7 @@ use crate::error::{Context, Error, Result};
 use crate::json::{self, or_default};
 use crate::pod::read_bounded;
 
-/// The members of a configuration that we read or write, as the specification spells them.
+/// The members of a configuration that are read or written here, as the CNI specification spells them.
 const MEMBERS: [&str; 11] = [
     "name",
     "cniVersion",
@@ -24,18 +25,18 @@ const MEMBERS: [&str; 11] = [
     "prevResult",
     "args",
 ];
-/// Longest configuration, in bytes.
+/// Maximum size of a configuration, in bytes.
 const MAX_CONFIG: u64 = 1 << 20;
-/// Where every runtime that uses CNI finds networks.
+/// Directory of the network configurations that all runtimes with CNI use.
 const SYSTEM: &str = "/etc/cni/net.d";
-/// Where the host manager's own configuration is, if it does not say so.
+/// The host manager's configuration directory, unless it names another one.
 pub const LOCAL_CONFIG: &str = "/etc/rkt";
-/// The first version with chains, and with results that say what they are about.
+/// The first version with chains of plugins, whose results can be passed to the next plugin.
 const CHAINS: Version = (0, 3);
-/// The first version that can be checked.
+/// The first version with CHECK.
 const CHECKS: Version = (0, 4);
 
-/// A version of the CNI specification, without its third number.
+/// A version of the CNI specification: major and minor number.
 type Version = (u32, u32);
 
 /// A network.
@@ -43,21 +44,21 @@ type Version = (u32, u32);
 pub struct Network {
     /// Name.
     pub name: String,
-    /// The name of its file.
+    /// Name of its configuration file.
     pub file: String,
-    /// What is in the file.
+    /// Content of the file.
     pub text: Vec<u8>,
-    /// The version of the specification as it is written, if it is.
+    /// The member `cniVersion`, if there is one.
     pub version: Option<String>,
-    /// Whether it can be asked if all is well.
+    /// Whether its plugins support CHECK.
     pub can_check: bool,
-    /// The configurations of its plugins, in order, without what is added for each call.
+    /// The configurations of its plugins, in order, without the members that are added for each call.
     pub plugins: Vec<Map<String, Value>>,
-    /// Whether the file is the configuration of its one plugin, and not a list.
+    /// Whether the file is the configuration of one plugin, not a list.
     pub is_single: bool,
 }
 
-/// What a configuration says of the network as a whole.
+/// The members of a configuration that apply to the network as a whole.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct File {
@@ -68,33 +69,34 @@ struct File {
     plugins: Option<Vec<Map<String, Value>>>,
 }
 
-/// The configuration of a network's one plugin: the members that are not about the network as a whole.
+/// The configuration of a network's only plugin: the members that do not apply to the network as a whole.
 fn plugin_alone(mut members: Map<String, Value>) -> Map<String, Value> {
     members.retain(|name, _| !matches!(name.as_str(), "name" | "cniVersion" | "disableCheck" | "plugins"));
     members
 }
 
-/// A file that is not a configuration.
+/// A file that is not a valid configuration.
 struct Broken {
-    /// The network that it names, as far as can be told.
+    /// The name of the network in it, if one was found.
     name: Option<String>,
     error: Error,
 }
 
-/// The networks that a pod joins, in the order of their interfaces: the files' by name, then the one built in.
+/// The networks that a pod joins, in the order of their interfaces: those of files in the order of the file names, then
+/// those built in. Files in `local_config` come before those in /etc/cni/net.d.
 ///
 /// # Errors
-/// A file that is not a configuration, and names a network that is wanted, or may be the one that nobody has. A network
-/// that nobody has configured.
+/// A selected network has no configuration, or its file is not valid. With all networks selected, any file that is not
+/// valid.
 pub fn load(local_config: &Path, selection: &Selection) -> Result<Vec<Network>> {
     select([local_config.join("net.d"), SYSTEM.into()], selection)
 }
 
-/// The name of the first network that has a configuration: those of `local_config` come before those that every runtime
-/// finds. `None` if there is none.
+/// The name of the network in the first configuration file: those in `local_config` come before those in
+/// /etc/cni/net.d. `None` if there is no file.
 ///
 /// # Errors
-/// A directory can't be read, or the first file of it is not a configuration.
+/// A directory can't be read, or that file is not a valid configuration.
 pub fn first_configured(local_config: &Path) -> Result<Option<String>> {
     for directory in [local_config.join("net.d"), SYSTEM.into()] {
         if let Some(path) = files(&directory)?.first() {
@@ -116,7 +118,7 @@ pub(super) fn select<const N: usize>(directories: [PathBuf; N], selection: &Sele
             let read = Network::read(&path);
             let name = read.as_ref().map_or_else(|broken| broken.name.clone(), |network| Some(network.name.clone()));
             if let Some(name) = name.filter(|name| has(&networks, name) || has(&others, name)) {
-                log::warn!("{path:?}: a network {name} is there already; this one is ignored");
+                log::warn!("{path:?} is ignored: an earlier file configures a network {name}");
                 continue;
             }
             match read {
@@ -145,7 +147,7 @@ pub(super) fn select<const N: usize>(directories: [PathBuf; N], selection: &Sele
     let places = directories.iter().map(|directory| directory.display().to_string()).collect::<Vec<_>>().join(", ");
     let perhaps: String = nameless.iter().map(|error| format!("; {}", error.one_line())).collect();
     Err(Error::new(format!(
-        "no network is called {}: neither {places} nor what is built in has it{perhaps}",
+        "no network is called {}: it is not configured in {places}, and not built in{perhaps}",
         missing.join(", ")
     )))
 }
@@ -154,7 +156,7 @@ fn has(networks: &[Network], name: &str) -> bool {
     networks.iter().any(|network| network.name == name)
 }
 
-/// The configuration files of a directory, by name; none if there is no such directory.
+/// The configuration files in a directory, sorted by name; empty if the directory does not exist.
 fn files(directory: &Path) -> Result<Vec<PathBuf>> {
     let shown = || format!("read directory {directory:?}");
     let entries = match std::fs::read_dir(directory) {
@@ -204,9 +206,10 @@ impl Network {
         Ok(Self { name, file, text, version, can_check: number >= CHECKS && !disabled, plugins, is_single })
     }
 
-    /// One that is there without a file. The oldest plugins in use know this version.
+    /// A built-in network, of a version that the oldest plugins in use know.
     ///
-    /// Addresses are reserved by network: two networks that hand out the same would hand them out twice.
+    /// The two have different subnets, because host-local reserves addresses per network and would assign an address of
+    /// a shared subnet twice.
     fn built_in(name: &str) -> Result<Self> {
         let out = name == DEFAULT;
         let (subnet, routes) = if out { ("172.16.28.0/24", r#"{"dst":"0.0.0.0/0"}"#) } else { ("172.31.0.0/16", "") };
@@ -216,13 +219,14 @@ impl Network {
         Self::parse(format!("99-{name}.conf"), text.into_bytes())
     }
 
-    /// Whether what it sends out appears to come from the host.
+    /// Whether a plugin masquerades the pod's traffic behind the host's address (`ipMasq`).
     pub fn masquerades(&self) -> bool {
         self.plugins.iter().any(|plugin| plugin.get("ipMasq").and_then(Value::as_bool) == Some(true))
     }
 }
 
-/// The same members, those that we know as the specification spells them: readers of configurations take any case.
+/// The same members, with those in [`MEMBERS`] spelled as in the specification. Plugins in Go accept their names in any
+/// case. If a member occurs in several spellings, the exact one counts.
 pub fn members(found: Map<String, Value>) -> Map<String, Value> {
     let spelling = |name: &str| MEMBERS.into_iter().find(|known| known.eq_ignore_ascii_case(name));
     let (exact, other): (Vec<_>, Vec<_>) =
@@ -237,7 +241,7 @@ pub fn members(found: Map<String, Value>) -> Map<String, Value> {
     members
 }
 
-/// The network that a file names which may be no JSON at all.
+/// The name of the network in a configuration that is perhaps not valid JSON.
 fn name_in(text: &[u8]) -> Option<String> {
     const KEY: &str = "\"name\"";
     if let Ok(found) = json::parse::<Map<String, Value>>(text) {
@@ -249,12 +253,12 @@ fn name_in(text: &[u8]) -> Option<String> {
     value.split_once('"').map(|(name, _)| name.to_owned())
 }
 
-/// Whether a plugin of this configuration's version gives results that another one can be handed.
+/// Whether the result of a plugin with this configuration's version can be passed to the next plugin as it is.
 pub fn hands_results_on(plugin: &Map<String, Value>) -> bool {
     version_of(plugin) >= CHAINS
 }
 
-/// Whether a plugin of this configuration's version may be reminded of what was answered when the pod joined.
+/// Whether a plugin with this configuration's version takes the result of ADD as `prevResult` of CHECK and DEL.
 pub fn is_reminded(plugin: &Map<String, Value>) -> bool {
     version_of(plugin) >= CHECKS
 }
@@ -263,15 +267,15 @@ fn version_of(plugin: &Map<String, Value>) -> Version {
     version_number(plugin.get("cniVersion").and_then(Value::as_str)).unwrap_or_default()
 }
 
-/// The program that a plugin's configuration names.
+/// The name of a plugin's program: the member `type`.
 ///
 /// # Errors
-/// It names none, or one that is elsewhere than where plugins are.
+/// The member is missing, or is a path.
 pub fn plugin_type(plugin: &Map<String, Value>) -> Result<String> {
     program(plugin).context(|| "a plugin without \"type\"")?
 }
 
-/// The program that gives a plugin its addresses, if it uses one.
+/// The name of the program that assigns a plugin's addresses: the member `type` of `ipam`, if there is one.
 ///
 /// # Errors
 /// As [`plugin_type`].
@@ -285,7 +289,7 @@ fn program(object: &Map<String, Value>) -> Option<Result<String>> {
     Some(if plain { Ok(name.to_owned()) } else { Err(Error::new(format!("\"type\": {name:?} is not a plugin name"))) })
 }
 
-/// Whether a plugin takes part in a capability.
+/// Whether a plugin's configuration enables a capability.
 pub fn is_capable(plugin: &Map<String, Value>, capability: &str) -> bool {
     plugin.get("capabilities").and_then(|all| all.get(capability)).and_then(Value::as_bool) == Some(true)
 }
@@ -340,7 +344,7 @@ mod tests {
         let restricted = select(dirs.clone(), &selection).unwrap().remove(1);
         assert_eq!((&*restricted.name, &*restricted.file), ("default-restricted", "00-r.conf"));
         let lost = super::tests::names(dirs.clone(), false, &["z", "nowhere"]).unwrap_err().one_line();
-        assert!(lost.starts_with("no network is called nowhere: neither "), "{lost}");
+        assert!(lost.starts_with("no network is called nowhere: it is not configured in "), "{lost}");
     }
 
     #[test]
@@ -359,7 +363,7 @@ mod tests {
         for (all, named, why) in [
             (false, "cut", "20-cut.conf\": not JSON: "),
             (false, "odd", "30-odd.conf\": a plugin without \"type\""),
-            (false, "nowhere", "no network is called nowhere: neither "),
+            (false, "nowhere", "no network is called nowhere: it is not configured in "),
             (false, "nowhere", "50-nothing.conf\": not JSON: "),
             (false, "nowhere", "60-directory.conf"),
             (true, "good", "20-cut.conf\": not JSON: "),

@@ -1,5 +1,5 @@
-//! A network that a pod has joined, or is about to: what is needed to leave it is written down before anything is
-//! done, so that it can be left after a crash, a reboot, or when its configuration is gone. Host side.
+//! A network that a pod has joined or is about to join. A record of all that is needed to leave it is written before a
+//! plugin is run, so that the network can be left after a crash or a reboot, and without its configuration. Host side.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -18,15 +18,15 @@ use crate::json;
 use crate::layout;
 use crate::pod::{Directory, MAX_MANIFEST, read_bounded, write_atomic};
 
-/// How long one plugin may take to join.
+/// Timeout of a plugin's ADD.
 const ADD: Duration = Duration::from_secs(20);
-/// How long one may take for anything else.
+/// Timeout of a plugin's CHECK and DEL.
 const OTHER: Duration = Duration::from_secs(10);
-/// What a plugin that forwards ports says it can do.
+/// The capability of plugins that forward ports.
 const PORT_MAPPINGS: &str = "portMappings";
-/// The plugin that is used where a network has none of these.
+/// The plugin that forwards ports for networks without such a plugin.
 const PORTMAP: &str = "portmap";
-/// The version that it is spoken to where the network's own is too old for it.
+/// The version of its configuration if the network's own version is too old for it.
 const PORTMAP_VERSION: &str = "0.4.0";
 
 /// One plugin of a network.
@@ -35,15 +35,15 @@ const PORTMAP_VERSION: &str = "0.4.0";
 struct Part {
     /// The program.
     program: PathBuf,
-    /// Its configuration, without what was answered before it.
+    /// Its configuration, without `prevResult`.
     config: Map<String, Value>,
-    /// What is in the network's file, if that is this plugin's configuration as it stands.
+    /// Content of the network's file, if the plugin is to read it unchanged.
     text: Option<String>,
-    /// Whether it can be asked if all is well.
+    /// Whether it supports CHECK.
     check: bool,
 }
 
-/// A network of a pod's.
+/// A network of a pod, as it is recorded.
 #[derive(Clone, Deserialize, Serialize)]
 #[cfg_attr(test, derive(Debug, PartialEq))]
 pub struct Member {
@@ -51,34 +51,37 @@ pub struct Member {
     pub name: String,
     /// The name of its configuration file.
     pub file: String,
-    /// The interface in the pod.
+    /// Name of the interface in the pod.
     pub interface: String,
-    /// `K=V;…`
+    /// The value of `CNI_ARGS`: `KEY=VALUE;…`
     pub arguments: String,
-    /// Whether what the pod sends out appears to come from the host.
+    /// Whether the pod's traffic is masqueraded behind the host's address.
     pub masquerades: bool,
+    /// The value of `CNI_PATH`.
     search: String,
     #[serde(rename = "plugins")]
     parts: Vec<Part>,
-    /// How many plugins were asked to join.
+    /// Number of plugins whose ADD was begun.
     begun: usize,
-    /// One of them said that it could not.
+    /// Whether the ADD of one of them failed.
     failed: bool,
+    /// The result of the last ADD.
     answer: Option<Value>,
 }
 
-/// Where and for whom plugins are run.
+/// The pod that plugins are run for.
 #[derive(Clone, Copy)]
 pub struct PluginContext<'a> {
-    /// The pod's directory.
+    /// The pod directory.
     pub dir: &'a Path,
     /// The pod's UUID.
     pub uuid: &'a str,
-    /// Path of its network namespace; empty if it is gone.
+    /// Path of its network namespace; empty if that does not exist any more.
     pub namespace: &'a str,
 }
 
-/// One call of a plugin: where, and how long it may take.
+/// The circumstances of a call of a plugin: the pod, the value of `CNI_PATH`, the deadline, and signals that interrupt
+/// it.
 #[derive(Clone, Copy)]
 struct Errand<'a> {
     place: PluginContext<'a>,
@@ -88,10 +91,10 @@ struct Errand<'a> {
 }
 
 impl Member {
-    /// A network that is to be joined by the interface of this number. Changes nothing.
+    /// A network that is to be joined by the interface `ethNUMBER`. Runs no plugin.
     ///
     /// # Errors
-    /// A plugin is missing.
+    /// A plugin is not in `search`, or the configuration of a plugin names none.
     pub fn new(network: &Network, number: usize, arguments: &str, search: &SearchPath) -> Result<Self> {
         let (here, mut parts) = (Path::new("."), Vec::new());
         for plugin in &network.plugins {
@@ -104,7 +107,7 @@ impl Member {
             if let Some(version) = &network.version {
                 config.insert("cniVersion".into(), version.clone().into());
             }
-            // Up to version 1.1.1 at least CHECK of portmap fails for every pod without an IPv6 address.
+            // CHECK of portmap, at least up to version 1.1.1, fails for every pod without an IPv6 address.
             let check = network.can_check && config::plugin_type(plugin)? != PORTMAP;
             let text = network.is_single.then(|| String::from_utf8_lossy(&network.text).into_owned());
             parts.push(Part { program, config, text, check });
@@ -128,10 +131,10 @@ impl Member {
         self.parts.iter().any(|part| config::is_capable(&part.config, PORT_MAPPINGS))
     }
 
-    /// Has it forward ports, by a plugin of its own if need be.
+    /// Configures its plugins to forward these ports, adding the plugin portmap if none of them can. Runs no plugin.
     ///
     /// # Errors
-    /// That plugin is missing.
+    /// The plugin portmap is needed and not in `search`.
     pub fn forward(&mut self, dir: &Path, mappings: &[Mapping], search: &SearchPath) -> Result<()> {
         if !self.forwards_ports() {
             let program = search.find(dir, PORTMAP)?;
@@ -153,10 +156,11 @@ impl Member {
         Ok(())
     }
 
-    /// Has the plugin that forwards ports forward these instead of those it does, of a network that was joined.
+    /// Replaces the forwarded ports of a joined network.
     ///
     /// # Errors
-    /// The plugin is missing or fails; what it did before it does again then.
+    /// The network was not joined, or the plugin that forwards ports is missing, fails or times out; then the earlier
+    /// ports are forwarded again.
     pub fn forward_instead(
         &mut self,
         place: PluginContext<'_>,
@@ -171,7 +175,7 @@ impl Member {
         self.forward(place.dir, mappings, search)?;
         self.begun = self.parts.len();
         let result = before.stop_forwarding(place, search, deadline).and_then(|()| {
-            // from here on there is more to leave
+            // The record has to be written before the plugins are run.
             self.save(place.dir)?;
             self.begin_forwarding(place, deadline)
         });
@@ -211,10 +215,10 @@ impl Member {
         Ok(())
     }
 
-    /// Joins the network.
+    /// Joins the network by the ADD of each plugin, and returns the result of the last one.
     ///
     /// # Errors
-    /// A plugin fails, or was interrupted. What was done is not undone: see [`Self::leave`].
+    /// A plugin fails, times out or is interrupted by a signal. [`Self::leave`] undoes what the plugins did.
     pub fn join(&mut self, place: PluginContext<'_>, deadline: Instant, signals: Option<&SignalFd>) -> Result<Answer> {
         let mut last = Answer::default();
         for (number, part) in self.parts.clone().iter().enumerate() {
@@ -242,10 +246,10 @@ impl Member {
         Ok(last)
     }
 
-    /// Leaves the network, as far as it was joined. It may be left again.
+    /// Leaves the network by the DEL of each plugin whose ADD was begun, in reverse order. It may be called again.
     ///
     /// # Errors
-    /// A plugin fails; if none has said when it was to join that it could not, all can be tried again later.
+    /// A DEL fails, after all were run. If an ADD of this network had failed, that is only a warning.
     pub fn leave(&self, place: PluginContext<'_>, now: &SearchPath, deadline: Instant) -> Result<()> {
         let search = now.after(&self.search);
         let mut failed = Vec::new();
@@ -277,18 +281,18 @@ impl Member {
         self.call(Command::Del, part, self.answer_for(part)?, errand).map(drop)
     }
 
-    /// Whether there is a plugin that can be asked if all is well.
+    /// Whether a plugin supports CHECK.
     pub fn can_check(&self) -> bool {
         self.parts.iter().any(|part| part.check)
     }
 
-    /// Asks every plugin that can be asked whether all is well.
+    /// Runs the CHECK of every plugin that supports it.
     ///
     /// # Errors
-    /// It is not.
+    /// The network was not joined, or a CHECK fails.
     pub fn check(&self, place: PluginContext<'_>, deadline: Instant) -> Result<()> {
         if self.answer.is_none() || self.failed {
-            return Err(Error::new("it was not joined"));
+            return Err(Error::new("the network was not joined"));
         }
         for part in self.parts.iter().filter(|part| part.check) {
             let deadline = deadline.min(Instant::now() + OTHER);
@@ -298,13 +302,13 @@ impl Member {
         Ok(())
     }
 
-    /// Runs a plugin. If it refuses what older ones take, it is run again without that; what it may have made before
-    /// it refused is removed first.
+    /// Runs a plugin. If it refuses a part of its input that older plugins accept, it is run again without that, after
+    /// a DEL that removes what a refused ADD has made.
     fn call(&self, command: Command, part: &Part, before: Option<Value>, errand: Errand<'_>) -> Result<Vec<u8>> {
-        self.insist(command, part, part.input(command, before), Manner::default(), errand)
+        self.call_with_retries(command, part, part.input(command, before), Manner::default(), errand)
     }
 
-    fn insist(
+    fn call_with_retries(
         &self,
         command: Command,
         part: &Part,
@@ -322,7 +326,7 @@ impl Member {
                 None => return Err(error),
             }
             if command == Command::Add {
-                self.insist(Command::Del, part, text.clone(), manner, errand)?;
+                self.call_with_retries(Command::Del, part, text.clone(), manner, errand)?;
             }
         }
     }
@@ -349,7 +353,7 @@ impl Member {
         call.run(errand.deadline, errand.signals)
     }
 
-    /// The network's answer, as this plugin may be reminded of it.
+    /// The result of ADD as `prevResult` for this plugin; `None` if its version does not take one.
     fn answer_for(&self, part: &Part) -> Result<Option<Value>> {
         match &self.answer {
             Some(answer) if config::is_reminded(&part.config) => {
@@ -360,12 +364,18 @@ impl Member {
         }
     }
 
-    /// The pod's addresses in this network.
+    /// The pod's addresses in this network; empty if it was not joined.
+    ///
+    /// # Errors
+    /// The recorded result is not valid.
     pub fn addresses(&self) -> Result<Vec<Address>> {
         self.answer.as_ref().map_or(Ok(Vec::new()), |answer| Ok(Answer::of(answer)?.addresses))
     }
 
-    /// What host managers are told of it.
+    /// The network's object in `net-info.json`, which host managers read.
+    ///
+    /// # Errors
+    /// As [`Self::addresses`].
     pub fn info(&self) -> Result<Value> {
         let addresses = self.addresses()?;
         let first = addresses.iter().find(|address| !address.is_v6()).or(addresses.first());
@@ -389,12 +399,12 @@ impl Member {
     }
 
     fn save(&self, dir: &Path) -> Result<()> {
-        let text = serde_json::to_vec(self).context(|| format!("write down network {}", self.name))?;
+        let text = serde_json::to_vec(self).context(|| format!("write the record of network {}", self.name))?;
         let records = Directory::InPod { pod: dir, below: &layout::network_dir() };
         write_atomic(records, &self.record(), &text, 0o640)
     }
 
-    /// Forgets a network that was left.
+    /// Removes the record of a network that was left.
     ///
     /// # Errors
     /// The record can't be removed.
@@ -405,11 +415,11 @@ impl Member {
 
     fn read(path: &Path) -> Result<Self> {
         let record = read_bounded(path, MAX_MANIFEST).and_then(|text| json::parse(&text));
-        record.context(|| format!("record of a network {path:?}"))
+        record.context(|| format!("network record {path:?}"))
     }
 
-    /// The networks that the pod in `dir` has joined, or tried to, and has not left, in the order of its interfaces;
-    /// and for what can't be read, the name of the interface and why.
+    /// The recorded networks of the pod in the directory `dir`, in the order of its interfaces; for a record that can't
+    /// be read, the name of its interface and the error.
     ///
     /// # Errors
     /// The directory of the records can't be read.
@@ -439,7 +449,7 @@ impl Part {
         self.program.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// What it reads. To be asked whether all is well, a plugin must be told what it has answered.
+    /// The plugin's input. CHECK needs `prevResult`, so for it the file is not passed on unchanged.
     fn input(&self, command: Command, before: Option<Value>) -> Vec<u8> {
         match &self.text {
             Some(text) if command != Command::Check => text.clone().into_bytes(),

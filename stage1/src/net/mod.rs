@@ -1,5 +1,5 @@
-//! The networks of a pod: joined, by plugins of the Container Network Interface (CNI), before its PID 1 is executed,
-//! and left when it has ended. Host side.
+//! The networks of a pod. Plugins of the Container Network Interface (CNI) join them before the pod's supervisor is
+//! executed, and leave them when the pod has ended. Host side.
 
 mod answer;
 mod config;
@@ -27,41 +27,42 @@ use config::Network;
 use member::{Member, PluginContext};
 use plugin::SearchPath;
 
-/// How long all networks together may take to be joined.
+/// Timeout for joining all networks of a pod.
 const JOIN: Duration = Duration::from_secs(40);
-/// How long all together may take to be left.
+/// Timeout for leaving all networks of a pod.
 const LEAVE: Duration = Duration::from_secs(15);
 
 /// The plugins that the built-in networks and published ports need.
 const BUILT_IN_NEEDS: [&str; 3] = ["ptp", "host-local", "portmap"];
 
-/// The plugins that the built-in networks and published ports need and that are in none of the usual directories, with
-/// these directories as one text. `local_config` is the host manager's configuration directory.
+/// Those plugins of the built-in networks and of published ports that are in none of the plugin directories, and these
+/// directories, separated by colons. `local_config` is the host manager's configuration directory.
 pub fn missing_plugins(local_config: &Path) -> (Vec<&'static str>, String) {
     let search = SearchPath::of_environment(local_config);
     let is_missing = |name: &&str| search.find(Path::new("/"), name).is_err();
     (BUILT_IN_NEEDS.into_iter().filter(is_missing).collect(), search.to_string())
 }
 
-/// What is to be joined: everything is known and in place, and nothing is done yet.
+/// Networks to join: their configurations are read and their plugins found, and nothing is changed yet.
 pub struct PlannedNetworks {
     networks: Vec<(Network, Member)>,
 }
 
-/// What came of it.
+/// The results of joining networks.
 #[derive(Clone, Debug, Default)]
 pub struct Joined {
-    /// What the networks say of names.
+    /// DNS settings of all networks.
     pub dns: Dns,
-    /// The host's address as the pod sees it.
+    /// Address by which the pod reaches the host, if a network has a gateway.
     pub host: Option<String>,
 }
 
 impl PlannedNetworks {
-    /// For a pod that is to join these networks. `local_config` is the host manager's configuration directory.
+    /// Plans the networks of a pod. `local_config` is the host manager's configuration directory.
     ///
     /// # Errors
-    /// A network, plugin or port is missing or broken.
+    /// A network is not configured or its configuration is not valid, a plugin is missing, or a port of the pod is not
+    /// valid.
     pub fn new(selection: &Selection, pod: &Pod, local_config: &Path) -> Result<Self> {
         let search = SearchPath::of_environment(local_config);
         let mappings = ports::of(pod)?;
@@ -83,10 +84,11 @@ impl PlannedNetworks {
         Ok(Self { networks })
     }
 
-    /// Joins the networks, for a pod whose process `pid` is in a new network namespace, from the pod's directory.
+    /// Joins the networks for the pod in the current directory, whose process `pid` is in the pod's network namespace.
+    /// A request to end that `signals` report interrupts it.
     ///
     /// # Errors
-    /// One could not be joined, or was interrupted. [`leave`] undoes what was done.
+    /// A network can't be joined in time, or a signal interrupts it. [`leave`] undoes what was done.
     pub fn join(mut self, uuid: &str, pid: i32, signals: &SignalFd) -> Result<Joined> {
         let dir = Path::new(".");
         let records = layout::network_dir();
@@ -111,26 +113,26 @@ impl PlannedNetworks {
     }
 }
 
-/// The network that leads to the world: the first that masquerades, or else the last.
+/// The index of the network with the pod's default route: the first that masquerades, otherwise the last.
 fn main_network<'a>(members: impl Iterator<Item = &'a Member>) -> Option<usize> {
     let members: Vec<&Member> = members.collect();
     members.iter().position(|member| member.masquerades).or_else(|| members.len().checked_sub(1))
 }
 
-/// Has the pod in `dir`, whose processes have ended, leave all its networks, so that others can have what it had there.
-/// What is needed to leave them stays: [`leave`] does it once more.
+/// Leaves all networks of the ended pod in the directory `dir`, which frees its addresses and ports. The records stay,
+/// so that [`leave`] can leave the networks once more.
 ///
 /// # Errors
-/// A plugin fails or is missing, or a record can't be read. The rest is left; this can be tried again.
+/// A plugin fails or is missing, or a record can't be read. The other networks are left. It may be called again.
 pub fn release(dir: &Path, uuid: &str, local_config: &Path) -> Result<()> {
     each_left(dir, uuid, local_config, |_| Ok(()))
 }
 
-/// Has the pod in `dir`, whose processes have ended, leave all its networks, and removes its network namespace.
-/// A network that was left before is not an error.
+/// Leaves all networks of the ended pod in the directory `dir`, and removes their records and the pin of the pod's
+/// network namespace. A network that was already left is not an error.
 ///
 /// # Errors
-/// A plugin fails or is missing, or a record can't be read. The rest is left; this can be tried again.
+/// A plugin fails or is missing, or a record can't be read. The other networks are left. It may be called again.
 pub fn leave(dir: &Path, uuid: &str, local_config: &Path) -> Result<()> {
     each_left(dir, uuid, local_config, |member| member.forget(dir))?;
     namespace::unpin(uuid)
@@ -145,20 +147,22 @@ fn each_left(dir: &Path, uuid: &str, local_config: &Path, then: impl Fn(&Member)
     for member in Member::all_of(dir)?.into_iter().rev() {
         let left = match member {
             Ok(member) => member.leave(place, &search, deadline).and_then(|()| then(&member)),
-            Err((interface, error)) => Err(error).context(|| format!("{interface} is left in its network")),
+            Err((interface, error)) => Err(error).context(|| format!("can't leave the network of {interface}")),
         };
         failed.extend(left.err().map(|error| error.one_line()));
     }
     if failed.is_empty() { Ok(()) } else { Err(Error::new(failed.join("; "))) }
 }
 
-/// Has the ports of the host that the running pod's manifest names by now lead to the pod, and no others.
+/// Forwards the ports that the manifest of the running pod in the directory `dir` lists now, in place of those that
+/// were forwarded before.
 ///
 /// # Errors
-/// The pod has joined no network, or no port of that name, or the plugin fails: then all is as before.
+/// The pod has not joined a network, a port in the manifest is not valid, or the plugin that forwards ports is missing
+/// or fails; then the earlier ports stay forwarded.
 pub fn forward(dir: &Path, uuid: &str, local_config: &Path) -> Result<()> {
     let namespace =
-        namespace::pinned(uuid)?.context(|| "the pod has joined no network: nothing can be forwarded to it")?;
+        namespace::pinned(uuid)?.context(|| "the pod has not joined a network: no port can be forwarded to it")?;
     let place = PluginContext { dir, uuid, namespace: &namespace };
     let mappings = ports::of(&Pod::load(dir)?)?;
     let read = |member: Result<Member, (String, Error)>| {
@@ -166,13 +170,13 @@ pub fn forward(dir: &Path, uuid: &str, local_config: &Path) -> Result<()> {
     };
     let mut members = Member::all_of(dir)?.into_iter().map(read).collect::<Result<Vec<_>>>()?;
     let forwarder = members.iter().position(Member::forwards_ports).or_else(|| main_network(members.iter()));
-    let index = forwarder.context(|| "the pod has joined no network: nothing can be forwarded to it")?;
+    let index = forwarder.context(|| "the pod has not joined a network: no port can be forwarded to it")?;
     let search = SearchPath::of_environment(local_config);
     members[index].forward_instead(place, &mappings, &search, Instant::now() + JOIN)
 }
 
-/// Asks, for each network of the running pod in `dir` by its interface, whether all is as it was made. Some can't be
-/// asked.
+/// Checks the networks of the running pod in the directory `dir` by the plugins' CHECK: for each interface the result.
+/// Networks whose plugins do not support CHECK are left out.
 ///
 /// # Errors
 /// The directory of the pod's records can't be read.
@@ -193,10 +197,11 @@ pub fn check(dir: &Path, uuid: &str) -> Result<Vec<(String, Result<()>)>> {
     Ok(Member::all_of(dir)?.into_iter().filter_map(check).collect())
 }
 
-/// What is known of the networks of the pod in `dir`: the objects of its `net-info.json`.
+/// The objects in the file `net-info.json` of the pod in the directory `dir`: one for each network. Empty if the file
+/// does not exist.
 ///
 /// # Errors
-/// The file is there and is not a list.
+/// The file exists, and can't be read or is not a JSON array.
 pub fn info(dir: &Path) -> Result<Vec<Value>> {
     let file: PathBuf = dir.join(layout::NETWORK_INFO);
     match read_bounded(&file, MAX_MANIFEST) {

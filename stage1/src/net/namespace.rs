@@ -1,4 +1,5 @@
-//! A pod's network namespace under a name, so that it outlives the pod's processes and plugins can find it. Host side.
+//! The pin of a pod's network namespace: a name by which plugins find it, and which keeps it when the pod's processes
+//! have ended. Host side.
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
@@ -8,10 +9,10 @@ use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::sys::mount::{self, Attributes, DetachedMount, Propagation, Scope};
 
-/// Gives the network namespace of the process `pid` the pod's name; the path.
+/// Pins the network namespace of the process `pid` for the pod `uuid`, and returns the path of the pin.
 ///
 /// # Errors
-/// The path is not UTF-8, or the mount fails.
+/// The pin exists already, or can't be made.
 pub fn pin(uuid: &str, pid: i32) -> Result<String> {
     let path = layout::network_namespace(uuid);
     make(layout::NETWORK_NAMESPACES, 0o755)?;
@@ -26,8 +27,8 @@ pub fn pin(uuid: &str, pid: i32) -> Result<String> {
     text(&path)
 }
 
-/// Mounts the directory of names on itself, as ip-netns(8) does. Otherwise the first use of that would hide the names
-/// that are there before, and what is hidden can be neither unmounted nor removed.
+/// Mounts the directory of named network namespaces on itself, as ip-netns(8) does at its first use. If ip-netns(8) did
+/// that later, its mount would hide the names that exist already, which could then not be unmounted or removed.
 fn share(names: &Path) -> Result<()> {
     make(layout::HOST_LOCK, 0o700)?;
     let lock = File::open(layout::HOST_LOCK).context(|| format!("open {}", layout::HOST_LOCK))?;
@@ -44,7 +45,10 @@ fn make(directory: &str, mode: u32) -> Result<()> {
     DirBuilder::new().recursive(true).mode(mode).create(directory).context(|| format!("mkdir {directory}"))
 }
 
-/// The path of the pod's network namespace, if it is there.
+/// The path of the pin of the pod's network namespace; `None` if the namespace is not pinned.
+///
+/// # Errors
+/// statfs(2) fails for another reason than a missing file.
 pub fn pinned(uuid: &str) -> Result<Option<String>> {
     const NSFS: i64 = 0x6e73_6673;
     let path = layout::network_namespace(uuid);
@@ -55,7 +59,10 @@ pub fn pinned(uuid: &str) -> Result<Option<String>> {
     }
 }
 
-/// Removes the name, if it is there.
+/// Removes the pin. A missing one is not an error.
+///
+/// # Errors
+/// The pin can't be unmounted or removed.
 pub fn unpin(uuid: &str) -> Result<()> {
     let path = layout::network_namespace(uuid);
     while mount::detach(&path)? {}

@@ -1,6 +1,7 @@
-//! Running a network plugin: a program that is told what to do by its environment and its input. Host side.
+//! Running a network plugin: a program that takes its command in its environment and its configuration on its standard
+//! input, as the CNI specification defines. Host side.
 //!
-//! It runs in the host's mount and network namespaces, in a session of its own, with three descriptors.
+//! It runs in the host's mount and network namespaces, in a new session, with the standard descriptors only.
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -22,27 +23,27 @@ use crate::json::{self, or_default};
 use crate::sys::process::{self, Fork};
 use crate::sys::{dir, signal};
 
-/// Longest answer of a plugin, in bytes.
+/// Maximum length of a plugin's standard output, in bytes.
 const MAX_ANSWER: usize = 256 << 10;
-/// How much is kept of what it says besides.
+/// Length of its standard error that is kept, in bytes: the beginning.
 const MAX_WORDS: usize = 32 << 10;
-/// Where host managers of the family have plugins: on the host, and in an image, from the pod's directory.
+/// Plugin directories of host managers of the rkt family: on the host, and in an image, relative to the pod directory.
 const FAMILY: [&str; 2] = ["/usr/lib/rkt/plugins/net", "stage1/rootfs/usr/lib/rkt/plugins/net"];
-/// Where distributions have them.
+/// Plugin directories of distributions.
 const DISTRIBUTION: [&str; 3] = ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"];
-/// The version of the oldest configurations, which plugins of that age expect in their environment.
+/// The value of `CNI_VERSION`, which the oldest plugins expect.
 const VERSION: &str = "0.1.0";
-/// Where plugins look for the programs that they use, after the caller's own `PATH`.
+/// Directories that are added to the caller's `PATH`, for the programs that plugins execute.
 const PROGRAMS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What a plugin is to do.
+/// A command of the CNI specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Join the network.
+    /// ADD: join the network.
     Add,
-    /// See whether all is as it was made.
+    /// CHECK: check that the network is as ADD made it.
     Check,
-    /// Leave it; also what was joined in part, or left already.
+    /// DEL: leave the network, even if it was joined only in part or was already left.
     Del,
 }
 
@@ -56,13 +57,13 @@ impl Command {
     }
 }
 
-/// Where plugins are looked for: the value of `CNI_PATH`.
+/// The directories in which plugins are searched: `CNI_PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SearchPath(Vec<PathBuf>);
 
 impl SearchPath {
-    /// What the caller's environment says, else where host managers of the family look, then the image's own directory
-    /// and the distribution's.
+    /// The absolute directories in the caller's `CNI_PATH`; without that variable those of host managers of the rkt
+    /// family, then the image's own directory and those of distributions.
     pub fn of_environment(local_config: &Path) -> Self {
         match std::env::var_os("CNI_PATH").filter(|path| !path.is_empty()) {
             Some(path) => Self(std::env::split_paths(&path).filter(|dir| dir.is_absolute()).collect()),
@@ -78,17 +79,17 @@ impl SearchPath {
         Self(vec![directory.to_owned()])
     }
 
-    /// One that was used before, and then this one.
+    /// The directories in `earlier`, a value of `CNI_PATH`, followed by those of this path that are not in it.
     pub fn after(&self, earlier: &str) -> Self {
         let mut all: Vec<PathBuf> = std::env::split_paths(earlier).collect();
         all.extend(self.0.iter().filter(|dir| !all.contains(dir)).cloned().collect::<Vec<_>>());
         Self(all)
     }
 
-    /// The plugin of this name, for the pod in `dir`; its path may be relative to that.
+    /// The path of the plugin `name`, perhaps relative to the pod directory `dir`.
     ///
     /// # Errors
-    /// There is none: where it was looked for, and what can be done.
+    /// No directory has an executable file of that name.
     pub fn find(&self, dir: &Path, name: &str) -> Result<PathBuf> {
         let mut candidates = self.0.iter().map(|directory| directory.join(name));
         candidates.find(|file| is_executable(&dir.join(file))).context(|| {
@@ -107,7 +108,7 @@ impl std::fmt::Display for SearchPath {
     }
 }
 
-/// Beside the directory of this program, where an image may bring its plugins along.
+/// The directory `cni` beside that of this program, in which an image may bring plugins.
 fn own_directory() -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?;
     Some(program.parent()?.parent()?.join("cni"))
@@ -117,34 +118,35 @@ fn is_executable(file: &Path) -> bool {
     file.metadata().is_ok_and(|stat| stat.is_file() && stat.permissions().mode() & 0o111 != 0)
 }
 
-/// What a plugin is told.
+/// A call of a plugin.
 pub struct Call<'a> {
-    /// The pod's directory: where it works.
+    /// The pod directory, which is the plugin's working directory.
     pub dir: &'a Path,
-    /// What to do.
+    /// `CNI_COMMAND`.
     pub command: Command,
-    /// The program.
+    /// Path of the program.
     pub program: &'a Path,
-    /// The pod's UUID.
+    /// `CNI_CONTAINERID`: the pod's UUID.
     pub container: &'a str,
-    /// Path of the network namespace; empty if it is gone.
+    /// `CNI_NETNS`: path of the network namespace; empty if that does not exist any more.
     pub namespace: &'a str,
-    /// Name of the interface in the pod.
+    /// `CNI_IFNAME`: name of the interface in the pod.
     pub interface: &'a str,
-    /// `K=V;…`
+    /// `CNI_ARGS`: `KEY=VALUE;…`
     pub arguments: &'a str,
-    /// Where further plugins are looked for.
+    /// `CNI_PATH`: directories of further plugins.
     pub path: &'a str,
-    /// The configuration.
+    /// The configuration, as the plugin's standard input.
     pub input: &'a [u8],
 }
 
 impl Call<'_> {
-    /// Runs the plugin to its end, by `deadline` at the latest, and returns its answer. A request to end that
-    /// `signals` report ends it too.
+    /// Runs the plugin until it has ended, at most until `deadline`, and returns its standard output. A request to end
+    /// that `signals` report interrupts it.
     ///
     /// # Errors
-    /// It can't be run, fails (with all that it says of that), says too much, takes too long, or was interrupted.
+    /// The plugin can't be run, fails (then the message has its error object and its standard error), writes too much,
+    /// times out, or is interrupted.
     pub fn run(&self, deadline: Instant, signals: Option<&SignalFd>) -> Result<Vec<u8>> {
         let name = self.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         self.attempt(deadline, signals).context(|| format!("plugin {name} {}", self.command.word()))
@@ -160,7 +162,7 @@ impl Call<'_> {
             Fork::Parent(child) => child,
             Fork::Child => {
                 let Err(error) = self.become_plugin(&parent, &input, &answer_end, &words_end);
-                // Its standard error is read by the parent, if it has come that far.
+                // The parent reads this, if standard error was already replaced.
                 eprintln!("{}", error.one_line());
                 process::exit_now(127)
             }
@@ -192,7 +194,7 @@ impl Call<'_> {
         }
     }
 
-    /// The configuration as a file of its own, read from its beginning.
+    /// The configuration as a file in memory: memfd_create(2).
     fn input(&self) -> Result<File> {
         let mut file =
             File::from(rustix::fs::memfd_create("cni", MemfdFlags::CLOEXEC).context(|| "memfd_create(cni)")?);
@@ -200,7 +202,7 @@ impl Call<'_> {
         Ok(file)
     }
 
-    /// In the child.
+    /// In the child: executes the plugin.
     fn become_plugin(
         &self,
         parent: &OwnedFd,
@@ -214,7 +216,7 @@ impl Call<'_> {
         process::new_session()?;
         process::die_with_parent()?;
         if process::pidfd_wait_end(parent, Duration::ZERO)? {
-            return Err(Error::new("its caller ended early"));
+            return Err(Error::new("the parent process has ended"));
         }
         process::close_on_exec_from_3()?;
         std::env::set_current_dir(self.dir).context(|| format!("chdir({:?})", self.dir))?;
@@ -222,7 +224,8 @@ impl Call<'_> {
         signal::exec_with_defaults(&program, std::slice::from_ref(&program), &self.environment()?)
     }
 
-    /// The caller's, but for what is about the caller itself.
+    /// The plugin's environment: the caller's without variables that are meant for this program, and those of the CNI
+    /// specification.
     fn environment(&self) -> Result<Vec<std::ffi::CString>> {
         let own = ["RKT_", "CNI_", "LISTEN_", "NOTIFY_SOCKET", "PATH"];
         let inherited =
@@ -250,7 +253,7 @@ impl Call<'_> {
     }
 }
 
-/// A plugin at work.
+/// A plugin that runs.
 struct Running {
     child: Pid,
     pidfd: OwnedFd,
@@ -259,14 +262,18 @@ struct Running {
 }
 
 impl Running {
-    /// Until it has ended. What it has started itself may go on, and hold its output open.
+    /// Waits until the plugin has ended. Processes that it has started may still run, and hold its output open.
+    ///
+    /// # Errors
+    /// The deadline has passed, the output is too long, or a signal asks this process to end. The plugin still runs
+    /// then.
     fn watch(&mut self, deadline: Instant, signals: Option<&SignalFd>) -> Result<()> {
         let started = Instant::now();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let seconds = started.elapsed().as_secs();
-                return Err(Error::new(format!("it had not ended after {seconds} seconds and was killed")));
+                return Err(Error::new(format!("it timed out after {seconds} s and was killed")));
             }
             let mut fds = vec![PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
             fds.extend(signals.map(|signals| PollFd::new(signals.as_fd(), PollFlags::POLLIN)));
@@ -281,7 +288,7 @@ impl Running {
             self.answer.fill()?;
             self.words.fill()?;
             if self.answer.is_over_full {
-                return Err(Error::new(format!("its answer is longer than {MAX_ANSWER} bytes; it was killed")));
+                return Err(Error::new(format!("its output is longer than {MAX_ANSWER} bytes; it was killed")));
             }
             if let Some(signals) = signals
                 && signal::is_asked_to_end(signals)?
@@ -295,7 +302,7 @@ impl Running {
     }
 }
 
-/// The reading end of a pipe, and the beginning of what came out of it.
+/// The reading end of a pipe, and the beginning of the data that was read from it.
 struct OutputPipe {
     pipe: Option<File>,
     kept: Vec<u8>,
@@ -309,7 +316,7 @@ impl OutputPipe {
         Ok(Self { pipe: Some(pipe.into()), kept: Vec::new(), limit, is_over_full: false })
     }
 
-    /// Takes what is there, up to a pipe full; what is beyond the limit is forgotten.
+    /// Reads without blocking, at most 64 KiB. Data beyond the limit is dropped.
     fn fill(&mut self) -> Result<()> {
         let mut buffer = [0; 4096];
         for _ in 0..16 {
@@ -334,10 +341,11 @@ impl OutputPipe {
     }
 }
 
-/// All that a plugin says of its failure: the error object that the specification wants, else whatever it printed.
+/// The message for a plugin that failed: its error object or, without one, its standard output; then its standard
+/// error.
 fn failure(answer: &str, words: &str, status: WaitStatus) -> String {
     let ended = match status {
-        WaitStatus::Exited(_, code) => format!("ended with {code}"),
+        WaitStatus::Exited(_, code) => format!("exited with {code}"),
         WaitStatus::Signaled(_, signal, _) => format!("was killed by {signal}"),
         _ => "ended".to_owned(),
     };
@@ -354,7 +362,7 @@ fn failure(answer: &str, words: &str, status: WaitStatus) -> String {
         parts.push(words.to_owned());
     }
     if parts.is_empty() {
-        return format!("it {ended} and said nothing");
+        return format!("it {ended} without a message");
     }
     let text = parts.join("; ");
     // Go: exec: "iptables": executable file not found in $PATH
@@ -365,7 +373,7 @@ fn failure(answer: &str, words: &str, status: WaitStatus) -> String {
 }
 
 fn error_object(answer: &str) -> Option<(String, String, Option<u64>)> {
-    /// As the specification of CNI has it.
+    /// The error object of the CNI specification.
     #[derive(Deserialize)]
     struct ErrorJson {
         #[serde(default, deserialize_with = "or_default")]
@@ -387,10 +395,10 @@ mod tests {
         let ended = WaitStatus::Exited(Pid::from_raw(1), 1);
         let failure = |answer, words| failure(answer, words, ended);
         let object = r#"{"cniVersion":"0.4.0","code":7,"msg":"no luck","details":"none at all"}"#;
-        assert_eq!(failure(object, ""), "no luck; none at all; CNI error 7 (it ended with 1)");
-        assert_eq!(failure(r#"{"msg":"x"}"#, "trace"), "x; trace (it ended with 1)");
-        assert_eq!(failure("plain", "words"), "plain; words (it ended with 1)");
-        assert_eq!(failure("", ""), "it ended with 1 and said nothing");
+        assert_eq!(failure(object, ""), "no luck; none at all; CNI error 7 (it exited with 1)");
+        assert_eq!(failure(r#"{"msg":"x"}"#, "trace"), "x; trace (it exited with 1)");
+        assert_eq!(failure("plain", "words"), "plain; words (it exited with 1)");
+        assert_eq!(failure("", ""), "it exited with 1 without a message");
         let missing = r#"{"msg":"failed to locate iptables: exec: \"iptables\": executable file not found in $PATH"}"#;
         assert!(failure(missing, "").ends_with("; install the Debian package iptables"), "{}", failure(missing, ""));
     }

@@ -1,4 +1,4 @@
-//! The ports of a pod that the host forwards: what its manifest says, resolved. Host side.
+//! The forwarded ports of a pod, from its manifest and those of its apps. Host side.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use crate::error::{Context, Error, Result};
 use crate::json;
 use crate::pod::Pod;
 
-/// A port of the host and the pod's that it leads to.
+/// A port of the host that is forwarded to a port of the pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
     host_ip: Option<String>,
@@ -19,7 +19,7 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// As plugins with the capability `portMappings` are told.
+    /// Its object in the runtime configuration of plugins with the capability `portMappings`.
     pub fn to_json(&self) -> Value {
         let mut mapping =
             json!({"hostPort": self.host_port, "containerPort": self.pod_port, "protocol": self.protocol});
@@ -30,10 +30,10 @@ impl Mapping {
     }
 }
 
-/// The mappings of a pod.
+/// The forwarded ports of a pod.
 ///
 /// # Errors
-/// No app has the port, it is not a number, or it is forwarded twice.
+/// No app has the named port, a number, protocol or address is not valid, or a port of the host is forwarded twice.
 pub fn of(pod: &Pod) -> Result<Vec<Mapping>> {
     let mut mappings: Vec<Mapping> = Vec::new();
     for exposed in &pod.manifest.ports {
@@ -55,7 +55,7 @@ pub fn of(pod: &Pod) -> Result<Vec<Mapping>> {
     Ok(mappings)
 }
 
-/// The port that an app of the pod, or its image, declares under this name.
+/// The port with this name that an app of the pod, or its image, declares.
 fn port_of_apps(pod: &Pod, name: &str) -> Result<Port> {
     for runtime in &pod.manifest.apps {
         let app = pod.app(&runtime.name)?;
@@ -82,11 +82,12 @@ fn map(exposed: &ExposedPort, port: &Port) -> Result<Vec<Mapping>> {
     };
     let number = |first: u32, index: u32| {
         let number = first.checked_add(index).and_then(|number| u16::try_from(number).ok());
-        number.filter(|number| *number > 0).context(|| format!("{first} and {index} is not a port number"))
+        let shown = || format!("{} is not a port number", u64::from(first) + u64::from(index));
+        number.filter(|number| *number > 0).context(shown)
     };
     let count = port.count.unwrap_or(1).max(1);
     if count > u32::from(u16::MAX) {
-        return Err(Error::new(format!("{count} ports are more than there are")));
+        return Err(Error::new(format!("a range of {count} ports is too large")));
     }
     (0..count)
         .map(|index| {

@@ -1,4 +1,5 @@
-//! What newer plugins refuse of what older ones take. It is left out only when a plugin says so. Pure.
+//! Parts of a plugin's input that older plugins accept and newer ones refuse. They are left out only after a plugin has
+//! refused them. Pure.
 
 use serde_json::{Map, Value};
 
@@ -6,18 +7,20 @@ use super::config;
 use crate::error::Result;
 use crate::json;
 
-/// How a plugin is told less than there is.
+/// How the input of a plugin is changed after it has refused it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Manner {
-    /// Without the member `args` of the configuration: once it was any list, now it is an object with meanings.
+    /// Leave out the member `args` of the configuration: an arbitrary list in old configurations, an object with
+    /// defined members in newer versions.
     without_args: bool,
-    /// With the word that has a plugin ignore the arguments that it does not know, which may be for another one.
+    /// Add `IgnoreUnknown=1` to `CNI_ARGS`, by which a plugin ignores arguments that are meant for other plugins.
     ignores_unknown: bool,
 }
 
 impl Manner {
-    /// Gives way to a plugin that has refused the configuration `text` with these words; what is done about it, if
-    /// anything can be. An object of arguments is meant for such a plugin, so what it says of that stands.
+    /// Adapts to a plugin that has refused the configuration `text` with the message `words`. Returns what is changed,
+    /// for a warning; `None` if the plugin's error stands. It stands for an `args` that is an object, which is meant
+    /// for newer plugins.
     pub fn give_way(&mut self, words: &str, text: &[u8]) -> Option<&'static str> {
         // Go: json: cannot unmarshal array into Go struct field NetConf.args of type …
         let is_of_args = |rest: &str| {
@@ -32,19 +35,19 @@ impl Manner {
         };
         if refuses_args && !self.without_args && !is_object() {
             self.without_args = true;
-            return Some("it is not told \"args\" of its configuration");
+            return Some("trying again without \"args\"");
         }
         if words.contains("ARGS: unknown args") && !self.ignores_unknown {
             self.ignores_unknown = true;
-            return Some("it is told to ignore it");
+            return Some("trying again with IgnoreUnknown=1");
         }
         None
     }
 
-    /// A configuration in this manner.
+    /// Changes a configuration accordingly.
     ///
     /// # Errors
-    /// It is not an object.
+    /// `text` is not a JSON object.
     pub fn input(self, text: Vec<u8>) -> Result<Vec<u8>> {
         if !self.without_args {
             return Ok(text);
@@ -54,7 +57,7 @@ impl Manner {
         Ok(Value::Object(members).to_string().into_bytes())
     }
 
-    /// Arguments in this manner.
+    /// Changes a value of `CNI_ARGS` accordingly.
     pub fn arguments(self, arguments: &str) -> String {
         if self.ignores_unknown { format!("IgnoreUnknown=1;{arguments}") } else { arguments.to_owned() }
     }
@@ -81,12 +84,12 @@ mod tests {
         for field in ["NetConf.args of type struct { Cni", ".args.cni of type main"] {
             let words = format!("failed to load netconf: json: cannot unmarshal array into Go struct field {field}");
             let mut manner = manner;
-            assert_eq!(manner.give_way(&words, br#"{"args":{"cni":7}}"#), None, "it is meant so");
-            assert_eq!(manner.give_way(&words, text), Some("it is not told \"args\" of its configuration"));
+            assert_eq!(manner.give_way(&words, br#"{"args":{"cni":7}}"#), None, "an object is meant for newer plugins");
+            assert_eq!(manner.give_way(&words, text), Some("trying again without \"args\""));
             assert_eq!(manner.give_way(&words, text), None);
             assert_eq!(manner.input(text.to_vec()).unwrap(), br#"{"args2":1,"name":"x"}"#);
         }
-        assert_eq!(manner.give_way(r#"ARGS: unknown args ["A=1"]"#, text), Some("it is told to ignore it"));
+        assert_eq!(manner.give_way(r#"ARGS: unknown args ["A=1"]"#, text), Some("trying again with IgnoreUnknown=1"));
         assert_eq!(manner.give_way(r#"ARGS: unknown args ["A=1"]"#, text), None);
         assert_eq!(manner.arguments("A=1"), "IgnoreUnknown=1;A=1");
     }

@@ -1,41 +1,41 @@
-//! What `--net` asks for. Pure.
+//! The value of `--net`. Pure.
 
 use crate::error::{Error, Result};
 
-/// The network built in, with a way out.
+/// The built-in network with a default route.
 pub const DEFAULT: &str = "default";
-/// The network built in that leads to the host alone.
+/// The built-in network that reaches the host only. It is added to other networks unless [`DEFAULT`] is among them.
 pub const RESTRICTED: &str = "default-restricted";
-/// Among the names of networks: without the one that leads to the host alone.
+/// A word among the names of networks that keeps [`RESTRICTED`] from being added.
 const UNRESTRICTED: &str = "!default-restricted";
 
-/// The network of a pod.
+/// The networks that are requested for a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetworkRequest {
-    /// The host's.
+    /// The host's network namespace.
     Host,
-    /// One of its own with the loopback interface alone.
+    /// Its own network namespace, with the loopback interface only.
     None,
-    /// One of its own that joins networks.
+    /// Its own network namespace, which joins networks.
     Contained(Selection),
 }
 
 /// The networks that a pod joins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// Every one that is configured.
+    /// Whether it joins every configured network.
     pub all: bool,
-    /// Only those that are asked for: not also the one that leads to the host alone.
+    /// Whether [`RESTRICTED`] is not added.
     pub only: bool,
-    /// By name, each with its arguments (`K=V;…`).
+    /// Networks by name, each with its arguments (`KEY=VALUE;…`).
     pub named: Vec<(String, String)>,
 }
 
 impl NetworkRequest {
-    /// Understands a list of `NAME[:K=V;…]`; nothing is the default network.
+    /// Parses a list of `NAME[:KEY=VALUE;…]`; an empty list means the network [`DEFAULT`].
     ///
     /// # Errors
-    /// A name or an argument that can't be one, a network named twice, `host` or `none` with others.
+    /// A name or an argument is not valid, a network is given twice, or `host` or `none` is combined with others.
     pub fn parse(list: &[String]) -> Result<Self> {
         let mut selection = Selection::default();
         match list {
@@ -48,7 +48,7 @@ impl NetworkRequest {
                     selection.add(network).map_err(refused)?;
                 }
                 if selection.only && selection.named.is_empty() && !selection.all {
-                    return Err(refused(format!("{UNRESTRICTED} goes with another network")));
+                    return Err(refused(format!("{UNRESTRICTED} needs another network")));
                 }
             }
         }
@@ -65,13 +65,13 @@ impl Selection {
     fn add(&mut self, network: &str) -> Result<(), String> {
         let (name, arguments) = network.split_once(':').unwrap_or((network, ""));
         match name {
-            "host" | "none" => return Err(format!("{name} goes with no other network, and has no arguments")),
+            "host" | "none" => return Err(format!("{name} can't be combined with other networks or arguments")),
             "all" if !arguments.is_empty() => return Err("all has no arguments".into()),
             UNRESTRICTED => {
                 self.only = true;
                 return Ok(());
             }
-            "all" if self.all => return Err("all is there twice".into()),
+            "all" if self.all => return Err("all is given twice".into()),
             "all" => {
                 self.all = true;
                 return Ok(());
@@ -82,7 +82,7 @@ impl Selection {
             return Err(format!("{name:?} is not a network name"));
         }
         if self.arguments(name).is_some() {
-            return Err(format!("{name} is there twice"));
+            return Err(format!("{name} is given twice"));
         }
         if let Some(bad) = arguments.split(';').find(|pair| !arguments.is_empty() && !is_argument(pair)) {
             return Err(format!("the argument {bad:?} of {name} is not NAME=VALUE"));
@@ -91,13 +91,13 @@ impl Selection {
         Ok(())
     }
 
-    /// The arguments of a network that is asked for by name.
+    /// The arguments of a network in `named`; `None` if it is not in there.
     pub fn arguments(&self, name: &str) -> Option<&str> {
         self.named.iter().find(|(other, _)| other == name).map(|(_, arguments)| arguments.as_str())
     }
 }
 
-/// A name as the CNI specification has it.
+/// Whether `name` is a network name of the CNI specification.
 pub fn is_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
@@ -141,17 +141,17 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_named() {
         for (text, why) in [
-            ("host,none", "host goes with no other network"),
-            ("a,none", "none goes with no other network"),
-            ("a,b,a:X=1", "a is there twice"),
-            ("all,all", "all is there twice"),
+            ("host,none", "host can't be combined with other networks"),
+            ("a,none", "none can't be combined with other networks"),
+            ("a,b,a:X=1", "a is given twice"),
+            ("all,all", "all is given twice"),
             ("all:A=1", "all has no arguments"),
             ("../a", "\"../a\" is not a network name"),
             ("-a", "\"-a\" is not a network name"),
             ("a:", ""),
             ("a:X", "the argument \"X\" of a"),
             ("a:A=1;", "the argument \"\" of a"),
-            ("!default-restricted", "goes with another network"),
+            ("!default-restricted", "needs another network"),
             ("a:=1", "the argument \"=1\" of a"),
         ] {
             match parse(text) {

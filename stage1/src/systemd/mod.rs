@@ -1,12 +1,11 @@
-//! A blocking client of systemd's private socket: one connection, a handful of calls.
+//! A blocking client of systemd's private socket: one connection and the few calls that are needed here. The calls are
+//! those of org.freedesktop.systemd1(5).
 //!
-//! It connects to a path, and runs wherever that path leads to the right systemd. systemd takes
-//! orders only from a peer whose credentials it can see: connect in a process that is in the PID
-//! namespace (and user namespace) of the pod, as root there. Pod side.
+//! systemd accepts only peers whose credentials it can see: the connecting process must be root in the PID and user
+//! namespaces of the pod's systemd. Pod side; the same code talks to the host's systemd from the host side.
 //!
-//! The socket speaks D-Bus without a bus: no Hello, no names, and every peer is sent all of
-//! systemd's signals without asking. Nothing here waits beyond the deadline it is given; an error
-//! from a wait that has run out has the errno ETIMEDOUT.
+//! The socket speaks D-Bus without a bus: there is no Hello and there are no names, and systemd sends all its signals
+//! to every peer. No call waits beyond its deadline; the error of a call that timed out has the errno ETIMEDOUT.
 
 mod socket;
 mod wire;
@@ -26,17 +25,17 @@ pub use wire::Value;
 pub use words::{ActiveState, Interface, Job, JobResult, Properties, Refused, Verb, is_no_such_unit};
 use words::{MANAGER_PATH, unit_path};
 
-/// Where systemd listens, in a pod's file system.
+/// Path of systemd's private socket.
 pub const PRIVATE_SOCKET: &str = "/run/systemd/private";
 
-/// How many ended jobs are remembered for a later [`Client::wait`].
+/// Maximum number of ended jobs that are kept for a later [`Client::wait`].
 const ENDED_MAX: usize = 4096;
 
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const JOB: &str = "org.freedesktop.systemd1.Job";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
-/// A connection to a systemd. Pod side.
+/// A connection to a systemd.
 #[derive(Debug)]
 pub struct Client {
     socket: OwnedFd,
@@ -48,10 +47,11 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the systemd that listens at `path` and is done before `deadline`.
+    /// Connects to the systemd that listens at `path`, and authenticates.
     ///
     /// # Errors
-    /// Nothing listens there, or systemd does not accept this process as root in its namespaces.
+    /// No process listens there, systemd does not accept this process as root in its namespaces, or the deadline has
+    /// passed (ETIMEDOUT).
     pub fn connect(path: &Path, deadline: Instant) -> Result<Self> {
         let connect = || -> Result<Self> {
             let socket = socket::connect(path, deadline)?;
@@ -63,10 +63,12 @@ impl Client {
         connect().context(|| format!("connect to systemd at {}", path.display()))
     }
 
-    /// Queues a job for `unit`, in the place of one that is queued already. It goes on whether it is waited for or not.
+    /// Queues a job for `unit`, replacing a conflicting one that is queued already. The job runs whether the caller
+    /// waits for it or not.
     ///
     /// # Errors
-    /// [`Refused`], for one as [`is_no_such_unit`]: nothing to stop, or no file to start.
+    /// [`Refused`], among others with [`is_no_such_unit`] if the unit to stop is not loaded or the unit to start has no
+    /// file; or as [`Self::wait`].
     pub fn queue(&mut self, verb: Verb, unit: &str, deadline: Instant) -> Result<Job> {
         let member = match verb {
             Verb::Start => "StartUnit",
@@ -78,10 +80,10 @@ impl Client {
         Ok(Job { path, unit: unit.to_owned() })
     }
 
-    /// Waits until `job` has ended. After a wait that has run out it can be waited for again.
+    /// Waits until `job` has ended. After a timeout the job can be waited for again.
     ///
     /// # Errors
-    /// The deadline has passed (ETIMEDOUT), or the connection has broken.
+    /// The deadline has passed (ETIMEDOUT), or the connection is broken.
     pub fn wait(&mut self, job: &Job, deadline: Instant) -> Result<JobResult> {
         loop {
             if let Some(at) = self.ended.iter().position(|(path, _)| *path == job.path) {
@@ -91,10 +93,10 @@ impl Client {
         }
     }
 
-    /// Waits for `job` until `time`: whether it has ended by then. It can be waited for afterwards in any case.
+    /// Waits for `job` until `time`, and returns whether it has ended. It can be waited for again in both cases.
     ///
     /// # Errors
-    /// The connection has broken.
+    /// The connection is broken.
     pub fn ends_by(&mut self, job: &Job, time: Instant) -> Result<bool> {
         match self.wait(job, time) {
             Ok(result) => {
@@ -114,7 +116,7 @@ impl Client {
         self.run(Verb::Start, unit, deadline)
     }
 
-    /// Stops `unit` and waits until its stop job has ended: nothing of it runs then.
+    /// Stops `unit` and waits until its stop job has ended; then no process of it runs any more.
     ///
     /// # Errors
     /// As [`Self::queue`] and [`Self::wait`].
@@ -127,10 +129,10 @@ impl Client {
         self.wait(&job, deadline)
     }
 
-    /// Makes a unit that has no file, starts it, and waits until its start job has ended.
+    /// Makes a transient unit, starts it, and waits until its start job has ended.
     ///
     /// # Errors
-    /// Also when there is one of that name.
+    /// [`Refused`] if a unit of that name is loaded or a property is not valid; or as [`Self::wait`].
     pub fn start_transient_unit(
         &mut self,
         unit: &str,
@@ -142,10 +144,10 @@ impl Client {
         self.wait(&Job { path, unit: unit.to_owned() }, deadline)
     }
 
-    /// Sets properties of a loaded unit, until it is loaded anew.
+    /// Sets properties of a loaded unit at runtime, until systemd is restarted.
     ///
     /// # Errors
-    /// [`Refused`]: a property can't be set, or for one as [`is_no_such_unit`].
+    /// [`Refused`] if a property can't be set, or with [`is_no_such_unit`]; or as [`Self::wait`].
     pub fn set_properties(&mut self, unit: &str, properties: &[(&str, Value)], deadline: Instant) -> Result<()> {
         let body = Body::default().text(unit)?.bool(true).properties(properties)?;
         self.manager_call("SetUnitProperties", unit, body, deadline, nothing)
@@ -154,15 +156,15 @@ impl Client {
     /// Sends `signal` to the main process of `unit`.
     ///
     /// # Errors
-    /// [`Refused`] if it has none.
+    /// [`Refused`] if the unit has no main process; or as [`Self::wait`].
     pub fn kill_main_process(&mut self, unit: &str, signal: i32, deadline: Instant) -> Result<()> {
         self.manager_call("KillUnit", unit, Body::default().text(unit)?.text("main")?.i32(signal), deadline, nothing)
     }
 
-    /// One property of `unit`, which gets loaded for it.
+    /// A property of `unit`, which systemd loads for that.
     ///
     /// # Errors
-    /// systemd knows no such property, or as [`Self::wait`].
+    /// [`Refused`] if systemd does not know the property; or as [`Self::wait`].
     pub fn property(&mut self, unit: &str, interface: Interface, name: &str, deadline: Instant) -> Result<Value> {
         self.get(&unit_path(unit), interface.name(), name, deadline).context(|| format!("Get({unit}, {name})"))
     }
@@ -177,10 +179,10 @@ impl Client {
         })
     }
 
-    /// What `unit` is about to do or is doing: `start`, `stop`, `restart` and others; `None` if nothing.
+    /// The type of the queued or running job of `unit`: `start`, `stop`, `restart` and others; `None` if it has no job.
     ///
     /// # Errors
-    /// systemd's words are not understood, or as [`Self::wait`].
+    /// systemd's reply has an unexpected type, or as [`Self::wait`].
     pub fn pending_job(&mut self, unit: &str, deadline: Instant) -> Result<Option<String>> {
         let number = match self.property(unit, Interface::Unit, "Job", deadline)? {
             Value::Job(0) => return Ok(None),
@@ -190,17 +192,17 @@ impl Client {
         match self.get(&format!("{MANAGER_PATH}/job/{number}"), JOB, "JobType", deadline) {
             Ok(Value::Text(word)) => Ok(Some(word)),
             Ok(other) => Err(Error::new(format!("JobType of {unit}'s job is {other:?}"))),
-            // It ended in between.
+            // The job ended between the two calls.
             Err(error) if Refused::in_chain(&error).is_some() => Ok(None),
             Err(error) => Err(error).context(|| format!("Get(job of {unit}, JobType)")),
         }
     }
 
-    /// All properties of `unit` in an interface; the unit gets loaded for it.
-    /// A unit without a file has the `LoadState` `not-found`.
+    /// All properties of `unit` in an interface; systemd loads the unit for that. A unit without a file has the
+    /// `LoadState` `not-found`.
     ///
     /// # Errors
-    /// systemd's words are not understood, or as [`Self::wait`].
+    /// systemd's reply has an unexpected type, or as [`Self::wait`].
     pub fn properties(&mut self, unit: &str, interface: Interface, deadline: Instant) -> Result<Properties> {
         let body = Body::default().text(interface.name())?;
         self.call(&unit_path(unit), PROPERTIES, "GetAll", &body, deadline, |message| {
@@ -212,10 +214,10 @@ impl Client {
         .context(|| format!("GetAll({unit})"))
     }
 
-    /// The state of `unit`; inactive if systemd knows no such unit.
+    /// The `ActiveState` of `unit`; inactive if it has no file.
     ///
     /// # Errors
-    /// systemd's words are not understood, or as [`Self::wait`].
+    /// systemd's reply has an unexpected type, or as [`Self::wait`].
     pub fn active_state(&mut self, unit: &str, deadline: Instant) -> Result<ActiveState> {
         match self.property(unit, Interface::Unit, "ActiveState", deadline)? {
             Value::Text(word) => Ok(ActiveState::from_word(&word)),
@@ -223,7 +225,7 @@ impl Client {
         }
     }
 
-    /// Reads all unit files anew.
+    /// Has systemd reload all unit files.
     ///
     /// # Errors
     /// As [`Self::wait`].
@@ -242,7 +244,7 @@ impl Client {
         self.call(MANAGER_PATH, MANAGER, member, &body, deadline, read).context(|| format!("{member}({unit})"))
     }
 
-    /// Sends one call and waits for its answer.
+    /// Sends a call and waits for its reply.
     fn call<T>(
         &mut self,
         path: &str,
@@ -257,7 +259,7 @@ impl Client {
         let bytes = wire::method_call(serial, path, interface, member, body)?;
         self.check_usable()?;
         if let Err(error) = socket::send_all(&self.socket, &bytes, deadline) {
-            // Half a message may be out: what follows would not be understood.
+            // A part of the message may have been sent, so no further call can follow.
             self.usable = false;
             return Err(error);
         }
@@ -286,12 +288,12 @@ impl Client {
         Err(Error::new(format!("the connection to {} broke in an earlier call", self.path.display())))
     }
 
-    /// Waits for one message and lets `read` have it; remembers it if it is the end of a job.
+    /// Waits for a message and passes it to `read`; if it reports the end of a job, that is kept for [`Self::wait`].
     fn next_message<T>(&mut self, deadline: Instant, read: impl Fn(&Message<'_>) -> Result<T>) -> Result<T> {
         self.check_usable()?;
         let taken = self.take_message(deadline, read);
         if let Err(error) = &taken {
-            // Between two messages and inside one alike, a wait that has run out loses nothing.
+            // A timeout loses nothing, even in the middle of a message: what was received is kept.
             self.usable = error.errno() == Some(libc::ETIMEDOUT);
         }
         taken
@@ -318,7 +320,7 @@ impl Client {
 
     fn authenticate(&mut self, deadline: Instant) -> Result<()> {
         self.shake_hands(deadline).map_err(|error| match error.errno() {
-            // systemd hangs up on those whose credentials it can't see.
+            // systemd closes the connection of peers whose credentials it can't see.
             Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => Error::caused_by(socket::NOT_ACCEPTED, error),
             _ => error,
         })
@@ -332,14 +334,14 @@ impl Client {
                 return Ok(());
             }
             if self.input.len() > socket::HANDSHAKE_ANSWER_MAX {
-                return Err(Error::new("the answer to the handshake has no end"));
+                return Err(Error::new("the answer to the handshake is too long"));
             }
             socket::receive(&self.socket, &mut self.input, deadline)?;
         }
     }
 }
 
-/// The path and the result of the job whose end `message` announces.
+/// The path and the result of a job, if `message` is the signal `JobRemoved`.
 fn job_removed(message: &Message<'_>) -> Result<Option<(String, JobResult)>> {
     let wanted = (MessageKind::Signal, Some(MANAGER_PATH), Some(MANAGER), Some("JobRemoved"));
     if (message.kind, message.path, message.interface, message.member) != wanted {

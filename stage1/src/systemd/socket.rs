@@ -1,4 +1,4 @@
-//! The socket of a connection, which never waits beyond a deadline, and the handshake that opens it. Pod side.
+//! The socket of a connection, whose operations have a deadline, and the D-Bus handshake.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,18 +10,18 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFla
 
 use crate::error::{Context, Error, Result};
 
-/// systemd loses a message that it reads together with `BEGIN`, and takes a line at a time
-/// otherwise: so everything up to `BEGIN` goes out at once, and nothing more before its answers.
+/// The client's part of the handshake. It is sent at once, and the first call only after its answers, because systemd
+/// loses a message that it reads together with `BEGIN`.
 pub(super) const HANDSHAKE: &[u8] = b"\0AUTH EXTERNAL\r\nDATA\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n";
-/// The answers to the handshake take about 70 bytes.
+/// Maximum length of the answers to the handshake, in bytes; they take about 70.
 pub(super) const HANDSHAKE_ANSWER_MAX: usize = 4096;
 
 pub(super) const CLOSED: &str = "systemd has closed the connection";
 pub(super) const NOT_ACCEPTED: &str = "systemd does not accept this process: \
     it must be root, in the PID and user namespaces of that systemd";
 
-/// How many bytes the answers to the handshake take; `None` while some are missing.
-/// Signals may follow right behind.
+/// Length of the answers to the handshake at the start of `input`, in bytes; `None` if they are not complete. Signals
+/// may follow them.
 pub(super) fn handshake_length(input: &[u8]) -> Result<Option<usize>> {
     let (mut at, mut accepted) = (0, false);
     while let Some(end) = input[at..].windows(2).position(|two| two == b"\r\n") {
@@ -33,7 +33,7 @@ pub(super) fn handshake_length(input: &[u8]) -> Result<Option<usize>> {
             (false, line) if line.starts_with(b"REJECTED") => {
                 return Err(Error::caused_by(NOT_ACCEPTED, Error::new("rejected")));
             }
-            // A systemd that passes no descriptors is as good: none are ever sent.
+            // ERROR: that systemd does not support descriptors, which are not used here.
             (true, line) if line == b"AGREE_UNIX_FD" || line.starts_with(b"ERROR") => return Ok(Some(at)),
             (_, line) => {
                 let line = String::from_utf8_lossy(&line[..line.len().min(80)]);
@@ -51,7 +51,7 @@ pub(super) fn connect(path: &Path, deadline: Instant) -> Result<OwnedFd> {
     loop {
         match rustix::net::connect(&socket, &address) {
             Ok(()) => return Ok(socket),
-            // Too many wait to be accepted, and there is no way to be told when that is over.
+            // The queue of connections is full, and poll(2) does not report when it has room.
             Err(rustix::io::Errno::AGAIN) => {
                 time_left(deadline)?;
                 std::thread::sleep(Duration::from_millis(1));
@@ -74,9 +74,9 @@ pub(super) fn send_all(socket: &OwnedFd, mut bytes: &[u8], deadline: Instant) ->
     Ok(())
 }
 
-/// Appends what has come to `input`, at least one byte. Descriptors sent along are closed by the kernel.
+/// Waits for data and appends it to `input`, at least one byte. The kernel closes descriptors that come with it.
 pub(super) fn receive(socket: &OwnedFd, input: &mut Vec<u8>, deadline: Instant) -> Result<()> {
-    // Checked here too: a peer that never stops sending must not keep us beyond the deadline.
+    // Also checked here: `wait_for` is not reached while a peer sends without pause.
     time_left(deadline)?;
     let mut buffer = [0; 8192];
     loop {
@@ -95,7 +95,7 @@ pub(super) fn receive(socket: &OwnedFd, input: &mut Vec<u8>, deadline: Instant) 
 
 fn wait_for(socket: &OwnedFd, events: PollFlags, deadline: Instant) -> Result<()> {
     loop {
-        // Rounded up: a poll of 0 ms until the deadline would be a busy loop.
+        // Rounded up, because polling with 0 ms until the deadline would be a busy loop.
         let milliseconds = time_left(deadline)?.as_millis().saturating_add(1);
         let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
         match poll(&mut [PollFd::new(socket.as_fd(), events)], timeout) {

@@ -1,20 +1,20 @@
-//! D-Bus messages as bytes: just the types that systemd's manager speaks. Pure functions.
+//! Encoding and decoding of D-Bus messages, with the types that systemd's manager uses. Pure functions.
 //!
-//! What is read is hostile: every length is checked before it is used, nothing panics, and a
-//! message is at most [`MESSAGE_MAX`] bytes. Both byte orders are read; little endian is written.
+//! The input is not trusted: every length is checked before it is used, no input causes a panic, and a message has at
+//! most [`MESSAGE_MAX`] bytes. Both byte orders are read; little endian is written.
 
 use crate::error::{Context, Error, Result};
 
-/// The longest message that is accepted or sent, in bytes.
+/// Maximum length of a message that is accepted or sent, in bytes.
 pub const MESSAGE_MAX: usize = 1 << 20;
-/// The fixed part of a header: what must be there to know how long a message is.
+/// Length of the fixed part of a header, which has the length of the message, in bytes.
 const FIXED_HEADER: usize = 16;
-/// How deep containers may be nested in what is skipped: systemd nests a handful.
+/// Maximum nesting of containers in values that are skipped; systemd nests a few levels.
 const DEPTH_MAX: usize = 16;
-/// The longest signature, by specification.
+/// Maximum length of a signature in the D-Bus specification, in bytes.
 const SIGNATURE_MAX: usize = 255;
 
-/// A value of a property.
+/// The value of a property; each variant names its D-Bus type.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// `b`
@@ -31,13 +31,13 @@ pub enum Value {
     Text(String),
     /// `as`
     Texts(Vec<String>),
-    /// `au`; only sent.
+    /// `au`; sent only, never returned by a reader.
     Numbers(Vec<u32>),
-    /// `a(ss)`; only sent.
+    /// `a(ss)`; sent only, never returned by a reader.
     Pairs(Vec<(String, String)>),
-    /// `(uo)`: the number of a unit's job; 0 if it has none.
+    /// `(uo)`: the number of a unit's job; 0 if it has none. It can't be sent.
     Job(u32),
-    /// Any other type: its signature. It is checked and skipped, never sent.
+    /// The signature of any other type, whose value was checked and skipped. It can't be sent.
     Other(String),
 }
 
@@ -59,7 +59,7 @@ impl Value {
     }
 }
 
-/// The arguments of a call: their signature and bytes.
+/// The arguments of a call, encoded.
 #[derive(Default)]
 pub struct Body {
     signature: String,
@@ -67,31 +67,34 @@ pub struct Body {
 }
 
 impl Body {
-    /// Adds a string.
+    /// Adds a string, `s`.
     ///
     /// # Errors
-    /// When it holds a NUL, which no D-Bus string can.
+    /// `value` has a NUL byte, which D-Bus strings can't have.
     pub fn text(mut self, value: &str) -> Result<Self> {
         self.signature.push('s');
         write_text(&mut self.bytes, value)?;
         Ok(self)
     }
 
-    /// Adds a signed 32-bit number.
+    /// Adds a signed 32-bit number, `i`.
     pub fn i32(mut self, value: i32) -> Self {
         self.signature.push('i');
         write_u32(&mut self.bytes, value.cast_unsigned());
         self
     }
 
-    /// Adds a boolean.
+    /// Adds a boolean, `b`.
     pub fn bool(mut self, value: bool) -> Self {
         self.signature.push('b');
         write_u32(&mut self.bytes, value.into());
         self
     }
 
-    /// Adds an array of name and value, `a(sv)`.
+    /// Adds an array of properties, `a(sv)`.
+    ///
+    /// # Errors
+    /// A string has a NUL byte, or a value is of a type that can't be sent.
     pub fn properties(mut self, properties: &[(&str, Value)]) -> Result<Self> {
         self.signature.push_str("a(sv)");
         write_array(&mut self.bytes, 8, |bytes| {
@@ -107,7 +110,10 @@ impl Body {
 }
 
 impl Body {
-    /// Adds an empty array of names and properties, `a(sa(sv))`: further units, of which there are none.
+    /// Adds an empty array of auxiliary units, `a(sa(sv))`.
+    ///
+    /// # Errors
+    /// None in practice: the array is empty.
     pub fn no_units(mut self) -> Result<Self> {
         self.signature.push_str("a(sa(sv))");
         write_array(&mut self.bytes, 8, |_| Ok(()))?;
@@ -115,7 +121,10 @@ impl Body {
     }
 }
 
-/// The bytes of a method call to systemd's manager.
+/// Encodes a method call to systemd's manager.
+///
+/// # Errors
+/// A string has a NUL byte, or the message is longer than [`MESSAGE_MAX`].
 pub fn method_call(serial: u32, path: &str, interface: &str, member: &str, body: &Body) -> Result<Vec<u8>> {
     let mut bytes = vec![b'l', 1, 0, 1];
     write_u32(&mut bytes, u32::try_from(body.bytes.len()).context(|| "length of a call")?);
@@ -159,7 +168,7 @@ fn write_u64(bytes: &mut Vec<u8>, value: u64) {
 
 fn write_text(bytes: &mut Vec<u8>, value: &str) -> Result<()> {
     if value.contains('\0') {
-        return Err(Error::new(format!("{value:?} holds a NUL")));
+        return Err(Error::new(format!("{value:?} has a NUL byte")));
     }
     write_u32(bytes, u32::try_from(value.len()).context(|| "length of a string")?);
     bytes.extend_from_slice(value.as_bytes());
@@ -217,7 +226,7 @@ fn write_variant(bytes: &mut Vec<u8>, value: &Value) -> Result<()> {
 /// The type of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageKind {
-    /// A call to us; systemd never makes one.
+    /// A method call; systemd never sends one to its peers.
     MethodCall,
     /// The reply to a call.
     MethodReturn,
@@ -234,15 +243,15 @@ pub enum MessageKind {
 pub struct Message<'a> {
     /// Its type.
     pub kind: MessageKind,
-    /// Object that a signal is about.
+    /// Path of the object that emitted a signal.
     pub path: Option<&'a str>,
-    /// Interface of the member.
+    /// Interface of the signal.
     pub interface: Option<&'a str>,
     /// Name of the signal.
     pub member: Option<&'a str>,
     /// Name of the error.
     pub error_name: Option<&'a str>,
-    /// Serial number of the call that this answers.
+    /// Serial number of the call that this replies to.
     pub reply_serial: Option<u32>,
     /// Types of the body.
     pub signature: &'a str,
@@ -250,10 +259,10 @@ pub struct Message<'a> {
     big_endian: bool,
 }
 
-/// The length of the message at the start of `input`; `None` if more bytes are needed to know it.
+/// The length of the message at the start of `input`, in bytes; `None` if its fixed header is not complete.
 ///
 /// # Errors
-/// When these bytes can't be the start of a message, or of one that is too long.
+/// `input` does not start with a message, or with one longer than [`MESSAGE_MAX`].
 pub fn message_length(input: &[u8]) -> Result<Option<usize>> {
     let Some(fixed) = input.get(..FIXED_HEADER) else { return Ok(None) };
     let big_endian = big_endian(fixed)?;
@@ -281,7 +290,10 @@ fn big_endian(header: &[u8]) -> Result<bool> {
 }
 
 impl<'a> Message<'a> {
-    /// Reads a whole message.
+    /// Parses a complete message.
+    ///
+    /// # Errors
+    /// `bytes` are not exactly one valid D-Bus message.
     pub fn parse(bytes: &'a [u8]) -> Result<Self> {
         let big_endian = big_endian(bytes)?;
         let mut reader = Reader { bytes, at: 1, big_endian };
@@ -343,15 +355,18 @@ impl<'a> Message<'a> {
         Ok(())
     }
 
-    /// A reader of the body, if it has just this signature.
+    /// A reader of the body, which must have this signature.
+    ///
+    /// # Errors
+    /// The body has another signature.
     pub fn body(&self, signature: &str) -> Result<Reader<'a>> {
         if self.signature != signature {
-            return Err(Error::new(format!("body of type {:?} where {signature:?} belongs", self.signature)));
+            return Err(Error::new(format!("body of type {:?}, expected {signature:?}", self.signature)));
         }
         Ok(Reader { bytes: self.body, at: 0, big_endian: self.big_endian })
     }
 
-    /// The first value of the body if it is a string.
+    /// The first value of the body, if that is a string.
     pub fn leading_text(&self) -> Option<&'a str> {
         if !self.signature.starts_with('s') {
             return None;
@@ -360,7 +375,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Reads values one after the other. Offsets count from where alignment starts.
+/// Reads values one after the other. Offsets, and with them alignment, count from the start of `bytes`.
 #[derive(Debug)]
 pub struct Reader<'a> {
     bytes: &'a [u8],
@@ -370,10 +385,9 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn take(&mut self, length: usize) -> Result<&'a [u8]> {
-        let taken =
-            self.at.checked_add(length).and_then(|end| self.bytes.get(self.at..end)).context(|| {
-                format!("message ends early: {length} bytes belong at {} of {}", self.at, self.bytes.len())
-            })?;
+        let taken = self.at.checked_add(length).and_then(|end| self.bytes.get(self.at..end)).context(|| {
+            format!("message ends early: expected {length} bytes at {} of {}", self.at, self.bytes.len())
+        })?;
         self.at += length;
         Ok(taken)
     }
@@ -390,7 +404,10 @@ impl<'a> Reader<'a> {
         Ok(self.take(1)?[0])
     }
 
-    /// `u`
+    /// Reads a `u`.
+    ///
+    /// # Errors
+    /// The message ends early, or padding is not zero.
     pub fn u32(&mut self) -> Result<u32> {
         self.align(4)?;
         let mut four = [0; 4];
@@ -413,7 +430,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// `s` or `o`
+    /// Reads an `s` or an `o`.
+    ///
+    /// # Errors
+    /// The message ends early, or the string is not UTF-8 with a single NUL byte at its end.
     pub fn text(&mut self) -> Result<&'a str> {
         let length = self.u32()? as usize;
         self.terminated(length)
@@ -432,7 +452,7 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(text).context(|| format!("string before {}", self.at))
     }
 
-    /// Reads an array's length; returns where it ends.
+    /// Reads the length of an array; returns the offset of its end.
     fn array_end(&mut self, alignment: usize) -> Result<usize> {
         let length = self.u32()? as usize;
         self.align(alignment)?;
@@ -450,7 +470,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// `v`
+    /// Reads a `v`.
+    ///
+    /// # Errors
+    /// The value is malformed.
     pub fn variant(&mut self) -> Result<Value> {
         Ok(match self.signature()? {
             "b" => Value::Bool(self.bool()?),
@@ -481,7 +504,10 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// `a{sv}`
+    /// Reads an `a{sv}`.
+    ///
+    /// # Errors
+    /// An entry is malformed.
     pub fn dictionary(&mut self) -> Result<Vec<(String, Value)>> {
         let end = self.array_end(8)?;
         let mut entries = Vec::new();
@@ -495,7 +521,10 @@ impl<'a> Reader<'a> {
         Ok(entries)
     }
 
-    /// Checks that everything was read.
+    /// Checks that all bytes were read.
+    ///
+    /// # Errors
+    /// Bytes are left.
     pub fn finished(&self) -> Result<()> {
         let left = self.bytes.len() - self.at;
         if left == 0 { Ok(()) } else { Err(Error::new(format!("{left} bytes too many"))) }
@@ -555,8 +584,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// How many bytes of `signature` its first type takes. A type is never empty, so no element of
-/// an array is: reading one always moves on.
+/// Length of the first type in `signature`, in bytes. No type is empty, so reading the elements of an array always
+/// makes progress.
 fn type_length(signature: &[u8], depth: usize) -> Result<usize> {
     if depth > DEPTH_MAX {
         return Err(Error::new(format!("types nested deeper than {DEPTH_MAX}")));
@@ -568,7 +597,7 @@ fn type_length(signature: &[u8], depth: usize) -> Result<usize> {
         Some(b'y' | b'b' | b'n' | b'q' | b'i' | b'u' | b'h' | b'x' | b't' | b'd' | b's' | b'o' | b'g' | b'v') => {
             return Ok(1);
         }
-        other => return Err(Error::new(format!("byte {other:?} where a type belongs"))),
+        other => return Err(Error::new(format!("byte {other:?} is not a type"))),
     };
     let mut at = 1;
     while signature.get(at) != Some(&close) {

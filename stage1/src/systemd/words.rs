@@ -1,22 +1,22 @@
-//! What is said to systemd and what it says: orders, answers, properties, the names of its objects.
+//! The vocabulary of systemd's D-Bus interface: verbs, job results, states, properties, names of objects and errors.
 
 use super::wire::Value;
 use crate::error::Error;
 
-/// The object of systemd itself.
+/// Path of systemd's manager object.
 pub(super) const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 
-/// systemd has understood a call and refused it.
+/// An error reply of systemd to a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// Name of the error, such as `org.freedesktop.systemd1.NoSuchUnit`.
     pub name: String,
-    /// What systemd says about it.
+    /// systemd's message.
     pub message: String,
 }
 
 impl Refused {
-    /// The refusal in the chain of `error`, if that is what it is about.
+    /// The error reply in the chain of `error`, if there is one.
     pub fn in_chain(error: &Error) -> Option<&Self> {
         let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
         while let Some(error) = next {
@@ -28,7 +28,7 @@ impl Refused {
         None
     }
 
-    /// The unit is not loaded, and for a start: there is no file for it either.
+    /// Whether systemd knows no such unit: it is not loaded and, for a start, it has no file.
     pub fn is_no_such_unit(&self) -> bool {
         self.name == "org.freedesktop.systemd1.NoSuchUnit"
     }
@@ -47,18 +47,18 @@ pub fn is_no_such_unit(error: &Error) -> bool {
     Refused::in_chain(error).is_some_and(Refused::is_no_such_unit)
 }
 
-/// What to do with a unit.
+/// The type of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
-    /// Start it, unless it runs.
+    /// Start the unit, unless it runs.
     Start,
-    /// Stop it, if it runs; ends after its `ExecStopPost=`.
+    /// Stop the unit, if it runs. The job ends after the unit's `ExecStopPost=`.
     Stop,
-    /// Stop it, if it runs, and start it.
+    /// Stop the unit, if it runs, and start it.
     Restart,
 }
 
-/// A job that was queued.
+/// A queued job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     pub(super) path: String,
@@ -68,19 +68,19 @@ pub struct Job {
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobResult {
-    /// As wanted.
+    /// It succeeded.
     Done,
-    /// Another job replaced it.
+    /// It was cancelled before it ended, for example because another job replaced it.
     Canceled,
-    /// It took longer than the unit allows.
+    /// It timed out.
     Timeout,
     /// The unit failed.
     Failed,
-    /// A unit that it needs failed.
+    /// A unit that it depends on failed.
     Dependency,
-    /// It did not apply to the unit's state, or a condition of the unit did not hold.
+    /// It did not apply to the unit's current state.
     Skipped,
-    /// Any other of systemd's words.
+    /// Any other result.
     Other(String),
 }
 
@@ -112,12 +112,12 @@ impl std::fmt::Display for JobResult {
     }
 }
 
-/// Where a property of a unit is found.
+/// The D-Bus interface that has a property of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interface {
-    /// What all units have: `LoadState`, `ActiveState`, `SubState`…
+    /// Properties of all units: `LoadState`, `ActiveState`, `SubState`…
     Unit,
-    /// What services have: `Result`, `MainPID`, `ExecMainStatus`, `ControlGroup`, `NRestarts`…
+    /// Properties of services: `Result`, `MainPID`, `ExecMainStatus`, `ControlGroup`, `NRestarts`…
     Service,
 }
 
@@ -130,17 +130,17 @@ impl Interface {
     }
 }
 
-/// Properties of a unit at one moment.
+/// The properties of a unit at the time of the call.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Properties(pub(super) Vec<(String, Value)>);
 
 impl Properties {
-    /// A property.
+    /// The value of a property.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
-    /// A property that is text.
+    /// The value of a property that is a string.
     pub fn text(&self, name: &str) -> Option<&str> {
         match self.get(name)? {
             Value::Text(text) => Some(text),
@@ -148,7 +148,7 @@ impl Properties {
         }
     }
 
-    /// A property that is a number of any width, or a boolean.
+    /// The value of a property that is a number of any width, or a boolean as 0 or 1.
     pub fn number(&self, name: &str) -> Option<i128> {
         match *self.get(name)? {
             Value::Bool(value) => Some(value.into()),
@@ -177,11 +177,11 @@ pub enum ActiveState {
     Inactive,
     /// It does not run: it has failed.
     Failed,
-    /// On its way to running, or waiting to be restarted.
+    /// It is being started, or waits for its restart.
     Activating,
-    /// On its way to not running.
+    /// It is being stopped.
     Deactivating,
-    /// A state that this version does not know.
+    /// A state that is not known here.
     Unknown,
 }
 
@@ -198,13 +198,13 @@ impl ActiveState {
         }
     }
 
-    /// Nothing of the unit runs.
+    /// Whether no process of the unit runs.
     pub fn is_at_rest(self) -> bool {
         matches!(self, Self::Inactive | Self::Failed)
     }
 }
 
-/// The object of the unit `name`, as systemd spells it.
+/// Path of the object of the unit `name`: sd_bus_path_encode(3).
 pub(super) fn unit_path(name: &str) -> String {
     let mut path = format!("{MANAGER_PATH}/unit/");
     for (at, byte) in name.bytes().enumerate() {
