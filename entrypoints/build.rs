@@ -1,8 +1,8 @@
-//! How the released binaries are linked: small. Each is in every pod that has no overlayfs.
+//! Linker options that make the released binaries small: every pod without overlayfs has a copy of each.
 
 use std::env::var;
 
-/// The linker's script, in this directory.
+/// The linker script, in this directory.
 const SCRIPT: &str = "release.ld";
 
 fn main() {
@@ -10,7 +10,7 @@ fn main() {
     let is = |key: &str, value: &str| var(key).is_ok_and(|v| v == value);
     if is("CARGO_CFG_TARGET_ENV", "musl") && is("PROFILE", "release") {
         let script = format!("{}/{SCRIPT}", var("CARGO_MANIFEST_DIR").unwrap_or_default());
-        // relocations in the packed form, which musl knows since 1.2.4
+        // Packed relocations, which musl supports since 1.2.4.
         for argument in ["-z,pack-relative-relocs", "--build-id=none", &format!("-T,{script}")] {
             println!("cargo::rustc-link-arg-bins=-Wl,{argument}");
         }

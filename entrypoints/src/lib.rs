@@ -1,4 +1,4 @@
-//! What the binaries of the stage1 image have in common; each of them is one call into `stage1`.
+//! What the binaries of the stage1 image have in common: running a tool of the library `stage1`, and logging.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ pub fn run<T: Tool>() -> ExitCode {
     cli::run::<T>(|debug| log_to_stderr(T::NAME, debug))
 }
 
-/// Has each message written to standard error as one line, in one piece: `NAME: LEVEL: MESSAGE`.
+/// Sets up logging to standard error, one line per message, written in one piece: `NAME: LEVEL: MESSAGE`.
 fn log_to_stderr(name: &'static str, debug: bool) {
     env_logger::Builder::new()
         .filter_level(if debug { LevelFilter::Debug } else { LevelFilter::Warn })

@@ -60,7 +60,7 @@ fn ports_come_and_go_while_the_pod_runs(t: &Context) -> Verdict {
     assert_eq!(host.picture(), before);
     let none = host.sandbox(&["--net=none"]);
     let line = host.podctl.fails(&["port", "add", &none.uuid, "8080:80"]);
-    assert!(line.contains("joined no network"), "{line}");
+    assert!(line.contains("has not joined a network"), "{line}");
     none.end();
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use stage1::app::{self, AdditionFlags};
 use stage1::{Result, cli};
 
-/// Makes an app startable.
+/// Adds an app, so that it can be started.
 struct AppAdd(AdditionFlags);
 
 impl argh::FromArgs for AppAdd {

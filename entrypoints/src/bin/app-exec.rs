@@ -1,4 +1,4 @@
-//! `app-exec`: becomes an app. Pod side, executed by the pod's systemd as the app's main process.
+//! `app-exec`: executes an app's command. Pod side, executed by the pod's systemd as the app's main process.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -17,10 +17,10 @@ struct AppExec {
     /// wait for the time of the app's next restart instead
     #[argh(switch)]
     back_off: bool,
-    /// wait for the apps that this one comes after instead
+    /// wait for the apps that this app starts after instead
     #[argh(switch)]
     r#await: bool,
-    /// check whether the app is well instead
+    /// run the app's health check instead
     #[argh(switch)]
     health: bool,
     /// leave it to the app to report that it is ready (sd_notify)

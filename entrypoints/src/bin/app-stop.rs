@@ -14,7 +14,7 @@ struct AppStop {
     /// the app's name
     #[argh(option)]
     app: AcName,
-    /// kill everything that the app started after this many seconds, 0 for at once (default: what the app declares)
+    /// kill all processes of the app after this many seconds, 0 for at once (default: the app's own timeout)
     #[argh(option)]
     timeout: Option<u32>,
     /// print debug messages

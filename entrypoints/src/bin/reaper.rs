@@ -1,4 +1,4 @@
-//! `reaper`: writes down how an app ended. Pod side, executed by the pod's systemd after the app's end.
+//! `reaper`: records how an app ended. Pod side, executed by the pod's systemd after the app's end.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -15,19 +15,19 @@ struct Reaper {
     /// systemd restarts the app: on-failure or always (default: never)
     #[argh(option)]
     restart: Option<String>,
-    /// how often in a row systemd restarts the app at most (default: without end)
+    /// maximum number of restarts in a row (default: no limit)
     #[argh(option)]
     limit: Option<u32>,
     /// the app's health check restarts it when it is unhealthy
     #[argh(switch)]
     checked: bool,
-    /// a connection restarts the app
+    /// a connection to a socket of the app restarts it
     #[argh(switch)]
     sockets: bool,
-    /// time the monitor gets to take what the app has written, in milliseconds (default: 0)
+    /// time for the monitor to read the rest of the app's output, in milliseconds (default: 0)
     #[argh(option, default = "0")]
     wait: u64,
-    /// runs outside of the app's cgroup, because the reaper in it may have been killed
+    /// run outside of the app's cgroup, because the reaper in it may have been killed
     #[argh(switch)]
     late: bool,
     /// print debug messages

@@ -1,4 +1,4 @@
-//! `run`: boots the prepared pod in the current directory and stays as its monitor. Host side.
+//! `run`: boots the prepared pod in the current directory and monitors it until it has ended. Host side.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ struct Run {
     /// print debug messages, those of the pod's systemd too
     #[argh(switch)]
     debug: bool,
-    /// let apps be added while the pod runs
+    /// allow apps to be added and removed while the pod runs
     #[argh(switch)]
     mutable: bool,
     /// give the pod's only app the caller's terminal
@@ -24,7 +24,7 @@ struct Run {
     /// let every app keep all capabilities
     #[argh(switch)]
     disable_capabilities_restriction: bool,
-    /// in no app hide kernel paths or make them read-only
+    /// do not hide kernel paths or make them read-only in any app
     #[argh(switch)]
     disable_paths: bool,
     /// install no system call filter for any app

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use stage1::cross::Target;
 use stage1::{Result, cli, shutdown};
 
-/// Shuts down the pod UUID in the current directory; kills it with --force.
+/// Shuts down the pod UUID in the current directory and waits until it has ended; with --force kills it.
 #[derive(argh::FromArgs)]
 struct Stop {
     /// kill all processes of the pod at once

@@ -1,4 +1,4 @@
-//! `supervisor-ready`: tells the host that the pod's systemd is up. Pod side, run by a unit.
+//! `supervisor-ready`: tells the host that the pod's systemd is ready. Pod side, executed by a unit of the image.
 
 use std::ffi::OsString;
 use std::process::ExitCode;

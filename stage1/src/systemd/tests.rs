@@ -1,4 +1,4 @@
-//! Against bytes of a real systemd 252 (`golden/`), and against peers that misbehave.
+//! The client against recorded bytes of systemd 252 (`golden/`), and against peers that misbehave.
 
 use super::socket::{CLOSED, HANDSHAKE, handshake_length};
 use super::*;
@@ -73,14 +73,14 @@ fn wait_for_end(stream: &mut UnixStream) {
     drop(stream.read_to_end(&mut Vec::new()));
 }
 
-/// A peer that shakes hands, takes the call of `START_CALL`, writes `chunks`, and waits for our end.
+/// A peer that answers the handshake, reads the call `START_CALL`, writes `chunks`, and waits until the client closes.
 fn starting_peer(chunks: Vec<Vec<u8>>) -> Peer {
     peer(move |stream| {
         shake_hands(stream);
         let mut call = vec![0; START_CALL.len()];
         stream.read_exact(&mut call).unwrap();
         assert_eq!(call, START_CALL);
-        // The other side may have seen enough, and close before it has read all of it.
+        // The client may close the connection before it has read all chunks.
         if chunks.iter().all(|chunk| stream.write_all(chunk).is_ok()) {
             wait_for_end(stream);
         }
@@ -243,7 +243,7 @@ fn a_peer_that_reads_nothing_ends_at_the_deadline() {
     let long = "x".repeat(wire::MESSAGE_MAX - 1000);
     let error = client.start_unit(&long, in_milliseconds(50)).unwrap_err();
     assert_eq!(error.errno(), Some(libc::ETIMEDOUT));
-    // Half a call is out: the connection must not be used for another.
+    // A part of a call was sent: the connection must not be used for another one.
     let error = client.start_unit("empty.service", soon()).unwrap_err().one_line();
     assert!(error.contains("broke in an earlier call"), "{error}");
     go.send(()).unwrap();
@@ -279,7 +279,7 @@ fn a_handshake_that_fails_is_an_error() {
         (b"OK 1234\r\nHELLO\r\n", "unexpected"),
         (b"AGREE_UNIX_FD\r\n", "unexpected"),
         (b"OKAY\r\n", "unexpected"),
-        (&[b'x'; 5000], "no end"),
+        (&[b'x'; 5000], "too long"),
     ] {
         let peer = peer(move |stream| {
             stream.read_exact(&mut vec![0; HANDSHAKE.len()]).unwrap();
@@ -368,7 +368,7 @@ fn properties_are_written_as_they_are_read() {
     reader.finished().unwrap();
     assert_eq!(read, all.map(|(name, value)| (name.to_owned(), value)));
     assert!(Body::default().properties(&[("A", Value::Other("d".into()))]).is_err());
-    // What is only sent.
+    // Types that are sent only.
     let body = Body::default()
         .properties(&[("A", Value::Pairs(vec![("x".into(), "y".into())])), ("B", Value::Numbers(vec![7]))]);
     let bytes = wire::method_call(3, MANAGER_PATH, MANAGER, "Test", &body.unwrap().no_units().unwrap()).unwrap();
