@@ -13,12 +13,15 @@ use crate::error::{Context, Error, Result, exit};
 use crate::launch::LaunchRecord;
 use crate::pod::{ExitDetails, remove_if_there, sweep_temporaries};
 use crate::sys::{dir, mount};
-use crate::systemd::{self, Client, Job, JobResult, Refused, Verb};
+use crate::systemd::{self, ActiveState, Client, Job, JobResult, Refused, Verb};
 use crate::{layout, rootfs, unit};
 
 /// What is allowed on top of the time that systemd gives an app.
 const MARGIN: Duration = Duration::from_secs(60);
 const SIGKILL: i32 = 9;
+/// How long a unit may be deactivating after the app's exit status has been written.
+const REAPER_EXIT: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(5);
 /// Exit code of a verb that is refused as the app runs.
 const RUNS: u8 = exit::FAILURE;
 
@@ -77,15 +80,20 @@ fn start_failure(systemd: &mut Client, app: &AcName, deadline: Instant) -> Resul
     Ok(Error::new(format!("start app {app}: {why}")))
 }
 
-/// Whether the app has processes now, or systemd listens for it.
+/// Whether the app runs, or systemd listens for it.
 pub(super) fn is_running(target: &Target, app: &AcName) -> Result<bool> {
+    let mut units = Vec::new();
+    // The process that has just written the app's exit status counts too: systemd knows better than the cgroup.
     if PodCgroup::recorded(Path::new("."))?.unit_is_populated(&layout::app_cgroup(app))? {
-        return Ok(true);
+        units.push(layout::app_unit(app));
     }
-    if !unit::has_sockets(app)? {
+    if unit::has_sockets(app)? {
+        units.push(layout::app_socket(app));
+    }
+    if units.is_empty() {
         return Ok(false);
     }
-    match refuse_running(target, &[layout::app_socket(app)], app, deadline()) {
+    match refuse_running(target, &units, app, deadline()) {
         Ok(()) => Ok(false),
         Err(error) if error.exit_code() == Some(RUNS) => Ok(true),
         Err(error) => Err(error),
@@ -252,7 +260,7 @@ pub(super) fn forget_stale_names(app: &AcName) -> Result<()> {
 fn refuse_running(target: &Target, units: &[String], app: &AcName, deadline: Instant) -> Result<()> {
     with_systemd(target, deadline, |systemd| {
         for unit in units {
-            match systemd.active_state(unit, deadline)? {
+            match state_after_end(systemd, unit, deadline)? {
                 state if state.is_at_rest() => {}
                 state => {
                     return Err(Error::new(format!("app {app} is {state:?}: stop it first")).with_exit_code(RUNS));
@@ -261,6 +269,18 @@ fn refuse_running(target: &Target, units: &[String], app: &AcName, deadline: Ins
         }
         Ok(())
     })
+}
+
+/// The state of a unit. If it is deactivating, its state a moment later: the exit status of an app is written shortly
+/// before its unit is inactive, and whoever has read the status may go on with the app.
+fn state_after_end(systemd: &mut Client, unit: &str, deadline: Instant) -> Result<ActiveState> {
+    let until = deadline.min(Instant::now() + REAPER_EXIT);
+    loop {
+        match systemd.active_state(unit, deadline)? {
+            ActiveState::Deactivating if Instant::now() < until => std::thread::sleep(POLL),
+            state => return Ok(state),
+        }
+    }
 }
 
 /// Talks to the pod's systemd as a process of the pod, which is what systemd wants its peers to be.

@@ -22,6 +22,7 @@ use super::{exited, no_volumes};
 
 tests::cases! {
     both an_app_removed_behind_the_overlay_can_come_again 120;
+    both an_app_that_has_just_ended_is_added_and_removed;
     both names_that_went_stale_can_be_used_again;
     both stop_of_a_pod_whose_pid_1_has_just_ended 120;
     both the_pods_cgroup_has_its_name_until_gc;
@@ -160,6 +161,27 @@ fn names_that_went_stale_can_be_used_again(t: &Context) -> Verdict {
     assert_eq!(pod.state("one"), ("created", None));
     pod.start_app("one").ok();
     assert_eq!(exited(&pod, "one"), 4);
+    pod.stop(false, monitor);
+    pod.collect(1);
+    Ok(())
+}
+
+/// The exit status of an app can be read while its post-stop handler runs. Whoever has read it adds the app again, or
+/// removes it.
+fn an_app_that_has_just_ended_is_added_and_removed(t: &Context) -> Verdict {
+    let host = t.minihost();
+    let (mut pod, monitor) = host.boot(&no_volumes(), &["--net=none"]);
+    let handlers = json!([{"name": "post-stop", "exec": ["/probe", "sleep", "1"]}]);
+    pod.add_with("one", &["/probe", "exit", "3"], &json!([]), &json!({"eventHandlers": handlers})).ok();
+    pod.start_app("one").ok();
+    assert_eq!(exited(&pod, "one"), 3);
+    let env = pod.dir().join("stage1/rootfs/rkt/env/one");
+    fs::remove_file(&env)?;
+    pod.cross("app/add", &["--app=one", &format!("--uuid={}", pod.uuid)]).ok();
+    assert!(env.exists(), "app-add took the app for one that runs");
+    pod.start_app("one").ok();
+    assert_eq!(exited(&pod, "one"), 3);
+    pod.cross("app/rm", &["--app=one"]).ok();
     pod.stop(false, monitor);
     pod.collect(1);
     Ok(())
