@@ -267,7 +267,7 @@ fn lies_are_refused_and_leave_nothing(t: &Context) -> Verdict {
     );
     attack(
         "another scheme",
-        "it is not one",
+        "not a valid URL",
         Box::new(|_, request: &Request| {
             request.path.contains("/manifests/").then(|| Reply::new(302, "").header("Location", "file:///etc/passwd"))
         }),

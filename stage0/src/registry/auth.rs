@@ -1,4 +1,4 @@
-//! Credentials for registries: `auth.json`, docker's `config.json`, credential helpers.
+//! Credentials for registries: `auth.json` (containers-auth.json(5)), Docker's `config.json`, credential helpers.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -13,42 +13,41 @@ use super::reference::HUB;
 use super::registries_conf::Registries;
 use crate::fsutil::atomic;
 
-/// How docker's configuration calls its registry.
+/// The key of docker.io in Docker's files.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
-/// In `credential-helpers` of `registries.conf`: no helper, but the file.
+/// The entry of `credential-helpers` in `registries.conf` that stands for the files, not for a helper.
 const FILE_HELPER: &str = "containers-auth.json";
-/// A file of credentials beyond this is refused.
+/// The size limit of a file of credentials, in bytes.
 const MAX_FILE: u64 = 4 << 20;
 /// Permissions of a file of credentials.
 const SECRET: u32 = 0o600;
 
-/// Where credentials are looked for, and kept.
+/// Where to find credentials, and where to keep them.
 #[derive(Debug)]
 pub struct Keyring {
-    /// In this order; they need not be there.
+    /// The files to search, in this order; they may be missing.
     files: Vec<PathBuf>,
+    /// The credential helpers to ask first.
     helpers: Vec<String>,
-    /// Instead of all of them.
+    /// Credentials to use in place of all files and helpers.
     given: Option<Credentials>,
 }
 
 impl Keyring {
-    /// These credentials, for whatever is asked for.
+    /// Uses these credentials for every registry.
     pub fn of(credentials: Credentials) -> Self {
         Self { files: Vec::new(), helpers: Vec::new(), given: Some(credentials) }
     }
 
-    /// The files of this user: `file` alone if it is given, else that of `REGISTRY_AUTH_FILE` alone, else those of the
-    /// container tools and of docker.
-    ///
-    /// # Errors
-    /// A file that was named is not there.
-    pub fn find(file: Option<&Path>, registries: &Registries) -> Result<Self> {
+    /// Uses the credential helpers of `registries.conf`, and `file`; if it is `None`, the file that
+    /// `REGISTRY_AUTH_FILE` names; if that is not set, the files of the container tools and of Docker. A file may be
+    /// missing.
+    pub fn find(file: Option<&Path>, registries: &Registries) -> Self {
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let named = file.map(Path::to_owned).or_else(|| variable("REGISTRY_AUTH_FILE"));
         let helpers = registries.helpers().to_vec();
         if let Some(file) = named {
-            return Ok(Self { files: vec![file], helpers, given: None });
+            return Self { files: vec![file], helpers, given: None };
         }
         let uid = rustix::process::getuid().as_raw();
         let runtime = match variable("XDG_RUNTIME_DIR") {
@@ -59,17 +58,14 @@ impl Keyring {
         let config = variable("XDG_CONFIG_HOME").or_else(|| Some(home.as_ref()?.join(".config")));
         let docker = variable("DOCKER_CONFIG").or_else(|| Some(home.as_ref()?.join(".docker")));
         let further = [config.map(|dir| dir.join("containers/auth.json")), docker.map(|dir| dir.join("config.json"))];
-        Ok(Self {
-            files: std::iter::once(runtime).chain(further.into_iter().flatten()).collect(),
-            helpers,
-            given: None,
-        })
+        Self { files: std::iter::once(runtime).chain(further.into_iter().flatten()).collect(), helpers, given: None }
     }
 
-    /// The credentials for `HOST[:PORT]/REPOSITORY`: the most special ones of the first file that has any.
+    /// The credentials for `HOST[:PORT]/REPOSITORY`: those of the first helper that has some, else the entry with the
+    /// longest matching key in the first file that has one. `None` if there are none.
     ///
     /// # Errors
-    /// A file or a helper says nonsense, or a helper fails.
+    /// A file can't be read or is malformed, or a helper fails or gives a malformed answer.
     pub fn credentials(&self, location: &str) -> Result<Option<Credentials>> {
         if let Some(given) = &self.given {
             return Ok(Some(given.clone()));
@@ -90,10 +86,11 @@ impl Keyring {
         Ok(None)
     }
 
-    /// Keeps credentials for a registry, in the first file or with the helper that it names. Tells where.
+    /// Stores credentials for a registry, in the first file or with the helper that it names; returns the path or the
+    /// name of the helper.
     ///
     /// # Errors
-    /// They can't be kept.
+    /// The file can't be read, is malformed or can't be written, or the helper fails.
     pub fn keep(&self, registry: &str, credentials: &Credentials) -> Result<String> {
         let path = self.first()?;
         let mut file = AuthFile::read(path)?.unwrap_or_default();
@@ -106,10 +103,11 @@ impl Keyring {
         Ok(path.display().to_string())
     }
 
-    /// Forgets the credentials for a registry, or for all. Tells for which.
+    /// Removes the credentials for a registry, or for all registries of the first file if it is `None`; returns the
+    /// keys removed.
     ///
     /// # Errors
-    /// The file can't be written.
+    /// The file can't be read, is malformed or can't be written, or the helper fails.
     pub fn forget(&self, registry: Option<&str>) -> Result<Vec<String>> {
         let path = self.first()?;
         let mut file = AuthFile::read(path)?.unwrap_or_default();
@@ -137,11 +135,12 @@ impl Keyring {
     }
 }
 
-/// `auth.json` or docker's `config.json`: what is not understood stays as it is.
+/// The content of `auth.json` or Docker's `config.json`, with all unknown fields.
 #[derive(Default)]
 struct AuthFile(Map<String, Value>);
 
 impl AuthFile {
+    /// Reads a file; `None` if it is missing or empty.
     fn read(path: &Path) -> Result<Option<Self>> {
         let shown = || format!("read {path:?}");
         match path.metadata() {
@@ -154,10 +153,11 @@ impl AuthFile {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(None);
         }
-        // the library's words would hold a part of the file
+        // serde's message would quote the file, which holds secrets
         serde_json::from_slice(&bytes).ok().map(Self).context(|| format!("{path:?} is not a JSON object")).map(Some)
     }
 
+    /// The credentials for `HOST[:PORT]/REPOSITORY`.
     fn credentials(&self, location: &str) -> Result<Option<Credentials>> {
         let registry = location.split('/').next().unwrap_or_default();
         if let Some(name) = self.named_helper(registry) {
@@ -183,14 +183,14 @@ impl AuthFile {
         }
     }
 
-    /// The helper for this registry alone.
+    /// The helper that `credHelpers` names for this registry.
     fn named_helper(&self, registry: &str) -> Option<String> {
         let helpers = self.0.get("credHelpers").and_then(Value::as_object)?;
         let name = helpers.get(registry).or_else(|| helpers.get(&key_for_helper(registry)))?;
         name.as_str().filter(|name| !name.is_empty()).map(str::to_owned)
     }
 
-    /// The helper that keeps a registry's credentials.
+    /// The helper that keeps a registry's credentials: that of `credHelpers`, else `credsStore`.
     fn helper(&self, registry: &str) -> Option<String> {
         let store = || self.0.get("credsStore").and_then(Value::as_str).filter(|name| !name.is_empty());
         self.named_helper(registry).or_else(|| store().map(str::to_owned))
@@ -201,7 +201,7 @@ impl AuthFile {
         auths.as_object_mut().context(|| "\"auths\" is not an object")
     }
 
-    /// Replaces the file, which only its owner can read.
+    /// Replaces the file, with permissions for its owner only.
     fn write(&self, path: &Path) -> Result<()> {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::DirBuilder::new()
@@ -209,7 +209,7 @@ impl AuthFile {
             .mode(0o700)
             .create(dir)
             .context(|| format!("make directory {dir:?}"))?;
-        // a link to the file stays one
+        // replace the file that a symbolic link points to, not the link
         let path = path.canonicalize().unwrap_or_else(|_| dir.join(path.file_name().unwrap_or_default()));
         let text = serde_json::to_vec_pretty(&self.0).context(|| format!("write {path:?}"))?;
         match std::fs::set_permissions(&path, Permissions::from_mode(SECRET)) {
@@ -221,11 +221,11 @@ impl AuthFile {
     }
 }
 
-/// Whether a file's key is this registry or namespace, in one of docker's ways to write it.
+/// Whether a file's key means the registry or namespace `wanted`; Docker also writes keys as URLs.
 fn key_is(key: &str, wanted: &str) -> bool {
     let rest = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://"));
     let plain = match rest {
-        // docker's own has a path
+        // Docker's key for its own registry has a path
         Some(rest) => rest.split('/').next().unwrap_or_default(),
         None => key.trim_end_matches('/'),
     };
@@ -236,6 +236,7 @@ fn key_is(key: &str, wanted: &str) -> bool {
     plain == wanted
 }
 
+/// The key of a registry for credential helpers.
 fn key_for_helper(registry: &str) -> String {
     if registry == HUB { HUB_KEY.to_owned() } else { registry.to_owned() }
 }
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_special_entry_counts() {
+    fn the_longest_matching_key_applies() {
         let auth = |text: &str| STANDARD.encode(text);
         let file = file(&format!(
             r#"{{"auths":{{"a.test":{{"auth":"{}"}},"a.test/x":{{"auth":"{}"}},"a.test/x/y":{{"auth":"{}"}},
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_is_damaged_is_an_error_without_its_secret() {
+    fn a_damaged_entry_is_an_error_without_its_secret() {
         let error = file(r#"{"auths":{"a.test":{"auth":"c2VjcmV0"}}}"#).credentials("a.test/x").unwrap_err().one_line();
         assert!(error.contains("a.test") && !error.contains("c2Vj") && !error.contains("secret"), "{error}");
         assert!(!format!("{:?}", Credentials::password("u", "hidden").unwrap()).contains("hidden"));

@@ -1,4 +1,5 @@
-//! Fetching blobs: several at once, each resumed where it broke off, each compared with its digest and size.
+//! Fetching blobs (distribution spec, "Pulling blobs"): several at once; an interrupted download is resumed, and every
+//! blob's digest and size are verified.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -16,30 +17,30 @@ use super::transport::Answer;
 use crate::fsutil::digest::{Digest, Hasher};
 use crate::interrupt;
 
-/// Blobs on their way at the same time.
+/// How many blobs are transferred at the same time.
 const AT_ONCE: usize = 4;
-/// What is read at once.
+/// How much is read at once, in bytes.
 const BLOCK: usize = 1 << 17;
-/// How often a blob may break off, even if each time some of it has come.
+/// How often the download of a blob may be interrupted, even if it makes progress each time.
 const MAX_BREAKS: u32 = 100;
 
-/// A blob that is wanted, or that is to be sent.
+/// A blob to fetch or to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blob {
     /// Its digest.
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
-    /// What it is, for a person: `layer 3/5`.
+    /// Its name in messages: `layer 3/5`.
     pub label: String,
-    /// The file.
+    /// The file to write or to read.
     pub path: PathBuf,
 }
 
-/// Does something with each blob, several at once; the first failure ends all.
+/// Calls `work` with each blob, from up to four threads; stops at the first failure.
 ///
 /// # Errors
-/// The first failure.
+/// `work` failed, with the label of its blob; or a signal came.
 pub fn each(blobs: &[Blob], work: impl Fn(&Blob) -> Result<()> + Sync) -> Result<()> {
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let error: Mutex<Option<Error>> = Mutex::new(None);
@@ -57,15 +58,16 @@ pub fn each(blobs: &[Blob], work: impl Fn(&Blob) -> Result<()> + Sync) -> Result
             scope.spawn(worker);
         }
     });
-    // the signal is the reason, whatever it was that it broke off
+    // if a signal caused the failure, report the signal
     interrupt::check()?;
     error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
-/// Fetches a blob from the first of several repositories that has it.
+/// Fetches a blob into its file, from the first of several repositories that has it.
 ///
 /// # Errors
-/// None has it, or what they give is not it.
+/// All repositories fail: they can't be reached, lack the blob, or send content with another size or digest. Or a
+/// signal came.
 pub fn fetch(from: &[&Repository<'_>], blob: &Blob, bars: &Bars) -> Result<()> {
     let bar = bars.add(&blob.label, blob.size);
     let mut errors: Vec<String> = Vec::new();
@@ -85,18 +87,18 @@ pub fn fetch(from: &[&Repository<'_>], blob: &Blob, bars: &Bars) -> Result<()> {
     Err(Error::new(errors.join("; ")))
 }
 
-/// A blob that is on its way.
+/// A download in progress.
 struct Download<'a> {
     blob: &'a Blob,
     file: File,
     hasher: Hasher,
-    /// Bytes that are in the file and the hash.
+    /// The number of bytes in the file and the hash.
     have: u64,
-    /// It was put together of several answers.
+    /// Whether the bytes come from several answers.
     resumed: bool,
 }
 
-/// How an answer ended.
+/// How the body of an answer ended.
 enum End {
     Whole,
     Broken(Error),
@@ -118,7 +120,7 @@ impl<'a> Download<'a> {
         Ok(())
     }
 
-    /// Asks until all is there.
+    /// Requests the blob until it is complete; `tell` gets the number of bytes so far.
     fn run(mut self, repository: &Repository<'_>, tell: &dyn Fn(u64)) -> Result<()> {
         let mut patience = Patience::new();
         let mut breaks = 0;
@@ -137,7 +139,7 @@ impl<'a> Download<'a> {
                         if !self.resumed {
                             return Err(self.lie());
                         }
-                        // its parts may be of different files: once more, in one piece
+                        // the parts may come from different files: fetch it once more, in one piece
                         self.restart()?;
                         breaks = MAX_BREAKS.max(breaks);
                         continue;
@@ -160,7 +162,7 @@ impl<'a> Download<'a> {
         }
     }
 
-    /// Takes what an answer has.
+    /// Writes the body of an answer to the file.
     fn take(&mut self, repository: &Repository<'_>, answer: Answer, tell: &dyn Fn(u64)) -> Result<End> {
         match answer.status {
             200 if self.have > 0 => self.restart()?,
@@ -168,11 +170,11 @@ impl<'a> Download<'a> {
             206 if self.have > 0 => {
                 let range = answer.header("content-range").unwrap_or_default();
                 if starts_at(range) != Some(self.have) {
-                    return Err(Error::new(format!("{}: the range {range:?} was not asked for", answer.url)));
+                    return Err(Error::new(format!("{} sends another range than requested: {range:?}", answer.url)));
                 }
                 self.resumed = true;
             }
-            // the whole is shorter than what was promised, or has become another
+            // the registry's blob is shorter than the manifest says
             416 if self.have > 0 => {
                 return Err(Error::new(format!("{} ends after {} bytes of {}", answer.url, self.have, self.blob.size)));
             }
@@ -183,7 +185,10 @@ impl<'a> Download<'a> {
         if let Some(length) = answer.length()
             && length != left
         {
-            return Err(Error::new(format!("{} is to have {left} bytes, but the registry tells {length}", answer.url)));
+            return Err(Error::new(format!(
+                "{} must have {left} bytes, but the registry announces {length}",
+                answer.url
+            )));
         }
         let url = answer.url.to_string();
         let mut reader = answer.into_reader();
@@ -201,7 +206,7 @@ impl<'a> Download<'a> {
                 Err(error) => return Ok(End::Broken(Error::caused_by(format!("read {url}"), error))),
             };
             if n as u64 > self.blob.size - self.have {
-                return Err(Error::new(format!("{url} has more than the {} bytes it is to have", self.blob.size)));
+                return Err(Error::new(format!("{url} has more than the {} bytes that it must have", self.blob.size)));
             }
             self.hasher.update(&block[..n]);
             self.file.write_all(&block[..n]).context(|| format!("write {:?}", self.blob.path))?;
@@ -216,16 +221,16 @@ impl<'a> Download<'a> {
     }
 
     fn lie(&self) -> Error {
-        Error::new(format!("the registry gives something else: its content has another hash than {}", self.blob.digest))
+        Error::new(format!("the registry sent other content, which has another hash than {}", self.blob.digest))
     }
 }
 
-/// The first byte of `bytes 100-199/200`.
+/// The first byte of a range: 100 for `bytes 100-199/200`.
 fn starts_at(range: &str) -> Option<u64> {
     range.trim().strip_prefix("bytes")?.trim_start().split_once('-')?.0.parse().ok()
 }
 
-/// Whether a file is the blob.
+/// Whether a file has the digest.
 pub(crate) fn is_whole(path: &Path, digest: &Digest) -> Result<bool> {
     let mut file = File::open(path).context(|| format!("open {path:?}"))?;
     let mut hasher = Hasher::of(digest);

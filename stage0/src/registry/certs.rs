@@ -1,4 +1,5 @@
-//! TLS for a registry: the system's certificate authorities, and those and the client certificates of `certs.d`.
+//! TLS for a registry: the system's certificate authorities, and the authorities and client certificates of `certs.d`
+//! (containers-certs.d(5)).
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -12,16 +13,16 @@ use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
 use crate::fsutil::dir::names_in;
 
-/// How certificates are looked at, as the command line says.
+/// The command line's options for TLS.
 #[derive(Clone, Debug, Default)]
 pub struct Tls {
-    /// The directory with certificates, instead of `certs.d`.
+    /// The directory with certificates, in place of `certs.d`.
     pub dir: Option<PathBuf>,
-    /// No registry is verified.
+    /// Whether to verify no registry's certificate, and to allow plain HTTP.
     pub insecure: bool,
 }
 
-/// The authorities that this machine trusts.
+/// The certificate authorities that this machine trusts.
 fn system() -> &'static [Certificate<'static>] {
     static SYSTEM: OnceLock<Vec<Certificate<'static>>> = OnceLock::new();
     SYSTEM.get_or_init(|| {
@@ -33,17 +34,18 @@ fn system() -> &'static [Certificate<'static>] {
     })
 }
 
-/// The provider of all cryptography.
+/// The cryptography of rustls.
 fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     PROVIDER.get_or_init(|| Arc::new(rustls::crypto::ring::default_provider())).clone()
 }
 
 impl Tls {
-    /// The configuration for a registry, `HOST` or `HOST:PORT`. Without `verify` any certificate will do.
+    /// The configuration for a registry, `HOST` or `HOST:PORT`. Without `verify` it accepts any certificate.
     ///
     /// # Errors
-    /// A file of certificates can't be read or is not what it should be.
+    /// A certificate or key file can't be read or is not valid PEM, a certificate has no key or a key no certificate,
+    /// or they do not belong together.
     pub(super) fn config(&self, registry: &str, verify: bool) -> Result<TlsConfig> {
         let mut roots = if verify { system().to_vec() } else { Vec::new() };
         let mut client = None;
@@ -60,7 +62,7 @@ impl Tls {
             .build())
     }
 
-    /// The first directory that there is for a registry.
+    /// The directory with a registry's certificates: the user's, else /etc/containers', else /etc/docker's.
     fn directory(&self, registry: &str) -> Option<PathBuf> {
         if self.dir.is_some() {
             return self.dir.clone();
@@ -71,7 +73,7 @@ impl Tls {
     }
 }
 
-/// What a directory holds: `*.crt` are authorities, `NAME.cert` and `NAME.key` a client's certificate and its key.
+/// The content of a directory: `*.crt` are authorities; `NAME.cert` and `NAME.key` are a client's certificate and key.
 struct Found {
     roots: Vec<Certificate<'static>>,
     client: Option<ClientCert>,
@@ -103,7 +105,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let bytes = std::fs::read(path).context(|| format!("read {path:?}"))?;
     let all: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
         .collect::<std::result::Result<_, _>>()
-        .map_err(|error| Error::new(format!("{path:?} is not what PEM should be: {error}")))?;
+        .map_err(|error| Error::new(format!("{path:?} is not valid PEM: {error}")))?;
     if all.is_empty() { Err(Error::new(format!("{path:?} holds no certificate"))) } else { Ok(all) }
 }
 

@@ -1,4 +1,4 @@
-//! One repository of one registry, by the distribution protocol.
+//! A repository of a registry, by the OCI distribution spec.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -17,29 +17,29 @@ use super::transport::{Answer, Ask, Content, Progress, Transport};
 use super::url::{Url, url};
 use crate::fsutil::digest::Digest;
 
-/// An index or a manifest beyond this is refused, as the protocol allows.
+/// The size limit of an index or a manifest, in bytes: the one that the spec recommends.
 pub const MAX_MANIFEST: u64 = 4 << 20;
-/// The server of docker's registry.
+/// The server of docker.io.
 const HUB_SERVER: &str = "registry-1.docker.io";
-/// What a manifest may be.
+/// The media types of manifests and indexes that podctl accepts.
 const ACCEPTED: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// What is wanted of a repository.
+/// The access to a repository that podctl asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Reading.
+    /// To read.
     Pull,
-    /// Writing as well.
+    /// To read and write.
     Push,
 }
 
-/// A repository.
+/// A repository of a registry that was reached.
 #[derive(Debug)]
 pub struct Repository<'a> {
     transport: &'a Transport,
     reference: Reference,
-    /// Its root: `https://HOST/v2/`.
+    /// The root of the API: `https://HOST/v2/`.
     root: Url,
     insecure: bool,
     purpose: Purpose,
@@ -50,33 +50,34 @@ pub struct Repository<'a> {
 #[derive(Default)]
 struct Login {
     challenge: Option<Challenge>,
-    /// By the scopes that they are for.
+    /// The tokens by their scopes.
     tokens: HashMap<Vec<String>, Token>,
 }
 
-/// Nothing secret is printed.
+/// Leaves out the tokens.
 impl std::fmt::Debug for Login {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Login({:?})", self.challenge)
     }
 }
 
-/// A manifest or an index, as it came.
+/// A manifest or an index.
 #[derive(Debug)]
 pub struct Document {
-    /// Its bytes, which have the digest.
+    /// Its unchanged bytes, which have the digest.
     pub bytes: Vec<u8>,
-    /// By its own word, or the registry's.
+    /// Its media type: its own `mediaType`, else the registry's `Content-Type`.
     pub media_type: String,
     /// Its digest.
     pub digest: Digest,
 }
 
 impl<'a> Repository<'a> {
-    /// Connects, and finds out what the registry wants to know.
+    /// Reaches the registry and learns how it authenticates clients.
     ///
     /// # Errors
-    /// It can't be reached, or is not a registry.
+    /// The registry can't be reached, does not serve the API, or asks for an authentication scheme other than Basic and
+    /// Bearer.
     pub fn connect(
         transport: &'a Transport,
         endpoint: &Endpoint,
@@ -88,7 +89,7 @@ impl<'a> Repository<'a> {
         let insecure = endpoint.insecure || transport.is_insecure();
         let secure = url("https", host, "/v2/")?;
         let knock = Ask::new(Method::GET, secure.clone());
-        // who may be insecure may speak HTTP alone, which is found out by one try
+        // an insecure registry may speak plain HTTP only: try HTTPS once
         let root = match insecure.then(|| transport.ask(&knock, insecure)) {
             Some(Err(error)) => {
                 log::debug!("{}: trying HTTP", error.one_line());
@@ -103,7 +104,7 @@ impl<'a> Repository<'a> {
             401 => {
                 state.challenge = Challenge::of(&answer.headers);
                 if state.challenge.is_none() {
-                    return Err(Error::new(format!("{root} wants to know who asks, in a way that is not known here")));
+                    return Err(Error::new(format!("{root} asks for an authentication other than Basic and Bearer")));
                 }
             }
             429 | 500.. => return Err(answer.complaint()),
@@ -112,15 +113,15 @@ impl<'a> Repository<'a> {
         Ok(Self { transport, reference, root, insecure, purpose, credentials, state: Mutex::new(state) })
     }
 
-    /// The image it was opened for.
+    /// The image that it was opened for.
     pub fn reference(&self) -> &Reference {
         &self.reference
     }
 
-    /// Checks the credentials.
+    /// Checks the credentials with the registry.
     ///
     /// # Errors
-    /// The registry refuses them.
+    /// The registry or its token server refuses them, or can't be reached.
     pub fn check_credentials(&self) -> Result<()> {
         let mut ask = Ask::new(Method::GET, self.root.clone());
         ask.authorization = self.authorization(&[])?;
@@ -137,15 +138,15 @@ impl<'a> Repository<'a> {
         format!("repository:{}:{actions}", self.reference.repository())
     }
 
-    /// The value of `Authorization` for what is to be asked.
+    /// The value of `Authorization` for a request with these scopes; `None` if the registry needs none.
     fn authorization(&self, scopes: &[String]) -> Result<Option<String>> {
-        // held while a token is fetched: one for all threads
+        // held while a token is fetched, so that all threads use one token
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match state.challenge.clone() {
             None => Ok(None),
             Some(Challenge::Basic) => match self.credentials.as_ref().map(Credentials::basic) {
                 Some(Some(basic)) => Ok(Some(basic)),
-                Some(None) => Err(Error::new(format!("{} takes a password and no token", self.root.authority()))),
+                Some(None) => Err(Error::new(format!("{} takes a password, not a token", self.root.authority()))),
                 None => Err(Error::new(format!(
                     "{0} wants credentials: podctl login {1}",
                     self.root.authority(),
@@ -166,12 +167,12 @@ impl<'a> Repository<'a> {
         }
     }
 
-    /// Asks once, authorised; what the registry answers to a token that it takes no more is a new one.
+    /// Sends a request with authorization; once more, with a new token, if the registry answers 401.
     fn ask(&self, ask: &Ask<'_>) -> Result<Answer> {
         self.ask_for(ask, &[self.scope()])
     }
 
-    /// The same for what takes more than this repository.
+    /// [`Self::ask`] with other scopes than this repository's.
     fn ask_for(&self, ask: &Ask<'_>, scopes: &[String]) -> Result<Answer> {
         let mut ask = ask.clone();
         let is_ours = ask.url.is_same_server(&self.root);
@@ -191,7 +192,7 @@ impl<'a> Repository<'a> {
         Err(Error::new("asked for ever"))
     }
 
-    /// Asks until the registry has time.
+    /// [`Self::ask`], repeated with pauses while the failure may be temporary.
     fn ask_patiently(&self, ask: &Ask<'_>) -> Result<Answer> {
         let mut patience = Patience::new();
         loop {
@@ -211,13 +212,13 @@ impl<'a> Repository<'a> {
         }
     }
 
-    /// The URL of something in the repository; all parts have been checked.
+    /// The URL of a blob, a manifest or an upload of the repository. The caller must have checked `name`.
     fn url(&self, kind: &str, name: &str) -> Result<Url> {
         let path = format!("/v2/{}/{kind}/{name}", self.reference.repository());
         url(if self.root.is_secure() { "https" } else { "http" }, self.root.authority(), &path)
     }
 
-    /// What failed, in words that a person can use.
+    /// The error of a refused request, with a hint to log in if there are no credentials.
     fn refusal(&self, answer: Answer) -> Error {
         let hint = match answer.status {
             401 | 403 if self.credentials.is_none() => format!("; podctl login {}", self.reference.registry()),
@@ -227,10 +228,10 @@ impl<'a> Repository<'a> {
         Error::new(format!("{}{hint}", error.one_line()))
     }
 
-    /// A manifest or an index, by tag or digest.
+    /// Fetches a manifest or an index by tag or digest.
     ///
     /// # Errors
-    /// There is none, it is too large, or it is not what its digest says.
+    /// The registry can't be reached, refuses or lacks it, or it is larger than [`MAX_MANIFEST`] or has another digest.
     pub fn manifest(&self, version: &str) -> Result<Document> {
         let ask = Ask::new(Method::GET, self.url("manifests", version)?).header("accept", ACCEPTED);
         let answer = self.ask_patiently(&ask)?;
@@ -254,7 +255,7 @@ impl<'a> Repository<'a> {
         };
         if !digest.is_of(&bytes) || claimed.is_some_and(|claimed| !claimed.is_of(&bytes)) {
             return Err(Error::new(format!(
-                "{} gives another manifest than {digest}: its content has another hash",
+                "{} sent another manifest, which has another hash than {digest}",
                 self.root.authority()
             )));
         }
@@ -263,10 +264,10 @@ impl<'a> Repository<'a> {
         Ok(Document { bytes, media_type, digest })
     }
 
-    /// A blob from `offset` on: once, without patience.
+    /// Requests a blob from the byte `offset` on, once.
     ///
     /// # Errors
-    /// The registry can't be reached.
+    /// The registry can't be reached, or no token can be had.
     pub(super) fn blob(&self, digest: &Digest, offset: u64) -> Result<Answer> {
         let mut ask = Ask::new(Method::GET, self.url("blobs", &digest.to_string())?);
         if offset > 0 {
@@ -275,7 +276,7 @@ impl<'a> Repository<'a> {
         self.ask(&ask)
     }
 
-    /// What a blob's refusal means.
+    /// The error of a refused request for a blob.
     pub(super) fn blob_refusal(&self, answer: Answer) -> Error {
         self.refusal(answer)
     }
@@ -283,7 +284,7 @@ impl<'a> Repository<'a> {
     /// Whether the repository has a blob.
     ///
     /// # Errors
-    /// The registry refuses to tell.
+    /// The registry can't be reached, or refuses the request.
     pub fn has_blob(&self, digest: &Digest) -> Result<bool> {
         let answer = self.ask_patiently(&Ask::new(Method::HEAD, self.url("blobs", &digest.to_string())?))?;
         match answer.status {
@@ -293,11 +294,11 @@ impl<'a> Repository<'a> {
         }
     }
 
-    /// Has the registry take a blob from another of its repositories. Tells whether it did: not every registry can, and
-    /// not everybody may.
+    /// Asks the registry to mount a blob from its repository `from` (distribution spec, "Mounting a blob from another
+    /// repository"); returns whether it did. Registries need not support it, or may refuse it to this user.
     ///
     /// # Errors
-    /// The request can't be made.
+    /// The URL of the request, or that of an upload that the registry began instead, is invalid.
     pub fn mount_blob(&self, digest: &Digest, from: &str) -> Result<bool> {
         let uploads = self.url("blobs", "uploads/")?;
         let place = uploads.with_query("mount", &digest.to_string())?.with_query("from", from)?;
@@ -310,17 +311,17 @@ impl<'a> Repository<'a> {
             }
         };
         if let (202, Some(location)) = (answer.status, answer.header("location")) {
-            // it has begun an upload, which is not wanted in this way
+            // the registry did not mount the blob but began an upload: cancel it
             let ended = self.ask(&Ask::new(Method::DELETE, answer.url.join(location)?));
-            log::debug!("the upload that was not asked for: {:?}", ended.map(|answer| answer.status));
+            log::debug!("cancel the upload: {:?}", ended.map(|answer| answer.status));
         }
         Ok(answer.status == 201)
     }
 
-    /// Puts a blob there, which is a file.
+    /// Uploads a blob from a file; repeats it with pauses while the failure may be temporary.
     ///
     /// # Errors
-    /// The registry refuses it, also after several tries.
+    /// The file can't be read, or the registry can't be reached or refuses the blob.
     pub fn put_blob(&self, digest: &Digest, file: &Path, progress: &Progress<'_>) -> Result<()> {
         let mut patience = Patience::new();
         loop {
@@ -342,13 +343,13 @@ impl<'a> Repository<'a> {
         }
     }
 
-    /// The last answer.
+    /// Uploads a blob once; returns the registry's last answer.
     fn try_put_blob(&self, digest: &Digest, file: &Path, progress: &Progress<'_>) -> Result<Answer> {
         let begun = self.ask(&Ask::new(Method::POST, self.url("blobs", "uploads/")?))?;
         if begun.status != 202 {
             return Ok(begun);
         }
-        let location = begun.header("location").context(|| format!("{} tells no place to upload to", begun.url))?;
+        let location = begun.header("location").context(|| format!("{} gives no location to upload to", begun.url))?;
         let place = begun.url.join(location).context(|| "the place to upload to")?;
         let mut ask = Ask::new(Method::PUT, place.with_query("digest", &digest.to_string())?)
             .header("content-type", "application/octet-stream");
@@ -356,10 +357,10 @@ impl<'a> Repository<'a> {
         self.ask(&ask)
     }
 
-    /// Puts a manifest there, under a tag or its digest.
+    /// Uploads a manifest under a tag or its digest.
     ///
     /// # Errors
-    /// The registry refuses it, or keeps it under another digest.
+    /// The registry can't be reached, refuses the manifest, or reports another digest for it.
     pub fn put_manifest(&self, version: &str, document: &Document) -> Result<()> {
         let mut ask =
             Ask::new(Method::PUT, self.url("manifests", version)?).header("content-type", document.media_type.clone());

@@ -1,4 +1,4 @@
-//! What proves to a registry who asks.
+//! The credentials of a user of a registry.
 
 use std::fmt;
 
@@ -7,16 +7,16 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use stage1::error::{Context, Error, Result};
 
-/// What proves who asks.
+/// The credentials of a user of a registry.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
-    /// A user and a password.
+    /// A user name and a password.
     Password(String, String),
-    /// A token that is changed for others.
+    /// An identity token: an OAuth 2 refresh token, which the token server exchanges for access tokens.
     Identity(String),
 }
 
-/// Nothing secret is printed.
+/// Leaves out passwords and tokens.
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -27,22 +27,23 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// A user and a password.
+    /// A user name and a password.
     ///
     /// # Errors
-    /// The user has a colon, or one of them a line break or the like.
+    /// Either is empty or has a control character, or the user name has a colon.
     pub fn password(user: &str, password: &str) -> Result<Self> {
         let bad = |text: &str| text.is_empty() || text.chars().any(char::is_control);
         if bad(user) || user.contains(':') {
-            return Err(Error::new("a user's name has at least a letter, no colon and no control characters"));
+            return Err(Error::new("a user name must not be empty, or have a colon or a control character"));
         }
         if bad(password) {
-            return Err(Error::new("a password has at least a letter and no control characters"));
+            return Err(Error::new("a password must not be empty, or have a control character"));
         }
         Ok(Self::Password(user.to_owned(), password.to_owned()))
     }
 
-    /// The value of `Authorization` that Basic authentication takes; a token can't be used for that.
+    /// The value of `Authorization` for Basic authentication (RFC 7617); `None` for a token, which can't be used for
+    /// it.
     pub(super) fn basic(&self) -> Option<String> {
         match self {
             Self::Password(user, password) => Some(format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))),
@@ -50,10 +51,10 @@ impl Credentials {
         }
     }
 
-    /// An entry of a file, or what has the same members. `None` if nothing is in it.
+    /// Reads an entry of `auths` in `auth.json`, or an object with the same fields. `None` if it holds no credentials.
     ///
     /// # Errors
-    /// It is not what it should be.
+    /// `auth` is not base64 of `USER:PASSWORD`, or [`Self::password`] fails.
     pub fn of_entry(entry: &Value) -> Result<Option<Self>> {
         let text = |name: &str| entry.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
         if let Some(token) = text("identitytoken") {
@@ -62,7 +63,7 @@ impl Credentials {
         let Some(auth) = text("auth") else {
             return match (text("username"), text("password")) {
                 (Some(user), Some(password)) => Self::password(user, password).map(Some),
-                // docker leaves an empty entry where a store of secrets has them
+                // Docker leaves an empty entry where a credential helper keeps the secrets
                 _ => Ok(None),
             };
         };
@@ -72,7 +73,7 @@ impl Credentials {
         Self::password(user, password.trim_end_matches('\0')).map(Some)
     }
 
-    /// The entry of a file.
+    /// The entry of `auths` in `auth.json`.
     pub(super) fn entry(&self) -> Value {
         match self {
             Self::Password(user, password) => json!({ "auth": STANDARD.encode(format!("{user}:{password}")) }),

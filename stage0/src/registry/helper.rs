@@ -1,4 +1,4 @@
-//! Credential helpers: programs `docker-credential-NAME` that keep secrets, asked on their standard input.
+//! Credential helpers: programs `docker-credential-NAME` that keep secrets (Docker's credential helper protocol).
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -11,17 +11,17 @@ use stage1::error::{Context, Error, Result};
 use super::credentials::Credentials;
 use crate::interrupt;
 
-/// How long one may take: it may ask a person.
+/// How long a helper may take, as it may ask the user.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// What one may say.
+/// How much of a helper's answer is read, in bytes.
 const MAX_ANSWER: u64 = 1 << 20;
-/// What one says, by the protocol, when it has nothing.
+/// The answer, by the protocol, of a helper without credentials for the registry.
 const NOTHING: &str = "credentials not found in native keychain";
 
-/// The credentials that a helper has for a registry.
+/// The credentials that a helper has for a registry; `None` if it has none.
 ///
 /// # Errors
-/// The helper is not there, fails, takes too long, or says nonsense.
+/// The helper can't be run, fails, times out, or gives a malformed answer.
 pub(super) fn get(name: &str, registry: &str) -> Result<Option<Credentials>> {
     let (succeeded, answer) = ask(name, "get", registry.as_bytes())?;
     let program = format!("docker-credential-{name} get");
@@ -32,12 +32,12 @@ pub(super) fn get(name: &str, registry: &str) -> Result<Option<Credentials>> {
         }
         return Err(Error::new(format!("{program} for {registry}: {}", words.chars().take(300).collect::<String>())));
     }
-    // the library's words would hold a part of the answer
+    // serde's message would quote the answer, which holds a secret
     let answer: Option<BTreeMap<String, Value>> = serde_json::from_slice(&answer).ok();
     from_helper(&answer.context(|| format!("{program} for {registry}: its answer is not a JSON object"))?)
 }
 
-/// Has a helper keep credentials.
+/// Stores credentials with a helper.
 ///
 /// # Errors
 /// As [`get`].
@@ -50,7 +50,7 @@ pub(super) fn store(name: &str, registry: &str, credentials: &Credentials) -> Re
     must_succeed(name, "store", registry, words.as_bytes())
 }
 
-/// Has a helper forget credentials.
+/// Removes a registry's credentials from a helper.
 ///
 /// # Errors
 /// As [`get`].
@@ -67,7 +67,7 @@ fn must_succeed(name: &str, verb: &str, registry: &str, words: &[u8]) -> Result<
     Err(Error::new(format!("docker-credential-{name} {verb} for {registry}: {answer}")))
 }
 
-/// Whether the helper succeeded, and what it said.
+/// Runs a helper with `words` on its standard input; returns whether it succeeded, and its output.
 fn ask(name: &str, verb: &str, words: &[u8]) -> Result<(bool, Vec<u8>)> {
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
         return Err(Error::new(format!("credential helper {name:?} is not the name of a program")));
@@ -81,7 +81,7 @@ fn ask(name: &str, verb: &str, words: &[u8]) -> Result<(bool, Vec<u8>)> {
         .context(|| format!("run the credential helper {program}"))?;
     let spoken = converse(&mut child, words).context(|| format!("{program} {verb}"));
     if spoken.is_err() {
-        // it may have ended by itself
+        // fails if it has ended by itself
         let _ = child.kill();
     }
     let status = child.wait().context(|| format!("wait for {program}"))?;
@@ -91,7 +91,7 @@ fn ask(name: &str, verb: &str, words: &[u8]) -> Result<(bool, Vec<u8>)> {
 fn converse(child: &mut Child, words: &[u8]) -> Result<Vec<u8>> {
     if let Some(mut pipe) = child.stdin.take() {
         match pipe.write_all(words) {
-            // it needs none of it
+            // the helper did not read its input
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
             other => other.context(|| "write to it")?,
         }
@@ -105,7 +105,7 @@ fn converse(child: &mut Child, words: &[u8]) -> Result<Vec<u8>> {
     while !reader.is_finished() {
         interrupt::check()?;
         if Instant::now() > end {
-            return Err(Error::new(format!("it has not answered within {} s", PATIENCE.as_secs())));
+            return Err(Error::new(format!("timed out after {} s", PATIENCE.as_secs())));
         }
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -113,7 +113,7 @@ fn converse(child: &mut Child, words: &[u8]) -> Result<Vec<u8>> {
     read.context(|| "read its answer")
 }
 
-/// What of a helper's answer matters.
+/// The credentials in a helper's answer.
 fn from_helper(answer: &BTreeMap<String, Value>) -> Result<Option<Credentials>> {
     let text = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default();
     match (text("Username"), text("Secret")) {

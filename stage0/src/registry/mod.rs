@@ -1,7 +1,7 @@
-//! The client of registries: names, their configuration, credentials, and the distribution protocol.
+//! The client of registries: image names, configuration, credentials, and the OCI distribution spec.
 //!
-//! What comes from a registry is hostile: every size has a bound, every digest is compared, nothing that it names
-//! becomes a path, and what is secret goes to the server that it is for alone. The store of images is not known here.
+//! Answers of a registry are hostile input: every size has a limit, every digest is verified, no name in them becomes a
+//! path, and secrets only go to the server that they are for. This module does not know the image store.
 
 mod auth;
 mod blob;
@@ -36,32 +36,33 @@ pub(crate) use blob::is_whole;
 
 use crate::interrupt::Watch;
 
-/// All that it takes to reach registries.
+/// All that is needed to reach registries.
 #[derive(Debug)]
 pub struct Access {
-    /// What `registries.conf` says.
+    /// The configuration in `registries.conf`.
     pub registries: Registries,
-    /// Who we are.
+    /// The user's credentials.
     pub keyring: Keyring,
-    /// Connections.
+    /// The HTTP connections.
     pub transport: Transport,
 }
 
 impl Access {
-    /// With this machine's configuration, but for what is given.
+    /// Uses this machine's configuration with the options `tls` and `auth_file`; a signal that `watch` records closes
+    /// all connections.
     ///
     /// # Errors
-    /// The configuration is not what it should be.
+    /// A file of `registries.conf` can't be read or is invalid.
     pub fn new(tls: Tls, auth_file: Option<&Path>, watch: Option<&Watch>) -> Result<Self> {
         let registries = Registries::load()?;
-        let keyring = Keyring::find(auth_file, &registries)?;
+        let keyring = Keyring::find(auth_file, &registries);
         Ok(Self { registries, keyring, transport: Transport::new(tls, watch) })
     }
 
-    /// Connects to a repository, as the user who has credentials for it.
+    /// Connects to a repository with the user's credentials for it.
     ///
     /// # Errors
-    /// The registry can't be reached, or the credentials can't be read.
+    /// The credentials can't be read, or [`Repository::connect`] fails.
     pub fn repository(&self, endpoint: &Endpoint, purpose: Purpose) -> Result<Repository<'_>> {
         let location = endpoint.reference.location();
         let credentials = self.keyring.credentials(&location).context(|| "credentials")?;
@@ -71,9 +72,9 @@ impl Access {
     /// Checks credentials with a registry.
     ///
     /// # Errors
-    /// It can't be reached, or refuses them.
+    /// The registry name is invalid, or the registry can't be reached or refuses the credentials.
     pub fn check(&self, registry: &str, credentials: &Credentials) -> Result<()> {
-        // some registries give a token for a repository alone: none is asked for
+        // a reference needs a repository; the check asks for a token without any scope, so it is never used
         let reference = Reference::parse(&format!("{registry}/login"))?;
         let endpoint = Endpoint { reference, insecure: self.registries.is_insecure(registry) };
         let repository = Repository::connect(&self.transport, &endpoint, Purpose::Pull, Some(credentials.clone()))?;

@@ -1,4 +1,4 @@
-//! Trying again: when it makes sense, and after which pause.
+//! Retrying requests: which failures may be temporary, and how long to wait.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,12 +6,12 @@ use stage1::error::{Error, Result};
 
 use crate::interrupt;
 
-/// Tries of a request that fails in a way that may pass.
+/// The most tries of a request whose failures may be temporary.
 const TRIES: u32 = 6;
-/// A server that asks for a longer pause is given up.
+/// The longest pause that a server may ask for.
 const MAX_PAUSE: Duration = Duration::from_secs(120);
 
-/// Pauses that grow, between tries.
+/// Counts tries, and waits between them, longer each time.
 pub(super) struct Patience {
     tries: u32,
 }
@@ -21,17 +21,20 @@ impl Patience {
         Self { tries: 1 }
     }
 
-    /// Whether another try makes sense.
+    /// Whether another try is left.
     pub(super) fn is_left(&self) -> bool {
         self.tries < TRIES
     }
 
-    /// Something has come through: hope begins anew.
+    /// Starts counting again, after progress.
     pub(super) fn renew(&mut self) {
         self.tries = 1;
     }
 
-    /// Waits before the next try, as long as the server asks for, if it does.
+    /// Waits before the next try: as long as the server asked, or else 0.5 s, doubled with each try.
+    ///
+    /// # Errors
+    /// The server asked for more than 120 s, or a signal came.
     pub(super) fn wait(&mut self, asked: Option<Duration>) -> Result<()> {
         if let Some(long) = asked.filter(|asked| *asked > MAX_PAUSE) {
             let (long, most) = (long.as_secs(), MAX_PAUSE.as_secs());
@@ -43,12 +46,12 @@ impl Patience {
     }
 }
 
-/// Whether a status is one that may be another the next time.
+/// Whether an HTTP status means a failure that may be temporary.
 pub(super) fn is_passing(status: u16) -> bool {
     matches!(status, 429 | 500 | 502 | 503 | 504)
 }
 
-/// Whether an error is one of the connection, and not of what came through it.
+/// Whether an error may be temporary: one of the connection, but not of its content or of a local file.
 pub(super) fn may_pass(error: &Error) -> bool {
     use std::io::ErrorKind;
     if interrupt::check().is_err() {
@@ -68,10 +71,10 @@ pub(super) fn may_pass(error: &Error) -> bool {
     false
 }
 
-/// Kinds of failures that trying again does not help.
+/// Whether an I/O error is permanent.
 fn is_final(kind: std::io::ErrorKind) -> bool {
     use std::io::ErrorKind;
-    // the last ones are of files of this machine
+    // the last ones come from local files
     matches!(
         kind,
         ErrorKind::ConnectionRefused
@@ -84,7 +87,7 @@ fn is_final(kind: std::io::ErrorKind) -> bool {
     )
 }
 
-/// What TLS refuses it refuses again.
+/// Whether an I/O error may be temporary; errors of TLS are permanent.
 fn io_passes(io: &std::io::Error) -> bool {
     !is_final(io.kind()) && !io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
 }
@@ -97,7 +100,7 @@ fn passes(error: &ureq::Error) -> bool {
     }
 }
 
-/// The pause that a server asks for: seconds or a date.
+/// Parses the header `Retry-After`, in seconds or as a date (RFC 9110); `None` if it is missing or invalid.
 pub(super) fn retry_after(header: Option<&str>) -> Option<Duration> {
     let text = header?.trim();
     if let Ok(seconds) = text.parse() {

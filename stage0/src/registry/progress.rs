@@ -1,17 +1,17 @@
-//! Bars on standard error, one per blob, if that is a terminal.
+//! Progress bars on standard error, one per blob, if it is a terminal.
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-/// Bars below each other.
+/// A group of progress bars.
 #[derive(Debug, Default)]
 pub struct Bars(MultiProgress);
 
-/// One of them, which goes when it is dropped.
+/// A progress bar; dropping it removes it, unless it is done.
 #[derive(Debug)]
 pub struct Bar(ProgressBar);
 
 impl Bars {
-    /// Adds a bar of so many bytes.
+    /// Adds a bar for a transfer of `bytes` bytes.
     pub fn add(&self, label: &str, bytes: u64) -> Bar {
         let bar = ProgressBar::new(bytes);
         let template = "{msg:14} [{bar:24}] {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
@@ -23,17 +23,17 @@ impl Bars {
 }
 
 impl Bar {
-    /// So many bytes are there.
+    /// Sets the number of transferred bytes.
     pub fn set(&self, bytes: u64) {
         self.0.set_position(bytes);
     }
 
-    /// So many more bytes are there.
+    /// Adds to the number of transferred bytes.
     pub fn more(&self, bytes: u64) {
         self.0.inc(bytes);
     }
 
-    /// All is there; the bar stays until all others are.
+    /// Marks the transfer as complete; the bar stays visible.
     pub fn done(&self) {
         self.0.finish();
     }

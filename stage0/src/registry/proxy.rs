@@ -1,11 +1,15 @@
-//! Which proxy a server is reached by.
+//! Choosing the proxy for a server from the environment.
 
 use stage1::error::{Error, Result};
 use ureq::Proxy;
 
 use super::url::Url;
 
-/// The proxy for a server, as the environment says.
+/// The proxy for a URL by `HTTPS_PROXY` or `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in capitals or not; `None` for a
+/// direct connection.
+///
+/// # Errors
+/// The variable does not hold the URL of a proxy.
 pub(super) fn proxy(url: &Url) -> Result<Option<Proxy>> {
     let variable = |names: &[&str]| names.iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
     let own: &[&str] = if url.is_secure() { &["HTTPS_PROXY", "https_proxy"] } else { &["HTTP_PROXY", "http_proxy"] };
@@ -15,11 +19,11 @@ pub(super) fn proxy(url: &Url) -> Result<Option<Proxy>> {
     if is_here || variable(&["NO_PROXY", "no_proxy"]).is_some_and(|list| is_excepted(host, url.0.port_u16(), &list)) {
         return Ok(None);
     }
-    // its text may hold a password
+    // do not show the URL, which may hold a password
     Proxy::new(&text).map(Some).map_err(|_| Error::new(format!("{} is not the URL of a proxy", own.join(" or "))))
 }
 
-/// Whether a list of hosts, domains (`.example.com`), addresses and networks (`10.0.0.0/8`) has the host.
+/// Whether `NO_PROXY`, a list of hosts, domains (`.example.com`), addresses and networks (`10.0.0.0/8`), has the host.
 fn is_excepted(host: &str, port: Option<u16>, list: &str) -> bool {
     let address = host.parse::<std::net::IpAddr>().ok();
     let fits = |one: &str| {

@@ -1,4 +1,5 @@
-//! Names of images in registries: `registry/repository:tag`, `registry/repository@digest`, and short names.
+//! Names of images in registries: `registry/repository:tag`, `registry/repository@digest`, and short names without a
+//! registry (distribution spec, "Pulling manifests", for their grammar).
 
 use std::fmt;
 
@@ -6,16 +7,16 @@ use stage1::error::{Error, Result};
 
 use crate::fsutil::digest::Digest;
 
-/// Longest name of a repository with its registry, as registries have it.
+/// The longest name of a registry and repository, in bytes.
 const MAX_NAME: usize = 255;
-/// Longest tag.
+/// The longest tag, in bytes.
 const MAX_TAG: usize = 128;
-/// The registry that has more than one name, and whose images without a user are in `library/`.
+/// Docker Hub, which has several names, and whose images without a user are in `library/`.
 pub(crate) const HUB: &str = "docker.io";
-/// What a name without tag and digest means.
+/// The tag of a name without tag and digest.
 const LATEST: &str = "latest";
 
-/// An image in a registry. Its text fits a file name, with `/` replaced.
+/// The full name of an image in a registry. As text, with `/` replaced, it is a valid file name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Reference {
     registry: String,
@@ -24,37 +25,37 @@ pub struct Reference {
     digest: Option<Digest>,
 }
 
-/// What a person wrote.
+/// The name of an image as the user wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Name {
-    /// With a registry.
+    /// A name with a registry.
     Full(Reference),
-    /// Without.
+    /// A name without a registry.
     Short(ShortName),
 }
 
 /// A name without a registry, such as `busybox` or `library/busybox:1.36`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShortName {
-    /// As it was written, without tag and digest.
+    /// The repository as the user wrote it, without tag and digest.
     pub repository: String,
     tag: Option<String>,
     digest: Option<Digest>,
 }
 
 impl ShortName {
-    /// The image of that name in a registry.
+    /// The image of this name in a registry, which may have a path (`quay.io/user`).
     ///
     /// # Errors
-    /// The registry, which may have a path (`quay.io/user`), is not one.
+    /// `registry` is not a registry, or the name is too long.
     pub fn at(&self, registry: &str) -> Result<Reference> {
         self.instead(&format!("{registry}/{}", self.repository))
     }
 
-    /// The image that an alias of this name means: a repository, to which tag and digest are added.
+    /// The image in `repository`, which an alias gives for this name; it gets this name's tag and digest.
     ///
     /// # Errors
-    /// The alias is not a repository with a registry.
+    /// `repository` is not a name with a registry.
     pub fn instead(&self, repository: &str) -> Result<Reference> {
         match Name::parse(repository)? {
             Name::Full(mut reference) => {
@@ -66,7 +67,7 @@ impl ShortName {
         }
     }
 
-    /// Whether a full name ends like this one, with the same tag or digest.
+    /// Whether a full name ends with this one at a `/`, and has the same tag or digest.
     pub fn is_end_of(&self, full: &Reference) -> bool {
         let whole = full.location();
         let ends = whole.strip_suffix(self.repository.as_str()).is_some_and(|above| above.ends_with('/'));
@@ -77,17 +78,17 @@ impl ShortName {
         }
     }
 
-    /// The digest that was written.
+    /// The digest, if the user wrote one.
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
     }
 }
 
 impl Name {
-    /// Understands a name as a person writes it. `docker://` in front of it is left out.
+    /// Parses a name as users write it; ignores a leading `docker://`.
     ///
     /// # Errors
-    /// It is not one.
+    /// The registry, repository, tag or digest is invalid, or the name is too long.
     pub fn parse(text: &str) -> Result<Self> {
         let bad = |why: &str| Error::new(format!("{text:?} is not the name of an image in a registry: {why}"));
         let rest = text.strip_prefix("docker://").unwrap_or(text);
@@ -95,20 +96,20 @@ impl Name {
             Some((rest, digest)) => (rest, Some(Digest::new(digest).map_err(|error| bad(&error.one_line()))?)),
             None => (rest, None),
         };
-        // a colon before the last slash is that of a port
+        // a colon before the last slash belongs to a port
         let (path, tag) = match rest.rsplit_once(':') {
             Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
             _ => (rest, None),
         };
         if tag.is_some_and(|tag| !is_tag(tag)) {
-            return Err(bad("its tag is not letters, digits, \"_\", \".\" and \"-\", at most 128"));
+            return Err(bad("a tag has at most 128 letters, digits, \"_\", \".\" and \"-\""));
         }
         let (registry, repository) = match path.split_once('/') {
             Some((first, rest)) if is_registry_like(first) => (Some(first), rest),
             _ => (None, path),
         };
         if !repository.split('/').all(is_component) {
-            return Err(bad("a repository is words of small letters and digits, between slashes"));
+            return Err(bad("a repository is words of lower-case letters and digits, separated by slashes"));
         }
         if path.len() + HUB.len() + "/library/".len() > MAX_NAME {
             return Err(bad("it is too long"));
@@ -125,15 +126,15 @@ impl Name {
             true => format!("library/{repository}"),
             false => repository.to_owned(),
         };
-        // what has a digest needs no tag
+        // a digest takes precedence over a tag
         let tag = if digest.is_some() { None } else { Some(tag.unwrap_or_else(|| LATEST.into())) };
         Ok(Self::Full(Reference { registry: registry.to_owned(), repository, tag, digest }))
     }
 
-    /// The name that an image gets here: what has no registry is `localhost`'s.
+    /// Parses a name for an image of the store; a short name gets the registry `localhost`.
     ///
     /// # Errors
-    /// The text is not a name.
+    /// As [`Self::parse`].
     pub fn local(text: &str) -> Result<Reference> {
         match Self::parse(text)? {
             Self::Full(reference) => Ok(reference),
@@ -143,10 +144,10 @@ impl Name {
 }
 
 impl Reference {
-    /// Understands a name that has a registry.
+    /// Parses a name with a registry.
     ///
     /// # Errors
-    /// It is not one, or has none.
+    /// As [`Name::parse`], or the name has no registry.
     pub fn parse(text: &str) -> Result<Self> {
         match Name::parse(text)? {
             Name::Full(reference) => Ok(reference),
@@ -164,22 +165,22 @@ impl Reference {
         &self.repository
     }
 
-    /// Registry and repository.
+    /// `REGISTRY/REPOSITORY`.
     pub fn location(&self) -> String {
         format!("{}/{}", self.registry, self.repository)
     }
 
-    /// The tag, if there is no digest.
+    /// The tag; `None` if it has a digest.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
 
-    /// The digest.
+    /// The digest; `None` if it has a tag.
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
     }
 
-    /// Digest or tag, as the protocol names a manifest.
+    /// The digest or tag, by which the API names a manifest.
     pub fn version(&self) -> String {
         match (&self.digest, &self.tag) {
             (Some(digest), _) => digest.to_string(),
@@ -188,7 +189,7 @@ impl Reference {
         }
     }
 
-    /// The same image elsewhere.
+    /// The same tag or digest in another `REGISTRY/REPOSITORY`.
     ///
     /// # Errors
     /// `location` is not a registry with a repository.
@@ -205,12 +206,12 @@ impl fmt::Display for Reference {
     }
 }
 
-/// Whether the first part of a path is a registry, or a directory of one.
+/// Whether the first part of a name is a registry rather than the start of a repository.
 fn is_registry_like(text: &str) -> bool {
     text == "localhost" || text.contains(['.', ':']) || text.bytes().any(|b| b.is_ascii_uppercase())
 }
 
-/// `HOST`, `HOST:PORT`, `[ADDRESS]:PORT`.
+/// Whether a text is `HOST`, `HOST:PORT` or `[ADDRESS]:PORT`.
 pub(crate) fn is_registry(text: &str) -> bool {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
@@ -237,7 +238,7 @@ fn is_tag(text: &str) -> bool {
         && text.bytes().all(|b| word(b) || matches!(b, b'.' | b'-'))
 }
 
-/// Words of small letters and digits with `.`, `_`, `__` or any number of `-` between them.
+/// Whether a text is words of lower-case letters and digits, separated by `.`, `_`, `__` or any number of `-`.
 fn is_component(text: &str) -> bool {
     let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let ends_well = text.starts_with(word) && text.ends_with(word);
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name() {
+    fn invalid_names_are_refused() {
         for bad in [
             "",
             "/",

@@ -1,4 +1,4 @@
-//! `registries.conf` of the container tools: where the images of a name are, what short names mean, what is refused.
+//! containers-registries.conf(5): mirrors and other locations of images, short names, blocked and insecure registries.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use stage1::error::{Context, Error, Result};
 
 use super::reference::{Name, Reference, ShortName};
 
-/// What the configuration files say together.
+/// The merged configuration files.
 #[derive(Debug, Default)]
 pub struct Registries {
     unqualified: Vec<String>,
@@ -18,12 +18,12 @@ pub struct Registries {
     helpers: Vec<String>,
 }
 
-/// Where an image may be had.
+/// A location of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// The image there.
+    /// The name of the image at this location.
     pub reference: Reference,
-    /// Certificates are not verified, and HTTP is good enough.
+    /// Whether to accept any certificate, and plain HTTP.
     pub insecure: bool,
 }
 
@@ -35,7 +35,7 @@ struct File {
     credential_helpers: Option<Vec<String>>,
     aliases: BTreeMap<String, String>,
     registry: Vec<Registry>,
-    /// The format before this one.
+    /// Only the format version 1 has this table.
     registries: Option<toml::Table>,
 }
 
@@ -59,11 +59,11 @@ struct Mirror {
 }
 
 impl Registries {
-    /// Reads the files of this machine: that which `CONTAINERS_REGISTRIES_CONF` names, or the user's, or
-    /// `/etc/containers/registries.conf`; then those in the directories `registries.conf.d`.
+    /// Reads the file that `CONTAINERS_REGISTRIES_CONF` names, or the user's, or `/etc/containers/registries.conf`;
+    /// then those in the directories `registries.conf.d`.
     ///
     /// # Errors
-    /// A file can't be read or is not what it should be.
+    /// A file can't be read, is not valid TOML, has the format version 1, or has an invalid value.
     pub fn load() -> Result<Self> {
         let own = std::env::var_os("HOME").map(|home| Path::new(&home).join(".config/containers"));
         let named = std::env::var_os("CONTAINERS_REGISTRIES_CONF").map(PathBuf::from);
@@ -93,15 +93,15 @@ impl Registries {
         self.parse(&text).context(|| format!("{path:?}"))
     }
 
-    /// Adds what a file says, which counts more than what is there.
+    /// Merges the text of a file, whose values take precedence over those of earlier files.
     fn parse(&mut self, text: &str) -> Result<()> {
-        // one line: the library would draw the place
+        // make one line of the library's message, which quotes the text over several lines
         let file: File = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             Error::new(format!("line {line}: {}", error.message()))
         })?;
         if file.registries.is_some() {
-            return Err(Error::new("[registries.…] is version 1 of this file, which container tools read no more"));
+            return Err(Error::new("[registries.…] belongs to version 1 of this format, which is not supported"));
         }
         if let Some(list) = file.unqualified_search_registries {
             self.unqualified = list;
@@ -118,7 +118,7 @@ impl Registries {
             self.helpers = helpers;
         }
         for (name, target) in file.aliases {
-            // an empty one takes back what an earlier file said
+            // an empty alias removes that of an earlier file
             match target.is_empty() {
                 true => drop(self.aliases.remove(&name)),
                 false => drop(self.aliases.insert(name, target)),
@@ -132,15 +132,16 @@ impl Registries {
         Ok(())
     }
 
-    /// Credential helpers that are asked for every registry, in order; `containers-auth.json` stands for that file.
+    /// The credential helpers to ask for every registry, in order; `containers-auth.json` stands for the auth files.
     pub(crate) fn helpers(&self) -> &[String] {
         &self.helpers
     }
 
-    /// The images that a name may mean, in the order in which they are to be tried.
+    /// The full names to try for a name, in order: itself, or for a short name its alias, or the search registries.
     ///
     /// # Errors
-    /// It is a short name that means nothing here, or, where that is to be decided by a person, several.
+    /// A short name has no alias and there are no search registries, its alias is invalid, or several search registries
+    /// apply and `short-name-mode` is `enforcing`.
     pub fn candidates(&self, name: &Name) -> Result<Vec<Reference>> {
         let short = match name {
             Name::Full(reference) => return Ok(vec![reference.clone()]),
@@ -162,10 +163,10 @@ impl Registries {
         }
     }
 
-    /// The places to have an image from, mirrors first.
+    /// The locations of an image, in the order to try: mirrors first, the registry itself last.
     ///
     /// # Errors
-    /// It is blocked, or the configuration leads to no registry.
+    /// The configuration blocks the image, or has an invalid location for it.
     pub fn endpoints(&self, reference: &Reference) -> Result<Vec<Endpoint>> {
         let location = reference.location();
         let fitting = self.registries.iter().filter_map(|registry| Some((registry.covers(&location)?, registry)));
@@ -200,7 +201,7 @@ impl Registries {
         Ok(all)
     }
 
-    /// Whether a registry as a whole is insecure: for what names no repository.
+    /// Whether a registry as a whole is insecure, for requests without a repository.
     pub fn is_insecure(&self, registry: &str) -> bool {
         let fitting = self.registries.iter().filter_map(|one| Some((one.covers(registry)?, one)));
         fitting.max_by_key(|(length, _)| *length).is_some_and(|(_, one)| one.insecure)
@@ -208,7 +209,7 @@ impl Registries {
 }
 
 impl Registry {
-    /// Fills in what is left out, and refuses what makes no sense.
+    /// Fills in a missing prefix; fails for invalid values.
     fn check(&mut self) -> Result<()> {
         for location in [&mut self.prefix, &mut self.location] {
             location.truncate(location.trim_end_matches('/').len());
@@ -237,7 +238,7 @@ impl Registry {
         Ok(())
     }
 
-    /// How much of a location the prefix covers, if it does.
+    /// The length of the part of a location that the prefix matches, in bytes; `None` if it does not match.
     fn covers(&self, location: &str) -> Option<usize> {
         if let Some(domain) = self.prefix.strip_prefix('*') {
             let host = location.split('/').next().unwrap_or_default();
@@ -274,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn mirrors_prefixes_and_what_is_blocked() {
+    fn mirrors_prefixes_and_blocked_registries() {
         let all = registries(&[
             r#"
             [[registry]]
@@ -336,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_named_with_its_line() {
+    fn invalid_values_are_reported_with_their_line() {
         let mut all = Registries::default();
         for (bad, word) in [
             ("unqualified-search-registries = 3", "line 1"),

@@ -1,4 +1,5 @@
-//! Who a registry lets in: the challenge in its answer, and the token that its token server gives for it.
+//! Token authentication (distribution's "Token Authentication" and "OAuth2 Token" specs): the registry's challenge, and
+//! the token of its token server.
 
 use std::time::{Duration, Instant};
 
@@ -11,31 +12,31 @@ use super::credentials::Credentials;
 use super::transport::{Ask, Content, Transport};
 use super::url::{Url, escape};
 
-/// What a token server may say.
+/// The size limit of a token server's answer, in bytes.
 const MAX_ANSWER: u64 = 256 << 10;
-/// A token goes into a header.
+/// The size limit of a token, which must fit in a header, in bytes.
 const MAX_TOKEN: usize = 48 << 10;
-/// Life of a token that does not tell it, by the protocol.
+/// The lifetime, by the spec, of a token whose answer has none.
 const SHORT_LIFE: Duration = Duration::from_secs(60);
-/// A token is not used in the last moments of its life.
+/// How long before its end a token is no longer used.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// How a registry wants to be asked.
+/// How a registry authenticates clients (RFC 9110, `WWW-Authenticate`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
-    /// With user and password in each request.
+    /// By user name and password in each request.
     Basic,
-    /// With a token of another server.
+    /// By a token of a token server.
     Bearer {
-        /// The server's URL.
+        /// The token server's URL.
         realm: String,
-        /// Which of its services.
+        /// The service to name to it.
         service: Option<String>,
     },
 }
 
 impl Challenge {
-    /// The challenge of an answer with the status 401. A token is the better one of several.
+    /// The challenge of an answer with the status 401; prefers Bearer over Basic. `None` if it has neither.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let texts = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
         let all: Vec<Self> = texts.flat_map(challenges).collect();
@@ -43,7 +44,7 @@ impl Challenge {
     }
 }
 
-/// All challenges of a header: `Bearer realm="…",service="…", Basic realm="…"`.
+/// Parses all challenges of a header: `Bearer realm="…",service="…", Basic realm="…"`.
 fn challenges(text: &str) -> Vec<Challenge> {
     let mut found: Vec<(String, Vec<(String, String)>)> = Vec::new();
     let mut rest = text.trim_start();
@@ -77,7 +78,7 @@ fn challenges(text: &str) -> Vec<Challenge> {
     found.into_iter().filter_map(understand).collect()
 }
 
-/// A value, in quotation marks or not, and what follows.
+/// The value at the start of a text, in quotation marks or not, and the rest of the text.
 fn parameter_value(text: &str) -> (String, &str) {
     let Some(quoted) = text.strip_prefix('"') else {
         let length = text.find(|c: char| c.is_whitespace() || c == ',').unwrap_or(text.len());
@@ -95,7 +96,7 @@ fn parameter_value(text: &str) -> (String, &str) {
     (value, "")
 }
 
-/// A token, and until when it is good.
+/// A token, and the time until which to use it.
 #[derive(Clone)]
 pub(super) struct Token {
     /// The value of `Authorization`.
@@ -113,11 +114,12 @@ struct Reply {
     expires_in: Option<u64>,
 }
 
-/// Gets a token from a registry's token server. Credentials go there, as the protocol wants it, only by HTTPS; or by
-/// HTTP, if `insecure` is set and the registry itself is asked by HTTP.
+/// Fetches a token from a registry's token server. Credentials are sent to it only over HTTPS, unless the registry
+/// itself was reached over HTTP.
 ///
 /// # Errors
-/// The server is not secure, refuses, or says nonsense.
+/// The server's URL is invalid or, for a registry reached over HTTPS, not HTTPS; the server can't be reached, refuses
+/// the credentials, or sends a malformed answer.
 pub(super) fn fetch(
     transport: &Transport,
     (realm, service): (&str, Option<&str>),
@@ -132,12 +134,12 @@ pub(super) fn fetch(
         return Err(Error::new(format!("{} wants a token from {url}, which is not secure", asked.authority())));
     }
     let service = service.map(|service| ("service", service));
-    // what may be insecure is the registry: its token server only if it is the same
+    // "insecure" applies to the registry, so to the token server only if it is the same host
     let insecure = insecure && url.authority() == asked.authority();
     let answer = match credentials {
         Some(Credentials::Identity(token)) => {
             let known = [("grant_type", "refresh_token"), ("client_id", "podctl"), ("refresh_token", token.as_str())];
-            // by this protocol all in one
+            // OAuth2 takes all scopes in one parameter
             let scope = scopes.join(" ");
             let scope = Some(("scope", scope.as_str())).filter(|_| !scopes.is_empty());
             let form = known.into_iter().chain(service).chain(scope);
@@ -168,13 +170,13 @@ pub(super) fn fetch(
         _ => return Err(answer.complaint()),
     }
     let bytes = answer.read(MAX_ANSWER).context(what)?;
-    // the library's words would hold a part of the token
+    // serde's message would quote the answer, which holds a secret
     let reply: Option<Reply> = serde_json::from_slice(&bytes).ok();
     let reply = reply.context(|| format!("{}: its answer is not a JSON object", what()))?;
     let token = reply.token.or(reply.access_token).filter(|token| !token.is_empty());
     let token = token.context(|| format!("{}: its answer has no token", what()))?;
     if token.len() > MAX_TOKEN || !token.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(Error::new(format!("{}: its token is too long, or none", what())));
+        return Err(Error::new(format!("{}: its token is too long or has invalid characters", what())));
     }
     let life = reply.expires_in.map_or(SHORT_LIFE, |seconds| Duration::from_secs(seconds.min(86400))).max(MARGIN);
     Ok(Token { authorization: format!("Bearer {token}"), until: Instant::now() + life - MARGIN })
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_better_than_a_password() {
+    fn bearer_is_preferred_over_basic() {
         let mut headers = HeaderMap::new();
         headers.append(WWW_AUTHENTICATE, "Basic realm=x".parse().unwrap());
         headers.append(WWW_AUTHENTICATE, "Bearer realm=y".parse().unwrap());
@@ -215,7 +217,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_header_is_too_strange(text in ".{0,80}") {
+        fn any_header_is_parsed_without_panic(text in ".{0,80}") {
             challenges(&text);
         }
     }

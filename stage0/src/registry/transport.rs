@@ -1,7 +1,7 @@
-//! HTTP to registries: one connection pool per host with that host's TLS, redirects that lose what is secret, proxies.
+//! HTTP to registries: one connection pool per host, with the TLS configuration of the host, redirects, and proxies.
 //!
-//! Nothing that a server says is trusted: headers and bodies have bounds, a redirect never leads from HTTPS to HTTP,
-//! and what authorises a request goes to the host that it is for, and to no other.
+//! Answers of a server are hostile input: headers and bodies have size limits, a redirect from HTTPS to HTTP is
+//! refused, and `Authorization` is only sent to the host that it is for.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -19,44 +19,44 @@ use super::proxy::proxy;
 use super::url::Url;
 use crate::interrupt;
 
-/// Redirects of one request.
+/// The most redirects of one request.
 const MAX_REDIRECTS: usize = 5;
-/// Header of a response.
+/// The size limit of a response's header, in bytes.
 const MAX_HEADER: usize = 64 << 10;
-/// Body of an error that is shown.
+/// How much of the body of an error is read, in bytes.
 const MAX_COMPLAINT: u64 = 64 << 10;
-/// A server that says nothing for so long is given up.
+/// The timeout of each read and write.
 const SILENCE: Duration = Duration::from_secs(60);
-/// For a connection.
+/// The timeout for name resolution, and for connecting.
 const CONNECT: Duration = Duration::from_secs(20);
 
-/// What is asked of a server.
+/// A request.
 #[derive(Clone, Debug)]
 pub struct Ask<'a> {
-    /// GET, HEAD, POST, PUT.
+    /// The method.
     pub method: Method,
-    /// Of which server, and what.
+    /// The URL.
     pub url: Url,
-    /// Headers but `Authorization`.
+    /// The headers other than `Authorization`.
     pub headers: Vec<(&'static str, String)>,
-    /// The value of `Authorization`: for the URL's server alone.
+    /// The value of `Authorization`, only for the URL's server.
     pub authorization: Option<String>,
-    /// What is sent.
+    /// The body.
     pub content: Content<'a>,
 }
 
 /// The body of a request.
 #[derive(Clone, Copy, Debug)]
 pub enum Content<'a> {
-    /// None.
+    /// No body.
     Nothing,
-    /// Bytes.
+    /// These bytes.
     Bytes(&'a [u8]),
-    /// A file, from its start; the function is told of each number of bytes that is sent.
+    /// A whole file; [`Progress`] is called with the number of bytes of each block that is sent.
     File(&'a std::path::Path, &'a Progress<'a>),
 }
 
-/// Told how many more bytes have come or gone.
+/// A function that is called with the number of further bytes transferred.
 pub struct Progress<'a>(pub &'a (dyn Fn(u64) + Sync));
 
 impl std::fmt::Debug for Progress<'_> {
@@ -71,7 +71,7 @@ impl<'a> Ask<'a> {
         Self { method, url, headers: Vec::new(), authorization: None, content: Content::Nothing }
     }
 
-    /// With a further header.
+    /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
@@ -84,33 +84,33 @@ impl<'a> Ask<'a> {
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
-    /// Its headers.
+    /// The headers.
     pub headers: HeaderMap,
-    /// Who has answered, after redirects.
+    /// The URL that was answered, after redirects.
     pub url: Url,
     body: Body,
 }
 
 impl Answer {
-    /// A header's text.
+    /// The value of a header; `None` if it is missing or is not ASCII text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// The length that the server tells.
+    /// The value of `Content-Length`, in bytes.
     pub fn length(&self) -> Option<u64> {
         self.header("content-length").and_then(|text| text.parse().ok())
     }
 
-    /// The body, as a stream without a bound.
+    /// A reader of the body, without a size limit.
     pub fn into_reader(self) -> impl Read {
         self.body.into_with_config().limit(u64::MAX).reader()
     }
 
-    /// The body, which may have so many bytes.
+    /// Reads the body, of at most `limit` bytes.
     ///
     /// # Errors
-    /// It is larger, or breaks off.
+    /// The body is larger, or the connection breaks.
     pub fn read(self, limit: u64) -> Result<Vec<u8>> {
         let from = self.url.to_string();
         let mut bytes = Vec::new();
@@ -121,18 +121,19 @@ impl Answer {
         Ok(bytes)
     }
 
-    /// What went wrong, in the server's words.
+    /// The error that the server reports.
     pub fn complaint(self) -> Error {
         let (status, url) = (self.status, self.url.to_string());
         let mut bytes = Vec::new();
-        // what can't be read says nothing
+        // without a readable body the status alone is reported
         let _ = self.into_reader().take(MAX_COMPLAINT).read_to_end(&mut bytes);
         let words = complaint_in(&bytes).unwrap_or_default();
         Error::new(format!("{url} answers {status} {words}").trim_end().to_owned())
     }
 }
 
-/// The errors of the protocol: `{"errors":[{"code":…,"message":…}]}`.
+/// The text of an error body (distribution spec, "Error Codes"): `{"errors":[{"code":…,"message":…}]}`; or `details` or
+/// `message` of a token server.
 fn complaint_in(bytes: &[u8]) -> Option<String> {
     let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
     let errors = value.get("errors").and_then(|errors| errors.as_array());
@@ -156,7 +157,7 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// Connects where it is asked to, with certificates from there.
+    /// Makes connections with the options `tls`; a signal that `watch` records closes all of them.
     pub fn new(tls: Tls, watch: Option<&interrupt::Watch>) -> Self {
         let agents: Arc<Mutex<HashMap<String, Agent>>> = Arc::default();
         if let Some(watch) = watch {
@@ -169,15 +170,17 @@ impl Transport {
         Self { tls, agents }
     }
 
-    /// Whether the command line lets any registry be insecure.
+    /// Whether the command line allows any registry to be insecure.
     pub fn is_insecure(&self) -> bool {
         self.tls.insecure
     }
 
-    /// Asks once, and follows redirects. `insecure` holds for the server of the request, not for others.
+    /// Sends a request once, and follows redirects of GET and HEAD. `insecure` applies to the request's server, not to
+    /// other ones. A status such as 404 is an answer, not an error.
     ///
     /// # Errors
-    /// The server can't be reached, or leads astray. What it refuses is an answer, too.
+    /// The server can't be reached, a redirect is invalid, leads from HTTPS to HTTP or is one too many, or a signal
+    /// came.
     pub fn ask(&self, ask: &Ask<'_>, insecure: bool) -> Result<Answer> {
         let mut ask = ask.clone();
         let first = ask.url.clone();
@@ -199,7 +202,7 @@ impl Transport {
             if !leads {
                 return Ok(answer);
             }
-            let location = answer.header(LOCATION.as_str()).context(|| format!("{} leads nowhere", ask.url))?;
+            let location = answer.header(LOCATION.as_str()).context(|| format!("{} redirects nowhere", ask.url))?;
             let next = ask.url.join(location).context(|| format!("redirect of {}", ask.url))?;
             if !next.is_same_server(&first) {
                 ask.authorization = None;
@@ -209,10 +212,10 @@ impl Transport {
         Err(Error::new(format!("{first}: more than {MAX_REDIRECTS} redirects")))
     }
 
-    /// Asks again, with pauses, while the server is overloaded or can't be reached.
+    /// [`Self::ask`], repeated with pauses while the failure may be temporary.
     ///
     /// # Errors
-    /// It does not get better.
+    /// As [`Self::ask`], at the last try; or the server asked for too long a pause.
     pub fn ask_patiently(&self, ask: &Ask<'_>, insecure: bool) -> Result<Answer> {
         let mut patience = Patience::new();
         loop {
@@ -220,7 +223,7 @@ impl Transport {
                 Ok(answer) if is_passing(answer.status) && patience.is_left() => {
                     let asked = retry_after(answer.header("retry-after"));
                     log::debug!("{} answers {}: trying again", answer.url, answer.status);
-                    // it ends when nobody reads it
+                    // closes the connection, as the body is not read
                     drop(answer);
                     patience.wait(asked)?;
                 }
@@ -234,7 +237,7 @@ impl Transport {
         }
     }
 
-    /// The pool for a server.
+    /// The connection pool for a server.
     fn agent(&self, url: &Url, verify: bool) -> Result<Agent> {
         let key = format!("{}{} {}", url.is_secure(), verify, url.authority());
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
@@ -261,7 +264,7 @@ impl Transport {
     }
 }
 
-/// Reads a file that is being sent.
+/// The reader of a file that is being sent.
 struct Sent<'a> {
     file: std::fs::File,
     progress: &'a Progress<'a>,

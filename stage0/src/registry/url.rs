@@ -1,4 +1,4 @@
-//! Where something is in a registry, and where a registry's answers may lead.
+//! URLs of a registry's API, and resolving the redirects in its answers.
 
 use stage1::error::{Error, Result};
 use ureq::http::Uri;
@@ -9,27 +9,27 @@ use ureq::http::uri::{Authority, PathAndQuery, Scheme};
 pub struct Url(pub(super) Uri);
 
 impl Url {
-    /// Understands an absolute URL.
+    /// Parses an absolute URL.
     ///
     /// # Errors
-    /// It is not one, has another scheme, or names a user.
+    /// The text is not a URL, its scheme is neither `http` nor `https`, it has no host, or it has a user.
     pub fn parse(text: &str) -> Result<Self> {
         let bad = |why: &str| Error::new(format!("URL {text:?}: {why}"));
-        let uri: Uri = text.parse().map_err(|_| bad("it is not one"))?;
+        let uri: Uri = text.parse().map_err(|_| bad("not a valid URL"))?;
         if uri.scheme() != Some(&Scheme::HTTP) && uri.scheme() != Some(&Scheme::HTTPS) {
             return Err(bad("neither http nor https"));
         }
         let authority = uri.authority().map_or("", Authority::as_str);
         if authority.contains('@') || uri.host().is_none_or(str::is_empty) {
-            return Err(bad("it must name a host, and no user"));
+            return Err(bad("it must have a host and no user"));
         }
         Ok(Self(uri))
     }
 
-    /// Where a server's `Location` leads from here.
+    /// Resolves a server's `Location` relative to this URL.
     ///
     /// # Errors
-    /// It leads nowhere, or from HTTPS to HTTP.
+    /// The result is not a valid URL, or leads from HTTPS to HTTP.
     pub fn join(&self, location: &str) -> Result<Self> {
         let scheme = self.0.scheme_str().unwrap_or("https");
         let joined = if location.starts_with("//") {
@@ -52,7 +52,7 @@ impl Url {
         Ok(joined)
     }
 
-    /// The same with another parameter in its query.
+    /// This URL with a further parameter in its query.
     ///
     /// # Errors
     /// The result is not a URL.
@@ -71,7 +71,7 @@ impl Url {
         self.0.authority().map_or("", Authority::as_str)
     }
 
-    /// Whether both are the same server: what is secret at one may go to the other.
+    /// Whether both URLs have the same scheme, host and port: then secrets for one may be sent to the other.
     pub fn is_same_server(&self, other: &Self) -> bool {
         let port = |url: &Self| url.0.port_u16().unwrap_or(if url.is_secure() { 443 } else { 80 });
         let host = |url: &Self| url.0.host().unwrap_or_default().to_ascii_lowercase();
@@ -83,14 +83,14 @@ impl Url {
     }
 }
 
-/// Without the query, which may hold a signature.
+/// Leaves out the query, which may hold a signature.
 impl std::fmt::Display for Url {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}://{}{}", self.0.scheme_str().unwrap_or_default(), self.authority(), self.0.path())
     }
 }
 
-/// A value as it is written in a query or a form.
+/// Percent-encodes a value for a query or a form.
 pub(super) fn escape(value: &str) -> String {
     let mut out = String::new();
     for byte in value.bytes() {
@@ -102,7 +102,7 @@ pub(super) fn escape(value: &str) -> String {
     out
 }
 
-/// The part of a path that a name is: repositories, tags and digests need no escaping.
+/// The URL with this path, which must need no escaping, as repositories, tags and digests do not.
 pub(super) fn url(scheme: &str, authority: &str, path: &str) -> Result<Url> {
     let url = Url::parse(&format!("{scheme}://{authority}{path}"))?;
     if url.path() != path {

@@ -1,4 +1,4 @@
-//! Damage is found, named, and mended or refused; many at work at once; what is used stays.
+//! Damage is found, named, and repaired or refused; several processes work at once; trees in use stay.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -24,7 +24,7 @@ fn flip(path: &Path, at: u64) {
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).unwrap();
     file.write_all_at(&[byte[0] ^ 1], at).unwrap();
-    // as damage on a disk would, it leaves the time as it was
+    // keep the modification time, as damage on a disk does
     file.set_modified(time).unwrap();
 }
 
@@ -46,7 +46,7 @@ fn a_flipped_byte_in_a_tree_is_named_and_mended() {
     assert_eq!(std::fs::read(&tool).unwrap(), "the content of a tool".repeat(100).as_bytes());
     assert_eq!(verify(&stand.store, id).unwrap(), Health::Whole);
 
-    // a pod that is about to use it sees the change, too, and what is removed, and an older list
+    // the quick check before a pod uses the tree also finds the change, a removed file, list or record
     std::thread::sleep(Duration::from_millis(20));
     flip(&tool, 700);
     let fault = trees::quick_fault(&stand.store, id).unwrap().unwrap_or_default();
@@ -68,7 +68,7 @@ fn a_flipped_byte_in_a_blob_is_named_and_refused_until_it_comes_again() {
     let imported = stand.import(&image()).unwrap();
     let id = &imported.image.id;
     let blob = stand.base.path().join("data/images").join(id.as_str()).join("archive");
-    // every part of it: headers, content, and what is behind the end
+    // flip bytes in headers, in content, and behind the end marker
     for at in [0, 600, 3000, blob.metadata().unwrap().len() - 1] {
         flip(&blob, at);
         let mut out = Vec::new();
@@ -78,7 +78,7 @@ fn a_flipped_byte_in_a_blob_is_named_and_refused_until_it_comes_again() {
         assert!(!error.is_empty());
         let Health::Damaged(fault) = verify(&stand.store, id).unwrap() else { panic!() };
         assert!(fault.contains("damaged") && fault.contains("import the image again"), "{fault}");
-        // the tree is whole; pods go on with it
+        // the tree is undamaged; pods can still use it
         drop(trees::ensure(&stand.store, id).unwrap());
         stand.import(&image()).unwrap();
         assert_eq!(verify(&stand.store, id).unwrap(), Health::Whole);
@@ -91,7 +91,7 @@ fn a_damaged_manifest_is_never_used() {
     let stand = Stand::new();
     let imported = stand.import(&image()).unwrap();
     let dir = stand.base.path().join("data/images").join(imported.image.id.as_str());
-    // still a manifest: only its hash tells
+    // a valid manifest: only its hash shows the change
     std::fs::write(dir.join("manifest"), r#"{"acKind":"ImageManifest","acVersion":"0.8.11","name":"b"}"#).unwrap();
     let error = find::find(&stand.store, "a").unwrap_err().one_line();
     assert!(error.contains("manifest of image") && error.contains("damaged"), "{error}");
@@ -113,7 +113,7 @@ fn use_by_pod(stand: &Stand, tree: &str) -> PathBuf {
 }
 
 #[test]
-fn what_a_pod_uses_stays() {
+fn images_and_trees_in_use_stay() {
     let stand = Stand::new();
     let old = stand.import(&aci("a", &[file("rootfs/old", "")])).unwrap().image.id;
     let new = stand.import(&aci("a", &[file("rootfs/new", "")])).unwrap();
@@ -123,7 +123,7 @@ fn what_a_pod_uses_stays() {
     assert!(error.contains("pods use it: 0d2bd7d8"), "{error}");
     assert!(collect(&stand.store, Duration::ZERO, Which::Unnamed).unwrap().images.is_empty());
 
-    // a tree that is rendered again while it is used is kept until the pod is gone
+    // the old tree of a pod is kept until the pod is gone, although the tree was rendered again
     std::fs::remove_file(trees::rootfs(&stand.store, old.as_str()).join("old")).unwrap();
     let held = File::open(trees::rootfs(&stand.store, old.as_str())).unwrap();
     drop(trees::ensure(&stand.store, &old).unwrap());
@@ -170,7 +170,7 @@ fn eight_imports_at_once_of_the_same_and_of_others() {
 }
 
 #[test]
-fn imports_removals_and_collections_at_once_never_err() {
+fn imports_removals_and_collections_at_once_never_fail() {
     let stand = Stand::new();
     let data = stand.base.path().join("data");
     let bytes = |n: usize| aci("same", &[file("rootfs/f", format!("{n}"))]);
@@ -205,7 +205,7 @@ fn exported_is_what_was_imported() {
     let imported = stand.import(&converted).unwrap();
     let mut out = Vec::new();
     export(&stand.store, &imported.image.id, &mut out).unwrap();
-    // an image with layers has no archive: one is made, with all that they have
+    // an image with layers has no archive: export packs one from all layers
     let other = Stand::new();
     let again = other.import(&out).unwrap();
     assert_eq!(again.image.parsed.app, imported.image.parsed.app);
@@ -228,8 +228,8 @@ fn rendered_is_what_pods_use() {
     );
     assert_eq!(std::fs::read_link(out.join("l")).unwrap(), Path::new("/"));
     let error = trees::copy_out(&stand.store, &imported.image.id, &out).unwrap_err().one_line();
-    assert!(error.contains("there already"), "{error}");
-    // nothing is half there when something of it is in the way
+    assert!(error.contains("already exists"), "{error}");
+    // a failed copy leaves no files
     std::fs::remove_dir_all(&out).unwrap();
     let error = trees::copy_out(&stand.store, &imported.image.id, &out.join("no/such")).unwrap_err().one_line();
     assert!(error.contains("No such file"), "{error}");

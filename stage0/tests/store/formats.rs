@@ -1,4 +1,4 @@
-//! Every format that is taken, and what becomes of it.
+//! Every supported format, and the image that an import makes of it.
 
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -14,7 +14,7 @@ use stage1::appc::{self, ImageManifest};
 use crate::Stand;
 use crate::make::*;
 
-/// Names, modes, sizes, link targets below a directory.
+/// The names, modes, sizes and link targets of the files below a directory.
 fn tree(root: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut todo = vec![root.to_owned()];
@@ -56,7 +56,7 @@ fn every_compression_gives_the_same_image() {
         assert_eq!(std::fs::read(other.root(&imported).join("f")).unwrap().len(), 70_000);
         assert!(other.is_clean());
     }
-    // what the checksums behind the content are for
+    // the checksums behind the content find damage
     for program in all {
         let mut packed = packed_by(program, &plain);
         let at = packed.len() - if program == "xz" { 30 } else { 3 };
@@ -94,7 +94,7 @@ fn example() -> Oci {
         file(".wh..wh.plnk", "of an old storage driver"),
         hardlink("hard", "kept/f"),
     ]);
-    // a file becomes a directory only when it is said to
+    // an entry below a file is refused unless an entry makes the file a directory
     let top = tar_entries_with_directory(top);
     let config = json!({
         "User": "web", "Env": ["A=1", "PATH=/bin", "A=2"], "Entrypoint": ["/bin/app"], "Cmd": ["-v"],
@@ -110,7 +110,7 @@ fn example() -> Oci {
     }
 }
 
-/// Puts the entry of a directory `was-file` before the file in it.
+/// Adds the entry of a directory `was-file` before the file in it.
 fn tar_entries_with_directory(top: Vec<u8>) -> Vec<u8> {
     let directory = tar(&[dir("was-file")]);
     [&directory[..512], &top].concat()
@@ -128,7 +128,7 @@ fn oci_directory_oci_tar_and_docker_tar_are_the_same_image() {
     }
     let from_directory = import_directory(&stand.store, &directory, &ImportOptions::default()).unwrap();
     std::fs::remove_dir_all(&directory).unwrap();
-    // what depends on the time of the import shows
+    // a second apart, so that a tree that depends on the time of the import differs
     std::thread::sleep(std::time::Duration::from_millis(1100));
     let from_tar = stand.import(&tar_of(&image.layout())).unwrap();
     let from_docker = stand.import(&image.docker("example.com/probe:1.5")).unwrap();
@@ -206,7 +206,7 @@ fn one_of_several_is_chosen_by_platform_and_reference() {
         assert!(error.contains("app:1, app:2"), "{error}");
     }
 
-    // an index within the index, as builders for several platforms write it
+    // an index within the index, as builds for several platforms make
     let mut files = layout(&[&arm, &amd]);
     let inner = files.pop().unwrap().1;
     let digest = sha256(&inner);

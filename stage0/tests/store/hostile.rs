@@ -1,4 +1,4 @@
-//! Archives made to do harm: each is refused with one clear line, and nothing of it is found anywhere.
+//! Hostile archives: each is refused with one clear line, and none of its files is found anywhere.
 
 use serde_json::json;
 use stage0::image::archive::UnpackLimits;
@@ -11,7 +11,7 @@ use crate::make::*;
 /// The files of a layout.
 type Files = Vec<(String, Vec<u8>)>;
 
-/// What it is, the archive, and what the line must say.
+/// A description, the archive, and the text that the error must contain.
 type Case = (&'static str, Vec<u8>, &'static str);
 
 fn device(kind: T, numbers: (u32, u32)) -> Entry {
@@ -22,7 +22,7 @@ fn with_xattr(name: &str, value: &[u8]) -> Entry {
     Entry { xattr: Some((name.into(), value.to_vec())), ..file("rootfs/f", "x") }
 }
 
-/// Headers that no archiver writes: one entry, changed byte by byte, its checksum made right again.
+/// An archive with an entry whose header `change` has changed, with a correct checksum.
 fn bent(change: impl Fn(&mut [u8])) -> Vec<u8> {
     let mut bytes = aci("a", &[file("rootfs/bent", "x")]);
     let at = bytes.windows(11).position(|window| window == b"rootfs/bent").unwrap();
@@ -184,7 +184,7 @@ fn aci_cases() -> Vec<Case> {
     ]
 }
 
-/// A layout whose only layer is this, and one that was changed before it was written.
+/// Layouts with one hostile layer, and layouts whose files were changed.
 fn oci_cases() -> Vec<Case> {
     let layers = |layers: &[Vec<u8>]| Oci::new(layers.to_vec(), json!({}));
     let one = |entries: &[Entry]| tar_of(&layers(&[tar(entries)]).layout());
@@ -258,7 +258,7 @@ fn oci_cases() -> Vec<Case> {
         (
             "index within itself",
             {
-                // its digest can't be right, and that is found before it is read again
+                // it can't contain its own digest: the import finds that before it follows the index again
                 changed(&|files| {
                     let text = format!(
                         r#"{{"manifests":[{{"mediaType":"application/vnd.oci.image.index.v1+json","digest":"{}","size":1}}]}}"#,
@@ -337,7 +337,7 @@ fn oci_cases() -> Vec<Case> {
                 let text = plain().docker("a:b");
                 let mut text = text;
                 let at = text.windows(12).position(|window| window == b"layer0/layer").unwrap();
-                // the layer's own content, behind the headers of the entry and of its first file
+                // flip a byte of the layer's content, behind the headers of the entry and of its first file
                 text[at + 1024] ^= 1;
                 text
             },
@@ -393,7 +393,7 @@ fn links_that_point_outside_stay_inside() {
 }
 
 #[test]
-fn bombs_go_off_at_the_bound() {
+fn bombs_are_stopped_at_the_limit() {
     let limited = |bytes, entries| ImportOptions {
         name: Some("x".into()),
         limits: UnpackLimits { bytes, entries, ..UnpackLimits::default() },
@@ -410,7 +410,7 @@ fn bombs_go_off_at_the_bound() {
         assert!(packed.len() < 100_000);
         refused(&packed, &limited(1 << 20, 100), "larger than 1048576 bytes uncompressed");
     }
-    // small in the archive, large on the disk: the layer is compressed once more
+    // a compressed layer in an uncompressed archive: small there, large on the disk
     let layer = tar(&[file("f", vec![0; 20 << 20])]);
     let image = Oci { pack: gzip, ..Oci::new(vec![layer], json!({})) };
     refused(&tar_of(&image.layout()), &limited(1 << 20, 100), "larger than allowed");
@@ -424,7 +424,7 @@ fn bombs_go_off_at_the_bound() {
 }
 
 #[test]
-fn devices_are_taken_when_asked_for() {
+fn devices_are_accepted_with_the_option() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: making devices takes root");
         return;

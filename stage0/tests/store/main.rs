@@ -1,4 +1,5 @@
-//! The image store from outside: every format in, nothing hostile out of its root, damage found, many at once.
+//! The image store by its public interface: every format is imported, hostile archives do not leave their root, damage
+//! is found, and several processes work at once.
 
 mod care;
 mod formats;
@@ -13,7 +14,7 @@ use stage0::image::tree as trees;
 use stage0::store::Store;
 use stage1::error::Result;
 
-/// A store in a directory of its own, beside a directory that nothing may touch.
+/// A store in its own directory, beside a directory that no test may change.
 pub(crate) struct Stand {
     pub(crate) base: tempfile::TempDir,
     pub(crate) store: Store,
@@ -24,7 +25,7 @@ impl Stand {
     pub(crate) fn new() -> Self {
         let base = tempfile::tempdir().unwrap();
         let store = Store::open(&base.path().join("data")).unwrap();
-        // a store is made when something is kept in it for the first time
+        // makes the store, which `open` does not
         drop(store.lock_images().unwrap());
         std::fs::create_dir(base.path().join("outside")).unwrap();
         std::fs::write(base.path().join("outside/canary"), "alive").unwrap();
@@ -39,7 +40,7 @@ impl Stand {
         import_file(&self.store, bytes, options)
     }
 
-    /// The rendered root file system of an image; of one with layers a copy of it.
+    /// The rendered root file system of an image; a copy of it if the image has layers.
     pub(crate) fn root(&self, imported: &Imported) -> PathBuf {
         let id = &imported.image.id;
         if !id.is_of_config() {
@@ -52,7 +53,7 @@ impl Stand {
         copy
     }
 
-    /// Nothing has been made, changed or removed beside the store, and nothing is left of what failed.
+    /// Whether no file was made, changed or removed beside the store, and no temporary directory is left in it.
     pub(crate) fn is_clean(&self) -> bool {
         let names = |path: &Path| match path.read_dir() {
             Ok(entries) => entries.count(),

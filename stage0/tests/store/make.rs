@@ -1,4 +1,4 @@
-//! Archives of every kind, also such as no archiver writes.
+//! Making archives of every kind, including ones that no archiver writes.
 
 use std::io::Write;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
-/// One entry, names taken as they are.
+/// One entry, whose names are not changed.
 #[derive(Clone)]
 pub struct Entry {
     pub kind: EntryType,
@@ -16,7 +16,7 @@ pub struct Entry {
     pub mode: u32,
     pub device: (u32, u32),
     pub xattr: Option<(String, Vec<u8>)>,
-    /// Size in the header, if not that of the content.
+    /// The size in the header, if it is not that of the content.
     pub size: Option<u64>,
 }
 
@@ -49,7 +49,7 @@ pub fn hardlink(name: &str, to: &str) -> Entry {
     Entry { link: to.into(), ..entry(EntryType::Link, name) }
 }
 
-/// A tar file of the entries; long names go into GNU's extra headers.
+/// A tar file of the entries; long names are in GNU's extra headers.
 pub fn tar(entries: &[Entry]) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
     for one in entries {
@@ -87,7 +87,7 @@ pub fn tar(entries: &[Entry]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-/// The manifest of an image called `name`, with these further fields.
+/// The manifest of an image called `name`, with the fields `more`.
 pub fn manifest(name: &str, more: Value) -> Entry {
     let mut manifest = json!({ "acKind": "ImageManifest", "acVersion": "0.8.11", "name": name });
     manifest.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -105,7 +105,7 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     to.finish().unwrap()
 }
 
-/// Through a program of the system: what real archivers write.
+/// Compresses with a program of the system, as real archivers do.
 pub fn packed_by(program: &str, bytes: &[u8]) -> Vec<u8> {
     let mut child = std::process::Command::new(program)
         .arg("-c")
@@ -127,7 +127,7 @@ pub fn sha256(bytes: &[u8]) -> String {
     format!("sha256:{digits}")
 }
 
-/// An OCI image: its layers (uncompressed), how each is written, and its configuration's `config`.
+/// An OCI image: its uncompressed layers, the function that compresses each, and its configuration's `config`.
 #[derive(Clone)]
 pub struct Oci {
     pub layers: Vec<Vec<u8>>,
@@ -174,12 +174,12 @@ impl Oci {
         (blobs, descriptor)
     }
 
-    /// The files of a layout with this image alone.
+    /// The files of a layout with only this image.
     pub fn layout(&self) -> Vec<(String, Vec<u8>)> {
         layout(&[self])
     }
 
-    /// What `docker save` wrote for long: a directory per layer.
+    /// The older format of `docker save`, with a directory per layer.
     pub fn docker(&self, tag: &str) -> Vec<u8> {
         let config = self.config_json();
         let name = format!("{}.json", sha256(&config).trim_start_matches("sha256:"));
