@@ -1,4 +1,4 @@
-//! Attaching to apps as a user does: terminals, streams, what becomes of both when somebody goes.
+//! Attaching to apps as users do: terminals, streams, and what happens to both when a client detaches.
 
 #![allow(clippy::zombie_processes, reason = "the warden of a failed test reaps what it has left")]
 
@@ -75,7 +75,7 @@ pub fn attach(pod: &Pod<'_>, app: &str, options: &[&str]) -> Command {
     pod.podctl.command(&[&["attach", pod.uuid.as_str(), "--app", app], options].concat())
 }
 
-/// The pod's monitor, which carries its apps' streams, by its PID.
+/// The PID of the pod's monitor, which carries the streams of its apps.
 #[track_caller]
 pub fn monitor(pod: &Pod<'_>) -> i32 {
     Process::look_up(pod.pid()).expect("the pod").parent
@@ -89,19 +89,19 @@ fn a_shell_on_its_own_terminal(t: &Context) -> Verdict {
     let before = screen.settings();
     screen.resize(33, 99);
     let mut client = screen.start(&attach(&pod, "one", &[]), ALL);
-    // The prompt was written before anybody came.
+    // The app wrote the prompt before anyone attached.
     screen.shows("in> ");
     assert!(screen.is_raw(), "the caller's terminal would make lines and signals of its own");
-    // What is typed is echoed, and can be taken back.
+    // The terminal echoes what is typed, and backspace removes it.
     screen.types("echo a''c\x7fb\n");
     screen.shows("\r\nab\r\nin> ");
     screen.types("tty; echo $TERM\n");
     screen.shows("\r\n/dev/pts/0\r\nvt100\r\nin> ");
     screen.types("stty size\n");
     screen.shows("33 99\r\n");
-    // Another size: the program in front hears of it.
+    // A new window size: the foreground program gets SIGWINCH.
     screen.tells_its_shell_of_a_resize("in> ");
-    // Ctrl-C ends what is in front, and nothing else; Ctrl-Z stops it.
+    // Ctrl-C ends only the foreground program; Ctrl-Z stops it.
     screen.types("sleep 4242\n");
     let words = |words: &str| descendants(pod.pid()).into_iter().find(|p| p.words == words).map(|p| p.pid);
     let in_front = wait_for("sleep 4242", 10, || words("sleep 4242"));
@@ -115,7 +115,7 @@ fn a_shell_on_its_own_terminal(t: &Context) -> Verdict {
     screen.shows("Stopped");
     screen.types("kill %1; kill -CONT %1\n");
     wait_for("the end of the job", 10, || (!Process::lives(stopped)).then_some(()));
-    // Detached, the shell goes on; what it shows meanwhile is there for the next.
+    // After detaching the shell goes on; the next client sees its output.
     screen.types("kept=this; (while [ ! -e /out/go ]; do sleep 0.05; done; echo mean''while) & \n");
     screen.shows("in> ");
     screen.types("\x10\x11");
@@ -128,7 +128,7 @@ fn a_shell_on_its_own_terminal(t: &Context) -> Verdict {
     screen.shows("meanwhile\r\n");
     screen.types("echo still $kept; stty size\n");
     screen.shows("still this\r\n24 80\r\n");
-    // Its end is the attachment's.
+    // The end of the shell ends the attachment.
     screen.types("exit 7\n");
     assert_eq!(screen.end_of(&mut client), 7, "{}", screen.text());
     assert_eq!(pod.exit_code("one"), 7);
@@ -143,12 +143,12 @@ fn detached_by_keys_of_ones_own(t: &Context) -> Verdict {
     let mut screen = Screen::new();
     let mut client = screen.start(&attach(&pod, "one", &["--detach-keys=ctrl-a,d"]), ALL);
     screen.shows("in> ");
-    // Those of others are the shell's.
+    // Other key sequences reach the shell.
     screen.types("\x10\x11echo a''b\n");
     screen.shows("ab\r\n");
     screen.types("\x01d");
     assert_eq!(screen.end_of(&mut client), 0);
-    // An app that does not read what is typed can be left too.
+    // A client can also detach from an app that does not read its input.
     start(&pod, "deaf", &TTY, "stty raw; echo ready; exec sleep 1000");
     let mut screen = Screen::new();
     let mut client = screen.start(&attach(&pod, "deaf", &[]), ALL);
@@ -178,7 +178,7 @@ fn the_terminal_is_as_it_was_on_every_way_out(t: &Context) -> Verdict {
         assert_eq!(screen.end_of(&mut client), 128 + signal as i32);
         assert_eq!(screen.settings(), before, "after {signal}");
     }
-    // Stopped and continued.
+    // The client is stopped and continued.
     let mut client = screen.start(&attach(&pod, "one", &[]), ALL);
     raw(&mut screen);
     let pid = client.id() as i32;
@@ -189,7 +189,7 @@ fn the_terminal_is_as_it_was_on_every_way_out(t: &Context) -> Verdict {
     raw(&mut screen);
     screen.types("echo a''b\n");
     screen.shows("ab\r\n");
-    // The pod goes.
+    // The pod ends.
     podctl.ok(&["stop", "--force", &pod.uuid]);
     assert_ne!(screen.end_of(&mut client), 0);
     assert_eq!(screen.settings(), before);
@@ -209,7 +209,7 @@ fn a_terminal_fed_by_a_pipe(t: &Context) -> Verdict {
     let out = run_with_input(&mut attach(&pod, "one", &["--eof"]), "a line\nand an open end");
     assert_eq!((out.code, out.stderr.as_str()), (Some(3), ""), "{out}");
     assert!(out.stdout.ends_with("a line\r\nand an open end/dev/pts/0\r\n"), "{out}");
-    // Only what is shown, and only what is typed.
+    // Attach to output only, then to input only.
     start(&pod, "two", &TTY, "stty -echo; echo ready; read line; echo \"<$line>\"; exec sleep 1000");
     let mut output = attach(&pod, "two", &["--mode=tty-out"]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let mut shown = BufReader::new(output.stdout.take().expect("stdout"));
@@ -258,7 +258,7 @@ impl Client {
         self.stdin.as_mut().expect("stdin").write_all(text.as_bytes()).expect("write");
     }
 
-    /// The next bytes are these.
+    /// Expects these bytes next.
     #[track_caller]
     fn gets(&mut self, text: &str) {
         let mut bytes = vec![0; text.len()];
@@ -266,7 +266,7 @@ impl Client {
         assert_eq!(String::from_utf8_lossy(&bytes), text);
     }
 
-    /// What comes until the end, the exit status, and what was complained about.
+    /// All output until the end, the exit status, and standard error.
     #[track_caller]
     fn end(mut self) -> (String, i32, String) {
         let (mut text, mut complaint) = (String::new(), String::new());
@@ -293,7 +293,7 @@ fn streams_of_an_app(t: &Context) -> Verdict {
         pod.app("rm", "one", &[]).ok();
         assert!(!pod.dir().join("stage1/rootfs/rkt/iottymux/one").exists());
     }
-    // Output alone and input alone.
+    // Attach to output only, then to input only.
     start(&pod, "one", &STREAMS, script);
     let out = Client::new(&pod, "one", &["--mode=stdout"]);
     let err = Client::new(&pod, "one", &["--mode=stderr"]);
@@ -302,7 +302,7 @@ fn streams_of_an_app(t: &Context) -> Verdict {
     assert_eq!(out.end(), ("to out\nout y\n".into(), 5, "".into()));
     assert_eq!(err.end(), ("".into(), 5, "to err\nerr y\n".into()));
     pod.app("rm", "one", &[]).ok();
-    // Some streams only: the others are as ever.
+    // Only some streams are attachable; the others are unchanged.
     start(&pod, "one", &["--stdout=stream", "--stderr=null"], "cat; echo to nobody >&2; echo done");
     let got = run(&mut attach(&pod, "one", &[]));
     assert_eq!((got.code, got.stdout.as_str()), (Some(0), "done\n"), "{got}");
@@ -320,7 +320,7 @@ fn several_clients_and_partial_lines(t: &Context) -> Verdict {
     first.gets("no line end");
     first.sends("1\n");
     first.gets("1");
-    // Whoever comes later does not get what was there before.
+    // A later client does not get earlier output.
     let mut second = Client::new(&pod, "one", &["--mode=stdin,stdout"]);
     second.sends("2\n");
     second.gets("2");
@@ -330,7 +330,7 @@ fn several_clients_and_partial_lines(t: &Context) -> Verdict {
         first.sends("x\n");
         first.gets("x");
         second.gets("x");
-        // Not before it is connected.
+        // Not before the client is connected.
         Process::look_up(third.child.id() as i32).filter(|p| p.sleeps_in.contains("poll"))
     });
     first.sends("end\n");
@@ -343,7 +343,7 @@ fn several_clients_and_partial_lines(t: &Context) -> Verdict {
         text.push(byte[0].into());
     }
     assert!(text.trim_start_matches('x') == "end", "{text}");
-    // One goes, the others stay.
+    // One client detaches, the others stay.
     end(&mut first.child);
     second.sends("3\n");
     second.gets("3");
@@ -359,7 +359,7 @@ fn input_of_several_and_its_end(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = pod(&podctl, &t.dir.join("root"), &[]);
     start(&pod, "one", &STREAMS, "cat >/out/input; echo end of input; exec sleep 1000");
-    // What each sends at once stays together.
+    // The bytes that one client sends at once stay together.
     let clients: Vec<Client> = ('a'..='d')
         .map(|letter| {
             let mut client = Client::new(&pod, "one", &["--mode=stdin"]);
@@ -372,7 +372,7 @@ fn input_of_several_and_its_end(t: &Context) -> Verdict {
     for client in clients {
         let mut client = client;
         client.stdin = None;
-        // It goes without being asked to end the app's input.
+        // The client detaches without asking to end the app's input.
         assert_eq!(client.end().1, 0);
     }
     let input = podctl.out().join("input");
@@ -389,7 +389,7 @@ fn input_of_several_and_its_end(t: &Context) -> Verdict {
     assert_eq!((asked.code, asked.stderr.as_str()), (Some(0), ""), "{asked}");
     reader.gets("end of input\n");
     assert!(fs::read_to_string(&input)?.ends_with("\nlast"));
-    // The next run has an input again.
+    // The next run has an open input again.
     pod.app("stop", "one", &["--timeout=0"]).ok();
     pod.app("start", "one", &[]).ok();
     let asked = run_with_input(&mut attach(&pod, "one", &["--mode=stdin", "--eof"]), "anew");
@@ -404,18 +404,18 @@ fn what_was_written_before_anybody_came(t: &Context) -> Verdict {
     let pod = pod(&podctl, &t.dir.join("root"), &[]);
     let script = "i=10000; while [ $i -lt 30000 ]; do echo $i; i=$((i+1)); done; echo >/out/done; read a; echo $a";
     start(&pod, "one", &STREAMS, script);
-    // It is never held up when nobody is there.
+    // The app is never blocked without a client.
     wait_for("all output", 20, || podctl.out().join("done").exists().then_some(()));
     let all: String = (10000..30000).map(|i| format!("{i}\n")).collect();
     let mut first = Client::new(&pod, "one", &[]);
     first.gets(&all[all.len() - (64 << 10)..]);
-    // What somebody has got comes to nobody again, and what nobody has got to the next.
+    // Output that one client got is not sent again; output that nobody got goes to the next client.
     first.sends("once\n");
     first.gets("once\n");
     assert_eq!(first.end(), ("".into(), 0, "".into()));
     let late = run(&mut attach(&pod, "one", &[]));
     assert_eq!((late.code, late.stdout.as_str()), (Some(0), ""), "{late}");
-    // An app that has ended before anybody came.
+    // An app that ended before anyone attached.
     start(&pod, "two", &["--stdout=stream"], "echo short; exit 9");
     assert_eq!(pod.exit_code("two"), 9);
     let late = run(&mut attach(&pod, "two", &[]));
@@ -435,21 +435,21 @@ fn apps_that_end_and_start_again(t: &Context) -> Verdict {
         assert_eq!(client.end(), (format!("{round}\n"), 4, "".into()));
         pod.app("start", "one", &[]).ok();
     }
-    // What can't be executed has an end as well.
+    // The stream of an app that can't be executed ends, too.
     pod.app("stop", "one", &["--timeout=0"]).ok();
     let add = ["app", "add", &pod.uuid, "shell", "--name=bad", "--stdout=stream", "--exec=/no/such/program"];
     podctl.ok(&add);
     let complaint = pod.app("start", "bad", &[]).complaint();
     assert!(complaint.contains("/no/such/program"), "{complaint}");
     assert_eq!(run(&mut attach(&pod, "bad", &[])).code, Some(127));
-    // systemd starts it again by itself.
+    // systemd restarts the app.
     start(&pod, "again", &["--stdout=stream", "--restart=always"], "echo up; sleep 0.3; exit 1");
     let got = run(&mut attach(&pod, "again", &[]));
     assert_eq!((got.code, got.stdout.as_str()), (Some(0), "up\n"), "{got}");
     let mut next = Client::new(&pod, "again", &[]);
     next.gets("up\n");
     end(&mut next.child);
-    // A terminal is as new each time.
+    // Each run has a new terminal.
     start(&pod, "tty", &TTY, "stty -a | head -n 4; stty raw -echo; exit 6");
     let settings = |out: Output| {
         assert_eq!(out.code, Some(6), "{out}");
@@ -463,7 +463,7 @@ fn apps_that_end_and_start_again(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// What is in the log anyway can be watched too, and the log has what was streamed.
+/// The output of a logged app can be attached to, and streamed output is in the log.
 fn apps_without_streams_are_attached_to_as_well(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = pod(&podctl, &t.dir.join("root"), &[]);
@@ -492,7 +492,7 @@ fn apps_without_streams_are_attached_to_as_well(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// The pod ends with its monitor, and whoever was attached hears of it.
+/// The pod ends with its monitor, and attached clients are told.
 fn a_killed_monitor_is_told(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = pod(&podctl, &t.dir.join("root"), &[]);

@@ -1,4 +1,4 @@
-//! Streams under a host manager that knows the contract and nothing else; and log files for kubelets.
+//! Streams under a host manager that knows only docs/contract.md, and log files for kubelets.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -90,7 +90,7 @@ fn every_switch_of_attach(t: &Context) -> Verdict {
         assert_eq!((got.code, got.stdout.as_str(), got.stderr.as_str()), (Some(0), out, ""), "{got}");
         wait_for("its end", 10, || (pod.state("tty") == ("exited", Some(5))).then_some(()));
     }
-    // What there is, in the contract's words.
+    // The list of endpoints, as the contract defines it.
     let list = pod.cross("attach", &["--action=list", "--app=tty"]).ok();
     assert_eq!(
         list,
@@ -117,7 +117,7 @@ fn every_switch_of_attach(t: &Context) -> Verdict {
     for line in ["STAGE2_TTY=false", "STAGE2_STDIN=true", "STAGE2_STDOUT=false", "STAGE2_STDERR=true"] {
         assert!(env.lines().any(|l| l == line), "{env}");
     }
-    // What can't be had.
+    // Streams that the app does not have.
     for (switches, codes, words) in [
         (&["--action=custom-attach"][..], [2, 2], "nothing to attach to was named"),
         (&["--action=custom-attach", "--stdout"], [254, 254], "no stdout to attach to"),
@@ -138,7 +138,7 @@ fn every_switch_of_attach(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// A connection by path, however long that is.
+/// Connects by path, however long the path is.
 #[track_caller]
 fn connect(place: &Path, name: &str) -> UnixStream {
     let dir = fs::File::open(place).unwrap_or_else(|e| panic!("{}: {e}", place.display()));
@@ -151,7 +151,7 @@ fn connect(place: &Path, name: &str) -> UnixStream {
 fn plain_clients_of_the_sockets(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = pod(&podctl, &t.dir.join("root"), &[]);
-    // A name that makes the sockets' paths longer than what an address holds.
+    // A name that makes the paths of the sockets longer than a socket address holds.
     let app = "x".repeat(120);
     start(&pod, &app, &crate::attach::STREAMS, "while read a; do echo \"got $a\"; done; echo end");
     let place = pod.dir().join("stage1/rootfs/rkt/iottymux").join(&app);
@@ -160,11 +160,11 @@ fn plain_clients_of_the_sockets(t: &Context) -> Verdict {
     stdin.write_all(b"one\n")?;
     stdout.read_exact(&mut text)?;
     assert_eq!(&text, b"got one\n");
-    // Who goes leaves the input open; what was sent before is not lost.
+    // A client that disconnects leaves the input open; what it sent before is not lost.
     connect(&place, "sock-stdin").write_all(b"two\n")?;
     stdout.read_exact(&mut text)?;
     assert_eq!(&text, b"got two\n");
-    // Who shuts down for writing asks for the end, and is told when it was passed on.
+    // A client that shuts down its writing side asks for the end of the input, and is told when that was passed on.
     stdin.shutdown(std::net::Shutdown::Write)?;
     let mut told = Vec::new();
     stdin.read_to_end(&mut told)?;
@@ -200,7 +200,7 @@ fn hostile_places_and_annotations(t: &Context) -> Verdict {
         assert!(!pod.dir().join("stage1/rootfs/etc/systemd/system/app-bad.service").exists());
         pod.rm("bad");
     }
-    // The pod can put anything in the place of what the host reads and removes.
+    // The pod can replace the files that the host reads and removes.
     let outside = t.dir.join("outside");
     fs::create_dir(&outside)?;
     fs::write(outside.join("endpoints"), r#"{"version":1,"targets":[]}"#)?;
@@ -209,20 +209,20 @@ fn hostile_places_and_annotations(t: &Context) -> Verdict {
     let place = pod.dir().join("stage1/rootfs/rkt/iottymux/one");
     let list = || pod.cross("attach", &["--action=list", "--app=one"]);
     list().ok();
-    // What the host goes by is out of its reach.
+    // The files that the host relies on are out of the pod's reach.
     for name in ["endpoints", "sock-stdout"] {
         fs::remove_file(place.join(name))?;
         symlink(outside.join("endpoints"), place.join(name))?;
     }
     list().ok();
-    // Nothing of it is reached through a link when the app is removed.
+    // Removing the app follows none of these links.
     pod.cross("app/stop", &["--app=one"]).ok();
     pod.rm("one");
     add(&mut pod, "one", &["/probe", "print", "mine"], ["", "stream", "stream"]);
     pod.start_app("one").ok();
     assert_eq!(pod.cross("attach", &["--action=auto-attach", "--app=one"]).ok(), "mine");
     assert_eq!(fs::read_to_string(outside.join("endpoints"))?, r#"{"version":1,"targets":[]}"#);
-    // The directory itself.
+    // The pod replaces the directory itself.
     pod.cross("app/stop", &["--app=one"]).ok();
     fs::rename(&place, place.with_file_name("aside"))?;
     symlink(&outside, &place)?;
@@ -237,7 +237,7 @@ fn hostile_places_and_annotations(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// A line of a log file without its time, which is checked.
+/// A line of a log file without its time, which it checks.
 #[track_caller]
 fn without_time(line: &[u8]) -> &[u8] {
     let at = line.iter().position(|byte| *byte == b' ').unwrap_or_else(|| panic!("no time: {line:?}"));
@@ -270,7 +270,7 @@ fn log_files_byte_by_byte(t: &Context) -> Verdict {
         let pod = pod(&podctl, &root, &[&dir, &format!("--k8s-log-mode={mode}")]);
         let script =
             r#"printf 'one\n\ntwo \377\000\r\n  three'; printf ' goes on\n'; printf 'to err\n' >&2; printf 'open end'"#;
-        // Also when nobody is attached, and for a terminal.
+        // Also without a client, and for a terminal.
         start(&pod, "one", &["--k8s-log-path=one/0.log"], script);
         assert_eq!(pod.exit_code("one"), 0);
         let mut got = lines(&logs.join("one/0.log"), 6);
@@ -279,7 +279,7 @@ fn log_files_byte_by_byte(t: &Context) -> Verdict {
         let texts: [&[u8]; 5] = [b"one", b"", b"two \xff\0\r", b"  three goes on", b"open end"];
         assert_eq!(out, texts.map(|text| line("stdout", text)));
         assert_eq!(err, [line("stderr", b"to err")]);
-        // They are in the pod's own log as well.
+        // The lines are in the pod's own log as well.
         let wanted = [("stdout", "one"), ("stdout", "  three goes on"), ("stderr", "to err"), ("stdout", "open end")];
         wait_for("the app's lines in its log", 20, || {
             let shown = podctl.ok(&["logs", &pod.uuid, "--app=one", "--format=json"]);
@@ -291,7 +291,7 @@ fn log_files_byte_by_byte(t: &Context) -> Verdict {
         let tty = ["--stdin=tty", "--stdout=tty", "--stderr=tty", "--k8s-log-path=tty.log"];
         start(&pod, "tty", &tty, "echo shown; echo too >&2");
         assert_eq!(lines(&logs.join("tty.log"), 2), [line("stdout", b"shown\r"), line("stdout", b"too\r")]);
-        // A long line is in parts where the format has them.
+        // A long line is split into parts if the format has them.
         start(&pod, "long", &["--k8s-log-path=long.log"], "head -c 40000 /dev/zero; echo; echo next");
         let count = if mode == "k8s-cri" { 4 } else { 2 };
         let got = lines(&logs.join("long.log"), count);
@@ -331,7 +331,7 @@ fn log_files_renamed_outside(t: &Context) -> Verdict {
     for round in 2..5 {
         let old = logs.join(format!("one.log.{round}"));
         fs::rename(&file, &old)?;
-        // Until it is told, it writes to the old one.
+        // The monitor writes to the old file until it is told to reopen it.
         send("between\n");
         assert_eq!(lines(&old, 2).last().map(Vec::as_slice), Some(&b"stdout F between"[..]));
         assert!(!file.exists());
@@ -340,12 +340,12 @@ fn log_files_renamed_outside(t: &Context) -> Verdict {
         send(&format!("{round}\n"));
         assert_eq!(lines(&file, 1), [format!("stdout F {round}").into_bytes()]);
     }
-    // An app does not start without the log file that it is to have.
+    // An app does not start if its log file can't be made.
     fs::create_dir(logs.join("taken"))?;
     podctl.ok(&["app", "add", &pod.uuid, "shell", "--name=taken", "--k8s-log-path=taken", "--exec=/bin/sh"]);
     let complaint = pod.app("start", "taken", &[]).complaint();
     assert!(complaint.contains("open log file \"taken\""), "{complaint}");
-    // Who can write in the directory of log files has no way out of it.
+    // Links in the directory of log files do not lead out of it.
     fs::remove_file(&file)?;
     symlink(t.dir.join("victim"), &file)?;
     let complaint = pod.app("reopen-log", "one", &[]).complaint();
@@ -358,7 +358,7 @@ fn log_files_renamed_outside(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// A pod whose root is nobody on the host: FIFOs, terminals and log files are its own all the same.
+/// A pod with its own user namespace: FIFOs, terminals and log files belong to its ids.
 fn with_ids_of_its_own(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let logs = t.dir.join("logs");

@@ -25,7 +25,7 @@ tests::cases! {
 
 const AMOUNT: u64 = 1 << 30;
 
-/// Reads a sequence of the probe's to its end, or to the first piece that is not of it; how much it was.
+/// Reads the probe's sequence to its end or to the first wrong byte; returns its length.
 fn read_sequence(mut source: impl Read) -> std::io::Result<u64> {
     let period: Vec<u8> = (0..=1_u64 << 16).flat_map(u64::to_le_bytes).collect();
     let twice = period.repeat(2);
@@ -66,7 +66,7 @@ impl<T> Reader<T> {
     }
 }
 
-/// What the kernel says of a process, in kB.
+/// A field of /proc/PID/status, in kB.
 #[track_caller]
 fn kilobytes(pid: i32, name: &str) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
@@ -74,13 +74,13 @@ fn kilobytes(pid: i32, name: &str) -> u64 {
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-/// The checksum of what comes, by a program.
+/// The checksum of a program's output, attached.
 fn checksum(source: ChildStdout) -> std::io::Result<String> {
     let output = Command::new("sha256sum").stdin(source).output()?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The same through a pipe, read in the same way: its checksum, and how long the writer takes.
+/// The checksum of the same output through a pipe, read in the same way, and the time that the writer takes.
 fn through_a_pipe() -> (String, Duration) {
     let mut command = Command::new(image::probe());
     command.args(["flood", &AMOUNT.to_string()]).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -118,7 +118,7 @@ fn a_gibibyte_with_one_reader_that_stopped(t: &Context) -> Verdict {
     let all = began.elapsed();
     let peak = kilobytes(mux, "VmHWM");
     assert!(peak < 8192, "the monitor took {peak} kB");
-    // The one that stopped has got the beginning, and is told.
+    // The client that stopped reading gets the beginning and an error.
     kill(stopped, Signal::SIGCONT)?;
     slow.reading = Some(std::thread::spawn(move || read_sequence(slow_stdout)));
     let (read, code, complaint) = slow.end();
@@ -146,12 +146,12 @@ fn wait_until_attached(client: &Child) {
     });
 }
 
-/// What it has open.
+/// The process's open descriptors.
 fn descriptors(pid: i32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count).unwrap_or(0)
 }
 
-/// Whoever is alone may pace the app, but not when it takes nothing.
+/// A single client may pace the app, but not stop it.
 fn readers_that_are_all_stopped_hold_nobody_up(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = pod(&podctl, &t.dir.join("root"), &[]);
@@ -173,7 +173,7 @@ fn readers_that_are_all_stopped_hold_nobody_up(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// What goes to clients only is moved within the kernel as long as there is one who takes it, else it is kept for them.
+/// Output that only goes to clients is moved within the kernel while a client reads it; else the monitor keeps it.
 fn every_byte_of_an_app_without_a_log(t: &Context) -> Verdict {
     const SOME: u64 = 48 << 20;
     let podctl = t.podctl();
@@ -189,7 +189,7 @@ fn every_byte_of_an_app_without_a_log(t: &Context) -> Verdict {
         let lines = || std::fs::read_to_string(podctl.out().join("done")).map_or(0, |text| text.len() as u64);
         wait_for("the end of a flood", 60, || (lines() >= count).then_some(()));
     };
-    // One reader, which takes all at once, and one that takes it bit by bit.
+    // Two clients, one of which reads everything at once and the other one in small pieces.
     for (pause, count) in [(Duration::ZERO, 1), (Duration::from_millis(2), 2)] {
         let (mut reader, mut stdout) = Reader::new(&pod, "one");
         wait_until_attached(&reader.child);
@@ -214,7 +214,7 @@ fn every_byte_of_an_app_without_a_log(t: &Context) -> Verdict {
         reader.child.wait()?;
         wait_for("the client to be gone", 20, || (descriptors(mux) <= idle).then_some(()));
     }
-    // Two readers get the same, and what comes when all have gone is kept, its end.
+    // Two clients get the same output; the end of later output is kept when both are gone.
     let readers = [Reader::<u64>::new(&pod, "one"), Reader::new(&pod, "one")];
     let readers = readers.map(|(mut reader, stdout)| {
         wait_until_attached(&reader.child);
@@ -294,7 +294,7 @@ fn hundreds_of_attachments_leave_nothing(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// The sockets that the network namespace of a process knows.
+/// The sockets in the network namespace of a process.
 fn sockets(pid: i32) -> usize {
     std::fs::read_to_string(format!("/proc/{pid}/net/unix")).map(|text| text.lines().count()).unwrap_or(0)
 }

@@ -1,4 +1,4 @@
-//! What podctl's caller has must not matter: not for images, not for pods, not for apps.
+//! The environment of podctl's caller (limits, signals, descriptors) must not affect images, pods or apps.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -40,7 +40,7 @@ const CALLERS: [&str; 14] = [
     "export LANG=tr_TR.UTF-8 LC_ALL=tr_TR.UTF-8 TZ=Asia/Kathmandu TERM=vt52 POSIXLY_CORRECT=1",
 ];
 
-/// The state of a process that its caller could have had a part in.
+/// The process state that its caller could have set.
 fn state(pid: i32) -> Value {
     let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_else(|e| panic!("{name}: {e}"));
     let stat = read("stat");
@@ -125,8 +125,8 @@ fn signals_are_heeded_whatever_callers_did_with_them(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// This machine may or may not be able to raise a hard limit; a caller without CAP_SYS_RESOURCE is not. If not, one
-/// line says so.
+/// A machine may not be able to raise a hard limit, as a caller without CAP_SYS_RESOURCE is not. Then podctl says so in
+/// one line.
 fn what_cannot_be_lifted_is_told(t: &Context) -> Verdict {
     t.podctl().import_probe();
     let may_not = "; set -- setpriv --bounding-set=-sys_resource \"$@\"";
@@ -157,7 +157,7 @@ fn a_closed_pipe_ends_podctl_quietly(t: &Context) -> Verdict {
         let out = child.wait_with_output()?;
         assert_eq!(String::from_utf8_lossy(&out.stderr), "", "{words:?}");
     }
-    // An error that is not a closed pipe is told.
+    // An error other than a closed pipe is reported.
     let full = fs::File::create("/dev/full")?;
     let out = podctl.command(&["image", "list"]).stdout(full).stderr(Stdio::piped()).output()?;
     let words = String::from_utf8_lossy(&out.stderr).into_owned();

@@ -1,4 +1,4 @@
-//! Where a pod is in the host's cgroups, from its start to its removal.
+//! The cgroups of a pod on the host, from its start to its removal.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -76,7 +76,7 @@ fn a_pods_cgroups_are_there_until_it_is_removed(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// Whatever stands in the file that says where a pod is.
+/// The file with the path of a pod's cgroup can hold anything.
 fn only_cgroups_with_the_pods_uuid_are_removed(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let other = podctl.pod(&[]);

@@ -1,4 +1,4 @@
-//! What is changed of an app while its pod runs: its limits, its image.
+//! Changing an app while its pod runs: its limits, its image.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ tests::cases! {
     native an_apps_image_is_replaced_and_its_options_stay;
 }
 
-/// What the kernel says of an app's limits: memory, processors, processes.
+/// The kernel's values of an app's limits: memory, CPU, processes.
 #[track_caller]
 fn limits(t: &Context, pod: &Pod<'_>, app: &str) -> [String; 3] {
     let unit = PathBuf::from(format!("system.slice/app-{app}.service"));
@@ -50,7 +50,7 @@ fn limits_change_while_it_runs_and_stay(t: &Context) -> Verdict {
     let expected = ["100663296", cpu, "50"];
     assert_eq!(limits(t, &pod, "one"), expected);
     assert_eq!(process(), Some(before), "it was started anew");
-    // What was not named is as it was.
+    // Limits that were not given are unchanged.
     let isolators = podctl.json(&["inspect", "web", "one"]).to_string();
     assert!(isolators.contains("512"), "{isolators}");
     pod.app("restart", "one", &[]).ok();
@@ -67,7 +67,7 @@ fn limits_change_while_it_runs_and_stay(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// An image of the probe that says which one it is.
+/// An image of the probe with a name of its own.
 fn import(podctl: &Podctl, name: &str, version: &str) {
     let app = json!({ "exec": ["/probe", "append", "/out/runs", version, "+", "sleep", "inf"],
         "environment": [{ "name": "VERSION", "value": version }] });
@@ -102,21 +102,21 @@ fn an_apps_image_is_replaced_and_its_options_stay(t: &Context) -> Verdict {
     for kept in ["\"1001\"", "67108864", "on-failure", "\"7\""] {
         assert!(manifest.contains(kept), "{kept}: {manifest}");
     }
-    // Only what is said changes.
+    // Only the given options change.
     podctl.ok(&["app", "replace", "web", "db", "--image=first", "--env=SIZE=big"]);
     runs("one\ntwo\none\n");
     assert_eq!([seen("VERSION"), seen("COLOUR"), seen("SIZE")], ["one", "green", "big"]);
-    // A failure puts the old one back, with what it had written.
+    // After a failure the old app is back, with the files it had written.
     podctl.ok(&["exec", "web", "db", "--user=root", "--", "/probe", "write", "/own", "of the old"]);
     let line = podctl.fails(&["app", "replace", "web", "db", "--image=broken"]);
     assert!(line.contains("no-such-command") && line.contains("is back"), "{line}");
     runs("one\ntwo\none\none\n");
     assert_eq!([seen("VERSION"), seen("SIZE")], ["one", "big"]);
     assert_eq!(podctl.ok(&["exec", "web", "db", "--", "/probe", "cat", "/own"]), "of the old");
-    // What can be seen beforehand stops nothing.
+    // Errors that are found before the old app is stopped do not stop it.
     assert!(podctl.fails(&["app", "replace", "web", "db", "--image=none", "--pull=never"]).contains("none"));
     runs("one\ntwo\none\none\n");
-    // One that does not run does not run afterwards.
+    // An app that does not run is not started.
     pod.app("stop", "db", &[]).ok();
     podctl.ok(&["app", "replace", "web", "db", "--image=second"]);
     assert_eq!(pod.state("db"), "created");

@@ -1,4 +1,4 @@
-//! Pods whose files are copies of their images, because somebody asked for that or there can be no overlays.
+//! Pods that use copies of their images instead of overlays, by option or because there can be no overlays.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -22,7 +22,7 @@ fn mounts(podctl: &Podctl) -> usize {
     mountinfo("self").iter().filter(|m| m[4].starts_with(&data)).count()
 }
 
-/// What an app sees that is not different in each pod.
+/// What an app sees that is the same in each pod.
 #[track_caller]
 fn sees(pod: &Pod<'_>) -> Value {
     let words = ["write", "/home/new", "x", "+", "append", "/data/kept", "more", "+", "report", "/out/one.json"];
@@ -57,7 +57,7 @@ fn an_app_sees_no_difference(t: &Context) -> Verdict {
         pod.app("rm", "two", &[]).ok();
         assert!(!pod.dir().join("stage1/rootfs/opt/stage2/two").exists());
         assert_eq!(pod.enter("one", &["/probe", "cat", "/data/kept"]).ok(), "from the image\nmore\nmore");
-        // the tree that all pods share has not changed
+        // the shared tree is unchanged
         podctl.ok(&["image", "verify"]);
         podctl.ok(&["stop", &pod.uuid]);
         assert_eq!(pod.status("one")["exit_code"], 7, "read after the pod's end");
@@ -127,7 +127,7 @@ fn prepared_copies_are_run(t: &Context) -> Verdict {
     let copy = prepared.join("stage1/rootfs/opt/stage2/probe/rootfs");
     let stat = copy.join("data/owned").metadata()?;
     assert_eq!((stat.uid(), stat.gid()), (1234, 2345));
-    // what is prepared is what is run, whatever becomes of the tree
+    // a prepared pod runs with the files it was prepared with, even if the tree changes
     fs::write(copy.join("home/readme"), "changed")?;
     let out = podctl.run(&["run-prepared", "--net=none", &uuid]);
     assert!(out.code == Some(0) && out.stdout.contains("changed"), "{out}");

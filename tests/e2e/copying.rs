@@ -1,4 +1,4 @@
-//! Files of apps from outside: copied in and out, compared with the image, kept as an archive or a new image.
+//! Files of apps from outside: copied in and out, compared with the image, exported as an archive or a new image.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -43,11 +43,11 @@ fn files_go_both_ways(t: &Context) -> Verdict {
         assert_eq!((stat.uid() - first, stat.gid() - first, stat.mode() & 0o7777), (7, 8, 0o750));
         assert_eq!(pod.enter("one", &["/probe", "cat", "/tmp/source/d/b"]).ok(), "b");
         assert_eq!(fs::read_link(copied.join("link")).expect("the link"), Path::new("/etc/shadow"));
-        // what is in a directory, into a volume
+        // the entries of a directory, into a volume
         podctl.ok(&["cp", &format!("{from}/."), "box:/out"]);
         assert_eq!(fs::read_to_string(podctl.out().join("d/b")).expect("in the volume"), "b\n");
 
-        // links of the image lead nowhere else
+        // links of the image do not lead out of it
         podctl.ok(&["cp", &format!("{from}/a"), "box/one:/escape/planted"]);
         assert!(!Path::new("/etc/planted").exists() && rootfs(&pod, "one").join("etc/planted").exists());
         podctl.fails(&["cp", "box/one:/tmp/source/link/.", &t.dir.join("no").display().to_string()]);
@@ -59,7 +59,7 @@ fn files_go_both_ways(t: &Context) -> Verdict {
         assert_eq!(fs::read_link(back.join("link")).expect("the link back"), Path::new("/etc/shadow"));
         fs::remove_dir_all(&back)?;
 
-        // as an archive, both ways
+        // as a tar archive, in both directions
         let archive = t.dir.join("archive");
         let status = podctl.command(&["cp", "box/one:/tmp/source/.", "-"]).stdout(File::create(&archive)?).status()?;
         assert!(status.success());
@@ -112,7 +112,7 @@ fn changes_are_told_and_kept(t: &Context) -> Verdict {
         }
         assert!(!told.iter().any(|line| line.contains("/home") || line.contains("/probe")), "{told:?}");
 
-        // volumes stay out, and owners are those that the pod sees
+        // volumes are left out, and owners are those that the pod sees
         let archive = t.dir.join("archive");
         podctl.ok(&["export", "box", "-o", &archive.display().to_string()]);
         let listed = std::process::Command::new("tar")
@@ -141,7 +141,7 @@ fn changes_are_told_and_kept(t: &Context) -> Verdict {
         let said = podctl.ok(&["logs", "box", "two"]);
         assert!(said.contains("text") && said.contains("1234") && said.contains("ENOENT"), "{said}");
 
-        // after the pod's end its files can be read
+        // after the end of the pod its files can be read
         podctl.ok(&["stop", "box"]);
         assert_eq!(podctl.ok(&["diff", "box", "one"]).lines().filter(|line| *line == "A /new").count(), 1);
         let back = t.dir.join("back");

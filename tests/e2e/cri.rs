@@ -1,4 +1,4 @@
-//! The Kubernetes runtime: what a kubelet asks for, on real pods, by a client that the server knows nothing of.
+//! The Kubernetes runtime service: the calls of a kubelet, on real pods, by an independent client.
 
 use std::fs;
 use std::path::Path;
@@ -60,14 +60,14 @@ fn sandbox_status(server: &Server<'_>, id: &str) -> Result<PodSandboxStatus, Sta
     Ok(answer.status.expect("a status"))
 }
 
-/// The ids of sandboxes that fit a filter.
+/// The ids of sandboxes that match a filter.
 fn sandboxes(server: &Server<'_>, filter: Option<PodSandboxFilter>) -> Vec<String> {
     let request = ListPodSandboxRequest { filter };
     let answer = server.runtime(|mut client| async move { client.list_pod_sandbox(request).await });
     answer.expect("a list").items.into_iter().map(|item| item.id).collect()
 }
 
-/// Ids and states of containers that fit a filter.
+/// The ids and states of containers that match a filter.
 fn containers(server: &Server<'_>, filter: Option<ContainerFilter>) -> Vec<(String, ContainerState)> {
     let request = ListContainersRequest { filter };
     let answer = server.runtime(|mut client| async move { client.list_containers(request).await });
@@ -110,7 +110,7 @@ fn a_pod_of_kubernetes_lives_and_ends(t: &Context) -> Verdict {
         [pod.as_str()]
     );
 
-    // one that prints and ends, with its log where the kubelet reads it
+    // one container prints and ends, with its log where the kubelet reads it
     let talker = ContainerConfig {
         log_path: "talker/0.log".into(),
         labels: labelled("io.kubernetes.container.name", "talker"),
@@ -131,7 +131,7 @@ fn a_pod_of_kubernetes_lives_and_ends(t: &Context) -> Verdict {
     assert_eq!((second.exit_code, second.reason.as_str()), (0, "Completed"));
     assert_eq!(second.metadata.expect("metadata").attempt, 1);
 
-    // one that stays
+    // another container stays
     let waiter =
         server.container(&pod, ContainerConfig { log_path: "waiter/0.log".into(), ..probe("waiter", &["stubborn"]) });
     assert_eq!(server.status(&waiter)?.state(), ContainerState::ContainerCreated);
@@ -146,7 +146,7 @@ fn a_pod_of_kubernetes_lives_and_ends(t: &Context) -> Verdict {
 
     let said = server.exec(&waiter, &["/probe", "print", "out", "+", "warn", "err", "+", "exit", "3"], 30)?;
     assert_eq!((&*said.stdout, &*said.stderr, said.exit_code), (&b"out\n"[..], &b"err\n"[..], 3));
-    // too slow: only the command goes
+    // a command that times out is killed; the container goes on
     let nap = format!("31415{}", std::process::id());
     let late = server.exec(&waiter, &["/probe", "sleep", &nap], 1).expect_err("a timeout");
     assert_eq!(late.code(), Code::DeadlineExceeded, "{late}");
@@ -161,7 +161,7 @@ fn a_pod_of_kubernetes_lives_and_ends(t: &Context) -> Verdict {
     assert!(used.cpu.as_ref().and_then(|cpu| cpu.usage_core_nano_seconds).is_some(), "{used:?}");
     assert!(of(&ended.id).is_some());
 
-    // the file that was renamed is followed by a new one
+    // the log file that was renamed is replaced by a new one
     fs::rename(logs.join("waiter/0.log"), logs.join("waiter/0.log.1"))?;
     let request = ReopenContainerLogRequest { container_id: waiter.clone() };
     server.runtime(|mut client| async move { client.reopen_container_log(request).await })?;
@@ -175,7 +175,7 @@ fn a_pod_of_kubernetes_lives_and_ends(t: &Context) -> Verdict {
     remove(&server, &waiter)?;
     assert_eq!(server.status(&waiter).expect_err("it is gone").code(), Code::NotFound);
 
-    // the sandbox takes with it what runs, and its containers can be removed after it
+    // stopping the sandbox stops its containers, which can be removed afterwards
     let last = server.container(&pod, probe("last", &["stubborn"]));
     server.start_container(&last);
     stop_sandbox(&server, &pod);
@@ -276,7 +276,7 @@ fn a_container_is_what_was_asked_for(t: &Context) -> Verdict {
     let ours = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).expect("CapBnd").trim();
     assert_eq!((&seen["seccomp"], &seen["capabilities"]["CapEff"]), (&"0".into(), &ours.into()));
 
-    // the whole command instead of the image's, and nothing else of it
+    // only the given command, in place of the image's
     let config = ContainerConfig { command: vec!["/probe".into()], ..probe("command", &["exit", "5"]) };
     assert_eq!(server.run(&pod, config).exit_code, 5);
     let config = ContainerConfig { command: vec!["/no/such/program".into()], ..probe("none", &[]) };
@@ -285,7 +285,7 @@ fn a_container_is_what_was_asked_for(t: &Context) -> Verdict {
     let refused = server.runtime(|mut client| async move { client.start_container(request).await });
     assert!(refused.expect_err("no program").message().contains("/no/such/program"));
 
-    // more memory than it may have
+    // more memory than its limit
     let resources = LinuxContainerResources { memory_limit_in_bytes: 16 << 20, ..Default::default() };
     let config = ContainerConfig {
         linux: Some(LinuxContainerConfig { resources: Some(resources), ..Default::default() }),
@@ -297,7 +297,7 @@ fn a_container_is_what_was_asked_for(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// Killed at any moment, it finds everything as it was, and what it was just making is whole or not there.
+/// After a kill at any moment the server finds the old state; what it was making is complete or absent.
 fn a_server_that_is_killed_loses_nothing(t: &Context) -> Verdict {
     let podctl = t.podctl();
     podctl.import_probe();
@@ -311,12 +311,12 @@ fn a_server_that_is_killed_loses_nothing(t: &Context) -> Verdict {
     assert_eq!((sandbox_status(&server, &pod)?, server.status(&container)?), (before, waiting));
     assert_eq!(server.status(&ended.id)?, ended);
     assert_eq!(server.exec(&container, &["/probe", "exit", "6"], 10)?.exit_code, 6);
-    // a call whose answer was lost is made again
+    // the client repeats a call whose answer was lost
     let created = server.container(&pod, probe("asked-twice", &["exit", "0"]));
     server.restart();
     assert_eq!(server.container(&pod, probe("asked-twice", &["exit", "0"])), created);
 
-    // while it makes pods: as soon as the first files of the new one are there
+    // while it makes pods: as soon as the first files of a new one exist
     for number in 0..4 {
         let config = sandbox(&format!("cut-{number}"));
         let pods = |phase: &str| fs::read_dir(podctl.data.join("pods").join(phase)).map_or(0, Iterator::count);
@@ -335,7 +335,7 @@ fn a_server_that_is_killed_loses_nothing(t: &Context) -> Verdict {
             assert!(!asking.join().expect("a call") || pods("run") > before);
         });
         server.restart();
-        // what came of it is listed, or is nothing; a kubelet ends and removes what it finds
+        // the pod is listed or absent; a kubelet ends and removes what it finds
         for id in sandboxes(&server, None).into_iter().filter(|id| *id != pod) {
             stop_sandbox(&server, &id);
             remove_sandbox(&server, &id);
@@ -384,7 +384,7 @@ fn what_makes_no_sense_is_refused(t: &Context) -> Verdict {
         .runtime(|mut client| async move { client.checkpoint_container(CheckpointContainerRequest::default()).await });
     assert_eq!(code(absent.map(drop)), Code::Unimplemented);
     remove_sandbox(&server, &pod);
-    // a second one at the same socket is told so
+    // a second server at the same socket is refused
     let listen = format!("--listen=unix://{}", podctl.data.with_file_name("cri.sock").display());
     let refused = podctl.fails(&["cri", &listen]);
     assert!(refused.contains("another process does"), "{refused}");
@@ -420,7 +420,7 @@ fn a_pod_joins_the_network_that_is_configured(t: &Context) -> Verdict {
     let resolv = server.exec(&waiter, &["/probe", "cat", "/etc/resolv.conf"], 10)?.stdout;
     let expected = "search default.svc.test svc.test\nnameserver 10.0.0.10\noptions ndots:5\n";
     assert_eq!(String::from_utf8_lossy(&resolv).trim(), expected.trim());
-    // its address is free as soon as it has been stopped
+    // its address is free after the stop
     stop_sandbox(&server, &pod);
     assert_eq!(sandbox_status(&server, &pod)?.network.expect("a network").ip, "");
     assert!(!host.reservations().join("br").join(&network.ip).exists(), "{} is still taken", network.ip);

@@ -1,4 +1,4 @@
-//! What a manifest says of users, isolators and commands, and what becomes of it when the image does not go with that.
+//! Users, isolators and commands that a manifest declares, also if the image does not match them.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -79,7 +79,7 @@ fn misspelt_isolators_are_refused(t: &Context) -> Verdict {
     }
     pod.stop(true, monitor);
     pod.collect(1);
-    // By our own host manager nothing is left of such an app.
+    // With podctl nothing is left of such an app.
     let podctl = t.podctl();
     podctl.import_with("misspelt", &json!({"isolators": [{"name": "resource/memmory", "value": {"limit": "64M"}}]}));
     let pod = podctl.pod(&[]);
@@ -126,7 +126,7 @@ fn commands_and_interpreters_that_are_missing(t: &Context) -> Verdict {
         ("/dynamic", "/not64/ld-linux-x86-64.so.2"),
         ("/script", "/no/such/interpreter"),
     ] {
-        // All that a pod puts out, as an operator sees it.
+        // The pod's whole output, as an operator sees it.
         let out = podctl.run(&["run", "--rm", "--net=none", "broken", "--exec", command]);
         let words = format!("Error: Unable to open \"{missing}\": No such file or directory");
         assert!(out.stdout.contains(&words) || out.stderr.contains(&words), "{command}: {out}");

@@ -1,5 +1,5 @@
-//! What happens when there are too few descriptors, for podctl or for a pod's monitor: words that say so, no tree that
-//! is called damaged, nobody who goes round in a circle.
+//! Running out of file descriptors, in podctl or in a pod's monitor: the error says so, no tree is reported as damaged,
+//! and no process spins.
 
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -18,12 +18,12 @@ tests::cases! {
     native few_descriptors_are_no_damage 120;
 }
 
-/// A caller with so few descriptors, who can't have more.
+/// A caller with a low limit of descriptors that it can't raise.
 fn with_few(descriptors: u32) -> String {
     format!("ulimit -n {descriptors}; set -- setpriv --bounding-set=-sys_resource \"$@\"")
 }
 
-/// How long a process has computed until now.
+/// The CPU time of a process.
 fn computed(pid: i32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_else(|e| panic!("{pid}: {e}"));
     let fields: Vec<&str> =
@@ -79,14 +79,14 @@ fn a_monitor_without_descriptors(t: &Context) -> Verdict {
     assert!(line.contains("no descriptor left of 56"), "{line}");
     drop((clients, callers));
 
-    // Those that had started know nothing of it.
+    // The running apps are not affected.
     fs::write(plain.out().join("go"), "")?;
     assert_eq!(pod.exit_code("first"), 7);
     assert!(plain.ok(&["logs", &pod.uuid, "--app=first"]).contains("last words"));
     for n in 0..started {
         assert_eq!(pod.state(&format!("more-{n}")), "running");
     }
-    // What helps is what was said.
+    // The remedy in the message works.
     pod.app("rm", "first", &[]).ok();
     pod.app("rm", "more-0", &[]).ok();
     pod.app("start", &refused, &[]).ok();

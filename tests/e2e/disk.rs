@@ -1,4 +1,4 @@
-//! What is on the disk when the power fails, and what happens when there is no room on it.
+//! The state of the disk after a power cut, and running out of disk space.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -23,11 +23,11 @@ tests::cases! {
     native no_room_for_a_removal;
 }
 
-/// What a run has written and not synced yet.
+/// The files that a run has written and not synced.
 #[derive(Default)]
 struct Unsynced {
     files: BTreeSet<PathBuf>,
-    /// What was renamed to its place before it was safe there.
+    /// Files that were renamed before they were synced.
     wrong: Vec<String>,
     renames: usize,
 }
@@ -61,7 +61,7 @@ impl Unsynced {
     }
 }
 
-/// Everything that a command renames to where it is looked for was synced before.
+/// Every file that a command renames to its final name was synced before.
 #[track_caller]
 fn is_synced(podctl: &Podctl, words: &[&str], wanted: impl Fn(&Path) -> bool) {
     let mut unsynced = Unsynced::default();
@@ -91,12 +91,12 @@ fn what_appears_has_been_synced(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// A file system of little room, with a file that takes up what is left of it.
+/// A small file system, with a file that takes up the rest of the space.
 struct Small {
     at: PathBuf,
 }
 
-/// A file system of this size, and podctl with its data in a directory of it.
+/// A file system of this size, and podctl with its data directory on it.
 fn on_little_room(t: &Context, size: &str) -> (Small, Podctl) {
     let small = Small::new(&t.dir.join("small"), size);
     let podctl = Podctl::new(&dist().join("podctl"), &small.at.join("data"), &t.dir);
@@ -120,7 +120,7 @@ impl Small {
         assert!(fs::write(self.at.join("more"), "x").is_err(), "there is room left");
     }
 
-    /// Takes up all room but so many KiB.
+    /// Leaves this many KiB free.
     fn fill(&self, but: usize) {
         let path = self.at.join("filler");
         let mut file = File::create(&path).expect("create a filler");
@@ -149,7 +149,7 @@ impl Drop for Small {
 
 #[track_caller]
 fn says_no_room(line: &str) {
-    // The kernel's word, or that of podctl, which keeps some room free.
+    // The error of the kernel, or of podctl, which keeps some space free.
     assert!(line.to_lowercase().contains("no space left"), "{line}");
 }
 
@@ -163,7 +163,7 @@ fn no_room_for_an_image(t: &Context) -> Verdict {
     fs::create_dir_all(&root)?;
     fs::write(root.join("file"), vec![7; 1 << 20])?;
     let import = ["image", "import", root.to_str().unwrap_or_default(), "--name", "example.com/a"];
-    // The archive does not fit; it does, and the tree does not; only the notes on the tree don't.
+    // No space for the archive; for the tree; for the tree's list and record.
     for room in [0, 512, 1100, 1500, 2056] {
         small.fill(room);
         says_no_room(&podctl.fails(&import));
@@ -180,7 +180,7 @@ fn no_room_for_an_image(t: &Context) -> Verdict {
 fn no_room_for_a_pod(t: &Context) -> Verdict {
     let (small, podctl) = on_little_room(t, "96m");
     small.fill(8192);
-    // Not even for the image that pods are made of.
+    // No space for the stage1 image.
     says_no_room(&podctl.fails(&["sandbox", "--net=none"]));
     small.make_room();
     podctl.sandbox(&["--net=none"]).end();
@@ -225,7 +225,7 @@ fn no_room_for_an_end(t: &Context) -> Verdict {
             pod.app("start", app, &[]).ok();
             wait_for("the app", 10, || out.join(app).exists().then_some(()));
         }
-        // One that is started again and again, whose disk is full all the while.
+        // An app that is restarted again and again on a full disk.
         pod.add("loops", &["--restart=always"], &["exit", "3"]);
         pod.app("start", "loops", &[]).ok();
         small.fill_up();
@@ -314,7 +314,7 @@ fn no_room_for_an_app(t: &Context) -> Verdict {
         small.make_room();
         pod.run_app("a", &[], &["exit", "0"]);
     }
-    // An app that ends while there is no room for its exit status.
+    // An app that ends without space for its exit status.
     pod.add("a", &[], &["write", "/out/up", "x", "+", "orderly", "7"]);
     pod.app("start", "a", &[]).ok();
     wait_for("the app", 10, || podctl.out().join("up").exists().then_some(()));

@@ -1,4 +1,4 @@
-//! The truth about an app's end: exit statuses, signals, kills for lack of memory, and starts that failed.
+//! How apps end: exit statuses, signals, OOM kills, and starts that failed.
 
 use std::fs;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ fn every_exit_code_is_told_as_it_is(t: &Context) -> Verdict {
         pod.app("start", "one", &[]).ok();
         assert_eq!(pod.exit_code("one"), code);
         assert_eq!(written(&pod, "one"), Some(format!("{code}\n")));
-        // Also 126, 127 and 254 are its own: it was started.
+        // 126, 127 and 254 are also the app's own exit codes once it was started.
         let status = pod.status("one");
         for claim in ["start_failure", "exit_signal", "oom_killed", "core_dumped"] {
             assert_eq!(status.get(claim), None, "{status}");
@@ -81,7 +81,7 @@ fn every_fatal_signal_is_told_by_name(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// systemd would have services ignore this one.
+/// systemd would ignore this signal in services.
 fn a_broken_pipe_is_told_as_any_signal(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = crate::attach::pod(&podctl, &t.dir.join("root"), &[]);
@@ -111,19 +111,19 @@ fn a_kill_for_lack_of_memory_is_told(t: &Context) -> Verdict {
         (Some("SIGKILL"), Some(true)),
         "{status}"
     );
-    // The next run starts from nothing: a plain kill is one.
+    // The next run starts afresh: an ordinary kill.
     pod.add("kill", &["--memory=32Mi"], &["sleep", "inf"]);
     pod.app("start", "kill", &[]).ok();
     let pid = wait_for("its process", 10, || app_pid(&pod, "sleep"));
     run(Command::new("kill").args(["-KILL", &pid.to_string()])).ok();
     assert_eq!(pod.exit_code("kill"), 137);
     assert_eq!(pod.status("kill").get("oom_killed"), None);
-    // A child that was killed, and an app that lives on and says how it ends.
+    // A child is killed; the app goes on and exits by itself.
     pod.add("child", &["--memory=32Mi"], &["spawn", "alloc", "100000000", "+", "sleep", "2", "+", "exit", "11"]);
     pod.app("start", "child", &[]).ok();
     assert_eq!(pod.exit_code("child"), 11);
     assert_eq!(pod.status("child")["oom_killed"], true);
-    // Memory that no process holds any more does not keep the reaper from its work.
+    // Memory that no process holds any more does not keep the reaper from running.
     pod.add("shm", &["--memory=32Mi"], &["fill", "/dev/shm/full", "100000000"]);
     pod.app("start", "shm", &[]).ok();
     assert_eq!(pod.exit_code("shm"), 137);
@@ -139,7 +139,7 @@ fn a_kill_for_lack_of_memory_is_told(t: &Context) -> Verdict {
     pod.app("stop", "shm-stop", &[]).ok();
     assert_eq!((pod.state("shm-stop").as_str(), pod.exit_code("shm-stop")), ("exited", 143));
     pod.app("rm", "shm-stop", &[]).ok();
-    // What was counted in one run is not in the next one.
+    // The count of one run does not carry over to the next one.
     pod.add("twice", &["--memory=32Mi"], &["wait", "/out/never"]);
     for (actions, told) in [(true, Some(true)), (false, None)] {
         pod.app("start", "twice", &[]).ok();
@@ -157,7 +157,7 @@ fn a_kill_for_lack_of_memory_is_told(t: &Context) -> Verdict {
 fn a_core_dump_is_told(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = podctl.pod(&[]);
-    // Where it goes is the machine's business; a plain name is a file in the working directory.
+    // The machine decides where core dumps go; a plain name is a file in the working directory.
     let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern")?;
     let plain = !pattern.trim().is_empty() && !pattern.starts_with(['|', '/']);
     for (app, actions, dumps) in [
@@ -215,7 +215,7 @@ fn what_keeps_a_file_from_being_executed_is_named(t: &Context) -> Verdict {
         let told = status["start_failure"].as_str().unwrap_or_default();
         assert_eq!((status["exit_code"].as_i64(), told.contains(words)), (Some(code), true), "{file}: {status}");
     }
-    // What the kernel does not know to execute may be known to somebody whom it asks: that is seen in the attempt.
+    // binfmt_misc may know how to execute what the kernel does not: only trying shows it.
     for file in ["other-machine", "text"] {
         pod.try_add("probe", file, &[&format!("--exec=/out/{file}")], &[]).ok();
         pod.app("start", file, &[]).ok();
@@ -251,7 +251,7 @@ fn what_can_not_be_executed_has_not_started(t: &Context) -> Verdict {
     }
     let text = pod.app("status", "missing", &[]).ok();
     assert!(text.contains("start_failure=") && text.contains("/no/such"), "{text}");
-    // A later start that goes well leaves nothing of it.
+    // A later successful start clears the start failure.
     let notes = PathBuf::from(format!("/proc/{}/root/run/stage1/notes", pod.pid()));
     assert_eq!(fs::read_dir(&notes)?.count(), 0, "notes are left");
     pod.end();

@@ -1,4 +1,4 @@
-//! Commands run in an app of a pod from outside.
+//! Commands that are run in an app of a pod from outside.
 
 use std::fs;
 
@@ -73,7 +73,7 @@ fn it_is_held_as_the_app_is(t: &Context) -> Verdict {
         );
     }
     assert_eq!((&seen["seccomp"], &app["seccomp"]), (&"2".into(), &"2".into()));
-    // The same cgroup in every hierarchy, as the host sees it too.
+    // The command is in the app's cgroup in every hierarchy, as the host sees it, too.
     assert_eq!(seen["cgroup"], app["cgroup"]);
     let mut child = podctl.command(&["enter", &pod.uuid, "--app=one", "--", "/probe", "sleep", "4711"]).spawn()?;
     let entered = wait_for("the command", 10, || {
@@ -125,7 +125,7 @@ fn its_end_is_told_exactly(t: &Context) -> Verdict {
     for missing in ["/no/such/file", "no-such-command", "/data"] {
         pod.enter("one", &[missing]).complaint();
     }
-    // Words that look like flags are the command's.
+    // Words that look like flags belong to the command.
     assert_eq!(pod.enter("one", &["/probe", "print", "--app=other"]).ok(), "--app=other");
     assert_eq!(pod.enter("one", &["/probe", "print", "--"]).ok(), "--");
     assert_eq!(pod.enter("one", &["/probe", "print", ""]).ok(), "");
@@ -183,7 +183,7 @@ fn signals_reach_it(t: &Context) -> Verdict {
     wait_for("the command", 10, || podctl.out().join("up").exists().then_some(()));
     kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM)?;
     assert_eq!(child.wait()?.code(), Some(33), "SIGTERM was not passed on");
-    // The end of the caller is the end of the command.
+    // The end of the caller ends the command.
     let args = ["enter", &pod.uuid, "--app", "one", "--", "/probe", "sleep", "4242"];
     let mut child = podctl.command(&args).spawn()?;
     let inside = wait_for("the command", 10, || {
@@ -206,10 +206,10 @@ fn what_cannot_be_entered(t: &Context) -> Verdict {
     pod.enter("absent", &["/probe", "help"]).complaint();
     let out = podctl.run(&["enter", &pod.uuid, "--", "/no/such/file"]);
     assert!(out.code.is_some_and(|c| c != 0), "{out}");
-    // Without an app: in the root of the stage1.
+    // Without an app the command runs in the root of the stage1.
     let listing = podctl.ok(&["enter", &pod.uuid, "--", "/opt/stage1/bin/enter", "--help"]);
     assert!(listing.contains("Usage"), "{listing}");
-    // Somebody else's process number in the pid file is not entered.
+    // A PID of another process in the pid file is not entered.
     let mut other = std::process::Command::new("sleep").arg("60").spawn()?;
     let path = pod.dir().join("pid");
     let kept = fs::read_to_string(&path)?;
@@ -226,7 +226,7 @@ fn what_cannot_be_entered(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// Neither in another app's cgroup nor where no limit and no device policy holds.
+/// A command is never in another app's cgroup, or outside the app's limits and device policy.
 fn an_app_that_does_not_run_is_entered_within_its_limits(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = podctl.pod(&[]);
@@ -237,7 +237,7 @@ fn an_app_that_does_not_run_is_entered_within_its_limits(t: &Context) -> Verdict
         let report: Value = serde_json::from_str(&pod.enter("one", &["/probe", "report"]).ok()).expect("a report");
         let held = held_as_the_app(&report["cgroup"], t.layout);
         assert!(held, "{when}: {}", report["cgroup"]);
-        // The kernel's log is no device of an app.
+        // /dev/kmsg is not a device of an app.
         assert_eq!(pod.enter("one", &["/probe", "mknod", "c1:11", "/kmsg"]).ok(), "EPERM", "{when}");
         let null = pod.enter("one", &["/probe", "open", "w", "/dev/null"]);
         assert_eq!(null.ok(), "ok", "{when}");
@@ -252,7 +252,7 @@ fn an_app_that_does_not_run_is_entered_within_its_limits(t: &Context) -> Verdict
     pod.app("start", "one", &[]).ok();
     assert_eq!(pod.exit_code("one"), 0);
     enter("ended");
-    // What was entered is no app: the app can be started, and removed.
+    // An entered process is not the app: the app can be started and removed.
     let mut entered = podctl.command(&["enter", &pod.uuid, "--app=one", "--", "/probe", "sleep", "inf"]).spawn()?;
     pod.app("start", "one", &[]).ok();
     pod.app("rm", "one", &[]).ok();
@@ -262,7 +262,8 @@ fn an_app_that_does_not_run_is_entered_within_its_limits(t: &Context) -> Verdict
     Ok(())
 }
 
-/// Whether these are the cgroups of the app one, or of a command in it, wherever the supervisor follows processes.
+/// Whether these are the cgroups of app `one`, or of a command in it, in every hierarchy in which systemd tracks
+/// processes.
 fn held_as_the_app(cgroups: &Value, layout: Layout) -> bool {
     let follows: &[&str] =
         if layout == Layout::V1 { &["0::", ":name=systemd:", ":pids:", ":devices:"] } else { &["0::"] };
@@ -274,7 +275,7 @@ fn held_as_the_app(cgroups: &Value, layout: Layout) -> bool {
     held.all(own)
 }
 
-/// Also when the app starts or ends in the very moment.
+/// Also while the app starts or ends.
 fn a_command_in_an_app_that_comes_and_goes_is_never_held_less(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = podctl.pod(&[]);
@@ -303,7 +304,7 @@ fn a_command_in_an_app_that_comes_and_goes_is_never_held_less(t: &Context) -> Ve
                     alone += 1;
                 }
             } else {
-                // With the app the command ends: whatever it has not said by then, it has not done elsewhere.
+                // The command ends with the app: what it has not reported by then it has not done elsewhere.
                 assert!(
                     said.signal == Some(9) || said.code == Some(137) || said.stderr.starts_with("enter: "),
                     "{said}"

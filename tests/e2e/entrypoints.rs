@@ -1,4 +1,4 @@
-//! The files in `target/dist`, without any pod.
+//! The files in `target/dist`, without a pod.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ tests::cases! {
     native the_image_is_complete_and_fits;
 }
 
-/// For the host, then for the pod.
+/// The programs for the host, then those for the pod.
 const HOST: &[&str] = &["run", "enter", "app-add", "app-start", "app-stop", "app-rm", "attach", "stop", "gc"];
 const POD: &[&str] = &["app-exec", "reaper", "supervisor-ready", "prepare-app"];
 

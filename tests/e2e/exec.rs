@@ -1,4 +1,4 @@
-//! Commands run in an app by `app exec`: confined as the app, as whom, where, and what can't be.
+//! Commands that `app exec` runs in an app: confinement, user, working directory, and refusals.
 
 #![allow(clippy::zombie_processes, reason = "the warden of a failed test reaps what it has left")]
 
@@ -50,7 +50,7 @@ fn confined_as_the_app(t: &Context) -> Verdict {
     let fds: Vec<_> = seen["fds"].as_object().ok_or("no fds")?.keys().collect();
     assert_eq!(fds, ["0", "1", "2"]);
     assert_eq!(seen["cwd"], "/");
-    // The filter is felt, and so is the limit.
+    // The filter and the limit apply.
     assert_eq!(run_in(&pod, &[], &["/probe", "syscall", "unshare-user"]).ok(), "EPERM");
     assert_eq!(run_in(&pod, &[], &["/probe", "syscall", "sethostname"]).ok(), "EPERM");
     if t.has_controllers() {
@@ -59,13 +59,13 @@ fn confined_as_the_app(t: &Context) -> Verdict {
         assert_eq!(pod.state("one"), "running", "the app itself was hit");
         run_in(&pod, &[], &["/probe", "alloc", "4000000"]).ok();
     }
-    // Another user has nothing at all, and gains nothing.
+    // Another user has no capabilities, and gains none.
     let seen = entered(&["--user=web"]);
     for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
         assert_eq!(seen["capabilities"][set], "0000000000000000", "{set}");
     }
     assert_eq!((&seen["seccomp"], &seen["no_new_privs"]), (&"2".into(), &"1".into()));
-    // Without the confinement, but still in the app.
+    // Without the confinement, but in the app.
     let seen = entered(&["--privileged"]);
     let everything = fs::read_to_string("/proc/self/status")?;
     let everything = everything.lines().find_map(|l| l.strip_prefix("CapBnd:\t")).ok_or("no CapBnd")?;
@@ -107,7 +107,7 @@ fn users_variables_and_directories(t: &Context) -> Verdict {
     {
         assert_eq!(seen["env"][name], value, "{name}");
     }
-    // The terminal is the user's, who can open it anew.
+    // The terminal belongs to the user, who can open it again.
     let mut screen = Screen::new();
     let command = exec(&pod, &["--user=web"], &["sh", "-c", "echo by name >$(tty); echo by link >/dev/stdout"]);
     let mut child = screen.start(&command, ALL);
@@ -161,7 +161,7 @@ fn it_is_the_apps_user_unless_said_otherwise(t: &Context) -> Verdict {
         let root = report(&["exec", uuid, "one", "--user=root"]);
         assert_eq!((&root["ids"]["uid"][0], &root["env"]["USER"]), (&0.into(), &"root".into()), "{root}");
         podctl.ok(&["stop", uuid]);
-        // What podctl itself can't do has a code of its own, of wrong words too.
+        // Failures of podctl itself have their own exit code, also for wrong arguments.
         for words in [&["exec", uuid, "one", "--", "true"][..], &["exec", uuid, "one"], &["run", "--no-such"]] {
             let out = podctl.run(words);
             assert_eq!(out.code, Some(125), "{out}");
@@ -183,7 +183,7 @@ fn what_can_not_be_run_is_told_by_its_code(t: &Context) -> Verdict {
         assert_eq!(screen.end_of(&mut child), code);
         assert_eq!(screen.text().matches("\r\n").count(), 1, "{:?}", screen.text());
     }
-    // The end by a signal too, and nothing is shown for it.
+    // The end by a signal, too, without a message.
     let mut screen = Screen::new();
     let mut child = screen.start(&exec(&pod, &[], &["sh", "-c", "kill -SEGV $$"]), ALL);
     assert_eq!(screen.end_of(&mut child), 128 + 11);
@@ -218,7 +218,7 @@ fn the_hosts_program_is_out_of_reach(t: &Context) -> Verdict {
     let before = picture();
     assert!(before.contains("/enter"), "{before}");
     for words in [&["/proc/self/exe", "--help"][..], &["/bin/evil"]] {
-        // Its output goes nowhere, so that it stays.
+        // Its output is discarded, so that it stays.
         let (_reader, full) = full_pipe();
         let command = exec(&pod, &["--privileged"], words).stdout(full.try_clone()?).stderr(full).spawn();
         let mut child = command?;
@@ -234,7 +234,7 @@ fn the_hosts_program_is_out_of_reach(t: &Context) -> Verdict {
         let inside = inside.ok_or("no NSpid")?;
         fs::write(podctl.out().join("victim.part"), inside)?;
         fs::rename(podctl.out().join("victim.part"), podctl.out().join("victim"))?;
-        // It has the program open when that ends; nothing else runs it when it tries to write.
+        // It has the program open when that ends; no process runs the program when it tries to write.
         wait_for("the attacker", 10, || podctl.out().join("held").exists().then_some(()));
         child.kill()?;
         child.wait()?;
@@ -252,7 +252,7 @@ fn the_hosts_program_is_out_of_reach(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// A pipe that takes no byte more.
+/// A full pipe.
 fn full_pipe() -> (OwnedFd, OwnedFd) {
     let (reader, writer) = nix::unistd::pipe().expect("pipe");
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("fcntl");

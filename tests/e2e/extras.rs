@@ -1,5 +1,5 @@
-//! What an app has besides: memory, devices, secrets, limits of processes, variables of files, labels; a pod's kernel
-//! parameters.
+//! Further options of an app (shared memory, devices, secrets, process limits, variables from files, labels), and a
+//! pod's kernel parameters.
 
 use std::fs;
 
@@ -59,11 +59,11 @@ fn small_options_of_an_app(t: &Context) -> Verdict {
     assert!(of("/dev/shm").contains("size=2048k"), "{statfs}");
     assert_eq!(found["user_labels"], json!({"tier": "web"}), "{found}");
     assert_eq!(found["user_annotations"], json!({"why": "so"}));
-    // another app has nothing of it
+    // another app has none of it
     pod.add("two", &[], &["sleep", "inf"]);
     pod.app("start", "two", &[]).ok();
     assert_eq!(pod.enter("two", &["/probe", "open", "r", "/run/secrets/db"]).ok(), "ENOENT");
-    // and what a secret was is gone with its app
+    // a secret is removed with its app
     let secrets = || fs::read_dir(pod.dir().join("sharedVolumes")).map_or(0, Iterator::count);
     assert_eq!(secrets(), 1);
     pod.app("rm", "one", &[]).ok();
@@ -116,7 +116,7 @@ fn kernel_parameters_are_the_pods_own(t: &Context) -> Verdict {
         let line = podctl.fails(&["sandbox", "--net=host", option]);
         assert!(line.contains(why), "{option}: {line}");
     }
-    // a value that the kernel does not take: no pod is left
+    // a value that the kernel refuses leaves no pod
     let line = podctl.fails(&["sandbox", "--net=none", "--sysctl=kernel.shmmni=banana"]);
     assert!(line.contains("set the kernel parameter kernel.shmmni to \"banana\""), "{line}");
     assert_eq!(podctl.ok(&["list", "-q"]), "");

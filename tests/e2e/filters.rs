@@ -1,4 +1,4 @@
-//! System call filters in real apps: every wildcard, errors, other ABIs. The calls are made by machine programs.
+//! System call filters in real apps: every group, errors, other ABIs. Machine-code programs make the calls.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ tests::cases! {
     native what_makes_no_sense_is_refused;
 }
 
-/// Numbers of calls on x86_64.
+/// System call numbers on x86_64.
 mod nr {
     pub const LSEEK: u32 = 8;
     pub const MKDIR: u32 = 83;
@@ -26,7 +26,7 @@ mod nr {
     pub const BPF: u32 = 321;
 }
 
-/// A group of systemd's, a call in it, and one that is not.
+/// A group of systemd's, a call that is in it, and one that is not.
 const GROUPS: &[(&str, u32, u32)] = &[
     ("default", 39, nr::BPF), // getpid
     ("aio", 206, nr::BPF),    // io_setup
@@ -58,7 +58,7 @@ const GROUPS: &[(&str, u32, u32)] = &[
     ("timer", 226, nr::BPF), // timer_delete
 ];
 
-/// An image of nothing but such programs.
+/// An image of only these programs.
 fn image(t: &Context, programs: &[(String, Vec<u8>)]) -> Podctl {
     let root = t.dir.join("calls-root");
     fs::create_dir(&root).expect("mkdir");
@@ -139,7 +139,7 @@ fn every_wildcard_in_a_remove_set(t: &Context) -> Verdict {
         ("@rkt/default-blacklist", 2),
         ("@docker/default-blacklist", 2),
         ("@docker/default-blacklist,mkdir", 3),
-        // It masks what else is there, and stands for the default filter.
+        // It also masks other filters, and replaces the default one.
         ("mkdir,@appc.io/empty", 2),
         ("mkdir", 1),
     ] {
@@ -160,22 +160,22 @@ fn errors_and_kills(t: &Context) -> Verdict {
     let pod = podctl.sandbox(&["--net=none"]);
     let (eperm, efault, enosys, sigsys) = (1, 14, 38, 128 + 31);
     for (options, file, expected) in [
-        // The default: EPERM for what is not allowed, ENOSYS for what nobody knows.
+        // The default: EPERM for calls that are not allowed, ENOSYS for unknown ones.
         (&[][..], "mkdir", efault),
         (&[], "mount", eperm),
         (&[], "later", enosys),
         (&["--disable-seccomp"], "mount", efault),
-        // A set without an error kills, as appc has it.
+        // A set without an error kills, as in appc.
         (&["--seccomp=mode=retain,@systemd/basic-io"], "mkdir", sigsys),
         (&["--seccomp=mode=remove,mkdir"], "mkdir", sigsys),
         (&["--seccomp=mode=remove,errno=EXFULL,mkdir"], "mkdir", i64::from(EXFULL)),
         (&["--seccomp=mode=remove,errno=ENOTSUP,mkdir"], "mkdir", 95),
         (&["--seccomp=mode=retain,errno=EHWPOISON,mount"], "mkdir", 133),
-        // Not root, without any privilege.
+        // As another user than root, without capabilities.
         (&["--user=1001", "--group=1001"], "mount", eperm),
         (&["--user=1001", "--group=1001", "--seccomp=mode=remove,errno=EXFULL,mkdir"], "mkdir", i64::from(EXFULL)),
     ] {
-        // Without the filter it would be the kernel that refuses a mount, for want of CAP_SYS_ADMIN.
+        // Without the filter the kernel would refuse mount for lack of CAP_SYS_ADMIN.
         let options = [options, if options == ["--disable-seccomp"] { &["--caps-retain=CAP_SYS_ADMIN"] } else { &[] }];
         assert_eq!(status(&pod, &options.concat(), file), expected, "{file} {options:?}");
     }
@@ -185,7 +185,7 @@ fn errors_and_kills(t: &Context) -> Verdict {
 
 /// The calls of the 32-bit ABIs have other numbers: no way around a filter.
 fn the_other_abis(t: &Context) -> Verdict {
-    // Where the kernel has no 32-bit ABI, the instruction alone is fatal.
+    // On a kernel without the 32-bit ABI the instruction itself is fatal.
     let alone = t.dir.join("alone");
     program(&alone, &machine::i386(20));
     let natively = run(&mut std::process::Command::new(&alone));
@@ -219,7 +219,7 @@ fn the_other_abis(t: &Context) -> Verdict {
     ] {
         assert_eq!(status(&pod, options, file), expected, "{file} {options:?}");
     }
-    // Entered, it is the same.
+    // The same for entered commands.
     add(&pod, &[], "i386-getpid").ok();
     let entered = pod.enter("one", &["/i386-getpid"]);
     assert_eq!(entered.signal.map(|signal| 128 + i64::from(signal)), Some(killed), "{entered}");

@@ -1,4 +1,4 @@
-//! The same app from every format of image is the same app.
+//! The same app gives the same result from every format of image.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ tests::cases! {
     native rendered_files_are_the_images;
 }
 
-/// What the app is asked and who it is, in the words of an application container image.
+/// The command and user of the app, as an application container image has them.
 fn manifest() -> Value {
     let app = json!({
         "exec": ["/probe", "report", "/out/report.json"], "user": "web", "group": "2001", "supplementaryGIDs": [3001],
@@ -28,7 +28,7 @@ fn manifest() -> Value {
     image::manifest("probe", &app)
 }
 
-/// The same in docker's words: an archive as `docker save` writes it, made of a root file system.
+/// The same in Docker's format: an archive of `docker save`, made from a root file system.
 fn docker_archive(scratch: &Path, root: &Path) -> PathBuf {
     let tree = scratch.join("saved");
     fs::create_dir_all(tree.join("layer")).unwrap_or_else(|e| panic!("{}: {e}", tree.display()));
@@ -67,7 +67,7 @@ fn skopeo(from: &str, to: &str) {
     run(Command::new("skopeo").args(["--insecure-policy", "copy", "--quiet", from, to])).ok();
 }
 
-/// What of the app's own report does not differ from one run to the next.
+/// The part of the app's report that is the same in each run.
 fn report(podctl: &Podctl, image: &str) -> Value {
     let pod = podctl.pod(&[]);
     pod.try_add(image, "one", &[], &[]).ok();
@@ -102,7 +102,7 @@ fn one_app_from_every_format(t: &Context) -> Verdict {
         ("oci-archive", at("layout.tar")),
         ("docker-archive", at("docker.tar")),
     ];
-    // a writable place for the report
+    // a writable directory for the report
     fs::create_dir_all(podctl.out())?;
     let mut expected = None;
     for (name, source) in &sources {
@@ -127,7 +127,7 @@ fn images_are_shown_checked_and_removed(t: &Context) -> Verdict {
     assert!(line.contains(&pod.uuid), "{line}");
     pod.end();
 
-    // a byte of the tree changes, and comes back with a warning before the next app uses it
+    // a byte of the tree changes: the tree is rendered again, with a warning, before the next app uses it
     let file = podctl.data.join("trees").join(&id).join("rootfs/home/readme");
     fs::write(&file, "HOME\n")?;
     let verified = podctl.json(&["image", "verify", "probe", "--format", "json"]);
@@ -142,7 +142,7 @@ fn images_are_shown_checked_and_removed(t: &Context) -> Verdict {
     assert_eq!(fs::read_to_string(&file)?, "home\n");
     pod.end();
 
-    // a byte of the archive changes: nothing is made of it until it comes again
+    // a byte of the archive changes: it is refused until it is imported again
     let archive = podctl.data.join("images").join(&id).join("archive");
     let mut bytes = fs::read(&archive)?;
     bytes[700] ^= 1;
@@ -203,7 +203,7 @@ fn a_bar_where_somebody_looks(t: &Context) -> Verdict {
             screen.start(&podctl.command(&["image", "import", &source, "--name=large"]), [None, None, None]);
         screen.shows("importing");
         assert_eq!(screen.end_of(&mut import), 0);
-        // its place is empty again, and the id is what is left
+        // its name is free again, and only its id is left
         screen.shows(quiet.stdout.trim());
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The harness notices what it is there to notice.
+//! The harness detects what it must detect.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ tests::cases! {
     both a_mount_left_behind_is_noticed;
 }
 
-/// Tests that must fail; run only by those above.
+/// Tests that must fail; only the tests above run them.
 pub const DECOYS: &[tests::harness::Case] = {
     tests::cases! {
         native leaves_a_process;
@@ -27,18 +27,18 @@ pub const DECOYS: &[tests::harness::Case] = {
     CASES
 };
 
-/// The name of a pod that never was; one for each layout, as both may be tested at once.
+/// The name of a pod that never existed, another one for each layout, as both may be tested at once.
 fn pod() -> String {
     format!("00000000-0000-4000-8000-0000000000{}", layout())
 }
 
-/// How long the orphan sleeps; another time in each layout, likewise.
+/// How long the orphan sleeps; another time for each layout, likewise.
 fn nap() -> String {
     layout().replace('v', "3141592")
 }
 
 fn leaves_a_process(_: &Context) -> Verdict {
-    // The parent ends at once: an orphan, in a session of its own.
+    // The parent ends at once: an orphan, in its own session.
     let started = Command::new("setsid").args(["-f", "sleep", &nap()]).stdout(Stdio::null()).status()?;
     assert!(started.success());
     Ok(())

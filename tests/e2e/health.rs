@@ -1,4 +1,4 @@
-//! Health checks of apps, what is done about unhealthy ones, and apps that wait for others.
+//! Health checks of apps, the reaction to unhealthy ones, and apps that wait for others.
 
 #![allow(clippy::zombie_processes, reason = "the warden of a failed test reaps what it has left")]
 
@@ -16,7 +16,7 @@ tests::cases! {
     both apps_wait_for_others 120;
 }
 
-/// A health check by the probe.
+/// A health check with the probe.
 fn check(words: &[&str]) -> String {
     let words: Vec<&str> = ["/probe"].iter().chain(words).copied().collect();
     format!("--health-cmd={}", json!(words))
@@ -39,7 +39,7 @@ fn checks_and_what_is_told_of_them(t: &Context) -> Verdict {
         pod.app("start", app, &[]).ok();
     };
     let sleep = ["report", "/out/app.json", "+", "sleep", "inf"];
-    // Inside the app's confinement, as its user and in its cgroup.
+    // The check runs inside the app's confinement, as its user and in its cgroup.
     let who = ["--user=web", "--group=extra", "--supplementary-gid=77", "--memory=64Mi", "--env=COLOUR=green"];
     add("well", &check(&["report", "/out/check.json", "+", "cat", "/out/wanted"]), &who, &sleep);
     until(&podctl, &pod, "well", "running (unhealthy 2x: ");
@@ -57,14 +57,14 @@ fn checks_and_what_is_told_of_them(t: &Context) -> Verdict {
     assert_eq!(seen["env"]["COLOUR"], "green");
     let fds: Vec<&String> = seen["fds"].as_object().ok_or("no fds")?.keys().collect();
     assert_eq!(fds, ["0", "1", "2"]);
-    // What takes too long has failed, and nothing of it is left.
+    // A check that times out has failed, and none of its processes is left.
     add("slow", &check(&["sleep", "4711"]), &["--health-timeout=200ms"], &["sleep", "inf"]);
     until(&podctl, &pod, "slow", "unhealthy 2x: check timed out");
     // A failure in the start period does not count.
     add("young", &check(&["exit", "1"]), &["--health-start-period=1h"], &["sleep", "inf"]);
     wait_for("a check that does not count", 20, || (pod.status("young")["health"]["exit_code"] == 1).then_some(()));
     assert!(until(&podctl, &pod, "young", "running (starting)").contains("running"));
-    // What is asked for is done about it.
+    // The configured action is taken.
     let count = ["append", "/out/starts", "x", "+", "sleep", "inf"];
     add("again", &check(&["exit", "3"]), &["--health-on-failure=restart"], &count);
     until(&podctl, &pod, "again", "restarted 1x");
@@ -73,7 +73,7 @@ fn checks_and_what_is_told_of_them(t: &Context) -> Verdict {
     });
     add("stops", &check(&["exit", "3"]), &["--health-on-failure=stop"], &["sleep", "inf"]);
     until(&podctl, &pod, "stops", "exited (SIGTERM)");
-    // A crash loop and a lack of memory beside it: no two look alike.
+    // A crash loop and an OOM kill next to it: all have different statuses.
     pod.add("loop", &["--restart=always"], &["exit", "1"]);
     let _ = pod.app("start", "loop", &[]);
     until(&podctl, &pod, "loop", "restarting (");
@@ -82,7 +82,7 @@ fn checks_and_what_is_told_of_them(t: &Context) -> Verdict {
         let _ = pod.app("start", "big", &[]);
         until(&podctl, &pod, "big", "exited (out of memory)");
     }
-    // A stop ends the checks, and a new start begins anew.
+    // A stop ends the checks, and a new start begins again.
     for app in ["slow", "again", "loop", "stops", "young"] {
         pod.app("stop", app, &[]).ok();
         pod.app("rm", app, &[]).ok();
@@ -101,7 +101,7 @@ fn apps_wait_for_others(t: &Context) -> Verdict {
     let out = podctl.out();
     fs::create_dir_all(&out)?;
     let volume = format!("--volume=out,kind=host,source={}", out.display());
-    // In an order in which nothing could start: each one notes that it has.
+    // In an order in which no app could start at once: each one records that it has started.
     let note = |word: &'static str| ["append", "/out/order", word];
     let app = |name: &str, options: &[&str], actions: &[&str]| -> Vec<String> {
         let words = [&["probe", "--exec=/probe", "--mount=volume=out,target=/out"][..], options].concat();
@@ -126,7 +126,7 @@ fn apps_wait_for_others(t: &Context) -> Verdict {
     podctl.ok(&["stop", "web"]);
     assert!(run.wait()?.success());
     podctl.ok(&["rm", "web"]);
-    // What can't come to that is told, and nothing waits for ever.
+    // A condition that can't be met is reported, and no app waits for ever.
     let line = podctl.fails(&["run", "--net=none", "probe", "--after=b", "---", "probe", "--name=b", "--after=probe"]);
     assert!(line.contains("wait for each other"), "{line}");
     let pod = podctl.pod(&["--net=none"]);

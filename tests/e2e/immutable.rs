@@ -1,4 +1,4 @@
-//! Pods with all their apps from the start: `run`, `prepare`, `run-prepared`.
+//! Pods that have all their apps from the start: `run`, `prepare`, `run-prepared`.
 
 #![allow(clippy::zombie_processes, reason = "the warden of a failed test reaps what it has left")]
 
@@ -36,7 +36,7 @@ tests::cases! {
     native input_that_is_not_typed;
 }
 
-/// An image of a shell: what an app does is easily said, and a signal is what it sends itself.
+/// An image with a shell: a script says what the app does, and it can send signals to itself.
 fn import_shell(podctl: &Podctl, dir: &Path) {
     let root = dir.join("shell-root");
     fs::create_dir_all(root.join("bin")).expect("mkdir");
@@ -53,7 +53,7 @@ fn with_shell(t: &Context) -> Podctl {
     podctl
 }
 
-/// The exit codes of pods that run these scripts, some at a time.
+/// The exit codes of pods that run these scripts, several at a time.
 fn codes(podctl: &Podctl, scripts: &[String]) -> Vec<Option<i32>> {
     let start = |script: &String| {
         podctl
@@ -71,7 +71,7 @@ fn codes(podctl: &Podctl, scripts: &[String]) -> Vec<Option<i32>> {
     codes
 }
 
-/// No pod is there, nor a cgroup, nor a mount of one.
+/// Checks that there is no pod, no cgroup and no mount of one.
 fn nothing_is_left(podctl: &Podctl) {
     assert_eq!(podctl.json(&["list", "--format", "json"]).as_array().map(Vec::len), Some(0));
     let data = podctl.data.display().to_string();
@@ -91,12 +91,12 @@ fn every_exit_code_is_that_of_run(t: &Context) -> Verdict {
 
 fn signals_and_codes_of_run(t: &Context) -> Verdict {
     let podctl = with_shell(t);
-    // All whose default is to end a process: signal(7), and some of the real-time ones.
+    // All signals whose default action ends a process (signal(7)), and some real-time signals.
     // Not SIGQUIT, which the shell ignores.
     let fatal = (1..=16).filter(|n| *n != 3).chain([24, 25, 26, 27, 29, 30, 31, 34, 50, 64]);
     let mut table: Vec<(String, i32)> = fatal.map(|n| (format!("kill -{n} $$"), 128 + n)).collect();
     table.extend([0, 1, 2, 126, 127, 128, 137, 203, 254, 255].map(|code| (format!("exit {code}"), code)));
-    // What is ignored by default, and what a program makes of a signal, is no end by it.
+    // Ignored signals, and signals that the program handles, do not end it.
     table.push(("kill -28 $$; exit 5".into(), 5));
     table.push(("trap 'exit 9' TERM; kill $$".into(), 9));
     let scripts: Vec<String> = table.iter().map(|(script, _)| script.clone()).collect();
@@ -119,7 +119,7 @@ fn an_oom_kill_shows(t: &Context) -> Verdict {
     podctl.import_probe();
     let out = podctl.run(&["run", "--net=none", "probe", "--memory=32Mi", "--exec=/probe", "--", "alloc", "100000000"]);
     if !t.has_controllers() {
-        // Without a controller the limit can't hold, and that is said.
+        // Without a controller the limit can't be enforced; podctl says so.
         assert!(out.code == Some(0) && out.stderr.contains("memory"), "{out}");
     } else {
         assert_eq!(out.code, Some(137), "{out}");
@@ -131,7 +131,7 @@ fn an_oom_kill_shows(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// The UUID of the only pod there is.
+/// The UUID of the only pod.
 #[track_caller]
 fn only_pod(podctl: &Podctl) -> String {
     let list = podctl.json(&["list", "--format", "json"]);
@@ -228,7 +228,7 @@ fn the_first_that_fails_ends_the_pod(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// A pod in the foreground that has said `up`, by a file in its volume.
+/// A pod in the foreground that has written `up` to a file in its volume.
 struct Running {
     child: Child,
     uuid: String,
@@ -256,7 +256,7 @@ impl Running {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("kill");
     }
 
-    /// Waits for its end: its exit code, and nothing runs any more.
+    /// Waits for its end; returns its exit code, and checks that none of its processes is left.
     #[track_caller]
     fn ended(mut self) -> Option<i32> {
         let code = self.child.wait().expect("wait").code();
@@ -278,7 +278,7 @@ fn sigterm_ends_it_in_order(t: &Context) -> Verdict {
             assert!(complaint.contains("immutable"), "{complaint}");
         }
         running.send(signal);
-        // Whoever asks for the end gets it: how the apps end then is no failure of the pod.
+        // A requested end is an orderly one: the apps' statuses do not make it a failure.
         assert_eq!(running.ended(), Some(0), "{signal}");
         let status = podctl.json(&["app", "status", &uuid, "app", "--format", "json"]);
         assert_eq!((status["state"].as_str(), status["exit_code"].as_i64()), (Some("exited"), Some(5)), "{status}");
@@ -315,7 +315,7 @@ fn a_killed_run_leaves_no_process(t: &Context) -> Verdict {
         wait_for("the state exited", 10, || {
             (podctl.json(&["status", &uuid, "--format", "json"])["state"] == "exited").then_some(())
         });
-        // What a pod has written that is removed at its end need not get to the disk.
+        // A pod that is removed at its end need not write its files to disk.
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         let overlays: Vec<_> =
             mounts.lines().filter(|line| line.contains(&uuid) && line.contains("upperdir=")).collect();
@@ -363,7 +363,7 @@ fn what_cant_be_added_is_one_line(t: &Context) -> Verdict {
         assert!(complaint.contains(why), "{complaint}");
         nothing_is_left(&podctl);
     }
-    // The second app can't be added: the first is not started for it.
+    // The second app can't be added: the first is not started.
     let out = podctl.run(&[
         "run",
         &volume,
@@ -380,11 +380,11 @@ fn what_cant_be_added_is_one_line(t: &Context) -> Verdict {
     assert!(out.code == Some(125) && !gone.join("ran").exists(), "{out}");
     assert!(out.clone().complaint().contains("app b: "), "{out}");
     podctl.ok(&["rm", &only_pod(&podctl)]);
-    // A source that goes away before the pod is run.
+    // A volume's source that is gone before the pod is run.
     let uuid = podctl.ok(&["prepare", &volume, "sh", "--mount=volume=v,target=/v"]);
     fs::remove_dir(&gone)?;
     let out = podctl.run(&["run-prepared", "--rm", &uuid]);
-    // Host managers of the family tell that by this code.
+    // rkt reports that by this exit code.
     assert_eq!(out.code, Some(1), "{out}");
     assert!(out.clone().complaint().contains("/gone"), "{out}");
     nothing_is_left(&podctl);
@@ -408,7 +408,7 @@ fn prepared_now_and_run_later(t: &Context) -> Verdict {
     assert!(podctl.fails(&["run-prepared", &uuid]).contains("exited, not prepared"));
     podctl.ok(&["rm", &uuid]);
 
-    // What is said last counts; and what is not run can be removed.
+    // The last option counts; and a pod that was not run can be removed.
     let uuid = podctl.ok(&[&prepare[..], &["--", "-c", tell]].concat());
     let out = podctl.run(&["run-prepared", "--rm", "--hostname=h2", &uuid]);
     assert!(out.code == Some(6) && out.stdout.contains("at h2 1"), "{out}");
@@ -462,7 +462,7 @@ fn what_apps_are_given(t: &Context) -> Verdict {
 
 const ALL: [Option<Stdio>; 3] = [None, None, None];
 
-/// Starts a shell as the only app, in front of this terminal.
+/// Starts a shell as the only app, on this terminal.
 fn shell_at(screen: &Screen, podctl: &Podctl, options: &[&str]) -> Child {
     let words = [&["run", "--interactive", "--net=none"], options, &["sh", "--env=PS1=in> "]].concat();
     let mut command = podctl.command(&words);
@@ -478,12 +478,12 @@ fn the_app_has_the_callers_terminal(t: &Context) -> Verdict {
         let mut shell = shell_at(&screen, &podctl, options);
         screen.shows("in> ");
         assert!(screen.is_raw(), "the caller's terminal would make lines and signals of its own");
-        // Shown once, with line ends made once.
+        // The output is shown once, with line ends converted once.
         screen.types("echo a''b\n");
         screen.shows("echo a''b\r\nab\r\nin> ");
         screen.types("stty size; tty; echo $TERM\n");
         screen.shows("33 99\r\n/dev/pts/0\r\ndumb-as-can-be\r\n");
-        // It has it to itself, and nothing of the host's.
+        // The app has its own terminal, and nothing of the host's.
         screen.types("ls -l /proc/self/fd /proc/1/fd 2>/dev/null; exec 3<>/dev/tty; echo op''en\n");
         screen.shows("open\r\nin> ");
         screen.types("exit 7\n");
@@ -494,7 +494,7 @@ fn the_app_has_the_callers_terminal(t: &Context) -> Verdict {
     assert_eq!(podctl.json(&["app", "status", &uuid, "sh", "--format", "json"])["exit_code"], 7);
     podctl.ok(&["rm", &uuid]);
 
-    // Prepared for it, and run by another user; all that it shows before its end is shown.
+    // Prepared for a terminal and run by another user; all output before its end is shown.
     let uuid = podctl.ok(&[
         "prepare",
         "--interactive",
@@ -520,7 +520,7 @@ fn keys_and_sizes_reach_the_app(t: &Context) -> Verdict {
     let mut screen = Screen::new();
     let mut shell = shell_at(&screen, &podctl, &["--rm"]);
     screen.shows("in> ");
-    // Ctrl-C ends what is in front, not the pod.
+    // Ctrl-C ends the foreground program, not the pod.
     screen.types("sleep 4242\n");
     screen.shows("sleep 4242\r\n");
     wait_for("the sleeper", 10, || tests::process::all().into_iter().find(|p| p.words == "sleep 4242"));
@@ -529,7 +529,7 @@ fn keys_and_sizes_reach_the_app(t: &Context) -> Verdict {
     screen.tells_its_shell_of_a_resize("in> ");
     screen.types("echo o''k\n");
     screen.shows("ok\r\nin> ");
-    // The end of what is typed is the shell's end.
+    // The end of the input ends the shell.
     screen.types("\x04");
     assert_eq!(screen.end_of(&mut shell), 0);
     nothing_is_left(&podctl);
@@ -554,7 +554,7 @@ fn the_terminal_is_given_back_in_any_case(t: &Context) -> Verdict {
         assert_eq!(screen.end_of(&mut shell), 0, "{signal}");
         assert_eq!(screen.settings(), before, "{signal}");
     }
-    // Stopped, the caller's shell has it; continued, the app has it again.
+    // Stopped, the caller's shell has the terminal; continued, the app has it again.
     let mut shell = shell_at(&screen, &podctl, &["--rm"]);
     screen.shows("in> ");
     let pid = run(&shell);
@@ -565,7 +565,7 @@ fn the_terminal_is_given_back_in_any_case(t: &Context) -> Verdict {
     screen.types("exit 3\n");
     assert_eq!(screen.end_of(&mut shell), 3);
     assert_eq!(screen.settings(), before);
-    // A pod that does not come to its app.
+    // A pod that does not start its app.
     let mut command = podctl.command(&["run", "--rm", "--interactive", "sh", "--user=nosuch"]);
     let mut child = screen.start(command.stdin(Stdio::null()), ALL);
     screen.shows("nosuch");
@@ -585,7 +585,7 @@ fn input_that_is_not_typed(t: &Context) -> Verdict {
     assert_eq!((out.code, out.stdout.as_str()), (Some(4), "first one\ntwo\nend\n"), "{out}");
     let out = with("", "cat; echo end");
     assert_eq!((out.code, out.stdout.as_str()), (Some(0), "end\n"), "{out}");
-    // What a terminal would make signals or line ends of.
+    // Bytes that a terminal would turn into signals or line ends.
     let odd = "\x03\x1a\x1c\x11\x13\r\x7f\x15\x16 \u{e9}\n";
     let out = with(odd, "cat");
     assert_eq!((out.code, out.stdout.as_str()), (Some(0), odd), "{out}");

@@ -1,4 +1,4 @@
-//! What an app sees and may do, told by the app.
+//! What an app can see and do, reported by the app.
 
 use std::collections::BTreeMap;
 
@@ -63,7 +63,7 @@ fn a_plain_apps_surroundings(t: &Context) -> Verdict {
     for cgroup in strings(&report["cgroup"]) {
         assert!(!cgroup.contains(&pod.uuid) && !cgroup.contains("pods"), "the host's cgroups show: {cgroup}");
     }
-    // Of its mounts none is the pod's or the host's.
+    // None of the app's mounts is the pod's or the host's.
     for mount in strings(&report["mountinfo"]) {
         let at = mount.split(' ').nth(4).unwrap_or_default();
         assert!(!at.starts_with("/opt/") && !at.starts_with("/rkt") && !at.starts_with("/run/stage1"), "{mount}");
@@ -104,7 +104,7 @@ fn users_and_groups(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// How a user and a group may be written, and who that is.
+/// The forms of a user and a group, and the ids that they mean.
 fn users_of_every_kind(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let docker = ("appc.io/docker/repository", "library/probe");
@@ -135,7 +135,7 @@ fn users_of_every_kind(t: &Context) -> Verdict {
         (numbers(&ids["uid"]), numbers(&ids["gid"]), numbers(&ids["groups"]))
     };
     for (image, options, uid, gid, groups) in [
-        // In a converted image a group that is not there, and called as the user is, is the user's number.
+        // In a converted image a missing group with the user's name means the user's number.
         ("converted", &[][..], 1001, 1001, &[7, 8][..]),
         ("converted-number", &[], 4242, 4242, &[7, 8]),
         ("owner", &[], 1234, 2345, &[7, 8]),
@@ -166,7 +166,7 @@ fn working_directory_and_command(t: &Context) -> Verdict {
     let pod = podctl.pod(&[]);
     assert_eq!(pod.report("default", &[])["cwd"], "/");
     assert_eq!(pod.report("given", &["--working-dir=/home"])["cwd"], "/home");
-    // A link in the image can't lead out of it.
+    // A link in the image does not lead out of it.
     let out = pod.try_add("probe", "linked", &["--working-dir=/escape"], &["report", "/out/linked.json"]);
     if out.code == Some(0) {
         pod.app("start", "linked", &[]).ok();
@@ -317,7 +317,7 @@ fn declared_confinement(t: &Context) -> Verdict {
     assert_eq!(pod.read("unfiltered")["seccomp"], "0");
     assert_eq!(pod.read("denied")["seccomp"], "2");
     assert_eq!(pod.enter("denied", &["/probe", "syscall", "chroot"]).ok(), "EACCES");
-    // What is entered is confined as the app is.
+    // An entered command has the app's confinement.
     for image in ["two", "fewer", "nnp", "unfiltered", "denied"] {
         let text = pod.enter(image, &["/probe", "report"]).ok();
         let entered: Value = serde_json::from_str(&text)?;
@@ -388,7 +388,7 @@ fn devices(t: &Context) -> Verdict {
     let stat: Value = serde_json::from_str(&pod.enter("one", &["/probe", "stat", "/dev/net/tun"]).ok())?;
     assert_eq!((stat["kind"].as_str(), stat["device"].as_str()), (Some("char"), Some("10:200")), "{stat}");
     assert_eq!(pod.enter("one", &["/probe", "write", "/dev/shm/x", "y", "+", "cat", "/dev/shm/x"]).ok(), "y");
-    // Not root either can use them.
+    // Not even root can use them.
     pod.run_app("user", &["--user=1001", "--group=2001"], &["open", "w", "/dev/null", "+", "write", "/dev/shm/y", "z"]);
     pod.end();
     Ok(())
@@ -494,7 +494,7 @@ fn hostnames(t: &Context) -> Verdict {
     let report = pod.report("one", &[]);
     assert_eq!(report["hostname"], format!("rkt-{}", pod.uuid));
     pod.end();
-    // As long as the kernel takes them.
+    // As long as the kernel allows.
     let longest = "x".repeat(64);
     for name in ["box", &longest] {
         let pod = podctl.pod(&[&format!("--hostname={name}")]);

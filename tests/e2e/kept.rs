@@ -1,4 +1,4 @@
-//! The unit of a pod: what it runs tells the host's systemd when the pod is ready, and ends it in order.
+//! A systemd unit for a pod: the pod tells the host's systemd when it is ready, and systemd ends it in order.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -38,13 +38,13 @@ fn what_keeps_a_pod_tells_when_it_is_ready_and_ends_it(t: &Context) -> Verdict {
     assert_eq!(podctl.json(&["status", "shop", "--format=json"])["state"], "exited", "its end was waited for");
     podctl.ok(&["rm", "shop"]);
 
-    // one that ends although nobody has asked for it is a failure, which its service is started again for
+    // a pod that ends although no one asked for it is a failure, for which systemd restarts its service
     let pod = podctl.sandbox(&["--name=shop"]);
     let mut keeper = podctl.command(&["keep", "shop"]).env("NOTIFY_SOCKET", &path).spawn()?;
     assert_eq!(told(), "READY=1");
     podctl.ok(&["stop", "--force", "shop"]);
     assert!(!keeper.wait()?.success());
-    // which starts the pod: so it is at boot
+    // starting the unit starts the pod, as at boot
     let mut keeper = podctl.command(&["keep", "shop"]).env("NOTIFY_SOCKET", &path).spawn()?;
     assert_eq!(told(), "READY=1");
     assert_eq!(podctl.json(&["status", "shop", "--format=json"])["state"], "running");
@@ -77,7 +77,7 @@ fn a_pod_is_enabled_for_boot(t: &Context) -> Verdict {
     assert_eq!(systemctl(&["is-active", "podctl-shop"]).ok(), "active");
     systemctl(&["stop", "podctl-shop"]).ok();
     assert_eq!(podctl.json(&["status", "shop", "--format=json"])["state"], "exited");
-    // as at boot: the pod is there, and does not run
+    // as at boot: the pod exists and does not run
     systemctl(&["start", "podctl-shop"]).ok();
     wait_for("the pod", 60, || (podctl.json(&["status", "shop", "--format=json"])["state"] == "running").then_some(()));
     systemctl(&["stop", "podctl-shop"]).ok();

@@ -1,4 +1,4 @@
-//! What an app can reach of the kernel through /proc and /sys, whatever its image brings.
+//! What an app can reach of the kernel through /proc and /sys, whatever its image contains.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,13 +20,13 @@ tests::cases! {
     native volumes_on_and_below_covered_paths 120;
 }
 
-/// What uid 0 of the host's own users may open although nothing can be written: these have no write bit, and the
-/// kernel no way to take anything.
+/// Files that root of the host may open for writing although nothing can be written: they have no write bit, and the
+/// kernel has no write method for them.
 const TOP: &str = "buddyinfo cgroups cmdline consoles cpuinfo crypto devices diskstats dma execdomains fb filesystems \
     iomem ioports key-users kmsg kpagecgroup kpagecount kpageflags loadavg locks mdstat meminfo misc modules \
     pagetypeinfo partitions schedstat slabinfo softirqs stat swaps uptime version vmallocinfo vmstat zoneinfo";
 
-/// What an app, added with these options, can open for writing below /proc and /sys.
+/// The files below /proc and /sys that an app, added with these options, can open for writing.
 #[track_caller]
 fn writable(pod: &Pod<'_>, app: &str, options: &[&str]) -> BTreeSet<String> {
     let file = format!("/out/{app}");
@@ -35,7 +35,7 @@ fn writable(pod: &Pod<'_>, app: &str, options: &[&str]) -> BTreeSet<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// What of `found` is in none of the classes that an app may write to.
+/// The paths of `found` that are in none of the classes that an app may write to.
 fn beyond(found: &BTreeSet<String>, own_network: bool) -> Vec<&str> {
     let top: Vec<String> = TOP.split_whitespace().map(|name| format!("/proc/{name}")).collect();
     let allowed = |path: &str| {
@@ -63,7 +63,7 @@ fn every_file_that_opens_for_writing(t: &Context) -> Verdict {
         let user = writable(&pod, "user", &["--user=1000", "--group=1000"]);
         let not_own = user.iter().find(|path| !path.starts_with("/proc/PID/"));
         assert_eq!(not_own, None, "{options:?}: uid 1000");
-        // The same walk finds what is not covered.
+        // The same walk finds files that are not covered.
         let open = writable(&pod, "open", &["--disable-paths"]);
         if !options.contains(&"--private-users") {
             for path in ["/proc/sys/vm/swappiness", "/proc/sys/kernel/core_pattern", "/proc/irq/default_smp_affinity"] {
@@ -90,7 +90,7 @@ fn what_a_tracer_of_the_pods_pid_1_can_write(t: &Context) -> Verdict {
             name.bytes().all(|b| b.is_ascii_digit())
         };
         let shared: BTreeSet<String> = found.filter(|path| !is_process(path)).map(str::to_owned).collect();
-        // The pod's own cgroups are what its systemd writes to.
+        // The pod's systemd writes to the pod's own cgroups.
         let beyond: Vec<&str> =
             beyond(&shared, false).into_iter().filter(|path| !path.starts_with("/sys/fs/cgroup/")).collect();
         let hidden = ["interrupts", "kallsyms", "kcore", "keys", "timer_list", "config.gz"];
@@ -102,7 +102,7 @@ fn what_a_tracer_of_the_pods_pid_1_can_write(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// An image of the probe that has these links, under the name of `name`.
+/// An image of the probe with these links, called `name`.
 #[track_caller]
 fn import_linked(t: &Context, podctl: &Podctl, name: &str, links: &[(&str, &str)]) {
     let root = t.dir.join(format!("{name}-root"));
@@ -142,7 +142,7 @@ fn an_image_cant_choose_where_kernel_files_are(t: &Context) -> Verdict {
     podctl.ok(&["image", "import", &file.display().to_string(), "--name", "file", "--exec", "/probe"]);
     let complaint = pod.try_add("file", "x", &[], &["sleep", "inf"]).complaint();
     assert!(complaint.contains("the image's /proc is a file"), "{complaint}");
-    // What is in a directory of the image's that is covered anyway leads nowhere.
+    // Entries of a directory in the image that is covered anyway lead nowhere.
     let below = [("dev/pts", "/"), ("dev/shm", "/data"), ("dev/console", "/probe"), ("dev/null", "/data/kept")];
     import_linked(t, &podctl, "below", &below);
     pod.try_add("below", "x", &[], &["writable", "/out/x", "/proc", "/sys", "+", "sleep", "inf"]).ok();
@@ -206,7 +206,7 @@ fn volumes_on_and_below_covered_paths(t: &Context) -> Verdict {
         pod.enter(app, &["/probe", "write", &format!("{target}/{app}"), "back"]).ok();
         assert_eq!(fs::read_to_string(source.join(app)).expect("what the app wrote"), "back");
     };
-    // Without a sysfs below it: whatever else is in /sys is the image's.
+    // Without a sysfs below it: everything else in /sys is the image's.
     for (app, target) in
         [("a", "/sys/fs/cgroup"), ("b", "/sys/class"), ("c", "/sys/fs/x/y"), ("d", "/sys/module"), ("e", "/sys")]
     {
@@ -219,7 +219,7 @@ fn volumes_on_and_below_covered_paths(t: &Context) -> Verdict {
         let name = entry?.file_name();
         assert!(seen.lines().any(|line| *line == *name), "{name:?} is not among {seen}");
     }
-    // What is hidden beside it stays hidden, and the rest of /proc read-only.
+    // The hidden files stay hidden, and the rest of /proc is read-only.
     if Path::new("/proc/acpi").is_dir() {
         mounted("f", "/proc/acpi/lent");
         assert_eq!(pod.enter("f", &["/probe", "ls", "/proc/acpi"]).ok(), "lent");

@@ -1,4 +1,4 @@
-//! Layers of images: unpacked once, shared, and seen by apps as they lie over each other.
+//! Layers of images: unpacked once, shared, and stacked in the view of apps.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -23,7 +23,7 @@ tests::cases! {
     native layers_that_need_those_below;
 }
 
-/// A directory with these files: name and content; one that ends with `/` is a directory.
+/// A layer with these files: name and content; a name that ends with `/` is a directory.
 fn tree(t: &Context, name: &str, files: &[(&str, &str)]) -> PathBuf {
     let tree = t.dir.join("trees").join(name);
     fs::create_dir_all(&tree).expect("mkdir");
@@ -39,7 +39,7 @@ fn tree(t: &Context, name: &str, files: &[(&str, &str)]) -> PathBuf {
     tree
 }
 
-/// Writes the image as a layout and imports it; gives its id.
+/// Writes the image as a layout and imports it; returns its id.
 #[track_caller]
 fn import(t: &Context, podctl: &Podctl, name: &str, image: &OciImage) -> String {
     let dir = t.dir.join(format!("layout-{name}"));
@@ -135,7 +135,7 @@ fn apps_see_layers_as_they_lie(t: &Context) -> Verdict {
             assert_eq!(stat(path)["mode"], format!("{mode:04o}"), "{path} {making:?}");
         }
         enter(&["write", "/dir/b", "changed"]);
-        // what other managers of the family read: they know no other ids
+        // other managers read this form of the id only
         let manifest: Value = serde_json::from_slice(&fs::read(pod.dir().join("pod"))?)?;
         let digits: String = Sha512::digest(&image.blobs[&image.config]).iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(manifest["apps"][0]["image"]["id"], json!(format!("sha512-{digits}")));
@@ -145,7 +145,7 @@ fn apps_see_layers_as_they_lie(t: &Context) -> Verdict {
         pod.end();
         podctl.ok(&["image", "verify"]);
     }
-    // copied out, and out as an application container image and in again
+    // copied out; exported as an application container image and imported again
     let out = t.dir.join("rendered");
     podctl.ok(&["image", "render", "web", &out.display().to_string()]);
     assert_eq!(
@@ -210,7 +210,7 @@ fn damage_of_a_layer_is_found_and_mended_by_an_import(t: &Context) -> Verdict {
         dirs.into_iter().find(|path| path.exists()).expect("the file")
     };
     let runs = || podctl.run(&["run", "--rm", "--net=none", "web", "--", "cat", "/only/a"]);
-    // the lists are those of mtree(5), which other tools read
+    // the lists have the format of mtree(5), which other tools read
     let mtree = || -> Vec<Output> {
         let of = |layer: &String| {
             let layer = layers.join(layer);
@@ -219,7 +219,7 @@ fn damage_of_a_layer_is_found_and_mended_by_an_import(t: &Context) -> Verdict {
         names(&layers).iter().map(of).collect()
     };
     assert!(mtree().iter().all(|out| out.code == Some(0) && out.stdout.is_empty()), "{:?}", mtree());
-    // a quick look finds it before an app uses it; nothing here can bring it back
+    // the quick check finds the damage before an app uses the layer; only a new import repairs it
     fs::write(file("only/a"), "X")?;
     assert!(mtree().iter().any(|out| out.code == Some(2) && out.stdout.contains("sha256")), "{:?}", mtree());
     let line = runs();
@@ -229,7 +229,7 @@ fn damage_of_a_layer_is_found_and_mended_by_an_import(t: &Context) -> Verdict {
     assert_eq!(import(t, &podctl, "web", &image), id);
     assert_eq!(runs().ok(), "a");
     podctl.ok(&["image", "verify"]);
-    // what is the image's own is made again
+    // the image's own tree is made again
     let own = podctl.data.join("trees").join(id.replace(':', "-"));
     fs::remove_dir(own.join("rootfs/made"))?;
     assert!(podctl.ok(&["image", "verify"]).contains("mended"));
@@ -237,7 +237,7 @@ fn damage_of_a_layer_is_found_and_mended_by_an_import(t: &Context) -> Verdict {
     fs::set_permissions(own.join("rootfs/made"), fs::Permissions::from_mode(0o777))?;
     let warned = runs();
     assert!(warned.code == Some(0) && warned.stderr.contains("rendered again"), "{warned}");
-    // a configuration that is not what its digest says is never used
+    // a configuration that does not have its digest is never used
     let config = podctl.data.join("images").join(id.replace(':', "-")).join("config");
     let text = fs::read_to_string(&config)?;
     fs::write(&config, text.replace("/probe", "/other"))?;
@@ -252,7 +252,8 @@ fn damage_of_a_layer_is_found_and_mended_by_an_import(t: &Context) -> Verdict {
 
 fn many_layers(t: &Context) -> Verdict {
     let podctl = t.podctl();
-    // more than one page of mount options takes by their names; and more than it takes by any, which is one tree then
+    // more layers than fit one page of mount options by their names; and more than fit by descriptors, which become one
+    // tree
     for (count, makings) in [(45, &[&[][..], &["--private-users"]][..]), (129, &[&[][..]])] {
         let trees: Vec<PathBuf> = (0..count)
             .map(|number| {
@@ -280,7 +281,7 @@ fn many_layers(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// By its system calls, which are the same on any machine.
+/// Counts its system calls, which are the same on any machine.
 fn an_app_costs_the_same_on_many_layers(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let (mut all, mut some) = (Vec::new(), Vec::new());
@@ -302,7 +303,7 @@ fn an_app_costs_the_same_on_many_layers(t: &Context) -> Verdict {
     assert_eq!(names(&podctl.data.join("layers")).len(), 22);
     for making in [&[][..], &["--private-users"]] {
         let pod = podctl.pod(making);
-        // The least of some: what it waits for, and which files it looks at, is not the same each time.
+        // The smallest count of several runs: waiting, and the choice of checked files, differ from run to run.
         let cost = |image: &str| {
             let count = |_| {
                 let cost = tracer::count(&podctl.command(&["app", "add", &pod.uuid, image]), true, Points::Every);
@@ -318,7 +319,7 @@ fn an_app_costs_the_same_on_many_layers(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// What tar files of a builder that describes no directories have.
+/// Archives of a builder that does not describe directories.
 fn layers_that_need_those_below(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let scratch = t.dir.join("image");

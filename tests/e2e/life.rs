@@ -1,4 +1,4 @@
-//! What an app declares about its life.
+//! What an app declares about its life cycle: event handlers, stop signal and timeout, sockets, restarts.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -38,7 +38,7 @@ pub fn written(pod: &Pod<'_>, app: &str) -> Option<String> {
     fs::read_to_string(status_file(pod, app)).ok()
 }
 
-/// Imports the probe with this section and these annotations as an image of its own.
+/// Imports the probe as an image of its own with this `app` section and these annotations.
 #[track_caller]
 fn import(podctl: &Podctl, name: &str, app: &Value, annotations: &[(&str, &str)]) {
     let mut manifest = tests::image::manifest(name, app);
@@ -55,7 +55,7 @@ pub fn wait_out(podctl: &Podctl, name: &str) -> String {
     wait_for(name, 15, || out(podctl, name))
 }
 
-/// The app's process, by a word of its command line.
+/// The PID of the app's process, found by a word of its command line.
 pub fn app_pid(pod: &Pod<'_>, word: &str) -> Option<i32> {
     let family = descendants(pod.pid());
     family.into_iter().find(|p| p.words.starts_with("/probe") && p.words.contains(word)).map(|p| p.pid)
@@ -72,7 +72,7 @@ fn handlers_run_in_the_app_around_its_life(t: &Context) -> Verdict {
         ],
     });
     import(&podctl, "handled", &app, &[]);
-    // For handlers and app to write to, who are not the same.
+    // For the handlers and the app, which run as different users, to write to.
     fs::write(podctl.out().join("order"), "")?;
     fs::set_permissions(podctl.out().join("order"), fs::Permissions::from_mode(0o666))?;
     let actions = ["append", "/out/order", "main", "+", "report", "/out/main.json", "+", "orderly", "3"];
@@ -81,7 +81,7 @@ fn handlers_run_in_the_app_around_its_life(t: &Context) -> Verdict {
     wait_out(&podctl, "main.json");
     assert_eq!(out(&podctl, "order").unwrap_or_default(), "first\nmain\n");
     pod.app("stop", "handled", &[]).ok();
-    // The stop has waited for the handler; the status is the app's own.
+    // The stop waited for the handler; the status is the app's own.
     assert_eq!(out(&podctl, "order").unwrap_or_default(), "first\nmain\nlast\n");
     assert_eq!(pod.exit_code("handled"), 3);
     let main = pod.read("main");
@@ -91,7 +91,7 @@ fn handlers_run_in_the_app_around_its_life(t: &Context) -> Verdict {
             assert!(main[key] != Value::Null, "the probe reports no {key}");
             assert_eq!(seen.get(key), main.get(key), "{key} of the {handler} handler is not the app's");
         }
-        // As root, whoever the app is, with no more than it may have.
+        // As root whatever the app's user is, with no more privileges than the app may have.
         assert_eq!(seen["ids"], json!({"uid": [0, 0, 0, 0], "gid": [0, 0, 0, 0], "groups": []}), "{handler}");
         assert_eq!(main["ids"]["uid"], json!([1001, 1001, 1001, 1001]));
         for set in ["CapBnd", "CapPrm", "CapEff"] {
@@ -141,7 +141,7 @@ fn a_failed_post_stop_changes_no_status(t: &Context) -> Verdict {
     assert_eq!(pod.exit_code("after"), 4);
     wait_out(&podctl, "after");
     assert_eq!(pod.status("after").get("start_failure"), None);
-    // One that hangs is given up, and has kept no status back.
+    // A handler that hangs is killed, and does not keep the status back.
     let handlers = json!([{"name": "post-stop", "exec": ["/probe", "stubborn"]}]);
     import(&podctl, "hangs", &json!({"eventHandlers": handlers}), &[]);
     pod.try_add("hangs", "hangs", &["--stop-timeout=1"], &["exit", "5"]).ok();
@@ -164,7 +164,7 @@ fn an_app_says_when_it_is_ready(t: &Context) -> Verdict {
     std::thread::scope(|scope| {
         let starting = scope.spawn(|| pod.app("start", "notifies", &[]).ok());
         wait_out(&podctl, "up");
-        // As long as another app takes to be started.
+        // As long as the start of another app takes.
         pod.add("other", &[], &["sleep", "inf"]);
         pod.app("start", "other", &[]).ok();
         assert!(!starting.is_finished(), "the start did not wait for the app");
@@ -172,7 +172,7 @@ fn an_app_says_when_it_is_ready(t: &Context) -> Verdict {
         starting.join().expect("the start");
     });
     assert_eq!(pod.state("notifies"), "running");
-    // An app that does not claim to support it sees nothing of it.
+    // An app that does not declare readiness notification gets no NOTIFY_SOCKET.
     let seen = pod.report("plain", &[]);
     assert!(!seen.to_string().contains("NOTIFY_SOCKET"), "{seen}");
     pod.end();
@@ -191,7 +191,7 @@ fn an_app_that_never_is_ready_has_not_started(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// A port that nobody listens on now.
+/// A port without a listener.
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     listener.local_addr().expect("address").port()
@@ -220,7 +220,7 @@ fn sockets_are_opened_before_the_app_starts(t: &Context) -> Verdict {
     let answer = ask(port);
     // Descriptors, names, and a PID that is the app's own.
     assert_eq!(answer, "LISTEN_FDS=1 LISTEN_FDNAMES=front mine=true\n");
-    // Ended well, its sockets still listen: that is a running app.
+    // After a successful exit its sockets still listen: that is a running app.
     wait_out(&podctl, "served");
     wait_for("its end", 10, || app_pid(&pod, "serve").is_none().then_some(()));
     assert_eq!((pod.state("web").as_str(), written(&pod, "web")), ("running", None));
@@ -234,7 +234,7 @@ fn sockets_are_opened_before_the_app_starts(t: &Context) -> Verdict {
     pod.app("stop", "stops", &[]).ok();
     assert_eq!(pod.exit_code("stops"), 143);
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "the port is open after the stop");
-    // Never connected to, never run.
+    // No connection, no run.
     pod.app("start", "stops", &[]).ok();
     pod.app("stop", "stops", &[]).ok();
     assert_eq!((pod.state("stops").as_str(), written(&pod, "stops")), ("created", None));
@@ -296,7 +296,7 @@ fn the_stop_signal_is_the_declared_one(t: &Context) -> Verdict {
 fn a_stop_takes_as_long_as_it_is_told(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = podctl.pod(&[]);
-    // What is declared, what the command says: shorter, at once, and longer than declared.
+    // The declared timeout, and timeouts of the command: shorter, zero, and longer than declared.
     for (declared, given, least, most) in
         [("2", None, 2, 6), ("60", Some("1"), 1, 6), ("60", Some("0"), 0, 4), ("1", Some("4"), 4, 8), ("0", None, 0, 4)]
     {
@@ -316,7 +316,7 @@ fn a_stop_takes_as_long_as_it_is_told(t: &Context) -> Verdict {
         pod.app("rm", "one", &[]).ok();
         fs::remove_file(podctl.out().join("up"))?;
     }
-    // Longer than declared is for that one stop only, and an app that ends earlier is not waited for.
+    // A longer timeout applies to that stop only, and an app that ends earlier is not waited for.
     pod.add("quick", &["--stop-timeout=1"], &["sleep", "inf"]);
     pod.app("start", "quick", &[]).ok();
     let began = Instant::now();
@@ -345,14 +345,14 @@ fn a_policy_starts_an_app_again(t: &Context) -> Verdict {
         (starts(&podctl) >= 3).then_some(())
     });
     assert_eq!(seen, BTreeSet::from([("running".to_owned(), None)]), "it counts as ended while it is started again");
-    // Ended well: that is the end.
+    // A successful exit: the app is not restarted.
     fs::write(podctl.out().join("code"), "0")?;
     assert_eq!(pod.exit_code("again"), 0);
     let ended_after = starts(&podctl);
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(starts(&podctl), ended_after);
 
-    // Stopped between two starts, it has the status of its last end.
+    // Stopped between two runs, it has the status of its last end.
     fs::write(podctl.out().join("code"), "5")?;
     pod.app("start", "again", &[]).ok();
     wait_for("the next start", 10, || (starts(&podctl) > ended_after).then_some(()));
@@ -376,11 +376,11 @@ fn a_policy_starts_an_app_again(t: &Context) -> Verdict {
     assert_eq!(app_pid(&pod, "/out/always"), None, "it was started again after a stop");
     pod.app("rm", "always", &[]).ok();
 
-    // What can't be executed at the first start has failed, and nobody tries again.
+    // A command that can't be executed at the first start has failed, and is not tried again.
     pod.try_add("probe", "broken", &["--restart=always", "--exec=/no/such"], &[]).ok();
     pod.app("start", "broken", &[]).complaint();
     assert_eq!(pod.exit_code("broken"), 127);
-    // The end of the pod is the end of such an app too.
+    // The end of the pod ends such an app, too.
     pod.add("stays", &["--restart=always"], &["write", "/out/stays", "x", "+", "orderly", "8"]);
     pod.app("start", "stays", &[]).ok();
     wait_out(&podctl, "stays");
@@ -424,7 +424,7 @@ fn nonsense_is_refused_at_add(t: &Context) -> Verdict {
         manifest["annotations"] = json!([{"name": annotation.0, "value": annotation.1}]);
         let file = tests::image::aci(&t.dir, name, &manifest);
         let imported = podctl.run(&["image", "import", &file.display().to_string(), "--name", name]);
-        // Refused here or there, in one line either way.
+        // Refused by podctl or by the entrypoint, with one line.
         if imported.code == Some(0) {
             pod.try_add(name, name, &[], &["exit", "0"]).complaint();
         } else {

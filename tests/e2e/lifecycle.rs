@@ -1,4 +1,4 @@
-//! A pod and its apps from the first to the last command, by podctl.
+//! A pod and its apps from the first to the last command, with podctl.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -93,7 +93,7 @@ fn verbs_can_be_repeated(t: &Context) -> Verdict {
     let before = pod.status("one");
     pod.app("stop", "one", &[]).ok();
     assert_eq!(pod.status("one"), before, "a second stop changes nothing");
-    // Again and again, faster than systemd's own limit of five starts in ten seconds.
+    // Repeated faster than systemd's own limit of five starts in ten seconds.
     for round in 2..=8 {
         pod.app("start", "one", &[]).ok();
         wait_for("the next start", 10, || {
@@ -171,7 +171,8 @@ fn twenty_at_once(t: &Context) -> Verdict {
             }
         });
     };
-    // A caller may have so few descriptors that the pod's monitor can't have enough, and lack the privilege to lift that.
+    // A caller may have so few descriptors that the monitor can't have enough, and lack the privilege to raise the
+    // limit.
     let monitor = Process::parent_of(pod.pid());
     let enough = Process::most_files(monitor) >= 256;
     let refused = std::sync::Mutex::new(Vec::new());
@@ -230,7 +231,7 @@ fn any_name_is_only_a_name(t: &Context) -> Verdict {
             wait_for(name, 10, || podctl.out().join(name).exists().then_some(()));
             assert_eq!(pod.state(name), "running", "{name}");
         }
-        // The pod and the apps before it are well.
+        // The pod and its other apps are unaffected.
         for name in names {
             assert_eq!(pod.state(name), "running", "{name}");
             assert_eq!(pod.enter(name, &["/probe", "print", "well"]).ok(), "well");
@@ -381,7 +382,7 @@ fn garbage_is_collected_once(t: &Context) -> Verdict {
     pod.app("start", "one", &[]).ok();
     let running = podctl.sandbox(&[]);
     podctl.ok(&["stop", &pod.uuid]);
-    // The first round marks what has ended, with its grace period over the next one deletes it.
+    // The first round marks pods that have ended; the next one, after their grace period, deletes them.
     for _ in 0..3 {
         podctl.ok(&["gc", "--grace-period", "0s"]);
     }
@@ -398,7 +399,7 @@ fn the_pods_mounts_grow_by_a_line_an_app(t: &Context) -> Verdict {
     let pod = podctl.pod(&["--volume=shared,kind=empty"]);
     let lines = |pod: &Pod<'_>| mountinfo(&pod.pid().to_string()).len();
     let before = lines(&pod);
-    // No more than fit where descriptors are few.
+    // No more at a time than fit where descriptors are few.
     for n in 0..6 {
         let app = format!("app-{n}");
         pod.add(&app, &["--mount=volume=shared,target=/shared"], &["sleep", "inf"]);
@@ -473,7 +474,7 @@ fn a_half_done_rm_is_finished(t: &Context) -> Verdict {
         run(Command::new(file).arg(format!("--app={app}")).env_clear().current_dir(pod.dir())).ok();
     };
     let root = |app: &str| pod.dir().join("stage1/rootfs/opt/stage2").join(app).join("rootfs");
-    // As it is after the crossing, after the unmount, after the app's directory has gone.
+    // An app that is half removed: after the crossing, after the unmount, after its directory was removed.
     for (app, done) in [("one", 1), ("two", 2), ("three", 3)] {
         pod.add(app, &[], &["exit", "0"]);
         by_hand(app);
@@ -512,7 +513,7 @@ fn another_stage1_image(t: &Context) -> Verdict {
     let text = t.dir.join("text");
     fs::write(&text, "not an image")?;
     podctl.fails(&["sandbox", "--stage1", &text.display().to_string()]);
-    // An image of an app is no stage1.
+    // An image of an app is not a stage1.
     let app = tests::image::aci(&t.dir, "app", &tests::image::manifest("app", &serde_json::json!({})));
     podctl.fails(&["sandbox", "--stage1", &app.display().to_string()]);
     assert_eq!(podctl.json(&["list", "--format", "json"]).as_array().map(Vec::len), Some(0));

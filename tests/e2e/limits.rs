@@ -1,4 +1,4 @@
-//! Limits: in the cgroup's own files, and felt.
+//! Limits: in the files of the cgroup, and in their effect.
 
 use std::fs;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ fn app_pid(pod: &Pod<'_>, word: &str) -> i32 {
     })
 }
 
-/// Where a process is in the hierarchy of a controller, as a directory.
+/// The directory of a process's cgroup in the hierarchy of a controller.
 fn cgroup(pid: i32, controller: &str, layout: Layout) -> PathBuf {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     let wanted = if layout == Layout::V2 { "" } else { controller };
@@ -50,7 +50,7 @@ fn a_memory_limit_holds_or_is_named(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = podctl.pod(&[]);
     if !t.has_controllers() {
-        // The limit can't hold here: the app runs all the same, and whoever asks hears which limit it is.
+        // The limit can't be enforced here: the app runs nevertheless, with a warning.
         let args = ["--debug", "app", "add", &pod.uuid, "probe", "--name=small", "--memory=32Mi", "--", "sleep", "inf"];
         let added = podctl.run(&args);
         let started = podctl.run(&["--debug", "app", "start", &pod.uuid, "--app=small"]);
@@ -72,7 +72,7 @@ fn a_memory_limit_holds_or_is_named(t: &Context) -> Verdict {
     pod.app("start", "large", &[]).ok();
     assert_eq!(pod.exit_code("large"), 137, "more than the limit was let through");
     assert_eq!(pod.state("small"), "running");
-    // Bytes, which the kernel cuts to whole pages; and the unit that Docker's users write, a power of 1024.
+    // Bytes, which the kernel rounds to whole pages; and Docker's units, powers of 1024.
     for (name, memory, bytes) in [("bytes", "--memory=50000000", 50_000_000), ("docker", "--memory=50M", 50 << 20)] {
         pod.add(name, &[memory], &["print", name, "+", "sleep", "inf"]);
         pod.app("start", name, &[]).ok();
@@ -134,10 +134,10 @@ fn cpu_limits_and_shares(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// A file and what is in it.
+/// A file and its content.
 type Value = (&'static str, &'static str);
 
-/// An option, the controller, and where its value is found on v1 and on v2: one of these files, if any.
+/// An option, its controller, and the files, on v1 and on v2, one of which holds its value, if any.
 const LIMITS: [(&str, &str, &[Value], &[Value]); 7] = [
     ("memory", "memory", &[("memory.limit_in_bytes", "67108864")], &[("memory.max", "67108864")]),
     ("memory-high", "memory", &[], &[("memory.high", "50331648")]),
@@ -145,7 +145,7 @@ const LIMITS: [(&str, &str, &[Value], &[Value]); 7] = [
     ("cpu", "cpu", &[("cpu.cfs_quota_us", "50000")], &[("cpu.max", "50000 100000")]),
     ("cpu-shares", "cpu", &[("cpu.shares", "512")], &[("cpu.weight", "50")]),
     ("pids", "pids", &[("pids.max", "20")], &[("pids.max", "20")]),
-    // The scheduler bfq has a scale of its own, from 1 to 1000: systemd converts.
+    // The scheduler bfq has its own scale, from 1 to 1000, to which systemd converts.
     ("io-weight", "blkio", &[("blkio.bfq.weight", "118"), ("blkio.weight", "300")], &[("io.weight", "default 300")]),
 ];
 
@@ -163,7 +163,7 @@ const OPTIONS: [&str; 8] = [
 fn every_limit_is_set_or_named(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = podctl.pod(&[]);
-    // A warning is for whoever asks, as entrypoints' words are.
+    // podctl passes on the entrypoint's warning.
     let mut words = vec!["--debug", "app", "add", &pod.uuid, "probe", "--name=one", "--mount=volume=out,target=/out"];
     words.extend(OPTIONS);
     words.extend(["--", "report", "/out/one.json", "+", "sleep", "inf"]);
@@ -193,7 +193,7 @@ fn every_limit_is_set_or_named(t: &Context) -> Verdict {
         }
     }
     if t.layout == Layout::V2 && t.has_controllers() {
-        // A little above what it is slowed down at: it goes on, and that was noticed.
+        // A little above the limit at which it is throttled: it goes on, and the kernel counted it.
         pod.enter("one", &["/probe", "alloc", "50500000"]).ok();
         let events = read(cgroup(pid, "memory", t.layout).join("memory.events"));
         assert!(!events.contains("high 0\n") && events.contains("oom_kill 0"), "{events}");
@@ -215,7 +215,7 @@ fn more_processes_than_allowed(t: &Context) -> Verdict {
         pod.app("start", app, &[]).ok();
         assert_eq!(pod.exit_code(app), code, "{app}");
     }
-    // What is entered counts too.
+    // Entered processes count, too.
     pod.add("two", &["--pids=3"], &["spawn", "sleep", "inf", "+", "spawn", "sleep", "inf", "+", "sleep", "inf"]);
     pod.app("start", "two", &[]).ok();
     wait_for("its processes", 10, || {
@@ -228,7 +228,7 @@ fn more_processes_than_allowed(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// What images declare is treated as what the command line says.
+/// Limits that images declare are handled as those of the command line.
 fn what_a_host_cant_enforce_is_named_for_isolators_too(t: &Context) -> Verdict {
     let podctl = t.podctl();
     podctl.import_with(

@@ -1,4 +1,4 @@
-//! What apps write is in their logs, all of it, and `podctl logs` shows it.
+//! All output of apps is in their logs, and `podctl logs` shows it.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -42,14 +42,14 @@ pub fn lines(podctl: &Podctl, args: &[&str]) -> Vec<String> {
     out.stdout.lines().map(str::to_owned).collect()
 }
 
-/// The same as JSON.
+/// The lines that a command shows, as JSON.
 #[track_caller]
 pub fn records(podctl: &Podctl, args: &[&str]) -> Vec<Value> {
     let lines = lines(podctl, &[args, &["--format", "json"]].concat());
     lines.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in {line}"))).collect()
 }
 
-/// Waits until a pod's app has written that, as `logs` shows it.
+/// Waits until a pod's app has written this line, as `logs` shows it.
 #[track_caller]
 pub fn wait_for_line(pod: &Pod, app: &str, line: &str) {
     let args = [pod.uuid.as_str(), "--app", app];
@@ -66,7 +66,7 @@ fn ten_thousand_lines_of_ten_apps(t: &Context) -> Verdict {
     let pod = podctl.pod(&[]);
     let apps: Vec<String> = (0..10).map(|n| format!("app{n}")).collect();
     for app in &apps {
-        // two of them say the same
+        // two of the lines are the same
         let text = if app == "app9" { "app8" } else { app };
         pod.add(app, &[], &["wait", "/out/go", "+", "lines", "1000", text]);
         pod.app("start", app, &[]).ok();
@@ -125,7 +125,7 @@ impl Follower {
         assert_eq!(shown.as_deref().unwrap_or("nothing"), line);
     }
 
-    /// It ends by itself, and shows these lines until then.
+    /// Waits until it ends by itself, and checks the lines that it has shown.
     #[track_caller]
     pub fn ends(mut self, last: &[&str]) {
         let status = wait_for("the follower's end", 20, || self.child.try_wait().expect("wait"));
@@ -137,7 +137,7 @@ impl Follower {
 fn lines_are_followed_to_the_pods_end(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = podctl.pod(&[]);
-    // before there is any log
+    // before the log exists
     let all = Follower::start(&podctl, &[&pod.uuid]);
     pod.add("a", &[], &["print", "one", "+", "wait", "/out/more", "+", "print", "two", "+", "orderly", "0"]);
     pod.app("start", "a", &[]).ok();
@@ -160,7 +160,7 @@ fn lines_are_followed_to_the_pods_end(t: &Context) -> Verdict {
     last.ends(&[]);
     some.ends(&[]);
 
-    // nobody reads on
+    // the reader of the output is gone
     let pod2 = podctl.pod(&[]);
     let mut child = podctl.command(&["logs", "-f", &pod2.uuid]).stdout(Stdio::piped()).spawn()?;
     drop(child.stdout.take());
@@ -271,7 +271,7 @@ fn pods_of_every_kind_have_logs(t: &Context) -> Verdict {
         assert_eq!(lines(&podctl, &[&pod.uuid]).len(), 2, "{options:?}");
         podctl.ok(&["rm", &pod.uuid]);
     }
-    // of an immutable pod, while it runs and after
+    // for an immutable pod, while it runs and afterwards
     let out = podctl.run(&[
         "run",
         "--log-max-size=8Mi",
@@ -325,7 +325,7 @@ fn nothing_is_lost_at_the_end(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// Right after the status is there, so is all that came before it.
+/// As soon as the exit status exists, the log has all earlier output.
 fn all_is_there_when_an_app_has_exited(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = podctl.pod(&[]);
@@ -340,7 +340,7 @@ fn all_is_there_when_an_app_has_exited(t: &Context) -> Verdict {
         let (out, err): (Vec<String>, Vec<String>) = shown.into_iter().partition(|line| line != "fatal");
         assert!(out == expected && err == ["fatal"], "{app}: {} lines", out.len());
     }
-    // Who outlives it and has its output still open is not waited for.
+    // A process that outlives the app with its output still open is not waited for.
     pod.run_app("parent", &[], &["print", "mine", "+", "spawn", "sleep", "100"]);
     assert_eq!(lines(&podctl, &[&pod.uuid, "--app", "parent"]), ["mine"]);
     pod.end();
@@ -364,7 +364,7 @@ fn run_shows_every_byte(t: &Context) -> Verdict {
         assert!(out.stdout == local.stdout, "round {round}: {} of {} bytes", out.stdout.len(), local.stdout.len());
         assert_eq!(out.stderr, b"FATAL\n");
     }
-    // Of several apps it is whole lines with names.
+    // With several apps `run` shows whole lines with their names.
     let words = "run --rm --net=none shell --name=one -- -c";
     let mut words: Vec<&str> = words.split(' ').collect();
     words.extend(["echo a; printf b", "---", "shell", "--name=two", "--", "-c", "echo c; echo d >&2"]);
@@ -375,7 +375,7 @@ fn run_shows_every_byte(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// Random bytes, a line longer than any buffer, blank ones, none at the end.
+/// Random bytes, a line longer than any buffer, empty lines, and no newline at the end.
 fn every_byte_in_file_and_console(t: &Context) -> Verdict {
     let podctl = t.podctl();
     with_shell(&podctl, t);
@@ -396,14 +396,14 @@ fn every_byte_in_file_and_console(t: &Context) -> Verdict {
     let uuid = podctl.json(&["list", "--format", "json"])[0]["name"].as_str().unwrap_or_default().to_owned();
     let kept = podctl.command(&["logs", &uuid, "--app=a"]).output()?.stdout;
     assert!(kept == [&data[..], b"\n"].concat(), "{} of {} bytes", kept.len(), data.len() + 1);
-    // The last lines are found from the end, and are the same.
+    // The last lines, found from the end, are the same.
     let last = podctl.command(&["logs", &uuid, "--app=a", "-n", "3"]).output()?.stdout;
     assert!(kept.ends_with(&last) && last.len() > long.len() + 100_000, "{} bytes", last.len());
     podctl.ok(&["rm", &uuid]);
     Ok(())
 }
 
-/// As what images do whose logs are links to /dev/stdout.
+/// Images whose logs are links to /dev/stdout.
 fn outputs_are_opened_anew_by_anybody(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = crate::attach::pod(&podctl, &t.dir.join("root"), &[]);
@@ -449,7 +449,7 @@ fn lines_are_followed_across_rotations(t: &Context) -> Verdict {
     let follower = Follower::start(&podctl, &[&pod.uuid, "--app", "a"]);
     pod.add("a", &[], &["lines", "20000", "line"]);
     pod.app("start", "a", &[]).ok();
-    // who looks meanwhile sees all that there is so far
+    // a reader meanwhile sees all lines so far
     wait_for("all lines, seen by many looks", 30, || {
         let shown = lines(&podctl, &[&pod.uuid, "--app", "a"]);
         for (n, line) in shown.iter().enumerate() {
@@ -490,13 +490,13 @@ fn the_logs_and_the_console_are_bounded(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// A journald of the host's for one test: what it was told.
+/// A stand-in for the host's journald, for one test.
 struct Journald(std::os::unix::net::UnixDatagram, PathBuf);
 
 impl Journald {
     const SOCKET: &str = "/run/systemd/journal/socket";
 
-    /// The entries that have come, each as its fields.
+    /// The received entries, each with its fields.
     fn entries(&self) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
         let mut buffer = vec![0; 1 << 20];
@@ -532,7 +532,7 @@ fn other_log_drivers(t: &Context) -> Verdict {
     }
     let socket = Path::new(Journald::SOCKET);
     if socket.exists() {
-        // This machine's own has better things to do.
+        // This machine's own journald must not get these entries.
         return Ok(());
     }
     fs::create_dir_all(socket.parent().ok_or("no parent")?)?;
@@ -556,7 +556,7 @@ fn other_log_drivers(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// What PID 1 says is always read, so nothing waits for it.
+/// The monitor always reads the output of PID 1, so that PID 1 never waits for it.
 fn a_debug_run_of_a_terminal_starts_at_once(t: &Context) -> Verdict {
     let podctl = t.podctl();
     with_shell(&podctl, t);

@@ -1,4 +1,4 @@
-//! What goes wrong around logs: who reads them stops, the disk is full, the log vanishes, somebody floods it.
+//! Faults around logs: a reader that stops, a full disk, a log that is removed, a flood of lines.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -61,7 +61,7 @@ fn a_slow_reader_of_run_slows_the_app_down(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// The log has all, and the pod ends, when somebody asks it to.
+/// The log is complete, and the pod ends when it is told to.
 fn a_reader_that_stopped_does_not_keep_the_pod(t: &Context) -> Verdict {
     let podctl = t.podctl();
     podctl.import_probe();
@@ -74,7 +74,7 @@ fn a_reader_that_stopped_does_not_keep_the_pod(t: &Context) -> Verdict {
     wait_for("output", 20, || (!lines(&podctl, &[&uuid, "-n", "1"]).is_empty()).then_some(()));
     podctl.ok(&["stop", &uuid]);
     wait_for("the end of run", 20, || run.try_wait().expect("wait"));
-    // As far as it came before it was stopped, and no line is missing in between.
+    // The lines before the reader was stopped, none missing in between.
     let shown = lines(&podctl, &[&uuid, "--app", "a"]);
     assert!(shown.len() > 1000, "{}", shown.len());
     for (n, line) in shown.iter().enumerate().take(shown.len() - 1) {
@@ -84,7 +84,7 @@ fn a_reader_that_stopped_does_not_keep_the_pod(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// A full disk holds nobody up, and the log says what it lacks.
+/// A full disk stops no app, and the log says that lines are missing.
 fn a_log_that_cannot_be_written_is_told(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = podctl.pod(&[]);
@@ -157,7 +157,7 @@ fn a_pod_that_does_not_boot_explains_itself(t: &Context) -> Verdict {
         let stage1 = broken(name, remove);
         let line = podctl.fails(&["sandbox", "--stage1", &stage1]);
         assert!(line.contains("did not come up") && line.contains(why), "{line}");
-        // Here nobody but the pod's monitor is there to say it.
+        // Only the pod's monitor can report it here.
         let out = podctl.run(&["run", "--rm", "--net=none", "--stage1", &stage1, "probe"]);
         assert!(out.code.is_some_and(|code| code != 0) && out.stderr.contains(why), "{out}");
     }
@@ -165,7 +165,7 @@ fn a_pod_that_does_not_boot_explains_itself(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// Who is root in the pod, but not in the app's unit, is refused.
+/// A process that is root in the pod, but not in the app's unit, is refused.
 fn nobody_else_speaks_for_an_app(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = podctl.pod(&[]);
@@ -174,7 +174,7 @@ fn nobody_else_speaks_for_an_app(t: &Context) -> Verdict {
     let out = podctl.run(&["enter", &pod.uuid, "--", "/opt/stage1/bin/reaper", "--wait=5000", "a"]);
     assert_ne!(out.code, Some(0));
     assert!(out.stderr.contains("may not speak for it"), "{out}");
-    // It is out of an app's reach.
+    // The file is out of an app's reach.
     let seen = pod.enter("a", &["/probe", "open", "r", "/run/stage1/monitor"]);
     assert_eq!(seen.stdout.trim(), "ENOENT", "{seen}");
     pod.end();
@@ -205,7 +205,7 @@ fn a_damaged_log_is_one_clear_line(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// The reader of run, a process that is stopped for a while.
+/// The reader of `run`'s output, a process that is stopped for a while.
 fn a_stopped_reader_of_run_gets_all_when_it_goes_on(t: &Context) -> Verdict {
     let podctl = t.podctl();
     podctl.import_probe();
@@ -224,7 +224,7 @@ fn a_stopped_reader_of_run_gets_all_when_it_goes_on(t: &Context) -> Verdict {
         list[0]["name"].as_str().filter(|_| list[0]["state"] == "running").map(str::to_owned)
     });
     wait_for("output", 20, || (!lines(&podctl, &[&uuid, "-n", "1"]).is_empty()).then_some(()));
-    // It can't have got on: nobody takes its output.
+    // The app can't have gone on, as its output was not read.
     assert_eq!(podctl.json(&["list", "--format", "json"])[0]["state"], "running");
     kill(stopped, Signal::SIGCONT)?;
     let shown = BufReader::new(reader.stdout.take().ok_or("no pipe")?).lines().collect::<Result<Vec<_>, _>>()?;
@@ -257,7 +257,7 @@ fn a_stopped_follower_holds_nobody_up(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// What was in it is gone; what comes is kept, and who follows it sees that.
+/// The lines in the removed log are lost; later lines are kept, and shown to a follower.
 fn a_log_that_vanishes_begins_anew(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = podctl.pod(&[]);

@@ -1,4 +1,4 @@
-//! Mounts in an app, further cases: what outweighs what, devices, targets, and what the host mounts later.
+//! Mounts in an app, further cases: precedence, devices, targets, and what the host mounts later.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -26,7 +26,7 @@ tests::cases! {
 
 const NONE: Option<&str> = None;
 
-/// The volume's word, the mount point's, and whether it is read-only then: the volume's own word outweighs.
+/// Read-only of the volume, of the mount point, and the result: the volume's takes precedence.
 const PRECEDENCE: [(Option<bool>, Option<bool>, bool); 8] = [
     (None, None, false),
     (None, Some(false), false),
@@ -54,7 +54,7 @@ fn what_decides_whether_a_volume_is_read_only(t: &Context) -> Verdict {
     }
     podctl.import_with("points", &json!({ "mountPoints": points }));
     let pod = podctl.pod(&volumes.iter().map(String::as_str).collect::<Vec<_>>());
-    // Mounted by hand where there is no mount point, and also where there is one for every other volume.
+    // Mounts given by options, without a mount point in the image, and with one for every other volume.
     let by_hand = |nth: &usize| PRECEDENCE[*nth].1.is_none() || nth.is_multiple_of(2);
     let mounts: Vec<String> =
         (0..PRECEDENCE.len()).filter(by_hand).map(|nth| format!("--mount=volume=v{nth},target=/v{nth}")).collect();
@@ -86,7 +86,7 @@ fn a_target_is_taken_once(t: &Context) -> Verdict {
         assert!(complaint.contains(why), "{mounts:?}: {complaint}");
         assert!(pod.manifest_apps().is_empty());
     }
-    // The same volume twice, and one below another, outer first.
+    // The same volume twice, and one below another, the outer one first.
     let mounts = [
         "--mount=volume=a,target=/x",
         "--mount=volume=a,target=/y",
@@ -127,7 +127,7 @@ fn targets_through_links_of_the_image(t: &Context) -> Verdict {
         &format!("--volume=dir,kind=host,source={}", dir.display()),
         &format!("--volume=file,kind=host,source={}", file.display()),
     ]);
-    // Links in the image mean places in the image.
+    // Links in the image mean paths in the image.
     for (target, path) in [
         ("volume=dir,target=/absolute", format!("{}/word", outside.display())),
         ("volume=dir,target=/absolute/below", format!("{}/below/word", outside.display())),
@@ -144,7 +144,7 @@ fn targets_through_links_of_the_image(t: &Context) -> Verdict {
     for target in ["/loop", "/probe/below"] {
         pod.try_add("linked", "one", &[&format!("--mount=volume=dir,target={target}")], &["sleep", "inf"]).complaint();
     }
-    // A way that leads through the /proc of whoever assembles it leads nowhere that is the host's or the pod's.
+    // A path through the /proc of the process that assembles the app leads to nothing of the host or the pod.
     let out = pod.try_add("linked", "one", &["--mount=volume=dir,target=/proc-root/opt"], &["sleep", "inf"]);
     if out.code != Some(0) {
         out.complaint();
@@ -173,7 +173,7 @@ fn a_read_only_root_has_writable_volumes(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// A running pod, on a host where everything is shared, as its init may have it.
+/// A running pod, on a host whose mounts are all shared, as its init may have made them.
 fn later_mounts_of_the_host(t: &Context) -> Verdict {
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
@@ -195,14 +195,14 @@ fn later_mounts_of_the_host(t: &Context) -> Verdict {
     let cat = |path: &str| pod.enter("one", &["/probe", "cat", path]).stdout;
     mount(Some("none"), &source.join("later"), Some("tmpfs"), MsFlags::empty(), NONE)?;
     fs::write(source.join("later/word"), "mounted later")?;
-    // It comes to where mounts below come along and can be written, and nowhere else.
+    // It appears where mounts below are propagated and can be written, and nowhere else.
     assert_eq!(cat("/deep/later/word"), "mounted later");
     for path in ["/flat/later/word", "/fixed/later/word"] {
         assert_eq!(pod.enter("one", &["/probe", "cat", path]).code, Some(1), "{path}");
     }
     umount2(&source.join("later"), MntFlags::empty()).map_err(|e| format!("the host's mount is busy: {e}"))?;
     assert_eq!(pod.enter("one", &["/probe", "ls", "/deep/later"]).ok(), "");
-    // What an app mounts, if it may, stays its own.
+    // An app's own mounts, if it may make them, stay its own.
     let before = fs::read_to_string("/proc/self/mountinfo")?;
     let inside = pod.enter("one", &["/probe", "syscall", "mount", "+", "cat", "/proc/self/mountinfo"]).ok();
     assert!(inside.starts_with("ok\n") && inside.lines().any(|line| line.contains(" /tmp ")), "{inside}");
@@ -213,7 +213,7 @@ fn later_mounts_of_the_host(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// Numbers for experiments, which no driver has: what may be opened gives ENXIO, what may not gives EPERM.
+/// Device numbers for experiments, which no driver has: an allowed open gives ENXIO, another one EPERM.
 const MAJOR: u64 = 60;
 
 fn devices_are_those_it_was_given(t: &Context) -> Verdict {
@@ -228,7 +228,7 @@ fn devices_are_those_it_was_given(t: &Context) -> Verdict {
         let read_only = if name.ends_with("ro") { ",readOnly=true" } else { "" };
         volumes.push(format!("--volume={name},kind=host,source={}{read_only}", path.display()));
     }
-    // One that is in a directory that is lent, but was not itself asked for.
+    // A device in a shared directory that was not itself asked for.
     let lent = t.dir.join("lent");
     fs::create_dir(&lent)?;
     mknod(&lent.join("other"), SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(MAJOR, 5))?;
@@ -262,12 +262,12 @@ fn devices_are_those_it_was_given(t: &Context) -> Verdict {
         assert_eq!((open("one", "r", path).as_str(), open("one", "w", path).as_str()), (read, write), "{path}");
     }
     assert_eq!(open("two", "r", "/lent/other"), "EPERM");
-    // Nor can it make one of its own, although it has CAP_MKNOD.
+    // Nor can the app make a device node, although it has CAP_MKNOD.
     assert_eq!(pod.enter("one", &["/probe", "syscall", "mknod-disk"]).ok(), "EPERM");
     assert_eq!(pod.enter("one", &["/probe", "syscall", "mknod"]).ok(), "ok");
     let stat: Value = serde_json::from_str(&pod.enter("one", &["/probe", "stat", "/disks/one"]).ok())?;
     assert_eq!((stat["kind"].as_str(), stat["device"].as_str()), (Some("block"), Some("60:3")), "{stat}");
-    // What the command of the app itself may is what an entered one may.
+    // An entered command may use the same devices as the app's command.
     pod.run_app("self", &["--mount=volume=ro,target=/dev/fixed"], &["write", "/out/began", "x"]);
     pod.end();
     Ok(())
@@ -297,7 +297,7 @@ fn an_empty_volume_of_any_mode_and_owner(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// A volume that is part of a mount, which only manifests can say: rkt's `--mount` of an app does.
+/// A volume that is part of a mount, which only manifests have: rkt's `--mount` of an app writes it.
 fn volumes_of_the_app_alone(t: &Context) -> Verdict {
     let host = t.minihost();
     let source = t.dir.join("source");

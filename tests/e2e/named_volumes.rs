@@ -1,4 +1,4 @@
-//! Named volumes: they outlive pods, start as what the image has, and are not removed while a pod has them.
+//! Named volumes: they outlive pods, start with the image's content, and are not removed while a pod uses them.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -45,14 +45,14 @@ fn a_named_volume_outlives_its_pods_and_is_kept_from_removal(t: &Context) -> Ver
     assert_eq!(fs::read_to_string(Path::new(&data).join("kept"))?, "from the image\n");
     assert_eq!(owner(Path::new(&data).join("owned")), "1234:2345");
     assert_eq!(fs::read_to_string(Path::new(&data).join("new"))?, "of the app");
-    // later ones see what is there, and one that may only read can't write
+    // later apps see the existing content, and a read-only mount can't be written
     pod.add("second", &["-v", "data:/home:ro"], &["sleep", "inf"]);
     podctl.ok(&["app", "start", "shop", "second"]);
     assert_eq!(pod.enter("second", &["/probe", "cat", "/home/new"]).ok(), "of the app");
     assert_eq!(pod.enter("second", &["/probe", "ls", "/home"]).ok().lines().count(), 3, "nothing of the image's /home");
     assert_eq!(pod.enter("second", &["/probe", "open", "w", "/home/new"]).ok(), "EROFS");
 
-    // who uses it
+    // the users of a volume
     let line = podctl.fails(&["volume", "rm", "data"]);
     assert!(line.contains("volume data is in use by pod shop (app second)"), "{line}");
     assert_eq!(podctl.ok(&["volume", "prune"]), "made");
@@ -81,7 +81,7 @@ fn with_ids_of_its_own_a_pod_shares_a_volume_with_others(t: &Context) -> Verdict
     let pod = podctl.pod(&["--private-users=auto", "--net=none"]);
     run(&pod, "mapped", &["-v", "data:/data"], &["write", "/data/new", "x"]);
     let data = path_of(&podctl, "data");
-    // as the pod sees them: what others have is the same
+    // with ids that the pod sees: the content of others is the same
     assert_eq!(owner(Path::new(&data).join("owned")), "1234:2345");
     assert_eq!(owner(Path::new(&data).join("new")), "0:0");
     assert_eq!(owner(&data), "0:0");

@@ -1,4 +1,4 @@
-//! Names, hosts, time: what an app finds in its /etc, under every mode, with images that bring files of their own.
+//! Names, hosts, time: the files in an app's /etc, in every mode, with images that have files of their own.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -27,7 +27,7 @@ tests::cases! {
 
 const NONE: Option<&str> = None;
 
-/// An /etc of known content for this process and what it starts: the machine's, with these files changed.
+/// An /etc of known content for this process and its children: the machine's, with these files changed.
 fn own_etc(t: &Context) -> Verdict {
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
@@ -44,7 +44,7 @@ fn own_etc(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// The probe in an image that brings its own files in /etc, under the name `own`.
+/// An image called `own` with the probe and its own files in /etc.
 fn import_own(t: &Context, podctl: &Podctl) {
     let root = t.dir.join("own-root");
     image::rootfs(&root);
@@ -54,14 +54,14 @@ fn import_own(t: &Context, podctl: &Podctl) {
     podctl.ok(&["image", "import", &root.display().to_string(), "--name", "own", "--exec", "/probe"]);
 }
 
-/// What an app of an image sees as a file; nothing if it is not there.
+/// A file as an app sees it; empty if it does not exist.
 #[track_caller]
 fn seen(pod: &Pod<'_>, app: &str, path: &str) -> Option<String> {
     let out = pod.enter(app, &["/probe", "cat", path]);
     if out.code == Some(0) { Some(out.stdout) } else { None }
 }
 
-/// The hosts file of a pod that nothing else is said for.
+/// The hosts file of a pod without any option for it.
 fn fallback(hostname: &str) -> String {
     format!(
         "127.0.0.1 localhost localhost.domain localhost4 localhost4.localdomain4 {hostname}\n\
@@ -77,17 +77,18 @@ fn resolv_conf_and_hosts_in_every_mode(t: &Context) -> Verdict {
     let (host, own) = (Some("host resolv\n"), Some("image resolv.conf\n"));
     let (hosts, own_hosts) = ("host hosts\n", "image hosts\n");
     let hosts_of_host = hosts;
-    // For an image without such files and for one with: resolv.conf; hosts, where none is the pod's fallback.
+    // For an image without such files and for one with them: resolv.conf; and hosts, where `none` gives the pod's
+    // fallback.
     for (options, resolv, hosts) in [
         (&["--net=none"][..], [None, own], [None, Some(own_hosts)]),
-        // podctl asks for the host's on the host's network; stage1 itself does not.
+        // podctl uses the host's files on the host's network; stage1 itself does not.
         (&["--net=host"], [host, host], [None, Some(own_hosts)]),
         (&["--net=host", "--dns-conf-mode=resolv=default"], [None, own], [None, Some(own_hosts)]),
         (&["--net=none", "--dns-conf-mode=resolv=host"], [host, host], [None, Some(own_hosts)]),
         (&["--net=host", "--dns-conf-mode=resolv=none"], [None, own], [None, Some(own_hosts)]),
         (&["--net=none", "--dns-conf-mode=resolv=default,hosts=host"], [None, own], [Some(hosts), Some(hosts)]),
         (&["--net=host", "--dns-conf-mode=hosts=default"], [host, host], [None, Some(own_hosts)]),
-        // podctl itself provides nothing.
+        // podctl itself provides no file.
         (&["--net=none", "--dns-conf-mode=resolv=stage0,hosts=stage0"], [None, own], [None, Some(own_hosts)]),
     ] {
         let pod = podctl.sandbox(&[options, &["--hostname=box"]].concat());
@@ -97,7 +98,7 @@ fn resolv_conf_and_hosts_in_every_mode(t: &Context) -> Verdict {
             let text = seen(&pod, image, "/etc/hosts");
             match hosts[nth] {
                 Some(wanted) if wanted == hosts_of_host => assert_eq!(text.as_deref(), Some(wanted), "{options:?}"),
-                // The image's own, and what it lacks; or that alone.
+                // The image's own lines and the missing ones; or the image's alone.
                 own => {
                     let fallback = format!("{}{}", own.unwrap_or_default(), fallback("box"));
                     assert_eq!(text, Some(fallback), "{image}, {options:?}");
@@ -121,7 +122,7 @@ fn names_that_another_host_manager_provides(t: &Context) -> Verdict {
     ] {
         let mut pod = host.prepare(&json!([]));
         let mode = format!("--dns-conf-mode={mode}");
-        // The stage1 root is an overlay: what is in its upper directory is what a host manager has written there.
+        // The stage1 root is an overlay: its upper directory has the files that a host manager wrote there.
         let upper = pod.in_phase("prepared").join(pod.upper().strip_prefix(pod.dir())?).join("etc");
         fs::create_dir_all(&upper)?;
         fs::write(upper.join("rkt-resolv.conf"), "of the manager\n")?;
@@ -145,7 +146,7 @@ fn names_that_another_host_manager_provides(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// Written as it is, up to the kernel's length.
+/// Written unchanged, up to the kernel's length.
 fn host_names_are_taken_verbatim(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let longest = "x-_.".repeat(16);
@@ -162,7 +163,7 @@ fn host_names_are_taken_verbatim(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// Whatever the image brings, an app finds localhost and the pod, and can add to it what concerns nobody else.
+/// Whatever the image contains, an app finds localhost and the pod, and can add lines without effect on others.
 fn an_apps_hosts_file_is_its_own(t: &Context) -> Verdict {
     let podctl = t.podctl();
     podctl.import_probe();
@@ -192,7 +193,7 @@ fn an_apps_hosts_file_is_its_own(t: &Context) -> Verdict {
     }
     podctl.ok(&["app", "add", &pod.uuid, "probe", "--name", "second", "--", "sleep", "inf"]);
     assert_eq!(seen(&pod, "second", "/etc/hosts"), Some(fallback("box")), "apps share a hosts file");
-    // A link out of the image shows nothing of the pod's.
+    // A link out of the image shows nothing of the pod.
     let out = podctl.run(&["app", "add", &pod.uuid, "linked", "--name", "linked", "--", "sleep", "inf"]);
     if out.code == Some(0) {
         assert_eq!(seen(&pod, "linked", "/etc/hosts"), Some(fallback("box")));
@@ -210,14 +211,14 @@ fn what_the_image_brings_of_etc(t: &Context) -> Verdict {
     import_own(t, &podctl);
     let linked = t.dir.join("linked-root");
     image::rootfs(&linked);
-    // Links that would lead out of the image, or to nowhere.
+    // Links that would lead out of the image, or to a missing file.
     symlink("/../../../../etc/host-file", linked.join("etc/hostname"))?;
     symlink("../run/nowhere/resolv.conf", linked.join("etc/resolv.conf"))?;
     podctl.ok(&["image", "import", &linked.display().to_string(), "--name", "linked", "--exec", "/probe"]);
     let pod = podctl.sandbox(&["--net=host", "--hostname=box"]);
     for image in ["probe", "own", "linked"] {
         podctl.ok(&["app", "add", &pod.uuid, image, "--name", image, "--", "sleep", "inf"]);
-        // The name of the machine is the pod's, whatever the image says.
+        // The machine's name is the pod's, whatever the image says.
         assert_eq!(seen(&pod, image, "/etc/hostname").as_deref(), Some("box\n"), "{image}");
         assert_eq!(seen(&pod, image, "/etc/resolv.conf").as_deref(), Some("host resolv\n"), "{image}");
     }
@@ -228,7 +229,7 @@ fn what_the_image_brings_of_etc(t: &Context) -> Verdict {
     assert_eq!(seen(&pod, "own", "/etc/mtab").as_deref(), Some("image mtab\n"));
     let mounts = seen(&pod, "probe", "/etc/mtab").unwrap_or_default();
     assert!(mounts.lines().any(|line| line.split(' ').nth(1) == Some("/proc")), "{mounts}");
-    // None of them can be written, nor can the host's through them.
+    // The app can't write any of them, or the host's through them.
     for path in ["/etc/hostname", "/etc/resolv.conf", "/etc/machine-id", "/etc/localtime"] {
         assert_eq!(pod.enter("probe", &["/probe", "open", "w", path]).ok(), "EROFS", "{path}");
     }
@@ -262,7 +263,7 @@ fn ipc_of_its_own_or_the_hosts(t: &Context) -> Verdict {
         let pod = podctl.pod(options);
         let report = pod.report("one", &[]);
         assert_eq!(report["namespaces"]["ipc"] == host, shared, "{options:?}");
-        // All apps of a pod have the same one, and what is entered too.
+        // All apps of a pod, and entered commands, have the same one.
         pod.add("two", &[], &["sleep", "inf"]);
         let entered: serde_json::Value = serde_json::from_str(&pod.enter("two", &["/probe", "report"]).ok())?;
         assert_eq!(entered["namespaces"]["ipc"], report["namespaces"]["ipc"], "{options:?}");

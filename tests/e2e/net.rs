@@ -1,4 +1,4 @@
-//! Contained networks: real plugins, in a network of the test's own that stands for the host's.
+//! Contained networks: real plugins, in a network namespace of the test that stands for the host's.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -58,7 +58,7 @@ fn pods_reach_each_other_and_the_host(t: &Context) -> Verdict {
     assert_eq!(ask(&one, "one", "tcp", "10.77.1.1:8080"), "far");
     assert!(one.enter("one", &["/probe", "ask", "udp", "10.77.1.1:9900"]).code != Some(0), "not at this address");
 
-    // What others are told of it.
+    // The pod's networks, as its status lists them.
     let status = networks(&one);
     let keys = |key: &str| status.iter().map(|one| one[key].as_str().unwrap_or("none")).collect::<Vec<_>>();
     assert_eq!(keys("netName"), ["br", "default-restricted"]);
@@ -80,7 +80,7 @@ fn pods_reach_each_other_and_the_host(t: &Context) -> Verdict {
     assert_eq!(host.pinned(&one.uuid), 1);
     assert!(host.picture().len() > before.len() + 6, "the picture shows nothing");
 
-    // The pod's own end is enough for others to have its addresses; its name goes with it.
+    // A stop leaves only the name of the pod's network namespace; rm removes it.
     for pod in [&one, &two, &far] {
         host.podctl.ok(&["stop", &pod.uuid]);
         assert_eq!(host.pinned(&pod.uuid), 1);
@@ -104,7 +104,7 @@ fn names_resolve_as_configured(t: &Context) -> Verdict {
         pod.app("start", "x", &[]).ok();
         pod
     };
-    // By what the network says.
+    // From the network's configuration.
     let pod = boot(&["--net=br"]);
     assert_eq!(resolve(&pod, "web").ok(), "10.9.8.7");
     assert_eq!(asked.try_iter().last().as_deref(), Some("web.test.example"));
@@ -113,7 +113,7 @@ fn names_resolve_as_configured(t: &Context) -> Verdict {
         "search test.example\nnameserver 10.77.1.1"
     );
     pod.end();
-    // By what the user says.
+    // From the user's options.
     let pod = boot(&[
         "--net=br",
         "--dns=10.77.1.1",
@@ -127,7 +127,7 @@ fn names_resolve_as_configured(t: &Context) -> Verdict {
     assert_eq!((resolve(&pod, "near").ok(), resolve(&pod, "far").ok()), ("10.1.2.3".into(), "10.1.2.4".into()));
     assert!(resolve(&pod, "box").ok().contains("127.0.0.1"));
     pod.end();
-    // By nobody; the mode of another host manager says the same.
+    // None; another host manager's word for it means the same.
     for options in [["--net=br", "--dns=none"], ["--net=br", "--dns-conf-mode=resolv=none"]] {
         let pod = boot(&options);
         assert!(pod.enter("x", &["/probe", "cat", "/etc/resolv.conf"]).code != Some(0));
@@ -148,7 +148,7 @@ fn names_resolve_as_configured(t: &Context) -> Verdict {
 fn ports_of_an_app_that_declares_them(t: &Context) -> Verdict {
     let host = Host::new(t);
     host.warm_up();
-    // Without a version, as rkt's own documents have it: too old to hand its result to another plugin.
+    // Without a version, as in rkt's documentation: too old to pass its result to another plugin.
     let old = json!({"name": "old", "type": "bridge", "bridge": BRIDGE, "isGateway": true, "ipMasq": true,
         "ipam": {"type": "host-local", "dataDir": host.reservations().display().to_string(), "subnet": "10.77.1.0/24"}});
     host.configure("05-old.conf", &old);
@@ -202,7 +202,7 @@ fn nothing_is_left_after_a_kill(t: &Context) -> Verdict {
     assert_eq!(host.pinned(&killed.uuid), 0);
     same(&before, &host.picture(), "after rm");
 
-    // As after a reboot: no namespace, and with it no interface, no rules; and somebody has removed the configurations.
+    // As after a reboot: no namespace, and with it no interface and no rules; and the configurations were removed.
     let rebooted = host.sandbox(&options);
     kill_run(&rebooted);
     let namespace = namespace(&rebooted.uuid);
@@ -225,7 +225,7 @@ fn nothing_is_left_after_a_kill(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// `run` is killed when a plugin has done its work and nobody has heard of it yet.
+/// `run` is killed after a plugin has done its work and before the result is recorded.
 fn run_is_killed_while_it_joins(t: &Context) -> Verdict {
     let host = Host::new(t);
     host.warm_up();
@@ -275,7 +275,7 @@ fn thirty_at_once(t: &Context) -> Verdict {
         .flat_map(|pod| pod["networks"].as_array().cloned().unwrap_or_default())
         .map(|network| network["ip"].as_str().expect("an address").to_owned())
         .collect();
-    // Those on the bridge have the restricted network too.
+    // Pods on the bridge have the restricted network, too.
     assert_eq!(addresses.len(), PODS + PODS / 2);
     assert_eq!(addresses.iter().collect::<BTreeSet<_>>().len(), addresses.len(), "an address twice: {addresses:?}");
     all(&|number| vec!["stop".into(), pods[number].clone()]);
@@ -340,7 +340,7 @@ fn what_fails_leaves_nothing(t: &Context) -> Verdict {
         ("ipamless", "network ipamless: the network plugin \"nowhere\" is missing".into(), &[]),
         ("unheard-of", "no network is called unheard-of".into(), &[]),
     ] {
-        // The one that is joined before it is left again.
+        // The network that was joined before it is left again.
         let out = run(&mut host.with_path(&path, &["sandbox", &format!("--net=br,{net}")]));
         assert!(out.code.is_some_and(|code| code != 0) && out.stderr.contains(&why), "{out}");
         let lines: Vec<_> = out.stderr.lines().filter(|line| !line.starts_with("podctl: warning: ")).collect();
@@ -424,7 +424,7 @@ fn plugins_get_nothing_of_the_pods_own(t: &Context) -> Verdict {
         ] {
             assert!(env.lines().any(|one| one == line), "{line} is not in {env}");
         }
-        // Who removes the pod adds the places where it looks for plugins.
+        // The remover gives further directories with plugins.
         assert!(env.lines().any(|line| line.starts_with(&format!("CNI_PATH={path}"))), "{env}");
         for name in ["RKT_LOCK_FD", "LISTEN_FDS", "NOTIFY_SOCKET"] {
             assert!(!env.contains(name), "{env}");
@@ -436,7 +436,7 @@ fn plugins_get_nothing_of_the_pods_own(t: &Context) -> Verdict {
         );
         assert_eq!(config["prevResult"].is_object(), command == "CHECK", "{config}");
         let fds = read("fds");
-        // Its input, its output, its words, and the script that the shell reads.
+        // Its input, its output, its messages, and the script that the shell reads.
         let others: Vec<_> = fds
             .lines()
             .filter_map(|line| {
@@ -493,7 +493,7 @@ fn a_check_finds_what_was_taken_away(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// The flags of another host manager: its own default network, and where the metadata service is.
+/// The flags of another host manager: its own default network, and the address of the metadata service.
 fn under_another_host_manager(t: &Context) -> Verdict {
     let host = Host::new(t);
     host.warm_up();
@@ -517,7 +517,7 @@ fn under_another_host_manager(t: &Context) -> Verdict {
         same(&before, &host.picture(), net);
         pod.collect(2);
     }
-    // Its gc, from another directory of the pod and twice, after a kill.
+    // Its gc, from another directory of the pod, twice, and after a kill.
     let (pod, mut monitor) = other.boot(&json!([]), &["--net=br,default", &host.local]);
     monitor.kill()?;
     monitor.wait()?;
@@ -530,7 +530,7 @@ fn under_another_host_manager(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// The namespace belongs to the pod's own users: it can be administered from inside.
+/// The network namespace belongs to the pod's user namespace: the pod's root can administer it.
 fn with_user_ids_of_its_own(t: &Context) -> Verdict {
     let host = Host::new(t);
     host.warm_up();

@@ -12,7 +12,7 @@ tests::cases! {
     native it_is_installed_used_and_removed 600;
 }
 
-/// What is done in the clean Debian, whose root is then /.
+/// The script that runs in the clean Debian, whose root is then /.
 const INSIDE: &str = r#"
 set -eu
 dpkg -i /podctl.deb
@@ -55,7 +55,7 @@ fn it_is_installed_used_and_removed(t: &Context) -> Verdict {
     run(Command::new("tar").args(["-xf"]).arg(source().join("target/clean-root.tar")).arg("-C").arg(&root)).ok();
     fs::copy(&package, root.join("podctl.deb"))?;
     image::rootfs(&root.join("root/probe"));
-    // a mount namespace whose root it is: what is mounted goes with the last process in it
+    // a mount namespace with this root: its mounts end with its last process
     let script = "mount --bind \"$0\" \"$0\" && cd \"$0\" && mount -t proc none proc && mount --rbind /sys sys && \
                   mount --rbind /dev dev && mkdir -p old && pivot_root . old && umount -l old && \
                   exec /bin/bash -c \"$1\" inside \"$2\"";

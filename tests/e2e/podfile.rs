@@ -19,7 +19,7 @@ tests::cases! {
     native ports_lead_to_the_pod;
 }
 
-/// A file, in the test's directory.
+/// Writes a file in the test's directory.
 fn file(t: &Context, name: &str, text: &str) -> String {
     let path = t.dir.join(name);
     fs::write(&path, text).unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -33,7 +33,7 @@ fn pod<'a>(podctl: &'a Podctl, name: &str) -> Pod<'a> {
     Pod { podctl, uuid }
 }
 
-/// The process that an app was started as.
+/// The PID of an app's first process.
 #[track_caller]
 fn pid(podctl: &Podctl, name: &str, app: &str) -> i64 {
     wait_for(&format!("the process of {app}"), 20, || podctl.json(&["inspect", name, app])["pid"].as_i64())
@@ -167,7 +167,7 @@ spec:
     assert_eq!(stat("second", "/memory")["gid"], 4001);
     assert_eq!(stat("web", "/empty")["mode"], "2777");
     assert_eq!(shop.enter("second", &["/probe", "open", "w", "/claimed/kept"]).ok(), "EROFS");
-    // what is in memory is shared, and not more than it may be
+    // an `emptyDir` in memory is shared, and limited in size
     shop.enter("second", &["/probe", "write", "/memory/word", "spoken"]).ok();
     assert_eq!(cat("web", "/memory/word"), "spoken");
     let found = podctl.json(&["inspect", "shop", "web"]);
@@ -203,7 +203,7 @@ spec:
     Ok(())
 }
 
-/// A pod of some apps that sleep, each with these arguments.
+/// A pod of several apps that sleep, each with these arguments.
 fn sleepers(apps: &[(&str, &str)]) -> String {
     let mut text =
         "apiVersion: v1\nkind: Pod\nmetadata: {name: shop}\nspec:\n  hostNetwork: true\n  containers:\n".to_owned();
@@ -233,7 +233,7 @@ fn up_again_changes_what_differs_and_nothing_else(t: &Context) -> Verdict {
     assert_eq!(up(&with_map("one"), &[]), "");
     assert_eq!(pids(), before);
 
-    // the content of a ConfigMap alone
+    // only the content of a ConfigMap
     assert_eq!(up(&with_map("two"), &["--dry-run"]), "app c: would be replaced");
     assert_eq!(up(&with_map("two"), &[]), "app c: replaced");
     assert_eq!(shop.enter("c", &["/probe", "cat", "/c/word"]).ok(), "two");
@@ -243,7 +243,7 @@ fn up_again_changes_what_differs_and_nothing_else(t: &Context) -> Verdict {
     let contents = fs::read_dir(shop.dir().join("sharedVolumes"))?.count();
     assert_eq!(contents, 1, "what nobody mounts any more is gone");
 
-    // one changed, one new, one gone; `-` is standard input
+    // one app changed, one new, one removed; `-` is standard input
     let text = sleepers(&[("a", ""), ("b", ", env: [{name: N, value: \"2\"}]"), ("d", "")]);
     let said = tests::process::run_with_input(&mut podctl.command(&["up", "-f", "-"]), &text).ok();
     assert_eq!(said, "app c: removed\napp b: replaced\napp d: added");
@@ -251,7 +251,7 @@ fn up_again_changes_what_differs_and_nothing_else(t: &Context) -> Verdict {
     assert_ne!(pid(&podctl, "shop", "b"), before[1]);
     assert_eq!(shop.manifest_apps(), ["a", "b", "d"]);
 
-    // what is decided when a pod is made
+    // fields that are fixed when a pod is made
     let text = text.replace("  hostNetwork: true\n", "  hostNetwork: true\n  hostname: other\n");
     let path = file(t, "pod.yaml", &text);
     let line = podctl.fails(&["up", "-f", &path]);
@@ -259,7 +259,7 @@ fn up_again_changes_what_differs_and_nothing_else(t: &Context) -> Verdict {
     assert_eq!(pid(&podctl, "shop", "a"), before[0]);
     podctl.ok(&["up", "-f", &path, "--replace"]);
     assert_ne!(pod(&podctl, "shop").uuid, shop.uuid);
-    // one that has ended is made anew
+    // a pod that has ended is made again
     podctl.ok(&["stop", "shop"]);
     assert!(podctl.ok(&["up", "-f", &path]).starts_with("pod shop: it had ended and was removed"));
     assert_eq!(podctl.ok(&["down", "shop"]), "pod shop: removed");
@@ -274,7 +274,7 @@ fn a_failed_up_leaves_the_pod_as_it_was(t: &Context) -> Verdict {
     let shop = pod(&podctl, "shop");
     let manifest = fs::read_to_string(shop.dir().join("pod"))?;
     let a = pid(&podctl, "shop", "a");
-    // b is another one, and c can't be started: there is no such program
+    // b changes, and c can't be started: its program does not exist
     let text = sleepers(&[("a", ""), ("b", ", env: [{name: N, value: \"2\"}]")]);
     let text = format!("{text}  - {{name: c, image: probe, command: [/no/such]}}\n");
     let line = podctl.run(&["up", "-f", &file(t, "bad.yaml", &text)]);
@@ -295,7 +295,7 @@ fn a_failed_up_leaves_the_pod_as_it_was(t: &Context) -> Verdict {
     for app in ["b", "gone"] {
         assert_eq!(shop.state(app), "running");
     }
-    // a pod that can't be made as a whole is not made
+    // a pod that can't be made completely is not made
     let text = text.replace("name: shop", "name: other");
     let line = podctl.run(&["up", "-f", &file(t, "other.yaml", &text)]);
     assert!(line.stderr.contains("the pod was removed again"), "{}", line.stderr);

@@ -1,5 +1,5 @@
-//! Pods that have ended without anybody to clear up, here or under another host manager: what they are taken for, and
-//! that nothing stays of them.
+//! Pods that ended without cleaning up, under podctl or another host manager: their state, and that nothing is left of
+//! them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ tests::cases! {
     native a_pods_end_is_waited_for;
 }
 
-/// Ends a pod and its monitor at once.
+/// Kills a pod and its monitor at once.
 #[track_caller]
 pub(crate) fn cut_off(pid1: i32) {
     let monitor = Process::look_up(pid1).expect("the pod's PID 1").parent;
@@ -27,7 +27,7 @@ pub(crate) fn cut_off(pid1: i32) {
     wait_for("the pod's end", 15, || (!Process::lives(pid1) && !Process::lives(monitor)).then_some(()));
 }
 
-/// Removes a cgroup and those below, which hold nothing any more.
+/// Removes an empty cgroup and those below it.
 #[track_caller]
 fn remove_cgroup(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -38,7 +38,7 @@ fn remove_cgroup(dir: &Path) {
     wait_for(&format!("{} to be removed", dir.display()), 10, || fs::remove_dir(dir).ok());
 }
 
-/// Takes away what a machine forgets: mounts, cgroups, and whose the PID is.
+/// Removes what a reboot removes: mounts, cgroups, and the process with the recorded PID.
 #[track_caller]
 pub(crate) fn forget(dir: &Path, uuid: &str) {
     for m in mountinfo("self").iter().rev().filter(|m| Path::new(&m[4]).starts_with(dir)) {

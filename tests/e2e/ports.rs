@@ -1,4 +1,4 @@
-//! Ports of the host that lead to pods, changed while these run.
+//! Ports of the host that are forwarded to pods, changed while these run.
 
 use tests::Verdict;
 use tests::harness::Context;
@@ -15,7 +15,7 @@ fn ports_come_and_go_while_the_pod_runs(t: &Context) -> Verdict {
     let before = host.picture();
     host_serves(7000, "host");
     let other = host.sandbox(&["--net=br", "-p", "8000:80", "--name=other"]);
-    // One network whose plugins forward ports, and one that needs a plugin more for it.
+    // One network whose plugins forward ports, and one that needs a further plugin for it.
     for net in ["--net=br", "--net=default"] {
         let pod = host.sandbox(&[net, "--name=web"]);
         serve(&pod, "one", "tcp", "80");
@@ -29,7 +29,7 @@ fn ports_come_and_go_while_the_pod_runs(t: &Context) -> Verdict {
         assert_eq!(podctl.ok(&["port", "list", "web"]).lines().collect::<Vec<_>>(), shown);
         assert!(podctl.ok(&["status", "web"]).contains(&format!("ports={}", shown.join(", "))));
         assert!(podctl.ok(&["list"]).contains("8080->80/tcp"));
-        // What is taken is refused before anything is made.
+        // A port that is taken is refused before anything is made.
         let local = host.local.as_str();
         for (args, why) in [
             (&["port", "add", "web", "8000:80"][..], "leads to pod other"),
@@ -48,7 +48,7 @@ fn ports_come_and_go_while_the_pod_runs(t: &Context) -> Verdict {
         assert_eq!(ask_from_here("tcp", "127.0.0.1:8082"), "two", "{net}");
         let there = |address: &str| std::net::TcpStream::connect(address).is_ok();
         assert!(!there("127.0.0.1:8080"), "{net}: it still leads there");
-        // They are the pod's also after its next start.
+        // The pod also has them after its next start.
         podctl.ok(&["restart", "web"]);
         wait_for("the app to serve again", 15, || there(&format!("{}:81", ip_of(&pod, &net[6..]))).then_some(()));
         assert_eq!(ask_from_here("tcp", "127.0.0.1:8082"), "two", "{net}");

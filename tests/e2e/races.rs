@@ -1,4 +1,4 @@
-//! Many at once: whoever loses a race has nothing to complain about.
+//! Many operations at once: an operation that loses a race does not fail.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,7 +24,7 @@ tests::cases! {
 
 const AT_ONCE: usize = 8;
 
-/// Does all of it at once; what each gives.
+/// Runs all of them at once; returns their results.
 fn at_once<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..count)
@@ -39,7 +39,7 @@ fn at_once<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
     })
 }
 
-/// What is said of a pod that is not there (any more), or of an app.
+/// The messages about a pod that does not exist (any more), or about an app.
 fn is_gone(complaint: &str) -> bool {
     complaint.contains("there is no pod") || complaint.contains("has no app")
 }
@@ -60,7 +60,7 @@ fn pods_come_and_go_under_everybodys_eyes(t: &Context) -> Verdict {
                 listed.iter().filter_map(|pod| pod["name"].as_str().map(str::to_owned)).collect()
             };
             match nth {
-                // Two that make pods, with an app that ends, and end some of them.
+                // Two threads that make pods with an app that ends, and stop some of them.
                 0 | 1 => {
                     let words = ["run", "--net=none", "probe", "--name=a", "--exec=/probe", "--", "exit", "0"];
                     wrong.extend(complaint(&podctl, &words, &[]));
@@ -88,7 +88,7 @@ fn pods_come_and_go_under_everybodys_eyes(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// What a command says on standard error, unless it is fair.
+/// What a command says on standard error, unless a race explains it.
 fn complaint(podctl: &Podctl, words: &[&str], fair: &[&str]) -> Option<String> {
     let out = podctl.run(words);
     let fine = out.code == Some(0) && out.stderr.is_empty() || fair.iter().any(|fair| out.stderr.contains(fair));
@@ -106,7 +106,7 @@ fn a_pod_is_removed_by_eight_at_once(t: &Context) -> Verdict {
                 ("rm", 0) => podctl.run(&["gc", "--grace-period=0s"]),
                 _ => podctl.run(&[verb, uuid]),
             }) {
-                // One that comes when all is over finds no such pod.
+                // A command that comes after the end of the pods finds no such pod.
                 assert!(out.code == Some(0) || is_gone(&out.stderr), "{out}");
             }
         }
@@ -131,7 +131,7 @@ fn eight_imports_of_one_image_and_of_eight(t: &Context) -> Verdict {
     let others: Vec<String> = (0..AT_ONCE).map(|nth| root(&format!("other-{nth}"))).collect();
     at_once(AT_ONCE, |nth| {
         podctl.ok(&["image", "import", &others[nth], "--name", &format!("example.com/other-{nth}")]);
-        // Meanwhile it is looked at and cleared away.
+        // Meanwhile others list and remove it.
         podctl.ok(&["image", "verify"]);
         podctl.ok(&["image", "gc"]);
     });
@@ -187,14 +187,14 @@ fn an_app_is_started_stopped_and_removed_at_once(t: &Context) -> Verdict {
     let sleepers = |pod: &Pod<'_>| {
         descendants(pod.pid()).iter().filter(|p| p.words == "/probe sleep inf" && p.state != 'Z').count()
     };
-    // A stop takes back a start that is under way, which then says so; an app that is gone can't be started.
+    // A stop cancels a start that is under way, which then fails; an app that is gone can't be started.
     let fair = ["start app a", "has no app", "was not added"];
     for round in 0..6 {
         pod.add("a", &[], &["sleep", "inf"]);
         for out in at_once(AT_ONCE, |nth| pod.app(["start", "stop"][nth % 2], "a", &[])) {
             assert!(out.code == Some(0) || fair.iter().any(|fair| out.stderr.contains(fair)), "{out}");
         }
-        // Whatever came last, what is told is the case.
+        // The reported state is the real one, whichever operation came last.
         wait_for("the true state", 10, || ((pod.state("a") == "running") == (sleepers(&pod) == 1)).then_some(()));
         let verbs = ["start", "stop", "rm", "restart"];
         for out in at_once(AT_ONCE, |nth| pod.app(verbs[(nth + round) % 4], "a", &[])) {
@@ -209,7 +209,7 @@ fn an_app_is_started_stopped_and_removed_at_once(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// The process that becomes the monitor, as soon as it is there.
+/// The process that becomes the monitor, as soon as it exists.
 fn monitor_of(podctl: &Child) -> Option<i32> {
     let parent = podctl.id();
     let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
@@ -229,7 +229,7 @@ fn run_is_killed_while_it_boots(t: &Context) -> Verdict {
         let killed = monitor != 0 && kill(Pid::from_raw(monitor), Signal::SIGKILL).is_ok();
         let out = child.wait_with_output()?;
         if out.status.success() {
-            // It was ready before; on a loaded machine before its monitor was seen.
+            // The pod was ready before; on a loaded machine, before the test saw its monitor.
             let uuid = String::from_utf8_lossy(&out.stdout).trim().to_owned();
             if !killed {
                 podctl.ok(&["stop", &uuid]);

@@ -1,4 +1,4 @@
-//! What the README and the pages in docs tell one to type works as it stands.
+//! The commands in the README and the pages in docs work as they are written.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -30,7 +30,7 @@ fn commands(readme: &str) -> String {
     lines.join("\n")
 }
 
-/// Scripts that would run this test again, or build what other tests are using, are looked at instead.
+/// Scripts that would run this test again, or build what other tests use: only check that they exist.
 fn adapted(line: &str) -> String {
     let words: Vec<&str> = line.split_whitespace().filter(|w| *w != "sudo").collect();
     match words.as_slice() {
@@ -55,7 +55,7 @@ fn pages() -> std::io::Result<Vec<PathBuf>> {
     Ok(pages)
 }
 
-/// Links to files of this repository lead somewhere.
+/// Links to files of this repository exist.
 fn links_lead_somewhere(page: &Path, text: &str) {
     for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
         let file = page.parent().expect("a folder").join(link.split('#').next().unwrap_or(link));
@@ -69,7 +69,7 @@ fn its_commands_work(t: &Context) -> Verdict {
     for wanted in ["scripts/demo", "scripts/test", "podctl "] {
         assert!(typed.contains(wanted), "no shell block of the README has {wanted}");
     }
-    // podctl's own default directory is there, but it is this test's.
+    // podctl's default directory exists, but is this test's.
     let data = t.dir.join("data");
     fs::create_dir(&data)?;
     let usual = Path::new("/var/lib/podctl");

@@ -1,4 +1,4 @@
-//! How people name pods and apps on the command line, and in whose words.
+//! The names of pods and apps on the command line, and the words of other tools.
 
 use std::process::{Command, Stdio};
 
@@ -34,7 +34,7 @@ fn a_pod_has_a_name(t: &Context) -> Verdict {
     assert!(podctl.ok(&["list"]).contains("web") && podctl.ok(&["status", &pod.uuid]).contains("name=web"));
     assert!(podctl.ok(&["enter", "web", "a", "--", "/probe", "help"]).contains("report"));
 
-    // taken as long as the pod is there, in whatever phase
+    // taken as long as the pod exists, in any phase
     let taken = |state: &str| {
         for words in
             [&["sandbox", "--net=none", "--name", "web"][..], &["prepare", "--net=none", "--name=web", "probe"]]
@@ -135,7 +135,7 @@ fn apps_are_arguments_and_the_only_one_is_meant(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// What podctl says to words that it does not take: one line, exit code 2.
+/// podctl's answer to unsupported words: one line, exit code 2.
 #[track_caller]
 fn told(podctl: &Podctl, words: &[&str]) -> String {
     let out = podctl.run(words);
@@ -176,7 +176,7 @@ fn words_of_other_tools(t: &Context) -> Verdict {
     assert_eq!(report["cwd"], "/out", "{report}");
     assert_eq!(report["env"]["A"], "b c", "{report}");
 
-    // on a running pod, too; read-only is for that app alone
+    // on a running pod, too; read-only applies to that app alone
     let pod = podctl.pod(&["--name=web", "--net=none"]);
     let bind = format!("{}:/in:ro", out.display());
     pod.add("reads", &["-v", &bind], &["report", "/in/y.json"]);
@@ -188,7 +188,7 @@ fn words_of_other_tools(t: &Context) -> Verdict {
     assert!(mounts.as_array().expect("mounts").contains(&expected), "{mounts}");
     pod.end();
 
-    // ports: the same refusals as of our own words
+    // ports: the same errors as for podctl's own words
     assert!(podctl.fails(&["sandbox", "--net", "none", "-p", "8080:80"]).contains("no port can be forwarded"));
     assert!(podctl.fails(&["sandbox", "-p", "x:80"]).contains("HOSTPORT:PODPORT"));
     assert!(podctl.fails(&["run", "--net=none", "probe", "-v", "/tmp"]).contains("HOSTPATH:PATH"));
@@ -197,7 +197,7 @@ fn words_of_other_tools(t: &Context) -> Verdict {
     assert!(podctl.fails(&missing).contains("no volume none"));
     assert!(podctl.fails(&["run", "--net=none", "oci:dir"]).contains("podctl image import"));
 
-    // what is not the same thing: our spelling
+    // options that do not mean the same: podctl's spelling
     for (words, ours) in [
         (&["run", "-d", "probe"][..], "podctl sandbox"),
         (&["run", "--cap-add=NET_ADMIN", "probe"], "--caps-retain"),
@@ -225,7 +225,7 @@ fn words_are_completed(t: &Context) -> Verdict {
     pod.add("one", &[], &["sleep", "inf"]);
     let dir = format!("--dir={}", podctl.data.display());
     let complete = |words: &str, last: &str| {
-        // as bash calls what the script has registered
+        // called as bash calls what the script has registered
         let script = format!(
             "source <(podctl completion bash); COMP_WORDS=(podctl {dir} {words} {last}); \
              COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); f=$(complete -p podctl | sed 's/.* -F //; s/ .*//'); \

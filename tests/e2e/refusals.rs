@@ -1,4 +1,4 @@
-//! What can't be done is said in one line, and nothing has changed.
+//! Impossible requests are refused in one line, and change nothing.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -22,14 +22,14 @@ tests::cases! {
     native immutable_pods_take_no_apps;
 }
 
-/// Everything of a pod that an add could have changed.
+/// The state of a pod that an add could have changed.
 fn state(pod: &Pod<'_>) -> String {
     let dir = pod.dir();
     let mut parts: Vec<String> = ["pod", "appsinfo", "sharedVolumes"].iter().map(|p| picture(&dir.join(p))).collect();
     for p in ["opt/stage2", "rkt/env", "rkt/status", "etc/systemd", "opt/stage1"] {
         parts.push(names(&dir.join("stage1/rootfs").join(p)));
     }
-    // Not stage1's own: a directory that was looked at for writing stays there, empty.
+    // Without stage1's own directory that the test opened for writing, which stays, empty.
     let stage1 = fs::read_to_string(dir.join("stage1TreeStoreID")).unwrap_or_default();
     for tree in fs::read_dir(dir.join("overlay")).into_iter().flatten().flatten() {
         if tree.file_name().to_str() != Some(stage1.trim()) {
@@ -46,7 +46,7 @@ fn podctl_list(pod: &Pod<'_>) -> String {
     pod.podctl.ok(&["app", "list", &pod.uuid, "--format", "json"])
 }
 
-/// The names below a directory, to a depth at which a whole root file system would not be told.
+/// The names below a directory, down to a depth that leaves out the content of root file systems.
 fn names(dir: &Path) -> String {
     fn walk(dir: &Path, depth: usize, into: &mut Vec<String>) {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -63,7 +63,7 @@ fn names(dir: &Path) -> String {
     found.join("\n")
 }
 
-/// The command fails with one line and leaves the pod as it was; that line.
+/// Checks that the command fails with one line and leaves the pod unchanged; returns the line.
 #[track_caller]
 fn refused(pod: &Pod<'_>, attempt: impl FnOnce() -> Output) -> String {
     let before = state(pod);
@@ -90,7 +90,7 @@ fn bad_words_change_nothing(t: &Context) -> Verdict {
         for verb in ["start", "stop", "rm", "status"] {
             let before = state(&pod);
             let out = pod.app(verb, name, &[]);
-            // A name that no app can have may be unknown to stop and rm, but is never a success for the others.
+            // An invalid app name may be unknown to stop and rm, but is never a success for the others.
             assert!(out.code.is_some_and(|c| c != 0), "{verb} {name:?}: {out}");
             out.complaint();
             assert_eq!(before, state(&pod));
@@ -209,7 +209,7 @@ fn bad_images(t: &Context) -> Verdict {
         assert!(complaint.contains(name), "{complaint}");
         assert!(!podctl.ok(&["image", "list"]).contains("bad"), "{name} was imported");
     }
-    // An image without an app section can't be an app without a command of its own.
+    // An image without an app section needs a command.
     let mut bare = tests::image::manifest("headless", &json!({}));
     bare.as_object_mut().expect("an object").remove("app");
     podctl.import_manifest("headless", &bare);
@@ -250,7 +250,7 @@ fn bad_volumes(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// What goes wrong only in the pod is undone on the host as well.
+/// An error that only occurs in the pod is undone on the host as well.
 fn a_failed_add_leaves_no_app(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let gone = t.dir.join("gone");
@@ -287,7 +287,7 @@ fn a_full_disk_leaves_no_app(t: &Context) -> Verdict {
     ]);
     fs::remove_file(&filler)?;
     assert!(!podctl.ok(&["image", "list"]).contains("second"), "half an image is listed");
-    // A little room, so that it fails further on; wherever that is.
+    // A little space, so that it fails later, at any step.
     for room in [4096, 8192, 16384, 32768, 65536, 131_072] {
         fill(&filler);
         let size = fs::metadata(&filler)?.len();
@@ -310,7 +310,7 @@ fn a_full_disk_leaves_no_app(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// Writes a file until there is no room for another byte.
+/// Writes a file until the disk is full.
 fn fill(path: &Path) {
     use std::io::Write;
     let mut file = fs::File::create(path).expect("the filler");
@@ -324,7 +324,7 @@ fn fill(path: &Path) {
     }
 }
 
-/// The start says what is wrong with the command, and the app counts as exited, not as running.
+/// The start reports the fault of the command, and the app counts as exited, not as running.
 fn apps_that_cant_be_executed(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let root = t.dir.join("broken-root");
@@ -341,7 +341,7 @@ fn apps_that_cant_be_executed(t: &Context) -> Verdict {
         let app = format!("broken-{nth}");
         let added = podctl.run(&["app", "add", &pod.uuid, "broken", "--name", &app, "--exec", command]);
         if added.code != Some(0) {
-            // Known already when it is added.
+            // Found already when it is added.
             added.complaint();
             assert!(!pod.manifest_apps().contains(&app));
             continue;

@@ -1,4 +1,4 @@
-//! Images from registries and to them: Debian's own, with skopeo as the other client.
+//! Pulling images from registries and pushing them, with skopeo as the other client.
 
 use std::fs;
 use std::io::Write;
@@ -29,7 +29,7 @@ tests::cases! {
     native an_interrupted_pull_leaves_nothing 120;
 }
 
-/// A registry with an image in it, and a podctl that is to use it.
+/// A registry with an image in it, and a podctl that uses it.
 struct Scene {
     registry: Registry,
     image: OciImage,
@@ -51,7 +51,7 @@ impl Scene {
         [self.registry.certificates.option(), format!("--authfile={}", self.auth.display())]
     }
 
-    /// The name in full.
+    /// The full name.
     fn name(&self, rest: &str) -> String {
         format!("{}/{rest}", self.registry.host)
     }
@@ -88,7 +88,7 @@ fn pull_push_and_pull_elsewhere_give_the_same_digests(t: &Context) -> Verdict {
     assert!(!scene.auth.exists(), "a login that failed has left credentials");
     scene.login(PASSWORD).ok();
 
-    // without its authority the registry is nobody
+    // without its certificate authority the registry is not trusted
     let auth = format!("--authfile={}", scene.auth.display());
     let stranger = scene.podctl.fails(&["image", "pull", &scene.name("app/web:1"), &auth]);
     assert!(stranger.contains("UnknownIssuer") || stranger.contains("certificate"), "{stranger}");
@@ -100,12 +100,12 @@ fn pull_push_and_pull_elsewhere_give_the_same_digests(t: &Context) -> Verdict {
     let again = scene.run(&["image", "pull", &scene.name("app/web:1")]).ok();
     assert_eq!(id, again);
 
-    // what was pulled runs, with its configuration
+    // the pulled image runs with its configuration
     let uuid = scene.podctl.ok(&["prepare", "--net=host", "web:1"]);
     let out = run(scene.podctl.command(&["run-prepared", &uuid, "--rm"]).stdin(Stdio::null()));
     assert!(out.code == Some(0) && out.stdout.contains("pulled"), "{out}");
 
-    // pushed elsewhere it is what it was, for us and for others
+    // pushed elsewhere the image is the same, for podctl and for skopeo
     let pushed = scene.run(&["image", "push", "web:1", &scene.name("copies/web:2")]).ok();
     assert_eq!(pushed, digest);
     assert_eq!(scene.registry.raw_manifest("copies/web:2").as_bytes(), scene.image.manifest);
@@ -120,7 +120,7 @@ fn pull_push_and_pull_elsewhere_give_the_same_digests(t: &Context) -> Verdict {
         assert_eq!(fs::read(&path)?, *bytes, "{}", path.display());
     }
 
-    // what we pushed others put into every kind of place, and we take it from there
+    // skopeo writes the pushed image in all its formats, and podctl imports each
     let creds = format!("{USER}:{PASSWORD}");
     let skopeo = |words: &[&str]| {
         let mut command = Command::new("skopeo");
@@ -138,7 +138,7 @@ fn pull_push_and_pull_elsewhere_give_the_same_digests(t: &Context) -> Verdict {
         let place = format!("{kind}:{}{tag}", t.dir.join(format!("as-{kind}")).display());
         skopeo(&["copy", &pushed, &place]);
         let taken = other.ok(&["image", "import", &place, "--name", kind]);
-        // the format of docker has another configuration
+        // Docker's format has another configuration
         assert!(taken == id || kind == "docker-archive", "{kind}: {taken}");
         assert_eq!(other.json(&["image", "inspect", kind])[0]["layers"], layers, "{kind}");
     }
@@ -148,14 +148,14 @@ fn pull_push_and_pull_elsewhere_give_the_same_digests(t: &Context) -> Verdict {
     assert_eq!(scene.run(&["image", "pull", &by_digest]).ok(), id);
     assert_eq!(scene.podctl.json(&["image", "show", &digest, "--format", "json"])["id"], json!(id));
 
-    // an image that did not come from a registry is not pushed as if it had
+    // an image that did not come from a registry can't be pushed
     scene.podctl.import_probe();
     let refused = scene.run(&["image", "push", "probe", &scene.name("app/probe:1")]).complaint();
     assert!(refused.contains("did not come from a registry"), "{refused}");
     let missing = scene.run(&["image", "pull", &scene.name("app/none:1")]).complaint();
     assert!(missing.contains("has no app/none:1"), "{missing}");
 
-    // of what came the manifest is kept, and goes with the last image that needs it
+    // the manifest of a pulled image is kept, and removed with the last image that needs it
     assert!(scene.podctl.data.join("blobs/sha256").read_dir()?.count() == 1);
     scene.podctl.ok(&["image", "rm", &id]);
     assert!(scene.podctl.data.join("blobs/sha256").read_dir()?.count() == 0);
@@ -170,7 +170,7 @@ fn what_is_kept_is_pushed_without_its_registry(t: &Context) -> Verdict {
     let keeper = Podctl::new(&tests::dist().join("podctl"), &t.dir.join("keeper"), &t.dir);
     assert_eq!(run(&mut scene.command(&keeper, &["image", "pull", "--keep-blobs", &name])).ok(), id);
     assert_eq!(keeper.data.join("blobs/sha256").read_dir()?.count(), 4);
-    // the layers are there: nothing but the manifest and the configuration is asked for
+    // the layers exist: only the manifest and the configuration are fetched
     let Scene { registry, image, podctl, auth } = scene;
     let certificates = registry.certificates.clone();
     drop(registry);
@@ -197,7 +197,7 @@ fn run_bytes(command: &mut Command, input: &[u8]) -> Vec<u8> {
     child.wait_with_output().expect("its output").stdout
 }
 
-/// A token as the registry takes it, signed with the key of its certificate.
+/// A token for the registry, signed with the key of its certificate.
 fn token(certificates: &Certificates, scopes: &[String]) -> String {
     let pem = fs::read_to_string(&certificates.certificate).expect("a certificate");
     let der: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
@@ -257,7 +257,7 @@ fn a_token_server_says_who_may(t: &Context) -> Verdict {
     let pushed = scene.run(&["image", "push", &scene.name("app:1"), &scene.name("other/app:2")]).ok();
     assert_eq!(pushed, scene.image.digest());
     assert_eq!(scene.registry.raw_manifest("other/app:2").as_bytes(), scene.image.manifest);
-    // each for its repository, and no more than it takes
+    // a token per repository, with no more rights than needed
     let asked: Vec<String> = server.asked().into_iter().map(|request| request.path).collect();
     let has = |scope: &str| asked.iter().any(|path| path.ends_with(scope));
     assert!(has("scope=repository%3Aapp%3Apull"), "{asked:?}");
@@ -281,7 +281,7 @@ fn names_are_given_and_taken(t: &Context) -> Verdict {
     for name in ["mine", "mine:latest", "localhost/mine", "b:x", "a/b:x", "docker://quay.example/a/b:x", "app/web:1"] {
         assert_eq!(podctl.json(&["image", "show", name, "--format", "json"])["id"], json!(id), "{name}");
     }
-    // an identifier of another kind of image is a name as before
+    // an appc identifier is a name as before
     podctl.import_with("mine", &json!({}));
     assert_ne!(podctl.json(&["image", "show", "mine", "--format", "json"])["id"], json!(id));
     podctl.ok(&["image", "tag", "mine", "other.example/x/b:x"]);
@@ -296,7 +296,7 @@ fn names_are_given_and_taken(t: &Context) -> Verdict {
         podctl.fails(&["image", "tag", "web:1", bad]);
     }
 
-    // whenever an app is to have it
+    // the pull policies of an image that an app needs
     podctl.ok(&["image", "rm", &id]);
     let name = scene.name("app/web:1");
     let environment = |command: &mut Command| {
@@ -310,7 +310,7 @@ fn names_are_given_and_taken(t: &Context) -> Verdict {
     assert!(out.code == Some(0) && out.stdout.contains("pulled"), "{out}");
     podctl.ok(&["image", "show", &name]);
 
-    // the registry has a newer one under the same name
+    // the registry has a newer image under the same name
     let newer = OciImage::new(&t.dir.join("newer"), &[2000, 3000]);
     scene.registry.copy(&newer.layout(&t.dir.join("layout2"), "1"), &format!("docker://{name}"));
     let pod = podctl.pod(&[]);
@@ -360,14 +360,14 @@ fn configuration_of_the_container_tools_counts(t: &Context) -> Verdict {
     fs::write(etc.join("registries.conf.d/alias.conf"), format!("[aliases]\nshort = \"{host}/app/web\"\n"))?;
     assert_eq!(pull("app/web:1").ok(), id);
     assert_eq!(pull("short:1").ok(), id);
-    // a mirror that is not there, then one that has it; the name is that which was asked for
+    // a mirror that can't be reached, then one that has it; the image keeps the requested name
     assert_eq!(pull("hub.example/library/web:1").ok(), id);
     let names = scene.podctl.json(&["image", "show", &id, "--format", "json"])["names"].to_string();
     assert!(names.contains("hub.example/library/web:1"), "{names}");
     let blocked = pull("evil.example/x").complaint();
     assert!(blocked.contains("blocks evil.example/x"), "{blocked}");
 
-    // a registry without TLS only if it may be so
+    // a registry without TLS only if it may be insecure
     let image = OciImage::new(&t.dir.join("plain"), &[]);
     let (manifest, blobs) = (image.manifest.clone(), image.blobs.clone());
     let plain = Server::start(None, move |request| {
@@ -395,7 +395,7 @@ fn credentials_are_kept_where_others_find_them(t: &Context) -> Verdict {
     let scene = Scene::new(t, &[1000]);
     scene.login(PASSWORD).ok();
     assert_eq!(fs::metadata(&scene.auth)?.permissions().mode() & 0o777, 0o600);
-    // skopeo takes what we have kept, and we take what it has
+    // podctl and skopeo use each other's credentials
     let skopeo = |words: &[&str]| {
         let mut command = Command::new("skopeo");
         command.args(words).arg("--authfile").arg(&scene.auth);
@@ -411,7 +411,7 @@ fn credentials_are_kept_where_others_find_them(t: &Context) -> Verdict {
     scene.run(&["image", "pull", &scene.name("app/web:1")]).ok();
     scene.podctl.ok(&["image", "rm", "app/web:1"]);
 
-    // a helper has them
+    // a credential helper has them
     let bin = t.dir.join("bin");
     fs::create_dir_all(&bin)?;
     let helper = bin.join("docker-credential-test");

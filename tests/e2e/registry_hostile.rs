@@ -1,4 +1,4 @@
-//! Registries that break off, lie, send elsewhere, and never end.
+//! Registries that break off, lie, redirect elsewhere, and never end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ tests::cases! {
     native lies_are_refused_and_leave_nothing 180;
 }
 
-/// What a registry answers instead of the truth, if it lies.
+/// The false answer of a registry, if any.
 type Change = dyn Fn(&OciImage, &Request) -> Option<Reply> + Send + Sync;
 
 /// The last part of a path: a digest or a tag.
@@ -28,7 +28,7 @@ fn last(request: &Request) -> &str {
     path.rsplit('/').next().unwrap_or_default()
 }
 
-/// What an honest registry with one image answers.
+/// The true answers of a registry with one image.
 fn honest(image: &OciImage, request: &Request) -> Reply {
     match image.blobs.get(last(request)) {
         Some(bytes) => ranged(request, bytes),
@@ -62,7 +62,7 @@ fn what_breaks_off_is_resumed(t: &Context) -> Verdict {
         .collect();
     assert!(ranges.len() >= 4 && ranges[0].is_none() && ranges[1..].iter().all(Option::is_some), "{ranges:?}");
 
-    // who begins anew each time never gets there, and says so
+    // a server that starts again each time never completes, and podctl says so
     let theirs = Arc::clone(&image);
     let stubborn = Server::start(None, move |request| {
         let mut plain = request.clone();
@@ -87,7 +87,7 @@ fn what_is_overloaded_is_waited_for(t: &Context) -> Verdict {
     });
     let began = Instant::now();
     let podctl = t.podctl();
-    // by the first knock by HTTPS, which the server takes for nonsense, nothing is lost
+    // the first request over HTTPS, which the server does not understand, does no harm
     pull(&podctl, &server).ok();
     assert!(began.elapsed() >= Duration::from_secs(2), "it took {:?}", began.elapsed());
 

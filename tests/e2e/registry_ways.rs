@@ -1,5 +1,5 @@
-//! Ways to a registry, and what it may ask on them: proxies, certificates of clients, tokens, helpers; images for
-//! several platforms; blobs that a registry has already.
+//! Reaching a registry, and authenticating: proxies, client certificates, tokens, credential helpers; images for
+//! several platforms; blobs that a registry already has.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -29,7 +29,7 @@ fn last(request: &Request) -> &str {
     request.path.split('?').next().unwrap_or_default().rsplit('/').next().unwrap_or_default()
 }
 
-/// What an honest registry with one image answers.
+/// The true answers of a registry with one image.
 fn honest(image: &OciImage, request: &Request) -> Reply {
     match image.blobs.get(last(request)) {
         Some(bytes) => ranged(request, bytes),
@@ -95,7 +95,7 @@ fn servers_are_reached_by_a_proxy(t: &Context) -> Verdict {
     let served = image.clone();
     let server = Server::start(tls, move |request| honest(&served, request));
     let proxy = Proxy::new();
-    // nobody listens there; the proxy knows better
+    // nothing listens there; only the proxy can reach it
     run(Command::new("ip").args(["address", "add", ELSEWHERE, "dev", "lo"])).ok();
     let name = format!("{ELSEWHERE}:{}", server.host.rsplit(':').next().unwrap_or_default());
     let podctl = t.podctl();
@@ -114,7 +114,7 @@ fn servers_are_reached_by_a_proxy(t: &Context) -> Verdict {
     pull(&name, &[("all_proxy", &format!("http://{}", proxy.host))]).ok();
     assert_eq!(proxy.asked().last(), Some(&(name.clone(), String::new())));
     podctl.ok(&["image", "rm", &image.config]);
-    // excepted hosts, and this machine, are asked directly
+    // excepted hosts, and this machine, are reached directly
     let before = proxy.asked().len();
     for exception in [name.as_str(), ELSEWHERE, "10.0.0.0/8", "*"] {
         pull(&name, &[("https_proxy", &with_password), ("NO_PROXY", exception)]).complaint();
@@ -145,7 +145,7 @@ fn a_client_shows_its_certificate(t: &Context) -> Verdict {
     assert_eq!(podctl.ok(&["image", "pull", &name, &dir]), image.config);
     assert_eq!(podctl.ok(&["image", "push", &name, &format!("{}/copy:2", registry.host), &dir]), image.digest());
     let began = Instant::now();
-    // a certificate and a key that do not belong together, and one without the other
+    // a certificate and a key that do not belong together, and each without the other one
     let key = known.join("client.key");
     fs::copy(&certificates.key, &key)?;
     assert!(podctl.fails(&["image", "pull", &name, &dir]).contains("do not belong together"));
@@ -154,7 +154,7 @@ fn a_client_shows_its_certificate(t: &Context) -> Verdict {
     fs::copy(&certificates.key, &key)?;
     fs::remove_file(known.join("client.cert"))?;
     assert!(podctl.fails(&["image", "pull", &name, &dir]).contains("no .cert is beside it"));
-    // which no pause would mend; each is 15 s if it is taken for a fault of the network
+    // permanent errors: each would take 15 s if it were retried
     assert!(began.elapsed() < Duration::from_secs(12), "it took {:?}", began.elapsed());
     Ok(())
 }
@@ -245,7 +245,7 @@ fn a_helper_keeps_and_forgets(t: &Context) -> Verdict {
 fn blobs_are_taken_over_inside_a_registry(t: &Context) -> Verdict {
     let image = Arc::new(OciImage::new(&t.dir.join("image"), &[100_000]));
     let podctl = t.podctl();
-    // a registry that can, and one that begins an upload instead
+    // a registry that can mount blobs, and one that begins an upload instead
     for can in [true, false] {
         let theirs = Arc::clone(&image);
         let server = Server::start(None, move |request| {

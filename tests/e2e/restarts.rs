@@ -1,4 +1,4 @@
-//! Apps that are started again when they end: how often, how soon, and what is told of it.
+//! Apps that are restarted when they end: how often, after which pause, and their status.
 
 use std::fs;
 
@@ -27,7 +27,7 @@ fn shows(podctl: &Podctl, pod: &Pod<'_>, app: &str, words: &str) {
 fn crash_loops_and_what_is_told_of_them(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = podctl.pod(&["--net=none", "--name=web"]);
-    // A stop signal that does nothing by itself, and no kill within the time of this test.
+    // A stop signal without effect, and no kill within the time of this test.
     let patient = ["--restart=unless-stopped", "--stop-signal=SIGWINCH", "--stop-timeout=1h"];
     pod.add("loop", &patient, &["append", "/out/runs", "x", "+", "exit", "1"]);
     pod.add("limited", &["--restart=on-failure:1"], &["exit", "3"]);
@@ -41,7 +41,7 @@ fn crash_loops_and_what_is_told_of_them(t: &Context) -> Verdict {
         apps.push("big");
     }
     for app in &apps {
-        // Some end before they count as started.
+        // Some runs end before they count as started.
         let _ = pod.app("start", app, &[]);
     }
     shows(&podctl, &pod, "limited", "exited (exit 3, gave up after 1 restarts)");
@@ -63,12 +63,12 @@ fn crash_loops_and_what_is_told_of_them(t: &Context) -> Verdict {
     assert!((3..=status["restarts"].as_u64().ok_or("no restarts")? + 1).contains(&runs), "{runs} {status}");
     let list = podctl.ok(&["list"]);
     assert!(list.contains(" restarting)"), "{list}");
-    // A stop ends the wait, and the app has ended as it did before.
+    // A stop ends the pause; the app has the status of its last end.
     pod.app("stop", "loop", &[]).ok();
     let status = pod.status("loop");
     assert_eq!((&status["state"], &status["exit_code"]), (&"exited".into(), &1.into()), "{status}");
     assert!(line(&podctl, &pod, "loop").contains("exited (exit 1)"), "{status}");
-    // By hand it begins anew.
+    // A start by the user begins counting again.
     let _ = pod.app("start", "loop", &[]);
     shows(&podctl, &pod, "loop", "restarting (1x, exit 1, ");
     pod.end();

@@ -1,5 +1,5 @@
-//! Debian's services as stock images run them: logs that are links to /dev/stdout and /dev/stderr, opened anew by a root
-//! master and by whom it becomes.
+//! Debian's services as stock images run them: logs that are links to /dev/stdout and /dev/stderr, which a root master
+//! and its workers under another user open again.
 
 use tests::Verdict;
 use tests::harness::Context;
@@ -33,13 +33,13 @@ const POSTGRES: &str = "exec su postgres -s /bin/sh -c 'cd /tmp; export PATH=/us
     initdb -N -D /tmp/data >/dev/null && exec postgres -D /tmp/data -k /tmp -p 8084 -c listen_addresses= \
     -c log_statement=all 2>/dev/stderr'";
 
-/// A pod, with an image that has all of them.
+/// A pod, with an image of all of them.
 fn pod(podctl: &Podctl) -> Pod<'_> {
     import(podctl);
     podctl.sandbox(&["--net=none"])
 }
 
-/// The image that has all of them.
+/// The image with all of them.
 fn import(podctl: &Podctl) {
     let tree = tests::source().join("target/services/tree");
     assert!(tree.join("usr/sbin/nginx").exists(), "there are no services: scripts/services makes them");
@@ -52,7 +52,7 @@ fn start(pod: &Pod, app: &str, script: &str) {
     pod.app("start", app, &[]).ok();
 }
 
-/// The answer of the shop, as soon as it has one.
+/// The answer of the web shop, as soon as it gives one.
 #[track_caller]
 fn shop(podctl: &Podctl) -> (String, u64, u64) {
     let get = ["exec", "shop", "web", "--", "/bin/wget", "-q", "-O", "-", "http://127.0.0.1:8091/"];
@@ -78,7 +78,7 @@ fn the_shop_of_the_examples(t: &Context) -> Verdict {
     let (greeting, rows, hits) = shop(&podctl);
     assert_eq!((greeting.as_str(), rows, hits), ("hello", 1, 1));
 
-    // one app is another one: the others stay as they are
+    // one app is replaced: the others are unaffected
     let pid = |app: &str| podctl.json(&["inspect", "shop", app])["pid"].as_i64().expect("pid");
     let pids = || ["db", "cache", "web"].map(pid);
     let before = pids();
@@ -89,7 +89,7 @@ fn the_shop_of_the_examples(t: &Context) -> Verdict {
     let (greeting, rows, hits) = shop(&podctl);
     assert_eq!((greeting.as_str(), rows, hits), ("welcome", 2, 2), "the database and the cache went on");
 
-    // the machine goes away without a word: what was written to the volume is there
+    // the machine crashes: data written to the volume is there
     let monitor = podctl.json(&["inspect", "shop"])["pid"].as_i64().expect("pid");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(monitor)?), nix::sys::signal::Signal::SIGKILL)?;
     podctl.ok(&["wait", "shop"]);
@@ -102,7 +102,7 @@ fn the_shop_of_the_examples(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// Waits until an app has said that by one of its outputs.
+/// Waits until an app has written this to one of its outputs.
 #[track_caller]
 fn says(pod: &Pod, app: &str, stream: &str, words: &str) {
     wait_for(&format!("{words:?} on {stream} of {app}"), 60, || {
@@ -112,7 +112,7 @@ fn says(pod: &Pod, app: &str, stream: &str, words: &str) {
     });
 }
 
-/// Asks a server for a page, as soon as it is there.
+/// Requests a page from a server, as soon as it answers.
 #[track_caller]
 fn asks(pod: &Pod, app: &str, port: u16, page: &str) {
     let url = format!("http://127.0.0.1:{port}/{page}");
@@ -129,9 +129,9 @@ fn nginx_opens_its_links_anew(t: &Context) -> Verdict {
     asks(&pod, "web", 8081, "hello");
     says(&pod, "web", "stdout", "GET /hello HTTP/1.1\" 200");
     asks(&pod, "web", 8081, "missing");
-    // The worker's word, which is www-data's.
+    // The line of the worker, which runs as www-data.
     says(&pod, "web", "stderr", "open() \"/srv/missing\" failed");
-    // The logs are opened anew, by the master and by its workers.
+    // The master and its workers open the logs again.
     pod.enter("web", &["/usr/sbin/nginx", "-c", "/tmp/conf", "-s", "reopen"]).ok();
     says(&pod, "web", "stderr", "reopening logs");
     asks(&pod, "web", 8081, "hello?again");

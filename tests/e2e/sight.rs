@@ -1,4 +1,4 @@
-//! What is in force and in use can be seen; a pod and its apps can be held still, and sent signals.
+//! Limits and usage are visible; a pod and its apps can be paused and signalled.
 
 use std::fs;
 use std::process::Stdio;
@@ -20,7 +20,7 @@ tests::cases! {
     native the_machine_is_examined;
 }
 
-/// An app that is busy as long as it may.
+/// An app that uses CPU as long as it may.
 const BUSY: [&str; 2] = ["flood", "999999999999999"];
 
 fn inspect(podctl: &Podctl, words: &[&str]) -> Value {
@@ -37,7 +37,7 @@ fn all_that_is_in_force_is_told(t: &Context) -> Verdict {
     let more = ["--no-new-privileges", "--stop-signal=INT", "--working-dir=/data"];
     pod.try_add("with-volume", "one", &[&options[..], &more].concat(), &["sleep", "inf"]).ok();
 
-    // before it runs: what it will have
+    // before it runs: the limits that it will have
     let told = inspect(&podctl, &["web", "one"]);
     assert_eq!(
         (&told["state"], &told["pid"], &told["mounts"]),
@@ -87,7 +87,7 @@ fn all_that_is_in_force_is_told(t: &Context) -> Verdict {
 
     assert!(podctl.fails(&["inspect", "web", "two"]).contains("no app two"));
     podctl.ok(&["stop", "web"]);
-    // what has ended is still told of
+    // ended apps are still listed
     assert_eq!(inspect(&podctl, &["web"])["inspected_apps"][0]["pid"], json!(null));
     podctl.ok(&["rm", "web"]);
     assert!(podctl.fails(&["inspect", "web"]).contains("no pod"));
@@ -123,7 +123,7 @@ fn use_of_pods_and_apps_is_counted(t: &Context) -> Verdict {
     let table = podctl.ok(&["stats", "web", "--no-stream"]);
     assert!(table.starts_with("POD") && table.contains("busy") && !table.contains("off"), "{table}");
 
-    // without --no-stream it goes on until somebody ends it, a line for each look
+    // without --no-stream it goes on until it is interrupted, with a line per update
     let mut stream = podctl.command(&["stats", "--format=json"]).stdout(Stdio::piped()).spawn()?;
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(stream.stdout.take().expect("a pipe")));
     for _ in 0..2 {
@@ -148,7 +148,7 @@ fn use_of_pods_and_apps_is_counted(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// Time on processors of an app's first process, in ticks.
+/// The CPU time of an app's first process, in ticks.
 #[track_caller]
 fn ticks(pod: &Pod<'_>, app: &str) -> u64 {
     let pid = inspect(pod.podctl, &[&pod.uuid, app])["pid"].as_i64().expect("a running app");
@@ -163,7 +163,7 @@ fn goes_on(pod: &Pod<'_>, app: &str) {
     wait_for(&format!("{app} to go on"), 30, || (ticks(pod, app) > before).then_some(()));
 }
 
-/// Once frozen nothing happens any more, so two looks are enough.
+/// A frozen app uses no CPU time, so two samples are enough.
 #[track_caller]
 fn holds_still(pod: &Pod<'_>, app: &str) {
     let before = ticks(pod, app);
@@ -191,7 +191,7 @@ fn what_is_paused_does_nothing(t: &Context) -> Verdict {
     podctl.ok(&["unpause", "web", "one"]);
     podctl.ok(&["unpause", "web", "one"]);
     goes_on(&pod, "one");
-    // one that is paused can be stopped, and its signal counts
+    // a paused app can be stopped, and handles its signal
     podctl.ok(&["pause", "web", "one"]);
     podctl.ok(&["app", "stop", "web", "one"]);
     assert_eq!(pod.status("one")["exit_signal"], "SIGTERM");
@@ -213,7 +213,7 @@ fn what_is_paused_does_nothing(t: &Context) -> Verdict {
     podctl.ok(&["app", "start", "web", "one"]);
     goes_on(&pod, "one");
 
-    // a paused pod ends in order, and at once; its apps that are paused by themselves, too
+    // a paused pod stops in order and at once, also with apps that were paused by themselves
     podctl.ok(&["pause", "web", "one"]);
     podctl.ok(&["pause", "web"]);
     podctl.ok(&["stop", "web"]);
@@ -239,7 +239,7 @@ fn signals_reach_an_app(t: &Context) -> Verdict {
     assert!(podctl.fails(&["kill", "web", "told"]).contains("does not run"));
 
     podctl.ok(&["app", "rm", "web", "told"]);
-    // whatever it has started goes with it
+    // all processes that it has started end with it
     pod.add("one", &[], &["spawn", "sleep", "inf", "+", "sleep", "inf"]);
     podctl.ok(&["app", "start", "web"]);
     wait_for("both processes", 20, || {
@@ -285,7 +285,7 @@ fn the_machine_is_examined(t: &Context) -> Verdict {
     for part in ["kernel", "cgroups", "overlayfs", "seccomp", "programs"] {
         assert_eq!(state(part), "ok", "{part}: {told}");
     }
-    // where nothing can be executed no pod runs
+    // no pod runs from a file system mounted noexec
     let dir = t.dir.join("noexec");
     fs::create_dir(&dir)?;
     let script = "mount -t tmpfs -o noexec none \"$1\" && exec \"$0\" --dir=\"$1\" doctor";

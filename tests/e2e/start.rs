@@ -1,4 +1,4 @@
-//! Pods that are started again after their end, with all they had; and sandboxes that never come up.
+//! Pods that are started again after their end, with all their files; and sandboxes that fail to start.
 
 #![allow(clippy::zombie_processes, reason = "the warden of a failed test reaps what it has left")]
 
@@ -23,7 +23,7 @@ tests::cases! {
     native a_sandbox_that_fails_leaves_nothing;
 }
 
-/// How often an app has run, as the file says to which it adds a line each time.
+/// How often an app has run: the number of lines in a file to which each run adds one.
 #[track_caller]
 fn runs(podctl: &Podctl, app: &str, file: &str) -> usize {
     podctl.ok(&["exec", "web", app, "--", "/probe", "cat", file]).lines().count()
@@ -34,7 +34,7 @@ fn an_ended_pod_runs_again_with_all_it_had(t: &Context) -> Verdict {
     for making in [&[][..], &["--private-users"], &["--no-overlay"]] {
         let options = ["--name=web", "--net=none", "--hostname=of-the-pod", "--volume=data,kind=empty"];
         let pod = podctl.pod(&[making, &options].concat());
-        // The line is there before the app counts as started: what comes after it is done by then.
+        // The app writes the line before it counts as started.
         let counts = ["append", "/count", "x", "+", "append", "/data/count", "x", "+", "write", "/out/done", "x"];
         let counts = [&counts[..], &["+", "sleep", "inf"]].concat();
         let more = ["--mount=volume=data,target=/data", "--user=0", "--env=COLOUR=green", "--memory=64Mi"];
@@ -77,7 +77,7 @@ fn an_ended_pod_runs_again_with_all_it_had(t: &Context) -> Verdict {
             assert_eq!((&seen["hostname"], &seen["env"]["COLOUR"]), (&json!("of-the-pod"), &json!("green")));
             assert_eq!(seen["seccomp"], "0", "what was asked for is kept");
         }
-        // Of a pod that runs nothing is changed, and what was stopped starts by hand as ever.
+        // Starting a running pod changes nothing, and a stopped app can be started as before.
         podctl.ok(&["start", "web"]);
         pod.app("start", "stopped", &[]).ok();
         podctl.ok(&["restart", "web"]);
@@ -126,7 +126,7 @@ fn what_can_not_be_started(t: &Context) -> Verdict {
     fs::create_dir(&gone)?;
     let pod = podctl.sandbox(&["--net=none", &format!("--volume=v,kind=host,source={}", gone.display())]);
     podctl.ok(&["stop", &pod.uuid]);
-    // One that does not come up is as it was, and can be started when what it needs is there.
+    // A pod that fails to start is unchanged, and can be started when what it needs exists.
     fs::remove_dir(&gone)?;
     let line = podctl.fails(&["start", &pod.uuid]);
     assert!(line.contains("gone") && line.contains("did not come up"), "{line}");
@@ -157,7 +157,7 @@ fn a_sandbox_that_fails_leaves_nothing(t: &Context) -> Verdict {
     };
     let bad = "--volume=v,kind=host,source=/no-such";
     fails(&["sandbox", "--net=none", bad], 254);
-    // `run` itself fails here, after it has taken podctl's place.
+    // `run` itself fails here, after it has replaced podctl.
     let source = t.dir.join("source");
     fs::create_dir(&source)?;
     let config = t.dir.join("networks");
@@ -168,7 +168,7 @@ fn a_sandbox_that_fails_leaves_nothing(t: &Context) -> Verdict {
     fails(&["sandbox", local, net], 254);
     fails(&["sandbox", "--foreground", local, net], 125);
     fails(&["run", local, net, "probe"], 125);
-    // Interrupted while it comes up: what it waits for never answers.
+    // Interrupted while it starts: it waits for a plugin that never answers.
     let slow = config.join("net.d/slow");
     let waits = t.dir.join("waits");
     fs::write(&slow, format!("#!/bin/sh\n[ $CNI_COMMAND = ADD ] || exit 0\n: >{}\nexec sleep 100\n", waits.display()))?;

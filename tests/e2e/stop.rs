@@ -1,4 +1,4 @@
-//! Ending a pod that does not end by itself.
+//! Stopping a pod that does not end by itself.
 
 use std::fs;
 use std::path::PathBuf;
@@ -58,7 +58,7 @@ fn a_frozen_pod_is_killed_by_force(t: &Context) -> Verdict {
 fn a_stop_with_a_timeout_kills_when_it_is_over(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = podctl.pod(&[]);
-    // it asks for more time than anybody has, and does not mind the signal
+    // the app has a long stop timeout, and ignores its stop signal
     pod.add("a", &["--stop-timeout", "1h", "--stop-signal", "SIGWINCH"], &["sleep", "inf"]);
     pod.app("start", "a", &[]).ok();
     let start = Instant::now();

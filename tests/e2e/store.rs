@@ -1,4 +1,4 @@
-//! The data directory: podctl's own, closed to others, and never somebody else's.
+//! The data directory: podctl's own, closed to other users, and never another program's directory.
 
 use std::fs;
 use std::io::Read;
@@ -23,7 +23,7 @@ tests::cases! {
     native an_interrupted_import_leaves_no_rests;
 }
 
-/// podctl over another directory.
+/// podctl with another data directory.
 fn over(t: &Context, data: &Path) -> Podctl {
     let mut podctl = t.podctl();
     podctl.data = data.to_owned();
@@ -46,7 +46,7 @@ fn a_directory_of_somebody_elses_is_left_alone(t: &Context) -> Verdict {
     }
     assert_eq!(picture(&home), before);
 
-    // in a store of its own it leaves alone what it did not make
+    // in its own store podctl does not touch files that it did not make
     let podctl = t.podctl();
     podctl.ok(&["image", "import", &tree, "--name", "x"]);
     let mine = podctl.data.join("tmp/mine");
@@ -73,7 +73,7 @@ fn looking_makes_nothing(t: &Context) -> Verdict {
 fn no_other_user_can_hold_a_lock(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = podctl.pod(&[]);
-    // as an earlier version has left it
+    // in the state that an earlier version left it in
     let lock = podctl.data.join("images.lck");
     for above in podctl.data.ancestors().filter(|above| above.starts_with(&t.dir)) {
         fs::set_permissions(above, fs::Permissions::from_mode(0o755))?;
@@ -98,7 +98,7 @@ fn no_other_user_can_hold_a_lock(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// A directory with one file of so many bytes, most of them no block on the disk.
+/// A directory with one sparse file of this many bytes.
 fn large(t: &Context, bytes: u64) -> Result<String, Box<dyn std::error::Error>> {
     let tree = t.dir.join("large");
     fs::create_dir_all(&tree)?;

@@ -1,4 +1,4 @@
-//! What PID 1 of a pod can do, and what holds for the pod as a whole.
+//! What a pod's PID 1 can do, and what applies to the pod as a whole.
 
 use std::fs;
 use std::path::PathBuf;
@@ -53,7 +53,7 @@ fn pid1_can_do_what_it_and_the_apps_need(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// What apps of a sandbox may ask for is said when it is made.
+/// Options of the sandbox limit what its apps may ask for.
 fn apps_that_come_later_get_what_their_pod_has(t: &Context) -> Verdict {
     let podctl = t.podctl();
     podctl.import_with("probe", &json!({}));
@@ -80,7 +80,7 @@ fn apps_that_come_later_get_what_their_pod_has(t: &Context) -> Verdict {
             assert!(refused.stderr.contains(&format!("--pod-caps-retain={capability}")), "{refused}");
             assert_eq!(pod.manifest_apps(), Vec::<String>::new());
         }
-        // One that nothing is to hold back has what there is, and what enters it no more.
+        // A pod without restrictions has all that exists, and so has a command that enters it, but no more.
         pod.add("open", &["--disable-capabilities-restriction"], &["report", "/out/open.json", "+", "sleep", "inf"]);
         pod.app("start", "open", &[]).ok();
         let entered: Value = serde_json::from_str(&pod.enter("open", &["/probe", "report"]).ok())?;
@@ -162,7 +162,7 @@ fn only_devices_of_the_list_can_be_made_and_used(t: &Context) -> Verdict {
         assert_eq!(make("one", device), "ok", "{device}");
     }
     pod.end();
-    // What is no app's, PID 1 for one, has the list of the pod itself.
+    // Processes outside the apps, such as PID 1, have the device list of the pod itself.
     let closed = podctl.pod(&[]);
     assert_eq!(["1 11", "7 0", "1 3"].map(|device| beside_the_apps(t, &closed, device)), [false, false, true]);
     closed.end();
@@ -284,7 +284,7 @@ fn stop_of_a_pod_that_has_just_ended(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// As the family's host manager does it: behind the mounted overlay.
+/// As rkt does it: behind the mounted overlay.
 fn files_of_an_app_that_another_manager_removes_in_the_upper_directory(t: &Context) -> Verdict {
     let host = t.minihost();
     let (mut pod, monitor) = host.boot(&json!([]), &["--net=none"]);
@@ -293,7 +293,7 @@ fn files_of_an_app_that_another_manager_removes_in_the_upper_directory(t: &Conte
         pod.start_app("one").ok();
         wait_for("the app's end", 10, || (pod.state("one").0 == "exited").then_some(()));
         assert_eq!(pod.state("one"), ("exited", Some(code)));
-        // Its status is there a little before its unit has ended.
+        // The status of an app exists a little before its unit has ended.
         let stopped = pod.cross("app/stop", &["--app=one"]);
         assert!(matches!(stopped.code, Some(0 | 5)), "{stopped}");
         pod.cross("app/rm", &["--app=one"]).ok();

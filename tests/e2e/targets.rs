@@ -1,4 +1,4 @@
-//! Where volumes are mounted in an app: in which order, at targets of every form, on what.
+//! Where volumes are mounted in an app: their order, all forms of targets, and what is there before.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -33,7 +33,7 @@ fn outer_before_inner_whatever_the_order(t: &Context) -> Verdict {
             assert!(kept.exists(), "{order:?}: {at} is not volume {volume}");
         }
     }
-    // The same where a link of the image makes one the other's outer one.
+    // The same if a link of the image puts one target below the other.
     let root = t.dir.join("linked-root");
     image::rootfs(&root);
     fs::create_dir_all(root.join("var"))?;
@@ -86,7 +86,7 @@ fn an_implicit_volume_hides_nothing_that_was_asked_for(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// An image file of this root and manifest, imported.
+/// Imports an image with this root and manifest.
 #[track_caller]
 fn import(t: &Context, podctl: &tests::podctl::Podctl, root: &std::path::Path, name: &str, manifest: &Value) {
     let tree = t.dir.join(format!("{name}.tree"));
@@ -104,7 +104,7 @@ fn import(t: &Context, podctl: &tests::podctl::Podctl, root: &std::path::Path, n
     podctl.ok(&["image", "import", &file.display().to_string(), "--name", name]);
 }
 
-/// As the contract has it: another host manager passes them on as they were written.
+/// As the contract requires: another host manager passes on the targets unchanged.
 fn relative_targets_and_those_with_dots_are_in_the_root(t: &Context) -> Verdict {
     let host = t.minihost();
     let source = t.dir.join("source");
@@ -133,7 +133,7 @@ fn relative_targets_and_those_with_dots_are_in_the_root(t: &Context) -> Verdict 
     assert!(!mountinfo("self").iter().any(|mount| led_out(mount)), "a target led out of the app");
     pod.stop(true, monitor);
     pod.collect(1);
-    // The same by our own host manager.
+    // The same with podctl.
     let podctl = t.podctl();
     let pod = podctl.pod(&[&format!("--volume=lent,kind=host,source={}", source.display())]);
     pod.run_app("dots", &["--mount=volume=lent,target=../../foo"], &["write", "/foo/dots", "x"]);

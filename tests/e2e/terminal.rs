@@ -1,4 +1,4 @@
-//! Commands run in an app from a terminal, and what they may do there.
+//! Commands that are run in an app from a terminal, and what they may do with it.
 
 #![allow(clippy::zombie_processes, reason = "the warden of a failed test reaps what it has left")]
 
@@ -68,7 +68,7 @@ pub fn run_in(pod: &Pod<'_>, options: &[&str], words: &[&str]) -> Output {
 
 pub const ALL: [Option<Stdio>; 3] = [None, None, None];
 
-/// A process below this one or in the pod, by its command line.
+/// A process below this one or in the pod, found by its command line.
 #[track_caller]
 fn find(pod: &Pod<'_>, words: &str) -> i32 {
     wait_for(words, 10, || {
@@ -92,9 +92,9 @@ fn a_shell_on_a_terminal(t: &Context) -> Verdict {
     screen.shows("33 99\r\n");
     screen.types("tty\n");
     screen.shows("\r\n/dev/pts/0\r\n");
-    // Another size.
+    // A new window size.
     screen.tells_its_shell_of_a_resize("in> ");
-    // Ctrl-C ends what is in front, and nothing else.
+    // Ctrl-C ends only the foreground program.
     screen.types("sleep 4141 &\n");
     screen.shows("in> ");
     let behind = find(&pod, "sleep 4141");
@@ -104,7 +104,7 @@ fn a_shell_on_a_terminal(t: &Context) -> Verdict {
     screen.shows("^C");
     screen.shows("in> ");
     assert!(!Process::lives(in_front) && Process::lives(behind));
-    // Ctrl-Z is the inner shell's.
+    // Ctrl-Z is handled by the inner shell.
     screen.types("sleep 4343\n");
     let stopped = find(&pod, "sleep 4343");
     screen.types("\x1a");
@@ -113,7 +113,7 @@ fn a_shell_on_a_terminal(t: &Context) -> Verdict {
     screen.types("kill %2; kill %1; kill -CONT %2\n");
     screen.shows("in> ");
     wait_for("the jobs to end", 10, || (!Process::lives(behind) && !Process::lives(stopped)).then_some(()));
-    // Ctrl-D is the end.
+    // Ctrl-D ends the shell.
     screen.types("(exit 7)\n");
     screen.shows("in> ");
     screen.types("\x04");
@@ -128,7 +128,7 @@ fn a_shell_in_the_pod_itself(t: &Context) -> Verdict {
     let pod = pod(&podctl, &t.dir.join("root"), &[]);
     let mut screen = Screen::new();
     let before = screen.settings();
-    // The stage1 has no shell: an enter of its own says what it sees.
+    // The stage1 has no shell: an enter of its own reports what it sees.
     let mut child = screen.start(&podctl.command(&["enter", &pod.uuid, "--", "/opt/stage1/bin/enter", "--help"]), ALL);
     assert_eq!(screen.end_of(&mut child), 0);
     assert!(screen.text().contains("--workdir"), "{}", screen.text());
@@ -142,7 +142,7 @@ fn a_terminal_for_some_streams_only(t: &Context) -> Verdict {
     let pod = pod(&podctl, &t.dir.join("root"), &[]);
     let report = |output: &str| -> Value { serde_json::from_str(output).expect("a report") };
 
-    // Standard output to a file: what is typed is shown all the same.
+    // Standard output to a file: typed characters are still echoed.
     let mut screen = Screen::new();
     let before = screen.settings();
     let file = t.dir.join("stdout");
@@ -164,7 +164,7 @@ fn a_terminal_for_some_streams_only(t: &Context) -> Verdict {
     assert!(seen["fds"]["1"].as_str().is_some_and(|name| name.starts_with("pipe:")), "{}", seen["fds"]);
     assert_eq!(screen.settings(), before);
 
-    // Standard input from a file: the caller's terminal keeps making its line ends and its signals.
+    // Standard input from a file: the caller's terminal still converts line ends and makes signals.
     let mut screen = Screen::new();
     let source = t.dir.join("source");
     fs::write(&source, "from the file\n")?;
@@ -182,14 +182,14 @@ fn a_terminal_for_some_streams_only(t: &Context) -> Verdict {
 fn a_terminal_on_demand_or_not_at_all(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = pod(&podctl, &t.dir.join("root"), &[]);
-    // In any case, with the end of the input passed on.
+    // `always`, with the end of the input passed on.
     let mut command = exec(&pod, &["-t"], &["sh", "-c", "tty; cat; tty >&2"]);
     let out = tests::process::run_with_input(&mut command, "a line\nand an open end");
     let text = out.ok();
-    // The echo of what was typed ahead may come first.
+    // The echo of characters typed ahead may come first.
     assert!(text.contains("/dev/pts/0\r\n") && text.ends_with("/dev/pts/0"), "{text:?}");
     assert!(text.contains("a line\r\nand an open end"), "{text:?}");
-    // In no case: pipes.
+    // `never`: pipes.
     let mut screen = Screen::new();
     let before = screen.settings();
     let mut child = screen.start(&exec(&pod, &["--tty=never"], &["sh", "-c", "tty; read x; echo got $x; cat"]), ALL);
@@ -220,7 +220,7 @@ fn the_callers_terminal_is_out_of_reach(t: &Context) -> Verdict {
     assert_eq!(seen["fds"], json!({"0": "/dev/pts/0", "1": "/dev/pts/0", "2": "/dev/pts/0"}));
     assert_eq!(seen["sid"], seen["pid"], "the session is the caller's");
     assert_eq!(seen["tty"]["controlling"], true);
-    // Without any terminal among the streams, the caller's is not /dev/tty.
+    // Without a terminal among the streams, /dev/tty is not the caller's.
     let null = || Some(Stdio::null());
     let mut child = screen.start(&exec(&pod, &[], &["/probe", "report", "/out/none.json"]), [null(), null(), null()]);
     assert_eq!(screen.end_of(&mut child), 0);
@@ -263,7 +263,7 @@ fn bytes_go_through_exactly(t: &Context) -> Verdict {
     let mut back = Vec::new();
     child.stdout.take().ok_or("no pipe")?.read_to_end(&mut back)?;
     assert!(child.wait()?.success() && back == random, "{} bytes came back", back.len());
-    // Pipes on both sides, beside a terminal for the errors.
+    // Pipes for input and output, and a terminal for the errors.
     let screen = Screen::new();
     let mut child = screen.start(&exec(&pod, &[], &["cat"]), [Some(Stdio::piped()), Some(Stdio::piped()), None]);
     let (mut into, mut from) = (child.stdin.take().ok_or("no pipe")?, child.stdout.take().ok_or("no pipe")?);
@@ -280,7 +280,7 @@ fn bytes_go_through_exactly(t: &Context) -> Verdict {
 /// A shell of the host on a terminal, which runs the command as one of its jobs.
 fn host_shell(screen: &Screen) -> std::process::Child {
     let mut shell = Command::new("env");
-    // As on a terminal, however the tests were started: who is started in the background ignores these.
+    // As on a terminal, however the tests were started: background processes ignore these signals.
     shell.args(["--default-signal=INT,QUIT", "bash", "--norc", "--noprofile", "--noediting", "-i"]);
     shell.env("PS1", "host> ").env_remove("PROMPT_COMMAND");
     screen.start(&shell, ALL)
@@ -310,7 +310,7 @@ fn stopped_and_continued(t: &Context) -> Verdict {
     for round in 0..2 {
         assert!(screen.is_raw());
         match round {
-            // Somebody stops the one, or the other.
+            // The one process or the other is stopped.
             0 => kill(Pid::from_raw(enter.pid), Signal::SIGTSTP)?,
             _ => kill(Pid::from_raw(shell), Signal::SIGSTOP)?,
         }
@@ -332,7 +332,7 @@ fn stopped_and_continued(t: &Context) -> Verdict {
         screen.shows("alive\r\n");
         screen.shows("in> ");
     }
-    // SIGSTOP can't be noticed; what the host's shell did to the terminal meanwhile is.
+    // SIGSTOP can't be caught; the changes that the host's shell made to the terminal meanwhile are kept.
     kill(Pid::from_raw(enter.pid), Signal::SIGSTOP)?;
     screen.shows("host> ");
     screen.types("fg\n");
@@ -350,7 +350,7 @@ fn stopped_and_continued(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// Where the command's input is no terminal, the caller's makes the signals.
+/// Without a terminal as the command's input, the caller's terminal makes the signals.
 fn without_a_terminal_the_callers_keys_still_count(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = pod(&podctl, &t.dir.join("root"), &[]);
@@ -363,7 +363,7 @@ fn without_a_terminal_the_callers_keys_still_count(t: &Context) -> Verdict {
     std::thread::sleep(Duration::from_millis(100));
     screen.types("\x1a");
     screen.shows("Stopped");
-    // Each prompt is waited for: what is typed ahead of the next one, ctrl-C may take away.
+    // Wait for each prompt: ctrl-C may discard what was typed ahead of the next one.
     screen.shows("host> ");
     screen.types("fg\n");
     std::thread::sleep(Duration::from_millis(100));
@@ -386,14 +386,14 @@ fn killed_outright_it_leaves_nothing(t: &Context) -> Verdict {
             let screen = Screen::new();
             let user = format!("--user={user}");
             let streams = if terminal { ALL } else { [Some(Stdio::null()), Some(Stdio::null()), Some(Stdio::null())] };
-            // With a terminal, what is in front of it ends too.
+            // With a terminal, its foreground program ends, too.
             let inner = if terminal { "sleep 4242; exit" } else { "exec sleep 4242" };
             let mut child = screen.start(&exec(&pod, &[&user], &["sh", "-c", inner]), streams);
             let inside = find(&pod, "sleep 4242");
             kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL)?;
             child.wait()?;
             wait_for("everything to end", 5, || (!Process::lives(inside)).then_some(()));
-            // The pod's own and the app apart.
+            // The pod's own output and the app's, separately.
             let own = |p: &Process| p.words.starts_with("/usr/lib/systemd/") || p.words == "/probe sleep inf";
             wait_for(&format!("the pod as it was, with {user}, terminal: {terminal}"), 5, || {
                 descendants(pod.pid()).iter().all(own).then_some(())
@@ -404,7 +404,7 @@ fn killed_outright_it_leaves_nothing(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// Several look at one terminal, through windows of different sizes.
+/// Several clients attach to one terminal, with windows of different sizes.
 fn the_terminal_is_as_large_as_that_of_who_typed_last(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = crate::attach::pod(&podctl, &t.dir.join("root"), &[]);
@@ -425,17 +425,17 @@ fn the_terminal_is_as_large_as_that_of_who_typed_last(t: &Context) -> Verdict {
     clients.push(second.start(&attach(), [None, None, None]));
     wait_for("raw mode", 10, || second.is_raw().then_some(()));
     asks(&mut second, "40 120");
-    // The window of somebody else changes: that is nothing to who types.
+    // Resizing another client's window has no effect for the one that types.
     first.resize(31, 91);
     for _ in 0..10 {
         std::thread::sleep(std::time::Duration::from_millis(20));
         asks(&mut second, "40 120");
     }
     asks(&mut first, "31 91");
-    // Its own window does.
+    // Resizing its own window has.
     first.resize(32, 92);
     wait_for("the new size", 10, || {
-        // To the end of the answer: nothing that was typed here is still on its way then.
+        // Read to the end of the answer, so that no typed characters are still on their way.
         first.types("echo $(stty size) do''ne\n");
         first.shows("done\r\n");
         first.text().contains("32 92 done").then_some(())

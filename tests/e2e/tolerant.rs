@@ -1,4 +1,4 @@
-//! Images that say more, or other things, than anybody needs: they are taken, and a warning names what was left out.
+//! Images with unknown or unsupported values: they are imported, with a warning that names what was left out.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ tests::cases! {
     native images_are_listed_inspected_and_pruned;
 }
 
-/// An image's configuration that only asks for what there is not.
+/// An image configuration with only unsupported values.
 fn odd(config: &mut Value) {
     config["os"] = json!("");
     config["architecture"] = json!("x86_64");
@@ -76,7 +76,7 @@ fn what_is_harmless_is_left_out_with_a_warning(t: &Context) -> Verdict {
     assert_eq!(ports, ["443-tcp", "53-udp"]);
     pod.end();
 
-    // what lies is not harmless
+    // a wrong platform is refused
     let foreign = OciImage::new(&t.dir.join("foreign"), &[]).configured(|config| config["os"] = json!("windows"));
     foreign.layout(&t.dir.join("layout2"), "1");
     let line = podctl.fails(&["image", "import", &t.dir.join("layout2").display().to_string(), "--name", "x"]);
@@ -113,7 +113,7 @@ fn what_a_debootstrap_leaves_behind_is_taken(t: &Context) -> Verdict {
     podctl.ok(&["image", "verify"]);
     let taken = podctl.ok(&["image", "import", &root.display().to_string(), "--name", "taken", "--devices"]);
     assert_ne!(taken, ids[0]);
-    // elsewhere they would be there for an app
+    // elsewhere in the image an app would see them
     mknod(&root.join("srv/console"), (5, 1))?;
     let out = podctl.run(&["image", "import", &root.display().to_string(), "--name", "x"]);
     assert!(out.code == Some(254) && out.stderr.contains("5:1") && out.stderr.contains("--devices"), "{out}");
@@ -151,13 +151,13 @@ fn sources_as_skopeo_writes_them(t: &Context) -> Verdict {
     assert!(missing.contains("no image \"1x\""), "{missing}");
     let other = podctl.fails(&["image", "import", "docker-daemon:app:1"]);
     assert!(other.contains("skopeo"), "{other}");
-    // what a manifest points to is compared here, too
+    // blobs that a manifest refers to are verified here, too
     let layer = t.dir.join("dir").join(&image.layers[1]["sha256:".len()..]);
     let mut bytes = fs::read(&layer)?;
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&layer, &bytes)?;
-    // what is there is not read again
+    // existing blobs are not read again
     let other = tests::podctl::Podctl::new(&tests::dist().join("podctl"), &t.dir.join("other"), &t.dir);
     other.fails(&["image", "import", &dir, "--name", "damaged"]);
     assert!(other.fails(&["image", "show", "damaged"]).contains("there is no image"));

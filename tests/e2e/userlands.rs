@@ -1,4 +1,4 @@
-//! Userlands of today under the default system call filter: Debian's own programs as images.
+//! Current userlands under the default system call filter: Debian's own programs as images.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ tests::cases! {
     native musl_as_a_library;
 }
 
-/// What a shell does all day: processes, pipes, redirections, here-documents, signals, job control.
+/// Typical work of a shell: processes, pipes, redirections, here-documents, signals, job control.
 const SHELL: &str = r#"set -e
 for i in 1 2 3; do (echo $i >/tmp/$i) & done; wait
 test "$(cat /tmp/1 /tmp/2 /tmp/3 | tr '\n' ' ')" = "1 2 3 "
@@ -29,7 +29,7 @@ mkfifo /tmp/fifo; (echo through >/tmp/fifo) & read word </tmp/fifo; test "$word"
 trap 'echo trapped >/tmp/trap' USR1; kill -USR1 $$; test "$(cat /tmp/trap)" = trapped
 rm /tmp/doc /tmp/fifo; cd /tmp; umask 077; test -d /proc/self; echo well >/out/$1"#;
 
-/// Threads, processes, sockets, polling, files, memory, time: what runs services.
+/// Typical work of services: threads, processes, sockets, polling, files, memory, time.
 const PYTHON: &str = r#"
 import asyncio, concurrent.futures, mmap, multiprocessing, os, select, signal, socket, subprocess, sys, tempfile, threading, time
 assert subprocess.run([sys.executable, '-c', 'print(6*7)'], capture_output=True).stdout == b'42\n'
@@ -56,7 +56,7 @@ else: raise SystemExit('a device that is none of its business could be opened')
 open('/out/python', 'w').write('well\n')
 "#;
 
-/// A root file system of these programs of the machine and the libraries they are linked with.
+/// A root file system with these programs of the machine and their libraries.
 fn root(t: &Context, name: &str, programs: &[&str]) -> std::path::PathBuf {
     let root = t.dir.join(name);
     for dir in ["etc", "tmp", "out", "proc", "bin", "usr/bin", "lib64"] {
@@ -79,7 +79,7 @@ fn copy(root: &Path, file: &Path) {
     fs::copy(file, &to).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
 }
 
-/// Runs one app of an image to its end, which leaves word in the volume.
+/// Runs one app of an image to its end; its report is in the volume.
 fn well(t: &Context, root: &Path, name: &str, words: &[&str]) -> Verdict {
     let podctl = t.podctl();
     podctl.ok(&["image", "import", &root.display().to_string(), "--name", name]);
@@ -137,7 +137,7 @@ fn musl(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// A program of ours that is linked with Debian's musl, which brings its loader.
+/// A program that is linked with Debian's musl, with its loader.
 fn musl_as_a_library(t: &Context) -> Verdict {
     let root = t.dir.join("musl");
     for dir in ["etc", "tmp", "out", "proc", "lib"] {

@@ -1,4 +1,4 @@
-//! Pods with user ids of their own: what is whose, inside and on the host.
+//! Pods with their own user namespace: owners of files and processes, inside and on the host.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -22,7 +22,7 @@ tests::cases! {
     both another_host_manager_gives_ids;
 }
 
-/// The first host id of a pod, and how many it has.
+/// The first host id of a pod, and the number of its ids.
 #[track_caller]
 fn ids(pod: &Pod<'_>) -> (u32, u32) {
     let path = pod.dir().join("private-users-prepared");
@@ -67,14 +67,14 @@ fn root_of_the_pod_is_nobody_on_the_host(t: &Context) -> Verdict {
     for same in ["ids", "capabilities", "seccomp", "namespaces"] {
         assert_eq!(entered[same], report[same], "{same} of what enters");
     }
-    // no process of the pod has an id of the host's
+    // no process of the pod has an id of the host's users
     let family: Vec<i32> = descendants(pod.pid()).iter().map(|p| p.pid).chain([pod.pid()]).collect();
     assert!(family.len() >= 2);
     for pid in family {
         assert!(uid(pid).is_none_or(|uid| (shift..shift + count).contains(&uid)), "{pid} is {:?}", uid(pid));
     }
 
-    // the image's owners inside, shifted ones outside, and the tree that all pods share as it was
+    // the image's owners inside, shifted ones outside, and the shared tree unchanged
     let root = pod.dir().join("stage1/rootfs/opt/stage2/one/rootfs");
     assert_eq!(owner(&root.join("own")), (shift, shift));
     assert_eq!(owner(&root.join("data/owned")), (shift + 1234, shift + 2345));
@@ -90,13 +90,13 @@ fn root_of_the_pod_is_nobody_on_the_host(t: &Context) -> Verdict {
     podctl.ok(&by_web);
     assert_eq!(owner(&root.join("tmp/by-web")), (shift + 1001, shift + 2001));
 
-    // with all its capabilities the pod's root may do nothing to what is the host's
+    // the pod's root, with all its capabilities, can't change files of the host
     let secret = t.dir.join("secret");
     fs::write(&secret, "of the host")?;
     let pid = pod.pid().to_string();
     let as_pods_root = |words: &[&str]| {
         let mut command = Command::new("nsenter");
-        // in the test's directory: the way there is not everybody's
+        // in the test's directory, which not every user can reach
         command.args(["--target", &pid, "--user", "--setuid", "0", "--setgid", "0"]).args(words).current_dir(&t.dir);
         run(&mut command)
     };
@@ -126,7 +126,7 @@ fn limits_hold_for_shifted_ids(t: &Context) -> Verdict {
     let pod = podctl.pod(&["--private-users", "--net=host"]);
     pod.add("large", &["--memory=32Mi"], &["alloc", "100000000", "+", "exit", "0"]);
     pod.app("start", "large", &[]).ok();
-    // without controllers no limit holds in any pod
+    // without controllers no limit can be enforced in any pod
     assert_eq!(pod.exit_code("large"), if t.has_controllers() { 137 } else { 0 });
     for _ in 0..3 {
         pod.app("start", "large", &[]).ok();
@@ -177,7 +177,7 @@ fn volumes_have_the_owners_that_the_host_sees(t: &Context) -> Verdict {
     podctl.ok(&[&web[..], &["write", "/empty/by-web", "x"]].concat());
     assert_eq!(podctl.ok(&[&web[..], &["open", "r", "/rw/roots"]].concat()), "EACCES");
 
-    // what can't be mapped comes all the same, and that is said
+    // files whose owner can't be mapped are there nevertheless, with a warning
     let mounts = ["--mount=volume=sys,target=/class", "--mount=volume=null,target=/null"];
     let added = pod.try_add("probe", "two", &mounts, &["sleep", "inf"]);
     let warned = |what: &str| added.stderr.lines().any(|line| line.contains(what) && line.contains("host's owners"));
@@ -187,7 +187,7 @@ fn volumes_have_the_owners_that_the_host_sees(t: &Context) -> Verdict {
     assert_eq!(owner_inside(&pod, "two", "/class"), (65534, 65534));
     assert_eq!(pod.enter("two", &["/probe", "open", "w", "/null"]).ok(), "ok");
 
-    // a volume that starts as a copy of what the image has
+    // a volume that starts as a copy of the image's directory
     let points = json!({"mountPoints": [{"name": "data", "path": "/data"}]});
     let mut converted = tests::image::manifest("converted", &points);
     converted["annotations"] = json!([{"name": "appc.io/docker/repository", "value": "library/probe"}]);
@@ -228,7 +228,7 @@ fn copies_have_shifted_ids(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// A program that gives a capability to whoever executes it: that of the pod's root, overlay or copy.
+/// A program with file capabilities, owned by the pod's root, in an overlay or a copy.
 fn file_capabilities_are_the_pods(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let root = t.dir.join("capable-root");

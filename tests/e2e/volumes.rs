@@ -1,4 +1,4 @@
-//! Volumes: what is shared, what is not, what is read-only.
+//! Volumes: shared and private ones, read-only ones.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -205,15 +205,15 @@ fn mount_points_of_the_image(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// As on a machine whose init has made `/` shared.
+/// A machine whose init has made `/` shared.
 fn nothing_propagates_from_a_shared_root(t: &Context) -> Verdict {
     const NONE: Option<&str> = None;
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SHARED, NONE)?;
     let podctl = t.podctl();
-    // Another test's mounts, copied at the unshare, may go meanwhile, and their numbers come again; what counts is
-    // what comes.
+    // Other tests' mounts, copied at the unshare, may disappear meanwhile, and their numbers may be used again; only
+    // new ones count.
     let ids = || mountinfo("self").into_iter().map(|m| (m[0].clone(), m[4].clone())).collect::<BTreeSet<_>>();
     let before = ids();
     let new = || ids().difference(&before).count();

@@ -1,4 +1,4 @@
-//! What a pod sees of the processes that enter it: CVE-2016-9962 and CVE-2024-21626.
+//! What a pod can see of processes that enter it: CVE-2016-9962 and CVE-2024-21626.
 
 use std::fs::{self, File};
 use std::process::Stdio;
@@ -32,7 +32,7 @@ fn nothing_of_the_host_shows_while_a_process_enters(t: &Context) -> Verdict {
     pod.add("one", &[], &["sleep", "inf"]);
     pod.add("idle", &[], &["sleep", "inf"]);
     let seen = |name: &str| lines(&log).iter().filter(|line| line.starts_with(&format!("seen {name} "))).count();
-    // It is a matter of luck whether the attacker looks in time.
+    // The attacker must look at the right moment, so try several times.
     for _ in 0..20 {
         pod.app("start", "one", &[]).ok();
         for app in ["one", "one", "idle"] {
@@ -48,7 +48,7 @@ fn nothing_of_the_host_shows_while_a_process_enters(t: &Context) -> Verdict {
     fs::write(podctl.out().join("log.stop"), "")?;
     wait_for("the attacker's end", 10, || (pod.state("attacker") == "exited").then_some(()));
     assert!(seen("enter") > 0 && seen("app-start") > 0, "nothing was seen: {:?}", lines(&log));
-    // The launch record and the command are files of the pod's, and its systemd has its own cgroups open.
+    // The launch record and the command are the pod's own files; its systemd keeps its own cgroups open.
     let own = t.dir.display().to_string();
     let enters = |line: &str| ["enter", "app-start", "app-stop"].iter().any(|n| line.contains(&format!(" of {n} ")));
     let leads_out = |line: &String| {
@@ -61,7 +61,7 @@ fn nothing_of_the_host_shows_while_a_process_enters(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// The image, or whoever enters, names a descriptor that might have been left open.
+/// The image, or the caller, names a descriptor that a process could have left open.
 fn no_descriptor_is_a_working_directory(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = podctl.pod(&[]);
@@ -80,7 +80,7 @@ fn no_descriptor_is_a_working_directory(t: &Context) -> Verdict {
         if pod.try_add("probe", &name, &[&working], &["cat", &from_there, "+", "write", "/out/escaped", ""]).code
             == Some(0)
         {
-            // Refused at the start, or it finds nothing there.
+            // The start is refused, or the attack finds nothing.
             if pod.app("start", &name, &[]).code == Some(0) {
                 pod.exit_code(&name);
             }
@@ -92,7 +92,7 @@ fn no_descriptor_is_a_working_directory(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// Whoever may trace a process that enters may trace the pod's PID 1.
+/// A process that may trace an entering process may trace the pod's PID 1 as well.
 fn what_enters_has_no_more_than_pid_1(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let capabilities = "--caps-retain=CAP_SYS_PTRACE,CAP_DAC_OVERRIDE,CAP_DAC_READ_SEARCH";
@@ -104,7 +104,7 @@ fn what_enters_has_no_more_than_pid_1(t: &Context) -> Verdict {
     let set = |line: &str, name: &str| u64::from_str_radix(line.strip_prefix(name)?.trim(), 16).ok();
     let bounding = status.lines().find_map(|line| set(line, "CapBnd:")).expect("a bounding set");
     let seen = || -> Vec<u64> { lines(&log).iter().filter_map(|line| set(line, "capabilities of enter ")).collect() };
-    // It is a matter of luck whether the attacker looks in time.
+    // The attacker must look at the right moment, so try several times.
     for _ in 0..200 {
         podctl.ok(&["enter", uuid, "--app=idle", "--", "/probe", "exit", "0"]);
         if seen().len() >= 2 {

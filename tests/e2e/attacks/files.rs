@@ -1,5 +1,5 @@
-//! The caller's files that a command in a pod is connected to: CVE-2024-21626 and CVE-2016-9962 by way of the standard
-//! descriptors. Whoever may look at such a process opens them anew, for writing too, through `/proc/PID/fd`.
+//! Files of the caller that are the standard descriptors of a command in a pod: CVE-2024-21626 and CVE-2016-9962. A
+//! process that may look at the command could open them again, for writing too, through `/proc/PID/fd`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -55,7 +55,7 @@ fn files_stay_outside(t: &Context) -> Verdict {
     assert_eq!(fs::read_to_string(at("script"))?, "the script\n");
     assert!(fs::read_to_string(at("log"))?.starts_with("an old line\n"), "{}", fs::read_to_string(at("log"))?);
 
-    // No name of the host's shows, whatever it is.
+    // No name of the host is visible.
     fs::write(at("report.json"), "")?;
     let devices = ["/dev/zero", "/dev/full", "/dev/null"];
     let others = devices.map(|path| File::open(path).expect(path));
@@ -81,7 +81,7 @@ fn what_is_copied_is_exact(t: &Context) -> Verdict {
     let status = enter(&pod, &cat).stdin(File::open(at("from"))?).stdout(File::create(at("to"))?).status()?;
     assert!(status.success() && fs::read(at("to"))? == bytes);
 
-    // What is appended comes after what others append; what is not begins where the file is.
+    // Appended output comes after what others append; other output begins at the file's offset.
     let append = OpenOptions::new().append(true).create(true).open(at("log"))?;
     let mut place = File::create(at("place"))?;
     place.write_all(b"before ")?;
@@ -151,14 +151,14 @@ fn a_fifo_ends_at_both_ends(t: &Context) -> Verdict {
     let pod = pod(&podctl);
     let fifo = t.dir.join("fifo");
     nix::unistd::mkfifo(&fifo, Mode::S_IRWXU)?;
-    // Its writer has gone before anybody looks.
+    // The writer is gone before the command reads.
     let both = OpenOptions::new().read(true).write(true).open(&fifo)?;
     let reader = File::open(&fifo)?;
     (&both).write_all(b"through the fifo")?;
     drop(both);
     let out = enter(&pod, &["cat", "/proc/self/fd/0"]).stdin(reader).output()?;
     assert_eq!(String::from_utf8_lossy(&out.stdout), "through the fifo");
-    // Its reader has seen enough.
+    // The reader stops reading early.
     let both = OpenOptions::new().read(true).write(true).open(&fifo)?;
     let reader = File::open(&fifo)?;
     let writer = OpenOptions::new().write(true).open(&fifo)?;
@@ -172,7 +172,7 @@ fn a_fifo_ends_at_both_ends(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// Opened the wrong way round, or not at all.
+/// Descriptors that are opened in the wrong direction, or closed.
 fn odd_descriptors_are_their_end(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = pod(&podctl);

@@ -1,5 +1,5 @@
-//! The host's kernel by way of its files: CVE-2022-0492, and what runc's masks, consoles and own writes to /proc were
-//! led to: CVE-2025-31133, -52565 and -52881.
+//! Attacks on the host's kernel through its files: CVE-2022-0492, and redirecting runc's masks, consoles and its own
+//! writes to /proc: CVE-2025-31133, -52565 and -52881.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -26,7 +26,7 @@ fn no_release_agent_can_be_reached(t: &Context) -> Verdict {
     for options in [&["--net=none"][..], &["--net=none", "--private-users"]] {
         let pod = podctl.pod(options);
         assert_eq!(ways(&pod, "plain", &[]), "", "{options:?}");
-        // Without a filter it may mount what it likes in a user namespace of its own: to write there takes more.
+        // Without a filter the app may mount in a user namespace of its own; writing there needs more.
         let is_stopped = |found: &str| !found.contains("wrote") && !found.contains("opened");
         for (app, user) in [("unfiltered", "0"), ("user", "1000")] {
             let found = ways(&pod, app, &["--disable-seccomp", "--user", user, "--group", user]);
@@ -36,7 +36,7 @@ fn no_release_agent_can_be_reached(t: &Context) -> Verdict {
         if options.contains(&"--private-users") {
             assert!(is_stopped(&found), "{found}");
         } else {
-            // This capability without ids of its own is the host: what the attack looks like when nothing stops it.
+            // This capability without a user namespace is the host's: it shows the attack when nothing stops it.
             assert!(found.contains("mounted") || found.contains("wrote"), "the attack does nothing: {found}");
         }
         pod.end();
@@ -58,7 +58,7 @@ fn nothing_is_masked_with_a_link(t: &Context) -> Verdict {
         let app = format!("app-{n}");
         let file = format!("/out/{app}");
         let tries = ["writable", &file, "/proc", "/sys", "+", "append", "/dev/null", "|/escaped"];
-        // What has a link where its mask or its console should be is refused as well.
+        // An image with a link in the place of a mask or of its console is refused as well.
         if pod.try_add("probe", &app, &[], &tries).code == Some(0) {
             if pod.app("start", &app, &[]).code == Some(0) {
                 wait_for("the end", 20, || (pod.state(&app) == "exited").then_some(()));
@@ -79,7 +79,7 @@ fn nothing_is_masked_with_a_link(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// A volume lies on /proc, and what is written for a process leads to a file of the app's.
+/// A volume covers /proc, and redirects writes for a process to a file of the app.
 fn nothing_is_written_through_an_apps_proc(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let out = podctl.out();

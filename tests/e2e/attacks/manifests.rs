@@ -1,4 +1,4 @@
-//! Words of a manifest that would be directives of a unit, in the place of every string of the manifests of a real app.
+//! Strings of a manifest that would be unit directives, in the place of every string in the manifests of a real app.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ tests::cases! {
     native no_string_of_a_manifest_becomes_a_directive 120;
 }
 
-/// What is put behind a string, or in its place. None of these words is in any unit of ours.
+/// The texts to append to a string, or to replace it with. No unit contains any of them.
 const DIRECTIVES: [&str; 2] =
     ["\nExecStartPost=/probe evil\n[Service]\nUser=%n", " %i\\x0aEnvironment=EVIL=$$ ; \"'${EVIL}"];
 
@@ -21,7 +21,7 @@ fn json_file(path: &Path) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// Where strings are in a document.
+/// The places of strings in a document.
 fn strings(value: &Value, at: &str, into: &mut Vec<String>) {
     match value {
         Value::String(_) => into.push(at.to_owned()),
@@ -36,7 +36,7 @@ fn strings(value: &Value, at: &str, into: &mut Vec<String>) {
     }
 }
 
-/// All units and parts of units of apps, with their names.
+/// All unit files and drop-ins of apps, with their names.
 fn units(pod: &MiniPod<'_>) -> String {
     let directory = pod.dir().join("stage1/rootfs/etc/systemd/system");
     let mut text = String::new();

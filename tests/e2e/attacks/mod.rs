@@ -1,4 +1,4 @@
-//! Attacks that are known of this field, on real pods.
+//! Known attacks on container runtimes, on real pods.
 //!
 //! | what happened elsewhere | the test here | what stops it |
 //! |---|---|---|
@@ -29,13 +29,13 @@ pub mod programs;
 pub mod readback;
 pub mod trees;
 
-/// What the program in the attacking app has written so far.
+/// The output of the program in the attacking app so far.
 fn lines(log: &Path) -> Vec<String> {
     fs::read_to_string(log).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
-/// Runs an immutable pod: its first app, `attacker`, does `command` of the probe's, with /out shared; the `others` wait
-/// until the file `log.stop` is there. Gives back the process of podctl, and where the log is.
+/// Runs an immutable pod: its first app, `attacker`, runs `command` of the probe, with /out shared; the `others` wait
+/// until the file `log.stop` exists. Returns the process of podctl, and the path of the log.
 fn run_attacker(podctl: &Podctl, caps: &str, command: &[&str], others: &[&str]) -> io::Result<(Child, PathBuf)> {
     podctl.import_probe();
     let out = podctl.out();

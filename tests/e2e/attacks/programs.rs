@@ -1,4 +1,4 @@
-//! The programs of the host that are seen in a pod while they cross: CVE-2019-5736.
+//! Programs of the host that a pod can see while they cross: CVE-2019-5736.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,11 +16,11 @@ tests::cases! {
     native the_monitor_is_not_overwritten 120;
 }
 
-/// All that an app may be given by name, and what helps here above all: CAP_SYS_PTRACE opens the programs of others.
+/// All capabilities that an app may be given by name; CAP_SYS_PTRACE in particular opens the programs of others.
 const CAPABILITIES: &str = "--caps-retain=CAP_SYS_PTRACE,CAP_DAC_OVERRIDE,CAP_DAC_READ_SEARCH,CAP_FOWNER,CAP_CHOWN,\
                             CAP_SETUID,CAP_SETGID,CAP_MKNOD,CAP_SYS_CHROOT";
 
-/// The files of the stage1 that the host executes, and what is in them.
+/// The files of the stage1 that the host executes, with their content.
 fn programs(podctl: &Podctl) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for tree in fs::read_dir(podctl.data.join("trees")).expect("trees").flatten() {
@@ -40,7 +40,7 @@ fn assert_unchanged(before: &BTreeMap<PathBuf, Vec<u8>>, podctl: &Podctl, log: &
     }
 }
 
-/// Whether the attacker has had the program of this name open, through a mount that lets nobody write.
+/// Whether the attacker had the program of this name open, through a read-only mount.
 #[track_caller]
 fn is_seen(log: &Path, name: &str) -> bool {
     let said = lines(log);
@@ -50,7 +50,7 @@ fn is_seen(log: &Path, name: &str) -> bool {
     is(format!("opened {name} read-only"))
 }
 
-/// Does it until the attacker has seen a process of this name.
+/// Repeats it until the attacker has seen a process of this name.
 #[track_caller]
 fn until_seen(log: &Path, name: &str, mut verb: impl FnMut()) {
     for _ in 0..40 {
@@ -77,7 +77,7 @@ fn no_entrypoint_is_overwritten(t: &Context) -> Verdict {
     let start = |pod: &Pod<'_>| pod.app("start", "two", &[]).ok();
     until_seen(&log, "app-start", || drop(start(&pod)));
     until_seen(&log, "enter", || drop(pod.enter("two", &["/probe", "print", "x"]).ok()));
-    // It does not become a process of the pod; its children only join the other namespaces.
+    // The monitor does not become a process of the pod; only its children join the other namespaces.
     podctl.ok(&["attach", &pod.uuid, "--app", "two", "--mode", "list"]);
     until_seen(&log, "app-stop", || {
         pod.app("stop", "two", &[]).ok();
@@ -101,7 +101,7 @@ fn no_entrypoint_is_overwritten(t: &Context) -> Verdict {
 /// Seen to fail without the call of `hold_program_read_only`: the attacker had `run` open through a writable mount.
 fn the_monitor_is_not_overwritten(t: &Context) -> Verdict {
     let podctl = t.podctl();
-    // Many apps, so that one is surely started while the first one looks.
+    // Many apps, so that one starts while the first one looks.
     let others = ["a0", "a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8", "a9", "a10", "a11"];
     let (mut child, log) = run_attacker(&podctl, CAPABILITIES, &["hijack", "/out/log"], &others)?;
     wait_for("the monitor to be seen", 30, || is_seen(&log, "run").then_some(()));

@@ -1,4 +1,4 @@
-//! What the host reads of a pod, or removes: the pod's root can put anything in its place.
+//! What the host reads back from a pod, or removes, when the pod's root has replaced it.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -17,9 +17,9 @@ tests::cases! {
     native anything_in_the_place_of_what_is_removed 120;
 }
 
-/// What no file of the pod's says.
+/// A text that no file of the pod has.
 const SECRET: &str = "7e57-of-the-host";
-/// More than podctl and what it runs ever need, in kB.
+/// More memory than podctl and its entrypoints ever need, in kB.
 const MEMORY: i64 = 200_000;
 
 const KINDS: [&str; 5] = ["link", "FIFO", "socket", "directory", "10 GB"];
@@ -29,7 +29,7 @@ fn put(kind: &str, at: &Path, secret: &Path) -> std::io::Result<()> {
         "link" => symlink(secret, at),
         "FIFO" => nix::unistd::mkfifo(at, Mode::S_IRWXU).map_err(Into::into),
         "socket" => {
-            // The path of a socket may not be long: it is bound where that is short.
+            // A socket's path must be short: bind it in a short directory.
             let parent = File::open(at.parent().unwrap_or(at))?;
             let name = at.file_name().unwrap_or_default();
             let short = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&parent));
@@ -48,7 +48,7 @@ fn remove(at: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Every file, link and socket below a directory, and every directory that has any.
+/// All files, links and sockets below a directory, and all directories that have any.
 fn places(below: &Path, into: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(below).into_iter().flatten().flatten() {
         if entry.file_type().expect("a type").is_dir() {
@@ -58,7 +58,7 @@ fn places(below: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-/// A pod with an app that has ended and one that runs, and all that the pod's root may change of what the host reads.
+/// A pod with an app that has ended and one that runs, and all files that the pod's root may change and the host reads.
 fn made(podctl: &Podctl) -> (Pod<'_>, Vec<PathBuf>) {
     let pod = podctl.pod(&[]);
     pod.add("ended", &["--env=COLOUR=green"], &["exit", "3"]);
@@ -69,7 +69,7 @@ fn made(podctl: &Podctl) -> (Pod<'_>, Vec<PathBuf>) {
     let root = pod.dir().join("stage1/rootfs");
     let mut found = Vec::new();
     places(&root.join("rkt"), &mut found);
-    // What lies where only a pod's PID 1 could make it writable.
+    // Files in a place that only the pod's PID 1 could make writable.
     for app in ["ended", "runs"] {
         found.push(root.join(format!("etc/systemd/system/app-{app}.service")));
         found.extend(["launch", "manifest"].map(|name| root.join("opt/stage2").join(app).join(name)));
@@ -81,12 +81,12 @@ fn made(podctl: &Podctl) -> (Pod<'_>, Vec<PathBuf>) {
     (pod, found)
 }
 
-/// What hangs is ended, with 124.
+/// A command that hangs is killed, with exit code 124.
 fn impatient(t: &Context) -> Podctl {
     t.podctl().called_after("set -- timeout 20 \"$@\"")
 }
 
-/// Runs a command that may fail in one line, and neither hangs nor tells what the host keeps for itself.
+/// Runs a command, which may fail with one line, but must not hang or show secrets of the host.
 #[track_caller]
 fn ask(podctl: &Podctl, words: &[&str], when: &str) {
     let out = podctl.run(words);
@@ -116,7 +116,7 @@ fn anything_in_the_place_of_what_is_read(t: &Context) -> Verdict {
         for kind in KINDS {
             let aside = place.with_extension("aside");
             match fs::rename(place, &aside) {
-                // A directory of the stage1 image, which an overlay keeps where it is.
+                // A directory of the stage1 image, which an overlay does not let the pod move.
                 Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices && place.is_dir() => break,
                 done => done?,
             }
@@ -137,7 +137,7 @@ fn anything_in_the_place_of_what_is_read(t: &Context) -> Verdict {
             fs::rename(&aside, place)?;
         }
     }
-    // All is as it was.
+    // The pod works as before.
     assert_eq!(pod.exit_code("ended"), 3);
     assert_eq!(pod.enter("runs", &["/probe", "print", "x"]).ok(), "x");
     pod.end();

@@ -1,5 +1,5 @@
-//! Trees that the host does not trust: what an image has where files are looked for, and what an app changes while
-//! others are added. CVE-2018-15664, CVE-2019-14271, CVE-2019-19921, CVE-2021-30465.
+//! Hostile trees: an image with links where podctl looks for files, and an app that changes files while others are
+//! added. CVE-2018-15664, CVE-2019-14271, CVE-2019-19921, CVE-2021-30465.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,7 +13,7 @@ tests::cases! {
     native targets_that_an_app_exchanges 180;
 }
 
-/// Users, groups, owners, commands, and the files that a pod gives to its apps: all are links to files of the host.
+/// Users, groups, owners, commands, and the files that a pod gives to its apps are all links to files of the host.
 fn links_of_an_image_mean_its_own_files(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let outside = t.dir.join("outside");
@@ -42,7 +42,7 @@ fn links_of_an_image_mean_its_own_files(t: &Context) -> Verdict {
         if place.exists() {
             fs::remove_file(&place)?;
         }
-        // Absolute ones, and ones that climb.
+        // Absolute links, and links with `..`.
         let to = at(to).display().to_string();
         symlink(if nth % 2 == 0 { to } else { format!("{up}{}", &to[1..]) }, &place)?;
     }
@@ -55,7 +55,7 @@ fn links_of_an_image_mean_its_own_files(t: &Context) -> Verdict {
     pod.app("start", "one", &[]).ok();
     for options in [["--user=hosts"], ["--user=/owner"], ["--group=/owner"]] {
         let words = [&["enter", &pod.uuid, "--app=one"], &options[..], &["--", "/probe", "groups"]].concat();
-        // The owner of a link is the image's affair.
+        // An image may have any owner for a link.
         let out = podctl.run(&words);
         assert!(!out.stdout.contains("424"), "{out}");
     }
@@ -69,8 +69,8 @@ fn links_of_an_image_mean_its_own_files(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// An app has a volume in common with others, in which these have further volumes: the directory of such a target is a
-/// link every other moment.
+/// An app shares a volume with others, which mount further volumes in it; it keeps replacing the directory of such a
+/// mount point by a link.
 fn targets_that_an_app_exchanges(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let (outside, lent) = (t.dir.join("outside"), t.dir.join("lent"));
@@ -80,7 +80,7 @@ fn targets_that_an_app_exchanges(t: &Context) -> Verdict {
     let pod = podctl.pod(&[&format!("--volume=lent,kind=host,source={}", lent.display())]);
     let shared = podctl.out();
     fs::create_dir(shared.join("dir"))?;
-    // A place of the host, of the pod, and of whoever assembles the app.
+    // Paths of the host, of the pod, and of the process that assembles the app.
     for (nth, to) in [outside.display().to_string(), "/".to_owned(), "/proc/1/root/run".to_owned()].iter().enumerate() {
         let _ = fs::remove_file(shared.join("link"));
         symlink(to, shared.join("link"))?;
@@ -95,7 +95,7 @@ fn targets_that_an_app_exchanges(t: &Context) -> Verdict {
         for round in 0..12 {
             let target = format!("--mount=volume=lent,target=/out/dir/new{round}");
             let out = pod.try_add("probe", "one", &[&target], &["sleep", "inf"]);
-            // Either way: it was added or refused, and nothing happened elsewhere.
+            // The app was added or refused; nothing happened elsewhere.
             for process in ["self".to_owned(), pod.pid().to_string()] {
                 let there: Vec<_> = mountinfo(&process).into_iter().filter(|m| m[4].contains("/new")).collect();
                 assert!(there.is_empty(), "{to}: {there:?}");

@@ -1,4 +1,5 @@
-//! Sections 1 to 3, 6 and 8: files of a pod that host managers read and write, and entrypoints as they are called.
+//! Sections 1 to 3, 6 and 8 of the contract: the pod's files that host managers read and write, and how entrypoints are
+//! called.
 
 #![allow(clippy::zombie_processes, reason = "the warden of a failed test reaps what it has left")]
 
@@ -40,7 +41,7 @@ fn files_that_run_writes(t: &Context) -> Verdict {
     let written = |name: &str| fs::metadata(dir.join(name)).map(|stat| (stat.mtime(), stat.mtime_nsec()));
     assert!(written("runtime-config")? <= written(file)? && written("subcgroup")? <= written(file)?);
     assert!(!fs::read_to_string(dir.join("subcgroup"))?.starts_with('/'));
-    // What the host writes through the root is seen inside at once, and what the pod writes, in the upper layer.
+    // The pod sees at once what the host writes through its root; what the pod writes is in the upper layer.
     pod.add("one", &["/probe", "exit", "3"], &json!([]));
     fs::write(dir.join("stage1/rootfs/rkt/env/one"), "AC_APP_NAME=one\nLATE=it is\n")?;
     let shown = run(&mut pod.enter(Some("one"), &["/probe", "report"])).ok();
@@ -52,7 +53,7 @@ fn files_that_run_writes(t: &Context) -> Verdict {
     pod.start_app("one").ok();
     assert_eq!(exited(&pod, "one"), 3);
     assert_eq!(fs::read_to_string(pod.upper().join("rkt/status/one"))?, "3\n");
-    // Its own name, where nobody has said another.
+    // The pod's own name, if nothing else is given.
     let name = format!("rkt-{}", pod.uuid);
     pod.add("two", &["/probe", "sleep", "inf"], &json!([]));
     for path in ["/proc/sys/kernel/hostname", "/etc/hostname"] {
@@ -63,7 +64,7 @@ fn files_that_run_writes(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// However late the monitor gets its turn: it is stopped as soon as PID 1 is the supervisor.
+/// The pod can be stopped as soon as its PID 1 is systemd, even if its monitor was not scheduled yet.
 fn who_sees_that_a_pod_is_ready_finds_it(t: &Context) -> Verdict {
     let host = t.minihost();
     for nets in ["none", "host"] {
@@ -251,7 +252,7 @@ fn the_app_to_enter_may_be_in_the_environment(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// 254 for what went wrong, 1 or 2 with the usage for flags.
+/// Exit code 254 for failures, 1 or 2 with a usage message for wrong flags.
 fn failures_have_a_code_of_their_own(t: &Context) -> Verdict {
     let host = t.minihost();
     let (mut pod, monitor) = host.boot(&no_volumes(), &["--net=host"]);

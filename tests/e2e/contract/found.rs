@@ -1,4 +1,4 @@
-//! Section 9: what driving the image with the family's archived host manager has shown, one fact a test.
+//! Section 9 of the contract: facts found by running the image under rkt, one test each.
 
 #![allow(clippy::zombie_processes, reason = "the warden of a failed test reaps what it has left")]
 
@@ -47,7 +47,7 @@ const COPIES: Kind = Kind { overlay: false, mutable: true, debug: false, shift: 
 const DECLARED: Kind = Kind { overlay: true, mutable: false, debug: false, shift: None };
 const DECLARED_COPIES: Kind = Kind { overlay: false, ..DECLARED };
 
-/// What a pod of one declared app is made of.
+/// The parts of a pod with one declared app.
 struct One<'a> {
     kind: Kind,
     flags: &'a [&'a str],
@@ -63,7 +63,7 @@ impl Default for One<'_> {
 }
 
 impl One<'_> {
-    /// With this directory of the host at `target`.
+    /// Adds a mount of this host directory at `target`.
     fn lent(source: &Path, target: &str) -> Self {
         let volumes = json!([{"name": "lent", "kind": "host", "source": source.display().to_string()}]);
         Self { volumes, mounts: json!([{"volume": "lent", "path": target}]), ..Self::default() }
@@ -76,7 +76,7 @@ impl One<'_> {
         pod
     }
 
-    /// The outcome of each of these commands in the running app.
+    /// The results of these commands in the running app.
     #[track_caller]
     fn each<const N: usize>(&self, host: &MiniHost, commands: [&[&str]; N]) -> [Output; N] {
         let pod = self.prepare(host, &["/probe", "sleep", "inf"]);
@@ -125,8 +125,8 @@ fn an_app_removed_behind_the_overlay_can_come_again(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// What a manager removes in the upper directory while the overlay knows the name: the mount can then neither remove nor
-/// replace it, and what is written there is seen nowhere else.
+/// A manager removes files in the upper directory while the overlay has cached their names: the mount can then neither
+/// remove nor replace them, and writes to them are seen nowhere else.
 fn names_that_went_stale_can_be_used_again(t: &Context) -> Verdict {
     let host = t.minihost();
     let (mut pod, monitor) = host.boot(&no_volumes(), &["--net=none"]);
@@ -148,13 +148,13 @@ fn names_that_went_stale_can_be_used_again(t: &Context) -> Verdict {
     pod.cross("app/start", &["--app=one"]).ok();
     wait_for("the second end", 10, || pod.upper().join("rkt/status/one").exists().then_some(()));
     assert_eq!(pod.state("one"), ("exited", Some(3)));
-    // One that is added again where it is.
+    // An app is added again under the same name.
     make_stale(&pod, &["status/one", "env/one"]);
     pod.cross("app/add", &["--app=one", &format!("--uuid={}", pod.uuid)]).ok();
     assert!(pod.upper().join("rkt/env/one").exists(), "app-add wrote where nobody sees it");
     pod.start_app("one").ok();
     assert_eq!(exited(&pod, "one"), 3);
-    // And one that is removed: its name is as good as new.
+    // An app is removed; its name can be used again.
     make_stale(&pod, &["status/one", "status/one-created", "env/one"]);
     pod.rm("one");
     pod.add("one", &["/probe", "exit", "4"], &json!([]));
@@ -206,7 +206,7 @@ fn stop_of_a_pod_whose_pid_1_has_just_ended(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// The name of the pod's cgroup, whatever is above it.
+/// The name of the pod's cgroup, without the path above it.
 fn scope(uuid: &str) -> String {
     format!("machine-rkt\\x2d{}.scope", escaped(uuid))
 }
@@ -224,7 +224,7 @@ fn the_pods_cgroup_has_its_name_until_gc(t: &Context) -> Verdict {
     let hierarchies = if t.layout == Layout::V1 { mounted } else { 1 };
     assert_eq!(pod_cgroups(&uuid).len(), hierarchies);
     let cgroups = fs::read_to_string(format!("/proc/{}/cgroup", pod.pid()))?;
-    // In the layout with v2 alone, the machine's other hierarchies are not the pod's.
+    // In the layout with only cgroup v2, the machine's other hierarchies are not the pod's.
     for line in cgroups.lines().filter(|line| t.layout == Layout::V1 || line.starts_with("0::")) {
         assert!(line.contains(&format!(":/{}", recorded.trim_end())), "{line}");
     }
@@ -232,7 +232,7 @@ fn the_pods_cgroup_has_its_name_until_gc(t: &Context) -> Verdict {
     assert_eq!(hierarchies_named_after(&uuid).len(), hierarchies, "until gc");
     pod.collect(2);
     assert_eq!(cgroups_named_after(&uuid), Vec::<PathBuf>::new());
-    // The same where podctl's rm is what removes the pod.
+    // The same if podctl's rm removes the pod.
     let (pod, monitor) = host.boot(&no_volumes(), &["--net=none"]);
     let uuid = pod.uuid.clone();
     pod.stop(true, monitor);
@@ -264,7 +264,7 @@ fn a_recorded_cgroup_path_of_one_component(t: &Context) -> Verdict {
     assert!(!pids.iter().any(|p| Process::lives(*p)), "something of the pod lives on");
     pod.collect(1);
     assert_eq!(cgroups_named_after(&uuid), Vec::<PathBuf>::new());
-    // The pod has ended; what is recorded is a cgroup in which others run, or have run.
+    // The pod has ended; the recorded path is a cgroup in which others run, or have run.
     let (pod, monitor) = host.boot(&no_volumes(), &["--net=none"]);
     let (uuid, others) = (pod.uuid.clone(), format!("machine-of-others-{}", std::process::id()));
     let shared = pod_cgroups(&uuid)[0].with_file_name(&others);
@@ -300,7 +300,7 @@ fn pid_1_as_an_app_sees_it(t: &Context) -> Verdict {
         assert!(!net_admin(kind, &["CAP_SYS_PTRACE"]), "{kind:?}");
     }
     assert!(net_admin(DECLARED, &["CAP_SYS_PTRACE", "CAP_NET_ADMIN"]), "an app retains it");
-    // Apps that come later don't have it either: whoever asks for it is refused, and told what helps.
+    // Later apps don't have it either: asking for it is refused with a hint.
     let (mut pod, monitor) = host.boot(&no_volumes(), &["--net=none"]);
     let asks = retain(&["CAP_SYS_PTRACE", "CAP_NET_ADMIN"]);
     let refused = pod.add_with("asks", &["/probe", "sleep", "inf"], &json!([]), &asks);
@@ -331,7 +331,7 @@ fn devices_are_a_closed_list_unless_paths_are_disabled(t: &Context) -> Verdict {
         let [out] = One { kind, flags, ..One::default() }.each(&host, [&["mknod", "c5:2", "/node"]]);
         assert_eq!(out.stdout.trim(), outcome, "{flags:?}: {out}");
     }
-    // An app that comes later has an option of its own.
+    // A later app has an option of its own.
     let (mut pod, monitor) = host.boot(&no_volumes(), &["--net=none"]);
     let uuid = format!("--uuid={}", pod.uuid);
     for (app, option, outcome) in [("closed", "--disable-paths=false", "EPERM"), ("open", "--disable-paths", "ok")] {
@@ -449,7 +449,7 @@ fn commands_and_interpreters_that_are_missing(t: &Context) -> Verdict {
     let name = b"/lib64/ld-linux";
     let at = program.windows(name.len()).position(|window| window == name).ok_or("/bin/true is not dynamic")?;
     program[at + 1..at + 4].copy_from_slice(b"not");
-    // What the pod puts out, while it stays up.
+    // The pod's output while it runs.
     let pod = host.prepare(&no_volumes());
     let (mut command, lock) = pod.run_command(&["--net=none"]);
     let shown = t.dir.join("shown");
@@ -492,7 +492,7 @@ fn apps_that_the_shutdown_ends_have_status_0(t: &Context) -> Verdict {
             pod.start_app("one").ok();
         }
         wait_for("the app", 10, || descendants(pod.pid()).iter().any(|p| p.words == "/probe sleep inf").then_some(()));
-        // By the entrypoint, and by the signal to `run`.
+        // By the entrypoint, and by a signal to `run`.
         if kind.mutable {
             pod.stop(false, monitor);
         } else {
@@ -519,7 +519,7 @@ fn hosts_and_host_name(t: &Context) -> Verdict {
         assert!(hosts.stdout.lines().any(|line| line.starts_with("::1 localhost")), "{hosts}");
         assert_eq!((kernel.ok(), file.ok()), (NAME.to_owned(), NAME.to_owned()));
     }
-    // What stage0 brings has the pod's name added, once.
+    // The pod's name is added once to the files that stage0 provides.
     let stage0 = [&flags[..], &["--dns-conf-mode=resolv=none,hosts=stage0"]].concat();
     let pod = One::default().prepare(&host, &["/probe", "sleep", "inf"]);
     let (mut command, lock) = pod.run_command(&stage0);
@@ -542,7 +542,7 @@ fn no_resolv_conf_of_ours_on_the_hosts_network(t: &Context) -> Verdict {
     for (flags, is_there) in [
         (&["--net=host"][..], false),
         (&["--net=host", "--dns-conf-mode=resolv=default,hosts=default"], false),
-        // The host's where it is asked for.
+        // The host's file, if that is asked for.
         (&["--net=host", "--dns-conf-mode=resolv=host,hosts=default"], true),
     ] {
         let [out] = One { flags, ..One::default() }.each(&host, [&["ls", "/etc"]]);
@@ -568,7 +568,7 @@ fn the_console_is_always_read_with_debug(t: &Context) -> Verdict {
     assert_eq!(out.code, Some(3), "{}", out.stderr);
     let all = format!("{}{}", out.stdout, out.stderr);
     assert!(all.lines().any(|line| line.contains("systemd[1]") || line.contains("systemd 2")), "no debug log");
-    // Nor does it matter that who has started the pod no longer reads.
+    // It also works if the process that started the pod no longer reads.
     let debug = Kind { debug: true, ..Kind::default() };
     let pod = host.prepare_as(debug, &no_volumes());
     let (mut command, lock) = pod.run_command(&["--net=none"]);

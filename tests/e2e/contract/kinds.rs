@@ -1,5 +1,5 @@
-//! Every kind of pod through every phase: overlays or copies, ids of its own, each network, with and without `--debug`,
-//! apps that come and go or are declared, a terminal.
+//! Every kind of pod through every phase: overlays or copies, own user namespace, each network, with and without
+//! `--debug`, mutable and immutable, with a terminal.
 
 use std::fs;
 
@@ -22,7 +22,7 @@ tests::cases! {
     both a_terminal_for_the_app 240;
 }
 
-/// Annotations of an app that has something to attach to.
+/// The annotations of an app with attachable streams.
 pub fn streams() -> Value {
     let names = ["stdin", "stdout", "stderr"].map(|name| format!("coreos.com/rkt/stage2/{name}"));
     json!({"annotations": names.map(|name| json!({"name": name, "value": "stream"}))})
@@ -57,7 +57,7 @@ fn with_each_network(t: &Context, kind: Kind) -> Verdict {
     Ok(())
 }
 
-/// An app from its addition to its removal, and once more under the same name.
+/// Adds, starts, stops and removes an app, twice under the same name.
 #[track_caller]
 fn whole_life(pod: &mut MiniPod<'_>) {
     for round in 0..2 {
@@ -72,7 +72,7 @@ fn whole_life(pod: &mut MiniPod<'_>) {
         let listed = pod.cross("attach", &["--action=list", "--app=one"]);
         let listed: Value = serde_json::from_str(&listed.ok()).unwrap_or_else(|e| panic!("attach --action=list: {e}"));
         assert_eq!((&listed["version"], listed["targets"].is_array()), (&json!(1), true));
-        // It waits for its signal when its start is over, or soon after.
+        // The app waits for its signal when its start is complete, or soon after.
         wait_for("the app", 10, || {
             let own = descendants(pod.pid()).into_iter().find(|p| p.words == "/probe orderly 7")?;
             let status = fs::read_to_string(format!("/proc/{}/status", own.pid)).ok()?;
@@ -112,7 +112,7 @@ fn declared_apps(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// The first app that fails ends the pod, whose exit code is that app's.
+/// The first app that fails ends the pod, and the pod's exit code is that app's.
 fn declared_apps_that_fail(t: &Context) -> Verdict {
     let host = t.minihost();
     let mut pod = host.prepare_as(Kind { mutable: false, ..Kind::default() }, &json!([]));
@@ -125,7 +125,7 @@ fn declared_apps_that_fail(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// Each kind of root with each network; what PID 1 says with `--debug` does not mix into the terminal.
+/// Each kind of root with each network; the output of PID 1 with `--debug` is not mixed into the terminal.
 fn a_terminal_for_the_app(t: &Context) -> Verdict {
     let nets = Networks::new(t);
     nets.network("own", &json!({"cniVersion": "0.4.0"}));

@@ -1,4 +1,4 @@
-//! The stage1 image under a host manager that knows the contract and nothing else.
+//! The stage1 image under a host manager that knows only docs/contract.md.
 
 pub mod entry;
 pub mod found;
@@ -61,7 +61,7 @@ fn an_app_from_add_to_rm(t: &Context) -> Verdict {
     assert_eq!(report["seccomp"], "2");
     pod.cross("app/stop", &["--app=one", "--debug=false"]).ok();
     assert_eq!(pod.state("one"), ("exited", Some(7)));
-    // Started anew, and gone for good.
+    // The app is started again, then removed.
     pod.start_app("one").ok();
     assert_eq!(pod.state("one"), ("running", None));
     pod.rm("one");
@@ -69,7 +69,7 @@ fn an_app_from_add_to_rm(t: &Context) -> Verdict {
     assert!(!descendants(pod.pid()).iter().any(|p| p.words.contains("/probe")));
     let left = mountinfo(&pod.pid().to_string()).into_iter().filter(|m| m[4].contains("one")).count();
     assert_eq!(left, 0, "mounts of the removed app");
-    // A unit that is not known: a status of its own.
+    // A unit that does not exist has its own exit code.
     assert_eq!(pod.cross("app/stop", &["--app=one"]).code, Some(5));
     assert_eq!(pod.cross("app/stop", &["--app=never-was"]).code, Some(5));
     pod.stop(false, monitor);
@@ -189,7 +189,7 @@ fn every_form_of_a_flag(t: &Context) -> Verdict {
         pod.cross("app/rm", &words).ok();
         pod.rm("one");
     }
-    // `help` as a value, and what follows the dashes verbatim.
+    // `help` as a value, and arguments after the dashes, unchanged.
     pod.add("help", &["/probe", "sleep", "inf"], &json!([]));
     let (pid, enter) = (pod.pid().to_string(), pod.dir().join(pod.entrypoint("enter")));
     for flags in [
@@ -249,12 +249,12 @@ fn operations_can_be_repeated(t: &Context) -> Verdict {
     assert!(matches!(again.code, Some(0 | 5)), "{again}");
     pod.cross("app/rm", &["--app=one"]).ok();
     pod.cross("app/rm", &["--app=one"]).ok();
-    // Added anew where it was, without the host having cleared anything.
+    // The app is added again without the host having removed anything.
     pod.cross("app/add", &["--app=one", &uuid]).ok();
     pod.start_app("one").ok();
     wait_for("one app", 5, || (running(&pod) == 1).then_some(()));
     pod.rm("one");
-    // A start that failed can be repeated, and so can its add.
+    // A failed start can be repeated, and so can the add.
     pod.add("two", &["/no/such/file"], &json!([]));
     let failed = pod.start_app("two");
     assert!(failed.code != Some(0) || exited(&pod, "two") != 0, "{failed}");
@@ -378,7 +378,7 @@ fn insecure_options_do_what_they_say(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// What an image or a manifest says is never trusted.
+/// Images and manifests are hostile input.
 fn hostile_manifests(t: &Context) -> Verdict {
     let host = t.minihost();
     let (mut pod, monitor) = host.boot(&no_volumes(), &["--net=host"]);
@@ -435,7 +435,7 @@ fn hostile_manifests(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// Nothing is global.
+/// Pods share no global state.
 fn two_pods_at_once(t: &Context) -> Verdict {
     let host = t.minihost();
     let (first, one) = host.boot(&no_volumes(), &["--net=host"]);
@@ -449,7 +449,7 @@ fn two_pods_at_once(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// What another manager has made, ours can read and drive.
+/// podctl can read and drive the pods of other managers.
 fn podctl_can_take_over_a_pod(t: &Context) -> Verdict {
     let host = t.minihost();
     let (mut pod, monitor) = host.boot(&no_volumes(), &["--net=host"]);

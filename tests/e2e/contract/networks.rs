@@ -1,4 +1,4 @@
-//! Section 10: what networks of host managers of the family look like, and what their plugins are told.
+//! Section 10 of the contract: the network configurations of host managers, and what plugins are told.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -24,11 +24,11 @@ tests::cases! {
     both names_of_namespaces_are_shared_with_others;
 }
 
-/// A configuration directory of a host manager's, with plugins that are scripts.
+/// A host manager's configuration directory, with plugins that are scripts.
 pub struct Networks {
     dir: PathBuf,
     seen: PathBuf,
-    /// The option that names the directory.
+    /// The flag that names the directory.
     pub flag: String,
 }
 
@@ -42,7 +42,7 @@ struct Call {
 }
 
 impl Networks {
-    /// An empty one.
+    /// An empty directory.
     pub fn new(t: &Context) -> Self {
         let (dir, seen) = (t.dir.join("etc/net.d"), t.dir.join("seen"));
         fs::create_dir_all(&dir).expect("mkdir net.d");
@@ -55,7 +55,7 @@ impl Networks {
         fs::write(self.dir.join(file), text).expect("write a configuration");
     }
 
-    /// A plugin that writes down what it is told, and then does what `script` says, with its input in `$input`.
+    /// A plugin that records its input and then runs `script`, with the input in `$input`.
     fn plugin(&self, name: &str, script: &str) {
         let text = format!(
             "#!/bin/sh\nn=$(ls {seen} | wc -l); d={seen}/$(printf %03d $n); mkdir $d; input=$d/input\n\
@@ -66,13 +66,13 @@ impl Networks {
         fs::set_permissions(self.dir.join(name), fs::Permissions::from_mode(0o755)).expect("chmod");
     }
 
-    /// A network whose plugin answers so.
+    /// A network whose plugin gives this answer.
     pub fn network(&self, name: &str, answer: &Value) {
         self.write(&format!("10-{name}.conf"), &json!({"cniVersion": "0.4.0", "name": name, "type": name}).to_string());
         self.plugin(name, &format!("echo '{answer}'"));
     }
 
-    /// All calls up to now.
+    /// All calls so far.
     fn calls(&self) -> Vec<Call> {
         let mut dirs: Vec<PathBuf> = fs::read_dir(&self.seen).expect("seen").flatten().map(|e| e.path()).collect();
         dirs.sort();
@@ -96,7 +96,7 @@ fn empty_answer() -> Value {
     json!({"cniVersion": "0.4.0"})
 }
 
-/// What the pod has in its network, by interface.
+/// The interfaces and addresses of the pod.
 fn addresses(pod: &MiniPod<'_>) -> Vec<(String, String)> {
     let net = format!("--net=/proc/{}/ns/net", pod.pid());
     let shown = run(Command::new("nsenter").args([&net, "ip", "-o", "-4", "address"])).ok();
@@ -241,7 +241,7 @@ fn names_as_lists_in_one_text(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// A pod whose `run` must fail: what it says, and that nothing is left of it.
+/// The error of a pod whose `run` must fail, which must leave nothing behind.
 #[track_caller]
 fn refused(host: &MiniHost, nets: &Networks, net: &str) -> String {
     let pod = host.prepare(&json!([]));
@@ -308,7 +308,7 @@ fn set_up_that_fails_says_so(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// A record that can't be read, and a plugin that fails, hold up nothing else.
+/// A damaged record, or a plugin that fails, does not keep the other networks from being removed.
 fn teardown_goes_on(t: &Context) -> Verdict {
     let (nets, host) = (Networks::new(t), t.minihost());
     for name in ["first", "second", "third"] {
@@ -337,7 +337,7 @@ fn teardown_goes_on(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// Other programs name network namespaces in the same place, and mount the directory on itself when they first do.
+/// Other programs name network namespaces in the same directory, and bind-mount it on itself when they first do.
 fn names_of_namespaces_are_shared_with_others(t: &Context) -> Verdict {
     let (nets, host) = (Networks::new(t), t.minihost());
     nets.network("looks", &empty_answer());

@@ -1,4 +1,4 @@
-//! The verbs on apps, all of them again and again on one pod.
+//! The operations on apps, each killed at many points, on one pod.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ tests::cases! {
     native app_rm 120;
 }
 
-/// The state that is told is what is the case, at last: what was started before the kill may still be at work.
+/// The reported state becomes true at last: what started before the kill may still be at work.
 #[track_caller]
 fn must_be_honest(pod: &Pod<'_>, when: &str) {
     pod.podctl.ok(&["list"]);
@@ -26,7 +26,7 @@ fn must_be_honest(pod: &Pod<'_>, when: &str) {
     });
 }
 
-/// The app has been started: soon it is nothing but what it is to execute.
+/// The app was started: soon its processes are only the command.
 #[track_caller]
 fn must_sleep(pod: &Pod<'_>, when: &str) {
     assert_eq!(pod.state("a"), "running", "{when}");
@@ -52,7 +52,7 @@ fn app_add(t: &Context) -> Verdict {
     let traces = Traces::of(&pod);
     let mut round = 0;
     let volume = pod.dir().join("sharedVolumes/shared");
-    // So that it is made anew.
+    // So that the next point begins with a new app.
     let before = &mut |_| fs::remove_dir_all(&volume).expect("rm the volume");
     let trial = Trial { what: "app add", follow: true, few: A_FEW };
     trial.run(before, &add, &mut |when| {
@@ -60,10 +60,10 @@ fn app_add(t: &Context) -> Verdict {
         podctl.ok(&["list"]);
         podctl.ok(&["app", "list", &pod.uuid]);
         if round % 3 == 0 {
-            // Taken away, and it was never there.
+            // The app was removed as if it had never existed.
             pod.app("rm", "a", &[]);
         } else if try_add().code != Some(0) {
-            // It was whole.
+            // The app is complete.
             assert_eq!(pod.manifest_apps(), ["a"], "{when}");
         }
         if round % 3 != 0 {
@@ -87,7 +87,7 @@ fn app_start(t: &Context) -> Verdict {
     pod.add("a", &[], &SLEEPS);
     pod.app("start", "a", &[]).ok();
     let traces = Traces::of(&pod);
-    // Of one that was never started, and of one that has ended.
+    // One app that was never started, and one that has ended.
     let before = &mut |at: usize| {
         pod.app("stop", "a", &[]).ok();
         if at.is_multiple_of(2) {
@@ -118,7 +118,7 @@ fn app_stop(t: &Context) -> Verdict {
         pod.app("start", "a", &[]).ok();
         must_sleep(&pod, "before");
     };
-    // More time than the app declares takes a file in the pod.
+    // A stop timeout longer than the app declares takes a file in the pod.
     let stop = || podctl.command(&["app", "stop", &pod.uuid, "a", "--timeout", "30"]);
     let trial = Trial { what: "app stop", follow: true, few: A_FEW };
     trial.run(before, &stop, &mut |when| {

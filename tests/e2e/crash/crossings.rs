@@ -1,4 +1,4 @@
-//! The entrypoints, as another host manager runs them.
+//! The entrypoints, run by another host manager and killed.
 
 use std::cell::RefCell;
 
@@ -19,13 +19,13 @@ tests::cases! {
 
 const APP: [&str; 2] = ["--debug=false", "--app=a"];
 
-/// As many processes of the app are there.
+/// Whether the app has this many processes.
 #[track_caller]
 fn wait_for_sleepers(pod: &MiniPod<'_>, wanted: usize) {
     wait_for("the app", 10, || (sleepers(pod.pid()) == wanted).then_some(()));
 }
 
-/// Kills an entrypoint again and again; each time it is then run once more, as the contract has it.
+/// Kills an entrypoint at each point, then runs it again, as the contract requires.
 fn crossing(t: &Context, verb: &str, before: impl Fn(&mut MiniPod<'_>), after: impl Fn(&mut MiniPod<'_>)) -> Verdict {
     let host = t.minihost();
     let (mut pod, monitor) = host.boot(&json!([]), &["--net=none"]);

@@ -1,4 +1,5 @@
-//! Killed at any system call: the next command finds the old state or the new one, or repairs what it finds.
+//! podctl and the entrypoints are killed at any system call: the next command finds the old or the new state, or
+//! repairs it.
 //!
 //! Every verb is killed right before each of its system calls that changes what others can see, as far as there is
 //! time for it in a normal run. With `CRASH_POINTS=changes` it is killed before each of them, with `CRASH_POINTS=all`
@@ -24,14 +25,14 @@ const A_FEW: usize = 24;
 /// One verb, killed again and again.
 struct Trial<'a> {
     what: &'a str,
-    /// What it starts is traced, too.
+    /// Whether to trace the processes that it starts.
     follow: bool,
     /// How many points a normal run tries.
     few: usize,
 }
 
 impl Trial<'_> {
-    /// Brings about the state `before`, kills the command, and has `after` look what came of it.
+    /// Makes the state with `before`, kills the command, and checks the result with `after`.
     fn run(&self, before: &mut dyn FnMut(usize), command: &dyn Fn() -> Command, after: &mut dyn FnMut(&str)) {
         before(0);
         let (points, all) = (wanted().unwrap_or(Points::Changes), wanted().is_some());
@@ -61,7 +62,7 @@ impl Trial<'_> {
     }
 }
 
-/// The names of all that is below a directory, on the same file system.
+/// All paths below a directory, on the same file system.
 fn names(top: &Path) -> BTreeSet<PathBuf> {
     use std::os::unix::fs::MetadataExt;
     fn walk(dir: &Path, top: &Path, device: u64, into: &mut BTreeSet<PathBuf>) {
@@ -88,7 +89,7 @@ fn assert_same(now: &BTreeSet<PathBuf>, before: &BTreeSet<PathBuf>, when: &str) 
     assert!(more.is_empty() && less.is_empty(), "{when}: there is also {more:?}, there is no {less:?}");
 }
 
-/// What there is of a pod, apart from times and contents.
+/// The state of a pod, without times and contents.
 struct Traces {
     files: BTreeSet<PathBuf>,
     inside: BTreeSet<PathBuf>,
@@ -125,13 +126,13 @@ fn cgroups(uuid: &str) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     for top in pod_cgroups(uuid) {
         let directories = names(&top).into_iter().map(|name| top.join(name)).filter(|path| path.is_dir());
-        // A slice of the supervisor's own, for the services that look after apps which others could not look after.
+        // A slice of systemd for the services that clean up after apps.
         found.extend(directories.filter(|path| !path.ends_with("system-app\\x2dended.slice")));
     }
     found
 }
 
-/// How many processes of an app there are that sleeps for ever.
+/// The number of processes of an app that sleeps for ever.
 fn sleepers(pid1: i32) -> usize {
     descendants(pid1).iter().filter(|p| p.words == "/probe sleep inf" && p.state != 'Z').count()
 }

@@ -1,4 +1,4 @@
-//! Pods: made, run, ended by the end of their monitor, removed.
+//! Making, running, ending and removing pods.
 
 use std::process::Command;
 
@@ -17,21 +17,21 @@ tests::cases! {
     native prepare 120;
 }
 
-/// The pods that there are.
+/// All pods.
 fn uuids(podctl: &Podctl) -> Vec<String> {
     let all = podctl.json(&["list", "--format", "json"]);
     let all = all.as_array().expect("a list").iter();
     all.map(|pod| pod["name"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
-/// Ends and removes every pod; then nothing of any is left.
+/// Ends and removes every pod, and checks that nothing is left of any.
 #[track_caller]
 fn clear_pods(podctl: &Podctl, by_gc: bool, when: &str) {
     let pods = uuids(podctl);
     for uuid in &pods {
         podctl.ok(&["status", uuid]);
         podctl.ok(&["app", "list", uuid]);
-        // One that has not come as far as to run, or has just ended by itself.
+        // A pod that was not running yet, or has just ended by itself.
         podctl.run(&["stop", "--force", uuid]);
     }
     wait_for(&format!("the pods to have ended ({when})"), 20, || {
@@ -44,7 +44,7 @@ fn clear_pods(podctl: &Podctl, by_gc: bool, when: &str) {
         podctl.ok(&["gc", "--grace-period=0s", "--expire-prepared=0s"]);
     }
     for uuid in uuids(podctl) {
-        // What has just been born gets some time from gc.
+        // gc spares pods that are very young.
         let embryo = podctl.data.join("pods/embryo").join(&uuid).exists();
         assert!(!by_gc || embryo, "{when}: gc has left pod {uuid}");
         podctl.ok(&["rm", &uuid]);
@@ -52,7 +52,7 @@ fn clear_pods(podctl: &Podctl, by_gc: bool, when: &str) {
     no_trace(podctl, &pods, when);
 }
 
-/// Nothing is left of these pods.
+/// Checks that nothing is left of these pods.
 #[track_caller]
 fn no_trace(podctl: &Podctl, pods: &[String], when: &str) {
     for uuid in pods {
@@ -86,12 +86,12 @@ fn monitor(t: &Context) -> Verdict {
     podctl.import_probe();
     podctl.sandbox(&[]).end();
     let mut round = 0;
-    // Its own system calls, until the app has ended and it, too; what it forks is not traced.
+    // Traces the monitor's own system calls until the app and the monitor have ended, but no processes that it forks.
     let run = || podctl.command(&["run", "--net=none", "probe", "--name=a", "--exec=/probe", "--", "exit", "0"]);
     let trial = Trial { what: "run, up to the end of the pod", follow: false, few: A_FEW };
     trial.run(&mut |_| {}, &run, &mut |when| {
         round += 1;
-        // What the command leaves behind removes a pod that has not come up.
+        // The processes that the killed command leaves behind remove a pod that did not start.
         let data = podctl.data.display().to_string();
         let is_left = |p: &Process| p.words.contains(&data) && p.words.contains(" run --net=none probe");
         wait_for(&format!("what the command has left behind ({when})"), 20, || {
@@ -111,7 +111,7 @@ fn monitor(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// A pod that has run an app and has ended, by the end of its monitor.
+/// A pod whose app has ended; its monitor has ended as well.
 fn ended_pod(podctl: &Podctl) -> String {
     let pod = podctl.pod(&["--net=none"]);
     pod.add("a", &[], &["exit", "0"]);
@@ -147,7 +147,7 @@ fn prepare(t: &Context) -> Verdict {
     let words = ["prepare", "--name=web", "--net=none", "probe", "--name=a", "--exec=/probe", "--", "exit", "7"];
     let trial = Trial { what: "prepare", follow: true, few: A_FEW };
     trial.run(&mut |_| {}, &|| podctl.command(&words), &mut |when| {
-        // What is prepared is wholly so, and has its name.
+        // A prepared pod is complete and has its name.
         let mut prepared = 0;
         for uuid in uuids(&podctl) {
             if podctl.ok(&["status", &uuid]).contains("state=prepared") {
@@ -156,7 +156,7 @@ fn prepare(t: &Context) -> Verdict {
                 prepared += 1;
             }
         }
-        // What is not prepared never will be: another pod can have the name at once.
+        // A pod that was not prepared never becomes one: another pod can have its name at once.
         if prepared == 0 {
             wait_for(&format!("the name to be free ({when})"), 20, || {
                 (podctl.run(&words).code == Some(0)).then_some(())

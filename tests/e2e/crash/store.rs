@@ -1,4 +1,4 @@
-//! Images: imports, removals, repairs.
+//! Importing, removing and repairing images.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ tests::cases! {
     native pull 180;
 }
 
-/// A store in memory, which is made anew for every point.
+/// A store in memory, made again for every point.
 struct Memory<'a> {
     podctl: Podctl,
     data: &'a Path,
@@ -43,7 +43,7 @@ impl<'a> Memory<'a> {
         }
     }
 
-    /// Every image is whole, and nothing is half-made.
+    /// Checks that every image is whole and that no temporary files are left.
     #[track_caller]
     fn must_be_whole(&self) {
         self.podctl.ok(&["image", "list"]);
@@ -109,7 +109,7 @@ fn import_under_a_taken_name(t: &Context) -> Verdict {
     let trial = Trial { what: "image import that takes a name over", follow: true, few: A_FEW };
     trial.run(before, &|| store.podctl.command(&import(&new)), &mut |when| {
         store.must_be_whole();
-        // The name is of one of both at any time.
+        // The name points to the old or the new image.
         store.podctl.ok(&["image", "show", "example.com/a"]);
         store.podctl.run(&import(&new)).ok();
         store.podctl.run(&["image", "gc"]).ok();
@@ -174,7 +174,7 @@ fn image_verify(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// An image of four layers, one of which removes what another has.
+/// An image of four layers, one of which removes a file of another.
 fn layered(t: &Context) -> String {
     let trees: Vec<_> = ["one", "two", "three"].iter().map(|name| PathBuf::from(rootfs(t, name))).collect();
     fs::write(trees[2].join("bin/.wh.same"), "").expect("write");
@@ -182,7 +182,7 @@ fn layered(t: &Context) -> String {
     image.layout(&t.dir.join("layout"), "1")
 }
 
-/// Kills a command that brings an image of layers, and has it done again.
+/// Kills a command that imports an image with layers, and runs it again.
 fn brings_layers(t: &Context, what: &str, words: &[&str]) {
     let data = t.dir.join("data");
     let store = Memory::new(t, &data);
