@@ -1,8 +1,8 @@
-//! Which module of a crate uses which, read from its source text.
+//! Finds out from the source text which modules of a crate use which.
 //!
-//! Counted are paths that begin with `crate::`, `super::`, `self::`, the name of a module in the same folder's module, or
-//! that of an imported module. Not counted are comments, tests, and a module's own re-exports (`pub use`): whoever names
-//! what a module re-exports uses the file that has it.
+//! Paths count if they begin with `crate::`, `super::`, `self::`, the name of a module in the same folder, or the name
+//! of an imported module. Comments, tests and a module's own re-exports (`pub use`) do not count: a use of a
+//! re-exported item is a use of the file that defines it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,28 +11,28 @@ use std::path::Path;
 /// A module, as its path from the crate's root.
 type Module = Vec<String>;
 
-/// Users and what they use within one folder, each pair with the places that show it.
+/// Users and what they use within one folder, each pair with the paths that show it.
 type Graph = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
-/// A circle: where it is, what is in it, and for each use of one by another a place that shows it.
+/// A circle of modules or files.
 pub struct Circle {
-    /// The folder whose modules form it; nothing for a circle of files.
+    /// The folder whose modules form it; empty for a circle of files.
     pub folder: String,
     /// The modules of that folder, or the files.
     pub names: BTreeSet<String>,
-    /// A line for each use.
+    /// A line for each use of one by another, with a path that shows it.
     pub witnesses: Vec<String>,
 }
 
 /// The modules of a crate.
 pub struct Sources {
     texts: BTreeMap<Module, String>,
-    /// What modules re-export: where the item is, by the path under which it is named.
+    /// Re-exports: the path of the item, by the path under which it is re-exported.
     exports: BTreeMap<Module, Module>,
 }
 
 impl Sources {
-    /// Reads every module below a crate's `src`, but for `src/bin` and files of tests.
+    /// Reads every module below a crate's `src`, except for `src/bin` and files of tests.
     pub fn of(src: &Path) -> Self {
         let mut texts = BTreeMap::new();
         read(src, &mut Vec::new(), &mut texts);
@@ -59,7 +59,7 @@ impl Sources {
         Self { texts, exports }
     }
 
-    /// The circles that the modules of one folder form, whatever file of a module it is that uses the other.
+    /// The circles of the modules of one folder. A module uses another one if any file in it does.
     pub fn module_circles(&self) -> Vec<Circle> {
         let mut graphs: BTreeMap<Module, Graph> = BTreeMap::new();
         for (user, used, path) in self.uses() {
@@ -72,14 +72,14 @@ impl Sources {
         graphs.iter().flat_map(|(folder, graph)| circles(&folder.join("/"), graph)).collect()
     }
 
-    /// Which modules of the crate's root use which: user, used.
+    /// The uses between modules of the crate's root, as pairs of user and used.
     pub fn top_uses(&self) -> BTreeSet<(String, String)> {
         let uses = self.uses().into_iter();
         let tops = uses.filter_map(|(user, used, _)| Some((user.first()?.clone(), used.first()?.clone())));
         tops.filter(|(user, used)| user != used).collect()
     }
 
-    /// The circles that files form, a folder's module and those in it among them.
+    /// The circles of files, wherever they are.
     pub fn file_circles(&self) -> Vec<Circle> {
         let mut graph = Graph::new();
         for (user, used, path) in self.uses() {
@@ -90,7 +90,7 @@ impl Sources {
         circles("", &graph)
     }
 
-    /// Who uses whom, and by which path.
+    /// All uses, as user, used and the path that shows it.
     fn uses(&self) -> Vec<(Module, Module, Module)> {
         let mut uses = Vec::new();
         for (user, text) in &self.texts {
@@ -108,7 +108,7 @@ impl Sources {
         uses
     }
 
-    /// The module that has an item: the longest beginning of its path that is one, followed through re-exports.
+    /// The module that defines an item: the longest prefix of its path that is a module, after re-exports are resolved.
     fn module_of<'a>(&'a self, path: &'a [String]) -> &'a [String] {
         let mut path = path;
         for _ in 0..8 {
@@ -202,7 +202,8 @@ fn code(text: &str) -> String {
     text.lines().map(|line| line.split_once("//").map_or(line, |(before, _)| before)).collect::<Vec<_>>().join("\n")
 }
 
-/// What a module names by a path from the crate's root, from itself, from the module above, or by the name of a module.
+/// All paths in a text that begin at the crate's root, at the module itself, at the module above, or at a module in
+/// `names`.
 fn paths(text: &str, module: &[String], names: &BTreeMap<String, Module>) -> BTreeSet<Module> {
     let mut found = BTreeSet::new();
     for (at, _) in text.match_indices("::") {
@@ -225,7 +226,7 @@ fn paths(text: &str, module: &[String], names: &BTreeMap<String, Module>) -> BTr
     found
 }
 
-/// Reads what may follow `::` (a name, names, or a list in braces) and gives what is left of the text.
+/// Parses what may follow `::` (a name, names, or a list in braces); returns the rest of the text.
 fn tree<'a>(text: &'a str, mut path: Module, found: &mut BTreeSet<Module>) -> &'a str {
     let mut rest = text.trim_start();
     if let Some(list) = rest.strip_prefix('{') {
@@ -262,7 +263,7 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// What a module uses, directly or by what it uses.
+/// The modules that a module uses, directly or indirectly.
 fn reachable<'a>(graph: &'a Graph, module: &str) -> BTreeSet<&'a String> {
     let mut reached = BTreeSet::new();
     let mut next: Vec<&String> = graph[module].keys().collect();
@@ -326,7 +327,7 @@ mod tests {
         assert_eq!(circles_of_files(&[("a", "mod b;\nuse b::C;"), child]), ["a a/b"]);
         assert_eq!(circles_of_files(&[("a", "mod b;\nfn f() { b::c() }"), child]), ["a a/b"]);
         assert_eq!(circles_of_files(&[("a", "use self::b::C;"), child]), ["a a/b"]);
-        // no two modules of one folder use each other: x uses a/c, which uses a/b, which uses x
+        // No two modules of one folder use each other: x uses a/c, which uses a/b, which uses x.
         let files = [
             ("a", ""),
             ("a/b", "use crate::x::X;"),

@@ -1,4 +1,4 @@
-//! Rules of the house that the compiler does not check. They need no root and no build of the product.
+//! Rules of the source tree that the compiler does not check. These tests need neither root nor a build of the product.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,26 +12,26 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
 }
 
-/// Circles that are still there: folder, and the modules in it that may use each other. This list only ever shrinks.
+/// Tolerated circles: folder, and the modules in it that may use each other. No entry is ever added.
 const KNOWN: &[(&str, &[&str])] = &[];
 
-/// Circles of files that are still there, by crate. This list only ever shrinks.
+/// Tolerated circles of files, by crate. No entry is ever added.
 const KNOWN_FILES: &[(&str, &[&str])] = &[];
 
-/// Modules of one folder use each other in one direction, so that each can be understood, and tested, without those
-/// above it.
+/// The modules of a folder use each other in one direction, so that each can be understood and tested without those
+/// that use it.
 #[test]
 fn modules_form_no_circle() {
     check(Sources::module_circles, KNOWN);
 }
 
-/// So do files, wherever they are.
+/// Files use each other in one direction, whatever folder they are in.
 #[test]
 fn files_form_no_circle() {
     check(Sources::file_circles, KNOWN_FILES);
 }
 
-/// The list of modules in `stage1/src/lib.rs` has each below those that it uses, as it says.
+/// The list of modules in `stage1/src/lib.rs` has each module below those that it uses.
 #[test]
 fn modules_are_listed_bottom_up() {
     let src = root().join("stage1/src");
@@ -43,7 +43,7 @@ fn modules_are_listed_bottom_up() {
     }
 }
 
-/// Fails for a circle that is not a known one.
+/// Fails for a circle that is not tolerated.
 fn check(circles: fn(&Sources) -> Vec<Circle>, known: &[(&str, &[&str])]) {
     let mut new = Vec::new();
     for name in ["stage0", "stage1", "cri"] {
@@ -61,10 +61,10 @@ fn check(circles: fn(&Sources) -> Vec<Circle>, known: &[(&str, &[&str])]) {
             }
         }
     }
-    assert!(new.is_empty(), "what uses each other in a circle:\n{}", new.join("\n"));
+    assert!(new.is_empty(), "these use each other in a circle:\n{}", new.join("\n"));
 }
 
-/// Cargo refuses an older Rust, and clippy what an older one lacks, only for packages that name the version.
+/// Every package inherits `rust-version`: without it cargo accepts an older Rust, and clippy features that it lacks.
 #[test]
 fn every_package_names_the_oldest_rust() {
     let workspace = fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");
@@ -75,7 +75,7 @@ fn every_package_names_the_oldest_rust() {
     }
 }
 
-/// The end-to-end tests of a module, as its list has them.
+/// The end-to-end tests in the list of a module; `None` if the module does not exist.
 fn tests_of(module: &str) -> Option<Vec<String>> {
     let module = module.replace("::", "/");
     let places = [format!("tests/e2e/{module}.rs"), format!("tests/e2e/{module}/mod.rs")];
@@ -87,7 +87,8 @@ fn tests_of(module: &str) -> Option<Vec<String>> {
     Some(source.lines().filter_map(listed).collect())
 }
 
-/// What scripts/test asks for in the virtual machine is there: it would be told only after everything else.
+/// The filters with which scripts/test calls scripts/vm name existing tests. Without this a wrong filter would be
+/// noticed only at the end of a run.
 #[test]
 fn filters_for_the_virtual_machine_name_tests() {
     let script = fs::read_to_string(root().join("scripts/test")).expect("scripts/test");
@@ -101,8 +102,7 @@ fn filters_for_the_virtual_machine_name_tests() {
     }
 }
 
-/// The page that says what host managers are owed names the tests that show it: they are there, and in the sections
-/// whose facts have a row each, no fact is without one.
+/// The tests that docs/contract.md names exist, and each fact of the sections 9 and 10 has a row with tests.
 #[test]
 fn the_contract_names_tests_that_are_there() {
     let page = fs::read_to_string(root().join("docs/contract.md")).expect("docs/contract.md");
@@ -130,7 +130,7 @@ fn the_contract_names_tests_that_are_there() {
     }
 }
 
-/// The table of what a pod's file may say names a test for each row.
+/// Each row of the table in docs/pod-files.md names an existing test.
 #[test]
 fn the_table_of_pod_files_names_tests_that_are_there() {
     let page = fs::read_to_string(root().join("docs/pod-files.md")).expect("docs/pod-files.md");

@@ -1,4 +1,4 @@
-//! `podctl cri`, and a client of it, as a kubelet is one.
+//! Running `podctl cri`, and calling it as a kubelet does.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ pub use ::cri::api;
 use crate::podctl::Podctl;
 use crate::process::wait_for;
 
-/// Where calls go.
+/// The origin of calls in HTTP/2, which the server ignores.
 const ORIGIN: &str = "http://cri";
 
 /// The server, killed when this is dropped.
@@ -39,7 +39,7 @@ pub struct Server<'a> {
 }
 
 impl<'a> Server<'a> {
-    /// Starts it and waits until it answers.
+    /// Starts the server and waits until it accepts connections.
     #[track_caller]
     pub fn start(podctl: &'a Podctl, options: &[&str]) -> Self {
         let socket = podctl.data.with_file_name("cri.sock");
@@ -48,13 +48,13 @@ impl<'a> Server<'a> {
         Self { podctl, options, socket, process }
     }
 
-    /// Kills it, at whatever it is.
+    /// Kills the server and reaps it.
     pub fn kill(&mut self) {
         self.process.kill().expect("kill the server");
         self.process.wait().expect("wait for the server");
     }
 
-    /// The same, while others use it.
+    /// Kills the server while other threads use this value; it is reaped later.
     pub fn signal_kill(&self) {
         let pid = nix::unistd::Pid::from_raw(self.process.id().cast_signed());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("kill the server");
@@ -89,14 +89,14 @@ impl<'a> Server<'a> {
         self.call(|channel| call(ImageServiceClient::with_origin(channel, http::Uri::from_static(ORIGIN))))
     }
 
-    /// Makes one call over a connection of its own.
+    /// Makes one call over a new connection.
     fn call<A, F: Future<Output = Result<Response<A>, Status>>>(
         &self,
         call: impl FnOnce(Channel) -> F,
     ) -> Result<A, Status> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("tokio");
         runtime.block_on(async {
-            // somebody may have killed it
+            // A test may have killed the server.
             let gone = |error: &dyn std::error::Error| Status::unavailable(error.to_string());
             let stream = tokio::net::UnixStream::connect(&self.socket).await.map_err(|error| gone(&error))?;
             let conversation = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
@@ -121,7 +121,7 @@ impl<'a> Server<'a> {
         self.try_container(sandbox, config).expect("a container")
     }
 
-    /// Creates a container, or fails.
+    /// Creates a container; this may fail.
     ///
     /// # Errors
     /// What the server answers.
@@ -139,7 +139,7 @@ impl<'a> Server<'a> {
         self.runtime(|mut client| async move { client.start_container(request).await }).expect("a start");
     }
 
-    /// What is known of a container.
+    /// The status of a container.
     ///
     /// # Errors
     /// What the server answers.
@@ -149,7 +149,7 @@ impl<'a> Server<'a> {
         Ok(answer.status.expect("a status"))
     }
 
-    /// Waits until a container has ended; how it did.
+    /// Waits until a container has ended; returns its status.
     #[track_caller]
     pub fn end_of(&self, container: &str) -> ContainerStatus {
         wait_for("the container's end", 20, || {
@@ -189,7 +189,7 @@ fn spawn(podctl: &Podctl, options: &[String], socket: &PathBuf) -> Child {
 
 impl Drop for Server<'_> {
     fn drop(&mut self) {
-        // a test that has failed may have killed it
+        // Fails if the test has killed the server already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -1,16 +1,16 @@
-//! The runner: one process for the list, and for every test a warden with the test's body below it.
+//! The test runner: one process that runs the list of tests, and for each test a warden process with the test's body as
+//! its child.
 //!
-//! The warden is a child subreaper in a mount namespace and a network of its own: whatever the body
-//! leaves running ends up below it, whatever it leaves mounted is seen by it. It waits for the body with a deadline,
-//! counts what is left, clears it away in any case, and passes the body's words and failure on. Both are this same
-//! executable, started again (`--warden NAME`, `--body NAME DIR`), so no test ever runs in a process with threads of
-//! another.
+//! The warden is a child subreaper in its own mount and network namespaces: processes that the body leaves become its
+//! children, and mounts that the body leaves are in its namespace. It waits for the body until a deadline, lists what
+//! is left, removes that, and passes on the body's output and result. Warden and body are this executable, executed
+//! again (`--warden NAME`, `--body NAME DIR`), so no test runs in a process with threads of another test.
 //!
-//! The tests themselves need no particular caller: what the runner has inherited (umask, ignored SIGCHLD and SIGPIPE)
-//! is what podctl is called with, and nothing that the harness works under.
+//! The harness resets what it inherited from its caller (umask, ignored SIGCHLD and SIGPIPE) for itself, and gives it
+//! to podctl: so a run of the tests from such a caller tests podctl with it.
 //!
-//! In the environment: `E2E_DIR` is where tests have their directories; with `E2E_BUILT` the probe is there and needs
-//! no cargo; `E2E_PATIENCE` is how many times as long as usual everything may take, on a machine that is emulated.
+//! Environment variables: `E2E_DIR` is the directory of the tests' directories; with `E2E_BUILT` the probe was already
+//! built, and cargo is not run; `E2E_PATIENCE` is a factor for all timeouts, for emulated machines.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -32,20 +32,20 @@ use crate::minihost::MiniHost;
 use crate::podctl::Podctl;
 use crate::{Verdict, dist, leftovers, process, source, target};
 
-/// Where every program that uses CNI finds networks. What is there on this machine is not what the tests are about.
+/// Directory of the machine's network configurations, which is hidden from the tests.
 const NETWORKS: &str = "/etc/cni/net.d";
-/// More pods at once than this would measure the machine, not the product.
+/// Maximum number of tests that run at the same time: with more, timeouts would depend on the machine's speed.
 const AT_ONCE: usize = 2;
 
-/// In the environment of tests: what a shell does before it calls podctl.
+/// Environment variable of tests: the shell commands that are run before podctl in the same shell.
 pub const CALLER: &str = "E2E_CALLER";
 
-/// Where and how often a test runs.
+/// In which cgroup layouts a test runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Runs {
     /// In every cgroup layout that this machine can show.
     Both,
-    /// Once, in the machine's own layout: what it looks at does not depend on cgroups, or needs controllers.
+    /// Once, in the machine's own layout: for tests that do not depend on cgroups, or that need controllers.
     Native,
 }
 
@@ -54,9 +54,9 @@ pub enum Runs {
 pub struct Case {
     /// `module::function`.
     pub name: &'static str,
-    /// In which layouts.
+    /// In which layouts it runs.
     pub runs: Runs,
-    /// After so many seconds it has failed.
+    /// Timeout, in seconds.
     pub seconds: u64,
     /// The test.
     pub body: fn(&Context) -> Verdict,
@@ -78,10 +78,10 @@ macro_rules! cases {
     (@ native) => { $crate::harness::Runs::Native };
 }
 
-/// What a test is given.
+/// The environment of a test.
 #[derive(Debug)]
 pub struct Context {
-    /// A directory of its own, empty.
+    /// The test's own directory, empty at first.
     pub dir: PathBuf,
     /// The cgroup layout it runs in.
     pub layout: Layout,
@@ -93,17 +93,17 @@ impl Context {
         Podctl::new(&dist().join("podctl"), &self.dir.join("data"), &self.dir)
     }
 
-    /// The independent host manager, likewise.
+    /// The independent host manager with its data in this test's directory.
     pub fn minihost(&self) -> MiniHost {
         self.minihost_in("mini")
     }
 
-    /// The same with its data in another directory of the test's.
+    /// The independent host manager with its data in the directory `name` of the test's directory.
     pub fn minihost_in(&self, name: &str) -> MiniHost {
         MiniHost::new(&self.dir.join(name), &dist().join("stage1.aci"))
     }
 
-    /// Whether limits can be expected to hold: the layout has controllers.
+    /// Whether limits can be enforced, because the layout has controllers.
     pub fn has_controllers(&self) -> bool {
         match self.layout {
             Layout::V1 => true,
@@ -122,7 +122,7 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// What this mount namespace has.
+    /// The layout of this mount namespace.
     pub fn here() -> Self {
         match statfs("/sys/fs/cgroup") {
             Ok(fs) if fs.filesystem_type() == CGROUP2_SUPER_MAGIC => Self::V2,
@@ -138,8 +138,8 @@ impl Layout {
     }
 }
 
-/// Runs the tests as the command line asks, or one of them if this is its warden or its body.
-/// The decoys fail on purpose and are run by tests of the harness only.
+/// Runs the tests that the command line selects or, in a warden or a body, the one test. The decoys fail on purpose;
+/// only tests of the harness run them.
 pub fn main(cases: &[&[Case]], decoys: &[Case]) -> ExitCode {
     let caller = inherited();
     stage1::inherited::settle().expect("an ordinary process");
@@ -181,7 +181,7 @@ pub fn main(cases: &[&[Case]], decoys: &[Case]) -> ExitCode {
     result.exit_code()
 }
 
-/// The command line without the names at its end, and these: libtest takes one filter only.
+/// Splits the command line into options and the filters at its end, because libtest takes one filter only.
 fn split_filters(mut args: Vec<String>) -> (Vec<String>, Vec<String>) {
     const WITH_VALUE: &[&str] = &["--skip", "--test-threads", "--format", "--color", "--logfile"];
     let mut first = args.iter().rposition(|arg| arg.starts_with('-')).map_or(1, |option| option + 1);
@@ -192,8 +192,8 @@ fn split_filters(mut args: Vec<String>) -> (Vec<String>, Vec<String>) {
     (args, filters)
 }
 
-/// What this process has from its caller, as the shell commands that bring it about. An ignored SIGPIPE can't be told
-/// from that of the language's runtime.
+/// The shell commands that reproduce what this process inherited from its caller. An ignored SIGPIPE is not reported by
+/// itself: Rust's runtime ignores it too.
 fn inherited() -> String {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let field = |name: &str| status.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()));
@@ -203,7 +203,7 @@ fn inherited() -> String {
     }
     let ignored = field("SigIgn:").and_then(|mask| u64::from_str_radix(&mask, 16).ok()).unwrap_or_default();
     if ignored & 1 << (Signal::SIGCHLD as u64 - 1) != 0 {
-        // By env: dash does not hand on an ignored SIGCHLD.
+        // Done by env(1), because dash does not pass an ignored SIGCHLD on to programs.
         commands.push("set -- env --ignore-signal=CHLD,PIPE \"$@\"".to_owned());
     }
     commands.join("; ")
@@ -218,7 +218,7 @@ fn list(cases: &[&[Case]]) -> Vec<(String, Case)> {
         let layouts: &[Layout] = match (case.runs, native) {
             (Runs::Native, Layout::V1) => &[Layout::V1],
             (Runs::Both, Layout::V1) => &[Layout::V1, Layout::V2],
-            // A machine whose controllers are all bound to cgroup2 can't show a v1 layout.
+            // With all controllers bound to cgroup2 no v1 layout can be mounted.
             (_, Layout::V2) => &[Layout::V2],
         };
         all.extend(layouts.iter().map(|l| (format!("{}::{short}", l.name()), *case)));
@@ -226,7 +226,7 @@ fn list(cases: &[&[Case]]) -> Vec<(String, Case)> {
     all
 }
 
-/// Nothing is left out for want of something: what is missing fails the run.
+/// Checks that all that the tests need exists: no test is skipped because something is missing.
 fn prepare() -> Result<(), String> {
     if !Uid::effective().is_root() {
         return Err("they make pods: run them as root".into());
@@ -248,7 +248,7 @@ fn prepare() -> Result<(), String> {
     fs::create_dir_all(workshop()).map_err(|e| format!("{}: {e}", workshop().display()))
 }
 
-/// Fails if a program is older than its source, where that is there.
+/// Fails if a program is older than its source; a machine without the source passes.
 fn must_be_current(program: &Path, source: &Path) -> Result<(), String> {
     let changed =
         |path: &Path| path.metadata().and_then(|stat| stat.modified()).map_err(|e| format!("{}: {e}", path.display()));
@@ -266,7 +266,7 @@ fn build_probe() -> Result<(), String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
     let built = Command::new(cargo)
         .args(["build", "--quiet", "--release", "--locked", "--target", "x86_64-unknown-linux-musl", "--bin", "probe"])
-        // the packages that scripts/build names, so that what they share is compiled once
+        // The packages that scripts/build builds, so that shared dependencies are compiled once.
         .args(["-p", "entrypoints", "-p", "stage0", "-p", "cri", "-p", "probe"])
         .arg("--target-dir")
         .arg(target())
@@ -276,16 +276,16 @@ fn build_probe() -> Result<(), String> {
     if built.success() { Ok(()) } else { Err("the probe app does not build".into()) }
 }
 
-/// Below here every test has a directory while it runs.
+/// The directory in which every running test has its directory.
 fn workshop() -> PathBuf {
     std::env::var_os("E2E_DIR").map(PathBuf::from).unwrap_or_else(|| target().join("e2e"))
 }
 
-/// Runner side: one test, from the start of its warden to its verdict.
+/// In the runner: runs one test by its warden.
 fn watch(name: &str, talkative: bool, caller: &str) -> Result<(), Failed> {
     let me = std::env::current_exe()?;
     let began = Instant::now();
-    // A group of its own: Ctrl-C ends the runner, and the warden, seeing that, clears up.
+    // In its own process group: Ctrl-C ends the runner only, and the warden notices that and cleans up.
     let out =
         Command::new(me).args(["--warden", name]).env(CALLER, caller).stdin(Stdio::null()).process_group(0).output()?;
     let words = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
@@ -295,7 +295,7 @@ fn watch(name: &str, talkative: bool, caller: &str) -> Result<(), Failed> {
     if out.status.success() { Ok(()) } else { Err(Failed::from(words)) }
 }
 
-/// Warden side: sets the scene, runs the body, counts and clears.
+/// In the warden: enters new namespaces, runs the body, lists what it left, and removes that.
 #[expect(clippy::zombie_processes, reason = "attend() reaps the body along with every orphan")]
 fn warden(name: &str, case: Case) -> ExitCode {
     let runner = getppid();
@@ -333,12 +333,13 @@ fn warden(name: &str, case: Case) -> ExitCode {
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// How many times longer a test may take: one that is to try every system call takes its time.
+/// Factor for the timeouts of tests: with `CRASH_POINTS` a test runs a command once per system call.
 fn patience() -> u64 {
     if crate::tracer::wanted().is_some() { 60 } else { 1 }
 }
 
-/// A mount namespace of its own, where this machine has configured no networks; if asked for, with cgroup2 alone.
+/// Enters a new mount namespace in which the machine's network configurations are hidden and, with `with_cgroup2`,
+/// cgroup2 is the only hierarchy.
 fn enter_mounts(with_cgroup2: bool) {
     const NONE: Option<&str> = None;
     unshare(CloneFlags::CLONE_NEWNS).expect("unshare(CLONE_NEWNS)");
@@ -351,14 +352,14 @@ fn enter_mounts(with_cgroup2: bool) {
     }
 }
 
-/// A host's network for this test alone, with the loopback interface: the machine's own is left alone.
+/// Enters a new network namespace, with the loopback interface up, that serves as the host's network of this test.
 fn enter_network() {
     unshare(CloneFlags::CLONE_NEWNET).expect("unshare(CLONE_NEWNET)");
     stage1::sys::net::loopback_up().expect("the loopback interface up");
 }
 
 fn make_fresh(dir: &Path) {
-    // A run that was killed may have left its directory; what it had mounted there, its warden has detached.
+    // A run that was killed may have left its directory; its warden has detached the mounts in it.
     let stuck = leftovers::clear(dir, &[]);
     assert!(stuck.is_empty(), "left from an earlier run: {stuck:?}");
     if dir.exists() {
@@ -368,7 +369,7 @@ fn make_fresh(dir: &Path) {
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).expect("chmod");
 }
 
-/// Waits for the body; why it failed, if it did, and the UUIDs of all pods it made.
+/// Waits for the body. Returns the reason of its failure, if it failed, and the UUIDs of all pods that it made.
 fn attend(body: Pid, seconds: u64, runner: Pid, dir: &Path) -> (Option<String>, Vec<String>) {
     let seconds = seconds * process::patience();
     let end = Instant::now() + Duration::from_secs(seconds);
@@ -406,7 +407,7 @@ fn pods_below(dir: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Body side: the test itself. A panic prints itself and ends the process with a status of its own.
+/// In the body: runs the test. A panic prints its message and ends the process with another status.
 fn body(case: Case, dir: &Path) -> ExitCode {
     let context = Context { dir: dir.to_owned(), layout: Layout::here() };
     match (case.body)(&context) {

@@ -1,4 +1,4 @@
-//! Images around the probe app.
+//! Images with the probe app.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 use crate::process::run;
 use crate::target;
 
-/// Where cargo leaves the probe.
+/// Path of the probe that cargo builds.
 pub fn probe() -> PathBuf {
     target().join("x86_64-unknown-linux-musl/release/probe")
 }
 
-/// A plain root file system around the probe, made in a new directory:
-/// users `nobody` (65534), `web` (1001, group `www` 2001, also in `extra` 3001), a file owned by 1234:2345,
-/// links that lead out of the root, a directory with contents and a file to mount over.
+/// Makes a root file system with the probe in a new directory: users `nobody` (65534) and `web` (1001, group `www`
+/// 2001, also in `extra` 3001), a file owned by 1234:2345, symlinks that lead out of the root, a directory with
+/// contents and a file to mount over.
 pub fn rootfs(at: &Path) {
     let put = |name: &str, text: &str| {
         let path = at.join(name);
@@ -41,7 +41,7 @@ pub fn rootfs(at: &Path) {
     fs::copy(probe(), at.join("probe")).unwrap_or_else(|e| panic!("{}: {e}", probe().display()));
 }
 
-/// The manifest of a probe image whose app section has these further fields.
+/// The manifest of a probe image with these further fields in its app section.
 pub fn manifest(name: &str, app: &Value) -> Value {
     let mut section = json!({ "exec": ["/probe", "help"], "user": "0", "group": "0" });
     if let (Some(into), Some(from)) = (section.as_object_mut(), app.as_object()) {
@@ -58,7 +58,7 @@ pub fn manifest(name: &str, app: &Value) -> Value {
     })
 }
 
-/// Packs a manifest and a root file system of the probe as an image file in `dir`, whose path it gives.
+/// Packs a manifest and a root file system of the probe as an image file in `dir`; returns its path.
 pub fn aci(dir: &Path, name: &str, manifest: &Value) -> PathBuf {
     let tree = dir.join(format!("{name}.tree"));
     rootfs(&tree.join("rootfs"));

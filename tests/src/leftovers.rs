@@ -1,4 +1,4 @@
-//! What a test left on the machine, and clearing it away.
+//! Finding what a test left on the machine, and removing it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use nix::unistd::Pid;
 
 use crate::process;
 
-/// How long what is already ending may take to be gone.
+/// Time for processes that are ending, and for what they use, to disappear.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Reaps every child that has ended; says how the one asked for ended, if it was among them.
+/// Reaps every child that has ended; returns the status of `wanted`, if it was among them.
 pub fn reap(wanted: Option<Pid>) -> Option<WaitStatus> {
     let mut found = None;
     loop {
@@ -28,8 +28,8 @@ pub fn reap(wanted: Option<Pid>) -> Option<WaitStatus> {
     }
 }
 
-/// What is left of a test whose directory is `dir` and whose pods had these UUIDs, one line each.
-/// Looks again until it is nothing or the grace is over.
+/// Lists what is left of a test with the directory `dir` and pods with these UUIDs, one line each. Waits for a while
+/// until nothing is left.
 pub fn count(dir: &Path, pods: &[String]) -> Vec<String> {
     let end = Instant::now() + GRACE;
     loop {
@@ -52,14 +52,14 @@ fn look(dir: &Path, pods: &[String]) -> Vec<String> {
     left
 }
 
-/// The host's ends of pods' interfaces, in this test's own network.
+/// The host's ends of pods' interfaces, in this test's network namespace.
 fn links() -> Vec<String> {
     let text = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
     let names = text.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()));
     names.filter(|name| name.starts_with("veth")).collect()
 }
 
-/// Addresses that are kept for one of the pods, where plugins keep them if they are not told another place.
+/// Addresses that are reserved for one of the pods, in the plugins' default directory.
 fn reservations(pods: &[String]) -> Vec<PathBuf> {
     let files = directories(Path::new("/var/lib/cni/networks")).into_iter().flat_map(fs::read_dir).flatten().flatten();
     let is_ours = |file: &PathBuf| {
@@ -79,7 +79,7 @@ fn mounts(dir: &Path, pods: &[String]) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Directories named after one of the pods, in any hierarchy, as deep as pods are put.
+/// Cgroups named after one of the pods, in any hierarchy, at most two levels deep.
 fn cgroups(pods: &[String]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for fields in process::mountinfo("self") {
@@ -110,8 +110,8 @@ fn directories(path: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Ends every process that descends from this one, then detaches the mounts and removes the cgroups.
-/// Gives what would not go.
+/// Kills every descendant of this process, then detaches the mounts and removes the cgroups. Returns what could not be
+/// removed.
 pub fn clear(dir: &Path, pods: &[String]) -> Vec<String> {
     let me = std::process::id() as i32;
     let end = Instant::now() + Duration::from_secs(10);
@@ -122,7 +122,7 @@ pub fn clear(dir: &Path, pods: &[String]) -> Vec<String> {
             break;
         }
         for p in family {
-            // One that has just ended by itself is as good.
+            // ESRCH: it has just ended by itself.
             if let Err(e) = kill(Pid::from_raw(p.pid), Signal::SIGKILL)
                 && e != Errno::ESRCH
             {

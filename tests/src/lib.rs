@@ -1,17 +1,18 @@
 //! End-to-end tests on real pods: the harness, two host managers and the images they use.
 //!
-//! The tests themselves are in `tests/e2e`, one file per subject. Nothing here uses the crates under test:
-//! the product is what `scripts/build` left in `target/dist`, and it is driven from outside.
+//! The tests themselves are in `tests/e2e`, one file per subject. They drive the product from outside: the programs and
+//! the image that `scripts/build` left in `target/dist`.
 //!
-//! - [`harness`] runs every test in processes of its own, in each cgroup layout, and counts what it left behind.
-//! - [`podctl`] drives our own host manager.
-//! - [`minihost`] is a second, independent host manager that knows only the contract.
-//! - [`cri`] is `podctl cri` and a client of it, as a kubelet is one.
-//! - [`nethost`] is a host with networks.
-//! - [`screen`] is a terminal with somebody in front of it.
+//! - [`harness`] runs each test in its own processes, in each cgroup layout, and fails it for anything it leaves
+//!   behind.
+//! - [`podctl`] runs our own host manager.
+//! - [`minihost`] is a second, independent host manager, written from docs/contract.md.
+//! - [`cri`] runs `podctl cri` and is a client of it, as a kubelet is.
+//! - [`nethost`] is a host with network configurations.
+//! - [`screen`] is a terminal that types and reads what is shown.
 //! - [`tracer`] kills a command at any of its system calls.
-//! - [`oci`] makes images as registries have them; [`registry`] is Debian's registry; [`server`] is one that misbehaves.
-//! - [`image`] makes images around the probe app (`tests/probe`); [`machine`] makes programs for a system call each.
+//! - [`oci`] makes OCI images; [`registry`] runs Debian's registry; [`server`] is an HTTP server that may misbehave.
+//! - [`image`] makes images with the probe app (`tests/probe`); [`machine`] makes programs that make one system call.
 
 pub mod cri;
 pub mod harness;
@@ -30,7 +31,7 @@ pub mod tracer;
 
 use std::path::{Path, PathBuf};
 
-/// What a test ends with: any error fails it, with the error's text.
+/// The result of a test: any error fails it, with the error's text.
 pub type Verdict = Result<(), Box<dyn std::error::Error>>;
 
 /// The root of the source tree.
@@ -43,7 +44,7 @@ pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from).unwrap_or_else(|| source().join("target"))
 }
 
-/// What `scripts/build` makes.
+/// The directory with the programs and the image that `scripts/build` makes.
 pub fn dist() -> PathBuf {
     source().join("target/dist")
 }

@@ -1,17 +1,17 @@
-//! Programs of a few machine instructions, for system calls that no library makes: any number, any ABI, with
-//! arguments that harm nothing. Each ends with a status that tells how its calls went.
+//! Programs of a few machine instructions that make system calls with any number, in any ABI, with arguments that have
+//! no effect. The exit status of each says how its calls ended.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Number of EXFULL, an error that no system call has by itself: a filter's, then.
+/// Number of EXFULL, an error that no system call returns by itself, so it comes from a filter.
 pub const EXFULL: u8 = 54;
 
 /// `mov edi, eax; neg edi; mov eax, exit_group; syscall`: the status is the error of the call before it, or 0.
 const EXIT_WITH_ERROR: [u8; 11] = [0x89, 0xc7, 0xf7, 0xdf, 0xb8, 231, 0, 0, 0, 0x0f, 0x05];
 
-/// All six arguments are -1, or 0xffffffff: no descriptor, no address, no flag that is known.
+/// A system call whose six arguments are -1 or 0xffffffff, which are not valid descriptors, addresses or flags.
 fn call(number: u32) -> Vec<u8> {
     let mut code = vec![0xbf, 0xff, 0xff, 0xff, 0xff];
     for register in [[0x48, 0xc7, 0xc6], [0x48, 0xc7, 0xc2], [0x49, 0xc7, 0xc2], [0x49, 0xc7, 0xc0], [0x49, 0xc7, 0xc1]]
@@ -25,12 +25,12 @@ fn call(number: u32) -> Vec<u8> {
     code
 }
 
-/// Makes one call and ends with its error.
+/// Makes one call; the exit status is its error number.
 pub fn one(number: u32) -> Vec<u8> {
     [call(number).as_slice(), &EXIT_WITH_ERROR].concat()
 }
 
-/// Makes two calls: bit 0 of its status is set if the first fails with EXFULL, bit 1 if the second does.
+/// Makes two calls: bit 0 of the exit status is set if the first fails with EXFULL, bit 1 if the second does.
 pub fn two(first: u32, second: u32) -> Vec<u8> {
     // xor ebx, ebx
     let mut code = vec![0x31, 0xdb];
@@ -45,7 +45,7 @@ pub fn two(first: u32, second: u32) -> Vec<u8> {
     code
 }
 
-/// Makes a call of the 32-bit ABI, getpid for one, and ends with 0.
+/// Makes a call of the 32-bit ABI, for example getpid, and exits with 0.
 pub fn i386(number: u32) -> Vec<u8> {
     // mov ebx, -1; mov eax, number; int 0x80; xor edi, edi; mov eax, exit_group; syscall
     let mut code = vec![0xbb, 0xff, 0xff, 0xff, 0xff, 0xb8];
@@ -54,7 +54,7 @@ pub fn i386(number: u32) -> Vec<u8> {
     code
 }
 
-/// Makes a call of the x32 ABI, and ends with its error.
+/// Makes a call of the x32 ABI; the exit status is its error number.
 pub fn x32(number: u32) -> Vec<u8> {
     one(number | 0x4000_0000)
 }

@@ -1,5 +1,5 @@
-//! A host with networks, for tests of pods that join them: configurations, plugins that are scripts, a picture of all
-//! that a network could have changed, and servers of the host's own.
+//! A host with networks, for tests of pods that join them: configurations, plugins that are scripts, a list of all that
+//! a network can change, and servers on the host.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,11 +16,11 @@ use crate::process::{mountinfo, run, wait_for};
 
 /// Debian's plugins.
 pub const PLUGINS: &str = "/usr/lib/cni";
-/// The bridge that the plugin makes, and keeps, as it always does.
+/// The bridge that the plugin makes and never removes.
 pub const BRIDGE: &str = "bridge0";
 
-/// A host with three networks: `br`, a bridge with name servers of its own; and the two that are built in, with
-/// reservations in the test's directory instead of the machine's.
+/// A host with three networks: `br`, a bridge with its own name servers, and the two built-in ones, with reservations
+/// in the test's directory in place of the machine's.
 #[derive(Debug)]
 pub struct Host<'a> {
     t: &'a Context,
@@ -31,7 +31,7 @@ pub struct Host<'a> {
 }
 
 impl<'a> Host<'a> {
-    /// The networks, and the option for them.
+    /// Writes the configurations of the networks.
     pub fn new(t: &'a Context) -> Self {
         let podctl = t.podctl();
         podctl.import_probe();
@@ -69,7 +69,7 @@ impl<'a> Host<'a> {
         fs::write(self.t.dir.join("etc/net.d").join(file), network.to_string()).expect("write a network");
     }
 
-    /// Addresses 10.77.NET.0/24.
+    /// An `ipam` section for addresses in 10.77.NET.0/24, with a default route if `out`.
     pub fn ipam(&self, net: u8, out: bool) -> Value {
         let mut ipam = json!({"type": "host-local", "dataDir": self.reservations().display().to_string(),
             "ranges": [[{"subnet": format!("10.77.{net}.0/24")}]]});
@@ -79,22 +79,23 @@ impl<'a> Host<'a> {
         ipam
     }
 
-    /// Where host-local keeps them.
+    /// Directory in which host-local reserves addresses.
     pub fn reservations(&self) -> PathBuf {
         self.t.dir.join("reservations")
     }
 
-    /// What podctl is told in addition.
+    /// Boots a pod with the option for these networks.
     pub fn sandbox(&self, options: &[&str]) -> Pod<'_> {
         self.podctl.pod(&[&[self.local.as_str()], options].concat())
     }
 
-    /// What some plugins make once for a host and keep: the bridge, the chains that all forwarded ports share.
+    /// Has the plugins make what they make once for a host and keep: the bridge, and the chains that all forwarded
+    /// ports share.
     pub fn warm_up(&self) {
         self.sandbox(&["--net=br", "--port=x:tcp:1:1"]).end();
     }
 
-    /// All of the host's that a network could have changed, one a line.
+    /// Everything on the host that a network can change, one line each.
     pub fn picture(&self) -> Vec<String> {
         let mut lines = interfaces();
         let mut reserved = Vec::new();
@@ -102,7 +103,7 @@ impl<'a> Host<'a> {
             let files = fs::read_dir(network.path()).expect("reservations");
             reserved.extend(files.map(|file| file.expect("a reservation").path().display().to_string()));
         }
-        // What host-local keeps of a network: which address is next, and its lock.
+        // Except for the files that host-local keeps per network: the last address, and its lock.
         lines.extend(reserved.into_iter().filter(|file| !file.contains("last_reserved") && !file.ends_with("lock")));
         for table in ["iptables-save", "ip6tables-save"] {
             let rules = run(&mut Command::new(table)).ok();
@@ -118,12 +119,12 @@ impl<'a> Host<'a> {
         lines
     }
 
-    /// The pods' namespaces that have a name.
+    /// Number of mounts that pin the pod's network namespace.
     pub fn pinned(&self, uuid: &str) -> usize {
         mountinfo("self").iter().filter(|fields| fields[4].ends_with(uuid)).count()
     }
 
-    /// A directory of plugins that are shell scripts, and the value of CNI_PATH with Debian's behind it.
+    /// Makes plugins that are shell scripts; returns a value of CNI_PATH with them and, after them, Debian's.
     pub fn scripts(&self, scripts: &[(&str, &str)]) -> String {
         let dir = self.t.dir.join("plugins");
         fs::create_dir_all(&dir).expect("mkdir plugins");
@@ -136,12 +137,12 @@ impl<'a> Host<'a> {
         format!("{}:{PLUGINS}", dir.display())
     }
 
-    /// What the scripts leave a line in for each call.
+    /// The file to which the scripts write a line for each call.
     pub fn log(&self) -> PathBuf {
         self.t.dir.join("calls")
     }
 
-    /// What the scripts were told, in order, since this was looked at last.
+    /// The calls of the scripts, in order, since the last call of this function.
     pub fn calls(&self) -> Vec<String> {
         let text = fs::read_to_string(self.log()).unwrap_or_default();
         fs::write(self.log(), "").expect("empty the log");
@@ -155,29 +156,29 @@ impl<'a> Host<'a> {
         command
     }
 
-    /// How many pods there are.
+    /// Number of pods.
     pub fn pods(&self) -> usize {
         self.podctl.json(&["list", "--format=json"]).as_array().map_or(0, Vec::len)
     }
 }
 
-/// The name of a pod's network namespace.
+/// Path of the pin of a pod's network namespace.
 pub fn namespace(uuid: &str) -> PathBuf {
     PathBuf::from(format!("/var/run/netns/cni-{uuid}"))
 }
 
-/// Interfaces of the test's own network.
+/// Interfaces in the test's network namespace.
 fn interfaces() -> Vec<String> {
     let text = fs::read_to_string("/proc/net/dev").expect("/proc/net/dev");
     text.lines().skip(2).filter_map(|line| Some(line.split(':').next()?.trim().to_owned())).collect()
 }
 
-/// A line of `ip -o address` without what changes by itself.
+/// A line of `ip -o address` without the fields that change by themselves.
 fn address(line: &str) -> String {
     line.split_whitespace().skip(1).take(3).collect::<Vec<_>>().join(" ")
 }
 
-/// Fails unless two pictures are the same.
+/// Fails unless two results of [`Host::picture`] are the same.
 #[track_caller]
 pub fn same(before: &[String], after: &[String], when: &str) {
     let lines = |list: &[String]| list.iter().cloned().collect::<BTreeSet<_>>();
@@ -186,7 +187,7 @@ pub fn same(before: &[String], after: &[String], when: &str) {
     assert!(left.is_empty() && before.len() == after.len(), "{when}: changed: {left:#?}");
 }
 
-/// What `podctl status` says of the pod's networks.
+/// The pod's networks in the output of `podctl status`.
 pub fn networks(pod: &Pod<'_>) -> Vec<Value> {
     let status = pod.podctl.json(&["status", &pod.uuid, "--format=json"]);
     status["networks"].as_array().cloned().unwrap_or_default()
@@ -200,13 +201,13 @@ pub fn ip_of(pod: &Pod<'_>, network: &str) -> String {
     found["ip"].as_str().expect("an address").to_owned()
 }
 
-/// An app that answers at a port with its name.
+/// Starts an app that answers on a port with its name.
 pub fn serve(pod: &Pod<'_>, app: &str, protocol: &str, port: &str) {
     pod.add(app, &[], &["answer", protocol, port, app]);
     pod.app("start", app, &[]).ok();
 }
 
-/// Asks, again until somebody listens.
+/// Has the probe in an app connect to `at` until there is an answer; returns that.
 #[track_caller]
 pub fn ask(pod: &Pod<'_>, app: &str, protocol: &str, at: &str) -> String {
     let ask = ["/probe", "ask", protocol, at];
@@ -216,7 +217,7 @@ pub fn ask(pod: &Pod<'_>, app: &str, protocol: &str, at: &str) -> String {
     })
 }
 
-/// Asks from the host.
+/// Connects from the host to `at` until there is an answer; returns that.
 #[track_caller]
 pub fn ask_from_here(protocol: &str, at: &str) -> String {
     wait_for(&format!("an answer from {at}"), 20, || {
@@ -225,7 +226,7 @@ pub fn ask_from_here(protocol: &str, at: &str) -> String {
     })
 }
 
-/// A server of the host's, as long as the test runs.
+/// Starts a TCP server on the host that answers with `words`, until the test ends.
 pub fn host_serves(port: u16, words: &'static str) {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("listen");
     std::thread::spawn(move || {
@@ -236,8 +237,8 @@ pub fn host_serves(port: u16, words: &'static str) {
     });
 }
 
-/// A name server of the host's, as long as the test runs: whatever is asked has the address 10.9.8.7, and no other.
-/// What it was asked is in the channel.
+/// Starts a name server on the host, until the test ends: every name has the address 10.9.8.7 and no IPv6 address. The
+/// names that it was asked for are sent to the channel.
 pub fn host_resolves() -> std::sync::mpsc::Receiver<String> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 53)).expect("bind port 53");
     let (asked, receiver) = std::sync::mpsc::channel();

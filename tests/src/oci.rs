@@ -1,4 +1,4 @@
-//! Images as registries have them, around the probe app.
+//! OCI images with the probe app.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::image;
 use crate::process::run;
 
-/// What the manifests here are.
+/// Media type of the manifests.
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
@@ -35,7 +35,7 @@ pub fn digest(bytes: &[u8]) -> String {
     format!("sha256:{digits}")
 }
 
-/// Bytes that no compression makes shorter.
+/// Bytes that can't be compressed.
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let next = move || {
@@ -54,8 +54,8 @@ impl OciImage {
         Self::changed(scratch, sizes, &[], |_| ())
     }
 
-    /// The probe's root file system as the lowest layer, and a layer of each directory in `trees` above it. Where a file
-    /// is called `.wh.…` there, the layer removes something.
+    /// The probe's root file system as the lowest layer, and a layer of each directory in `trees` above it. A file
+    /// `.wh.NAME` in them is a whiteout: the layer removes NAME.
     pub fn stack(scratch: &Path, trees: &[PathBuf]) -> Self {
         let lowest = scratch.join("lowest");
         if !lowest.exists() {
@@ -65,7 +65,8 @@ impl OciImage {
         Self::packed(scratch, &all, &[])
     }
 
-    /// The same with another root file system, and pax records at every file of every layer: `KEYWORD:=VALUE`.
+    /// As [`Self::new`], with a root file system that `change` has changed, and with pax records (`KEYWORD:=VALUE`) for
+    /// every file of every layer.
     pub fn changed(scratch: &Path, sizes: &[usize], records: &[&str], change: impl FnOnce(&Path)) -> Self {
         let mut change = Some(change);
         let mut trees = Vec::new();

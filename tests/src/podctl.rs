@@ -1,4 +1,4 @@
-//! Driving `podctl`, as a user would.
+//! Running `podctl`, as a user does.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::image;
 use crate::process::{Output, run, wait_for};
 
-/// Our host manager over one data directory.
+/// Our host manager with a data directory.
 #[derive(Debug, Clone)]
 pub struct Podctl {
     binary: PathBuf,
@@ -20,19 +20,19 @@ pub struct Podctl {
 }
 
 impl Podctl {
-    /// The binary, its data directory, and where image sources may be written.
+    /// `binary` is the program, `data` its data directory, and `scratch` a directory for image sources.
     pub fn new(binary: &Path, data: &Path, scratch: &Path) -> Self {
         let caller = std::env::var(crate::harness::CALLER).unwrap_or_default();
         Self { binary: binary.to_owned(), data: data.to_owned(), scratch: scratch.to_owned(), caller }
     }
 
-    /// The same, called by a shell that has done these commands before.
+    /// The same, called by a shell that has run these commands before.
     #[must_use]
     pub fn called_after(&self, commands: &str) -> Self {
         Self { caller: commands.to_owned(), ..self.clone() }
     }
 
-    /// A command to be run or started.
+    /// A command with these arguments.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = match self.caller.as_str() {
             "" => Command::new(&self.binary),
@@ -46,7 +46,7 @@ impl Podctl {
         command
     }
 
-    /// Runs a command to its end.
+    /// Runs a command until it has ended.
     #[track_caller]
     pub fn run(&self, args: &[&str]) -> Output {
         run(&mut self.command(args))
@@ -71,7 +71,7 @@ impl Podctl {
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{args:?}: {e} in: {text}"))
     }
 
-    /// Imports the probe's root file system, as a directory, under the name `probe`; once.
+    /// Imports the probe's root file system, a directory, under the name `probe`, unless that was done before.
     #[track_caller]
     pub fn import_probe(&self) {
         let root = self.scratch.join("probe-root");
@@ -95,7 +95,7 @@ impl Podctl {
         self.ok(&["image", "import", &file.display().to_string(), "--name", name]);
     }
 
-    /// Boots an empty pod, on the host's network if the options don't say otherwise.
+    /// Boots an empty pod, on the host's network unless the options have another one.
     #[track_caller]
     pub fn sandbox(&self, options: &[&str]) -> Pod<'_> {
         let net: &[&str] = if options.iter().any(|option| option.starts_with("--net")) { &[] } else { &["--net=host"] };
@@ -104,7 +104,7 @@ impl Podctl {
         Pod { podctl: self, uuid }
     }
 
-    /// A pod with the probe image imported and a directory of the host's, `out`, as a volume of that name.
+    /// Imports the probe image and boots an empty pod with a host directory as the volume `out`.
     #[track_caller]
     pub fn pod(&self, options: &[&str]) -> Pod<'_> {
         self.import_probe();
@@ -122,10 +122,10 @@ impl Podctl {
     }
 }
 
-/// A pod of podctl's.
+/// A pod of podctl.
 #[derive(Debug, Clone)]
 pub struct Pod<'a> {
-    /// Whose it is.
+    /// The host manager.
     pub podctl: &'a Podctl,
     /// Its UUID.
     pub uuid: String,
@@ -137,7 +137,7 @@ impl Pod<'_> {
         self.podctl.data.join("pods/run").join(&self.uuid)
     }
 
-    /// PID 1 of the pod, as the host sees it.
+    /// PID of the pod's PID 1, as the host counts.
     #[track_caller]
     pub fn pid(&self) -> i32 {
         let path = self.dir().join("pid");
@@ -145,13 +145,13 @@ impl Pod<'_> {
         text.trim().parse().unwrap_or_else(|e| panic!("{text:?}: {e}"))
     }
 
-    /// Adds an app of the probe image that has the `out` volume at /out and does `actions`.
+    /// Adds an app of the probe image, with the volume `out` at /out, that does `actions`.
     #[track_caller]
     pub fn add(&self, app: &str, options: &[&str], actions: &[&str]) {
         self.try_add("probe", app, options, actions).ok();
     }
 
-    /// Adds an app of any image, or fails.
+    /// Adds an app of any image; this may fail.
     #[track_caller]
     pub fn try_add(&self, image: &str, app: &str, options: &[&str], actions: &[&str]) -> Output {
         let mut args = vec!["app", "add", &self.uuid, image, "--name", app, "--mount=volume=out,target=/out"];
@@ -206,14 +206,14 @@ impl Pod<'_> {
         self.app("rm", app, &[]).ok();
     }
 
-    /// What the probe reports from inside an app with these options.
+    /// Runs an app with these options, and returns what the probe reports from inside.
     #[track_caller]
     pub fn report(&self, app: &str, options: &[&str]) -> Value {
         self.run_app(app, options, &["report", &format!("/out/{app}.json")]);
         self.read(app)
     }
 
-    /// The report that an app has left in the `out` volume.
+    /// The report that an app has written to the volume `out`.
     #[track_caller]
     pub fn read(&self, app: &str) -> Value {
         let path = self.podctl.out().join(format!("{app}.json"));

@@ -1,4 +1,4 @@
-//! Running commands and looking at processes from the outside.
+//! Running commands, and inspecting processes and cgroups in /proc and the file system.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
 
-/// How a command ended and what it said.
+/// The result of a command.
 #[derive(Debug, Clone)]
 pub struct Output {
     /// The command, for messages.
     pub command: String,
-    /// Its exit status, absent if a signal ended it.
+    /// Its exit status; `None` if a signal ended it.
     pub code: Option<i32>,
     /// The signal that ended it.
     pub signal: Option<i32>,
@@ -34,7 +34,7 @@ impl Output {
         self.stdout.trim_end().to_owned()
     }
 
-    /// The complaint of a command that must have failed with exactly one line on stderr; panics otherwise.
+    /// The error line of a command that must have failed with exactly one line on stderr; panics otherwise.
     #[track_caller]
     pub fn complaint(self) -> String {
         assert!(self.code.is_some_and(|c| c != 0), "should have failed: {self}");
@@ -55,22 +55,22 @@ impl fmt::Display for Output {
     }
 }
 
-/// Runs a command to its end with nothing on its standard input; panics if it can't be started.
+/// Runs a command with empty standard input until it has ended; panics if it can't be started.
 #[track_caller]
 pub fn run(command: &mut Command) -> Output {
     run_with_input(command, "")
 }
 
-/// Descriptors that a command takes up here while it runs: its pipes, and what starting it needs.
+/// Number of descriptors of this process that a running command uses: its pipes, and those needed to start it.
 const DESCRIPTORS: u64 = 8;
-/// Descriptors that are for everything else.
+/// Number of descriptors that are kept for everything else.
 const OTHERS: u64 = 24;
 
-/// How many commands run.
+/// Number of running commands.
 static RUNNING: Mutex<u64> = Mutex::new(0);
 static ENDED: Condvar = Condvar::new();
 
-/// Room for one more command: as many run at once as this process may have descriptors for, however many threads ask.
+/// A permit to run a command: there are as many as this process has descriptors for.
 struct Room;
 
 impl Room {
@@ -90,7 +90,7 @@ impl Drop for Room {
     }
 }
 
-/// Runs a command to its end; panics if it can't be started.
+/// Runs a command until it has ended; panics if it can't be started.
 #[track_caller]
 pub fn run_with_input(command: &mut Command, input: &str) -> Output {
     let words = describe(command);
@@ -111,19 +111,19 @@ pub fn run_with_input(command: &mut Command, input: &str) -> Output {
     }
 }
 
-/// The command as one would type it.
+/// The command line, without quoting.
 pub fn describe(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
     words.extend(command.get_args().map(|a| a.to_string_lossy().into_owned()));
     words.join(" ")
 }
 
-/// How many times as long as usual everything may take here.
+/// Factor for all timeouts: `E2E_PATIENCE`.
 pub fn patience() -> u64 {
     std::env::var("E2E_PATIENCE").map_or(1, |times| times.parse().expect("E2E_PATIENCE is a number"))
 }
 
-/// Polls until the closure gives a value; panics with `what` when the time is up.
+/// Calls the closure until it returns a value; panics with `what` after `seconds`.
 #[track_caller]
 pub fn wait_for<T>(what: &str, seconds: u64, mut look: impl FnMut() -> Option<T>) -> T {
     let seconds = seconds * patience();
@@ -137,23 +137,23 @@ pub fn wait_for<T>(what: &str, seconds: u64, mut look: impl FnMut() -> Option<T>
     }
 }
 
-/// One line of `/proc/PID/stat`, as far as the tests care.
+/// A process, as /proc shows it: proc(5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
-    /// Process number as seen here.
+    /// PID in this process's PID namespace.
     pub pid: i32,
-    /// Its parent's.
+    /// PID of its parent.
     pub parent: i32,
-    /// `R`, `S`, `Z`…
+    /// State: `R`, `S`, `Z`…
     pub state: char,
     /// Its command line, or its name in brackets.
     pub words: String,
-    /// What the kernel function it sleeps in is called.
+    /// Name of the kernel function that it sleeps in.
     pub sleeps_in: String,
 }
 
 impl Process {
-    /// What /proc says of a process, if it is (still) there.
+    /// The process with this PID; `None` if it does not exist.
     pub fn look_up(pid: i32) -> Option<Self> {
         let dir = PathBuf::from(format!("/proc/{pid}"));
         let stat = std::fs::read_to_string(dir.join("stat")).ok()?;
@@ -168,13 +168,13 @@ impl Process {
         Some(Self { pid, parent, state, words, sleeps_in })
     }
 
-    /// Its parent; panics if it is not there.
+    /// PID of its parent; panics if it does not exist.
     #[track_caller]
     pub fn parent_of(pid: i32) -> i32 {
         Self::look_up(pid).unwrap_or_else(|| panic!("process {pid} has gone")).parent
     }
 
-    /// How many descriptors it may have; panics if it is not there.
+    /// Its soft limit of open files; panics if it does not exist.
     #[track_caller]
     pub fn most_files(pid: i32) -> u64 {
         let path = format!("/proc/{pid}/limits");
@@ -192,7 +192,7 @@ impl Process {
         })
     }
 
-    /// Waits until it has taken a signal that was sent to it: a second one before that would be the same one.
+    /// Waits until a signal that was sent to it is no longer pending: a second one before that would be merged with it.
     #[track_caller]
     pub fn has_taken(pid: i32, signal: i32) {
         wait_for("the signal to be taken", 20, || {
@@ -200,7 +200,7 @@ impl Process {
         });
     }
 
-    /// Waits until it holds SIGTERM back, as a probe does that ends on it in order, or waits for it.
+    /// Waits until it blocks SIGTERM or waits for it in sigtimedwait(2), as a probe does that ends in order on SIGTERM.
     #[track_caller]
     pub fn holds_sigterm(pid: i32) {
         wait_for("SIGTERM to be blocked", 20, || {
@@ -209,7 +209,7 @@ impl Process {
         });
     }
 
-    /// Whether it exists and is not merely waiting to be reaped.
+    /// Whether it exists and is not a zombie.
     pub fn lives(pid: i32) -> bool {
         Self::look_up(pid).is_some_and(|p| p.state != 'Z')
     }
@@ -221,13 +221,13 @@ impl fmt::Display for Process {
     }
 }
 
-/// All processes, as far as they can be seen.
+/// All processes in /proc.
 pub fn all() -> Vec<Process> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).filter_map(Process::look_up).collect()
 }
 
-/// Everything that descends from a process, itself not counted.
+/// All descendants of a process, without itself.
 pub fn descendants(of: i32) -> Vec<Process> {
     let all = all();
     let mut family = vec![of];
@@ -252,8 +252,8 @@ pub fn mountinfo(pid: &str) -> Vec<Vec<String>> {
     text.lines().map(|l| l.split(' ').map(str::to_owned).collect()).collect()
 }
 
-/// Everything below a directory with type, mode and content, as one text: to see that nothing changed.
-/// Does not follow links and stays on the paths it is given.
+/// A text with type, mode, owner and content of everything below a path, to find out whether something has changed.
+/// Symlinks are not followed.
 pub fn picture(path: &Path) -> String {
     fn walk(path: &Path, into: &mut Vec<String>) {
         use std::os::unix::fs::MetadataExt;
@@ -281,7 +281,7 @@ pub fn picture(path: &Path) -> String {
     lines.join("\n")
 }
 
-/// A pod's UUID as it is in the name of its cgroup: systemd-escape(1).
+/// A pod's UUID, escaped for the name of its cgroup: systemd-escape(1).
 pub fn escaped(uuid: &str) -> String {
     uuid.replace('-', "\\x2d")
 }
@@ -292,7 +292,8 @@ pub fn pod_cgroups(uuid: &str) -> Vec<PathBuf> {
     places().map(|place| place.join(&name)).filter(|dir| dir.is_dir()).collect()
 }
 
-/// The cgroups whose name holds the UUID, where host managers look for them: the pod's, or what stays of it.
+/// The cgroups whose name has the UUID, where host managers look for them: the pod's, or the one that stays after its
+/// end.
 pub fn cgroups_named_after(uuid: &str) -> Vec<PathBuf> {
     let holds = |dir: &PathBuf| {
         let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -315,7 +316,7 @@ fn cgroup_mounts() -> Vec<PathBuf> {
     hierarchies.map(|m| PathBuf::from(&m[4])).collect()
 }
 
-/// Where pods' cgroups are: at the root, or below where the host's systemd has its machines.
+/// The directories that may have cgroups of pods: the roots of the hierarchies, and machine.slice in them.
 fn places() -> impl Iterator<Item = PathBuf> {
     cgroup_mounts().into_iter().flat_map(|mount| [mount.clone(), mount.join("machine.slice")])
 }

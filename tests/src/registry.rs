@@ -1,4 +1,4 @@
-//! Debian's registry on loopback, with TLS and users, and the tools around it.
+//! Debian's registry on the loopback interface, with TLS and users, and skopeo as another client of it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,19 +6,19 @@ use std::process::{Child, Command, Stdio};
 
 use crate::process::{run, wait_for};
 
-/// The user whom the registry knows.
+/// The user that the registry knows.
 pub const USER: &str = "user";
 /// That user's password.
 pub const PASSWORD: &str = "secret";
-/// An address that a test may give itself, which the certificates are for as well.
+/// A further address that the certificates are valid for, which a test may add to an interface.
 pub const ELSEWHERE: &str = "10.99.0.1";
-/// Both, as `htpasswd -B` writes them.
+/// User and password, as `htpasswd -B` writes them.
 const HTPASSWD: &str = "user:$2y$04$G8j2xZo/lCMfgM4hxpRhUuvW5FHz3d7VVqx3NlWTX8CjbeLYbfp5e\n";
 
 /// A certificate authority and a certificate of it for this machine's loopback.
 #[derive(Debug, Clone)]
 pub struct Certificates {
-    /// Only what clients need: `ca.crt`.
+    /// Directory with the authority's certificate, `ca.crt`, for clients.
     pub client_dir: PathBuf,
     /// The server's certificate.
     pub certificate: PathBuf,
@@ -117,18 +117,18 @@ impl Certificates {
     }
 }
 
-/// How the registry knows its users.
+/// How the registry authenticates its users.
 #[derive(Debug, Clone, Copy)]
 pub enum Users<'a> {
     /// By a password.
     Password,
-    /// By a token that this server gives.
+    /// By a token of this server.
     Token(&'a str),
     /// By a certificate of the authority.
     Certificate,
 }
 
-/// The registry, which ends with the value.
+/// A running registry, which is killed when the value is dropped.
 #[derive(Debug)]
 pub struct Registry {
     child: Child,
@@ -179,7 +179,7 @@ impl Registry {
         Self { child, host: format!("localhost:{port}"), certificates: certificates.clone() }
     }
 
-    /// What skopeo tells of `docker://HOST/NAME`, raw: the manifest as it is.
+    /// The manifest of `docker://HOST/NAME`, unchanged, by skopeo.
     #[track_caller]
     pub fn raw_manifest(&self, name: &str) -> String {
         let out = run(Command::new("skopeo")
@@ -208,7 +208,7 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        // it may have ended by itself
+        // Fails if it has ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! A terminal with somebody in front of it: types, and looks at what is shown.
+//! A terminal as a user has it: the test types on it, and reads what is shown.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -10,7 +10,7 @@ use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 
 use crate::process::run;
 
-/// How long something may take to be shown.
+/// Timeout for a text to be shown, and for a program to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A terminal.
@@ -24,7 +24,7 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// A new one, of 24 lines of 80.
+    /// A new terminal of 24 lines and 80 columns.
     #[track_caller]
     pub fn new() -> Self {
         let keyboard = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).expect("posix_openpt");
@@ -37,18 +37,18 @@ impl Screen {
         screen
     }
 
-    /// Its other end, as a program has it.
+    /// Opens its slave, as a program does.
     #[track_caller]
     pub fn open(&self) -> File {
         OpenOptions::new().read(true).write(true).open(&self.path).unwrap_or_else(|e| panic!("{}: {e}", self.path))
     }
 
-    /// Starts a command that has this terminal for its session's, and for those standard descriptors that are not
-    /// given another thing.
+    /// Starts a command in a new session with this terminal as its controlling terminal, and as each standard
+    /// descriptor that is `None` in `others`.
     #[track_caller]
     pub fn start(&self, command: &Command, others: [Option<Stdio>; 3]) -> Child {
         let mut session = Command::new("sh");
-        // The controlling terminal is the first that the leader of a session opens.
+        // The first terminal that a session leader opens becomes its controlling terminal.
         session.args([
             "-c",
             "terminal=$1; shift; exec setsid sh -c ': <>\"$0\"; exec \"$@\"' \"$terminal\" \"$@\"",
@@ -68,7 +68,7 @@ impl Screen {
         session.stdin(stdin).stdout(stdout).stderr(stderr).spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"))
     }
 
-    /// Types, as fast as it is taken.
+    /// Types a text, as fast as the terminal takes it.
     #[track_caller]
     pub fn types(&mut self, text: &str) {
         let end = Instant::now() + PATIENCE;
@@ -82,7 +82,7 @@ impl Screen {
         }
     }
 
-    /// Waits until this is shown, after what was waited for before.
+    /// Waits until `text` is shown, after the text of the last call.
     #[track_caller]
     pub fn shows(&mut self, text: &str) {
         let end = Instant::now() + PATIENCE;
@@ -98,7 +98,7 @@ impl Screen {
         }
     }
 
-    /// Waits for a program's end, looking on; its exit status, or 128 and the signal.
+    /// Waits until a program has ended, while reading what is shown; returns its exit status, or 128 + signal.
     #[track_caller]
     pub fn end_of(&mut self, child: &mut Child) -> i32 {
         use std::os::unix::process::ExitStatusExt;
@@ -114,7 +114,7 @@ impl Screen {
         }
     }
 
-    /// All that was shown so far.
+    /// Everything that was shown so far.
     pub fn text(&mut self) -> String {
         self.look();
         String::from_utf8_lossy(&self.shown).into_owned()
@@ -126,19 +126,20 @@ impl Screen {
             match self.keyboard.read(&mut chunk) {
                 Ok(0) => return,
                 Ok(count) => self.shown.extend(&chunk[..count]),
-                // Nothing now, or nobody has the terminal open now.
+                // There is no output, or no program has the terminal open.
                 Err(_) => return,
             }
         }
     }
 
-    /// Gives it another size.
+    /// Changes its size.
     #[track_caller]
     pub fn resize(&self, lines: u32, columns: u32) {
         self.stty(&["rows", &lines.to_string(), "cols", &columns.to_string()]);
     }
 
-    /// At a shell with this prompt: a program that the shell runs hears of another size, and ends by Ctrl-C.
+    /// Checks, at a shell with this prompt, that a program of the shell gets a SIGWINCH and the new size, and that
+    /// Ctrl-C ends it.
     #[track_caller]
     pub fn tells_its_shell_of_a_resize(&mut self, prompt: &str) {
         self.types("sh -c 'trap \"echo resized; stty size\" WINCH; echo rea\"\"dy; while :; do sleep 0.1; done'\n");
@@ -149,13 +150,13 @@ impl Screen {
         self.shows(prompt);
     }
 
-    /// Its settings, in a form to be compared.
+    /// Its settings, as text that can be compared.
     #[track_caller]
     pub fn settings(&self) -> String {
         self.stty(&["-g"])
     }
 
-    /// Whether it is in raw mode: what is typed is not made lines of.
+    /// Whether it is in raw mode (not canonical).
     #[track_caller]
     pub fn is_raw(&self) -> bool {
         self.stty(&["-a"]).contains("-icanon")

@@ -1,4 +1,4 @@
-//! An HTTP server that answers as a test wants, truthfully or not, and remembers what it was asked.
+//! An HTTP server whose replies a test chooses, valid or not, and which records the requests.
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,16 +11,16 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-/// What it was asked.
+/// A request.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// GET, HEAD…
     pub method: String,
-    /// With the query.
+    /// The path with the query.
     pub path: String,
-    /// Names in small letters.
+    /// The headers, with their names in lower case.
     pub headers: Vec<(String, String)>,
-    /// What was sent.
+    /// The body.
     pub body: Vec<u8>,
 }
 
@@ -31,31 +31,31 @@ impl Request {
     }
 }
 
-/// What it answers.
+/// A reply.
 #[derive(Debug, Clone)]
 pub struct Reply {
     /// The HTTP status.
     pub status: u16,
-    /// Beside `Content-Length`, which is the body's if it is not here.
+    /// The headers. `Content-Length` is added if it is not among them.
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
-    /// After so many bytes of the body the connection breaks.
+    /// Number of bytes of the body after which the connection is closed.
     pub cut: Option<usize>,
-    /// The body is sent again and again, without an end.
+    /// Whether the body is repeated without end.
     pub endless: bool,
-    /// Between blocks of 64 KiB.
+    /// Pause between blocks of 64 KiB.
     pub pause: Duration,
 }
 
 impl Reply {
-    /// An answer.
+    /// A reply without headers.
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         let (headers, pause) = (Vec::new(), Duration::ZERO);
         Self { status, headers, body: body.into(), cut: None, endless: false, pause }
     }
 
-    /// With a header.
+    /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.push((name.to_owned(), value.into()));
@@ -63,7 +63,7 @@ impl Reply {
     }
 }
 
-/// The server, which lives as long as the test's process.
+/// The server, which runs until the test's process ends.
 pub struct Server {
     /// `localhost:PORT`
     pub host: String,
@@ -79,7 +79,7 @@ impl fmt::Debug for Server {
 type Handler = dyn Fn(&Request) -> Reply + Send + Sync;
 
 impl Server {
-    /// Starts it; with a certificate and its key it speaks TLS.
+    /// Starts it; with a certificate and its key it uses TLS.
     pub fn start(tls: Option<(&Path, &Path)>, handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
         let host = format!("localhost:{}", listener.local_addr().expect("an address").port());
@@ -92,7 +92,7 @@ impl Server {
                 let (stream, tls) = (stream.expect("accept"), tls.clone());
                 let (handler, log) = (Arc::clone(&handler), Arc::clone(&log));
                 std::thread::spawn(move || {
-                    // a client that goes away is the client's business
+                    // A client may close the connection at any time.
                     let _ = match tls {
                         Some(config) => {
                             let connection = ServerConnection::new(config).expect("TLS");
@@ -106,7 +106,7 @@ impl Server {
         Self { host, asked }
     }
 
-    /// All that it was asked so far.
+    /// All requests so far.
     pub fn asked(&self) -> Vec<Request> {
         self.asked.lock().expect("the log").clone()
     }
@@ -123,7 +123,7 @@ fn config(certificate: &Path, key: &Path) -> ServerConfig {
         .expect("a certificate and its key")
 }
 
-/// One request per connection.
+/// Serves one request on a connection.
 fn serve<S: Read + Write>(stream: S, handler: &Handler, log: &Mutex<Vec<Request>>) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
@@ -169,7 +169,7 @@ fn serve<S: Read + Write>(stream: S, handler: &Handler, log: &Mutex<Vec<Request>
     out.flush()
 }
 
-/// The bytes that a request wants of a body, by its `Range`, and the reply's status and header for that.
+/// The reply with the part of a body that the request's `Range` header asks for.
 pub fn ranged(request: &Request, body: &[u8]) -> Reply {
     let from = request.header("range").and_then(|text| text.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
     match from {
@@ -180,8 +180,8 @@ pub fn ranged(request: &Request, body: &[u8]) -> Reply {
     }
 }
 
-/// A proxy that connects to servers of this machine, whatever their hosts are called. Tells who is to be connected to
-/// whom: `HOST:PORT` and the value of `Proxy-Authorization`.
+/// A proxy that connects to servers on this machine, whatever the host name. It records `HOST:PORT` and the value of
+/// `Proxy-Authorization` of each request.
 #[derive(Debug)]
 pub struct Proxy {
     /// `127.0.0.1:PORT`
@@ -190,7 +190,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts it; it lives as long as the test's process.
+    /// Starts it; it runs until the test's process ends.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
@@ -200,14 +200,14 @@ impl Proxy {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (stream, log) = (stream.expect("accept"), Arc::clone(&log));
-                // a client that goes away is the client's business
+                // A client may close the connection at any time.
                 std::thread::spawn(move || drop(connect(&stream, &log)));
             }
         });
         Self { host, asked }
     }
 
-    /// All that it was asked so far.
+    /// All requests so far: `HOST:PORT` and `Proxy-Authorization`.
     pub fn asked(&self) -> Vec<(String, String)> {
         self.asked.lock().expect("the log").clone()
     }

@@ -1,7 +1,7 @@
-//! Running a command under ptrace(2), to see its system calls or to kill it right before one of them.
+//! Running a command under ptrace(2), to list its system calls or to kill it right before one of them.
 //!
-//! All that the command forks is followed, so the entrypoints that it runs, and their children in a pod, are seen as
-//! well. A process with threads can't trace: a test that uses this has none of its own meanwhile.
+//! Children are followed, so the entrypoints that the command runs, and their children in a pod, are traced too. The
+//! tracing process must not have other threads.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -18,21 +18,21 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// The only way in which a process can be traced from its first system call on without code of ours in it: it waits
-/// for a word before it becomes the command.
+/// The shell script that the traced process starts with: it waits for a line, so that it can be seized, and then
+/// executes the command. So the command is traced from its first system call on.
 const BEGINNING: &str = r#"read -r _ && exec "$@" </dev/null"#;
 
-/// Which processes a run is killed with.
+/// Which processes are killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Victims {
-    /// The command alone; what it has started goes on.
+    /// The command only; its descendants keep running.
     Command,
-    /// It and all that it has started.
+    /// The command and all its descendants.
     Family,
 }
 
-/// Which points are to be tried, if not only some of those that change anything: `CRASH_POINTS=changes` or, for hours,
-/// `CRASH_POINTS=all`.
+/// The points that `CRASH_POINTS` asks for: `changes`, or `all`, which takes hours. `None` without that variable: then
+/// tests try a sample.
 pub fn wanted() -> Option<Points> {
     match std::env::var("CRASH_POINTS").as_deref() {
         Ok("all") => Some(Points::Every),
@@ -42,12 +42,12 @@ pub fn wanted() -> Option<Points> {
     }
 }
 
-/// Which system calls count as points to be killed at.
+/// The system calls before which a command is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Points {
-    /// All.
+    /// All system calls.
     Every,
-    /// Those that change what others can see: files, mounts, namespaces, locks, processes, messages.
+    /// Those that change what other processes can see: files, mounts, namespaces, locks, processes, messages.
     Changes,
 }
 
@@ -60,7 +60,7 @@ impl Points {
 /// A system call that a process is about to make.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// Who makes it.
+    /// The process that makes it.
     pub pid: Pid,
     /// Its number: `SYS_…`.
     pub number: i64,
@@ -84,7 +84,7 @@ impl Call {
         }
     }
 
-    /// The text that an argument points to.
+    /// The string that an argument points to.
     pub fn text(&self, argument: usize) -> String {
         let memory = File::open(format!("/proc/{}/mem", self.pid)).expect("the memory of a traced process");
         let mut bytes = Vec::new();
@@ -98,7 +98,7 @@ impl Call {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// What a descriptor that is an argument is open for.
+    /// The path of the file that an argument, a descriptor, refers to.
     pub fn descriptor(&self, argument: usize) -> PathBuf {
         let number = self.arguments[argument] as u32 as i32;
         let link = match number {
@@ -108,7 +108,7 @@ impl Call {
         fs::read_link(link).unwrap_or_default()
     }
 
-    /// The path that a directory descriptor and a text are.
+    /// The path that two arguments, a directory descriptor and a string, mean together.
     pub fn path(&self, directory: usize, text: usize) -> PathBuf {
         self.descriptor(directory).join(self.text(text))
     }
@@ -166,16 +166,16 @@ const CHANGES: &[i64] = &[
     libc::SYS_writev,
 ];
 
-/// How a traced run ended.
+/// The end of a traced command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Traced {
-    /// It was killed where it should be.
+    /// It was killed at the requested system call.
     Killed,
-    /// It came to its end before; its exit status, or 128 and the signal.
+    /// It ended before: its exit status, or 128 + signal.
     Ended(i32),
 }
 
-/// Runs a command and kills it right before the `nth` (from 0) of the system calls that count.
+/// Runs a command and kills it right before the `nth` (from 0) of the system calls in `points`.
 #[track_caller]
 pub fn kill_at(command: &Command, follow: bool, points: Points, nth: usize, victims: Victims) -> Traced {
     let mut seen = 0;
@@ -188,9 +188,7 @@ pub fn kill_at(command: &Command, follow: bool, points: Points, nth: usize, vict
     })
 }
 
-/// Runs a command, which must succeed, to its end.
-///
-/// What it counts up to is how many points there are.
+/// Runs a command, which must succeed, and returns the number of its system calls in `points`.
 #[track_caller]
 pub fn count(command: &Command, follow: bool, points: Points) -> usize {
     let mut seen = 0;
@@ -202,7 +200,7 @@ pub fn count(command: &Command, follow: bool, points: Points) -> usize {
     seen
 }
 
-/// Runs a command to its end and shows each of its system calls, right before it is made.
+/// Runs a command until it has ended, and calls `look` right before each of its system calls.
 #[track_caller]
 pub fn watch(command: &Command, mut look: impl FnMut(&Call)) -> Traced {
     Trace::begin(command, true).run(Victims::Family, |call| {
@@ -219,9 +217,9 @@ enum Verdict {
 
 struct Trace {
     main: Pid,
-    /// Those that are traced.
+    /// The traced processes.
     family: BTreeSet<Pid>,
-    /// Those that have ended, which may be seen before their parent tells that there is such a child.
+    /// The processes that have ended. The end of a child may be reported before its parent's fork is.
     ended: BTreeSet<Pid>,
     executed: bool,
 }
@@ -235,7 +233,7 @@ impl Trace {
         if let Some(dir) = command.get_current_dir() {
             shell.current_dir(dir);
         }
-        // In a session of its own: whatever it signals, the test is not among it.
+        // In its own process group: a signal that it sends to its group does not reach the test.
         shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         let mut child = shell.spawn().expect("/bin/sh");
         let main = Pid::from_raw(child.id().cast_signed());
@@ -275,7 +273,7 @@ impl Trace {
         panic!("the traced command has vanished");
     }
 
-    /// What happens next to one of the family.
+    /// Waits for the next event of a traced process.
     fn next(&mut self) -> Option<WaitStatus> {
         loop {
             match waitpid(None, Some(WaitPidFlag::__WALL)) {
@@ -293,7 +291,7 @@ impl Trace {
         }
     }
 
-    /// Lets a stopped process go on.
+    /// Continues a stopped process.
     fn step(&mut self, status: WaitStatus) {
         match status {
             WaitStatus::PtraceEvent(pid, _, event) => {
@@ -312,7 +310,8 @@ impl Trace {
         }
     }
 
-    /// One of the family has stopped, maybe because it has a child now; maybe its parent has not told of it yet.
+    /// Adds a process that has stopped to the family, and its new child if it stopped because of a fork. The child may
+    /// already have ended.
     fn note_birth(&mut self, pid: Pid, event: i32) {
         self.family.insert(pid);
         if matches!(event, libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE)
@@ -325,7 +324,7 @@ impl Trace {
         }
     }
 
-    /// Kills the victims; the rest of the family goes on untraced.
+    /// Kills the victims; the rest of the family keeps running, untraced.
     fn end(mut self, victims: Victims, stopped: Pid) {
         let doomed: BTreeSet<Pid> = match victims {
             Victims::Command => BTreeSet::from([self.main]),
@@ -343,7 +342,7 @@ impl Trace {
                 self.let_go(Some(self.main));
             }
             Victims::Family => {
-                // One that was just being born is seen now.
+                // A child that was just being forked is reported, and killed, now.
                 while !self.family.is_empty()
                     && let Some(status) = self.next()
                 {
@@ -357,10 +356,10 @@ impl Trace {
         }
     }
 
-    /// Stops tracing all, and waits for the end of one that was killed.
+    /// Stops tracing all processes, and waits for the end of the killed one.
     fn let_go(&mut self, killed: Option<Pid>) {
         for pid in self.family.iter().filter(|pid| Some(**pid) != killed) {
-            // One that has not made its first stop is stopped anyway; one that has ended is as well.
+            // Fails for a process that has ended; one that has not made its first stop will stop anyway.
             let _ = ptrace::interrupt(*pid);
         }
         while !self.family.is_empty()
@@ -386,8 +385,8 @@ impl Trace {
     }
 }
 
-/// What the command's environment is: all of ours or, if it was cleared, what was set. That can't be asked for, so it
-/// is what was set, if anything was.
+/// The command's environment: the variables that were set on it or, if none were, this process's. A `Command` does not
+/// tell whether its environment was cleared.
 fn environment(command: &Command) -> Vec<(std::ffi::OsString, std::ffi::OsString)> {
     let own: Vec<_> =
         command.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect();
@@ -400,7 +399,7 @@ fn is_entry(pid: Pid) -> bool {
 
 fn go_on(pid: Pid, signal: Option<Signal>) {
     match ptrace::syscall(pid, signal) {
-        // It was killed meanwhile.
+        // ESRCH: it was killed meanwhile.
         Ok(()) | Err(Errno::ESRCH) => {}
         Err(errno) => panic!("ptrace(SYSCALL, {pid}): {errno}"),
     }

@@ -1,6 +1,7 @@
-//! What the verbs cost, as ratios to yardsticks measured in the same interleaved run: `scripts/bench`.
+//! Measures the time of the entrypoints, and its ratio to reference measurements of the same run: `scripts/bench`.
 //!
-//! Two pods, one with one app and one with a hundred, driven by the contract alone. Nothing here passes or fails.
+//! There are two pods, one with one app and one with a hundred, run by the independent host manager. Nothing here
+//! passes or fails.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,11 +12,11 @@ use stage1::systemd::{Client, PRIVATE_SOCKET};
 use tests::dist;
 use tests::minihost::{MiniHost, MiniPod};
 
-/// How often each thing is measured.
+/// Number of measurements of each entrypoint.
 const ROUNDS: usize = 40;
 /// Apps in the full pod.
 const MANY: usize = 100;
-/// A unit with nothing in it, started by a client that does nothing but that.
+/// The reference for `app-start`: a unit that does nothing.
 const EMPTY_UNIT: &str = "[Service]\nType=simple\nExecStart=/opt/stage1/bin/supervisor-ready --help\nStandardOutput=null\n\
                           CollectMode=inactive-or-failed\n[Unit]\nDefaultDependencies=no\n";
 
@@ -43,7 +44,7 @@ fn main() {
     std::fs::remove_dir_all(&dir).expect("remove the work directory");
 }
 
-/// From the execution of `run` to the supervisor's word.
+/// Measures the time from the exec of `run` until the pod is ready.
 fn boot(host: &MiniHost) {
     let mut ready = Samples::default();
     for _ in 0..10 {
@@ -61,7 +62,7 @@ fn boot(host: &MiniHost) {
     println!("boot: run to ready            {ready}");
 }
 
-/// Memory of a pod in which nothing happens.
+/// Measures the memory of an idle pod.
 fn idle(pod: &MiniPod<'_>, monitor: &Child) {
     std::thread::sleep(Duration::from_secs(1));
     println!("idle: PSS of PID 1            {} KB", pss(pod.pid().cast_unsigned()));
@@ -98,7 +99,7 @@ fn verbs(pods: &mut [(MiniPod<'_>, Child); 2]) {
     }
 }
 
-/// What a client costs that only tells systemd to start an empty unit, its crossing included.
+/// The time of a client that crosses into the pod and has systemd start the empty unit.
 fn raw_start(pod: &MiniPod<'_>) -> Duration {
     let old = std::env::current_dir().expect("the current directory");
     std::env::set_current_dir(pod.dir()).expect("go to the pod directory");
@@ -130,7 +131,7 @@ fn enter(pod: &MiniPod<'_>) {
     println!("nsenter -a                    {theirs}  enter = {:.2} x", ours.median() / theirs.median());
 }
 
-/// How long a command takes that must succeed.
+/// The time of a command, which must succeed.
 fn time(mut command: Command) -> Duration {
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let start = Instant::now();

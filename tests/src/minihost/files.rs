@@ -1,4 +1,4 @@
-//! Files, directories, locks and mounts as a host manager makes them: what can't be done ends the test.
+//! Files, directories, locks and mounts as a host manager makes them. Any failure ends the test.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::mount::{MsFlags, mount};
 use serde_json::Value;
 
-/// An overlay as the contract lays it out.
+/// Mounts an overlay, with its directories as in the contract.
 #[track_caller]
 pub(super) fn overlay(lower: &Path, pair: &Path, app: &str, at: &Path) {
     let (upper, work) = (pair.join("upper").join(app), pair.join("work").join(app));
@@ -18,7 +18,7 @@ pub(super) fn overlay(lower: &Path, pair: &Path, app: &str, at: &Path) {
         .unwrap_or_else(|e| panic!("mount(overlay, {}): {e}", at.display()));
 }
 
-/// Gives everything below a directory, and itself, the ids of a user namespace.
+/// Shifts the owners of a directory and everything below it to the ids of a user namespace.
 pub(super) fn shift_owners(path: &Path, shift: u32) {
     let shown = |e| -> ! { panic!("{}: {e}", path.display()) };
     let stat = fs::symlink_metadata(path).unwrap_or_else(|e| shown(e));
@@ -54,7 +54,7 @@ pub(super) fn rename(from: &Path, to: &Path) {
     fs::rename(from, to).unwrap_or_else(|e| panic!("rename {} to {}: {e}", from.display(), to.display()));
 }
 
-/// Puts the directory into the overlay's upper layer.
+/// Changes the mtime of a directory, so that overlayfs copies it to the upper layer.
 pub(super) fn touch(dir: &Path) {
     let now = std::time::SystemTime::now();
     File::open(dir).and_then(|d| d.set_modified(now)).unwrap_or_else(|e| panic!("touch {}: {e}", dir.display()));
@@ -65,7 +65,7 @@ pub(super) fn json_file(path: &Path) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// Locks a file or directory for as long as it is open, here or in a process that has inherited it.
+/// Locks a file or directory until all descriptors of the returned file, also inherited ones, are closed.
 pub(super) fn lock(path: &Path) -> File {
     let file = File::open(path).unwrap_or_else(|e| panic!("open {}: {e}", path.display()));
     file.lock().unwrap_or_else(|e| panic!("flock {}: {e}", path.display()));

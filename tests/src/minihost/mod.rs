@@ -1,5 +1,5 @@
-//! A second host manager, written from the contract alone: it shares no code with ours and unpacks the
-//! stage1 image as it was built. What works here works for any host manager of the family.
+//! A second host manager, written from docs/contract.md only: it shares no code with ours, and unpacks the stage1 image
+//! as it was built. What works with it works with any host manager of the rkt family.
 
 mod files;
 
@@ -18,21 +18,21 @@ use self::files::{json_file, lock, make, overlay, remove, rename, replace, shift
 use crate::image;
 use crate::process::{Output, run, wait_for};
 
-/// The name that the manager gives the rendered stage1 tree.
+/// Id of the rendered stage1 tree.
 const STAGE1_TREE: &str = "deps-sha512-stage1";
-/// … and the rendered tree of the probe image.
+/// Id of the rendered tree of the probe image.
 const APP_TREE: &str = "deps-sha512-probe";
 
-/// What kind of pod the manager makes.
+/// The kind of a pod.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
-    /// Its roots are overlays; else copies of the trees.
+    /// Whether its roots are overlays; otherwise they are copies of the trees.
     pub overlay: bool,
-    /// Apps come and go; else they are those that were declared.
+    /// Whether apps can be added and removed while it runs; otherwise it has the declared ones.
     pub mutable: bool,
-    /// Every entrypoint is given `--debug`.
+    /// Whether every entrypoint is given `--debug`.
     pub debug: bool,
-    /// The first of the 65536 ids that the pod has of its own.
+    /// The first of 65536 host ids of its user namespace; `None` if it has none.
     pub shift: Option<u32>,
 }
 
@@ -144,7 +144,8 @@ pub struct MiniPod<'a> {
 }
 
 impl<'a> MiniPod<'a> {
-    /// With 65536 ids of its own from this one on: its roots are shifted copies of the trees instead of overlays.
+    /// Gives it a user namespace with 65536 host ids from `shift` on. Its roots are shifted copies of the trees in
+    /// place of overlays.
     #[must_use]
     pub fn with_ids(self, shift: u32) -> Self {
         let dir = self.in_phase("prepared");
@@ -153,7 +154,7 @@ impl<'a> MiniPod<'a> {
         Self { kind: Kind { overlay: false, shift: Some(shift), ..self.kind }, ..self }
     }
 
-    /// Puts a tree where it belongs.
+    /// Mounts or copies a tree at `at`, as the pod's kind says.
     fn render(&self, tree: &str, app: &str, at: &Path) {
         if self.kind.overlay {
             return overlay(&self.host.tree(tree), &self.dir().join("overlay").join(tree), app, at);
@@ -166,7 +167,7 @@ impl<'a> MiniPod<'a> {
 
     fn unmount(&self, root: &Path) {
         if self.kind.overlay {
-            // Not detached: nothing may keep it busy.
+            // Without MNT_DETACH: this fails if anything still uses it.
             umount2(root, MntFlags::empty()).unwrap_or_else(|e| panic!("unmount {}: {e}", root.display()));
         }
     }
@@ -181,7 +182,7 @@ impl<'a> MiniPod<'a> {
         self.in_phase("run")
     }
 
-    /// Where the pod keeps what is written to its stage1 root.
+    /// The directory with the files that are written to its stage1 root.
     pub fn upper(&self) -> PathBuf {
         if !self.kind.overlay {
             return self.dir().join("stage1/rootfs");
@@ -204,12 +205,13 @@ impl<'a> MiniPod<'a> {
         format!("--debug={}", self.kind.debug)
     }
 
-    /// The option for ids of the pod's own, if it has any.
+    /// The option `--private-users`, if it has a user namespace.
     fn ids(&self) -> Option<String> {
         self.kind.shift.map(|shift| format!("--private-users={shift}:65536"))
     }
 
-    /// Mounts all roots; the command of `run`, and the pod's lock, which it takes along while it is started.
+    /// Mounts all roots. Returns the command of `run`, and the pod's lock, which must be open until the command has
+    /// inherited it.
     #[track_caller]
     pub fn run_command(&self, flags: &[&str]) -> (Command, File) {
         let lock = lock(&self.in_phase("prepared"));
@@ -243,7 +245,7 @@ impl<'a> MiniPod<'a> {
         command.spawn().expect("run")
     }
 
-    /// Executes `run`; what it says is in the file that is returned.
+    /// Executes `run` with its standard error in the returned file.
     #[track_caller]
     pub fn start_with_output(&self, flags: &[&str]) -> (Child, PathBuf) {
         let path = self.host.data.join(format!("{}.said", self.uuid));
@@ -259,19 +261,19 @@ impl<'a> MiniPod<'a> {
         run(&mut command)
     }
 
-    /// Waits for the supervisor's word.
+    /// Waits until the pod is ready.
     #[track_caller]
     pub fn wait_ready(&self) {
         let link = self.upper().join("rkt/supervisor-status");
         wait_for("the supervisor to be ready", 30, || fs::read_link(&link).ok().filter(|to| to == Path::new("ready")));
     }
 
-    /// Whether somebody holds the pod's lock: it runs.
+    /// Whether the pod's lock is held: then the pod runs.
     pub fn is_locked(&self) -> bool {
         File::open(self.dir()).expect("open the pod").try_lock().is_err()
     }
 
-    /// PID 1 of the pod, by `pid` or `ppid`.
+    /// PID of the pod's PID 1, from the file `pid` or `ppid`.
     #[track_caller]
     pub fn pid(&self) -> i32 {
         wait_for("pid or ppid", 10, || {
@@ -285,7 +287,7 @@ impl<'a> MiniPod<'a> {
         })
     }
 
-    /// Executes a crossing entrypoint: the contract's environment and nothing else.
+    /// Executes a crossing entrypoint with the environment of the contract only.
     #[track_caller]
     pub fn cross(&self, annotation: &str, args: &[&str]) -> Output {
         run(&mut self.crossing(annotation, args))
@@ -305,8 +307,8 @@ impl<'a> MiniPod<'a> {
         command
     }
 
-    /// The app's files in the pod's directory `dir`, and its entry in the pod's manifest: `more` has further fields of
-    /// the app, and the entry's annotations.
+    /// Writes the app's files to the pod directory `dir`, and its entry to the pod's manifest. `more` has further
+    /// fields of the app, and the entry's annotations.
     #[track_caller]
     fn list_app(&mut self, dir: &Path, app: &str, exec: &[&str], mounts: &Value, more: &Value) {
         let mut section = json!({ "exec": exec, "user": "0", "group": "0" });
@@ -330,7 +332,7 @@ impl<'a> MiniPod<'a> {
         self.apps.push(app.to_owned());
     }
 
-    /// The app's root.
+    /// Makes the app's root.
     #[track_caller]
     fn render_app(&self, app: &str) {
         let stage2 = self.dir().join("stage1/rootfs/opt/stage2").join(app);
@@ -339,13 +341,13 @@ impl<'a> MiniPod<'a> {
         self.render(APP_TREE, app, &stage2.join("rootfs"));
     }
 
-    /// Lists an app of a pod that is not started yet.
+    /// Adds an app to a pod that is not started yet.
     #[track_caller]
     pub fn declare(&mut self, app: &str, exec: &[&str], mounts: &Value, more: &Value) {
         self.list_app(&self.in_phase("prepared"), app, exec, mounts, more);
     }
 
-    /// What precedes the crossing when an app is added: trees, overlay, manifest, environment, marker.
+    /// Does what stage0 does before `app-add`: trees, overlay, manifest, environment, marker.
     #[track_caller]
     pub fn stage(&mut self, app: &str, exec: &[&str], mounts: &Value, more: &Value) {
         let dir = self.dir();
@@ -372,7 +374,7 @@ impl<'a> MiniPod<'a> {
         self.cross("app/add", &args.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// Starts an app, as it is done whether it is new or has exited.
+    /// Starts an app, a new one or one that has exited.
     #[track_caller]
     pub fn start_app(&self, app: &str) -> Output {
         let status = self.dir().join("stage1/rootfs/rkt/status");
@@ -407,13 +409,14 @@ impl<'a> MiniPod<'a> {
         apps.iter().map(|a| a["name"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
-    /// Removes an app: the crossing, then mount, files and manifest entry.
+    /// Removes an app: runs `app-stop` and `app-rm`, then removes mount, files and manifest entry.
     #[track_caller]
     pub fn rm(&mut self, app: &str) {
         self.rm_below(app, &self.dir().join("stage1/rootfs"));
     }
 
-    /// The same as the family's archived manager does it, which removes the app's files behind the overlay's back.
+    /// As [`Self::rm`], but removes the app's status files in the overlay's upper directory, behind the mounted
+    /// overlay, as rkt does.
     #[track_caller]
     pub fn rm_in_upper(&mut self, app: &str) {
         self.rm_below(app, &self.upper());
@@ -469,8 +472,8 @@ impl<'a> MiniPod<'a> {
         wait_for("the end of run", 30, || monitor.try_wait().expect("wait for run"))
     }
 
-    /// Marks the ended pod and unmounts its overlays, then has stage1 collect what it left, `times` times;
-    /// the last time with the stage1 root mounted afresh, as after a reboot. Then the directory goes.
+    /// Marks the ended pod and unmounts its overlays, runs `gc` `times` times, each time with the stage1 root mounted
+    /// anew as after a reboot, and removes the pod directory.
     #[track_caller]
     pub fn collect(self, times: usize) {
         let garbage = self.mark();
@@ -509,7 +512,7 @@ impl Garbage<'_> {
         &self.dir
     }
 
-    /// Executes `gc`, with the stage1 root mounted afresh.
+    /// Executes `gc` with the stage1 root mounted anew.
     #[track_caller]
     pub fn gc(&self, flags: &[&str]) -> Output {
         let root = self.dir.join("stage1/rootfs");
