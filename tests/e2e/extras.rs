@@ -77,7 +77,7 @@ fn small_options_of_an_app(t: &Context) -> Verdict {
     }
     assert_eq!(list("state=running").lines().count(), 2);
     assert_eq!(list("label=team=red"), "");
-    assert!(podctl.fails(&["list", "--filter=banana=1"]).contains("there are name, id, state, app and label"));
+    assert!(podctl.fails(&["list", "--filter=banana=1"]).contains("expected name, id, state, app or label"));
     for (option, why) in [
         ("--tmpfs=scratch", "absolute path"),
         ("--device=/etc/passwd", "is not a device"),

@@ -14,14 +14,14 @@ pub struct Attach {
     /// Attach to: auto (all that the app has), or some of stdin,stdout,stderr, or of tty-in,tty-out,tty (both)
     #[arg(long, value_name = "MODE", default_value = "auto")]
     mode: AttachMode,
-    /// List the streams that can be attached to instead
+    /// Only list the streams that can be attached to
     #[arg(long, conflicts_with = "mode")]
     list: bool,
-    /// Detach from a terminal by these keys: characters and ctrl-LETTER, separated by commas; empty for none (default:
-    /// ctrl-p,ctrl-q)
+    /// Detach from a terminal with these keys: characters and ctrl-LETTER, separated by commas; empty disables them
+    /// (default: ctrl-p,ctrl-q)
     #[arg(long, value_name = "KEYS")]
     detach_keys: Option<String>,
-    /// Close the app's standard input when ours ends
+    /// Close the app's standard input when podctl's ends
     #[arg(long)]
     eof: bool,
 }

@@ -7,19 +7,19 @@ use clap_complete::CompleteEnv;
 use clap_complete::env::{EnvCompleter, Shells};
 use stage1::error::{Context, Error, Result};
 
-/// In the environment of a podctl that is to complete a word: the shell that asks.
+/// The environment variable with the name of the shell that asks for completions.
 const ASKED: &str = "PODCTL_COMPLETE";
 
-/// Answers a shell that asks for candidates of a word of `command`. False if none does.
+/// Answers a shell that asks for completions of a word of `command`; `false` if none asks.
 ///
 /// # Errors
-/// What it asks can't be understood, or the answer not be written.
+/// The shell or its request is unknown, or the answer can't be written.
 pub(super) fn answer(command: fn() -> clap::Command) -> std::result::Result<bool, clap::Error> {
     let here = std::env::current_dir().ok();
     CompleteEnv::with_factory(command).var(ASKED).try_complete(std::env::args_os(), here.as_deref())
 }
 
-/// Shells that words are completed for.
+/// The shells with completion scripts.
 #[derive(ValueEnum, Clone, Copy, Debug)]
 enum Shell {
     /// source <(podctl completion bash)
@@ -30,10 +30,10 @@ enum Shell {
     Zsh,
 }
 
-/// The script asks podctl itself, so it knows the pods, apps and images there are.
+/// The script asks podctl for completions, so it knows the existing pods, apps and images.
 #[derive(Args, Debug)]
 pub struct Completion {
-    /// For which shell
+    /// The shell
     #[arg(value_enum)]
     shell: Shell,
 }

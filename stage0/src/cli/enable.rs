@@ -11,10 +11,10 @@ use super::output::say;
 use super::session::Session;
 use crate::fsutil::atomic::write;
 
-/// Where the administrator's units are: systemd.unit(5).
+/// The directory of the administrator's units: systemd.unit(5).
 const UNITS: &str = "/etc/systemd/system";
 
-/// Writes the pod's unit, and has the host start it at boot.
+/// Writes the pod's unit and enables it, so that the host starts the pod at boot.
 pub fn enable(pod: &OnePod, session: &Session) -> Result<()> {
     let (name, text) = unit_of(session, &pod.find(session)?)?;
     let path = unit(&name)?;
@@ -24,7 +24,7 @@ pub fn enable(pod: &OnePod, session: &Session) -> Result<()> {
     say(format!("{}: starts the pod at boot", path.display()))
 }
 
-/// Undoes that; the pod itself is left as it is.
+/// Disables and removes the pod's unit; the pod itself does not change.
 pub fn disable(pod: &OnePod, session: &Session) -> Result<()> {
     let (name, _) = unit_of(session, &pod.find(session)?)?;
     let path = unit(&name)?;

@@ -7,7 +7,7 @@ use super::args::one_app::OneApp;
 use super::exec::CommandInPod;
 use super::session::Session;
 
-/// Without an app the command runs in the pod around its apps.
+/// Without an app, the command runs in the pod itself, outside its apps.
 #[derive(Args, Debug)]
 pub struct Enter {
     #[command(flatten)]

@@ -10,11 +10,11 @@ use super::session::Session;
 use crate::entrypoint::enter::{self, EnterOptions};
 use crate::poddir::find::Pod;
 
-/// How a command is run in a pod, and which.
+/// The command to run in a pod, and its options.
 #[derive(Args, Debug)]
 pub struct CommandInPod {
-    /// Run it as this user (a name, a number, or a path in the image, for its owner) and group (default: as the app; root
-    /// for more than the app may)
+    /// Run it as this user (a name, a number, or a path in the image whose owner it is) and group (default: the app's;
+    /// use root to do more than the app may)
     #[arg(short, long, value_name = "USER[:GROUP]", allow_hyphen_values = true)]
     user: Option<String>,
     /// Set a variable of its environment
@@ -26,13 +26,13 @@ pub struct CommandInPod {
     /// Run it with all capabilities and without a seccomp filter
     #[arg(long)]
     privileged: bool,
-    /// Give it a terminal when; -t alone means always
+    /// Allocate a terminal when; -t alone means always
     #[arg(
         short, long, value_enum, default_value = "auto", default_missing_value = "always", num_args = 0..=1,
         require_equals = true, value_name = "WHEN"
     )]
     tty: Tty,
-    /// As other tools have it: -it. Standard input is the command's in any case
+    /// Accepted as in other tools (-it): the command always gets the standard input
     #[arg(short, long, hide = true)]
     interactive: bool,
     /// The command and its arguments
@@ -43,7 +43,7 @@ pub struct CommandInPod {
 /// When a command gets a terminal.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 enum Tty {
-    /// If podctl itself has one
+    /// If podctl has one
     Auto,
     /// Always
     Always,
@@ -52,7 +52,10 @@ enum Tty {
 }
 
 impl CommandInPod {
-    /// Replaces this process by the command's companion.
+    /// Replaces this process with the enter entrypoint.
+    ///
+    /// # Errors
+    /// As [`enter::enter`].
     pub fn enter(self, session: &Session, pod: &Pod, app: Option<&AcName>) -> Result<()> {
         let (user, group) = match self.user {
             Some(both) => match both.split_once(':') {

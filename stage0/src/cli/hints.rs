@@ -1,8 +1,8 @@
-//! What other tools call things that podctl calls otherwise: one line that says ours.
+//! Hints for users of other tools: one line that names podctl's word for an option or verb.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// Options of other tools, and what does here what they do.
+/// Options of other tools, and podctl's equivalent.
 const OPTIONS: &[(&[&str], &str)] = &[
     (&["-d", "--detach"], "for a pod in the background: podctl sandbox, then podctl app add and podctl app start"),
     (
@@ -19,7 +19,7 @@ const OPTIONS: &[(&[&str], &str)] = &[
     (&["-f", "--force"], "podctl stop --force ends it at once, podctl rm then removes it"),
 ];
 
-/// Verbs of other tools, and ours.
+/// Verbs of other tools, and podctl's equivalent.
 const VERBS: &[(&[&str], &str)] = &[
     (&["create"], "podctl prepare makes a pod to be run later, podctl sandbox one that takes apps"),
     (
@@ -36,7 +36,7 @@ const VERBS: &[(&[&str], &str)] = &[
 /// Verbs that take a command after `--`.
 const WITH_COMMAND: &[&str] = &["enter", "exec"];
 
-/// A line for somebody who typed what podctl calls otherwise; `words` are those typed.
+/// The hint for a usage error, if there is one; `words` is the command line.
 pub fn hint(error: &clap::Error, words: &[String]) -> Option<String> {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
@@ -62,7 +62,7 @@ pub fn hint(error: &clap::Error, words: &[String]) -> Option<String> {
     }
 }
 
-/// The verb with its options before a command, if it is one that takes a command.
+/// The verb on the command line, if it takes a command after `--`.
 fn before_command(words: &[String]) -> Option<&'static str> {
     let typed = words.iter().skip(1).find(|word| !word.starts_with('-'))?;
     if typed == "app" && words.iter().any(|word| word == "exec") {
@@ -71,7 +71,7 @@ fn before_command(words: &[String]) -> Option<&'static str> {
     WITH_COMMAND.iter().find(|verb| *verb == typed).copied()
 }
 
-/// `--net IMAGE` reads as a network.
+/// The hint for `--net IMAGE`, where clap takes the image for the network.
 fn network_for_image(words: &[String]) -> Option<String> {
     let place = words.iter().position(|word| word == "--net" || word == "--network")?;
     let word = words.get(place + 1).filter(|word| !word.starts_with('-'))?;

@@ -12,7 +12,7 @@ use super::output::say;
 use crate::interrupt::Watch;
 use crate::registry::Credentials;
 
-/// What is read of a password.
+/// How much of a password is read, in bytes.
 const MAX_SECRET: u64 = 64 << 10;
 
 #[derive(Args, Debug)]
@@ -47,14 +47,14 @@ impl Login {
     }
 }
 
-/// The first line.
+/// The first line of an input.
 fn line_of(from: impl Read) -> Result<String> {
     let mut text = String::new();
     from.take(MAX_SECRET).read_to_string(&mut text).context(|| "read standard input")?;
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
-/// Asks the person at the terminal, who does not see a secret.
+/// Prompts the user on the terminal; does not echo a secret.
 fn ask(prompt: &str, is_secret: bool) -> Result<String> {
     let stdin = io::stdin();
     if !stdin.is_terminal() {

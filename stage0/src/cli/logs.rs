@@ -16,10 +16,11 @@ use crate::cli::args::time as when;
 use crate::logs;
 use crate::logs::{Line, LineBreak, LineFilter};
 
-/// What is written at a time, in bytes.
+/// The size of the output buffer, in bytes.
 const BUFFER: usize = 64 << 10;
 
-/// Lines come from all apps unless some are named, sorted by time. On a terminal, control characters in them are escaped; elsewhere they come as the app wrote them.
+/// Shows the lines of all apps, or of those named, sorted by time. On a terminal it escapes control characters;
+/// elsewhere it prints them as the app wrote them.
 #[derive(Args, Debug)]
 pub struct Logs {
     #[command(flatten)]
@@ -70,7 +71,7 @@ impl Logs {
     }
 }
 
-/// Writes lines, as long as somebody reads them.
+/// Prints lines to `out`.
 struct Printer<W: Write> {
     out: W,
     format: Format,
@@ -81,7 +82,7 @@ struct Printer<W: Write> {
 }
 
 impl<W: Write> Printer<W> {
-    /// Whether somebody still reads it.
+    /// Prints a line; `false` if the reader of the output is gone.
     fn print(&mut self, line: &Line<'_>) -> Result<bool> {
         let written = match self.format {
             Format::Json => self.out.write_all(&json(line)?),
@@ -109,7 +110,7 @@ impl<W: Write> Printer<W> {
     }
 }
 
-/// Nobody reads on: that is no failure.
+/// `false` for a pipe without a reader, which is not a failure.
 fn gone(error: io::Error) -> Result<bool> {
     match error.kind() {
         ErrorKind::BrokenPipe => Ok(false),
@@ -117,7 +118,7 @@ fn gone(error: io::Error) -> Result<bool> {
     }
 }
 
-/// For a terminal: control characters but the tab as escapes, what is not UTF-8 as well.
+/// A message for a terminal: with escapes for control characters other than the tab, and for bytes that are not UTF-8.
 fn escaped(message: &[u8]) -> String {
     let mut text = String::with_capacity(message.len());
     for chunk in message.utf8_chunks() {
@@ -135,24 +136,24 @@ fn escaped(message: &[u8]) -> String {
     text
 }
 
-/// A time as the logs have one.
+/// A time in the format of the logs.
 fn time(time: Timestamp) -> String {
     format!("{time:.9}")
 }
 
-/// One line for programs.
+/// A line as JSON.
 #[derive(Serialize)]
 struct Record<'a> {
     time: &'a str,
     app: &'a str,
     stream: &'static str,
-    /// What ended the line, if that was not a newline.
+    /// What ended the line; `None` for a newline.
     #[serde(skip_serializing_if = "Option::is_none")]
     line_break: Option<&'static str>,
     message: Message<'a>,
 }
 
-/// What is not UTF-8 comes as the numbers of its bytes, as journalctl(1) has it.
+/// A message that is not UTF-8 is an array of the numbers of its bytes, as in journalctl(1).
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Message<'a> {

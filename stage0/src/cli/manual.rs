@@ -8,7 +8,7 @@ use stage1::error::{Context, Result};
 /// Writes the manual pages of all verbs into a directory.
 #[derive(Args, Debug)]
 pub struct Manual {
-    /// The directory, which exists
+    /// The existing directory
     directory: PathBuf,
 }
 

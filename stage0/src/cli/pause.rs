@@ -13,7 +13,7 @@ pub fn pause(one: &OneApp, session: &Session) -> Result<()> {
     pause::pause(&pod, app.as_ref()).context(what)
 }
 
-/// Lets it go on.
+/// Lets a paused pod, or one of its apps, go on.
 pub fn unpause(one: &OneApp, session: &Session) -> Result<()> {
     let (pod, app) = one.find_named(session)?;
     let what = || app.as_ref().map_or_else(|| format!("unpause pod {}", pod.short()), |app| doing("unpause", app));

@@ -1,4 +1,4 @@
-//! Which pods a list has: `--filter KEY=VALUE`
+//! Filters of `podctl list`: `--filter KEY=VALUE`
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -7,18 +7,18 @@ use stage1::error::{Context, Error, Result};
 
 use super::status::PodStatus;
 
-/// A condition of a pod.
+/// A condition for pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Filter {
-    /// Its name has this in it.
+    /// The pod's name contains this.
     Name(String),
-    /// Its UUID starts so.
+    /// The pod's UUID starts with this.
     Id(String),
-    /// What it is doing: `paused`, too.
+    /// The pod is in this state; `paused` counts as one.
     State(String),
-    /// It has an app of this name.
+    /// The pod has an app of this name.
     App(String),
-    /// It, or an app of it, has a label, with this value if there is one.
+    /// The pod, or one of its apps, has this label, with this value if one is given.
     Label(String, Option<String>),
 }
 
@@ -37,13 +37,13 @@ impl FromStr for Filter {
                 Some((name, value)) => Self::Label(name.to_owned(), Some(value.to_owned())),
                 None => Self::Label(own, None),
             },
-            _ => return Err(Error::new(format!("{key:?}: there are name, id, state, app and label"))),
+            _ => return Err(Error::new(format!("unknown key {key:?}: expected name, id, state, app or label"))),
         })
     }
 }
 
 impl Filter {
-    /// Whether a pod fulfils it.
+    /// Whether a pod meets the condition.
     pub(super) fn fits(&self, pod: &PodStatus) -> bool {
         match self {
             Self::Name(part) => pod.pod_name.as_ref().is_some_and(|name| name.contains(part)),

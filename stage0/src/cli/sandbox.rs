@@ -14,7 +14,7 @@ use crate::poddir::claim;
 
 #[derive(Args, Debug)]
 pub struct Sandbox {
-    /// What to call the pod, for all commands that take its UUID
+    /// Name the pod; all commands accept the name in place of its UUID
     #[arg(long)]
     name: Option<String>,
     #[command(flatten)]

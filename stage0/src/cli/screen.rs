@@ -1,22 +1,22 @@
-//! The screen that standard output may be: its width, and whether it has colours.
+//! Standard output as a terminal: its width, and whether to use colours.
 
 use std::io::{self, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
 use stage1::error::{Context, Result};
 
-/// Narrower than this nothing is made to fit.
+/// Tables are not made to fit a terminal with fewer columns than this.
 const NARROWEST: usize = 20;
 
-/// How wide the terminal is that standard output is; `None` if it is none.
+/// The width of the terminal on standard output, in columns; `None` if it is not a terminal, or has fewer than 20.
 pub fn width() -> Option<usize> {
     let stdout = io::stdout();
     let size = stdout.is_terminal().then(|| rustix::termios::tcgetwinsize(&stdout).ok()).flatten()?;
     Some(usize::from(size.ws_col)).filter(|width| *width >= NARROWEST)
 }
 
-/// Whether what is printed has colours: on a terminal, unless `NO_COLOR` or `CLICOLOR=0` say otherwise; elsewhere only if
-/// `CLICOLOR_FORCE` wants it.
+/// Whether to print colours: on a terminal unless `NO_COLOR` or `CLICOLOR=0` is set; elsewhere only if `CLICOLOR_FORCE`
+/// is set.
 pub fn has_colours() -> bool {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let is = |name: &str, value: &str| set(name).is_some_and(|found| found == value);
@@ -29,14 +29,14 @@ pub fn has_colours() -> bool {
     io::stdout().is_terminal() && !is("CLICOLOR", "0") && !is("TERM", "dumb")
 }
 
-/// What a text means, which a colour can show.
+/// The meaning of a text, which a colour shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
-    /// As it should be.
+    /// All is well.
     Good,
     /// Something has failed.
     Bad,
-    /// Over, or not worth a look.
+    /// Ended, or unimportant.
     Faint,
 }
 

@@ -1,8 +1,8 @@
-//! What every verb works with.
+//! The global options, as every verb gets them.
 
 use crate::store::Store;
 
-/// What every verb works with.
+/// The global options, as every verb gets them.
 pub(super) struct Session {
     pub(super) store: Store,
     pub(super) debug: bool,

@@ -20,20 +20,20 @@ use crate::poddir::find as pods;
 use crate::poddir::find::Pod;
 use crate::poddir::pause;
 
-/// A pod as rkt's api describes one; times are nanoseconds since 1970.
+/// The status of a pod, with the fields of rkt's `lib.Pod`; times are nanoseconds since 1970.
 #[derive(Serialize)]
 pub(super) struct PodStatus {
     pub(super) name: String,
-    /// What somebody called it.
+    /// The name that the user gave it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pod_name: Option<String>,
     pub(super) state: String,
-    /// All of it is frozen.
+    /// Whether the whole pod is paused.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) paused: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) networks: Vec<Value>,
-    /// Ports of the host that lead to the pod's, in the words of the pod manifest.
+    /// Its published ports, with the field names of the pod manifest.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) ports: Vec<Published>,
     #[serde(skip_serializing_if = "Vec::is_empty")]

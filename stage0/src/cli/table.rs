@@ -1,4 +1,4 @@
-//! The one style of all tables: columns by their headings, two blanks between them, nothing around.
+//! The style of all tables: columns aligned with their headings, two spaces between them, no borders.
 
 use std::fmt::Write as _;
 
@@ -7,9 +7,9 @@ use unicode_width::UnicodeWidthStr;
 
 use super::screen::{self, Tone, say};
 
-/// Between two columns.
+/// The number of spaces between two columns.
 const GAP: usize = 2;
-/// No column is made narrower than this to fit a screen.
+/// The narrowest width to which a column is cut to fit a screen.
 const LEAST: usize = 8;
 
 /// One cell.
@@ -20,7 +20,7 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// A text with a tone of its own.
+    /// A text with a tone.
     pub fn toned(text: impl Into<String>, tone: Option<Tone>) -> Self {
         Self { text: text.into(), tone }
     }
@@ -32,16 +32,16 @@ impl<T: Into<String>> From<T> for Cell {
     }
 }
 
-/// Prints rows below their headings. On a terminal that is too narrow the widest columns are cut, unless `whole`.
+/// Prints rows below their headings. On a narrow terminal it cuts the widest columns, unless `whole` is set.
 ///
 /// # Errors
-/// Standard output can't be written to.
+/// Standard output can't be written.
 pub fn show<const N: usize>(headings: [&str; N], rows: Vec<[Cell; N]>, whole: bool) -> Result<()> {
     let width = screen::width().filter(|_| !whole);
     say(render(headings, rows, width, screen::has_colours()).trim_end_matches('\n'))
 }
 
-/// The table as text, no wider than `width` as far as that is possible.
+/// The table as text, if possible no wider than `width` columns.
 fn render<const N: usize>(headings: [&str; N], rows: Vec<[Cell; N]>, width: Option<usize>, colours: bool) -> String {
     let rows: Vec<[Cell; N]> = rows
         .into_iter()
@@ -75,7 +75,7 @@ fn render<const N: usize>(headings: [&str; N], rows: Vec<[Cell; N]>, width: Opti
     text
 }
 
-/// Makes the widest columns narrower until all fit.
+/// Narrows the widest columns until all fit.
 fn fit(widths: &mut [usize], width: usize) {
     let gaps = GAP * widths.len().saturating_sub(1);
     while widths.iter().sum::<usize>() + gaps > width {
@@ -86,7 +86,7 @@ fn fit(widths: &mut [usize], width: usize) {
     }
 }
 
-/// The start of a text, and a sign that there is more.
+/// The text if it fits `width` columns; else its start and an ellipsis.
 fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();

@@ -16,7 +16,7 @@ pub struct Wait {
     /// Give up after this long (default: never)
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
-    /// Wait instead until apps of theirs run, and all that run and have health checks are healthy
+    /// Wait until at least one app of each pod runs, and all running apps with health checks are healthy
     #[arg(long)]
     healthy: bool,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! The resolv.conf and hosts of a pod's apps, as far as the host manager decides on them.
+//! The resolv.conf(5) and hosts(5) of a pod's apps, if the host manager provides them.
 
 use std::path::Path;
 
@@ -9,37 +9,37 @@ use stage1::layout;
 
 use crate::fsutil::atomic::write;
 
-/// What the two files hold.
+/// The sources of the two files; `None` leaves a file to the stage1.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(default)]
 pub struct NameFiles {
-    /// `--dns`, or what else decides on resolv.conf.
+    /// The resolv.conf, from `--dns` and the like.
     pub resolv: Option<Source>,
-    /// `--hosts-entry`.
+    /// The hosts file, from `--hosts-entry`.
     pub hosts: Option<Source>,
 }
 
-/// Where a file comes from.
+/// The source of a file.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
-    /// The host.
+    /// The host's file.
     Host,
-    /// Nowhere: the image has its own.
+    /// No file is provided: the image's own stays.
     None,
-    /// This is it.
+    /// This text; for the hosts file, lines to add to the standard ones.
     Text(String),
 }
 
 impl NameFiles {
-    /// These, and those of `other` that are not decided here.
+    /// These sources; unset ones are those of `other`.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self { resolv: self.resolv.or(other.resolv), hosts: self.hosts.or(other.hosts) }
     }
 
-    /// The modes that go with them; what was asked for expressly comes first. On the host's network name servers are
-    /// the host's, if nothing else is said.
+    /// The value of the run entrypoint's `--dns-conf-mode`, `None` if it is not needed. The modes in `asked` take
+    /// precedence. On the host's network resolv.conf is the host's by default.
     pub fn mode(&self, asked: Option<&str>, host_network: bool) -> Option<String> {
         let word = |source: &Source| match source {
             Source::Host => "host",
@@ -61,10 +61,10 @@ impl NameFiles {
         (!parts.is_empty()).then(|| parts.join(","))
     }
 
-    /// Puts them into the root of the pod in `dir`, which does not run yet.
+    /// Writes the files with text into the root of the pod in `dir`, before it runs.
     ///
     /// # Errors
-    /// They can't be written.
+    /// A file can't be written.
     pub fn put_in_place(&self, dir: &Path, hostname: &str) -> Result<()> {
         if let Some(Source::Text(text)) = &self.resolv {
             write(&dir.join(layout::resolv_conf()), text.as_bytes(), 0o644)?;

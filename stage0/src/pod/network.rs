@@ -1,4 +1,4 @@
-//! The networks of a pod: what people ask for, and what is known of them while it runs.
+//! The networks of a pod: parsing options, and the status of networks while the pod runs.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -11,31 +11,31 @@ use stage1::net::{self, NetworkRequest};
 
 use crate::poddir::find::{Pod, State};
 
-/// The networks asked for, as the run entrypoint takes them; `None` if there are none.
+/// Joins the values of `--net` to one for the run entrypoint; `None` if there are none.
 ///
 /// # Errors
-/// They can't be understood.
+/// A value is not a valid list of networks.
 pub fn request(values: &[String]) -> Result<Option<String>> {
     let list = cli::list(values);
     NetworkRequest::parse(&list)?;
     Ok((!list.is_empty()).then(|| list.join(",")))
 }
 
-/// A directory of configurations, as every process finds it.
+/// The absolute path of a directory with network configurations, without symbolic links.
 ///
 /// # Errors
-/// It does not exist, or its name is not UTF-8.
+/// The directory does not exist, or its path is not UTF-8.
 pub fn local_config(path: &Path) -> Result<String> {
     let shown = || format!("--local-config={}", path.display());
     let path = path.canonicalize().context(shown)?;
     path.into_os_string().into_string().map_err(|_| Error::new("the name is not UTF-8")).context(shown)
 }
 
-/// Ports of the host that lead to ports of the pod, each written `NAME:PROTOCOL:PODPORT:HOSTIP:HOSTPORT`, where HOSTIP
-/// may be left out or empty, or `NAME:HOSTPORT` or `NAME:HOSTIP:HOSTPORT`, where an app declares the rest.
+/// Parses values of `--port`: `NAME:PROTOCOL:PODPORT:[HOSTIP:]HOSTPORT`, or `NAME:[HOSTIP:]HOSTPORT` for a port that an
+/// app declares.
 ///
 /// # Errors
-/// The first that can't be understood; or any, for a pod that joins no network.
+/// A value is invalid, or the pod joins no network (`network` is `none` or `host`).
 pub fn ports(texts: &[String], network: Option<&str>) -> Result<Vec<ExposedPort>> {
     match (texts, network) {
         ([first, ..], Some(network @ ("none" | "host"))) => Err(Error::new(format!(
@@ -78,19 +78,19 @@ fn port_number(text: &str) -> Result<u32> {
     number.map(u32::from).context(|| format!("{text:?} is not a port number"))
 }
 
-/// What is known of the networks of a running pod, as rkt has it, and all its addresses besides.
+/// The networks of a running pod, with the fields of rkt's net-info.json and all addresses; empty if it does not run.
 ///
 /// # Errors
-/// It can't be read.
+/// The pod's records of its networks can't be read.
 pub fn of(pod: &Pod) -> Result<Vec<Value>> {
     if pod.state() == State::Running { net::info(pod.dir()) } else { Ok(Vec::new()) }
 }
 
-/// Asks the plugins whether all is well with the networks of a running pod, and adds to each what they say: `ok`, or
-/// what is wrong.
+/// Runs the plugins' CHECK (CNI spec) for the networks of a running pod; adds the result to each as `check`: `ok`, or
+/// the error.
 ///
 /// # Errors
-/// The pod's records can't be read.
+/// The pod's records of its networks can't be read.
 pub fn check(pod: &Pod, networks: &mut [Value]) -> Result<()> {
     if networks.is_empty() {
         return Ok(());
@@ -106,7 +106,7 @@ pub fn check(pod: &Pod, networks: &mut [Value]) -> Result<()> {
     Ok(())
 }
 
-/// Networks for people: `default:ip4=172.16.28.2, …`.
+/// The networks as one line for people: `default:ip4=172.16.28.2, …`.
 pub fn line(networks: &[Value]) -> String {
     let text = |network: &Value, key: &str| network[key].as_str().unwrap_or_default().to_owned();
     let shown = networks.iter().map(|network| {

@@ -1,4 +1,4 @@
-//! The ports of the host that lead to a pod's, as its manifest says.
+//! Published ports: ports of the host that are forwarded to a pod, as its manifest lists them.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use stage1::layout;
 use crate::poddir::find::Pod;
 use crate::poddir::manifest;
 
-/// A port of the host, and the pod's that it leads to.
+/// A port of the host, and the pod's port that it is forwarded to.
 #[derive(Serialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Published {
@@ -18,7 +18,7 @@ pub struct Published {
     #[serde(rename = "hostIP", skip_serializing_if = "Option::is_none")]
     host_ip: Option<String>,
     host_port: u32,
-    /// Nothing if no app has a port of this name.
+    /// `None` if no app declares a port of this name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pod_port: Option<u64>,
     protocol: String,
@@ -30,7 +30,7 @@ impl Published {
         self.host_port
     }
 
-    /// The one address of the host that it is open at; every one without it.
+    /// The address of the host that it listens at; `None` for all addresses.
     pub fn host_ip(&self) -> Option<&str> {
         self.host_ip.as_deref()
     }
@@ -40,7 +40,7 @@ impl Published {
         &self.protocol
     }
 
-    /// Whether both can't be at once.
+    /// Whether both ports can't be forwarded at the same time.
     pub fn clashes_with(&self, other: &Self) -> bool {
         let is_every = |port: &Self| port.host_ip.as_deref().is_none_or(|ip| ip == "0.0.0.0" || ip == "::");
         let same_address = self.host_ip == other.host_ip || is_every(self) || is_every(other);
@@ -48,7 +48,7 @@ impl Published {
     }
 }
 
-/// As other tools write it: `8080->80/tcp`.
+/// Writes the port as other tools do: `8080->80/tcp`.
 impl fmt::Display for Published {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host_ip.as_deref() {
@@ -61,7 +61,7 @@ impl fmt::Display for Published {
     }
 }
 
-/// Those of a pod; none of one that was never whole.
+/// The published ports of a pod; empty if it failed to be prepared.
 ///
 /// # Errors
 /// Its manifest can't be read.

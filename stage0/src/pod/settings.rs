@@ -1,4 +1,4 @@
-//! Settings of a pod that its manifest has no place for: flags of the run entrypoint.
+//! Settings of a pod that its manifest can't hold: flags of the run entrypoint.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -12,64 +12,64 @@ use uuid::Uuid;
 use crate::fsutil::atomic::write;
 use crate::pod::name_files::NameFiles;
 
-/// Where a pod keeps its settings, in its directory.
+/// The file in a pod's directory that holds its settings, as JSON.
 const FILE: &str = "settings";
 
 /// The IPC namespace of a pod.
 #[derive(clap::ValueEnum, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Ipc {
-    /// As the stage1 decides: one of its own.
+    /// The stage1's choice: the pod's own
     Auto,
-    /// One of its own.
+    /// The pod's own
     Private,
-    /// The host's.
+    /// The host's
     Parent,
 }
 
-/// What of a pod is decided when it is run, as far as it was asked for.
+/// The settings of a pod that apply when it is run; the stage1 decides on unset ones.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(default)]
 pub struct Settings {
-    /// Its host name, if not the default one.
+    /// The host name; `rkt-UUID` if `None`.
     pub hostname: Option<String>,
-    /// Its networks, as `--net` of the run entrypoint takes them; if not set, the stage1 decides.
+    /// The networks, as in `--net` of the run entrypoint.
     pub network: Option<String>,
-    /// The directory that has the configurations of networks.
+    /// The directory whose `net.d` has the network configurations.
     pub local_config: Option<String>,
-    /// Its IPC namespace.
+    /// The IPC namespace.
     pub ipc: Option<Ipc>,
-    /// Where resolv.conf and hosts come from: `resolv=MODE,hosts=MODE`.
+    /// The modes of resolv.conf and hosts: `resolv=MODE,hosts=MODE`.
     pub dns_conf_mode: Option<String>,
-    /// What they hold, as far as they come from here.
+    /// The sources of resolv.conf and hosts.
     pub names: NameFiles,
-    /// Its only app has the caller's terminal.
+    /// Whether the pod's only app has the caller's terminal.
     pub interactive: bool,
-    /// What of its apps is not restricted.
+    /// The restrictions to lift for all apps.
     pub insecure: InsecureOptions,
 }
 
 impl Settings {
-    /// Keeps them for [`Self::load`].
+    /// Writes the settings to the pod's directory `pod`.
     ///
     /// # Errors
-    /// They can't be written.
+    /// The file can't be written.
     pub fn save(&self, pod: &Path) -> Result<()> {
         write(&pod.join(FILE), &serde_json::to_vec(self).context(|| "write the pod's settings")?, 0o640)
     }
 
-    /// Those that the pod was prepared with; none if another host manager did that.
+    /// The settings in the pod's directory `pod`; the defaults if there are none, as in a pod of another host manager.
     ///
     /// # Errors
-    /// They can't be read.
+    /// The file can't be read or is damaged.
     pub fn load(pod: &Path) -> Result<Self> {
         Ok(Self::find(pod)?.unwrap_or_default())
     }
 
-    /// Those that were saved, if any were.
+    /// The settings in the pod's directory `pod`; `None` if there are none.
     ///
     /// # Errors
-    /// They can't be read.
+    /// The file can't be read or is damaged.
     pub fn find(pod: &Path) -> Result<Option<Self>> {
         let path = pod.join(FILE);
         match std::fs::read(&path) {
@@ -79,7 +79,7 @@ impl Settings {
         }
     }
 
-    /// These, and those of `other` that are not set here.
+    /// These settings; unset ones are those of `other`.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {
@@ -95,19 +95,19 @@ impl Settings {
     }
 }
 
-/// Everything that becomes an argument of the run entrypoint.
+/// All that becomes arguments of the run entrypoint.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// What was asked for.
+    /// The pod's settings.
     pub settings: Settings,
-    /// The pod takes apps while it runs.
+    /// Whether the pod is mutable.
     pub mutable: bool,
-    /// Its process says more.
+    /// Whether the entrypoint logs debug messages.
     pub debug: bool,
 }
 
 impl Launch {
-    /// The arguments of the run entrypoint. What was not asked for is not mentioned: another stage1 may not know it.
+    /// The arguments of the run entrypoint. Unset options are left out: another stage1 may not know their flags.
     pub fn arguments(&self, uuid: Uuid, private_users: Option<UidRange>) -> Vec<OsString> {
         let Settings { hostname, network, local_config, ipc, dns_conf_mode, names, interactive, insecure } =
             &self.settings;

@@ -1,4 +1,4 @@
-//! Ending a pod.
+//! Stopping a pod.
 
 use std::ffi::OsString;
 use std::time::{Duration, Instant};
@@ -12,26 +12,26 @@ use crate::poddir::find::{Pod, State};
 use crate::poddir::pause;
 use crate::store::Store;
 
-/// What the entrypoint may take longer than it waits itself.
+/// How much longer than its own timeout the entrypoint may take.
 const MARGIN: Duration = Duration::from_secs(30);
-/// How long the end of a killed pod may take.
+/// How long a killed pod may take to end.
 const FORCED: Duration = Duration::from_secs(20);
 
-/// How a pod is ended.
+/// Options of [`stop`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StopOptions {
-    /// At once instead of in order.
+    /// Whether to kill the pod at once.
     pub force: bool,
-    /// In order, but at once when that takes longer. Without it an orderly end may take as long as the apps say.
+    /// How long an orderly end may take before the pod is killed; as long as the apps' stop timeouts allow if `None`.
     pub timeout: Option<Duration>,
-    /// The entrypoint says more.
+    /// Whether the entrypoint logs debug messages.
     pub debug: bool,
 }
 
-/// Ends a running pod and waits until it has ended. One that has ended before is fine.
+/// Stops a running pod and waits until it has ended; does nothing if it has ended already.
 ///
 /// # Errors
-/// The pod has never run, the stop entrypoint fails, or the pod is still there after the time it may take.
+/// The pod was never run, the stop entrypoint fails, or the pod still runs after its time.
 pub fn stop(store: &Store, pod: &Pod, options: StopOptions) -> Result<()> {
     if pod.state() == State::Running && !options.force {
         pause::let_end(pod)?;
@@ -66,7 +66,7 @@ fn stop_within(store: &Store, pod: &Pod, options: StopOptions, limit: Duration) 
     args.push(pod.uuid().to_string().into());
     let stopped = Stage1::of(store, pod.dir())?.run_for(Entrypoint::Stop, &args, time_for(options, limit));
     if let Err(error) = stopped {
-        // it may have ended by itself, or by another's doing, just before; then its monitor is just clearing up
+        // the pod may have ended just before, and its monitor is cleaning up
         if pods::is_running(store, pod)? && pods::has_process(pod)? {
             return Err(error);
         }
@@ -74,7 +74,7 @@ fn stop_within(store: &Store, pod: &Pod, options: StopOptions, limit: Duration) 
     wait_for_end(store, pod, deadline, limit)
 }
 
-/// How long the entrypoint may take: it knows its own time, unless somebody wants less.
+/// How long the entrypoint may run: its own limit and a margin, or the timeout that the caller gave.
 fn time_for(options: StopOptions, limit: Duration) -> Duration {
     if options.timeout.is_some() && !options.force { limit } else { limit + MARGIN }
 }

@@ -1,4 +1,4 @@
-//! Kernel parameters of a pod: those that its own namespaces have. An annotation of its manifest has them as JSON.
+//! Kernel parameters of a pod's own namespaces (sysctl(8)). An annotation of its manifest holds them as JSON.
 
 use std::collections::BTreeMap;
 
@@ -6,13 +6,14 @@ use stage1::appc::{NameValue, PodManifest, find};
 use stage1::boot::SYSCTLS;
 use stage1::error::{Context, Error, Result};
 
-/// Kernel parameters by their names.
+/// The values of kernel parameters by name.
 pub type Sysctls = BTreeMap<String, String>;
 
-/// Whether a pod has this parameter for itself.
+/// Fails unless the parameter belongs to a namespace of the pod.
 ///
 /// # Errors
-/// It does not, or its networks are the host's.
+/// The name or the value is invalid, the parameter is the host's, or it is one of networking and the pod uses the
+/// host's network.
 pub fn check(name: &str, value: &str, network: Option<&str>) -> Result<()> {
     const OF_IPC: [&str; 8] = [
         "kernel.sem",
@@ -30,7 +31,7 @@ pub fn check(name: &str, value: &str, network: Option<&str>) -> Result<()> {
     }
     match (name.starts_with("net."), network) {
         (true, Some("host")) => {
-            Err(Error::new(format!("{}: the pod has the host's network, and so its own is not its", shown())))
+            Err(Error::new(format!("{}: the pod uses the host's network, whose parameters it can't set", shown())))
         }
         (true, _) => Ok(()),
         _ if OF_IPC.contains(&name) || name.starts_with("fs.mqueue.") => Ok(()),
@@ -41,10 +42,10 @@ pub fn check(name: &str, value: &str, network: Option<&str>) -> Result<()> {
     }
 }
 
-/// The annotation for them; none for none.
+/// The annotation with these parameters; `None` if there are none.
 ///
 /// # Errors
-/// They can't be written.
+/// They can't be written as JSON.
 pub fn annotation(sysctls: &Sysctls) -> Result<Option<NameValue>> {
     if sysctls.is_empty() {
         return Ok(None);
@@ -53,7 +54,7 @@ pub fn annotation(sysctls: &Sysctls) -> Result<Option<NameValue>> {
     Ok(Some(NameValue::new(SYSCTLS, text)))
 }
 
-/// Those of a pod.
+/// The parameters in a pod's manifest.
 ///
 /// # Errors
 /// The annotation is damaged.

@@ -1,4 +1,4 @@
-//! Waiting for what becomes of a pod.
+//! Waiting until a pod is ready, healthy or has ended.
 
 use std::time::{Duration, Instant};
 
@@ -10,26 +10,27 @@ use crate::poddir::find as pods;
 use crate::poddir::find::{Pod, State};
 use crate::store::Store;
 
-/// How often a pod that is not known to have a process is looked at.
+/// The time between two looks at a pod whose process can't be waited for.
 const POLL: Duration = Duration::from_millis(20);
-/// How long its process alone is trusted to tell.
+/// The longest wait for the pod's process before looking at the pod again.
 const AT_MOST: Duration = Duration::from_secs(1);
 
-/// What is waited for.
+/// The condition to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// The pod takes app operations.
+    /// The pod is ready for app operations.
     Ready,
-    /// Apps of the pod run, and all that run and have health checks are well.
+    /// At least one app runs, and all running apps with health checks are healthy.
     Healthy,
     /// The pod has ended, or is gone.
     Ended,
 }
 
-/// Waits for a pod, whatever phases it goes through, until `deadline`. One that was never run is waited for as well.
+/// Waits for a pod in any phase, also one that was not run yet, until `deadline`.
 ///
 /// # Errors
-/// The time is over, or it can't become what is waited for any more.
+/// The deadline has passed, the pod can't meet the condition any more, an app has failed ([`Until::Healthy`]), or the
+/// pod can't be read.
 pub fn wait(store: &Store, pod: &Pod, until: Until, deadline: Option<Instant>) -> Result<()> {
     loop {
         let now = match pods::find_whole(store, pod.uuid()) {
@@ -56,10 +57,10 @@ pub fn wait(store: &Store, pod: &Pod, until: Until, deadline: Option<Instant>) -
     }
 }
 
-/// Whether apps run, and all that do are well.
+/// Whether at least one app runs, and all running apps with health checks are healthy.
 ///
 /// # Errors
-/// One has failed and is not started again, or a status can't be read.
+/// An app has failed and is not restarted, or a status can't be read.
 fn are_well(pod: &Pod) -> Result<bool> {
     let apps = status::list(pod)?;
     if let Some(failed) = apps.iter().find(|app| app.state == "exited" && app.exit_code.is_some_and(|code| code != 0)) {
@@ -72,9 +73,9 @@ fn are_well(pod: &Pod) -> Result<bool> {
     Ok(running.peek().is_some() && running.all(is_well))
 }
 
-/// Waits for a moment, which ends early with the pod's process.
+/// Waits for the end of the pod's process, or for a short time.
 fn pause(pod: &Pod, until: Until, left: Duration) -> Result<()> {
-    // the process may be gone although the pod is still held: its monitor is just clearing up
+    // the process may be gone while the pod is still held, because its monitor is cleaning up
     let process = match (until, pod.pid_if_running()?) {
         (Until::Ended, Some(pid)) => process::pidfd_open(pid).ok(),
         _ => None,

@@ -1,4 +1,4 @@
-//! A container's environment, and `$(NAME)` in what it is told.
+//! A container's environment, and `$(NAME)` in its command, arguments and variables.
 
 use k8s_openapi::api::core::v1::{Container, EnvVarSource, ObjectFieldSelector};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -7,7 +7,7 @@ use stage1::error::{Context, Error, Result};
 
 use super::sources::{SourceKind, Sources, as_text};
 
-/// What a container can learn about its pod.
+/// The sources of a container's variables.
 pub struct Facts<'a> {
     /// The file's ConfigMaps and Secrets.
     pub sources: &'a Sources,
@@ -16,6 +16,9 @@ pub struct Facts<'a> {
 }
 
 /// The variables of a container, in order; a later one replaces an earlier one of its name.
+///
+/// # Errors
+/// A source is missing and not optional, a value is not UTF-8, or a reference is not supported.
 pub fn variables(container: &mut Container, facts: &Facts<'_>) -> Result<Vec<NameValue>> {
     let mut found: Vec<NameValue> = Vec::new();
     let mut set = |name: &str, value: String| {
@@ -72,7 +75,7 @@ fn value_from(from: EnvVarSource, container: &Container, facts: &Facts<'_>) -> R
         let quantity = quantity.with_path("resourceFieldRef", &selector.resource)?;
         return Ok(Some(quantity.0.clone()));
     }
-    Err(Error::new("valueFrom names none of configMapKeyRef, secretKeyRef, fieldRef and resourceFieldRef"))
+    Err(Error::new("valueFrom: expected configMapKeyRef, secretKeyRef, fieldRef or resourceFieldRef"))
 }
 
 trait Named<T> {
@@ -81,11 +84,11 @@ trait Named<T> {
 
 impl<T> Named<T> for Option<T> {
     fn with_path(self, what: &str, path: &str) -> Result<T> {
-        self.context(|| format!("{what} {path:?}: the file does not say it"))
+        self.context(|| format!("{what} {path:?}: the file does not set it"))
     }
 }
 
-/// What is known before the pod is made.
+/// The value of a field that is known before the pod is made.
 fn field_of(field: &ObjectFieldSelector, meta: &ObjectMeta) -> Result<String> {
     let path = field.field_path.as_str();
     let keyed = |of: &str| path.strip_prefix(of)?.strip_prefix("['")?.strip_suffix("']");
@@ -99,14 +102,14 @@ fn field_of(field: &ObjectFieldSelector, meta: &ObjectMeta) -> Result<String> {
             (Some(key), _) => Ok(from(&meta.labels, key)),
             (_, Some(key)) => Ok(from(&meta.annotations, key)),
             _ => Err(Error::new(format!(
-                "fieldRef {path:?}: there are metadata.name, metadata.namespace, metadata.labels['KEY'] and \
+                "unsupported fieldRef {path:?}: expected metadata.name, metadata.namespace, metadata.labels['KEY'] or \
                  metadata.annotations['KEY']"
             ))),
         },
     }
 }
 
-/// Puts values in the place of `$(NAME)`; `$$(NAME)` is `$(NAME)`, and what names no variable stays as it is.
+/// Replaces `$(NAME)` by the variable's value. `$$` becomes `$`; a reference to an unknown variable stays unchanged.
 pub fn expand(text: &str, variables: &[NameValue]) -> String {
     let mut out = String::new();
     let mut rest = text;

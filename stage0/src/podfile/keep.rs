@@ -1,4 +1,4 @@
-//! Staying with a pod until it ends, as a service of the host's systemd: sd_notify(3).
+//! Waiting for the end of a pod as a service of the host's systemd: sd_notify(3).
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -14,15 +14,16 @@ use crate::poddir::find as pods;
 use crate::poddir::find::{Pod, State};
 use crate::store::Store;
 
-/// How often is looked whether somebody has asked this process to end.
+/// How often to look for a signal and for the end of the pod.
 const POLL: Duration = Duration::from_millis(200);
 
-/// Starts the pod if it has ended, says that it is ready, and waits until it has ended; one who is asked to end ends the pod first, in order.
+/// Starts the pod if it has ended, notifies systemd that it is ready, and waits until it ends. SIGTERM, SIGINT or
+/// SIGHUP stops the pod in order.
 ///
 /// # Errors
-/// The pod can't be stopped, or it has ended although nobody asked for it: so its service is started again.
+/// The pod can't be started or stopped, or it ended without being removed: then systemd restarts the service.
 pub fn until_it_ends(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
-    // one that has ended, with the machine for one, runs again with all it had
+    // a pod that has ended, for example by a reboot, runs again with all its files
     start::start(store, pod, debug)?;
     let pod = &pods::find_whole(store, pod.uuid())?;
     let signals = signal::block(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])?;
@@ -35,13 +36,13 @@ pub fn until_it_ends(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
         match pods::find_whole(store, pod.uuid()) {
             Ok(pod) if pod.state() == State::Running => std::thread::sleep(POLL),
             Ok(_) => return Err(Error::new("it has ended")),
-            // stopped and removed, by hand
+            // the user has stopped and removed it
             Err(_) => return Ok(()),
         }
     }
 }
 
-/// Tells the host's systemd, if it wants to know.
+/// Sends a notification to the host's systemd; does nothing if `NOTIFY_SOCKET` is not set.
 fn tell(what: &str) -> Result<()> {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
     let shown = || format!("tell systemd {what} at {path:?}");

@@ -1,4 +1,4 @@
-//! What a file asks for, in the words of the host manager.
+//! The pods of a file as options of the host manager.
 
 use std::collections::BTreeMap;
 
@@ -12,20 +12,20 @@ use crate::poddir::name::PodName;
 use crate::volume::content::Content;
 use crate::volume::name::VolumeName;
 
-/// A pod as the file describes it.
+/// A pod of the file.
 #[derive(Debug)]
 pub struct PodPlan {
     /// Its name.
     pub name: PodName,
-    /// How it is run.
+    /// Its settings.
     pub settings: Settings,
-    /// Published ports of the host.
+    /// Its published ports.
     pub ports: Vec<ExposedPort>,
-    /// Limits of the whole pod.
+    /// The isolators of the whole pod.
     pub isolators: Vec<Isolator>,
     /// Its kernel parameters.
     pub sysctls: Sysctls,
-    /// Whether it has user ids of its own.
+    /// Whether it has its own user namespace.
     pub private_users: bool,
     /// The user's labels.
     pub labels: Map<String, Value>,
@@ -33,39 +33,39 @@ pub struct PodPlan {
     pub annotations: Map<String, Value>,
     /// Its apps, in the order in which they are started.
     pub apps: Vec<AppPlan>,
-    /// Files that its apps find in volumes.
+    /// Its volumes with files of ConfigMaps and Secrets.
     pub contents: Vec<Content>,
-    /// The group that its new volumes belong to.
+    /// The GID of the group of its new volumes.
     pub fs_group: Option<u32>,
-    /// Named volumes, with the labels that they get when they are made.
+    /// The named volumes that it claims, with the labels of new ones.
     pub claims: BTreeMap<VolumeName, BTreeMap<String, String>>,
 }
 
-/// When an image is pulled.
+/// When to pull an image (`imagePullPolicy`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pull {
-    /// If it is missing.
+    /// If the store does not have it.
     #[default]
     IfNotPresent,
-    /// Always: the registry may have a newer one.
+    /// Always.
     Always,
     /// Never.
     Never,
 }
 
-/// An app that is to be.
+/// An app of the file.
 #[derive(Debug)]
 pub struct AppPlan {
-    /// All but its command; its image as the file names it.
+    /// Its options without its command; the image's name is that of the file.
     pub options: AddOptions,
-    /// When its image is pulled.
+    /// When to pull its image.
     pub pull: Pull,
-    /// Instead of the image's entrypoint.
+    /// The words in place of the image's entrypoint.
     pub command: Vec<String>,
-    /// Instead of the image's command.
+    /// The words in place of the image's command.
     pub args: Vec<String>,
-    /// It runs to its end before those after it are started.
+    /// Whether it runs to its end before later apps are started.
     pub init: bool,
-    /// It must not run as root.
+    /// Whether to refuse to run it as root.
     pub non_root: bool,
 }

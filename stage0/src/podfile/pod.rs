@@ -1,4 +1,4 @@
-//! A Kubernetes pod as a plan.
+//! Translating a Kubernetes pod to a [`PodPlan`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,10 +20,11 @@ use crate::pod::name_files::{NameFiles, Source};
 use crate::pod::settings::{Ipc, Settings};
 use crate::store::Store;
 
-/// Translates a pod. `asked` is what was asked for besides the file.
+/// Translates a pod. `asked` has the networks given on the command line. Fields that are not honoured are added to
+/// `unused`.
 ///
 /// # Errors
-/// What there is no way to do here, with its path.
+/// A field is missing, invalid or not supported; the message has its path.
 pub fn translate(
     store: &Store,
     mut pod: Pod,
@@ -52,7 +53,11 @@ pub fn translate(
         None | Some("Always") => "always",
         Some("OnFailure") => "on-failure",
         Some("Never") => "no",
-        Some(other) => return Err(Error::new(format!("spec.restartPolicy {other:?} is not one"))),
+        Some(other) => {
+            return Err(Error::new(format!(
+                "unknown spec.restartPolicy {other:?}: expected Always, OnFailure or Never"
+            )));
+        }
     };
     let grace = spec.termination_grace_period_seconds.take();
     let grace = grace.map(|seconds| {
@@ -90,7 +95,7 @@ pub fn translate(
         }
     }
     if plan.apps.iter().all(|app| app.init) {
-        return Err(Error::new("spec.containers: there is none"));
+        return Err(Error::new("spec.containers: at least one container is needed"));
     }
     if extra != CapSet::EMPTY {
         let value = json!({ "set": extra.names().collect::<Vec<_>>() });
@@ -115,7 +120,7 @@ fn add(
         return Err(Error::new("two containers have this name"));
     }
     let mut given = container::translate(one, is_init, around, path, unused)?;
-    // in this order also when the pod is started again
+    // keeps the order when the pod is started again
     let before = plan.apps.iter().filter(|app| app.init).filter_map(|app| app.options.name.as_ref());
     let before: Vec<String> = before.map(|name| format!("{name}:exited")).collect();
     if !before.is_empty() {
@@ -150,12 +155,12 @@ fn declared(
     Ok(volumes)
 }
 
-/// How the pod is run.
+/// The settings of the pod.
 fn settings(spec: &mut PodSpec, name: &str, asked: &Settings) -> Result<Settings> {
     if spec.host_pid.take() == Some(true) {
         return Err(Error::new("spec.hostPID: a pod's processes are never among the host's"));
     }
-    // all apps of a pod see each other in any case
+    // all apps of a pod share its PID namespace in any case
     if spec.share_process_namespace.take() == Some(false) {
         log::debug!("shareProcessNamespace: false is how Kubernetes has it; here apps see the processes of their pod");
     }
@@ -172,7 +177,7 @@ fn settings(spec: &mut PodSpec, name: &str, asked: &Settings) -> Result<Settings
     })
 }
 
-/// resolv.conf, if the pod says anything about it.
+/// The resolv.conf, if `dnsPolicy` or `dnsConfig` set it.
 fn resolv(spec: &mut PodSpec) -> Result<Option<Source>> {
     let policy = spec.dns_policy.take();
     let config = spec.dns_config.take().unwrap_or_default();
@@ -204,11 +209,13 @@ fn resolv(spec: &mut PodSpec) -> Result<Option<Source>> {
         Some("Default") => Ok(Some(Source::Host)),
         Some("None") => Err(Error::new("spec.dnsPolicy None needs dnsConfig.nameservers")),
         None | Some("ClusterFirst" | "ClusterFirstWithHostNet") => Ok(None),
-        Some(other) => Err(Error::new(format!("spec.dnsPolicy {other:?} is not one"))),
+        Some(other) => Err(Error::new(format!(
+            "unknown spec.dnsPolicy {other:?}: expected Default, None, ClusterFirst or ClusterFirstWithHostNet"
+        ))),
     }
 }
 
-/// The lines of the hosts file that the pod adds.
+/// The lines that `hostAliases` adds to the hosts file.
 fn hosts(spec: &mut PodSpec) -> Result<Option<Source>> {
     let mut text = String::new();
     for alias in spec.host_aliases.take().unwrap_or_default() {
@@ -226,12 +233,12 @@ fn texts(map: &Option<BTreeMap<String, String>>) -> Map<String, Value> {
     map.iter().flatten().map(|(name, value)| (name.clone(), value.as_str().into())).collect()
 }
 
-/// Annotation of an app: what it waits for before it starts.
+/// The annotation of an app with the conditions that it waits for before it starts.
 const AFTER: &str = "podctl.io/after";
-/// An annotation of an app of ours: it ran before the others.
+/// The annotation that marks an app of `initContainers`.
 pub const INIT: &str = "podctl.io/init";
 
-/// The mark of an app that runs before the others.
+/// The annotation for an app of `initContainers`.
 pub fn init_mark() -> NameValue {
     NameValue::new(INIT, "true")
 }

@@ -1,4 +1,4 @@
-//! Reading a file: YAML documents, of which each is a Kubernetes object.
+//! Reading a file of YAML documents, each of which is a Kubernetes object.
 
 use std::collections::BTreeMap;
 
@@ -17,22 +17,23 @@ use crate::pod::settings::Settings;
 use crate::store::Store;
 use crate::volume::name::VolumeName;
 
-/// A file is no longer than this, in bytes.
+/// The size limit of a file, in bytes.
 pub const LONGEST: u64 = 8 << 20;
 
-/// What a file asks for.
+/// The content of a file.
 #[derive(Debug)]
 pub struct File {
     /// Its pods.
     pub pods: Vec<PodPlan>,
-    /// Paths of fields that are not honoured, each after the object that has it.
+    /// The fields that are not honoured: object, then path.
     pub unused: Vec<String>,
 }
 
-/// Reads a file. `asked` is what was asked for besides it: networks, and where their configurations are.
+/// Reads a file. `asked` has the networks, and the directory of their configurations, given on the command line.
 ///
 /// # Errors
-/// It is not YAML, an object is of a kind or has a value that there is no way to honour, or there is no pod in it.
+/// The text is not YAML, an object has an unsupported kind or value, two objects have the same name, or there is no
+/// pod.
 pub fn file(store: &Store, text: &str, asked: &Settings) -> Result<File> {
     let mut objects = Objects::default();
     for (number, document) in serde_yaml_ng::Deserializer::from_str(text).enumerate() {
@@ -42,7 +43,7 @@ pub fn file(store: &Store, text: &str, asked: &Settings) -> Result<File> {
     }
     let Objects { pods, sources, claims, mut unused } = objects;
     if pods.is_empty() {
-        return Err(Error::new("there is no Pod or Deployment in it"));
+        return Err(Error::new("it has no Pod or Deployment"));
     }
     let mut plans: Vec<PodPlan> = Vec::new();
     for pod in pods {
@@ -111,20 +112,20 @@ impl Objects {
             }
             other => {
                 return Err(Error::new(format!(
-                    "kind {other:?}: there are Pod, Deployment, ConfigMap, Secret and PersistentVolumeClaim"
+                    "unsupported kind {other:?}: expected Pod, Deployment, ConfigMap, Secret or PersistentVolumeClaim"
                 )));
             }
         }
         Ok(())
     }
 
-    /// An object of one kind; fields that the kind does not have are noted.
+    /// Reads an object of one kind; adds unknown fields to `unused`.
     fn object<T: DeserializeOwned>(&mut self, kind: &str, value: Value) -> Result<T> {
         let name = value.get("metadata").and_then(|meta| meta.get("name")).and_then(Value::as_str);
         let shown = format!("{kind} {}", name.unwrap_or("without a name"));
         let unused = &mut self.unused;
         let mut note = |path: serde_ignored::Path<'_>| {
-            // a value that may be left out has a step of its own, which is nothing in the file
+            // serde_ignored adds a step "?" for each optional value
             let path = path.to_string().replace(".?", "").trim_start_matches("?.").to_owned();
             unused.push(format!("{shown}: {}", in_brackets(&path)));
         };
@@ -140,7 +141,7 @@ impl Objects {
     }
 }
 
-/// `a.0.b` as `a[0].b`.
+/// Writes the path `a.0.b` as `a[0].b`.
 fn in_brackets(path: &str) -> String {
     let mut out = String::new();
     for part in path.split('.') {
@@ -153,21 +154,21 @@ fn in_brackets(path: &str) -> String {
     out
 }
 
-/// The pod of a deployment, which has one.
+/// The pod of a deployment, which must have one replica.
 fn pod_of(deployment: Deployment) -> Result<Pod> {
     let name = deployment.metadata.name.context(|| "Deployment: metadata.name is missing")?;
     let spec = deployment.spec.context(|| format!("Deployment {name:?}: spec is missing"))?;
     let replicas = spec.replicas.unwrap_or(1);
     if replicas != 1 {
-        return Err(Error::new(format!("Deployment {name:?}: replicas {replicas}: there can be 1")));
+        return Err(Error::new(format!("Deployment {name:?}: replicas {replicas}: only 1 is supported")));
     }
     let mut metadata = spec.template.metadata.unwrap_or_default();
     metadata.name = Some(format!("{name}-pod"));
     Ok(Pod { metadata, spec: spec.template.spec, status: None })
 }
 
-/// What the types want to be written otherwise than people may write it: quantities that are numbers, and modes, which
-/// begin with 0 if they are octal (YAML 1.1).
+/// Converts values that the Kubernetes types expect in another form: quantities that are numbers to strings, and octal
+/// modes with a leading 0 (YAML 1.1) to numbers.
 fn as_types_want(value: &mut Value, in_volumes: bool) {
     const MAPS: [&str; 3] = ["limits", "requests", "capacity"];
     let as_text = |value: &mut Value| {

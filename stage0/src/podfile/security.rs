@@ -1,4 +1,4 @@
-//! What a container may do: its securityContext and resources as isolators.
+//! Translating a container's securityContext and resources to a user and isolators.
 
 use k8s_openapi::api::core::v1::{Container, PodSecurityContext, SeccompProfile, SecurityContext};
 use serde_json::{Map, Value, json};
@@ -8,24 +8,27 @@ use stage1::error::{Error, Result};
 
 use crate::app::options::AddOptions;
 
-/// What a pod says for all its containers.
+/// The defaults of a pod for all its containers.
 #[derive(Debug, Default)]
 pub struct Defaults {
     user: Option<i64>,
     group: Option<i64>,
     non_root: Option<bool>,
     seccomp: Option<SeccompProfile>,
-    /// The group that volumes belong to.
+    /// The GID of the group of its volumes.
     pub fs_group: Option<u32>,
     groups: Vec<u32>,
 }
 
 impl Defaults {
     /// Takes them from a pod's securityContext.
+    ///
+    /// # Errors
+    /// A GID is out of range.
     pub fn take(context: &mut PodSecurityContext) -> Result<Self> {
         let groups = context.supplemental_groups.take().unwrap_or_default();
         let fs_group = context.fs_group.take().map(|id| number("fsGroup", id)).transpose()?;
-        // the owner of what is new is what it says in either case
+        // only new volumes get the group, whatever the policy
         context.fs_group_change_policy = None;
         Ok(Self {
             user: context.run_as_user.take(),
@@ -38,15 +41,18 @@ impl Defaults {
     }
 }
 
-/// Sets who a container runs as and what it may do. Tells whether it must not be root, and which capabilities it has
-/// beyond the usual ones.
+/// Sets the user, groups and isolators of a container. Returns whether to refuse to run it as root, and its
+/// capabilities beyond the default set.
+///
+/// # Errors
+/// The container is privileged, or has an invalid capability, id or seccompProfile.
 pub fn apply(container: &mut Container, defaults: &Defaults, options: &mut AddOptions) -> Result<(bool, CapSet)> {
     let mut none = SecurityContext::default();
     let context = container.security_context.as_mut().unwrap_or(&mut none);
     if context.privileged.take() == Some(true) {
         return Err(Error::new(
-            "securityContext.privileged: no app here has all that the host has; name what it needs: capabilities.add, \
-             a hostPath of type CharDevice, seccompProfile Unconfined",
+            "securityContext.privileged is not supported; name what the container needs: capabilities.add, a hostPath of \
+             type CharDevice, seccompProfile Unconfined",
         ));
     }
     let mut isolate = |name: &str, value: Value| {
@@ -67,7 +73,7 @@ pub fn apply(container: &mut Container, defaults: &Defaults, options: &mut AddOp
             "Unconfined" => isolate("os/linux/seccomp-retain-set", json!({ "set": ["@appc.io/all"] })),
             other => {
                 return Err(Error::new(format!(
-                    "seccompProfile of type {other:?}: there are RuntimeDefault and Unconfined"
+                    "unsupported seccompProfile type {other:?}: expected RuntimeDefault or Unconfined"
                 )));
             }
         }
@@ -81,7 +87,7 @@ pub fn apply(container: &mut Container, defaults: &Defaults, options: &mut AddOp
     options.user = id("runAsUser", context.run_as_user.take(), defaults.user)?;
     options.group = id("runAsGroup", context.run_as_group.take(), defaults.group)?;
     if options.user.is_some() && options.group.is_none() {
-        // as kubelets have it: not the group that the image has for its own user
+        // like a kubelet: runAsUser without runAsGroup means GID 0, not the group of the image's user
         options.group = Some("0".to_owned());
     }
     options.supplementary_gids = defaults.groups.iter().copied().chain(defaults.fs_group).collect();
@@ -92,7 +98,7 @@ fn number(name: &str, id: i64) -> Result<u32> {
     u32::try_from(id).map_err(|_| Error::new(format!("{name}: {id} is not an id")))
 }
 
-/// The usual capabilities, without those dropped, with those added.
+/// The default capabilities, without those in `drop`, with those in `add`.
 fn capability_set(add: &[String], drop: &[String]) -> Result<CapSet> {
     let parse = |names: &[String]| -> Result<CapSet> {
         if names.iter().any(|name| name.eq_ignore_ascii_case("ALL")) {
@@ -105,7 +111,7 @@ fn capability_set(add: &[String], drop: &[String]) -> Result<CapSet> {
     Ok(CapSet::app_default().without(parse(drop)?).or(parse(add)?))
 }
 
-/// Limits and requests of memory and processors.
+/// Translates limits and requests of memory and CPU.
 fn resources(container: &mut Container, isolate: &mut impl FnMut(&str, Value)) -> Result<()> {
     let Some(resources) = &mut container.resources else { return Ok(()) };
     for name in ["memory", "cpu"] {

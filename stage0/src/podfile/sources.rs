@@ -1,4 +1,4 @@
-//! ConfigMaps and Secrets of a file: values by key.
+//! The ConfigMaps and Secrets of a file, as values by key.
 
 use std::collections::BTreeMap;
 
@@ -35,6 +35,9 @@ pub struct Sources {
 
 impl Sources {
     /// Adds a ConfigMap.
+    ///
+    /// # Errors
+    /// It has no name, or another one has the same.
     pub fn add_config(&mut self, map: ConfigMap) -> Result<()> {
         let name = map.metadata.name.context(|| "a ConfigMap without metadata.name")?;
         let mut values: Values = map.binary_data.unwrap_or_default().into_iter().map(|(key, v)| (key, v.0)).collect();
@@ -43,6 +46,9 @@ impl Sources {
     }
 
     /// Adds a Secret.
+    ///
+    /// # Errors
+    /// It has no name, or another one has the same.
     pub fn add_secret(&mut self, secret: Secret) -> Result<()> {
         let name = secret.metadata.name.context(|| "a Secret without metadata.name")?;
         let mut values: Values = secret.data.unwrap_or_default().into_iter().map(|(key, v)| (key, v.0)).collect();
@@ -50,7 +56,10 @@ impl Sources {
         insert(&mut self.secrets, SourceKind::Secret, name, values)
     }
 
-    /// The values of one; `None` if the file has none of the name, and it need not have.
+    /// The values of a ConfigMap or Secret; `None` if the file does not have it and it is optional.
+    ///
+    /// # Errors
+    /// The file does not have it, and it is not optional.
     pub fn all(&self, kind: SourceKind, name: &str, optional: bool) -> Result<Option<&Values>> {
         let all = match kind {
             SourceKind::Config => &self.configs,
@@ -62,7 +71,10 @@ impl Sources {
         }
     }
 
-    /// One value, as text.
+    /// One value as text; `None` if the file does not have it and it is optional.
+    ///
+    /// # Errors
+    /// The file does not have the object or the key, and they are not optional; or the value is not UTF-8.
     pub fn text(&self, kind: SourceKind, name: &str, key: &str, optional: bool) -> Result<Option<String>> {
         let Some(values) = self.all(kind, name, optional)? else { return Ok(None) };
         match values.get(key) {
@@ -74,9 +86,12 @@ impl Sources {
 }
 
 /// A value as text.
+///
+/// # Errors
+/// The value is not UTF-8.
 pub fn as_text(kind: SourceKind, name: &str, key: &str, value: &[u8]) -> Result<String> {
     String::from_utf8(value.to_vec())
-        .context(|| format!("{} {name:?}, key {key:?}: it is not UTF-8: no variable can have it", kind.word()))
+        .context(|| format!("{} {name:?}, key {key:?}: a variable's value must be UTF-8", kind.word()))
 }
 
 fn insert(all: &mut BTreeMap<String, Values>, kind: SourceKind, name: String, values: Values) -> Result<()> {

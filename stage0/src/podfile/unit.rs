@@ -1,18 +1,18 @@
-//! The unit of the host's systemd that keeps a pod: systemd.service(5).
+//! The systemd.service(5) unit that keeps a pod running on the host.
 
 use std::path::Path;
 
 use stage1::error::{Error, Result};
 
-/// What the unit of a pod is called.
+/// The name of a pod's unit.
 pub fn name(pod: &str) -> String {
     format!("podctl-{pod}.service")
 }
 
-/// The text of the unit of a pod.
+/// The text of a pod's unit.
 ///
 /// # Errors
-/// A path has characters that no unit can have.
+/// A path is not UTF-8 or has a control character.
 pub fn text(podctl: &Path, data: &Path, pod: &str) -> Result<String> {
     let (podctl, data) = (quoted(podctl)?, quoted(data)?);
     Ok(format!(
@@ -37,7 +37,7 @@ pub fn text(podctl: &Path, data: &Path, pod: &str) -> Result<String> {
     ))
 }
 
-/// A path as one word of a command line in a unit.
+/// A path as one word of a command line in a unit, quoted if needed.
 fn quoted(path: &Path) -> Result<String> {
     let text = path.to_str().filter(|text| !text.contains(char::is_control));
     let text = text.ok_or_else(|| Error::new(format!("{path:?} can't be written in a unit")))?;

@@ -1,15 +1,18 @@
-//! What nobody made use of: fields that are unknown, and known ones that mean nothing here.
+//! Collecting the fields of a file that are not honoured: unknown ones, and known ones that podctl does not support.
 
 use serde::Serialize;
 use serde_json::Value;
 use stage1::error::{Context, Result};
 
-/// The paths of fields that a file has and that are not honoured.
+/// The paths of fields that are not honoured.
 #[derive(Debug, Default)]
 pub struct Unused(pub Vec<String>);
 
 impl Unused {
-    /// Adds what is left of a value from which everything was taken that is honoured.
+    /// Adds the fields left in a value from which the translation took all fields that it honours.
+    ///
+    /// # Errors
+    /// The value can't be converted to JSON.
     pub fn left(&mut self, path: &str, value: &impl Serialize) -> Result<()> {
         let value = serde_json::to_value(value).context(|| format!("look at {path}"))?;
         leaves(path, &value, &mut self.0);
@@ -23,7 +26,7 @@ fn leaves(path: &str, value: &Value, found: &mut Vec<String>) {
         Value::Array(items) => {
             items.iter().enumerate().for_each(|(number, item)| leaves(&format!("{path}[{number}]"), item, found));
         }
-        // taken, or as good as not there
+        // taken, or the same as if it were missing
         Value::Null | Value::Bool(false) => {}
         Value::String(text) if text.is_empty() => {}
         _ => found.push(path.to_owned()),

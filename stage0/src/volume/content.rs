@@ -1,5 +1,5 @@
-//! Files that apps find in a volume: of a ConfigMap or a Secret. They are kept in the pod's directory, and called after what
-//! is in them: so an app that has others is another app.
+//! Volumes with files of a ConfigMap or a Secret. They are in the pod's directory, and their name is a digest of their
+//! content: so an app with other content differs in its manifest, too.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -15,30 +15,30 @@ use crate::fsutil::dir::{make_dir, names_in};
 use crate::fsutil::remove;
 use crate::poddir::uid_range;
 
-/// What the volumes are called: this and the start of a digest.
+/// The start of the volumes' names; the start of a digest follows.
 const PREFIX: &str = "content-";
-/// Hexadecimal digits of it.
+/// The number of hexadecimal digits of the digest in the name.
 const DIGITS: usize = 16;
 
 /// The files of one volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
-    /// What they are called, relative to the volume, what is in them, and their modes.
+    /// The paths of the files, relative to the volume, each with its content and mode.
     pub files: BTreeMap<String, (Vec<u8>, u32)>,
-    /// The group that they belong to.
+    /// The GID of their group, as the pod sees it.
     pub group: u32,
 }
 
 impl Content {
-    /// The volume's name.
+    /// The volume's name: `content-` and 16 digits of the SHA-256 of group, names, modes and contents.
     ///
     /// # Errors
-    /// None that is known of.
+    /// None in practice: the name is a valid AC name.
     pub fn volume(&self) -> Result<AcName> {
         let mut digest = Sha256::new();
         digest.update(self.group.to_le_bytes());
         for (name, (text, mode)) in &self.files {
-            // with their lengths: no two volumes look alike
+            // with the lengths, so that different files never give the same bytes
             digest.update(format!("{} {mode:o} {}\n{name}", name.len(), text.len()));
             digest.update(text);
         }
@@ -46,10 +46,10 @@ impl Content {
         format!("{PREFIX}{}", &digits[..DIGITS]).parse()
     }
 
-    /// The volume, which everybody only reads.
+    /// The read-only volume.
     ///
     /// # Errors
-    /// None that is known of: its name is one.
+    /// As [`Self::volume`].
     pub fn as_volume(&self) -> Result<Volume> {
         Ok(Volume {
             name: self.volume()?,
@@ -64,19 +64,19 @@ impl Content {
         })
     }
 
-    /// Its mount at a place of an app.
+    /// A mount of the volume at `path` in an app.
     ///
     /// # Errors
-    /// As [`Self::as_volume`].
+    /// As [`Self::volume`].
     pub fn mount(&self, path: &str) -> Result<Mount> {
         let volume = self.as_volume()?;
         Ok(Mount { volume: volume.name.clone(), path: path.to_owned(), app_volume: Some(volume), other: Map::new() })
     }
 
-    /// Puts the files into the directory of a pod, whole or not at all, unless they are there.
+    /// Makes the volume in the pod's directory `pod`, by one rename; does nothing if it exists.
     ///
     /// # Errors
-    /// They can't be written.
+    /// A file can't be written or given to its group, or the pod's UID range can't be read.
     pub fn put_in_place(&self, pod: &Path) -> Result<()> {
         let volume = self.volume()?;
         let target = pod.join(layout::shared_volume(&volume));
@@ -107,10 +107,10 @@ impl Content {
         std::fs::rename(&new, &target).context(|| format!("rename {new:?} to {target:?}"))
     }
 
-    /// Reads the files of a volume of a pod.
+    /// Reads the files of a volume in the pod's directory `pod`.
     ///
     /// # Errors
-    /// They can't be read.
+    /// A file can't be read or has a name that is not UTF-8, or the pod's UID range can't be read.
     pub fn of_pod(pod: &Path, volume: &AcName) -> Result<Self> {
         use std::os::unix::fs::MetadataExt;
         let top = pod.join(layout::shared_volume(volume));
@@ -136,16 +136,16 @@ impl Content {
     }
 }
 
-/// Whether a volume is called as those with files are.
+/// Whether a volume has a name as [`Content::volume`] makes it.
 pub fn is_content(volume: &AcName) -> bool {
     let digits = volume.as_ref().strip_prefix(PREFIX);
     digits.is_some_and(|digits| digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// Removes those of a pod that no app of it mounts any more.
+/// Removes the volumes with content that no app in the manifest mounts.
 ///
 /// # Errors
-/// One can't be removed.
+/// The pod's directory can't be read, or a volume can't be removed.
 pub fn sweep(pod: &Path, manifest: &PodManifest) -> Result<()> {
     for name in names_in(&pod.join(layout::SHARED_VOLUMES))? {
         let Some(name) = name.to_str().and_then(|name| name.parse::<AcName>().ok()) else { continue };
@@ -157,10 +157,10 @@ pub fn sweep(pod: &Path, manifest: &PodManifest) -> Result<()> {
     Ok(())
 }
 
-/// A file's name below a volume.
+/// Checks a file's path, relative to its volume.
 ///
 /// # Errors
-/// It leads out of it, or names nothing.
+/// The path is absolute, is empty, has a NUL byte, or has an empty component, `.` or `..`.
 pub fn relative(path: &str) -> Result<String> {
     let parts: Vec<&str> = path.split('/').collect();
     if path.is_empty() || parts.iter().any(|part| matches!(*part, "" | "." | "..")) || path.contains('\0') {

@@ -1,4 +1,4 @@
-//! The volumes that only an app's image asks for: in the pod's directory, named after the app.
+//! Implicit volumes, which only an app's image declares: in the pod's directory, named `APP-implicit-NUMBER`.
 
 use std::path::Path;
 
@@ -9,10 +9,10 @@ use stage1::layout;
 use crate::fsutil::dir::names_in;
 use crate::fsutil::remove;
 
-/// The names of those that an app has in its pod's directory.
+/// The names of an app's implicit volumes in the pod's directory `pod`, in order.
 ///
 /// # Errors
-/// The directory can't be read.
+/// The directory of volumes can't be read.
 pub fn of_app(pod: &Path, manifest: &PodManifest, app: &AcName) -> Result<Vec<AcName>> {
     let names = names_in(&pod.join(layout::SHARED_VOLUMES))?;
     let mut found: Vec<AcName> = names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect();
@@ -23,16 +23,16 @@ pub fn of_app(pod: &Path, manifest: &PodManifest, app: &AcName) -> Result<Vec<Ac
     Ok(found)
 }
 
-/// Whether an app's implicit volume is called so: `APP-implicit-NUMBER`.
+/// Whether `name` is that of an implicit volume of the app: `APP-implicit-NUMBER`.
 fn is_of(name: &str, app: &str) -> bool {
     let number = name.strip_prefix(app).and_then(|rest| rest.strip_prefix("-implicit-"));
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Removes those of an app that is being removed.
+/// Removes the implicit volumes of an app.
 ///
 /// # Errors
-/// One can't be removed.
+/// The directory of volumes can't be read, or a volume can't be removed.
 pub fn remove(pod: &Path, manifest: &PodManifest, app: &AcName) -> Result<()> {
     for name in of_app(pod, manifest, app)? {
         remove::tree(&pod.join(layout::shared_volume(&name)))?;

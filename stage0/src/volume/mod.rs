@@ -1,6 +1,5 @@
-//! Named volumes: directories of the data directory that outlive every pod, and who uses them.
-//!
-//! What belongs to one pod alone (its empty volumes) is in the pod's directory and not here, apart from finding it.
+//! Named volumes, which are in the data directory and outlive pods; and finding, filling and removing a pod's own
+//! volumes, which are in the pod's directory.
 
 pub mod content;
 pub mod fill;

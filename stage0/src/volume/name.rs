@@ -1,4 +1,4 @@
-//! What a volume is called.
+//! Names of named volumes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use stage1::error::{Error, Result};
 
 use crate::fsutil::plain_word;
 
-/// The name of a volume: one word, and a directory's name.
+/// The name of a volume: one plain word, which is also a directory name.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(try_from = "String", into = "String")]
 pub struct VolumeName(String);

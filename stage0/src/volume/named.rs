@@ -1,7 +1,7 @@
-//! Named volumes on disk: made, found, listed.
+//! Making, finding and listing named volumes.
 //!
-//! A volume is `volumes/NAME` of the data directory: `data`, which apps see, and `volume.json`, what is known of it. It
-//! appears whole by one rename. Who fills or removes one holds the lock of its directory.
+//! A volume is the directory `volumes/NAME` of the data directory, with `data`, which apps see, and the record
+//! `volume.json`. It appears by one rename. A process that fills or removes a volume holds the lock of its directory.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,24 +19,25 @@ use crate::fsutil::lock::{self, Taken};
 use crate::fsutil::time::nanoseconds;
 use crate::store::Store;
 
-/// What apps see, in a volume's directory.
+/// The directory that apps see, in a volume's directory.
 const DATA: &str = "data";
-/// What is known of it, there too.
+/// The record, in a volume's directory.
 const INFO: &str = "volume.json";
-/// How far the first content of a volume has come.
+
+/// The state of a volume's first content.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Content {
     /// No app has mounted it yet.
     Fresh,
-    /// It is being filled from an image; what is there may be half.
+    /// An app's start is copying the image's content into it, or was interrupted.
     Filling,
-    /// It is what apps made of it.
+    /// It was filled: apps own the content.
     #[default]
     Used,
 }
 
-/// What is noted of a volume.
+/// The record of a volume.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct VolumeRecord {
     /// When it was made, in nanoseconds since 1970.
@@ -44,7 +45,7 @@ pub struct VolumeRecord {
     /// The user's labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// See there.
+    /// The state of its first content.
     #[serde(default)]
     pub content: Content,
 }
@@ -54,13 +55,13 @@ pub struct VolumeRecord {
 pub struct NamedVolume {
     /// Its name.
     pub name: VolumeName,
-    /// What is noted of it.
+    /// Its record.
     pub info: VolumeRecord,
     dir: PathBuf,
 }
 
 impl NamedVolume {
-    /// What apps see of it: a path of the host.
+    /// The path on the host of the directory that apps see.
     pub fn data(&self) -> PathBuf {
         self.dir.join(DATA)
     }
@@ -70,7 +71,7 @@ impl NamedVolume {
         &self.dir
     }
 
-    /// Notes how far its content has come.
+    /// Records the state of its content, and syncs the record to disk.
     pub(super) fn note(&mut self, content: Content) -> Result<()> {
         self.info.content = content;
         write_info(&self.dir, &self.info)?;
@@ -82,26 +83,26 @@ fn write_info(dir: &Path, info: &VolumeRecord) -> Result<()> {
     write(&dir.join(INFO), &serde_json::to_vec(info).context(|| "write what is known of a volume")?, 0o640)
 }
 
-/// The directory of all.
+/// The directory of all volumes.
 pub(super) fn volumes(store: &Store) -> PathBuf {
     store.dir().join("volumes")
 }
 
-/// The source that a manifest has for a named volume.
+/// The `source` of a named volume in pod manifests: the path of its data on the host.
 pub fn source(store: &Store, name: &VolumeName) -> PathBuf {
     volumes(store).join(name.as_str()).join(DATA)
 }
 
-/// The volume whose source this is; `None` if it is another path of the host.
+/// The name of the volume with this `source`; `None` for another path of the host.
 pub fn of_source(store: &Store, source: &str) -> Option<VolumeName> {
     let rest = Path::new(source).strip_prefix(volumes(store)).ok()?;
     rest.to_str()?.strip_suffix(DATA)?.strip_suffix('/')?.parse().ok()
 }
 
-/// The volume with this name, if there is one.
+/// The volume with this name; `None` if it does not exist.
 ///
 /// # Errors
-/// What is noted of it can't be read.
+/// Its record can't be read or is damaged.
 pub fn find(store: &Store, name: &VolumeName) -> Result<Option<NamedVolume>> {
     let dir = volumes(store).join(name.as_str());
     let path = dir.join(INFO);
@@ -114,18 +115,18 @@ pub fn find(store: &Store, name: &VolumeName) -> Result<Option<NamedVolume>> {
     Ok(Some(NamedVolume { name: name.clone(), info, dir }))
 }
 
-/// The volume with this name.
+/// The volume with this name, which must exist.
 ///
 /// # Errors
-/// There is none, or what is noted of it can't be read.
+/// No volume has the name, or its record can't be read or is damaged.
 pub fn must_find(store: &Store, name: &VolumeName) -> Result<NamedVolume> {
     find(store, name)?.context(|| format!("there is no volume {name}: \"podctl volume list\" shows all"))
 }
 
-/// All volumes, by name.
+/// All volumes, in the order of their names.
 ///
 /// # Errors
-/// One can't be read.
+/// The directory or a record can't be read, or a record is damaged.
 pub fn list(store: &Store) -> Result<Vec<NamedVolume>> {
     let names = names_in(&volumes(store))?;
     let mut names: Vec<VolumeName> = names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect();
@@ -133,10 +134,10 @@ pub fn list(store: &Store) -> Result<Vec<NamedVolume>> {
     names.iter().filter_map(|name| find(store, name).transpose()).collect()
 }
 
-/// Makes a volume; tells whether it was not there before.
+/// Makes a volume if it does not exist; returns whether it made it.
 ///
 /// # Errors
-/// It can't be made.
+/// The volume can't be made.
 pub fn ensure(store: &Store, name: &VolumeName, labels: &BTreeMap<String, String>) -> Result<bool> {
     if find(store, name)?.is_some() {
         return Ok(false);
@@ -154,7 +155,7 @@ pub fn ensure(store: &Store, name: &VolumeName, labels: &BTreeMap<String, String
         make_dir(&volumes(store), PRIVATE)?;
         match std::fs::rename(&whole, &dir) {
             Ok(()) => sync_dir(&volumes(store)).map(|()| true),
-            // somebody else was faster
+            // another process has made it
             Err(_) if find(store, name)?.is_some() => Ok(false),
             Err(error) => Err(Error::caused_by(format!("rename {whole:?} to {dir:?}"), error)),
         }
@@ -162,7 +163,7 @@ pub fn ensure(store: &Store, name: &VolumeName, labels: &BTreeMap<String, String
     make().context(|| format!("make volume {name}"))
 }
 
-/// Takes the lock of a volume, held until the file is dropped; `None` if there is none (any more).
+/// Takes the lock of a volume, held until the file is dropped; `None` if the volume is gone.
 pub(super) fn lock(volume: &NamedVolume) -> Result<Option<File>> {
     let dir = volume.dir();
     let taken =

@@ -9,13 +9,13 @@ use crate::fsutil::dir::names_in;
 use crate::fsutil::remove;
 use crate::store::Store;
 
-/// A volume that is being removed is called so: no volume's name begins with a dot.
+/// The start of the name of a volume that is being removed; no volume's own name begins with a dot.
 const REMOVED: &str = ".removed-";
 
-/// Removes a volume with all that is in it.
+/// Removes a volume and its content.
 ///
 /// # Errors
-/// There is none, a pod uses it, or something of it can't be removed.
+/// The volume does not exist, a pod uses it (the message names all), or a file of it can't be removed.
 pub fn rm(store: &Store, name: &VolumeName) -> Result<()> {
     let volume = must_find(store, name)?;
     let Some(_lock) = lock(&volume)? else { return Ok(()) };
@@ -24,16 +24,16 @@ pub fn rm(store: &Store, name: &VolumeName) -> Result<()> {
         let shown: Vec<String> = users.iter().map(ToString::to_string).collect();
         return Err(Error::new(format!("volume {name} is in use by {}", shown.join(", "))));
     }
-    // gone at once: what is left of it is swept later
+    // rename it first: prune removes the files if this process is killed
     let gone = volumes(store).join(format!("{REMOVED}{}", uuid::Uuid::new_v4()));
     std::fs::rename(volume.dir(), &gone).context(|| format!("rename {:?} to {gone:?}", volume.dir()))?;
     remove::tree(&gone)
 }
 
-/// Removes the volumes that no pod uses, and what was left of earlier removals; tells which volumes it removed.
+/// Removes the volumes that no pod uses, and the remains of interrupted removals; returns the names of the volumes.
 ///
 /// # Errors
-/// One can't be removed; the others are.
+/// A volume or a pod can't be read, or volumes can't be removed: the message lists them, and all others are removed.
 pub fn prune(store: &Store) -> Result<Vec<VolumeName>> {
     let (mut removed, mut failed) = (Vec::new(), Vec::new());
     for name in names_in(&volumes(store))? {
@@ -47,7 +47,7 @@ pub fn prune(store: &Store) -> Result<Vec<VolumeName>> {
         }
         match rm(store, &volume.name) {
             Ok(()) => removed.push(volume.name),
-            // somebody has begun to use it
+            // a pod has begun to use it
             Err(_) if users::of(store, &volume.name).is_ok_and(|users| !users.is_empty()) => {}
             Err(error) => failed.push(format!("volume {}: {}", volume.name, error.one_line())),
         }

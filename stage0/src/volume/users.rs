@@ -1,4 +1,4 @@
-//! Which pods use a named volume: those whose manifests have it, until they are thrown away.
+//! The pods that use a named volume: those whose manifest has it, until they are removed or marked for removal.
 
 use std::fmt;
 
@@ -17,9 +17,9 @@ use crate::store::Store;
 /// A pod that uses a volume.
 #[derive(Serialize, Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// Its name, else its UUID.
+    /// Its name, or its UUID if it has none.
     pub pod: String,
-    /// Its apps that mount it; none if it is only there for apps to come.
+    /// Its apps that mount the volume; empty if only the pod's list of volumes has it.
     pub apps: Vec<String>,
 }
 
@@ -35,7 +35,7 @@ impl fmt::Display for User {
 /// The pods that use this volume.
 ///
 /// # Errors
-/// A pod can't be looked at: it might use it.
+/// A pod, which might use the volume, can't be read.
 pub fn of(store: &Store, name: &VolumeName) -> Result<Vec<User>> {
     let mut found = Vec::new();
     for pod in pods::list(store)? {
@@ -47,7 +47,7 @@ pub fn of(store: &Store, name: &VolumeName) -> Result<Vec<User>> {
 }
 
 fn user(store: &Store, pod: &Pod, name: &VolumeName) -> Result<Option<User>> {
-    // it never runs again, or was never whole
+    // a pod marked for removal never runs again; one without a manifest failed to be prepared
     let is_gone = matches!(pod.phase(), Phase::ExitedGarbage | Phase::Garbage);
     if is_gone || !pod.dir().join(layout::MANIFEST).exists() {
         return Ok(None);
@@ -56,7 +56,7 @@ fn user(store: &Store, pod: &Pod, name: &VolumeName) -> Result<Option<User>> {
     Ok(in_manifest(store, &manifest::read(pod.dir())?, name).map(|apps| User { pod: called, apps }))
 }
 
-/// The apps that mount the volume; `None` if the pod does not have it at all.
+/// The apps in the manifest that mount the volume; `None` if the manifest does not have it.
 fn in_manifest(store: &Store, manifest: &PodManifest, name: &VolumeName) -> Option<Vec<String>> {
     let is_it = |volume: &Volume| {
         volume.source.as_deref().and_then(|source| named::of_source(store, source)).as_ref() == Some(name)

@@ -28,7 +28,7 @@ pub enum Command {
     Stop(stop::Stop),
     /// Stop an app if it runs, then start it
     Restart(stop::Stop),
-    /// Put another image, or other options, in an app's place
+    /// Replace an app by one with another image or other options
     Replace(Box<replace::Replace>),
     /// Stop an app if it runs, then remove it from its pod
     Rm(rm::Rm),

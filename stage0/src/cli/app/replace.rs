@@ -9,7 +9,7 @@ use crate::cli::args::new_app::{HowToRunIt, OtherImage};
 use crate::cli::args::one_app::{OneApp, doing};
 use crate::cli::session::Session;
 
-/// All options of the app stay but those that are given; if the new one does not start, the old one is put back.
+/// The app keeps its options except those given here. If the new app does not start, podctl puts the old one back.
 #[derive(Args, Debug)]
 #[command(after_help = "Example: podctl app replace web db --image postgres:17")]
 pub struct Replace {

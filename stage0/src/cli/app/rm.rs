@@ -11,7 +11,7 @@ use crate::cli::session::Session;
 pub struct Rm {
     #[command(flatten)]
     one: OneApp,
-    /// Keep the volumes that only its image asks for, for the next app of its name
+    /// Keep the volumes that only its image declares, for the next app of this name
     #[arg(long)]
     keep_volumes: bool,
 }

@@ -9,7 +9,7 @@ use crate::cli::output::{self, Format, print_apps};
 use crate::cli::session::Session;
 use crate::poddir::find as pods;
 
-/// Without an app, all of the pod.
+/// Without an app, shows all apps of the pod.
 #[derive(Args, Debug)]
 pub struct Status {
     #[command(flatten)]

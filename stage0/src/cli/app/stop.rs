@@ -14,7 +14,8 @@ use crate::cli::session::Session;
 pub struct Stop {
     #[command(flatten)]
     pub(super) one: OneApp,
-    /// Kill all its processes after this long: seconds, or 5m, 1h30m; 0 for at once (default: as the app says)
+    /// Kill all its processes after this long: seconds, or 5m, 1h30m; 0 kills them at once (default: the app's stop
+    /// timeout)
     #[arg(long, value_name = "DURATION", value_parser = seconds)]
     pub(super) timeout: Option<Duration>,
 }

@@ -11,27 +11,27 @@ use crate::poddir::find as pods;
 use crate::poddir::find::Pod;
 use crate::poddir::manifest::{must_have, only_one};
 
-/// A path, and whose it is.
+/// A path of the host or of an app.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AppPath {
-    /// Of the host; `-` is standard input or output.
+    /// A path of the host; `-` is standard input or output.
     Host(PathBuf),
-    /// Of an app.
+    /// A path of an app.
     App {
-        /// The pod, as it was typed.
+        /// The pod, as the user typed it.
         pod: String,
-        /// The app, if one was named.
+        /// The app, if the user named one.
         app: Option<String>,
-        /// From the app's root.
+        /// The path, absolute in the app's root.
         path: PathBuf,
     },
 }
 
 impl AppPath {
-    /// What a word means. What begins with `/` or `.` is the host's, whatever else is in it.
+    /// Parses a word. A word that begins with `/` or `.` is always a path of the host.
     ///
     /// # Errors
-    /// An app's path is missing, or not absolute.
+    /// An app's path is missing or is not absolute.
     pub fn parse(text: &str) -> Result<Self> {
         let Some((whose, path)) = text.split_once(':').filter(|_| !text.starts_with(['/', '.'])) else {
             return Ok(Self::Host(text.into()));
@@ -44,7 +44,10 @@ impl AppPath {
     }
 }
 
-/// The pod and app that were typed; without a name the pod's only app.
+/// The pod and its app; the pod's only app if `app` is `None`.
+///
+/// # Errors
+/// The pod or the app does not exist, or `app` is `None` and the pod has several apps.
 pub fn find(session: &Session, pod: &str, app: Option<&str>) -> Result<(Pod, AcName)> {
     let pod = pods::find(&session.store, pod)?;
     let app = app.map_or_else(|| only_one(&pod), app_name)?;

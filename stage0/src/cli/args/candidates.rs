@@ -1,6 +1,6 @@
-//! What a word can be: the pods, apps, images and volumes there are, for completing it in a shell.
+//! The candidates for completing a word in a shell: the pods, apps, images and volumes that exist.
 //!
-//! Nothing is said here but candidates: whoever completes a word has asked nothing, and may be a user who can't look.
+//! These functions print no error: a user who may not read the directories just gets no candidates.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -13,17 +13,17 @@ use crate::poddir::manifest;
 use crate::store::{self, Store};
 use crate::volume::named;
 
-/// Completes pods: by their names, else the start of their UUIDs.
+/// Completes pods by their names, or by their UUIDs if they have none.
 pub fn a_pod() -> ArgValueCompleter {
     ArgValueCompleter::new(|word: &OsStr| matching(word, names_of_pods()))
 }
 
-/// Completes the apps of the pod that was named before.
+/// Completes the apps of the pod that an earlier word names.
 pub fn an_app() -> ArgValueCompleter {
     ArgValueCompleter::new(|word: &OsStr| matching(word, names_of_apps()))
 }
 
-/// Completes images: by their names.
+/// Completes images by their names.
 pub fn an_image() -> ArgValueCompleter {
     ArgValueCompleter::new(|word: &OsStr| matching(word, names_of_images()))
 }
@@ -65,7 +65,7 @@ fn names_of_volumes() -> Option<Vec<(String, String)>> {
     Some(volumes.into_iter().map(|volume| (volume.name.to_string(), String::new())).collect())
 }
 
-/// The words of the command that is being typed, without its name.
+/// The words of the command line that the shell asks about, without the command's name.
 fn words() -> Vec<OsString> {
     std::env::args_os().skip_while(|word| word != "--").skip(2).collect()
 }

@@ -1,4 +1,4 @@
-//! Name servers and host names of a pod, on the command line.
+//! The options for a pod's resolv.conf and hosts file.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,14 +7,16 @@ use stage1::error::{Context, Error, Result};
 
 use crate::pod::name_files::{NameFiles, Source};
 
-/// On the command line: the host's file, or none.
+/// The word for the host's file.
 const HOST: &str = "host";
+/// The word for no file, so that the image's own stays.
 const NONE: &str = "none";
 
-/// The options that decide on the two files.
+/// The options for a pod's resolv.conf and hosts file.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct NameOptions {
-    /// Add a name server to the pod's resolv.conf; host: use the host's file; none: leave the image's file, whatever networks say
+    /// Add a name server to the pod's resolv.conf; host: use the host's file; none: keep the image's file, even if
+    /// networks have name servers
     #[arg(long, value_name = "ADDRESS")]
     dns: Vec<String>,
     /// Set the local domain (resolv.conf(5))
@@ -32,10 +34,10 @@ pub struct NameOptions {
 }
 
 impl NameOptions {
-    /// What they say.
+    /// The sources of the two files.
     ///
     /// # Errors
-    /// Something is not an address or not a word, or options exclude each other.
+    /// A value is not an address or not a word, or options exclude each other.
     pub fn understand(&self) -> Result<NameFiles> {
         Ok(NameFiles { resolv: self.resolv()?, hosts: self.hosts().context(|| "--hosts-entry")? })
     }

@@ -1,11 +1,11 @@
-//! Times that something may take, on the command line: one syntax for all.
+//! Durations on the command line, with one syntax for all options.
 
 use std::time::Duration;
 
-/// `10` and `0.5` are seconds; `90s`, `1500ms`, `5m` and `1h 30m` say their unit.
+/// Parses a duration: a number of seconds (`10`, `0.5`), or numbers with units (`90s`, `1500ms`, `5m`, `1h 30m`).
 ///
 /// # Errors
-/// It is anything else.
+/// The text has another form.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let found = match text.parse::<f64>() {
@@ -15,10 +15,10 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     found.ok_or_else(|| "expected seconds, or a number with a unit: 10, 90s, 1500ms, 5m, 1h30m".to_owned())
 }
 
-/// The same in whole seconds, rounded up.
+/// [`duration`] in whole seconds, rounded up.
 ///
 /// # Errors
-/// It is not a duration, or is longer than a unit file can say.
+/// The text is not a duration, or has more than `u32::MAX` seconds, the limit of a unit file.
 pub fn seconds(text: &str) -> Result<Duration, String> {
     let time = duration(text)?;
     let whole = time.as_secs() + u64::from(time.subsec_nanos() > 0);

@@ -2,7 +2,10 @@
 
 use stage1::error::{Error, Result};
 
-/// Does all of them, also after one has failed.
+/// Calls `work` with each word, and goes on after a failure.
+///
+/// # Errors
+/// `work` failed for some words: all its errors on one line.
 pub(crate) fn each(uuids: &[String], work: impl Fn(&str) -> Result<()>) -> Result<()> {
     let mut failed = Vec::new();
     for uuid in uuids {

@@ -1,4 +1,4 @@
-//! What an app has beside its image and its volumes: memory to write to, devices, secrets, limits of processes, labels
+//! Further options of an app: tmpfs, devices, secrets, resource limits of processes, labels and annotations
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileTypeExt;
@@ -15,25 +15,25 @@ use super::volume::absolute;
 use crate::app::mounts;
 use crate::volume::content::relative;
 
-/// A secret is no longer than this, in bytes.
+/// The size limit of a secret, in bytes.
 const LONGEST_SECRET: u64 = 1 << 20;
 
-/// What an app has besides.
+/// Further options of an app.
 #[derive(Args, Debug, Default)]
 pub struct Extras {
-    /// Give it memory to write files to: PATH[:size=64m][,mode=1777][,ro]
+    /// Mount a tmpfs: PATH[:size=64m][,mode=1777][,ro]
     #[arg(long, value_name = "PATH")]
     tmpfs: Vec<String>,
-    /// Give it a /dev/shm of its own, of this size (default: that of the pod, which its apps share)
+    /// Give it its own /dev/shm of this size (default: the pod's, which its apps share)
     #[arg(long, value_name = "SIZE")]
     shm_size: Option<String>,
-    /// Let it use a device of the host: DEVICE[:PATH][:r|rw]
+    /// Allow it to use a device of the host: DEVICE[:PATH][:r|rw]
     #[arg(long = "device", value_name = "DEVICE")]
     devices: Vec<String>,
     /// Give it a secret, as the file /run/secrets/NAME
     #[arg(long = "secret", value_name = "NAME=FILE")]
     secrets: Vec<String>,
-    /// Limit its processes (getrlimit): nofile=1024:4096
+    /// Set a resource limit of its processes (getrlimit(2)): nofile=1024:4096
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
     ulimits: Vec<String>,
     /// Give it a label
@@ -45,10 +45,10 @@ pub struct Extras {
 }
 
 impl Extras {
-    /// Its further mounts.
+    /// The mounts for tmpfs, /dev/shm and devices.
     ///
     /// # Errors
-    /// The first option that makes no sense.
+    /// An option is invalid, or a device does not exist.
     pub fn mounts(&self) -> Result<Vec<Mount>> {
         let mut found = Vec::new();
         for text in &self.tmpfs {
@@ -64,10 +64,10 @@ impl Extras {
         Ok(found)
     }
 
-    /// What is in its secrets, by their names.
+    /// The contents of its secrets, by name.
     ///
     /// # Errors
-    /// The first that can't be read.
+    /// An option is invalid, or a file can't be read or is larger than 1 MiB.
     pub fn secrets(&self) -> Result<BTreeMap<String, Vec<u8>>> {
         let read = |text: &String| {
             let shown = || format!("--secret {text:?}");
@@ -82,10 +82,10 @@ impl Extras {
         self.secrets.iter().map(read).collect()
     }
 
-    /// Annotations of ours.
+    /// The annotations with its resource limits.
     ///
     /// # Errors
-    /// A limit that is not one.
+    /// A limit is invalid.
     pub fn annotations(&self) -> Result<Vec<NameValue>> {
         for text in &self.ulimits {
             text.parse::<ResourceLimit>().context(|| "--ulimit")?;
@@ -97,7 +97,7 @@ impl Extras {
     /// The user's labels.
     ///
     /// # Errors
-    /// One without a name.
+    /// As [`label::pairs`].
     pub fn labels(&self) -> Result<BTreeMap<String, String>> {
         label::pairs(&self.labels)
     }
@@ -105,7 +105,7 @@ impl Extras {
     /// The user's annotations.
     ///
     /// # Errors
-    /// One without a name.
+    /// As [`label::pairs`].
     pub fn user_annotations(&self) -> Result<BTreeMap<String, String>> {
         label::pairs(&self.annotations)
     }
@@ -120,9 +120,9 @@ fn tmpfs(text: &str) -> Result<Mount> {
             Some(("size", value)) => size = Some(memory(value)?),
             Some(("mode", value)) => mode = value,
             None if option == "ro" => read_only = true,
-            // as it is in any case
+            // the defaults
             None if matches!(option, "rw" | "nosuid" | "nodev") => {}
-            _ => return Err(Error::new(format!("{option:?}: there are size=, mode= and ro"))),
+            _ => return Err(Error::new(format!("unknown option {option:?}: expected size=, mode= or ro"))),
         }
     }
     in_memory(&path, size, mode, read_only)
@@ -132,7 +132,9 @@ fn in_memory(path: &str, size: Option<u64>, mode: &str, read_only: bool) -> Resu
     let mut other: Map<String, Value> = Map::from_iter([(MEDIUM.to_owned(), "own-memory".into())]);
     other.extend(size.map(|size| (SIZE.to_owned(), size.into())));
     if path == "/" {
-        return Err(Error::new("it can't be the app's root: --readonly-rootfs, and memory where it writes"));
+        return Err(Error::new(
+            "it can't be the app's root: use --readonly-rootfs, and --tmpfs for the directories it writes to",
+        ));
     }
     let name = mounts::name("memory", path)?;
     let volume = Volume {
@@ -157,12 +159,12 @@ fn device(text: &str) -> Result<Mount> {
         [source, access] if !access.starts_with('/') => (*source, *source, *access),
         [source, path] => (*source, *path, "rw"),
         [source, path, access] => (*source, *path, *access),
-        _ => return Err(Error::new("it is written DEVICE[:PATH][:r|rw]")),
+        _ => return Err(Error::new("expected DEVICE[:PATH][:r|rw]")),
     };
     let read_only = match access {
         "r" => true,
         "rw" => false,
-        other => return Err(Error::new(format!("{other:?} is neither r nor rw: no app here makes devices"))),
+        other => return Err(Error::new(format!("{other:?}: expected r or rw; an app can't make device nodes"))),
     };
     let (source, path) = (absolute(source)?, absolute(path)?);
     let kind = std::path::Path::new(&source).metadata().context(|| format!("the device {source:?}"))?.file_type();

@@ -9,11 +9,11 @@ use stage1::error::{Context, Error, Result};
 use super::duration::duration;
 use crate::app::health::{self, HealthOptions};
 
-/// What is said of an app's health check.
+/// The options of an app's health check.
 #[derive(Args, Debug, Default)]
 pub struct HealthArgs {
-    /// Check that the app is well by this command, run in the app: a line for its /bin/sh, or words as ["/bin/x", "y"]; none
-    /// for no check (default: as the image says)
+    /// Check the app's health with this command, run in the app: a line for its /bin/sh, or words as ["/bin/x", "y"];
+    /// none disables the check (default: the image's)
     #[arg(long, value_name = "COMMAND")]
     health_cmd: Option<String>,
     /// Check it this often (default: 30s)
@@ -22,10 +22,10 @@ pub struct HealthArgs {
     /// Count a check that takes longer as failed (default: 30s)
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     health_timeout: Option<Duration>,
-    /// Call it unhealthy after this many failures in a row (default: 3)
+    /// Consider it unhealthy after this many failures in a row (default: 3)
     #[arg(long, value_name = "TIMES")]
     health_retries: Option<u32>,
-    /// Count no failure for so long after its start, until the first success (default: 0)
+    /// Do not count failures for this long after its start, until the first success (default: 0)
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     health_start_period: Option<Duration>,
     /// Do this when it is unhealthy: none, restart, stop (default: none)
@@ -34,7 +34,10 @@ pub struct HealthArgs {
 }
 
 impl HealthArgs {
-    /// As options of an app.
+    /// The options of the app.
+    ///
+    /// # Errors
+    /// The command or the action is invalid.
     pub fn options(&self) -> Result<HealthOptions> {
         let ms = |time: Option<Duration>| time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         Ok(HealthOptions {

@@ -2,10 +2,10 @@
 
 use stage1::error::Result;
 
-/// A host name that the kernel takes.
+/// Checks a host name.
 ///
 /// # Errors
-/// It is none.
+/// The kernel would refuse it: it is empty, too long or has an invalid character.
 pub fn hostname(text: &str) -> Result<String> {
     stage1::boot::check_hostname(text).map(|()| text.to_owned())
 }

@@ -1,16 +1,16 @@
-//! What is taken of an image that comes in: the options of `podctl image import` and `podctl image pull`
+//! The options that `podctl image import` and `podctl image pull` share
 
 use clap::Args;
 
 use crate::image::archive::UnpackLimits;
 
-/// What is taken of an image that comes in.
+/// The options of an import.
 #[derive(Args, Clone, Debug)]
 pub struct IncomingImage {
-    /// Take the image for this platform, of several; this machine's if not given
+    /// Choose the image for this platform (default: this machine's)
     #[arg(long, value_name = "OS/ARCHITECTURE[/VARIANT]")]
     pub platform: Option<String>,
-    /// Take device nodes other than null, zero, full, random, urandom, tty and ptmx, too
+    /// Accept device nodes other than null, zero, full, random, urandom, tty and ptmx
     #[arg(long)]
     devices: bool,
     /// Refuse an image that has more bytes than this, uncompressed or as a registry sends it
@@ -19,7 +19,7 @@ pub struct IncomingImage {
 }
 
 impl IncomingImage {
-    /// What its archive may hold.
+    /// The limits for its archive.
     pub fn limits(&self) -> UnpackLimits {
         UnpackLimits { bytes: self.max_size, devices: self.devices, ..UnpackLimits::default() }
     }

@@ -1,8 +1,8 @@
-//! Flags for what of a pod or an app is not restricted.
+//! The options that lift restrictions of a pod or an app.
 
 use stage1::confine::insecure::InsecureOptions;
 
-/// What is not restricted, at the operator's own risk.
+/// The restrictions to lift, at the operator's own risk.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub struct InsecureArgs {
     /// Leave kernel paths visible and writable

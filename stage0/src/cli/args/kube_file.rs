@@ -14,13 +14,17 @@ use crate::store::Store;
 /// A file of pods.
 #[derive(Args, Debug)]
 pub struct KubeFile {
-    /// The file: Kubernetes' Pod or Deployment, with ConfigMaps, Secrets and PersistentVolumeClaims; - is standard input
+    /// The file: Kubernetes' Pod or Deployment, with ConfigMaps, Secrets and PersistentVolumeClaims; - is standard
+    /// input
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
 }
 
 impl KubeFile {
-    /// What it asks for.
+    /// Reads the file; `asked` has the networks given on the command line.
+    ///
+    /// # Errors
+    /// The file can't be read, has more than 8 MiB, is not UTF-8, or is not a valid file of pods.
     pub fn read(&self, store: &Store, asked: &Settings) -> Result<read::File> {
         let shown = || if self.is_stdin() { "standard input".to_owned() } else { format!("{:?}", self.file) };
         let text = match self.is_stdin() {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use stage1::error::{Error, Result};
 
-/// Labels, each written `NAME[=VALUE]`; the last one of a name counts.
+/// Parses labels or annotations, each `NAME[=VALUE]`; the last value of a name applies.
 ///
 /// # Errors
-/// One has no name, or a line break.
+/// A label has no name, or has a line break or a NUL byte.
 pub fn pairs(texts: &[String]) -> Result<BTreeMap<String, String>> {
     let pair = |text: &String| {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));

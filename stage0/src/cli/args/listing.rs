@@ -1,19 +1,19 @@
-//! How a list is printed, on the command line
+//! The options for printing a list
 
 use clap::Args;
 
 use crate::cli::output::Format;
 
-/// How a list is printed.
+/// The options for printing a list.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Listing {
-    /// How to print it
+    /// Print it as
     #[arg(long, value_enum, default_value = "text")]
     pub format: Format,
-    /// Only what it lists is called, one on a line
+    /// Print only the names or ids, one per line
     #[arg(short, long, conflicts_with = "format")]
     pub quiet: bool,
-    /// Ids as a whole, and nothing cut to fit the screen
+    /// Print whole ids, and do not cut columns to fit the screen
     #[arg(long)]
     pub no_trunc: bool,
 }

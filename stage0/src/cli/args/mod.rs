@@ -1,4 +1,4 @@
-//! What people write on the command line, turned into what the host manager works with.
+//! Options that several verbs share, and parsing their values.
 
 pub mod app_path;
 pub mod bind;

@@ -1,11 +1,11 @@
-//! How long somebody waits, on the command line
+//! How long to wait, on the command line
 
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use super::duration::duration;
 
-/// How long somebody waits.
+/// How long to wait; `None` is for ever.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience(pub(crate) Option<Duration>);
 
@@ -21,7 +21,7 @@ impl FromStr for Patience {
 }
 
 impl Patience {
-    /// When it ends.
+    /// The time when the wait ends, counted from now; `None` is never.
     pub(crate) fn deadline(self) -> Option<Instant> {
         self.0.and_then(|time| Instant::now().checked_add(time))
     }

@@ -1,15 +1,15 @@
-//! Ports as other tools write them
+//! Published ports in the form of other tools
 
 use std::net::IpAddr;
 
 use stage1::error::{Context, Error, Result};
 
-/// `[HOSTIP:]HOSTPORT:PODPORT[/PROTOCOL]`, in the words of `--port`: `tcp-8080:tcp:80:HOSTIP:8080`.
+/// Converts `[HOSTIP:]HOSTPORT:PODPORT[/PROTOCOL]` to the form of `--port`: `tcp-8080:tcp:80:HOSTIP:8080`.
 ///
 /// # Errors
-/// It is anything else.
+/// The text has another form.
 pub fn port(text: &str) -> Result<String> {
-    const FORM: &str = "it is written [HOSTIP:]HOSTPORT:PODPORT[/tcp|udp|sctp]";
+    const FORM: &str = "expected [HOSTIP:]HOSTPORT:PODPORT[/tcp|udp|sctp]";
     let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     if !["tcp", "udp", "sctp"].contains(&protocol) {
         return Err(Error::new(FORM));

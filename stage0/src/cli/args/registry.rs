@@ -1,4 +1,4 @@
-//! How registries are asked, and when an image is fetched that an app is to have
+//! The options for reaching a registry, and for pulling an app's image
 
 use std::path::PathBuf;
 
@@ -12,30 +12,31 @@ use crate::image::store::find::look_up;
 use crate::interrupt::Watch;
 use crate::registry::{Access, Name, Reference, Tls};
 
-/// How a registry is asked.
+/// The options for reaching a registry.
 #[derive(Args, Clone, Debug)]
 pub struct RegistryOptions {
-    /// Take credentials from this file (default: $REGISTRY_AUTH_FILE, then those of podman, skopeo and docker)
+    /// Read credentials from this file (default: $REGISTRY_AUTH_FILE, then the files of podman, skopeo and docker)
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
-    /// Take certificates from this directory: *.crt of authorities, NAME.cert and NAME.key of this client (default: certs.d)
+    /// Read certificates from this directory: *.crt of authorities, NAME.cert and NAME.key of this client (default:
+    /// certs.d)
     #[arg(long, value_name = "DIR")]
     cert_dir: Option<PathBuf>,
-    /// Verify the registry's certificate; with false, accept any, and plain HTTP
+    /// Verify the registry's certificate; false accepts any certificate, and plain HTTP
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     tls_verify: bool,
 }
 
 impl RegistryOptions {
-    /// As without options, but for the file of credentials.
+    /// The defaults, with this file of credentials.
     pub fn with_authfile(authfile: Option<PathBuf>) -> Self {
         Self { authfile, cert_dir: None, tls_verify: true }
     }
 
-    /// With this machine's configuration, but for what is given.
+    /// The access to registries with these options and this machine's configuration.
     ///
     /// # Errors
-    /// The configuration is not what it should be.
+    /// `--cert-dir` is not a directory, or [`Access::new`] fails.
     pub fn access(&self, watch: &Watch) -> Result<Access> {
         if let Some(dir) = self.cert_dir.as_ref().filter(|dir| !dir.is_dir()) {
             return Err(Error::new(format!("--cert-dir {dir:?} is not a directory")));
@@ -45,22 +46,22 @@ impl RegistryOptions {
     }
 }
 
-/// When an image is fetched that an app is to have.
+/// When to pull an app's image.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PullPolicy {
-    /// If it is missing in the store
+    /// If the store does not have it
     Missing,
-    /// Always: the registry may have a newer one
+    /// Always, as the registry may have a newer one
     Always,
     /// Never
     Never,
 }
 
 impl PullPolicy {
-    /// Fetches the image that an app is to have, if it is to be fetched. Gives the word by which the store finds it.
+    /// Pulls an app's image if the policy says so; returns the name or id by which the store finds it.
     ///
     /// # Errors
-    /// It can't be fetched; or it is not in the store, and means no registry.
+    /// The image can't be pulled.
     pub fn obtain(self, session: &Session, text: &str) -> Result<String> {
         let is_there = look_up(&session.store, text)?.is_some();
         if self == Self::Never || (self == Self::Missing && is_there) {
@@ -76,10 +77,10 @@ impl PullPolicy {
     }
 }
 
-/// A registry without a repository, as its name is used.
+/// Parses the name of a registry; ignores a leading `https://` and a trailing `/`.
 ///
 /// # Errors
-/// It is not one.
+/// The text is not `HOST` or `HOST:PORT`.
 pub fn checked_registry(text: &str) -> Result<String> {
     let text = text.strip_prefix("https://").unwrap_or(text).trim_end_matches('/');
     let reference = Reference::parse(&format!("{text}/x")).ok().filter(|_| !text.contains('/'));

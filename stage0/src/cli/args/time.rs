@@ -1,4 +1,4 @@
-//! Times as people type them.
+//! Points in time on the command line.
 
 use std::str::FromStr;
 
@@ -6,15 +6,15 @@ use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, ToSpan, ZonedDateTime};
 
-/// What is understood, for messages.
+/// The accepted forms, for messages.
 const FORMS: &str = "write 2026-11-24T20:30:00Z, \"2026-11-24 20:30:00\", 2026-11-24, 20:30, @1795552200, now, today, \
                      yesterday, 10m or \"2 hours ago\"";
 
-/// A moment, from what is typed now in this machine's time zone: a time with its zone as
-/// in RFC 3339, one without in the local zone, seconds since 1970 after an `@`, or how long ago it was.
+/// Parses a time: with a zone (RFC 3339), without one in this machine's zone, seconds since 1970 after an `@`, a word,
+/// or how long ago it was.
 ///
 /// # Errors
-/// It is something else, or a time that does not exist.
+/// The text has another form, or the time does not exist.
 pub fn parse(text: &str) -> Result<Timestamp, String> {
     parse_at(text, &ZonedDateTime::now())
 }
@@ -44,7 +44,7 @@ fn seconds_since_1970(text: &str) -> Result<Timestamp, ()> {
 
 fn typed(text: &str, now: &ZonedDateTime) -> Option<Timestamp> {
     let zone = |time: DateTime| zoned(time, now.time_zone());
-    // First what has a zone: otherwise its zone would go unnoticed.
+    // First times with a zone: the other parsers would ignore the zone.
     if let Ok(moment) = Timestamp::from_str(text) {
         return Some(moment);
     }

@@ -1,4 +1,4 @@
-//! Variables on the command line, and in files.
+//! Environment variables on the command line and in files.
 
 use std::path::{Path, PathBuf};
 
@@ -6,14 +6,14 @@ use stage1::appc::NameValue;
 use stage1::error::{Context, Result};
 use stage1::launch::env;
 
-/// A file of variables is no longer than this, in bytes.
+/// The size limit of a file of variables, in bytes.
 const LONGEST: u64 = 1 << 20;
 
-/// Variables of files, and then those each written `NAME=VALUE`, or `NAME` for the caller's. A later one replaces an
-/// earlier one of its name. The environment is a file of lines, so a value has no line break.
+/// The variables of `files`, then those of `texts`, each `NAME=VALUE`, or `NAME` for the caller's value. A later one
+/// replaces an earlier one of its name.
 ///
 /// # Errors
-/// The first that can't be taken, or a file that can't be read.
+/// A file can't be read, or a variable has an invalid name, a line break or a value that is not UTF-8.
 pub fn environment(files: &[PathBuf], texts: &[String]) -> Result<Vec<NameValue>> {
     let mut found: Vec<NameValue> = Vec::new();
     let mut set = |variable: NameValue| {
@@ -31,7 +31,7 @@ pub fn environment(files: &[PathBuf], texts: &[String]) -> Result<Vec<NameValue>
     Ok(found)
 }
 
-/// The variables of a file, as docker reads it: one on a line, without quotes; `#` begins a line that says nothing.
+/// The variables of a file in Docker's format: one per line, without quotes; a line that begins with `#` is a comment.
 fn lines(path: &Path) -> Result<Vec<NameValue>> {
     let text = stage1::pod::read_bounded(path, LONGEST)?;
     let text = String::from_utf8(text).context(|| "it is not UTF-8")?;
@@ -41,7 +41,7 @@ fn lines(path: &Path) -> Result<Vec<NameValue>> {
     Ok(read.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
-/// `None` for one of the caller's that the caller does not have.
+/// Parses `NAME=VALUE` or `NAME`; `None` if the caller does not have the variable `NAME`.
 fn variable(text: &str) -> Result<Option<NameValue>> {
     let Some((name, value)) = text.split_once('=') else {
         env::check(text, "")?;

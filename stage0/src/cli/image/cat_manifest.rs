@@ -10,7 +10,7 @@ use crate::image::store::find;
 
 #[derive(Args, Debug)]
 pub struct CatManifest {
-    /// Name of the image, or its id, or the start of that
+    /// The image: its name, its id, or the start of its id
     image: String,
 }
 

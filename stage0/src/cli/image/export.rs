@@ -16,7 +16,7 @@ use crate::image::store::find;
 
 #[derive(Args, Debug)]
 pub struct Export {
-    /// Name of the image, or its id, or the start of that
+    /// The image: its name, its id, or the start of its id
     image: String,
     /// Write it to this file; - is standard output
     file: PathBuf,

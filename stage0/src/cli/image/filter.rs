@@ -1,4 +1,4 @@
-//! Which images a list has: `--filter KEY=VALUE`
+//! Filters of `podctl image list`: `--filter KEY=VALUE`
 
 use stage1::appc::{NameValue, parse_bool};
 use stage1::error::{Context, Error, Result};
@@ -7,28 +7,28 @@ use crate::image::store::Image;
 use crate::image::store::find;
 use crate::store::Store;
 
-/// A condition of an image.
+/// A condition for images.
 #[derive(Debug)]
 pub enum Filter {
-    /// One of its names fits a pattern.
+    /// One of the image's names matches this pattern.
     Reference(String),
-    /// It has a label or an annotation, with this value if there is one.
+    /// The image has this label or annotation, with this value if one is given.
     Label(String, Option<String>),
-    /// It has no name; or one.
+    /// The image has no name (`true`), or has one (`false`).
     Dangling(bool),
-    /// Its id starts so.
+    /// The image's id starts with this.
     Id(String),
-    /// It was imported before, or after, this time.
+    /// The image was imported before this time, in nanoseconds since 1970.
     Before(i64),
-    /// See there.
+    /// The image was imported after this time, in nanoseconds since 1970.
     Since(i64),
 }
 
 impl Filter {
-    /// Understands `reference=PATTERN`, `label=NAME[=VALUE]`, `dangling=BOOL`, `id=START`, `before=IMAGE`, `since=IMAGE`.
+    /// Parses `reference=PATTERN`, `label=NAME[=VALUE]`, `dangling=BOOL`, `id=START`, `before=IMAGE`, `since=IMAGE`.
     ///
     /// # Errors
-    /// The text is not one of these filters, or it names an image that is not there.
+    /// The text is not one of these filters, or its image is not in the store.
     pub fn parse(store: &Store, text: &str) -> Result<Self> {
         let shown = || format!("filter {text:?}");
         let (key, value) = text.split_once('=').context(|| format!("{}: expected KEY=VALUE", shown()))?;
@@ -45,18 +45,18 @@ impl Filter {
             "since" => Self::Since(import_time()?),
             _ => {
                 return Err(Error::new(format!(
-                    "{}: there are reference, label, dangling, id, before and since",
+                    "{}: expected reference, label, dangling, id, before or since",
                     shown()
                 )));
             }
         })
     }
 
-    /// Whether an image with these names fulfils it.
+    /// Whether an image with these names meets the condition.
     pub fn fits(&self, image: &Image, names: &[String]) -> bool {
         match self {
             Self::Reference(pattern) => names.iter().any(|name| {
-                // a name without its tag, registry or path will do as well
+                // the pattern may also match a name without its tag, registry or path
                 let untagged =
                     name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(name.as_str(), |n| n.0);
                 [name.as_str(), untagged].iter().any(|name| {
@@ -75,7 +75,7 @@ impl Filter {
     }
 }
 
-/// Whether a text fits a pattern, in which `*` stands for anything and `?` for one character.
+/// Whether a text matches a pattern, in which `*` matches any text and `?` one character.
 fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut p, mut t, mut star) = (0, 0, None);

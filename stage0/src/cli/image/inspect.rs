@@ -17,7 +17,7 @@ use crate::image::store::names as image_names;
 
 #[derive(Args, Debug)]
 pub struct Inspect {
-    /// Names or ids of images, or the starts of those
+    /// Images: their names, their ids, or the starts of their ids
     #[arg(required = true)]
     images: Vec<String>,
     /// Print it as
@@ -25,12 +25,12 @@ pub struct Inspect {
     format: Format,
 }
 
-/// What an image says of itself. What it does not say is not there.
+/// An image's configuration, for programs; values that it does not have are empty or left out.
 #[derive(Default, Serialize)]
 struct Inspected {
     id: String,
     names: Vec<String>,
-    /// Digests of the manifests that it came by from registries, the last one last.
+    /// The digests of the registry manifests that it was pulled by, the latest last.
     digests: Vec<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
     created: String,
@@ -50,7 +50,7 @@ struct Inspected {
     labels: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Value::is_null")]
     healthcheck: Value,
-    /// Digests of the layers, uncompressed, the lowest first.
+    /// The digests of the uncompressed layers, the lowest first.
     layers: Vec<String>,
 }
 
@@ -91,7 +91,7 @@ fn with_store(said: Inspected, image: &Image) -> Inspected {
     }
 }
 
-/// Of an image of OCI's or docker's format.
+/// The values of an image in OCI or Docker format.
 fn of_config(config: &Value) -> Inspected {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let list = |value: &Value| value.as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
@@ -121,7 +121,7 @@ fn of_config(config: &Value) -> Inspected {
     }
 }
 
-/// Of an application container image.
+/// The values of an application container image.
 fn of_manifest(manifest: &ImageManifest) -> Inspected {
     let annotation = |name: &str| find(&manifest.annotations, name).unwrap_or_default().to_owned();
     let label = |name: &str| find(&manifest.labels, name).unwrap_or_default().to_owned();

@@ -41,7 +41,7 @@ pub enum Command {
     List(List),
     /// Show an image
     Show(show::Show),
-    /// Print what images are configured to run, as, where and with what
+    /// Print the configuration of images: command, user, environment, ports, volumes, labels
     Inspect(inspect::Inspect),
     /// Print the manifest of an image
     CatManifest(cat_manifest::CatManifest),
@@ -51,7 +51,7 @@ pub enum Command {
     Rm(rm::Rm),
     /// Remove images whose name went to a newer one, and trees, that no pod uses
     Gc(gc::Gc),
-    /// Remove images without a name, or all, that no pod uses
+    /// Remove images without a name, or all images, that no pod uses
     Prune(prune::Prune),
     /// Write an image to a file, as an application container image
     Export(export::Export),

@@ -13,9 +13,9 @@ use crate::registry::Reference;
 
 #[derive(Args, Debug)]
 pub struct Push {
-    /// The image that was pulled: one of its names, its id, or the start of it
+    /// The image, which was pulled before: its name, its id, or the start of its id
     image: String,
-    /// Push it here: registry.example/name:tag (default: where its name says)
+    /// Push it to registry.example/name:tag (default: its name)
     destination: Option<String>,
     #[command(flatten)]
     registry: RegistryOptions,

@@ -12,7 +12,7 @@ use crate::image::tree as trees;
 
 #[derive(Args, Debug)]
 pub struct Render {
-    /// Name of the image, or its id, or the start of that
+    /// The image: its name, its id, or the start of its id
     image: String,
     /// Make this directory, which must not exist
     directory: PathBuf,

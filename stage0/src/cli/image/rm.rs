@@ -10,7 +10,7 @@ use crate::image::store::find;
 
 #[derive(Args, Debug)]
 pub struct Rm {
-    /// Names or ids of images, or the starts of those
+    /// Images: their names, their ids, or the starts of their ids
     #[arg(required = true)]
     images: Vec<String>,
 }

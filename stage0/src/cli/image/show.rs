@@ -16,7 +16,7 @@ use crate::image::tree as trees;
 
 #[derive(Args, Debug)]
 pub struct Show {
-    /// Name of the image, or its id, or the start of that
+    /// The image: its name, its id, or the start of its id
     image: String,
     /// Print it as
     #[arg(long, value_enum, default_value = "text")]
@@ -27,11 +27,11 @@ pub struct Show {
 struct Shown {
     id: String,
     names: Vec<String>,
-    /// Digests of the manifests that it came by from registries, the last one last.
+    /// The digests of the registry manifests that it was pulled by, the latest last.
     digests: Vec<String>,
     import_time: i64,
     size: u64,
-    /// What a quick look at the tree found; nothing if it is whole.
+    /// The fault that a quick check of the tree found, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     tree_fault: Option<String>,
     dependencies: Vec<String>,

@@ -1,4 +1,4 @@
-//! Where an image is imported from, as skopeo writes it
+//! The source of an import, also in skopeo's form
 
 use std::path::{Path, PathBuf};
 
@@ -6,22 +6,22 @@ use stage1::error::{Error, Result};
 
 use crate::image::options::ImageFormat;
 
-/// What a person named as the source of an import.
+/// The source of an import.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Source {
     /// Standard input.
     Input,
-    /// A file or directory; what is in it, if that was said; which image of several.
+    /// A file or directory; its format and the reference of the image, if given.
     Path(PathBuf, Option<ImageFormat>, Option<String>),
-    /// A registry.
+    /// An image of a registry: `docker://NAME`.
     Registry(String),
 }
 
 impl Source {
-    /// Understands `-`, a path, and `TRANSPORT:PATH[:REFERENCE]`.
+    /// Parses `-`, a path, or `TRANSPORT:PATH[:REFERENCE]`.
     ///
     /// # Errors
-    /// A transport without a path, or one that is not known here.
+    /// The transport has no path or is not supported.
     pub fn parse(text: &str) -> Result<Self> {
         if text == "-" {
             return Ok(Self::Input);
@@ -34,13 +34,13 @@ impl Source {
             "dir" => ImageFormat::Dir,
             "containers-storage" | "docker-daemon" | "ostree" | "sif" | "tarball" => {
                 return Err(Error::new(format!(
-                    "{transport}: is not read here; copy it with skopeo to oci-archive:FILE, and import that"
+                    "{transport}: is not supported; copy the image with skopeo to oci-archive:FILE, and import that"
                 )));
             }
             _ => return Ok(Self::Path(text.into(), None, None)),
         };
         let (path, reference) = match rest.split_once(':') {
-            // a path of a directory may have colons, a reference can't be told there
+            // dir: has no reference, and its path may have colons
             Some((path, reference)) if kind != ImageFormat::Dir && !Path::new(rest).exists() => (path, Some(reference)),
             _ => (rest, None),
         };

@@ -11,9 +11,9 @@ use crate::registry::{Name, Reference};
 
 #[derive(Args, Debug)]
 pub struct Tag {
-    /// The image: one of its names, its id, or the start of it
+    /// The image: its name, its id, or the start of its id
     image: String,
-    /// Further names; what names no registry is localhost's
+    /// Further names; a name without a registry gets localhost/
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
 }
@@ -22,7 +22,7 @@ impl Tag {
     pub fn run(self, session: &Session) -> Result<()> {
         let names: Vec<Reference> = self.names.iter().map(|name| Name::local(name)).collect::<Result<_>>()?;
         if let Some(bad) = names.iter().find(|name| name.digest().is_some()) {
-            return Err(Error::new(format!("{bad}: a name that is given cannot have a digest")));
+            return Err(Error::new(format!("{bad}: a new name can't have a digest")));
         }
         let id = find::find_id(&session.store, &self.image)?;
         for name in names {

@@ -9,7 +9,7 @@ use crate::image::store::names as image_names;
 
 #[derive(Args, Debug)]
 pub struct Untag {
-    /// Names as "podctl image list" shows them; what names no registry is localhost's
+    /// Names as "podctl image list" shows them; a name without a registry means localhost/
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
 }

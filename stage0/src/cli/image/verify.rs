@@ -14,7 +14,7 @@ use crate::image::verify::{Health, verify};
 
 #[derive(Args, Debug)]
 pub struct Verify {
-    /// Names or ids of images, or the starts of those; without any, all images
+    /// Images: their names, their ids, or the starts of their ids (default: all images)
     images: Vec<String>,
     /// Print it as
     #[arg(long, value_enum, default_value = "text")]

@@ -30,15 +30,15 @@ impl Inspect {
     }
 }
 
-/// A named volume, as programs are told of it.
+/// A named volume as JSON.
 #[derive(Serialize)]
 pub(super) struct Described {
     name: String,
-    /// What apps see of it, on the host.
+    /// The path of its data on the host.
     path: PathBuf,
     pub(super) created_at: i64,
     labels: BTreeMap<String, String>,
-    /// No app has mounted it yet: the first one's image gives it its content.
+    /// Whether no app has mounted it yet: the image of the first app gives it its content.
     fresh: bool,
     pub(super) used_by: Vec<User>,
 }

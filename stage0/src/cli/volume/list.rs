@@ -23,7 +23,7 @@ pub struct List {
     how: Listing,
 }
 
-/// A volume that only an app's image asks for: it is removed with its app.
+/// An implicit volume, which only an app's image declares: it is removed with its app.
 #[derive(Serialize)]
 struct Implicit {
     name: String,
@@ -47,7 +47,7 @@ impl List {
         let named = found.iter().map(|volume| Described::of(&session.store, volume)).collect::<Result<Vec<_>>>()?;
         let mut implicit = Vec::new();
         for pod in pods::list(&session.store)? {
-            // none if another process has just removed it
+            // `None` if another process has removed the pod
             implicit.extend(pods::while_others_work(&session.store, &pod, of_pod)?.into_iter().flatten());
         }
         if self.how.format == Format::Json {

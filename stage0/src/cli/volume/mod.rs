@@ -15,10 +15,10 @@ use super::session::Session;
 pub enum Command {
     /// Make a volume
     Create(create::Create),
-    /// List the volumes: named ones, and those of apps whose images ask for them
+    /// List named volumes, and the implicit ones that images of apps declare
     #[command(visible_alias = "ls")]
     List(list::List),
-    /// Print where volumes are, and who uses them, as JSON
+    /// Print the paths and users of volumes, as JSON
     Inspect(inspect::Inspect),
     /// Remove volumes that no pod uses, with all that is in them
     Rm(rm::Rm),

@@ -11,7 +11,7 @@ use crate::volume::removal;
 pub struct Prune {}
 
 impl Prune {
-    /// Prints the names of those that it removed.
+    /// Removes all unused volumes; prints their names.
     pub fn run(self, session: &Session) -> Result<()> {
         removal::prune(&session.store)?.iter().try_for_each(say)
     }
