@@ -1,4 +1,4 @@
-//! Makes Rust of the API's description, without protoc.
+//! Generates Rust from the API's protobuf file, without protoc.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -1,6 +1,6 @@
-//! The API's messages and services, made from `proto/api.proto` when this crate is built.
+//! The messages and services of the Container Runtime Interface, generated from `proto/api.proto` at build time.
 //!
-//! The description is that of Kubernetes' cri-api (Apache License 2.0), as it is.
+//! The file is an unchanged copy of `runtime.v1` of Kubernetes' cri-api (Apache License 2.0).
 
 #![allow(missing_docs, clippy::all, rustdoc::all)]
 

@@ -1,4 +1,4 @@
-//! What images and pods take up on disk.
+//! The disk space that images and pods take.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -12,12 +12,12 @@ use crate::fault::Result;
 use crate::image;
 use crate::node::Node;
 
-/// Bytes and inodes.
+/// Disk space and inodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Taken {
-    /// Bytes on disk.
+    /// Bytes in allocated blocks.
     pub bytes: u64,
-    /// Files, directories, everything else.
+    /// Inodes: of files, directories and anything else; a file with two links counts twice.
     pub inodes: u64,
 }
 
@@ -32,8 +32,8 @@ impl Taken {
     }
 }
 
-/// What everything below a directory takes, on its own file system: what is mounted in it is elsewhere. What is removed
-/// meanwhile is not counted.
+/// Adds up what the files below a directory take, without what is mounted there. Files that can't be read, or that are
+/// removed meanwhile, are not counted.
 pub fn below(dir: &Path) -> Taken {
     let mut taken = Taken::default();
     let Ok(top) = dir.symlink_metadata() else { return taken };
@@ -53,10 +53,10 @@ pub fn below(dir: &Path) -> Taken {
     taken
 }
 
-/// The file systems of images and of containers: one, the data directory's.
+/// `ImageFsInfo`: the usage of images and of containers, both on the file system of the data directory.
 ///
 /// # Errors
-/// None: what can't be read is not counted.
+/// Never: files that can't be read are not counted.
 pub fn info(node: &Node) -> Result<ImageFsInfoResponse> {
     let images = image::directories(node).iter().map(|dir| below(dir)).fold(Taken::default(), Taken::plus);
     let usage = |taken: Taken| FilesystemUsage {

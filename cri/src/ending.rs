@@ -1,4 +1,5 @@
-//! Ending and removing sandboxes with what is in them. What is done already is left so, what is gone is fine.
+//! Stopping and removing sandboxes with their containers. Each call can be repeated; it succeeds if the sandbox is
+//! gone.
 
 use crate::api::{RemovePodSandboxRequest, RemovePodSandboxResponse, StopPodSandboxRequest, StopPodSandboxResponse};
 use crate::container::life;
@@ -6,19 +7,19 @@ use crate::fault::{Result, gone_is_fine};
 use crate::node::Node;
 use crate::sandbox::{self, Sandbox, stop};
 
-/// Ends a sandbox, and with it what runs in it, at once.
+/// `StopPodSandbox`: kills a sandbox's containers and stops its pod.
 ///
 /// # Errors
-/// It could not be ended.
+/// The id is ambiguous, or the pod could not be stopped.
 pub fn stop(node: &Node, request: &StopPodSandboxRequest) -> Result<StopPodSandboxResponse> {
     gone_is_fine(sandbox::find(node, &request.pod_sandbox_id).and_then(|sandbox| end(node, &sandbox)))?;
     Ok(StopPodSandboxResponse {})
 }
 
-/// Ends a sandbox, if it runs, and removes it with all its containers.
+/// `RemovePodSandbox`: stops a sandbox if it runs, and removes it with all its containers.
 ///
 /// # Errors
-/// It could not be ended, or not all of it be removed.
+/// The id is ambiguous, the pod could not be stopped, or a part of it could not be removed.
 pub fn remove(node: &Node, request: &RemovePodSandboxRequest) -> Result<RemovePodSandboxResponse> {
     gone_is_fine(sandbox::find(node, &request.pod_sandbox_id).and_then(|sandbox| {
         end(node, &sandbox)?;
@@ -29,7 +30,7 @@ pub fn remove(node: &Node, request: &RemovePodSandboxRequest) -> Result<RemovePo
 
 fn end(node: &Node, sandbox: &Sandbox) -> Result<()> {
     if let Err(fault) = life::kill_all(node, sandbox) {
-        // the end of the sandbox is theirs as well
+        // they end with the pod in any case
         log::debug!("end the containers of sandbox {}: {}", sandbox.id(), fault.message);
     }
     stop::end(node, sandbox)

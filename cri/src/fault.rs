@@ -1,47 +1,47 @@
-//! Why a call fails: a code of gRPC, which clients act on, and one line for people.
+//! Failures of calls: a gRPC status code, which clients act on, and a message of one line.
 
 use stage1::error::Error;
 use tonic::{Code, Status};
 
-/// Result of a call.
+/// The result of a call.
 pub type Result<T, E = Fault> = std::result::Result<T, E>;
 
-/// Why a call fails.
+/// The failure of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// What kind of failure it is.
+    /// The gRPC status code.
     pub code: Code,
-    /// One line.
+    /// The message: one line.
     pub message: String,
 }
 
 impl Fault {
-    /// What was asked for makes no sense, whatever state things are in.
+    /// The request is invalid, in whatever state the runtime is: `INVALID_ARGUMENT`.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self { code: Code::InvalidArgument, message: message.into() }
     }
 
-    /// There is no such sandbox, container or image.
+    /// The sandbox, container or image that the request names does not exist: `NOT_FOUND`.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self { code: Code::NotFound, message: message.into() }
     }
 
-    /// Something else has to be done first.
+    /// The state does not permit the call: something else must be done first: `FAILED_PRECONDITION`.
     pub fn not_now(message: impl Into<String>) -> Self {
         Self { code: Code::FailedPrecondition, message: message.into() }
     }
 
-    /// There is one already.
+    /// What the request would make already exists: `ALREADY_EXISTS`.
     pub fn exists(message: impl Into<String>) -> Self {
         Self { code: Code::AlreadyExists, message: message.into() }
     }
 
-    /// This runtime can't do it.
+    /// This runtime does not support what is asked for: `UNIMPLEMENTED`.
     pub fn unimplemented(message: impl Into<String>) -> Self {
         Self { code: Code::Unimplemented, message: message.into() }
     }
 
-    /// Whether it is the lack of what was named.
+    /// Whether the code is `NOT_FOUND`.
     pub fn is_not_found(&self) -> bool {
         self.code == Code::NotFound
     }
@@ -59,10 +59,10 @@ impl From<Fault> for Status {
     }
 }
 
-/// Nothing, where what was to be taken away is not there.
+/// Makes a success of a `NOT_FOUND` fault: for calls that remove or stop something.
 ///
 /// # Errors
-/// Every other fault.
+/// Every other fault, unchanged.
 pub fn gone_is_fine<T: Default>(result: Result<T>) -> Result<T> {
     match result {
         Err(fault) if fault.is_not_found() => Ok(T::default()),

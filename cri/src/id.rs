@@ -1,7 +1,7 @@
-//! Ids of sandboxes and containers: hexadecimal digits that mean nothing to clients.
+//! Ids of sandboxes and containers, which are opaque to clients.
 //!
-//! A sandbox's are those of its pod's UUID. A container's are 32 of its own, which are its app's name, and those of its
-//! pod: so it is found without looking into every pod.
+//! A sandbox's id is the 32 hexadecimal digits of its pod's UUID. A container's id is 32 random hexadecimal digits,
+//! which are the name of its app, followed by its sandbox's id: the runtime finds its pod without reading all pods.
 
 use std::fmt;
 
@@ -10,28 +10,28 @@ use uuid::Uuid;
 
 use crate::fault::{Fault, Result};
 
-/// Digits of a UUID.
+/// The number of hexadecimal digits of a UUID.
 const DIGITS: usize = 32;
 
 /// The id of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerId {
-    /// The app.
+    /// The name of the container's app.
     pub app: AcName,
-    /// The pod that has it.
+    /// The UUID of the app's pod.
     pub pod: Uuid,
 }
 
 impl ContainerId {
-    /// A new one for a container of this pod.
+    /// A new random id for a container of this pod.
     ///
     /// # Errors
-    /// Never: the digits of a UUID are a name.
+    /// Never: the digits of a UUID are a valid name of an app.
     pub fn new(pod: Uuid) -> Result<Self> {
         Ok(Self { app: Uuid::new_v4().simple().to_string().parse()?, pod })
     }
 
-    /// Understands a whole id. `None` if the text is not one.
+    /// Parses a whole id. `None` if the text is not a container's id.
     pub fn parse(text: &str) -> Option<Self> {
         let is_id = text.len() == 2 * DIGITS && is_hex(text);
         let (app, pod) = is_id.then(|| text.split_at(DIGITS))?;
@@ -50,21 +50,22 @@ pub fn of_sandbox(pod: Uuid) -> String {
     pod.simple().to_string()
 }
 
-/// Understands the whole id of a sandbox. `None` if the text is not one.
+/// Parses a whole id. `None` if the text is not a sandbox's id.
 pub fn sandbox(text: &str) -> Option<Uuid> {
     (text.len() == DIGITS && is_hex(text)).then(|| Uuid::try_parse(text).ok())?
 }
 
-/// Whether an app's name is the first part of a container's id.
+/// Whether the app is a container: its name has the form of the first half of a container's id.
 pub fn is_of_container(app: &AcName) -> bool {
     let app: &str = app.as_ref();
     app.len() == DIGITS && is_hex(app)
 }
 
-/// The one of `all`, each with its id, that a client means by `text`: an id, or the start of it.
+/// The one of `all`, pairs of an id and a thing, whose id is `text` or begins with it. `what` names the kind of thing
+/// in messages.
 ///
 /// # Errors
-/// None is meant, or more than one.
+/// No id matches, or several do.
 pub fn meant<T>(what: &str, text: &str, all: Vec<(String, T)>) -> Result<T> {
     let none = || Fault::not_found(format!("there is no {what} {text:?}"));
     if !is_hex(text) || text.is_empty() {

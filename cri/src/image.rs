@@ -1,4 +1,4 @@
-//! Images: those of the store, but for the one that pods themselves are made of.
+//! The image service: the images of the store. Stage1 images, which pods themselves are made of, are not listed.
 
 use std::path::Path;
 
@@ -19,10 +19,10 @@ use crate::api::{
 use crate::fault::{Fault, Result};
 use crate::node::Node;
 
-/// Every image, or the one that the filter names.
+/// `ListImages`: all images, or the one that the filter names.
 ///
 /// # Errors
-/// The store can't be read.
+/// The filter matches several images, or the store can't be read.
 pub fn list(node: &Node, request: &ListImagesRequest) -> Result<ListImagesResponse> {
     let wanted = request.filter.as_ref().and_then(|filter| filter.image.as_ref()).map(|spec| spec.image.as_str());
     let only = match wanted.filter(|text| !text.is_empty()) {
@@ -37,15 +37,15 @@ pub fn list(node: &Node, request: &ListImagesRequest) -> Result<ListImagesRespon
     Ok(ListImagesResponse { images: found.map(|(image, names)| describe(&image, &names)).collect() })
 }
 
-/// Whether pods are made of it, and not apps.
+/// Whether it is a stage1 image: it has no app, and names a `run` entrypoint.
 fn is_stage1(image: &Image) -> bool {
     image.parsed.app.is_none() && Entrypoint::Run.named_by(&image.parsed).is_ok()
 }
 
-/// One image; none is no failure.
+/// `ImageStatus`: describes one image. If it does not exist, the answer has no image; that is not an error.
 ///
 /// # Errors
-/// The store can't be read, or the name means several.
+/// The request names no image, the name matches several, or the store can't be read.
 pub fn status(node: &Node, request: &ImageStatusRequest) -> Result<ImageStatusResponse> {
     let Some(id) = named(node, request.image.as_ref())? else { return Ok(ImageStatusResponse::default()) };
     let image = store::load(&node.store, &id)?;
@@ -57,10 +57,11 @@ pub fn status(node: &Node, request: &ImageStatusRequest) -> Result<ImageStatusRe
     })
 }
 
-/// Removes an image with all its names; one that is not there is fine.
+/// `RemoveImage`: removes an image with all its names; does nothing if it does not exist.
 ///
 /// # Errors
-/// A pod uses it.
+/// The request names no image, the name matches several, a pod uses the image, another image depends on it, or the
+/// store can't be changed.
 pub fn remove(node: &Node, request: &RemoveImageRequest) -> Result<RemoveImageResponse> {
     if let Some(id) = named(node, request.image.as_ref())? {
         gc::remove(&node.store, &id).map_err(|error| Fault::not_now(error.one_line()))?;
@@ -68,10 +69,10 @@ pub fn remove(node: &Node, request: &RemoveImageRequest) -> Result<RemoveImageRe
     Ok(RemoveImageResponse {})
 }
 
-/// Pulls an image from its registry, and tells its id.
+/// `PullImage`: pulls an image from its registry and returns its id.
 ///
 /// # Errors
-/// The name means nothing, or no registry gives the image.
+/// The name or the credentials are invalid, the registry does not give the image, or the store can't be changed.
 pub fn pull(node: &Node, request: PullImageRequest) -> Result<PullImageResponse> {
     let text = request.image.map(|spec| spec.image).unwrap_or_default();
     let name = Name::parse(&text).map_err(|error| Fault::invalid(error.one_line()))?;
@@ -88,7 +89,10 @@ fn refused(text: &str, error: &Error) -> Fault {
     Fault { code: Code::Unknown, message: format!("pull {text:?}: {}", error.one_line()) }
 }
 
-/// What a client proves itself with; `None` if it has nothing.
+/// The credentials that the request brings; `None` if it brings none.
+///
+/// # Errors
+/// They are invalid, or a registry token.
 fn credentials(auth: AuthConfig) -> Result<Option<Credentials>> {
     if !auth.registry_token.is_empty() {
         return Err(Fault::unimplemented(
@@ -104,7 +108,7 @@ fn credentials(auth: AuthConfig) -> Result<Option<Credentials>> {
     Credentials::of_entry(&entry).map_err(|error| Fault::invalid(format!("auth: {}", error.one_line())))
 }
 
-/// The image that a client means; `None` if there is none.
+/// The id of the image that the request names; `None` if no image matches.
 fn named(node: &Node, spec: Option<&ImageSpec>) -> Result<Option<ImageId>> {
     match spec.map(|spec| spec.image.as_str()) {
         None | Some("") => Err(Fault::invalid("no image is named")),
@@ -137,7 +141,7 @@ fn describe(image: &Image, names: &[String]) -> Described {
     }
 }
 
-/// The directories that images are in.
+/// The directories of the store that images are in, of those that exist.
 pub fn directories(node: &Node) -> Vec<std::path::PathBuf> {
     let store = &node.store;
     let all = [store.images(), store.trees(), store.layers(), store.blobs()];

@@ -1,5 +1,5 @@
-//! The host's side of the contract, against a stage1 whose entrypoints are shell scripts that note how they are
-//! called. What a real stage1 does with it is tested end to end elsewhere.
+//! Tests the host manager's side of the stage1 contract, with a stage1 image whose entrypoints are shell scripts that
+//! record how they are called. The end-to-end tests run the real stage1.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-/// Notes its arguments, environment, descriptors and working directory in the pod's directory.
+/// Records the entrypoint's arguments, environment, descriptors and working directory in the pod's directory.
 const NOTE: &str = r#"#!/bin/sh
 name=$(basename "$0")
 { for arg; do echo "arg $arg"; done; tr '\0' '\n' </proc/$$/environ | sed 's/^/env /'
@@ -33,10 +33,11 @@ struct Fake {
 }
 
 impl Fake {
-    /// A stage1 image whose `run` does this after the notes; `None` without root, which mounting takes.
+    /// Makes a stage1 image whose `run` executes this script after the record; `None` without root, as mounting needs
+    /// it.
     fn new(run: &str) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: mounting takes root");
+            eprintln!("skipped: mounting needs root");
             return None;
         }
         let base = tempfile::tempdir().unwrap();
@@ -82,7 +83,7 @@ impl Fake {
 
     fn run(&self, args: &[&str]) -> Output {
         let mut command = Command::new("/bin/sh");
-        // with a descriptor that is not for the pod
+        // with a descriptor that the pod must not inherit
         command.args(["-c", "exec 7</etc/passwd; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_podctl")]);
         command.arg("--dir").arg(self.base.path().join("data")).args(args).env("OF_THE_CALLER", "1").output().unwrap()
     }
@@ -94,7 +95,7 @@ impl Fake {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    /// Fails in one line; that line.
+    /// Runs a command that must fail with a message of one line; that line.
     #[track_caller]
     fn fails(&self, args: &[&str]) -> String {
         let output = self.run(args);
@@ -124,7 +125,7 @@ impl Fake {
         table.lines().filter(|line| line.contains(self.data().to_str().unwrap())).count()
     }
 
-    /// Ends the pod and shows that nothing is left of it.
+    /// Stops and removes the pod, and checks that nothing of it is left.
     fn end(&self, uuid: &str) {
         self.ok(&["stop", uuid]);
         self.ok(&["rm", uuid]);
@@ -154,7 +155,7 @@ impl Drop for Fake {
     }
 }
 
-/// What an entrypoint noted, by kind.
+/// What an entrypoint recorded, by kind: `arg`, `env`, `cwd`, `self`, `fd`.
 fn noted(pod: &Path, name: &str) -> BTreeMap<String, Vec<String>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for line in fs::read_to_string(pod.join(format!("called-{name}"))).unwrap().lines() {
@@ -205,7 +206,7 @@ fn a_pod_is_prepared_and_run_as_the_contract_says() {
     let console = pod.join("console");
     for line in &run["fd"] {
         let (number, to) = line.split_once(' ').unwrap();
-        // the shell's own: its script, and what it puts aside while it writes this very list
+        // the shell's own descriptors: its script, and those it saves while it redirects the output of this `ls`
         if number.len() > 1 || (number == "1" && to.ends_with("/called-run")) {
             continue;
         }
@@ -259,7 +260,7 @@ fn an_app_is_added_started_stopped_and_removed_by_the_entrypoints() {
         format!("RKT_STAGE1_ENTERCMD={}", bin.join("enter").display()),
         format!("RKT_STAGE1_ENTERPID={}", pid.trim()),
     ];
-    // a shell adds its own
+    // variables that the shell sets itself
     environment.retain(|line| !["PWD=", "SHLVL=", "_=", "OLDPWD="].iter().any(|own| line.starts_with(own)));
     assert_eq!(environment, expected);
 
@@ -312,13 +313,13 @@ fn an_app_is_added_started_stopped_and_removed_by_the_entrypoints() {
     fake.end(&uuid);
 }
 
-/// What an add could change.
+/// The mode and content of every file of a pod that `app add` could change.
 fn picture(dir: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut todo = vec![dir.to_owned()];
     while let Some(path) = todo.pop() {
         let stat = path.symlink_metadata().unwrap();
-        // the notes of the entrypoints, and layers of the overlay that only show that something was there
+        // not the records of the entrypoints, nor the overlay's directories, which keep traces of removed files
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if name.starts_with("called-") || name == "work" || name == "upper" {
             continue;
@@ -339,7 +340,7 @@ fn a_failed_or_interrupted_add_leaves_the_pod_as_it_was() {
     fake.import();
     let uuid = fake.sandbox(&["--volume=v,kind=host,source=/usr"]);
     let pod = fake.pod(&uuid);
-    // in the writer's own words, and with a field that podctl does not know
+    // with other white space, and with a field that podctl does not know
     let text = fs::read_to_string(pod.join("pod")).unwrap().replacen('{', "{ \"later\":\t1,", 1);
     fs::write(pod.join("pod"), text).unwrap();
     fs::write(pod.join("fail-app-add"), "").unwrap();
@@ -361,7 +362,7 @@ fn a_failed_or_interrupted_add_leaves_the_pod_as_it_was() {
         assert_eq!(picture(&pod), before);
     }
 
-    // killed in the midst of app-add, which goes on for a while
+    // podctl is killed during app-add, which goes on for 0.5 s
     let stage1_tree = fs::read_to_string(pod.join("stage1TreeStoreID")).unwrap();
     let script = fake.data().join("trees").join(stage1_tree).join("rootfs/opt/stage1/bin/app-add");
     let script_text = fs::read_to_string(&script).unwrap();

@@ -1,4 +1,4 @@
-//! Pods in every phase, made by hand: what they count as, what is taken away and when, and how many there may be.
+//! Tests pods in every phase, written by hand: their states, which of them gc removes and when, and a thousand of them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -32,7 +32,7 @@ impl Data {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Fails in one line; that line.
+    /// Runs a command that must fail with status 254 and a message of one line; that line.
     #[track_caller]
     fn fails(&self, args: &[&str]) -> String {
         let output = self.run(args);
@@ -45,12 +45,12 @@ impl Data {
         self.0.path().join("pods").join(phase)
     }
 
-    /// A pod with these apps, whose number is part of its UUID.
+    /// Writes a pod with these apps; the pod's UUID begins with the number.
     fn pod(&self, phase: &str, number: usize, apps: &[&str]) -> PathBuf {
         let dir = self.phase(phase).join(format!("{number:08x}-0000-4000-8000-000000000000"));
         fs::create_dir_all(&dir).unwrap();
         let status = dir.join("stage1/rootfs/rkt/status");
-        // what was never run has no root yet
+        // a pod that was never run has no root yet
         let has_root = phase != "prepared";
         if has_root {
             fs::create_dir_all(&status).unwrap();
@@ -74,7 +74,7 @@ impl Data {
         dir
     }
 
-    /// Where each pod is, by its number.
+    /// The phase of each pod, by its number.
     fn phases(&self) -> BTreeMap<usize, String> {
         let mut found = BTreeMap::new();
         for phase in self.phase("").read_dir().unwrap() {
@@ -114,7 +114,7 @@ fn every_phase_is_told_and_collected_as_it_should_be() {
     let places =
         ["embryo", "prepare", "prepare", "prepared", "run", "run", "exited-garbage", "exited-garbage", "garbage"];
     let dirs: Vec<PathBuf> = (0..).zip(places).map(|(number, phase)| data.pod(phase, number, &["a"])).collect();
-    // one that its maker has made just now, and no more
+    // an embryo has a directory and no manifest yet
     fs::remove_file(dirs[0].join("pod")).unwrap();
     let held: Vec<File> = [2, 5, 7].iter().map(|number: &usize| lock(&dirs[*number])).collect();
     let told = [
@@ -150,7 +150,7 @@ fn every_phase_is_told_and_collected_as_it_should_be() {
     };
     assert!(mark("00000004").is_i64() && mark("00000005").is_null());
 
-    // what never ran has no grace; what did has its own
+    // a pod that never ran has no grace period
     data.ok(&["gc"]);
     let kept = [
         (0, "embryo"),
@@ -189,9 +189,9 @@ fn an_end_is_waited_for_through_all_phases() {
     assert!(line.contains("still running"), "{line}");
     std::os::unix::fs::symlink("ready", running.join("stage1/rootfs/rkt/supervisor-status")).unwrap();
     data.ok(&["status", "00000001", "--wait-ready"]);
-    // its process has ended, but somebody still holds it
+    // the pod's process has ended, but another process still holds its lock
     let mut ended = Command::new("true").spawn().unwrap();
-    // by a rename, as whoever runs a pod writes it: those who wait read it all the time
+    // by a rename, as podctl writes it: the waiting commands read the file all the time
     fs::write(running.join("pid.new"), format!("{}\n", ended.id())).unwrap();
     fs::rename(running.join("pid.new"), running.join("pid")).unwrap();
     ended.wait().unwrap();

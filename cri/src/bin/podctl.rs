@@ -1,4 +1,4 @@
-//! The command `podctl`: that of the host manager, and the Kubernetes runtime as one more verb.
+//! The command `podctl`: the host manager's command line with the verb of the Kubernetes runtime.
 
 use std::process::ExitCode;
 

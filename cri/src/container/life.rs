@@ -1,4 +1,5 @@
-//! Starting, stopping and removing containers. What is done already is left so, what is gone is fine.
+//! Starting, stopping and removing containers, and reopening their logs. Start, stop and remove can be repeated; stop
+//! and remove succeed if the container is gone.
 
 use std::time::Duration;
 
@@ -15,27 +16,30 @@ use crate::fault::{Fault, Result, gone_is_fine};
 use crate::node::Node;
 use crate::sandbox::Sandbox;
 
-/// Starts a container that has not been started.
+/// `StartContainer`: starts a container; does nothing if it runs.
 ///
 /// # Errors
-/// It was started before, its sandbox is not ready, or it could not be started.
+/// The container does not exist or has ended, its sandbox is not ready, or it could not be started.
 pub fn start(node: &Node, request: &StartContainerRequest) -> Result<StartContainerResponse> {
     let (sandbox, container) = find(node, &request.container_id)?;
     must_run(&sandbox)?;
     match container.status(&sandbox)?.state.as_str() {
         "created" => {}
-        "exited" => return Err(Fault::not_now("the container has ended: a new one is to be created")),
-        // an earlier call's answer may have been lost
+        "exited" => {
+            return Err(Fault::not_now("the container has ended and cannot be started again: create a new one"));
+        }
+        // the client may have lost the answer to an earlier call
         _ => return Ok(StartContainerResponse {}),
     }
     lifecycle::start(&node.store, &sandbox.pod, container.name(), node.debug)?;
     Ok(StartContainerResponse {})
 }
 
-/// Asks a container to end, and kills it after the timeout: at once, if that is 0.
+/// `StopContainer`: sends a container its stop signal, and kills it after the timeout, in seconds; at once if that is 0
+/// or less.
 ///
 /// # Errors
-/// It could not be stopped.
+/// The id is ambiguous, or the container could not be stopped.
 pub fn stop(node: &Node, request: &StopContainerRequest) -> Result<StopContainerResponse> {
     let timeout = Duration::from_secs(request.timeout.max(0).unsigned_abs());
     gone_is_fine(
@@ -44,10 +48,10 @@ pub fn stop(node: &Node, request: &StopContainerRequest) -> Result<StopContainer
     Ok(StopContainerResponse {})
 }
 
-/// Ends what runs in a sandbox, at once.
+/// Kills the containers of a sandbox, one after the other.
 ///
 /// # Errors
-/// One could not be ended.
+/// One could not be killed; those after it still run.
 pub fn kill_all(node: &Node, sandbox: &Sandbox) -> Result<()> {
     super::of_sandbox(sandbox)?.iter().try_for_each(|container| end(node, sandbox, container, Duration::ZERO))
 }
@@ -59,10 +63,11 @@ fn end(node: &Node, sandbox: &Sandbox, container: &Container, timeout: Duration)
     Ok(lifecycle::stop(&node.store, &sandbox.pod, container.name(), Some(timeout), node.debug)?)
 }
 
-/// Removes a container, killed first if it runs.
+/// `RemoveContainer`: removes a container; kills it first if it runs.
 ///
 /// # Errors
-/// Something of it could not be removed; it is then still there.
+/// The id is ambiguous, or the container could not be killed, or a part of it could not be removed: it still exists
+/// then.
 pub fn remove(node: &Node, request: &RemoveContainerRequest) -> Result<RemoveContainerResponse> {
     gone_is_fine(find(node, &request.container_id).and_then(|(sandbox, container)| {
         end(node, &sandbox, &container, Duration::ZERO)?;
@@ -71,10 +76,10 @@ pub fn remove(node: &Node, request: &RemoveContainerRequest) -> Result<RemoveCon
     Ok(RemoveContainerResponse {})
 }
 
-/// Has a container's log file opened anew, after it was renamed.
+/// `ReopenContainerLog`: has a container's log file opened anew, after the kubelet renamed the old one.
 ///
 /// # Errors
-/// It does not run, or has no log file.
+/// The container does not exist, does not run or has no log file, or its sandbox is not ready.
 pub fn reopen_log(node: &Node, request: &ReopenContainerLogRequest) -> Result<ReopenContainerLogResponse> {
     let (sandbox, container) = find(node, &request.container_id)?;
     must_run(&sandbox)?;
@@ -88,7 +93,7 @@ pub fn reopen_log(node: &Node, request: &ReopenContainerLogRequest) -> Result<Re
 /// Fails unless the sandbox is ready.
 ///
 /// # Errors
-/// It is not.
+/// The sandbox is not ready, or its pod can't be read.
 pub(super) fn must_run(sandbox: &Sandbox) -> Result<()> {
     if sandbox.is_ready()? { Ok(()) } else { Err(Fault::not_now(format!("sandbox {} is not ready", sandbox.id()))) }
 }

@@ -1,4 +1,4 @@
-//! Sandboxes: pods without apps at first, which Kubernetes puts containers into.
+//! Sandboxes (CRI PodSandbox): pods that start without apps, and that Kubernetes adds containers to.
 
 mod request;
 pub mod run;
@@ -17,51 +17,51 @@ use crate::id;
 use crate::node::Node;
 use crate::record;
 
-/// A sandbox as it was when it was looked at.
+/// A sandbox, as it was when it was read.
 #[derive(Debug)]
 pub struct Sandbox {
-    /// Its pod.
+    /// The sandbox's pod.
     pub pod: Pod,
     /// The pod's manifest.
     pub manifest: PodManifest,
-    /// What Kubernetes calls it.
+    /// What Kubernetes said of it when it was made: its name, its labels and so on.
     pub record: record::Sandbox,
 }
 
 impl Sandbox {
-    /// The pod as a sandbox. `None` if it is not one, is not whole yet, or is being removed.
+    /// Reads a pod as a sandbox. `None` if the pod is not a sandbox, was not run yet, or is being removed.
     ///
     /// # Errors
-    /// Its manifest can't be read.
+    /// The pod's manifest can't be read, or its sandbox record is malformed.
     fn of(node: &Node, pod: Pod) -> Result<Option<Self>> {
         if !matches!(pod.state(), State::Running | State::Exited | State::ExitedGarbage) {
             return Ok(None);
         }
-        // it may be moved on, or removed, while it is read
+        // another process may move or remove the pod meanwhile
         let read = pods::while_others_work(&node.store, &pod, |pod| manifest::read(pod.dir()))?;
         let Some(manifest) = read else { return Ok(None) };
         let Some(record) = record::read(&manifest.user_annotations)? else { return Ok(None) };
         Ok(Some(Self { pod, manifest, record }))
     }
 
-    /// Its id.
+    /// The sandbox's id.
     pub fn id(&self) -> String {
         id::of_sandbox(self.pod.uuid())
     }
 
-    /// Whether it takes containers.
+    /// Whether the sandbox runs and is ready for containers.
     ///
     /// # Errors
-    /// Its pod can't be read.
+    /// The pod's directory can't be read.
     pub fn is_ready(&self) -> Result<bool> {
         Ok(self.pod.state() == State::Running && stage1::pod::is_ready(self.pod.dir())?)
     }
 }
 
-/// Every sandbox.
+/// All sandboxes. One that can't be read is left out, with a warning.
 ///
 /// # Errors
-/// The pods can't be read. A single one that can't is left out, with a warning.
+/// The pods can't be listed.
 pub fn all(node: &Node) -> Result<Vec<Sandbox>> {
     let mut found = Vec::new();
     for pod in pods::list(&node.store)? {
@@ -74,10 +74,10 @@ pub fn all(node: &Node) -> Result<Vec<Sandbox>> {
     Ok(found)
 }
 
-/// The sandbox with this id, or the start of it.
+/// The sandbox whose id is `text` or begins with it.
 ///
 /// # Errors
-/// There is none, or more than one.
+/// No sandbox matches, or several do, or it can't be read.
 pub fn find(node: &Node, text: &str) -> Result<Sandbox> {
     let none = || Fault::not_found(format!("there is no sandbox {text:?}"));
     match id::sandbox(text) {
@@ -89,14 +89,14 @@ pub fn find(node: &Node, text: &str) -> Result<Sandbox> {
     }
 }
 
-/// The sandbox of this pod; `None` if there is none (any more).
+/// The sandbox whose pod has this UUID; `None` if no pod has it, or the pod is not a sandbox.
 ///
 /// # Errors
-/// It can't be read.
+/// The pod's manifest can't be read, or its sandbox record is malformed.
 pub fn whole(node: &Node, uuid: Uuid) -> Result<Option<Sandbox>> {
     match pods::find_whole(&node.store, uuid) {
         Ok(pod) => Sandbox::of(node, pod),
-        // that is the only reason
+        // no pod has the UUID, or the pods can't be read
         Err(_) => Ok(None),
     }
 }

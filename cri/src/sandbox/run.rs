@@ -11,11 +11,12 @@ use crate::fault::{Fault, Result};
 use crate::id;
 use crate::node::Node;
 
-/// Makes a sandbox and waits until it takes containers. Asked for one that is there and ready, it tells that one's id: the
-/// answer to an earlier call may have been lost.
+/// `RunPodSandbox`: makes a sandbox and waits until it is ready for containers. If a ready sandbox with this name
+/// exists, returns its id: the client may have lost the answer to an earlier call.
 ///
 /// # Errors
-/// What is asked for makes no sense, or the pod does not come up; nothing is left of it.
+/// The request is invalid or has an option that is not supported, another call is making the sandbox, one with this
+/// name exists and is not ready, or the pod does not come up: it is removed then.
 pub fn run(node: &Node, request: RunPodSandboxRequest) -> Result<RunPodSandboxResponse> {
     let config = request.config.ok_or_else(|| Fault::invalid("there is no config"))?;
     let wanted = SandboxRequest::new(config, request.runtime_handler)?;
@@ -32,11 +33,11 @@ pub fn run(node: &Node, request: RunPodSandboxRequest) -> Result<RunPodSandboxRe
         if found.is_ready()? {
             return Ok(RunPodSandboxResponse { pod_sandbox_id: id });
         }
-        return Err(Fault::exists(format!("{called} is there, as {id}, and not ready: remove it")));
+        return Err(Fault::exists(format!("{called} already exists as {id} and is not ready: remove it first")));
     }
     let manifest = wanted.manifest()?;
     let network = state::network(node)?;
-    // before anything is made
+    // reject invalid settings before anything is made
     wanted.settings(network.as_deref(), &node.local_config, "")?;
     if !record.log_directory.is_empty() {
         std::fs::create_dir_all(&record.log_directory)

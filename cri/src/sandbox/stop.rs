@@ -1,4 +1,4 @@
-//! Ending and removing sandboxes.
+//! Stopping and removing the pods of sandboxes.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use super::Sandbox;
 use crate::fault::Result;
 use crate::node::Node;
 
-/// How long a pod whose apps have ended may take for its own end.
+/// How long a pod may take to end before it is killed.
 const ORDERLY: Duration = Duration::from_secs(10);
 
-/// Ends a sandbox's pod; its networks are left.
+/// Stops a sandbox's pod, which leaves its networks (CNI DEL) as it ends; does nothing if the pod has ended.
 ///
 /// # Errors
-/// It could not be ended.
+/// The stop entrypoint fails, or the pod still runs after it was killed.
 pub fn end(node: &Node, sandbox: &Sandbox) -> Result<()> {
     if sandbox.pod.state() != State::Running {
         return Ok(());
@@ -27,10 +27,10 @@ pub fn end(node: &Node, sandbox: &Sandbox) -> Result<()> {
     Ok(())
 }
 
-/// Removes a sandbox's pod, which has ended.
+/// Removes a sandbox's pod, which must have ended; does nothing if the pod is gone.
 ///
 /// # Errors
-/// It runs, or not all of it could be removed.
+/// The pod runs, or a part of it could not be removed.
 pub fn remove(node: &Node, sandbox: &Sandbox) -> Result<()> {
     match super::whole(node, sandbox.pod.uuid())? {
         Some(sandbox) => Ok(gc::rm(&node.store, sandbox.pod, node.debug)?),

@@ -1,4 +1,4 @@
-//! What a server that was killed has left of sandboxes that it was just making.
+//! Removes the unfinished sandboxes of a server that was killed.
 
 use stage0::pod::gc;
 use stage0::poddir::find::{self as pods, Pod, State};
@@ -8,10 +8,11 @@ use crate::fault::Result;
 use crate::node::Node;
 use crate::record;
 
-/// Removes pods that were never whole; and, before this server makes any itself, sandboxes that were never run.
+/// Removes pods whose preparation failed. With `first`, as a server starts and makes no sandbox yet, also sandboxes
+/// that were prepared and never run. A pod that can't be removed stays, with a warning.
 ///
 /// # Errors
-/// The pods can't be listed. What can't be removed is left, with a warning.
+/// The pods can't be listed.
 pub fn sweep(node: &Node, first: bool) -> Result<()> {
     for pod in pods::list(&node.store)? {
         let is_rest = match pod.state() {
