@@ -19,8 +19,8 @@ use crate::poddir::find::{Pod, State};
 /// The file that exists while an app is being started, in the host's directory of the app.
 const NOTE: &str = "starting";
 
-/// The lock that whoever starts or removes an app must hold. app-start inherits it, so that it stays held if podctl is
-/// killed meanwhile.
+/// The lock that a process must hold to start or remove an app. app-start inherits it, so that it stays held if podctl
+/// is killed meanwhile.
 pub(super) struct AppLock {
     lock: File,
     note: PathBuf,

@@ -91,9 +91,9 @@ fn who_sees_that_a_pod_is_ready_finds_it(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// Of the apps of a pod that is ended in order, those that a signal ends have the status 0, and those that end by
-/// themselves the one that they give; `run` ends with 0 in any case, whoever asked for it and how. One app fails before
-/// that, in a pod that is then ended all the same: its code is that of `run`.
+/// In a pod that is stopped in order, an app that the stop signal kills has the exit status 0, and an app that handles
+/// it has its own. `run` ends with 0 then, whether `stop` or a SIGTERM to `run` stopped the pod; with 137 after a
+/// forced stop. If an app failed before, `run` ends with that app's code.
 fn an_end_in_order_is_no_failure(t: &Context) -> Verdict {
     let host = t.minihost();
     let running = |pod: &MiniPod<'_>, words: &str| {

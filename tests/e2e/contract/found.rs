@@ -166,8 +166,8 @@ fn names_that_went_stale_can_be_used_again(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// The exit status of an app can be read while its post-stop handler runs. Whoever has read it adds the app again, or
-/// removes it.
+/// The exit status of an app can be read while its post-stop handler runs. A host manager that has read it can add the
+/// app again, or remove it.
 fn an_app_that_has_just_ended_is_added_and_removed(t: &Context) -> Verdict {
     let host = t.minihost();
     let (mut pod, monitor) = host.boot(&no_volumes(), &["--net=none"]);
@@ -243,9 +243,9 @@ fn the_pods_cgroup_has_its_name_until_gc(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// Other managers record paths in their own way: with and without a `/` before it, with and without the end of a line.
-/// One of a single component may be the pod's own or somebody else's, in which others run: that is left alone, with all
-/// in it, and what is the pod's is found by its name all the same.
+/// Host managers write the path in `subcgroup` with or without a leading `/`, with or without a line end. A path of one
+/// component may name the pod's own cgroup, or one in which other processes run: the entrypoints leave that one alone,
+/// and find the pod's own cgroups by its name.
 fn a_recorded_cgroup_path_of_one_component(t: &Context) -> Verdict {
     let host = t.minihost();
     let (mut pod, monitor) = host.boot(&no_volumes(), &["--net=none"]);
@@ -264,7 +264,7 @@ fn a_recorded_cgroup_path_of_one_component(t: &Context) -> Verdict {
     assert!(!pids.iter().any(|p| Process::lives(*p)), "something of the pod lives on");
     pod.collect(1);
     assert_eq!(cgroups_named_after(&uuid), Vec::<PathBuf>::new());
-    // The pod has ended; the recorded path is a cgroup in which others run, or have run.
+    // The recorded path is a cgroup in which a process runs that is not the pod's.
     let (pod, monitor) = host.boot(&no_volumes(), &["--net=none"]);
     let (uuid, others) = (pod.uuid.clone(), format!("machine-of-others-{}", std::process::id()));
     let shared = pod_cgroups(&uuid)[0].with_file_name(&others);
@@ -274,7 +274,7 @@ fn a_recorded_cgroup_path_of_one_component(t: &Context) -> Verdict {
     fs::write(pod.dir().join("subcgroup"), format!("{others}\n"))?;
     pod.stop(true, monitor);
     pod.collect(2);
-    assert!(shared.is_dir() && sleeper.try_wait()?.is_none(), "somebody else's cgroup is touched");
+    assert!(shared.is_dir() && sleeper.try_wait()?.is_none(), "a cgroup that is not the pod's was changed");
     assert_eq!(cgroups_named_after(&uuid), Vec::<PathBuf>::new());
     sleeper.kill()?;
     sleeper.wait()?;
@@ -557,7 +557,8 @@ fn the_image_is_found_by_its_name(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// PID 1's debug log and the apps have one console, which ends nowhere if nobody reads it.
+/// With `--debug`, PID 1's log and the apps write to one console. `run` must read it all the time: otherwise they
+/// block.
 fn the_console_is_always_read_with_debug(t: &Context) -> Verdict {
     let host = t.minihost();
     let exec = ["/probe", "lines", "20000", "of the app", "+", "exit", "3"];
