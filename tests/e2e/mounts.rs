@@ -19,6 +19,7 @@ tests::cases! {
     native targets_through_links_of_the_image;
     native a_read_only_root_has_writable_volumes;
     native later_mounts_of_the_host;
+    native mounts_travel_as_is_asked;
     both devices_are_those_it_was_given;
     native an_empty_volume_of_any_mode_and_owner;
     native volumes_of_the_app_alone;
@@ -210,6 +211,68 @@ fn later_mounts_of_the_host(t: &Context) -> Verdict {
     let pods = fs::read_to_string(format!("/proc/{}/mountinfo", pod.pid()))?;
     assert!(!pods.contains("/deep") && !pods.contains("/fixed"), "{pods}");
     pod.end();
+    Ok(())
+}
+
+fn mounts_travel_as_is_asked(t: &Context) -> Verdict {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SHARED, NONE)?;
+    let (source, lonely) = (t.dir.join("source"), t.dir.join("lonely"));
+    for dir in ["below", "later", "private", "slave", "shared"] {
+        fs::create_dir_all(source.join(dir))?;
+    }
+    fs::create_dir(&lonely)?;
+    mount(Some("none"), &source.join("below"), Some("tmpfs"), MsFlags::empty(), NONE)?;
+    mount(Some("none"), &lonely, Some("tmpfs"), MsFlags::empty(), NONE)?;
+    mount(NONE, &lonely, NONE, MsFlags::MS_PRIVATE, NONE)?;
+    let podctl = t.podctl();
+    let at = source.display();
+    let pod = podctl.pod(&[&format!("--volume=pods,kind=host,source={at},propagation=private")]);
+    let binds = [
+        format!("-v{at}:/private:private"),
+        format!("-v{at}:/slave:rslave"),
+        format!("-v{at}:/shared:shared"),
+        format!("-v{at}:/all:ro"),
+        format!("-v{at}:/top:ro,bind-recursive=writable,slave"),
+    ];
+    let mut options: Vec<&str> = binds.iter().map(String::as_str).collect();
+    options.extend(["--mount=volume=pods,target=/pods", "--caps-retain=CAP_SYS_ADMIN,CAP_DAC_OVERRIDE"]);
+    pod.add("one", &options, &["sleep", "inf"]);
+    pod.app("start", "one", &[]).ok();
+    // read-only with what is mounted below, or without
+    let open = |path: &str| pod.enter("one", &["/probe", "write", path, "x"]).code;
+    for (path, is_writable) in
+        [("/all/x", false), ("/all/below/x", false), ("/top/x", false), ("/top/below/x", true), ("/slave/x", true)]
+    {
+        assert_eq!(open(path) == Some(0), is_writable, "{path}");
+    }
+    // what the host mounts later
+    mount(Some("none"), &source.join("later"), Some("tmpfs"), MsFlags::empty(), NONE)?;
+    fs::write(source.join("later/word"), "mounted later")?;
+    for (name, comes) in
+        [("private", false), ("pods", false), ("all", false), ("slave", true), ("shared", true), ("top", true)]
+    {
+        let found = pod.enter("one", &["/probe", "ls", &format!("/{name}/later")]).ok();
+        assert_eq!(found == "word", comes, "{name}: {found:?}");
+    }
+    // what the app mounts
+    let mounted = || fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    for name in ["private", "slave", "shared"] {
+        pod.enter("one", &["/probe", "mount", &format!("/{name}/{name}")]).ok();
+        assert_eq!(mounted().contains(&format!("{at}/{name} ")), name == "shared", "{name}");
+    }
+    // where nothing can travel, it is said
+    let lonely = lonely.display();
+    for (bind, why) in [
+        (format!("-v{lonely}:/x:shared"), "is not shared on the host"),
+        (format!("-v{lonely}:/x:slave"), "is not shared or slave on the host"),
+    ] {
+        let complaint = pod.try_add("probe", "two", &[&bind], &["sleep", "inf"]).complaint();
+        assert!(complaint.contains(why), "{complaint}");
+    }
+    pod.end();
+    umount2(&source.join("shared"), MntFlags::empty()).map_err(|e| format!("the app's mount on the host: {e}"))?;
     Ok(())
 }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
-use stage1::appc::{AcName, Mount, RuntimeApp, Volume, VolumeKind};
+use stage1::appc::{AcName, Mount, PROPAGATION, READ_ONLY_BELOW, RuntimeApp, Volume, VolumeKind};
 use stage1::error::{Context, Error, Result};
+use stage1::sys::mount::Propagation;
 
 use crate::store::Store;
 use crate::volume::name::VolumeName;
@@ -67,6 +68,22 @@ pub fn host_named(name: AcName, target: &str, source: &str, read_only: bool) -> 
         other: Map::new(),
     };
     Mount { volume: name, path: target.to_owned(), app_volume: Some(volume), other: Map::new() }
+}
+
+/// The same mount, with how later mounts travel, if that is said, and whether what is mounted below a read-only path of
+/// the host stays as it is.
+pub fn with_ways(mut mount: Mount, propagation: Option<Propagation>, below_as_it_is: bool) -> Mount {
+    let other = mount.app_volume.as_mut().map(|volume| &mut volume.other);
+    if let Some(other) = other {
+        let word = propagation.map(|propagation| match propagation {
+            Propagation::Private => "private",
+            Propagation::Slave => "slave",
+            Propagation::Shared => "shared",
+        });
+        other.extend(word.map(|word| (PROPAGATION.to_owned(), word.into())));
+        other.extend(below_as_it_is.then(|| (READ_ONLY_BELOW.to_owned(), false.into())));
+    }
+    mount
 }
 
 /// The name of an unnamed volume that is mounted at `target`: `host-srv-data` for `host` and `/srv/data`.

@@ -7,6 +7,7 @@ use super::manifest::{AC_VERSION, App, Isolator, MUTABLE, NameValue, find, is_de
 use super::{AcIdentifier, AcName};
 use crate::error::{Context, Error, Result};
 use crate::json::{self, or_default};
+use crate::sys::mount::Propagation;
 
 /// The `acKind` of a pod manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,6 +194,12 @@ pub const MEDIUM: &str = "podctl.io/medium";
 /// Field of a volume in memory, in [`Volume::other`]: its maximum size, in bytes.
 pub const SIZE: &str = "podctl.io/size";
 
+/// Of a host volume, among its other fields: how mounts that are made later travel between the host and the app, as
+/// [`Propagation`] is written. Without it the host's come to what is mounted recursively and can be written.
+pub const PROPAGATION: &str = "podctl.io/propagation";
+/// Of a read-only host volume: false if what is mounted below its source stays as writable as it is on the host.
+pub const READ_ONLY_BELOW: &str = "podctl.io/read-only-below";
+
 /// Which apps share a volume in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Memory {
@@ -214,6 +221,20 @@ impl Volume {
             Some("own-memory") => Ok(Some(Memory::Own)),
             Some(medium) => Err(Error::new(format!("volume {}: the medium {medium:?} is unknown", self.name))),
         }
+    }
+
+    /// How mounts that are made later travel, if that is said.
+    ///
+    /// # Errors
+    /// The word is unknown.
+    pub fn propagation(&self) -> Result<Option<Propagation>> {
+        let word = self.other.get(PROPAGATION).map(|word| word.as_str().unwrap_or_default());
+        word.map(str::parse).transpose().context(|| format!("volume {}", self.name))
+    }
+
+    /// Whether what is mounted below the source of a read-only volume is read-only too.
+    pub fn is_read_only_below(&self) -> bool {
+        self.other.get(READ_ONLY_BELOW).and_then(Value::as_bool).unwrap_or(true)
     }
 
     /// Maximum size of a volume in memory, in bytes; `None` means the default of tmpfs(5).

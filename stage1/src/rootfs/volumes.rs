@@ -12,7 +12,7 @@ use crate::appc::{self, AcName, App, MountPoint, RuntimeApp, VolumeKind};
 use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::sys::dir;
-use crate::sys::mount::Propagation;
+use crate::sys::mount::{self, Propagation};
 
 /// A volume and where an app sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -186,16 +186,51 @@ impl Opener<'_> {
                 (PathBuf::from(source), volume.recursive.unwrap_or(true))
             }
         };
-        // What the host mounts there later comes along too, but as it is on the host, which may be writable.
-        let later = recursive && !mapping.read_only;
-        let propagation = if later { Propagation::Slave } else { Propagation::Private };
+        let read_only_below = volume.is_read_only_below();
+        let propagation = self.propagation(mapping, &source, recursive, read_only_below).context(describe)?;
         let user_namespace = match volume.kind {
             // Its owner is what it is to be, seen from the host.
             VolumeKind::Empty => None,
             VolumeKind::Host => self.user_namespace.as_ref().map(AsFd::as_fd),
         };
-        let options = VolumeOptions { read_only: mapping.read_only, recursive, propagation, user_namespace };
+        let read_only = mapping.read_only;
+        let options = VolumeOptions { read_only, read_only_below, recursive, propagation, user_namespace };
         Volume::open(&volume.name, &source, &mapping.target, options).context(describe)
+    }
+
+    /// How mounts that are made later travel. What the host mounts there comes along as it is on the host, which may be
+    /// writable.
+    fn propagation(
+        &self,
+        mapping: &Mapping,
+        source: &Path,
+        recursive: bool,
+        read_only_below: bool,
+    ) -> Result<Propagation> {
+        let all_read_only = mapping.read_only && read_only_below;
+        let asked = match mapping.volume.propagation()? {
+            None if recursive && !all_read_only => return Ok(Propagation::Slave),
+            None | Some(Propagation::Private) => return Ok(Propagation::Private),
+            Some(asked) => asked,
+        };
+        if all_read_only {
+            return Err(Error::new(
+                "it is read-only with all that is mounted below it, and what is mounted later could be written: its \
+                 propagation can only be private",
+            ));
+        }
+        let of_source = mount::propagation_of(source)?;
+        if asked == Propagation::Shared && self.user_namespace.is_some() {
+            return Err(Error::new("mounts of a pod with a user namespace of its own don't travel to the host"));
+        }
+        if of_source == Propagation::Private || (asked, of_source) == (Propagation::Shared, Propagation::Slave) {
+            let kind = if asked == Propagation::Shared { "shared" } else { "shared or slave" };
+            return Err(Error::new(format!(
+                "{source:?} lies in a mount that is not {kind} on the host, so no mount travels: see \
+                 \"mount --make-rshared\""
+            )));
+        }
+        Ok(asked)
     }
 
     /// The directory of an empty volume; a new one appears complete or not at all.

@@ -30,6 +30,20 @@ pub enum Propagation {
     Shared,
 }
 
+impl std::str::FromStr for Propagation {
+    type Err = Error;
+
+    /// As mount(8) has it: `private`, `slave` or `shared`, also with an `r` before it.
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "private" | "rprivate" => Ok(Self::Private),
+            "slave" | "rslave" => Ok(Self::Slave),
+            "shared" | "rshared" => Ok(Self::Shared),
+            _ => Err(Error::new(format!("propagation {text:?}: there are private, slave and shared"))),
+        }
+    }
+}
+
 /// Attributes to set on a mount: mount_setattr(2). Those that are `false` or `None` stay as they are.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Attributes {
@@ -247,6 +261,27 @@ pub fn is_mount_point(path: &Path) -> Result<bool> {
         Err(rustix::io::Errno::NOENT) => Ok(false),
         Err(errno) => Err(errno).context(|| format!("statx({path:?})")),
     }
+}
+
+/// How mounts travel to and from the mount that `path` lies in: proc_pid_mountinfo(5).
+///
+/// # Errors
+/// The path can't be looked at.
+pub fn propagation_of(path: &Path) -> Result<Propagation> {
+    let flags = rustix::fs::AtFlags::empty();
+    let stat = rustix::fs::statx(rustix::fs::CWD, path, flags, rustix::fs::StatxFlags::MNT_ID)
+        .context(|| format!("statx({path:?})"))?;
+    const TABLE: &str = "/proc/self/mountinfo";
+    let table = std::fs::read_to_string(TABLE).context(|| format!("read {TABLE}"))?;
+    let id = stat.stx_mnt_id.to_string();
+    let mount = table.lines().find(|line| line.split(' ').next() == Some(&*id));
+    let mount = mount.context(|| format!("{TABLE} does not have the mount of {path:?}"))?;
+    let tags = mount.split(" - ").next().unwrap_or_default();
+    Ok(match (tags.contains(" shared:"), tags.contains(" master:")) {
+        (true, _) => Propagation::Shared,
+        (false, true) => Propagation::Slave,
+        (false, false) => Propagation::Private,
+    })
 }
 
 /// Detaches the mount at `path` and all mounts below it: umount2(2), MNT_DETACH. `Ok(false)` if nothing is mounted

@@ -44,6 +44,7 @@ actions, joined by `+`:
   write PATH TEXT     create or replace a file
   append PATH TEXT    add a line to a file
   cat PATH | ls PATH | stat PATH | rm PATH | mkdir PATH
+  mount PATH          mount a new tmpfs there
   chown PATH UID GID
   mknod c|bN:N PATH   make a device node: prints `ok` or the errno's name
   open r|w PATH       open only: prints `ok` or the errno's name
@@ -139,6 +140,10 @@ pub fn perform(words: &[&str]) -> Outcome {
             std::os::unix::fs::lchown(path, Some(uid), Some(gid)).map_err(|e| e.to_string())
         }
         ["mknod", device, path] => mknod(device, path),
+        ["mount", path] => {
+            nix::mount::mount(Some("none"), *path, Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>)
+                .map_err(|e| e.to_string())
+        }
         ["mkdir", path] => fs::create_dir(path).map_err(|e| e.to_string()),
         ["open", how, path] => {
             let result = fs::OpenOptions::new().read(*how == "r").write(*how == "w").open(path);

@@ -2,6 +2,7 @@
 
 use stage1::appc::Mount;
 use stage1::error::{Context, Error, Result};
+use stage1::sys::mount::Propagation;
 
 use super::volume::absolute;
 use crate::app::mounts::{self, Bind};
@@ -16,7 +17,7 @@ pub enum Source {
     Named(Bind),
 }
 
-/// `SOURCE:TARGET[:ro|rw]`. A source with a slash is a path of the host, mounted for this app alone; else it is the name
+/// `SOURCE:TARGET[:WORD[,WORD…]]`. A source with a slash is a path of the host, mounted for this app alone; else it is the name
 /// of a volume of the pod, or of a named one.
 ///
 /// # Errors
@@ -28,17 +29,20 @@ pub fn mount(text: &str) -> Result<Source> {
 fn read(text: &str) -> Result<Source> {
     const FORM: &str = "it is written HOSTPATH:PATH[:ro], or NAME:PATH[:ro] for a volume";
     let words: Vec<&str> = text.split(':').collect();
-    let (source, target, read_only) = match words.as_slice() {
-        [source, target] | [source, target, "rw"] => (*source, *target, false),
-        [source, target, "ro"] => (*source, *target, true),
-        [_, _, other] => return Err(Error::new(format!("{other:?} is neither ro nor rw"))),
+    let (source, target, words) = match words.as_slice() {
+        [source, target] => (*source, *target, ""),
+        [source, target, words] => (*source, *target, *words),
         _ => return Err(Error::new(FORM)),
     };
+    let Words { read_only, below_as_it_is, propagation } = Words::read(words)?;
     if source.is_empty() || target.is_empty() {
         return Err(Error::new(FORM));
     }
     let path = absolute(target).context(|| "where the app sees it")?;
     if !source.contains('/') {
+        if propagation.is_some() || below_as_it_is {
+            return Err(Error::new("a volume by its name is ro or rw; the other words are for a path of the host"));
+        }
         return Ok(Source::Named(Bind { volume: source.parse().context(|| FORM)?, path, read_only }));
     }
     let source = match source.starts_with('/') {
@@ -49,7 +53,47 @@ fn read(text: &str) -> Result<Source> {
         }
     };
     must_exist(&source)?;
-    mounts::host(&path, &source, read_only).map(Source::Host)
+    let mount = mounts::host(&path, &source, read_only)?;
+    Ok(Source::Host(mounts::with_ways(mount, propagation, below_as_it_is)))
+}
+
+/// What is said of a mount.
+#[derive(Default)]
+struct Words {
+    read_only: bool,
+    below_as_it_is: bool,
+    propagation: Option<Propagation>,
+}
+
+impl Words {
+    fn read(text: &str) -> Result<Self> {
+        let mut found = Self::default();
+        let mut is_said = false;
+        for word in text.split(',').filter(|_| !text.is_empty()) {
+            match word {
+                "ro" | "rw" if !is_said => (found.read_only, is_said) = (word == "ro", true),
+                "bind-recursive=writable" => found.below_as_it_is = true,
+                word if found.propagation.is_none() => {
+                    let known = word.parse().ok();
+                    found.propagation = Some(known.context(|| {
+                        format!(
+                            "{word:?}: there are ro, rw, private, slave, shared, and bind-recursive=writable with ro"
+                        )
+                    })?);
+                }
+                _ => return Err(Error::new(format!("{word:?} contradicts a word before it"))),
+            }
+        }
+        if found.below_as_it_is && !found.read_only {
+            return Err(Error::new("bind-recursive=writable goes with ro"));
+        }
+        if found.read_only && !found.below_as_it_is && found.propagation.is_some_and(|p| p != Propagation::Private) {
+            return Err(Error::new(
+                "what is mounted later could be written: ro goes with slave and shared only as ro,bind-recursive=writable",
+            ));
+        }
+        Ok(found)
+    }
 }
 
 #[cfg(test)]
@@ -74,6 +118,22 @@ mod tests {
         let here = std::env::current_dir().unwrap().canonicalize().unwrap();
         let relative = host("./:/x").app_volume.unwrap().source;
         assert_eq!(relative.as_deref(), here.to_str());
+
+        let ways = host("/tmp:/x:ro,rslave,bind-recursive=writable").app_volume.unwrap();
+        assert_eq!((ways.propagation().unwrap(), ways.is_read_only_below()), (Some(Propagation::Slave), false));
+        let ways = host("/tmp:/x:shared").app_volume.unwrap();
+        assert_eq!((ways.propagation().unwrap(), ways.is_read_only_below()), (Some(Propagation::Shared), true));
+        for (words, why) in [
+            ("z", "there are ro, rw, private"),
+            ("ro,rw", "\"rw\""),
+            ("slave,shared", "contradicts"),
+            ("bind-recursive=writable", "goes with ro"),
+            ("ro,slave", "mounted later could be written"),
+        ] {
+            let line = mount(&format!("/tmp:/x:{words}")).unwrap_err().one_line();
+            assert!(line.contains(why), "{words}: {line}");
+        }
+        assert!(mount("data:/x:slave").unwrap_err().one_line().contains("ro or rw"));
 
         let Source::Named(bind) = mount("pg_data:/x:ro").unwrap() else { panic!() };
         assert_eq!((bind.volume.as_str(), bind.path.as_str(), bind.read_only), ("pg_data", "/x", true));

@@ -79,6 +79,7 @@ impl HowToRun {
 #[derive(Args, Debug)]
 pub struct WhatToMake {
     /// Add a volume: NAME,kind=empty[,mode=M,uid=U,gid=G] or NAME,kind=host,source=PATH[,readOnly=B][,recursive=B]
+    /// [,propagation=private|slave|shared]
     #[arg(long = "volume", value_name = "VOLUME")]
     volumes: Vec<String>,
     /// Forward a port of the host to the pod: NAME:PROTOCOL:PODPORT:[HOSTIP:]HOSTPORT, or NAME:[HOSTIP:]HOSTPORT for a port

@@ -3,7 +3,7 @@
 use std::path::{Component, Path};
 
 use serde_json::Map;
-use stage1::appc::{AcName, Mount, Volume, VolumeKind, parse_bool};
+use stage1::appc::{AcName, Mount, PROPAGATION, Volume, VolumeKind, parse_bool};
 use stage1::error::{Context, Error, Result};
 
 use crate::fsutil::dir::must_exist;
@@ -68,7 +68,7 @@ pub fn volumes(texts: &[String]) -> Result<Vec<Volume>> {
 fn volume(text: &str) -> Result<Volume> {
     let (name, rest) = text.split_once(',').context(|| "expected NAME,kind=host,source=PATH or NAME,kind=empty")?;
     let name: AcName = name.parse()?;
-    let parts = parts(rest, &["kind", "source", "readOnly", "recursive", "mode", "uid", "gid"])?;
+    let parts = parts(rest, &["kind", "source", "readOnly", "recursive", "propagation", "mode", "uid", "gid"])?;
     let get = |name: &str| value(&parts, name);
     let boolean = |name: &str| -> Result<Option<bool>> {
         get(name).map(|text| parse_bool(text).context(|| format!("{name}={text}: expected true or false"))).transpose()
@@ -82,7 +82,7 @@ fn volume(text: &str) -> Result<Volume> {
         Some(other) => return Err(Error::new(format!("unknown kind {other:?}: expected host or empty"))),
         None => return Err(Error::new("kind is missing: expected kind=host or kind=empty")),
     };
-    let others = if kind == VolumeKind::Host { ["mode", "uid", "gid"] } else { ["source", "recursive", "recursive"] };
+    let others = if kind == VolumeKind::Host { ["mode", "uid", "gid"] } else { ["source", "recursive", "propagation"] };
     if let Some(other) = others.into_iter().find(|name| get(name).is_some()) {
         return Err(Error::new(format!(
             "{other} does not apply to a volume of kind {}",
@@ -98,7 +98,11 @@ fn volume(text: &str) -> Result<Volume> {
     let read_only = boolean("readOnly")?;
     let recursive = boolean("recursive")?;
     let (uid, gid) = (id("uid")?, id("gid")?);
-    Ok(Volume { name, kind, source, read_only, recursive, mode, uid, gid, other: Map::new() })
+    let mut other = Map::new();
+    other.extend(get("propagation").map(|word| (PROPAGATION.to_owned(), word.into())));
+    let volume = Volume { name, kind, source, read_only, recursive, mode, uid, gid, other };
+    volume.propagation()?;
+    Ok(volume)
 }
 
 fn octal(text: &str) -> Result<()> {
