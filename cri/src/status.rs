@@ -52,7 +52,7 @@ pub fn status(node: &Node, request: &StatusRequest) -> Result<StatusResponse> {
             features: Some(RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false }),
         }],
         features: Some(RuntimeFeatures {
-            supplemental_groups_policy: false,
+            supplemental_groups_policy: true,
             user_namespaces_host_network: false,
             mount_options: false,
         }),

@@ -142,7 +142,7 @@ fn root_with_two_capabilities_and_no_new_privileges() {
     let two = strings(&["CAP_NET_ADMIN", "CAP_CHOWN"]);
     let isolators = Isolators {
         capabilities: Some(CapabilitySet { mode: SetMode::Retain, names: two }),
-        no_new_privileges: true,
+        no_new_privileges: Some(true),
         ..Isolators::default()
     };
     let of = status(&confinement(&isolators, &Ids { gid: 7, groups: vec![8, 9], ..Ids::default() }));

@@ -257,7 +257,10 @@ fn a_container_is_what_was_asked_for(t: &Context) -> Verdict {
     let seen = report(t, &server, &pod, config);
     assert_eq!((&seen["env"]["A"], &seen["cwd"]), (&"b=c d".into(), &"/out".into()));
     assert_eq!(seen["ids"]["uid"][0], 1000);
-    assert_eq!((&seen["ids"]["gid"][0], &seen["ids"]["groups"]), (&1001.into(), &serde_json::json!([1002, 1003])));
+    assert_eq!(
+        (&seen["ids"]["gid"][0], &seen["ids"]["groups"]),
+        (&1001.into(), &serde_json::json!([1001, 1002, 1003]))
+    );
     // CAP_NET_ADMIN alone
     assert_eq!(seen["capabilities"]["CapBnd"], "0000000000001000");
     assert_eq!((&seen["seccomp"], &seen["no_new_privs"]), (&"2".into(), &"1".into()));

@@ -9,11 +9,13 @@ mod attacks;
 mod caller;
 mod cgroups;
 mod changes;
+mod confined;
 mod contract;
 mod copies;
 mod copying;
 mod crash;
 mod cri;
+mod cri_asked;
 mod declared;
 mod descriptors;
 mod disk;
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         entrypoints::CASES,
         cgroups::CASES,
         caller::CASES,
+        confined::CASES,
         contract::CASES,
         contract::entry::CASES,
         contract::found::CASES,
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
         crash::pods::CASES,
         crash::crossings::CASES,
         cri::CASES,
+        cri_asked::CASES,
         life::CASES,
         ends::CASES,
         immutable::CASES,

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use stage0::app::groups::ImageGroups;
 use stage0::app::mounts;
 use stage0::app::options::AddOptions;
 use stage0::image::store::Image;
@@ -11,11 +12,12 @@ use stage1::appc::{self, Isolator, Isolators, NameValue};
 use stage1::confine::caps::CapSet;
 use stage1::confine::insecure::InsecureOptions;
 use stage1::error::Context;
+use stage1::sys::mount::Propagation;
 
 use crate::api::security_profile::ProfileType;
 use crate::api::{
     Capability, ContainerConfig, Device, KeyValue, LinuxContainerResources, LinuxContainerSecurityContext, Mount,
-    MountPropagation, NamespaceMode, Signal,
+    MountPropagation, NamespaceMode, Signal, SupplementalGroupsPolicy,
 };
 use crate::fault::{Fault, Result};
 use crate::record;
@@ -76,14 +78,14 @@ pub fn options(app: String, image: String, own: ImageCommand, config: ContainerC
     let linux = config.linux.unwrap_or_default();
     let context = linux.security_context.unwrap_or_default();
     let mut isolators = linux.resources.as_ref().map(resources).transpose()?.unwrap_or_default();
-    isolators.push(capabilities(&context)?);
-    if context.no_new_privs {
-        isolators.push(isolator("os/linux/no-new-privileges", json!(true)));
-    }
+    isolators.extend(capabilities(&context)?);
+    isolators.push(isolator("os/linux/no-new-privileges", json!(context.no_new_privs)));
+    isolators.extend(paths(&context));
     Isolators::parse(&isolators).map_err(|error| Fault::invalid(error.one_line()))?;
     let is_tty = config.tty;
     let mode = |word: &str| Some(if is_tty { "tty" } else { word }.to_owned());
-    let mounts = config.mounts.iter().map(mount).chain(config.devices.iter().map(device));
+    let mounts =
+        config.mounts.iter().map(|wanted| mount(wanted, context.privileged)).chain(config.devices.iter().map(device));
     let mounts = mounts.enumerate().map(|(number, mount)| volume(number, mount?)).collect::<Result<Vec<_>>>()?;
     let signal = Signal::try_from(config.stop_signal).unwrap_or(Signal::RuntimeDefault);
     let record = record::Container {
@@ -96,6 +98,10 @@ pub fn options(app: String, image: String, own: ImageCommand, config: ContainerC
         stop_signal: signal.into(),
     };
     let (user, group) = identity(&context)?;
+    let image_groups = match context.supplemental_groups_policy() {
+        SupplementalGroupsPolicy::Merge => ImageGroups::All,
+        SupplementalGroupsPolicy::Strict => ImageGroups::Primary,
+    };
     let gids = context.supplemental_groups.iter().map(|gid| id("supplemental group", *gid));
     Ok(AddOptions {
         image,
@@ -106,6 +112,7 @@ pub fn options(app: String, image: String, own: ImageCommand, config: ContainerC
         user,
         group,
         supplementary_gids: gids.collect::<Result<_>>()?,
+        image_groups: Some(image_groups),
         working_dir: Some(config.working_dir).filter(|dir| !dir.is_empty()),
         isolators,
         read_only_rootfs: context.readonly_rootfs,
@@ -175,9 +182,10 @@ fn resources(resources: &LinuxContainerResources) -> Result<Vec<Isolator>> {
 }
 
 /// What a container may: the usual capabilities, without those dropped and with those added; all, if it is privileged.
-fn capabilities(context: &LinuxContainerSecurityContext) -> Result<Isolator> {
+/// Those that are ambient are added, too.
+fn capabilities(context: &LinuxContainerSecurityContext) -> Result<[Isolator; 2]> {
     const ALL: &str = "ALL";
-    let Capability { add_capabilities: add, drop_capabilities: drop, .. } =
+    let Capability { add_capabilities: add, drop_capabilities: drop, add_ambient_capabilities: ambient } =
         context.capabilities.clone().unwrap_or_default();
     let parse = |names: &[String]| -> Result<CapSet> {
         let names: Vec<String> = names.iter().map(|name| name.to_ascii_uppercase()).collect();
@@ -197,7 +205,17 @@ fn capabilities(context: &LinuxContainerSecurityContext) -> Result<Isolator> {
         (_, _, true) => parse(&add)?,
         (_, false, false) => CapSet::app_default().or(parse(&add)?).without(parse(&drop)?),
     };
-    Ok(isolator("os/linux/capabilities-retain-set", json!({ "set": set.names().collect::<Vec<_>>() })))
+    let ambient = parse(&ambient)?;
+    let of = |name: &str, set: CapSet| isolator(name, json!({ "set": set.names().collect::<Vec<_>>() }));
+    Ok([of("os/linux/capabilities-retain-set", set.or(ambient)), of("os/linux/capabilities-ambient-set", ambient)])
+}
+
+/// The paths that are hidden or read-only besides those of the kernel, which no container sees unless it is privileged.
+fn paths(context: &LinuxContainerSecurityContext) -> Vec<Isolator> {
+    let lists =
+        [("os/linux/masked-paths", &context.masked_paths), ("os/linux/read-only-paths", &context.readonly_paths)];
+    let asked = lists.into_iter().filter(|(_, paths)| !paths.is_empty() && !context.privileged);
+    asked.map(|(name, paths)| isolator(name, json!({ "set": paths }))).collect()
 }
 
 /// Whether there is no filter of system calls.
@@ -245,7 +263,6 @@ fn identity(context: &LinuxContainerSecurityContext) -> Result<(Option<String>, 
     let group = context.run_as_group.as_ref().map(|gid| id("group", gid.value)).transpose()?;
     match (&user, group) {
         (None, Some(_)) => Err(Fault::invalid("run_as_group goes with run_as_user or run_as_username")),
-        (Some(_), None) => Ok((user, Some("0".into()))),
         (_, group) => Ok((user, group.map(|gid| gid.to_string()))),
     }
 }
@@ -260,9 +277,12 @@ struct Bind {
     source: String,
     target: String,
     read_only: bool,
+    /// What is mounted below a read-only source stays as it is.
+    below_as_it_is: bool,
+    propagation: Option<Propagation>,
 }
 
-fn mount(mount: &Mount) -> Result<Bind> {
+fn mount(mount: &Mount, privileged: bool) -> Result<Bind> {
     let target = &mount.container_path;
     let shown = || format!("mount at {target:?}");
     if mount.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
@@ -274,16 +294,23 @@ fn mount(mount: &Mount) -> Result<Bind> {
     if !mount.mount_options.is_empty() {
         return Err(Fault::unimplemented(format!("{}: mount options are not implemented yet", shown())));
     }
-    if mount.propagation() == MountPropagation::PropagationBidirectional {
-        return Err(Fault::unimplemented(format!(
-            "{}: mounts that propagate to the host are not implemented yet",
-            shown()
-        )));
-    }
+    let propagation = match mount.propagation() {
+        MountPropagation::PropagationPrivate => Propagation::Private,
+        MountPropagation::PropagationHostToContainer => Propagation::Slave,
+        MountPropagation::PropagationBidirectional if !privileged => {
+            return Err(Fault::invalid(format!("{}: bidirectional propagation takes a privileged container", shown())));
+        }
+        MountPropagation::PropagationBidirectional => Propagation::Shared,
+    };
     if mount.recursive_read_only && !mount.readonly {
         return Err(Fault::invalid(format!("{}: recursive_read_only goes with readonly", shown())));
     }
+    if mount.recursive_read_only && propagation != Propagation::Private {
+        return Err(Fault::invalid(format!("{}: recursive_read_only goes with private propagation", shown())));
+    }
+    let below_as_it_is = mount.readonly && !mount.recursive_read_only;
     bind(&mount.host_path, target, mount.readonly)
+        .map(|bind| Bind { below_as_it_is, propagation: Some(propagation), ..bind })
         .map_err(|fault| Fault { message: format!("{}: {}", shown(), fault.message), ..fault })
 }
 
@@ -298,16 +325,18 @@ fn bind(source: &str, target: &str, read_only: bool) -> Result<Bind> {
     if target.is_empty() {
         return Err(Fault::invalid("there is no path in the container"));
     }
-    Ok(Bind { source: source.to_owned(), target: target.to_owned(), read_only })
+    let (source, target) = (source.to_owned(), target.to_owned());
+    Ok(Bind { source, target, read_only, below_as_it_is: false, propagation: None })
 }
 
 /// A volume of the container's own. A directory of the host that is missing is made, as clients expect it.
 fn volume(number: usize, bind: Bind) -> Result<appc::Mount> {
-    let Bind { source, target, read_only } = bind;
+    let Bind { source, target, read_only, below_as_it_is, propagation } = bind;
     if !Path::new(&source).try_exists().context(|| format!("stat {source:?}"))? {
         std::fs::create_dir_all(&source).context(|| format!("make directory {source:?}"))?;
     }
-    Ok(mounts::host_named(format!("host-{number}").parse()?, &target, &source, read_only))
+    let mount = mounts::host_named(format!("host-{number}").parse()?, &target, &source, read_only);
+    Ok(mounts::with_ways(mount, propagation, below_as_it_is))
 }
 
 fn kept(mount: &Mount) -> record::Mount {

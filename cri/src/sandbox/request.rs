@@ -8,6 +8,7 @@ use stage0::pod::create;
 use stage0::pod::name_files::{NameFiles, Source};
 use stage0::pod::network;
 use stage0::pod::settings::{Ipc, Settings};
+use stage0::pod::sysctl::{self, Sysctls};
 use stage1::appc::{ExposedPort, Isolator, NameValue, PodManifest};
 use stage1::error::Context;
 use stage1::{mux, streams};
@@ -30,6 +31,7 @@ pub struct SandboxRequest {
     annotations: HashMap<String, String>,
     hostname: String,
     dns: Option<DnsConfig>,
+    sysctls: Sysctls,
     ports: Vec<PortMapping>,
 }
 
@@ -46,11 +48,15 @@ impl SandboxRequest {
             return Err(Fault::invalid("the sandbox's name, namespace and UID are not all there"));
         }
         let linux = config.linux.unwrap_or_default();
-        if !linux.sysctls.is_empty() {
-            return Err(Fault::unimplemented("sysctls are not implemented yet"));
-        }
         let context = linux.security_context.unwrap_or_default();
         let namespaces = namespaces(&context.namespace_options.unwrap_or_default())?;
+        let network = (namespaces[0] == NamespaceMode::Node as i32).then_some("host");
+        for (name, value) in &linux.sysctls {
+            if namespaces[2] == NamespaceMode::Node as i32 && !name.starts_with("net.") {
+                return Err(Fault::invalid(format!("sysctl {name:?}: the pod has the host's IPC namespace")));
+            }
+            sysctl::check(name, value, network).map_err(|error| Fault::invalid(error.one_line()))?;
+        }
         if config.hostname.len() > LONGEST_HOSTNAME || config.hostname.contains(char::is_control) {
             return Err(Fault::invalid(format!("hostname {:?}: up to {LONGEST_HOSTNAME} bytes", config.hostname)));
         }
@@ -71,6 +77,7 @@ impl SandboxRequest {
             annotations: config.annotations,
             hostname: config.hostname,
             dns: config.dns_config,
+            sysctls: linux.sysctls.into_iter().collect(),
             ports: config.port_mappings,
         })
     }
@@ -90,6 +97,7 @@ impl SandboxRequest {
             annotations.push(NameValue::new(streams::LOG_MODE, streams::Format::Cri.word()));
             annotations.push(NameValue::new(streams::LOG_DIR, &self.record.log_directory));
         }
+        annotations.extend(sysctl::annotation(&self.sysctls)?);
         // which its containers will have is not known yet: each of them has what it is given
         let all = stage1::confine::caps::CapSet::ALL;
         let value = json!({ "set": all.names().collect::<Vec<_>>() });

@@ -6,11 +6,11 @@ use stage1::error::{Context, Error, Result};
 
 use super::crossing::ready_pid;
 use super::files::AppFiles;
-use super::health;
 use super::kept::AppRecord;
 use super::mounts;
 use super::options::AddOptions;
 use super::recover::Adding;
+use super::{groups, health};
 use crate::fsutil::dir::must_exist;
 use crate::image::store::Image;
 use crate::image::store::find;
@@ -27,6 +27,7 @@ pub fn add(store: &Store, pod: &Pod, options: &AddOptions) -> Result<()> {
     let image = find::find(store, &options.image)?;
     let mut app = options.runtime_app(&image)?;
     health::give(store, &image, &options.health, &mut app)?;
+    groups::give(store, &image, options.group_request(), &mut app)?;
     add_app(store, pod, &image, app, options)
 }
 

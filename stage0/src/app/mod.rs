@@ -6,6 +6,7 @@ pub mod changes;
 pub mod copy;
 mod crossing;
 pub mod files;
+pub mod groups;
 pub mod health;
 pub mod kept;
 pub mod lifecycle;

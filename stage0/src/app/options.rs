@@ -11,6 +11,7 @@ use stage1::error::{Context, Error, Result};
 use stage1::launch::env;
 use stage1::streams::{self, Format, LogFile};
 
+use super::groups::{GroupRequest, ImageGroups};
 use super::health::HealthOptions;
 use super::mounts::Bind;
 use crate::image::store::Image;
@@ -45,6 +46,8 @@ pub struct AddOptions {
     pub group: Option<String>,
     /// Supplementary groups.
     pub supplementary_gids: Vec<u32>,
+    /// Which groups it has by the image's files.
+    pub image_groups: Option<ImageGroups>,
     /// The working directory, an absolute path in the app.
     pub working_dir: Option<String>,
     /// Isolators (appc).
@@ -127,6 +130,7 @@ impl AddOptions {
                 none if none.is_empty() => self.supplementary_gids,
                 new => new,
             },
+            image_groups: changes.image_groups.or(self.image_groups),
             working_dir: changes.working_dir.or(self.working_dir),
             isolators,
             read_only_rootfs: changes.read_only_rootfs || self.read_only_rootfs,
@@ -227,6 +231,16 @@ impl AddOptions {
         let file = |(name, text): (&String, &Vec<u8>)| (name.clone(), (text.clone(), SECRET_MODE));
         let files: BTreeMap<_, _> = self.secrets.iter().map(file).collect();
         (!files.is_empty()).then_some(Content { files, group: 0 })
+    }
+
+    /// Which groups of the image's files it is to have, if any.
+    pub fn group_request(&self) -> Option<GroupRequest<'_>> {
+        self.image_groups.map(|which| GroupRequest {
+            which,
+            // of another user the image's own group means nothing
+            has_group: self.group.is_some() || self.user.is_none(),
+            further: &self.supplementary_gids,
+        })
     }
 
     fn app_name(&self, image: &Image) -> Result<AcName> {

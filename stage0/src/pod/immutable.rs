@@ -16,6 +16,7 @@ use stage1::sys::signal;
 
 use crate::app::add::check_addition;
 use crate::app::files::AppFiles;
+use crate::app::groups;
 use crate::app::health;
 use crate::app::kept::AppRecord;
 use crate::app::mounts;
@@ -56,6 +57,7 @@ pub fn prepare(
         let mut app = options.runtime_app(&image)?;
         mounts::place(store, &manifest.volumes, &options.binds, &mut app)?;
         health::give(store, &image, &options.health, &mut app).context(|| format!("app {}", app.name))?;
+        groups::give(store, &image, options.group_request(), &mut app).context(|| format!("app {}", app.name))?;
         check_addition(&manifest, &app).context(|| format!("app {}", app.name))?;
         manifest.apps.push(app);
         images.push(image);

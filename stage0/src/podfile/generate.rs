@@ -272,8 +272,12 @@ fn restrictions(runtime: &RuntimeApp, app: &App, of_image: &App) -> Result<(Map<
         let add: Vec<String> = all.names().map(plain).collect();
         context.insert("capabilities".into(), json!({"drop": ["ALL"], "add": add}));
     }
-    if isolators.no_new_privileges {
-        context.insert("allowPrivilegeEscalation".into(), false.into());
+    if let Some(none) = isolators.no_new_privileges {
+        context.insert("allowPrivilegeEscalation".into(), (!none).into());
+    }
+    let beyond = [&isolators.ambient, &isolators.masked_paths, &isolators.read_only_paths];
+    if beyond.iter().any(|set| !set.is_empty()) {
+        return Err(Error::new("a file can't say ambient capabilities, or paths that are hidden or read-only"));
     }
     if let Some(filter) = &isolators.seccomp {
         match (filter.mode, filter.names.as_slice()) {

@@ -189,6 +189,8 @@ impl Addition {
         let environment = env::to_file(&record.environment)?;
         let mut plan = self.plan(target, &pod, &app, &root, insecure)?;
         plan.notify = declared.notify;
+        plan.masked_paths.clone_from(&isolators.masked_paths);
+        plan.read_only_paths.clone_from(&isolators.read_only_paths);
 
         rootfs::build(target, &self.app, &plan, deadline())?;
         streams::prepare(&self.app, &Streams { modes, log }, self.private_users.map(|ids| ids.first))?;

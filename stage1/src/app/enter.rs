@@ -305,7 +305,9 @@ fn unconfined(ids: &Ids) -> Confinement {
         gid: ids.gid,
         groups: ids.groups.clone(),
         capabilities: CapSet::ALL,
+        ambient: CapSet::EMPTY,
         no_new_privileges: false,
+        can_gain_privileges: false,
         limits: Vec::new(),
         seccomp: None,
     }

@@ -1,5 +1,7 @@
 //! Isolators, parsed into numbers and sets: those of appc 0.8.11, and `resource/pids {limit}`,
-//! `resource/io-weight {weight}`, `resource/memory-high {limit}` and `resource/memory-swap {limit}`.
+//! `resource/io-weight {weight}`, `resource/memory-high {limit}`, `resource/memory-swap {limit}`,
+//! `os/linux/capabilities-ambient-set {set}`, and `os/linux/masked-paths {set}` and
+//! `os/linux/read-only-paths {set}`, absolute paths in the app's root.
 
 use std::ops::RangeInclusive;
 
@@ -77,8 +79,14 @@ pub struct Isolators {
     pub capabilities: Option<CapabilitySet>,
     /// System calls.
     pub seccomp: Option<SeccompSet>,
-    /// Whether execve(2) can't give the app privileges: prctl(2), PR_SET_NO_NEW_PRIVS.
-    pub no_new_privileges: bool,
+    /// Capabilities, as written, that the app keeps whatever its user and whatever it executes: the ambient set.
+    pub ambient: Vec<String>,
+    /// Whether execve(2) can't give the app privileges: prctl(2), PR_SET_NO_NEW_PRIVS. `None` if that is not said.
+    pub no_new_privileges: Option<bool>,
+    /// Paths that the app finds empty and can't open, besides those of the kernel that no app sees.
+    pub masked_paths: Vec<String>,
+    /// Paths that the app can't write to.
+    pub read_only_paths: Vec<String>,
     /// Names of isolators without effect: those of appc that are not enforced here, and those outside of `os/linux/`
     /// and `resource/`.
     pub unknown: Vec<String>,
@@ -165,10 +173,13 @@ impl Isolators {
                 self.oom_score_adj = Some(i32::try_from(number(value, -1000, 1000)?).context(|| "out of range")?);
             }
             "os/linux/no-new-privileges" => {
-                self.no_new_privileges = value.as_bool().context(|| format!("{value} is not true or false"))?;
+                self.no_new_privileges = Some(value.as_bool().context(|| format!("{value} is not true or false"))?);
             }
             "os/linux/capabilities-retain-set" => self.set_capabilities(SetMode::Retain, value)?,
             "os/linux/capabilities-remove-set" => self.set_capabilities(SetMode::Remove, value)?,
+            "os/linux/capabilities-ambient-set" => self.ambient = read::<SetValue>(value)?.set,
+            "os/linux/masked-paths" => self.masked_paths = paths(value)?,
+            "os/linux/read-only-paths" => self.read_only_paths = paths(value)?,
             "os/linux/seccomp-retain-set" => self.set_seccomp(SetMode::Retain, value)?,
             "os/linux/seccomp-remove-set" => self.set_seccomp(SetMode::Remove, value)?,
             name if NOT_ENFORCED.contains(&name) => self.unknown.push(name.to_owned()),
@@ -209,7 +220,7 @@ const NOT_ENFORCED: [&str; 5] = [
 ];
 
 /// Isolators with these prefixes that are enforced.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 16] = [
     "resource/memory",
     "resource/cpu",
     "resource/memory-high",
@@ -221,6 +232,9 @@ const NAMES: [&str; 13] = [
     "os/linux/no-new-privileges",
     "os/linux/capabilities-retain-set",
     "os/linux/capabilities-remove-set",
+    "os/linux/capabilities-ambient-set",
+    "os/linux/masked-paths",
+    "os/linux/read-only-paths",
     "os/linux/seccomp-retain-set",
     "os/linux/seccomp-remove-set",
 ];
@@ -274,6 +288,16 @@ fn limit(value: &Value, bounds: RangeInclusive<u64>) -> Result<u64> {
         )));
     }
     Ok(limit)
+}
+
+/// Absolute paths, none of them the root.
+fn paths(value: &Value) -> Result<Vec<String>> {
+    let SetValue { set, .. } = read(value)?;
+    let is_path = |path: &str| path.starts_with('/') && path.bytes().any(|byte| byte != b'/') && !path.contains('\0');
+    match set.iter().find(|path| !is_path(path)) {
+        Some(other) => Err(Error::new(format!("{other:?} is not an absolute path below the root"))),
+        None => Ok(set),
+    }
 }
 
 /// A number from `low` to `high`, written as a JSON number or as a string.
@@ -383,6 +407,9 @@ mod tests {
             ("os/linux/cpu-shares", json!(2.5)),
             ("os/linux/oom-score-adj", json!(null)),
             ("os/linux/seccomp-retain-set", json!({"errno": "EPERM"})),
+            ("os/linux/masked-paths", json!({"set": ["proc/kcore"]})),
+            ("os/linux/read-only-paths", json!({"set": ["//"]})),
+            ("os/linux/capabilities-ambient-set", json!({})),
         ] {
             assert!(read(&[(name, value)]).unwrap_err().one_line().contains(name));
         }

@@ -65,6 +65,11 @@ impl CapSet {
         Self(bits)
     }
 
+    /// Whether no capability is in it.
+    pub const fn is_empty(&self) -> bool {
+        self.0 == 0
+    }
+
     /// The set of these bits.
     pub const fn from_bits(bits: u64) -> Self {
         Self(bits)

@@ -14,14 +14,13 @@
 //! |---|---|---|
 //! | bounding | the app's set | the app's set |
 //! | effective, permitted | the app's set, as far as this process had it | none |
-//! | inheritable, ambient | none | none |
-//! | no-new-privileges | as asked | as asked; always with a filter |
+//! | inheritable, ambient | those asked for | those asked for, effective and permitted as well |
+//! | no-new-privileges | as asked | as asked; with a filter unless it is asked not to be |
 //!
 //! Why the filter comes after everything and yet can be loaded: without no-new-privileges the kernel
-//! wants CAP_SYS_ADMIN for it. An app of another uid always has no-new-privileges with a filter. For
-//! uid 0 the effective set until the exec does not decide what the app gets, since execve(2) gives
-//! uid 0 its bounding set, which is cut already: so CAP_SYS_ADMIN is kept up to the exec and gone
-//! with it. In this order no filter, however narrow, can forbid a call of ours, save execve, without
+//! wants CAP_SYS_ADMIN for it. The effective set until the exec does not decide what the app gets:
+//! execve(2) gives uid 0 its bounding set, which is cut already, and another uid its ambient set: so
+//! CAP_SYS_ADMIN is kept up to the exec, also over the change of user, and gone with it. In this order no filter, however narrow, can forbid a call of ours, save execve, without
 //! which no app could be started at all: every retain set has it, and a remove set that names it is
 //! refused when the filter is computed.
 
@@ -58,8 +57,14 @@ pub struct Confinement {
     pub groups: Vec<u32>,
     /// The bounding set, which for uid 0 is also what the process has.
     pub capabilities: CapSet,
+    /// What the app has whatever its user and whatever it executes; a part of the bounding set.
+    #[serde(default, skip_serializing_if = "CapSet::is_empty")]
+    pub ambient: CapSet,
     /// No exec can gain privileges.
     pub no_new_privileges: bool,
+    /// A user other than 0 can gain privileges in spite of a filter: that was asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub can_gain_privileges: bool,
     /// Limits of its processes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<ResourceLimit>,
@@ -77,12 +82,19 @@ impl Confinement {
         let capabilities = if insecure.disable_capabilities { CapSet::ALL } else { capabilities(isolators)? };
         let seccomp =
             if insecure.disable_seccomp { None } else { Filter::compute(isolators.seccomp.as_ref(), capabilities)? };
+        let can_gain_privileges = isolators.no_new_privileges == Some(false);
+        let no_new_privileges = match isolators.no_new_privileges {
+            Some(said) => said,
+            None => ids.uid != 0 && seccomp.is_some(),
+        };
         Ok(Self {
             uid: ids.uid,
             gid: ids.gid,
             groups: ids.groups.clone(),
             capabilities,
-            no_new_privileges: isolators.no_new_privileges || (ids.uid != 0 && seccomp.is_some()),
+            ambient: ambient(isolators, capabilities)?,
+            no_new_privileges,
+            can_gain_privileges,
             limits: Vec::new(),
             seccomp,
         })
@@ -91,10 +103,13 @@ impl Confinement {
     /// The same confinement for another user, as for a command that enters an app.
     #[must_use]
     pub fn with_ids(mut self, ids: &Ids) -> Self {
+        if self.uid != ids.uid {
+            self.ambient = CapSet::EMPTY;
+        }
         self.uid = ids.uid;
         self.gid = ids.gid;
         self.groups.clone_from(&ids.groups);
-        self.no_new_privileges |= self.uid != 0 && self.seccomp.is_some();
+        self.no_new_privileges |= self.uid != 0 && self.seccomp.is_some() && !self.can_gain_privileges;
         self
     }
 
@@ -112,9 +127,6 @@ impl Confinement {
     /// # Errors
     /// The kernel refuses a step, for lack of a capability say. The process is confined in part then: it must end.
     pub fn become_user(&self) -> Result<()> {
-        if self.uid != 0 && self.seccomp.is_some() && !self.no_new_privileges {
-            return Err(Error::new(format!("confinement: uid {} has a filter without no-new-privileges", self.uid)));
-        }
         sys::process::not_dumpable()?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         sys::signal::reset()?;
@@ -123,15 +135,18 @@ impl Confinement {
         // one above the hard limit that this process has takes CAP_SYS_RESOURCE
         self.limits.iter().try_for_each(ResourceLimit::set)?;
         sys::caps::limit_bounding_set(self.capabilities.bits())?;
+        let for_filter = match self.seccomp.is_some() && !self.no_new_privileges {
+            true => CapSet::SYS_ADMIN,
+            false => CapSet::EMPTY,
+        };
+        let keep = if self.uid == 0 { self.capabilities } else { self.ambient }.or(for_filter);
+        // Without this a change from uid 0 takes all. The exec takes it back.
+        rustix::thread::set_keep_capabilities(!keep.is_empty()).context(|| "prctl(PR_SET_KEEPCAPS)")?;
         self.set_ids()?;
         // A change of ids may have set it back, as /proc/sys/fs/suid_dumpable says.
         sys::process::not_dumpable()?;
-        let keep = match self.uid {
-            0 if self.seccomp.is_some() && !self.no_new_privileges => self.capabilities.or(CapSet::SYS_ADMIN),
-            0 => self.capabilities,
-            _ => CapSet::EMPTY,
-        };
-        sys::caps::lower_to(keep.bits())
+        sys::caps::lower_to(keep.bits())?;
+        sys::caps::set_ambient(self.ambient.bits())
     }
 
     /// Second step of [`Self::apply`]: no-new-privileges, and the filter last.
@@ -172,6 +187,17 @@ pub(crate) fn capabilities(isolators: &Isolators) -> Result<CapSet> {
     })
 }
 
+/// The ambient set, which is a part of what the app may have.
+fn ambient(isolators: &Isolators, may: CapSet) -> Result<CapSet> {
+    let named = CapSet::parse(isolators.ambient.iter().map(String::as_str))
+        .map_err(|name| Error::new(format!("ambient set: {name:?} is not a capability (such as CAP_NET_RAW)")))?;
+    let beyond: Vec<String> = named.without(may).names().collect();
+    if beyond.is_empty() {
+        return Ok(named);
+    }
+    Err(Error::new(format!("ambient set: the app does not keep {}: retain it, too", beyond.join(", "))))
+}
+
 /// This process, and what it becomes, has at most these.
 ///
 /// # Errors
@@ -202,18 +228,36 @@ mod tests {
     }
 
     #[test]
+    fn ambient_capabilities_are_some_of_those_it_keeps() {
+        let of = |names: &[&str], uid| {
+            let ambient = names.iter().map(|&name| name.to_owned()).collect();
+            let isolators = Isolators { ambient, ..Isolators::default() };
+            Confinement::compute(&isolators, InsecureOptions::default(), &Ids { uid, ..Ids::default() })
+        };
+        let found = of(&["NET_BIND_SERVICE"], 33).unwrap();
+        assert_eq!(found.ambient, CapSet::parse(["CAP_NET_BIND_SERVICE"]).unwrap());
+        assert!(found.clone().with_ids(&Ids { uid: 34, ..Ids::default() }).ambient.is_empty());
+        assert!(!found.with_ids(&Ids { uid: 33, gid: 7, ..Ids::default() }).ambient.is_empty());
+        assert!(of(&["CAP_SYS_ADMIN"], 0).unwrap_err().one_line().contains("CAP_SYS_ADMIN"));
+        assert!(of(&["CAP_BANANA"], 0).unwrap_err().one_line().contains("CAP_BANANA"));
+    }
+
+    #[test]
     fn filters_and_privileges() {
         let compute = |uid, no_new_privileges, insecure| {
             let isolators = Isolators { no_new_privileges, ..Isolators::default() };
             Confinement::compute(&isolators, insecure, &Ids { uid, ..Ids::default() }).unwrap()
         };
-        let root = compute(0, false, InsecureOptions::default());
+        let root = compute(0, None, InsecureOptions::default());
         assert!(root.seccomp.is_some() && !root.no_new_privileges);
-        assert!(compute(0, true, InsecureOptions::default()).no_new_privileges);
-        assert!(compute(33, false, InsecureOptions::default()).no_new_privileges);
+        assert!(compute(0, Some(true), InsecureOptions::default()).no_new_privileges);
+        assert!(compute(33, None, InsecureOptions::default()).no_new_privileges);
+        let gains = compute(33, Some(false), InsecureOptions::default());
+        assert!(gains.seccomp.is_some() && !gains.no_new_privileges);
+        assert!(!gains.with_ids(&Ids { uid: 34, ..Ids::default() }).no_new_privileges);
         let open = compute(
             33,
-            false,
+            None,
             InsecureOptions { disable_seccomp: true, disable_capabilities: true, disable_paths: false },
         );
         assert_eq!((open.seccomp, open.no_new_privileges, open.capabilities), (None, false, CapSet::ALL));

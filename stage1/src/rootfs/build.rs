@@ -5,6 +5,7 @@ use std::time::Instant;
 use nix::sched::CloneFlags;
 
 use super::api;
+use super::covers::Covers;
 use super::pin::{OwnNamespaces, pin};
 use super::plan::{RootfsPlan, Volume};
 use crate::appc::AcName;
@@ -37,6 +38,7 @@ pub fn build(target: &Target, app: &AcName, plan: &RootfsPlan, deadline: Instant
 fn assemble(plan: &RootfsPlan) -> Result<()> {
     mount::make_all_private()?;
     let api = api::PodSources::open(plan)?;
+    let further = Covers::open()?;
     plan.root.attach_path(layout::PLACEHOLDER)?;
     let root = &plan.root;
     let covers = api.attach(root, plan)?;
@@ -49,6 +51,7 @@ fn assemble(plan: &RootfsPlan) -> Result<()> {
         volume.attach(root)?;
     }
     covers.close()?;
+    further.attach(root, plan)?;
     if plan.read_only_root {
         root.set(Attributes { read_only: true, ..Attributes::default() }, Scope::One)?;
     }

@@ -7,6 +7,7 @@
 mod api;
 mod build;
 pub mod copy;
+mod covers;
 mod hosts;
 mod kernel;
 mod memory;

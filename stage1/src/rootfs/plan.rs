@@ -22,6 +22,10 @@ pub struct RootfsPlan {
     pub read_only_root: bool,
     /// Whether the kernel paths of CONTRACT section 5 are hidden and read-only.
     pub restrict_paths: bool,
+    /// Paths that it finds empty and can't open.
+    pub masked_paths: Vec<String>,
+    /// Paths that it can't write to.
+    pub read_only_paths: Vec<String>,
     /// Whether the pod has a network namespace of its own, whose sysctls do not affect the host.
     pub own_network: bool,
     /// Whether the app gets the supervisor's socket for readiness: sd_notify(3).
@@ -46,6 +50,8 @@ impl RootfsPlan {
             root,
             read_only_root: false,
             restrict_paths: true,
+            masked_paths: Vec::new(),
+            read_only_paths: Vec::new(),
             own_network: false,
             notify: false,
             etc: Vec::new(),
@@ -118,8 +124,10 @@ enum Source {
 /// How a volume is mounted.
 #[derive(Clone, Copy, Debug)]
 pub struct VolumeOptions<'a> {
-    /// Nothing below the target can be written through it.
+    /// The target can't be written through it.
     pub read_only: bool,
+    /// Nor what is mounted below its source.
+    pub read_only_below: bool,
     /// Mounts below the source come along.
     pub recursive: bool,
     /// Propagation of later host mounts.
@@ -162,12 +170,12 @@ impl Volume {
         let kind = if is_dir { EntryKind::Directory } else { EntryKind::File };
         let scope = if options.recursive { Scope::Recursive } else { Scope::One };
         let mount = DetachedMount::clone_path(source, scope).context(describe)?;
-        let attributes = Attributes {
-            read_only: options.read_only,
-            propagation: Some(options.propagation),
-            ..Attributes::default()
-        };
-        mount.set(attributes, scope).context(describe)?;
+        let propagation = Some(options.propagation);
+        let all = options.read_only && options.read_only_below;
+        mount.set(Attributes { read_only: all, propagation, ..Attributes::default() }, scope).context(describe)?;
+        if options.read_only && !all {
+            mount.set(Attributes { read_only: true, ..Attributes::default() }, Scope::One).context(describe)?;
+        }
         if let Some(namespace) = options.user_namespace {
             map_ids(&mount, namespace, scope, source);
         }

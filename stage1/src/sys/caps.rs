@@ -5,7 +5,7 @@ use caps::{CapSet, Capability, CapsHashSet};
 use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 
 /// The first capability number that the crate `caps` does not know.
 const FIRST_UNNAMED: u32 = Capability::CAP_CHECKPOINT_RESTORE as u32 + 1;
@@ -58,6 +58,26 @@ pub fn lower_to(keep: u64) -> Result<()> {
 /// capset(2) fails.
 pub fn inherit_none() -> Result<()> {
     caps::set(None, CapSet::Inheritable, &CapsHashSet::new()).context(|| "empty the inheritable set")
+}
+
+/// Makes these capabilities inheritable and ambient, and no others; all of them are permitted.
+///
+/// # Errors
+/// One is not permitted.
+pub fn set_ambient(ambient: u64) -> Result<()> {
+    if ambient == 0 {
+        return inherit_none();
+    }
+    let mut wanted = caps::read(None, CapSet::Permitted).context(|| "read the permitted set")?;
+    wanted.retain(|capability| ambient & capability.bitmask() != 0);
+    let bits = wanted.iter().fold(0, |bits, capability| bits | capability.bitmask());
+    if bits != ambient {
+        return Err(Error::new(format!("ambient capabilities: {:#x} are not permitted", ambient & !bits)));
+    }
+    for set in [CapSet::Inheritable, CapSet::Ambient] {
+        caps::set(None, set, &wanted).context(|| format!("set {set:?} capabilities to {wanted:?}"))?;
+    }
+    Ok(())
 }
 
 /// Makes this thread create files as `uid` and `gid` of the host from now on: setfsuid(2). It keeps all its

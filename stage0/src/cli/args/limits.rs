@@ -40,9 +40,19 @@ pub struct LimitOptions {
     /// Allow only (retain) or deny (remove) system calls: mode=retain|remove[,errno=NAME],CALL,…
     #[arg(long, value_name = "FILTER")]
     pub seccomp: Option<String>,
-    /// Keep it from gaining privileges, by setuid programs for example
-    #[arg(long)]
-    pub no_new_privileges: bool,
+    /// Keep these of its capabilities whatever its user and whatever it executes (the ambient set): CAP_NET_BIND_SERVICE
+    #[arg(long, value_name = "CAPS", value_delimiter = ',')]
+    pub caps_ambient: Vec<String>,
+    /// Keep it from gaining privileges, by setuid programs for example; =false lets it gain them (default: it can if its
+    /// user is 0, or it has no filter of system calls)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub no_new_privileges: Option<bool>,
+    /// Hide this path: the app finds it empty and can't open it: /proc/cmdline
+    #[arg(long = "mask", value_name = "PATH")]
+    pub masked_paths: Vec<String>,
+    /// Make this path read-only, with all below it: /proc/sys/net
+    #[arg(long = "readonly-path", value_name = "PATH")]
+    pub readonly_paths: Vec<String>,
 }
 
 /// Limits that can be changed while the app runs.
@@ -187,8 +197,17 @@ impl LimitOptions {
         if !self.caps_remove.is_empty() {
             add("--caps-remove", "os/linux/capabilities-remove-set", json!({ "set": self.caps_remove }))?;
         }
-        if self.no_new_privileges {
-            add("--no-new-privileges", "os/linux/no-new-privileges", json!(true))?;
+        if let Some(none) = self.no_new_privileges {
+            add("--no-new-privileges", "os/linux/no-new-privileges", json!(none))?;
+        }
+        for (option, name, set) in [
+            ("--caps-ambient", "os/linux/capabilities-ambient-set", &self.caps_ambient),
+            ("--mask", "os/linux/masked-paths", &self.masked_paths),
+            ("--readonly-path", "os/linux/read-only-paths", &self.readonly_paths),
+        ] {
+            if !set.is_empty() {
+                add(option, name, json!({ "set": set }))?;
+            }
         }
         Ok(found)
     }
@@ -212,7 +231,8 @@ mod tests {
     fn limits_are_isolators() {
         let limits = LimitOptions { memory: Some("banana".into()), ..LimitOptions::default() };
         assert!(limits.isolators().unwrap_err().one_line().starts_with("--memory"));
-        let limits = LimitOptions { memory: Some("64M".into()), no_new_privileges: true, ..LimitOptions::default() };
+        let limits =
+            LimitOptions { memory: Some("64M".into()), no_new_privileges: Some(true), ..LimitOptions::default() };
         assert_eq!(limits.isolators().unwrap().len(), 2);
     }
 

@@ -15,6 +15,7 @@ use super::limits::LimitOptions;
 use super::registry::PullPolicy;
 use super::variable::environment;
 use super::volume::mounts;
+use crate::app::groups::ImageGroups;
 use crate::app::options::AddOptions;
 use crate::cli::args::candidates::an_image;
 use crate::cli::session::Session;
@@ -56,6 +57,9 @@ pub struct HowToRunIt {
     /// Add a group, by number
     #[arg(long = "supplementary-gid", value_name = "GID")]
     supplementary_gids: Vec<u32>,
+    /// Take its groups from the image's files
+    #[arg(long, value_enum, value_name = "WHICH")]
+    image_groups: Option<ImageGroups>,
     /// Start it in this directory
     #[arg(short, long, alias = "workdir", value_name = "DIR")]
     working_dir: Option<String>,
@@ -98,7 +102,9 @@ pub struct HowToRunIt {
     #[arg(long = "mount", value_name = "MOUNT")]
     mounts: Vec<String>,
     /// Mount a path of the host, a volume of the pod, or a named volume, made if it is missing: HOSTPATH:PATH[:ro],
-    /// NAME:PATH[:ro]
+    /// NAME:PATH[:ro]. After a path of the host also: private, slave (mounts that the host makes there later come along;
+    /// usual where it can be written), shared (and those of the app go to the host), and ro,bind-recursive=writable (what
+    /// is mounted below stays as it is): -v /mnt:/mnt:slave
     #[arg(short = 'v', value_name = "SOURCE:PATH")]
     binds: Vec<String>,
     #[command(flatten)]
@@ -150,6 +156,7 @@ impl HowToRunIt {
             user: self.user,
             group: self.group,
             supplementary_gids: self.supplementary_gids,
+            image_groups: self.image_groups,
             working_dir: self.working_dir,
             isolators: self.limits.isolators()?,
             read_only_rootfs: self.readonly_rootfs,

@@ -14,20 +14,20 @@ const ACCOUNT_BYTES: u64 = 4 << 20;
 
 /// The user and groups that an app runs with.
 #[derive(Debug, PartialEq)]
-pub(super) struct Account {
+pub(crate) struct Account {
     /// A name or number.
-    pub(super) user: String,
+    pub(crate) user: String,
     /// A name or number.
-    pub(super) group: String,
+    pub(crate) group: String,
     /// The GIDs of the supplementary groups.
-    pub(super) others: Vec<u32>,
+    pub(crate) others: Vec<u32>,
 }
 
 impl Account {
     /// Parses `User` of an image's configuration (OCI image-spec, config.md): a name or UID, with `:` and a name or
     /// GID, or without. Without a group, the user has the group of `/etc/passwd` and the supplementary groups of
     /// `/etc/group`; a UID that `/etc/passwd` does not list has group 0.
-    pub(super) fn of(text: &str, files: &Merged) -> Result<Self> {
+    pub(crate) fn of(text: &str, files: &Merged) -> Result<Self> {
         let (user, group) = text.split_once(':').unwrap_or((text, ""));
         let user = if user.is_empty() { "0" } else { user };
         if !group.is_empty() {

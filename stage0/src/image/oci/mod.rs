@@ -3,7 +3,7 @@
 //! [`Layout`] opens blobs by name, in a directory or in a tar file, which is not unpacked; [`index`], [`docker`] and
 //! [`directory`] choose one image; [`conversion`] makes its appc manifest.
 
-mod account;
+pub(crate) mod account;
 pub(crate) mod config;
 pub(crate) mod conversion;
 mod layout;
