@@ -81,7 +81,7 @@ fn small_options_of_an_app(t: &Context) -> Verdict {
     for (option, why) in [
         ("--tmpfs=scratch", "absolute path"),
         ("--device=/etc/passwd", "is not a device"),
-        ("--ulimit=banana=1", "there is no limit \"banana\""),
+        ("--ulimit=banana=1", "unknown limit \"banana\""),
         ("--secret=db=/no/such", "/no/such"),
         ("--env-file=/no/such", "/no/such"),
         ("--label==x", "NAME[=VALUE]"),

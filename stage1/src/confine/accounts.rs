@@ -1,15 +1,15 @@
-//! The lines of passwd(5) and group(5). Nothing is read here.
+//! Parsing the lines of passwd(5) and group(5). Pure: no file is read here.
 
 /// A user.
 #[derive(Clone, Copy, Debug)]
 pub struct User<'a> {
     /// Login name.
     pub name: &'a [u8],
-    /// `None` if what stands there is not an id.
+    /// User id; `None` if the field is not an id.
     pub uid: Option<u32>,
-    /// The user's own group; `None` if what stands there is not an id.
+    /// Id of the user's primary group; `None` if the field is not an id.
     pub gid: Option<u32>,
-    /// What stands there for it.
+    /// The field of the primary group, as it is.
     pub group: &'a [u8],
     /// Home directory.
     pub home: &'a [u8],
@@ -22,19 +22,19 @@ pub struct User<'a> {
 pub struct Group<'a> {
     /// Its name.
     pub name: &'a [u8],
-    /// `None` if what stands there is not an id.
+    /// Group id; `None` if the field is not an id.
     pub gid: Option<u32>,
     members: &'a [u8],
 }
 
 impl Group<'_> {
-    /// Whether a user is in the group besides those whose own it is.
+    /// Whether a user is in the group's list of members. Users with it as their primary group need not be in that list.
     pub fn has(&self, user: &[u8]) -> bool {
         self.members.split(|&b| b == b',').any(|member| member == user)
     }
 }
 
-/// The users of a file like /etc/passwd. Lines that are not of a user are left out.
+/// The users in the text of a passwd(5) file. Lines that do not describe a user are left out.
 pub fn users(file: &[u8]) -> impl Iterator<Item = User<'_>> {
     file.split(|&b| b == b'\n').filter_map(|line| {
         let (name, mut fields) = fields(line)?;
@@ -44,7 +44,7 @@ pub fn users(file: &[u8]) -> impl Iterator<Item = User<'_>> {
     })
 }
 
-/// The groups of a file like /etc/group. Lines that are not of a group are left out.
+/// The groups in the text of a group(5) file. Lines that do not describe a group are left out.
 pub fn groups(file: &[u8]) -> impl Iterator<Item = Group<'_>> {
     file.split(|&b| b == b'\n').filter_map(|line| {
         let (name, mut fields) = fields(line)?;
@@ -52,7 +52,7 @@ pub fn groups(file: &[u8]) -> impl Iterator<Item = Group<'_>> {
     })
 }
 
-/// The name that a line begins with, and what follows the password.
+/// The name at the beginning of a line, and the fields after the password.
 fn fields(line: &[u8]) -> Option<(&[u8], impl Iterator<Item = &[u8]>)> {
     let mut fields = line.split(|&b| b == b':');
     let name = fields.next().filter(|name| !name.is_empty() && name[0] != b'#')?;
@@ -60,7 +60,7 @@ fn fields(line: &[u8]) -> Option<(&[u8], impl Iterator<Item = &[u8]>)> {
     Some((name, fields))
 }
 
-/// Digits as an id; the last number means "no change" to the kernel and is refused.
+/// Parses digits as an id. 2^32 - 1 is refused, because it means "no change" to the kernel.
 pub fn id(digits: &[u8]) -> Option<u32> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;

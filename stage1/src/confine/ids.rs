@@ -1,4 +1,4 @@
-//! Who an app runs as: numbers, from what its manifest says and what its image has.
+//! Resolving the user and groups of an app to ids, from its manifest and the account files of its image.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -13,10 +13,10 @@ use crate::error::{Context, Error, Result};
 use crate::sys::dir;
 use crate::uid_range::UidRange;
 
-/// The most that is read of an image's passwd or group file, in bytes.
+/// Maximum size of an image's passwd or group file, in bytes.
 const MAX_DATABASE: u64 = 1 << 20;
 
-/// What a manifest says about an app's user and groups.
+/// The user and groups of an app, as its manifest has them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UserRequest<'a> {
     /// A number, an absolute path in the image (its owner), or a name in the image's /etc/passwd. Empty and `root`
@@ -25,37 +25,37 @@ pub struct UserRequest<'a> {
     /// A number, an absolute path in the image (its group), or a name in the image's /etc/group. Empty and `root`
     /// are 0.
     pub group: &'a str,
-    /// Supplementary groups.
+    /// Supplementary group ids.
     pub supplementary: &'a [u32],
-    /// The image was converted from another format: a group that is not found and has the user's
-    /// name is the group with the uid's number.
+    /// Whether the image was converted from Docker's format: there a group that is not found and equals the user is the
+    /// uid.
     pub converted_image: bool,
-    /// The range that the files of the image have been shifted into, if any: owners of paths are shifted back.
+    /// The pod's range of host ids, if the files of the image were shifted into it: owners of paths are shifted back.
     pub shift: Option<UidRange>,
 }
 
 impl<'a> UserRequest<'a> {
-    /// What `app` says, of an image that is converted or not.
+    /// The request of `app`.
     pub fn of(app: &'a App, converted_image: bool, shift: Option<UidRange>) -> Self {
         Self { user: &app.user, group: &app.group, supplementary: &app.supplementary_gids, converted_image, shift }
     }
 }
 
-/// Numbers to run as.
+/// The ids of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ids {
-    /// User.
+    /// User id.
     pub uid: u32,
-    /// Group.
+    /// Group id.
     pub gid: u32,
-    /// Supplementary groups, as the manifest has them. The groups that /etc/group puts a user in are
-    /// not added: what an app may do is said by its manifest, not by a file of its image.
+    /// Supplementary group ids of the manifest. Memberships in the image's /etc/group are not added: the manifest, not
+    /// a file of the image, decides what an app may do.
     pub groups: Vec<u32>,
-    /// The user's line in the image's passwd file, for HOME and the like.
+    /// The user's line in the image's passwd file, for HOME and similar variables.
     pub account: Option<Account>,
 }
 
-/// What a passwd file says about a user besides the numbers.
+/// The fields of a user in a passwd(5) file besides the ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
     /// Login name.
@@ -66,10 +66,11 @@ pub struct Account {
     pub shell: String,
 }
 
-/// Resolves a user and its groups against the app's root directory `root`, host side.
+/// Resolves a user and its groups, with the account files in the app's root directory `root`. Host side.
 ///
 /// # Errors
-/// Names the user or group that can't be resolved, and where it was looked for.
+/// A user or group is unknown or not valid, is beyond the pod's ids, or an account file can't be read. The message
+/// names the user or group, and the file.
 pub fn resolve(root: BorrowedFd<'_>, request: &UserRequest<'_>) -> Result<Ids> {
     let what = || format!("user {:?}", request.user);
     let user = classify(request.user).context(what)?;
@@ -114,11 +115,11 @@ pub fn resolve(root: BorrowedFd<'_>, request: &UserRequest<'_>) -> Result<Ids> {
     Ok(Ids { uid, gid, groups: request.supplementary.to_vec(), account: account.as_ref().and_then(self::account) })
 }
 
-/// The group that the image's /etc/passwd has for a user, by its number; `None` if it has no line for it, or none that
-/// can be understood.
+/// The primary group of a user in the image's /etc/passwd; `None` if the user has no line, or the line has no valid
+/// group. Host side.
 ///
 /// # Errors
-/// /etc/passwd is there and can't be read.
+/// /etc/passwd exists and can't be read.
 pub fn primary_group(root: BorrowedFd<'_>, uid: u32) -> Result<Option<u32>> {
     let passwd = read_database(root, "etc/passwd")?;
     let line = accounts::users(&passwd).find(|line| line.uid == Some(uid));
@@ -139,7 +140,8 @@ enum Word<'a> {
     Name(&'a str),
 }
 
-/// What kind of user or group `word` is. `root` is 0 whatever the image says, or if it says nothing. Digits are always a number, also where a user has such a name.
+/// Whether a user or group is given by number, path or name. `root` is 0, whatever the image has. Digits are always a
+/// number, even if a user has such a name.
 fn classify(word: &str) -> Result<Word<'_>> {
     match word {
         "" | "root" => Ok(Word::Number(0)),
@@ -154,7 +156,7 @@ fn classify(word: &str) -> Result<Word<'_>> {
     }
 }
 
-/// What the line of a user says; `None` for what can't be put into an environment.
+/// The account of a user; `None` if a field can't be the value of an environment variable.
 fn account(line: &accounts::User<'_>) -> Option<Account> {
     let text = |bytes: &[u8], default: &str| {
         let text = std::str::from_utf8(bytes).ok().filter(|t| !t.chars().any(char::is_control))?;
@@ -163,11 +165,11 @@ fn account(line: &accounts::User<'_>) -> Option<Account> {
     Some(Account { name: text(line.name, "root")?, home: text(line.home, "/")?, shell: text(line.shell, "/bin/sh")? })
 }
 
-/// Reads a file of the image; empty if it has none. Regular files of bounded size only: the image
-/// may have put anything there.
+/// Reads an account file of the image; empty if it has none. Only a regular file of a bounded size is read, because the
+/// image may have anything there.
 fn read_database(root: BorrowedFd<'_>, path: &str) -> Result<Vec<u8>> {
     let what = || format!("the image's /{path}");
-    // First without opening it for real, which may block or have effects for what is not a regular file.
+    // With O_PATH first: opening a file of another kind may block or have effects.
     let Some(found) = dir::try_open_in(root, path, OFlags::PATH)? else { return Ok(Vec::new()) };
     let stat = rustix::fs::fstat(&found).context(what)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
@@ -180,7 +182,7 @@ fn read_database(root: BorrowedFd<'_>, path: &str) -> Result<Vec<u8>> {
     read_bounded(fd, MAX_DATABASE).context(what)
 }
 
-/// All of an open file, unless that is more than `limit` bytes.
+/// Reads an open file of at most `limit` bytes.
 fn read_bounded(fd: OwnedFd, limit: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     std::fs::File::from(fd).take(limit + 1).read_to_end(&mut bytes).context(|| "read")?;
@@ -190,7 +192,7 @@ fn read_bounded(fd: OwnedFd, limit: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Owner and group of a file of the image. The last symlink is followed too, inside the image.
+/// Owner and group of a file of the image. Symlinks are followed inside the image, the last one too.
 fn owner(root: BorrowedFd<'_>, path: &str, shift: Option<UidRange>) -> Result<(u32, u32)> {
     let fd = dir::try_open_in(root, OsStr::from_bytes(path.as_bytes()), OFlags::PATH)?;
     let fd = fd.context(|| format!("{path:?} is not in the image: no such file or directory"))?;
@@ -352,7 +354,7 @@ mod tests {
         symlink("/data", root.join("link")).unwrap();
         symlink("../../../../etc/passwd", root.join("up")).unwrap();
         assert_eq!(image.numbers("/data", "/link").unwrap(), (100_033, 100_034));
-        // A way out of the image ends inside it.
+        // A symlink that leads out of the image is resolved inside it.
         chown(root.join("etc/passwd"), Some(5), Some(6)).unwrap();
         assert_eq!(image.numbers("/up", "/up").unwrap(), (5, 6));
         let shifted = |first, count| {

@@ -1,24 +1,24 @@
-//! The restrictions that the operator switches off, for a pod or an app.
+//! The restrictions that the operator switches off for a pod or an app.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// What is not restricted, at the operator's own risk. Written as `runtime-config` has it (CONTRACT section 6).
+/// Which restrictions are switched off. In JSON as in `runtime-config`: CONTRACT section 6.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct InsecureOptions {
-    /// Kernel paths stay visible and writable, and every device can be used: `--disable-paths`.
+    /// Whether kernel paths stay visible and writable, and every device may be used: `--disable-paths`.
     #[serde(alias = "disable_paths", deserialize_with = "null_as_false")]
     pub disable_paths: bool,
-    /// Every capability: `--disable-capabilities-restriction`.
+    /// Whether apps have every capability of their pod: `--disable-capabilities-restriction`.
     #[serde(alias = "disable_capabilities_restriction", deserialize_with = "null_as_false")]
     pub disable_capabilities: bool,
-    /// No system call filter: `--disable-seccomp`.
+    /// Whether apps have no system call filter: `--disable-seccomp`.
     #[serde(alias = "disable_seccomp", deserialize_with = "null_as_false")]
     pub disable_seccomp: bool,
 }
 
 impl InsecureOptions {
-    /// What either leaves unrestricted.
+    /// The restrictions that `self` or `other` switches off.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {
@@ -28,7 +28,7 @@ impl InsecureOptions {
         }
     }
 
-    /// As flags of the entrypoints that add apps and run pods.
+    /// The flags for `run` and `app-add`.
     pub fn flags(self) -> impl Iterator<Item = String> {
         let flags = [
             (self.disable_paths, "--disable-paths"),
@@ -47,7 +47,7 @@ fn null_as_false<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
 mod tests {
     use super::*;
 
-    /// The second is what podctl kept of a pod before both were one type.
+    /// The second form is in the files of pods that older versions of podctl made.
     #[test]
     fn both_ways_of_writing_are_read() {
         let all = InsecureOptions { disable_paths: true, disable_capabilities: true, disable_seccomp: false };

@@ -1,4 +1,4 @@
-//! Limits of an app's processes: getrlimit(2).
+//! Resource limits of an app's processes: setrlimit(2).
 
 use rustix::process::{Resource, Rlimit};
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use crate::error::{Context, Error, Result};
 /// Annotation of an app: limits separated by blanks, each `NAME=SOFT[:HARD]`, such as `nofile=1024:4096`.
 pub const ULIMITS: &str = "podctl.io/ulimits";
 
-/// Names as docker has them, in lower case.
+/// Names of the limits, as Docker has them.
 const NAMES: [(&str, Resource); 16] = [
     ("as", Resource::As),
     ("core", Resource::Core),
@@ -28,7 +28,7 @@ const NAMES: [(&str, Resource); 16] = [
     ("stack", Resource::Stack),
 ];
 
-/// A limit; none where it is without one.
+/// A limit. `None` means no limit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResourceLimit {
     name: String,
@@ -57,10 +57,10 @@ impl std::str::FromStr for ResourceLimit {
 }
 
 impl ResourceLimit {
-    /// The limits of an annotation.
+    /// Parses the value of the annotation [`ULIMITS`].
     ///
     /// # Errors
-    /// The first that is not one.
+    /// A limit has another form, an unknown name, or a soft limit above the hard one.
     pub fn parse_all(text: &str) -> Result<Vec<Self>> {
         text.split_whitespace().map(str::parse).collect()
     }
@@ -69,14 +69,14 @@ impl ResourceLimit {
         let found = NAMES.iter().find(|(name, _)| *name == self.name);
         found.map(|(_, resource)| *resource).context(|| {
             let names: Vec<_> = NAMES.iter().map(|(name, _)| *name).collect();
-            format!("there is no limit {:?}, but {}", self.name, names.join(", "))
+            format!("unknown limit {:?}: expected one of {}", self.name, names.join(", "))
         })
     }
 
-    /// Makes it this process's. Pod side.
+    /// Sets it for this process. Pod side.
     ///
     /// # Errors
-    /// It is above what this process may have.
+    /// The kernel refuses it, for example above the current hard limit without CAP_SYS_RESOURCE.
     pub(super) fn set(&self) -> Result<()> {
         let limit = Rlimit { current: self.soft, maximum: self.hard };
         rustix::process::setrlimit(self.resource()?, limit)

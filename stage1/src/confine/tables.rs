@@ -1,9 +1,9 @@
-//! System calls and error names, as text: a number sets the position, each name takes the next one.
+//! Tables of system calls and error names, as text: a number sets the position, and each name takes the next number.
 //!
-//! One string each instead of an array of pairs: no relocations, and a fifth of the size.
-//! `x86_64` and `aarch64` are from the kernel's headers up to Linux 6.19; `elsewhere` are names that
-//! only other architectures have; `systemd` are the groups of `systemd-analyze syscall-filter` of
-//! systemd 252, with `@name` for a group inside another; `default` is our own list.
+//! Each table is one string in place of an array of pairs, which has no relocations and a fifth of the size. `x86_64`
+//! and `aarch64` are from the kernel's headers up to Linux 6.19; `elsewhere` has the names that only other
+//! architectures have; `systemd` has the groups of `systemd-analyze syscall-filter` of systemd 252, with `@NAME` for a
+//! group inside another one; `default` is our own list.
 
 use std::collections::BTreeMap;
 
@@ -18,8 +18,8 @@ const ERRNO: &str = include_str!("tables/errno.txt");
 /// The groups of systemd.
 pub(super) const SYSTEMD: &str = include_str!("tables/systemd.txt");
 
-/// Our default list: `always`, one section for each capability that allows more, and `never`, what a
-/// remove set is to take away.
+/// Our default list: the section `always`, a section for each capability that allows more calls, and `never`, the calls
+/// of `@docker/default-blacklist`.
 pub(super) const DEFAULT: &str = include_str!("tables/default.txt");
 
 /// The names of a table with their numbers.
@@ -41,14 +41,14 @@ fn numbered(table: &'static str) -> impl Iterator<Item = (&'static str, u16)> {
         .flatten()
 }
 
-/// What a system call's name means here.
+/// The meaning of a system call's name on this architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Syscall {
     /// It has this number.
     Number(u16),
     /// Only another architecture has it.
     Elsewhere,
-    /// No architecture that we know of has it.
+    /// No known architecture has it.
     Unknown,
 }
 
@@ -65,7 +65,7 @@ impl Syscalls {
         self.0.get(name).copied()
     }
 
-    /// What a system call's name means.
+    /// The meaning of a system call's name.
     pub(super) fn look_up(&self, name: &str) -> Syscall {
         match self.number(name) {
             Some(number) => Syscall::Number(number),
@@ -74,7 +74,7 @@ impl Syscalls {
         }
     }
 
-    /// The numbers of all, in no order.
+    /// The numbers of all system calls, in no particular order.
     pub(super) fn numbers(&self) -> impl Iterator<Item = u16> {
         self.0.values().copied()
     }
@@ -85,7 +85,7 @@ pub(super) fn errno(name: &str) -> Option<u16> {
     numbered(ERRNO).find(|(known, _)| *known == name).map(|(_, number)| number)
 }
 
-/// All names of a table, each with the section that it is in.
+/// All names of a table, as pairs of section and name.
 pub(super) fn words(table: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
     let mut section = "";
     table.split_ascii_whitespace().filter_map(move |word| match word.strip_suffix(':') {

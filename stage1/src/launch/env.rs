@@ -1,4 +1,4 @@
-//! An app's environment, and the file that hands it to others.
+//! An app's environment, and the environment file that has it: CONTRACT section 1.
 
 use crate::appc::{AcName, NameValue};
 use crate::confine::ids::{Account, Ids};
@@ -7,15 +7,14 @@ use crate::error::{Error, Result};
 /// `PATH` of an app that does not set one.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The environment of an app: what it declares, then what the pod tells it, then `PATH`, `HOME`,
-/// `USER`, `LOGNAME` and `SHELL` where it does not set them. Pure, host side.
+/// The environment of an app: the variables that it declares, then those of the pod, then `PATH`, `HOME`, `USER`,
+/// `LOGNAME` and `SHELL` if it does not declare them. Host side. Pure.
 ///
-/// The last four are those of the user's line in the image's passwd file. Without one they are
-/// root's for uid 0; any other uid has `/` and `/bin/sh`, and its number for a name.
+/// The last four are from the user's line in the image's passwd file. Without such a line uid 0 has those of root; any
+/// other uid has the home directory `/`, the shell `/bin/sh` and its number as its name.
 ///
 /// # Errors
-/// A variable that does not fit into the environment file: its name is empty or has `=`, its name
-/// or value has a line end or a NUL byte.
+/// As [`check`] for a variable.
 pub fn compute(
     declared: &[NameValue],
     app: &AcName,
@@ -23,12 +22,12 @@ pub fn compute(
     ids: &Ids,
 ) -> Result<Vec<(String, String)>> {
     let mut environment: Vec<(String, String)> = Vec::with_capacity(declared.len() + 7);
-    let told = [("AC_APP_NAME", Some(app.as_ref())), ("AC_METADATA_URL", metadata_url)];
+    let of_pod = [("AC_APP_NAME", Some(app.as_ref())), ("AC_METADATA_URL", metadata_url)];
     for NameValue { name, value, .. } in declared {
         check(name, value)?;
         set(&mut environment, name, value);
     }
-    for (name, value) in told.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+    for (name, value) in of_pod.into_iter().filter_map(|(name, value)| Some((name, value?))) {
         check(name, value)?;
         set(&mut environment, name, value);
     }
@@ -40,7 +39,7 @@ pub fn compute(
     Ok(environment)
 }
 
-/// `HOME`, `USER`, `LOGNAME` and `SHELL` of a user; see [`compute`].
+/// `HOME`, `USER`, `LOGNAME` and `SHELL` of a user, as [`compute`] sets them.
 pub fn of_account(ids: &Ids) -> [(&'static str, String); 4] {
     let account = ids.account.clone().unwrap_or_else(|| match ids.uid {
         0 => Account { name: "root".into(), home: "/root".into(), shell: "/bin/sh".into() },
@@ -49,12 +48,12 @@ pub fn of_account(ids: &Ids) -> [(&'static str, String); 4] {
     [("HOME", account.home), ("USER", account.name.clone()), ("LOGNAME", account.name), ("SHELL", account.shell)]
 }
 
-/// The value of a variable.
+/// The value of a variable, if it is set.
 pub fn get<'a>(environment: &'a [(String, String)], name: &str) -> Option<&'a str> {
     environment.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
 }
 
-/// Sets a variable, in its place if it is there already.
+/// Sets a variable, in place if it is set already.
 pub fn set(environment: &mut Vec<(String, String)>, name: &str, value: &str) {
     match environment.iter_mut().find(|(known, _)| known == name) {
         Some((_, old)) => value.clone_into(old),
@@ -62,31 +61,32 @@ pub fn set(environment: &mut Vec<(String, String)>, name: &str, value: &str) {
     }
 }
 
-/// The terminal type of this process's caller, for a command that writes to that terminal.
+/// The value of this process's `TERM`, or `vt100`: the terminal type for a command that writes to the caller's
+/// terminal.
 pub fn callers_term() -> String {
     let term = std::env::var("TERM").ok().filter(|term| !term.is_empty() && !term.contains(['\n', '\0']));
     term.unwrap_or_else(|| "vt100".to_owned())
 }
 
-/// Whether a variable can be written as a line of the environment file.
+/// Checks that a variable can be a line of the environment file.
 ///
 /// # Errors
-/// Its name is empty or has `=`, or it has a line end or a NUL byte.
+/// Its name is empty or has `=`, or its name or value has a newline or a NUL byte.
 pub fn check(name: &str, value: &str) -> Result<()> {
     let ends_line = |text: &str| text.contains(['\n', '\0']);
     if name.is_empty() || name.contains('=') || ends_line(name) {
         return Err(Error::new(format!("environment: {name:?} can't be the name of a variable")));
     }
     if ends_line(value) {
-        return Err(Error::new(format!("environment: the value of {name:?} has a line end or a NUL byte")));
+        return Err(Error::new(format!("environment: the value of {name:?} has a newline or a NUL byte")));
     }
     Ok(())
 }
 
-/// The text of an environment file: `NAME=value`, one a line.
+/// The text of an environment file: one `NAME=value` per line.
 ///
 /// # Errors
-/// As [`compute`].
+/// As [`check`] for a variable.
 pub fn to_file(environment: &[(String, String)]) -> Result<String> {
     environment.iter().try_fold(String::new(), |mut text, (name, value)| {
         check(name, value)?;
@@ -95,7 +95,8 @@ pub fn to_file(environment: &[(String, String)]) -> Result<String> {
     })
 }
 
-/// The variables of an environment file, pod side. A line that is not a variable is left out: the file may be another program's.
+/// Parses the text of an environment file. Pod side. Lines that are not variables are left out, because the file may
+/// have been written by another program.
 pub fn from_file(text: &str) -> Vec<(String, String)> {
     let mut environment = Vec::new();
     for (name, value) in text.split('\n').filter_map(|line| line.split_once('=')) {

@@ -1,6 +1,6 @@
-//! Finding what an app's command means, and saying why it can't be executed.
+//! Finding the file of an app's command, and the reason why it can't be executed.
 //!
-//! Everything here runs inside the app's root, as the app's user: plain paths are the app's paths.
+//! Everything here runs in the app's root as the app's user: paths are the app's paths. Pod side.
 
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -11,8 +11,8 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result, exit};
 
-/// Where a command without a slash is looked for: in the `PATH` that the app declares, else in the
-/// working directory, /bin and /usr/bin. An empty entry is the working directory.
+/// The directories in which a command without a slash is searched: those of the `PATH` that the app declares, otherwise
+/// the working directory, /bin and /usr/bin. An empty entry means the working directory.
 pub fn search_path(declared: Option<&str>) -> Vec<String> {
     match declared {
         Some(path) => path.split(':').map(|entry| if entry.is_empty() { "." } else { entry }.to_owned()).collect(),
@@ -20,15 +20,15 @@ pub fn search_path(declared: Option<&str>) -> Vec<String> {
     }
 }
 
-/// The file that `command` means, pod side, with the working directory as the current one: an
-/// absolute path as it is, one with a slash from the working directory, a bare name from the first
-/// directory of `search_path` that has an executable file of that name.
+/// The file of `command`. The app's working directory must be the current directory: a path with a slash is relative to
+/// it, unless it is absolute. A name without a slash is searched in `search_path`: the first executable file of that
+/// name.
 ///
-/// `filtered` says that a seccomp filter will be in force, under which 32-bit programs don't run.
+/// With `filtered` a seccomp filter will be in force, under which 32-bit programs can't run.
 ///
 /// # Errors
-/// With exit code [`exit::NOT_FOUND`] or [`exit::NOT_EXECUTABLE`]; says which file, interpreter or
-/// permission is at fault.
+/// The file or its interpreter does not exist (exit code [`exit::NOT_FOUND`]), or can't be executed (exit code
+/// [`exit::NOT_EXECUTABLE`]). The message names the file, interpreter or permission.
 pub fn find(command: &str, search_path: &[String], filtered: bool) -> Result<PathBuf> {
     let path = if command.contains('/') {
         let path = PathBuf::from(command);
@@ -64,14 +64,14 @@ fn in_path(command: &str, search_path: &[String]) -> Result<PathBuf> {
 enum Fault {
     /// The file does not exist.
     Missing { file: PathBuf, hint: Option<String> },
-    /// There is, but it does not do.
+    /// The file exists, but can't be executed: the reason.
     Refused(String),
 }
 
 impl Fault {
     fn about(self, what: String) -> Error {
         match self {
-            // In the words by which every host manager of the family knows it.
+            // The text that host managers of the rkt family expect.
             Self::Missing { file, hint } => {
                 let hint = hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
                 Error::new(format!("Error: Unable to open {file:?}: No such file or directory{hint}"))
@@ -110,17 +110,17 @@ fn check(path: &Path) -> Result<(), Fault> {
     })
 }
 
-/// Scripts that are run by scripts, as deep as the kernel goes.
+/// Maximum number of scripts that interpret each other, as in the kernel.
 const MAX_INTERPRETERS: u32 = 5;
 
-/// Looks into an executable file for what the kernel would only answer with ENOENT or ENOEXEC, or
-/// the filter with a signal: an interpreter that is missing, a program for another machine.
+/// Reads the beginning of an executable file, to find the reason for failures that the kernel reports as ENOENT or
+/// ENOEXEC only, or the filter as a signal: a missing interpreter, a 32-bit program.
 fn examine(path: &Path, filtered: bool, depth: u32) -> Result<(), Fault> {
     if depth > MAX_INTERPRETERS {
         return Err(Fault::Refused("too many scripts that are run by scripts".into()));
     }
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    // One may execute what one can't read; the kernel will then say what is wrong.
+    // A file may be executable but not readable: then the kernel reports failures.
     let Ok(fd) = fs::open(path, flags, fs::Mode::empty()) else { return Ok(()) };
     let file = std::fs::File::from(fd);
     let mut start = Vec::new();
@@ -132,7 +132,7 @@ fn examine(path: &Path, filtered: bool, depth: u32) -> Result<(), Fault> {
     } else {
         match Elf::parse(&start) {
             Some(elf) if elf.bits == 32 && filtered => {
-                let why = "it is a 32-bit program, which the app's seccomp filter does not let run (--disable-seccomp)";
+                let why = "it is a 32-bit program, which the app's seccomp filter forbids (--disable-seccomp)";
                 return Err(Fault::Refused(why.into()));
             }
             Some(elf) => elf.interpreter(&file),
@@ -151,15 +151,15 @@ fn examine(path: &Path, filtered: bool, depth: u32) -> Result<(), Fault> {
     })
 }
 
-/// The interpreter in the `#!` line of a script, from what follows `#!`. Relative ones are from the
-/// working directory, as the kernel has it.
+/// The interpreter in the `#!` line of a script; `line` begins after `#!`. A relative path is relative to the working
+/// directory, as in the kernel.
 fn script_interpreter(line: &[u8]) -> Option<String> {
     let line = line.split(|&b| b == b'\n').next()?.trim_ascii_start();
     let word = line.split(|&b| b == b' ' || b == b'\t').next().filter(|word| !word.is_empty())?;
     String::from_utf8(word.to_vec()).ok()
 }
 
-/// The parts of an ELF header that matter here, little-endian.
+/// The fields of a little-endian ELF header that are needed here: elf(5).
 struct Elf {
     bits: u32,
     program_headers: u64,
@@ -190,7 +190,7 @@ impl Elf {
         }
     }
 
-    /// What PT_INTERP says, if it is there and makes sense.
+    /// The path in PT_INTERP, if there is a valid one.
     fn interpreter(&self, file: &std::fs::File) -> Option<String> {
         const PT_INTERP: u32 = 3;
         const MAX_HEADERS: u16 = 128;
@@ -218,7 +218,7 @@ impl Elf {
     }
 }
 
-/// What a failed execve(2) of a file that was looked at before means.
+/// The error for a failed execve(2) of a file that [`find`] has accepted.
 pub(super) fn exec_failure(path: &Path, error: Error) -> Error {
     let (code, hint) = match error.errno() {
         Some(libc::ENOENT) => (exit::NOT_FOUND, "it or something it needs is missing"),

@@ -1,7 +1,7 @@
-//! The kernel's file systems and the devices of an app: CONTRACT section 5. Pod side.
+//! Mounting the kernel's file systems and /dev in an app's root: CONTRACT section 5. Pod side.
 //!
-//! /proc and /sys are clones of the pod's, so no process has to be in the pod's PID namespace. They and /dev are
-//! mounted on directories of the image's own, never through a link of it.
+//! /proc and /sys are clones of the pod's mounts, so the process that assembles the root does not have to be in the
+//! pod's PID namespace. They and /dev are mounted on directories at the top of the app's root, never through a symlink.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::layout;
 use crate::sys::dir::{self, EntryKind};
 use crate::sys::mount::{Attributes, DetachedMount, Scope};
 
-/// The pod's mounts that every app gets a clone of, opened before the pod's root is left.
+/// Clones of the pod's mounts for an app, opened before the pod's root is left.
 pub(super) struct PodSources {
     proc: DetachedMount,
     sys: DetachedMount,
@@ -23,7 +23,7 @@ pub(super) struct PodSources {
     nodes: Vec<(&'static str, DetachedMount)>,
 }
 
-/// Covers of kernel paths that become read-only when the volumes below them are mounted.
+/// Covers of kernel paths that are made read-only after the volumes below them are mounted.
 #[must_use]
 pub(super) struct OpenCovers(Vec<DetachedMount>);
 
@@ -41,7 +41,8 @@ impl PodSources {
         let nodes = NODES.iter().chain(optional).map(|(name, ..)| *name);
         Ok(Self {
             proc: one("/proc")?,
-            // In a user namespace with the host's network /sys is the host's, whole and locked together.
+            // In a user namespace with the host's network /sys is a recursive clone of the host's, whose mounts are
+            // locked together.
             sys: one("/sys").or_else(|_| DetachedMount::clone_path("/sys", Scope::Recursive))?,
             shm: one("/dev/shm")?,
             console: one("/dev/console")?,
@@ -50,7 +51,7 @@ impl PodSources {
         })
     }
 
-    /// Mounts all of it in `root`. An app with a volume at or below /sys gets no sysfs.
+    /// Mounts them in `root`. An app with a volume at or below /sys gets no sysfs.
     pub(super) fn attach(&self, root: &DetachedMount, plan: &RootfsPlan) -> Result<OpenCovers> {
         let volumes: Vec<&Path> = plan.volumes.iter().map(Volume::target).collect();
         let mut covers = Vec::new();
@@ -87,13 +88,13 @@ impl PodSources {
     }
 }
 
-/// Attaches `source` to the directory `name` at the top of an app's root, which the image may lack but not have as
-/// anything else.
+/// Attaches `source` to the directory `name` at the top of an app's root. A missing directory is made; anything else of
+/// that name is refused.
 fn attach_at_top(source: &DetachedMount, root: &DetachedMount, name: &str) -> Result<()> {
     source.attach(dir::real_directory(root, name)?, &Path::new("/").join(name))
 }
 
-/// Attaches `source` to `name` in the app's /dev, which no other process can reach yet.
+/// Attaches `source` to `name` in the app's new /dev, which no other process can reach yet.
 fn attach(source: &DetachedMount, dev: &DetachedMount, name: &str, kind: EntryKind) -> Result<()> {
     let target = dir::create_in(dev, name, kind)?;
     source.attach(target, &Path::new("/dev").join(name))

@@ -1,6 +1,6 @@
-//! Copying a directory tree with all that the file system knows of it: what an image has at a mount point into a new
-//! volume, or a whole image where there are no overlays. Host side; the image is hostile: nothing is followed, every
-//! step is relative to a descriptor.
+//! Copying a directory tree with all its metadata: the content of an image at a mount point into a new volume, or a
+//! whole image where there are no overlays. Host side. The image is not trusted: no symlink is followed, and every path
+//! is relative to a descriptor.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
@@ -16,22 +16,22 @@ use rustix::io::Errno;
 use crate::error::{Context, Error, Result};
 use crate::uid_range::UidRange;
 
-/// Directories deeper than this are refused: each level holds two descriptors.
+/// Maximum depth of directories: each level needs two descriptors.
 const MAX_DEPTH: usize = 256;
-/// Longest extended attribute: xattr(7), XATTR_SIZE_MAX.
+/// Maximum length of an extended attribute, in bytes: xattr(7), XATTR_SIZE_MAX.
 const MAX_XATTR: usize = 64 * 1024;
 
-/// Copies the content of the directory `from` into the empty directory `to`, and `from`'s own owner, mode, times and
-/// extended attributes. Hard links and holes are kept, data is shared where the file system can do that. Sockets are
-/// left out. With `shift` every id becomes the one that the user namespace has for it.
+/// Copies the content of the directory `from` into the empty directory `to`, and also owner, mode, times and extended
+/// attributes of `from` itself. Hard links and holes are kept, and data is shared if the file system can (FICLONE).
+/// Sockets are left out. With `shift` each id is replaced by the host's id for it.
 ///
 /// # Errors
-/// What could not be read or made; `to` is then as far as it came.
+/// A file can't be read or made; then `to` has a part of the copy.
 pub fn tree(from: &OwnedFd, to: &OwnedFd, shift: Option<UidRange>) -> Result<()> {
     Copier::new(to, Owners::Shifted(shift.map(Shift::To)), Destination::Empty).directory(from.as_fd(), to.as_fd())
 }
 
-/// The other way: copies what has the ids of a user namespace, so that every id becomes the one inside.
+/// As [`tree`], with each host id in the range `shift` replaced by the id inside the user namespace.
 ///
 /// # Errors
 /// As [`tree`].
@@ -40,12 +40,12 @@ pub fn tree_from(from: &OwnedFd, to: &OwnedFd, shift: UidRange) -> Result<()> {
     Copier::new(to, owners, Destination::Empty).directory(from.as_fd(), to.as_fd())
 }
 
-/// Copies trees that lie over each other, the lowest first, into the empty directory `to`, as overlayfs would show
-/// them: a character device 0:0 stands for nothing, a directory may hide all that is below it. Of directories that
-/// several have the attributes are those of the uppermost.
+/// Copies layers, the lowest first, into the empty directory `to`, merged as overlayfs merges them: a character device
+/// 0:0 is a whiteout, and an opaque directory hides the content of the lower ones. A merged directory has the
+/// attributes of the uppermost one.
 ///
 /// # Errors
-/// What could not be read, made or removed; `to` is then as far as it came.
+/// A file can't be read, made or removed; then `to` has a part of the copy.
 pub fn layers(from: &[OwnedFd], to: &OwnedFd, shift: Option<UidRange>) -> Result<()> {
     from.iter().try_for_each(|from| {
         let owners = Owners::Shifted(shift.map(Shift::To));
@@ -53,51 +53,50 @@ pub fn layers(from: &[OwnedFd], to: &OwnedFd, shift: Option<UidRange>) -> Result
     })
 }
 
-/// Copies the entry `name` of the directory `from` to `to`, as `new_name`. A directory is merged with one that is there,
-/// whose attributes stay; a file replaces a file. All copies belong to the user and group `owner`. Set-user-ID bits and
-/// file capabilities are dropped; devices and sockets are left out, with a warning: whoever wrote the files gains no
-/// privileges by the copy.
+/// Copies the entry `name` of the directory `from` to the directory `to`, as `new_name`. A directory is merged with an
+/// existing one, whose attributes stay; a file replaces a file. All copies belong to the user and group `owner`.
+/// Set-user-ID bits and file capabilities are dropped, and devices and sockets are left out with a warning, so that the
+/// author of the files gains no privileges by the copy.
 ///
 /// # Errors
-/// What could not be read or made, or a file that is to replace a directory, or the reverse; `to` is then as far as it
-/// came.
+/// A file can't be read or made, or would replace a directory or the reverse; then `to` has a part of the copy.
 pub fn entry(from: impl AsFd, name: &CStr, to: impl AsFd, new_name: &CStr, owner: (u32, u32)) -> Result<()> {
     let mut copier = Copier::new(&to, Owners::One(owner.0, owner.1), Destination::Files);
     copier.path.push(new_name.to_owned());
     copier.entry(from.as_fd(), to.as_fd(), name, new_name).context(|| format!("copy {name:?}"))
 }
 
-/// What the destination holds when the copy begins.
+/// The content of the destination before the copy.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Destination {
     /// Nothing.
     Empty,
-    /// The layers below the one that is copied, whose marks remove files.
+    /// The lower layers, merged: whiteouts of the copied layer remove files of them.
     LowerLayers,
-    /// Files of somebody's own.
+    /// Other files, which are kept.
     Files,
 }
 
-/// Whose the copies are.
+/// The owners of the copies.
 #[derive(Clone, Copy)]
 enum Owners {
-    /// The originals' owners, as a user namespace shifts them.
+    /// Those of the originals, perhaps shifted.
     Shifted(Option<Shift>),
-    /// All this user's and this group's.
+    /// This user and this group for all files.
     One(u32, u32),
 }
 
-/// What becomes of the ids.
+/// How ids are shifted.
 #[derive(Clone, Copy)]
 enum Shift {
-    /// Those inside a user namespace become those it has for them on the host.
+    /// From ids inside a user namespace to the host's ids.
     To(UidRange),
-    /// Those on the host become those inside.
+    /// From the host's ids to ids inside a user namespace.
     From(UidRange),
 }
 
 impl Shift {
-    /// The id in the copy; `None` if there is none for it.
+    /// The id in the copy; `None` if the range has no id for it.
     fn of(self, id: u32) -> Option<u32> {
         match self {
             Self::To(range) => range.to_host(id),
@@ -106,11 +105,11 @@ impl Shift {
     }
 }
 
-/// What was copied first of a file with several names.
+/// The first copied name of a file with several hard links.
 struct FirstName {
-    /// Where it is in the copy.
+    /// Its path in the copy.
     path: PathBuf,
-    /// How many of its other names may still come.
+    /// Number of hard links that were not seen yet.
     left: u64,
 }
 
@@ -118,7 +117,7 @@ struct Copier<'a> {
     top: BorrowedFd<'a>,
     owners: Owners,
     target: Destination,
-    /// The names that lead to where it is.
+    /// The names of the current path.
     path: Vec<CString>,
     links: BTreeMap<(u64, u64), FirstName>,
 }
@@ -180,7 +179,8 @@ impl<'a> Copier<'a> {
                 return Ok(());
             }
         }
-        // Who may write where the copy is made could lead the path of the first name elsewhere meanwhile.
+        // In `Files` no hard links are made: another process that may write there could have changed the path of the
+        // first name.
         let can_be_linked =
             self.target != Destination::Files && !matches!(kind, FileType::Directory | FileType::Socket);
         if can_be_linked && stat.st_nlink > 1 && self.link(&stat, to, new_name)? {
@@ -225,7 +225,7 @@ impl<'a> Copier<'a> {
         }
     }
 
-    /// Makes one more name of what was copied before. Says whether it did.
+    /// Makes a hard link to a file that was copied before. Returns whether it did.
     fn link(&mut self, stat: &Stat, to: BorrowedFd<'_>, name: &CStr) -> Result<bool> {
         let key = (stat.st_dev, stat.st_ino);
         let Some(first) = self.links.get_mut(&key) else {
@@ -240,13 +240,14 @@ impl<'a> Copier<'a> {
         }
         match linked {
             Ok(()) => Ok(true),
-            // Its first name is too far away, or has too many others: a file of its own then.
+            // The path of the first name is too long, or it has too many hard links: make another copy.
             Err(Errno::NAMETOOLONG | Errno::MLINK) => Ok(false),
             Err(errno) => Err(errno).context(|| "link"),
         }
     }
 
-    /// Owner, group and mode in the copy. An id outside the pod's range becomes 65534 (nobody), and set-id bits go.
+    /// Owner, group and mode in the copy. An id that can't be shifted becomes 65534 (nobody), and set-id bits are
+    /// dropped.
     fn owner(&self, stat: &Stat) -> (Uid, Gid, Mode) {
         let shift = match self.owners {
             Owners::Shifted(shift) => shift,
@@ -264,14 +265,15 @@ impl<'a> Copier<'a> {
         )
     }
 
-    /// Owner and times of what can't be opened to set them.
+    /// Sets owner and times of a symlink or special file, which can't be opened for that.
     fn node(&self, dir: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<()> {
         let (uid, gid, _) = self.owner(stat);
         fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).context(|| "chown")?;
         fs::utimensat(dir, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW).context(|| "utimensat")
     }
 
-    /// Owner first: it takes set-user-ID bits and file capabilities away.
+    /// Copies owner, mode, extended attributes and times. The owner comes first, because changing it drops set-user-ID
+    /// bits and file capabilities.
     fn attributes(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
         let stat = fs::fstat(from).context(|| "fstat")?;
         let (uid, gid, mode) = self.owner(&stat);
@@ -284,7 +286,7 @@ impl<'a> Copier<'a> {
     }
 }
 
-/// Whether a directory hides all that is below it: overlayfs.
+/// Whether a directory is opaque: it hides the content of the same directory in lower layers, as in overlayfs.
 fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool> {
     let mut value = [0; 2];
     match fs::fgetxattr(dir, c"trusted.overlay.opaque", &mut value[..]) {
@@ -294,7 +296,7 @@ fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool> {
     }
 }
 
-/// Removes what is in a directory of the copy.
+/// Removes the content of a directory of the copy.
 fn clear(dir: BorrowedFd<'_>, depth: usize) -> Result<()> {
     if depth > MAX_DEPTH {
         return Err(Error::new(format!("directories are nested more than {MAX_DEPTH} deep")));
@@ -313,7 +315,7 @@ fn remove(dir: BorrowedFd<'_>, name: &CStr, depth: usize) -> Result<()> {
     fs::unlinkat(dir, name, AtFlags::REMOVEDIR).context(|| format!("remove {name:?}"))
 }
 
-/// The host's id for what a user namespace has no id for: what it shows in its place.
+/// The id `nobody`, for ids that can't be shifted: the kernel's overflow id, user_namespaces(7).
 const NOBODY: u32 = 65534;
 
 fn names(dir: BorrowedFd<'_>) -> Result<Vec<CString>> {
@@ -327,7 +329,7 @@ fn names(dir: BorrowedFd<'_>) -> Result<Vec<CString>> {
     Ok(names)
 }
 
-/// The content of a file, shared with the copy if the file system can, else copied without its holes.
+/// Copies the content of a file: shares its data if the file system can, otherwise copies it and keeps its holes.
 fn content(source: &File, copy: &File) -> Result<()> {
     if fs::ioctl_ficlone(copy, source).is_ok() {
         return Ok(());
@@ -337,7 +339,7 @@ fn content(source: &File, copy: &File) -> Result<()> {
     let mut at = 0;
     while at < size {
         let start = match fs::seek(source, SeekFrom::Data(at)) {
-            // There is nothing but a hole to the end.
+            // ENXIO: the rest of the file is a hole.
             Err(Errno::NXIO) => return Ok(()),
             start => start.context(|| "lseek(SEEK_DATA)")?,
         };
@@ -353,7 +355,7 @@ fn content(source: &File, copy: &File) -> Result<()> {
     Ok(())
 }
 
-/// As `std::io::copy`, which knows so many ways that it would be a large part of every program.
+/// Copies bytes until the end. It does what `std::io::copy` does, without the code of that for other kinds of files.
 fn stretch(from: &mut impl Read, mut to: &File) -> std::io::Result<u64> {
     let mut buffer = vec![0; 128 << 10];
     let mut copied = 0;
@@ -384,7 +386,7 @@ fn extended_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, shift: Option<S
     };
     for name in names[..length].split_inclusive(|byte| *byte == 0) {
         let name = CStr::from_bytes_with_nul(name).context(|| "flistxattr")?;
-        // An overlay's own marks mean something to it alone.
+        // Attributes of overlayfs have a meaning in their own layer only.
         if name.to_bytes().starts_with(b"trusted.overlay.") {
             continue;
         }
@@ -395,7 +397,7 @@ fn extended_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, shift: Option<S
             shift_ids(name, &mut value, shift);
         }
         match fs::fsetxattr(to, name, &value, XattrFlags::empty()) {
-            // A file system without them, and labels that only a security module may set.
+            // Ignored are a file system without such attributes, and labels that only a security module may set.
             Ok(()) | Err(Errno::OPNOTSUPP) => {}
             Err(Errno::PERM) if name.to_bytes() == b"security.selinux" => {}
             Err(errno) => return Err(errno).context(|| format!("fsetxattr({name:?})")),
@@ -404,12 +406,12 @@ fn extended_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, shift: Option<S
     Ok(())
 }
 
-/// Shifts the ids in the attributes that have some: capabilities(7), acl(5). What has another form is left as it is.
+/// Shifts the ids in attributes that have ids: capabilities(7), acl(5). Values of another form are kept as they are.
 fn shift_ids(name: &CStr, value: &mut Vec<u8>, shift: Shift) {
     let number = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
     let shifted = |id: u32| shift.of(id).unwrap_or(NOBODY).to_le_bytes();
     match (name.to_bytes(), value.len()) {
-        // Version 2 is for the host's root alone, version 3 names the root of a user namespace.
+        // Version 2 belongs to the initial user namespace, version 3 names the root of a user namespace.
         (b"security.capability", 20) if value[3] == 2 => {
             if let Shift::To(_) = shift {
                 value[3] = 3;
@@ -438,7 +440,7 @@ fn shift_ids(name: &CStr, value: &mut Vec<u8>, shift: Shift) {
     }
 }
 
-/// Kinds of entries of an access control list: linux/posix_acl.h.
+/// Tags of entries of an access control list that have an id: linux/posix_acl.h.
 const ACL_USER: u16 = 2;
 const ACL_GROUP: u16 = 8;
 

@@ -1,4 +1,4 @@
-//! /etc/hosts of an app: a file of its own that it can write to, which always has localhost and the pod's name.
+//! /etc/hosts of an app: its own writable file, which has localhost and the pod's host name.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -16,7 +16,7 @@ use crate::sys::mount::{Attributes, DetachedMount, Scope};
 
 const PATH: &str = "/etc/hosts";
 
-/// The most that is taken over from an image, in bytes.
+/// Maximum size of an image's file, in bytes.
 const MAX_HOSTS: u64 = 1 << 20;
 
 /// The content of an app's /etc/hosts.
@@ -24,11 +24,12 @@ const MAX_HOSTS: u64 = 1 << 20;
 pub struct Hosts(Vec<u8>);
 
 impl Hosts {
-    /// The file that the host manager, or `run`, has provided, else the image's, with what that lacks; the host's own
-    /// as it is. Host side, in the pod directory; `image` is the app's root.
+    /// The file that the host manager or `run` has provided, otherwise the image's, completed with localhost and the
+    /// pod's host name; in mode `host` the provided file as it is. Host side, in the pod directory; `image` is the
+    /// app's root.
     ///
     /// # Errors
-    /// The provided file or the image's can't be read.
+    /// The file can't be read, or is too large.
     pub fn of(config: &RuntimeConfig, image: &OwnedFd) -> Result<Self> {
         let text = match read_bounded(&layout::hosts(), MAX_MANIFEST) {
             Ok(given) if config.etc_hosts_mode == "host" => return Ok(Self(given)),
@@ -38,23 +39,25 @@ impl Hosts {
         Ok(Self(completed(text, &config.hostname)))
     }
 
-    /// Pod side. The place of the masks, of which no more are taken, is mounted over in this namespace.
+    /// Mounts the file in an app's root. Pod side, in the app's mount namespace, after all masks were cloned: it mounts
+    /// over the directory of the masks.
     pub(super) fn attach(&self, root: &DetachedMount) -> Result<()> {
-        // A file system of its own, so that no app can fill another's, nor the pod's.
+        // In its own file system, so that an app can't fill one that others use.
         let size = (MAX_MANIFEST + MAX_HOSTS).to_string();
         let own = DetachedMount::new("tmpfs", &[("mode", Some("700")), ("size", Some(&size))], Attributes::DATA)?;
         let file = dir::create_in(&own, "hosts", EntryKind::File)?;
         rustix::fs::chmodat(&own, "hosts", Mode::from_raw_mode(0o644), AtFlags::empty()).context(|| "chmod hosts")?;
         let writer = dir::open_beneath(&own, "hosts", OFlags::WRONLY)?;
         std::fs::File::from(writer).write_all(&self.0).context(|| format!("write {PATH}"))?;
-        let target = mount_point::of_kind("what the pod provides", root, Path::new(PATH), EntryKind::File)?;
-        // Before Linux 6.15 only what is mounted somewhere can be cloned.
+        let target = mount_point::of_kind("the pod's /etc/hosts", root, Path::new(PATH), EntryKind::File)?;
+        // Before Linux 6.15 only an attached mount can be cloned.
         own.attach_path(layout::MASK_DIR)?;
         DetachedMount::clone_of(file, Scope::One)?.attach(target, Path::new(PATH))
     }
 }
 
-/// The image's own file; nothing if it has none. It may have put anything there: what is not a regular file is not opened.
+/// The content of the image's file; empty if it has none. Anything but a regular file is not opened, and counts as
+/// none.
 fn of_image(image: &OwnedFd) -> Result<Vec<u8>> {
     let what = || format!("the image's {PATH}");
     let Some(found) = dir::try_open_in(image, PATH, OFlags::PATH)? else { return Ok(Vec::new()) };
@@ -71,7 +74,7 @@ fn of_image(image: &OwnedFd) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// `text` with what it lacks of localhost and the pod's name, as hosts(5) has it.
+/// Adds lines for localhost and for the pod's host name to the text of a hosts(5) file, if it lacks them.
 fn completed(mut text: Vec<u8>, hostname: &str) -> Vec<u8> {
     let known = names(&text);
     let (local, own) = (known.contains("localhost"), known.contains(hostname) || hostname.is_empty());

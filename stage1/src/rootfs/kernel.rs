@@ -1,8 +1,8 @@
-//! Which of the kernel's files an app sees, and which it can write: CONTRACT section 5. Pod side.
+//! Hiding paths of /proc and /sys from an app, and making others read-only: CONTRACT section 5. Pod side.
 //!
-//! Every path is resolved below the descriptor of the mounted procfs or sysfs, through no link, and must lie on a file
-//! system of that type: what the image has in its place is never asked. What this kernel does not have needs no cover;
-//! everything else that can't be covered is an error.
+//! Every path is resolved below the descriptor of the mounted procfs or sysfs, without following symlinks, and must be
+//! on a file system of that type, so that files of the image are never used in its place. Paths that this kernel does
+//! not have are left out; any other path that can't be covered is an error.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,8 @@ use crate::layout;
 use crate::sys::dir;
 use crate::sys::mount::{Attributes, DetachedMount, Scope};
 
-/// What an app sees nothing of in /proc: the contract's, and what tells of the host's hardware, keys and timers.
+/// Paths in /proc that are hidden from apps: those of the contract, and those with information about the host's
+/// hardware, keys and timers.
 const HIDDEN_PROC: [&str; 14] = [
     "acpi",
     "asound",
@@ -32,19 +33,19 @@ const HIDDEN_PROC: [&str; 14] = [
     "timer_stats",
 ];
 
-/// What an app sees nothing of in /sys.
+/// Paths in /sys that are hidden from apps.
 const HIDDEN_SYS: [&str; 7] =
     ["dev/block", "devices/virtual/powercap", "firmware", "fs", "hypervisor", "module", "power"];
 
-/// The types of procfs and sysfs: statfs(2).
+/// File system types of procfs and sysfs: statfs(2).
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 const SYSFS_MAGIC: u64 = 0x6265_6572;
 
-/// Makes read-only what is not a process's in the pod's own /proc: an app that may trace PID 1 gets there by
-/// /proc/1/root. Nothing is hidden: systemd keeps a unit for each cover.
+/// Makes everything in the pod's own /proc read-only except for the directories of processes: an app that may trace PID
+/// 1 can reach it by /proc/1/root. Nothing is hidden there, because systemd makes a mount unit for each cover.
 ///
 /// # Errors
-/// Something can't be covered.
+/// A path can't be made read-only.
 pub(crate) fn protect_pod_proc(proc: &DetachedMount) -> Result<()> {
     let kernel = KernelFs::proc(proc, &[]);
     kernel.shared_entries(&[])?.iter().try_for_each(|name| kernel.read_only(name).map(drop))
@@ -53,12 +54,13 @@ pub(crate) fn protect_pod_proc(proc: &DetachedMount) -> Result<()> {
 /// One of the kernel's file systems, mounted in an app's root.
 pub(super) struct KernelFs<'a> {
     mount: &'a DetachedMount,
-    /// Where it is mounted.
+    /// Its mount point.
     at: &'static str,
+    /// Its file system type.
     magic: u64,
-    /// Where the app's volumes go.
+    /// The targets of the app's volumes.
     volumes: &'a [&'a Path],
-    /// Covers that become read-only when the volumes below them are mounted.
+    /// Covers that are made read-only after the volumes below them are mounted.
     open_covers: Vec<DetachedMount>,
 }
 
@@ -71,9 +73,9 @@ impl<'a> KernelFs<'a> {
         Self { mount, at: "/sys", magic: SYSFS_MAGIC, volumes, open_covers: Vec::new() }
     }
 
-    /// Hides what tells of the host, and makes read-only whatever is not a process's: every directory, and every file
-    /// with a write bit. With a network namespace of the pod's own its sysctls stay writable.
-    /// Returns the covers to close when the volumes are mounted.
+    /// Hides [`HIDDEN_PROC`], and makes all other entries read-only that do not belong to a process: every directory,
+    /// and every file with a write bit. If the pod has its own network namespace, /proc/sys/net stays writable. Returns
+    /// the covers that are to be made read-only after the volumes are mounted.
     pub(super) fn restrict_proc(mut self, own_network: bool) -> Result<Vec<DetachedMount>> {
         for name in HIDDEN_PROC {
             self.hide(name)?;
@@ -91,8 +93,8 @@ impl<'a> KernelFs<'a> {
         Ok(self.open_covers)
     }
 
-    /// Hides what tells of the host. All of /sys is read-only already.
-    /// Returns the covers to close when the volumes are mounted.
+    /// Hides [`HIDDEN_SYS`]. All of /sys is read-only already. Returns the covers that are to be made read-only after
+    /// the volumes are mounted.
     pub(super) fn restrict_sys(mut self) -> Result<Vec<DetachedMount>> {
         for name in HIDDEN_SYS {
             self.hide(name)?;
@@ -100,7 +102,7 @@ impl<'a> KernelFs<'a> {
         Ok(self.open_covers)
     }
 
-    /// The entries at the top that are no process's, can be written, and are not `hidden`.
+    /// The writable entries at the top that do not belong to a process and are not `hidden`.
     fn shared_entries(&self, hidden: &[&str]) -> Result<Vec<String>> {
         let what = || format!("read directory {:?}", self.at);
         let top = dir::open_beneath(self.mount, ".", OFlags::RDONLY | OFlags::DIRECTORY)?;
@@ -114,7 +116,7 @@ impl<'a> KernelFs<'a> {
             }
             let writable = match entry.file_type() {
                 FileType::Directory => true,
-                // To a process's own.
+                // Symlinks lead to directories of processes.
                 FileType::Symlink => false,
                 _ => self.stat(&name)?.is_some_and(|stat| stat.st_mode & 0o222 != 0),
             };
@@ -130,7 +132,7 @@ impl<'a> KernelFs<'a> {
         found.map(|found| rustix::fs::fstat(found).context(|| format!("fstat {}/{name}", self.at))).transpose()
     }
 
-    /// Opens `name` in the file system itself; `None` if this kernel does not have it.
+    /// Opens `name` in the kernel's file system; `None` if this kernel does not have it.
     fn find(&self, name: &str) -> Result<Option<OwnedFd>> {
         let path = || format!("{}/{name}", self.at);
         let found = match dir::open_beneath(self.mount, name, OFlags::PATH) {
@@ -141,11 +143,11 @@ impl<'a> KernelFs<'a> {
         if u64::try_from(kind).ok() == Some(self.magic) {
             Ok(Some(found))
         } else {
-            Err(Error::new(format!("{} is not the kernel's: another file system (type {kind:#x}) lies there", path())))
+            Err(Error::new(format!("{} is on another file system (type {kind:#x}) than the kernel's", path())))
         }
     }
 
-    /// Covers `name` with an empty file or directory of mode 0.
+    /// Covers `name` with an empty file or directory of mode 0 or, if a volume is below it, with an empty tmpfs.
     fn hide(&mut self, name: &str) -> Result<()> {
         let Some(target) = self.find(name)? else { return Ok(()) };
         let path = PathBuf::from(self.at).join(name);
@@ -165,7 +167,7 @@ impl<'a> KernelFs<'a> {
         cover.attach(target, &path).context(|| format!("hide {path:?}"))
     }
 
-    /// Covers `name` with itself, read-only, and returns the cover.
+    /// Covers `name` with a read-only clone of itself; returns the clone.
     fn read_only(&self, name: &str) -> Result<DetachedMount> {
         let path = || format!("{}/{name}", self.at);
         let target = self.find(name)?.context(|| format!("{} has gone", path()))?;

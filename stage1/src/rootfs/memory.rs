@@ -1,5 +1,5 @@
-//! Volumes in memory: tmpfs(5). One that the apps of a pod share is mounted in the pod's own mount namespace by the first
-//! app, and gone with the pod; one of an app's own is gone with the app.
+//! Volumes in memory: tmpfs(5). A volume that the apps of a pod share is mounted in the pod's mount namespace when the
+//! first app is added, and exists until the pod ends; one that belongs to a single app is removed with the app.
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use crate::error::{Context, Result};
 use crate::layout;
 use crate::sys::mount::{Attributes, DetachedMount, Scope, is_mount_point};
 
-/// Options of its file system: names and values.
+/// Options of a tmpfs: names and values.
 pub(super) type MemoryOptions = Vec<(&'static str, String)>;
 
 /// A volume in memory.
@@ -21,7 +21,7 @@ pub(super) struct InMemory {
     pub(super) read_only: bool,
 }
 
-/// The options of a volume's file system; ids are those inside the pod. Pure.
+/// The options of a volume's tmpfs; its ids are those inside the pod. Pure.
 pub(super) fn options(volume: &appc::Volume) -> Result<MemoryOptions> {
     let number = |name, value: Option<u64>| value.map(|value| (name, value.to_string()));
     let mode = ("mode", format!("{:o}", volume.mode()?));
@@ -43,7 +43,7 @@ impl InMemory {
         DetachedMount::new("tmpfs", &options, Attributes { nosuid: true, nodev: true, ..Attributes::default() })
     }
 
-    /// Mounts what is shared where every app's is cloned from, unless that is done. Pod side, in the pod's namespace.
+    /// Mounts a shared volume in the pod, unless that was done before. Pod side, in the pod's mount namespace.
     pub(super) fn share(&self) -> Result<()> {
         let place = self.place();
         if self.memory == Memory::Own || is_mount_point(&place)? {
@@ -57,7 +57,7 @@ impl InMemory {
         self.make()?.attach_path(&place)
     }
 
-    /// The mount for one app. Pod side, in a copy of the pod's namespace.
+    /// The mount for an app. Pod side, in a copy of the pod's mount namespace.
     pub(super) fn open(&self) -> Result<DetachedMount> {
         let mount = match self.memory {
             Memory::Shared => DetachedMount::clone_path(self.place(), Scope::One)?,

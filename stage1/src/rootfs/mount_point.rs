@@ -1,4 +1,4 @@
-//! What something is mounted on in an app's root. Pod side.
+//! Mount points in an app's root. Pod side.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -9,11 +9,11 @@ use crate::error::{Context, Error, Result};
 use crate::sys::dir::{self, EntryKind};
 use crate::sys::mount::DetachedMount;
 
-/// Opens the file or directory `target` in `root`, where `what`, which is a `kind`, is to be mounted; makes it if it is
-/// missing.
+/// Opens the mount point `target` in `root` for a mount of the kind `kind`, and makes it if it is missing. `what` names
+/// the mount in messages.
 ///
 /// # Errors
-/// It is there, but of the other kind; or it can't be made.
+/// `target` exists and is of the other kind, or it can't be made.
 pub(super) fn of_kind(what: &str, root: &DetachedMount, target: &Path, kind: EntryKind) -> Result<OwnedFd> {
     if let Some(there) = dir::try_open_in(root, target, OFlags::PATH)? {
         let stat = rustix::fs::fstat(there).context(|| format!("fstat {target:?}"))?;

@@ -1,4 +1,5 @@
-//! The pin of an app's mount namespace: one mount of the namespace's file, by which the pod keeps it.
+//! The pin of an app's mount namespace: a mount of the namespace's file, which keeps the namespace without a process in
+//! it.
 
 use std::os::fd::OwnedFd;
 use std::time::Instant;
@@ -14,11 +15,11 @@ use crate::pod::remove_if_there;
 use crate::sys::mount::{self, DetachedMount, Scope};
 use crate::sys::{dir, process};
 
-/// Removes the pin of an app's namespace; the kernel frees its mounts with the last process in
-/// it. A missing pin is not an error. Host side.
+/// Removes the pin of an app's mount namespace. The kernel frees the namespace and its mounts when the last process in
+/// it has ended. A missing pin is not an error. Host side.
 ///
 /// # Errors
-/// It is there and can't be unmounted or removed, or the pod can't be entered.
+/// The pin exists and can't be unmounted or removed, or the pod can't be joined.
 pub fn unpin(target: &Target, app: &AcName, deadline: Instant) -> Result<()> {
     target.inside(deadline, || {
         let path = layout::pin(app);
@@ -27,8 +28,8 @@ pub fn unpin(target: &Target, app: &AcName, deadline: Instant) -> Result<()> {
     })
 }
 
-/// Joins the pinned mount namespace of an app; root and working directory are the app's root
-/// afterwards. Pod side, single-threaded, in the pod's mount namespace.
+/// Joins the pinned mount namespace of an app: setns(2). The app's root becomes root and working directory. Pod side,
+/// in the pod's mount namespace and a process with one thread.
 ///
 /// # Errors
 /// The app was not added, or this process may not join.
@@ -39,7 +40,8 @@ pub fn join_pinned(app: &AcName) -> Result<()> {
     process::setns(pin, CloneFlags::CLONE_NEWNS)
 }
 
-/// This process's namespaces, opened through the host's /proc: in the pod's it has no entry.
+/// The directory of this process's namespaces, opened in the host's /proc: the pod's /proc has no entry for this
+/// process.
 pub(super) struct OwnNamespaces(OwnedFd);
 
 impl OwnNamespaces {
@@ -47,11 +49,11 @@ impl OwnNamespaces {
         dir::open_dir("/proc/self/ns").map(Self)
     }
 
-    /// Gives this process a mount namespace that can be pinned in `pod`, and returns it.
+    /// Moves this process to a new mount namespace that can be pinned in the namespace `pod`, and returns it.
     ///
-    /// The kernel refuses to mount a namespace in one that is not older (ELOOP), by their numbers.
-    /// Since Linux 6.18 each processor hands those out from a batch of its own, so a new namespace's
-    /// may be the lower one. On the processor that `pod` was made on it is higher.
+    /// The kernel mounts a namespace only in a mount namespace with a lower number (otherwise ELOOP). Since Linux 6.18
+    /// each processor takes these numbers from its own batch, so the number of a new namespace may be lower than that
+    /// of `pod`. On the processor on which `pod` was made it is higher.
     pub(super) fn unshare_newer_than(&self, pod: &OwnedFd) -> Result<OwnedFd> {
         let oldest = process::mount_namespace_id(pod)?;
         let mut cpus = None;
@@ -75,14 +77,14 @@ impl OwnNamespaces {
         }
     }
 
-    /// The mount namespace that this process is in now.
+    /// The current mount namespace of this process.
     pub(super) fn mount(&self) -> Result<OwnedFd> {
         rustix::fs::openat(&self.0, "mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .context(|| "open our mount namespace")
     }
 }
 
-/// Pins a mount namespace as the app's, in the place of an earlier one. Pod side.
+/// Pins a mount namespace as that of the app, replacing an earlier pin. Pod side.
 pub(super) fn pin(namespace: &OwnedFd, app: &AcName) -> Result<()> {
     let path = layout::pin(app);
     while mount::detach(&path)? {}

@@ -1,32 +1,32 @@
-//! What an app may use, as directives of its unit.
+//! Limits of an app's cgroup, as directives of its unit: systemd.resource-control(5).
 
 use crate::appc::Isolators;
 use crate::error::{Error, Result};
 
-/// What an app may use at most, and its share when there is not enough. Absent: no limit.
+/// Limits and weights of an app's cgroup. `None` means no limit, or the default weight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CgroupLimits {
-    /// Bytes; the kernel kills processes of the app above this (memory.max).
+    /// Memory above which the kernel kills processes of the app, in bytes: memory.max.
     pub memory_max: Option<u64>,
-    /// Bytes; the kernel throttles the app above this (memory.high). Unified hierarchy only.
+    /// Memory above which the kernel throttles the app, in bytes: memory.high. With cgroup v2 only.
     pub memory_high: Option<u64>,
-    /// Bytes of swap. Unified hierarchy only.
+    /// Limit of swap, in bytes. With cgroup v2 only.
     pub memory_swap_max: Option<u64>,
-    /// Thousandths of a processor.
+    /// Limit of processor time, in thousandths of a processor.
     pub cpu_quota: Option<u64>,
-    /// Relative weight, 2 to 262144; 1024 if absent.
+    /// Relative weight of processor time, 2 to 262144; the default is 1024.
     pub cpu_shares: Option<u64>,
-    /// Processes and threads.
+    /// Limit of processes and threads.
     pub tasks_max: Option<u64>,
-    /// Relative weight, 1 to 10000; 100 if absent.
+    /// Relative weight of I/O, 1 to 10000; the default is 100.
     pub io_weight: Option<u64>,
-    /// -1000 to 1000.
+    /// OOM score adjustment, -1000 to 1000: proc_pid_oom_score_adj(5).
     pub oom_score_adj: Option<i32>,
 }
 
 impl From<&Isolators> for CgroupLimits {
     fn from(isolators: &Isolators) -> Self {
-        // A request of one processor weighs as much as an app without any.
+        // A request of one processor is the default weight of 1024.
         let requested = |milli: u64| (u128::from(milli) * 1024 / 1000).clamp(2, 262_144) as u64;
         Self {
             memory_max: isolators.memory.limit,
@@ -42,8 +42,8 @@ impl From<&Isolators> for CgroupLimits {
 }
 
 impl CgroupLimits {
-    /// The names of the limits that will not hold: those that only the unified hierarchy knows, and those for which
-    /// the pod's cgroups have no file, as `has` tells.
+    /// The names of the limits that can't be enforced: those that only cgroup v2 has, on v1, and those for which the
+    /// pod's cgroups have no file. `has` says whether there is a file of a name.
     pub fn without_effect(&self, unified: bool, has: impl Fn(&str) -> bool) -> Vec<&'static str> {
         let limits: [(_, _, &[&str], &[&str]); 7] = [
             ("memory", self.memory_max, &["memory.limit_in_bytes"], &["memory.max"]),
@@ -52,7 +52,7 @@ impl CgroupLimits {
             ("cpu", self.cpu_quota, &["cpu.cfs_quota_us"], &["cpu.max"]),
             ("cpu-shares", self.cpu_shares, &["cpu.shares"], &["cpu.weight"]),
             ("pids", self.tasks_max, &["pids.max"], &["pids.max"]),
-            // The second is that of a scheduler, which may come later than the first.
+            // The second file is that of the scheduler bfq, which may be loaded later.
             ("io-weight", self.io_weight, &["blkio.weight", "blkio.bfq.weight"], &["io.weight", "io.bfq.weight"]),
         ];
         let set = limits.into_iter().filter(|(_, value, ..)| value.is_some());
@@ -70,13 +70,13 @@ impl CgroupLimits {
         push("CPUQuota", self.cpu_quota.map(|milli| format!("{}.{}%", milli / 10, milli % 10)));
         push("TasksMax", number(self.tasks_max));
         if unified {
-            // The proportion that systemd itself keeps between the two: 1024 shares are a weight of 100.
+            // As in systemd: 1024 shares are a weight of 100.
             push("CPUWeight", self.cpu_shares.map(|shares| (shares * 100 / 1024).clamp(1, 10_000).to_string()));
             push("IOWeight", number(self.io_weight));
         } else {
             push("CPUShares", number(self.cpu_shares));
-            // With IOWeight=55, systemd 252 sets bfq's weight to 115, above the default of 100: it
-            // converts twice. The old name is converted once, just as IOWeight= is on the unified one.
+            // systemd 252 converts IOWeight= twice for bfq on v1: with 55 it sets 115, above the default of 100. It
+            // converts BlockIOWeight= once, as IOWeight= on v2.
             push("BlockIOWeight", self.io_weight.map(|weight| weight.clamp(10, 1000).to_string()));
         }
         push("OOMScoreAdjust", self.oom_score_adj.map(|adjust| adjust.to_string()));
@@ -90,7 +90,7 @@ impl CgroupLimits {
             }
             _ => Ok(()),
         };
-        // systemd takes the largest number for "no limit".
+        // systemd interprets the largest number as "no limit".
         let most = i128::from(u64::MAX - 1);
         check("memory limit", self.memory_max.map(i128::from), 1, most)?;
         check("memory-high", self.memory_high.map(i128::from), 1, most)?;

@@ -1,4 +1,4 @@
-//! The units of an app's health checks: a timer that comes and goes with the app, and what it starts.
+//! The units of an app's health checks: a timer that runs while the app runs, and the service that it starts.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,25 +9,25 @@ use crate::error::Result;
 use crate::layout;
 use crate::pod::{self, Directory, remove_if_there};
 
-/// How long a check may take beyond its own time, before systemd ends it.
+/// Time after the timeout of a check, after which systemd ends the check's service.
 const MARGIN: Duration = Duration::from_secs(30);
 
-/// When an app is checked.
+/// The times of an app's health checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthUnits {
-    /// From the app's start, and from the end of each check, to the next one.
+    /// Time from the app's start, and from the end of each check, to the next check.
     pub interval: Duration,
-    /// How long a check may take.
+    /// Timeout of a check.
     pub timeout: Duration,
-    /// An unhealthy app is started again.
+    /// Whether an app that becomes unhealthy is restarted.
     pub restarts: bool,
 }
 
 impl HealthUnits {
-    /// The text of the timer. It is stopped with the app, also when that ends by itself.
+    /// The text of the timer. systemd stops it when the app stops or ends.
     pub(super) fn timer(&self, app: &AcName) -> String {
         let mut timer = Section::new("Timer");
-        // Now and then, not on a clock that somebody sets.
+        // Monotonic timers: changes of the clock do not affect them.
         let interval = milliseconds(self.interval);
         timer.push("OnActiveSec", format_args!("{interval}ms"));
         timer.push("OnUnitInactiveSec", format_args!("{interval}ms"));
@@ -61,10 +61,10 @@ fn head(what: &str, app: &AcName) -> String {
     unit.0
 }
 
-/// Writes the units, or removes those that are there: host side, in the pod directory.
+/// Writes the units, or removes existing ones if `health` is `None`. Host side, in the pod directory.
 ///
 /// # Errors
-/// One can't be written or removed.
+/// A unit can't be written or removed.
 pub(super) fn install(app: &AcName, health: Option<HealthUnits>) -> Result<()> {
     let units = layout::units_dir();
     let Some(health) = health else { return remove(app) };
@@ -73,10 +73,10 @@ pub(super) fn install(app: &AcName, health: Option<HealthUnits>) -> Result<()> {
     pod::write_atomic(dir, &layout::health_timer(app), health.timer(app).as_bytes(), 0o644)
 }
 
-/// Removes the units, if there are any: host side, in the pod directory.
+/// Removes the units, if they exist. Host side, in the pod directory.
 ///
 /// # Errors
-/// One is there and can't be removed.
+/// A unit exists and can't be removed.
 pub(super) fn remove(app: &AcName) -> Result<()> {
     let units = layout::units_dir();
     [layout::health_timer(app), layout::health_service(app)]

@@ -1,4 +1,4 @@
-//! The limits of an installed unit: read, and replaced. Host side, in the pod directory.
+//! Reading and replacing the limits in an installed unit. Host side, in the pod directory.
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use crate::error::{Error, Result};
 use crate::layout;
 use crate::pod::{self, Directory};
 
-/// Longest text of a unit, in bytes: one with all ports.
+/// Maximum size of a unit, in bytes. A unit with all ports is smaller.
 const MAX_UNIT: u64 = 4 << 20;
 
-/// The directives that are limits, as this module writes them.
+/// The directives for limits that this module writes.
 const LIMITS: [&str; 10] = [
     "MemoryMax",
     "MemoryHigh",
@@ -28,7 +28,7 @@ const LIMITS: [&str; 10] = [
 /// The text of an app's installed unit.
 ///
 /// # Errors
-/// The app has none, or it can't be read.
+/// The app has no unit, or it can't be read.
 pub(super) fn installed(app: &AcName) -> Result<String> {
     match pod::read_bounded(&layout::unit_file(app), MAX_UNIT) {
         Err(error) if error.errno() == Some(libc::ENOENT) => Err(Error::new(format!("app {app} is not in this pod"))),
@@ -36,10 +36,10 @@ pub(super) fn installed(app: &AcName) -> Result<String> {
     }
 }
 
-/// Replaces the limits in an app's installed unit; the text it had.
+/// Replaces the limits in an app's installed unit, and returns its earlier text.
 ///
 /// # Errors
-/// The app has no unit, a number is out of its range, or the unit can't be written.
+/// The app has no unit, a limit is out of range, or the unit can't be read or written.
 pub fn with_limits(app: &AcName, limits: &CgroupLimits, unified: bool) -> Result<String> {
     limits.check()?;
     let before = installed(app)?;
@@ -47,7 +47,7 @@ pub fn with_limits(app: &AcName, limits: &CgroupLimits, unified: bool) -> Result
     Ok(before)
 }
 
-/// Writes the text that [`with_limits`] has returned.
+/// Writes a unit's earlier text, which [`with_limits`] returned.
 ///
 /// # Errors
 /// The unit can't be written.
@@ -57,7 +57,8 @@ pub fn put_back(app: &AcName, text: &str) -> Result<()> {
     pod::write_atomic(dir, &layout::app_unit(app), text.as_bytes(), 0o644)
 }
 
-/// Limits come last in a unit; who writes down the end of an app that has filled its memory comes with the limit on it.
+/// The text of a unit with other limits. Limits are the last directives of a unit; `OnFailure=` for the late reaper
+/// goes with the limit of memory.
 pub(super) fn replaced(text: &str, app: &AcName, limits: &CgroupLimits, unified: bool) -> String {
     let late = format!("OnFailure={}", layout::late_reaper_unit(app));
     let mut out = String::new();

@@ -1,4 +1,4 @@
-//! The text of units.
+//! Writing the text of unit files: systemd.syntax(7).
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -16,7 +16,7 @@ impl Section {
     }
 }
 
-/// Whole milliseconds, in a number that takes little code to write.
+/// A time in whole milliseconds, as a u64, whose formatting needs less code than that of a u128.
 pub(super) fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

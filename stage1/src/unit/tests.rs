@@ -1,4 +1,4 @@
-//! Golden units in `golden/`: `BLESS=1 cargo test -p stage1 unit::` writes them anew.
+//! The expected units are in `golden/`; `BLESS=1 cargo test -p stage1 unit::` writes them.
 
 use super::*;
 use crate::appc::Isolators;
@@ -167,7 +167,7 @@ fn limits_without_effect_are_named() {
     assert_eq!(all_limits().without_effect(true, |_| false).len(), 7);
 }
 
-/// All words that a unit may hold: directives on the left, our values or numbers on the right.
+/// Whether a line of a unit has only our words, numbers and the app's name.
 fn is_ours(line: &str, app: &str) -> bool {
     let Some((directive, value)) = line.split_once('=') else {
         return ["", "[Unit]", "[Service]", "[Socket]", "[Timer]"].contains(&line);
