@@ -7,19 +7,21 @@ use std::convert::Infallible;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Component, Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
 use rustix::fs::MemfdFlags;
 use stage1::appc::{self, ImageManifest};
 use stage1::error::{Context, Error, Result};
 use stage1::layout;
-use stage1::sys::process;
-use stage1::sys::spawn::{self, Heritage};
+use stage1::sys::mount::{Attributes, DetachedMount, Scope};
+use stage1::sys::spawn::{self, Program};
+use stage1::sys::{dir, process};
 
 use crate::image::tree as trees;
 use crate::store::Store;
@@ -157,9 +159,9 @@ impl Stage1 {
     /// # Errors
     /// As [`Self::run`].
     pub fn run_for(&self, entrypoint: Entrypoint, args: &[OsString], limit: Duration) -> Result<()> {
-        let mut command = Command::new(self.path(entrypoint)?);
-        command.args(args).current_dir(&self.pod);
-        finish(entrypoint, command, limit, None)?.success()
+        let environment = std::env::vars_os().map(|(name, value)| c_string(&joined(&name, &value)));
+        let environment = environment.collect::<Result<Vec<_>>>()?;
+        self.finish(entrypoint, args, &environment, limit, None)?.success()
     }
 
     /// Replaces this process with an entrypoint, with podctl's own environment and `more`.
@@ -195,12 +197,13 @@ impl Stage1 {
     }
 
     /// The whole environment of a crossing entrypoint.
-    fn crossing_environment(&self, pid: i32) -> Result<[(&'static str, OsString); 3]> {
-        Ok([
+    fn crossing_environment(&self, pid: i32) -> Result<Vec<CString>> {
+        let variables: [(&str, OsString); 3] = [
             ("RKT_STAGE1_ENTERCMD", self.path(Entrypoint::Enter)?.into()),
             ("RKT_STAGE1_ENTERPID", pid.to_string().into()),
             ("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into())),
-        ])
+        ];
+        variables.iter().map(|(name, value)| c_string(&joined(OsStr::new(name), value))).collect()
     }
 
     /// Replaces this process with a crossing entrypoint, in exactly the environment that the contract requires. `pid`
@@ -214,9 +217,7 @@ impl Stage1 {
         for arg in args {
             argv.push(c_string(OsStr::new(arg))?);
         }
-        let variables = self.crossing_environment(pid)?;
-        let variables = variables.iter().map(|(name, value)| c_string(&joined(OsStr::new(name), value)));
-        let environment = variables.collect::<Result<Vec<_>>>()?;
+        let environment = self.crossing_environment(pid)?;
         std::env::set_current_dir(&self.pod).context(|| format!("chdir({:?})", self.pod))?;
         stage1::sys::signal::exec_with_defaults(&argv[0], &argv, &environment)
     }
@@ -236,9 +237,59 @@ impl Stage1 {
         wait: Option<Duration>,
         lock: Option<&File>,
     ) -> Result<Outcome> {
-        let mut command = Command::new(self.path(entrypoint)?);
-        command.args(args).current_dir(&self.pod).env_clear().envs(self.crossing_environment(pid)?);
-        finish(entrypoint, command, DEADLINE + wait.unwrap_or_default(), lock)
+        let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+        let environment = self.crossing_environment(pid)?;
+        self.finish(entrypoint, &args, &environment, DEADLINE + wait.unwrap_or_default(), lock)
+    }
+
+    /// Runs an entrypoint to its end. Its output goes to a memfd, not a pipe: nothing then waits for a process that it
+    /// left behind with the output still open.
+    fn finish(
+        &self,
+        entrypoint: Entrypoint,
+        args: &[OsString],
+        environment: &[CString],
+        limit: Duration,
+        lock: Option<&File>,
+    ) -> Result<Outcome> {
+        let path = self.path(entrypoint)?;
+        log::debug!("run {path:?} {args:?}");
+        let directory = self.is_ours().then(|| read_only_directory(&path)).transpose()?;
+        let file = match &directory {
+            Some((directory, name)) => {
+                Path::new("/proc/self/fd").join(directory.as_fd().as_raw_fd().to_string()).join(name)
+            }
+            None => path.clone(),
+        };
+        let words = [path.as_os_str()].into_iter().chain(args.iter().map(OsString::as_os_str));
+        let memory = rustix::fs::memfd_create("output", MemfdFlags::CLOEXEC).context(|| "memfd_create")?;
+        let mut output = File::from(memory);
+        let null = File::open("/dev/null").context(|| "open(\"/dev/null\")")?;
+        let child = spawn::start(&Program {
+            path: &c_string(file.as_os_str())?,
+            arguments: &words.map(c_string).collect::<Result<Vec<_>>>()?,
+            environment,
+            directory: &c_string(self.pod.as_os_str())?,
+            standard: [null.as_fd(), output.as_fd(), output.as_fd()],
+            descriptor: lock.map(AsFd::as_fd),
+        });
+        let child = child.context(|| format!("{path:?}"))?;
+        drop(directory);
+        let ended_in_time = wait_or_kill(child, limit);
+        let status = process::wait_child(child)?;
+        let output = read_end(&mut output)?;
+        for line in output.lines() {
+            // pass on its warnings (a limit that the host can't enforce, for example); the rest is for debugging
+            let warning = line.strip_prefix(entrypoint.name()).and_then(|rest| rest.strip_prefix(": warn: "));
+            match warning {
+                Some(warning) if matches!(status, WaitStatus::Exited(_, 0)) => {
+                    log::warn!("{}: {warning}", entrypoint.name());
+                }
+                _ => log::debug!("{line}"),
+            }
+        }
+        ended_in_time.context(|| entrypoint.name())?;
+        Ok(Outcome { entrypoint, status, output })
     }
 }
 
@@ -264,14 +315,17 @@ fn executable_rootfs(store: &Store, pod: &Path) -> Result<PathBuf> {
 #[derive(Debug)]
 pub struct Outcome {
     entrypoint: Entrypoint,
-    status: ExitStatus,
+    status: WaitStatus,
     output: String,
 }
 
 impl Outcome {
     /// Its exit code; `None` if a signal killed it.
     pub fn code(&self) -> Option<i32> {
-        self.status.code()
+        match self.status {
+            WaitStatus::Exited(_, code) => Some(code),
+            _ => None,
+        }
     }
 
     /// Fails unless it exited with 0.
@@ -279,12 +333,11 @@ impl Outcome {
     /// # Errors
     /// It exited with another code, or a signal killed it; the message has the line in which it says why.
     pub fn success(&self) -> Result<()> {
-        if self.status.success() {
-            return Ok(());
-        }
-        let ended = match (self.status.code(), self.status.signal()) {
-            (Some(code), _) => format!("ended with {code}"),
-            (None, signal) => format!("was killed by signal {}", signal.unwrap_or_default()),
+        let ended = match self.status {
+            WaitStatus::Exited(_, 0) => return Ok(()),
+            WaitStatus::Exited(_, code) => format!("ended with {code}"),
+            WaitStatus::Signaled(_, signal, _) => format!("was killed by signal {}", signal as i32),
+            other => format!("ended with {other:?}"),
         };
         let name = self.entrypoint.name();
         match cause(name, &self.output) {
@@ -303,38 +356,22 @@ fn cause<'a>(name: &str, output: &'a str) -> Option<&'a str> {
     lines.clone().filter_map(own).next_back().or_else(|| lines.next_back())
 }
 
-/// Runs a command to its end. Its output goes to a memfd, not a pipe: nothing then waits for a process that it left
-/// behind with the output still open.
-fn finish(entrypoint: Entrypoint, mut command: Command, limit: Duration, lock: Option<&File>) -> Result<Outcome> {
-    log::debug!("run {command:?}");
-    let memory = rustix::fs::memfd_create("output", MemfdFlags::CLOEXEC).context(|| "memfd_create")?;
-    let mut output = File::from(memory);
-    let stream = || output.try_clone().map(Stdio::from).context(|| "dup");
-    command.stdin(Stdio::null()).stdout(stream()?).stderr(stream()?);
-    let heritage = Heritage { descriptor: lock.map(AsFd::as_fd), ..Heritage::default() };
-    let mut child = spawn::spawn(command, heritage)?;
-    let ended_in_time = wait_or_kill(&mut child, limit);
-    let status = child.wait().context(|| "wait")?;
-    let output = read_end(&mut output)?;
-    for line in output.lines() {
-        // pass on its warnings (a limit that the host can't enforce, for example); the rest is for debugging
-        let warning = line.strip_prefix(entrypoint.name()).and_then(|rest| rest.strip_prefix(": warn: "));
-        match warning {
-            Some(warning) if status.success() => log::warn!("{}: {warning}", entrypoint.name()),
-            _ => log::debug!("{line}"),
-        }
-    }
-    ended_in_time.context(|| entrypoint.name())?;
-    Ok(Outcome { entrypoint, status, output })
+/// The directory of an entrypoint, in a read-only clone of the mount that it is on, and the entrypoint's name. One that
+/// was executed from a writable mount executes itself again from such a clone, which takes longer: no process of a pod may
+/// open its file for writing.
+fn read_only_directory(path: &Path) -> Result<(DetachedMount, &OsStr)> {
+    let (directory, name) = dir::split(path)?;
+    let directory = DetachedMount::clone_path(directory, Scope::One)?;
+    directory.set(Attributes { read_only: true, ..Attributes::default() }, Scope::One)?;
+    Ok((directory, name))
 }
 
-fn wait_or_kill(child: &mut Child, limit: Duration) -> Result<()> {
-    let pid = i32::try_from(child.id()).context(|| "pid")?;
-    let pidfd = process::pidfd_open(pid)?;
+fn wait_or_kill(child: Pid, limit: Duration) -> Result<()> {
+    let pidfd = process::pidfd_open(child.as_raw())?;
     if process::pidfd_wait_end(pidfd.as_fd(), limit)? {
         return Ok(());
     }
-    child.kill().context(|| "kill")?;
+    process::pidfd_kill(pidfd, rustix::process::Signal::KILL)?;
     Err(Error::new(format!("timed out after {} s and was killed", limit.as_secs())))
 }
 
