@@ -64,6 +64,7 @@ use stage1::error::{Result, escape_control, exit};
 use stage1::inherited;
 use stage1::sys::signal::die_by;
 
+use self::args::lazy::Lazy;
 use self::args::new_pod::split_apps;
 use self::args::one_app::OneApp;
 use self::args::pod::OnePod;
@@ -107,11 +108,11 @@ enum Command {
     /// Remove saved credentials for a registry
     Logout(logout::Logout),
     /// Start a pod without apps and print its UUID
-    Sandbox(Box<sandbox::Sandbox>),
+    Sandbox(Lazy<sandbox::Sandbox>),
     /// Run apps on this terminal, in a pod of their own that ends with them
-    Run(Box<run::Run>),
+    Run(Lazy<run::Run>),
     /// Make a pod with apps to run later, and print its UUID
-    Prepare(Box<prepare::Prepare>),
+    Prepare(Lazy<prepare::Prepare>),
     /// Run a prepared pod on this terminal
     RunPrepared(run_prepared::RunPrepared),
     /// Add apps to a pod; start, stop, remove and list them
@@ -124,7 +125,7 @@ enum Command {
     /// Attach this terminal, or pipes, to the streams of an app
     Attach(attach::Attach),
     /// Run a command in an app
-    Exec(Box<app::Exec>),
+    Exec(Lazy<app::Exec>),
     /// List the pods
     #[command(visible_aliases = ["ls", "ps"])]
     List(list::List),
@@ -145,7 +146,7 @@ enum Command {
     /// Make an image of the files of an app
     Commit(export::Commit),
     /// Change the limits of an app, while it runs and for later
-    Update(update::Update),
+    Update(Lazy<update::Update>),
     /// Ports of the host that lead to a pod: list them, and change them while it runs
     #[command(subcommand)]
     Port(port::Command),
@@ -157,7 +158,7 @@ enum Command {
     Kill(kill::Kill),
     /// Wait until pods have ended, or are healthy
     /// Make pods what a file says: Kubernetes' Pod; only what differs is changed in one that runs
-    Up(Box<up::Up>),
+    Up(Lazy<up::Up>),
     /// Stop and remove pods, those of a file or by name
     Down(down::Down),
     /// Print a pod as a file, or the unit that keeps it
@@ -313,14 +314,14 @@ impl Podctl {
             Command::Image(command) => command.run(&session)?,
             Command::Images(command) => command.run(&session)?,
             Command::Volume(command) => command.run(&session)?,
-            Command::Exec(command) => command.run(&session)?,
+            Command::Exec(command) => command.0.run(&session)?,
             Command::Cri(command) => command.run(session, serve)?,
             Command::Completion(command) => command.run()?,
             Command::Login(command) => command.run()?,
             Command::Logout(command) => command.run()?,
-            Command::Sandbox(command) => command.run(&session)?,
-            Command::Run(command) => return command.run(&session),
-            Command::Prepare(command) => command.run(&session)?,
+            Command::Sandbox(command) => command.0.run(&session)?,
+            Command::Run(command) => return command.0.run(&session),
+            Command::Prepare(command) => command.0.run(&session)?,
             Command::RunPrepared(command) => return command.run(&session),
             Command::App(command) => command.run(&session)?,
             Command::Enter(command) => command.run(&session)?,
@@ -331,7 +332,7 @@ impl Podctl {
             Command::Inspect(one) => inspect::run(&one, &session)?,
             Command::Stats(command) => command.run(&session)?,
             Command::Top(command) => command.run(&session)?,
-            Command::Update(command) => command.run(&session)?,
+            Command::Update(command) => command.0.run(&session)?,
             Command::Port(command) => command.run(&session)?,
             Command::Pause(one) => pause::pause(&one, &session)?,
             Command::Unpause(one) => pause::unpause(&one, &session)?,
@@ -349,7 +350,7 @@ impl Podctl {
             Command::Commit(command) => command.run(&session)?,
             Command::Manual(command) => command.run(Self::command())?,
             Command::Gc(command) => command.run(&session)?,
-            Command::Up(command) => command.run(&session)?,
+            Command::Up(command) => command.0.run(&session)?,
             Command::Down(command) => command.run(&session)?,
             Command::Generate(command) => command.run(&session)?,
             Command::Enable(pod) => enable::enable(&pod, &session)?,

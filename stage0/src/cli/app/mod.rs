@@ -14,6 +14,7 @@ mod stop;
 use clap::Subcommand;
 use stage1::error::Result;
 
+use super::args::lazy::Lazy;
 use super::args::one_app::OneApp;
 use super::session::Session;
 pub use exec::Exec;
@@ -21,7 +22,7 @@ pub use exec::Exec;
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Add an app to a running pod
-    Add(Box<add::Add>),
+    Add(Lazy<add::Add>),
     /// Start an app
     Start(OneApp),
     /// Stop an app
@@ -29,7 +30,7 @@ pub enum Command {
     /// Stop an app if it runs, then start it
     Restart(stop::Stop),
     /// Replace an app by one with another image or other options
-    Replace(Box<replace::Replace>),
+    Replace(Lazy<replace::Replace>),
     /// Stop an app if it runs, then remove it from its pod
     Rm(rm::Rm),
     /// List the apps of a pod
@@ -37,7 +38,7 @@ pub enum Command {
     /// Show one app, or all apps of a pod
     Status(status::Status),
     /// Run a command in an app
-    Exec(Exec),
+    Exec(Lazy<Exec>),
     /// Reopen an app's log file after it was renamed
     ReopenLog(OneApp),
 }
@@ -45,15 +46,15 @@ pub enum Command {
 impl Command {
     pub fn run(self, session: &Session) -> Result<()> {
         match self {
-            Self::Add(add) => add.run(session),
+            Self::Add(add) => add.0.run(session),
             Self::Start(one) => start::run(&one, session),
             Self::Stop(stop) => stop.run(session),
             Self::Restart(stop) => stop.restart(session),
-            Self::Replace(replace) => replace.run(session),
+            Self::Replace(replace) => replace.0.run(session),
             Self::Rm(rm) => rm.run(session),
             Self::List(list) => list.run(session),
             Self::Status(status) => status.run(session),
-            Self::Exec(exec) => exec.run(session),
+            Self::Exec(exec) => exec.0.run(session),
             Self::ReopenLog(one) => reopen_log::run(&one, session),
         }
     }

@@ -13,6 +13,7 @@ pub mod incoming_image;
 pub mod insecure;
 pub mod kube_file;
 pub mod label;
+pub mod lazy;
 pub mod limits;
 pub mod listing;
 pub mod new_app;

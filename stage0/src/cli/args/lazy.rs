@@ -1,0 +1,67 @@
+//! Options that clap is told of when their verb was named, and not before.
+//!
+//! clap builds every option of every verb before it looks at the first word, which takes longer than many a verb. So the
+//! verbs with the most options are built when they are asked for. clap's own attribute `defer` does that for all verbs
+//! of an enum, but then a verb is described by the comment of its type instead of that of its variant.
+
+use std::ops::{Deref, DerefMut};
+
+use clap::builder::Resettable;
+use clap::{ArgMatches, Args, Command, Error, FromArgMatches, Id};
+
+/// The options `T` of a verb.
+#[derive(Debug)]
+pub struct Lazy<T>(pub Box<T>);
+
+/// Adds a verb's options, and leaves its description as it is.
+fn with_options<T: Args>(verb: Command) -> Command {
+    let (about, long_about) = (verb.get_about().cloned(), verb.get_long_about().cloned());
+    let verb = T::augment_args(verb);
+    let long_about = long_about.or_else(|| verb.get_long_about().cloned());
+    match about {
+        Some(about) => verb.about(about).long_about(Resettable::from(long_about)),
+        None => verb,
+    }
+}
+
+impl<T: Args> Args for Lazy<T> {
+    fn group_id() -> Option<Id> {
+        T::group_id()
+    }
+
+    fn augment_args(verb: Command) -> Command {
+        verb.defer(with_options::<T>)
+    }
+
+    fn augment_args_for_update(verb: Command) -> Command {
+        T::augment_args_for_update(verb)
+    }
+}
+
+impl<T: FromArgMatches> FromArgMatches for Lazy<T> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        T::from_arg_matches(matches).map(|options| Self(Box::new(options)))
+    }
+
+    fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, Error> {
+        T::from_arg_matches_mut(matches).map(|options| Self(Box::new(options)))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        self.0.update_from_arg_matches(matches)
+    }
+}
+
+impl<T> Deref for Lazy<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for Lazy<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
