@@ -1,4 +1,4 @@
-//! The groups that an image's own files give the user of an app.
+//! The groups of an app's user in the `/etc/passwd` and `/etc/group` of its image.
 
 use serde::{Deserialize, Serialize};
 use stage1::appc::RuntimeApp;
@@ -10,31 +10,32 @@ use crate::image::store::Image;
 use crate::image::tree::{self as trees, location};
 use crate::store::Store;
 
-/// Which groups of the image's files an app has.
+/// The groups of the image's files that an app gets.
 #[derive(Serialize, Deserialize, clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum ImageGroups {
-    /// The group of /etc/passwd, if no other one is given
+    /// The user's group in /etc/passwd, unless --group gives another one
     Primary,
-    /// That one, and those in which /etc/group lists the user
+    /// That group, and those whose entry in /etc/group lists the user
     All,
 }
 
-/// What an app's options say of its groups.
+/// An app's options for its groups.
 #[derive(Clone, Copy, Debug)]
 pub struct GroupRequest<'a> {
-    /// Those of the image's files that are added.
+    /// The groups of the image's files to add.
     pub which: ImageGroups,
-    /// Its own group is said, or the image's own where its user is.
+    /// Whether the app's group is known: an option gives it, or the app has the image's user and group.
     pub has_group: bool,
-    /// Further groups.
+    /// The GIDs of further groups.
     pub further: &'a [u32],
 }
 
-/// Gives an app the groups that its options ask for, besides those that they name. Its own group is among them.
+/// Sets an app's group, if the request lacks it, and its supplementary groups: the app's group, the further groups of
+/// the request, and those of the image's files.
 ///
 /// # Errors
-/// The image's files can't be read.
+/// The image's tree can't be made, or the image's files can't be read.
 pub fn give(store: &Store, image: &Image, request: Option<GroupRequest<'_>>, app: &mut RuntimeApp) -> Result<()> {
     let (Some(request), Some(section)) = (request, app.app.as_mut()) else { return Ok(()) };
     let tree = trees::ensure(store, &image.id)?;

@@ -70,8 +70,8 @@ pub fn host_named(name: AcName, target: &str, source: &str, read_only: bool) -> 
     Mount { volume: name, path: target.to_owned(), app_volume: Some(volume), other: Map::new() }
 }
 
-/// The same mount, with how later mounts travel, if that is said, and whether what is mounted below a read-only path of
-/// the host stays as it is.
+/// The mount with this propagation, if given. With `below_as_it_is`, mounts below a read-only path of the host keep
+/// their own flags.
 pub fn with_ways(mut mount: Mount, propagation: Option<Propagation>, below_as_it_is: bool) -> Mount {
     let other = mount.app_volume.as_mut().map(|volume| &mut volume.other);
     if let Some(other) = other {

@@ -46,7 +46,7 @@ pub struct AddOptions {
     pub group: Option<String>,
     /// Supplementary groups.
     pub supplementary_gids: Vec<u32>,
-    /// Which groups it has by the image's files.
+    /// The groups to take from the image's `/etc/passwd` and `/etc/group`.
     pub image_groups: Option<ImageGroups>,
     /// The working directory, an absolute path in the app.
     pub working_dir: Option<String>,
@@ -233,11 +233,11 @@ impl AddOptions {
         (!files.is_empty()).then_some(Content { files, group: 0 })
     }
 
-    /// Which groups of the image's files it is to have, if any.
+    /// The request for groups of the image's files; `None` if the options have none.
     pub fn group_request(&self) -> Option<GroupRequest<'_>> {
         self.image_groups.map(|which| GroupRequest {
             which,
-            // of another user the image's own group means nothing
+            // the image's group is for the image's user only
             has_group: self.group.is_some() || self.user.is_none(),
             further: &self.supplementary_gids,
         })

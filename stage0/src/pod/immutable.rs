@@ -1,4 +1,4 @@
-//! Pods whose apps are known before they run, and which live as long as these do.
+//! Immutable pods: their apps are listed before they run, and they end when their apps have ended.
 
 use std::convert::Infallible;
 use std::os::fd::AsFd;
@@ -37,11 +37,11 @@ use crate::poddir::phase::{HeldPod, Phase};
 use crate::rootfs::Roots;
 use crate::store::Store;
 
-/// Makes a pod with these apps, this name, and what else is in `manifest`: phase prepared, held.
+/// Makes a pod with this manifest, these apps and this name. The pod is prepared then, and held.
 ///
 /// # Errors
-/// The options of an app make no sense or don't go together, or something could not be written. Nothing is left of
-/// the pod.
+/// The options of an app are invalid or conflict, an image does not exist, the name is taken, or a file can't be
+/// written. The pod is removed then.
 pub fn prepare(
     store: &Store,
     stage1: &Image,
@@ -77,7 +77,7 @@ pub fn prepare(
     })
 }
 
-/// One terminal can't be that of several apps.
+/// Fails if the pod has the terminal and not exactly one app.
 fn check_terminal(manifest: &PodManifest, settings: &Settings) -> Result<()> {
     match manifest.apps.len() {
         several if settings.interactive && several != 1 => {
@@ -87,10 +87,10 @@ fn check_terminal(manifest: &PodManifest, settings: &Settings) -> Result<()> {
     }
 }
 
-/// Takes hold of a pod that was prepared, and tells what it was prepared with.
+/// Locks a prepared pod. Returns it with `settings`, completed by those that it was prepared with.
 ///
 /// # Errors
-/// It is in another phase, another process runs it, or `settings` don't fit it.
+/// The pod is in another phase, another process runs it, or the settings don't fit it.
 pub fn take_prepared(store: &Store, pod: &Pod, settings: Settings) -> Result<(HeldPod, Settings)> {
     let not_prepared = |pod: &Pod| Error::new(format!("pod {} is {}, not prepared", pod.short(), pod.state().word()));
     if pod.phase() != Phase::Prepared {
@@ -104,11 +104,11 @@ pub fn take_prepared(store: &Store, pod: &Pod, settings: Settings) -> Result<(He
     Ok((held, settings))
 }
 
-/// Moves a prepared pod to phase run and mounts its stage1 and its apps, in this (the host's) mount namespace. One that
-/// was prepared without overlays has them already.
+/// Moves a prepared pod to phase run and mounts the roots of its stage1 and its apps, in this (the host's) mount
+/// namespace. A pod without overlays has copied roots already.
 ///
 /// # Errors
-/// A mount failed; nothing is left of the pod.
+/// A port of the host that the pod publishes is taken, or a mount fails. The pod is removed then.
 pub fn mount(store: &Store, pod: HeldPod) -> Result<HeldPod> {
     let has_all = !Roots::of(pod.dir())?.are_overlays();
     let pod = create::mount(store, pod)?;
@@ -127,13 +127,14 @@ fn make_apps(store: &Store, dir: &Path, manifest: &PodManifest) -> Result<()> {
     })
 }
 
-/// Signals that end a pod in order; and the one that says that its process has ended.
+/// The signals that `run --rm` passes on to stop the pod in order, and SIGCHLD, which reports the end of its process.
 const SIGNALS: &[Signal] = &[Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP];
 
-/// Runs a mounted pod to its end and removes it. The result is the exit code of its process.
+/// Runs a mounted pod to its end and removes it. Returns the exit code of its process, 128 plus the number of a signal
+/// that killed it.
 ///
 /// # Errors
-/// It can't be run, or not be removed.
+/// The pod can't be run or removed.
 pub fn run_and_remove(store: &Store, pod: HeldPod, launch: &Launch) -> Result<u8> {
     let ended = match start(store, &pod, launch) {
         Ok((child, signals)) => accompany(child, &signals),
@@ -150,7 +151,7 @@ fn start(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<(Pid, nix::sys
         Fork::Parent(child) => Ok((child, signals)),
         Fork::Child => {
             let run = || -> Result<Infallible> {
-                // the pod does not outlive the command that is to remove it
+                // the pod must not outlive the command that removes it
                 process::die_with_parent()?;
                 if process::pidfd_wait_end(&parent, Duration::ZERO)? {
                     return Err(Error::new("the command that runs the pod has ended"));
@@ -164,7 +165,7 @@ fn start(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<(Pid, nix::sys
     }
 }
 
-/// Waits for the end of the pod's process, with signals passed on.
+/// Passes signals on to the pod's process until it ends; returns its exit code.
 fn accompany(child: Pid, signals: &nix::sys::signalfd::SignalFd) -> Result<u8> {
     loop {
         let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
@@ -174,7 +175,7 @@ fn accompany(child: Pid, signals: &nix::sys::signalfd::SignalFd) -> Result<u8> {
         }
         while let Some(info) = signals.read_signal().context(|| "read(signalfd)")? {
             let number = i32::try_from(info.ssi_signo).context(|| "signal number")?;
-            // what the terminal sends goes to the whole process group, the pod's process included
+            // the terminal sends its signals to the whole process group, including the pod's process
             if number == Signal::SIGCHLD as i32 || info.ssi_code == SI_KERNEL {
                 continue;
             }

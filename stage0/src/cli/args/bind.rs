@@ -1,4 +1,4 @@
-//! Volumes as other tools write them
+//! The option `-v`: volumes in the form of docker and podman
 
 use stage1::appc::Mount;
 use stage1::error::{Context, Error, Result};
@@ -8,26 +8,26 @@ use super::volume::absolute;
 use crate::app::mounts::{self, Bind};
 use crate::fsutil::dir::must_exist;
 
-/// What is mounted.
+/// The source of a mount.
 #[derive(Debug, PartialEq)]
 pub enum Source {
     /// A path of the host.
     Host(Mount),
-    /// A volume, by its name.
+    /// A volume of the pod or a named volume, by its name.
     Named(Bind),
 }
 
-/// `SOURCE:TARGET[:WORD[,WORD…]]`. A source with a slash is a path of the host, mounted for this app alone; else it is the name
-/// of a volume of the pod, or of a named one.
+/// Parses `SOURCE:TARGET[:WORD[,WORD…]]`. A source with a slash is a path of the host, mounted for this app alone;
+/// without one it is the name of a volume of the pod or of a named volume.
 ///
 /// # Errors
-/// It is anything else, or a path that is not there.
+/// The text does not have this form, or the path of the host does not exist.
 pub fn mount(text: &str) -> Result<Source> {
     read(text).context(|| format!("-v {text:?}"))
 }
 
 fn read(text: &str) -> Result<Source> {
-    const FORM: &str = "it is written HOSTPATH:PATH[:ro], or NAME:PATH[:ro] for a volume";
+    const FORM: &str = "expected HOSTPATH:PATH[:ro], or NAME:PATH[:ro] for a volume";
     let words: Vec<&str> = text.split(':').collect();
     let (source, target, words) = match words.as_slice() {
         [source, target] => (*source, *target, ""),
@@ -41,7 +41,9 @@ fn read(text: &str) -> Result<Source> {
     let path = absolute(target).context(|| "where the app sees it")?;
     if !source.contains('/') {
         if propagation.is_some() || below_as_it_is {
-            return Err(Error::new("a volume by its name is ro or rw; the other words are for a path of the host"));
+            return Err(Error::new(
+                "only ro and rw apply to a volume's name; the other words are for a path of the host",
+            ));
         }
         return Ok(Source::Named(Bind { volume: source.parse().context(|| FORM)?, path, read_only }));
     }
@@ -57,7 +59,7 @@ fn read(text: &str) -> Result<Source> {
     Ok(Source::Host(mounts::with_ways(mount, propagation, below_as_it_is)))
 }
 
-/// What is said of a mount.
+/// The words after the target.
 #[derive(Default)]
 struct Words {
     read_only: bool,
@@ -76,20 +78,18 @@ impl Words {
                 word if found.propagation.is_none() => {
                     let known = word.parse().ok();
                     found.propagation = Some(known.context(|| {
-                        format!(
-                            "{word:?}: there are ro, rw, private, slave, shared, and bind-recursive=writable with ro"
-                        )
+                        format!("{word:?}: expected ro, rw, private, slave, shared, or bind-recursive=writable with ro")
                     })?);
                 }
                 _ => return Err(Error::new(format!("{word:?} contradicts a word before it"))),
             }
         }
         if found.below_as_it_is && !found.read_only {
-            return Err(Error::new("bind-recursive=writable goes with ro"));
+            return Err(Error::new("bind-recursive=writable needs ro"));
         }
         if found.read_only && !found.below_as_it_is && found.propagation.is_some_and(|p| p != Propagation::Private) {
             return Err(Error::new(
-                "what is mounted later could be written: ro goes with slave and shared only as ro,bind-recursive=writable",
+                "with slave or shared, later mounts would be writable: ro needs bind-recursive=writable, too",
             ));
         }
         Ok(found)
@@ -124,16 +124,16 @@ mod tests {
         let ways = host("/tmp:/x:shared").app_volume.unwrap();
         assert_eq!((ways.propagation().unwrap(), ways.is_read_only_below()), (Some(Propagation::Shared), true));
         for (words, why) in [
-            ("z", "there are ro, rw, private"),
+            ("z", "expected ro, rw, private"),
             ("ro,rw", "\"rw\""),
             ("slave,shared", "contradicts"),
-            ("bind-recursive=writable", "goes with ro"),
-            ("ro,slave", "mounted later could be written"),
+            ("bind-recursive=writable", "needs ro"),
+            ("ro,slave", "later mounts would be writable"),
         ] {
             let line = mount(&format!("/tmp:/x:{words}")).unwrap_err().one_line();
             assert!(line.contains(why), "{words}: {line}");
         }
-        assert!(mount("data:/x:slave").unwrap_err().one_line().contains("ro or rw"));
+        assert!(mount("data:/x:slave").unwrap_err().one_line().contains("only ro and rw"));
 
         let Source::Named(bind) = mount("pg_data:/x:ro").unwrap() else { panic!() };
         assert_eq!((bind.volume.as_str(), bind.path.as_str(), bind.read_only), ("pg_data", "/x", true));

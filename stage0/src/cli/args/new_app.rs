@@ -20,13 +20,13 @@ use crate::app::options::AddOptions;
 use crate::cli::args::candidates::an_image;
 use crate::cli::session::Session;
 
-/// An app that is to be.
+/// The options of a new app.
 #[derive(Args, Debug)]
 pub struct NewApp {
     /// An image of the store (its name, its id, or the start of its id), or of a registry
     #[arg(add = an_image())]
     pub image: String,
-    /// Pull the image from its registry when
+    /// When to pull the image from its registry
     #[arg(long, value_enum, default_value = "missing", value_name = "WHEN")]
     pull: PullPolicy,
     /// Name the app (default: from the image's name)
@@ -36,28 +36,28 @@ pub struct NewApp {
     pub how: HowToRunIt,
 }
 
-/// How an app is run, beyond its image and name.
+/// The options of how an app is run.
 #[derive(Args, Debug)]
 pub struct HowToRunIt {
     /// Run this program instead of the image's
     #[arg(long, alias = "entrypoint", value_name = "PROGRAM")]
     exec: Option<String>,
-    /// Set a variable of the app's environment; without a value, to the caller's
+    /// Set a variable of the app's environment; without =VALUE, to the caller's value
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub env: Vec<String>,
-    /// Set the variables of a file: NAME=VALUE, one on a line
+    /// Set the environment variables of this file: NAME=VALUE, one on each line
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
-    /// Run it as this user: a name, a number, or a path in the image, for its owner
+    /// Run it as this user: a name, a number, or the owner of a path in the image
     #[arg(short, long, allow_hyphen_values = true)]
     user: Option<String>,
     /// Run it with this group
     #[arg(long, allow_hyphen_values = true)]
     group: Option<String>,
-    /// Add a group, by number
+    /// Add a supplementary group, by number
     #[arg(long = "supplementary-gid", value_name = "GID")]
     supplementary_gids: Vec<u32>,
-    /// Take its groups from the image's files
+    /// Take its groups from the image's /etc/passwd and /etc/group
     #[arg(long, value_enum, value_name = "WHICH")]
     image_groups: Option<ImageGroups>,
     /// Start it in this directory
@@ -68,14 +68,14 @@ pub struct HowToRunIt {
     /// Make its root file system read-only
     #[arg(long, alias = "read-only")]
     readonly_rootfs: bool,
-    /// Ask it to end by this signal: SIGINT, RTMIN+3, 10 (default: SIGTERM)
+    /// Stop it by this signal: SIGINT, RTMIN+3, 10 (default: SIGTERM)
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<String>,
-    /// Kill it this long after that signal: seconds, or 5m, 1h30m; 0 kills it at once (default: 10)
+    /// Kill it this long after the stop signal: seconds, or 5m, 1h30m; 0 kills it at once (default: 10)
     #[arg(long, value_name = "DURATION", value_parser = seconds)]
     stop_timeout: Option<Duration>,
-    /// Restart it when it ends, after 1 s, 2 s, 4 s and so on up to 5 min, and after 10 min of running after 1 s again: no,
-    /// on-failure[:TIMES], always, unless-stopped (default: no)
+    /// Restart it when it ends: no, on-failure[:TIMES], always, unless-stopped (default: no). It waits 1 s, 2 s, 4 s
+    /// and so on up to 5 min before each restart, and 1 s again after the app ran for 10 min
     #[arg(long, value_name = "POLICY")]
     restart: Option<String>,
     /// Give up on it after this many restarts in a row
@@ -92,19 +92,19 @@ pub struct HowToRunIt {
     /// Connect its standard output to: log, null, stream, tty, interactive (default: log)
     #[arg(long, value_name = "MODE")]
     stdout: Option<String>,
-    /// Connect its standard error to the same
+    /// Connect its standard error to the same kinds as --stdout (default: log)
     #[arg(long, value_name = "MODE")]
     stderr: Option<String>,
-    /// Write its output to this file, too, below the pod's --k8s-log-dir
+    /// Also write its output to this file, below the pod's --k8s-log-dir
     #[arg(long, value_name = "PATH")]
     k8s_log_path: Option<String>,
     /// Mount a volume of the pod: volume=NAME,target=PATH
     #[arg(long = "mount", value_name = "MOUNT")]
     mounts: Vec<String>,
-    /// Mount a path of the host, a volume of the pod, or a named volume, made if it is missing: HOSTPATH:PATH[:ro],
-    /// NAME:PATH[:ro]. After a path of the host also: private, slave (mounts that the host makes there later come along;
-    /// usual where it can be written), shared (and those of the app go to the host), and ro,bind-recursive=writable (what
-    /// is mounted below stays as it is): -v /mnt:/mnt:slave
+    /// Mount a path of the host, a volume of the pod, or a named volume, which is made if it does not exist:
+    /// HOSTPATH:PATH[:ro], NAME:PATH[:ro]. A path of the host also takes private, slave (the app sees the host's later
+    /// mounts below it; default for a writable mount), shared (the host sees the app's mounts, too), and
+    /// ro,bind-recursive=writable (mounts below it keep their own flags): -v /mnt:/mnt:slave
     #[arg(short = 'v', value_name = "SOURCE:PATH")]
     binds: Vec<String>,
     #[command(flatten)]
@@ -115,23 +115,23 @@ pub struct HowToRunIt {
 }
 
 impl NewApp {
-    /// What it is to be. Its image is fetched, if it has to be.
+    /// Converts the options, and pulls the image as `--pull` says.
     ///
     /// # Errors
-    /// The first option that makes no sense; or the image can't be fetched.
+    /// An option is invalid, or the image can't be pulled or is not in the store.
     pub fn options(self, session: &Session) -> Result<AddOptions> {
         let image = image_word(&self.image)?;
         let options = AddOptions { name: one_name(self.name)?, ..self.how.options(session)? };
-        // last: what makes no sense costs no time
+        // last, so that an invalid option is reported before a pull
         Ok(AddOptions { image: self.pull.obtain(session, &image)?, ..options })
     }
 }
 
 impl HowToRunIt {
-    /// As options of an app, yet without an image.
+    /// Converts the options to those of an app, still without an image.
     ///
     /// # Errors
-    /// The first that makes no sense.
+    /// An option is invalid.
     pub fn options(self, session: &Session) -> Result<AddOptions> {
         let (mut mounts, mut binds) = (mounts(&self.mounts)?, Vec::new());
         for text in &self.binds {
@@ -176,28 +176,31 @@ impl HowToRunIt {
     }
 }
 
-/// Another image for an app, if there is to be one.
+/// The options for another image of an existing app.
 #[derive(Args, Debug)]
 pub struct OtherImage {
-    /// The image it is to be of (default: the one it is of)
+    /// Use this image (default: the app's current one)
     #[arg(long, value_name = "IMAGE", add = an_image())]
     image: Option<String>,
-    /// Pull that from its registry when
+    /// When to pull that image from its registry
     #[arg(long, value_enum, default_value = "missing", value_name = "WHEN")]
     pull: PullPolicy,
 }
 
 impl OtherImage {
-    /// The image as the store has it; empty if there is to be no other one.
+    /// Pulls the image as `--pull` says. Returns its word for the store; the empty text without `--image`.
     ///
     /// # Errors
-    /// It can't be fetched.
+    /// The image can't be pulled or is not in the store.
     pub fn obtain(self, session: &Session) -> Result<String> {
         self.image.map_or_else(|| Ok(String::new()), |image| self.pull.obtain(session, &image_word(&image)?))
     }
 }
 
-/// The image as the store and registries call it.
+/// The image's name without `docker://`.
+///
+/// # Errors
+/// The text has another transport of skopeo.
 fn image_word(text: &str) -> Result<String> {
     if let Some(rest) = text.strip_prefix("docker://") {
         return Ok(rest.to_owned());
@@ -205,16 +208,16 @@ fn image_word(text: &str) -> Result<String> {
     let other = ["oci:", "oci-archive:", "docker-archive:", "dir:", "containers-storage:", "docker-daemon:"];
     match other.into_iter().find(|prefix| text.starts_with(prefix)) {
         Some(prefix) => Err(Error::new(format!(
-            "{text:?}: {prefix} is no place that podctl runs images from; \"podctl image import FILE\" takes it into the store"
+            "{text:?}: podctl cannot run images from {prefix}; \"podctl image import FILE\" takes it into the store"
         ))),
         None => Ok(text.to_owned()),
     }
 }
 
-/// The name that was given, once.
+/// The value of `--name`.
 ///
 /// # Errors
-/// It was given more than once.
+/// `--name` was given more than once.
 pub(super) fn one_name(mut names: Vec<String>) -> Result<Option<String>> {
     let name = names.pop();
     if names.is_empty() { Ok(name) } else { Err(Error::new("--name is given twice for one app or one pod")) }

@@ -8,8 +8,8 @@ use stage1::error::{Context, Error, Result};
 
 use crate::fsutil::dir::must_exist;
 
-/// The parts of `name=value,name=value`; each name once, and only these. A value may hold a comma: what follows it is
-/// the value's, too, unless it starts as a part does.
+/// Splits `name=value,name=value` into pairs; each allowed name at most once. A value may contain a comma unless
+/// `NAME=` follows it.
 fn parts<'a>(text: &'a str, allowed: &[&str]) -> Result<Vec<(&'a str, &'a str)>> {
     let mut found: Vec<(&str, &str)> = Vec::new();
     let mut rest = Some(text);
@@ -37,7 +37,7 @@ fn value<'a>(parts: &[(&str, &'a str)], name: &str) -> Option<&'a str> {
     parts.iter().find(|(other, _)| *other == name).map(|(_, value)| *value)
 }
 
-/// An absolute path without `..`, and without a line break.
+/// Checks that the text is an absolute path without `..` and without a line break.
 pub(super) fn absolute(text: &str) -> Result<String> {
     let path = Path::new(text);
     let plain = path.components().all(|component| matches!(component, Component::RootDir | Component::Normal(_)));
@@ -48,11 +48,11 @@ pub(super) fn absolute(text: &str) -> Result<String> {
     }
 }
 
-/// Volumes of a pod, each written `NAME,kind=host,source=/x,readOnly=true,recursive=true` or
+/// Parses volumes of a pod, each `NAME,kind=host,source=/x,readOnly=true,recursive=true` or
 /// `NAME,kind=empty,mode=0755,uid=0,gid=0`. A host volume's source must exist.
 ///
 /// # Errors
-/// The first that can't be understood.
+/// A volume is invalid, or two have one name.
 pub fn volumes(texts: &[String]) -> Result<Vec<Volume>> {
     let mut volumes: Vec<Volume> = Vec::new();
     for text in texts {
@@ -112,10 +112,10 @@ fn octal(text: &str) -> Result<()> {
     }
 }
 
-/// Whether `text` is the absolute path of a directory of the host.
+/// Checks that `text` is the absolute path of a directory of the host.
 ///
 /// # Errors
-/// It is not.
+/// It is not one.
 pub fn directory(text: &str) -> Result<()> {
     match Path::new(&absolute(text)?).metadata().context(|| format!("{text:?}"))?.is_dir() {
         true => Ok(()),
@@ -123,10 +123,10 @@ pub fn directory(text: &str) -> Result<()> {
     }
 }
 
-/// Mounts of an app, each written `volume=NAME,target=PATH`.
+/// Parses mounts of an app, each `volume=NAME,target=PATH`.
 ///
 /// # Errors
-/// The first that can't be understood.
+/// A mount is invalid.
 pub fn mounts(texts: &[String]) -> Result<Vec<Mount>> {
     texts.iter().map(|text| mount(text).context(|| format!("mount {text:?}"))).collect()
 }
@@ -135,7 +135,7 @@ fn mount(text: &str) -> Result<Mount> {
     let parts = parts(text, &["volume", "target"])?;
     let volume = value(&parts, "volume").context(|| "volume is missing: expected volume=NAME,target=PATH")?;
     let target = value(&parts, "target").context(|| "target is missing: expected volume=NAME,target=PATH")?;
-    // Relative or with "..", it is resolved in the app's root.
+    // a relative path, or one with "..", is resolved in the app's root
     if target.is_empty() || target.contains(['\n', '\0']) {
         return Err(Error::new(format!("the target {target:?} is not a path")));
     }
