@@ -1,4 +1,4 @@
-//! Sets of capabilities, by name and by number.
+//! Sets of capabilities, by name and by number: capabilities(7).
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use Capability::*;
 
-/// What an app has when its manifest says nothing (appc: 14 capabilities).
+/// The capabilities of an app without a capability set: the 14 of appc.
 const DEFAULT: CapSet = CapSet::of(&[
     CAP_AUDIT_WRITE,
     CAP_CHOWN,
@@ -26,15 +26,15 @@ const DEFAULT: CapSet = CapSet::of(&[
     CAP_SYS_CHROOT,
 ]);
 
-/// What a pod's systemd needs besides: mounts, cgroups and namespaces; the end of the pod; limits and priorities of
-/// what it starts; terminals; whose the words are that the journal gets.
+/// Further capabilities that a pod's systemd needs: for mounts, cgroups and namespaces (SYS_ADMIN), to halt (SYS_BOOT),
+/// for limits (SYS_RESOURCE) and priorities (SYS_NICE) of services, for terminals (SYS_TTY_CONFIG), and to look at
+/// processes of services (SYS_PTRACE).
 const SUPERVISOR: CapSet =
     CapSet::of(&[CAP_SYS_ADMIN, CAP_SYS_BOOT, CAP_SYS_RESOURCE, CAP_SYS_NICE, CAP_SYS_TTY_CONFIG, CAP_SYS_PTRACE]);
 
-/// A set of capabilities, one bit a number, as the kernel keeps them.
+/// A set of capabilities. Bit N is the capability with the number N, as in the kernel.
 ///
-/// Written as a list of names; the whole set, which includes capabilities that only a later kernel
-/// knows, as `["all"]`.
+/// In JSON it is a list of names. The set of all capabilities, also those of later kernels, is `["all"]`.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct CapSet(u64);
 
@@ -43,15 +43,15 @@ impl CapSet {
     pub const EMPTY: Self = Self(0);
     /// Every capability, also those of later kernels.
     pub const ALL: Self = Self(u64::MAX);
-    /// CAP_SYS_ADMIN alone.
+    /// CAP_SYS_ADMIN only.
     pub const SYS_ADMIN: Self = Self::of(&[CAP_SYS_ADMIN]);
 
-    /// What an app has when its manifest says nothing.
+    /// The capabilities of an app without a capability set.
     pub const fn app_default() -> Self {
         DEFAULT
     }
 
-    /// What a pod's systemd needs, with what the apps have when their manifests say nothing.
+    /// The capabilities that a pod's systemd needs, and [`Self::app_default`].
     pub const fn supervisor() -> Self {
         SUPERVISOR.or(DEFAULT)
     }
@@ -65,22 +65,22 @@ impl CapSet {
         Self(bits)
     }
 
-    /// Whether no capability is in it.
+    /// Whether it has no capability.
     pub const fn is_empty(&self) -> bool {
         self.0 == 0
     }
 
-    /// The set of these bits.
+    /// The set with these bits.
     pub const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 
-    /// One bit a capability.
+    /// Its bits.
     pub const fn bits(self) -> u64 {
         self.0
     }
 
-    /// The set of these names: with or without `CAP_`, in either case.
+    /// Parses names of capabilities, with or without `CAP_`, in upper or lower case.
     ///
     /// # Errors
     /// The first name that is not a capability.
@@ -92,30 +92,30 @@ impl CapSet {
         })
     }
 
-    /// True if every capability of `other` is in this set.
+    /// Whether every capability of `other` is in this set.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// In either set.
+    /// The union of both sets.
     #[must_use]
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// In both sets.
+    /// The intersection of both sets.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// In this set and not in `other`.
+    /// This set without the capabilities of `other`.
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
-    /// The names of this set, `CAP_` included; of numbers that have one.
+    /// The names of the capabilities, with `CAP_`, in the order of their numbers. Numbers without a name are left out.
     pub fn names(self) -> impl Iterator<Item = String> {
         let mut named: Vec<Capability> = ::caps::all().into_iter().filter(|c| self.0 & c.bitmask() != 0).collect();
         named.sort_by_key(Capability::index);
@@ -158,7 +158,7 @@ mod tests {
         {
             assert_eq!(CapSet::parse([name]), Ok(CapSet(1 << number)), "{name}");
         }
-        // The mask that is known from other runtimes' containers.
+        // The mask of the default set of other container runtimes.
         assert_eq!(CapSet::app_default().bits(), 0xa804_25fb);
         assert_eq!(CapSet::parse(["CAP_KILL", "CAP_", "x"]), Err("CAP_"));
         assert_eq!(CapSet::parse(["CAP_CAP_KILL"]), Err("CAP_CAP_KILL"));

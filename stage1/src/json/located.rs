@@ -1,7 +1,7 @@
 //! A JSON value as serde's source of data, whose errors name the place within the value.
 //!
-//! serde_path_to_error does the same for any source by wrapping it and every visitor, which made a tenth of `run`. This
-//! reads JSON values only, and compiles for each type no more than what JSON can give it.
+//! The crate serde_path_to_error does the same for any source, by wrapping it and every visitor; its code was a tenth
+//! of the entrypoint `run`. This module reads JSON values only, which compiles to less code for each type.
 
 use std::fmt;
 
@@ -9,15 +9,15 @@ use serde::de::{self, DeserializeSeed, Deserializer, Error as _, Expected, MapAc
 use serde::forward_to_deserialize_any;
 use serde_json::{Map, Number, Value};
 
-/// A value that is read. A struct is read from an object alone.
+/// A value to deserialize from. A struct is read from an object only, not from an array.
 pub(super) struct Located(pub(super) Value);
 
-/// Why a value does not fit, and where. Boxed, as serde_json's own errors are: each step of reading returns one.
+/// Why a value does not fit a type, and its place. Boxed, as serde_json's errors are, because every step returns it.
 #[derive(Debug)]
 pub(super) struct Misfit(Box<(String, serde_json::Error)>);
 
 impl Misfit {
-    /// The way to the place, `parts[0].name`, empty for the whole value; and the reason.
+    /// The place, such as `parts[0].name`, empty for the whole value; and the reason.
     pub(super) fn into_parts(self) -> (String, serde_json::Error) {
         *self.0
     }
@@ -39,7 +39,7 @@ impl Misfit {
         Self::invalid_type(found, expected)
     }
 
-    /// The place is below `step`: the name of a member, or `[INDEX]`.
+    /// Puts `step`, the name of a member or `[INDEX]`, before the place.
     fn below(mut self, step: &str) -> Self {
         let path = &mut self.0.0;
         if !path.is_empty() && !path.starts_with('[') {
@@ -49,7 +49,7 @@ impl Misfit {
         self
     }
 
-    /// The place is below an item of an array.
+    /// Puts the index of an array's item before the place.
     fn below_item(self, index: usize) -> Self {
         self.below(&format!("[{index}]"))
     }
@@ -83,7 +83,7 @@ impl de::Error for Misfit {
     }
 }
 
-/// Methods of a deserializer that read the same type of value.
+/// Methods of a deserializer that all call the method `$method`.
 macro_rules! read_as {
     ($method:ident: $($name:ident)*) => {$(
         fn $name<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
@@ -200,7 +200,7 @@ impl<'de> Deserializer<'de> for Located {
     forward_to_deserialize_any! { i128 u128 char bytes byte_buf unit unit_struct tuple_struct ignored_any }
 }
 
-/// What is left of an array.
+/// The items of an array that are not read yet.
 struct Items {
     rest: std::vec::IntoIter<Value>,
     index: usize,
@@ -221,10 +221,10 @@ impl<'de> SeqAccess<'de> for Items {
     }
 }
 
-/// What is left of an object.
+/// The members of an object that are not read yet.
 struct Members {
     rest: <Map<String, Value> as IntoIterator>::IntoIter,
-    /// The member whose name was read.
+    /// The member whose name was read and whose value was not.
     next: Option<(String, Value)>,
 }
 

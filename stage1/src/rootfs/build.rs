@@ -1,4 +1,4 @@
-//! Assembling an app's root in a namespace of its own.
+//! Assembling an app's root in its own mount namespace.
 
 use std::time::Instant;
 
@@ -15,11 +15,11 @@ use crate::layout;
 use crate::sys::mount::{self, Attributes, Scope};
 use crate::sys::{dir, process};
 
-/// Builds the app's mount namespace in the pod and pins it, replacing an earlier pin. Host side;
-/// the work is done by one child in the pod.
+/// Builds the app's mount namespace in the pod and pins it, replacing an earlier pin. Host side; a child that joins the
+/// pod's namespaces does the work.
 ///
 /// # Errors
-/// When a source, a target or a mask can't be had; an earlier pin stays then.
+/// The pod can't be joined, a mount fails, or `deadline` passes. If assembling the root fails, an earlier pin stays.
 pub fn build(target: &Target, app: &AcName, plan: &RootfsPlan, deadline: Instant) -> Result<()> {
     cross::in_child(deadline, || {
         let namespaces = OwnNamespaces::open()?;
@@ -34,7 +34,7 @@ pub fn build(target: &Target, app: &AcName, plan: &RootfsPlan, deadline: Instant
     .context(|| format!("build the mount namespace of app {app}"))
 }
 
-/// Makes this namespace, a copy of the pod's, the app's: from here on only what the plan says is in it.
+/// Turns this mount namespace, a copy of the pod's, into the app's, which has the mounts of the plan only.
 fn assemble(plan: &RootfsPlan) -> Result<()> {
     mount::make_all_private()?;
     let api = api::PodSources::open(plan)?;

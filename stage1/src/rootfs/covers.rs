@@ -1,7 +1,7 @@
-//! Paths that an app is not to see, or not to write to, wherever they are in its root. Pod side.
+//! Masked and read-only paths of an app, which it can't see or can't write to. Pod side.
 //!
-//! They are resolved in the app's root, through links of the image. What is not there needs no cover; everything else
-//! that can't be covered is an error.
+//! They are resolved in the app's root, through symbolic links of the image. A path that does not exist is skipped; one
+//! that exists and can't be covered is an error.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -14,7 +14,8 @@ use crate::layout;
 use crate::sys::dir;
 use crate::sys::mount::{Attributes, DetachedMount, Scope};
 
-/// What hides a directory and what hides a file: opened before the place of the masks is mounted over.
+/// The empty directory and the empty file that are mounted over masked paths. They are opened before their own
+/// directory is mounted over.
 pub(super) struct Covers {
     directory: OwnedFd,
     file: OwnedFd,
@@ -29,7 +30,7 @@ impl Covers {
         Ok(Self { directory: open(layout::MASK_DIR)?, file: open(layout::MASK_FILE)? })
     }
 
-    /// Covers the plan's paths; all that is mounted in `root` is there.
+    /// Covers the plan's paths in `root`, in which everything else is mounted already.
     pub(super) fn attach(&self, root: &DetachedMount, plan: &RootfsPlan) -> Result<()> {
         for path in &plan.masked_paths {
             self.hide(root, path).context(|| format!("hide {path:?}"))?;
@@ -43,7 +44,7 @@ impl Covers {
         let Some(target) = dir::try_open_in(root, path, OFlags::PATH)? else { return Ok(()) };
         let kind = FileType::from_raw_mode(rustix::fs::fstat(&target).context(|| "fstat")?.st_mode);
         let cover = if kind == FileType::Directory { &self.directory } else { &self.file };
-        // As most paths of the kernel are.
+        // Masked already, as most paths of /proc and /sys are.
         if dir::same_file(&target, cover)? {
             return Ok(());
         }
@@ -56,7 +57,7 @@ impl Covers {
 fn read_only(root: &DetachedMount, path: &str) -> Result<()> {
     let Some(target) = dir::try_open_in(root, path, OFlags::PATH)? else { return Ok(()) };
     let stat = rustix::fs::fstatvfs(&target).context(|| "fstatvfs")?;
-    // As most paths of the kernel are; what may be mounted below is not looked at then.
+    // Read-only already, as most paths of /proc and /sys are. Mounts below it stay as they are.
     if stat.f_flag.contains(StatVfsMountFlags::RDONLY) {
         return Ok(());
     }

@@ -60,10 +60,10 @@ pub fn inherit_none() -> Result<()> {
     caps::set(None, CapSet::Inheritable, &CapsHashSet::new()).context(|| "empty the inheritable set")
 }
 
-/// Makes these capabilities inheritable and ambient, and no others; all of them are permitted.
+/// Sets the inheritable and the ambient set to `ambient`, a subset of the permitted set.
 ///
 /// # Errors
-/// One is not permitted.
+/// A capability is not permitted, or not known to the crate `caps`; or the sets can't be read or set.
 pub fn set_ambient(ambient: u64) -> Result<()> {
     if ambient == 0 {
         return inherit_none();

@@ -33,7 +33,7 @@ pub enum Propagation {
 impl std::str::FromStr for Propagation {
     type Err = Error;
 
-    /// As mount(8) has it: `private`, `slave` or `shared`, also with an `r` before it.
+    /// Reads a propagation as mount(8) names it: `private`, `slave` or `shared`, with or without a leading `r`.
     fn from_str(text: &str) -> Result<Self> {
         match text {
             "private" | "rprivate" => Ok(Self::Private),
@@ -263,10 +263,11 @@ pub fn is_mount_point(path: &Path) -> Result<bool> {
     }
 }
 
-/// How mounts travel to and from the mount that `path` lies in: proc_pid_mountinfo(5).
+/// The propagation of the mount that contains `path`: proc_pid_mountinfo(5). A mount that is both shared and a slave is
+/// shared.
 ///
 /// # Errors
-/// The path can't be looked at.
+/// statx(2) fails for the path, or /proc/self/mountinfo can't be read or has no line for its mount.
 pub fn propagation_of(path: &Path) -> Result<Propagation> {
     let flags = rustix::fs::AtFlags::empty();
     let stat = rustix::fs::statx(rustix::fs::CWD, path, flags, rustix::fs::StatxFlags::MNT_ID)

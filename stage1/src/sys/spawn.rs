@@ -50,10 +50,10 @@ pub fn spawn(mut command: Command, heritage: Heritage<'_>) -> Result<Child> {
     command.spawn().context(|| format!("execute {:?}", command.get_program()))
 }
 
-/// A program to start without a fork.
+/// A program for [`start`].
 #[derive(Clone, Copy, Debug)]
 pub struct Program<'a> {
-    /// Its file; a relative path starts at `directory`.
+    /// Path of its file, relative to `directory` or absolute.
     pub path: &'a CString,
     /// Its arguments, the first of which is its name.
     pub arguments: &'a [CString],
@@ -69,10 +69,10 @@ pub struct Program<'a> {
 
 /// Starts a program in a child that shares this process's memory until the exec: posix_spawn(3). A fork would copy the
 /// page tables, which takes longer the more memory this process has. No signal is blocked in the program, and SIGPIPE,
-/// which Rust's runtime ignores, has its default disposition. The caller has to reap it.
+/// which Rust's runtime ignores, has its default disposition. Returns the child's pid; the caller must reap it.
 ///
 /// # Errors
-/// The child can't be made, or one of its steps fails, the exec among them.
+/// The child can't be made, or a step in it fails: a descriptor, the change of directory or the exec.
 pub fn start(program: &Program<'_>) -> Result<Pid> {
     let what = || format!("execute {:?}", program.path);
     let mut actions = FileActions::new().context(what)?;
@@ -80,7 +80,7 @@ pub fn start(program: &Program<'_>) -> Result<Pid> {
         actions.duplicate(*fd, number).context(what)?;
     }
     if let Some(fd) = program.descriptor {
-        // Onto its own number, which makes the child's descriptor one that an exec keeps.
+        // Duplicated onto its own number, which clears close-on-exec in the child.
         actions.duplicate(fd, fd.as_raw_fd()).context(what)?;
     }
     actions.change_directory(program.directory).context(what)?;
@@ -106,12 +106,12 @@ pub fn start(program: &Program<'_>) -> Result<Pid> {
     Ok(Pid::from_raw(pid))
 }
 
-/// These functions return the error number itself.
+/// The functions of the posix_spawn(3) family return the error number instead of setting errno.
 fn result(done: libc::c_int) -> nix::Result<()> {
     if done == 0 { Ok(()) } else { Err(Errno::from_raw(done)) }
 }
 
-/// What the child does before the exec.
+/// The descriptors and the directory that the child sets before the exec: posix_spawn_file_actions_init(3).
 struct FileActions(libc::posix_spawn_file_actions_t);
 
 impl FileActions {
@@ -124,7 +124,7 @@ impl FileActions {
     }
 
     fn duplicate(&mut self, fd: BorrowedFd<'_>, number: i32) -> nix::Result<()> {
-        // SAFETY: the actions are initialised; numbers of descriptors are only looked at in the child.
+        // SAFETY: the actions are initialised; the call stores the numbers of the descriptors, which the child uses.
         result(unsafe { libc::posix_spawn_file_actions_adddup2(&raw mut self.0, fd.as_raw_fd(), number) })
     }
 
@@ -141,11 +141,11 @@ impl Drop for FileActions {
     }
 }
 
-/// What the child is besides.
+/// The signals of the child: posix_spawnattr_init(3).
 struct Attributes(libc::posix_spawnattr_t);
 
 impl Attributes {
-    /// No signal blocked, SIGPIPE not ignored.
+    /// With no signal blocked and SIGPIPE not ignored.
     fn with_usual_signals() -> nix::Result<Self> {
         let mut attributes = MaybeUninit::uninit();
         // SAFETY: the call initialises `attributes`, unless it fails.
