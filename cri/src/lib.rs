@@ -1,7 +1,7 @@
 //! The Kubernetes runtime: CRI v1 over pods, apps and images of the host manager.
 //!
-//! A sandbox is a mutable pod, a container is an app in it. There is no state but theirs: what Kubernetes calls them is in
-//! the manifests, everything else is read from the pods' directories for each call. So the server may be killed at any
+//! A sandbox is a mutable pod, a container is an app in it. The server stores nothing else: the manifests have what
+//! Kubernetes says of them, and each call reads the rest from the pods' directories. So the server may be killed at any
 //! moment, and the next one answers the same.
 
 // From the bottom up: each uses those above it in this list, never those below.

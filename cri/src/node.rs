@@ -1,4 +1,4 @@
-//! What every call works with: the data directory, and how pods are made here.
+//! The node: the state that every call works with
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -11,43 +11,43 @@ use stage0::store::Store;
 
 use crate::fault::{Fault, Result};
 
-/// What every call works with. Nothing in it is more than this process's own: the truth is in the store.
+/// The store and the settings of the server. All lasting state is in the store.
 #[derive(Debug)]
 pub struct Node {
-    /// Images and pods.
+    /// The data directory, with images and pods.
     pub store: Store,
-    /// The directory that has configurations of networks in `net.d`, besides CNI's own.
+    /// The directory whose `net.d` has network configurations, in addition to CNI's own directory.
     pub local_config: PathBuf,
-    /// Entrypoints say more.
+    /// Whether the entrypoints log debug messages.
     pub debug: bool,
     /// Pods' processes that this process has started, and has to reap.
     children: Mutex<Vec<Child>>,
-    /// What is just being made, by what Kubernetes calls it.
+    /// The sandboxes and containers that calls are making, by name.
     making: Mutex<BTreeSet<String>>,
 }
 
 impl Node {
-    /// Over this store.
+    /// A node with this store.
     pub fn new(store: Store, local_config: PathBuf, debug: bool) -> Self {
         Self { store, local_config, debug, children: Mutex::default(), making: Mutex::default() }
     }
 
-    /// The stage1 image that pods are made with.
+    /// The stage1 image for new pods: the built-in one, which is imported if the store lacks it.
     ///
     /// # Errors
-    /// None is built in, or it can't be taken into the store.
+    /// No image is built in, or it can't be imported.
     pub fn stage1(&self) -> Result<Image> {
-        // one at a time: two that import it at once would do so twice
+        // one call at a time: two at once would both import it
         let _one = guard(&self.making);
         Ok(bundled_image::get(&self.store, None)?)
     }
 
-    /// Keeps a pod's process, until it has ended.
+    /// Keeps the child process of a pod for [`Self::reap`].
     pub fn keep(&self, child: Child) {
         guard(&self.children).push(child);
     }
 
-    /// Reaps the processes that have ended.
+    /// Reaps the child processes that have ended.
     pub fn reap(&self) {
         guard(&self.children).retain_mut(|child| match child.try_wait() {
             Ok(ended) => ended.is_none(),
@@ -58,19 +58,19 @@ impl Node {
         });
     }
 
-    /// Says that something is being made, until the mark is dropped.
+    /// Marks a sandbox or container as being made until the mark is dropped.
     ///
     /// # Errors
-    /// Another call is at it.
+    /// Another call is making it.
     pub fn begin(&self, what: String) -> Result<Mark<'_>> {
         if !guard(&self.making).insert(what.clone()) {
-            return Err(Fault::not_now(format!("another call is just making {what}")));
+            return Err(Fault::not_now(format!("another call is making {what}")));
         }
         Ok(Mark { node: self, what })
     }
 }
 
-/// Something is being made.
+/// Marks a sandbox or container as being made: [`Node::begin`].
 #[derive(Debug)]
 pub struct Mark<'a> {
     node: &'a Node,

@@ -1,5 +1,5 @@
-//! What Kubernetes calls a sandbox or a container, kept in the manifests: its labels are the user's labels, its
-//! annotations the user's annotations, and the rest is one more of these, as JSON.
+//! What Kubernetes says of a sandbox or a container, kept in manifests: labels as user labels, annotations as user
+//! annotations, and the rest as JSON in one more user annotation.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,13 +10,13 @@ use stage1::error::Context;
 
 use crate::fault::{Fault, Result};
 
-/// User annotation with a [`Sandbox`], or a [`Container`].
+/// The user annotation with a [`Sandbox`] or a [`Container`] as JSON.
 const KEY: &str = "podctl.io/cri";
 
-/// What is kept of a sandbox besides labels and annotations.
+/// The record of a sandbox.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sandbox {
-    /// The pod's name.
+    /// The name of Kubernetes' pod.
     pub name: String,
     /// The pod's namespace.
     pub namespace: String,
@@ -29,56 +29,56 @@ pub struct Sandbox {
     pub handler: String,
     /// Modes of its network, PID and IPC namespaces, as the API numbers them.
     pub namespaces: [i32; 3],
-    /// Where its containers' logs are.
+    /// The directory of the containers' logs; empty without logs.
     #[serde(default)]
     pub log_directory: String,
 }
 
-/// What is kept of a container besides labels and annotations.
+/// The record of a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
-    /// Its name in the pod.
+    /// The container's name in its pod.
     pub name: String,
     /// How many containers of this name there were before.
     pub attempt: u32,
-    /// The image as it was asked for.
+    /// The image by its name in the request.
     pub image: String,
     /// The image's id.
     pub image_id: String,
-    /// Its log, below the sandbox's directory.
+    /// The path of the log below the sandbox's log directory; empty without a log.
     #[serde(default)]
     pub log_path: String,
     /// What of the host it sees.
     #[serde(default)]
     pub mounts: Vec<Mount>,
-    /// The signal that asks it to end, as the API numbers it; 0 is the image's.
+    /// The stop signal, by the API's numbers; 0 is the image's.
     #[serde(default)]
     pub stop_signal: i32,
 }
 
-/// A path of the host in a container.
+/// A mount of a path of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
-    /// Where the container sees it.
+    /// The path in the container.
     pub container_path: String,
-    /// Where it is.
+    /// The path on the host.
     pub host_path: String,
-    /// It can only be read.
+    /// Whether it is read-only.
     pub readonly: bool,
-    /// Its propagation, as the API numbers it.
+    /// The mount propagation, by the API's numbers.
     pub propagation: i32,
 }
 
-/// Labels, or annotations.
+/// Labels or annotations of a request.
 pub type Texts = HashMap<String, String>;
 
-/// The user's annotations of a manifest: the client's, and the record.
+/// The user annotations for a manifest: the client's, and the record.
 ///
 /// # Errors
-/// One of the client's has the record's name.
+/// One of the client's has the name of the record's.
 pub fn annotations(record: &impl Serialize, given: &Texts) -> Result<BTreeMap<String, String>> {
     if given.contains_key(KEY) {
-        return Err(Fault::invalid(format!("the annotation {KEY} is this runtime's own")));
+        return Err(Fault::invalid(format!("the annotation {KEY} is reserved for this runtime")));
     }
     let text = serde_json::to_string(record).context(|| "write a record")?;
     let mut all = labels(given);
@@ -86,20 +86,20 @@ pub fn annotations(record: &impl Serialize, given: &Texts) -> Result<BTreeMap<St
     Ok(all)
 }
 
-/// The user's labels of a manifest.
+/// The user labels for a manifest.
 pub fn labels(given: &Texts) -> BTreeMap<String, String> {
     given.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// Either as a manifest has them.
+/// Converts user labels or annotations to the manifest's type.
 pub fn in_manifest(texts: BTreeMap<String, String>) -> Map<String, Value> {
     texts.into_iter().map(|(name, value)| (name, value.into())).collect()
 }
 
-/// The record among the user's annotations of a manifest; `None` if there is none: it is not Kubernetes'.
+/// The record in the user annotations of a manifest; `None` if the pod or app was not made for Kubernetes.
 ///
 /// # Errors
-/// It is damaged.
+/// The record is malformed.
 pub fn read<T: DeserializeOwned>(annotations: &Map<String, Value>) -> Result<Option<T>> {
     match annotations.get(KEY).and_then(Value::as_str) {
         Some(text) => Ok(Some(serde_json::from_str(text).context(|| format!("annotation {KEY}"))?)),
@@ -107,7 +107,7 @@ pub fn read<T: DeserializeOwned>(annotations: &Map<String, Value>) -> Result<Opt
     }
 }
 
-/// The client's labels or annotations of a manifest.
+/// The client's labels or annotations, from the user labels or annotations of a manifest.
 pub fn given(all: &Map<String, Value>) -> Texts {
     let texts = all.iter().filter(|(name, _)| *name != KEY);
     texts.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()

@@ -1,4 +1,4 @@
-//! What containers and sandboxes use.
+//! The resource usage of containers and sandboxes.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -20,19 +20,19 @@ use crate::node::Node;
 use crate::record;
 use crate::sandbox::{self, Sandbox};
 
-/// What one container uses.
+/// `ContainerStats`: the resource usage of one container.
 ///
 /// # Errors
-/// There is none with this id.
+/// No container has this id, or it can't be read.
 pub fn container(node: &Node, request: &ContainerStatsRequest) -> Result<ContainerStatsResponse> {
     let (sandbox, container) = container::find(node, &request.container_id)?;
     Ok(ContainerStatsResponse { stats: Some(of(node, &sandbox, &container)?) })
 }
 
-/// What the containers that fit the filter use.
+/// `ListContainerStats`: the resource usage of the containers that match the filter.
 ///
 /// # Errors
-/// The pods can't be read.
+/// The pods can't be listed, or a container's record is malformed.
 pub fn containers(node: &Node, request: ListContainerStatsRequest) -> Result<ListContainerStatsResponse> {
     let filter = request.filter.unwrap_or_default();
     let mut stats = Vec::new();
@@ -43,7 +43,7 @@ pub fn containers(node: &Node, request: ListContainerStatsRequest) -> Result<Lis
             }
             match of(node, &sandbox, &container) {
                 Ok(found) => stats.push(found),
-                // it has just been removed
+                // another call has just removed it
                 Err(fault) => log::debug!("stats of container {}: {}", container.id, fault.message),
             }
         }
@@ -108,7 +108,7 @@ fn of(node: &Node, sandbox: &Sandbox, container: &Container) -> Result<Container
 fn upper(pod: &Path, app: &AcName) -> PathBuf {
     match std::fs::read_to_string(pod.join(layout::app_tree(app))) {
         Ok(tree) => pod.join(layout::overlay_upper(tree.trim(), Some(app))),
-        // a pod without overlays: all of it
+        // a pod without overlays
         Err(_) => pod.join(layout::app_rootfs(app)),
     }
 }

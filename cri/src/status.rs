@@ -1,4 +1,4 @@
-//! The runtime itself: what it is, whether it works, what it can.
+//! The runtime itself: its version, conditions, features and configuration.
 
 use serde_json::json;
 
@@ -10,15 +10,15 @@ use crate::fault::Result;
 use crate::node::Node;
 use crate::sandbox;
 
-/// What this runtime is called.
+/// The runtime's name.
 const NAME: &str = "podctl";
-/// The version of the API that it speaks.
+/// The version of the CRI that it implements.
 const API: &str = "v1";
 
-/// Which runtime this is.
+/// `Version`: the runtime's name and versions.
 pub fn version() -> VersionResponse {
     VersionResponse {
-        // the version of the kubelet's own API, which has not changed since there is a CRI
+        // the version of the kubelet's runtime API, which has never changed
         version: "0.1.0".into(),
         runtime_name: NAME.into(),
         runtime_version: env!("CARGO_PKG_VERSION").into(),
@@ -26,10 +26,10 @@ pub fn version() -> VersionResponse {
     }
 }
 
-/// Whether pods can be run.
+/// `Status`: whether pods can be run, as conditions.
 ///
 /// # Errors
-/// None that is not told as a condition.
+/// Never: every failure is a condition.
 pub fn status(node: &Node, request: &StatusRequest) -> Result<StatusResponse> {
     let condition = |kind: &str, why: Option<(&str, String)>| {
         let (reason, message) = why.map(|(reason, message)| (reason.to_owned(), message)).unwrap_or_default();
@@ -59,9 +59,9 @@ pub fn status(node: &Node, request: &StatusRequest) -> Result<StatusResponse> {
     })
 }
 
-/// How cgroups are named.
+/// `RuntimeConfig`: the cgroup driver.
 pub fn runtime_config() -> RuntimeConfigResponse {
-    // of the host's PID 1, as pods' cgroups are
+    // pods' cgroups are named as the host's PID 1 names its own
     let is_systemd = std::path::Path::new("/run/systemd/system").is_dir();
     let driver = if is_systemd { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs };
     RuntimeConfigResponse { linux: Some(LinuxRuntimeConfiguration { cgroup_driver: driver.into() }) }

@@ -1,4 +1,4 @@
-//! Making containers.
+//! Making containers
 
 use stage0::app::add;
 use stage0::image::store::{self as images, Image, find};
@@ -11,11 +11,13 @@ use crate::id::ContainerId;
 use crate::node::Node;
 use crate::sandbox::{self, Sandbox};
 
-/// Makes a container in a sandbox. Asked for one that is there and has not been started, it tells that one's id: the
-/// answer to an earlier call may have been lost.
+/// `CreateContainer`: makes a container in a sandbox. If one with this name exists and was not started, returns its id:
+/// the client may have lost the answer to an earlier call.
 ///
 /// # Errors
-/// What is asked for makes no sense, the image is not there, or the sandbox does not take it; the sandbox is as it was.
+/// The request is invalid or not supported, the sandbox does not exist or is not ready, the image is not in the store,
+/// another call is making the container, one with this name was started already, or the app can't be added. The sandbox
+/// is unchanged then.
 pub fn create(node: &Node, request: CreateContainerRequest) -> Result<CreateContainerResponse> {
     let config = request.config.ok_or_else(|| Fault::invalid("there is no config"))?;
     let metadata = config.metadata.clone().ok_or_else(|| Fault::invalid("the container has no metadata"))?;
@@ -44,10 +46,10 @@ fn again(sandbox: &Sandbox, found: &Container, called: &str) -> Result<CreateCon
     if found.status(sandbox)?.state == "created" {
         return Ok(CreateContainerResponse { container_id: id });
     }
-    Err(Fault::exists(format!("{called} is there, as {id}")))
+    Err(Fault::exists(format!("{called} already exists as {id}")))
 }
 
-/// The image that is asked for, by a name or its id.
+/// The image that the request names, by a name or its id.
 fn image(node: &Node, spec: Option<&ImageSpec>) -> Result<Image> {
     let text = spec.map(|spec| spec.image.as_str()).unwrap_or_default();
     if text.is_empty() {

@@ -1,4 +1,4 @@
-//! Running a command in a container, to its end.
+//! Running a command in a container and waiting for its end
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -17,16 +17,16 @@ use crate::api::{ExecSyncRequest, ExecSyncResponse};
 use crate::fault::{Fault, Result};
 use crate::node::Node;
 
-/// How much of each stream is kept, in bytes: clients take no longer messages.
+/// The most bytes of each stream in an answer: clients accept no longer messages.
 const MOST: usize = 8 << 20;
-/// How long what a command has left behind may hold its output open.
+/// How long to wait for the end of a command's output after the command has ended: its children may hold it open.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// Runs a command in a container and waits for its end. It is killed, with nothing else of the container, after the
-/// timeout; there is none if that is 0.
+/// `ExecSync`: runs a command in a container, waits for its end, and returns its output and exit code. Kills the
+/// command after the timeout, in seconds; 0 means none.
 ///
 /// # Errors
-/// The container does not run, or the time is over.
+/// The container does not run, there is no command, it can't be executed, or it timed out (`DEADLINE_EXCEEDED`).
 pub fn sync(node: &Node, request: &ExecSyncRequest) -> Result<ExecSyncResponse> {
     let (sandbox, container) = find(node, &request.container_id)?;
     must_run(&sandbox)?;
@@ -76,14 +76,14 @@ fn wait(child: &mut Child, limit: Option<Duration>) -> Result<i32> {
     Ok(status.code().unwrap_or_else(|| 128 + signal.unwrap_or_default()))
 }
 
-/// What a stream has given so far.
+/// The output of a stream so far.
 struct Kept {
     bytes: Arc<Mutex<Vec<u8>>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Kept {
-    /// Reads a stream to its end in a thread. What is too much is read, too, and forgotten.
+    /// Reads a stream to its end in a thread; drops bytes after the first [`MOST`].
     fn of(stream: Option<impl Read + Send + 'static>) -> Self {
         let bytes: Arc<Mutex<Vec<u8>>> = Arc::default();
         let into = Arc::clone(&bytes);
@@ -100,7 +100,7 @@ impl Kept {
         Self { bytes, thread }
     }
 
-    /// All of it; what there is at the deadline, if something keeps the stream open.
+    /// Waits until the stream ends or `end`, and returns the output.
     fn take_until(self, end: Instant) -> Vec<u8> {
         if let Some(thread) = self.thread {
             while !thread.is_finished() && Instant::now() < end {

@@ -1,4 +1,4 @@
-//! Containers: apps of a sandbox's pod.
+//! Containers: the apps of a sandbox's pod.
 
 pub mod create;
 pub mod exec;
@@ -15,19 +15,19 @@ use crate::node::Node;
 use crate::record;
 use crate::sandbox::{self, Sandbox};
 
-/// A container as it was when it was looked at.
+/// A container, as it was when it was read.
 #[derive(Debug)]
 pub struct Container {
-    /// Its id.
+    /// The container's id.
     pub id: ContainerId,
-    /// What Kubernetes calls it.
+    /// What Kubernetes said of it when it was made: its name, its image and so on.
     pub record: record::Container,
-    /// The app.
+    /// The app in the pod's manifest.
     pub app: RuntimeApp,
 }
 
 impl Container {
-    /// The app as a container. `None` if it is not one.
+    /// Reads an app as a container. `None` if it is not a container.
     fn of(sandbox: &Sandbox, app: &RuntimeApp) -> Result<Option<Self>> {
         let annotations = app.app.as_ref().map(|app| &app.user_annotations);
         let Some(record) = annotations.map(record::read).transpose()?.flatten() else { return Ok(None) };
@@ -41,10 +41,10 @@ impl Container {
         &self.app.name
     }
 
-    /// What the pod says of it.
+    /// The app's state in the pod.
     ///
     /// # Errors
-    /// It can't be read.
+    /// The state can't be read, or the app is gone.
     pub fn status(&self, sandbox: &Sandbox) -> Result<AppStatus> {
         Ok(status::status(&sandbox.pod, self.name())?)
     }
@@ -53,16 +53,16 @@ impl Container {
 /// The containers of a sandbox.
 ///
 /// # Errors
-/// A record is damaged.
+/// The record of a container is malformed.
 pub fn of_sandbox(sandbox: &Sandbox) -> Result<Vec<Container>> {
     let containers = sandbox.manifest.apps.iter().map(|app| Container::of(sandbox, app));
     containers.filter_map(Result::transpose).collect()
 }
 
-/// The container with this id, or the start of it, and its sandbox.
+/// The container whose id is `text` or begins with it, with its sandbox.
 ///
 /// # Errors
-/// There is none, or more than one.
+/// No container matches, or several do, or it can't be read.
 pub fn find(node: &Node, text: &str) -> Result<(Sandbox, Container)> {
     let none = || Fault::not_found(format!("there is no container {text:?}"));
     let Some(id) = ContainerId::parse(text) else {

@@ -1,4 +1,5 @@
-//! What a client asks for, turned into the options of an app. Pure, but for the host's files that are mounted.
+//! Translates a request for a container to the options of an app. Reads only the request, and the host's paths to
+//! mount.
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,20 +23,20 @@ use crate::api::{
 use crate::fault::{Fault, Result};
 use crate::record;
 
-/// Microseconds of a period of the processor's time, if a client names none.
+/// The default period of a limit on processor time, in microseconds.
 const USUAL_PERIOD: i64 = 100_000;
 
-/// The words of an image's own configuration.
+/// The command of an image's configuration, as in the OCI image-spec.
 #[derive(Debug, Default)]
 pub struct ImageCommand {
-    /// Before the arguments.
+    /// `Entrypoint`.
     pub entrypoint: Vec<String>,
-    /// The arguments.
+    /// `Cmd`.
     pub cmd: Vec<String>,
 }
 
 impl ImageCommand {
-    /// Of an image: as its configuration says, if it came with one, else its manifest's command is an entrypoint.
+    /// The command of an image's configuration; for an image without one (ACI), its manifest's `exec` as entrypoint.
     pub fn of(image: &Image, config: Option<&Value>) -> Self {
         let words = |name: &str| -> Vec<String> {
             let list = config.and_then(|config| config["config"][name].as_array()).into_iter().flatten();
@@ -50,7 +51,7 @@ impl ImageCommand {
         }
     }
 
-    /// The words to run: a command replaces both parts of the image's, arguments alone its own arguments.
+    /// The command line of a container: `command` replaces both parts of the image's, `args` alone only `Cmd`.
     fn with(self, command: Vec<String>, args: Vec<String>) -> Vec<String> {
         let (command, args) = match (command.is_empty(), args.is_empty()) {
             (true, true) => (self.entrypoint, self.cmd),
@@ -140,7 +141,7 @@ fn variable(KeyValue { key, value }: KeyValue) -> Result<NameValue> {
     }
 }
 
-/// A signal as systemd and the shell name it; `None` for the image's own.
+/// A signal's name, such as `TERM` or `RTMIN+3`; `None` for the image's stop signal.
 fn signal_name(signal: Signal) -> Option<String> {
     let name = signal.as_str_name().strip_prefix("SIGNAL_SIG").filter(|_| signal != Signal::RuntimeDefault)?;
     Some(name.replace("PLUS", "+").replace("MINUS", "-"))
@@ -181,8 +182,8 @@ fn resources(resources: &LinuxContainerResources) -> Result<Vec<Isolator>> {
     Ok(found)
 }
 
-/// What a container may: the usual capabilities, without those dropped and with those added; all, if it is privileged.
-/// Those that are ambient are added, too.
+/// The capabilities of a container: the default set with those added and without those dropped; all if it is
+/// privileged. Those that are ambient are added, too.
 fn capabilities(context: &LinuxContainerSecurityContext) -> Result<[Isolator; 2]> {
     const ALL: &str = "ALL";
     let Capability { add_capabilities: add, drop_capabilities: drop, add_ambient_capabilities: ambient } =
@@ -200,7 +201,7 @@ fn capabilities(context: &LinuxContainerSecurityContext) -> Result<[Isolator; 2]
     let has_all = |names: &[String]| names.iter().any(|name| name.eq_ignore_ascii_case(ALL));
     let set = match (context.privileged, has_all(&add), has_all(&drop)) {
         (true, ..) => CapSet::ALL,
-        // what is named counts more than ALL
+        // a named capability takes precedence over ALL
         (_, true, false) => CapSet::ALL.without(parse(&drop)?),
         (_, _, true) => parse(&add)?,
         (_, false, false) => CapSet::app_default().or(parse(&add)?).without(parse(&drop)?),
@@ -245,7 +246,7 @@ fn is_unfiltered(context: &LinuxContainerSecurityContext) -> Result<bool> {
     }
 }
 
-/// User and group; those of the image where nothing is said.
+/// The user and the group; `None` for those of the image.
 fn identity(context: &LinuxContainerSecurityContext) -> Result<(Option<String>, Option<String>)> {
     if context.namespace_options.as_ref().is_some_and(|options| options.pid() == NamespaceMode::Target) {
         return Err(Fault::unimplemented(
@@ -255,14 +256,16 @@ fn identity(context: &LinuxContainerSecurityContext) -> Result<(Option<String>, 
     let name = Some(context.run_as_username.clone()).filter(|name| !name.is_empty());
     let user = match (&context.run_as_user, name) {
         (Some(_), Some(name)) => {
-            return Err(Fault::invalid(format!("run_as_user and run_as_username {name:?}: one of them")));
+            return Err(Fault::invalid(format!(
+                "run_as_user and run_as_username {name:?}: only one of them may be set"
+            )));
         }
         (Some(uid), None) => Some(id("user", uid.value)?.to_string()),
         (None, name) => name,
     };
     let group = context.run_as_group.as_ref().map(|gid| id("group", gid.value)).transpose()?;
     match (&user, group) {
-        (None, Some(_)) => Err(Fault::invalid("run_as_group goes with run_as_user or run_as_username")),
+        (None, Some(_)) => Err(Fault::invalid("run_as_group needs run_as_user or run_as_username")),
         (_, group) => Ok((user, group.map(|gid| gid.to_string()))),
     }
 }
@@ -272,7 +275,7 @@ fn id(what: &str, number: i64) -> Result<u32> {
     number.ok_or_else(|| Fault::invalid(format!("{what}: out of range")))
 }
 
-/// What is mounted where: of the host, and in the container.
+/// A mount of the host's path `source` at `target` in the container.
 struct Bind {
     source: String,
     target: String,
@@ -329,7 +332,7 @@ fn bind(source: &str, target: &str, read_only: bool) -> Result<Bind> {
     Ok(Bind { source, target, read_only, below_as_it_is: false, propagation: None })
 }
 
-/// A volume of the container's own. A directory of the host that is missing is made, as clients expect it.
+/// The mount of an app for a path of the host. Makes a directory there if the path does not exist, as kubelets expect.
 fn volume(number: usize, bind: Bind) -> Result<appc::Mount> {
     let Bind { source, target, read_only, below_as_it_is, propagation } = bind;
     if !Path::new(&source).try_exists().context(|| format!("stat {source:?}"))? {

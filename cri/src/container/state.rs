@@ -1,4 +1,4 @@
-//! What is known of containers.
+//! Listing containers and describing their states
 
 use std::path::Path;
 
@@ -16,13 +16,13 @@ use crate::node::Node;
 use crate::record;
 use crate::sandbox::{self, Sandbox};
 
-/// Exit code of a container whose end nobody saw.
+/// The exit code of a container whose exit status was not recorded, because its sandbox was killed.
 const UNSEEN: i32 = 255;
 
-/// Every container that fits the filter, the newest first.
+/// `ListContainers`: the containers that match the filter, the newest first.
 ///
 /// # Errors
-/// The pods can't be read.
+/// The pods can't be listed, or a container's record is malformed.
 pub fn list(node: &Node, request: ListContainersRequest) -> Result<ListContainersResponse> {
     let filter = request.filter.unwrap_or_default();
     let mut containers = Vec::new();
@@ -33,7 +33,7 @@ pub fn list(node: &Node, request: ListContainersRequest) -> Result<ListContainer
     };
     for sandbox in sandboxes {
         for container in of_sandbox(&sandbox)? {
-            // one that has just been removed
+            // another call has just removed it
             let Ok(status) = container.status(&sandbox) else { continue };
             if fits(&filter, &container, &status) {
                 containers.push(item(&sandbox, &container, &status));
@@ -69,10 +69,10 @@ fn item(sandbox: &Sandbox, container: &Container, status: &AppStatus) -> api::Co
     }
 }
 
-/// One container.
+/// `ContainerStatus`: the status of one container.
 ///
 /// # Errors
-/// There is none with this id.
+/// No container has this id, or it can't be read.
 pub fn status(node: &Node, request: &ContainerStatusRequest) -> Result<ContainerStatusResponse> {
     let (sandbox, container) = find(node, &request.container_id)?;
     let status = container.status(&sandbox)?;
@@ -86,7 +86,7 @@ pub fn status(node: &Node, request: &ContainerStatusRequest) -> Result<Container
 /// The statuses of a sandbox's containers.
 ///
 /// # Errors
-/// One can't be read.
+/// A container can't be read.
 pub fn of(sandbox: &Sandbox) -> Result<Vec<ContainerStatus>> {
     of_sandbox(sandbox)?.iter().map(|container| Ok(describe(sandbox, container, &container.status(sandbox)?))).collect()
 }
@@ -102,7 +102,7 @@ fn describe(sandbox: &Sandbox, container: &Container, status: &AppStatus) -> Con
     };
     let (reason, message) = if ended { end(status, exit_code) } else { <(String, String)>::default() };
     let started_at = if state == ContainerState::ContainerCreated { None } else { status.started_at };
-    // of one whose sandbox was killed nobody knows better
+    // if the sandbox was killed, no end was recorded: the last known time stands for it
     let finished_at = status.finished_at.or(status.started_at).or(status.created_at).filter(|_| ended);
     let log_directory = &sandbox.record.log_directory;
     let log_path = match (log_directory.is_empty(), record.log_path.is_empty()) {
@@ -138,7 +138,7 @@ fn mount(mount: &record::Mount) -> api::Mount {
     api::Mount { container_path, host_path, readonly, propagation, ..api::Mount::default() }
 }
 
-/// Why it has ended: a word that Kubernetes knows, and what else there is to say.
+/// Why a container has ended: Kubernetes' `reason`, and a message.
 fn end(status: &AppStatus, exit_code: i32) -> (String, String) {
     let (reason, message) = match (&status.start_failure, exit_code) {
         (Some(why), _) => ("StartError", why.clone()),

@@ -1,4 +1,4 @@
-//! What is known of sandboxes.
+//! Listing sandboxes and describing their states
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -17,7 +17,7 @@ use crate::fault::Result;
 use crate::node::Node;
 use crate::record;
 
-/// The network of sandboxes that don't have the host's: the first that is configured.
+/// The name of the network of sandboxes that don't use the host's: the first configured one. `None` if there is none.
 ///
 /// # Errors
 /// The configurations can't be read.
@@ -25,7 +25,7 @@ pub fn network(node: &Node) -> Result<Option<String>> {
     Ok(stage1::net::first_configured(Path::new(&node.local_config))?)
 }
 
-/// Every sandbox that fits the filter.
+/// `ListPodSandbox`: the sandboxes that match the filter, the newest first.
 ///
 /// # Errors
 /// The pods can't be read.
@@ -37,7 +37,6 @@ pub fn list(node: &Node, request: ListPodSandboxRequest) -> Result<ListPodSandbo
             items.push(item(&sandbox)?);
         }
     }
-    // the newest first
     items.sort_by_key(|item| std::cmp::Reverse(item.created_at));
     Ok(ListPodSandboxResponse { items })
 }
@@ -64,10 +63,10 @@ fn item(sandbox: &Sandbox) -> Result<PodSandbox> {
     })
 }
 
-/// One sandbox.
+/// `PodSandboxStatus`: the status of one sandbox, without those of its containers.
 ///
 /// # Errors
-/// There is none with this id.
+/// No sandbox has this id, or it can't be read.
 pub fn status(node: &Node, request: PodSandboxStatusRequest) -> Result<PodSandboxStatusResponse> {
     let sandbox = find(node, &request.pod_sandbox_id)?;
     let info = json!({ "uuid": sandbox.pod.uuid().to_string(), "pid": sandbox.pod.pid_if_running()? });
@@ -98,7 +97,7 @@ fn metadata(record: &record::Sandbox) -> PodSandboxMetadata {
     PodSandboxMetadata { name, uid, namespace, attempt }
 }
 
-/// What the sandbox is doing: ready, or not.
+/// Whether the sandbox is ready, as the API says it.
 pub(super) fn state(sandbox: &Sandbox) -> Result<PodSandboxState> {
     Ok(if sandbox.is_ready()? { PodSandboxState::SandboxReady } else { PodSandboxState::SandboxNotready })
 }
@@ -107,7 +106,7 @@ fn created_at(sandbox: &Sandbox) -> Result<i64> {
     Ok(sandbox.pod.created_at()?.map_or(0, nanoseconds))
 }
 
-/// Its addresses in its own network: on the host's it has none of its own.
+/// The sandbox's addresses; none on the host's network.
 fn addresses(sandbox: &Sandbox) -> Result<PodSandboxNetworkStatus> {
     if sandbox.record.namespaces[0] == NamespaceMode::Node as i32 {
         return Ok(PodSandboxNetworkStatus::default());

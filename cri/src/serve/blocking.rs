@@ -1,4 +1,4 @@
-//! Calls of the library, which block, from tasks, which must not.
+//! Calls blocking functions from asynchronous tasks
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use crate::fault;
 use crate::node::Node;
 
-/// Does the work of a call in a thread where it may block.
+/// Runs `work` in a thread for blocking work; counts and logs the call.
 pub(super) async fn blocking<Q: Send + 'static, A: Send + 'static>(
     node: &Arc<Node>,
     request: Request<Q>,
@@ -22,7 +22,7 @@ pub(super) async fn blocking<Q: Send + 'static, A: Send + 'static>(
     }
 }
 
-/// The answer to a call that this runtime does not know yet.
+/// The answer to a call that this runtime does not implement.
 pub(super) fn absent<T>(call: &str) -> Result<T, Status> {
     Err(Status::unimplemented(format!("{call} is not implemented by this runtime")))
 }

@@ -1,4 +1,4 @@
-//! Which service a request is for: that is in its path.
+//! Dispatches a request to a service by its path
 
 use std::convert::Infallible;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! The image service: each call is handed to the function that does it, in a thread where it may block.
+//! The image service: runs the function of each call in a thread for blocking work
 
 use std::pin::Pin;
 use std::sync::Arc;

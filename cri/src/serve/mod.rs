@@ -20,19 +20,19 @@ use self::dispatch::Services;
 use crate::node::Node;
 use crate::sandbox;
 
-/// How many calls may block at once; others wait.
+/// The most calls that run at once; others wait.
 const BLOCKING: usize = 256;
-/// How often pods' processes that have ended are reaped.
+/// How often child processes of pods are reaped.
 const REAP: Duration = Duration::from_secs(1);
-/// How often is looked for what was never whole.
+/// How often unfinished pods are removed.
 const SWEEP: Duration = Duration::from_secs(60);
 /// The wait after a connection could not be accepted: for lack of descriptors, which others give back.
 const REST: Duration = Duration::from_millis(100);
 
-/// Serves until the process is ended.
+/// Serves until the process ends.
 ///
 /// # Errors
-/// The socket can't be made.
+/// A socket can't be made, or the pods can't be listed.
 pub fn serve(service: CriService) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -92,7 +92,7 @@ async fn sweep(node: Arc<Node>) {
         let node = Arc::clone(&node);
         let swept = tokio::task::spawn_blocking(move || sandbox::sweep::sweep(&node, false)).await;
         if let Ok(Err(fault)) = swept {
-            log::warn!("look for what was never whole: {}", fault.message);
+            log::warn!("remove unfinished pods: {}", fault.message);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The runtime service: each call is handed to the function that does it, in a thread where it may block.
+//! The runtime service: runs the function of each call in a thread for blocking work
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,11 +1,11 @@
-//! An app's state in words: a crash loop, a lack of memory and a failed health check are told apart at a glance.
+//! An app's state in words for lists, with crash loops, out-of-memory kills and failed health checks.
 
 use super::screen::Tone;
 use super::table::Cell;
 use crate::app::status::{AppStatus, HealthStatus};
 use crate::fsutil::time::ago;
 
-/// What an app does, and what is the matter with it.
+/// The state of an app as a cell of a table.
 pub fn of(app: &AppStatus) -> Cell {
     let (text, tone) = words(app, ago);
     Cell::toned(text, tone)
@@ -50,7 +50,7 @@ fn words(app: &AppStatus, ago: impl Fn(i64) -> String) -> (String, Option<Tone>)
     }
 }
 
-/// So much of a check's output is shown in a table.
+/// The most characters of a check's output that a table shows.
 const SHOWN: usize = 40;
 
 fn health(health: &HealthStatus) -> String {
@@ -70,7 +70,7 @@ fn health(health: &HealthStatus) -> String {
     format!("unhealthy {}x: {why}", health.failures)
 }
 
-/// Nothing for an end that is no failure.
+/// How an app failed; `None` for exit status 0.
 fn how(code: u8, signal: Option<&str>, oom_killed: bool, not_started: bool) -> Option<String> {
     match (code, signal) {
         (0, _) => None,

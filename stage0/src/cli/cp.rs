@@ -16,20 +16,19 @@ use crate::app::record::record;
 use crate::app::root::AppRoot;
 use crate::poddir::find::Pod;
 
-/// Copies files and directories between the host and an app, or from one app to another. What is copied into an app
-/// belongs to the user that the app runs as; what is copied out of it belongs to the caller, and has neither
-/// set-user-ID bits nor file capabilities. A directory is copied into one that is there, or under a new name; "DIR/."
-/// means what is in it.
+/// Copies files and directories between the host and an app, or from one app to another. Files copied into an app
+/// belong to the user that the app runs as; files copied to the host belong to the caller and lose set-user-ID bits and
+/// file capabilities. A directory is copied into an existing one, or under a new name; "DIR/." copies its content.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  podctl cp nginx.conf web/nginx:/etc/nginx/\n  podctl cp web/db:/var/lib/data/. backup\n  \
                   podctl cp web/db:/var/log - | tar t"
 )]
 pub struct Cp {
-    /// What to copy: PATH, POD:PATH or POD/APP:PATH; - reads a tar archive
+    /// Copy this: PATH, POD:PATH or POD/APP:PATH; - reads a tar archive
     #[arg(value_name = "FROM")]
     from: String,
-    /// Where to: PATH, POD:PATH or POD/APP:PATH; - writes a tar archive
+    /// Copy it to: PATH, POD:PATH or POD/APP:PATH; - writes a tar archive
     #[arg(value_name = "TO")]
     to: String,
 }

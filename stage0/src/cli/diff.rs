@@ -10,13 +10,13 @@ use super::session::Session;
 use crate::app::changes::{self, ChangeKind};
 use crate::poddir::manifest::must_have;
 
-/// Lists the files of an app that are not as in its image: A for added, C for changed, D for deleted.
+/// Lists the files of an app that differ from its image: A for added, C for changed, D for deleted.
 #[derive(Args, Debug)]
 #[command(after_help = "Example: podctl diff web db")]
 pub struct Diff {
     #[command(flatten)]
     one: OneApp,
-    /// How to print it
+    /// Print it as
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }

@@ -12,12 +12,12 @@ use super::session::Session;
 use super::table::{self, Cell};
 use crate::machine::{self, Finding, Verdict};
 
-/// Examines what pods need of this machine: what is missing, what that costs, and what helps. Exits with 1 if no pod
-/// can run.
+/// Checks whether this machine has what pods need: what is missing, what does not work without it, and how to get it.
+/// Exits with 1 if no pod can run.
 #[derive(Args, Debug)]
 #[command(after_help = "Example: podctl doctor --format json")]
 pub struct Doctor {
-    /// How to print it
+    /// Print it as
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }

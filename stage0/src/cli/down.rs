@@ -24,7 +24,7 @@ pub struct Down {
     pods: Vec<String>,
     #[command(flatten)]
     file: Option<KubeFile>,
-    /// Remove the volumes that the file claims, too, with all that is in them
+    /// Also remove the volumes that the file claims, with their content
     #[arg(long, requires = "file")]
     volumes: bool,
 }
@@ -39,7 +39,7 @@ impl Down {
         for plan in &file.pods {
             match pods::named(store, plan.name.as_str())? {
                 Some(pod) => end(session, pod, plan.name.as_str())?,
-                None => say(format!("pod {}: there is none", plan.name))?,
+                None => say(format!("pod {}: does not exist", plan.name))?,
             }
             for claim in plan.claims.keys().filter(|_| self.volumes) {
                 if named::find(store, claim)?.is_some() {
@@ -61,7 +61,7 @@ fn end(session: &Session, pod: pods::Pod, called: &str) -> Result<()> {
         }
         match pods::find_whole(store, uuid) {
             Ok(pod) => gc::rm(store, pod, session.debug),
-            // somebody else has removed it
+            // another process has removed it
             Err(_) => Ok(()),
         }
     };

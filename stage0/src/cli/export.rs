@@ -14,7 +14,7 @@ use crate::fsutil::atomic;
 use crate::poddir::manifest::must_have;
 use crate::registry::Name;
 
-/// Writes the files of an app's root file system, without its volumes, as a tar archive. The app is held still meanwhile.
+/// Writes the files of an app's root file system, without its volumes, as a tar archive. Freezes the app meanwhile.
 #[derive(Args, Debug)]
 #[command(after_help = "Example: podctl export web db -o db.tar")]
 pub struct Export {
@@ -40,21 +40,21 @@ impl Export {
         match &self.output {
             Some(path) => atomic::write_file(path, self.overwrite, |mut file| write(&mut file)),
             None if io::stdout().is_terminal() => {
-                Err(Error::new("an archive is nothing for a terminal: name a file with -o"))
+                Err(Error::new("cannot write an archive to a terminal: name a file with -o"))
             }
             None => write(&mut io::stdout().lock()),
         }
     }
 }
 
-/// Makes an image of an app's files as they are now, volumes left out, that is run as the app's own image says. The app
-/// is held still meanwhile.
+/// Makes an image of an app's current files, without its volumes, with the configuration of the app's image. Freezes
+/// the app meanwhile.
 #[derive(Args, Debug)]
 #[command(after_help = "Example: podctl commit web db --tag db-with-schema")]
 pub struct Commit {
     #[command(flatten)]
     one: OneApp,
-    /// What the image is called
+    /// Name the image
     #[arg(short, long, value_name = "NAME")]
     tag: String,
 }

@@ -15,19 +15,19 @@ use crate::fsutil::dir::names_in;
 use crate::image::store as images;
 use crate::poddir::find as pods;
 
-/// Where the kernel says its version.
+/// The file with the kernel's version: proc_sys_kernel(5).
 const RELEASE: &str = "/proc/sys/kernel/osrelease";
 
-/// Prints where podctl keeps its data and how much there is, and what it runs on.
+/// Prints podctl's data directory, the number of pods and images in it, and the kernel and its cgroups.
 #[derive(Args, Debug)]
 #[command(after_help = "Example: podctl info --format json")]
 pub struct Info {
-    /// How to print it
+    /// Print it as
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }
 
-/// For programs: sizes in bytes.
+/// The output for programs; sizes in bytes.
 #[derive(Serialize)]
 struct Shown<'a> {
     version: &'static str,

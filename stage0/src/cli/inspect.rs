@@ -25,7 +25,7 @@ use crate::poddir::find::Pod;
 use crate::poddir::manifest::must_have;
 use crate::poddir::{pause, uid_range};
 
-/// Prints what is in force for a pod, or for one of its apps.
+/// Prints the configuration and state of a pod, or of one of its apps.
 pub fn run(one: &OneApp, session: &Session) -> Result<()> {
     let (pod, app) = one.find_named(session)?;
     app.as_ref().map_or(Ok(()), |app| must_have(&pod, app))?;
@@ -41,17 +41,17 @@ pub fn run(one: &OneApp, session: &Session) -> Result<()> {
     }
 }
 
-/// A pod, and what is in force for all of it.
+/// A pod with its configuration.
 #[derive(Serialize)]
 struct Inspected<'a> {
     #[serde(flatten)]
     status: &'a PodStatus,
     directory: &'a Path,
-    /// Where it is in each hierarchy of cgroups.
+    /// The pod's cgroup in each hierarchy.
     cgroups: BTreeMap<String, String>,
-    /// `shift:count` of its own user ids.
+    /// `shift:count` of the pod's user namespace; `None` if it uses the host's.
     private_users: Option<String>,
-    /// What it was run with; nothing of one that has not run.
+    /// The options that the pod was run with; `None` if it was never run.
     runtime: Option<RuntimeConfig>,
     volumes: Value,
     annotations: BTreeMap<String, String>,
@@ -60,14 +60,14 @@ struct Inspected<'a> {
     inspected_apps: Vec<App>,
 }
 
-/// An app, and what is in force for it.
+/// An app with its configuration.
 #[derive(Serialize)]
 struct App {
     #[serde(flatten)]
     status: AppStatus,
     image: Value,
     paused: bool,
-    /// The process that the pod's supervisor has started, as the host sees it.
+    /// The PID on the host of the app's first process.
     pid: Option<i32>,
     cgroups: BTreeMap<String, String>,
     exec: Vec<String>,
@@ -84,7 +84,7 @@ struct App {
     streams: Value,
     isolators: Vec<Isolator>,
     limits: Limits,
-    /// Volumes, those included that only the image asks for.
+    /// The app's volumes, with those that only the image declares.
     volumes: Vec<Volume>,
     /// All mounts that the running app sees.
     mounts: Vec<Mounted>,
@@ -106,7 +106,7 @@ struct Volume {
     target: String,
     source: String,
     read_only: bool,
-    /// Only the image asks for it.
+    /// Whether only the image declares the volume.
     implicit: bool,
 }
 
@@ -185,7 +185,7 @@ fn volumes_of(pod: &Pod, loaded: &stage1::pod::Pod, app: &stage1::pod::PodApp) -
     Ok(shown.collect())
 }
 
-/// The directories of a place in each hierarchy that has it.
+/// The directories of the cgroup `place` of the pod, by hierarchy.
 fn cgroups(pod: &Pod, place: &Path) -> Result<BTreeMap<String, String>> {
     if !pod.dir().join(layout::SUBCGROUP).exists() {
         return Ok(BTreeMap::new());

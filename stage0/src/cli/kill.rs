@@ -11,14 +11,14 @@ use crate::app::processes;
 use crate::pod::stop;
 use crate::poddir::manifest::only_one;
 
-/// With an app, or with a signal, the first process of the app gets the signal; what the app is then to do, its restart
-/// policy says. Without, the pod is ended at once, as by podctl stop --force.
+/// With an app or a signal, sends the signal to the first process of the app; if the app ends, its restart policy
+/// applies. With neither, kills the pod, as podctl stop --force does.
 #[derive(Args, Debug)]
 #[command(after_help = "Example: podctl kill web db --signal HUP")]
 pub struct Kill {
     #[command(flatten)]
     one: OneApp,
-    /// The signal: HUP, SIGUSR1, 10 (else KILL)
+    /// Send this signal: HUP, SIGUSR1, 10 (default: KILL)
     #[arg(short, long, value_name = "SIGNAL")]
     signal: Option<String>,
 }
@@ -40,5 +40,5 @@ impl Kill {
 fn signal(text: &str) -> Result<Signal> {
     let number = parse_stop_signal(text)?;
     Signal::from_named_raw(i32::from(number))
-        .ok_or_else(|| Error::new(format!("{text:?} is a real-time signal, which can't be sent from here")))
+        .ok_or_else(|| Error::new(format!("{text:?} is a real-time signal, which podctl kill does not support")))
 }

@@ -16,16 +16,17 @@ use super::table::{self, Cell};
 use crate::fsutil::time::age;
 use crate::poddir::find as pods;
 
-/// So many digits of a UUID are shown where there is little room.
+/// The number of digits of a short id.
 const DIGITS: usize = 12;
 
 #[derive(Args, Debug)]
 #[command(after_help = "Example: podctl list --no-trunc")]
 pub struct List {
-    /// As other tools have it: all pods are listed in any case
+    /// Accepted for compatibility: all pods are listed in any case
     #[arg(short, long, hide = true)]
     all: bool,
-    /// Only pods with name=PART, id=START, state=STATE, app=NAME, or label=NAME[=VALUE]; all of several have to fit
+    /// List only pods that match: name=PART, id=START, state=STATE, app=NAME, or label=NAME[=VALUE]; a pod must match
+    /// all filters
     #[arg(long = "filter", value_name = "KEY=VALUE")]
     filters: Vec<Filter>,
     #[command(flatten)]
@@ -100,7 +101,7 @@ fn or_dash(text: String) -> Cell {
     if text.is_empty() { "-".into() } else { text.into() }
 }
 
-/// The start of a UUID, without dashes.
+/// The first digits of a UUID, without dashes.
 fn short_id(uuid: &str) -> String {
     uuid.chars().filter(|c| *c != '-').take(DIGITS).collect()
 }

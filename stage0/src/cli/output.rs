@@ -1,4 +1,4 @@
-//! Tables and times for people, JSON for programs.
+//! Output for people, as tables and times, and for programs, as JSON.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ use super::table::{self, Cell};
 use super::condition;
 use crate::app::status::AppStatus;
 
-/// How lists and states are printed.
+/// The format of lists and states.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// For people
@@ -36,7 +36,7 @@ pub fn time(nanoseconds: Option<i64>) -> String {
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_nanos(nanoseconds)).to_string()
 }
 
-/// A size as people say it: `12.3 MB`.
+/// A size in decimal units: `12.3 MB`.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let mut value = bytes as f64;
@@ -72,7 +72,7 @@ pub fn print_apps(apps: &[AppStatus], how: Format) -> Result<()> {
     }
 }
 
-/// Of an app that is in no state to be left in.
+/// Warns of an app whose removal was interrupted.
 pub fn say_what_helps(app: &AppStatus) {
     if app.half_removed {
         let name = &app.name;

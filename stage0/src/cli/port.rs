@@ -12,12 +12,12 @@ use crate::pod::{network, published};
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// List the ports of the host that lead to a pod
+    /// List the published ports of a pod
     #[command(visible_alias = "ls")]
     List(OnePod),
-    /// Have ports of the host lead to a running pod
+    /// Publish more ports of a running pod
     Add(Add),
-    /// Have ports of the host not lead to a running pod any more
+    /// Unpublish ports of a running pod
     Rm(Rm),
 }
 
@@ -70,6 +70,6 @@ fn host_port(text: &str) -> Result<HostPort> {
     };
     match number.parse::<u16>() {
         Ok(port) if port > 0 => Ok(HostPort { port: port.into(), protocol }),
-        _ => Err(Error::new(format!("port {text:?}: it is written HOSTPORT[/PROTOCOL]"))),
+        _ => Err(Error::new(format!("port {text:?}: expected HOSTPORT[/PROTOCOL]"))),
     }
 }

@@ -33,7 +33,7 @@ impl Start {
 #[derive(Args, Debug)]
 #[command(after_help = "Example: podctl restart web")]
 pub struct Restart {
-    /// Kill a pod whose orderly end takes longer than this: seconds, or 5m, 1h30m (default: as long as its apps may take)
+    /// Kill a pod that takes longer than this to end: seconds, or 5m, 1h30m (default: the stop timeouts of its apps)
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
     #[command(flatten)]

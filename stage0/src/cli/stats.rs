@@ -22,36 +22,36 @@ use crate::poddir::find as pods;
 use crate::poddir::find::{Pod, State};
 use crate::poddir::manifest;
 
-/// Between two looks.
+/// The time between two measurements.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What pods and their apps use: every second, or once. Where the kernel does not count for an app alone, its processes
-/// are counted. Memory is without what the kernel can drop at once.
+/// Prints the resource usage of pods and their apps every second, or once. Where the kernel has no counters for an app,
+/// podctl adds up those of its processes. Memory is counted without the page cache that the kernel can drop at once.
 #[derive(Args, Debug)]
 #[command(after_help = "Example: podctl stats --no-stream --format json")]
 pub struct Stats {
-    /// Pods: their names, their UUIDs, or the start of these (else all that run)
+    /// Pods: their names, their UUIDs, or the start of these (default: all that run)
     #[arg(value_name = "POD", add = a_pod())]
     pods: Vec<String>,
-    /// Once instead of every second
+    /// Print once instead of every second
     #[arg(long)]
     no_stream: bool,
-    /// How to print it; JSON is one line for each look
+    /// Print it as; json prints one line for each measurement
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }
 
-/// What a pod or an app uses, for programs: bytes, and microseconds of time on processors.
+/// The usage of a pod or an app, for programs: sizes in bytes, processor time in microseconds.
 #[derive(Serialize, Clone, Debug)]
 struct Shown {
     pod: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pod_name: Option<String>,
-    /// None for the pod as a whole.
+    /// `None` for the pod as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     app: Option<String>,
     cpu_us: u64,
-    /// Hundredths of one processor since the last look.
+    /// Processor time since the last measurement, in percent of one processor.
     cpu_percent: f64,
     memory: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,7 +65,7 @@ struct Shown {
     pids_limit: Option<u64>,
 }
 
-/// Time on processors at the last look, of each pod and app.
+/// The processor time in microseconds of each pod and app at the last measurement.
 type Before = BTreeMap<(String, Option<String>), u64>;
 
 impl Stats {
@@ -90,7 +90,7 @@ impl Stats {
         }
     }
 
-    /// What is used now.
+    /// Measures the usage now.
     fn look(&self, session: &Session) -> Result<Vec<Shown>> {
         let store = &session.store;
         let wanted: Vec<Pod> = match self.pods.as_slice() {
@@ -101,7 +101,7 @@ impl Stats {
         for pod in &wanted {
             match of_pod(pod) {
                 Ok(shown) => found.extend(shown),
-                // one that has ended meanwhile, or is just starting
+                // a pod that has ended meanwhile, or is just starting
                 Err(error) if self.pods.is_empty() => log::debug!("pod {}: {}", pod.uuid(), error.one_line()),
                 Err(error) => return Err(error).context(|| format!("pod {}", pod.short())),
             }

@@ -14,7 +14,7 @@ use crate::fsutil::time::age;
 use crate::poddir::find::running_pid;
 use crate::poddir::manifest::must_have;
 
-/// The processes of a pod, or of one app of it, the first one first.
+/// Lists the processes of a pod, or of one of its apps; the first process of an app comes first.
 #[derive(Args, Debug)]
 #[command(after_help = "Example: podctl top web db")]
 pub struct Top {
@@ -24,7 +24,7 @@ pub struct Top {
     how: Listing,
 }
 
-/// A process, for programs: times in microseconds and nanoseconds since 1970, memory in bytes.
+/// A process, for programs: `started_at` in nanoseconds since 1970, `cpu_us` in microseconds, `memory` in bytes.
 #[derive(Serialize)]
 struct Shown<'a> {
     pid: i32,

@@ -24,7 +24,7 @@ use crate::podfile::plan::Pull;
 pub struct Up {
     #[command(flatten)]
     file: KubeFile,
-    /// Fail for fields that are not honoured, instead of a warning for each
+    /// Fail if the file has fields that have no effect, instead of warning of each
     #[arg(long)]
     strict: bool,
     /// Join these networks, as with podctl run (default: as the file says)
@@ -33,13 +33,13 @@ pub struct Up {
     /// Read network configurations from net.d in this directory (default: /etc/rkt)
     #[arg(long, value_name = "DIR")]
     local_config: Option<PathBuf>,
-    /// Make a pod anew if it differs in what can't be changed while it runs
+    /// Replace a running pod by a new one if it differs in what can't be changed while it runs
     #[arg(long)]
     replace: bool,
     /// Only print what would be done
     #[arg(long)]
     dry_run: bool,
-    /// Stay until the pod ends: a service of the host's systemd, which is told when the pod is ready
+    /// Wait until the pod ends, as a service of the host's systemd; notifies systemd when the pod is ready (sd_notify)
     #[arg(long, conflicts_with = "dry_run")]
     foreground: bool,
     /// Run new pods by this stage1 image instead of the built-in one

@@ -1,4 +1,4 @@
-//! Making a pod without apps and running it: embryo, prepare, prepared, run, and then the pod's own process.
+//! Making a pod without apps and running it: the phases embryo, prepare, prepared and run, then the pod's own process.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -37,38 +37,40 @@ use crate::poddir::uid_range::PrivateUsers;
 use crate::rootfs::{Roots, overlay};
 use crate::store::Store;
 
-/// How long a pod may take until its supervisor is ready.
+/// Timeout for a pod's supervisor to become ready.
 const BOOT_DEADLINE: Duration = Duration::from_secs(60);
-/// How often that is looked at.
+/// How often `start` checks whether the supervisor is ready.
 const BOOT_POLL: Duration = Duration::from_millis(4);
-/// How often it is looked at by whom nobody waits for.
+/// How often the background process that removes a failed pod checks it.
 const GLANCE: Duration = Duration::from_millis(50);
-/// How much of it is shown when the pod does not come up: what a network plugin says of its failure fits in.
+/// How many bytes of the pod's console are read for the error if the pod does not come up; a network plugin's error
+/// fits.
 const CONSOLE_BYTES: u64 = 64 << 10;
 
-/// Directories of the pod's root that the host writes to. They are touched before the pod runs, which puts them into
-/// the overlay's upper layer: other host managers read the first one there, and no later add changes which are in it.
+/// Directories of the pod's root that the host writes to. podctl touches them before the pod runs, which copies them up
+/// to the overlay's upper directory: other host managers read the first one there.
 const HOST_WRITES: [&str; 3] = ["rkt/status", "rkt/env", "opt/stage2"];
 
-/// The manifest of a pod that takes apps while it runs.
+/// Makes a pod's manifest mutable: apps can be added to the pod while it runs.
 pub fn mutable(mut manifest: PodManifest) -> PodManifest {
     manifest.annotations.push(NameValue::new(appc::MUTABLE, "true"));
     manifest
 }
 
-/// How a pod's files are made.
+/// Options for making a pod's files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Making {
-    /// As copies of the images, though the file system could do better.
+    /// Copies the images instead of mounting overlays.
     pub no_overlay: bool,
-    /// Its own user ids; the host's if not set.
+    /// A user namespace of its own; the host's if `None`.
     pub private_users: Option<PrivateUsers>,
 }
 
-/// Makes a pod and fills its directory, with `more` at the end: phase prepared, held.
+/// Makes a pod and fills its directory; calls `more` with the directory at the end. The pod is prepared then, and held.
 ///
 /// # Errors
-/// Something could not be written; nothing is left of the pod.
+/// The image's tree can't be made, a file can't be written, no user ids are free, or `more` fails. The pod is removed
+/// then.
 pub fn prepare(
     store: &Store,
     stage1: &Image,
@@ -98,7 +100,8 @@ fn fill(store: &Store, pod: &HeldPod, stage1: &Image, manifest: &PodManifest, ma
         uid_range::give(store, dir, pod.uuid(), users)?;
     }
     link_flavor(&trees::rootfs(store, tree.id()), dir)?;
-    // the pod has noted it, so it stays; who makes use of it now may have to render it anew
+    // the pod's record of the tree keeps it from being removed; making the root below may render it anew, under its
+    // lock
     drop(tree);
     if making.no_overlay {
         return make_root(store, dir);
@@ -106,7 +109,7 @@ fn fill(store: &Store, pod: &HeldPod, stage1: &Image, manifest: &PodManifest, ma
     write(&dir.join(layout::OVERLAY_PREPARED), b"", 0o640)
 }
 
-/// The flavor of a stage1 is what the link `flavor` in its root says.
+/// Copies the link `flavor` of the stage1's root, which names the stage1's flavor, to the pod's directory.
 fn link_flavor(rootfs: &Path, dir: &Path) -> Result<()> {
     let from = rootfs.join("flavor");
     match std::fs::read_link(&from) {
@@ -159,7 +162,7 @@ fn make_root(store: &Store, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes a pod that could not be made; the error that led here.
+/// Removes a pod that could not be made or run. Returns `error`, with that of the removal if it fails too.
 pub(crate) fn given_up(store: &Store, pod: HeldPod, error: Error) -> Error {
     match gc::discard(store, pod, false) {
         Ok(()) => error,
@@ -167,11 +170,10 @@ pub(crate) fn given_up(store: &Store, pod: HeldPod, error: Error) -> Error {
     }
 }
 
-/// Replaces this process by the pod's own: returns only when that failed, and then nothing is left of the pod. Nor is
-/// if the pod does not come up.
+/// Executes the run entrypoint in place of this process. A background process removes the pod if it does not come up.
 ///
 /// # Errors
-/// The run entrypoint could not be executed.
+/// The background process or the run entrypoint can't be started. The pod is removed then.
 pub fn become_pod(store: &Store, pod: HeldPod, launch: &Launch) -> Result<Infallible> {
     let error = match remove_unless_up(store, &pod, launch.debug).and_then(|()| exec_run(store, &pod, launch)) {
         Ok(never) => match never {},
@@ -180,7 +182,8 @@ pub fn become_pod(store: &Store, pod: HeldPod, launch: &Launch) -> Result<Infall
     Err(given_up(store, pod, error))
 }
 
-/// Leaves a process behind, nobody's child, that removes the pod if this process ends before the pod has come up.
+/// Starts a background process that removes the pod if this process ends before the pod has come up. It is forked
+/// twice: the run entrypoint does not have it as a child.
 fn remove_unless_up(store: &Store, pod: &HeldPod, debug: bool) -> Result<()> {
     let run = process::pidfd_open(std::process::id().cast_signed())?;
     match process::fork()? {
@@ -196,14 +199,14 @@ fn remove_unless_up(store: &Store, pod: &HeldPod, debug: bool) -> Result<()> {
     }
 }
 
-/// Waits until a pod is up, or `run` has ended before; then it removes the pod.
+/// Waits until a pod is ready; removes the pod if the process `run` ends before.
 fn remove_if_it_fails(store: &Store, uuid: Uuid, run: &OwnedFd, debug: bool) -> Result<()> {
-    // what the terminal sends is the pod's alone, and so is its lock
+    // signals from the terminal are for the pod only, and only the pod may hold its lock
     rustix::process::setsid().context(|| "setsid")?;
     process::close_all_but(&[run.as_fd()])?;
     loop {
         let ended = process::pidfd_wait_end(run, GLANCE)?;
-        // somebody else may have removed it
+        // another process may have removed it
         let Ok(pod) = pods::find_whole(store, uuid) else { return Ok(()) };
         if stage1::pod::is_ready(pod.dir())? {
             return Ok(());
@@ -214,11 +217,12 @@ fn remove_if_it_fails(store: &Store, uuid: Uuid, run: &OwnedFd, debug: bool) -> 
     }
 }
 
-/// Starts the pod's own process in the background and waits until the pod is ready for apps. The process is a child of
-/// this one, which reaps it if it outlives it.
+/// Executes the run entrypoint in the background and waits up to 60 s until the pod is ready for apps. The entrypoint's
+/// process is a child of this process: reap it if this process goes on.
 ///
 /// # Errors
-/// The pod did not come up, in time or at all; the error has the end of its output, and nothing is left of it.
+/// The pod does not come up, or not in time: the error has the last lines of its output, and the pod is removed. Or a
+/// signal asked this process to end.
 pub fn start(store: &Store, pod: HeldPod, launch: &Launch) -> Result<(Uuid, Child)> {
     match boot(store, &pod, launch) {
         Ok(run) => Ok((pod.uuid(), run)),
@@ -226,14 +230,15 @@ pub fn start(store: &Store, pod: HeldPod, launch: &Launch) -> Result<(Uuid, Chil
     }
 }
 
-/// [`start`] for a pod that stays if it does not come up.
+/// [`start`], but does not remove the pod if it does not come up.
 pub(super) fn boot(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<Child> {
     let signals = signal::block(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])?;
     let run = start_process(store, pod, launch)?;
     wait_until_ready(pod.dir(), run, &signals)
 }
 
-/// Starts the pod's process: of its own session, without input, its output in a file of the pod's.
+/// Starts the run entrypoint in a session of its own, with stdin from /dev/null and its output in the pod's console
+/// file.
 fn start_process(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<Child> {
     let path = pod.dir().join(layout::CONSOLE);
     let console =
@@ -247,7 +252,7 @@ fn start_process(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<Child>
     spawn::spawn(command, heritage)
 }
 
-/// How the pod's process is executed.
+/// How the run entrypoint is executed.
 struct Run {
     stage1: Stage1,
     arguments: Vec<OsString>,
@@ -255,11 +260,11 @@ struct Run {
 }
 
 impl Run {
-    /// Of this pod, whose files are made what the process expects.
+    /// Writes the pod's settings, host name and name files, which the entrypoint reads.
     fn new(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<Self> {
         let stage1 = Stage1::of(store, pod.dir())?;
         let hostname = launch.settings.hostname.clone().unwrap_or_else(|| format!("rkt-{}", pod.uuid()));
-        // for the next time
+        // for "podctl start"
         launch.settings.save(pod.dir())?;
         launch.settings.names.put_in_place(pod.dir(), &hostname)?;
         let lock = pod.lock().as_fd().as_raw_fd().to_string();
@@ -275,7 +280,7 @@ impl Run {
     }
 }
 
-/// Replaces this process by the pod's own, which inherits the lock.
+/// Executes the run entrypoint in place of this process; it inherits the pod's lock.
 pub(crate) fn exec_run(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<Infallible> {
     let Run { stage1, arguments, environment } = Run::new(store, pod, launch)?;
     let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -283,7 +288,7 @@ pub(crate) fn exec_run(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<
     stage1.exec(Entrypoint::Run, &arguments, &environment)
 }
 
-/// Waits until the pod takes apps. When it does not come to that, its process has ended when this returns.
+/// Waits until the pod is ready for apps. If that fails, kills the process of the run entrypoint and reaps it.
 fn wait_until_ready(dir: &Path, mut run: Child, signals: &SignalFd) -> Result<Child> {
     let waited = i32::try_from(run.id())
         .context(|| "pid")
@@ -292,7 +297,7 @@ fn wait_until_ready(dir: &Path, mut run: Child, signals: &SignalFd) -> Result<Ch
     match waited {
         Ok(()) => Ok(run),
         Err(error) => {
-            // the monitor's end takes the pod with it; of one that has ended this is no more than the reaping
+            // the pod ends with its monitor; if that has ended, this only reaps it
             run.kill().context(|| "kill the pod's process")?;
             run.wait().context(|| "wait for the pod's process")?;
             Err(error)
@@ -303,7 +308,7 @@ fn wait_until_ready(dir: &Path, mut run: Child, signals: &SignalFd) -> Result<Ch
 fn watch_boot(dir: &Path, run: &OwnedFd, signals: &SignalFd) -> Result<()> {
     let deadline = Instant::now() + BOOT_DEADLINE;
     loop {
-        // the supervisor can be ready before its monitor has written who it is
+        // the supervisor can be ready before the monitor has written its PID
         if stage1::pod::is_ready(dir)? && stage1::pod::read_pid(dir)?.is_some() {
             return Ok(());
         }
@@ -320,7 +325,7 @@ fn watch_boot(dir: &Path, run: &OwnedFd, signals: &SignalFd) -> Result<()> {
     }
 }
 
-/// The last lines that a pod's process has printed, on one line.
+/// The last five lines of the pod's console, joined to one line.
 fn end_of_console(dir: &Path) -> Result<String> {
     let path: PathBuf = dir.join(layout::CONSOLE);
     let shown = || format!("read {path:?}");

@@ -1,4 +1,4 @@
-//! Removing pods, with all that they left on the host.
+//! Removing pods, with their cgroups, networks and mounts on the host.
 
 use std::ffi::OsString;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,22 +14,23 @@ use crate::poddir::phase::{HeldPod, Phase};
 use crate::rootfs::overlay;
 use crate::store::Store;
 
-/// An embryo that is younger may still be in the hands of its maker.
+/// The age from which an embryo is garbage: its maker may not have locked a younger one yet.
 const EMBRYO: Duration = Duration::from_secs(10);
 
-/// How long a pod without a process may be held: longer, and it is not starting, but somebody is marking it.
+/// How long `rm` watches a locked pod in phase run without a process: if it stays so, it is starting; otherwise another
+/// process was just marking it.
 const STARTING: Duration = Duration::from_millis(500);
 
-/// Removes one pod that does not run, at once. If others are just removing it, they are waited for.
+/// Removes one pod that does not run, without a grace period. Waits for other processes that mark or remove it.
 ///
 /// # Errors
-/// It runs, somebody else is at work on it for too long, or something of it could not be removed.
+/// The pod runs or is being prepared, another process holds it for more than 60 s, or a part of it can't be removed.
 pub fn rm(store: &Store, pod: Pod, debug: bool) -> Result<()> {
     let deadline = Instant::now() + OTHERS;
     let mut pod = pod;
     loop {
         match pod.state() {
-            // one that is starting has no process yet, nor has one that somebody is marking
+            // a pod that is starting has no process yet, and neither has one that another process is marking
             State::Running if pods::has_process(&pod)? || is_held_for(STARTING, store, &pod)? => {
                 return Err(Error::new("it is running; \"podctl stop\" ends it"));
             }
@@ -52,7 +53,7 @@ pub fn rm(store: &Store, pod: Pod, debug: bool) -> Result<()> {
     }
 }
 
-/// Whether a running pod without a process stays as it is for that long.
+/// Whether another process holds the pod, in phase run, for all of this time.
 fn is_held_for(time: Duration, store: &Store, pod: &Pod) -> Result<bool> {
     let deadline = Instant::now() + time;
     while Instant::now() < deadline {
@@ -64,22 +65,22 @@ fn is_held_for(time: Duration, store: &Store, pod: &Pod) -> Result<bool> {
     Ok(true)
 }
 
-/// When pods are taken away.
+/// Which pods [`all`] marks and removes.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// How long one that has ended stays after it was marked.
+    /// The grace period: how long a pod that ran stays after it was marked.
     pub grace: Duration,
-    /// How long one may stay prepared.
+    /// The age from which a pod that is prepared and was never run is garbage.
     pub prepared: Duration,
-    /// None is removed.
+    /// Marks pods and removes none.
     pub mark_only: bool,
 }
 
-/// Marks the pods that have ended, that could not be prepared, and that have been prepared for too long. Then removes
-/// those that were marked: at once if they never ran, else when their grace is over.
+/// Marks the pods that have ended, those whose preparation failed, and those that were prepared for too long. Removes
+/// the marked ones: at once if they never ran, otherwise after the grace period.
 ///
 /// # Errors
-/// Some could not be removed; all others are.
+/// The pods can't be listed, or some can't be removed; all others are.
 pub fn all(store: &Store, rules: Rules, debug: bool) -> Result<()> {
     let mut failed = Vec::new();
     for pod in pods::list(store)? {
@@ -102,7 +103,7 @@ fn one(store: &Store, pod: &Pod, rules: Rules, debug: bool) -> Result<()> {
     };
     let mut held = match HeldPod::take(pod) {
         Ok(Some(held)) => held,
-        // somebody else is at work on it, or was faster
+        // another process holds the pod, or has removed it
         Ok(None) => return Ok(()),
         Err(error) => {
             log::debug!("{}", error.one_line());
@@ -115,21 +116,21 @@ fn one(store: &Store, pod: &Pod, rules: Rules, debug: bool) -> Result<()> {
         }
         held.move_to(store, phase)?;
     }
-    // one that was marked just now is removed only without any grace
+    // a pod that was marked just now is removed only if the grace period is 0
     let kept = held.phase() == Phase::ExitedGarbage && changed_ago(&held)? < rules.grace;
     if rules.mark_only || kept { Ok(()) } else { discard(store, held, debug) }
 }
 
-/// How long ago the pod's directory was moved or changed.
+/// The time since the pod's directory was moved or changed (ctime).
 fn changed_ago(pod: &HeldPod) -> Result<Duration> {
     let stat = pod.lock().metadata().context(|| format!("stat {:?}", pod.dir()))?;
     Ok(SystemTime::now().duration_since(pods::changed(&stat)).unwrap_or_default())
 }
 
-/// Removes a pod that this process holds: what it left on the host, its mounts, its directory.
+/// Removes a pod that this process holds: its cgroups and networks, its mounts, its directory.
 ///
 /// # Errors
-/// The first thing that could not be removed. The pod is then marked for removal, and a later try goes on.
+/// Something can't be removed. The pod is marked for removal then; a later call goes on.
 pub(crate) fn discard(store: &Store, mut pod: HeldPod, debug: bool) -> Result<()> {
     match pod.phase() {
         Phase::Run => pod.move_to(store, Phase::ExitedGarbage)?,
@@ -138,7 +139,8 @@ pub(crate) fn discard(store: &Store, mut pod: HeldPod, debug: bool) -> Result<()
     }
     if pod.phase() == Phase::ExitedGarbage && pod.dir().join(layout::STAGE1_MANIFEST).exists() {
         leave_host(store, &pod, debug)?;
-        // done: a removal that is interrupted from here on is not held up by what it can't run any more
+        // without it, a later call after an interruption does not run the gc entrypoint again, which may be damaged by
+        // then
         let manifest = pod.dir().join(layout::STAGE1_MANIFEST);
         std::fs::remove_file(&manifest).context(|| format!("remove {manifest:?}"))?;
     }
@@ -148,10 +150,11 @@ pub(crate) fn discard(store: &Store, mut pod: HeldPod, debug: bool) -> Result<()
     remove::tree(pod.dir())
 }
 
-/// Removes what an ended pod left on the host, outside of its directory.
+/// Removes an ended pod's cgroups and networks, by the gc entrypoint of its stage1; by podctl itself if the stage1
+/// can't be used.
 ///
 /// # Errors
-/// Something of it could not be removed.
+/// The entrypoint fails, or a cgroup or network can't be removed.
 pub(crate) fn leave_host(store: &Store, pod: &HeldPod, debug: bool) -> Result<()> {
     let mut args: Vec<OsString> = Vec::new();
     if debug {
@@ -161,7 +164,7 @@ pub(crate) fn leave_host(store: &Store, pod: &HeldPod, debug: bool) -> Result<()
     let stage1 = Stage1::of(store, pod.dir()).and_then(|stage1| stage1.path(Entrypoint::Gc).map(|_| stage1));
     match stage1 {
         Ok(stage1) => stage1.run(Entrypoint::Gc, &args),
-        // a power cut may have damaged what was just being written; then there is nothing else that it left
+        // a power cut may have damaged files that were just written
         Err(error) => {
             log::warn!("pod {}: its cgroups are removed without its stage1: {}", pod.uuid(), error.one_line());
             let local_config = std::path::Path::new(stage1::net::LOCAL_CONFIG);

@@ -1,4 +1,4 @@
-//! Whole pods: making, running, ending and removing them. What they are on disk is in `poddir`.
+//! Pods as a whole: making, running, stopping and removing them. `poddir` has their directories and files.
 
 pub mod create;
 pub mod gc;

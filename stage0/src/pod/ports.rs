@@ -1,4 +1,4 @@
-//! Ports of the host that lead to pods: while these run, too; and none to two of them.
+//! Published ports: adding and removing those of running pods, and keeping two pods from publishing the same port.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
@@ -16,10 +16,11 @@ use crate::poddir::find::{Pod, State, running_pid};
 use crate::poddir::manifest::{self, Locked};
 use crate::store::Store;
 
-/// Has more ports of the host lead to a running pod.
+/// Publishes more ports of a running pod.
 ///
 /// # Errors
-/// One is taken, the pod has no network, or a plugin fails: all is as before then.
+/// The pod does not run or has no network, a port is taken, or a CNI plugin fails. The published ports are unchanged
+/// then.
 pub fn add(store: &Store, pod: &Pod, ports: &[ExposedPort]) -> Result<()> {
     change(pod, |manifest| {
         let new = PodManifest { ports: ports.to_vec(), apps: manifest.apps.clone(), ..PodManifest::default() };
@@ -32,16 +33,17 @@ pub fn add(store: &Store, pod: &Pod, ports: &[ExposedPort]) -> Result<()> {
 /// A port of the host, and its protocol if that was said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPort {
-    /// Its number.
+    /// The port number.
     pub port: u32,
-    /// `tcp`, `udp` or `sctp`.
+    /// `tcp`, `udp` or `sctp`; any of them if `None`.
     pub protocol: Option<String>,
 }
 
-/// Has ports of the host not lead to a running pod any more.
+/// Unpublishes ports of a running pod.
 ///
 /// # Errors
-/// One does not, or a plugin fails: all is as before then.
+/// The pod does not run or does not publish one of the ports, or a CNI plugin fails. The published ports are unchanged
+/// then.
 pub fn remove(pod: &Pod, ports: &[HostPort]) -> Result<()> {
     change(pod, |manifest| {
         for HostPort { port, protocol } in ports {
@@ -79,8 +81,8 @@ fn change(pod: &Pod, change: impl FnOnce(&mut PodManifest) -> Result<()>) -> Res
     Ok(())
 }
 
-/// Fails if a port that a pod with this manifest asks for leads to another running pod, or a program of the host listens
-/// on it.
+/// Fails if a port that a pod with this manifest asks for leads to another running pod, or a program of the host
+/// listens on it.
 ///
 /// # Errors
 /// Which port is taken, and by whom.
@@ -93,7 +95,7 @@ pub fn must_be_free(store: &Store, own: Option<Uuid>, manifest: &PodManifest) ->
         if pod.state() != State::Running || Some(pod.uuid()) == own {
             continue;
         }
-        // one that is just going has none
+        // a pod that is being removed
         let Ok(other) = manifest::read(pod.dir()) else { continue };
         for taken in published::in_manifest(&other) {
             if let Some(port) = wanted.iter().find(|port| port.clashes_with(&taken)) {
@@ -110,7 +112,7 @@ pub fn must_be_free(store: &Store, own: Option<Uuid>, manifest: &PodManifest) ->
     wanted.iter().try_for_each(nobody_listens)
 }
 
-/// Whether a program of the host listens: asked by listening there oneself, for a moment.
+/// Fails if a program of the host listens on the port: tries to listen there itself, for a moment.
 fn nobody_listens(port: &Published) -> Result<()> {
     let ip = port.host_ip().and_then(|ip| ip.parse().ok()).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let Ok(number) = u16::try_from(port.host_port()) else { return Ok(()) };
@@ -124,7 +126,7 @@ fn nobody_listens(port: &Published) -> Result<()> {
             "port {number}/{} of the host is in use: a program listens there; choose another one",
             port.protocol()
         ))),
-        // an address that the host does not have is the plugin's to judge
+        // the CNI plugin reports an address that the host does not have
         _ => Ok(()),
     }
 }

@@ -1,5 +1,5 @@
-//! Running an ended pod again, under its UUID and with all it had: its apps and what they have written, its volumes,
-//! networks and ports. It does not matter whether it ended in order, was killed, or the host was rebooted.
+//! Running an ended pod again, with its UUID, its apps and the files they wrote, its volumes, networks and ports: after
+//! an orderly end, after it was killed, or after a reboot.
 
 use std::path::Path;
 
@@ -19,12 +19,12 @@ use crate::poddir::phase::HeldPod;
 use crate::rootfs::{Roots, overlay};
 use crate::store::Store;
 
-/// Starts an ended pod in the background and waits until it is up; of a mutable one also until those of its apps are
-/// started that ran. One that runs is left alone, but for apps whose start was interrupted.
+/// Starts an ended pod in the background and waits until it is ready; in a mutable pod, then starts the apps that ran.
+/// In a pod that runs, only finishes interrupted starts and replacements of apps.
 ///
 /// # Errors
-/// The pod was never run or is about to be removed, or it does not come up, and is as before then; or an app of it can't
-/// be started, and all others are.
+/// The pod was never run or is marked for removal, a port is taken, or the pod does not come up: it stays ended then.
+/// Or an app can't be started; all others are.
 pub fn start(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
     if pod.state() == State::Exited {
         run_again(store, pod, debug)?;
@@ -56,7 +56,7 @@ fn run_again(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
     if mutable {
         resume::note_wanted(pod, &manifest)?;
     }
-    // what the last run has left, on the host and in the pod's directory
+    // remove the last run's remains on the host and in the pod's directory
     gc::leave_host(store, &held, debug)?;
     let dir = held.dir();
     overlay::unmount_below(dir)?;
@@ -74,7 +74,7 @@ fn run_again(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
     create::boot(store, &held, &Launch { settings, mutable, debug }).map(drop)
 }
 
-/// The pod is not ready before it says so anew.
+/// Removes the pod's ready mark of the last run.
 fn forget_ready(pod: &Path) -> Result<()> {
     let root = dir::open_dir(pod.join(layout::STAGE1_ROOTFS))?;
     let rkt = dir::open_beneath(root, "rkt", OFlags::PATH | OFlags::DIRECTORY)?;
@@ -82,7 +82,8 @@ fn forget_ready(pod: &Path) -> Result<()> {
     remove::file(&rkt, link.file_name().unwrap_or_default()).context(|| format!("remove {link:?}"))
 }
 
-/// What the pod was run with. One of an older version, or of another host manager, is asked what its `run` was told.
+/// The settings that the pod was run with. If an older podctl or another host manager made the pod, derives them from
+/// the options that its run entrypoint recorded.
 fn settings(pod: &HeldPod) -> Result<Settings> {
     if let Some(settings) = Settings::find(pod.dir())? {
         return Ok(settings);

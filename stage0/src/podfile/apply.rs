@@ -1,6 +1,6 @@
-//! Making a pod what a file asks for: a new one, or the running one with other apps.
+//! Applies a pod file: makes a new pod, or changes the apps and ports of the running one.
 //!
-//! All that can be refused is refused before anything is touched. What fails later is undone, app by app.
+//! Errors in the file are found before anything is changed. If a later step fails, the steps before it are undone.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -30,29 +30,30 @@ use crate::store::Store;
 use crate::volume::content::{self, Content};
 use crate::volume::{implicit, named};
 
-/// How often is looked whether an app that runs to its end has come to it.
+/// How often `up` checks whether an init container has ended.
 const POLL: Duration = Duration::from_millis(20);
 
-/// How a file is applied.
+/// How to apply a file.
 pub struct How<'a> {
-    /// Gets the image that is called so; gives the word by which the store finds it.
+    /// Pulls the image with this name as the policy says; returns the word by which the store finds it.
     pub obtain: &'a dyn Fn(&str, Pull) -> Result<String>,
-    /// The pod's stage1.
+    /// Returns the stage1 image for a new pod.
     pub stage1: &'a dyn Fn() -> Result<Image>,
-    /// Told of each thing that is done.
+    /// Called with a line for each change.
     pub say: &'a dyn Fn(&str) -> Result<()>,
-    /// A pod that differs in what can't be changed while it runs is made anew.
+    /// Replaces a running pod by a new one if it differs in what can't be changed while it runs.
     pub replace: bool,
-    /// Nothing is done: what would be is told.
+    /// Changes nothing and only says what would be changed.
     pub dry: bool,
-    /// Entrypoints say more.
+    /// Whether the entrypoints log debug messages.
     pub debug: bool,
 }
 
-/// Makes the pod what the plan says.
+/// Makes the pod of the plan, or changes the running one with its name. Removes a pod with the name that has ended.
 ///
 /// # Errors
-/// The plan makes no sense, or a step failed: the error says which, and what was undone.
+/// The plan is invalid, the pod can't be changed as it runs and `replace` is not set, or a step failed: the error says
+/// which, and whether the steps before it were undone.
 pub fn up(store: &Store, plan: &PodPlan, how: &How<'_>) -> Result<()> {
     let wanted = wanted(store, plan, how)?;
     let Some(pod) = pods::named(store, plan.name.as_str())? else {
@@ -99,11 +100,11 @@ struct WantedApp {
     init: bool,
 }
 
-/// All apps of a plan, their images at hand.
+/// Gets the images of a plan and makes its claims as named volumes, which a dry run leaves out; returns the apps.
 fn wanted(store: &Store, plan: &PodPlan, how: &How<'_>) -> Result<Vec<WantedApp>> {
     let mut manifest = PodManifest::default();
     let mut found = Vec::new();
-    // what an app is mounted from has to be there when it is checked
+    // the check of an app needs the sources of its mounts
     for (claim, labels) in plan.claims.iter().filter(|_| !how.dry) {
         if named::ensure(store, claim, labels)?
             && let Some(group) = plan.fs_group
@@ -137,12 +138,12 @@ fn wanted_app(store: &Store, plan: &AppPlan, how: &How<'_>) -> Result<WantedApp>
     }
     let user = app.app.as_ref().map(|app| app.user.as_str()).unwrap_or_default();
     if plan.non_root && matches!(user, "" | "0" | "root") {
-        return Err(Error::new("runAsNonRoot: its user is root; runAsUser gives it another"));
+        return Err(Error::new("runAsNonRoot: its user is root; set runAsUser"));
     }
     Ok(WantedApp { image, app, options, init: plan.init })
 }
 
-/// Makes a new pod with all its apps; nothing is left of it if one fails.
+/// Makes a new pod with all its apps; removes the pod again if one fails.
 fn make(store: &Store, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) -> Result<()> {
     if how.dry {
         (how.say)(&format!("pod {}: would be made, with {}", plan.name, names(wanted)))?;
@@ -181,7 +182,7 @@ fn names(wanted: &[WantedApp]) -> String {
     wanted.iter().map(|one| one.app.name.to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// Gives a running pod the apps that are wanted.
+/// Changes a running pod's apps to those of the plan; undoes that if it fails.
 fn change(store: &Store, pod: &Pod, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) -> Result<()> {
     let manifest = manifest::read(pod.dir())?;
     let mut work = Work { store, pod, how, contents: &plan.contents, done: Vec::new() };
@@ -205,7 +206,7 @@ fn change(store: &Store, pod: &Pod, plan: &PodPlan, wanted: &[WantedApp], how: &
     content::sweep(pod.dir(), &manifest::read(pod.dir())?)
 }
 
-/// Labels and annotations are no more than what the manifest has.
+/// Writes the plan's labels and annotations to the pod's manifest.
 fn note(pod: &Pod, plan: &PodPlan) -> Result<()> {
     let locked = Locked::new(pod.dir())?;
     let mut manifest = locked.read()?;
@@ -217,11 +218,11 @@ fn note(pod: &Pod, plan: &PodPlan) -> Result<()> {
     locked.write(&manifest)
 }
 
-/// Something that was done, and what undoes it.
+/// A step that was done.
 enum Done {
-    /// This app is new.
+    /// An app was added.
     Added(AcName),
-    /// This one was there, and ran or did not.
+    /// An app was removed, with whether it ran.
     Removed(Box<RuntimeApp>, bool),
 }
 
@@ -246,7 +247,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Adds and starts what is missing or different, in order.
+    /// Adds and starts the apps that the pod lacks, and replaces those that differ, in the order of the plan.
     fn bring(&mut self, wanted: &[WantedApp], manifest: &PodManifest) -> Result<()> {
         for one in wanted {
             let name = &one.app.name;
@@ -272,7 +273,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// An app that is as it is to be is left alone; one that was to run to its end, and did not, is run again.
+    /// Leaves an unchanged app alone, but starts an init container again that did not end with 0.
     fn keep(&self, one: &WantedApp) -> Result<()> {
         if self.how.dry || !one.init {
             return Ok(());
@@ -281,7 +282,7 @@ impl Work<'_> {
         if (now.state.as_str(), now.exit_code) == ("exited", Some(0)) { Ok(()) } else { self.start(one) }
     }
 
-    /// Takes an app away. Its volumes stay: they are needed if this is undone.
+    /// Removes an app. Its volumes stay, for [`Work::undo`].
     fn take_away(&mut self, app: &RuntimeApp) -> Result<()> {
         if self.how.dry {
             return Ok(());
@@ -303,7 +304,7 @@ impl Work<'_> {
         if one.init { self.wait_for_end(&one.app.name) } else { Ok(()) }
     }
 
-    /// Waits until an app has ended, however long it takes.
+    /// Waits without a timeout until an init container has ended; fails unless it ended with 0.
     fn wait_for_end(&self, app: &AcName) -> Result<()> {
         loop {
             let now = status::status(self.pod, app)?;
@@ -311,7 +312,7 @@ impl Work<'_> {
                 ("exited", Some(0)) => return Ok(()),
                 ("exited", code) => {
                     let code = code.map_or_else(|| "without a status".to_owned(), |code| format!("with {code}"));
-                    return Err(Error::new(format!("it ended {code}: \"podctl logs\" shows what it said")));
+                    return Err(Error::new(format!("it ended {code}: \"podctl logs\" shows its output")));
                 }
                 _ if !pods::is_running(self.store, self.pod)? => return Err(Error::new("the pod has ended")),
                 _ => std::thread::sleep(POLL),
@@ -319,7 +320,7 @@ impl Work<'_> {
         }
     }
 
-    /// Undoes what was done, the last first. Says what came of it.
+    /// Undoes the steps that were done, the last first. Returns the result, for the error message.
     fn undo(&mut self) -> String {
         let mut failed = Vec::new();
         let mut restored = Vec::new();
@@ -359,7 +360,7 @@ impl Work<'_> {
     }
 }
 
-/// Whether an app is one that runs to its end before the others.
+/// Whether an app is an init container, which runs to its end before the others start.
 pub fn is_init(app: &RuntimeApp) -> bool {
     stage1::appc::find(&app.annotations, INIT).is_some()
 }

@@ -1,4 +1,4 @@
-//! What a file changes in a pod: the apps that its manifest lists, compared with those that are wanted.
+//! Compares a pod with a file: its apps, and its properties that can't be changed while it runs.
 
 use stage1::appc::{AcName, PodManifest, RuntimeApp};
 
@@ -31,12 +31,12 @@ pub fn gone<'a>(manifest: &'a PodManifest, wanted: &[AcName]) -> Vec<&'a Runtime
     manifest.apps.iter().filter(|app| !wanted.contains(&app.name)).collect()
 }
 
-/// An app with all that has no order in one order.
+/// The app with the lists whose order means nothing sorted, and without the image's name and labels.
 fn in_order(app: &RuntimeApp) -> RuntimeApp {
     let mut app = app.clone();
     app.annotations.sort_by(|a, b| a.name.cmp(&b.name));
     app.mounts.sort_by(|a, b| a.path.cmp(&b.path));
-    // the image's id says all of the image that counts
+    // the image's id alone identifies the image
     app.image.labels.clear();
     app.image.name = None;
     if let Some(own) = &mut app.app {
@@ -46,7 +46,7 @@ fn in_order(app: &RuntimeApp) -> RuntimeApp {
     app
 }
 
-/// What of a pod is decided when it is made, and differs from what is wanted.
+/// The properties of a pod, other than its apps, in which it differs from the plan, as words for messages.
 pub fn of_pod(plan: &PodPlan, settings: &Settings, manifest: &PodManifest, private_users: bool) -> Vec<&'static str> {
     let wanted = &plan.settings;
     let mut ports = [plan.ports.clone(), manifest.ports.clone()];

@@ -1,4 +1,4 @@
-//! A container as an app.
+//! Translates a container of Kubernetes to the options of an app.
 
 use std::time::Duration;
 
@@ -16,23 +16,23 @@ use super::volumes::{self, Volumes};
 use crate::app::options::AddOptions;
 use crate::pod::network;
 
-/// What a pod says for all its containers.
+/// The pod's fields that apply to all its containers.
 pub struct Surroundings<'a> {
-    /// What env, args and the downward API may refer to.
+    /// The values that env, args and the downward API may refer to.
     pub facts: Facts<'a>,
-    /// Who runs it.
+    /// The pod's securityContext: users, groups and the like.
     pub security: Defaults,
     /// The pod's volumes.
     pub volumes: Volumes,
-    /// Whether its apps are started again.
+    /// The restart policy of its apps: `no`, `on-failure` or `always`.
     pub restart: &'static str,
-    /// How long they have to end.
+    /// terminationGracePeriodSeconds: the apps' stop timeout.
     pub grace: Option<Duration>,
-    /// The network that the pod asks for.
+    /// The value of `--net`; `None` for the default network.
     pub network: Option<String>,
 }
 
-/// A container of the file: its app, and what it adds to the pod.
+/// A container of the file as an app, with the settings it adds to the pod.
 #[derive(Debug)]
 pub struct ContainerPlan {
     /// The app.
@@ -43,10 +43,10 @@ pub struct ContainerPlan {
     pub capabilities: CapSet,
 }
 
-/// Translates a container; `init` ones run before the others.
+/// Translates a container; with `init`, one of `initContainers`. Adds the fields of it that have no effect to `unused`.
 ///
 /// # Errors
-/// What there is no way to do here.
+/// A field is invalid, or its value is not supported.
 pub fn translate(
     mut container: Container,
     init: bool,
@@ -63,9 +63,11 @@ pub fn translate(
         None | Some("IfNotPresent") => Pull::IfNotPresent,
         Some("Always") => Pull::Always,
         Some("Never") => Pull::Never,
-        Some(other) => return Err(Error::new(format!("imagePullPolicy {other:?} is not one"))),
+        Some(other) => {
+            return Err(Error::new(format!("imagePullPolicy {other:?}: expected Always, IfNotPresent or Never")));
+        }
     };
-    // what it has may be asked for by its variables
+    // before its fields are taken: variables may refer to its resources
     options.env = env::variables(&mut container, &around.facts)?;
     let expanded = |words: Option<Vec<String>>| -> Vec<String> {
         words.unwrap_or_default().iter().map(|word| env::expand(word, &options.env)).collect()
@@ -76,10 +78,14 @@ pub fn translate(
     if let Some(mounts) = &mut container.volume_mounts {
         options.mounts = volumes::mounts(mounts, &around.volumes)?;
     }
-    // one that is started before the others and stays is no more than the first of them
+    // a sidecar container (an init container with restartPolicy Always) is an app that is started first
     let stays = match container.restart_policy.take().as_deref() {
         Some("Always") if init => true,
-        Some(other) => return Err(Error::new(format!("restartPolicy {other:?} of a container"))),
+        Some(other) => {
+            return Err(Error::new(format!(
+                "restartPolicy {other:?} of a container: only Always, of an init container"
+            )));
+        }
         None => false,
     };
     let restart = match (init && !stays, stays) {
@@ -109,16 +115,16 @@ pub fn translate(
     })
 }
 
-/// The ports of the host that lead to those of a container.
+/// The published ports of a container.
 fn ports(container: &mut Container, network: Option<&str>) -> Result<Vec<ExposedPort>> {
     let mut texts = Vec::new();
     for port in container.ports.take().unwrap_or_default() {
         let Some(host) = port.host_port else { continue };
         if network == Some("host") {
-            // the host's in any case
+            // the container's ports are the host's
             if host != port.container_port {
                 return Err(Error::new(format!(
-                    "hostPort {host}: on the host's network it is {}",
+                    "hostPort {host}: with hostNetwork it must be containerPort {}",
                     port.container_port
                 )));
             }
@@ -131,10 +137,10 @@ fn ports(container: &mut Container, network: Option<&str>) -> Result<Vec<Exposed
     network::ports(&texts, network)
 }
 
-/// The words that a container is run by: its own, or its image's.
+/// The command line of a container: its `command` and `args`, or those of its image, as Kubernetes combines them.
 ///
 /// # Errors
-/// There are none.
+/// Neither has a command, or an annotation of the image is malformed.
 pub fn words(plan: &AppPlan, annotations: &[NameValue], exec: &[String]) -> Result<Vec<String>> {
     let of_image = |name: &str| -> Result<Vec<String>> {
         let text = stage1::appc::find(annotations, name);
@@ -146,7 +152,7 @@ pub fn words(plan: &AppPlan, annotations: &[NameValue], exec: &[String]) -> Resu
         (true, true) => exec.to_vec(),
         (false, _) => [plan.command.clone(), plan.args.clone()].concat(),
         (true, false) if is_oci => [of_image("appc.io/docker/entrypoint")?, plan.args.clone()].concat(),
-        // an image that does not tell the two apart: its program
+        // an image without the two annotations: the first word of its command counts as the entrypoint
         (true, false) => [exec.iter().take(1).cloned().collect(), plan.args.clone()].concat(),
     };
     match words.first() {

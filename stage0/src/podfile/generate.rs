@@ -1,4 +1,4 @@
-//! A pod as a file again: what its manifest says, in Kubernetes' words. `up` of the result makes no difference.
+//! Writes a pod as a file of Kubernetes. `up` of that file changes nothing in the pod.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -24,10 +24,10 @@ use crate::store::Store;
 use crate::volume::content::{self, Content};
 use crate::volume::named;
 
-/// The file of a pod: its pod, and the Secrets that its apps find in volumes.
+/// Writes the file of a pod: the Pod, and Secrets for the files of its ConfigMap and Secret volumes.
 ///
 /// # Errors
-/// The pod's records can't be read, or have what no such file can say.
+/// The pod's records can't be read, or the pod has a property that such a file can't express.
 pub fn kube(store: &Store, pod: &Pod) -> Result<String> {
     let manifest = manifest::read(pod.dir())?;
     let settings = Settings::load(pod.dir())?;
@@ -156,7 +156,7 @@ impl Made<'_> {
         Ok(out.into())
     }
 
-    /// Declares a volume; gives its name.
+    /// Declares a volume; returns its name.
     fn volume(&mut self, volume: &Volume) -> Result<String> {
         let name = volume.name.to_string();
         let source = match (volume.kind, &volume.source) {
@@ -204,7 +204,7 @@ impl Made<'_> {
         }
     }
 
-    /// What holds for all containers: groups.
+    /// The pod's securityContext: groups and sysctls.
     fn security(&self, of_one: Option<&RuntimeApp>) -> Result<Value> {
         let mut context = Map::new();
         let mounts = self.manifest.apps.iter().flat_map(|app| &app.mounts);
@@ -253,7 +253,7 @@ fn restrictions(runtime: &RuntimeApp, app: &App, of_image: &App) -> Result<(Map<
     let differs = numbers.iter().any(|(_, own, image)| own != image);
     for (name, own, _) in numbers {
         if differs {
-            let number: u32 = own.parse().context(|| format!("{name}: a file can't say {own:?}, only a number"))?;
+            let number: u32 = own.parse().context(|| format!("{name}: a pod file takes only a number, not {own:?}"))?;
             context.insert(name.into(), number.into());
         }
     }
@@ -277,7 +277,7 @@ fn restrictions(runtime: &RuntimeApp, app: &App, of_image: &App) -> Result<(Map<
     }
     let beyond = [&isolators.ambient, &isolators.masked_paths, &isolators.read_only_paths];
     if beyond.iter().any(|set| !set.is_empty()) {
-        return Err(Error::new("a file can't say ambient capabilities, or paths that are hidden or read-only"));
+        return Err(Error::new("a pod file can't express ambient capabilities, or masked or read-only paths"));
     }
     if let Some(filter) = &isolators.seccomp {
         match (filter.mode, filter.names.as_slice()) {
@@ -305,7 +305,8 @@ fn restrictions(runtime: &RuntimeApp, app: &App, of_image: &App) -> Result<(Map<
 
 fn port(exposed: &appc::ExposedPort) -> Result<Value> {
     let port = exposed.pod_port.as_ref();
-    let port = port.context(|| format!("port {:?}: a file can't say one that an app declares", exposed.name))?;
+    let port =
+        port.context(|| format!("port {:?}: a pod file can't express a port that an app declares", exposed.name))?;
     let protocol = port["protocol"].as_str().unwrap_or("tcp").to_ascii_uppercase();
     let mut out = json!({"containerPort": port["port"], "hostPort": exposed.host_port, "protocol": protocol});
     if let Some(ip) = &exposed.host_ip {
@@ -314,7 +315,7 @@ fn port(exposed: &appc::ExposedPort) -> Result<Value> {
     Ok(out)
 }
 
-/// resolv.conf and hosts in the words of a pod.
+/// Converts the pod's resolv.conf and hosts to fields of the Pod.
 fn names(settings: &Settings, set: &mut impl FnMut(&str, Value)) {
     match &settings.names.resolv {
         Some(Source::Host) => set("dnsPolicy", "Default".into()),
@@ -351,7 +352,7 @@ fn names(settings: &Settings, set: &mut impl FnMut(&str, Value)) {
     }
 }
 
-/// A text in which nothing is expanded.
+/// Escapes `$`, so that `up` expands nothing in the text.
 fn escaped(text: &str) -> String {
     text.replace('$', "$$")
 }

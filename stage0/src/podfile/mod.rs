@@ -1,10 +1,10 @@
-//! A pod as a file: Kubernetes' `Pod` and what goes with it, turned into the options that the command line has, compared
-//! with the pod that runs, and applied.
+//! Pod files: Kubernetes' `Pod`, with ConfigMaps, Secrets and claims, translated to the options of the command line,
+//! compared with the running pod, and applied.
 //!
-//! There is no state besides the pod itself: an app is unchanged when the manifest lists it as the file asks for it.
+//! The pod is the only state: an app is unchanged if the pod's manifest lists it as the file describes it.
 //!
-//! [`read`] knows YAML; [`pod`], [`container`], [`mod@env`], [`security`] and [`volumes`] translate, without looking at
-//! anything but the file; [`apply`] does the work, and [`generate`] goes the other way.
+//! [`read`] reads YAML; [`pod`], [`container`], [`mod@env`], [`security`] and [`volumes`] translate, most of them from
+//! the file alone; [`apply`] makes or changes the pod, and [`generate`] writes a file from a pod.
 
 pub mod apply;
 mod change;

@@ -1,4 +1,4 @@
-//! Probes as a health check of the app: an annotation that says what is run, how often, and what a failure means.
+//! Probes: translated to the app's health check, an annotation with a command, its timing and the action on failure.
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -6,19 +6,20 @@ use serde_json::{Map, Value, json};
 use stage1::appc::NameValue;
 use stage1::error::{Context, Error, Result};
 
-/// Annotation of an app: its health check, as JSON.
+/// The annotation of an app with its health check as JSON.
 const HEALTH_CHECK: &str = "podctl.io/health-check";
 
-/// A kubelet's times, in seconds, where a file says none.
+/// Kubernetes' defaults: the period and the timeout in seconds, and the number of failures.
 const PERIOD: i32 = 10;
 const TIMEOUT: i32 = 1;
 const FAILURES: i32 = 3;
 
-/// The health check of a container: its livenessProbe, after whose failures it is started again, or its readinessProbe.
-/// What its startupProbe takes at most is time in which failures don't count.
+/// Takes the probes out of a container, as the annotation of its health check: the livenessProbe, whose failure
+/// restarts the app, or the readinessProbe. The longest time that the startupProbe allows is the check's start period,
+/// in which failures don't count.
 ///
 /// # Errors
-/// A probe is of a kind that there is not, or its numbers make no sense.
+/// The probe has none of `exec`, `httpGet` and `tcpSocket`, a number is negative, or a port's name is unknown.
 pub fn take(container: &mut Container) -> Result<Option<NameValue>> {
     let ports = container.ports.clone().unwrap_or_default();
     let (live, ready, start) =
@@ -57,13 +58,13 @@ fn check(probe: &Probe, ports: &[ContainerPort], grace: i64, restart: bool) -> R
 fn positive(given: Option<i32>, usual: i32, name: &str) -> Result<i64> {
     match given.unwrap_or(usual) {
         number if number > 0 => Ok(number.into()),
-        // as if it were not there
+        // in Kubernetes, 0 means the default
         0 => Ok(usual.into()),
         number => Err(Error::new(format!("{name}: {number} is less than 1"))),
     }
 }
 
-/// What is run in the app. Requests are made by programs of its image, as other tools do.
+/// The command to run in the app. Requests run `curl` or `nc` of the app's image, as in podman.
 fn command(probe: &Probe, ports: &[ContainerPort]) -> Result<Vec<String>> {
     if let Some(exec) = &probe.exec {
         return Ok(exec.command.clone().unwrap_or_default());
@@ -93,7 +94,7 @@ fn command(probe: &Probe, ports: &[ContainerPort]) -> Result<Vec<String>> {
         let port = port(&socket.port)?.to_string();
         return Ok(["nc", "-z", &host(&socket.host)?, &port].map(str::to_owned).to_vec());
     }
-    Err(Error::new("there are exec, httpGet and tcpSocket, and it is none of them"))
+    Err(Error::new("unsupported probe: expected exec, httpGet or tcpSocket"))
 }
 
 /// A health check as a probe again: its name, and what it is.
@@ -113,7 +114,7 @@ pub fn probe(annotation: Option<&str>) -> Result<Option<(&'static str, Value)>> 
     Ok(Some((name, probe.into())))
 }
 
-/// The health check that an app has.
+/// The annotation of an app's health check.
 pub fn annotation(annotations: &[NameValue]) -> Option<&str> {
     stage1::appc::find(annotations, HEALTH_CHECK)
 }

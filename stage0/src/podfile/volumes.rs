@@ -1,4 +1,4 @@
-//! A pod's volumes, and where its containers mount them.
+//! Translates a pod's volumes and the mounts of its containers.
 
 use std::collections::BTreeMap;
 use std::fs::FileType;
@@ -19,16 +19,17 @@ use crate::volume::content::{Content, relative};
 use crate::volume::name::VolumeName;
 use crate::volume::named;
 
-/// Mode of the files of ConfigMaps and Secrets that don't say another one.
+/// The default mode of the files of ConfigMaps and Secrets.
 const USUAL_MODE: i32 = 0o644;
 
-/// The volumes of a pod, by the names that its containers know.
+/// The volumes of a pod, by their names in the file.
 pub type Volumes = BTreeMap<String, Volume>;
 
-/// Understands one volume. What it needs besides is noted in the plan.
+/// Translates one volume. Adds its claim, or its files of a ConfigMap or Secret, to the plan.
 ///
 /// # Errors
-/// It is of a kind that there is not, or makes no sense.
+/// The volume's kind is not supported, a field is invalid, or its path of the host or its ConfigMap or Secret does not
+/// exist.
 pub fn declare(
     store: &Store,
     declared: &mut Declared,
@@ -59,7 +60,7 @@ pub fn declare(
         (SourceKind::Secret, source, secret.items, secret.default_mode, secret.optional)
     } else {
         return Err(Error::new(
-            "there are hostPath, emptyDir, configMap, secret and persistentVolumeClaim, and it is none of them",
+            "unsupported volume: expected hostPath, emptyDir, configMap, secret or persistentVolumeClaim",
         ));
     };
     let optional = optional.unwrap_or(false);
@@ -83,21 +84,21 @@ fn empty_dir(name: AcName, empty: &mut EmptyDirVolumeSource, fs_group: Option<u3
     match empty.medium.take().as_deref() {
         None | Some("") => {
             if limit.is_some() {
-                log::warn!("emptyDir {name}: sizeLimit holds with medium Memory only");
+                log::warn!("emptyDir {name}: sizeLimit has no effect without medium Memory");
             }
         }
         Some("Memory") => {
             other.insert(stage1::appc::MEDIUM.to_owned(), "memory".into());
             other.extend(limit.map(|limit| (stage1::appc::SIZE.to_owned(), limit.into())));
         }
-        Some(medium) => return Err(Error::new(format!("emptyDir.medium {medium:?}: there is Memory, or none"))),
+        Some(medium) => return Err(Error::new(format!("emptyDir.medium {medium:?}: expected Memory or nothing"))),
     }
-    // everybody's, as kubelets make it; its group's files belong to the group
+    // the mode that kubelets give it; with fsGroup, the setgid bit gives new files the group
     let (mode, gid) = if fs_group.is_some() { ("2777", fs_group) } else { ("0777", None) };
     Ok(Volume { mode: Some(mode.to_owned()), gid, other, ..volume(name, VolumeKind::Empty, None) })
 }
 
-/// The path of the host that is meant, made if the file asks for that.
+/// Checks the path and its type; creates a directory or file if the type is `DirectoryOrCreate` or `FileOrCreate`.
 fn host_path(host: &HostPathVolumeSource) -> Result<String> {
     let path = Path::new(&host.path);
     let plain = path.components().all(|part| !matches!(part, std::path::Component::ParentDir));
@@ -122,12 +123,12 @@ fn host_path(host: &HostPathVolumeSource) -> Result<String> {
         "Socket" => FileTypeExt::is_socket,
         "CharDevice" => FileTypeExt::is_char_device,
         "BlockDevice" => FileTypeExt::is_block_device,
-        other => return Err(Error::new(format!("hostPath.type {other:?} is not one"))),
+        other => return Err(Error::new(format!("unknown hostPath.type {other:?}"))),
     };
     if is(&kind) { Ok(host.path.clone()) } else { Err(Error::new(format!("hostPath {path:?} is not a {wanted}"))) }
 }
 
-/// The files of a ConfigMap or Secret: all keys, or those named.
+/// The files of a ConfigMap or Secret, with content and mode by path: of all keys, or of `items`.
 fn files(
     values: &BTreeMap<String, Vec<u8>>,
     items: Option<Vec<KeyToPath>>,

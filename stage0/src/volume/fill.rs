@@ -1,4 +1,5 @@
-//! The first content of a named volume: what the image of the first app has in its place, with its owner and mode.
+//! The first content of a named volume: a copy of the image's directory where the first app mounts the volume, with its
+//! owner and mode.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -18,11 +19,11 @@ use crate::fsutil::dir::{names_in, sync_file_system};
 use crate::fsutil::remove;
 use crate::store::Store;
 
-/// Fills the named volumes that an app is the first to mount, from its root file system at `root`; makes those that
-/// are missing. `ids` are those of the pod.
+/// Fills the named volumes that an app is the first to mount, from its root file system at `root`; makes those that do
+/// not exist. `ids` are the user ids of the pod.
 ///
 /// # Errors
-/// A volume can't be made or filled. It is filled anew by the next app then.
+/// A volume can't be made or filled; the next app that mounts it fills it anew then.
 pub fn first_content(
     store: &Store,
     manifest: &PodManifest,
@@ -31,7 +32,7 @@ pub fn first_content(
     ids: Option<UidRange>,
 ) -> Result<()> {
     let is_named = |source: &Option<String>| source.as_deref().and_then(|source| named::of_source(store, source));
-    // most apps have none: then the root is not even opened
+    // most apps have no named volume
     let mut all = app.mounts.iter().filter_map(|mount| mount.app_volume.as_ref()).chain(&manifest.volumes);
     if !all.any(|volume| is_named(&volume.source).is_some()) {
         return Ok(());
@@ -52,7 +53,7 @@ fn fill(store: &Store, name: &VolumeName, root: &OwnedFd, target: &Path, ids: Op
     loop {
         named::ensure(store, name, &BTreeMap::new())?;
         let Some(volume) = named::find(store, name)? else { continue };
-        // it may be removed while this waits
+        // another process may remove the volume while this one waits for the lock
         let Some(_lock) = named::lock(&volume)? else { continue };
         let Some(volume) = named::find(store, name)? else { continue };
         return fill_locked(volume, root, target, ids);
@@ -63,10 +64,10 @@ fn fill_locked(mut volume: NamedVolume, root: &OwnedFd, target: &Path, ids: Opti
     let data = volume.data();
     match volume.info.content {
         Content::Used => return Ok(()),
-        // somebody has put something in before: that is its content
+        // files that the administrator put into the volume stay its content
         Content::Fresh if !names_in(&data)?.is_empty() => return volume.note(Content::Used),
         Content::Fresh => {}
-        // no app has seen it yet
+        // filling was interrupted before any app saw the content
         Content::Filling => {
             remove::tree(&data)?;
             std::fs::DirBuilder::new().mode(0o755).create(&data).context(|| format!("make directory {data:?}"))?;
@@ -87,7 +88,8 @@ fn is_directory(file: &OwnedFd) -> Result<bool> {
     Ok(rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir())
 }
 
-/// Copies a directory of an app's root, which has shifted owners in a pod with ids of its own; the volume has none.
+/// Copies a directory of an app's root. In a pod with user ids of its own the root's owners are shifted; the copies
+/// have the owners of the image.
 fn copy_to(content: &OwnedFd, data: &Path, ids: Option<UidRange>) -> Result<()> {
     let data = dir::open_dir_for_reading(data)?;
     match ids {

@@ -15,7 +15,7 @@ use crate::poddir::manifest::only_one;
 pub struct OneApp {
     #[command(flatten)]
     pod: OnePod,
-    /// The app (else the only one of the pod)
+    /// The app (default: the pod's only one)
     #[arg(value_name = "APP", conflicts_with = "app", add = an_app())]
     name: Option<String>,
     /// The app, as an option
@@ -38,12 +38,12 @@ impl OneApp {
     }
 }
 
-/// The name of an app, as it was typed.
+/// Parses the name of an app.
 pub fn app_name(text: &str) -> Result<AcName> {
     text.parse().context(|| "app name")
 }
 
-/// What was being done to an app, before the reason why that failed.
+/// The context of an error: what podctl was doing to an app, such as `kill app "db"`.
 pub fn doing(what: &str, app: &AcName) -> String {
     format!("{what} app {:?}", app.as_ref())
 }

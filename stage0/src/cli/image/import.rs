@@ -26,9 +26,10 @@ use crate::registry::Name;
 
 #[derive(Args, Debug)]
 pub struct Import {
-    /// An application container image, an OCI image layout (directory or tar), what docker saves, or a root file
-    /// system (directory or tar); a file may be compressed with gzip, bzip2, xz or zstd. - is standard input; as in
-    /// skopeo's words docker-archive:FILE, oci-archive:FILE, oci:DIR (each with :REFERENCE), dir:DIR, docker://NAME
+    /// An application container image (ACI), an OCI image layout (directory or tar), an archive of docker save, or a
+    /// root file system (directory or tar); a file may be compressed with gzip, bzip2, xz or zstd. - reads standard
+    /// input. Or a name as in skopeo: docker-archive:FILE, oci-archive:FILE, oci:DIR (each with :REFERENCE), dir:DIR,
+    /// docker://NAME
     source: String,
     /// Name the image (default: its own name, or that of the file or directory)
     #[arg(long)]
@@ -36,7 +37,7 @@ pub struct Import {
     /// Take the source as this kind (default: detect it)
     #[arg(long, value_enum)]
     kind: Option<KindWord>,
-    /// Import the image with this reference or tag, of several
+    /// Of several images, import the one with this reference or tag
     #[arg(long, value_name = "NAME")]
     reference: Option<String>,
     #[command(flatten)]
@@ -49,14 +50,14 @@ pub struct Import {
     args: Vec<String>,
 }
 
-/// What a source may be.
+/// The formats of a source.
 #[derive(ValueEnum, Clone, Copy, Debug)]
 enum KindWord {
     /// Application container image
     Aci,
     /// OCI image layout
     Oci,
-    /// What docker saves
+    /// Archive of docker save
     Docker,
     /// Directory with a manifest and blobs
     Dir,
@@ -117,7 +118,7 @@ impl Import {
             return imported;
         }
         let file = File::open(&path).context(|| "open")?;
-        // it shows up when the file is read as a whole: layers have bars of their own
+        // the bar appears only if the file is read as a whole: layers have bars of their own
         let bar = Rc::new(OnceCell::new());
         let shown = Rc::clone(&bar);
         let seen = move |file: File| {
@@ -130,7 +131,7 @@ impl Import {
         imported
     }
 
-    /// As "image pull" does, with another name if one was given.
+    /// Pulls the image like `podctl image pull`, and names it as `--name` says.
     fn pull(&self, session: &Session, name: &str) -> Result<Imported> {
         if self.exec.is_some() || self.kind.is_some() || self.reference.is_some() {
             return Err(Error::new("an image of a registry takes no --exec, --kind or --reference"));
@@ -152,7 +153,7 @@ impl Import {
         }
     }
 
-    /// The manifest that a plain root file system gets; `None` if it has no name to be called by.
+    /// The image manifest for a plain root file system; `None` if neither `--name` nor the source gives it a name.
     fn manifest(&self, source: Option<&Path>) -> Result<Option<ImageManifest>> {
         let name = match &self.name {
             Some(name) => name.parse().context(|| "image name")?,
@@ -171,7 +172,7 @@ impl Import {
     }
 }
 
-/// The source's own name without what tells its format, in the letters that a name can have.
+/// Derives the image's name from the source's file name, without the endings of its format.
 fn name_of_source(path: &Path) -> Result<Option<AcIdentifier>> {
     let path = path.canonicalize().context(|| "resolve")?;
     let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
@@ -185,7 +186,7 @@ fn name_of_source(path: &Path) -> Result<Option<AcIdentifier>> {
     Ok(words.join("-").parse().ok())
 }
 
-/// This machine's architecture as images call it.
+/// This machine's architecture by its name in images (GOARCH).
 fn image_arch() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",

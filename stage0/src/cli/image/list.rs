@@ -30,11 +30,11 @@ pub struct List {
 struct Listed {
     id: String,
     name: String,
-    /// Digest of the manifest that it came by from a registry.
+    /// The digest of the image's manifest at the registry that it was pulled from.
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<String>,
     import_time: i64,
-    /// Nothing if it has just been removed.
+    /// `None` if another process has just removed the image.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_used_time: Option<i64>,
     size: u64,
@@ -51,7 +51,7 @@ impl List {
         }
         let listed = images.into_iter().map(|(image, names)| Listed {
             id: image.id.to_string(),
-            // an image whose name went to a newer one has none any more
+            // empty for an image whose name now names a newer one
             name: names.join(", "),
             digest: image.info.kept.last().map(|kept| kept.manifest.clone()),
             import_time: image.info.import_time,

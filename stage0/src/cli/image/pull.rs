@@ -16,10 +16,10 @@ use crate::registry::Name;
 
 #[derive(Args, Debug)]
 pub struct Pull {
-    /// Names of images: registry.example/name:tag, name@sha256:…, or short ones as registries.conf has them
+    /// Names of images: registry.example/name:tag, name@sha256:…, or short names, which registries.conf resolves
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
-    /// Keep the layers as they come, too, which takes more room: "image push" needs no registry then
+    /// Also keep the compressed layers, which takes more disk space: "image push" does not fetch them again then
     #[arg(long)]
     keep_blobs: bool,
     #[command(flatten)]

@@ -12,12 +12,12 @@ use crate::volume::named;
 #[derive(Args, Debug)]
 #[command(after_help = "Example: podctl volume create pgdata --label team=shop")]
 pub struct Create {
-    /// What to call it
+    /// The name of the volume
     name: VolumeName,
     /// Give it a label
     #[arg(short, long = "label", value_name = "NAME[=VALUE]")]
     labels: Vec<String>,
-    /// It is fine if it is there
+    /// Succeed if the volume exists already
     #[arg(long)]
     ignore: bool,
 }
