@@ -354,7 +354,7 @@ fn a_failed_or_interrupted_add_leaves_the_pod_as_it_was() {
     for (more, why) in [
         (["--memory", "banana"], "banana"),
         (["--mount", "volume=w,target=/x"], "no volume w"),
-        (["--env", "A=b\nC=d"], "line end"),
+        (["--env", "A=b\nC=d"], "newline"),
         (["--cpu", "-1"], "--cpu"),
     ] {
         let line = fake.fails(&[&add[..], &more].concat());

@@ -445,7 +445,7 @@ mod tests {
             (AddOptions { name: Some(long), ..AddOptions::default() }, APP, "longer than"),
             (AddOptions::default(), "", "use --exec"),
             (AddOptions::default(), r#","app":{"exec":[]}"#, "use --exec"),
-            (AddOptions::default(), broken, "line end"),
+            (AddOptions::default(), broken, "newline"),
             (with(|o| o.isolators = vec![isolator("resource/memory", json!({ "limit": "banana" }))]), APP, "memory"),
             (with(|o| o.working_dir = Some("tmp".into())), APP, "absolute"),
             (with(|o| o.stop_signal = Some("SIGBANANA".into())), APP, "no such signal"),

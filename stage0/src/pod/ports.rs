@@ -1,4 +1,4 @@
-//! Published ports: adding and removing those of running pods, and keeping two pods from publishing the same port.
+//! Ports of the host that lead to pods: while these run, too; and none to two of them.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
@@ -16,11 +16,10 @@ use crate::poddir::find::{Pod, State, running_pid};
 use crate::poddir::manifest::{self, Locked};
 use crate::store::Store;
 
-/// Publishes more ports of a running pod.
+/// Has more ports of the host lead to a running pod.
 ///
 /// # Errors
-/// The pod does not run or has no network, a port is taken, or a CNI plugin fails. The published ports are unchanged
-/// then.
+/// One is taken, the pod has no network, or a plugin fails: all is as before then.
 pub fn add(store: &Store, pod: &Pod, ports: &[ExposedPort]) -> Result<()> {
     change(pod, |manifest| {
         let new = PodManifest { ports: ports.to_vec(), apps: manifest.apps.clone(), ..PodManifest::default() };
@@ -33,17 +32,16 @@ pub fn add(store: &Store, pod: &Pod, ports: &[ExposedPort]) -> Result<()> {
 /// A port of the host, and its protocol if that was said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPort {
-    /// The port number.
+    /// Its number.
     pub port: u32,
-    /// `tcp`, `udp` or `sctp`; any of them if `None`.
+    /// `tcp`, `udp` or `sctp`.
     pub protocol: Option<String>,
 }
 
-/// Unpublishes ports of a running pod.
+/// Has ports of the host not lead to a running pod any more.
 ///
 /// # Errors
-/// The pod does not run or does not publish one of the ports, or a CNI plugin fails. The published ports are unchanged
-/// then.
+/// One does not, or a plugin fails: all is as before then.
 pub fn remove(pod: &Pod, ports: &[HostPort]) -> Result<()> {
     change(pod, |manifest| {
         for HostPort { port, protocol } in ports {
@@ -81,8 +79,8 @@ fn change(pod: &Pod, change: impl FnOnce(&mut PodManifest) -> Result<()>) -> Res
     Ok(())
 }
 
-/// Fails if a port that a pod with this manifest asks for leads to another running pod, or a program of the host
-/// listens on it.
+/// Fails if a port that a pod with this manifest asks for leads to another running pod, or a program of the host listens
+/// on it.
 ///
 /// # Errors
 /// Which port is taken, and by whom.
@@ -95,7 +93,7 @@ pub fn must_be_free(store: &Store, own: Option<Uuid>, manifest: &PodManifest) ->
         if pod.state() != State::Running || Some(pod.uuid()) == own {
             continue;
         }
-        // a pod that is being removed
+        // one that is just going has none
         let Ok(other) = manifest::read(pod.dir()) else { continue };
         for taken in published::in_manifest(&other) {
             if let Some(port) = wanted.iter().find(|port| port.clashes_with(&taken)) {
@@ -112,7 +110,7 @@ pub fn must_be_free(store: &Store, own: Option<Uuid>, manifest: &PodManifest) ->
     wanted.iter().try_for_each(nobody_listens)
 }
 
-/// Fails if a program of the host listens on the port: tries to listen there itself, for a moment.
+/// Whether a program of the host listens: asked by listening there oneself, for a moment.
 fn nobody_listens(port: &Published) -> Result<()> {
     let ip = port.host_ip().and_then(|ip| ip.parse().ok()).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let Ok(number) = u16::try_from(port.host_port()) else { return Ok(()) };
@@ -126,7 +124,7 @@ fn nobody_listens(port: &Published) -> Result<()> {
             "port {number}/{} of the host is in use: a program listens there; choose another one",
             port.protocol()
         ))),
-        // the CNI plugin reports an address that the host does not have
+        // an address that the host does not have is the plugin's to judge
         _ => Ok(()),
     }
 }
