@@ -81,9 +81,10 @@ pub struct Isolators {
     pub seccomp: Option<SeccompSet>,
     /// Capabilities, as written, that the app keeps whatever its user and whatever it executes: the ambient set.
     pub ambient: Vec<String>,
-    /// Whether execve(2) can't give the app privileges: prctl(2), PR_SET_NO_NEW_PRIVS. `None` if that is not said.
+    /// Whether execve(2) can't give the app privileges: prctl(2), PR_SET_NO_NEW_PRIVS. `None` if there is no such
+    /// isolator.
     pub no_new_privileges: Option<bool>,
-    /// Paths that the app finds empty and can't open, besides those of the kernel that no app sees.
+    /// Masked paths: hidden from the app, in addition to those of /proc and /sys that are hidden from every app.
     pub masked_paths: Vec<String>,
     /// Paths that the app can't write to.
     pub read_only_paths: Vec<String>,
@@ -290,7 +291,7 @@ fn limit(value: &Value, bounds: RangeInclusive<u64>) -> Result<u64> {
     Ok(limit)
 }
 
-/// Absolute paths, none of them the root.
+/// The value of an isolator with absolute paths, none of which is the root.
 fn paths(value: &Value) -> Result<Vec<String>> {
     let SetValue { set, .. } = read(value)?;
     let is_path = |path: &str| path.starts_with('/') && path.bytes().any(|byte| byte != b'/') && !path.contains('\0');

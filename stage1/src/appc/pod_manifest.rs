@@ -194,10 +194,12 @@ pub const MEDIUM: &str = "podctl.io/medium";
 /// Field of a volume in memory, in [`Volume::other`]: its maximum size, in bytes.
 pub const SIZE: &str = "podctl.io/size";
 
-/// Of a host volume, among its other fields: how mounts that are made later travel between the host and the app, as
-/// [`Propagation`] is written. Without it the host's come to what is mounted recursively and can be written.
+/// Field of a host volume, in [`Volume::other`]: how mounts that are made later propagate between the host and the app,
+/// as [`Propagation`] is written. Without it, mounts of the host propagate to the app unless the volume is not
+/// recursive, or read-only with all below it.
 pub const PROPAGATION: &str = "podctl.io/propagation";
-/// Of a read-only host volume: false if what is mounted below its source stays as writable as it is on the host.
+/// Field of a read-only host volume, in [`Volume::other`]: `false` leaves the mounts below its source as writable as
+/// they are on the host.
 pub const READ_ONLY_BELOW: &str = "podctl.io/read-only-below";
 
 /// Which apps share a volume in memory.
@@ -223,16 +225,16 @@ impl Volume {
         }
     }
 
-    /// How mounts that are made later travel, if that is said.
+    /// The field [`PROPAGATION`]: how mounts that are made later propagate. `None` if it is not set.
     ///
     /// # Errors
-    /// The word is unknown.
+    /// Its value is not a propagation.
     pub fn propagation(&self) -> Result<Option<Propagation>> {
         let word = self.other.get(PROPAGATION).map(|word| word.as_str().unwrap_or_default());
         word.map(str::parse).transpose().context(|| format!("volume {}", self.name))
     }
 
-    /// Whether what is mounted below the source of a read-only volume is read-only too.
+    /// The field [`READ_ONLY_BELOW`]: whether the mounts below the source of a read-only volume are read-only too.
     pub fn is_read_only_below(&self) -> bool {
         self.other.get(READ_ONLY_BELOW).and_then(Value::as_bool).unwrap_or(true)
     }

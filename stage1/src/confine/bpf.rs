@@ -1,11 +1,11 @@
-//! A policy over system call numbers as a BPF program.
+//! Compiling a policy for system calls to a BPF program: seccomp(2).
 //!
-//! A balanced tree of comparisons over ranges of numbers, so that a call passes about seven
-//! instructions instead of some hundred, and the program stays small enough to be kept as text.
+//! The program is a balanced tree of comparisons over ranges of numbers: a call runs about seven instructions in place
+//! of a hundred or more, and the program is small enough to be stored as text.
 
 use crate::sys::seccomp::Instruction;
 
-/// What the kernel does with a call, as a filter's return value.
+/// What the kernel does with a call: the return value of a filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Allow,
@@ -25,8 +25,8 @@ impl Action {
     }
 }
 
-/// A test of the low 32 bits of an argument, all that the kernel looks at for the arguments that
-/// are tested here (an int, an unsigned int, and clone's flags).
+/// A test of the low 32 bits of an argument. The kernel ignores the other bits of the arguments that are tested here
+/// (an int, an unsigned int, and the flags of clone).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Test {
     /// One of these bits is set.
@@ -48,7 +48,7 @@ pub(super) enum Rule {
     },
 }
 
-/// Rules by number, which are small and dense.
+/// Rules by system call number. The numbers are small and dense.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Rules(Vec<Option<Rule>>);
 
@@ -74,7 +74,7 @@ impl Rules {
     }
 }
 
-/// What to do with every call.
+/// The rules for all system calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Policy {
     /// By number.
@@ -100,7 +100,7 @@ pub(super) const NATIVE: u32 = 0xc000_003e; // AUDIT_ARCH_X86_64
 #[cfg(target_arch = "aarch64")]
 pub(super) const NATIVE: u32 = 0xc000_00b7; // AUDIT_ARCH_AARCH64
 
-/// Calls of the x32 ABI have this bit, on the same architecture number as native ones.
+/// Numbers of the x32 ABI have this bit. Its architecture number is that of native calls.
 #[cfg(target_arch = "x86_64")]
 pub(super) const X32_BIT: u32 = 0x4000_0000;
 
@@ -118,10 +118,9 @@ fn ret(action: Action) -> Instruction {
 
 /// Compiles `policy`.
 ///
-/// Calls through another ABI than the native one: the 32-bit ABI of the architecture (int 0x80 and
-/// 32-bit programs) has other numbers for other calls, and much rarely-used code behind it: the
-/// process is killed by SIGSYS, about what a kernel without it does. x32 calls fail with ENOSYS,
-/// which is what a kernel without x32 says.
+/// Calls through another ABI than the native one are refused: the 32-bit ABI of the architecture (int 0x80 and 32-bit
+/// programs) has other numbers, and leads to rarely used code of the kernel. Such a call kills the process by SIGSYS. A
+/// call of the x32 ABI fails with ENOSYS, as on a kernel without x32.
 pub(super) fn compile(policy: &Policy) -> Vec<Instruction> {
     let mut program = vec![stmt(LD, ARCH), jump(JEQ, NATIVE, 1, 0), ret(Action::Kill), stmt(LD, NR)];
     #[cfg(target_arch = "x86_64")]
@@ -131,7 +130,7 @@ pub(super) fn compile(policy: &Policy) -> Vec<Instruction> {
     program
 }
 
-/// The first number of each range of calls that are treated alike, in order, the first range from 0.
+/// The ranges of numbers with the same rule: the first number of each, in order, beginning with 0.
 fn ranges<'a>(policy: &'a Policy, otherwise: &'a Rule) -> Vec<(u32, &'a Rule)> {
     let mut ranges = vec![(0, otherwise)];
     let mut add = |from, rule| {
@@ -161,7 +160,7 @@ fn tree(ranges: &[(u32, &Rule)], code: &mut Vec<Instruction>) {
     code.push(fork(0, 0));
     tree(low, code);
     let span = code.len() - at - 1;
-    // A conditional jump spans 255 instructions at most, an unconditional one any number.
+    // A conditional jump skips at most 255 instructions, an unconditional one any number.
     match u8::try_from(span) {
         Ok(span) => code[at] = fork(span, 0),
         Err(_) => {
@@ -196,7 +195,7 @@ pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Runs a program on a call as the kernel would; also checks that it ends and stays inside.
+    /// Runs a program on a call as the kernel does; panics if it leaves the program.
     pub(in crate::confine) fn run(program: &[Instruction], arch: u32, nr: u32, args: [u64; 6]) -> u32 {
         let mut data = Vec::new();
         data.extend(nr.to_le_bytes());

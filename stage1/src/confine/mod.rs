@@ -1,28 +1,27 @@
-//! What an app may do: computed from its isolators on the host side, applied to a process in the pod.
+//! The confinement of an app: computed from its isolators on the host side, applied to a process in the pod.
 //!
-//! One [`Confinement`] for the app itself and for everything that enters it. [`Confinement::apply`]
-//! is two steps, between which the caller may still look at files as the app's user:
+//! The same [`Confinement`] applies to the app and to every command that enters it. [`Confinement::apply`] has two
+//! steps; between them the caller may still access files as the app's user:
 //!
-//! 1. [`Confinement::become_user`]: not dumpable; umask 0022, signals as a new program expects them;
-//!    securebits 0; a session keyring of its own; the bounding set cut; groups, gid and uid set; the
-//!    inheritable and ambient sets empty.
+//! 1. [`Confinement::become_user`]: not dumpable; umask 0022, no signal blocked or ignored; securebits 0; a new session
+//!    keyring; resource limits; the bounding set reduced; groups, gid and uid set; the inheritable and ambient sets
+//!    equal to the app's ambient capabilities.
 //! 2. [`Confinement::seal`]: no-new-privileges, then the seccomp filter.
 //!
-//! After 2 only execve(2) is left to do. The exec then gives the process what was asked for:
+//! After the second step the caller calls execve(2), which gives the process:
 //!
 //! | | uid 0 | another uid |
 //! |---|---|---|
 //! | bounding | the app's set | the app's set |
-//! | effective, permitted | the app's set, as far as this process had it | none |
-//! | inheritable, ambient | those asked for | those asked for, effective and permitted as well |
-//! | no-new-privileges | as asked | as asked; with a filter unless it is asked not to be |
+//! | effective, permitted | the app's set, as far as this process has it | the app's ambient set |
+//! | inheritable, ambient | the app's ambient set | the app's ambient set |
+//! | no-new-privileges | as the app asks; by default not set | as the app asks; by default set with a filter |
 //!
-//! Why the filter comes after everything and yet can be loaded: without no-new-privileges the kernel
-//! wants CAP_SYS_ADMIN for it. The effective set until the exec does not decide what the app gets:
-//! execve(2) gives uid 0 its bounding set, which is cut already, and another uid its ambient set: so
-//! CAP_SYS_ADMIN is kept up to the exec, also over the change of user, and gone with it. In this order no filter, however narrow, can forbid a call of ours, save execve, without
-//! which no app could be started at all: every retain set has it, and a remove set that names it is
-//! refused when the filter is computed.
+//! The filter is loaded last, so that it can't forbid a system call of ours except execve: every retain set has execve,
+//! and a remove set with execve is refused when the filter is computed. Without no-new-privileges the kernel demands
+//! CAP_SYS_ADMIN for loading a filter. CAP_SYS_ADMIN is therefore kept until the exec, also over the change of user;
+//! the exec removes it: execve(2) gives uid 0 its bounding set, which was reduced already, and another uid its ambient
+//! set.
 
 pub mod accounts;
 mod bpf;
@@ -45,27 +44,29 @@ use crate::appc::{Isolators, SetMode};
 use crate::error::{Context, Error, Result};
 use crate::sys;
 
-/// Who a process is and what it may do.
+/// The ids of a process and its restrictions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Confinement {
-    /// User.
+    /// User id.
     pub uid: u32,
-    /// Group.
+    /// Group id.
     pub gid: u32,
-    /// Supplementary groups; all others are left, also as uid 0.
+    /// All its supplementary group ids.
     pub groups: Vec<u32>,
-    /// The bounding set, which for uid 0 is also what the process has.
+    /// The bounding set. For uid 0 it is also the effective and permitted set.
     pub capabilities: CapSet,
-    /// What the app has whatever its user and whatever it executes; a part of the bounding set.
+    /// The ambient set, a subset of the bounding set: the app has these capabilities as any user, and execve(2) keeps
+    /// them.
     #[serde(default, skip_serializing_if = "CapSet::is_empty")]
     pub ambient: CapSet,
-    /// No exec can gain privileges.
+    /// Whether execve(2) can't give privileges: prctl(2), PR_SET_NO_NEW_PRIVS.
     pub no_new_privileges: bool,
-    /// A user other than 0 can gain privileges in spite of a filter: that was asked for.
+    /// Whether the app asks that execve(2) can give privileges. Without that, a user other than 0 with a filter always
+    /// has no-new-privileges.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub can_gain_privileges: bool,
-    /// Limits of its processes.
+    /// Resource limits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<ResourceLimit>,
     /// System call filter.
@@ -74,10 +75,10 @@ pub struct Confinement {
 }
 
 impl Confinement {
-    /// Computes an app's confinement, host side. Pure.
+    /// Computes an app's confinement. Host side. Pure.
     ///
     /// # Errors
-    /// A name that is not known, or sets that exclude each other.
+    /// A capability, system call, wildcard or error name is unknown, or no app could be started with the filter.
     pub fn compute(isolators: &Isolators, insecure: InsecureOptions, ids: &Ids) -> Result<Self> {
         let capabilities = if insecure.disable_capabilities { CapSet::ALL } else { capabilities(isolators)? };
         let seccomp =
@@ -100,7 +101,7 @@ impl Confinement {
         })
     }
 
-    /// The same confinement for another user, as for a command that enters an app.
+    /// The same confinement with other ids, for a command that enters an app as another user.
     #[must_use]
     pub fn with_ids(mut self, ids: &Ids) -> Self {
         if self.uid != ids.uid {
@@ -113,26 +114,28 @@ impl Confinement {
         self
     }
 
-    /// Confines this process, pod side: [`Self::become_user`] and [`Self::seal`]. Exec next.
+    /// Confines this process by [`Self::become_user`] and [`Self::seal`], right before an exec. Pod side.
     ///
     /// # Errors
-    /// As those two.
+    /// As [`Self::become_user`] and [`Self::seal`].
     pub fn apply(&self) -> Result<()> {
         self.become_user()?;
         self.seal()
     }
 
-    /// First step of [`Self::apply`], pod side, by a process of one thread: all but the filter.
+    /// The first step of [`Self::apply`]: everything but no-new-privileges and the filter. Pod side, in a process with
+    /// one thread.
     ///
     /// # Errors
-    /// The kernel refuses a step, for lack of a capability say. The process is confined in part then: it must end.
+    /// The kernel refuses a call, for example for lack of a capability. The process is then partly confined, and must
+    /// end.
     pub fn become_user(&self) -> Result<()> {
         sys::process::not_dumpable()?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         sys::signal::reset()?;
         sys::inherited::reset_securebits()?;
         sys::seccomp::new_session_keyring()?;
-        // one above the hard limit that this process has takes CAP_SYS_RESOURCE
+        // Before the capabilities are dropped: raising a hard limit needs CAP_SYS_RESOURCE.
         self.limits.iter().try_for_each(ResourceLimit::set)?;
         sys::caps::limit_bounding_set(self.capabilities.bits())?;
         let for_filter = match self.seccomp.is_some() && !self.no_new_privileges {
@@ -140,16 +143,16 @@ impl Confinement {
             false => CapSet::EMPTY,
         };
         let keep = if self.uid == 0 { self.capabilities } else { self.ambient }.or(for_filter);
-        // Without this a change from uid 0 takes all. The exec takes it back.
+        // Without it the change from uid 0 clears the permitted set. The exec resets it.
         rustix::thread::set_keep_capabilities(!keep.is_empty()).context(|| "prctl(PR_SET_KEEPCAPS)")?;
         self.set_ids()?;
-        // A change of ids may have set it back, as /proc/sys/fs/suid_dumpable says.
+        // A change of ids resets it to the value of /proc/sys/fs/suid_dumpable.
         sys::process::not_dumpable()?;
         sys::caps::lower_to(keep.bits())?;
         sys::caps::set_ambient(self.ambient.bits())
     }
 
-    /// Second step of [`Self::apply`]: no-new-privileges, and the filter last.
+    /// The second step of [`Self::apply`]: no-new-privileges, then the filter. Pod side.
     ///
     /// # Errors
     /// As [`Self::become_user`].
@@ -176,7 +179,8 @@ impl Confinement {
     }
 }
 
-/// The default set; exactly a retain set; the default set without a remove set.
+/// The capabilities of an app: those of a retain set, the default set without those of a remove set, or the default
+/// set.
 pub(crate) fn capabilities(isolators: &Isolators) -> Result<CapSet> {
     let Some(set) = &isolators.capabilities else { return Ok(CapSet::app_default()) };
     let named = CapSet::parse(set.names.iter().map(String::as_str))
@@ -198,10 +202,10 @@ fn ambient(isolators: &Isolators, may: CapSet) -> Result<CapSet> {
     Err(Error::new(format!("ambient set: the app does not keep {}: retain it, too", beyond.join(", "))))
 }
 
-/// This process, and what it becomes, has at most these.
+/// Reduces the bounding set of this process, and its permitted and effective sets, to `most`: no exec gives it others.
 ///
 /// # Errors
-/// It may not give up what it has.
+/// This process lacks CAP_SETPCAP to reduce its bounding set.
 pub fn limit_capabilities(most: CapSet) -> Result<()> {
     sys::caps::limit_bounding_set(most.bits())?;
     sys::caps::lower_to(most.bits())

@@ -1,4 +1,4 @@
-//! Seccomp filters: from the sets of a manifest to a program, and loading it.
+//! Seccomp filters: computing a program from the sets of a manifest, and loading it. seccomp(2).
 
 use std::fmt::Write as _;
 
@@ -12,7 +12,7 @@ use crate::appc::{SeccompSet, SetMode};
 use crate::error::{Context, Error, Result};
 use crate::sys::seccomp::{self, Instruction};
 
-/// Namespace flags of clone(2), which need CAP_SYS_ADMIN: all CLONE_NEW* that clone takes.
+/// The namespace flags of clone(2): all CLONE_NEW* that clone takes.
 const CLONE_NAMESPACES: u32 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWCGROUP
     | libc::CLONE_NEWUTS
@@ -21,26 +21,26 @@ const CLONE_NAMESPACES: u32 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET) as u32;
 
-/// Harmless values of personality(2): PER_LINUX, PER_LINUX32, both with UNAME26, and asking.
+/// Allowed values of personality(2): PER_LINUX, PER_LINUX32, both with UNAME26, and the query 0xffffffff.
 const PERSONALITIES: &[u32] = &[0, 8, 0x2_0000, 0x2_0008, u32::MAX];
 
-/// Socket families that a container has no use for and that reach the host: AF_ALG, AF_VSOCK.
+/// Socket families that give access to the host and that containers do not need: AF_ALG, AF_VSOCK.
 const REFUSED_FAMILIES: &[u32] = &[38, 40];
 
 const EPERM: Action = Action::Errno(libc::EPERM as u16);
 const ENOSYS: Action = Action::Errno(libc::ENOSYS as u16);
 
-/// A compiled filter. In JSON it is one string, 16 hexadecimal digits an instruction.
+/// A compiled filter. In JSON it is one string, with 16 hexadecimal digits per instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter(Vec<Instruction>);
 
 impl Filter {
-    /// The filter for an app with these capabilities and this set, host side; `None` if calls are
-    /// not to be filtered. Pure.
+    /// The filter for an app with these capabilities and this set; `None` if calls are not to be filtered. Host side.
+    /// Pure.
     ///
-    /// Without a set it is our own default list, and a call that is not on it fails with EPERM. With
-    /// a set that names no error, such a call kills the process by SIGSYS, as appc asks. Calls that
-    /// are newer than our tables fail with ENOSYS unless all but a few are allowed.
+    /// Without a set it is our default list, and a call that is not in it fails with EPERM. With a set that names no
+    /// error, a refused call kills the process by SIGSYS, as appc demands. A call that our tables do not have fails
+    /// with ENOSYS, except with a remove set, which allows it.
     ///
     /// # Errors
     /// Names the system call, wildcard or error that is not known, or a set that no app could start under.
@@ -89,14 +89,15 @@ impl<'de> Deserialize<'de> for Filter {
     }
 }
 
-/// What a set of names comes to.
+/// The system calls that a set of names stands for.
 struct Names {
     syscalls: Syscalls,
     rules: Rules,
-    /// `@appc.io/all` was among them.
+    /// Whether `@appc.io/all` is among the names.
     all: bool,
-    /// `@appc.io/empty` was among them.
+    /// Whether `@appc.io/empty` is among the names.
     empty: bool,
+    /// Names of system calls of other architectures.
     ignored: Vec<String>,
 }
 
@@ -105,14 +106,14 @@ impl Names {
         Self { syscalls: Syscalls::new(), rules: Rules::default(), all: false, empty: false, ignored: Vec::new() }
     }
 
-    /// Adds a call. A plain rule outweighs one that depends on an argument.
+    /// Adds a call. A rule that allows it takes precedence over one that depends on an argument.
     fn add(&mut self, number: u16, rule: Rule) {
         if self.rules.get(number) != Some(&Rule::Do(Action::Allow)) {
             self.rules.set(number, rule);
         }
     }
 
-    /// Adds the names of one of our own tables; those of other architectures are there for them.
+    /// Adds the names of one of our tables. Those that only other architectures have are left out.
     fn add_table(&mut self, names: impl Iterator<Item = &'static str>) {
         for name in names {
             if let Some(number) = self.syscalls.number(name) {
@@ -124,7 +125,7 @@ impl Names {
     fn add_systemd(&mut self, group: &str) -> Result<()> {
         let names = tables::section(tables::SYSTEMD, group).context(|| {
             let known: Vec<_> = tables::sections(tables::SYSTEMD).collect();
-            format!("seccomp wildcard \"@systemd/{group}\" is not known: its groups are known, {}", known.join(", "))
+            format!("seccomp wildcard \"@systemd/{group}\" is not known: the groups are {}", known.join(", "))
         })?;
         for name in names {
             match name.strip_prefix('@') {
@@ -152,7 +153,7 @@ impl Names {
             Some(("rkt" | "docker", "default-whitelist")) if mode == SetMode::Retain => {
                 self.add_default(capabilities, refused);
             }
-            // Taking the default list away would leave nothing to run with, but it is what was asked for.
+            // An app can't be started without the default list: `remove` refuses that set.
             Some(("rkt" | "docker", "default-whitelist")) => self.add_table(default_section("always")),
             Some(("rkt" | "docker", "default-blacklist")) => self.add_table(default_section("never")),
             Some(("systemd", "default-whitelist")) => self.add_systemd("default")?,
@@ -166,13 +167,13 @@ impl Names {
         Ok(())
     }
 
-    /// The default list: what any app may do, more for some capabilities, and the calls that
+    /// Adds the default list: the calls that every app may make, those that belong to its capabilities, and those that
     /// depend on an argument.
     fn add_default(&mut self, capabilities: CapSet, refused: Action) {
         let admin = capabilities.contains(CapSet::SYS_ADMIN);
         let arguments = [
-            // Without CAP_SYS_ADMIN no namespaces, in particular no user namespace, behind which
-            // much of the kernel can be reached that otherwise only root can.
+            // Without CAP_SYS_ADMIN no namespaces, in particular no user namespace: in one, code of the kernel can be
+            // reached that otherwise only root can reach.
             ("clone", 0, Test::AnyBit(CLONE_NAMESPACES), refused, Action::Allow, !admin),
             ("personality", 0, Test::OneOf(PERSONALITIES), Action::Allow, refused, true),
             ("socket", 0, Test::OneOf(REFUSED_FAMILIES), refused, Action::Allow, true),
@@ -182,8 +183,7 @@ impl Names {
                 self.add(number, Rule::If { arg, test, then, otherwise });
             }
         }
-        // clone3 has its flags in memory, where a filter can't look: ENOSYS makes the C libraries
-        // fall back to clone.
+        // clone3 has its flags in memory, which a filter can't read: with ENOSYS C libraries fall back to clone.
         let handled = |name| matches!(name, "personality" | "socket") || (!admin && matches!(name, "clone" | "clone3"));
         let allowed = tables::words(tables::DEFAULT).filter(|(section, name)| match *section {
             "always" => !handled(*name),
@@ -222,14 +222,14 @@ fn policy(set: Option<&SeccompSet>, capabilities: CapSet) -> Result<Option<Polic
     }
     match set.mode {
         SetMode::Retain if names.all => Ok(None),
-        // In a remove set `@appc.io/empty` masks all other names and asks for the default filter.
-        // In a retain set appc gives it no meaning; alone, it gets the same.
+        // In a remove set `@appc.io/empty` overrides all other names and means the default filter. In a retain set appc
+        // does not define it; here it means the same if it is the only name.
         SetMode::Remove if names.empty => Ok(Some(default_policy(capabilities, asked.unwrap_or(EPERM)))),
         SetMode::Retain if names.empty && names.rules == Rules::default() => {
             Ok(Some(default_policy(capabilities, asked.unwrap_or(EPERM))))
         }
         SetMode::Retain => {
-            // What any process needs to start and to end is always allowed, as systemd does it.
+            // What every process needs to start and to end is always allowed, as in systemd.
             names.add_systemd("default")?;
             Ok(Some(allow_only(&names, refused)))
         }
@@ -243,8 +243,8 @@ fn default_policy(capabilities: CapSet, refused: Action) -> Policy {
     allow_only(&names, refused)
 }
 
-/// A policy that allows `allowed`, refuses the calls we know besides, and says of all others what
-/// an older kernel would, so that programs fall back.
+/// A policy that allows `allowed` and refuses all other known calls. Unknown calls fail with ENOSYS as on an older
+/// kernel, so that programs fall back.
 fn allow_only(allowed: &Names, refused: Action) -> Policy {
     let mut rules = Rules::default();
     for number in allowed.syscalls.numbers() {
@@ -353,7 +353,7 @@ mod tests {
         assert_eq!(call(&filter, "clone", (libc::CLONE_VM | libc::CLONE_THREAD) as u64), ALLOW);
         assert_eq!(call(&filter, "socket", libc::AF_INET6 as u64), ALLOW);
         assert_eq!(call(&filter, "socket", libc::AF_VSOCK as u64), errno(libc::EPERM));
-        // The kernel takes the family as an int: what is above does not hide it.
+        // The kernel takes the family as an int: higher bits do not hide it.
         assert_eq!(call(&filter, "socket", 0x1_0000_0000 | libc::AF_VSOCK as u64), errno(libc::EPERM));
         assert_eq!(call(&filter, "personality", 0xffff_ffff), ALLOW);
         assert_eq!(call(&filter, "personality", 0x0040_0000), errno(libc::EPERM));
@@ -383,7 +383,7 @@ mod tests {
         let only = filter(SetMode::Retain, &["accept", "write"], None).unwrap().unwrap();
         assert_eq!(call(&only, "write", 0), ALLOW);
         assert_eq!(call(&only, "read", 0), KILL);
-        // What starting and ending take is always there.
+        // The calls that starting and ending need are always allowed.
         for name in ["execve", "exit_group", "rt_sigreturn", "mmap", "brk"] {
             assert_eq!(call(&only, name, 0), ALLOW, "{name}");
         }

@@ -1,5 +1,5 @@
-//! The launch record: everything about how an app is started, computed once when it is added, host
-//! side, and used at each start and by each entry, pod side.
+//! The launch record: everything that is needed to start an app. It is computed on the host side when the app is added,
+//! and used on the pod side at each start and by each command that enters the app.
 
 pub mod env;
 pub mod find;
@@ -22,60 +22,60 @@ use crate::streams::Modes;
 use crate::sys;
 use crate::unit::STOP_TIMEOUT;
 
-/// The version of the record that is written, and the only one that is read.
+/// Version of the records that are written, and the only one that is read.
 const VERSION: u32 = 1;
 
-/// The most that is read of a record, in bytes.
+/// Maximum size of a record, in bytes.
 const MAX_RECORD: u64 = 4 << 20;
 
 /// How an app is started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LaunchRecord {
-    /// Version of this form.
+    /// Version of the record's format.
     pub version: u32,
     /// Name of the app.
     pub app: AcName,
     /// Command and arguments.
     pub exec: Vec<String>,
-    /// Commands to run in the app, one after the other, before it starts.
+    /// Commands that are run in the app, one after the other, before it is started.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pre_start: Vec<Vec<String>>,
-    /// Commands to run in the app after it has ended.
+    /// Commands that are run in the app after it has ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub post_stop: Vec<Vec<String>>,
     /// Where a command without a slash is looked for; relative to the working directory.
     pub search_path: Vec<String>,
-    /// Absolute.
+    /// Working directory, an absolute path.
     pub working_directory: String,
-    /// How long it may take to end after its stop signal, as it declares; zero: a stop is a kill.
-    #[serde(default = "usual_stop_timeout", skip_serializing_if = "is_usual_stop_timeout")]
+    /// Time between its stop signal and the kill, as it declares; with zero a stop kills it at once.
+    #[serde(default = "default_stop_timeout", skip_serializing_if = "is_usual_stop_timeout")]
     pub stop_timeout: Duration,
-    /// Names of the sockets that the supervisor hands over, in their order.
+    /// Names of the sockets that the supervisor passes to it, in their order: sd_listen_fds(3).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sockets: Vec<AcName>,
-    /// How it is found out whether it is well.
+    /// Its health check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthCheck>,
-    /// What it waits for before it starts.
+    /// The apps that it waits for before it starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<After>,
     /// What its standard streams are.
     #[serde(default, skip_serializing_if = "Modes::are_usual")]
     pub streams: Modes,
-    /// Names and values, each name once.
+    /// Its environment: names and values, each name once.
     pub environment: Vec<(String, String)>,
-    /// Who it is and what it may do.
+    /// Its ids and restrictions.
     pub confinement: Confinement,
 }
 
 impl LaunchRecord {
-    /// Computes the record of the app `name` that is run as `app` says, host side. Pure.
-    ///
-    /// `metadata_url` is where it reaches the metadata service, if there is one.
+    /// Computes the record of the app `name` that is run as `app` says. `metadata_url` is the URL of the metadata
+    /// service, if there is one. Host side. Pure.
     ///
     /// # Errors
-    /// A declaration that no app can be started with; says which.
+    /// A command is empty or has a NUL byte, the working directory is not absolute, an event is unknown, or a variable
+    /// is not valid. The message names it.
     pub fn compute(
         name: &AcName,
         app: &App,
@@ -108,12 +108,12 @@ impl LaunchRecord {
         })
     }
 
-    /// Writes the record as `name` into `directory`, host side: mode 0600, all or nothing.
+    /// Writes the record as `name` to `directory`, atomically and with mode 0600. Host side.
     ///
-    /// It is not synced: it is of no use without the pod, which does not outlive the system either.
+    /// It is not synced: after a power failure the pod does not run any more, and the record is not needed.
     ///
     /// # Errors
-    /// It is too large, or can't be written; what was there stays.
+    /// The record is too large, or can't be written; then an old file stays.
     pub fn store(&self, directory: &OwnedFd, name: &str) -> Result<()> {
         let what = || format!("write launch record {name:?}");
         let text = serde_json::to_vec(self).context(what)?;
@@ -124,10 +124,11 @@ impl LaunchRecord {
         replace(directory, name, &text, mode.as_raw_mode(), Durable::No).context(what)
     }
 
-    /// Reads the record `name` of `directory`, pod side: a regular file, no symlink, of bounded size.
+    /// Reads the record `name` in `directory`. Pod side.
     ///
     /// # Errors
-    /// It is missing, not a regular file, too large, or of another version.
+    /// The file is missing, a symlink, not a regular file or too large, or the record is not valid or has another
+    /// version.
     pub fn load(directory: impl AsFd, name: &str) -> Result<Self> {
         let what = || format!("launch record {name:?}");
         let fd = sys::dir::open_beneath(directory, name, OFlags::RDONLY | OFlags::NONBLOCK).context(what)?;
@@ -144,9 +145,9 @@ impl LaunchRecord {
     }
 
     fn parse(text: &[u8]) -> Result<Self> {
-        let record: Self = serde_json::from_slice(text).context(|| "it does not parse")?;
+        let record: Self = serde_json::from_slice(text).context(|| "not a valid launch record")?;
         if record.version != VERSION {
-            return Err(Error::new(format!("it is of version {}, this program reads {VERSION}", record.version)));
+            return Err(Error::new(format!("it has version {}, this program reads {VERSION}", record.version)));
         }
         Ok(record)
     }
@@ -168,7 +169,7 @@ impl LaunchRecord {
     }
 }
 
-fn usual_stop_timeout() -> Duration {
+fn default_stop_timeout() -> Duration {
     STOP_TIMEOUT
 }
 
@@ -176,7 +177,7 @@ fn is_usual_stop_timeout(timeout: &Duration) -> bool {
     *timeout == STOP_TIMEOUT
 }
 
-/// The commands of one kind of event handler, in order.
+/// The commands of the handlers of an event, in order.
 fn handlers(app: &App, event: &str) -> Result<Vec<Vec<String>>> {
     let known = |name: &str| matches!(name, "pre-start" | "post-stop");
     if let Some(other) = app.event_handlers.iter().find(|handler| !known(&handler.name)) {
@@ -196,34 +197,35 @@ fn check_command(which: &str, argv: &[String]) -> Result<()> {
     }
 }
 
-/// A command to run in an app.
+/// A command that is to be run in an app.
 #[derive(Clone, Copy, Debug)]
 pub struct Command<'a> {
     /// Command and arguments.
     pub argv: &'a [String],
-    /// The whole environment.
+    /// Its environment.
     pub environment: &'a [(String, String)],
-    /// Where a command without a slash is looked for.
+    /// Directories in which a command without a slash is searched.
     pub search_path: &'a [String],
-    /// Absolute.
+    /// Working directory, an absolute path.
     pub working_directory: &'a str,
-    /// A descriptor with something to read, an end too, once the parent process has ended, when the command is to be
-    /// killed then.
+    /// If the command is to be killed when the parent process ends: a descriptor that becomes readable, or closed, when
+    /// the parent has ended.
     pub parent: Option<BorrowedFd<'a>>,
 }
 
-/// Becomes `command` under `confinement`: the last step of a process that is in the app's
-/// namespaces and root already, pod side. The caller has seen to descriptors: those from 3 on that
-/// the command is not to have are close-on-exec.
+/// Executes `command` under `confinement`, in a process that is in the app's namespaces and root. The caller has made
+/// all descriptors close-on-exec that the command is not to have. Pod side.
+///
+/// The command is searched as the app's user, but before the filter is loaded, so that the reason of a failure can be
+/// found whatever the filter forbids.
 ///
 /// # Errors
-/// With an exit code of [`exit`]. The command is looked for as the app's user, before the filter is
-/// loaded, so that the reason can still be found whatever the filter forbids.
+/// Always; the exit code is [`exit::SETUP`], [`exit::NOT_FOUND`] or [`exit::NOT_EXECUTABLE`].
 pub fn exec(confinement: &Confinement, command: &Command<'_>) -> Result<Infallible> {
     exec_ready(confinement, command, || Ok(()))
 }
 
-/// The same, with `ready` called once the command is found to be executable, while the filter does not restrict this process yet.
+/// As [`exec`]; calls `ready` when the command was found to be executable, before the filter is loaded.
 ///
 /// # Errors
 /// As [`exec`], and those of `ready`.
@@ -238,7 +240,7 @@ pub fn exec_ready(
         let environment = command.environment.iter().map(variable).collect::<Result<Vec<CString>>>()?;
         confinement.become_user()?;
         if let Some(parent) = command.parent {
-            // Again, as the change of user undid it; the parent may have ended in between.
+            // Set again, because the change of user cleared it; the parent may have ended meanwhile.
             sys::process::die_with_parent()?;
             if sys::process::pidfd_wait_end(parent, Duration::ZERO)? {
                 return Err(Error::new("the calling process has ended"));
@@ -256,13 +258,13 @@ pub fn exec_ready(
     sys::process::exec(&file, &argv, &environment).map_err(|error| find::exec_failure(&path, error))
 }
 
-/// Changes to the app's working directory and makes sure that it is below the root: a working
-/// directory that was not would be a way out.
+/// Changes to the app's working directory, and checks that it is below the root: a working directory outside would be a
+/// way out of the app.
 fn enter_directory(directory: &str) -> Result<()> {
     let what = || format!("working directory {directory:?}");
     rustix::process::chdir(directory).context(|| format!("{}: chdir, in the app and as its user", what()))?;
     let here = rustix::process::getcwd(Vec::new()).context(|| format!("{}: getcwd", what()))?;
-    // For a directory outside the root the kernel says "(unreachable)/...".
+    // For a directory outside of the root getcwd(2) returns "(unreachable)/...".
     if !here.to_bytes().starts_with(b"/") {
         return Err(Error::new(format!("{} is outside the app's root", what())));
     }
@@ -329,7 +331,7 @@ mod tests {
         let record = record(&App { exec: strings(&["/bin/true"]), ..App::default() }, None).unwrap();
         let tmp = tempfile::tempdir().unwrap();
         let dir = sys::dir::open_dir(tmp.path()).unwrap();
-        // What is there, even a link out, is replaced.
+        // An existing file is replaced, even a symlink that leads out.
         symlink("/etc/passwd", tmp.path().join("launch")).unwrap();
         record.store(&dir, "launch").unwrap();
         record.store(&dir, "launch").unwrap();
@@ -349,7 +351,7 @@ mod tests {
             ("fifo", "not a regular file"),
             ("big", "more than"),
             ("other", "version 2"),
-            ("junk", "parse"),
+            ("junk", "not a valid launch record"),
             ("nothing", "nothing"),
         ] {
             let error = LaunchRecord::load(&dir, name).unwrap_err().one_line();

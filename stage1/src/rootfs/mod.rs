@@ -1,8 +1,8 @@
-//! Building an app's mount namespace: its root file system, the kernel's file systems, devices,
-//! volumes and masks, all by descriptor; pinning it in the pod, and unpinning it.
+//! Building an app's mount namespace: its root file system, the kernel's file systems, devices, volumes and masks, all
+//! by descriptor; pinning it in the pod, and unpinning it.
 //!
-//! The host side opens every source as a detached mount ([`RootfsPlan`]); the pod side assembles them in
-//! a namespace of the app's own ([`build()`]), of which the pod sees nothing but one pin.
+//! The host side opens every source as a detached mount ([`RootfsPlan`]). The pod side assembles them in the app's own
+//! mount namespace ([`build()`]); in the pod's there is only its pin.
 
 mod api;
 mod build;

@@ -1,4 +1,4 @@
-//! What an app's root is made of, opened on the host side.
+//! The sources of an app's root, opened on the host side and mounted on the pod side.
 
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
@@ -13,24 +13,24 @@ use crate::error::{Context, Error, Result};
 use crate::sys::dir::{self, EntryKind};
 use crate::sys::mount::{Attributes, DetachedMount, Propagation, Scope};
 
-/// Everything that an app's namespace is assembled from.
+/// Everything that an app's mount namespace is assembled from.
 #[derive(Debug)]
 pub struct RootfsPlan {
     /// The app's root file system.
     pub root: DetachedMount,
-    /// Whether the app can't write to its root file system.
+    /// Whether the app's root file system is read-only.
     pub read_only_root: bool,
-    /// Whether the kernel paths of CONTRACT section 5 are hidden and read-only.
+    /// Whether the kernel paths of CONTRACT section 5 are hidden or read-only.
     pub restrict_paths: bool,
-    /// Paths that it finds empty and can't open.
+    /// Masked paths: each is hidden by an empty directory or file.
     pub masked_paths: Vec<String>,
-    /// Paths that it can't write to.
+    /// Paths that the app can't write to.
     pub read_only_paths: Vec<String>,
     /// Whether the pod has a network namespace of its own, whose sysctls do not affect the host.
     pub own_network: bool,
-    /// Whether the app gets the supervisor's socket for readiness: sd_notify(3).
+    /// Whether the app has the supervisor's socket, to report that it is ready: sd_notify(3).
     pub notify: bool,
-    /// Files of /etc that are not the image's, but for hosts.
+    /// Files in /etc that are mounted over those of the image, without /etc/hosts.
     pub etc: Vec<EtcFile>,
     /// /etc/hosts.
     pub hosts: Hosts,
@@ -61,33 +61,34 @@ impl RootfsPlan {
     }
 }
 
-/// A file mounted over one of the image's, or in its place.
+/// A file that is mounted in an app's /etc, over one of the image if it has one.
 #[derive(Debug)]
 pub struct EtcFile {
-    /// Where in the app's root.
+    /// Absolute path in the app.
     pub path: &'static str,
-    /// What is mounted there.
+    /// The file to mount.
     pub source: EtcSource,
-    /// Leave alone what the image brings.
+    /// Whether a file of the image takes precedence.
     pub only_if_missing: bool,
 }
 
-/// Where a file of /etc comes from.
+/// The source of a file in /etc.
 #[derive(Debug)]
 pub enum EtcSource {
-    /// Opened on the host side.
+    /// A file that was opened on the host side.
     Host(DetachedMount),
     /// A path in the pod's root.
     Pod(&'static str),
 }
 
 impl EtcFile {
-    /// Pod side.
+    /// Mounts the file in an app's root. Pod side.
     pub(super) fn attach(&self, root: &DetachedMount) -> Result<()> {
         if self.only_if_missing && dir::try_open_in(root, self.path, OFlags::PATH)?.is_some() {
             return Ok(());
         }
-        let target = mount_point::of_kind("what the pod provides", root, Path::new(self.path), EntryKind::File)?;
+        let what = format!("the pod's {}", self.path);
+        let target = mount_point::of_kind(&what, root, Path::new(self.path), EntryKind::File)?;
         let pod;
         let source = match &self.source {
             EtcSource::Host(source) => source,
@@ -102,7 +103,7 @@ impl EtcFile {
     }
 }
 
-/// A volume to be mounted in an app.
+/// A volume that is to be mounted in an app.
 #[derive(Debug)]
 pub struct Volume {
     name: AcName,
@@ -112,58 +113,58 @@ pub struct Volume {
     device: Option<Device>,
 }
 
-/// What a volume is mounted from.
+/// The source of a volume.
 #[derive(Debug)]
 enum Source {
-    /// A place of the host.
+    /// A file or directory of the host.
     Host(DetachedMount),
-    /// Memory: made on the pod side.
+    /// A tmpfs, which is made on the pod side.
     Memory(InMemory),
 }
 
 /// How a volume is mounted.
 #[derive(Clone, Copy, Debug)]
 pub struct VolumeOptions<'a> {
-    /// The target can't be written through it.
+    /// Whether the app can't write through this mount.
     pub read_only: bool,
-    /// Nor what is mounted below its source.
+    /// For a read-only volume: whether the mounts below its source are read-only too.
     pub read_only_below: bool,
-    /// Mounts below the source come along.
+    /// Whether the mounts below the source are mounted too.
     pub recursive: bool,
-    /// Propagation of later host mounts.
+    /// How mounts that are made later propagate between the host and the app: mount_namespaces(7).
     pub propagation: Propagation,
-    /// The user namespace in which the host's ids are meant: its root owns what the host's root owns.
+    /// The user namespace to which the host's ids are mapped: its root owns what the host's root owns.
     pub user_namespace: Option<BorrowedFd<'a>>,
 }
 
 /// A device node that a volume is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// A block device, not a character device.
+    /// Whether it is a block device; otherwise it is a character device.
     pub block: bool,
     /// Major number.
     pub major: u32,
     /// Minor number.
     pub minor: u32,
-    /// The app only reads it.
+    /// Whether the app may only read it.
     pub read_only: bool,
 }
 
 impl Volume {
-    /// The device that this volume is, if it is one.
+    /// The device, if this volume is a device node.
     pub fn device(&self) -> Option<Device> {
         self.device
     }
 
-    /// Where an app sees it: absolute, without `..` and without links of the image.
+    /// Its absolute path in the app, without `..` and symlinks.
     pub fn target(&self) -> &Path {
         &self.target
     }
 
-    /// Opens `source`, a path on the host, to be mounted at `target` in the app as the volume `name`. Host side.
+    /// Opens the volume `name` with the path `source` on the host, to be mounted at `target` in the app. Host side.
     ///
     /// # Errors
-    /// The source is missing, or can't be mounted as asked.
+    /// `source` does not exist, or can't be mounted with these options. Ids that can't be mapped are only a warning.
     pub fn open(name: &AcName, source: &Path, target: &Path, options: VolumeOptions<'_>) -> Result<Self> {
         let describe = || format!("volume source {source:?}");
         let is_dir = stat_source(source)?.is_dir();
@@ -179,7 +180,7 @@ impl Volume {
         if let Some(namespace) = options.user_namespace {
             map_ids(&mount, namespace, scope, source);
         }
-        // Of what will be mounted, not of what the path may be by now.
+        // From the mount itself: the path may have changed meanwhile.
         let stat = rustix::fs::fstat(&mount).context(describe)?;
         let block = match FileType::from_raw_mode(stat.st_mode) {
             FileType::BlockDevice => Some(true),
@@ -207,7 +208,7 @@ impl Volume {
         Self { name: name.clone(), source, target: target.to_owned(), kind: EntryKind::Directory, device: None }
     }
 
-    /// Makes what all apps of the pod share, in the pod's own mount namespace. Pod side.
+    /// Mounts a volume that all apps share in the pod's mount namespace. Pod side.
     pub(super) fn share(&self) -> Result<()> {
         match &self.source {
             Source::Memory(memory) => memory.share().context(|| format!("volume {}", self.name)),
@@ -215,7 +216,7 @@ impl Volume {
         }
     }
 
-    /// Pod side.
+    /// Mounts the volume in an app's root. Pod side.
     pub(super) fn attach(&self, root: &DetachedMount) -> Result<()> {
         let what = || format!("volume {}", self.name);
         let target = mount_point::of_kind(&what(), root, &self.target, self.kind)?;
@@ -227,8 +228,8 @@ impl Volume {
     }
 }
 
-/// Maps the ids of a volume as far as its file systems can. What can't is the host's as the pod sees it, which is
-/// enough for what everybody may read or write.
+/// Maps the ids of a volume as far as its file systems support that. Otherwise its files keep the host's owners, and a
+/// warning says so: files that everybody may read or write can still be used.
 fn map_ids(mount: &DetachedMount, namespace: BorrowedFd<'_>, scope: Scope, source: &Path) {
     let Err(error) = mount.map_ids(namespace, scope) else { return };
     let rest = match scope {
@@ -238,13 +239,13 @@ fn map_ids(mount: &DetachedMount, namespace: BorrowedFd<'_>, scope: Scope, sourc
     log::warn!("{rest}volume source {source:?} keeps the host's owners: {}", error.one_line());
 }
 
-/// Looks at the source of a host volume. Host side.
+/// The metadata of the source of a host volume. Host side.
 ///
 /// # Errors
-/// It is missing, or can't be reached.
+/// It does not exist, or its path can't be searched.
 pub(super) fn stat_source(source: &Path) -> Result<std::fs::Metadata> {
     std::fs::metadata(source).map_err(|error| match error.raw_os_error() {
-        // As every host manager of the family knows it.
+        // The text that host managers of the rkt family expect.
         Some(errno) => Error::new(format!("Failed to stat {}: {}", source.display(), errno_words(errno))),
         None => Error::caused_by(format!("Failed to stat {}", source.display()), error),
     })

@@ -1,4 +1,4 @@
-//! Which volumes an app gets, and where: manifests in, [`Volume`]s out. Host side.
+//! Resolving the volumes of an app from the manifests ([`resolve`]), and opening them ([`Opener`]). Host side.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -14,28 +14,28 @@ use crate::layout;
 use crate::sys::dir;
 use crate::sys::mount::{self, Propagation};
 
-/// A volume and where an app sees it.
+/// A volume and its mount target in an app.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mapping {
     /// The volume.
     pub volume: appc::Volume,
-    /// Absolute path in the app, without `..` and without links of the image.
+    /// Absolute path in the app, without `..` and symlinks.
     pub target: PathBuf,
     /// The app can't write to it.
     pub read_only: bool,
-    /// Nobody asked for this volume: it is there because the image has a mount point.
+    /// Whether the manifests do not name it, and it exists only because the image has a mount point.
     pub implicit: bool,
 }
 
-/// Matches an app's mounts and mount points with the pod's volumes, in the order in which they are to be mounted: those
-/// that are nearer to the root first.
+/// Resolves an app's mounts and mount points to volumes of the pod, in the order in which they are to be mounted:
+/// shorter targets first.
 ///
-/// `place` says what a path means in the app's root: absolute, without `..` and links. A volume's own `readOnly`
-/// overrules that of the mount point. A mount point that nothing is mounted on takes the pod's volume of its name, or
-/// else an empty volume of its own, unless that would hide a part of a volume that was asked for.
+/// `place` resolves a path in the app's root to an absolute path without `..` and symlinks. A volume's own `readOnly`
+/// takes precedence over that of the mount point. A mount point without a mount gets the pod's volume of its name, or a
+/// new empty volume, unless it is inside another mounted volume.
 ///
 /// # Errors
-/// The pod lacks the volume of a mount; a target is not a path, or is the root; two volumes have one target.
+/// The pod lacks the volume of a mount, a target is not a path or is the root, or two volumes have the same target.
 pub fn resolve(
     runtime: &RuntimeApp,
     app: &App,
@@ -66,7 +66,7 @@ pub fn resolve(
         }
         let own = implicit_volume(&runtime.name, index)?;
         if find(own.name.as_ref()).is_some() {
-            return Err(Error::new(format!("the volume name {} is needed for an implicit one", own.name)));
+            return Err(Error::new(format!("the volume name {} is reserved for an implicit volume", own.name)));
         }
         push(&mut out, &own, target.clone(), Some(point), true)?;
     }
@@ -89,7 +89,7 @@ fn push(
     Ok(())
 }
 
-/// What a mount target means in the app's root.
+/// Resolves a mount target in the app's root.
 fn target(path: &str, place: impl Fn(&Path) -> Result<PathBuf>) -> Result<PathBuf> {
     if path.is_empty() || path.contains('\0') {
         return Err(Error::new(format!("mount target {path:?} is not a path")));
@@ -101,10 +101,10 @@ fn target(path: &str, place: impl Fn(&Path) -> Result<PathBuf>) -> Result<PathBu
     Ok(target)
 }
 
-/// Looks at the sources of all host volumes of a pod. Host side.
+/// Checks that the sources of all host volumes of a pod exist. Host side.
 ///
 /// # Errors
-/// One is missing, or can't be reached; the exit code is 1.
+/// A source does not exist, or its path can't be searched; the exit code is 1.
 pub fn check_sources(pod: &[appc::Volume]) -> Result<()> {
     let host = pod.iter().filter(|volume| volume.kind == VolumeKind::Host);
     for source in host.filter_map(|volume| volume.source.as_deref()) {
@@ -113,7 +113,7 @@ pub fn check_sources(pod: &[appc::Volume]) -> Result<()> {
     Ok(())
 }
 
-/// The empty volume of a mount point, by index, for which the manifest gives none. Its name is unique in the pod.
+/// The implicit empty volume of the app's mount point `index`. Its name is unique in the pod.
 fn implicit_volume(app: &AcName, index: usize) -> Result<appc::Volume> {
     let name = format!("{app}-implicit-{index}").parse()?;
     Ok(appc::Volume {
@@ -129,11 +129,11 @@ fn implicit_volume(app: &AcName, index: usize) -> Result<appc::Volume> {
     })
 }
 
-/// Removes what an app-add that was killed has left of a volume. Host side, in the pod directory, under the lock that
-/// adds are made under.
+/// Removes unfinished volumes that a killed `app-add` has left. Host side, in the pod directory, with the lock for
+/// adding apps held.
 ///
 /// # Errors
-/// It can't be removed.
+/// The directory of volumes can't be read, or a volume can't be removed.
 pub fn sweep() -> Result<()> {
     let dir = Path::new(layout::SHARED_VOLUMES);
     let entries = match dir.read_dir() {
@@ -149,25 +149,25 @@ pub fn sweep() -> Result<()> {
     Ok(())
 }
 
-/// Opens what a mapping needs, making the directory of an `empty` volume if it is the first to use it.
+/// Opens the volumes of mappings. The directory of an `empty` volume is made when the first app uses it.
 #[derive(Debug)]
 pub struct Opener<'a> {
-    /// The host's id of the pod's root user.
+    /// The host id of the pod's root user.
     pub root_id: u32,
-    /// The pod's user namespace, if it has one of its own.
+    /// The pod's user namespace, if it has its own.
     pub user_namespace: Option<OwnedFd>,
     /// The app's root file system.
     pub image: &'a OwnedFd,
-    /// Whether the image was converted from a format in which a volume that no mount names starts as
-    /// a copy of what the image has in its place.
+    /// Whether the image was converted from Docker's format, in which an implicit volume starts as a copy of the
+    /// image's content at its target.
     pub converted: bool,
 }
 
 impl Opener<'_> {
-    /// Opens one mapping. Host side.
+    /// Opens the volume of a mapping. Host side.
     ///
     /// # Errors
-    /// The source is missing, or can't be made or mounted as asked.
+    /// The source does not exist, can't be made, or can't be mounted as the mapping says.
     pub fn open(&self, mapping: &Mapping) -> Result<Volume> {
         let volume = &mapping.volume;
         let describe = || format!("volume {}", volume.name);
@@ -189,7 +189,7 @@ impl Opener<'_> {
         let read_only_below = volume.is_read_only_below();
         let propagation = self.propagation(mapping, &source, recursive, read_only_below).context(describe)?;
         let user_namespace = match volume.kind {
-            // Its owner is what it is to be, seen from the host.
+            // Its files are made with the host ids of the pod's users.
             VolumeKind::Empty => None,
             VolumeKind::Host => self.user_namespace.as_ref().map(AsFd::as_fd),
         };
@@ -198,8 +198,8 @@ impl Opener<'_> {
         Volume::open(&volume.name, &source, &mapping.target, options).context(describe)
     }
 
-    /// How mounts that are made later travel. What the host mounts there comes along as it is on the host, which may be
-    /// writable.
+    /// How mounts that are made later propagate. A later mount of the host propagates with the host's attributes: not
+    /// to a volume that is read-only with all below it, because it may be writable.
     fn propagation(
         &self,
         mapping: &Mapping,
@@ -215,25 +215,25 @@ impl Opener<'_> {
         };
         if all_read_only {
             return Err(Error::new(
-                "it is read-only with all that is mounted below it, and what is mounted later could be written: its \
-                 propagation can only be private",
+                "a volume that is read-only with all mounts below it can only have the propagation private: later \
+                 mounts could be writable",
             ));
         }
         let of_source = mount::propagation_of(source)?;
         if asked == Propagation::Shared && self.user_namespace.is_some() {
-            return Err(Error::new("mounts of a pod with a user namespace of its own don't travel to the host"));
+            return Err(Error::new("mounts of a pod with its own user namespace don't propagate to the host"));
         }
         if of_source == Propagation::Private || (asked, of_source) == (Propagation::Shared, Propagation::Slave) {
             let kind = if asked == Propagation::Shared { "shared" } else { "shared or slave" };
             return Err(Error::new(format!(
-                "{source:?} lies in a mount that is not {kind} on the host, so no mount travels: see \
+                "{source:?} is in a mount that is not {kind} on the host, so mounts don't propagate: see \
                  \"mount --make-rshared\""
             )));
         }
         Ok(asked)
     }
 
-    /// The directory of an empty volume; a new one appears complete or not at all.
+    /// The directory of an empty volume. A new one is made under another name and renamed, so that it appears complete.
     fn empty(&self, mapping: &Mapping) -> Result<PathBuf> {
         let path = layout::shared_volume(&mapping.volume.name);
         if path.try_exists().context(|| format!("stat {path:?}"))? {
@@ -241,10 +241,10 @@ impl Opener<'_> {
         }
         let parent = Path::new(layout::SHARED_VOLUMES);
         std::fs::create_dir_all(parent).context(|| format!("mkdir {parent:?}"))?;
-        // One at a time: the host manager holds the pod's lock around every add. One that was killed is replaced.
+        // The host manager's lock allows one `app-add` at a time, so an existing directory is left from a killed one.
         let new = layout::unfinished_volume(&mapping.volume.name);
         let made = self.fill(&new, mapping).and_then(|()| match std::fs::rename(&new, &path) {
-            // Another app that shares it was faster.
+            // An `app-add` of another app has made the volume meanwhile.
             Err(_) if path.is_dir() => std::fs::remove_dir_all(&new).context(|| format!("remove {new:?}")),
             other => other.context(|| format!("rename {new:?} to {path:?}")),
         });
@@ -297,7 +297,7 @@ mod tests {
         let runtime: RuntimeApp = crate::json::from_value(whole).unwrap();
         let app: App = crate::json::from_value(json!({"mountPoints": app})).unwrap();
         let pod: Vec<appc::Volume> = crate::json::from_value(pod).unwrap();
-        // An image in which /var/run is a link.
+        // An image in which /var/run is a symlink.
         let place = |path: &Path| {
             let tmp = tempfile::tempdir().unwrap();
             std::fs::create_dir(tmp.path().join("var")).unwrap();

@@ -39,7 +39,7 @@ impl std::str::FromStr for Propagation {
             "private" | "rprivate" => Ok(Self::Private),
             "slave" | "rslave" => Ok(Self::Slave),
             "shared" | "rshared" => Ok(Self::Shared),
-            _ => Err(Error::new(format!("propagation {text:?}: there are private, slave and shared"))),
+            _ => Err(Error::new(format!("propagation {text:?} is not private, slave or shared"))),
         }
     }
 }

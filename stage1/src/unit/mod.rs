@@ -1,27 +1,28 @@
-//! The units of an app: our own words, numbers, and the app's validated name.
+//! The units of an app: text made of our own words, numbers, and the app's validated name.
 //!
-//! Nothing else from an image or a manifest ever gets into a unit: what the app is made of is in its
-//! launch record. So there is nothing to quote or escape here.
+//! Nothing else from an image or a manifest gets into a unit: it is in the app's launch record. So nothing needs
+//! quoting or escaping here.
 //!
-//! Why a unit reads as it does:
-//! - `Type=notify`: the start job ends when `app-exec` says so, right before it becomes the app, or when
-//!   an app says so itself that can; a command that can't be executed is a failed start. `Type=exec` would
-//!   end it with the exec of `app-exec`; and systemd 252 may see an app that ends at once as ended before
-//!   it sees that exec, and calls the start failed (in 87 of 200 tries). What is told by sd_notify(3) it
-//!   reads before it looks for ended processes.
-//! - The reaper comes before the handlers of `post-stop`: these may hang, and then systemd gives up on all that follow.
-//! - `DefaultDependencies=no` with `Conflicts=` and `Before=shutdown.target`: a start pulls in nothing,
-//!   the end of the pod stops the app first, and no app starts once the pod is ending.
-//! - `OnFailure=` of an app with a memory limit: the reaper runs in the app's cgroup. When that is full of what no
-//!   process holds any more, such as files in /dev/shm, the reaper is killed too, and another one outside must do.
-//! - `CollectMode=inactive-or-failed`: systemd forgets an app that has ended, so a unit that is
-//!   removed and written again under the same name is read again, without a reload.
-//! - `KillMode=mixed`: the stop signal goes to the app's main process; when it has ended, or the time
-//!   is up, all that is left in the app's cgroup is killed.
-//! - `OOMPolicy=continue`: a command that was entered and grew too big must not stop the app.
-//! - `StandardError=tty`, the pod's console: `app-exec` hands the app's streams to the monitor before anything else can
-//!   fail that is about the app, and what it has to say before that is not for the app's log.
-//! - `IgnoreSIGPIPE=no`: systemd's other default is not what programs expect.
+//! Reasons for the directives of a unit:
+//! - `Type=notify`: the start job ends when `app-exec` reports that it is ready, right before it executes the app, or
+//!   when the app itself does; a command that can't be executed is a failed start. With `Type=exec` the job would end
+//!   at the exec of `app-exec`; and systemd 252 may notice the end of an app that ends at once before it notices the
+//!   exec, and then reports a failed start (in 87 of 200 tries). Messages of sd_notify(3) are read before ended
+//!   processes are reaped.
+//! - The reaper comes before the handlers of `post-stop`: if a handler hangs, systemd does not run those that follow.
+//! - `DefaultDependencies=no` with `Conflicts=` and `Before=shutdown.target`: a start pulls in no other unit, the
+//!   shutdown of the pod stops the app first, and no app starts during the shutdown.
+//! - `OnFailure=` of an app with a limit of memory: the reaper runs in the app's cgroup. If the memory of that cgroup
+//!   is used up without a process, for example by files in /dev/shm, the reaper is killed too, and another one runs
+//!   outside.
+//! - `CollectMode=inactive-or-failed`: systemd unloads the unit of an app that has ended, so a unit that is removed and
+//!   written again under the same name is read again without a reload.
+//! - `KillMode=mixed`: the stop signal goes to the app's main process; when that has ended, or the timeout has passed,
+//!   all other processes in the app's cgroup are killed.
+//! - `OOMPolicy=continue`: an OOM kill of a command that has entered the app does not stop the app.
+//! - `StandardError=tty`, the pod's console: only errors of `app-exec` before it has passed the app's streams to the
+//!   monitor go there; they do not belong in the app's log.
+//! - `IgnoreSIGPIPE=no`: systemd ignores SIGPIPE by default, which programs do not expect.
 
 mod cgroup_limits;
 mod health;
@@ -44,84 +45,84 @@ pub use health::HealthUnits;
 pub use limits::{put_back, with_limits};
 use section::{Section, milliseconds};
 
-/// How long an app may take to end after its stop signal, unless it says otherwise.
+/// Default time between an app's stop signal and the kill.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an app may take to start, its handlers of `pre-start` too.
+/// Timeout of an app's start, with its handlers of `pre-start`.
 pub const START_TIMEOUT: Duration = Duration::from_secs(90);
-/// The shortest time that a unit allows for a stop: the reaper, too, has to be done in it.
+/// Minimum of `TimeoutStopSec=`, which applies to the reaper too.
 const STOP_TIMEOUT_MIN: Duration = Duration::from_secs(1);
-/// How long the reaper waits at most until the monitor has taken what the app has written.
+/// Maximum time that the reaper waits until the monitor has read the app's output.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest: systemd would not understand some that are longer.
+/// Maximum of `TimeoutStopSec=`: systemd does not accept every longer time.
 const STOP_TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// SIGTERM, which ends an app unless it says otherwise.
+/// Default stop signal: SIGTERM.
 pub const STOP_SIGNAL: u8 = 15;
 const SIGKILL: u8 = 9;
 
-/// The time between an app's end and its first restart; systemd waits that long.
+/// Time between an app's end and its first restart: `RestartSec=`.
 pub const RESTART_DELAY: Duration = Duration::from_secs(1);
-/// The longest: each further one in a row takes twice as long as the one before.
+/// Maximum time before a restart. The time doubles with each restart in a row.
 const RESTART_DELAY_MAX: Duration = Duration::from_secs(5 * 60);
-/// An app that has run for so long begins anew with the first.
+/// When an app has run for this long, the count of restarts in a row begins again.
 pub const RESTART_RESET: Duration = Duration::from_secs(10 * 60);
 
-/// How long after its end an app is started again, the `nth` time in a row, which is counted from 1.
+/// The time between an app's end and its `nth` restart in a row, counted from 1.
 pub fn restart_delay(nth: u32) -> Duration {
     let doubled = 1_u32.checked_shl(nth.saturating_sub(1)).unwrap_or(u32::MAX);
     RESTART_DELAY.saturating_mul(doubled).min(RESTART_DELAY_MAX)
 }
 
-/// Whether an app that ends is started again.
+/// The restart policy of an app.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Restart {
-    /// Never.
+    /// It is never restarted.
     #[default]
     No,
-    /// When it ends with a status other than 0 or by a signal: see [`restart_delay`].
+    /// It is restarted, after [`restart_delay`], when it exits with another status than 0 or a signal ends it.
     OnFailure,
-    /// Whenever it ends by itself, likewise.
+    /// It is restarted, after [`restart_delay`], whenever it ends without being stopped.
     Always,
 }
 
-/// All that an app's unit depends on.
+/// Everything that determines an app's units.
 #[derive(Clone, Debug)]
 pub struct AppUnit<'a> {
     /// The app.
     pub app: &'a AcName,
-    /// Whether the pod's systemd has the unified cgroup hierarchy (v2).
+    /// Whether the pod's systemd uses cgroup v2 only.
     pub unified: bool,
     /// Limits of its cgroup.
     pub limits: CgroupLimits,
-    /// The app itself tells systemd when it is ready: a start waits for that, at most [`START_TIMEOUT`].
+    /// Whether the app itself reports that it is ready; its start waits for that, at most [`START_TIMEOUT`].
     pub notify: bool,
-    /// There are commands to run before its start.
+    /// Whether it has commands to run before its start.
     pub pre_start: bool,
-    /// There are commands to run after its end.
+    /// Whether it has commands to run after its end.
     pub post_stop: bool,
     /// Time between the stop signal and the kill; at least one second is allowed, as the reaper needs
     /// it too, and at most a year. Zero: a stop is a kill.
     pub stop_timeout: Duration,
     /// Number of the stop signal, 1 to 64.
     pub stop_signal: u8,
-    /// Whether it is started again when it ends.
+    /// Its restart policy.
     pub restart: Restart,
-    /// How often in a row.
+    /// Maximum number of restarts in a row; `None` means no limit.
     pub restart_limit: Option<u32>,
-    /// It waits for other apps before it starts.
+    /// Whether it waits for other apps before it starts.
     pub waits: bool,
-    /// When it is checked whether it is well.
+    /// Its health checks, if it has any.
     pub health: Option<HealthUnits>,
-    /// Devices that it may use besides those that every app may.
+    /// Devices that it may use beside [`DEVICES`].
     pub devices: &'a [DeviceRule],
-    /// It may use and make any device.
+    /// Whether it may use and make any device.
     pub any_device: bool,
-    /// Ports that systemd listens on for it, in a unit of their own, of [`socket_text`]: that unit is started
-    /// then, and the app with the first connection.
+    /// Ports on which systemd listens for it, in a unit of [`socket_text`]. If there are any, that unit is started
+    /// first, and the app with the first connection.
     pub sockets: &'a [SocketPorts],
 }
 
 impl<'a> AppUnit<'a> {
-    /// A unit with nothing declared.
+    /// A unit with the default settings.
     pub fn new(app: &'a AcName, unified: bool) -> Self {
         Self {
             app,
@@ -142,10 +143,10 @@ impl<'a> AppUnit<'a> {
         }
     }
 
-    /// The text of the unit.
+    /// The text of the service unit.
     ///
     /// # Errors
-    /// When a number is out of its range: systemd would ignore that line and start the app without it.
+    /// A number is out of range: systemd would ignore the directive and start the app without it.
     pub fn text(&self) -> Result<String> {
         self.check().context(|| format!("unit of app {}", self.app))?;
         let app = self.app;
@@ -170,8 +171,8 @@ impl<'a> AppUnit<'a> {
 
         let mut service = Section::new("Service");
         service.push("Type", "notify");
-        // Also a child of a wrapper script may say it. None of them can do with it what the main
-        // process could not.
+        // `all`, so that a child of a wrapper script may report readiness. It can do no more with that than the main
+        // process can.
         let backs_off = self.restart != Restart::No || self.health.is_some_and(|health| health.restarts);
         let notify_access = match self.notify {
             true => "all",
@@ -202,12 +203,12 @@ impl<'a> AppUnit<'a> {
         let sockets = if self.sockets.is_empty() { "" } else { "--sockets " };
         let signal = if self.stop_timeout.is_zero() { SIGKILL } else { self.stop_signal };
         let timeout = allowed_stop_time(self.stop_timeout);
-        // What is left of the time is for the status itself.
+        // The rest of the time is for writing the exit status.
         let wait = milliseconds((timeout * 3 / 4).min(OUTPUT_TIMEOUT));
         service
             .push("ExecStopPost", format_args!("{bin}/reaper --wait {wait} {restart}{limit}{checked}{sockets}{app}"));
         if self.post_stop {
-            // Its failure is the handler's own.
+            // `-`: a failure of the handler does not make the unit fail.
             service.push("ExecStopPost", format_args!("-{bin}/app-exec --event=post-stop {app}"));
         }
         service.push("KillMode", "mixed");
@@ -230,7 +231,7 @@ impl<'a> AppUnit<'a> {
         if !self.sockets.is_empty() {
             service.push("Sockets", layout::app_socket(app));
         }
-        // Not systemd's own closed list, which has more than ours.
+        // `strict`, because systemd's own list for `closed` has more devices than ours.
         service.push("DevicePolicy", "strict");
         if self.any_device {
             service.push("DeviceAllow", "char-* rwm");
@@ -247,16 +248,16 @@ impl<'a> AppUnit<'a> {
 
     fn check(&self) -> Result<()> {
         if !(1..=64).contains(&self.stop_signal) {
-            return Err(Error::new(format!("stop signal {} is not from 1 to 64", self.stop_signal)));
+            return Err(Error::new(format!("stop signal {} is not in the range 1 to 64", self.stop_signal)));
         }
         self.limits.check()
     }
 
-    /// Writes the unit, and before it that of its sockets if it has any, each whole or not at all, host side, in the pod
-    /// directory. This makes the app known to systemd, so it comes last.
+    /// Writes the units, each atomically, the service unit last: with that the app exists for systemd, so it is the
+    /// last step of adding an app. Host side, in the pod directory.
     ///
     /// # Errors
-    /// A number is out of its range, or a unit can't be written.
+    /// A number is out of range, or a unit can't be written.
     pub fn install(&self) -> Result<()> {
         let units = layout::units_dir();
         let dir = Directory::InPod { pod: Path::new("."), below: &units };
@@ -272,16 +273,16 @@ impl<'a> AppUnit<'a> {
     }
 }
 
-/// How long the unit of an app lets it take to end that declares `declared`: [`AppUnit::stop_timeout`].
+/// `TimeoutStopSec=` of an app with the stop timeout `declared`.
 pub fn allowed_stop_time(declared: Duration) -> Duration {
     match declared {
-        // Of a kill, what follows it may take that long.
+        // The app is killed at once: this is the time for the reaper and the handlers.
         Duration::ZERO => STOP_TIMEOUT,
         timeout => timeout.clamp(STOP_TIMEOUT_MIN, STOP_TIMEOUT_MAX),
     }
 }
 
-/// Whether the app has a unit: host side, in the pod directory.
+/// Whether the app has a service unit. Host side, in the pod directory.
 ///
 /// # Errors
 /// The units' directory can't be reached.
@@ -289,7 +290,7 @@ pub fn exists(app: &AcName) -> Result<bool> {
     is_there(&layout::unit_file(app))
 }
 
-/// Whether systemd listens on ports for the app: host side, in the pod directory.
+/// Whether the app has a socket unit. Host side, in the pod directory.
 ///
 /// # Errors
 /// The units' directory can't be reached.
@@ -305,11 +306,11 @@ fn is_there(path: &Path) -> Result<bool> {
     }
 }
 
-/// What the app's installed unit says of its limits and its devices, as properties for another unit: host side, in the
-/// pod directory.
+/// The limits and the device policy in the app's installed unit, as properties for another unit. Host side, in the pod
+/// directory.
 ///
 /// # Errors
-/// The unit does not exist, or a line of it is not as this module writes it.
+/// The unit does not exist or can't be read, or a directive has another form than this module writes.
 pub fn installed_limits(app: &AcName) -> Result<Vec<(&'static str, Value)>> {
     let path = layout::unit_file(app);
     let text = limits::installed(app)?;
@@ -326,7 +327,7 @@ pub fn installed_limits(app: &AcName) -> Result<Vec<(&'static str, Value)>> {
             "CPUQuota" => {
                 let milli = value.trim_end_matches('%').replace('.', "").parse::<u64>();
                 let milli = milli.context(|| format!("{path:?}: {name}={value}"))?;
-                // Microseconds in each second.
+                // In microseconds per second.
                 properties.push(("CPUQuotaPerSecUSec", Value::U64(milli * 1000)));
             }
             _ => {
@@ -342,21 +343,21 @@ pub fn installed_limits(app: &AcName) -> Result<Vec<(&'static str, Value)>> {
     Ok(properties)
 }
 
-/// The limits of a unit that are plain numbers.
+/// The limits whose values are plain numbers.
 const NUMBERS: [&str; 8] =
     ["MemoryMax", "MemoryHigh", "MemorySwapMax", "TasksMax", "CPUWeight", "CPUShares", "IOWeight", "BlockIOWeight"];
 
-/// Text of a drop-in for an app's unit that lets it take `timeout` to end.
+/// Text of a drop-in for an app's unit that sets its stop timeout.
 pub fn stop_timeout_text(timeout: Duration) -> String {
     let mut service = Section::new("Service");
     service.push("TimeoutStopSec", format_args!("{}ms", milliseconds(timeout.min(STOP_TIMEOUT_MAX))));
     service.0
 }
 
-/// Removes the app's units, if it has any: host side, in the pod directory.
+/// Removes the app's units, if it has any. Host side, in the pod directory.
 ///
 /// # Errors
-/// One is there and can't be removed.
+/// A unit exists and can't be removed.
 pub fn remove(app: &AcName) -> Result<()> {
     for path in [layout::unit_file(app), layout::socket_unit_file(app)] {
         remove_if_there(&path)?;
@@ -367,27 +368,27 @@ pub fn remove(app: &AcName) -> Result<()> {
 /// The protocol of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// Streams.
+    /// TCP: `ListenStream=`.
     Tcp,
-    /// Datagrams.
+    /// UDP: `ListenDatagram=`.
     Udp,
 }
 
-/// A range of ports that systemd listens on for an app.
+/// A range of ports on which systemd listens for an app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketPorts {
     /// Protocol.
     pub protocol: Protocol,
     /// The first port.
     pub port: u16,
-    /// How many.
+    /// Number of ports.
     pub count: u16,
 }
 
-/// The text of the unit of an app's sockets: open as long as the app runs.
+/// The text of the socket unit of an app: systemd.socket(5). The sockets are closed when the app is stopped.
 ///
 /// # Errors
-/// When a port is 0 or above 65535.
+/// A port is 0 or above 65535.
 pub fn socket_text(app: &AcName, ports: &[SocketPorts]) -> Result<String> {
     let mut unit = Section::new("Unit");
     unit.push("Description", format_args!("Sockets of app {app}"));
@@ -406,7 +407,7 @@ pub fn socket_text(app: &AcName, ports: &[SocketPorts]) -> Result<String> {
         };
         let last = u32::from(range.port) + u32::from(range.count);
         if range.port == 0 || last > 0x1_0000 {
-            return Err(Error::new(format!("ports {} to {} of app {app} do not exist", range.port, last - 1)));
+            return Err(Error::new(format!("app {app}: {} to {} are not port numbers", range.port, last - 1)));
         }
         for port in u32::from(range.port)..last {
             socket.push(name, port);
