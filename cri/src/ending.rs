@@ -25,6 +25,7 @@ pub fn remove(node: &Node, request: &RemovePodSandboxRequest) -> Result<RemovePo
         end(node, &sandbox)?;
         stop::remove(node, &sandbox)
     }))?;
+    stop::finish_removal(node, &request.pod_sandbox_id)?;
     Ok(RemovePodSandboxResponse {})
 }
 

@@ -25,8 +25,18 @@ pub mod image;
 
 pub mod disk;
 
+pub mod usage;
+
 pub mod stats;
 
+pub mod metrics;
+
+pub mod pods;
+
+pub mod events;
+
 pub mod status;
+
+pub mod stream;
 
 pub mod serve;

@@ -1,6 +1,7 @@
 //! The node: the state that every call works with
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Child;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,6 +21,8 @@ pub struct Node {
     pub local_config: PathBuf,
     /// Whether the entrypoints log debug messages.
     pub debug: bool,
+    /// Where the server's own metrics are; nowhere without one.
+    pub metrics: Option<SocketAddr>,
     /// Pods' processes that this process has started, and has to reap.
     children: Mutex<Vec<Child>>,
     /// The sandboxes and containers that calls are making, by name.
@@ -29,7 +32,7 @@ pub struct Node {
 impl Node {
     /// A node with this store.
     pub fn new(store: Store, local_config: PathBuf, debug: bool) -> Self {
-        Self { store, local_config, debug, children: Mutex::default(), making: Mutex::default() }
+        Self { store, local_config, debug, metrics: None, children: Mutex::default(), making: Mutex::default() }
     }
 
     /// The stage1 image for new pods: the built-in one, which is imported if the store lacks it.

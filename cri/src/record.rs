@@ -48,6 +48,12 @@ pub struct Container {
     /// The path of the log below the sandbox's log directory; empty without a log.
     #[serde(default)]
     pub log_path: String,
+    /// It has a terminal.
+    #[serde(default)]
+    pub tty: bool,
+    /// It has a standard input, which is at its end when the first client that writes to it has ended.
+    #[serde(default)]
+    pub stdin_once: bool,
     /// What of the host it sees.
     #[serde(default)]
     pub mounts: Vec<Mount>,

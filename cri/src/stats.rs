@@ -5,13 +5,13 @@ use std::time::SystemTime;
 
 use stage0::fsutil::time::nanoseconds;
 use stage1::appc::AcName;
-use stage1::cgroup::{PodCgroup, Usage};
+use stage1::cgroup::PodCgroup;
 use stage1::layout;
 
 use crate::api::{
-    ContainerAttributes, ContainerStats, ContainerStatsFilter, ContainerStatsRequest, ContainerStatsResponse, CpuUsage,
-    FilesystemIdentifier, FilesystemUsage, ListContainerStatsRequest, ListContainerStatsResponse, MemoryUsage,
-    UInt64Value,
+    ContainerAttributes, ContainerMetadata, ContainerStats, ContainerStatsFilter, ContainerStatsRequest,
+    ContainerStatsResponse, CpuUsage, FilesystemIdentifier, FilesystemUsage, ListContainerStatsRequest,
+    ListContainerStatsResponse, MemoryUsage, SwapUsage, UInt64Value,
 };
 use crate::container::{self, Container};
 use crate::disk;
@@ -19,6 +19,7 @@ use crate::fault::Result;
 use crate::node::Node;
 use crate::record;
 use crate::sandbox::{self, Sandbox};
+use crate::usage::{Cpu, Files, Memory};
 
 /// `ContainerStats`: the resource usage of one container.
 ///
@@ -58,54 +59,74 @@ fn fits(filter: &ContainerStatsFilter, sandbox: &Sandbox, container: &Container)
         && labels.is_some_and(|labels| record::fits(&filter.label_selector, labels))
 }
 
-fn of(node: &Node, sandbox: &Sandbox, container: &Container) -> Result<ContainerStats> {
+/// What a container uses.
+///
+/// # Errors
+/// It can't be read: it is being removed.
+pub fn of(node: &Node, sandbox: &Sandbox, container: &Container) -> Result<ContainerStats> {
     let status = container.status(sandbox)?;
-    let running = status.state == "running";
-    let usage = if running {
-        PodCgroup::recorded(sandbox.pod.dir())?.usage(&layout::app_cgroup(container.name()))
-    } else {
-        Usage::default()
-    };
+    let cgroup = PodCgroup::recorded(sandbox.pod.dir())?;
+    let place = layout::app_cgroup(container.name());
+    // one that does not run has no cgroup, and uses nothing
+    let files = Files::of(&cgroup, &place);
+    let limit = (status.state == "running").then(|| cgroup.usage(&place).memory_limit).flatten();
     let own = container.app.app.as_ref();
     let now = nanoseconds(SystemTime::now());
-    let number = |value: u64| Some(UInt64Value { value });
     let taken = disk::below(&upper(sandbox.pod.dir(), container.name()));
     Ok(ContainerStats {
         attributes: Some(ContainerAttributes {
             id: container.id.to_string(),
-            metadata: Some(crate::api::ContainerMetadata {
+            metadata: Some(ContainerMetadata {
                 name: container.record.name.clone(),
                 attempt: container.record.attempt,
             }),
             labels: own.map(|app| record::given(&app.user_labels)).unwrap_or_default(),
             annotations: own.map(|app| record::given(&app.user_annotations)).unwrap_or_default(),
         }),
-        cpu: Some(CpuUsage {
-            timestamp: now,
-            usage_core_nano_seconds: number(usage.cpu_us.unwrap_or_default().saturating_mul(1000)),
-            ..CpuUsage::default()
-        }),
-        memory: Some(MemoryUsage {
-            timestamp: now,
-            working_set_bytes: number(usage.memory.unwrap_or_default()),
-            available_bytes: usage
-                .memory_limit
-                .map(|limit| UInt64Value { value: limit.saturating_sub(usage.memory.unwrap_or_default()) }),
-            usage_bytes: number(usage.memory.unwrap_or_default()),
-            ..MemoryUsage::default()
-        }),
+        cpu: Some(cpu(&files, now)),
+        memory: Some(memory(&files, limit, now)),
         writable_layer: Some(FilesystemUsage {
             timestamp: now,
             fs_id: Some(FilesystemIdentifier { mountpoint: node.store.dir().to_string_lossy().into_owned() }),
             used_bytes: number(taken.bytes),
             inodes_used: number(taken.inodes),
         }),
+        swap: Some(SwapUsage {
+            timestamp: now,
+            swap_usage_bytes: number(Memory::of(&files).swap),
+            ..SwapUsage::default()
+        }),
         ..ContainerStats::default()
     })
 }
 
+#[allow(clippy::unnecessary_wraps)] // as the API has every number
+fn number(value: u64) -> Option<UInt64Value> {
+    Some(UInt64Value { value })
+}
+
+/// Time on processors. How much that is at the moment the client finds out itself, from two of them.
+pub fn cpu(files: &Files, now: i64) -> CpuUsage {
+    CpuUsage { timestamp: now, usage_core_nano_seconds: number(Cpu::of(files).total), ..CpuUsage::default() }
+}
+
+/// Memory, with this limit.
+pub fn memory(files: &Files, limit: Option<u64>, now: i64) -> MemoryUsage {
+    let memory = Memory::of(files);
+    MemoryUsage {
+        timestamp: now,
+        working_set_bytes: number(memory.working_set()),
+        available_bytes: limit.map(|limit| UInt64Value { value: limit.saturating_sub(memory.working_set()) }),
+        usage_bytes: number(memory.usage),
+        rss_bytes: number(memory.rss),
+        page_faults: number(memory.faults),
+        major_page_faults: number(memory.major_faults),
+        ..MemoryUsage::default()
+    }
+}
+
 /// Where what an app has changed of its image is.
-fn upper(pod: &Path, app: &AcName) -> PathBuf {
+pub fn upper(pod: &Path, app: &AcName) -> PathBuf {
     match std::fs::read_to_string(pod.join(layout::app_tree(app))) {
         Ok(tree) => pod.join(layout::overlay_upper(tree.trim(), Some(app))),
         // a pod without overlays

@@ -41,7 +41,7 @@ pub fn status(node: &Node, request: &StatusRequest) -> Result<StatusResponse> {
         Ok(None) => Some(("NoNetworkConfiguration", "there is no CNI configuration in /etc/cni/net.d".to_owned())),
         Err(fault) => Some(("BadNetworkConfiguration", fault.message)),
     };
-    let info = json!({ "dataDirectory": node.store.dir(), "network": sandbox::state::network(node).ok().flatten() });
+    let info = json!({ "dataDirectory": node.store.dir(), "network": sandbox::state::network(node).ok().flatten(), "metrics": node.metrics });
     Ok(StatusResponse {
         status: Some(RuntimeStatus {
             conditions: vec![condition("RuntimeReady", stage1), condition("NetworkReady", network)],

@@ -304,7 +304,7 @@ fn a_container_is_what_was_asked_for(t: &Context) -> Verdict {
 fn a_server_that_is_killed_loses_nothing(t: &Context) -> Verdict {
     let podctl = t.podctl();
     podctl.import_probe();
-    let mut server = Server::start(&podctl, &[]);
+    let server = Server::start(&podctl, &[]);
     let pod = server.sandbox(&sandbox("kept"));
     let container = server.container(&pod, probe("waiter", &["sleep", "inf"]));
     server.start_container(&container);

@@ -16,6 +16,9 @@ mod copying;
 mod crash;
 mod cri;
 mod cri_asked;
+mod cri_campaign;
+mod cri_figures;
+mod cri_streams;
 mod declared;
 mod descriptors;
 mod disk;
@@ -89,6 +92,9 @@ fn main() -> ExitCode {
         crash::crossings::CASES,
         cri::CASES,
         cri_asked::CASES,
+        cri_campaign::CASES,
+        cri_figures::CASES,
+        cri_streams::CASES,
         life::CASES,
         ends::CASES,
         immutable::CASES,

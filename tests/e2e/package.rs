@@ -21,7 +21,8 @@ test "$(stat -c %a /var/lib/podctl 2>/dev/null || echo none)" != 755
 for page in podctl podctl-run podctl-image-pull; do test -s "/usr/share/man/man1/$page.1.gz"; done
 test -s /usr/share/bash-completion/completions/podctl
 test -L /etc/systemd/system/timers.target.wants/podctl-gc.timer
-systemd-analyze verify --man=no /lib/systemd/system/podctl-gc.timer
+systemd-analyze verify --man=no /lib/systemd/system/podctl-gc.timer /lib/systemd/system/podctl-cri.service
+test -s /usr/share/doc/podctl/examples/crictl.yaml -a ! -e /etc/systemd/system/multi-user.target.wants/podctl-cri.service
 podctl doctor >/doctor || test $? = 1
 
 podctl image import /root/probe --name probe --exec /probe

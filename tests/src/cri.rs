@@ -4,6 +4,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::{Child, Stdio};
+use std::sync::Mutex;
 use std::task::{Context, Poll};
 
 use ::cri::api::image_service_client::ImageServiceClient;
@@ -35,7 +36,7 @@ pub struct Server<'a> {
     podctl: &'a Podctl,
     options: Vec<String>,
     socket: PathBuf,
-    process: Child,
+    process: Mutex<Child>,
 }
 
 impl<'a> Server<'a> {
@@ -45,26 +46,27 @@ impl<'a> Server<'a> {
         let socket = podctl.data.with_file_name("cri.sock");
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
         let process = spawn(podctl, &options, &socket);
-        Self { podctl, options, socket, process }
+        Self { podctl, options, socket, process: Mutex::new(process) }
     }
 
     /// Kills the server and reaps it.
-    pub fn kill(&mut self) {
-        self.process.kill().expect("kill the server");
-        self.process.wait().expect("wait for the server");
+    pub fn kill(&self) {
+        let mut process = self.process.lock().expect("the server");
+        process.kill().expect("kill the server");
+        process.wait().expect("wait for the server");
     }
 
     /// Kills the server while other threads use this value; it is reaped later.
     pub fn signal_kill(&self) {
-        let pid = nix::unistd::Pid::from_raw(self.process.id().cast_signed());
+        let pid = nix::unistd::Pid::from_raw(self.process.lock().expect("the server").id().cast_signed());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("kill the server");
     }
 
     /// Kills it and starts another one.
     #[track_caller]
-    pub fn restart(&mut self) {
+    pub fn restart(&self) {
         self.kill();
-        self.process = spawn(self.podctl, &self.options, &self.socket);
+        *self.process.lock().expect("the server") = spawn(self.podctl, &self.options, &self.socket);
     }
 
     /// Calls the runtime service.
@@ -104,6 +106,28 @@ impl<'a> Server<'a> {
             tokio::spawn(connection);
             call(Channel(sender)).await.map(Response::into_inner)
         })
+    }
+
+    /// Calls the runtime service in a thread of its own, until that ends.
+    pub fn listen<F>(&self, call: impl FnOnce(RuntimeServiceClient<Channel>) -> F + Send + 'static)
+    where
+        F: Future<Output = Result<(), Status>>,
+    {
+        let socket = self.socket.clone();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("tokio");
+            runtime.block_on(async {
+                let stream = tokio::net::UnixStream::connect(&socket).await.expect("connect");
+                let conversation = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+                let (sender, connection) = conversation.await.expect("a connection");
+                tokio::spawn(connection);
+                let client = RuntimeServiceClient::with_origin(Channel(sender), http::Uri::from_static(ORIGIN));
+                // it ends with the server, or with who listens
+                if let Err(status) = call(client).await {
+                    println!("a stream has ended: {status}");
+                }
+            });
+        });
     }
 
     /// Runs a sandbox; its id.
@@ -190,8 +214,10 @@ fn spawn(podctl: &Podctl, options: &[String], socket: &PathBuf) -> Child {
 impl Drop for Server<'_> {
     fn drop(&mut self) {
         // Fails if the test has killed the server already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        if let Ok(process) = self.process.get_mut() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
     }
 }
 

@@ -15,6 +15,7 @@
 //! - [`image`] makes images with the probe app (`tests/probe`); [`machine`] makes programs that make one system call.
 
 pub mod cri;
+pub mod cri_streams;
 pub mod harness;
 pub mod image;
 pub mod leftovers;

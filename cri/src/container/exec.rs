@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::Read;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,13 @@ use stage1::error::Context;
 use stage1::sys::process;
 use tonic::Code;
 
-use super::find;
+use super::command_end::{AFTER, kill_command};
 use super::life::must_run;
+use super::{Container, find};
 use crate::api::{ExecSyncRequest, ExecSyncResponse};
 use crate::fault::{Fault, Result};
 use crate::node::Node;
+use crate::sandbox::Sandbox;
 
 /// The most bytes of each stream in an answer: clients accept no longer messages.
 const MOST: usize = 8 << 20;
@@ -28,23 +30,7 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// # Errors
 /// The container does not run, there is no command, it can't be executed, or it timed out (`DEADLINE_EXCEEDED`).
 pub fn sync(node: &Node, request: &ExecSyncRequest) -> Result<ExecSyncResponse> {
-    let (sandbox, container) = find(node, &request.container_id)?;
-    must_run(&sandbox)?;
-    if container.status(&sandbox)?.state != "running" {
-        return Err(Fault::not_now(format!("container {} does not run", container.id)));
-    }
-    if request.cmd.is_empty() {
-        return Err(Fault::invalid("there is no command"));
-    }
-    let app = container.app.app.as_ref();
-    let options = EnterOptions {
-        // as the container's own user; without a group, with the groups of the container
-        user: app.map(|app| app.user.clone()).filter(|user| !user.is_empty()),
-        tty: Some("never"),
-        ..EnterOptions::default()
-    };
-    let words: Vec<OsString> = request.cmd.iter().map(OsString::from).collect();
-    let mut command = enter::program(&node.store, &sandbox.pod, Some(container.name()), &options, &words)?;
+    let mut command = program(node, &request.container_id, &request.cmd, false)?;
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().context(|| "execute enter")?;
     let stdout = Kept::of(child.stdout.take());
@@ -55,6 +41,39 @@ pub fn sync(node: &Node, request: &ExecSyncRequest) -> Result<ExecSyncResponse> 
     Ok(ExecSyncResponse { stdout: stdout.take_until(end), stderr: stderr.take_until(end), exit_code })
 }
 
+/// The program that runs a command in a container, with a terminal or without.
+///
+/// # Errors
+/// The container does not run, or there is no command.
+pub fn program(node: &Node, container: &str, words: &[String], tty: bool) -> Result<Command> {
+    let (sandbox, container) = running(node, container)?;
+    if words.is_empty() {
+        return Err(Fault::invalid("there is no command"));
+    }
+    let app = container.app.app.as_ref();
+    let options = EnterOptions {
+        // as the container's own user; without a group, with the groups of the container
+        user: app.map(|app| app.user.clone()).filter(|user| !user.is_empty()),
+        tty: Some(if tty { "always" } else { "never" }),
+        ..EnterOptions::default()
+    };
+    let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+    Ok(enter::program(&node.store, &sandbox.pod, Some(container.name()), &options, &words)?)
+}
+
+/// A container that runs, and its sandbox.
+///
+/// # Errors
+/// It does not run.
+pub fn running(node: &Node, container: &str) -> Result<(Sandbox, Container)> {
+    let (sandbox, container) = find(node, container)?;
+    must_run(&sandbox)?;
+    if container.status(&sandbox)?.state != "running" {
+        return Err(Fault::not_now(format!("container {} does not run", container.id)));
+    }
+    Ok((sandbox, container))
+}
+
 /// Waits for the end; the exit code, or 128 and the signal.
 fn wait(child: &mut Child, limit: Option<Duration>) -> Result<i32> {
     let pidfd = process::pidfd_open(i32::try_from(child.id()).context(|| "pid")?)?;
@@ -63,8 +82,11 @@ fn wait(child: &mut Child, limit: Option<Duration>) -> Result<i32> {
         None => true,
     };
     if !in_time {
-        // the command dies with the process that accompanies it
-        child.kill().context(|| "kill enter")?;
+        let ends = kill_command(child.id())? && process::pidfd_wait_end(&pidfd, AFTER)?;
+        if !ends {
+            // the command dies with the process that accompanies it
+            child.kill().context(|| "kill enter")?;
+        }
     }
     let status = child.wait().context(|| "wait for enter")?;
     if !in_time {

@@ -1,10 +1,13 @@
 //! Containers: the apps of a sandbox's pod.
 
+pub mod command_end;
 pub mod create;
 pub mod exec;
 pub mod life;
 mod request;
+pub mod resources;
 pub mod state;
+mod unheeded;
 
 use stage0::app::status::{self, AppStatus};
 use stage1::appc::{AcName, RuntimeApp};

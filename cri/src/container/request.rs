@@ -95,6 +95,8 @@ pub fn options(app: String, image: String, own: ImageCommand, config: ContainerC
         image: config.image.map(|image| image.image).unwrap_or_default(),
         image_id: image.clone(),
         log_path: config.log_path.clone(),
+        tty: config.tty,
+        stdin_once: config.stdin_once,
         mounts: config.mounts.iter().map(kept).collect(),
         stop_signal: signal.into(),
     };
@@ -152,7 +154,7 @@ fn isolator(name: &str, value: Value) -> Isolator {
 }
 
 /// Limits that are set; 0 is none.
-fn resources(resources: &LinuxContainerResources) -> Result<Vec<Isolator>> {
+pub(super) fn resources(resources: &LinuxContainerResources) -> Result<Vec<Isolator>> {
     let mut found = vec![isolator("os/linux/oom-score-adj", json!(resources.oom_score_adj))];
     if resources.memory_limit_in_bytes > 0 {
         found.push(isolator("resource/memory", json!({ "limit": resources.memory_limit_in_bytes.to_string() })));

@@ -5,10 +5,10 @@ use std::path::Path;
 use serde_json::json;
 use stage0::app::status::AppStatus;
 
-use super::{Container, find, of_sandbox};
+use super::{Container, find, of_sandbox, resources};
 use crate::api;
 use crate::api::{
-    ContainerFilter, ContainerMetadata, ContainerState, ContainerStatus, ContainerStatusRequest,
+    ContainerFilter, ContainerMetadata, ContainerResources, ContainerState, ContainerStatus, ContainerStatusRequest,
     ContainerStatusResponse, ImageSpec, ListContainersRequest, ListContainersResponse,
 };
 use crate::fault::Result;
@@ -126,7 +126,7 @@ fn describe(sandbox: &Sandbox, container: &Container, status: &AppStatus) -> Con
         annotations: own.map(|app| record::given(&app.user_annotations)).unwrap_or_default(),
         mounts: record.mounts.iter().map(mount).collect(),
         log_path,
-        resources: None,
+        resources: Some(ContainerResources { linux: Some(resources::of(container)), windows: None }),
         image_id: record.image_id.clone(),
         user: None,
         stop_signal: record.stop_signal,

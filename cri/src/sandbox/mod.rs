@@ -10,6 +10,7 @@ use stage0::poddir::find as pods;
 use stage0::poddir::find::{Pod, State};
 use stage0::poddir::manifest;
 use stage1::appc::PodManifest;
+use stage1::layout;
 use uuid::Uuid;
 
 use crate::fault::{Fault, Result};
@@ -37,6 +38,9 @@ impl Sandbox {
         if !matches!(pod.state(), State::Running | State::Exited | State::ExitedGarbage) {
             return Ok(None);
         }
+        if is_half_removed(&pod) {
+            return Ok(None);
+        }
         // another process may move or remove the pod meanwhile
         let read = pods::while_others_work(&node.store, &pod, |pod| manifest::read(pod.dir()))?;
         let Some(manifest) = read else { return Ok(None) };
@@ -56,6 +60,11 @@ impl Sandbox {
     pub fn is_ready(&self) -> Result<bool> {
         Ok(self.pod.state() == State::Running && stage1::pod::is_ready(self.pod.dir())?)
     }
+}
+
+/// Whether the removal of the pod was cut short: its manifest is gone, so that nothing says any more what it was.
+fn is_half_removed(pod: &Pod) -> bool {
+    pod.state() == State::ExitedGarbage && !pod.dir().join(layout::MANIFEST).exists()
 }
 
 /// All sandboxes. One that can't be read is left out, with a warning.

@@ -70,29 +70,37 @@ fn item(sandbox: &Sandbox) -> Result<PodSandbox> {
 pub fn status(node: &Node, request: PodSandboxStatusRequest) -> Result<PodSandboxStatusResponse> {
     let sandbox = find(node, &request.pod_sandbox_id)?;
     let info = json!({ "uuid": sandbox.pod.uuid().to_string(), "pid": sandbox.pod.pid_if_running()? });
-    let PodSandbox { id, metadata, state, created_at, labels, annotations, runtime_handler } = item(&sandbox)?;
-    let [network, pid, ipc] = sandbox.record.namespaces;
-    let options = NamespaceOption { network, pid, ipc, ..NamespaceOption::default() };
-    let status = PodSandboxStatus {
-        id,
-        metadata,
-        state,
-        created_at,
-        network: Some(addresses(&sandbox)?),
-        linux: Some(LinuxPodSandboxStatus { namespaces: Some(Namespace { options: Some(options) }) }),
-        labels,
-        annotations,
-        runtime_handler,
-    };
     Ok(PodSandboxStatusResponse {
-        status: Some(status),
+        status: Some(describe(&sandbox)?),
         info: request.verbose.then(|| ("info".to_owned(), info.to_string())).into_iter().collect(),
         containers_statuses: Vec::new(),
         timestamp: nanoseconds(SystemTime::now()),
     })
 }
 
-fn metadata(record: &record::Sandbox) -> PodSandboxMetadata {
+/// What is known of a sandbox.
+///
+/// # Errors
+/// It can't be read: it is being removed.
+pub fn describe(sandbox: &Sandbox) -> Result<PodSandboxStatus> {
+    let PodSandbox { id, metadata, state, created_at, labels, annotations, runtime_handler } = item(sandbox)?;
+    let [network, pid, ipc] = sandbox.record.namespaces;
+    let options = NamespaceOption { network, pid, ipc, ..NamespaceOption::default() };
+    Ok(PodSandboxStatus {
+        id,
+        metadata,
+        state,
+        created_at,
+        network: Some(addresses(sandbox)?),
+        linux: Some(LinuxPodSandboxStatus { namespaces: Some(Namespace { options: Some(options) }) }),
+        labels,
+        annotations,
+        runtime_handler,
+    })
+}
+
+/// What Kubernetes calls a sandbox.
+pub fn metadata(record: &record::Sandbox) -> PodSandboxMetadata {
     let record::Sandbox { name, namespace, uid, attempt, .. } = record.clone();
     PodSandboxMetadata { name, uid, namespace, attempt }
 }

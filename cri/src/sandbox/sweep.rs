@@ -1,4 +1,4 @@
-//! Removes the unfinished sandboxes of a server that was killed.
+//! Removes the unfinished and the half removed sandboxes of a server that was killed.
 
 use stage0::pod::gc;
 use stage0::poddir::find::{self as pods, Pod, State};
@@ -8,7 +8,7 @@ use crate::fault::Result;
 use crate::node::Node;
 use crate::record;
 
-/// Removes pods whose preparation failed. With `first`, as a server starts and makes no sandbox yet, also sandboxes
+/// Removes pods whose preparation failed, and those that were half removed. With `first`, as a server starts and makes no sandbox yet, also sandboxes
 /// that were prepared and never run. A pod that can't be removed stays, with a warning.
 ///
 /// # Errors
@@ -18,11 +18,12 @@ pub fn sweep(node: &Node, first: bool) -> Result<()> {
         let is_rest = match pod.state() {
             State::PrepareFailed => true,
             State::Prepared => first && is_sandbox(&pod),
+            State::ExitedGarbage => super::is_half_removed(&pod),
             _ => false,
         };
         if is_rest {
             let uuid = pod.uuid();
-            log::info!("pod {uuid} was never whole: it is removed");
+            log::info!("pod {uuid} was never whole, or was half removed: it is removed");
             if let Err(error) = gc::rm(&node.store, pod, node.debug) {
                 log::warn!("remove pod {uuid}: {}", error.one_line());
             }

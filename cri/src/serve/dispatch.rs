@@ -16,6 +16,7 @@ use super::runtime::Runtime;
 use crate::api::image_service_server::ImageServiceServer;
 use crate::api::runtime_service_server::RuntimeServiceServer;
 use crate::node::Node;
+use crate::stream::Streams;
 
 /// Both services.
 #[derive(Clone)]
@@ -25,9 +26,9 @@ pub(super) struct Services {
 }
 
 impl Services {
-    pub(super) fn new(node: Arc<Node>) -> Self {
+    pub(super) fn new(node: Arc<Node>, streams: Arc<Streams>) -> Self {
         Self {
-            runtime: RuntimeServiceServer::new(Runtime(Arc::clone(&node))),
+            runtime: RuntimeServiceServer::new(Runtime { node: Arc::clone(&node), streams }),
             images: ImageServiceServer::new(Images(node)),
         }
     }

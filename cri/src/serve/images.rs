@@ -1,12 +1,11 @@
 //! The image service: runs the function of each call in a thread for blocking work
 
-use std::pin::Pin;
 use std::sync::Arc;
 
-use tonic::codegen::tokio_stream::Stream;
 use tonic::{Request, Response, Status, async_trait};
 
-use super::blocking::{absent, blocking};
+use super::blocking::blocking;
+use super::listening::{Answers, pieces};
 use crate::api::image_service_server::ImageService;
 use crate::api::*;
 use crate::node::Node;
@@ -47,12 +46,15 @@ impl ImageService for Images {
         blocking(&self.0, request, |node, _| disk::info(node)).await
     }
 
-    type StreamImagesStream = Pin<Box<dyn Stream<Item = Result<StreamImagesResponse, Status>> + Send>>;
+    type StreamImagesStream = Answers<StreamImagesResponse>;
 
     async fn stream_images(
         &self,
-        _: Request<StreamImagesRequest>,
+        request: Request<StreamImagesRequest>,
     ) -> Result<Response<Self::StreamImagesStream>, Status> {
-        absent("StreamImages")
+        let work = |node: &Node, request: StreamImagesRequest| {
+            Ok(image::list(node, &ListImagesRequest { filter: request.filter })?.images)
+        };
+        pieces(&self.0, request, work, |images| StreamImagesResponse { images }).await
     }
 }

@@ -1,11 +1,14 @@
 //! The server: a socket, HTTP/2, and the two services.
 
 mod blocking;
+mod counts;
 mod dispatch;
 mod images;
+mod listening;
 mod runtime;
 
 use std::fs::Permissions;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,11 +17,12 @@ use std::time::Duration;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use stage0::cli::CriService;
 use stage1::error::{Context, Error, Result};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use self::dispatch::Services;
 use crate::node::Node;
 use crate::sandbox;
+use crate::stream::{self, Streams};
 
 /// The most calls that run at once; others wait.
 const BLOCKING: usize = 256;
@@ -40,15 +44,26 @@ pub fn serve(service: CriService) -> Result<()> {
         .max_blocking_threads(BLOCKING)
         .build()
         .context(|| "start the runtime of tasks")?;
-    let CriService { store, listen, local_config, debug } = service;
-    let node = Arc::new(Node::new(store, local_config, debug));
+    let CriService { store, listen, stream, metrics, local_config, debug } = service;
+    let mut node = Node::new(store, local_config, debug);
     runtime.block_on(async {
         let listener = bind(&listen)?;
+        let (streaming, address) = listen_at(stream).await?;
+        let (measuring, metrics) = listen_at(metrics).await?;
+        node.metrics = metrics;
+        let node = Arc::new(node);
         // nobody is answered yet
         sandbox::sweep::sweep(&node, true).map_err(|fault| Error::new(fault.message))?;
         tokio::spawn(reap(Arc::clone(&node)));
         tokio::spawn(sweep(Arc::clone(&node)));
-        let services = Services::new(node);
+        let streams = Arc::new(Streams::new(address));
+        if let Some(listener) = streaming {
+            tokio::spawn(stream::serve(listener, Arc::clone(&node), Arc::clone(&streams)));
+        }
+        if let Some(listener) = measuring {
+            tokio::spawn(counts::serve(listener, Arc::clone(&node)));
+        }
+        let services = Services::new(node, streams);
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => drop(tokio::spawn(converse(stream, services.clone()))),
@@ -59,6 +74,15 @@ pub fn serve(service: CriService) -> Result<()> {
             }
         }
     })
+}
+
+/// A listener at the address, if there is one, and where it really is.
+async fn listen_at(address: Option<SocketAddr>) -> Result<(Option<TcpListener>, Option<SocketAddr>)> {
+    let Some(address) = address else { return Ok((None, None)) };
+    let shown = || format!("listen at {address}");
+    let listener = TcpListener::bind(address).await.context(shown)?;
+    let real = listener.local_addr().context(shown)?;
+    Ok((Some(listener), Some(real)))
 }
 
 /// Makes the socket, for root alone, in the place of one that nobody listens at any more.

@@ -1,5 +1,6 @@
 //! `podctl cri`
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -15,6 +16,10 @@ pub struct CriService {
     pub store: Store,
     /// Its socket.
     pub listen: PathBuf,
+    /// Where clients of exec, attach and port-forward connect to; nowhere without one.
+    pub stream: Option<SocketAddr>,
+    /// Where its metrics are read; nowhere without one.
+    pub metrics: Option<SocketAddr>,
     /// The directory that has configurations of networks in `net.d`, besides CNI's own.
     pub local_config: PathBuf,
     /// Entrypoints say more.
@@ -30,6 +35,12 @@ pub struct Cri {
     /// Listen at this socket: unix://PATH
     #[arg(long, value_name = "ADDRESS", default_value = "unix:///run/podctl/cri.sock")]
     listen: String,
+    /// Serve exec, attach and port-forward at this address of the loopback interface; port 0 is a free one, "" is nowhere
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    stream: String,
+    /// Serve metrics for Prometheus at this address, such as 127.0.0.1:9417
+    #[arg(long, value_name = "ADDRESS", default_value = "")]
+    metrics: String,
     /// Read network configurations from net.d in this directory, before those in /etc/cni/net.d
     #[arg(long, value_name = "DIR", default_value = stage1::net::LOCAL_CONFIG)]
     local_config: PathBuf,
@@ -43,7 +54,20 @@ impl Cri {
             return Err(Error::new("not unix:// and an absolute path"))
                 .context(|| format!("--listen {:?}", self.listen));
         }
+        let stream = address("--stream", &self.stream)?;
+        if let Some(other) = stream.filter(|address| !address.ip().is_loopback()) {
+            return Err(Error::new(format!(
+                "--stream {other}: not an address of the loopback interface: whoever connects needs nothing but a URL, \
+                 which the kubelet passes on by itself"
+            )));
+        }
+        let metrics = address("--metrics", &self.metrics)?;
         let Session { store, debug } = session;
-        serve(CriService { store, listen, local_config: self.local_config, debug })
+        serve(CriService { store, listen, stream, metrics, local_config: self.local_config, debug })
     }
+}
+
+fn address(flag: &str, text: &str) -> Result<Option<SocketAddr>> {
+    let parse = || text.parse().context(|| format!("{flag} {text:?}: not ADDRESS:PORT, such as 127.0.0.1:0"));
+    (!text.is_empty()).then(parse).transpose()
 }

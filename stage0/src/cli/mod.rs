@@ -207,7 +207,7 @@ pub fn main(serve: Serve) -> ExitCode {
         Ok(podctl) => podctl,
         Err(error) => return usage(&error),
     };
-    log_to_stderr(podctl.debug);
+    log_to_stderr(podctl.debug, matches!(podctl.command, Command::Cri(_)));
     let failure = if podctl.command.ends_as_a_command() { exit::COMMAND } else { FAILURE };
     if !podctl.command.is_for_everybody() && !nix::unistd::geteuid().is_root() {
         eprintln!("{}", needs_root());
@@ -390,9 +390,14 @@ fn has_no_reader() -> bool {
     matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
 }
 
-fn log_to_stderr(debug: bool) {
-    env_logger::Builder::new()
-        .filter_level(if debug { log::LevelFilter::Debug } else { log::LevelFilter::Warn })
+/// A server says as much as RUST_LOG has it say.
+fn log_to_stderr(debug: bool, serves: bool) {
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(if debug { log::LevelFilter::Debug } else { log::LevelFilter::Warn });
+    if serves {
+        builder.parse_env("RUST_LOG");
+    }
+    builder
         .format(|out, record| {
             let level = match record.level() {
                 log::Level::Warn => "warning".to_owned(),

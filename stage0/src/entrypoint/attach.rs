@@ -1,6 +1,7 @@
 //! Attaching to the streams of an app, and reopening its log file: the `attach` entrypoint.
 
 use std::convert::Infallible;
+use std::process::Command;
 
 use stage1::appc::AcName;
 use stage1::error::{Error, Result};
@@ -100,6 +101,18 @@ pub fn attach(store: &Store, pod: &Pod, app: &AcName, options: &AttachOptions) -
     let stage1 = Stage1::of(store, pod.dir())?;
     let flags = options.flags(app, stage1.is_ours())?;
     stage1.cross_for_good(Entrypoint::Attach, pid, &flags)
+}
+
+/// The attach entrypoint as a program to be started.
+///
+/// # Errors
+/// The pod does not run or has no such app, the options make no sense, or the stage1 has no such entrypoint.
+pub fn program(store: &Store, pod: &Pod, app: &AcName, options: &AttachOptions) -> Result<Command> {
+    let pid = running_pid(pod)?;
+    must_have(pod, app)?;
+    let stage1 = Stage1::of(store, pod.dir())?;
+    let flags = options.flags(app, false)?;
+    stage1.crossing(Entrypoint::Attach, pid, &flags)
 }
 
 /// Makes the pod's monitor reopen the log file of an app, after the caller renamed it. The new file exists on return.

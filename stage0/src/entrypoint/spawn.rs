@@ -196,13 +196,29 @@ impl Stage1 {
         Ok(command)
     }
 
-    /// The whole environment of a crossing entrypoint.
-    fn crossing_environment(&self, pid: i32) -> Result<Vec<CString>> {
-        let variables: [(&str, OsString); 3] = [
+    /// A crossing entrypoint as a command to spawn, in exactly the environment that the contract requires. `pid` is the
+    /// pod's PID 1 (host view).
+    ///
+    /// # Errors
+    /// As [`Self::path`].
+    pub fn crossing(&self, entrypoint: Entrypoint, pid: i32, args: &[String]) -> Result<Command> {
+        let mut command = Command::new(self.path(entrypoint)?);
+        command.args(args).current_dir(&self.pod).env_clear().envs(self.crossing_variables(pid)?);
+        Ok(command)
+    }
+
+    /// All variables of a crossing entrypoint.
+    fn crossing_variables(&self, pid: i32) -> Result<[(&'static str, OsString); 3]> {
+        Ok([
             ("RKT_STAGE1_ENTERCMD", self.path(Entrypoint::Enter)?.into()),
             ("RKT_STAGE1_ENTERPID", pid.to_string().into()),
             ("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into())),
-        ];
+        ])
+    }
+
+    /// The whole environment of a crossing entrypoint.
+    fn crossing_environment(&self, pid: i32) -> Result<Vec<CString>> {
+        let variables = self.crossing_variables(pid)?;
         variables.iter().map(|(name, value)| c_string(&joined(OsStr::new(name), value))).collect()
     }
 

@@ -50,6 +50,7 @@ actions, joined by `+`:
   open r|w PATH       open only: prints `ok` or the errno's name
   writable FILE DIR…  write down, in a new file, what below these directories can be opened for writing
   wait PATH           until the path exists
+  sized COLUMNS       until the terminal is so wide
   spawn WORD…         start a further probe in a session of its own and go on
   print TEXT | warn TEXT
   lines N TEXT        print TEXT with a number, N times
@@ -155,6 +156,16 @@ pub fn perform(words: &[&str]) -> Outcome {
                 std::thread::sleep(Duration::from_millis(10));
             }
             Ok(())
+        }
+        ["sized", columns] => {
+            let columns = number(columns)?;
+            loop {
+                let size = rustix::termios::tcgetwinsize(std::io::stdin()).map_err(|e| e.to_string())?;
+                if u64::from(size.ws_col) == u64::from(columns) {
+                    return Ok(());
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
         }
         ["spawn", rest @ ..] => spawn(rest),
         ["print", text] => say(text),

@@ -1,0 +1,133 @@
+//! Sandboxes together with their containers: status, statistics, resources.
+
+use std::time::SystemTime;
+
+use stage0::fsutil::time::nanoseconds;
+use stage1::cgroup::PodCgroup;
+
+use crate::api::{
+    LinuxPodSandboxStats, ListPodSandboxStatsRequest, ListPodSandboxStatsResponse, NamespaceMode,
+    NetworkInterfaceUsage, NetworkUsage, PodSandboxAttributes, PodSandboxStats, PodSandboxStatsFilter,
+    PodSandboxStatsRequest, PodSandboxStatsResponse, PodSandboxStatusRequest, PodSandboxStatusResponse, ProcessUsage,
+    UInt64Value, UpdatePodSandboxResourcesRequest, UpdatePodSandboxResourcesResponse,
+};
+use crate::container;
+use crate::fault::{Fault, Result};
+use crate::node::Node;
+use crate::record;
+use crate::sandbox::{self, Sandbox};
+use crate::stats;
+use crate::usage::{self, Files, Interface};
+
+/// One sandbox, and its containers.
+///
+/// # Errors
+/// There is none with this id.
+pub fn status(node: &Node, request: PodSandboxStatusRequest) -> Result<PodSandboxStatusResponse> {
+    let id = request.pod_sandbox_id.clone();
+    let status = sandbox::state::status(node, request)?;
+    let containers_statuses = container::state::of(&sandbox::find(node, &id)?)?;
+    Ok(PodSandboxStatusResponse { containers_statuses, ..status })
+}
+
+/// What one sandbox uses.
+///
+/// # Errors
+/// There is none with this id.
+pub fn stats(node: &Node, request: &PodSandboxStatsRequest) -> Result<PodSandboxStatsResponse> {
+    let sandbox = sandbox::find(node, &request.pod_sandbox_id)?;
+    Ok(PodSandboxStatsResponse { stats: Some(of(node, &sandbox)?) })
+}
+
+/// What the sandboxes that fit the filter use.
+///
+/// # Errors
+/// The pods can't be read. A single one that can't is left out: it is being removed.
+pub fn all_stats(node: &Node, request: ListPodSandboxStatsRequest) -> Result<ListPodSandboxStatsResponse> {
+    let filter = request.filter.unwrap_or_default();
+    let mut stats = Vec::new();
+    for sandbox in sandbox::all(node)?.iter().filter(|sandbox| fits(&filter, sandbox)) {
+        match of(node, sandbox) {
+            Ok(found) => stats.push(found),
+            Err(fault) => log::debug!("stats of sandbox {}: {}", sandbox.id(), fault.message),
+        }
+    }
+    Ok(ListPodSandboxStatsResponse { stats })
+}
+
+fn fits(filter: &PodSandboxStatsFilter, sandbox: &Sandbox) -> bool {
+    sandbox.id().starts_with(&filter.id) && record::fits(&filter.label_selector, &sandbox.manifest.user_labels)
+}
+
+fn of(node: &Node, sandbox: &Sandbox) -> Result<PodSandboxStats> {
+    let now = nanoseconds(SystemTime::now());
+    let record = &sandbox.record;
+    let attributes = PodSandboxAttributes {
+        id: sandbox.id(),
+        metadata: Some(sandbox::state::metadata(record)),
+        labels: record::given(&sandbox.manifest.user_labels),
+        annotations: record::given(&sandbox.manifest.user_annotations),
+    };
+    let Some(pid) = sandbox.pod.pid_if_running()? else {
+        return Ok(PodSandboxStats { attributes: Some(attributes), ..PodSandboxStats::default() });
+    };
+    let cgroup = PodCgroup::recorded(sandbox.pod.dir())?;
+    let place = std::path::Path::new("");
+    let files = Files::of(&cgroup, place);
+    let counted = cgroup.usage(place);
+    let mut containers = Vec::new();
+    for container in container::of_sandbox(sandbox)? {
+        if container.status(sandbox)?.state == "running" {
+            containers.push(stats::of(node, sandbox, &container)?);
+        }
+    }
+    // on the host's network it has none of its own
+    let on_host = record.namespaces[0] == NamespaceMode::Node as i32;
+    let interfaces = if on_host { Vec::new() } else { usage::interfaces(pid) };
+    let mut interfaces = interfaces.into_iter().map(interface);
+    let network = (!on_host).then(|| NetworkUsage {
+        timestamp: now,
+        default_interface: interfaces.next(),
+        interfaces: interfaces.by_ref().collect(),
+    });
+    Ok(PodSandboxStats {
+        attributes: Some(attributes),
+        linux: Some(LinuxPodSandboxStats {
+            cpu: Some(stats::cpu(&files, now)),
+            memory: Some(stats::memory(&files, counted.memory_limit, now)),
+            network,
+            process: Some(ProcessUsage { timestamp: now, process_count: counted.pids.map(number) }),
+            containers,
+            io: None,
+        }),
+        windows: None,
+    })
+}
+
+fn number(value: u64) -> UInt64Value {
+    UInt64Value { value }
+}
+
+fn interface(interface: Interface) -> NetworkInterfaceUsage {
+    let Interface { name, received, sent } = interface;
+    NetworkInterfaceUsage {
+        name,
+        rx_bytes: Some(number(received[0])),
+        rx_errors: Some(number(received[2])),
+        tx_bytes: Some(number(sent[0])),
+        tx_errors: Some(number(sent[2])),
+    }
+}
+
+/// Takes note of what a sandbox may use by now: the client has changed the sandbox's cgroup itself, as the API has it.
+///
+/// # Errors
+/// There is no such sandbox, or it is not ready.
+pub fn update(node: &Node, request: &UpdatePodSandboxResourcesRequest) -> Result<UpdatePodSandboxResourcesResponse> {
+    let sandbox = sandbox::find(node, &request.pod_sandbox_id)?;
+    if !sandbox.is_ready()? {
+        return Err(Fault::not_now(format!("sandbox {} is not ready", sandbox.id())));
+    }
+    log::info!("sandbox {}: its cgroup has other limits by now: {:?}", sandbox.id(), request.resources);
+    Ok(UpdatePodSandboxResourcesResponse {})
+}

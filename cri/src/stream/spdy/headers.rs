@@ -1,0 +1,227 @@
+//! Headers of SPDY/3: names and values, compressed by one zlib stream for all of a connection.
+//!
+//! What comes is inflated, with limits. What goes is zlib's format too, in blocks that are stored as they are: our headers
+//! are few and short.
+
+use miniz_oxide::inflate::TINFLStatus;
+use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_HAS_MORE_INPUT;
+use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
+
+use super::broken::{Broken, Result};
+use super::dictionary::dictionary;
+
+/// Names and values, in their order.
+pub type Headers = Vec<(String, String)>;
+
+/// How far back compressed text refers, in bytes.
+const WINDOW: usize = 32 << 10;
+/// How much a block of headers may be, inflated, in bytes.
+const LONGEST: usize = 64 << 10;
+/// How many headers a block may have.
+const MOST: usize = 100;
+/// The two bytes that a stream of zlib begins with, if it names no dictionary.
+const PLAIN_ZLIB: [u8; 2] = [0x78, 0x01];
+/// A block without bytes: Go's reader gives what came before only when it has seen one.
+const FLUSH: [u8; 5] = [0, 0, 0, 0xff, 0xff];
+/// The flag of the second byte that says that the checksum of a dictionary follows.
+const NAMES_DICTIONARY: u8 = 0x20;
+
+/// Inflates the blocks of one direction, in their order.
+pub(super) struct Inflater {
+    core: Box<DecompressorOxide>,
+    window: Box<[u8]>,
+    at: usize,
+    begun: bool,
+}
+
+impl Inflater {
+    pub(super) fn new() -> Self {
+        Self { core: Box::default(), window: vec![0; WINDOW].into_boxed_slice(), at: 0, begun: false }
+    }
+
+    /// The headers of the next block.
+    ///
+    /// # Errors
+    /// It is damaged, or too much.
+    pub(super) fn headers(&mut self, block: &[u8]) -> Result<Headers> {
+        let block = if self.begun { block } else { self.begin(block)? };
+        parse(&self.inflate(block)?)
+    }
+
+    /// Takes zlib's own header off the first block.
+    fn begin<'a>(&mut self, block: &'a [u8]) -> Result<&'a [u8]> {
+        let (header, rest) = block.split_first_chunk::<2>().ok_or(Broken("headers without a beginning"))?;
+        let is_zlib = u16::from_be_bytes(*header).is_multiple_of(31) && header[0] & 0x0f == 8;
+        if !is_zlib {
+            return Err(Broken("headers that are not compressed by zlib"));
+        }
+        self.begun = true;
+        if header[1] & NAMES_DICTIONARY == 0 {
+            return Ok(rest);
+        }
+        let dictionary = dictionary();
+        self.window[..dictionary.len()].copy_from_slice(&dictionary);
+        self.at = dictionary.len();
+        // which dictionary it is needs no check: there is one
+        rest.get(4..).ok_or(Broken("headers without a beginning"))
+    }
+
+    fn inflate(&mut self, mut block: &[u8]) -> Result<Vec<u8>> {
+        let mut out = Vec::new();
+        loop {
+            let (status, read, written) =
+                decompress(&mut self.core, block, &mut self.window, self.at, TINFL_FLAG_HAS_MORE_INPUT);
+            out.extend_from_slice(&self.window[self.at..self.at + written]);
+            self.at = (self.at + written) % WINDOW;
+            block = &block[read..];
+            if out.len() > LONGEST {
+                return Err(Broken("too long headers"));
+            }
+            match status {
+                TINFLStatus::HasMoreOutput => {}
+                TINFLStatus::NeedsMoreInput if block.is_empty() => return Ok(out),
+                _ => return Err(Broken("headers that can't be inflated")),
+            }
+        }
+    }
+}
+
+/// Takes a block apart: how many headers, and name and value of each, after their lengths.
+fn parse(block: &[u8]) -> Result<Headers> {
+    const SHORT: Broken = Broken("headers that end too early");
+    let mut rest = block;
+    let number = |rest: &mut &[u8]| -> Result<usize> {
+        let (head, tail) = rest.split_first_chunk::<4>().ok_or(SHORT)?;
+        *rest = tail;
+        Ok(u32::from_be_bytes(*head) as usize)
+    };
+    let text = |rest: &mut &[u8]| -> Result<String> {
+        let length = number(rest)?;
+        let (head, tail) = rest.split_at_checked(length).ok_or(SHORT)?;
+        *rest = tail;
+        String::from_utf8(head.to_vec()).map_err(|_| Broken("headers that are not UTF-8"))
+    };
+    let count = number(&mut rest)?;
+    if count > MOST {
+        return Err(Broken("too many headers"));
+    }
+    (0..count).map(|_| Ok((text(&mut rest)?.to_ascii_lowercase(), text(&mut rest)?))).collect()
+}
+
+/// What of a header's value peers see first: there may be several, divided by zeros.
+pub fn value<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
+    let (_, value) = headers.iter().find(|(other, _)| other == name)?;
+    value.split('\0').next()
+}
+
+/// Writes the blocks of one direction.
+#[derive(Default)]
+pub(super) struct Deflater {
+    begun: bool,
+}
+
+impl Deflater {
+    /// The block of an answer that has no headers.
+    pub(super) fn none(&mut self) -> Vec<u8> {
+        let block = 0u32.to_be_bytes();
+        let length = u16::try_from(block.len()).unwrap_or_default();
+        let mut out = if std::mem::replace(&mut self.begun, true) { Vec::new() } else { PLAIN_ZLIB.to_vec() };
+        // a block that is stored, and not the last one
+        out.push(0);
+        out.extend(length.to_le_bytes());
+        out.extend((!length).to_le_bytes());
+        out.extend(block);
+        out.extend(FLUSH);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
+    use proptest::prelude::*;
+
+    /// A block as a peer has it before it is compressed.
+    fn plain(headers: &[(&str, &str)]) -> Vec<u8> {
+        let length = |text: &str| u32::try_from(text.len()).unwrap().to_be_bytes();
+        let mut out = u32::try_from(headers.len()).unwrap().to_be_bytes().to_vec();
+        for text in headers.iter().flat_map(|(name, value)| [name, value]) {
+            out.extend(length(text));
+            out.extend(text.as_bytes());
+        }
+        out
+    }
+
+    fn compressed(by: &mut Compress, block: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64 << 10);
+        by.compress_vec(block, &mut out, FlushCompress::Sync).unwrap();
+        out
+    }
+
+    #[test]
+    fn one_stream_goes_over_all_blocks() {
+        let mut by = Compress::new(Compression::best(), true);
+        let mut reader = Inflater::new();
+        for round in 0..100 {
+            let number = round.to_string();
+            let block = plain(&[("streamtype", "error"), ("port", "80"), ("requestid", &number)]);
+            let headers = reader.headers(&compressed(&mut by, &block)).unwrap();
+            assert_eq!((value(&headers, "streamtype"), value(&headers, "requestid")), (Some("error"), Some(&*number)));
+        }
+    }
+
+    #[test]
+    fn what_is_too_much_or_damaged_is_refused() {
+        let refused = |block: &[u8]| {
+            let mut by = Compress::new(Compression::best(), true);
+            Inflater::new().headers(&compressed(&mut by, block)).unwrap_err()
+        };
+        let large = "x".repeat(LONGEST);
+        assert_eq!(refused(&plain(&[("a", &large)])), Broken("too long headers"));
+        assert_eq!(refused(&vec![0; 100 << 20][..1 << 20]), Broken("too long headers"));
+        assert_eq!(refused(&plain(&[("a", "b"); MOST + 1])), Broken("too many headers"));
+        assert_eq!(refused(&u32::MAX.to_be_bytes()), Broken("too many headers"));
+        assert_eq!(refused(&[0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff]), Broken("headers that end too early"));
+        assert_eq!(refused(&[0, 0, 0, 1, 0, 0, 0, 1, 0xff, 0, 0, 0, 0]), Broken("headers that are not UTF-8"));
+        assert_eq!(Inflater::new().headers(&[0x78]).unwrap_err(), Broken("headers without a beginning"));
+        assert_eq!(Inflater::new().headers(b"GET / HTTP").unwrap_err().0, "headers that are not compressed by zlib");
+    }
+
+    #[test]
+    fn answers_are_zlib() {
+        let mut deflater = Deflater::default();
+        let mut reader = Decompress::new(true);
+        for _ in 0..3 {
+            let mut out = Vec::with_capacity(100);
+            reader.decompress_vec(&deflater.none(), &mut out, FlushDecompress::Sync).unwrap();
+            assert_eq!(out, [0; 4]);
+        }
+        // what Go's reader has read, twice
+        let mut deflater = Deflater::default();
+        assert_eq!(deflater.none(), b"\x78\x01\0\x04\0\xfb\xff\0\0\0\0\0\0\0\xff\xff");
+        assert_eq!(deflater.none(), b"\0\x04\0\xfb\xff\0\0\0\0\0\0\0\xff\xff");
+    }
+
+    proptest! {
+        #[test]
+        fn any_headers_are_read_as_they_were(blocks in proptest::collection::vec(
+            proptest::collection::vec(("[a-z:]{0,20}", "\\PC{0,300}"), 0..20), 1..20))
+        {
+            let mut by = Compress::new(Compression::default(), true);
+            let mut reader = Inflater::new();
+            for block in &blocks {
+                let given: Vec<(&str, &str)> = block.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+                prop_assert_eq!(&reader.headers(&compressed(&mut by, &plain(&given))).unwrap(), block);
+            }
+        }
+
+        #[test]
+        fn noise_ends_in_an_error_or_headers(noise in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut reader = Inflater::new();
+            let _ = reader.headers(&noise);
+            let _ = reader.headers(&[&[0x78, 0xbb, 1, 2, 3, 4][..], &noise].concat());
+            let _ = parse(&noise);
+        }
+    }
+}

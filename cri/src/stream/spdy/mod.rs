@@ -1,0 +1,12 @@
+//! The server's side of SPDY/3.1, as far as Kubernetes' clients need it: streams that the client opens over one connection.
+//!
+//! No crate speaks it. Windows are left to TCP, as the clients' own implementation leaves them.
+
+mod broken;
+mod connection;
+mod dictionary;
+mod frame;
+mod headers;
+
+pub use connection::{Gone, Opened, Writer, speak};
+pub use headers::value;

@@ -1,0 +1,180 @@
+//! Exec, attach and port-forward of the Kubernetes runtime, by WebSocket and by SPDY.
+
+use tests::Verdict;
+use tests::cri::api::{
+    AttachRequest, ContainerConfig, ContainerState, ExecRequest, LinuxPodSandboxConfig, LinuxSandboxSecurityContext,
+    NamespaceOption, PodSandboxConfig, PortForwardRequest, RemovePodSandboxRequest,
+};
+use tests::cri::{Server, probe, sandbox};
+use tests::cri_streams::{Channels, Said, Spdy, status_line};
+use tests::harness::Context;
+use tests::nethost::Host;
+use tests::process::{all, wait_for};
+use tonic::{Code, Status};
+
+tests::cases! {
+    both commands_and_containers_are_talked_to 180;
+    native ports_of_a_pod_are_reached 120;
+}
+
+fn exec(server: &Server<'_>, container: &str, words: &[&str], tty: bool, stdin: bool) -> Result<String, Status> {
+    let cmd = words.iter().map(|&word| word.to_owned()).collect();
+    let request = ExecRequest { container_id: container.to_owned(), cmd, tty, stdin, stdout: true, stderr: !tty };
+    Ok(server.runtime(|mut client| async move { client.exec(request).await })?.url)
+}
+
+fn attach(server: &Server<'_>, container: &str, tty: bool, stdin: bool) -> Result<String, Status> {
+    let request = AttachRequest { container_id: container.to_owned(), tty, stdin, stdout: true, stderr: !tty };
+    Ok(server.runtime(|mut client| async move { client.attach(request).await })?.url)
+}
+
+const ECHO: [&str; 8] = ["/probe", "warn", "begun", "+", "cat", "/dev/stdin", "+", "exit"];
+
+fn commands_and_containers_are_talked_to(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    podctl.import_probe();
+    let server = Server::start(&podctl, &[]);
+    let pod = server.sandbox(&sandbox("talk"));
+    let reader =
+        ContainerConfig { stdin: true, stdin_once: true, ..probe("reader", &["cat", "/dev/stdin", "+", "exit", "6"]) };
+    let reader = server.container(&pod, reader);
+    assert_eq!(
+        exec(&server, &reader, &["/probe"], false, false).expect_err("not started").code(),
+        Code::FailedPrecondition
+    );
+    server.start_container(&reader);
+    let echo = [&ECHO[..], &["7"]].concat();
+
+    // by WebSocket: input with an end, both outputs, the exit code
+    let url = exec(&server, &reader, &echo, false, true)?;
+    let mut channels = Channels::connect(&url, "v5.channel.k8s.io");
+    channels.send(0, b"one ");
+    channels.send(0, b"two");
+    channels.send(255, &[0]);
+    let said = channels.finish();
+    assert_eq!((said.stdout.as_str(), said.stderr.as_str(), said.code()), ("one two", "begun\n", 7));
+    assert!(status_line(&url).contains(" 404 "), "a URL is good once");
+    assert!(status_line(&url.replace("exec", "attach")).contains(" 404 "));
+    let url = exec(&server, &reader, &["/probe", "long", "2999999"], false, false)?;
+    let said = Channels::connect(&url, "v4.channel.k8s.io").finish();
+    assert_eq!((said.stdout.len(), said.code()), (3_000_000, 0));
+    let url = exec(&server, &reader, &["/no/such/program"], false, false)?;
+    let said = Channels::connect(&url, "v5.channel.k8s.io").finish();
+    assert!(said.code() != 0 && said.stderr.contains("/no/such/program"), "{said:?}");
+
+    // by SPDY, as of today's kubelet
+    let url = exec(&server, &reader, &echo, false, true)?;
+    let mut spdy = Spdy::connect(&url, "v4.channel.k8s.io");
+    let [error, stdin, stdout, stderr] =
+        ["error", "stdin", "stdout", "stderr"].map(|name| spdy.open(&[("streamtype", name)]));
+    spdy.write(stdin, b"three", false);
+    spdy.write(stdin, b" four", true);
+    assert_eq!((spdy.read(stdout), spdy.read(stderr)), ("three four".into(), "begun\n".into()));
+    let said = Said { status: spdy.read(error), ..Said::default() };
+    assert_eq!(said.code(), 7);
+
+    // a terminal has the client's size, and every change of it
+    let size = |number: u8| format!("{{\"Width\":{number},\"Height\":24}}");
+    let words =
+        ["/probe", "sized", "81", "+", "print", "first", "+", "sized", "91", "+", "print", "second", "+", "take", "2"];
+    let mut spdy = Spdy::connect(&exec(&server, &reader, &words, true, true)?, "v5.channel.k8s.io");
+    let [error, stdin, stdout, resize] =
+        ["error", "stdin", "stdout", "resize"].map(|name| spdy.open(&[("streamtype", name)]));
+    spdy.write(resize, size(81).as_bytes(), false);
+    spdy.read_until(stdout, |text| text.contains("first"));
+    spdy.write(resize, size(91).as_bytes(), false);
+    spdy.read_until(stdout, |text| text.contains("second"));
+    spdy.write(stdin, b"x\r", false);
+    let text = spdy.read(stdout);
+    assert_eq!(Said { status: spdy.read(error), ..Said::default() }.code(), 0);
+    assert_eq!(text, "first\r\nsecond\r\nx\r\nx\r\n\r\n", "what is typed is echoed once, and lines are a terminal's");
+    let mut channels = Channels::connect(&exec(&server, &reader, &words, true, true)?, "v5.channel.k8s.io");
+    let mut said = Said::default();
+    channels.send(4, size(81).as_bytes());
+    channels.read_until(&mut said, |said| said.stdout.contains("first"));
+    channels.send(4, size(91).as_bytes());
+    channels.read_until(&mut said, |said| said.stdout.contains("second"));
+    channels.send(0, b"x\r");
+    channels.read_until(&mut said, |said| !said.status.is_empty());
+    assert_eq!((said.code(), said.stdout.as_str()), (0, text.as_str()));
+
+    // with its client goes the command, and nothing else
+    let nap = format!("27182{}", std::process::id());
+    let url = exec(&server, &reader, &["/probe", "print", "on", "+", "sleep", &nap], false, false)?;
+    let mut channels = Channels::connect(&url, "v5.channel.k8s.io");
+    channels.read_until(&mut Said::default(), |said| said.stdout.contains("on"));
+    drop(channels);
+    wait_for("the end of the command", 20, || (!all().iter().any(|p| p.words.ends_with(&nap))).then_some(()));
+    assert_eq!(server.status(&reader)?.state(), ContainerState::ContainerRunning);
+
+    // attach: the end of the first client's input is the container's
+    assert_eq!(attach(&server, &reader, true, true).expect_err("no terminal").code(), Code::InvalidArgument);
+    let mut spdy = Spdy::connect(&attach(&server, &reader, false, true)?, "v4.channel.k8s.io");
+    let [error, stdin, stdout, stderr] =
+        ["error", "stdin", "stdout", "stderr"].map(|name| spdy.open(&[("streamtype", name)]));
+    spdy.write(stdin, b"hello", true);
+    assert_eq!((spdy.read(stdout), spdy.read(stderr)), ("hello".into(), String::new()));
+    assert_eq!(Said { status: spdy.read(error), ..Said::default() }.code(), 0);
+    assert_eq!(server.end_of(&reader).exit_code, 6);
+    let shell = ContainerConfig { stdin: true, tty: true, ..probe("shell", &["take", "2", "+", "exit", "0"]) };
+    let shell = server.container(&pod, shell);
+    server.start_container(&shell);
+    let mut channels = Channels::connect(&attach(&server, &shell, true, true)?, "v5.channel.k8s.io");
+    channels.send(0, b"y\r");
+    let said = channels.finish();
+    assert!(said.stdout.contains("y\r\n") && said.code() == 0, "{said:?}");
+    server.end_of(&shell);
+    let request = RemovePodSandboxRequest { pod_sandbox_id: pod };
+    server.runtime(|mut client| async move { client.remove_pod_sandbox(request).await })?;
+    Ok(())
+}
+
+fn ports_of_a_pod_are_reached(t: &Context) -> Verdict {
+    let host = Host::new(t);
+    let server = Server::start(&host.podctl, &[&host.local]);
+    let own = LinuxPodSandboxConfig {
+        security_context: Some(LinuxSandboxSecurityContext {
+            namespace_options: Some(NamespaceOption::default()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let pod = server.sandbox(&PodSandboxConfig { linux: Some(own), ..sandbox("ports") });
+    let web = server.container(&pod, probe("web", &["answer", "tcp", "7171", "hello from inside"]));
+    server.start_container(&web);
+    // it listens as soon as it is asked with success
+    wait_for("the port", 30, || {
+        server.exec(&web, &["/probe", "ask", "tcp", "127.0.0.1:7171"], 10).is_ok_and(|a| a.exit_code == 0).then_some(())
+    });
+    let forward = |port: Vec<i32>| {
+        let request = PortForwardRequest { pod_sandbox_id: pod.clone(), port };
+        server.runtime(|mut client| async move { client.port_forward(request).await }).map(|answer| answer.url)
+    };
+    let mut spdy = Spdy::connect(&forward(vec![7171])?, "portforward.k8s.io");
+    for round in ["0", "1"] {
+        let [error, data] =
+            ["error", "data"].map(|kind| spdy.open(&[("streamtype", kind), ("port", "7171"), ("requestid", round)]));
+        spdy.write(data, b"", true);
+        assert!(spdy.read(data).contains("hello from inside"));
+        assert_eq!(spdy.read(error), "");
+    }
+    // a port that nobody listens at, one that was not asked for: a line, and the connection goes on
+    for (port, words) in [("7172", "none that was asked for"), ("7171", "")] {
+        let [error, data] =
+            ["error", "data"].map(|kind| spdy.open(&[("streamtype", kind), ("port", port), ("requestid", port)]));
+        spdy.write(data, b"", true);
+        assert!(spdy.read(error).contains(words));
+    }
+    let mut any = Spdy::connect(&forward(Vec::new())?, "portforward.k8s.io");
+    let [error, _data] =
+        ["error", "data"].map(|kind| any.open(&[("streamtype", kind), ("port", "7172"), ("requestid", "0")]));
+    let refused = any.read(error);
+    assert!(refused.contains("connect to port 7172") && refused.contains("refused"), "{refused}");
+    assert_eq!(forward(vec![70_000]).expect_err("no port").code(), Code::InvalidArgument);
+    let request = RemovePodSandboxRequest { pod_sandbox_id: pod.clone() };
+    server.runtime(|mut client| async move { client.remove_pod_sandbox(request).await })?;
+    assert_eq!(forward(vec![7171]).expect_err("it is gone").code(), Code::NotFound);
+    let refused = host.podctl.fails(&["cri", "--listen=unix:///run/x.sock", "--stream=0.0.0.0:1234"]);
+    assert!(refused.contains("loopback"), "{refused}");
+    Ok(())
+}
