@@ -1,7 +1,8 @@
-//! What happens to containers, told to whoever listens: found by looking at the pods, so that nothing has to be kept.
+//! Events of containers (`GetContainerEvents`): found by comparing the pods from time to time, so that nothing is
+//! stored.
 //!
-//! A server that was restarted tells what happens from then on, as it would have; who listens again has lists for what
-//! has happened meanwhile.
+//! After a restart the server reports what happens from then on; a client that reconnects lists the containers for what
+//! happened meanwhile.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use crate::fault::Result;
 use crate::node::Node;
 use crate::sandbox;
 
-/// What there was when the pods were looked at: sandboxes and containers by their ids.
+/// The sandboxes and containers that existed at one moment, by their ids.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Picture(BTreeMap<String, Pod>);
 
@@ -22,10 +23,10 @@ struct Pod {
 }
 
 impl Picture {
-    /// How things are.
+    /// Reads all sandboxes and containers. One that can't be read is left out: it is being removed.
     ///
     /// # Errors
-    /// The pods can't be read. A single one that can't is left out: it is being removed.
+    /// The pods can't be listed.
     pub fn take(node: &Node) -> Result<Self> {
         let mut pods = BTreeMap::new();
         for sandbox in sandbox::all(node)? {
@@ -41,7 +42,8 @@ impl Picture {
         Ok(Self(pods))
     }
 
-    /// What has happened since `before`, in order for each sandbox and container.
+    /// The events since `before`, in order for each sandbox and container. `now` is in nanoseconds since 1970, for
+    /// events whose time is unknown.
     pub fn since(&self, before: &Self, now: i64) -> Vec<ContainerEventResponse> {
         let mut events = Vec::new();
         let none = Pod::default();
@@ -59,7 +61,7 @@ impl Picture {
                 });
             };
             let ready = |pod: Option<&Pod>| pod.is_some_and(|pod| pod.status.state == 0);
-            // a sandbox counts as a container
+            // sandboxes have events, too
             if old.is_none() {
                 tell(id, ContainerEventType::ContainerCreatedEvent, told.status.created_at);
             }
@@ -85,7 +87,7 @@ impl Picture {
     }
 }
 
-/// What a container went through between two looks, and when.
+/// The events of a container between two moments, with their times in nanoseconds since 1970; 0 if unknown.
 fn changes(old: Option<&ContainerStatus>, new: Option<&ContainerStatus>) -> Vec<(ContainerEventType, i64)> {
     use ContainerEventType::{
         ContainerCreatedEvent, ContainerDeletedEvent, ContainerStartedEvent, ContainerStoppedEvent,
@@ -102,7 +104,7 @@ fn changes(old: Option<&ContainerStatus>, new: Option<&ContainerStatus>) -> Vec<
     let all = [
         (1, ContainerCreatedEvent, now.created_at, true),
         (2, ContainerStartedEvent, now.started_at, ran),
-        // one that was removed while it ran was stopped first
+        // a container that was removed while it ran was stopped first
         (3, ContainerStoppedEvent, now.finished_at, ran),
         (4, ContainerDeletedEvent, 0, true),
     ];

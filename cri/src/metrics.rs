@@ -1,4 +1,4 @@
-//! Metrics of sandboxes and containers, as cAdvisor calls them: what kubelets pass on to Prometheus.
+//! Metrics of sandboxes and containers with cAdvisor's names, which kubelets pass on to Prometheus.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -19,11 +19,11 @@ use crate::sandbox::{self, Sandbox};
 use crate::stats;
 use crate::usage::{self, Cpu, Files, Memory};
 
-/// The labels that every metric has, in this order.
+/// The labels of every metric, in this order.
 const BASE: [&str; 6] = ["container", "id", "image", "name", "namespace", "pod"];
 const SECOND: u64 = 1_000_000_000;
 
-/// A metric: its name, what it is, whether it only grows, and the labels that it has besides.
+/// A metric: its name, help, type, and the labels that it has after [`BASE`].
 struct Kind(&'static str, &'static str, MetricType, &'static [&'static str]);
 
 use MetricType::{Counter, Gauge};
@@ -35,11 +35,16 @@ const KINDS: &[Kind] = &[
         Counter,
         &["device", "major", "minor", "operation"],
     ),
-    Kind("container_cpu_cfs_periods_total", "Periods of the limit on processor time that have passed.", Counter, &[]),
-    Kind("container_cpu_cfs_throttled_periods_total", "Periods in which that limit was reached.", Counter, &[]),
+    Kind("container_cpu_cfs_periods_total", "Elapsed periods of the limit on processor time.", Counter, &[]),
+    Kind(
+        "container_cpu_cfs_throttled_periods_total",
+        "Periods in which the limit on processor time was reached.",
+        Counter,
+        &[],
+    ),
     Kind(
         "container_cpu_cfs_throttled_seconds_total",
-        "Seconds that processes had to wait for that limit.",
+        "Seconds that processes were throttled by the limit on processor time.",
         Counter,
         &[],
     ),
@@ -56,16 +61,16 @@ const KINDS: &[Kind] = &[
     Kind("container_fs_writes_bytes_total", "Bytes that were written.", Counter, &["device"]),
     Kind("container_fs_writes_total", "Writes.", Counter, &["device"]),
     Kind("container_last_seen", "When the container was last seen, in seconds since 1970.", Gauge, &[]),
-    Kind("container_memory_cache", "Bytes of files in memory.", Gauge, &[]),
+    Kind("container_memory_cache", "Page cache, in bytes.", Gauge, &[]),
     Kind("container_memory_failcnt", "How often the limit on memory was reached.", Counter, &[]),
     Kind("container_memory_failures_total", "Page faults.", Counter, &["failure_type", "scope"]),
-    Kind("container_memory_kernel_usage", "Bytes that the kernel uses for it.", Gauge, &[]),
+    Kind("container_memory_kernel_usage", "Memory of the kernel that is charged to the cgroup, in bytes.", Gauge, &[]),
     Kind("container_memory_mapped_file", "Bytes of mapped files.", Gauge, &[]),
     Kind("container_memory_max_usage_bytes", "The most bytes that were ever used.", Gauge, &[]),
-    Kind("container_memory_rss", "Bytes that programs have for themselves.", Gauge, &[]),
+    Kind("container_memory_rss", "Anonymous memory, in bytes.", Gauge, &[]),
     Kind("container_memory_swap", "Bytes in swap.", Gauge, &[]),
-    Kind("container_memory_usage_bytes", "All bytes that are charged.", Gauge, &[]),
-    Kind("container_memory_working_set_bytes", "Bytes that can't be dropped at once.", Gauge, &[]),
+    Kind("container_memory_usage_bytes", "All memory that is charged to the cgroup, in bytes.", Gauge, &[]),
+    Kind("container_memory_working_set_bytes", "Memory without inactive page cache, in bytes.", Gauge, &[]),
     Kind("container_network_receive_bytes_total", "Bytes that were received.", Counter, &["interface"]),
     Kind("container_network_receive_errors_total", "Errors in receiving.", Counter, &["interface"]),
     Kind(
@@ -84,21 +89,26 @@ const KINDS: &[Kind] = &[
         &["interface"],
     ),
     Kind("container_network_transmit_packets_total", "Packets that were sent.", Counter, &["interface"]),
-    Kind("container_oom_events_total", "Processes that were killed for lack of memory.", Counter, &[]),
+    Kind("container_oom_events_total", "Processes that the OOM killer killed.", Counter, &[]),
     Kind("container_processes", "Processes.", Gauge, &[]),
     Kind("container_sockets", "Open sockets.", Gauge, &[]),
     Kind("container_spec_cpu_period", "Period of the limit on processor time, in microseconds.", Gauge, &[]),
     Kind("container_spec_cpu_quota", "Processor time in such a period, in microseconds; 0 is no limit.", Gauge, &[]),
     Kind("container_spec_cpu_shares", "Weight of its processor time.", Gauge, &[]),
-    Kind("container_spec_memory_limit_bytes", "Limit on memory, in bytes; 0 is none.", Gauge, &[]),
-    Kind("container_spec_memory_reservation_limit_bytes", "Memory that is reserved, in bytes; 0 is none.", Gauge, &[]),
-    Kind("container_spec_memory_swap_limit_bytes", "Limit on swap, in bytes; 0 is none.", Gauge, &[]),
-    Kind("container_start_time_seconds", "When it was started, in seconds since 1970.", Gauge, &[]),
+    Kind("container_spec_memory_limit_bytes", "Limit on memory, in bytes; 0 is no limit.", Gauge, &[]),
+    Kind(
+        "container_spec_memory_reservation_limit_bytes",
+        "Memory that is reserved, in bytes; 0 is no reservation.",
+        Gauge,
+        &[],
+    ),
+    Kind("container_spec_memory_swap_limit_bytes", "Limit on swap, in bytes; 0 is no limit.", Gauge, &[]),
+    Kind("container_start_time_seconds", "When the container was started, in seconds since 1970.", Gauge, &[]),
     Kind("container_threads", "Threads.", Gauge, &[]),
     Kind("container_threads_max", "The most threads that there may be; 0 is no limit.", Gauge, &[]),
 ];
 
-/// What metrics there are.
+/// `ListMetricDescriptors`: describes all metrics.
 pub fn descriptors() -> ListMetricDescriptorsResponse {
     let descriptors = KINDS.iter().map(|Kind(name, help, _, labels)| MetricDescriptor {
         name: (*name).to_owned(),
@@ -108,10 +118,11 @@ pub fn descriptors() -> ListMetricDescriptorsResponse {
     ListMetricDescriptorsResponse { descriptors: descriptors.collect() }
 }
 
-/// The metrics of every sandbox that runs.
+/// `ListPodSandboxMetrics`: the metrics of every sandbox that runs. One that can't be read is left out: it is being
+/// removed.
 ///
 /// # Errors
-/// The pods can't be read. A single one that can't is left out: it is being removed.
+/// The pods can't be listed.
 pub fn list(node: &Node) -> Result<ListPodSandboxMetricsResponse> {
     let mut pod_metrics = Vec::new();
     for sandbox in sandbox::all(node)? {
@@ -123,7 +134,7 @@ pub fn list(node: &Node) -> Result<ListPodSandboxMetricsResponse> {
     Ok(ListPodSandboxMetricsResponse { pod_metrics })
 }
 
-/// Metrics as they are gathered, of one container or sandbox.
+/// Collects the metrics of one container or sandbox.
 struct Gathered {
     base: Vec<String>,
     now: i64,

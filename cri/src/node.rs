@@ -21,9 +21,9 @@ pub struct Node {
     pub local_config: PathBuf,
     /// Whether the entrypoints log debug messages.
     pub debug: bool,
-    /// Where the server's own metrics are; nowhere without one.
+    /// The address of the server's own metrics; `None` if it serves none.
     pub metrics: Option<SocketAddr>,
-    /// Pods' processes that this process has started, and has to reap.
+    /// The processes of pods that this process has started and must reap.
     children: Mutex<Vec<Child>>,
     /// The sandboxes and containers that calls are making, by name.
     making: Mutex<BTreeSet<String>>,

@@ -1,4 +1,4 @@
-//! Sandboxes together with their containers: status, statistics, resources.
+//! Calls for a sandbox with its containers: status, statistics, resources.
 
 use std::time::SystemTime;
 
@@ -19,10 +19,10 @@ use crate::sandbox::{self, Sandbox};
 use crate::stats;
 use crate::usage::{self, Files, Interface};
 
-/// One sandbox, and its containers.
+/// `PodSandboxStatus`: the status of one sandbox, with those of its containers.
 ///
 /// # Errors
-/// There is none with this id.
+/// No sandbox has this id, or it can't be read.
 pub fn status(node: &Node, request: PodSandboxStatusRequest) -> Result<PodSandboxStatusResponse> {
     let id = request.pod_sandbox_id.clone();
     let status = sandbox::state::status(node, request)?;
@@ -30,19 +30,20 @@ pub fn status(node: &Node, request: PodSandboxStatusRequest) -> Result<PodSandbo
     Ok(PodSandboxStatusResponse { containers_statuses, ..status })
 }
 
-/// What one sandbox uses.
+/// `PodSandboxStats`: the resource usage of one sandbox.
 ///
 /// # Errors
-/// There is none with this id.
+/// No sandbox has this id, or it can't be read.
 pub fn stats(node: &Node, request: &PodSandboxStatsRequest) -> Result<PodSandboxStatsResponse> {
     let sandbox = sandbox::find(node, &request.pod_sandbox_id)?;
     Ok(PodSandboxStatsResponse { stats: Some(of(node, &sandbox)?) })
 }
 
-/// What the sandboxes that fit the filter use.
+/// `ListPodSandboxStats`: the resource usage of the sandboxes that match the filter. One that can't be read is left
+/// out: it is being removed.
 ///
 /// # Errors
-/// The pods can't be read. A single one that can't is left out: it is being removed.
+/// The pods can't be listed.
 pub fn all_stats(node: &Node, request: ListPodSandboxStatsRequest) -> Result<ListPodSandboxStatsResponse> {
     let filter = request.filter.unwrap_or_default();
     let mut stats = Vec::new();
@@ -81,7 +82,7 @@ fn of(node: &Node, sandbox: &Sandbox) -> Result<PodSandboxStats> {
             containers.push(stats::of(node, sandbox, &container)?);
         }
     }
-    // on the host's network it has none of its own
+    // a sandbox on the host's network has no interfaces of its own
     let on_host = record.namespaces[0] == NamespaceMode::Node as i32;
     let interfaces = if on_host { Vec::new() } else { usage::interfaces(pid) };
     let mut interfaces = interfaces.into_iter().map(interface);
@@ -119,15 +120,16 @@ fn interface(interface: Interface) -> NetworkInterfaceUsage {
     }
 }
 
-/// Takes note of what a sandbox may use by now: the client has changed the sandbox's cgroup itself, as the API has it.
+/// `UpdatePodSandboxResources`: logs the new limits. The client has changed the sandbox's cgroup itself, as the API
+/// says.
 ///
 /// # Errors
-/// There is no such sandbox, or it is not ready.
+/// No sandbox has this id, or it is not ready.
 pub fn update(node: &Node, request: &UpdatePodSandboxResourcesRequest) -> Result<UpdatePodSandboxResourcesResponse> {
     let sandbox = sandbox::find(node, &request.pod_sandbox_id)?;
     if !sandbox.is_ready()? {
         return Err(Fault::not_now(format!("sandbox {} is not ready", sandbox.id())));
     }
-    log::info!("sandbox {}: its cgroup has other limits by now: {:?}", sandbox.id(), request.resources);
+    log::info!("sandbox {}: the client changed the limits of its cgroup: {:?}", sandbox.id(), request.resources);
     Ok(UpdatePodSandboxResourcesResponse {})
 }

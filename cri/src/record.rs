@@ -48,13 +48,13 @@ pub struct Container {
     /// The path of the log below the sandbox's log directory; empty without a log.
     #[serde(default)]
     pub log_path: String,
-    /// It has a terminal.
+    /// Whether the container has a terminal.
     #[serde(default)]
     pub tty: bool,
-    /// It has a standard input, which is at its end when the first client that writes to it has ended.
+    /// Whether standard input ends when the first client that attaches to it detaches.
     #[serde(default)]
     pub stdin_once: bool,
-    /// What of the host it sees.
+    /// Its mounts of paths of the host.
     #[serde(default)]
     pub mounts: Vec<Mount>,
     /// The stop signal, by the API's numbers; 0 is the image's.

@@ -59,15 +59,15 @@ fn fits(filter: &ContainerStatsFilter, sandbox: &Sandbox, container: &Container)
         && labels.is_some_and(|labels| record::fits(&filter.label_selector, labels))
 }
 
-/// What a container uses.
+/// The resource usage of a container.
 ///
 /// # Errors
-/// It can't be read: it is being removed.
+/// The container can't be read, because another call is removing it.
 pub fn of(node: &Node, sandbox: &Sandbox, container: &Container) -> Result<ContainerStats> {
     let status = container.status(sandbox)?;
     let cgroup = PodCgroup::recorded(sandbox.pod.dir())?;
     let place = layout::app_cgroup(container.name());
-    // one that does not run has no cgroup, and uses nothing
+    // a container that does not run has no cgroup, and uses nothing
     let files = Files::of(&cgroup, &place);
     let limit = (status.state == "running").then(|| cgroup.usage(&place).memory_limit).flatten();
     let own = container.app.app.as_ref();
@@ -105,12 +105,12 @@ fn number(value: u64) -> Option<UInt64Value> {
     Some(UInt64Value { value })
 }
 
-/// Time on processors. How much that is at the moment the client finds out itself, from two of them.
+/// The total processor time, in nanoseconds. Clients compute the current usage from two of these.
 pub fn cpu(files: &Files, now: i64) -> CpuUsage {
     CpuUsage { timestamp: now, usage_core_nano_seconds: number(Cpu::of(files).total), ..CpuUsage::default() }
 }
 
-/// Memory, with this limit.
+/// The memory usage; `limit` is in bytes.
 pub fn memory(files: &Files, limit: Option<u64>, now: i64) -> MemoryUsage {
     let memory = Memory::of(files);
     MemoryUsage {
@@ -125,7 +125,7 @@ pub fn memory(files: &Files, limit: Option<u64>, now: i64) -> MemoryUsage {
     }
 }
 
-/// Where what an app has changed of its image is.
+/// The directory with an app's changes to its image: the overlay's upper directory; without overlays, its root.
 pub fn upper(pod: &Path, app: &AcName) -> PathBuf {
     match std::fs::read_to_string(pod.join(layout::app_tree(app))) {
         Ok(tree) => pod.join(layout::overlay_upper(tree.trim(), Some(app))),

@@ -1,25 +1,26 @@
-//! What the kernel counts of a cgroup, beyond what every pod's statistics have. Of both versions of cgroups.
+//! Counters of a cgroup beyond those of `podctl stats`, for cgroup v1 and v2: cgroups(7) and the kernel's
+//! documentation.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use stage1::cgroup::{PodCgroup, Version};
 
-/// Nanoseconds of a tick in v1's `cpuacct.stat`.
+/// The length of a tick (USER_HZ) in v1's `cpuacct.stat`, in nanoseconds.
 const TICK: u64 = 10_000_000;
-/// v1 says "no limit" by a number near the largest one.
+/// The least number by which v1 means "no limit".
 const NO_LIMIT: u64 = 1 << 62;
 
-/// The files of a place below a pod's cgroup, whichever hierarchy has them.
+/// The files of a cgroup of a pod, in all hierarchies.
 #[derive(Debug)]
 pub struct Files {
-    /// The names of v1's controllers, and where each is.
+    /// For each hierarchy of v1, its controllers and the cgroup's directory.
     v1: Vec<(Vec<String>, PathBuf)>,
     v2: Option<PathBuf>,
 }
 
 impl Files {
-    /// Those of `place`, all of the pod with an empty one.
+    /// The files of the cgroup `place` below the pod's; an empty path means the pod's own.
     pub fn of(cgroup: &PodCgroup, place: &Path) -> Self {
         let mut files = Self { v1: Vec::new(), v2: None };
         for (hierarchy, dir) in cgroup.directories() {
@@ -31,7 +32,7 @@ impl Files {
         files
     }
 
-    /// What a file says, that v1 and v2 call so; nothing where the kernel does not count it.
+    /// Reads the controller's file, `v1` or `v2` by the version of its hierarchy; `None` if it does not exist.
     pub fn read(&self, controller: &str, v1: &str, v2: &str) -> Option<String> {
         let has = |(names, _): &&(Vec<String>, PathBuf)| names.iter().any(|name| name == controller);
         let path = match self.v1.iter().find(has) {
@@ -46,53 +47,53 @@ impl Files {
     }
 }
 
-/// Times, in nanoseconds.
+/// Processor time; times in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cpu {
-    /// All.
+    /// All processor time.
     pub total: u64,
-    /// In programs.
+    /// User time.
     pub user: u64,
-    /// In the kernel, for them.
+    /// System time.
     pub system: u64,
-    /// Periods of the limit that have passed.
+    /// Elapsed periods of the limit.
     pub periods: u64,
-    /// Those of them in which it was reached.
+    /// Periods in which the limit was reached.
     pub throttled_periods: u64,
-    /// How long processes had to wait for it.
+    /// The time for which processes were throttled.
     pub throttled: u64,
 }
 
-/// Bytes, where nothing else is said.
+/// Memory, in bytes; counters have no unit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// All that is charged.
+    /// All memory that is charged to the cgroup.
     pub usage: u64,
-    /// The most it ever was.
+    /// The largest usage so far.
     pub most: u64,
-    /// Files.
+    /// Page cache.
     pub cache: u64,
-    /// What programs have for themselves.
+    /// Anonymous memory.
     pub rss: u64,
-    /// Files that are mapped.
+    /// Mapped files.
     pub mapped: u64,
-    /// The kernel's, for it.
+    /// Memory of the kernel.
     pub kernel: u64,
-    /// Swapped out.
+    /// Swap.
     pub swap: u64,
-    /// Files that have not been used lately.
+    /// Inactive page cache.
     pub inactive: u64,
-    /// How often the limit was reached.
+    /// The number of times that the limit was reached.
     pub failures: u64,
-    /// Page faults.
+    /// All page faults.
     pub faults: u64,
-    /// Those for which something had to be read.
+    /// Major page faults.
     pub major_faults: u64,
-    /// Processes that were killed for lack of it.
+    /// Processes that the OOM killer killed.
     pub oom_kills: u64,
 }
 
-/// One device's bytes and operations.
+/// The I/O on one block device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Device {
     /// MAJOR:MINOR.
@@ -107,7 +108,7 @@ pub struct Device {
     pub writes: u64,
 }
 
-/// The number beside a word.
+/// The number after `word` at the start of a line.
 fn beside(text: &str, word: &str) -> Option<u64> {
     text.lines().find_map(|line| line.split_once(' ').filter(|(name, _)| *name == word)?.1.trim().parse().ok())
 }
@@ -172,13 +173,13 @@ impl Memory {
         }
     }
 
-    /// What can't be dropped at once.
+    /// The usage without inactive page cache, as kubelets compute the working set.
     pub fn working_set(&self) -> u64 {
         self.usage.saturating_sub(self.inactive)
     }
 }
 
-/// What was read from and written to devices.
+/// The I/O on each block device.
 pub fn devices(files: &Files) -> Vec<Device> {
     let bytes = files.read("blkio", "blkio.throttle.io_service_bytes_recursive", "io.stat").unwrap_or_default();
     if files.is_v1("blkio") {
@@ -188,7 +189,7 @@ pub fn devices(files: &Files) -> Vec<Device> {
     bytes.lines().filter_map(device_of_v2).collect()
 }
 
-/// `8:0 rbytes=1 wbytes=2 rios=3 wios=4 …`.
+/// Parses a line of v2's io.stat: `8:0 rbytes=1 wbytes=2 rios=3 wios=4 …`.
 fn device_of_v2(line: &str) -> Option<Device> {
     let (name, rest) = line.split_once(' ')?;
     let number =
@@ -202,7 +203,7 @@ fn device_of_v2(line: &str) -> Option<Device> {
     })
 }
 
-/// `8:0 Read 1`, a line for each operation, in a file for bytes and one for counts.
+/// Parses v1's files of bytes and of operations, whose lines are `8:0 Read 1`.
 fn devices_of_v1(bytes: &str, counts: &str) -> Vec<Device> {
     let mut found: Vec<Device> = Vec::new();
     for (text, of_bytes) in [(bytes, true), (counts, false)] {
@@ -226,23 +227,24 @@ fn devices_of_v1(bytes: &str, counts: &str) -> Vec<Device> {
     found
 }
 
-/// What an interface has carried.
+/// The traffic of a network interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
-    /// Its name in the pod.
+    /// The interface's name in the pod.
     pub name: String,
-    /// Received: bytes, packets, errors, dropped.
+    /// Received bytes, packets, errors and dropped packets.
     pub received: [u64; 4],
-    /// Sent, likewise.
+    /// Sent bytes, packets, errors and dropped packets.
     pub sent: [u64; 4],
 }
 
-/// The interfaces of the network that the process `pid` is in, but the loopback one.
+/// The interfaces of the network namespace of the process `pid`, without the loopback one.
 pub fn interfaces(pid: i32) -> Vec<Interface> {
     parse_interfaces(&fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default())
 }
 
-/// After two lines of titles one for each interface: eight numbers for what was received, eight for what was sent.
+/// Parses /proc/PID/net/dev: after two lines of titles, one for each interface with eight numbers of received and eight
+/// of sent traffic (proc_pid_net(5)).
 fn parse_interfaces(text: &str) -> Vec<Interface> {
     let of_line = |line: &str| {
         let (name, rest) = line.split_once(':')?;
@@ -253,7 +255,7 @@ fn parse_interfaces(text: &str) -> Vec<Interface> {
     text.lines().filter_map(of_line).filter(|interface| interface.name != "lo").collect()
 }
 
-/// How many descriptors processes have open, and how many of them are sockets. Those that end meanwhile have none.
+/// Counts the open descriptors of processes, and those of them that are sockets. A process that has ended has none.
 pub fn descriptors(pids: &[i32]) -> (u64, u64) {
     let links = pids.iter().flat_map(|pid| fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten());
     links.fold((0, 0), |(all, sockets), link| {

@@ -41,7 +41,7 @@ pub fn sync(node: &Node, request: &ExecSyncRequest) -> Result<ExecSyncResponse> 
     Ok(ExecSyncResponse { stdout: stdout.take_until(end), stderr: stderr.take_until(end), exit_code })
 }
 
-/// The program that runs a command in a container, with a terminal or without.
+/// The program of the host that runs a command in a container, with a terminal or without.
 ///
 /// # Errors
 /// The container does not run, or there is no command.
@@ -52,7 +52,7 @@ pub fn program(node: &Node, container: &str, words: &[String], tty: bool) -> Res
     }
     let app = container.app.app.as_ref();
     let options = EnterOptions {
-        // as the container's own user; without a group, with the groups of the container
+        // the container's user; as no group is given, with the container's groups
         user: app.map(|app| app.user.clone()).filter(|user| !user.is_empty()),
         tty: Some(if tty { "always" } else { "never" }),
         ..EnterOptions::default()
@@ -61,10 +61,10 @@ pub fn program(node: &Node, container: &str, words: &[String], tty: bool) -> Res
     Ok(enter::program(&node.store, &sandbox.pod, Some(container.name()), &options, &words)?)
 }
 
-/// A container that runs, and its sandbox.
+/// A container that runs, with its sandbox.
 ///
 /// # Errors
-/// It does not run.
+/// The container does not exist or does not run.
 pub fn running(node: &Node, container: &str) -> Result<(Sandbox, Container)> {
     let (sandbox, container) = find(node, container)?;
     must_run(&sandbox)?;
@@ -74,7 +74,7 @@ pub fn running(node: &Node, container: &str) -> Result<(Sandbox, Container)> {
     Ok((sandbox, container))
 }
 
-/// Waits for the end; the exit code, or 128 and the signal.
+/// Waits for the child's end; returns its exit code, or 128 plus the number of the signal that killed it.
 fn wait(child: &mut Child, limit: Option<Duration>) -> Result<i32> {
     let pidfd = process::pidfd_open(i32::try_from(child.id()).context(|| "pid")?)?;
     let in_time = match limit {
@@ -84,7 +84,7 @@ fn wait(child: &mut Child, limit: Option<Duration>) -> Result<i32> {
     if !in_time {
         let ends = kill_command(child.id())? && process::pidfd_wait_end(&pidfd, AFTER)?;
         if !ends {
-            // the command dies with the process that accompanies it
+            // the command ends with the enter process that runs it
             child.kill().context(|| "kill enter")?;
         }
     }

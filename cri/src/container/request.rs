@@ -62,10 +62,10 @@ impl ImageCommand {
     }
 }
 
-/// The options of a container's app. Its name is `app`, its image `image`, in the store.
+/// The options of a container's app with the name `app`, of the image with the id `image`.
 ///
 /// # Errors
-/// What is asked for makes no sense, or is beyond this runtime.
+/// The request is invalid, or asks for something that is not supported.
 pub fn options(app: String, image: String, own: ImageCommand, config: ContainerConfig) -> Result<AddOptions> {
     let metadata = config.metadata.ok_or_else(|| Fault::invalid("the container has no metadata"))?;
     if metadata.name.is_empty() {
@@ -153,7 +153,7 @@ fn isolator(name: &str, value: Value) -> Isolator {
     Isolator { name: name.into(), value, other: Map::new() }
 }
 
-/// Limits that are set; 0 is none.
+/// The isolators for the limits of the request; 0 means no limit.
 pub(super) fn resources(resources: &LinuxContainerResources) -> Result<Vec<Isolator>> {
     let mut found = vec![isolator("os/linux/oom-score-adj", json!(resources.oom_score_adj))];
     if resources.memory_limit_in_bytes > 0 {
@@ -221,7 +221,10 @@ fn paths(context: &LinuxContainerSecurityContext) -> Vec<Isolator> {
     asked.map(|(name, paths)| isolator(name, json!({ "set": paths }))).collect()
 }
 
-/// Whether there is no filter of system calls.
+/// Whether the container has no seccomp filter.
+///
+/// # Errors
+/// The request names a seccomp or AppArmor profile of the host.
 fn is_unfiltered(context: &LinuxContainerSecurityContext) -> Result<bool> {
     #[allow(deprecated)]
     let (old_seccomp, old_apparmor) = (context.seccomp_profile_path.as_str(), context.apparmor_profile.as_str());

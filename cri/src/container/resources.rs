@@ -1,4 +1,4 @@
-//! What a container may use: as it is said in the manifest of its pod, and other limits while it runs.
+//! Limits of a container: reading them from its pod's manifest, and changing them while it runs
 
 use stage0::app::update::update;
 use stage1::appc::Isolators;
@@ -8,15 +8,15 @@ use crate::api::{LinuxContainerResources, UpdateContainerResourcesRequest, Updat
 use crate::fault::{Fault, Result};
 use crate::node::Node;
 
-/// Microseconds of the period that limits on processor time are said for.
+/// The period of limits on processor time in answers, in microseconds.
 const PERIOD: i64 = 100_000;
 
-/// The limits that a container has by now; 0 is none.
+/// The current limits of a container; 0 means no limit.
 pub fn of(container: &Container) -> LinuxContainerResources {
     let isolators = container.app.app.as_ref().map(|app| Isolators::parse(&app.isolators));
     let isolators = match isolators {
         Some(Ok(isolators)) => isolators,
-        // what is written in the manifest was checked before
+        // isolators were checked when they were written to the manifest
         _ => Isolators::default(),
     };
     let number = |value: Option<u64>| value.and_then(|value| i64::try_from(value).ok()).unwrap_or_default();
@@ -34,13 +34,14 @@ pub fn of(container: &Container) -> LinuxContainerResources {
     }
 }
 
-/// Gives a container other limits, at once if it runs. Those that are 0 stay as they are.
+/// `UpdateContainerResources`: changes limits of a container, at once if it runs. Limits that are 0 stay unchanged.
 ///
 /// # Errors
-/// There is no such container, it has ended, or a limit makes no sense or can't be had; all is then as it was.
+/// The container does not exist or has ended, its sandbox is not ready, or a limit is invalid or can't be set. The
+/// limits are unchanged then.
 pub fn change(node: &Node, request: &UpdateContainerResourcesRequest) -> Result<UpdateContainerResourcesResponse> {
     if request.windows.is_some() {
-        return Err(Fault::invalid("windows: this is Linux"));
+        return Err(Fault::invalid("windows: this runtime is for Linux"));
     }
     let (sandbox, container) = find(node, &request.container_id)?;
     super::life::must_run(&sandbox)?;
@@ -52,7 +53,7 @@ pub fn change(node: &Node, request: &UpdateContainerResourcesRequest) -> Result<
     if wanted.oom_score_adj != 0 && wanted.oom_score_adj != before.oom_score_adj {
         return Err(Fault::unimplemented("oom_score_adj can't be changed after the container was created"));
     }
-    // swap counts together with memory, which may stay as it is
+    // the API's swap limit includes memory, whose limit may be unchanged
     let memory =
         if wanted.memory_limit_in_bytes == 0 { before.memory_limit_in_bytes } else { wanted.memory_limit_in_bytes };
     let mut isolators =

@@ -1,4 +1,4 @@
-//! What a client may say that has no effect here: it is told in the log, so that nothing is lost in silence.
+//! Warnings in the log of fields of a request that have no effect
 
 use crate::api::ContainerConfig;
 
@@ -9,14 +9,14 @@ fn fields(config: &ContainerConfig) -> Vec<&'static str> {
     let resources = linux.and_then(|linux| linux.resources.as_ref());
     let all = [
         ("windows", config.windows.is_some()),
-        // 0 is what a kubelet says of every size that nothing was asked for
+        // kubelets set 0 for every size that is not limited
         ("hugepage_limits", resources.is_some_and(|all| all.hugepage_limits.iter().any(|limit| limit.limit > 0))),
         ("selinux_options", context.is_some_and(|context| context.selinux_options.is_some())),
     ];
     all.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
 }
 
-/// Warns of them.
+/// Warns of the fields that are set and have no effect.
 pub(super) fn warn(called: &str, config: &ContainerConfig) {
     let found = fields(config);
     if !found.is_empty() {

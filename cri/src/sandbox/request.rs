@@ -1,4 +1,4 @@
-//! What a client asks for, turned into a pod's manifest and settings. Pure, but for the host's own name.
+//! Translates a request for a sandbox to a pod's manifest and settings. Reads only the request, and the host's name.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -19,13 +19,13 @@ use crate::api::{
 use crate::fault::{Fault, Result};
 use crate::record;
 
-/// The longest host name that the kernel takes, in bytes.
+/// The longest host name that sethostname(2) accepts, in bytes.
 const LONGEST_HOSTNAME: usize = 64;
 
-/// A sandbox that is asked for, understood.
+/// A parsed request for a sandbox.
 #[derive(Debug)]
 pub struct SandboxRequest {
-    /// What Kubernetes calls it.
+    /// The record for the pod's manifest.
     pub record: record::Sandbox,
     labels: HashMap<String, String>,
     annotations: HashMap<String, String>,
@@ -36,16 +36,20 @@ pub struct SandboxRequest {
 }
 
 impl SandboxRequest {
+    /// Checks and parses a request.
+    ///
     /// # Errors
-    /// Something is missing, makes no sense, or is beyond this runtime.
+    /// A field is missing or invalid, or asks for something that is not supported.
     pub fn new(config: PodSandboxConfig, handler: String) -> Result<Self> {
         if !handler.is_empty() {
-            return Err(Fault::invalid(format!("there is no runtime handler {handler:?}: this runtime has one, \"\"")));
+            return Err(Fault::invalid(format!(
+                "there is no runtime handler {handler:?}: this runtime has only the default handler \"\""
+            )));
         }
         let metadata = config.metadata.ok_or_else(|| Fault::invalid("the sandbox has no metadata"))?;
         let PodSandboxMetadata { name, uid, namespace, attempt } = metadata;
         if name.is_empty() || uid.is_empty() || namespace.is_empty() {
-            return Err(Fault::invalid("the sandbox's name, namespace and UID are not all there"));
+            return Err(Fault::invalid("the sandbox needs a name, a namespace and a UID"));
         }
         let linux = config.linux.unwrap_or_default();
         let context = linux.security_context.unwrap_or_default();
@@ -82,7 +86,7 @@ impl SandboxRequest {
         })
     }
 
-    /// Whether it has the host's network.
+    /// Whether the sandbox uses the host's network.
     pub fn is_on_host(&self) -> bool {
         self.record.namespaces[0] == NamespaceMode::Node as i32
     }
@@ -90,7 +94,7 @@ impl SandboxRequest {
     /// The pod's manifest.
     ///
     /// # Errors
-    /// A port can't be forwarded, or an annotation has the name of one of ours.
+    /// A port is invalid, or an annotation has the name of the record's.
     pub fn manifest(&self) -> Result<PodManifest> {
         let mut annotations = vec![NameValue::new(mux::DRIVER, "none")];
         if !self.record.log_directory.is_empty() {
@@ -98,7 +102,7 @@ impl SandboxRequest {
             annotations.push(NameValue::new(streams::LOG_DIR, &self.record.log_directory));
         }
         annotations.extend(sysctl::annotation(&self.sysctls)?);
-        // which its containers will have is not known yet: each of them has what it is given
+        // the pod permits all capabilities: each container's request limits its own
         let all = stage1::confine::caps::CapSet::ALL;
         let value = json!({ "set": all.names().collect::<Vec<_>>() });
         let capabilities = Isolator { name: "os/linux/capabilities-retain-set".into(), value, other: Map::new() };
@@ -112,7 +116,7 @@ impl SandboxRequest {
         }))
     }
 
-    /// Those that are to be reached by a port of the host.
+    /// The ports to publish on the host.
     fn ports(&self) -> Result<Vec<ExposedPort>> {
         let mapped = self.ports.iter().filter(|port| port.host_port > 0 && !self.is_on_host());
         let texts: Vec<String> = mapped
@@ -131,11 +135,11 @@ impl SandboxRequest {
         network::ports(&texts, None).map_err(|error| Fault::invalid(error.one_line()))
     }
 
-    /// The pod's settings. `network` is that of the sandboxes that don't have the host's, configured there if not at
-    /// CNI's own place; `sandbox` its id.
+    /// The pod's settings. `network` is the name of the network of sandboxes that don't use the host's, `local_config`
+    /// the directory of its configuration if that is not in CNI's own directory, and `sandbox` the sandbox's id.
     ///
     /// # Errors
-    /// There is no network, or the host has no name.
+    /// No network is configured, or the host's name can't be read.
     pub fn settings(&self, network: Option<&str>, local_config: &Path, sandbox: &str) -> Result<Settings> {
         let on_host = self.is_on_host();
         let hostname = match self.hostname.as_str() {
@@ -164,7 +168,7 @@ impl SandboxRequest {
         })
     }
 
-    /// What network plugins are told of the pod, as all runtimes of Kubernetes do.
+    /// The CNI_ARGS for network plugins, with the variables that all Kubernetes runtimes set.
     fn network_arguments(&self, sandbox: &str) -> String {
         let record = &self.record;
         let known = [
@@ -174,13 +178,13 @@ impl SandboxRequest {
             ("K8S_POD_INFRA_CONTAINER_ID", sandbox),
             ("K8S_POD_UID", record.uid.as_str()),
         ];
-        // what divides them can't be in a name of Kubernetes
+        // a name of Kubernetes never has these separators
         let plain = |text: &str| !text.contains([',', ';']) && !text.contains(char::is_control);
         let words = known.iter().filter(|(_, value)| plain(value)).map(|(name, value)| format!("{name}={value}"));
         words.collect::<Vec<_>>().join(";")
     }
 
-    /// What is in resolv.conf: what was said, else the host's.
+    /// The pod's resolv.conf: of the request's DNS configuration, or the host's.
     fn resolv(&self) -> Source {
         let Some(DnsConfig { servers, searches, options }) = &self.dns else { return Source::Host };
         if servers.is_empty() && searches.is_empty() && options.is_empty() {

@@ -78,10 +78,10 @@ pub fn status(node: &Node, request: PodSandboxStatusRequest) -> Result<PodSandbo
     })
 }
 
-/// What is known of a sandbox.
+/// The status of a sandbox.
 ///
 /// # Errors
-/// It can't be read: it is being removed.
+/// The sandbox can't be read, because another call is removing it.
 pub fn describe(sandbox: &Sandbox) -> Result<PodSandboxStatus> {
     let PodSandbox { id, metadata, state, created_at, labels, annotations, runtime_handler } = item(sandbox)?;
     let [network, pid, ipc] = sandbox.record.namespaces;
@@ -99,7 +99,7 @@ pub fn describe(sandbox: &Sandbox) -> Result<PodSandboxStatus> {
     })
 }
 
-/// What Kubernetes calls a sandbox.
+/// The metadata of a sandbox.
 pub fn metadata(record: &record::Sandbox) -> PodSandboxMetadata {
     let record::Sandbox { name, namespace, uid, attempt, .. } = record.clone();
     PodSandboxMetadata { name, uid, namespace, attempt }

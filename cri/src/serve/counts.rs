@@ -1,4 +1,4 @@
-//! How many calls there were, how they ended and how long they took: for Prometheus.
+//! The server's own metrics for Prometheus: number, results and duration of calls
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -18,12 +18,12 @@ use crate::fault::Result;
 use crate::node::Node;
 use crate::{container, sandbox};
 
-/// How long a client may take for its request.
+/// Timeout for reading the head of a request.
 const ASKING: Duration = Duration::from_secs(10);
 /// The wait after a connection could not be accepted.
 const REST: Duration = Duration::from_millis(100);
 
-/// Calls by name and code: how many, and how long they took together.
+/// For each name and code of calls, their number and total duration.
 type Calls = BTreeMap<(&'static str, i32), (u64, Duration)>;
 
 /// The calls since the server was started.
@@ -44,7 +44,7 @@ pub(super) fn name_of<Q>() -> &'static str {
     name.strip_suffix("Request").unwrap_or(name)
 }
 
-/// Serves them, with how many sandboxes and containers there are.
+/// Serves the metrics at `/metrics`, with the numbers of sandboxes and containers by state.
 pub(super) async fn serve(listener: TcpListener, node: Arc<Node>) {
     loop {
         match listener.accept().await {
@@ -86,14 +86,14 @@ async fn answer(request: &Request<Incoming>, node: Arc<Node>) -> Response<Body> 
     response
 }
 
-/// All of it, in Prometheus' format.
+/// The metrics in Prometheus' text format.
 fn text(node: &Node) -> Result<String> {
     let mut states: BTreeMap<(&str, String), u64> = BTreeMap::new();
     for sandbox in sandbox::all(node)? {
         let state = if sandbox.is_ready()? { "ready" } else { "notready" };
         *states.entry(("sandboxes", state.to_owned())).or_default() += 1;
         for container in container::of_sandbox(&sandbox)? {
-            // one that has just been removed
+            // another call has just removed it
             let Ok(status) = container.status(&sandbox) else { continue };
             *states.entry(("containers", status.state)).or_default() += 1;
         }

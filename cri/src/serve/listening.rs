@@ -1,4 +1,4 @@
-//! Calls whose answer is a stream: lists in pieces, and what happens to containers.
+//! Calls whose answer is a stream: lists in pieces, and the events of containers
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,14 +16,15 @@ use crate::events::Picture;
 use crate::fault;
 use crate::node::Node;
 
-/// What a streaming call gives.
+/// The answer of a streaming call.
 pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// How many things a message of a list has.
+/// The most items in a message of a list.
 const PIECE: usize = 100;
-/// How many events are held for a client; then it is told of none until it has read them.
+/// The most events that are buffered for a client; after that, the pods are not read again until it has read them.
 const HELD: usize = 64;
-/// How often the pods are looked at, at most; and how many times longer than a look takes the rest is.
+/// The least time between two reads of the pods, and how many times longer than a read the time between reads is at
+/// least.
 const LOOK: Duration = Duration::from_millis(250);
 const REST: u32 = 20;
 
@@ -47,7 +48,7 @@ where
     Ok(Response::new(Box::pin(tonic::codegen::tokio_stream::iter(pieces))))
 }
 
-/// What happens to containers from now on, until the client goes.
+/// `GetContainerEvents`: the events of containers from now on, until the client disconnects.
 pub(super) async fn events<Q: Send + 'static>(
     node: &Arc<Node>,
     request: Request<Q>,
@@ -67,7 +68,7 @@ pub(super) async fn events<Q: Send + 'static>(
             let picture = match tokio::task::spawn_blocking(move || Picture::take(&node)).await {
                 Ok(Ok(picture)) => picture,
                 Ok(Err(fault)) => {
-                    log::warn!("look for what happens to containers: {}", fault.message);
+                    log::warn!("read the pods for events of containers: {}", fault.message);
                     continue;
                 }
                 Err(_) => return,

@@ -52,7 +52,7 @@ pub fn serve(service: CriService) -> Result<()> {
         let (measuring, metrics) = listen_at(metrics).await?;
         node.metrics = metrics;
         let node = Arc::new(node);
-        // nobody is answered yet
+        // before the first call is answered
         sandbox::sweep::sweep(&node, true).map_err(|fault| Error::new(fault.message))?;
         tokio::spawn(reap(Arc::clone(&node)));
         tokio::spawn(sweep(Arc::clone(&node)));
@@ -76,7 +76,7 @@ pub fn serve(service: CriService) -> Result<()> {
     })
 }
 
-/// A listener at the address, if there is one, and where it really is.
+/// Listens at the address, if given; returns also the actual address, with the port that the kernel chose for 0.
 async fn listen_at(address: Option<SocketAddr>) -> Result<(Option<TcpListener>, Option<SocketAddr>)> {
     let Some(address) = address else { return Ok((None, None)) };
     let shown = || format!("listen at {address}");
@@ -85,7 +85,7 @@ async fn listen_at(address: Option<SocketAddr>) -> Result<(Option<TcpListener>, 
     Ok((Some(listener), Some(real)))
 }
 
-/// Makes the socket, for root alone, in the place of one that nobody listens at any more.
+/// Makes the socket, accessible for root only. Replaces a socket that no process listens at.
 fn bind(path: &Path) -> Result<UnixListener> {
     let shown = || format!("listen at {path:?}");
     if path.symlink_metadata().is_ok_and(|stat| stat.file_type().is_socket()) {

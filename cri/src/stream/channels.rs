@@ -1,4 +1,5 @@
-//! A command over WebSocket: `v5.channel.k8s.io` and `v4.channel.k8s.io`. Every message is a channel's number and bytes.
+//! The streams of a command over WebSocket, in Kubernetes' protocols `v5.channel.k8s.io` and `v4.channel.k8s.io`: every
+//! message is the number of a channel followed by bytes.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::session::{Ended, Inner, Outer, Size, Wanted, ends};
 
-/// The newest version first: in it a client may end its input.
+/// The protocols, the newest first. Only v5 lets a client end its input.
 pub const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 
 const STDIN: u8 = 0;
@@ -18,23 +19,23 @@ const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
 const ERROR: u8 = 3;
 const RESIZE: u8 = 4;
-/// The number of a channel whose end it is follows.
+/// The channel for ends of channels (v5): the message has the number of the channel that ends.
 const CLOSE: u8 = 255;
 
-/// The longest message and the longest frame that are read, in bytes.
+/// The longest message and the longest frame that the server accepts, in bytes.
 const LONGEST: usize = 1 << 20;
-/// How often the client is asked for a sign of life.
+/// The time between pings.
 const PING: Duration = Duration::from_secs(30);
-/// How long a client may take to hang up after the last word.
+/// Timeout for the client to close the connection after the server has sent all.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// A connection whose handshake is done.
+/// Speaks WebSocket over a connection after the handshake.
 pub async fn websocket<S: AsyncRead + AsyncWrite + Unpin>(io: S) -> WebSocketStream<S> {
     let limits = WebSocketConfig::default().max_message_size(Some(LONGEST)).max_frame_size(Some(LONGEST));
     WebSocketStream::from_raw_socket(io, Role::Server, Some(limits)).await
 }
 
-/// A connection whose messages are the bytes of another one.
+/// The connection that is tunneled in the messages of a WebSocket.
 pub async fn tunnel<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(io: S) -> DuplexStream {
     const HELD: usize = 64 << 10;
     let (mut to, mut from) = websocket(io).await.split();
@@ -59,7 +60,7 @@ pub async fn tunnel<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(io: S) -
             }
             let _ = to.close().await;
         };
-        // when one of them is at its end, so is the connection
+        // if one direction ends, the connection ends
         tokio::select! {
             () = inwards => {}
             () = outwards => {}
@@ -68,7 +69,7 @@ pub async fn tunnel<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(io: S) -
     there
 }
 
-/// Has `work` done for the client of a connection, and tells it how that ended.
+/// Connects `work` to the client's channels, and sends the client its result.
 pub async fn serve<S, F>(io: S, wanted: Wanted, work: impl FnOnce(Inner) -> F)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -82,11 +83,11 @@ where
     let (mut ended, mut open) = (None, [true; 2]);
     let mut ticks = tokio::time::interval(PING);
     ticks.tick().await;
-    // clients wait for a first message to know that the streams are there
+    // clients wait for a first message before they write
     let first = [STDOUT, STDERR, ERROR].into_iter().zip([wanted.stdout, wanted.stderr, true]);
     let first = first.filter(|(_, wanted)| *wanted).map(|(channel, _)| vec![channel]).next();
     let mut next = first;
-    // what is typed and not taken yet: nothing else is read meanwhile
+    // input that the command has not taken yet: until it does, no message is read
     let mut typed: Option<Vec<u8>> = None;
     while ended.is_none() || open.contains(&true) {
         if let Some(bytes) = next.take()
@@ -115,7 +116,7 @@ where
             }
             permit = room, if typed.is_some() => {
                 let bytes = typed.take().unwrap_or_default();
-                // who does not read any more is not told of the rest
+                // a command that does not read its input loses the rest
                 if let Some(permit) = permit {
                     drop(permit.send(bytes));
                 }
@@ -156,7 +157,7 @@ mod tests {
 
     const ALL: Wanted = Wanted { stdin: true, stdout: true, stderr: true, tty: false };
 
-    /// What a client is told, message by message.
+    /// The messages that a client receives.
     fn told(say: &[&[u8]], work: fn(Inner) -> std::pin::Pin<Box<dyn Future<Output = Ended> + Send>>) -> Vec<Vec<u8>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {

@@ -1,4 +1,4 @@
-//! A program with a client at its standard streams.
+//! Running a program whose standard streams are connected to a client
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, ExitStatus, Stdio};
@@ -18,18 +18,18 @@ use crate::container::command_end::{AFTER, kill_command};
 
 use super::session::{Ended, Inner, Size, Wanted};
 
-/// How much is read at a time, in bytes.
+/// The size of a read, in bytes.
 const PIECE: usize = 16 << 10;
-/// How long what a command has left behind may hold its output open without writing anything.
+/// How long to wait for output after the command has ended: its children may hold the output open.
 const DRAIN: Duration = Duration::from_secs(2);
-/// How long the program may take until it reads its terminal as it is typed on.
+/// Timeout for the program to set its terminal to raw mode.
 const READY: Duration = Duration::from_secs(10);
-/// How often that is looked at.
+/// How often the terminal's mode is checked.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Runs a program to its end. When the client goes, the program is killed.
+/// Runs a program to its end; kills it if the client disconnects.
 ///
-/// With `wanted.tty` it finds a terminal, and takes it into raw mode if `wanted.stdin` too.
+/// With `wanted.tty` the program has a terminal, which it must set to raw mode if `wanted.stdin` is set, too.
 pub async fn run(command: Command, wanted: Wanted, client: Inner) -> Ended {
     let ended = if wanted.tty && wanted.stdin {
         with_terminal(command, client).await
@@ -80,12 +80,12 @@ async fn with_terminal(mut command: Command, client: Inner) -> Result<ExitStatus
     let Inner { stdin, size, gone, outputs: [stdout, _] } = client;
     set_size(&master, *size.borrow())?;
     let mut child = spawn(command)?;
-    // the program alone has the other side: with it all ends
+    // only the program has the other side: output ends with it
     drop(slave);
     let master = Arc::new(master);
     let (ended, end) = oneshot::channel();
     let (reading, typing) = (Arc::clone(&master), Arc::clone(&master));
-    // terminals can only be waited for by threads
+    // tokio can't wait for terminals
     let name = |what: &str| std::thread::Builder::new().name(what.to_owned());
     name("shown")
         .spawn(move || {
@@ -101,7 +101,7 @@ async fn with_terminal(mut command: Command, client: Inner) -> Result<ExitStatus
     status
 }
 
-/// Waits for the end; if the client goes first, it is the program's end as well.
+/// Waits for the program's end; kills the program if the client disconnects first.
 async fn wait(child: &mut Child, gone: oneshot::Receiver<()>) -> Result<ExitStatus> {
     let status = tokio::select! {
         status = child.wait() => Some(status),
@@ -119,7 +119,7 @@ async fn wait(child: &mut Child, gone: oneshot::Receiver<()>) -> Result<ExitStat
     }
 }
 
-/// What comes in goes to the program; when it has no reader any more, the rest is taken and dropped.
+/// Writes the client's input to the program; drops the rest after the program has closed its input.
 async fn write_all(mut from: mpsc::Receiver<Vec<u8>>, mut to: ChildStdin) {
     while let Some(bytes) = from.recv().await {
         if to.write_all(&bytes).await.is_err() {
@@ -130,7 +130,7 @@ async fn write_all(mut from: mpsc::Receiver<Vec<u8>>, mut to: ChildStdin) {
     while from.recv().await.is_some() {}
 }
 
-/// What the program writes goes out, until its end; when the client has gone, the rest is taken and dropped.
+/// Sends the program's output to the client until it ends; drops the rest after the client has gone.
 async fn copy(mut from: impl AsyncRead + Unpin, to: mpsc::Sender<Vec<u8>>, mut ended: watch::Receiver<bool>) {
     let mut piece = vec![0; PIECE];
     loop {
@@ -150,19 +150,19 @@ async fn copy(mut from: impl AsyncRead + Unpin, to: mpsc::Sender<Vec<u8>>, mut e
     }
 }
 
-/// What the program shows goes out, until its end.
+/// Sends the terminal's output to the client until it ends.
 fn read_terminal(master: &OwnedFd, to: &mpsc::Sender<Vec<u8>>) {
     let mut piece = vec![0; PIECE];
-    // EIO is the end of a terminal
+    // a terminal ends with EIO
     while let Ok(read @ 1..) = rustix::io::retry_on_intr(|| rustix::io::read(master, &mut piece)) {
         let _ = to.blocking_send(piece[..read].to_vec());
     }
 }
 
-/// Types what the client types, once the terminal passes it on as it is: until then it would be echoed twice. Ends when
-/// the client is gone, or the program.
+/// Writes the client's input to the terminal, once it is in raw mode: before, the terminal would echo the input a
+/// second time. Returns when the client or the program has gone.
 fn type_in(master: &OwnedFd, mut from: mpsc::Receiver<Vec<u8>>) {
-    // a program that never does so is typed for as it is
+    // after the timeout, write to the terminal in whatever mode it is
     let end = Instant::now() + READY;
     while tcgetattr(master).is_ok_and(|modes| modes.local_flags.contains(LocalFlags::ICANON)) && Instant::now() < end {
         std::thread::sleep(LOOK);
@@ -176,8 +176,8 @@ fn type_in(master: &OwnedFd, mut from: mpsc::Receiver<Vec<u8>>) {
     }
 }
 
-/// Gives the terminal the size of the client's whenever that changes. The program is told: the terminal is not the one
-/// that controls its session, so that the kernel does not.
+/// Sets the terminal to the size of the client's whenever that changes, and sends the program a SIGWINCH: the kernel
+/// does not, as the terminal is not the controlling one of the program's session.
 async fn resize(master: Arc<OwnedFd>, mut size: watch::Receiver<Option<Size>>, child: Option<u32>) {
     let child = child.and_then(|pid| i32::try_from(pid).ok()).map(nix::unistd::Pid::from_raw);
     loop {
@@ -186,7 +186,7 @@ async fn resize(master: Arc<OwnedFd>, mut size: watch::Receiver<Option<Size>>, c
             && let Some(child) = child
             && wanted.is_some()
         {
-            // it is waited for only after this task has ended
+            // the program is reaped only after this task has ended: its PID can't have been reused
             let _ = nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGWINCH);
         }
         if size.changed().await.is_err() {
@@ -212,7 +212,7 @@ mod tests {
         command
     }
 
-    /// Runs it with this input, which ends; how it ended, and what it wrote.
+    /// Runs a shell script with this input; its end, its output and its errors.
     fn play(text: &str, wanted: Wanted, input: &[&str]) -> (Ended, String, String) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().unwrap();
         runtime.block_on(async {
@@ -223,7 +223,7 @@ mod tests {
             for piece in input {
                 stdin.send(piece.as_bytes().to_vec()).await.unwrap();
             }
-            // a terminal's input has no end but the client's going
+            // a terminal's input ends only when the client disconnects
             let held = wanted.tty.then_some(stdin);
             let (mut said, mut complained) = (Vec::new(), Vec::new());
             let ended = tokio::join!(

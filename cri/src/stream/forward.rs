@@ -1,4 +1,5 @@
-//! Ports of a pod over SPDY: for each connection a client opens two streams, one for what goes wrong and one for the bytes.
+//! Port forwarding over SPDY: for each connection to a port of the pod a client opens two streams, for data and for an
+//! error.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,19 +16,19 @@ use tokio::sync::mpsc;
 
 use super::spdy::{self, Gone, Opened, Writer};
 
-/// The only version of the protocol.
+/// The protocol's only version.
 pub const PROTOCOL: &str = "portforward.k8s.io";
-/// How long a port may take to answer.
+/// Timeout for connecting to a port.
 const CONNECTING: Duration = Duration::from_secs(10);
-/// How much is read at a time, in bytes.
+/// The size of a read, in bytes.
 const PIECE: usize = 16 << 10;
-/// How many streams may wait for the other one of their pair.
+/// The most streams that wait for the other one of their pair.
 const WAITING: usize = 64;
 
-/// A pod's network: its namespace, or none for the host's.
+/// The network namespace of a pod; `None` for the host's.
 pub type Network = Option<OwnedFd>;
 
-/// Connects the client to the ports that it names, until it goes. Without `ports` it may name any.
+/// Connects the client to ports of the pod until it disconnects: to those of `ports`, or to any if that is empty.
 pub async fn serve(io: impl AsyncRead + AsyncWrite + Send + 'static, network: Network, ports: Vec<u16>) {
     let network = Arc::new(network);
     let (sender, mut opened) = mpsc::channel(8);
@@ -65,7 +66,7 @@ pub async fn serve(io: impl AsyncRead + AsyncWrite + Send + 'static, network: Ne
     let _ = speaking.await;
 }
 
-/// What of a pair of streams is there.
+/// The streams of a pair that the client has opened so far.
 #[derive(Default)]
 struct Half {
     error: Option<u32>,
@@ -101,7 +102,7 @@ async fn forward(
                 }
                 writer.end(data.id).await
             };
-            // a client's end is not the port's: it may go on answering; the port's end is the connection's
+            // after the client's end of data the port may still answer; after the port's end the connection ends
             tokio::pin!(inwards, outwards);
             tokio::select! {
                 result = &mut outwards => result?,
@@ -117,11 +118,11 @@ async fn forward(
     writer.end(error).await
 }
 
-/// A connection to a port of the pod's own addresses for itself.
+/// Connects to a port of the loopback interface in the pod's network.
 async fn connect(network: &Arc<Network>, port: u16) -> io::Result<TcpStream> {
     let network = Arc::clone(network);
     let (sender, made) = tokio::sync::oneshot::channel();
-    // a thread of its own: one that has joined the pod's network has to end in it
+    // in a thread of its own, which ends in the network namespace that it has joined
     let connecting = move || {
         if let Some(namespace) = network.as_ref() {
             process::setns(namespace, CloneFlags::CLONE_NEWNET).map_err(|error| io::Error::other(error.one_line()))?;

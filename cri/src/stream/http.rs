@@ -1,4 +1,4 @@
-//! The handshake: a request with a ticket in its path becomes a connection that speaks WebSocket or SPDY.
+//! The HTTP handshake: upgrades a request with a ticket in its path to WebSocket or SPDY
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,20 +21,20 @@ use crate::container::exec;
 use crate::fault::Result;
 use crate::node::Node;
 
-/// What clients that speak SPDY write into `Upgrade`.
+/// The value of `Upgrade` for SPDY.
 const SPDY: &str = "SPDY/3.1";
-/// Where clients that speak SPDY name the versions of what they speak over it.
+/// The header with the protocols that a client offers over SPDY.
 const SPDY_VERSIONS: HeaderName = HeaderName::from_static("x-stream-protocol-version");
-/// Where those do that speak WebSocket.
+/// The header with the protocols that a client offers over WebSocket.
 const WEBSOCKET_VERSIONS: HeaderName = HeaderName::from_static("sec-websocket-protocol");
-/// SPDY over WebSocket: it is what port-forward is there.
+/// The protocol of port forwarding over WebSocket: SPDY in a tunnel.
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
-/// How long a client may take for its request.
+/// Timeout for reading the head of a request.
 const ASKING: Duration = Duration::from_secs(10);
 /// The wait after a connection could not be accepted: for lack of descriptors, which others give back.
 const REST: Duration = Duration::from_millis(100);
 
-/// Serves whoever comes.
+/// Accepts and serves connections, forever.
 pub async fn serve(listener: TcpListener, node: Arc<Node>, streams: Arc<Streams>) {
     loop {
         match listener.accept().await {
@@ -59,16 +59,16 @@ async fn converse(stream: TcpStream, node: Arc<Node>, streams: Arc<Streams>) {
     }
 }
 
-/// Which way a client speaks.
+/// The transport that a client chose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Way {
-    /// SPDY, with this version of the protocol over it.
+    /// SPDY with this protocol over it.
     Spdy(String),
-    /// WebSocket, likewise; none if it named none.
+    /// WebSocket with this protocol, or `None` if the client offered none; `accept` is the handshake's answer.
     WebSocket { version: Option<String>, accept: String },
 }
 
-/// The answer to a request; what it has upgraded goes on by itself.
+/// Answers a request; an upgraded connection is served by a task of its own.
 fn answer(request: HttpRequest<Incoming>, node: &Arc<Node>, streams: &Streams) -> Response<Body> {
     let (code, words) = match begin(request, node, streams) {
         Ok(response) => return response,
@@ -106,7 +106,7 @@ fn begin(
     Ok(response)
 }
 
-/// The answer with which both change to what the client speaks.
+/// The answer `101 Switching Protocols`.
 fn switching(way: &Way) -> std::result::Result<Response<Body>, Refusal> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -129,7 +129,7 @@ fn switching(way: &Way) -> std::result::Result<Response<Body>, Refusal> {
     Ok(response)
 }
 
-/// What the client speaks, of what we do.
+/// Chooses the transport and the protocol from those that the client offers.
 fn way(headers: &HeaderMap, asked: &Request) -> std::result::Result<Way, Refusal> {
     let words = |name: &HeaderName| -> Vec<String> {
         let all = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
@@ -144,7 +144,7 @@ fn way(headers: &HeaderMap, asked: &Request) -> std::result::Result<Way, Refusal
     let unknown = (StatusCode::FORBIDDEN, "none of the versions of the protocol that were named is spoken here\n");
     if asks_for(SPDY) {
         let offered = words(&SPDY_VERSIONS);
-        // the oldest clients name none
+        // the oldest clients offer none
         if offered.is_empty() {
             let oldest = if is_forward { forward::PROTOCOL } else { "channel.k8s.io" };
             return Ok(Way::Spdy(oldest.to_owned()));
@@ -163,7 +163,7 @@ fn way(headers: &HeaderMap, asked: &Request) -> std::result::Result<Way, Refusal
 
 type Connection = TokioIo<hyper::upgrade::Upgraded>;
 
-/// Does what was asked for.
+/// Serves the request of a ticket over an upgraded connection.
 async fn speak(io: Connection, way: Way, asked: Request, node: Arc<Node>) {
     match asked {
         Request::PortForward { sandbox, ports } => {
@@ -196,7 +196,7 @@ async fn speak(io: Connection, way: Way, asked: Request, node: Arc<Node>) {
     }
 }
 
-/// Runs a program, which is found out in a thread where that may block.
+/// Runs a program; `program` finds it in a thread for blocking work.
 async fn run(
     program: impl FnOnce() -> Result<std::process::Command> + Send + 'static,
     wanted: super::session::Wanted,
@@ -233,7 +233,7 @@ mod tests {
             let key = ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
             headers(&[("upgrade", "websocket"), key, ("sec-websocket-protocol", versions)])
         };
-        // the key and its answer are those of RFC 6455
+        // the key and its answer are the example of RFC 6455
         let expected =
             Way::WebSocket { version: Some("v5.channel.k8s.io".into()), accept: "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".into() };
         assert_eq!(way(&socket("v5.channel.k8s.io,v4.channel.k8s.io"), &exec).unwrap(), expected);

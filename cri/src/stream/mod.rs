@@ -1,7 +1,8 @@
-//! Exec, attach and port-forward: a client is given a URL, once, and connects to it by WebSocket or SPDY.
+//! Streaming calls: exec, attach and port-forward. The server returns a URL, and the client connects to it by WebSocket
+//! or SPDY.
 //!
-//! The kubelet is that client, or passes one on. Whoever has the URL may use it, one time and for a short time; so the
-//! server listens on the loopback interface alone.
+//! The client is the kubelet, or the kubelet passes one on. A URL is valid once, for 60 s, and for any client that
+//! knows it; so by default the server listens only at the loopback interface.
 
 mod channels;
 mod command;

@@ -1,4 +1,4 @@
-//! What a client may do with a URL.
+//! The request behind a URL
 
 use std::process::Command;
 
@@ -15,36 +15,36 @@ use crate::fault::{Fault, Result};
 use crate::node::Node;
 use crate::sandbox;
 
-/// What was asked for when the URL was made. Whether it still can be is looked at when the client comes.
+/// The request that a URL was made for. The state of the container is checked again when the client connects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Run a command in a container.
     Exec {
-        /// The container.
+        /// The container's id.
         container: String,
         /// The command.
         words: Vec<String>,
-        /// Its streams.
+        /// The command's streams.
         wanted: Wanted,
     },
     /// Attach to a container.
     Attach {
-        /// The container.
+        /// The container's id.
         container: String,
         /// The streams.
         wanted: Wanted,
     },
     /// Connect to ports of a sandbox.
     PortForward {
-        /// The sandbox.
+        /// The sandbox's id.
         sandbox: String,
-        /// Those that may be connected to; all, if none is named.
+        /// The ports that the client may connect to; any if empty.
         ports: Vec<u16>,
     },
 }
 
 impl Request {
-    /// Its word in URLs.
+    /// The word for the request in URLs.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Exec { .. } => "exec",
@@ -53,31 +53,37 @@ impl Request {
         }
     }
 
+    /// Checks a request to run a command.
+    ///
     /// # Errors
-    /// The container does not run, or it makes no sense.
+    /// The container does not run, or the command or the streams are invalid.
     pub fn exec(node: &Node, request: &ExecRequest) -> Result<Self> {
         let &ExecRequest { stdin, stdout, stderr, tty, .. } = request;
         let wanted = check(Wanted { stdin, stdout, stderr, tty })?;
-        // nothing is started yet, but what is wrong is told at once
+        // starts nothing, but reports errors now
         exec::program(node, &request.container_id, &request.cmd, tty)?;
         Ok(Self::Exec { container: request.container_id.clone(), words: request.cmd.clone(), wanted })
     }
 
+    /// Checks a request to attach to a container.
+    ///
     /// # Errors
-    /// The container does not run, has no such streams, or it makes no sense.
+    /// The container does not run, or the streams are invalid or not those of the container.
     pub fn attach(node: &Node, request: &AttachRequest) -> Result<Self> {
         let &AttachRequest { stdin, stdout, stderr, tty, .. } = request;
         let wanted = check(Wanted { stdin, stdout, stderr, tty })?;
         let (_, container) = exec::running(node, &request.container_id)?;
         if container.record.tty != tty {
             let has = if container.record.tty { "has a terminal" } else { "has no terminal" };
-            return Err(Fault::invalid(format!("the container {has}, and tty says otherwise")));
+            return Err(Fault::invalid(format!("the container {has}: tty must say the same")));
         }
         Ok(Self::Attach { container: request.container_id.clone(), wanted })
     }
 
+    /// Checks a request to connect to ports.
+    ///
     /// # Errors
-    /// The sandbox is not ready, or a port makes no sense.
+    /// The sandbox is not ready, or a port is invalid.
     pub fn port_forward(node: &Node, request: &PortForwardRequest) -> Result<Self> {
         network(node, &request.pod_sandbox_id)?;
         let port = |port: &i32| {
@@ -88,7 +94,7 @@ impl Request {
     }
 }
 
-/// What a terminal carries is one stream.
+/// Checks the streams: at least one, and no stderr with a terminal, which has only one output.
 fn check(wanted: Wanted) -> Result<Wanted> {
     match wanted {
         Wanted { tty: true, stderr: true, .. } => {
@@ -101,7 +107,7 @@ fn check(wanted: Wanted) -> Result<Wanted> {
     }
 }
 
-/// The program that attaches to a container.
+/// The program of the host that attaches to a container.
 ///
 /// # Errors
 /// The container does not run.
@@ -115,7 +121,7 @@ pub fn attaching(node: &Node, container: &str, wanted: Wanted) -> Result<Command
     let names = names.iter().filter(|(_, wanted)| *wanted).map(|(name, _)| (*name).to_owned());
     let options = AttachOptions {
         mode: AttachMode::Custom(names.collect()),
-        // every key is the container's
+        // no key detaches: all input is for the container
         keys: Some(String::new()),
         pass_end: container.record.stdin_once,
         debug: node.debug,
@@ -123,7 +129,7 @@ pub fn attaching(node: &Node, container: &str, wanted: Wanted) -> Result<Command
     Ok(attach::program(&node.store, &sandbox.pod, container.name(), &options)?)
 }
 
-/// A sandbox's network.
+/// The network namespace of a sandbox.
 ///
 /// # Errors
 /// The sandbox is not ready.
@@ -140,7 +146,7 @@ pub fn network(node: &Node, sandbox: &str) -> Result<Network> {
     let pidfd = process::pidfd_open(pid)?;
     let path = format!("/proc/{pid}/ns/net");
     let namespace = std::fs::File::open(&path).context(|| format!("open {path:?}"))?;
-    // the number may have been given to another process before it was opened
+    // the PID may have been reused before the namespace was opened
     let is_same =
         sandbox.pod.pid_if_running()? == Some(pid) && !process::pidfd_wait_end(&pidfd, std::time::Duration::ZERO)?;
     if is_same { Ok(Some(namespace.into())) } else { Err(ended()) }

@@ -1,11 +1,11 @@
-//! What a client and a command in a pod say to each other, whichever way the client speaks.
+//! The channels between a client and a command in a pod, for every transport
 
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// How many pieces of each stream are held for the other side; then whoever writes waits.
+/// The most pieces of a stream that are buffered; then the writer waits.
 const HELD: usize = 16;
 
 /// The size of a client's terminal.
@@ -20,46 +20,46 @@ pub struct Size {
     pub height: u16,
 }
 
-/// Which streams there are.
+/// The streams of a command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// The client writes to the command.
+    /// Whether the client writes to standard input.
     pub stdin: bool,
-    /// It reads what the command writes.
+    /// Whether the client reads standard output.
     pub stdout: bool,
-    /// It reads its errors.
+    /// Whether the client reads standard error.
     pub stderr: bool,
-    /// The command has a terminal.
+    /// Whether the command has a terminal.
     pub tty: bool,
 }
 
-/// The command's ends.
+/// The command's ends of the channels.
 #[derive(Debug)]
 pub struct Inner {
-    /// What the client writes, to its end.
+    /// Receives the client's input until that ends.
     pub stdin: mpsc::Receiver<Vec<u8>>,
-    /// The size of its terminal, once it has said it.
+    /// The size of the client's terminal; `None` before the client has sent it.
     pub size: watch::Receiver<Option<Size>>,
-    /// Resolves when the client is gone.
+    /// Resolves when the client has disconnected.
     pub gone: oneshot::Receiver<()>,
-    /// Where standard output and error go.
+    /// Standard output and standard error.
     pub outputs: [mpsc::Sender<Vec<u8>>; 2],
 }
 
-/// The client's ends. When `here` is dropped it is gone.
+/// The client's ends of the channels.
 #[derive(Debug)]
 pub struct Outer {
-    /// Where to its input goes; dropped, that is at its end.
+    /// Sends the client's input; drop it to end the input.
     pub stdin: Option<mpsc::Sender<Vec<u8>>>,
-    /// Where the size of its terminal goes.
+    /// The size of the client's terminal.
     pub size: watch::Sender<Option<Size>>,
-    /// It is there.
+    /// Drop it when the client has disconnected.
     pub here: oneshot::Sender<()>,
-    /// What the command writes.
+    /// Standard output and standard error.
     pub outputs: [mpsc::Receiver<Vec<u8>>; 2],
 }
 
-/// Both.
+/// Makes the channels.
 pub fn ends() -> (Inner, Outer) {
     let (stdin_to, stdin) = mpsc::channel(HELD);
     let (size_to, size) = watch::channel(None);
@@ -69,17 +69,17 @@ pub fn ends() -> (Inner, Outer) {
     (inner, Outer { stdin: Some(stdin_to), size: size_to, here, outputs: [out, err] })
 }
 
-/// How it ended.
+/// The end of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// With this exit code.
+    /// The command ended with this exit code.
     Code(i32),
-    /// It could not be run, or be accompanied to its end: why.
+    /// The command could not be run, or its end is unknown: the reason.
     Failed(String),
 }
 
 impl Ended {
-    /// As clients are told of it since version 4 of the protocol: a status of Kubernetes' API.
+    /// The end as a `Status` of Kubernetes' API in JSON, for protocols from v4 on.
     pub fn status(&self) -> Vec<u8> {
         let status = match self {
             Self::Code(0) => json!({ "metadata": {}, "status": "Success" }),
@@ -102,7 +102,7 @@ impl Ended {
         status.to_string().into_bytes()
     }
 
-    /// As clients of older versions are told: only why it failed, in words.
+    /// The end for older protocols: the reason of a failure as text; empty after success.
     pub fn words(&self) -> Vec<u8> {
         match self {
             Self::Code(0) => Vec::new(),
@@ -112,7 +112,7 @@ impl Ended {
     }
 }
 
-/// How long a client may take to open the streams that it has asked for.
+/// Timeout for a client to open the streams that it has asked for.
 pub const OPENING: Duration = Duration::from_secs(30);
 
 #[cfg(test)]

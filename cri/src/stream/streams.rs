@@ -1,4 +1,4 @@
-//! A command over SPDY: the client opens a stream for each thing, and says in its headers what it is for.
+//! The streams of a command over SPDY: the client opens a SPDY stream for each, and names its kind in the headers.
 
 use std::collections::HashMap;
 
@@ -9,15 +9,15 @@ use tokio::time::timeout;
 use super::session::{Ended, Inner, OPENING, Outer, Size, Wanted, ends};
 use super::spdy::{self, Gone, Opened, Writer};
 
-/// The newest version first. From the fourth on the end is told as a status, from the third on there are sizes of
-/// terminals.
+/// The protocols, the newest first. From v4 on the end is a `Status`, from v3 on there is a stream for the terminal's
+/// size.
 pub const PROTOCOLS: [&str; 5] =
     ["v5.channel.k8s.io", "v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
 
-/// The longest size of a terminal that is read, in bytes.
+/// The longest message with a terminal's size that the server accepts, in bytes.
 const LONGEST_SIZE: usize = 4096;
 
-/// Has `work` done for the client of a connection, and tells it how that ended.
+/// Connects `work` to the client's streams, and sends the client its result.
 pub async fn serve<S, F>(io: S, protocol: &str, wanted: Wanted, work: impl FnOnce(Inner) -> F)
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
@@ -30,7 +30,7 @@ where
         Ok(Some(streams)) => {
             let (inner, outer) = ends();
             let ended = tokio::spawn(work(inner));
-            // a client that goes on opening streams is not answered, and one that has gone is noticed
+            // `opened` stays in use: further streams are ignored, and the end of the connection is noticed
             if carry(streams, outer, opened, &writer, ended, protocol).await.is_err() {
                 log::debug!("a client has gone before it was told the end");
             }
@@ -42,7 +42,7 @@ where
     let _ = speaking.await;
 }
 
-/// What streams there have to be before the work begins.
+/// The kinds of streams that the client must open before the work begins.
 fn expected(protocol: &str, wanted: Wanted) -> Vec<&'static str> {
     let has_sizes = !matches!(protocol, "v2.channel.k8s.io" | "channel.k8s.io");
     let all = [
@@ -55,7 +55,7 @@ fn expected(protocol: &str, wanted: Wanted) -> Vec<&'static str> {
     all.into_iter().filter(|(_, wanted)| *wanted).map(|(name, _)| name).collect()
 }
 
-/// Waits for all of them; `None` if the client goes. What else it opens is left.
+/// Waits until the client has opened all of them; `None` if it disconnects. Ignores other streams.
 async fn collect(opened: &mut mpsc::Receiver<Opened>, expected: &[&'static str]) -> Option<HashMap<String, Opened>> {
     let mut found = HashMap::new();
     while !expected.iter().all(|name| found.contains_key(*name)) {
@@ -153,7 +153,7 @@ fn id_of(ids: &[Option<u32>; 2], number: usize) -> Option<u32> {
     ids[number]
 }
 
-/// Passes what is written on, to its end.
+/// Passes the output on to a stream until it ends.
 async fn pass(writer: &Writer, stream: Option<u32>, mut from: mpsc::Receiver<Vec<u8>>) -> Result<(), Gone> {
     let mut result = Ok(());
     while let Some(bytes) = from.recv().await {

@@ -1,4 +1,4 @@
-//! What clients may do once, each within a short time.
+//! Tickets: random words that stand for a request, valid once and for a short time
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-/// How long a ticket is good for.
+/// How long a ticket is valid.
 const GOOD_FOR: Duration = Duration::from_secs(60);
-/// How many there may be at once.
+/// The most tickets at a time.
 const MOST: usize = 1000;
 
-/// Tickets, and what each is for.
+/// The tickets that were not taken yet, each with its request.
 #[derive(Debug)]
 pub struct Tickets<T> {
     given: Mutex<HashMap<String, (Instant, T)>>,
@@ -24,7 +24,7 @@ impl<T> Default for Tickets<T> {
 }
 
 impl<T> Tickets<T> {
-    /// A ticket that nobody can guess; `None` if too many were not taken yet.
+    /// Makes a ticket that can't be guessed; `None` if there are too many tickets.
     pub fn give(&self, what: T) -> Option<String> {
         self.give_at(what, Instant::now())
     }
@@ -40,7 +40,7 @@ impl<T> Tickets<T> {
         Some(ticket)
     }
 
-    /// What it is for; `None` if there is no such ticket, or not any more. It is good for one time.
+    /// Takes the request of a ticket, which is invalid then; `None` if the ticket does not exist or has expired.
     pub fn take(&self, ticket: &str) -> Option<T> {
         self.take_at(ticket, Instant::now())
     }

@@ -1,4 +1,4 @@
-//! URLs that clients are given.
+//! The URLs for streaming calls
 
 use std::net::SocketAddr;
 
@@ -9,16 +9,16 @@ use crate::node::Node;
 use super::request::Request;
 use super::tickets::Tickets;
 
-/// The server's side of the URLs.
+/// The address and the tickets of the streaming server.
 #[derive(Debug)]
 pub struct Streams {
-    /// Where it listens; nowhere without one.
+    /// The address at which it listens; `None` if it does not.
     address: Option<SocketAddr>,
     pub(super) tickets: Tickets<Request>,
 }
 
 impl Streams {
-    /// What is asked for by these URLs is served by [`super::serve`].
+    /// Makes URLs for this address; [`super::serve`] serves them.
     pub fn new(address: Option<SocketAddr>) -> Self {
         Self { address, tickets: Tickets::default() }
     }
@@ -36,26 +36,26 @@ impl Streams {
     }
 }
 
-/// A URL for a command in a container.
+/// `Exec`: a URL for running a command in a container.
 ///
 /// # Errors
-/// The container does not run, or the request makes no sense.
+/// The container does not run, the request is invalid, or streaming is off or has too many open URLs.
 pub fn exec(node: &Node, streams: &Streams, request: &ExecRequest) -> Result<ExecResponse> {
     Ok(ExecResponse { url: streams.url(Request::exec(node, request)?)? })
 }
 
-/// A URL for the streams of a container.
+/// `Attach`: a URL for attaching to a container.
 ///
 /// # Errors
-/// The container does not run, or the request makes no sense.
+/// The container does not run, the request is invalid, or streaming is off or has too many open URLs.
 pub fn attach(node: &Node, streams: &Streams, request: &AttachRequest) -> Result<AttachResponse> {
     Ok(AttachResponse { url: streams.url(Request::attach(node, request)?)? })
 }
 
-/// A URL for ports of a sandbox.
+/// `PortForward`: a URL for connecting to ports of a sandbox.
 ///
 /// # Errors
-/// The sandbox is not ready, or a port makes no sense.
+/// The sandbox is not ready, a port is invalid, or streaming is off or has too many open URLs.
 pub fn port_forward(node: &Node, streams: &Streams, request: &PortForwardRequest) -> Result<PortForwardResponse> {
     Ok(PortForwardResponse { url: streams.url(Request::port_forward(node, request)?)? })
 }

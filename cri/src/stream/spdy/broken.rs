@@ -1,8 +1,8 @@
-//! What ends a connection.
+//! Violations of the protocol, which end a connection
 
-/// What a peer has sent that makes no sense.
+/// A violation of the protocol by the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Broken(pub &'static str);
 
-/// What was read, or what makes no sense in it.
+/// The result of reading from the peer.
 pub(super) type Result<T> = std::result::Result<T, Broken>;

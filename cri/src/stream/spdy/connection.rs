@@ -1,4 +1,4 @@
-//! A connection, and the streams that the client opens over it.
+//! A connection with the streams that the client opens over it
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,25 +10,25 @@ use super::broken::{Broken, Result};
 use super::frame::{self, Frame, Reader};
 use super::headers::{Deflater, Headers};
 
-/// How many streams a connection may have at once.
+/// The most streams of a connection at a time.
 const MOST: usize = 256;
-/// How many pieces of a stream are held for whoever reads it; then the connection waits.
+/// The most pieces of a stream that are buffered for its reader; then the connection waits.
 const HELD: usize = 16;
-/// How often the peer is asked for a sign of life: writing to one that has gone fails.
+/// The time between pings: writing one fails if the peer has gone.
 const PING: Duration = Duration::from_secs(30);
-/// The number of our pings: a server's are even.
+/// The id of our pings; a server's ids are even.
 const OUR_PING: u32 = 2;
-/// How long a peer may take to hang up after the last word.
+/// Timeout for the peer to close the connection after we have sent all.
 const LINGER: Duration = Duration::from_secs(5);
 
 /// A stream that the peer has opened.
 #[derive(Debug)]
 pub struct Opened {
-    /// Its number.
+    /// The stream's id.
     pub id: u32,
-    /// What it is for.
+    /// The headers that the peer opened it with.
     pub headers: Headers,
-    /// What the peer sends in it, to the end of its side.
+    /// Receives the peer's data until the peer ends its side.
     pub data: mpsc::Receiver<Vec<u8>>,
 }
 
@@ -36,7 +36,7 @@ pub struct Opened {
 #[derive(Clone, Debug)]
 pub struct Writer(mpsc::Sender<Vec<u8>>);
 
-/// The peer is gone.
+/// The error that the peer has disconnected.
 #[derive(Clone, Copy, Debug)]
 pub struct Gone;
 
@@ -58,9 +58,10 @@ impl Writer {
     }
 }
 
-/// Speaks over a connection, until the peer goes or `streams` does: what it opens is sent there.
+/// Serves a connection until the peer disconnects or the receiver of `streams` is dropped; sends the streams that the
+/// peer opens to `streams`.
 ///
-/// When the last [`Writer`] is dropped the peer is left some time to hang up.
+/// When the last [`Writer`] is dropped, the peer has some time to close the connection.
 pub async fn speak(
     io: impl AsyncRead + AsyncWrite + Send + 'static,
     streams: mpsc::Sender<Opened>,
@@ -93,7 +94,7 @@ pub async fn speak(
                 return;
             }
         }
-        // all is said: the peer is to hang up first, so that it has read all
+        // the peer should close first, so that it has read all
         if writing.flush().await.is_err() || tokio::time::timeout(LINGER, &mut listening).await.is_err() {
             listening.abort();
         }
@@ -101,7 +102,7 @@ pub async fn speak(
     (Writer(frames), talking)
 }
 
-/// Takes what the peer says.
+/// Handles the peer's frames.
 async fn listen(
     mut reader: Reader<impl AsyncRead + Unpin>,
     streams: &mpsc::Sender<Opened>,
@@ -123,7 +124,7 @@ async fn listen(
                     if !ended {
                         open.insert(stream, sender);
                     }
-                    // the answer first: what is written to it comes after that
+                    // the reply must precede data of the stream
                     if answers.send(frame::reply(stream, &deflater.none())).await.is_err()
                         || streams.send(Opened { id: stream, headers, data }).await.is_err()
                     {
@@ -136,7 +137,7 @@ async fn listen(
                 if let Some(data) = open.get(&stream)
                     && !bytes.is_empty()
                 {
-                    // who does not want it any more is not told of the rest
+                    // a reader that has gone loses the rest
                     let _ = data.send(bytes).await;
                 }
                 if ended {
@@ -170,7 +171,7 @@ mod tests {
         (0..text.len() / 2).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap()).collect()
     }
 
-    /// A real client's first frames: three streams are opened, one is written to and ended, a ping.
+    /// A real client's first frames: it opens three streams, writes to one and ends it, and sends a ping.
     #[test]
     fn a_client_opens_streams_and_is_answered() {
         let client = "80030001000000290000000100000000000078f9e3c6a7c26260606004a7b392a2d4c45c6851c29a0a0a6800000000ffff\

@@ -1,6 +1,6 @@
-//! What both sides of SPDY/3 take for said before the first header: section 2.6.10.1 of the protocol's text.
+//! The zlib dictionary of SPDY/3's headers: section 2.6.10.1 of its specification
 
-/// Each stands in it after its length.
+/// The words of the dictionary's first part, each preceded by its length there.
 const WORDS: [&str; 65] = [
     "options",
     "head",
@@ -68,7 +68,7 @@ const WORDS: [&str; 65] = [
     "keep-alive",
     "origin",
 ];
-/// What follows them.
+/// The text after the words.
 const REST: &str = "100101201202205206300302303304305306307402405406407408409410411412413414415416417502504505203 Non-Authori\
     tative Information204 No Content301 Moved Permanently400 Bad Request401 Unauthorized403 Forbidden404 Not \
     Found500 Internal Server Error501 Not Implemented503 Service UnavailableJan Feb Mar Apr May Jun Jul Aug S\
@@ -76,7 +76,7 @@ const REST: &str = "100101201202205206300302303304305306307402405406407408409410
     e/gif,application/xml,application/xhtml+xml,text/plain,text/javascript,publicprivatemax-age=gzip,deflate,\
     sdchcharset=utf-8charset=iso-8859-1,utf-,*,enq=0.";
 
-/// The dictionary that headers are compressed with.
+/// The dictionary.
 pub(super) fn dictionary() -> Vec<u8> {
     let word = |word: &&str| -> Vec<u8> {
         let length = u32::try_from(word.len()).unwrap_or_default().to_be_bytes();
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn it_is_the_one_that_every_peer_has() {
         let all = super::dictionary();
-        // the checksum by which compressed text names it
+        // Adler-32, by which zlib identifies a dictionary
         let (a, b) = all.iter().fold((1u32, 0u32), |(a, b), byte| {
             let a = (a + u32::from(*byte)) % 65521;
             (a, (b + a) % 65521)

@@ -1,17 +1,17 @@
-//! Frames of SPDY/3.1, as far as streams need them: what a peer sends is read with limits.
+//! Frames of SPDY/3.1, as far as streams need them. Frames of the peer have a limited length.
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::broken::{Broken, Result};
 use super::headers::{Headers, Inflater};
 
-/// The longest control frame that is read, in bytes.
+/// The longest control frame that we accept, in bytes.
 const LONGEST_CONTROL: usize = 64 << 10;
-/// Pieces that the bytes of streams are read in.
+/// The most bytes of a data frame that are read at once.
 const PIECE: usize = 16 << 10;
-/// First half of every control frame's head.
+/// The first two bytes of a control frame: the control bit and the version.
 const VERSION_3: u16 = 0x8003;
-/// Nothing follows.
+/// The flag of a stream's last frame.
 const FIN: u8 = 1;
 
 const SYN_STREAM: u16 = 1;
@@ -20,20 +20,20 @@ const RST_STREAM: u16 = 3;
 const PING: u16 = 6;
 const GOAWAY: u16 = 7;
 
-/// What a peer says.
+/// A frame of the peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Frame {
-    /// A stream is opened. The peer's side of it may be at its end already.
+    /// SYN_STREAM: the peer opens a stream; with `ended`, it sends no data.
     Open { stream: u32, headers: Headers, ended: bool },
-    /// Bytes of a stream; a part of them, if that does not end.
+    /// Data of a stream, or a part of a long frame; with `ended`, the peer's last data.
     Data { stream: u32, bytes: Vec<u8>, ended: bool },
-    /// A stream is given up.
+    /// RST_STREAM: the peer aborts a stream.
     Reset { stream: u32 },
-    /// It is to be answered, with the same bytes, if the peer has made it.
+    /// PING: a ping of the peer, to be sent back, or the answer to ours.
     Ping { id: u32 },
-    /// It opens no more streams.
+    /// GOAWAY: the peer opens no more streams.
     GoAway,
-    /// What needs no answer: settings, windows.
+    /// A frame that needs no action, such as SETTINGS or WINDOW_UPDATE.
     Other,
 }
 
@@ -41,7 +41,7 @@ pub(super) enum Frame {
 pub(super) struct Reader<R> {
     from: R,
     inflater: Inflater,
-    /// The stream, whether its frame is the last one, and how much of that is still to be read.
+    /// Of a data frame that was read in part: the stream, whether the frame is its last one, and the bytes left.
     within: Option<(u32, bool, usize)>,
 }
 
@@ -50,16 +50,16 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Self { from, inflater: Inflater::new(), within: None }
     }
 
-    /// The next frame; `None` at the end.
+    /// Reads the next frame; `None` at the end of the connection.
     ///
     /// # Errors
-    /// It makes no sense, is too long, or the connection broke.
+    /// The frame is malformed or too long, or the connection broke within it.
     pub(super) async fn next(&mut self) -> Result<Option<Frame>> {
         if let Some((stream, last, rest)) = self.within.take() {
             return self.piece(stream, last, rest).await.map(Some);
         }
         let mut head = [0; 8];
-        // between two frames a peer may go
+        // the peer may disconnect between two frames
         if self.from.read(&mut head[..1]).await.unwrap_or(0) == 0 {
             return Ok(None);
         }
@@ -103,9 +103,9 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Ok(match kind {
             SYN_STREAM => {
                 let stream = number()?;
-                // the stream that it belongs to, priority and slot mean nothing here
+                // skip the associated stream, the priority and the slot
                 let block = body.get(10..).ok_or(Broken("a control frame that is too short"))?;
-                // also of a stream that is refused: the next block refers to it
+                // also for a stream that will be refused: later blocks refer to this one
                 let headers = self.inflater.headers(block)?;
                 Frame::Open { stream, headers, ended: flags & FIN != 0 }
             }
@@ -115,7 +115,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 Frame::Ping { id: u32::from_be_bytes(*first) }
             }
             GOAWAY => Frame::GoAway,
-            // it may have headers, which the next ones refer to
+            // later blocks may refer to the headers of this one
             8 | SYN_REPLY => {
                 let block = body.get(4..).ok_or(Broken("a control frame that is too short"))?;
                 self.inflater.headers(block)?;
@@ -126,7 +126,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 }
 
-/// A control frame.
+/// Makes a control frame.
 fn control(kind: u16, body: &[u8]) -> Vec<u8> {
     let mut out = [VERSION_3.to_be_bytes(), kind.to_be_bytes()].concat();
     out.extend(u32::try_from(body.len()).unwrap_or_default().to_be_bytes());
@@ -134,24 +134,22 @@ fn control(kind: u16, body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The answer to a stream's opening, with this block of headers.
+/// Makes a SYN_REPLY with this block of headers.
 pub(super) fn reply(stream: u32, headers: &[u8]) -> Vec<u8> {
     control(SYN_REPLY, &[&stream.to_be_bytes(), headers].concat())
 }
 
-/// A stream is not taken: RST_STREAM with REFUSED_STREAM.
+/// Makes a RST_STREAM with REFUSED_STREAM.
 pub(super) fn refuse(stream: u32) -> Vec<u8> {
     control(RST_STREAM, &[stream.to_be_bytes(), 3u32.to_be_bytes()].concat())
 }
 
-/// A ping, or the answer to one.
+/// Makes a PING, or the answer to one.
 pub(super) fn ping(id: u32) -> Vec<u8> {
     control(PING, &id.to_be_bytes())
 }
 
-/// Bytes of a stream; its end, if there is nothing more.
-///
-/// A frame has less than 16 MiB, as whoever calls this has.
+/// Makes a data frame; with `end`, the stream's last one. `bytes` must be shorter than 16 MiB.
 pub(super) fn data(stream: u32, bytes: &[u8], end: bool) -> Vec<u8> {
     let mut out = stream.to_be_bytes().to_vec();
     let length = u32::try_from(bytes.len()).unwrap_or_default() & 0x00ff_ffff;
@@ -165,7 +163,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// All frames, and why there are no more.
+    /// All frames, and the error after them.
     fn read(bytes: &[u8]) -> (Vec<Frame>, Option<Broken>) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
@@ -185,7 +183,7 @@ mod tests {
         (0..text.len() / 2).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap()).collect()
     }
 
-    /// What the framer of Kubernetes' own clients, moby/spdystream, writes.
+    /// Frames written by moby/spdystream, the library of Kubernetes' clients.
     const OF_GO: &str = "80030001000000290000000100000000000078f9e3c6a7c26260606004a7b392a2d4c45c6851c29a0a0a6800000000ffff\
          800300010000001700000003000000000000c22e555c92929907000000ffff\
          800300010000001900000005000000000000c22ac5565c92925f5a02000000ffff\
@@ -209,7 +207,7 @@ mod tests {
             Frame::Ping { id: 1 },
         ];
         assert_eq!((frames, broken), (expected, None));
-        // wherever it ends, what came before is there, and nothing else
+        // wherever the bytes are cut, the frames before the cut are read, and no others
         let whole = bytes(OF_GO);
         for length in 0..whole.len() {
             let (frames, broken) = read(&whole[..length]);
@@ -248,7 +246,7 @@ mod tests {
         #[test]
         fn noise_ends(noise in proptest::collection::vec(any::<u8>(), 0..500)) {
             let _ = read(&noise);
-            // control frames, too
+            // also in control frames
             for kind in 0..10u16 {
                 let _ = read(&[control(kind, &noise), control(kind, &noise)].concat());
             }

@@ -1,7 +1,7 @@
-//! Headers of SPDY/3: names and values, compressed by one zlib stream for all of a connection.
+//! Headers of SPDY/3: names and values, compressed by one zlib stream for each direction of a connection.
 //!
-//! What comes is inflated, with limits. What goes is zlib's format too, in blocks that are stored as they are: our headers
-//! are few and short.
+//! The peer's headers are inflated, with limits. Ours are written as stored (uncompressed) blocks of zlib's format:
+//! they are few and short.
 
 use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_HAS_MORE_INPUT;
@@ -10,23 +10,23 @@ use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 use super::broken::{Broken, Result};
 use super::dictionary::dictionary;
 
-/// Names and values, in their order.
+/// Names and values, in the order of the block.
 pub type Headers = Vec<(String, String)>;
 
-/// How far back compressed text refers, in bytes.
+/// The size of zlib's window, in bytes.
 const WINDOW: usize = 32 << 10;
-/// How much a block of headers may be, inflated, in bytes.
+/// The longest block of headers after inflation, in bytes.
 const LONGEST: usize = 64 << 10;
-/// How many headers a block may have.
+/// The most headers of a block.
 const MOST: usize = 100;
-/// The two bytes that a stream of zlib begins with, if it names no dictionary.
+/// The first two bytes of a zlib stream without a dictionary (RFC 1950).
 const PLAIN_ZLIB: [u8; 2] = [0x78, 0x01];
 /// A block without bytes: Go's reader gives what came before only when it has seen one.
 const FLUSH: [u8; 5] = [0, 0, 0, 0xff, 0xff];
-/// The flag of the second byte that says that the checksum of a dictionary follows.
+/// FDICT, the flag of the second byte: the checksum of a dictionary follows.
 const NAMES_DICTIONARY: u8 = 0x20;
 
-/// Inflates the blocks of one direction, in their order.
+/// Inflates the peer's blocks, in order.
 pub(super) struct Inflater {
     core: Box<DecompressorOxide>,
     window: Box<[u8]>,
@@ -39,16 +39,16 @@ impl Inflater {
         Self { core: Box::default(), window: vec![0; WINDOW].into_boxed_slice(), at: 0, begun: false }
     }
 
-    /// The headers of the next block.
+    /// Inflates and parses the next block.
     ///
     /// # Errors
-    /// It is damaged, or too much.
+    /// The block is malformed or too long, or has too many headers.
     pub(super) fn headers(&mut self, block: &[u8]) -> Result<Headers> {
         let block = if self.begun { block } else { self.begin(block)? };
         parse(&self.inflate(block)?)
     }
 
-    /// Takes zlib's own header off the first block.
+    /// Strips zlib's header from the first block.
     fn begin<'a>(&mut self, block: &'a [u8]) -> Result<&'a [u8]> {
         let (header, rest) = block.split_first_chunk::<2>().ok_or(Broken("headers without a beginning"))?;
         let is_zlib = u16::from_be_bytes(*header).is_multiple_of(31) && header[0] & 0x0f == 8;
@@ -62,7 +62,7 @@ impl Inflater {
         let dictionary = dictionary();
         self.window[..dictionary.len()].copy_from_slice(&dictionary);
         self.at = dictionary.len();
-        // which dictionary it is needs no check: there is one
+        // SPDY/3 has only one dictionary: its checksum need not be checked
         rest.get(4..).ok_or(Broken("headers without a beginning"))
     }
 
@@ -86,7 +86,7 @@ impl Inflater {
     }
 }
 
-/// Takes a block apart: how many headers, and name and value of each, after their lengths.
+/// Parses a block: the number of headers, then the name and the value of each, preceded by their lengths.
 fn parse(block: &[u8]) -> Result<Headers> {
     const SHORT: Broken = Broken("headers that end too early");
     let mut rest = block;
@@ -108,25 +108,25 @@ fn parse(block: &[u8]) -> Result<Headers> {
     (0..count).map(|_| Ok((text(&mut rest)?.to_ascii_lowercase(), text(&mut rest)?))).collect()
 }
 
-/// What of a header's value peers see first: there may be several, divided by zeros.
+/// The first value of a header; several values are separated by NUL bytes.
 pub fn value<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
     let (_, value) = headers.iter().find(|(other, _)| other == name)?;
     value.split('\0').next()
 }
 
-/// Writes the blocks of one direction.
+/// Writes our blocks.
 #[derive(Default)]
 pub(super) struct Deflater {
     begun: bool,
 }
 
 impl Deflater {
-    /// The block of an answer that has no headers.
+    /// A block without headers.
     pub(super) fn none(&mut self) -> Vec<u8> {
         let block = 0u32.to_be_bytes();
         let length = u16::try_from(block.len()).unwrap_or_default();
         let mut out = if std::mem::replace(&mut self.begun, true) { Vec::new() } else { PLAIN_ZLIB.to_vec() };
-        // a block that is stored, and not the last one
+        // a stored block that is not the last one (RFC 1951, 3.2.4)
         out.push(0);
         out.extend(length.to_le_bytes());
         out.extend((!length).to_le_bytes());
@@ -142,7 +142,7 @@ mod tests {
     use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
     use proptest::prelude::*;
 
-    /// A block as a peer has it before it is compressed.
+    /// The plain text of a block.
     fn plain(headers: &[(&str, &str)]) -> Vec<u8> {
         let length = |text: &str| u32::try_from(text.len()).unwrap().to_be_bytes();
         let mut out = u32::try_from(headers.len()).unwrap().to_be_bytes().to_vec();

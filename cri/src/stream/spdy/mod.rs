@@ -1,6 +1,7 @@
-//! The server's side of SPDY/3.1, as far as Kubernetes' clients need it: streams that the client opens over one connection.
+//! The server's side of SPDY/3.1, as far as Kubernetes' clients need it: streams that the client opens over one
+//! connection.
 //!
-//! No crate speaks it. Windows are left to TCP, as the clients' own implementation leaves them.
+//! No crate implements it. Flow control is left to TCP, as in the clients' own implementation.
 
 mod broken;
 mod connection;
