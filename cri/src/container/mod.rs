@@ -10,6 +10,7 @@ pub mod state;
 mod unheeded;
 
 use stage0::app::status::{self, AppStatus};
+use stage0::poddir::manifest;
 use stage1::appc::{AcName, RuntimeApp};
 
 use crate::fault::{Fault, Result};
@@ -34,7 +35,7 @@ impl Container {
     fn of(sandbox: &Sandbox, app: &RuntimeApp) -> Result<Option<Self>> {
         let annotations = app.app.as_ref().map(|app| &app.user_annotations);
         let Some(record) = annotations.map(record::read).transpose()?.flatten() else { return Ok(None) };
-        let is_ours = id::is_of_container(&app.name);
+        let is_ours = id::is_of_container(&app.name) && !manifest::is_being_added(sandbox.pod.dir(), &app.name);
         let id = ContainerId { app: app.name.clone(), pod: sandbox.pod.uuid() };
         Ok(is_ours.then(|| Self { id, record, app: app.clone() }))
     }
