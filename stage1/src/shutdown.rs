@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::app;
-use crate::cgroup::PodCgroup;
+use crate::cgroup::{CGROUP_PARENT, PodCgroup};
 use crate::cross::Target;
 use crate::error::{Context, Error, Result};
 use crate::pod::{Pod, remove_if_there};
 use crate::streams::call;
 use crate::sys::{dir, process, signal};
+use crate::{app, appc};
 
 /// Least timeout of an orderly end: an app without a stop timeout of its own has systemd's 90 seconds.
 const ORDERLY: Duration = Duration::from_secs(120);
@@ -139,7 +139,9 @@ fn remove_cgroups(pod: &Path, uuid: &str) -> Result<()> {
         Err(error) if error.errno() == Some(libc::ENOENT) => {}
         Err(error) => log::warn!("{}", error.one_line()),
     }
-    PodCgroup::of(uuid)?.remove(uuid)
+    let pod = Pod::load(pod).ok();
+    let parent = pod.as_ref().and_then(|pod| appc::find(&pod.manifest.annotations, CGROUP_PARENT)?.parse().ok());
+    PodCgroup::of(uuid, parent.as_ref())?.remove(uuid)
 }
 
 /// Directory of the host's journals: systemd-journald.service(8).

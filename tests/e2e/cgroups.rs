@@ -7,11 +7,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tests::Verdict;
 use tests::harness::{Context, Layout};
-use tests::process::{Process, cgroups_named_after, hierarchies_named_after, pod_cgroups, wait_for};
+use tests::process::{Process, cgroups_named_after, hierarchies_named_after, mountinfo, pod_cgroups, wait_for};
 
 tests::cases! {
     both an_apps_cgroup_comes_and_goes;
     both a_pods_cgroups_are_there_until_it_is_removed;
+    both a_pods_cgroup_is_made_where_it_is_asked_for;
     native only_cgroups_with_the_pods_uuid_are_removed;
 }
 
@@ -72,6 +73,43 @@ fn a_pods_cgroups_are_there_until_it_is_removed(t: &Context) -> Verdict {
             podctl.ok(&["rm", &pod.uuid]);
         }
         assert_eq!(cgroups_named_after(&pod.uuid), Vec::<PathBuf>::new(), "{options:?} {cut_off}");
+    }
+    Ok(())
+}
+
+fn a_pods_cgroup_is_made_where_it_is_asked_for(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    // names of this test alone, whatever else runs here
+    let own = format!("e2e{}{}", std::process::id(), if t.layout == Layout::V1 { "one" } else { "two" });
+    for (parent, path) in [
+        (format!("/{own}/inner"), format!("{own}/inner")),
+        (format!("{own}-inner.slice"), format!("{own}.slice/{own}-inner.slice")),
+    ] {
+        let pod = podctl.pod(&[&format!("--cgroup-parent={parent}")]);
+        let name = format!("machine-rkt\\x2d{}.scope", pod.uuid.replace('-', "\\x2d"));
+        assert_eq!(fs::read_to_string(pod.dir().join("subcgroup"))?, format!("{path}/{name}"));
+        let mounts = mountinfo("self").into_iter().filter(|m| m.iter().any(|f| f == "cgroup" || f == "cgroup2"));
+        // in the layout v2 those of v1 are mounted over
+        let hierarchies = mounts.map(|mount| Path::new(&mount[4]).join(&path).join(&name)).filter(|dir| dir.is_dir());
+        let hierarchies: Vec<PathBuf> = hierarchies.collect();
+        assert!(hierarchies.len() >= if t.layout == Layout::V1 { 5 } else { 1 }, "{hierarchies:?}");
+        pod.add("one", &["--memory=64Mi"], &["sleep", "inf"]);
+        pod.app("start", "one", &[]).ok();
+        podctl.ok(&["pause", &pod.uuid, "one"]);
+        podctl.ok(&["unpause", &pod.uuid, "one"]);
+        assert_eq!(pod.enter("one", &["/probe", "exit", "3"]).code, Some(3));
+        pod.end();
+        for dir in hierarchies {
+            assert!(!dir.exists(), "{}", dir.display());
+            // what others may use stays
+            for above in dir.ancestors().skip(1).take(2) {
+                fs::remove_dir(above).map_err(|e| format!("{}: {e}", above.display()))?;
+            }
+        }
+    }
+    for bad in ["/", "/../x", "a--b.slice"] {
+        let line = podctl.run(&["sandbox", &format!("--cgroup-parent={bad}")]);
+        assert!(line.code != Some(0) && line.stderr.contains("cgroup parent"), "{line}");
     }
     Ok(())
 }

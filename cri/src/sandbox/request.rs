@@ -10,7 +10,8 @@ use stage0::pod::network;
 use stage0::pod::settings::{Ipc, Settings};
 use stage0::pod::sysctl::{self, Sysctls};
 use stage1::appc::{ExposedPort, Isolator, NameValue, PodManifest};
-use stage1::error::Context;
+use stage1::cgroup::{CGROUP_PARENT, Parent};
+use stage1::error::{Context, Error};
 use stage1::{mux, streams};
 
 use crate::api::{
@@ -32,6 +33,7 @@ pub struct SandboxRequest {
     hostname: String,
     dns: Option<DnsConfig>,
     sysctls: Sysctls,
+    cgroup_parent: Option<Parent>,
     ports: Vec<PortMapping>,
 }
 
@@ -54,6 +56,9 @@ impl SandboxRequest {
         let linux = config.linux.unwrap_or_default();
         let context = linux.security_context.unwrap_or_default();
         let namespaces = namespaces(&context.namespace_options.unwrap_or_default())?;
+        let parent = Some(linux.cgroup_parent.as_str()).filter(|parent| !matches!(*parent, "" | "/"));
+        let cgroup_parent: Option<Parent> =
+            parent.map(str::parse).transpose().map_err(|error: Error| Fault::invalid(error.one_line()))?;
         let network = (namespaces[0] == NamespaceMode::Node as i32).then_some("host");
         for (name, value) in &linux.sysctls {
             if namespaces[2] == NamespaceMode::Node as i32 && !name.starts_with("net.") {
@@ -82,6 +87,7 @@ impl SandboxRequest {
             hostname: config.hostname,
             dns: config.dns_config,
             sysctls: linux.sysctls.into_iter().collect(),
+            cgroup_parent,
             ports: config.port_mappings,
         })
     }
@@ -102,6 +108,7 @@ impl SandboxRequest {
             annotations.push(NameValue::new(streams::LOG_DIR, &self.record.log_directory));
         }
         annotations.extend(sysctl::annotation(&self.sysctls)?);
+        annotations.extend(self.cgroup_parent.as_ref().map(|parent| NameValue::new(CGROUP_PARENT, parent.to_string())));
         // the pod permits all capabilities: each container's request limits its own
         let all = stage1::confine::caps::CapSet::ALL;
         let value = json!({ "set": all.names().collect::<Vec<_>>() });

@@ -30,7 +30,7 @@ pub use run::{Run, check_hostname};
 pub use sysctl::SYSCTLS;
 
 use crate::appc::Isolators;
-use crate::cgroup::PodCgroup;
+use crate::cgroup::{Parent, PodCgroup};
 use crate::confine::caps::CapSet;
 use crate::error::{Context, Error, Result};
 use crate::inherited;
@@ -69,6 +69,8 @@ pub struct PodSpec {
     pub isolators: Isolators,
     /// The bounding set of PID 1, and so of all apps.
     pub capabilities: CapSet,
+    /// The cgroup that its own is made in, if not the usual one.
+    pub cgroup_parent: Option<Parent>,
     /// Kernel parameters of its namespaces: names and values.
     pub sysctls: BTreeMap<String, String>,
     /// Whether its processes may use any device.
@@ -100,7 +102,7 @@ pub fn launch(spec: &PodSpec, join: impl FnOnce(i32, &SignalFd) -> Result<()>) -
         );
     }
     let signals = signal::block(monitor::SIGNALS)?;
-    let cgroup = PodCgroup::of(&spec.uuid)?;
+    let cgroup = PodCgroup::of(&spec.uuid, spec.cgroup_parent.as_ref())?;
     let (console, terminal) = pty::open_pair().context(|| "allocate the pod's console")?;
     pty::plain_output(&terminal)?;
     let link = if spec.interactive { Some(Link::new()?) } else { None };

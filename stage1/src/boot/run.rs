@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::apps::Apps;
 use super::{Monitor, PodSpec, launch, sysctl};
-use crate::appc::Isolators;
+use crate::appc::{self, Isolators};
+use crate::cgroup::CGROUP_PARENT;
 use crate::confine::{self, caps::CapSet};
 use crate::error::{Context, Error, Result};
 use crate::layout;
@@ -130,6 +131,7 @@ impl Run {
             logs: mux::Settings::of(&pod.manifest, !self.config.mutable && pod.manifest.apps.len() == 1)?,
             capabilities: self.capabilities(pod, &isolators)?,
             isolators,
+            cgroup_parent: appc::find(&pod.manifest.annotations, CGROUP_PARENT).map(str::parse).transpose()?,
             sysctls: sysctl::declared(&pod.manifest, request.is_own(), own_ipc)?,
             any_device: self.config.insecure_options.disable_paths,
         })

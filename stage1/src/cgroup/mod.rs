@@ -9,6 +9,7 @@ mod end;
 mod freeze;
 mod hierarchy;
 mod member;
+mod parent;
 mod scope;
 mod thaw;
 mod tree;
@@ -25,6 +26,7 @@ use crate::layout;
 
 pub use hierarchy::{Hierarchy, Version, hierarchies};
 pub use member::{Running, join_like};
+pub use parent::{CGROUP_PARENT, Parent};
 use tree::members_below;
 pub use usage::Usage;
 
@@ -44,13 +46,18 @@ pub struct PodCgroup {
 }
 
 impl PodCgroup {
-    /// The cgroups of the pod `uuid` in the place where `run` makes them. Creates nothing.
+    /// The cgroups of the pod `uuid` in the place where `run` makes them: in `parent`, if it is given. Creates nothing.
     ///
     /// # Errors
     /// The host has no cgroup hierarchy.
-    pub fn of(uuid: &str) -> Result<Self> {
-        let name = scope::name(uuid);
-        Self::at(if scope::host_has_systemd() { Path::new(scope::MACHINES).join(name) } else { name.into() })
+    pub fn of(uuid: &str, parent: Option<&Parent>) -> Result<Self> {
+        let usual = || if scope::host_has_systemd() { scope::MACHINES.into() } else { PathBuf::new() };
+        Self::at(parent.map_or_else(usual, Parent::path).join(scope::name(uuid)))
+    }
+
+    /// Whether the host's systemd makes and removes them.
+    fn is_managed(&self) -> bool {
+        scope::slice(&self.path).is_some() && scope::host_has_systemd()
     }
 
     /// The cgroups at `path`, relative to the root of each hierarchy. Creates nothing.
@@ -116,7 +123,7 @@ impl PodCgroup {
     /// # Errors
     /// A cgroup can't be made or entered, or the host's systemd refuses the scope.
     pub fn create(&self, owner: u32, pid: i32, any_device: bool) -> Result<()> {
-        let managed = self.path.starts_with(scope::MACHINES);
+        let managed = self.is_managed();
         if managed {
             scope::start(&self.path, pid)?;
         }
@@ -194,7 +201,7 @@ impl PodCgroup {
         }
         let marker = Self { path: scope::marker(&self.path), hierarchies: self.hierarchies.clone() };
         let is_there = |cgroup: &Self| cgroup.directories().any(|(_, dir)| dir.is_dir());
-        let managed = self.path.starts_with(scope::MACHINES) && scope::host_has_systemd();
+        let managed = self.is_managed();
         let mut removed = Ok(());
         if managed && (is_there(self) || is_there(&marker)) {
             // The host's systemd removes the cgroups of its units itself: it might make one again that was removed

@@ -31,9 +31,16 @@ pub(super) fn host_has_systemd() -> bool {
     is_systemd && Path::new("/run/systemd/system").is_dir() && Path::new(PRIVATE_SOCKET).exists()
 }
 
-/// The cgroup of the slice that stays when the scope with the cgroup `path` has ended.
+/// The cgroup of the slice that stays when the scope with the cgroup `path` has ended. A slice of this name is below
+/// `machine.slice`, whatever slice the scope is in.
 pub(super) fn marker(path: &Path) -> PathBuf {
-    path.with_extension("slice")
+    let name = path.with_extension("slice");
+    Path::new(MACHINES).join(name.file_name().unwrap_or_default())
+}
+
+/// The slice that a pod's scope with the cgroup `path` is in; `None` if it is in none.
+pub(super) fn slice(path: &Path) -> Option<&str> {
+    path.parent()?.file_name()?.to_str().filter(|name| name.ends_with(".slice"))
 }
 
 /// Has the host's systemd make the slice that stays, and the scope with the cgroup `path` and the process `pid` in it.
@@ -48,7 +55,7 @@ pub(super) fn start(path: &Path, pid: i32) -> Result<()> {
     let pid = u32::try_from(pid).context(|| format!("PID {pid}"))?;
     let properties = [
         ("Description", Value::Text("Pod".to_owned())),
-        ("Slice", Value::Text(MACHINES.to_owned())),
+        ("Slice", Value::Text(slice(path).unwrap_or(MACHINES).to_owned())),
         ("Delegate", Value::Bool(true)),
         ("CollectMode", Value::Text("inactive-or-failed".to_owned())),
         ("PIDs", Value::Numbers(vec![pid])),

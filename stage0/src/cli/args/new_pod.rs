@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser};
 use serde_json::{Map, json};
 use stage1::appc::{Isolator, NameValue, PodManifest};
+use stage1::cgroup::{CGROUP_PARENT, Parent};
 use stage1::cli::DnsConfMode;
 use stage1::confine::caps::CapSet;
 use stage1::error::{Context, Error, Result};
@@ -105,6 +106,9 @@ pub struct WhatToMake {
     /// Set a kernel parameter that the pod has for itself: net.*, kernel.sem, kernel.msg*, kernel.shm*, fs.mqueue.*
     #[arg(long = "sysctl", value_name = "NAME=VALUE")]
     sysctls: Vec<String>,
+    /// Make its cgroup in this one, a path or the name of a slice: /batch, batch.slice
+    #[arg(long, value_name = "CGROUP")]
+    cgroup_parent: Option<Parent>,
     /// Send its apps' logs to: file (in the pod's directory), journald (the host's), none, or passthrough (none, and the
     /// output of run has no app names)
     #[arg(long, value_name = "DRIVER", value_parser = log_driver)]
@@ -148,6 +152,7 @@ impl WhatToMake {
             annotations.push(NameValue::new(streams::LOG_MODE, self.k8s_log_mode.as_str()));
             annotations.push(NameValue::new(streams::LOG_DIR, dir.as_str()));
         }
+        annotations.extend(self.cgroup_parent.as_ref().map(|parent| NameValue::new(CGROUP_PARENT, parent.to_string())));
         annotations.extend(sysctl::annotation(&self.sysctls(settings)?)?);
         let isolators = self.capabilities()?.into_iter().collect();
         Ok(PodManifest { volumes, ports, annotations, isolators, ..PodManifest::default() })
