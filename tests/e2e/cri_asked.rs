@@ -9,8 +9,8 @@ use tests::Verdict;
 use tests::cri::api::security_profile::ProfileType;
 use tests::cri::api::{
     Capability, ContainerConfig, Int64Value, LinuxContainerConfig, LinuxContainerSecurityContext, Mount,
-    MountPropagation, NamespaceMode, PodSandboxConfig, RemovePodSandboxRequest, RunPodSandboxRequest, SecurityProfile,
-    StatusRequest, SupplementalGroupsPolicy,
+    MountPropagation, NamespaceMode, NamespaceOption, PodSandboxConfig, RemovePodSandboxRequest, RunPodSandboxRequest,
+    SecurityProfile, StatusRequest, SupplementalGroupsPolicy,
 };
 use tests::cri::{Server, probe, sandbox};
 use tests::harness::Context;
@@ -18,6 +18,7 @@ use tonic::Code;
 
 tests::cases! {
     native mounts_paths_and_users_of_a_container 120;
+    native filters_and_pid_namespaces_of_containers 120;
 }
 
 const NONE: Option<&str> = None;
@@ -44,6 +45,83 @@ fn said(server: &Server<'_>, id: &str, words: &[&str]) -> String {
 fn remove_sandbox(server: &Server<'_>, id: &str) {
     let request = RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };
     server.runtime(|mut client| async move { client.remove_pod_sandbox(request).await }).expect("a removal");
+}
+
+fn filters_and_pid_namespaces_of_containers(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    podctl.import_probe();
+    let server = Server::start(&podctl, &[]);
+    let pod = server.sandbox(&sandbox("asked"));
+    let file = t.dir.join("profile.json");
+    let text = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["sethostname"],"action":"SCMP_ACT_ERRNO"}]}"#;
+    fs::write(&file, text)?;
+    let profile = |kind: ProfileType, path: &str| {
+        Some(SecurityProfile { profile_type: kind.into(), localhost_ref: path.to_owned() })
+    };
+    let context = |seccomp: Option<SecurityProfile>, pid: NamespaceMode, target: &str| LinuxContainerSecurityContext {
+        capabilities: Some(Capability { add_capabilities: vec!["SYS_ADMIN".into()], ..Default::default() }),
+        namespace_options: Some(NamespaceOption {
+            pid: pid.into(),
+            target_id: target.to_owned(),
+            ..Default::default()
+        }),
+        seccomp,
+        ..Default::default()
+    };
+    let run = |name: &str, context: LinuxContainerSecurityContext| {
+        stays(&server, &pod, ContainerConfig { linux: with_context(context), ..probe(name, &[]) })
+    };
+    let path = file.display().to_string();
+    let localhost = profile(ProfileType::Localhost, &path);
+    let filtered = run("filtered", context(localhost.clone(), NamespaceMode::Container, ""));
+    assert_eq!(said(&server, &filtered, &["syscall", "sethostname"]), "EPERM");
+    assert_eq!(said(&server, &filtered, &["syscall", "mount"]), "ok");
+    let free = LinuxContainerSecurityContext { privileged: true, ..context(localhost, NamespaceMode::Pod, "") };
+    let free = run("free", free);
+    assert_eq!(said(&server, &free, &["syscall", "sethostname"]), "ok", "a privileged container has no filter");
+    let unfiltered = run("unfiltered", context(profile(ProfileType::Unconfined, ""), NamespaceMode::Pod, ""));
+    assert!(said(&server, &unfiltered, &["cat", "/proc/self/status"]).contains("Seccomp:\t0"));
+
+    // its own PID namespace, and the pod's
+    let words = |id: &str| said(&server, id, &["cat", "/proc/1/cmdline"]);
+    assert!(words(&filtered).starts_with("/probe"), "{}", words(&filtered));
+    assert!(words(&free).contains("systemd"), "{}", words(&free));
+    let joined = run("joined", context(None, NamespaceMode::Target, &filtered));
+    assert!(words(&joined).starts_with("/probe"), "{}", words(&joined));
+    assert!(said(&server, &joined, &["cat", "/proc/self/status"]).contains("Seccomp:\t0"));
+    let ended = server.run(
+        &pod,
+        ContainerConfig {
+            linux: with_context(context(None, NamespaceMode::Container, "")),
+            ..probe("ended", &["exit", "9"])
+        },
+    );
+    assert_eq!((ended.exit_code, ended.reason.as_str()), (9, "Error"));
+
+    let refused = |context: LinuxContainerSecurityContext| {
+        let config = ContainerConfig { linux: with_context(context), ..probe("refused", &[]) };
+        server.try_container(&pod, config).expect_err("it makes no sense")
+    };
+    for (context, code, why) in [
+        (
+            context(profile(ProfileType::Localhost, "/no/such"), NamespaceMode::Pod, ""),
+            Code::InvalidArgument,
+            "/no/such",
+        ),
+        (context(profile(ProfileType::Localhost, "x.json"), NamespaceMode::Pod, ""), Code::InvalidArgument, "absolute"),
+        (context(None, NamespaceMode::Target, "1234"), Code::InvalidArgument, "not a container of the sandbox"),
+        (context(None, NamespaceMode::Node, ""), Code::Unimplemented, "host's PID namespace"),
+    ] {
+        let refused = refused(context);
+        assert!(refused.code() == code && refused.message().contains(why), "{refused}");
+    }
+    let apparmor = LinuxContainerSecurityContext {
+        apparmor: profile(ProfileType::Localhost, "web"),
+        ..context(None, NamespaceMode::Pod, "")
+    };
+    assert!(refused(apparmor).message().contains("AppArmor"));
+    remove_sandbox(&server, &pod);
+    Ok(())
 }
 
 fn mounts_paths_and_users_of_a_container(t: &Context) -> Verdict {

@@ -14,6 +14,69 @@ tests::cases! {
     native errors_and_kills;
     both the_other_abis;
     native what_makes_no_sense_is_refused;
+    both profiles_of_the_host_hold;
+}
+
+fn profiles_of_the_host_hold(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    let file = |name: &str, text: &str| {
+        let path = t.dir.join(name);
+        fs::write(&path, text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        format!("--seccomp-profile={}", path.display())
+    };
+    // CLONE_NEWNS is 0x20000, CLONE_NEWUSER 0x10000000
+    let open = file(
+        "open.json",
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_LOG"], "syscalls": [
+            {"names": ["sethostname", "no_such_call"], "action": "SCMP_ACT_ERRNO"},
+            {"names": ["chroot"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95},
+            {"names": ["unshare"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13,
+             "args": [{"index": 0, "value": 131072, "valueTwo": 131072, "op": "SCMP_CMP_MASKED_EQ"}]},
+            {"names": ["acct"], "action": "SCMP_ACT_KILL_PROCESS"}
+        ]}"#,
+    );
+    let options = [&*open, "--caps-retain=CAP_SYS_ADMIN,CAP_SYS_CHROOT", "--user=0"];
+    pod.add("one", &options, &["sleep", "inf"]);
+    pod.app("start", "one", &[]).ok();
+    for (call, outcome) in [
+        ("sethostname", "EPERM"),
+        ("chroot", "EOPNOTSUPP"),
+        ("unshare-mount", "EACCES"),
+        ("unshare-user", "ok"),
+        ("mount", "ok"),
+    ] {
+        assert_eq!(pod.enter("one", &["/probe", "syscall", call]).ok(), outcome, "{call}");
+    }
+    assert_eq!(pod.enter("one", &["/probe", "syscall", "acct"]).signal, Some(31), "SIGSYS");
+    // the image's own sets and the usual filter give way, and nothing is left of it without one
+    let seen = pod.report("free", &["--seccomp-profile=unconfined"]);
+    assert_eq!(seen["seccomp"], "0");
+    // a list of what is allowed
+    let allowed = r#"["read","write","open","openat","close","execve","exit","exit_group","mmap","munmap","mprotect","brk",
+        "rt_sigaction","rt_sigprocmask","rt_sigreturn","sigaltstack","arch_prctl","set_tid_address","set_robust_list",
+        "poll","ioctl","fcntl","getrandom","sched_getaffinity","futex","writev","readv","lseek","prctl","rseq","pipe2",
+        "fstat","newfstatat","statx","nanosleep","clock_nanosleep","gettid","getpid","tkill","prlimit64","madvise"]"#;
+    let strict = format!(
+        r#"{{"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 5,
+            "syscalls": [{{"names": {allowed}, "action": "SCMP_ACT_ALLOW"}}]}}"#
+    );
+    let strict = file("strict.json", &strict);
+    pod.add("two", &[&strict, "--user=1001"], &["sleep", "inf"]);
+    pod.app("start", "two", &[]).ok();
+    assert_eq!(pod.enter("two", &["/probe", "syscall", "chown"]).ok(), "EIO");
+    for (text, why) in [
+        ("{}", "defaultAction"),
+        (r#"{"defaultAction":"SCMP_ACT_KILL"}"#, "without execve"),
+        (r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_NOTIFY"}]}"#, "agent"),
+    ] {
+        let complaint = pod.try_add("probe", "three", &[&file("bad.json", text)], &["sleep", "inf"]).complaint();
+        assert!(complaint.contains("bad.json") && complaint.contains(why), "{complaint}");
+    }
+    let complaint = pod.try_add("probe", "three", &["--seccomp-profile=/no/such"], &["sleep", "inf"]).complaint();
+    assert!(complaint.contains("/no/such"), "{complaint}");
+    pod.end();
+    Ok(())
 }
 
 /// System call numbers on x86_64.

@@ -46,6 +46,7 @@ mod named_volumes;
 mod names;
 mod net;
 mod package;
+mod pid_namespaces;
 mod podfile;
 mod pods;
 mod ports;
@@ -129,6 +130,7 @@ fn main() -> ExitCode {
         users::CASES,
         copies::CASES,
         package::CASES,
+        pid_namespaces::CASES,
         podfile::CASES,
         pods::CASES,
         supervisor::CASES,

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use stage0::app::groups::ImageGroups;
 use stage0::app::mounts;
 use stage0::app::options::AddOptions;
+use stage0::app::profile;
 use stage0::image::store::Image;
 use stage1::appc::{self, Isolator, Isolators, NameValue};
 use stage1::confine::caps::CapSet;
@@ -18,9 +19,10 @@ use stage1::sys::mount::Propagation;
 use crate::api::security_profile::ProfileType;
 use crate::api::{
     Capability, ContainerConfig, Device, KeyValue, LinuxContainerResources, LinuxContainerSecurityContext, Mount,
-    MountPropagation, NamespaceMode, Signal, SupplementalGroupsPolicy,
+    MountPropagation, NamespaceMode, SeLinuxOption, Signal, SupplementalGroupsPolicy,
 };
 use crate::fault::{Fault, Result};
+use crate::id::ContainerId;
 use crate::record;
 
 /// The default period of a limit on processor time, in microseconds.
@@ -62,11 +64,11 @@ impl ImageCommand {
     }
 }
 
-/// The options of a container's app with the name `app`, of the image with the id `image`.
+/// The options of the app of the container `own_id`, of the image with the id `image`.
 ///
 /// # Errors
 /// The request is invalid, or asks for something that is not supported.
-pub fn options(app: String, image: String, own: ImageCommand, config: ContainerConfig) -> Result<AddOptions> {
+pub fn options(own_id: &ContainerId, image: String, own: ImageCommand, config: ContainerConfig) -> Result<AddOptions> {
     let metadata = config.metadata.ok_or_else(|| Fault::invalid("the container has no metadata"))?;
     if metadata.name.is_empty() {
         return Err(Fault::invalid("the container has no name"));
@@ -82,6 +84,9 @@ pub fn options(app: String, image: String, own: ImageCommand, config: ContainerC
     isolators.extend(capabilities(&context)?);
     isolators.push(isolator("os/linux/no-new-privileges", json!(context.no_new_privs)));
     isolators.extend(paths(&context));
+    isolators.extend(seccomp(&context)?);
+    labels(&context)?;
+    isolators.extend(pid_namespace(&context, own_id)?);
     Isolators::parse(&isolators).map_err(|error| Fault::invalid(error.one_line()))?;
     let is_tty = config.tty;
     let mode = |word: &str| Some(if is_tty { "tty" } else { word }.to_owned());
@@ -108,7 +113,7 @@ pub fn options(app: String, image: String, own: ImageCommand, config: ContainerC
     let gids = context.supplemental_groups.iter().map(|gid| id("supplemental group", *gid));
     Ok(AddOptions {
         image,
-        name: Some(app),
+        name: Some(own_id.app.to_string()),
         exec: Some(exec),
         args: words.collect(),
         env: config.envs.into_iter().map(variable).collect::<Result<_>>()?,
@@ -123,7 +128,7 @@ pub fn options(app: String, image: String, own: ImageCommand, config: ContainerC
         insecure: InsecureOptions {
             disable_paths: context.privileged,
             disable_capabilities: false,
-            disable_seccomp: is_unfiltered(&context)?,
+            disable_seccomp: false,
         },
         stop_signal: signal_name(signal),
         // a call says how long; this is what counts if the pod ends
@@ -213,6 +218,24 @@ fn capabilities(context: &LinuxContainerSecurityContext) -> Result<[Isolator; 2]
     Ok([of("os/linux/capabilities-retain-set", set.or(ambient)), of("os/linux/capabilities-ambient-set", ambient)])
 }
 
+/// The PID namespace, if that is not the pod's.
+fn pid_namespace(context: &LinuxContainerSecurityContext, id: &ContainerId) -> Result<Option<Isolator>> {
+    let Some(options) = &context.namespace_options else { return Ok(None) };
+    let word = match options.pid() {
+        NamespaceMode::Pod => return Ok(None),
+        NamespaceMode::Container => "private".to_owned(),
+        NamespaceMode::Target => {
+            let target = ContainerId::parse(&options.target_id).filter(|target| target.pod == id.pod);
+            let target = target.ok_or_else(|| {
+                Fault::invalid(format!("the target {:?} is not a container of the sandbox", options.target_id))
+            })?;
+            format!("app:{}", target.app)
+        }
+        NamespaceMode::Node => return Err(Fault::unimplemented("the host's PID namespace is not given to pods yet")),
+    };
+    Ok(Some(isolator("os/linux/pid-namespace", json!(word))))
+}
+
 /// The paths that are hidden or read-only besides those of the kernel, which no container sees unless it is privileged.
 fn paths(context: &LinuxContainerSecurityContext) -> Vec<Isolator> {
     let lists =
@@ -221,43 +244,58 @@ fn paths(context: &LinuxContainerSecurityContext) -> Vec<Isolator> {
     asked.map(|(name, paths)| isolator(name, json!({ "set": paths }))).collect()
 }
 
-/// Whether the container has no seccomp filter.
-///
-/// # Errors
-/// The request names a seccomp or AppArmor profile of the host.
-fn is_unfiltered(context: &LinuxContainerSecurityContext) -> Result<bool> {
+/// The filter of system calls: none, podctl's own (`None`), or one of the host's.
+fn seccomp(context: &LinuxContainerSecurityContext) -> Result<Option<Isolator>> {
+    const NONE: &str = "unconfined";
     #[allow(deprecated)]
-    let (old_seccomp, old_apparmor) = (context.seccomp_profile_path.as_str(), context.apparmor_profile.as_str());
-    let localhost = |what: &str, name: &str| {
-        Fault::unimplemented(format!("{what} profile {name:?}: profiles of the host are not implemented yet"))
+    let old = context.seccomp_profile_path.as_str();
+    let file = match &context.seccomp {
+        _ if context.privileged => NONE,
+        Some(profile) => match profile.profile_type() {
+            ProfileType::RuntimeDefault => return Ok(None),
+            ProfileType::Unconfined => NONE,
+            ProfileType::Localhost => profile.localhost_ref.as_str(),
+        },
+        None if matches!(old, "" | NONE) => NONE,
+        None if matches!(old, "runtime/default" | "docker/default") => return Ok(None),
+        None => match old.strip_prefix("localhost/") {
+            Some(file) => file,
+            None => return Err(Fault::invalid(format!("seccomp profile {old:?} is of no kind that there is"))),
+        },
     };
-    let apparmor = context.apparmor.as_ref().filter(|profile| profile.profile_type() == ProfileType::Localhost);
-    if let Some(profile) = apparmor {
-        return Err(localhost("AppArmor", &profile.localhost_ref));
+    if file != NONE && !file.starts_with('/') {
+        return Err(Fault::invalid(format!("seccomp profile {file:?}: not an absolute path")));
     }
-    if old_apparmor.starts_with("localhost/") && context.apparmor.is_none() {
-        return Err(localhost("AppArmor", old_apparmor));
+    let found = profile::isolator(Path::new(file));
+    found.map(Some).map_err(|error| Fault::invalid(format!("seccomp profile {file:?}: {}", error.one_line())))
+}
+
+/// Refuses profiles of AppArmor, and labels of SELinux where the host has it: neither is set here. A host without SELinux
+/// has no labels, and what is asked for means nothing there.
+fn labels(context: &LinuxContainerSecurityContext) -> Result<()> {
+    #[allow(deprecated)]
+    let old = context.apparmor_profile.as_str();
+    let profile = match &context.apparmor {
+        Some(profile) if profile.profile_type() == ProfileType::Localhost => profile.localhost_ref.as_str(),
+        None => old.strip_prefix("localhost/").unwrap_or_default(),
+        Some(_) => "",
+    };
+    if !profile.is_empty() {
+        let why = match Path::new("/sys/kernel/security/apparmor").exists() {
+            true => "profiles of the host are not implemented yet",
+            false => "AppArmor is not enabled on this host",
+        };
+        return Err(Fault::unimplemented(format!("AppArmor profile {profile:?}: {why}")));
     }
-    if context.privileged {
-        return Ok(true);
+    let asked = context.selinux_options.as_ref().is_some_and(|options| *options != SeLinuxOption::default());
+    if asked && Path::new("/sys/fs/selinux/enforce").exists() {
+        return Err(Fault::unimplemented("SELinux labels are not implemented yet"));
     }
-    match &context.seccomp {
-        Some(profile) if profile.profile_type() == ProfileType::Localhost => {
-            Err(localhost("seccomp", &profile.localhost_ref))
-        }
-        Some(profile) => Ok(profile.profile_type() == ProfileType::Unconfined),
-        None if old_seccomp.starts_with("localhost/") => Err(localhost("seccomp", old_seccomp)),
-        None => Ok(matches!(old_seccomp, "" | "unconfined")),
-    }
+    Ok(())
 }
 
 /// The user and the group; `None` for those of the image.
 fn identity(context: &LinuxContainerSecurityContext) -> Result<(Option<String>, Option<String>)> {
-    if context.namespace_options.as_ref().is_some_and(|options| options.pid() == NamespaceMode::Target) {
-        return Err(Fault::unimplemented(
-            "the PID namespace of another container is not given yet: all of a pod share one",
-        ));
-    }
     let name = Some(context.run_as_username.clone()).filter(|name| !name.is_empty());
     let user = match (&context.run_as_user, name) {
         (Some(_), Some(name)) => {

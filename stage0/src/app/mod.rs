@@ -14,6 +14,7 @@ pub mod mountinfo;
 pub mod mounts;
 pub mod options;
 pub mod processes;
+pub mod profile;
 pub mod record;
 mod recover;
 pub mod replace;

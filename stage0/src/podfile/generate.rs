@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
-use stage1::appc::{self, App, Isolators, PodManifest, RuntimeApp, SetMode, Volume, VolumeKind};
+use stage1::appc::{self, App, Isolators, PidNamespace, PodManifest, RuntimeApp, SetMode, Volume, VolumeKind};
 use stage1::confine::caps::CapSet;
 use stage1::error::{Context, Error, Result};
 use stage1::layout;
@@ -274,6 +274,12 @@ fn restrictions(runtime: &RuntimeApp, app: &App, of_image: &App) -> Result<(Map<
     }
     if let Some(none) = isolators.no_new_privileges {
         context.insert("allowPrivilegeEscalation".into(), (!none).into());
+    }
+    if isolators.seccomp_program.is_some() {
+        return Err(Error::new("a file can't say its filter of system calls"));
+    }
+    if isolators.pid_namespace != PidNamespace::Pod {
+        return Err(Error::new("a file can't say a PID namespace of an app"));
     }
     let beyond = [&isolators.ambient, &isolators.masked_paths, &isolators.read_only_paths];
     if beyond.iter().any(|set| !set.is_empty()) {

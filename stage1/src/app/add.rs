@@ -180,6 +180,7 @@ impl Addition {
         record.stop_timeout = declared.stop_timeout.unwrap_or(unit::STOP_TIMEOUT);
         record.health.clone_from(&declared.health);
         record.after.clone_from(&declared.after);
+        record.pid_namespace.clone_from(&isolators.pid_namespace);
         let modes = Modes::of(&app, pod.config.interactive && !pod.config.mutable)?;
         record.streams = modes;
         if modes.have_terminal() && env::get(&record.environment, "TERM").is_none() {

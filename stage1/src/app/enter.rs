@@ -23,6 +23,7 @@ use rustix::fs::{FileType, OFlags};
 use self::crossing::Tie;
 use self::wiring::{Inside, Wiring};
 use super::exec::load_record;
+use super::pid_namespace::{First, join_root};
 use crate::appc::AcName;
 use crate::cgroup::{PodCgroup, Running};
 use crate::confine::caps::CapSet;
@@ -35,7 +36,7 @@ use crate::pod::read_bounded;
 use crate::sys::dir;
 use crate::sys::inherited::ResourceLimits;
 use crate::sys::process;
-use crate::{inherited, layout, rootfs, unit};
+use crate::{inherited, layout, unit};
 
 pub use wiring::Tty;
 
@@ -88,19 +89,22 @@ pub fn enter(entry: &Entry) -> Result<Ended> {
         pod: cgroup.running_pid1(target.pid(), target.duplicate()?)?,
         app: entry.app.as_ref().map_or(Ok(None), |app| cgroup.running(&layout::app_cgroup(app)))?,
     };
+    let first = entry.app.as_ref().map_or(Ok(None), |app| First::of(&cgroup, target.pid(), app))?;
     // Those of a running app are the ones that systemd gave it.
     let limits = cgroups.app.as_ref().map_or(Ok(None), |running| ResourceLimits::of(running.pid()))?;
     // What there is instead of the app's cgroup; looked at if it comes to that.
     let scope = entry.app.as_ref().map(unit::installed_limits);
     // Whoever may trace the command's process before it is confined may trace PID 1 as well: it has no more than that.
     let most = if entry.app.is_some() && !entry.privileged { Some(bounding_set(&target)?) } else { None };
+    let main = first.as_ref().map(First::in_pod);
     let join = || {
         inherited::leave_caller()?;
         limits.map_or(Ok(()), |limits| limits.take())?;
         target.join()?;
+        first.as_ref().map_or(Ok(()), First::join)?;
         most.map_or(Ok(()), confine::limit_capabilities)
     };
-    let mut born = crossing::cross(inside, join, |tie, inside| entry.become_command(tie, scope, inside))?;
+    let mut born = crossing::cross(inside, join, |tie, inside| entry.become_command(tie, scope, main, inside))?;
     match cgroups.admit(born.pid) {
         Ok(in_app) => born.go(in_app)?,
         // It ends: this process never lets it go on.
@@ -160,7 +164,7 @@ impl Entry {
     }
 
     /// In the pod: a session, the cgroup, the app's root, its confinement, the command.
-    fn become_command(&self, tie: &mut Tie, scope: Scope, inside: Inside) -> Result<Infallible> {
+    fn become_command(&self, tie: &mut Tie, scope: Scope, main: Option<i32>, inside: Inside) -> Result<Infallible> {
         process::new_session()?;
         let in_app = tie.wait()?;
         let mut place = match &self.app {
@@ -169,7 +173,7 @@ impl Entry {
                     Some(limits) if !in_app => scope::make(app, limits?)?,
                     _ => {}
                 }
-                CommandPlace::app(app)?
+                CommandPlace::app(app, main)?
             }
             None => CommandPlace::pod(),
         };
@@ -245,10 +249,10 @@ struct CommandPlace {
 
 impl CommandPlace {
     /// In an app, for a process that is in the pod's namespaces.
-    fn app(app: &AcName) -> Result<Self> {
+    fn app(app: &AcName, main: Option<i32>) -> Result<Self> {
         let record = load_record(app).context(|| format!("app {app} is not in this pod"))?;
         let environment = env_file(app)?.unwrap_or(record.environment);
-        rootfs::join_pinned(app)?;
+        join_root(app, main)?;
         let confinement = record.confinement;
         Ok(Self {
             app_ids: Some(Ids {
@@ -309,6 +313,7 @@ fn unconfined(ids: &Ids) -> Confinement {
         no_new_privileges: false,
         can_gain_privileges: false,
         limits: Vec::new(),
+        seccomp_flags: 0,
         seccomp: None,
     }
 }

@@ -1,14 +1,14 @@
 //! Becoming an app. Pod side, as the app unit's main process; and running its event handlers.
 
 use std::convert::Infallible;
-use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use nix::sys::wait::WaitStatus;
 
-use super::end;
 use super::note::Note;
-use crate::appc::AcName;
+use super::notify::{NOTIFY_SOCKET, supervisor};
+use super::{end, pid_namespace};
+use crate::appc::{AcName, PidNamespace};
 use crate::confine::ids::Ids;
 use crate::error::{Context, Error, Result, exit};
 use crate::launch::{LaunchRecord, env};
@@ -67,6 +67,7 @@ pub fn exec(app: &AcName, readiness: Readiness) -> Result<Infallible> {
 
 fn become_app(app: &AcName, readiness: Readiness, sockets: u32) -> Result<Infallible> {
     let mut record = load_record(app)?;
+    pid_namespace::go_on_in(&record.pid_namespace)?;
     end::prepare(app)?;
     if record.health.is_some() {
         Health::starting().store_in_pod(app)?;
@@ -87,6 +88,9 @@ fn become_app(app: &AcName, readiness: Readiness, sockets: u32) -> Result<Infall
         }
     }
     rootfs::join_pinned(app)?;
+    if record.pid_namespace != PidNamespace::Pod {
+        rootfs::renew_proc()?;
+    }
     hand_over(handover, app, &record, Who::Main)?;
     launch::exec_ready(&record.confinement, &record.command(), || match supervisor.flatten() {
         Some(socket) => socket.send(b"READY=1").context(|| "tell the supervisor READY=1").map(drop),
@@ -98,19 +102,6 @@ fn become_app(app: &AcName, readiness: Readiness, sockets: u32) -> Result<Infall
 fn hand_over(handover: Handover, app: &AcName, record: &LaunchRecord, who: Who) -> Result<()> {
     let owner = (record.confinement.uid, record.confinement.gid);
     handover.finish(app, record.streams, who, owner).context(|| "hand the app's streams to the pod's monitor")
-}
-
-const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
-
-/// A connection to where the supervisor waits to be told; none if it does not.
-fn supervisor() -> Result<Option<UnixDatagram>> {
-    let Some(path) = std::env::var_os(NOTIFY_SOCKET) else { return Ok(None) };
-    let connect = || -> std::io::Result<UnixDatagram> {
-        let socket = UnixDatagram::unbound()?;
-        socket.connect(&path)?;
-        Ok(socket)
-    };
-    connect().map(Some).context(|| format!("connect to {path:?}"))
 }
 
 /// How many sockets the supervisor has handed to this process, from descriptor 3 on: sd_listen_fds(3).

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::CloneFlags;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
@@ -16,14 +17,15 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::deadline;
 use super::exec::load_record;
-use crate::appc::{AcName, HealthCheck, OnFailure};
+use super::pid_namespace::{join_root, main_pid};
+use crate::appc::{AcName, HealthCheck, OnFailure, PidNamespace};
 use crate::cgroup;
 use crate::error::{Context, Error, Result, exit};
 use crate::launch::{self, Command, LaunchRecord};
+use crate::layout;
 use crate::pod::{Check, Health, MAX_OUTPUT};
 use crate::sys::process::{self, Fork};
-use crate::systemd::{Client, Interface, PRIVATE_SOCKET, Verb};
-use crate::{layout, rootfs};
+use crate::systemd::{Client, PRIVATE_SOCKET, Verb};
 
 /// Runs the app's health check once and writes down what it says; an app that has become unhealthy is dealt with as it
 /// was asked for.
@@ -36,10 +38,8 @@ pub fn check_health(app: &AcName) -> Result<()> {
     let record = load_record(app)?;
     let check = record.health.as_ref().context(|| format!("app {app} has no health check"))?;
     let mut systemd = Client::connect(Path::new(PRIVATE_SOCKET), deadline())?;
-    let properties = systemd.properties(&layout::app_unit(app), Interface::Service, deadline())?;
-    let main = properties.number("MainPID").and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
     // It has ended meanwhile: nothing is to be told.
-    let Some(main) = main else { return Ok(()) };
+    let Some(main) = main_pid(&mut systemd, app)? else { return Ok(()) };
     let Some(outcome) = probe(app, &record, check, main)? else { return Ok(()) };
     let mut health = Health::load_in_pod(app)?.unwrap_or_default();
     let became_unhealthy = health.note(outcome, check);
@@ -58,11 +58,16 @@ fn probe(app: &AcName, record: &LaunchRecord, check: &HealthCheck, main: i32) ->
     let pipe = |flags| pipe_with(PipeFlags::CLOEXEC | flags).context(|| "pipe");
     let (go, our_go) = pipe(PipeFlags::empty())?;
     let (output, its_output) = pipe(PipeFlags::empty())?;
+    // The pod's, or the one that its main process is in.
+    let own = record.pid_namespace != PidNamespace::Pod;
+    if own {
+        process::setns(process::pidfd_open(main)?, CloneFlags::CLONE_NEWPID)?;
+    }
     let null = File::options().read(true).write(true).open("/dev/null").context(|| "open /dev/null")?;
     let child = match process::fork()? {
         Fork::Child => {
             drop((our_go, output));
-            let Err(error) = become_check(app, record, check, &go, &its_output, &null);
+            let Err(error) = become_check(app, record, own.then_some(main), check, &go, &its_output, &null);
             // Where its output goes, too.
             let said = File::from(its_output).write_all(error.one_line().as_bytes());
             process::exit_now(i32::from(if said.is_ok() {
@@ -88,6 +93,7 @@ fn probe(app: &AcName, record: &LaunchRecord, check: &HealthCheck, main: i32) ->
 fn become_check(
     app: &AcName,
     record: &LaunchRecord,
+    main: Option<i32>,
     check: &HealthCheck,
     go: &OwnedFd,
     output: &OwnedFd,
@@ -103,7 +109,7 @@ fn become_check(
     for number in [1, 2] {
         process::set_standard_fd(output, number)?;
     }
-    rootfs::join_pinned(app)?;
+    join_root(app, main)?;
     let command = Command { parent: Some(go.as_fd()), ..record.command_of(&check.command) };
     launch::exec(&record.confinement, &command)
 }

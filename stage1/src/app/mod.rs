@@ -11,6 +11,8 @@ mod enter;
 mod exec;
 mod health;
 mod note;
+mod notify;
+mod pid_namespace;
 mod streams;
 mod update;
 

@@ -1,21 +1,50 @@
 //! Isolators, parsed into numbers and sets: those of appc 0.8.11, and `resource/pids {limit}`,
 //! `resource/io-weight {weight}`, `resource/memory-high {limit}`, `resource/memory-swap {limit}`,
 //! `os/linux/capabilities-ambient-set {set}`, and `os/linux/masked-paths {set}` and
-//! `os/linux/read-only-paths {set}`, absolute paths in the app's root.
+//! `os/linux/read-only-paths {set}`, absolute paths in the app's root; `os/linux/pid-namespace`, a [`PidNamespace`];
+//! `os/linux/seccomp-program`, a [`SeccompProgram`].
 
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value};
 
-use super::Isolator;
 use super::quantity;
+use super::{AcName, Isolator};
 use crate::error::{Context, Error, Result};
 use crate::json::{self, or_default};
 
 /// Maximum number of processes and threads: the kernel's maximum of /proc/sys/kernel/pid_max.
 const MAX_PIDS: u64 = 1 << 22;
+
+/// Which PID namespace an app's processes are in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PidNamespace {
+    /// The pod's, whose PID 1 is the supervisor: all apps see each other's processes.
+    #[default]
+    Pod,
+    /// One of the app's own, made at each start: its main process is PID 1 there.
+    Private,
+    /// That of another app of the pod, which has one of its own and runs when this one starts.
+    Of(AcName),
+}
+
+impl FromStr for PidNamespace {
+    type Err = Error;
+
+    /// `pod`, `private`, or `app:NAME`.
+    fn from_str(text: &str) -> Result<Self> {
+        match (text, text.strip_prefix("app:")) {
+            ("pod", _) => Ok(Self::Pod),
+            ("private", _) => Ok(Self::Private),
+            (_, Some(app)) => app.parse().map(Self::Of).context(|| format!("PID namespace {text:?}")),
+            _ => Err(Error::new(format!("PID namespace {text:?}: there are pod, private, and app:NAME"))),
+        }
+    }
+}
 
 /// How a set is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +73,17 @@ pub struct SeccompSet {
     pub names: Vec<String>,
     /// Name of the error that a refused call returns; `None` means EPERM.
     pub errno: Option<String>,
+}
+
+/// A filter of system calls that the host manager has compiled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeccompProgram {
+    /// The program: 16 hexadecimal digits an instruction.
+    pub filter: Value,
+    /// Flags of seccomp(2).
+    #[serde(default)]
+    pub flags: u32,
 }
 
 /// A request and a limit of a resource; the field that has it says in which unit.
@@ -79,6 +119,8 @@ pub struct Isolators {
     pub capabilities: Option<CapabilitySet>,
     /// System calls.
     pub seccomp: Option<SeccompSet>,
+    /// System calls, compiled.
+    pub seccomp_program: Option<SeccompProgram>,
     /// Capabilities, as written, that the app keeps whatever its user and whatever it executes: the ambient set.
     pub ambient: Vec<String>,
     /// Whether execve(2) can't give the app privileges: prctl(2), PR_SET_NO_NEW_PRIVS. `None` if there is no such
@@ -88,6 +130,8 @@ pub struct Isolators {
     pub masked_paths: Vec<String>,
     /// Paths that the app can't write to.
     pub read_only_paths: Vec<String>,
+    /// Which PID namespace its processes are in.
+    pub pid_namespace: PidNamespace,
     /// Names of isolators without effect: those of appc that are not enforced here, and those outside of `os/linux/`
     /// and `resource/`.
     pub unknown: Vec<String>,
@@ -181,7 +225,11 @@ impl Isolators {
             "os/linux/capabilities-ambient-set" => self.ambient = read::<SetValue>(value)?.set,
             "os/linux/masked-paths" => self.masked_paths = paths(value)?,
             "os/linux/read-only-paths" => self.read_only_paths = paths(value)?,
+            "os/linux/pid-namespace" => {
+                self.pid_namespace = value.as_str().context(|| format!("{value} is not a word"))?.parse()?;
+            }
             "os/linux/seccomp-retain-set" => self.set_seccomp(SetMode::Retain, value)?,
+            "os/linux/seccomp-program" => self.seccomp_program = Some(json::from_value(value.clone())?),
             "os/linux/seccomp-remove-set" => self.set_seccomp(SetMode::Remove, value)?,
             name if NOT_ENFORCED.contains(&name) => self.unknown.push(name.to_owned()),
             name if FAMILIES.iter().any(|family| name.starts_with(family)) => return Err(unknown(name)),
@@ -221,7 +269,7 @@ const NOT_ENFORCED: [&str; 5] = [
 ];
 
 /// Isolators with these prefixes that are enforced.
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 18] = [
     "resource/memory",
     "resource/cpu",
     "resource/memory-high",
@@ -236,8 +284,10 @@ const NAMES: [&str; 16] = [
     "os/linux/capabilities-ambient-set",
     "os/linux/masked-paths",
     "os/linux/read-only-paths",
+    "os/linux/pid-namespace",
     "os/linux/seccomp-retain-set",
     "os/linux/seccomp-remove-set",
+    "os/linux/seccomp-program",
 ];
 
 fn unknown(name: &str) -> Error {
@@ -411,6 +461,10 @@ mod tests {
             ("os/linux/masked-paths", json!({"set": ["proc/kcore"]})),
             ("os/linux/read-only-paths", json!({"set": ["//"]})),
             ("os/linux/capabilities-ambient-set", json!({})),
+            ("os/linux/pid-namespace", json!("host")),
+            ("os/linux/pid-namespace", json!("app:A b")),
+            ("os/linux/pid-namespace", json!(1)),
+            ("os/linux/seccomp-program", json!({"flags": 0})),
         ] {
             assert!(read(&[(name, value)]).unwrap_err().one_line().contains(name));
         }

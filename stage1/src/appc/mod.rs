@@ -9,7 +9,7 @@ pub mod quantity;
 mod validate;
 
 pub use health::*;
-pub use isolator::{CapabilitySet, Isolators, Resource, SeccompSet, SetMode};
+pub use isolator::{CapabilitySet, Isolators, PidNamespace, Resource, SeccompProgram, SeccompSet, SetMode};
 pub use manifest::*;
 pub use name::{AcIdentifier, AcName};
 pub use pod_manifest::*;

@@ -34,7 +34,9 @@ pub(super) fn set(cgroup: &PodCgroup, isolators: &Isolators) -> Result<()> {
     }
     // Isolators that apply to single apps only.
     lost.extend(isolators.oom_score_adj.map(|_| "oom-score-adj"));
-    lost.extend(isolators.seccomp.as_ref().map(|_| "seccomp"));
+    lost.extend(
+        isolators.seccomp.as_ref().map(|_| ()).or(isolators.seccomp_program.as_ref().map(|_| ())).map(|()| "seccomp"),
+    );
     lost.extend(isolators.no_new_privileges.map(|_| "no-new-privileges"));
     if !lost.is_empty() {
         log::warn!("the pod: this host can't enforce the limits on {} for a pod as a whole", lost.join(", "));

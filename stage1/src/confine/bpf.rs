@@ -13,6 +13,14 @@ pub(super) enum Action {
     Errno(u16),
     /// The process is killed by SIGSYS.
     Kill,
+    /// The thread is killed by SIGSYS.
+    KillThread,
+    /// The process gets SIGSYS.
+    Trap,
+    /// A tracer decides, who gets this number; without one the call fails with ENOSYS.
+    Trace(u16),
+    /// The call is made, and logged.
+    Log,
 }
 
 impl Action {
@@ -21,6 +29,10 @@ impl Action {
             Self::Allow => libc::SECCOMP_RET_ALLOW,
             Self::Errno(number) => libc::SECCOMP_RET_ERRNO | u32::from(number),
             Self::Kill => libc::SECCOMP_RET_KILL_PROCESS,
+            Self::KillThread => libc::SECCOMP_RET_KILL_THREAD,
+            Self::Trap => libc::SECCOMP_RET_TRAP,
+            Self::Trace(data) => libc::SECCOMP_RET_TRACE | u32::from(data),
+            Self::Log => libc::SECCOMP_RET_LOG,
         }
     }
 }
@@ -35,6 +47,34 @@ pub(super) enum Test {
     OneOf(&'static [u32]),
 }
 
+/// A comparison of all 64 bits of an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Condition {
+    pub arg: u8,
+    pub operator: Operator,
+    pub value: u64,
+}
+
+/// How an argument is compared with a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operator {
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Equal,
+    GreaterOrEqual,
+    Greater,
+    /// The argument's bits of this mask are equal to the value.
+    MaskedEqual(u64),
+}
+
+/// Conditions that have all to be met, and what is done then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Clause {
+    pub all: Vec<Condition>,
+    pub then: Action,
+}
+
 /// What to do with one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Rule {
@@ -44,6 +84,11 @@ pub(super) enum Rule {
         arg: u8,
         test: Test,
         then: Action,
+        otherwise: Action,
+    },
+    /// The first clause that is met decides.
+    First {
+        clauses: Vec<Clause>,
         otherwise: Action,
     },
 }
@@ -86,7 +131,9 @@ pub(super) struct Policy {
 const LD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
 const JA: u16 = 0x05; // BPF_JMP | BPF_JA
 const JEQ: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+const JGT: u16 = 0x25; // BPF_JMP | BPF_JGT | BPF_K
 const JGE: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
 const JSET: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
 const RET: u16 = 0x06; // BPF_RET | BPF_K
 
@@ -187,6 +234,73 @@ fn leaf(rule: &Rule, code: &mut Vec<Instruction>) {
             }
             code.extend([ret(*otherwise), ret(*then)]);
         }
+        Rule::First { clauses, otherwise } => {
+            clauses.iter().for_each(|clause| clause_code(clause, code));
+            code.push(ret(*otherwise));
+        }
+    }
+}
+
+/// Where a test of a condition leads to.
+#[derive(Clone, Copy)]
+enum Way {
+    /// The next instruction.
+    On,
+    /// Behind the condition, which is met.
+    Met,
+    /// Behind the clause.
+    Failed,
+}
+
+/// Six conditions are fewer instructions than a jump can span.
+fn clause_code(clause: &Clause, code: &mut Vec<Instruction>) {
+    let parts: Vec<_> = clause.all.iter().map(condition_code).collect();
+    let mut left: usize = parts.iter().map(Vec::len).sum();
+    for part in parts {
+        let length = part.len();
+        for (at, (instruction, met, failed)) in part.into_iter().enumerate() {
+            let span = |way| match way {
+                Way::On => 0,
+                Way::Met => length - at - 1,
+                // Over the rest of the conditions, and the return.
+                Way::Failed => left - at,
+            };
+            let (jt, jf) = (span(met) as u8, span(failed) as u8);
+            code.push(Instruction { jt, jf, ..instruction });
+        }
+        left -= length;
+    }
+    code.push(ret(clause.then));
+}
+
+/// The instructions of a condition, each with where it leads to when its test is true and false. The upper half of the
+/// argument goes first.
+fn condition_code(condition: &Condition) -> Vec<(Instruction, Way, Way)> {
+    use Way::{Failed, Met, On};
+    let Condition { arg, operator, value } = *condition;
+    let (high, low) = ((value >> 32) as u32, value as u32);
+    let load = |word: u32| (stmt(LD, ARGS + 8 * u32::from(arg) + word), On, On);
+    let test = |code, k, met, failed| (jump(code, k, 0, 0), met, failed);
+    let (upper, lower) = (load(4), load(0));
+    match operator {
+        Operator::Equal => vec![upper, test(JEQ, high, On, Failed), lower, test(JEQ, low, Met, Failed)],
+        Operator::NotEqual => vec![upper, test(JEQ, high, On, Met), lower, test(JEQ, low, Failed, Met)],
+        Operator::MaskedEqual(mask) => vec![
+            upper,
+            (stmt(AND, (mask >> 32) as u32), On, On),
+            test(JEQ, high, On, Failed),
+            lower,
+            (stmt(AND, mask as u32), On, On),
+            test(JEQ, low, Met, Failed),
+        ],
+        Operator::Greater | Operator::GreaterOrEqual => {
+            let last = if operator == Operator::Greater { JGT } else { JGE };
+            vec![upper, test(JGT, high, Met, On), test(JEQ, high, On, Failed), lower, test(last, low, Met, Failed)]
+        }
+        Operator::Less | Operator::LessOrEqual => {
+            let last = if operator == Operator::Less { JGE } else { JGT };
+            vec![upper, test(JGT, high, Failed, On), test(JEQ, high, On, Met), lower, test(last, low, Failed, Met)]
+        }
     }
 }
 
@@ -211,6 +325,8 @@ pub(super) mod tests {
                 LD => a = u32::from_le_bytes(data[i.k as usize..][..4].try_into().unwrap()),
                 JA => pc += i.k as usize,
                 JEQ => branch(a == i.k),
+                JGT => branch(a > i.k),
+                AND => a &= i.k,
                 JGE => branch(a >= i.k),
                 JSET => branch(a & i.k != 0),
                 RET => return i.k,
@@ -232,11 +348,58 @@ pub(super) mod tests {
                 };
                 if holds { then.value() } else { otherwise.value() }
             }
+            Some(Rule::First { clauses, otherwise }) => {
+                let met = |condition: &Condition| {
+                    let (arg, value) = (args[usize::from(condition.arg)], condition.value);
+                    match condition.operator {
+                        Operator::NotEqual => arg != value,
+                        Operator::Less => arg < value,
+                        Operator::LessOrEqual => arg <= value,
+                        Operator::Equal => arg == value,
+                        Operator::GreaterOrEqual => arg >= value,
+                        Operator::Greater => arg > value,
+                        Operator::MaskedEqual(mask) => arg & mask == value,
+                    }
+                };
+                let first = clauses.iter().find(|clause| clause.all.iter().all(met));
+                first.map_or(*otherwise, |clause| clause.then).value()
+            }
         }
     }
 
     fn action() -> impl Strategy<Value = Action> {
-        prop_oneof![Just(Action::Allow), Just(Action::Kill), (1u16..134).prop_map(Action::Errno)]
+        prop_oneof![
+            Just(Action::Allow),
+            Just(Action::Kill),
+            Just(Action::Log),
+            Just(Action::Trap),
+            Just(Action::KillThread),
+            (1u16..134).prop_map(Action::Errno),
+            (1u16..134).prop_map(Action::Trace)
+        ]
+    }
+
+    fn condition() -> impl Strategy<Value = Condition> {
+        let operator = prop_oneof![
+            Just(Operator::NotEqual),
+            Just(Operator::Less),
+            Just(Operator::LessOrEqual),
+            Just(Operator::Equal),
+            Just(Operator::GreaterOrEqual),
+            Just(Operator::Greater),
+            any::<u64>().prop_map(Operator::MaskedEqual),
+            Just(Operator::MaskedEqual(0x7)),
+        ];
+        // With the same upper half, and the same number, often enough.
+        let value = prop_oneof![any::<u64>(), 0u64..45, (0u64..45).prop_map(|low| 7 << 32 | low)];
+        (0u8..6, operator, value).prop_map(|(arg, operator, value)| Condition { arg, operator, value })
+    }
+
+    fn clauses() -> impl Strategy<Value = Rule> {
+        let clause =
+            (proptest::collection::vec(condition(), 0..7), action()).prop_map(|(all, then)| Clause { all, then });
+        (proptest::collection::vec(clause, 1..4), action())
+            .prop_map(|(clauses, otherwise)| Rule::First { clauses, otherwise })
     }
 
     fn rule() -> impl Strategy<Value = Rule> {
@@ -245,13 +408,14 @@ pub(super) mod tests {
             4 => action().prop_map(Rule::Do),
             1 => (0u8..6, test, action(), action())
                 .prop_map(|(arg, test, then, otherwise)| Rule::If { arg, test, then, otherwise }),
+            1 => clauses(),
         ]
     }
 
     proptest! {
         #[test]
         fn a_program_does_what_its_policy_says(
-            rules in proptest::collection::btree_map(0u16..500, rule(), 0..400),
+            rules in proptest::collection::btree_map(0u16..500, rule(), 0..100),
             otherwise in action(),
             args in any::<[u64; 6]>(),
             small in 0u64..45,
@@ -261,7 +425,7 @@ pub(super) mod tests {
             let program = compile(&policy);
             prop_assert!(program.len() <= 4096);
             for nr in (0..600).chain([u32::from(u16::MAX), 0x1_0000, 0x3fff_ffff]) {
-                for args in [args, [small; 6]] {
+                for args in [args, [small; 6], [7 << 32 | small; 6]] {
                     prop_assert_eq!(run(&program, NATIVE, nr, args), expected(&policy, nr, args), "call {}", nr);
                 }
             }

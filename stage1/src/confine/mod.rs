@@ -29,6 +29,7 @@ pub mod caps;
 pub mod ids;
 pub mod insecure;
 pub mod limits;
+pub mod profile;
 pub mod seccomp;
 mod tables;
 
@@ -69,6 +70,9 @@ pub struct Confinement {
     /// Resource limits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<ResourceLimit>,
+    /// Flags with which the filter is loaded: seccomp(2).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub seccomp_flags: u32,
     /// System call filter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seccomp: Option<Filter>,
@@ -81,8 +85,11 @@ impl Confinement {
     /// A capability, system call, wildcard or error name is unknown, or no app could be started with the filter.
     pub fn compute(isolators: &Isolators, insecure: InsecureOptions, ids: &Ids) -> Result<Self> {
         let capabilities = if insecure.disable_capabilities { CapSet::ALL } else { capabilities(isolators)? };
-        let seccomp =
-            if insecure.disable_seccomp { None } else { Filter::compute(isolators.seccomp.as_ref(), capabilities)? };
+        let (seccomp, seccomp_flags) = match &isolators.seccomp_program {
+            _ if insecure.disable_seccomp => (None, 0),
+            Some(program) => (Some(crate::json::from_value(program.filter.clone())?), program.flags),
+            None => (Filter::compute(isolators.seccomp.as_ref(), capabilities)?, 0),
+        };
         let can_gain_privileges = isolators.no_new_privileges == Some(false);
         let no_new_privileges = match isolators.no_new_privileges {
             Some(said) => said,
@@ -97,6 +104,7 @@ impl Confinement {
             no_new_privileges,
             can_gain_privileges,
             limits: Vec::new(),
+            seccomp_flags,
             seccomp,
         })
     }
@@ -162,7 +170,7 @@ impl Confinement {
         }
         match &self.seccomp {
             None => Ok(()),
-            Some(filter) => filter.load().context(|| match self.no_new_privileges {
+            Some(filter) => filter.load(self.seccomp_flags).context(|| match self.no_new_privileges {
                 true => "seccomp filter",
                 false => "seccomp filter (without no-new-privileges it needs CAP_SYS_ADMIN)",
             }),
@@ -189,6 +197,10 @@ pub(crate) fn capabilities(isolators: &Isolators) -> Result<CapSet> {
         SetMode::Retain => named,
         SetMode::Remove => CapSet::app_default().without(named),
     })
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The ambient set, which is a part of what the app may have.

@@ -48,12 +48,23 @@ impl Filter {
         Ok(policy(set, capabilities)?.map(|policy| Self(compile(&policy))))
     }
 
+    /// A filter of this program.
+    ///
+    /// # Errors
+    /// It is longer than the kernel takes.
+    pub(super) fn of_program(program: Vec<Instruction>) -> Result<Self> {
+        if program.len() > libc::BPF_MAXINSNS as usize {
+            return Err(Error::new(format!("seccomp filter: {} instructions are too many", program.len())));
+        }
+        Ok(Self(program))
+    }
+
     /// Puts this process under the filter, pod side. It must have no-new-privileges or CAP_SYS_ADMIN.
     ///
     /// # Errors
     /// The kernel refuses it.
-    pub fn load(&self) -> Result<()> {
-        seccomp::load(&self.0)
+    pub fn load(&self, flags: u32) -> Result<()> {
+        seccomp::load(&self.0, flags)
     }
 
     /// The program.

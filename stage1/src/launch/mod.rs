@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::fs::{self, FileType, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::appc::{self, AcName, After, App, HealthCheck};
+use crate::appc::{self, AcName, After, App, HealthCheck, PidNamespace};
 use crate::confine::Confinement;
 use crate::confine::ids::Ids;
 use crate::error::{Context, Error, Result, exit};
@@ -60,6 +60,9 @@ pub struct LaunchRecord {
     /// The apps that it waits for before it starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<After>,
+    /// Which PID namespace it is started in.
+    #[serde(default, skip_serializing_if = "is_pods")]
+    pub pid_namespace: PidNamespace,
     /// What its standard streams are.
     #[serde(default, skip_serializing_if = "Modes::are_usual")]
     pub streams: Modes,
@@ -102,6 +105,7 @@ impl LaunchRecord {
             sockets: Vec::new(),
             health: None,
             after: Vec::new(),
+            pid_namespace: PidNamespace::default(),
             streams: Modes::default(),
             environment: env::compute(&app.environment, name, metadata_url, ids).context(what)?,
             confinement,
@@ -171,6 +175,10 @@ impl LaunchRecord {
 
 fn default_stop_timeout() -> Duration {
     STOP_TIMEOUT
+}
+
+fn is_pods(namespace: &PidNamespace) -> bool {
+    *namespace == PidNamespace::Pod
 }
 
 fn is_usual_stop_timeout(timeout: &Duration) -> bool {

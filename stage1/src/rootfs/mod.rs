@@ -14,6 +14,7 @@ mod memory;
 mod mount_point;
 mod pin;
 mod plan;
+mod proc;
 pub mod volumes;
 
 pub use build::build;
@@ -21,3 +22,4 @@ pub use hosts::Hosts;
 pub(crate) use kernel::protect_pod_proc;
 pub use pin::{join_pinned, unpin};
 pub use plan::{Device, EtcFile, EtcSource, RootfsPlan, Volume, VolumeOptions};
+pub use proc::renew_proc;

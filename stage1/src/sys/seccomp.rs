@@ -15,12 +15,12 @@ pub struct Instruction {
     pub k: u32,
 }
 
-/// Installs a filter for this thread; it can't be removed: seccomp(2), SECCOMP_SET_MODE_FILTER.
+/// Installs a filter for this thread; it can't be removed: seccomp(2), SECCOMP_SET_MODE_FILTER with `flags`.
 ///
 /// # Errors
 /// `program` is empty or has more than 65535 instructions; EACCES with neither no_new_privs nor CAP_SYS_ADMIN; EINVAL
 /// for a program that the kernel refuses.
-pub fn load(program: &[Instruction]) -> Result<()> {
+pub fn load(program: &[Instruction], flags: u32) -> Result<()> {
     let mut filter: Vec<libc::sock_filter> =
         program.iter().map(|i| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect();
     let len = u16::try_from(filter.len()).ok().filter(|&n| n > 0);
@@ -28,7 +28,7 @@ pub fn load(program: &[Instruction]) -> Result<()> {
     let fprog = libc::sock_fprog { len, filter: filter.as_mut_ptr() };
     // SAFETY: `fprog` points to `len` initialised instructions that outlive the call; the kernel
     // copies and checks them.
-    let done = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const fprog) };
+    let done = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const fprog) };
     nix::errno::Errno::result(done).map(drop).context(|| format!("seccomp(SET_MODE_FILTER, {len} instructions)"))
 }
 

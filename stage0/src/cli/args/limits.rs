@@ -1,5 +1,7 @@
 //! Isolators on the command line.
 
+use std::path::PathBuf;
+
 use serde_json::{Map, Value, json};
 use stage1::appc::{Isolator, Isolators};
 use stage1::error::{Context, Error, Result};
@@ -40,6 +42,9 @@ pub struct LimitOptions {
     /// Allow only (retain) or deny (remove) system calls: mode=retain|remove[,errno=NAME],CALL,…
     #[arg(long, value_name = "FILTER")]
     pub seccomp: Option<String>,
+    /// Filter its system calls by this profile, as runc has it (OCI): /etc/podctl/web.json; or not at all: unconfined
+    #[arg(long, value_name = "FILE", conflicts_with = "seccomp")]
+    pub seccomp_profile: Option<PathBuf>,
     /// Keep these of its capabilities whatever its user and whatever it executes (the ambient set): CAP_NET_BIND_SERVICE
     #[arg(long, value_name = "CAPS", value_delimiter = ',')]
     pub caps_ambient: Vec<String>,
@@ -47,6 +52,10 @@ pub struct LimitOptions {
     /// user is 0, or it has no filter of system calls)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub no_new_privileges: Option<bool>,
+    /// Put its processes into the pod's PID namespace (pod), into one of its own, where it is PID 1 (private), or into that
+    /// of another app that runs (app:NAME): --pid=private (default: pod)
+    #[arg(long, value_name = "NAMESPACE")]
+    pub pid: Option<String>,
     /// Hide this path: the app finds it empty and can't open it: /proc/cmdline
     #[arg(long = "mask", value_name = "PATH")]
     pub masked_paths: Vec<String>,
@@ -182,6 +191,10 @@ impl LimitOptions {
             let (name, value) = seccomp(text).context(|| format!("--seccomp {text:?}"))?;
             add("--seccomp", name, value)?;
         }
+        if let Some(file) = &self.seccomp_profile {
+            let isolator = crate::app::profile::isolator(file).context(|| format!("--seccomp-profile {file:?}"))?;
+            add("--seccomp-profile", &isolator.name, isolator.value)?;
+        }
         if let Some(cpu) = &self.cpu {
             add("--cpu", "resource/cpu", json!({ "limit": cpu }))?;
         }
@@ -199,6 +212,9 @@ impl LimitOptions {
         }
         if let Some(none) = self.no_new_privileges {
             add("--no-new-privileges", "os/linux/no-new-privileges", json!(none))?;
+        }
+        if let Some(namespace) = &self.pid {
+            add("--pid", "os/linux/pid-namespace", json!(namespace))?;
         }
         for (option, name, set) in [
             ("--caps-ambient", "os/linux/capabilities-ambient-set", &self.caps_ambient),
