@@ -226,7 +226,8 @@ fn mounts_paths_and_users_of_a_container(t: &Context) -> Verdict {
         assert_eq!((line("Uid:"), line("Gid:")), (vec!["1001".to_owned(); 4], vec!["2001".to_owned(); 4]));
         let mut found = line("Groups:");
         let mut expected: Vec<String> = groups.split(' ').map(str::to_owned).collect();
-        (found.sort(), expected.sort());
+        found.sort();
+        expected.sort();
         assert_eq!(found, expected, "{name}");
         // CAP_SYS_TIME; the filter is there, and yet privileges can be gained
         assert_eq!((line("CapAmb:"), line("CapEff:")), (line("CapPrm:"), vec!["0000000002000000".to_owned()]));
