@@ -13,10 +13,12 @@ use serde_json::{Value, json};
 use tests::Verdict;
 use tests::harness::Context;
 use tests::process::{Output, Process, run, wait_for};
+use tests::tracer::{self, Traced};
 
 tests::cases! {
     native callers_make_the_same_pods 240;
     native signals_are_heeded_whatever_callers_did_with_them;
+    native pid_1_starts_with_default_signals;
     native what_cannot_be_lifted_is_told;
     native a_closed_pipe_ends_podctl_quietly;
 }
@@ -122,6 +124,26 @@ fn signals_are_heeded_whatever_callers_did_with_them(t: &Context) -> Verdict {
         assert_eq!(status.signal(), Some(Signal::SIGTERM as i32), "{how}: {status}");
     }
     pod.end();
+    Ok(())
+}
+
+/// systemd sets its own signals soon, so they are looked at when it is executed. `run` leaves some of the caller's
+/// ignored, ignores SIGPIPE, and blocks what it waits for.
+fn pid_1_starts_with_default_signals(t: &Context) -> Verdict {
+    t.podctl().import_probe();
+    let ignored = "trap '' HUP INT QUIT TSTP TTIN TTOU; set -- env --block-signal=TERM,USR2 \"$@\"";
+    let podctl = t.podctl().called_after(ignored);
+    let command = podctl.command(&["run", "--rm", "--net=none", "probe", "--exec=/probe", "--", "print", "ran"]);
+    let mut found = Vec::new();
+    let ended = tracer::watch(&command, |call| {
+        if call.number == nix::libc::SYS_execve && call.text(0) == stage1::layout::SUPERVISOR {
+            let status = fs::read_to_string(format!("/proc/{}/status", call.pid)).expect("the status of PID 1");
+            let signals = status.lines().filter(|line| line.starts_with("SigBlk:") || line.starts_with("SigIgn:"));
+            found.extend(signals.map(str::to_owned));
+        }
+    });
+    assert_eq!(ended, Traced::Ended(0));
+    assert_eq!(found, ["SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000"]);
     Ok(())
 }
 
