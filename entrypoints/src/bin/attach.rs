@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use stage1::appc::AcName;
-use stage1::streams::attach::{Action, Attachment, Wanted, attach};
+use stage1::streams::attach::{Action, Attachment, WantedStreams, attach};
 use stage1::terminal::DetachKeys;
 use stage1::{Result, cli};
 
@@ -57,7 +57,7 @@ impl cli::Tool for Attach {
 
     fn run(self, _: Vec<OsString>) -> Result<u8> {
         let streams = [self.stdin, self.stdout, self.stderr];
-        let wanted = Wanted { tty_in: self.tty_in, tty_out: self.tty_out, streams };
+        let wanted = WantedStreams { tty_in: self.tty_in, tty_out: self.tty_out, streams };
         let what =
             Attachment { app: self.app, wanted, pass_end: self.eof, keys: self.detach_keys, exit_code: self.exit_code };
         attach(self.action, &what)

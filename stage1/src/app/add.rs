@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use super::declared::Declared;
+use super::declared::DeclaredSettings;
 use super::{control, deadline};
 use crate::appc::{self, AcName, Isolators, OnFailure};
 use crate::cgroup::PodCgroup;
@@ -22,7 +22,7 @@ use crate::net::NetworkRequest;
 use crate::pod::{self, Directory, Pod, PodApp, write_atomic};
 use crate::rootfs::volumes::{self, Opener};
 use crate::rootfs::{self, Device, EtcFile, EtcSource, Hosts, RootfsPlan, Volume};
-use crate::streams::{self, Declared as Streams, LogFile, Modes};
+use crate::streams::{self, DeclaredStreams, LogFile, StreamModes};
 use crate::sys::dir;
 use crate::sys::mount::{DetachedMount, Scope};
 use crate::uid_range::UidRange;
@@ -94,7 +94,7 @@ pub struct Prepared {
     isolators: Isolators,
     devices: Vec<DeviceRule>,
     any_device: bool,
-    declared: Declared,
+    declared: DeclaredSettings,
     /// Whether there are commands to run before its start, and after its end.
     handlers: (bool, bool),
 }
@@ -175,13 +175,13 @@ impl Addition {
         if let Some(limits) = appc::find(&app.runtime.annotations, ULIMITS) {
             record.confinement.limits = ResourceLimit::parse_all(limits)?;
         }
-        let mut declared = Declared::by(&app)?;
+        let mut declared = DeclaredSettings::by(&app)?;
         record.sockets = std::mem::take(&mut declared.socket_names);
         record.stop_timeout = declared.stop_timeout.unwrap_or(unit::STOP_TIMEOUT);
         record.health.clone_from(&declared.health);
         record.after.clone_from(&declared.after);
         record.pid_namespace.clone_from(&isolators.pid_namespace);
-        let modes = Modes::of(&app, pod.config.interactive && !pod.config.mutable)?;
+        let modes = StreamModes::of(&app, pod.config.interactive && !pod.config.mutable)?;
         record.streams = modes;
         if modes.have_terminal() && env::get(&record.environment, "TERM").is_none() {
             env::set(&mut record.environment, "TERM", &env::callers_term());
@@ -194,7 +194,7 @@ impl Addition {
         plan.read_only_paths.clone_from(&isolators.read_only_paths);
 
         rootfs::build(target, &self.app, &plan, deadline())?;
-        streams::prepare(&self.app, &Streams { modes, log }, self.private_users.map(|ids| ids.first))?;
+        streams::prepare(&self.app, &DeclaredStreams { modes, log }, self.private_users.map(|ids| ids.first))?;
         record.store(&dir::open_dir(layout::app_dir(&self.app))?, layout::LAUNCH)?;
         if let Some(ids) = self.private_users {
             // Root of the pod's user namespace, another id here, reads it.

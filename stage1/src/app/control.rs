@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::await_others::AFTER_TIMEOUT;
-use super::{deadline, end, streams};
+use super::{deadline, exit_status, streams};
 use crate::appc::AcName;
 use crate::cgroup::PodCgroup;
 use crate::cross::Target;
@@ -41,7 +41,7 @@ pub fn start(target: &Target, app: &AcName) -> Result<()> {
     let others = if record.after.is_empty() { Duration::ZERO } else { AFTER_TIMEOUT };
     let deadline = Instant::now() + others + unit::START_TIMEOUT + MARGIN;
     with_systemd(target, deadline, |systemd| {
-        end::forget(app)?;
+        exit_status::forget(app)?;
         let started = match systemd.start_unit(&name, deadline) {
             // There is one: systemd looks for new units when their directory's time has changed, and two
             // changes within one tick of an older kernel's clock look like one.
@@ -69,7 +69,7 @@ fn start_failure(systemd: &mut Client, app: &AcName, deadline: Instant) -> Resul
         Err(error) if !systemd::is_no_such_unit(&error) => return Err(error),
         _ => {}
     }
-    end::settle(systemd, app, deadline)?;
+    exit_status::settle(systemd, app, deadline)?;
     let why = match ExitDetails::load_in_pod(app)? {
         Some(ExitDetails { start_failure: Some(why), .. }) => why,
         Some(ExitDetails { exit_code, result, .. }) => {
@@ -133,7 +133,7 @@ pub fn stop(target: &Target, app: &AcName, timeout: Option<Duration>) -> Result<
         if let Some(patience) = patience {
             patience.remove()?;
         }
-        end::settle(systemd, app, deadline)
+        exit_status::settle(systemd, app, deadline)
     })
 }
 

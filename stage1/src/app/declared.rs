@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::end::signal_number;
+use super::exit_status::signal_number;
 use crate::appc::{self, AFTER, AcName, After, App, HEALTH_CHECK, HealthCheck, Port, SUPPORTS_NOTIFY};
 use crate::error::{Context, Error, Result};
 use crate::pod::PodApp;
@@ -27,7 +27,7 @@ const MAX_STOP_TIMEOUT: u64 = 365 * 24 * 60 * 60;
 
 /// What an app declares.
 #[derive(Debug, Default)]
-pub(super) struct Declared {
+pub(super) struct DeclaredSettings {
     pub(super) notify: bool,
     pub(super) stop_signal: Option<u8>,
     pub(super) stop_timeout: Option<Duration>,
@@ -39,7 +39,7 @@ pub(super) struct Declared {
     pub(super) socket_names: Vec<AcName>,
 }
 
-impl Declared {
+impl DeclaredSettings {
     /// # Errors
     /// An annotation with a value that means nothing, a port that can't be listened on.
     pub(super) fn by(app: &PodApp) -> Result<Self> {

@@ -7,13 +7,13 @@ use nix::sys::wait::WaitStatus;
 
 use super::note::Note;
 use super::notify::{NOTIFY_SOCKET, supervisor};
-use super::{end, pid_namespace};
+use super::{exit_status, pid_namespace};
 use crate::appc::{AcName, PidNamespace};
 use crate::confine::ids::Ids;
 use crate::error::{Context, Error, Result, exit};
 use crate::launch::{LaunchRecord, env};
 use crate::pod::Health;
-use crate::streams::handover::{self, Handover, Who};
+use crate::streams::handover::{self, CommandRole, Handover};
 use crate::sys::process::{self, Fork};
 use crate::{launch, layout, rootfs, sys};
 
@@ -68,7 +68,7 @@ pub fn exec(app: &AcName, readiness: Readiness) -> Result<Infallible> {
 fn become_app(app: &AcName, readiness: Readiness, sockets: u32) -> Result<Infallible> {
     let mut record = load_record(app)?;
     pid_namespace::go_on_in(&record.pid_namespace)?;
-    end::prepare(app)?;
+    exit_status::prepare(app)?;
     if record.health.is_some() {
         Health::starting().store_in_pod(app)?;
     }
@@ -91,7 +91,7 @@ fn become_app(app: &AcName, readiness: Readiness, sockets: u32) -> Result<Infall
     if record.pid_namespace != PidNamespace::Pod {
         rootfs::renew_proc()?;
     }
-    hand_over(handover, app, &record, Who::Main)?;
+    hand_over(handover, app, &record, CommandRole::Main)?;
     launch::exec_ready(&record.confinement, &record.command(), || match supervisor.flatten() {
         Some(socket) => socket.send(b"READY=1").context(|| "tell the supervisor READY=1").map(drop),
         None => Ok(()),
@@ -99,7 +99,7 @@ fn become_app(app: &AcName, readiness: Readiness, sockets: u32) -> Result<Infall
 }
 
 /// In the app's mount namespace: from here on what this process has to say goes where the app's errors go.
-fn hand_over(handover: Handover, app: &AcName, record: &LaunchRecord, who: Who) -> Result<()> {
+fn hand_over(handover: Handover, app: &AcName, record: &LaunchRecord, who: CommandRole) -> Result<()> {
     let owner = (record.confinement.uid, record.confinement.gid);
     handover.finish(app, record.streams, who, owner).context(|| "hand the app's streams to the pod's monitor")
 }
@@ -168,7 +168,7 @@ fn run_handler(
             let become_handler = || -> Result<Infallible> {
                 let handover = Handover::begin()?;
                 rootfs::join_pinned(app)?;
-                hand_over(handover, app, record, Who::Handler)?;
+                hand_over(handover, app, record, CommandRole::Handler)?;
                 // Whatever user the app has: handlers prepare what that user could not.
                 let root = record.confinement.clone().with_ids(&Ids::default());
                 launch::exec(&root, &record.command_of(command))

@@ -6,9 +6,9 @@ mod await_others;
 mod back_off;
 mod control;
 mod declared;
-mod end;
 mod enter;
 mod exec;
+mod exit_status;
 mod health;
 mod note;
 mod notify;
@@ -24,9 +24,9 @@ pub use declared::{
     RESTART, RESTART_LIMIT, RestartPolicy, STOP_SIGNAL, STOP_TIMEOUT, parse_restart, parse_restart_limit,
     parse_stop_signal, parse_stop_timeout, stop_timeout,
 };
-pub use end::{Again, record_exit, record_exit_late};
 pub use enter::{Ended, Entry, Tty, enter};
 pub use exec::{Event, Readiness, exec, run_handlers};
+pub use exit_status::{Again, record_exit, record_exit_late};
 pub use health::check_health;
 pub use update::update;
 

@@ -18,7 +18,7 @@ use crate::confine::Confinement;
 use crate::confine::ids::Ids;
 use crate::error::{Context, Error, Result, exit};
 use crate::pod::{Durable, replace};
-use crate::streams::Modes;
+use crate::streams::StreamModes;
 use crate::sys;
 use crate::unit::STOP_TIMEOUT;
 
@@ -64,8 +64,8 @@ pub struct LaunchRecord {
     #[serde(default, skip_serializing_if = "is_pods")]
     pub pid_namespace: PidNamespace,
     /// What its standard streams are.
-    #[serde(default, skip_serializing_if = "Modes::are_usual")]
-    pub streams: Modes,
+    #[serde(default, skip_serializing_if = "StreamModes::are_usual")]
+    pub streams: StreamModes,
     /// Its environment: names and values, each name once.
     pub environment: Vec<(String, String)>,
     /// Its ids and restrictions.
@@ -106,7 +106,7 @@ impl LaunchRecord {
             health: None,
             after: Vec::new(),
             pid_namespace: PidNamespace::default(),
-            streams: Modes::default(),
+            streams: StreamModes::default(),
             environment: env::compute(&app.environment, name, metadata_url, ids).context(what)?,
             confinement,
         })

@@ -26,13 +26,13 @@ use crate::appc::AcName;
 use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::streams::handover::SYSLOG;
-use crate::streams::{self, Declared, Format, Mode, NAMES, TTY};
+use crate::streams::{self, DeclaredStreams, Format, NAMES, StreamMode, TTY};
 use crate::sys::{dir, pty};
 use crate::terminal::set_nonblocking;
 
-/// What a pipe holds, in bytes: more than usual, so that an app seldom waits for the monitor.
+/// Size of an app's pipes, in bytes: larger than the kernel's default, so that an app seldom waits for the monitor.
 const PIPE: usize = 1 << 20;
-/// How many clients may wait to be taken.
+/// Backlog of the clients' sockets: listen(2).
 const BACKLOG: i32 = 128;
 /// How many of them are taken at a time.
 const SYSLOG_TURNS: usize = 64;
@@ -43,29 +43,29 @@ const SYSLOG_LAST: usize = 16;
 #[derive(Debug)]
 pub(super) struct App {
     pub(super) name: AcName,
-    declared: Declared,
+    declared: DeclaredStreams,
     pub(super) channels: Vec<Channel>,
     pub(super) log: Option<AppLog>,
     pub(super) kube: Option<KubeLog>,
     pub(super) journald: Option<Journald>,
     tokens: Tokens,
     syslog: Option<Watched>,
-    /// Its own end was told: those who wait until all is taken.
+    /// Who has told the app's end, and waits until its output is taken.
     waiting: Vec<Watched>,
 }
 
 impl App {
-    /// As it was declared. The caller of `run` is its terminal's first client, if it has that.
+    /// What `app-add` has declared of its streams. The caller of `run` may be the first client of its terminal.
     pub(super) fn new(
         name: AcName,
-        declared: Declared,
+        declared: DeclaredStreams,
         number: u16,
         settings: &Settings,
         uuid: &str,
         tools: &Tools,
     ) -> Result<Self> {
         let tokens = |channel| Tokens::new(&tools.poller, &tools.serial, number, channel);
-        let writes_log = declared.modes.0[1..].iter().any(|mode| *mode != Mode::Null);
+        let writes_log = declared.modes.0[1..].iter().any(|mode| *mode != StreamMode::Null);
         let log = match settings.driver {
             Driver::File if writes_log => Some(AppLog::open(&name, settings.bounds)?),
             _ => None,
@@ -79,7 +79,7 @@ impl App {
         for (endpoint, channel) in declared.modes.endpoints().into_iter().zip(0..) {
             let stream = if endpoint == TTY { NAMES[1] } else { endpoint };
             let number = if endpoint == NAMES[2] { 2 } else { 1 };
-            let is_log = declared.modes.0[number] == Mode::Log && endpoint != TTY;
+            let is_log = declared.modes.0[number] == StreamMode::Log && endpoint != TTY;
             let output = (endpoint != NAMES[0]).then(|| {
                 Output::new(
                     if is_log { REPLAY_LOG } else { REPLAY },
@@ -110,8 +110,8 @@ impl App {
         Ok(app)
     }
 
-    /// Whether it is still what was declared.
-    pub(super) fn is(&self, declared: &Declared) -> bool {
+    /// Whether its streams are still those that are declared.
+    pub(super) fn is(&self, declared: &DeclaredStreams) -> bool {
         self.declared == *declared
     }
 
@@ -120,8 +120,8 @@ impl App {
         self.declared.modes.are_interactive()
     }
 
-    /// Listens where host managers look for its endpoints. The pod can write there: it may keep us from it, and has
-    /// none then.
+    /// Listens at the sockets where host managers look for its endpoints. The pod can write to that directory, and so
+    /// can prevent this; then there are no sockets.
     pub(super) fn listen(&mut self) -> Result<()> {
         let path = layout::iottymux(&self.name);
         let place = dir::open_beneath(rustix::fs::CWD, &path, OFlags::PATH | OFlags::DIRECTORY)?;
@@ -183,9 +183,9 @@ impl App {
         (&mut self.channels, sinks)
     }
 
-    /// Takes messages to syslog; whether there may be more.
+    /// Reads messages from the app's /dev/log. Returns whether there may be more.
     pub(super) fn read_syslog(&mut self, tools: &mut Tools) -> Result<bool> {
-        // What is longer is cut.
+        // A longer message is cut.
         let mut message = std::mem::take(&mut tools.scratch);
         let more = self.read_messages(&mut message, tools);
         tools.scratch = message;
@@ -224,10 +224,10 @@ impl App {
         Ok(true)
     }
 
-    /// Its end was told by somebody who waits until all is taken.
+    /// Notes that `talk` has told the app's end, and waits until its output is taken.
     pub(super) fn ended(&mut self, talk: Watched, tools: &mut Tools) -> Result<()> {
         self.waiting.push(talk);
-        // What is there now: somebody may write on.
+        // Only what is in the pipes now: a process that the app left behind may go on writing.
         for _ in 0..SYSLOG_LAST {
             if !self.read_syslog(tools)? {
                 break;
@@ -245,7 +245,7 @@ impl App {
         Ok(())
     }
 
-    /// Answers those who wait if all is taken.
+    /// Answers those who wait, if all output is taken.
     pub(super) fn settle(&mut self) {
         if let Some(log) = &mut self.log {
             log.tell_lost();
@@ -341,7 +341,7 @@ mod tests {
     /// An app whose output goes into a file of `directory`, as a kubelet has it.
     fn app(directory: &Path, tools: &Tools) -> App {
         let log = Some((LogFile::new(Format::Cri, "a.log").unwrap(), directory.display().to_string()));
-        let declared = Declared { log, ..Declared::default() };
+        let declared = DeclaredStreams { log, ..DeclaredStreams::default() };
         let bounds = Bounds { size: 1 << 20, files: 1 };
         let settings = Settings { driver: Driver::None, bounds, show: Show::Nothing };
         App::new("a".parse().unwrap(), declared, 0, &settings, "uuid", tools).unwrap()

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 /// What is kept of a stream's output while nobody is attached, in bytes.
 pub const REPLAY: usize = 64 << 10;
-/// The same of what the app's log has too.
+/// As [`REPLAY`], for output that the app's log has too, in bytes.
 pub const REPLAY_LOG: usize = 8 << 10;
-/// What may wait for a client, in bytes, besides what its socket holds.
+/// How many bytes may wait for a client, not counting those in its socket.
 pub const BUFFER: usize = 512 << 10;
 /// How long the app, and the other clients, wait for a client that takes less than [`LEAST`].
 pub const HOLD: Duration = Duration::from_millis(200);
-/// What a client must take in that time when it holds up the app, in bytes.
+/// How many bytes a client that holds up the app must take within [`HOLD`].
 pub const LEAST: u64 = 128 << 10;
 /// How long the client that is ahead of all others may take nothing while the app waits for it.
 pub const DEAD: Duration = Duration::from_secs(2);

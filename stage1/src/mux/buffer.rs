@@ -1,6 +1,6 @@
 //! Buffers that are used again and again. Host side.
 
-/// What is gathered before it is written, in bytes.
+/// How many bytes are gathered before they are written.
 pub(super) const GATHER: usize = 128 << 10;
 
 /// Empties a buffer that is used again. One that has become large gives its memory back.

@@ -14,21 +14,21 @@ use super::bounds::BUFFER;
 use super::client::{Client, FAREWELL, READ_LEAST, has_hung_up, is_readable};
 use super::input::Input;
 use super::listener::{Call, Listener};
-use super::output::{Output, Source};
+use super::output::{Output, OutputSource};
 use super::poller::{Interest, Watched};
 use super::sinks::Sinks;
 use super::token::{Job, Tokens};
 use crate::error::{Context, Result};
 
-/// The most that is read at a time, in bytes, from an app or from a client.
+/// Longest read from an app or a client, in bytes.
 pub(super) const CHUNK: usize = 64 << 10;
-/// The most that is moved from an app to a client at a time, in bytes: what an app's pipe holds.
+/// The most that is moved from an app to a client at a time, in bytes: the size of an app's pipe.
 const SPLICE: usize = 1 << 20;
 /// How many times in a row one source is read while others wait.
 const TURNS: usize = 8;
-/// So many earlier runs may have left somebody behind who still writes.
+/// Most sources of one endpoint: processes that earlier runs left behind may still write to theirs.
 const SOURCES: usize = 8;
-/// What is taken of a terminal at an app's end, in bytes, while others still have it open: more than it holds.
+/// How many bytes are read from a terminal at an app's end while others still have it open: more than it can hold.
 const TERMINAL: u64 = 64 << 10;
 
 /// An endpoint.
@@ -54,8 +54,8 @@ impl Channel {
         self.listener = Some(Listener::new(self.tokens.watched(listener, Job::Listen)));
     }
 
-    /// Waits for all that can be done next; until when, if it is not for all. `is_held_up`: the output of `run` takes
-    /// nothing more.
+    /// Tells epoll(7) what this waits for next. Returns when a listener that rests has to be looked at again. `is_held_up`:
+    /// the output of `run` takes nothing more.
     pub(super) fn arm(&mut self, is_held_up: bool, now: Instant) -> Result<Option<Instant>> {
         let until = self.listener.as_mut().map(|listener| listener.arm(now)).transpose()?.flatten();
         if let Some(output) = &self.output {
@@ -69,7 +69,7 @@ impl Channel {
         if let Some(input) = &self.input
             && let Some(sink) = &input.sink
         {
-            // In any case for the reader's going.
+            // Even with no interest epoll reports that the reader has gone.
             let interest = if takes_input { Interest::empty() } else { Interest::OUT };
             sink.watch(input.reader.then_some(interest))?;
         }
@@ -77,7 +77,7 @@ impl Channel {
             let mut interest = Interest::empty();
             interest.set(Interest::IN, client.sends && takes_input);
             interest.set(Interest::OUT, self.output.as_ref().is_some_and(|output| client.waits_for(&output.ring)));
-            // In any case for the client's going.
+            // Even with no interest epoll reports that the client has gone.
             client.socket.watch((takes_input || !client.hung_up).then_some(interest))?;
         }
         Ok(until)
@@ -116,7 +116,7 @@ impl Channel {
                 if ready.contains(Interest::IN) {
                     self.read_input(index)?;
                 } else if ready.intersects(Interest::HUP | Interest::ERR) {
-                    // What it has sent before it went may have to wait until the app has room for it.
+                    // What the client sent before it went may have to wait until the app reads.
                     let client = &mut self.clients[index];
                     client.hung_up = true;
                     client.gone = !(client.sends && self.input.as_ref().is_some_and(Input::is_read));
@@ -134,12 +134,12 @@ impl Channel {
         match listener.accept(sinks.spare, false).context(|| self.name)? {
             Call::Nobody => Ok(()),
             Call::Taken(socket) => self.admit(socket, false, sinks).map(drop),
-            // Its connection is closed: whoever asks the monitor for one is told why.
+            // The connection is closed without a word; a client that asks the monitor for one is told why.
             Call::Refused(_) => Ok(()),
         }
     }
 
-    /// Takes a client on the other end of `socket`, a non-blocking one; its token.
+    /// Adds the client on the other end of `socket`, which is non-blocking. Returns its token.
     pub(super) fn admit(&mut self, socket: OwnedFd, resident: bool, sinks: &mut Sinks<'_>) -> Result<u64> {
         rustix::net::sockopt::set_socket_send_buffer_size(&socket, BUFFER).context(|| "setsockopt(SO_SNDBUF)")?;
         let socket = self.tokens.watched(socket, Job::Client);
@@ -163,7 +163,7 @@ impl Channel {
         Ok(token)
     }
 
-    /// Reads what there is of one source, and passes it on; whether there may be more.
+    /// Reads one source and passes its output on. Returns whether there may be more.
     fn read_output(&mut self, index: usize, sinks: &mut Sinks<'_>) -> Result<bool> {
         let more = self.read_chunks(index, sinks);
         sinks.write_log();
@@ -212,8 +212,8 @@ impl Channel {
         Ok(true)
     }
 
-    /// Moves what a pipe has to the only client, within the kernel, if it is for nobody else; whether that could be
-    /// done. Where it can't, reading finds out why: there is nothing, or no room, or the client has gone.
+    /// Moves a pipe's output to the only client, within the kernel, if nobody else gets it. Returns whether that was
+    /// possible. Where it is not, a read finds the reason: no output, no room, or the client has gone.
     fn splice(&mut self, index: usize, sinks: &Sinks<'_>) -> bool {
         let (Some(output), [client]) = (&mut self.output, &mut self.clients[..]) else { return false };
         let is_next = client.is_live() && client.cursor == output.ring.written();
@@ -279,7 +279,7 @@ impl Channel {
                 output.sources.remove(0);
             }
             let fd = self.tokens.watched(source, Job::Source);
-            output.sources.push(Source { fd, main, is_terminal, left: None });
+            output.sources.push(OutputSource { fd, main, is_terminal, left: None });
         }
         if let (Some(input), Some(sink)) = (&mut self.input, sink) {
             input.sink = Some(self.tokens.watched(sink, Job::Sink));
@@ -290,7 +290,7 @@ impl Channel {
         Ok(())
     }
 
-    /// The app has ended: what is there is still taken, and then [`Self::is_drained`].
+    /// Notes how much output there is at the app's end; when that is taken, [`Self::is_drained`].
     pub(super) fn drain(&mut self) -> Result<()> {
         for source in self.output.iter_mut().flat_map(|output| &mut output.sources) {
             source.left = Some(match source.is_terminal {
@@ -301,13 +301,13 @@ impl Channel {
         Ok(())
     }
 
-    /// Whether all was taken that was there at [`Self::drain`].
+    /// Whether all output is taken that was there at [`Self::drain`].
     pub(super) fn is_drained(&self) -> bool {
         let mut sources = self.output.iter().flat_map(|output| &output.sources);
         sources.all(|source| source.left.is_none_or(|left| left == 0))
     }
 
-    /// Takes what is there now, as far as there is room for it.
+    /// Reads all output that is there now, as far as there is room for it.
     pub(super) fn catch_up(&mut self, sinks: &mut Sinks<'_>) -> Result<()> {
         let mut index = 0;
         let mut turns = 0;
@@ -327,7 +327,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Whether nothing writes any more.
+    /// Whether every source has ended.
     pub(super) fn is_silent(&self) -> bool {
         self.output.as_ref().is_none_or(|output| output.sources.is_empty())
     }
@@ -350,7 +350,7 @@ impl Channel {
         Ok(())
     }
 
-    /// A client says how large its window is. The app's terminal is as large as that of the last active client.
+    /// Notes the size of a client's window. The app's terminal has the size of the client that was active last.
     pub(super) fn resize(&mut self, who: u64, size: Winsize) -> Result<()> {
         let Some(client) = self.clients.iter_mut().find(|client| client.socket.token() == who) else { return Ok(()) };
         let has_come = client.size.replace(size).is_none();
@@ -361,7 +361,7 @@ impl Channel {
         }
     }
 
-    /// The same of the caller of `run`.
+    /// As [`Self::resize`], for the caller of `run`.
     pub(super) fn resize_resident(&mut self, size: Winsize) -> Result<()> {
         let resident = self.clients.iter().find(|client| client.resident).map(|client| client.socket.token());
         resident.map_or(Ok(()), |who| self.resize(who, size))
@@ -432,7 +432,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Removes the clients that have gone or have to go; says when to look again at the latest.
+    /// Removes the clients that have gone, and drops those that are too slow. Returns when to look again at the latest.
     pub(super) fn tidy(&mut self, now: Instant) -> Option<Instant> {
         let mut next: Option<Instant> = None;
         let mut look_at = |time: Instant| next = Some(next.map_or(time, |other| other.min(time)));
@@ -466,7 +466,7 @@ impl Channel {
             }
         }
         if !self.input.as_ref().is_some_and(Input::is_read) {
-            // Nobody is there for what they have sent.
+            // No app reads what they have sent.
             self.clients.iter_mut().filter(|client| client.hung_up).for_each(|client| client.gone = true);
         }
         if let Some(last) = self.input.as_mut().and_then(|input| input.last.take()) {

@@ -1,4 +1,5 @@
-//! Somebody who is attached to an endpoint: what it gets, how fast it has to take it, how it is told the end. Host side.
+//! A client that is attached to an endpoint: what it gets, how fast it must read, how it learns of the app's end. Host
+//! side.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -14,30 +15,31 @@ use super::ring::Ring;
 use crate::error::{Context, Result};
 use crate::streams::PASSED_ON;
 
-/// Less than this is not read from the app at a time, in bytes: what clients have taken bit by bit comes together.
+/// An app's output is not read while there is room for fewer bytes than this: clients that take a few bytes at a time
+/// would cause as many small reads.
 pub(super) const READ_LEAST: u64 = 4096;
 /// How long a client may take to close its connection when it has been told the end.
 pub(super) const FAREWELL: Duration = Duration::from_secs(10);
 
-/// Somebody who is attached.
+/// A client.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) socket: Watched,
-    /// It is the caller of `run`: never dropped, and there from one run of the app to the next.
+    /// It is the caller of `run`: it is never dropped, and stays from one run of the app to the next.
     pub(super) resident: bool,
-    /// What it gets next.
+    /// The position in the stream of the next byte for it.
     pub(super) cursor: u64,
-    /// What it does not get any more: the app has ended.
+    /// The position where the stream ends for it, once the app has ended.
     pub(super) until: Option<u64>,
-    /// When it has been told the end.
+    /// When it was told the app's end.
     pub(super) told: Option<Instant>,
-    /// It may send something, or there is something of it that was not read.
+    /// It may send something, or something that it sent was not read yet.
     pub(super) sends: bool,
     /// It has closed its side altogether.
     pub(super) hung_up: bool,
-    /// When it last took something, or had nothing to take.
+    /// When it last read something, or had nothing to read.
     pub(super) progress: Instant,
-    /// Since when the app has waited for it, and what it got next then.
+    /// Since when the app waits for it, and its position then.
     pub(super) full: Option<(Instant, u64)>,
     pub(super) gone: bool,
     /// The size of its window, if it has said one.
@@ -45,7 +47,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// One that has got all up to `cursor`. `sends`: the app has an input.
+    /// A new client at the start of the stream. `sends`: the app has an input.
     pub(super) fn new(socket: Watched, resident: bool, sends: bool) -> Self {
         Self {
             socket,
@@ -62,20 +64,20 @@ impl Client {
         }
     }
 
-    /// Whether what the app writes is for it.
+    /// Whether it gets what the app writes.
     pub(super) fn is_live(&self) -> bool {
         self.until.is_none() && !self.hung_up && !self.gone
     }
 
-    /// Whether there is something for it that it has not got.
+    /// Whether there is output that it has not got yet.
     pub(super) fn waits_for(&self, ring: &Ring) -> bool {
         self.told.is_none() && !self.hung_up && self.cursor < self.until.unwrap_or(ring.written())
     }
 
-    /// Sends what there is for it, as much as it takes.
+    /// Sends it output until it is up to date or its socket is full.
     pub(super) fn send(&mut self, ring: &Ring) {
         if self.cursor < ring.oldest() && !self.gone {
-            // It was overtaken, which is only let happen to those that were to go anyway.
+            // The ring has overwritten its next byte, which happens only to a client that is being dropped.
             self.gone = true;
         }
         while !self.gone && !self.hung_up && self.told.is_none() {
@@ -124,20 +126,20 @@ impl Client {
         }
     }
 
-    /// `lag` bytes of at most `capacity` wait for it.
+    /// Notes that `lag` bytes wait for it, of at most `capacity`.
     pub(super) fn keep_account(&mut self, lag: u64, capacity: u64, now: Instant) {
         let is_full = lag > capacity - READ_LEAST;
         match self.full {
             _ if lag == 0 => self.full = None,
             Some((since, _)) if !is_full && now >= since + HOLD => self.full = None,
             None if is_full => self.full = Some((now, self.cursor)),
-            // It is slow, but not so slow that it would have to go.
+            // It is slow, but takes enough not to be dropped.
             Some((_, then)) if self.cursor - then >= LEAST => self.full = is_full.then_some((now, self.cursor)),
             _ => {}
         }
     }
 
-    /// When it is to be dropped, as it is now; `is_ahead`: of all clients.
+    /// When it is dropped, unless it reads before that. `is_ahead`: no other client has read more.
     pub(super) fn deadline(&self, is_ahead: bool) -> Option<Instant> {
         if self.resident {
             return None;

@@ -20,7 +20,8 @@ use crate::terminal::{own, standard};
 /// A line that is longer than this goes on in the next one, if it comes after a name, in bytes.
 const LONGEST: usize = 64 << 10;
 
-/// What a pipe holds that is the output of `run`, in bytes, so that its reader seldom has to wait for the monitor.
+/// Size of a pipe that is the output of `run`, in bytes: larger than the kernel's default, so that its reader seldom
+/// waits for the monitor.
 const PIPE: usize = 256 << 10;
 
 /// How the apps' output is shown.
@@ -57,7 +58,7 @@ impl Console {
         self.ports.iter().flatten().any(|port| !port.queue.is_empty())
     }
 
-    /// How many bytes wait for who reads it.
+    /// How many bytes wait for the reader.
     pub(super) fn waiting(&self) -> usize {
         self.ports.iter().flatten().map(|port| port.queue.len()).sum()
     }
@@ -67,12 +68,12 @@ impl Console {
         self.ports[number - 1].as_mut().map_or(Ok(()), |port| port.write(bytes))
     }
 
-    /// Something more can be written.
+    /// Writes what waits, as far as the reader takes it.
     pub(super) fn go_on(&mut self) -> Result<()> {
         self.ports.iter_mut().flatten().try_for_each(Port::flush)
     }
 
-    /// Gives up on who reads it.
+    /// Drops what waits for the reader, and shows nothing more.
     pub(super) fn give_up(&mut self) {
         self.ports = [None, None];
         self.show = Show::Nothing;
@@ -82,7 +83,7 @@ impl Console {
 /// One of its descriptors.
 #[derive(Debug)]
 struct Port {
-    /// `None` once nobody reads it any more.
+    /// `None` once the reader has gone.
     fd: Option<Watched>,
     /// Not a file: it can be waited for.
     waits: bool,
@@ -93,7 +94,7 @@ struct Port {
 impl Port {
     fn new(number: usize, poller: &Rc<Poller>, token: u64) -> Result<Self> {
         let fd = own(standard(number), OFlags::WRONLY).or_else(|error| {
-            // Another's terminal, which was left open for us.
+            // The terminal of another user, which can't be opened anew.
             log::debug!("{}", error.one_line());
             standard(number).try_clone_to_owned().context(|| "dup(output)")
         })?;
@@ -133,7 +134,8 @@ impl Port {
         }
     }
 
-    /// Writes what can be written now; how much that was. A reader that is gone ends the showing, not the pod.
+    /// Writes as much as the reader takes now, and returns how much that was. When the reader has gone, nothing more is
+    /// shown; the pod goes on.
     fn try_write(&mut self, bytes: &[u8]) -> usize {
         let mut done = 0;
         while let (Some(fd), true) = (&self.fd, done < bytes.len()) {

@@ -20,7 +20,7 @@ use crate::sys::dir::{self, EntryKind};
 pub struct Bounds {
     /// At this size, in bytes, a file is followed by the next one.
     pub size: u64,
-    /// So many files are kept.
+    /// How many files are kept.
     pub files: u64,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct AppLog {
     app: AcName,
     bounds: Bounds,
     number: u64,
-    /// Closed while the app does not run: descriptors may be few.
+    /// Closed while the app does not run, to save descriptors.
     file: Option<File>,
     size: u64,
     /// What could not be written, in bytes, and why.
@@ -43,7 +43,7 @@ impl AppLog {
         Self::open_from(app, bounds, 1)
     }
 
-    /// The same; no file has a lower number than `least`.
+    /// As [`Self::open`]; the new file's number is at least `least`.
     fn open_from(app: &AcName, bounds: Bounds, least: u64) -> Result<Self> {
         let path = layout::app_logs(app);
         let what = || format!("open the log {path:?}");
@@ -84,7 +84,7 @@ impl AppLog {
         Ok(())
     }
 
-    /// Says in the log what it lacks, if that can be written now.
+    /// Writes into the log how much of it is lost, if that can be written now.
     pub(super) fn tell_lost(&mut self) {
         if self.lost.is_some() {
             self.write(&mut Vec::new());
@@ -147,7 +147,7 @@ impl AppLog {
         if self.size < self.bounds.size {
             return Ok(());
         }
-        // Not kept open: descriptors may be few, and this is rare.
+        // Not kept open, to save descriptors: rotations are rare.
         let directory = directory(&self.app)?;
         self.file = Some(create(&directory, self.number + 1)?);
         self.number += 1;

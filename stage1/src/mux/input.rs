@@ -5,18 +5,18 @@ use rustix::io::Errno;
 use super::poller::Watched;
 use crate::error::{Context, Result};
 
-/// What the app reads.
+/// The input of an app.
 #[derive(Debug)]
 pub(super) struct Input {
     /// Closed once the end of the input was asked for.
     pub(super) sink: Option<Watched>,
     /// The end of the input can be passed on by closing the sink.
     pub(super) ends_by_close: bool,
-    /// Somebody reads: an app runs.
+    /// An app runs, and reads.
     pub(super) reader: bool,
     pub(super) pending: Vec<u8>,
     pub(super) written: usize,
-    /// Whose input was read last: it is the others' turn.
+    /// The client whose input was read last; the others come first next time.
     pub(super) last: Option<usize>,
 }
 
@@ -30,7 +30,7 @@ impl Input {
         self.reader && self.sink.is_some()
     }
 
-    /// Whether it can take something from a client.
+    /// Whether it can take more from a client.
     pub(super) fn takes(&self) -> bool {
         self.is_read() && self.pending.is_empty()
     }
@@ -43,7 +43,7 @@ impl Input {
                 Ok(count) => self.written += count,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(()),
-                // The app has ended, and with it what it should have read.
+                // The app has ended: what it has not read is dropped.
                 Err(Errno::PIPE | Errno::IO) => {
                     self.reader = false;
                     break;

@@ -1,7 +1,7 @@
 //! Who talks to the monitor, and what they may say. Host side.
 //!
-//! A peer inside the pod is known by what the kernel says of it: its PID, and by that its cgroup. What it says counts
-//! for the app whose unit it runs in, and for no other.
+//! The kernel tells the PID of a peer inside the pod, and with it the peer's cgroup. A peer speaks for the app in whose
+//! unit it runs, and for no other.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -14,9 +14,9 @@ use crate::cgroup::PodCgroup;
 use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::streams::call;
-use crate::sys::channel;
+use crate::sys::fd_passing;
 
-/// How many callers may wait to be taken.
+/// Backlog of the monitor's sockets: listen(2).
 const BACKLOG: i32 = 256;
 
 /// Where the monitor listens: for the pod, and for the host.
@@ -66,7 +66,7 @@ fn bind_at(socket: &OwnedFd, path: &str) -> Result<()> {
     listen(socket, BACKLOG).context(what)
 }
 
-/// What is to be done about a failure, if it is for want of descriptors.
+/// A hint for a failure for lack of descriptors.
 pub(super) fn explained(error: Error) -> Error {
     if error.errno() != Some(libc::EMFILE) {
         return error;
@@ -103,7 +103,7 @@ pub(super) enum Said {
 
 /// What a caller says; `in_pod`: it is inside of the pod with this cgroup.
 pub(super) fn read(talk: BorrowedFd<'_>, in_pod: Option<&PodCgroup>) -> Result<Said> {
-    let (text, fds) = match channel::receive_message(talk, call::MAX) {
+    let (text, fds) = match fd_passing::receive_message(talk, call::MAX) {
         Err(error) if error.errno() == Some(libc::EAGAIN) => return Ok(Said::Nothing),
         Err(error) if error.errno() == Some(libc::ECONNRESET) => return Ok(Said::HungUp),
         got => match got? {
@@ -152,7 +152,7 @@ fn check_peer(talk: BorrowedFd<'_>, cgroup: &PodCgroup, app: &AcName) -> Result<
     Err(Error::new(format!("process {pid} does not run in the unit of app {app}: it may not speak for it")))
 }
 
-/// Answers; whoever has gone does not want to know.
+/// Sends the answer. A caller that has gone misses it, which is not an error.
 pub(super) fn answer(talk: impl AsFd, done: Result<String>, fds: &[BorrowedFd<'_>]) {
     let text = match done {
         Ok(rest) => format!("{} {rest}", call::OK),
@@ -165,7 +165,7 @@ pub(super) fn answer(talk: impl AsFd, done: Result<String>, fds: &[BorrowedFd<'_
     let bytes = &text.as_bytes()[..text.len().min(call::MAX)];
     let sent = match fds.is_empty() {
         true => rustix::net::send(talk, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map(drop).context(|| "send"),
-        false => channel::send_message(talk, bytes, fds),
+        false => fd_passing::send_message(talk, bytes, fds),
     };
     if let Err(error) = sent {
         log::debug!("answer {text:?}: {}", error.one_line());

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketT
 
 use crate::appc::AcName;
 use crate::error::{Context, Result};
-use crate::sys::channel;
+use crate::sys::fd_passing;
 
 /// Where the host's journald listens.
 const SOCKET: &str = "/run/systemd/journal/socket";
@@ -105,7 +105,7 @@ impl Journald {
         file.write_all(text).context(|| "write(memfd)")?;
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
         rustix::fs::fcntl_add_seals(&file, seals).context(|| "fcntl(F_ADD_SEALS)")?;
-        channel::send_message(&self.socket, b"", &[file.as_fd()])
+        fd_passing::send_message(&self.socket, b"", &[file.as_fd()])
     }
 }
 

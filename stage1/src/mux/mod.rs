@@ -69,7 +69,7 @@ pub use settings::{DRIVER, Driver, MAX_FILES, MAX_SIZE, Settings, parse_max_file
 use crate::appc::AcName;
 use crate::cgroup::PodCgroup;
 use crate::error::{Context, Error, Result};
-use crate::streams::{Declared, TTY};
+use crate::streams::{DeclaredStreams, TTY};
 use crate::sys::signal;
 
 /// How long clients may take for what is left when the pod has ended.
@@ -334,7 +334,7 @@ impl Mux {
 
     /// An app, or a handler of it, is about to start.
     fn begin(&mut self, name: AcName, main: bool, ends: Vec<(String, OwnedFd)>) -> Result<()> {
-        let declared = Declared::load(&name)?;
+        let declared = DeclaredStreams::load(&name)?;
         let number = match self.find(&name) {
             Some(number) if self.apps[number].as_ref().is_some_and(|app| app.is(&declared)) => number,
             found => {

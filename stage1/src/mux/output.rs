@@ -12,7 +12,7 @@ use crate::error::Result;
 /// What the app writes.
 #[derive(Debug)]
 pub(super) struct Output {
-    pub(super) sources: Vec<Source>,
+    pub(super) sources: Vec<OutputSource>,
     pub(super) ring: Ring,
     /// What is kept while nobody is attached, in bytes.
     pub(super) replay: usize,
@@ -28,7 +28,7 @@ pub(super) struct Output {
 
 /// Where the output of one run comes from.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct OutputSource {
     pub(super) fd: Watched,
     /// It is the app's own, not a handler's.
     pub(super) main: bool,

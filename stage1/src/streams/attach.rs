@@ -12,20 +12,20 @@ use nix::sys::signalfd::SignalFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{RecvFlags, Shutdown};
 
-use super::{NAMES, PASSED_ON, TTY, Targets, call};
+use super::{EndpointList, NAMES, PASSED_ON, TTY, call};
 use crate::appc::AcName;
 use crate::cross::Target;
 use crate::error::{Context, Error, Result, exit};
 use crate::pod::{self, Pod, State};
 use crate::sys::{process, signal};
-use crate::terminal::{self, Caller, DetachKeys, Flow, own, standard};
+use crate::terminal::{self, Caller, DetachKeys, Flow, Foreground, Stepped, own, standard};
 
 /// How long the exit status of an app that has closed its output is waited for.
 const STATUS: Duration = Duration::from_secs(3);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(10);
-/// How often a process in the background looks whether it still is.
-const FOREGROUND: Duration = Duration::from_millis(200);
+/// How often is looked whether [`LEAVE`] has passed.
+const LEAVING: Duration = Duration::from_millis(200);
 /// How long the app may take for what was typed before the keys to detach.
 const LEAVE: Duration = Duration::from_millis(500);
 /// What ends the input of a terminal, at the start of a line: ctrl-d.
@@ -60,7 +60,7 @@ impl std::str::FromStr for Action {
 
 /// What one attaches to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct WantedStreams {
     /// The input of the terminal.
     pub tty_in: bool,
     /// The output of the terminal.
@@ -69,9 +69,9 @@ pub struct Wanted {
     pub streams: [bool; 3],
 }
 
-impl Wanted {
+impl WantedStreams {
     /// All that there is.
-    fn all(targets: &Targets) -> Self {
+    fn all(targets: &EndpointList) -> Self {
         let tty = targets.has(TTY);
         Self { tty_in: tty, tty_out: tty, streams: NAMES.map(|name| targets.has(name)) }
     }
@@ -80,7 +80,7 @@ impl Wanted {
     ///
     /// # Errors
     /// It is nothing, or not there.
-    fn endpoints(self, app: &AcName, targets: &Targets) -> Result<Vec<&'static str>> {
+    fn endpoints(self, app: &AcName, targets: &EndpointList) -> Result<Vec<&'static str>> {
         let streams = NAMES.into_iter().zip(self.streams).filter(|(_, wanted)| *wanted).map(|(name, _)| name);
         let names: Vec<&str> = streams.chain((self.tty_in || self.tty_out).then_some(TTY)).collect();
         if names.is_empty() {
@@ -102,7 +102,7 @@ pub struct Attachment {
     /// The app.
     pub app: AcName,
     /// To which of its streams, for [`Action::Custom`].
-    pub wanted: Wanted,
+    pub wanted: WantedStreams,
     /// The end of our standard input is the app's.
     pub pass_end: bool,
     /// What is typed to detach from a terminal.
@@ -130,7 +130,7 @@ pub fn attach(action: Action, what: &Attachment) -> Result<u8> {
             return Ok(0);
         }
         Action::Custom => what.wanted,
-        _ => Wanted::all(&targets),
+        _ => WantedStreams::all(&targets),
     };
     let names = wanted.endpoints(app, &targets)?;
     let connections = Connections::open(app, &names)?;
@@ -138,9 +138,9 @@ pub fn attach(action: Action, what: &Attachment) -> Result<u8> {
 }
 
 /// What there is to attach to.
-fn endpoints(app: &AcName) -> Result<Targets> {
+fn endpoints(app: &AcName) -> Result<EndpointList> {
     let (names, _) = call::from_host(&[call::LIST, app.as_ref()])?;
-    Ok(Targets::new(app, names.split_whitespace()))
+    Ok(EndpointList::new(app, names.split_whitespace()))
 }
 
 /// The connections to the pod's monitor.
@@ -191,15 +191,12 @@ enum End {
 struct Session<'a> {
     what: &'a Attachment,
     connections: Connections,
-    caller: Option<Caller>,
-    input: Option<Flow>,
+    foreground: Foreground,
     /// Where input goes to.
     input_name: Option<&'static str>,
     outputs: Vec<(&'static str, Flow)>,
     /// The end of our input was passed on, to the monitor at least.
     asked_to_end: bool,
-    /// There is a terminal that input is typed on.
-    types: bool,
     signals: SignalFd,
 }
 
@@ -207,7 +204,7 @@ struct Session<'a> {
 const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
 
 impl<'a> Session<'a> {
-    fn new(what: &'a Attachment, wanted: Wanted, connections: Connections) -> Result<Self> {
+    fn new(what: &'a Attachment, wanted: WantedStreams, connections: Connections) -> Result<Self> {
         let others = [Signal::SIGWINCH, Signal::SIGCONT, Signal::SIGTSTP];
         let signals = signal::block(&[&ENDING[..], &others].concat())?;
         let typed = rustix::termios::isatty(standard(0));
@@ -215,23 +212,21 @@ impl<'a> Session<'a> {
         let mut session = Self {
             what,
             connections,
-            caller,
-            input: None,
+            foreground: Foreground::new(caller, typed && wanted.tty_in),
             input_name: None,
             outputs: Vec::new(),
             asked_to_end: false,
-            types: typed && wanted.tty_in,
             signals,
         };
         if wanted.tty_in || wanted.streams[0] {
             let name = if wanted.tty_in { TTY } else { NAMES[0] };
             let flow = Flow::new(own(standard(0), OFlags::RDONLY)?, session.connections.get(name)?);
-            session.input = Some(match (wanted.tty_in, typed) {
+            session.foreground.set_input(Some(match (wanted.tty_in, typed) {
                 (true, true) => flow.with_keys(what.keys.clone()),
                 // Twice, in case that the last line has no end.
                 (true, false) if what.pass_end => flow.with_farewell(vec![END_OF_INPUT; 2]),
                 _ => flow,
-            });
+            }));
             session.input_name = Some(name);
         }
         for (number, name) in NAMES.into_iter().enumerate().skip(1).filter(|(number, _)| wanted.streams[*number]) {
@@ -250,17 +245,11 @@ impl<'a> Session<'a> {
     }
 
     fn run(mut self) -> Result<u8> {
-        if self.types
-            && let Some(caller) = &mut self.caller
-        {
-            caller.take()?;
-        }
-        self.caller_changed()?;
+        self.foreground.begin()?;
+        self.resized()?;
         let ended = self.copy();
         // The terminal is as it was before anything is said.
-        if let Some(caller) = &mut self.caller {
-            caller.give_back()?;
-        }
+        self.foreground.give_back()?;
         match ended? {
             End::App if self.what.exit_code => exit_code(&self.what.app),
             End::App | End::Sent => Ok(0),
@@ -276,31 +265,28 @@ impl<'a> Session<'a> {
     fn copy(&mut self) -> Result<End> {
         let mut leaves_at: Option<Instant> = None;
         loop {
-            let waits = self.waits_for_caller();
-            let timeout = (waits || leaves_at.is_some()).then_some(FOREGROUND);
+            let timeout = leaves_at.is_some().then_some(LEAVING);
             // Where only input is passed on, the other side's end is to be seen too.
             let name = self.input_name.filter(|_| self.outputs.is_empty());
             let closed = name.map(|name| self.connections.get(name)).transpose()?;
             let wake = [Some(self.signals.as_fd()), closed.as_ref().map(AsFd::as_fd)];
             let wake: Vec<_> = wake.into_iter().flatten().collect();
-            let mut flows: Vec<&mut Flow> = self.input.iter_mut().collect();
-            flows.extend(self.outputs.iter_mut().map(|(_, flow)| flow));
-            let woken = terminal::step(&mut flows, &wake, timeout)?;
+            let outputs = self.outputs.iter_mut().map(|(_, flow)| flow);
+            let Stepped { woken, is_changed } = self.foreground.step(outputs, &wake, timeout)?;
             if woken[0]
                 && let Some(end) = self.take_signals()?
             {
                 return Ok(end);
             }
-            if waits && let Some(caller) = &mut self.caller {
-                caller.take()?;
-                self.caller_changed()?;
+            if is_changed {
+                self.resized()?;
             }
-            if let Some(input) = self.input.as_ref().filter(|input| input.is_detached()) {
+            if let Some(input) = self.foreground.input.as_ref().filter(|input| input.is_detached()) {
                 // What was typed before is still for the app, if that takes it.
                 if input.is_done() || Instant::now() >= *leaves_at.get_or_insert_with(|| Instant::now() + LEAVE) {
                     return Ok(End::Detached);
                 }
-            } else if self.input.take_if(|flow| flow.is_done()).is_some()
+            } else if self.foreground.has_input_ended()
                 && let Some(end) = self.input_ended()?
             {
                 return Ok(end);
@@ -322,7 +308,7 @@ impl<'a> Session<'a> {
     /// Our input has ended, or the app's.
     fn input_ended(&mut self) -> Result<Option<End>> {
         let Some(name) = self.input_name else { return Ok(None) };
-        if self.types && self.caller.is_some() {
+        if self.foreground.types() && self.foreground.caller().is_some() {
             // The other side has gone, which its output will show, or the terminal that was typed on.
             let gone = matches!(self.other_side_closed(name), Ok(End::NoReader));
             return Ok(gone.then_some(End::NoReader));
@@ -372,17 +358,11 @@ impl<'a> Session<'a> {
             match Signal::try_from(number).context(|| format!("signal {number}"))? {
                 Signal::SIGWINCH => self.resized()?,
                 Signal::SIGCONT => {
-                    if self.types
-                        && let Some(caller) = &mut self.caller
-                    {
-                        caller.continued()?;
-                    }
-                    self.caller_changed()?;
+                    self.foreground.continued()?;
+                    self.resized()?;
                 }
                 Signal::SIGTSTP => {
-                    if let Some(caller) = &mut self.caller {
-                        caller.give_back()?;
-                    }
+                    self.foreground.give_back()?;
                     raise(Signal::SIGSTOP).context(|| "raise(SIGSTOP)")?;
                 }
                 ending => return Ok(Some(End::Signal(ending))),
@@ -391,22 +371,9 @@ impl<'a> Session<'a> {
         Ok(None)
     }
 
-    /// Whether this process is in the background of the terminal that is typed on.
-    fn waits_for_caller(&self) -> bool {
-        self.types && self.input.is_some() && !self.caller.as_ref().is_some_and(Caller::is_ours)
-    }
-
-    fn caller_changed(&mut self) -> Result<()> {
-        let paused = self.waits_for_caller();
-        if let Some(input) = &mut self.input {
-            input.set_paused(paused);
-        }
-        self.resized()
-    }
-
     /// The app's terminal gets the size of the caller's, if nobody else has typed since this one came.
     fn resized(&self) -> Result<()> {
-        let (Some(caller), true) = (&self.caller, self.types) else { return Ok(()) };
+        let (Some(caller), true) = (self.foreground.caller(), self.foreground.types()) else { return Ok(()) };
         let size = caller.size()?;
         let (rows, columns) = (size.ws_row.to_string(), size.ws_col.to_string());
         let words = [call::RESIZE, self.what.app.as_ref(), &rows, &columns, &self.connections.terminal];
@@ -459,9 +426,9 @@ mod tests {
     #[test]
     fn what_every_switch_attaches_to() {
         let app: AcName = "web".parse().unwrap();
-        let streams = Targets::new(&app, NAMES);
-        let tty = Targets::new(&app, [TTY]);
-        let some = |tty_in, tty_out, streams| Wanted { tty_in, tty_out, streams };
+        let streams = EndpointList::new(&app, NAMES);
+        let tty = EndpointList::new(&app, [TTY]);
+        let some = |tty_in, tty_out, streams| WantedStreams { tty_in, tty_out, streams };
         let no = [false; 3];
         for (wanted, targets, names) in [
             (some(false, false, [true, false, false]), &streams, &["stdin"][..]),
@@ -471,8 +438,8 @@ mod tests {
             (some(true, false, no), &tty, &["tty"]),
             (some(false, true, no), &tty, &["tty"]),
             (some(true, true, no), &tty, &["tty"]),
-            (Wanted::all(&streams), &streams, &NAMES),
-            (Wanted::all(&tty), &tty, &["tty"]),
+            (WantedStreams::all(&streams), &streams, &NAMES),
+            (WantedStreams::all(&tty), &tty, &["tty"]),
         ] {
             assert_eq!(wanted.endpoints(&app, targets).unwrap(), names, "{wanted:?}");
         }

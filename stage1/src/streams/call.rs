@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 
 use crate::error::{Context, Error, Result};
 use crate::layout;
-use crate::sys::{channel, process};
+use crate::sys::{fd_passing, process};
 
 /// An app, or one of its handlers, is about to be executed: `start APP main|handler NAME…`, with a descriptor for each
 /// name. Pod side.
@@ -74,7 +74,7 @@ pub(crate) fn call(
     patience: Duration,
 ) -> Result<(String, Vec<OwnedFd>)> {
     let text = words.join(" ");
-    match channel::send_message(socket, text.as_bytes(), fds) {
+    match fd_passing::send_message(socket, text.as_bytes(), fds) {
         // It may have said why before it hung up.
         Err(error) if error.errno() == Some(libc::EPIPE) => {}
         sent => sent.context(|| format!("send {text:?} to the pod's monitor"))?,
@@ -84,9 +84,9 @@ pub(crate) fn call(
     if !process::pidfd_wait_end(socket.as_fd(), end.saturating_duration_since(Instant::now()))? {
         return Err(Error::new(format!("the pod's monitor has not answered {text:?} within {patience:?}")));
     }
-    let got = match channel::receive_message(socket, MAX) {
+    let got = match fd_passing::receive_message(socket, MAX) {
         // That it has hung up without having read all is told first.
-        Err(error) if error.errno() == Some(libc::ECONNRESET) => channel::receive_message(socket, MAX),
+        Err(error) if error.errno() == Some(libc::ECONNRESET) => fd_passing::receive_message(socket, MAX),
         got => got,
     };
     let Some((answer, fds)) = got? else {

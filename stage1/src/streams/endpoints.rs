@@ -32,9 +32,9 @@ struct ListJson {
 
 /// All that one can attach to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Targets(pub Vec<Endpoint>);
+pub struct EndpointList(pub Vec<Endpoint>);
 
-impl Targets {
+impl EndpointList {
     /// Those of `app` with these names.
     pub fn new<'a>(app: &AcName, names: impl IntoIterator<Item = &'a str>) -> Self {
         let endpoint = |name: &str| Endpoint {
@@ -75,21 +75,21 @@ mod tests {
 
     #[test]
     fn as_the_contract_has_it() {
-        let targets = Targets::new(&"web".parse().unwrap(), ["stdin", "stdout"]);
+        let targets = EndpointList::new(&"web".parse().unwrap(), ["stdin", "stdout"]);
         let text = concat!(
             r#"{"version":1,"targets":[{"name":"stdin","domain":"unix","address":"/rkt/iottymux/web/sock-stdin"},"#,
             r#"{"name":"stdout","domain":"unix","address":"/rkt/iottymux/web/sock-stdout"}]}"#
         );
         assert_eq!(targets.text(), text);
-        assert_eq!(Targets::parse(text.as_bytes()).unwrap(), targets);
+        assert_eq!(EndpointList::parse(text.as_bytes()).unwrap(), targets);
         assert!(targets.has("stdin") && !targets.has("tty"));
-        assert_eq!(Targets::default().text(), r#"{"version":1,"targets":[]}"#);
+        assert_eq!(EndpointList::default().text(), r#"{"version":1,"targets":[]}"#);
     }
 
     #[test]
     fn what_is_no_list_is_refused() {
         for bad in ["", "[]", "{}", r#"{"version":2,"targets":[]}"#, r#"{"version":1,"targets":[{"name":1}]}"#] {
-            assert!(Targets::parse(bad.as_bytes()).is_err(), "{bad}");
+            assert!(EndpointList::parse(bad.as_bytes()).is_err(), "{bad}");
         }
     }
 }

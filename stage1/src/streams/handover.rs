@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::{Mode, Modes, NAMES, TTY, call};
+use super::{NAMES, StreamMode, StreamModes, TTY, call};
 use crate::appc::AcName;
 use crate::error::{Context, Result};
 use crate::layout;
@@ -22,14 +22,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Whose streams are handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
+pub enum CommandRole {
     /// The app's own.
     Main,
     /// Those of a handler, which reads nothing and has no terminal.
     Handler,
 }
 
-impl Who {
+impl CommandRole {
     /// Its word in the message.
     pub(crate) fn word(self) -> &'static str {
         match self {
@@ -57,12 +57,12 @@ impl Handover {
     ///
     /// # Errors
     /// Something can't be made, or the monitor refuses it.
-    pub fn finish(self, app: &AcName, modes: Modes, who: Who, owner: (u32, u32)) -> Result<()> {
+    pub fn finish(self, app: &AcName, modes: StreamModes, who: CommandRole, owner: (u32, u32)) -> Result<()> {
         let mut ours: [Option<OwnedFd>; 3] = [None, None, None];
         let mut given: Vec<(&str, OwnedFd)> = Vec::new();
         let needs = |number: usize| match who {
-            Who::Main => modes.is_pipe(number),
-            Who::Handler => number > 0 && modes.0[number] != Mode::Null,
+            CommandRole::Main => modes.is_pipe(number),
+            CommandRole::Handler => number > 0 && modes.0[number] != StreamMode::Null,
         };
         for (number, name) in NAMES.into_iter().enumerate().filter(|(number, _)| needs(*number)) {
             let (read, write) = pipe(owner).context(|| format!("make the app's {name}"))?;
@@ -71,7 +71,7 @@ impl Handover {
             given.push((name, other));
         }
         let mut terminal = None;
-        if who == Who::Main && modes.have_terminal() {
+        if who == CommandRole::Main && modes.have_terminal() {
             let (master, slave) = pty::open_pair_in(layout::DEVPTS)?;
             // The app may open it anew, as /dev/tty for one.
             rustix::fs::fchown(&slave, Some(Uid::from_raw(owner.0)), None)
@@ -80,7 +80,7 @@ impl Handover {
             given.push((TTY, master));
             terminal = Some(slave);
         }
-        if who == Who::Main
+        if who == CommandRole::Main
             && let Some(socket) = syslog()?
         {
             given.push((SYSLOG, socket));
@@ -90,7 +90,8 @@ impl Handover {
         let fds: Vec<_> = given.iter().map(|(_, fd)| fd.as_fd()).collect();
         call::call(&self.0, &words, &fds, PATIENCE)?;
         for (number, own) in (0..).zip(&ours) {
-            let is_terminal = || matches!(modes.0[usize::try_from(number).unwrap_or(0)], Mode::Tty | Mode::Interactive);
+            let is_terminal =
+                || matches!(modes.0[usize::try_from(number).unwrap_or(0)], StreamMode::Tty | StreamMode::Interactive);
             match (own, &terminal) {
                 (Some(own), _) => process::set_standard_fd(own, number)?,
                 (None, Some(terminal)) if is_terminal() => process::set_standard_fd(terminal, number)?,

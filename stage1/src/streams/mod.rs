@@ -20,9 +20,9 @@ mod place;
 
 use serde::{Deserialize, Serialize};
 
-pub use endpoints::{Endpoint, Targets};
+pub use endpoints::{Endpoint, EndpointList};
 pub use kube::{Format, LOG_DIR, LOG_MODE, LOG_PATH, LogFile};
-pub use place::{Declared, prepare, remove};
+pub use place::{DeclaredStreams, prepare, remove};
 
 use crate::appc;
 use crate::error::{Context, Error, Result};
@@ -42,7 +42,7 @@ pub const ANNOTATIONS: [&str; 3] =
 /// What a standard stream of an app is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Mode {
+pub enum StreamMode {
     /// /dev/null.
     Null,
     /// A pipe into the app's log, and to the output of `run`.
@@ -59,13 +59,13 @@ pub enum Mode {
 ///
 /// # Errors
 /// It means none for this stream.
-pub fn parse_mode(number: usize, word: &str) -> Result<Mode> {
+pub fn parse_mode(number: usize, word: &str) -> Result<StreamMode> {
     match (word, number) {
-        ("null", _) => Ok(Mode::Null),
-        ("log", 1 | 2) => Ok(Mode::Log),
-        ("stream", _) => Ok(Mode::Stream),
-        ("tty", _) => Ok(Mode::Tty),
-        ("interactive", _) => Ok(Mode::Interactive),
+        ("null", _) => Ok(StreamMode::Null),
+        ("log", 1 | 2) => Ok(StreamMode::Log),
+        ("stream", _) => Ok(StreamMode::Stream),
+        ("tty", _) => Ok(StreamMode::Tty),
+        ("interactive", _) => Ok(StreamMode::Interactive),
         _ => {
             let log = if number == 0 { "" } else { "log, " };
             let name = NAMES.get(number).copied().unwrap_or_default();
@@ -76,15 +76,15 @@ pub fn parse_mode(number: usize, word: &str) -> Result<Mode> {
 
 /// The modes of an app's standard streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Modes(pub [Mode; 3]);
+pub struct StreamModes(pub [StreamMode; 3]);
 
-impl Default for Modes {
+impl Default for StreamModes {
     fn default() -> Self {
-        Self([Mode::Null, Mode::Log, Mode::Log])
+        Self([StreamMode::Null, StreamMode::Log, StreamMode::Log])
     }
 }
 
-impl Modes {
+impl StreamModes {
     /// As the app's annotations in the pod manifest say; `interactive` is for an app that has the caller's terminal
     /// unless they ask for streams or a terminal of their own.
     ///
@@ -97,8 +97,8 @@ impl Modes {
                 *mode = parse_mode(number, word).context(|| format!("annotation {name}"))?;
             }
         }
-        let is_own = modes.0.iter().any(|mode| matches!(mode, Mode::Stream | Mode::Tty));
-        Ok(if interactive && !is_own { Self([Mode::Interactive; 3]) } else { modes })
+        let is_own = modes.0.iter().any(|mode| matches!(mode, StreamMode::Stream | StreamMode::Tty));
+        Ok(if interactive && !is_own { Self([StreamMode::Interactive; 3]) } else { modes })
     }
 
     /// Whether they are what they are unless anything else is asked for.
@@ -108,19 +108,19 @@ impl Modes {
 
     /// Whether there is a terminal among them.
     pub fn have_terminal(self) -> bool {
-        self.0.iter().any(|mode| matches!(mode, Mode::Tty | Mode::Interactive))
+        self.0.iter().any(|mode| matches!(mode, StreamMode::Tty | StreamMode::Interactive))
     }
 
     /// Whether the caller of `run` has that terminal in front of it.
     pub fn are_interactive(self) -> bool {
-        self.0.contains(&Mode::Interactive)
+        self.0.contains(&StreamMode::Interactive)
     }
 
     /// Whether standard stream `number` is a pipe to or from the monitor.
     pub fn is_pipe(self, number: usize) -> bool {
         match self.0[number] {
-            Mode::Log => number > 0,
-            mode => mode == Mode::Stream,
+            StreamMode::Log => number > 0,
+            mode => mode == StreamMode::Stream,
         }
     }
 
@@ -164,8 +164,8 @@ mod tests {
 
     #[test]
     fn endpoints_follow_the_modes() {
-        assert_eq!(Modes::default().endpoints(), ["stdout", "stderr"]);
-        let modes = Modes([Mode::Stream, Mode::Null, Mode::Tty]);
+        assert_eq!(StreamModes::default().endpoints(), ["stdout", "stderr"]);
+        let modes = StreamModes([StreamMode::Stream, StreamMode::Null, StreamMode::Tty]);
         assert_eq!(modes.endpoints(), ["stdin", "tty"]);
         assert!(modes.have_terminal() && !modes.are_interactive() && !modes.is_pipe(1));
     }

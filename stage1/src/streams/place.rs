@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode as FileMode, OFlags, Uid};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{LogFile, Mode, Modes, NAMES, Targets, fifo};
+use super::{EndpointList, LogFile, NAMES, StreamMode, StreamModes, fifo};
 use crate::appc::AcName;
 use crate::error::{Context, Result};
 use crate::layout;
@@ -25,15 +25,15 @@ const MAX: u64 = 64 << 10;
 
 /// What the monitor is told about an app's streams, in a file that the pod can't reach.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Declared {
+pub struct DeclaredStreams {
     /// The streams' modes.
-    pub modes: Modes,
+    pub modes: StreamModes,
     /// The log file that a kubelet reads, and its directory on the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<(LogFile, String)>,
 }
 
-impl Declared {
+impl DeclaredStreams {
     /// What was declared of `app`.
     ///
     /// # Errors
@@ -55,11 +55,11 @@ impl Declared {
 }
 
 /// The text of the file `env`.
-fn env(modes: Modes) -> String {
+fn env(modes: StreamModes) -> String {
     let mut text = format!("STAGE2_TTY={}\nSTAGE1_DEBUG=false\n", modes.have_terminal());
     for (name, mode) in NAMES.iter().zip(modes.0) {
         let name = name.to_ascii_uppercase();
-        writeln!(text, "STAGE2_{name}={}", mode == Mode::Stream).expect("a String takes all");
+        writeln!(text, "STAGE2_{name}={}", mode == StreamMode::Stream).expect("a String takes all");
     }
     text
 }
@@ -81,7 +81,7 @@ fn put(place: &OwnedFd, name: &str, bytes: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// Something of it can't be made.
-pub fn prepare(app: &AcName, declared: &Declared, owner: Option<u32>) -> Result<()> {
+pub fn prepare(app: &AcName, declared: &DeclaredStreams, owner: Option<u32>) -> Result<()> {
     declared.store(app)?;
     let modes = declared.modes;
     let path = layout::iottymux(app);
@@ -99,12 +99,12 @@ pub fn prepare(app: &AcName, declared: &Declared, owner: Option<u32>) -> Result<
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(errno).context(what),
         }
-        if mode == Mode::Stream {
+        if mode == StreamMode::Stream {
             make_fifo(&place, &fifo, owner).context(what)?;
         }
     }
     put(&place, ENV, env(modes).as_bytes()).context(what)?;
-    put(&place, ENDPOINTS, (Targets::new(app, modes.endpoints()).text() + "\n").as_bytes()).context(what)?;
+    put(&place, ENDPOINTS, (EndpointList::new(app, modes.endpoints()).text() + "\n").as_bytes()).context(what)?;
     if let Some(owner) = owner {
         for name in [ENV, ENDPOINTS] {
             give(&place, name, owner).context(what)?;
@@ -168,15 +168,15 @@ mod tests {
 
     #[test]
     fn declarations_are_read_as_they_are_written() {
-        let modes = Modes([Mode::Stream, Mode::Log, Mode::Tty]);
+        let modes = StreamModes([StreamMode::Stream, StreamMode::Log, StreamMode::Tty]);
         assert_eq!(
             env(modes),
             "STAGE2_TTY=true\nSTAGE1_DEBUG=false\nSTAGE2_STDIN=true\nSTAGE2_STDOUT=false\nSTAGE2_STDERR=false\n"
         );
         let log = Some((LogFile::new(Format::Cri, "web/0.log").unwrap(), "/var/log".to_owned()));
-        for declared in [Declared { modes, log }, Declared::default()] {
+        for declared in [DeclaredStreams { modes, log }, DeclaredStreams::default()] {
             let text = serde_json::to_vec(&declared).unwrap();
-            assert_eq!(serde_json::from_slice::<Declared>(&text).unwrap(), declared);
+            assert_eq!(serde_json::from_slice::<DeclaredStreams>(&text).unwrap(), declared);
         }
     }
 }

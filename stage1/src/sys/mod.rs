@@ -7,8 +7,8 @@
 
 pub mod bpf;
 pub mod caps;
-pub mod channel;
 pub mod dir;
+pub mod fd_passing;
 pub mod inherited;
 pub mod mount;
 pub mod net;

@@ -9,19 +9,24 @@
 //!   changes a descriptor's flags for others that share it: [`own()`].
 //! - [`Caller`]: the terminal among this process's standard descriptors: raw mode while something inside has a terminal
 //!   of its own, window sizes, stopping and continuing.
+//! - [`Foreground`]: both, for whoever is in front of a terminal inside: the loops of `enter`, `attach` and
+//!   `run --interactive` are made of its steps.
 //!
 //! ```text
 //! loop {
-//!     let woken = step(&mut [&mut input, &mut output], &[signals.as_fd()], None)?;
-//!     if woken[0] { … SIGWINCH: caller.copy_size(&master), SIGCONT: caller.continued(), the end: output.finish() … }
-//!     if output.is_done() { break }
+//!     let step = foreground.step(&mut outputs, &[signals.as_fd()], None)?;
+//!     if step.woken[0] { … SIGWINCH, SIGCONT: foreground.continued(), SIGTSTP: foreground.give_back() … }
+//!     if step.is_changed { … another window size … }
+//!     if outputs.iter().all(Flow::is_done) { break }
 //! }
 //! ```
 
 mod caller;
 mod flow;
+mod foreground;
 mod keys;
 
 pub use caller::{Caller, standard};
 pub use flow::{Files, Flow, own, set_nonblocking, step};
+pub use foreground::{Foreground, Stepped};
 pub use keys::DetachKeys;

@@ -64,7 +64,7 @@ fn units(manifests: &Value) -> Result<String> {
     Confinement::compute(&isolators, InsecureOptions::default(), &ids)?;
     let handlers = (!app.app()?.event_handlers.is_empty(), false);
     let prepared =
-        Prepared { declared: Declared::by(&app)?, devices: Vec::new(), any_device: false, handlers, isolators };
+        Prepared { declared: DeclaredSettings::by(&app)?, devices: Vec::new(), any_device: false, handlers, isolators };
     let unit = prepared.unit(&app.runtime.name, CgroupLimits::from(&prepared.isolators), true);
     Ok(unit.text()? + &socket_text(unit.app, unit.sockets)?)
 }

@@ -14,7 +14,6 @@
 //! `/proc/PID/fd`. What the command has not read of a file is there for whoever reads that next.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
 use rustix::fs::{FileType, Mode, OFlags, SeekFrom, Uid};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -22,8 +21,8 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::copier::Copier;
 use crate::error::{Context, Error, Result};
 use crate::layout;
-use crate::sys::{channel, mount, process, pty};
-use crate::terminal::{self, Caller, Files, Flow, own, standard};
+use crate::sys::{fd_passing, mount, process, pty};
+use crate::terminal::{self, Caller, Files, Flow, Foreground, Stepped, own, standard};
 
 /// Whether the command gets a terminal: the table above.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -124,9 +123,6 @@ fn stream(tty: Tty, callers: CallerKind) -> CommandStream {
     }
 }
 
-/// How often a process in the background looks whether it still is.
-const FOREGROUND: Duration = Duration::from_millis(200);
-
 /// Both sides, before the fork: the child keeps [`Wiring::inside`], the parent [`Wiring::outside`].
 pub(super) struct Wiring {
     /// The command's side.
@@ -150,10 +146,9 @@ pub(super) struct Outside {
     streams: [CommandStream; 3],
     kinds: [CallerKind; 3],
     tty: Tty,
-    caller: Option<Caller>,
+    foreground: Foreground,
     channel: Option<OwnedFd>,
     pty: Option<Pty>,
-    input: Option<Flow>,
     read_ahead: Option<ReadAhead>,
     outputs: Vec<Flow>,
     copiers: Vec<Copier>,
@@ -177,22 +172,22 @@ impl Wiring {
         let kinds = [CallerKind::of(0)?, CallerKind::of(1)?, CallerKind::of(2)?];
         let streams = kinds.map(|kind| stream(tty, kind));
         let (caller, (mine, childs)) = if streams.contains(&CommandStream::Terminal) {
-            let (mine, childs) = channel::pair()?;
+            let (mine, childs) = fd_passing::pair()?;
             (Caller::find()?, (Some(mine), Some(childs)))
         } else {
             (None, (None, None))
         };
         let settings = caller.as_ref().map(Caller::settings).transpose()?;
+        let types = streams[0] == CommandStream::Terminal && kinds[0] == CallerKind::Terminal;
         let mut wiring = Self {
             inside: Inside { streams, pipes: [None, None, None], channel: childs, settings },
             outside: Outside {
                 streams,
                 kinds,
                 tty,
-                caller,
+                foreground: Foreground::new(caller, types),
                 channel: mine,
                 pty: None,
-                input: None,
                 read_ahead: None,
                 outputs: Vec::new(),
                 copiers: Vec::new(),
@@ -221,7 +216,8 @@ impl Wiring {
             if kind == CallerKind::File {
                 self.outside.read_ahead = Some(ReadAhead { pipe: own(&read, OFlags::RDONLY)? });
             }
-            self.outside.input = input(kind)?.map(|source| Flow::new(source, write).of_files(kind.source()).spliced());
+            let flow = |source| Flow::new(source, write).of_files(kind.source()).spliced();
+            self.outside.foreground.input = input(kind)?.map(flow);
             read
         } else {
             terminal::set_nonblocking(&read)?;
@@ -334,7 +330,7 @@ impl Inside {
             rustix::fs::fchown(&slave, Some(Uid::from_raw(uid)), None)
                 .context(|| format!("fchown(terminal, {uid})"))?;
             pty::control(&slave)?;
-            channel::send(channel, master)?;
+            fd_passing::send(channel, master)?;
             for (end, _) in ends.iter_mut().zip(self.streams).filter(|(_, stream)| *stream == CommandStream::Terminal) {
                 *end = Some(slave.try_clone().context(|| "dup(terminal)")?);
             }
@@ -361,12 +357,9 @@ fn null() -> Result<OwnedFd> {
 impl Outside {
     /// Copies what there is to copy; waits until there is something, or `signals` has any. Says whether it has.
     pub(super) fn step(&mut self, signals: BorrowedFd<'_>) -> Result<bool> {
-        let waits_for_caller = self.waits_for_caller();
-        let mut flows: Vec<&mut Flow> = self.input.iter_mut().chain(&mut self.outputs).collect();
         let copiers = self.copiers.iter().map(Copier::end);
         let wake: Vec<_> = [signals].into_iter().chain(copiers).chain(self.channel.as_ref().map(AsFd::as_fd)).collect();
-        let timeout = waits_for_caller.then_some(FOREGROUND);
-        let woken = terminal::step(&mut flows, &wake, timeout)?;
+        let Stepped { woken, is_changed } = self.foreground.step(&mut self.outputs, &wake, None)?;
         let of_channel = woken.get(1 + self.copiers.len()) == Some(&true);
         for index in (0..self.copiers.len()).rev().filter(|index| woken[1 + index]) {
             let done = self.copiers.remove(index).outcome();
@@ -374,21 +367,20 @@ impl Outside {
         }
         if of_channel
             && let Some(channel) = self.channel.take()
-            && let Some(master) = channel::receive(channel)?
+            && let Some(master) = fd_passing::receive(channel)?
         {
             self.connect(master)?;
         }
-        if waits_for_caller && let Some(caller) = &mut self.caller {
-            caller.take()?;
-            self.caller_changed()?;
+        if is_changed {
+            self.resized()?;
         }
-        for flow in self.input.iter_mut().chain(&mut self.outputs) {
+        for flow in self.foreground.input.iter_mut().chain(&mut self.outputs) {
             self.error = self.error.take().or_else(|| flow.take_error());
         }
-        let at_end = self.input.take_if(|flow| flow.is_done()).is_some();
+        let at_end = self.foreground.has_input_ended();
         self.outputs.retain(|flow| !flow.is_done());
         // The caller's terminal is gone, or the output of the command has no reader.
-        if self.pty.is_some() && ((at_end && self.types()) || self.outputs.is_empty()) {
+        if self.pty.is_some() && ((at_end && self.foreground.types()) || self.outputs.is_empty()) {
             self.hang_up();
         }
         Ok(woken[0])
@@ -400,8 +392,8 @@ impl Outside {
         let slave = pty::slave_of(&master)?;
         let end = || master.try_clone().context(|| "dup(pty)");
         if self.streams[0] == CommandStream::Terminal {
-            let end_of_input = pty::end_of_input(&slave)?.filter(|_| !self.types());
-            self.input = match input(self.kinds[0])? {
+            let end_of_input = pty::end_of_input(&slave)?.filter(|_| !self.foreground.types());
+            let flow = match input(self.kinds[0])? {
                 Some(source) => Some(
                     // Twice, in case that the last line has no end.
                     Flow::new(source, end()?)
@@ -410,40 +402,29 @@ impl Outside {
                 ),
                 None => None,
             };
+            self.foreground.set_input(flow);
         }
-        let (shown, files) = match &self.caller {
+        let (shown, files) = match self.foreground.caller() {
             Some(caller) if self.tty != Tty::Always => (Some(caller.output()?), Files::default()),
             _ => (output(1)?, self.kinds[1].sink()),
         };
         let from = end()?;
         self.outputs.extend(shown.map(|shown| Flow::new(from, shown).of_files(files)));
         self.pty = Some(Pty { master, _slave: slave });
-        if let Some(caller) = &mut self.caller {
-            caller.take()?;
-        }
-        self.caller_changed()
-    }
-
-    /// Whether the command's terminal has its input from the caller's.
-    fn types(&self) -> bool {
-        self.streams[0] == CommandStream::Terminal && self.kinds[0] == CallerKind::Terminal
-    }
-
-    /// Whether this process is in the background of the caller's terminal, and there is something to be typed.
-    fn waits_for_caller(&self) -> bool {
-        self.types() && self.input.is_some() && !self.caller.as_ref().is_some_and(Caller::is_ours)
+        self.foreground.begin()?;
+        self.resized()
     }
 
     /// Closes the command's terminal: what is in front of it gets SIGHUP, and reads an end.
     fn hang_up(&mut self) {
         self.pty = None;
-        self.input = None;
+        self.foreground.set_input(None);
         self.outputs.clear();
     }
 
     /// The caller's terminal has another size.
     pub(super) fn resized(&self) -> Result<()> {
-        match (&self.caller, &self.pty) {
+        match (self.foreground.caller(), &self.pty) {
             (Some(caller), Some(pty)) => caller.copy_size(&pty.master),
             _ => Ok(()),
         }
@@ -451,30 +432,18 @@ impl Outside {
 
     /// Before this process stops.
     pub(super) fn stopping(&mut self) -> Result<()> {
-        self.caller.as_mut().map_or(Ok(()), Caller::give_back)
+        self.foreground.give_back()
     }
 
     /// After this process was stopped.
     pub(super) fn continued(&mut self) -> Result<()> {
-        if self.pty.is_some()
-            && let Some(caller) = &mut self.caller
-        {
-            caller.continued()?;
-        }
-        self.caller_changed()
-    }
-
-    fn caller_changed(&mut self) -> Result<()> {
-        let paused = self.waits_for_caller();
-        if let Some(input) = &mut self.input {
-            input.set_paused(paused);
-        }
+        self.foreground.continued()?;
         self.resized()
     }
 
     /// The command has ended: what it has still written is to come, then [`Self::is_done`].
     pub(super) fn finish(&mut self) -> Result<()> {
-        let held = self.input.take().map_or(0, |input| input.held());
+        let held = self.foreground.input.take().map_or(0, |input| input.held());
         self.channel = None;
         self.outputs.iter_mut().for_each(Flow::finish);
         self.copiers.iter_mut().for_each(Copier::finish);
