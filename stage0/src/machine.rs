@@ -179,7 +179,7 @@ fn space(dir: &Path) -> Result<String> {
     let dir = existing(dir);
     let stat = rustix::fs::statvfs(dir).context(|| format!("statvfs({dir:?})"))?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    let said = format!("{} MiB free in {}", free >> 20, dir.display());
+    let said = format!("{:.1} GB free in {}", free as f64 / 1e9, dir.display());
     if free < LITTLE_SPACE { Err(Error::new(said)) } else { Ok(said) }
 }
 

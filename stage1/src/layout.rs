@@ -43,6 +43,9 @@ pub const MONITOR_SOCKET: &str = "monitor";
 /// The logs of the pod's apps: see [`app_logs`].
 pub const LOGS: &str = "logs";
 
+/// What the host knows to have happened to the pod: [`crate::pod::events`].
+pub const EVENTS: &str = "events";
+
 /// Directory of the log files of an app, see [`log_file`]. It stays when the app is removed.
 pub fn app_logs(app: &AcName) -> PathBuf {
     Path::new(LOGS).join(app.as_ref())
@@ -206,6 +209,9 @@ pub fn iottymux(app: &AcName) -> PathBuf {
 
 /// Directory of the sockets of the apps' streams, pod side.
 pub const IN_POD_IOTTYMUX: &str = "/rkt/iottymux";
+
+/// What has happened to the pod's apps, in the directory of their status files; no app can be called so.
+pub const IN_POD_EVENTS: &str = ".events";
 
 /// Symbolic link to `ready` from the moment at which the pod takes apps, host side.
 pub fn supervisor_status() -> PathBuf {

@@ -25,6 +25,7 @@ mod disk;
 mod ends;
 mod enter;
 mod entrypoints;
+mod events;
 mod exec;
 mod extras;
 mod filters;
@@ -48,6 +49,7 @@ mod net;
 mod package;
 mod pid_namespaces;
 mod podfile;
+mod podfile_rows;
 mod pods;
 mod ports;
 mod races;
@@ -132,11 +134,13 @@ fn main() -> ExitCode {
         package::CASES,
         pid_namespaces::CASES,
         podfile::CASES,
+        podfile_rows::CASES,
         pods::CASES,
         supervisor::CASES,
         terminal::CASES,
         tolerant::CASES,
         layers::CASES,
+        events::CASES,
         exec::CASES,
         extras::CASES,
         attach::CASES,

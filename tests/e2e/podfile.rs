@@ -103,7 +103,7 @@ spec:
       readOnlyRootFilesystem: true
       allowPrivilegeEscalation: false
       capabilities: {{drop: [ALL], add: [NET_BIND_SERVICE]}}
-    lifecycle: {{stopSignal: SIGINT, preStop: {{exec: {{command: [x]}}}}}}
+    lifecycle: {{stopSignal: SIGINT}}
     livenessProbe: {{exec: {{command: [/probe, cat, /config/www/index.html]}}, periodSeconds: 60}}
     tty: true
     volumeMounts:
@@ -130,7 +130,7 @@ spec:
     );
     let path = file(t, "shop.yaml", &text);
     let refused = podctl.fails(&["up", "--strict", "-f", &path]);
-    for path in ["spec.containers[0].bananas", "spec.affinity", "spec.containers[0].lifecycle.preStop"] {
+    for path in ["spec.containers[0].bananas", "spec.affinity"] {
         assert!(refused.contains(path), "{path}: {refused}");
     }
     assert!(podctl.ok(&["list", "-q"]).is_empty(), "a strict up that fails makes nothing");
@@ -324,9 +324,10 @@ fn what_there_is_no_way_to_do_is_refused_before_anything_is_done(t: &Context) ->
         (container("env: [{name: A, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]"), "fieldRef \"status.podIP\""),
         (
             container("volumeMounts: [{name: v, mountPath: /x, subPath: y}]")
-                .replace("  hostNetwork", "  volumes: [{name: v, emptyDir: {}}]\n  hostNetwork"),
-            "subPath",
+                .replace("  hostNetwork", "  volumes: [{name: v, emptyDir: {medium: Memory}}]\n  hostNetwork"),
+            "subPath: not of an emptyDir in memory",
         ),
+        (container("lifecycle: {preStop: {tcpSocket: {port: 1}}}"), "lifecycle.preStop"),
         (base.replace("kind: Pod", "kind: Job"), "kind \"Job\""),
         (container("env: [{name: A, value: 1}]"), "spec.containers[0].env[0].value"),
         (container("imagePullPolicy: Perhaps"), "imagePullPolicy"),
@@ -389,6 +390,17 @@ fn ports_lead_to_the_pod(t: &Context) -> Verdict {
     let made = file(t, "again.yaml", &host.podctl.ok(&["generate", "kube", "shop"]));
     assert_eq!(host.podctl.ok(&["up", "--net=br", "--local-config", &local, "-f", &made]), "");
     assert_eq!(pid(&host.podctl, "shop", "a"), before);
+    // Other ports of a pod that runs: its apps run on.
+    let text = text.replace("hostPort: 8099", "hostPort: 8098");
+    let path = file(t, "pod.yaml", &text);
+    let up =
+        |more: &[&str]| host.podctl.ok(&[&["up", "--net=br", "--local-config", &local, "-f", &path], more].concat());
+    assert_eq!(up(&["--dry-run"]), "pod shop: ports would be changed");
+    assert_eq!(up(&[]), "pod shop: ports changed");
+    assert_eq!(ask_from_here("tcp", "127.0.0.1:8098"), "hello");
+    assert!(std::net::TcpStream::connect("127.0.0.1:8099").is_err(), "the old port still leads there");
+    assert_eq!(pid(&host.podctl, "shop", "a"), before);
+    assert_eq!(up(&[]), "");
     host.podctl.ok(&["down", "shop"]);
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Ports of the host that are forwarded to pods, changed while these run.
 
+use std::process::{Output, Stdio};
+
 use tests::Verdict;
 use tests::harness::Context;
 use tests::nethost::{Host, ask_from_here, host_serves, ip_of, serve};
@@ -7,6 +9,7 @@ use tests::process::wait_for;
 
 tests::cases! {
     native ports_come_and_go_while_the_pod_runs;
+    native of_two_that_ask_for_one_port_at_once_one_gets_it;
 }
 
 fn ports_come_and_go_while_the_pod_runs(t: &Context) -> Verdict {
@@ -62,5 +65,39 @@ fn ports_come_and_go_while_the_pod_runs(t: &Context) -> Verdict {
     let line = host.podctl.fails(&["port", "add", &none.uuid, "8080:80"]);
     assert!(line.contains("has not joined a network"), "{line}");
     none.end();
+    Ok(())
+}
+
+/// Whoever asks: pods that are made, and one that runs.
+fn of_two_that_ask_for_one_port_at_once_one_gets_it(t: &Context) -> Verdict {
+    let host = Host::new(t);
+    host.warm_up();
+    let local = host.local.as_str();
+    let running = host.sandbox(&["--net=br", "--name=running"]);
+    for _ in 0..4 {
+        let sandbox = ["sandbox", local, "--net=br", "-p", "8090:80"];
+        let add = ["port", "add", "running", "8090:80"];
+        let begin = |args: &[&str]| {
+            let mut command = host.podctl.command(args);
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
+        };
+        let asking = [begin(&sandbox)?, begin(&sandbox)?, begin(&add)?];
+        let answers: Vec<Output> =
+            asking.into_iter().map(|child| child.wait_with_output()).collect::<Result<_, _>>()?;
+        let (got, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status.success());
+        let words: Vec<String> =
+            refused.iter().map(|answer| String::from_utf8_lossy(&answer.stderr).into_owned()).collect();
+        assert_eq!(got.len(), 1, "{words:?}");
+        assert!(words.iter().all(|line| line.contains("port 8090/tcp of the host leads to pod")), "{words:?}");
+        let uuid = String::from_utf8_lossy(&got[0].stdout).trim().to_owned();
+        if uuid.is_empty() {
+            host.podctl.ok(&["port", "rm", "running", "8090"]);
+        } else {
+            host.podctl.ok(&["stop", &uuid]);
+            host.podctl.ok(&["rm", &uuid]);
+        }
+        assert_eq!(host.podctl.ok(&["list", "-q"]), running.uuid, "nothing is left of the others");
+    }
+    running.end();
     Ok(())
 }

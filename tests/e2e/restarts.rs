@@ -44,7 +44,7 @@ fn crash_loops_and_what_is_told_of_them(t: &Context) -> Verdict {
         // Some runs end before they count as started.
         let _ = pod.app("start", app, &[]);
     }
-    shows(&podctl, &pod, "limited", "exited (exit 3, gave up after 1 restarts)");
+    shows(&podctl, &pod, "limited", "exited (exit 3, gave up after 1 restart)");
     assert_eq!(pod.status("limited")["restarts"], 1);
     shows(&podctl, &pod, "few", "gave up after 0 restarts");
     shows(&podctl, &pod, "fine", "exited ");

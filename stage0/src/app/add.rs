@@ -3,6 +3,8 @@
 use stage1::appc::{AcName, Mount, PodManifest, RuntimeApp, VolumeKind};
 use stage1::confine::insecure::InsecureOptions;
 use stage1::error::{Context, Error, Result};
+use stage1::layout;
+use stage1::pod::events::Event;
 
 use super::crossing::ready_pid;
 use super::files::AppFiles;
@@ -47,7 +49,10 @@ pub fn add_app(store: &Store, pod: &Pod, image: &Image, mut app: RuntimeApp, opt
     adding.clear_leftovers(&app.name)?;
     adding.locked.begin_add(&app.name)?;
     match steps(&adding, image, manifest, &app, options).and_then(|()| adding.locked.commit_add(&app.name)) {
-        Ok(()) => Ok(()),
+        Ok(()) => {
+            Event::now("added", Some(&app.name)).note(pod.dir(), layout::EVENTS);
+            Ok(())
+        }
         Err(error) => Err(match adding.undo(&app.name) {
             Ok(()) => error,
             Err(also) => Error::new(format!("{}; undoing it failed, too: {}", error.one_line(), also.one_line())),

@@ -29,10 +29,21 @@ use crate::volume::fill;
 /// The directory, in a pod's directory, that holds upper directories of replaced apps.
 const SET_ASIDE: &str = "set-aside";
 
-/// An app's upper directory that was set aside: where it is now, and where it was.
+/// An app's upper directory that was set aside: where it is now, and where it was. `None` if there is none.
 pub(super) struct SetAside(Option<(PathBuf, PathBuf)>);
 
 impl SetAside {
+    /// That of an app whose upper directory was `upper`, relative to the pod's directory.
+    pub(super) fn of(pod: &Path, app: &AcName, upper: Option<&Path>) -> Self {
+        let kept = pod.join(SET_ASIDE).join(app.as_ref());
+        Self(upper.filter(|_| kept.exists()).map(|upper| (kept, pod.join(upper))))
+    }
+
+    /// Whether no upper directory was set aside.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Removes the upper directory.
     ///
     /// # Errors
@@ -47,6 +58,8 @@ impl SetAside {
     /// It can't be moved.
     pub(super) fn put_back(self) -> Result<()> {
         let Some((kept, upper)) = self.0 else { return Ok(()) };
+        // what another app of this name has left there since
+        remove::tree(&upper)?;
         make_dir(upper.parent().unwrap_or(&upper), 0o750)?;
         std::fs::rename(&kept, &upper).context(|| format!("rename {kept:?} to {upper:?}"))
     }
@@ -195,6 +208,17 @@ impl<'a> AppFiles<'a> {
         layout::status_dir().join(format!("{}{suffix}", self.app))
     }
 
+    /// The app's upper directory, relative to the pod's directory. `None` in a pod without overlays.
+    ///
+    /// # Errors
+    /// The app's tree can't be read.
+    pub(super) fn upper(&self) -> Result<Option<PathBuf>> {
+        match (self.tree()?, Roots::of(self.pod)?.are_overlays()) {
+            (Some(tree), true) => Ok(Some(layout::overlay_upper(&tree, Some(self.app)))),
+            _ => Ok(None),
+        }
+    }
+
     /// Sets the app's upper directory aside, with all files that the app wrote to its root. Call it after app-rm. In a
     /// pod without overlays it does nothing.
     ///
@@ -203,10 +227,7 @@ impl<'a> AppFiles<'a> {
     pub(super) fn set_aside(&self) -> Result<SetAside> {
         let kept = self.pod.join(SET_ASIDE).join(self.app.as_ref());
         remove::tree(&kept)?;
-        let upper = match (self.tree()?, Roots::of(self.pod)?.are_overlays()) {
-            (Some(tree), true) => self.layer(&tree, "upper"),
-            _ => return Ok(SetAside(None)),
-        };
+        let Some(upper) = self.upper()?.map(|upper| self.pod.join(upper)) else { return Ok(SetAside(None)) };
         overlay::unmount_below(&self.app_dir())?;
         make_dir(&self.pod.join(SET_ASIDE), 0o700)?;
         std::fs::rename(&upper, &kept).context(|| format!("rename {upper:?} to {kept:?}"))?;

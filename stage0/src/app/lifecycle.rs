@@ -5,6 +5,8 @@ use std::time::Duration;
 use stage1::appc::{AcName, PodManifest};
 use stage1::confine::insecure::InsecureOptions;
 use stage1::error::{Error, Result};
+use stage1::layout;
+use stage1::pod::events::Event;
 use stage1::pod::{AppState, State};
 
 use super::crossing::{Inside, ready_pid};
@@ -157,6 +159,7 @@ pub(super) fn remove_but(
     drop(starts);
     manifest.apps.retain(|other| other.name != *app);
     locked.write(&manifest)?;
+    Event::now("removed", Some(app)).note(pod.dir(), layout::EVENTS);
     if keep_volumes { Ok(()) } else { content::sweep(pod.dir(), &manifest) }
 }
 

@@ -15,10 +15,12 @@ use crate::fsutil::time::nanoseconds;
 use crate::poddir::find::Pod;
 
 /// A process of a pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Member {
     /// Its PID on the host.
     pub pid: i32,
+    /// The number of its parent here; 0 if that is not to be seen.
+    pub parent: i32,
     /// Its PID in the pod.
     pub pid_in_pod: i32,
     /// Its effective UID on the host.
@@ -78,6 +80,7 @@ fn look_at(pid: i32) -> Option<Member> {
     let ticks = rate(SysconfVar::CLK_TCK);
     Some(Member {
         pid,
+        parent: stat.parent,
         pid_in_pod: field("NSpid:")?.split_whitespace().next_back()?.parse().ok()?,
         uid: field("Uid:")?.split_whitespace().nth(1)?.parse().ok()?,
         started_at: booted_at()? + i64::try_from(u128::from(stat.started) * 1_000_000_000 / u128::from(ticks)).ok()?,
@@ -107,6 +110,7 @@ fn booted_at() -> Option<i64> {
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     name: String,
+    parent: i32,
     cpu: u64,
     threads: u64,
     started: u64,
@@ -121,6 +125,7 @@ impl Stat {
         let number = |nth: usize| fields.get(nth - 3)?.parse::<u64>().ok();
         Some(Self {
             name: start.split_once('(')?.1.to_owned(),
+            parent: fields.get(1)?.parse().ok()?,
             cpu: number(14)? + number(15)?,
             threads: number(20)?,
             started: number(22)?,
@@ -136,7 +141,7 @@ mod tests {
     #[test]
     fn stat_with_an_odd_name() {
         let text = "7 (a) (b c) S 1 7 7 0 -1 4194560 5 0 0 0 30 12 0 0 20 0 3 0 999 1000 42 18446744073709551615 1";
-        let expected = Stat { name: "a) (b c".into(), cpu: 42, threads: 3, started: 999, pages: 42 };
+        let expected = Stat { name: "a) (b c".into(), parent: 1, cpu: 42, threads: 3, started: 999, pages: 42 };
         assert_eq!(Stat::parse(text), Some(expected));
         assert_eq!(Stat::parse("7 (x) S 1"), None);
     }

@@ -11,6 +11,11 @@ pub fn of(app: &AppStatus) -> Cell {
     Cell::toned(text, tone)
 }
 
+/// The same as a text, and its tone.
+pub fn words_of(app: &AppStatus) -> (String, Option<Tone>) {
+    words(app, ago)
+}
+
 /// Whether an app is in no condition to be left in.
 pub fn is_bad(app: &AppStatus) -> bool {
     words(app, ago).1 == Some(Tone::Bad)
@@ -40,7 +45,10 @@ fn words(app: &AppStatus, ago: impl Fn(i64) -> String) -> (String, Option<Tone>)
         ("exited", _) => {
             let code = app.exit_code.unwrap_or_default();
             let how = how(code, app.exit_signal.as_deref(), app.oom_killed, app.start_failure.is_some());
-            let gave_up = app.gave_up.then(|| format!("gave up after {} restarts", app.restarts));
+            let gave_up = app.gave_up.then(|| match app.restarts {
+                1 => "gave up after 1 restart".to_owned(),
+                restarts => format!("gave up after {restarts} restarts"),
+            });
             let tone = if how.is_some() { Tone::Bad } else { Tone::Faint };
             let why: Vec<String> = [how, gave_up].into_iter().flatten().collect();
             let text = if why.is_empty() { "exited".into() } else { format!("exited ({})", why.join(", ")) };

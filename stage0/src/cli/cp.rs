@@ -20,10 +20,6 @@ use crate::poddir::find::Pod;
 /// belong to the user that the app runs as; files copied to the host belong to the caller and lose set-user-ID bits and
 /// file capabilities. A directory is copied into an existing one, or under a new name; "DIR/." copies its content.
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Examples:\n  podctl cp nginx.conf web/nginx:/etc/nginx/\n  podctl cp web/db:/var/lib/data/. backup\n  \
-                  podctl cp web/db:/var/log - | tar t"
-)]
 pub struct Cp {
     /// Copy this: PATH, POD:PATH or POD/APP:PATH; - reads a tar archive
     #[arg(value_name = "FROM")]

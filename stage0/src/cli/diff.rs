@@ -12,7 +12,6 @@ use crate::poddir::manifest::must_have;
 
 /// Lists the files of an app that differ from its image: A for added, C for changed, D for deleted.
 #[derive(Args, Debug)]
-#[command(after_help = "Example: podctl diff web db")]
 pub struct Diff {
     #[command(flatten)]
     one: OneApp,

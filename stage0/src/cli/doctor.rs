@@ -15,7 +15,6 @@ use crate::machine::{self, Finding, Verdict};
 /// Checks whether this machine has what pods need: what is missing, what does not work without it, and how to get it.
 /// Exits with 1 if no pod can run.
 #[derive(Args, Debug)]
-#[command(after_help = "Example: podctl doctor --format json")]
 pub struct Doctor {
     /// Print it as
     #[arg(long, value_enum, default_value = "text")]

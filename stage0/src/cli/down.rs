@@ -17,7 +17,6 @@ use crate::volume::named;
 use crate::volume::removal;
 
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  podctl down shop\n  podctl down -f shop.yaml --volumes")]
 pub struct Down {
     /// Pods, by name or UUID
     #[arg(value_name = "POD", add = a_pod(), required_unless_present = "file", conflicts_with = "file")]

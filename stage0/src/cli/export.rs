@@ -16,7 +16,6 @@ use crate::registry::Name;
 
 /// Writes the files of an app's root file system, without its volumes, as a tar archive. Freezes the app meanwhile.
 #[derive(Args, Debug)]
-#[command(after_help = "Example: podctl export web db -o db.tar")]
 pub struct Export {
     #[command(flatten)]
     one: OneApp,
@@ -50,7 +49,6 @@ impl Export {
 /// Makes an image of an app's current files, without its volumes, with the configuration of the app's image. Freezes
 /// the app meanwhile.
 #[derive(Args, Debug)]
-#[command(after_help = "Example: podctl commit web db --tag db-with-schema")]
 pub struct Commit {
     #[command(flatten)]
     one: OneApp,

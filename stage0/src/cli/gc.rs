@@ -7,7 +7,9 @@ use stage1::error::Result;
 
 use super::args::duration::duration;
 use super::session::Session;
+use crate::app::replace::recover;
 use crate::pod::gc;
+use crate::poddir::find as pods;
 
 #[derive(Args, Debug)]
 pub struct Gc {
@@ -24,6 +26,11 @@ pub struct Gc {
 
 impl Gc {
     pub fn run(self, session: &Session) -> Result<()> {
+        for pod in pods::list(&session.store)? {
+            if let Err(error) = recover(&session.store, &pod, session.debug) {
+                log::warn!("pod {}: {}", pod.uuid(), error.one_line());
+            }
+        }
         let (grace, prepared) = (self.grace_period, self.expire_prepared);
         gc::all(&session.store, gc::Rules { grace, prepared, mark_only: self.mark_only }, session.debug)
     }

@@ -20,7 +20,6 @@ const RELEASE: &str = "/proc/sys/kernel/osrelease";
 
 /// Prints podctl's data directory, the number of pods and images in it, and the kernel and its cgroups.
 #[derive(Args, Debug)]
-#[command(after_help = "Example: podctl info --format json")]
 pub struct Info {
     /// Print it as
     #[arg(long, value_enum, default_value = "text")]

@@ -174,6 +174,10 @@ fn volumes_of(pod: &Pod, loaded: &stage1::pod::Pod, app: &stage1::pod::PodApp) -
             VolumeKind::Host => mapping.volume.source.clone().unwrap_or_default(),
             VolumeKind::Empty => pod.dir().join(layout::shared_volume(&mapping.volume.name)).display().to_string(),
         };
+        let source = match &mapping.part {
+            Some(part) => Path::new(&source).join(part).display().to_string(),
+            None => source,
+        };
         Volume {
             name: mapping.volume.name.to_string(),
             target: mapping.target.display().to_string(),

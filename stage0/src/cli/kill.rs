@@ -14,7 +14,6 @@ use crate::poddir::manifest::only_one;
 /// With an app or a signal, sends the signal to the first process of the app; if the app ends, its restart policy
 /// applies. With neither, kills the pod, as podctl stop --force does.
 #[derive(Args, Debug)]
-#[command(after_help = "Example: podctl kill web db --signal HUP")]
 pub struct Kill {
     #[command(flatten)]
     one: OneApp,

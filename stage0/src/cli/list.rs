@@ -20,7 +20,6 @@ use crate::poddir::find as pods;
 const DIGITS: usize = 12;
 
 #[derive(Args, Debug)]
-#[command(after_help = "Example: podctl list --no-trunc")]
 pub struct List {
     /// Accepted for compatibility: all pods are listed in any case
     #[arg(short, long, hide = true)]

@@ -15,6 +15,8 @@ mod doctor;
 mod down;
 mod enable;
 mod enter;
+mod events;
+mod examples;
 mod exec;
 mod export;
 mod gc;
@@ -46,6 +48,7 @@ mod status;
 mod stop;
 mod table;
 mod top;
+mod tree;
 mod up;
 mod update;
 mod volume;
@@ -79,15 +82,18 @@ const FAILURE: u8 = exit::FAILURE;
 /// Exit code for words that podctl does not understand; likewise.
 const USAGE: u8 = exit::USAGE;
 
+/// In help pages: what every verb takes, below what is the verb's own.
+const GLOBAL: &str = "Global options";
+
 /// Run pods: add apps to them, start, stop and remove these while the pod runs
 #[derive(Parser, Debug)]
 #[command(name = "podctl", version, max_term_width = 120)]
 struct Podctl {
     /// Keep images and pods in this directory
-    #[arg(long, global = true, value_name = "DIR", default_value = store::USUAL)]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "DIR", default_value = store::USUAL)]
     dir: PathBuf,
     /// Print debugging messages on standard error
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     debug: bool,
     #[command(subcommand)]
     command: Command,
@@ -137,6 +143,10 @@ enum Command {
     Stats(stats::Stats),
     /// List the processes of a pod, or of one of its apps
     Top(top::Top),
+    /// Show pods, their apps, and the processes of these
+    Tree(tree::Tree),
+    /// Print what has happened to pods and apps
+    Events(events::Events),
     /// Copy files between the host and an app
     Cp(cp::Cp),
     /// List the files that an app has changed
@@ -156,7 +166,6 @@ enum Command {
     Unpause(OneApp),
     /// Send a signal to an app, or end a pod at once
     Kill(kill::Kill),
-    /// Wait until pods have ended, or are healthy
     /// Make pods what a file says: Kubernetes' Pod; only what differs is changed in one that runs
     Up(Lazy<up::Up>),
     /// Stop and remove pods, those of a file or by name
@@ -171,7 +180,7 @@ enum Command {
     /// Stay with a pod until it ends: what its unit does
     #[command(hide = true)]
     Keep(OnePod),
-    /// Wait until pods have ended
+    /// Wait until pods have ended, or are healthy
     Wait(wait::Wait),
     /// End running pods
     Stop(stop::Stop),
@@ -269,6 +278,11 @@ fn names_a_command(words: &[String]) -> bool {
 }
 
 impl Podctl {
+    /// All verbs, with what their help pages say.
+    fn commands() -> clap::Command {
+        examples::with_examples(Self::command())
+    }
+
     /// Parses a command line. Only where several apps can be named does a separator between them mean anything.
     fn understand(words: Vec<OsString>) -> std::result::Result<Self, clap::Error> {
         let (first, further) = split_apps(&words);
@@ -288,7 +302,9 @@ impl Podctl {
 
     /// Parses the words of one command, and sees to which name is whose.
     fn parse(words: Vec<OsString>) -> std::result::Result<Self, clap::Error> {
-        let mut matches = Self::command().try_get_matches_from(words)?;
+        let for_help = words.iter().any(|word| word == "--help" || word == "-h" || word == "help");
+        let command = if for_help { Self::commands() } else { Self::command() };
+        let mut matches = command.try_get_matches_from(words)?;
         let places = |id: &str| -> Vec<usize> {
             let verb = matches.subcommand().map(|(_, verb)| verb);
             let known = verb.filter(|verb| verb.try_contains_id(id).is_ok());
@@ -332,6 +348,8 @@ impl Podctl {
             Command::Inspect(one) => inspect::run(&one, &session)?,
             Command::Stats(command) => command.run(&session)?,
             Command::Top(command) => command.run(&session)?,
+            Command::Tree(command) => command.run(&session)?,
+            Command::Events(command) => command.run(&session)?,
             Command::Update(command) => command.0.run(&session)?,
             Command::Port(command) => command.run(&session)?,
             Command::Pause(one) => pause::pause(&one, &session)?,
@@ -348,7 +366,7 @@ impl Podctl {
             Command::Diff(command) => command.run(&session)?,
             Command::Export(command) => command.run(&session)?,
             Command::Commit(command) => command.run(&session)?,
-            Command::Manual(command) => command.run(Self::command())?,
+            Command::Manual(command) => command.run(Self::commands())?,
             Command::Gc(command) => command.run(&session)?,
             Command::Up(command) => command.0.run(&session)?,
             Command::Down(command) => command.run(&session)?,

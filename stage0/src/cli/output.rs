@@ -1,7 +1,7 @@
 //! Output for people, as tables and times, and for programs, as JSON.
 
-use std::time::{Duration, UNIX_EPOCH};
-
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::Serialize;
 use stage1::error::{Context, Result};
 
@@ -10,6 +10,7 @@ use super::table::{self, Cell};
 
 use super::condition;
 use crate::app::status::AppStatus;
+use crate::fsutil::time::age;
 
 /// The format of lists and states.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +31,20 @@ pub fn json(value: &impl Serialize) -> Result<()> {
     say(serde_json::to_string_pretty(value).context(|| "write as JSON")?)
 }
 
-/// A time in nanoseconds since 1970 as people write it, or `-`.
+/// A time in nanoseconds since 1970 as people write it, in the zone of this machine, or `-`.
 pub fn time(nanoseconds: Option<i64>) -> String {
-    let Some(nanoseconds) = nanoseconds.and_then(|n| u64::try_from(n).ok()) else { return "-".into() };
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_nanos(nanoseconds)).to_string()
+    time_in(&TimeZone::system(), nanoseconds)
+}
+
+fn time_in(zone: &TimeZone, nanoseconds: Option<i64>) -> String {
+    let time = nanoseconds.and_then(|nanoseconds| Timestamp::from_nanosecond(nanoseconds.into()).ok());
+    let shown = |time: Timestamp| time.to_zoned_datetime(zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string();
+    time.map_or_else(|| "-".into(), shown)
+}
+
+/// How long ago a time in nanoseconds since 1970 was, in a table, or `-`.
+pub fn age_or_dash(nanoseconds: Option<i64>) -> String {
+    nanoseconds.map_or_else(|| "-".into(), age)
 }
 
 /// A size in decimal units: `12.3 MB`.
@@ -43,6 +54,18 @@ pub fn size(bytes: u64) -> String {
     let mut unit = 0;
     while value >= 999.95 && unit + 1 < UNITS.len() {
         value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// Memory, in the units that limits are given in: `64.0 MiB`.
+pub fn memory(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
         unit += 1;
     }
     if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
@@ -61,9 +84,9 @@ pub fn print_apps(apps: &[AppStatus], how: Format) -> Result<()> {
                         app.name.clone().into(),
                         condition::of(app),
                         app.exit_code.map_or_else(|| "-".to_owned(), |code| code.to_string()).into(),
-                        time(app.created_at).into(),
-                        time(app.started_at).into(),
-                        time(app.finished_at).into(),
+                        age_or_dash(app.created_at).into(),
+                        age_or_dash(app.started_at).into(),
+                        age_or_dash(app.finished_at).into(),
                     ]
                 })
                 .collect(),
@@ -89,7 +112,10 @@ mod tests {
         assert_eq!(size(999), "999 B");
         assert_eq!(size(1_234_567), "1.2 MB");
         assert_eq!(size(999_999), "1.0 MB");
-        assert_eq!(time(Some(0)), "1970-01-01T00:00:00Z");
-        assert_eq!(time(None), "-");
+        assert_eq!([1023, 64 << 20, (1 << 20) - 1].map(memory), ["1023 B", "64.0 MiB", "1.0 MiB"]);
+        assert_eq!(time_in(&TimeZone::UTC, Some(1_000_000_000)), "1970-01-01 00:00:01");
+        let east = TimeZone::fixed(jiff::tz::offset(5));
+        assert_eq!(time_in(&east, Some(0)), "1970-01-01 05:00:00");
+        assert_eq!((time(None).as_str(), age_or_dash(None).as_str()), ("-", "-"));
     }
 }

@@ -22,7 +22,6 @@ pub enum Command {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Example: podctl port add web 8080:80")]
 pub struct Add {
     #[command(flatten)]
     pod: OnePod,
@@ -32,7 +31,6 @@ pub struct Add {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Example: podctl port rm web 8080")]
 pub struct Rm {
     #[command(flatten)]
     pod: OnePod,

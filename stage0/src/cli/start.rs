@@ -13,10 +13,7 @@ use crate::pod::stop::{self, StopOptions};
 use crate::poddir::find as pods;
 
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Apps that were stopped by \"podctl app stop\" stay so, unless their restart policy is always.\n\
-                  Example: podctl start web"
-)]
+#[command(after_help = "Apps that were stopped by \"podctl app stop\" stay so, unless their restart policy is always.")]
 pub struct Start {
     #[command(flatten)]
     pods: Pods,
@@ -31,7 +28,6 @@ impl Start {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Example: podctl restart web")]
 pub struct Restart {
     /// Kill a pod that takes longer than this to end: seconds, or 5m, 1h30m (default: the stop timeouts of its apps)
     #[arg(long, value_name = "DURATION", value_parser = duration)]

@@ -28,7 +28,6 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Prints the resource usage of pods and their apps every second, or once. Where the kernel has no counters for an app,
 /// podctl adds up those of its processes. Memory is counted without the page cache that the kernel can drop at once.
 #[derive(Args, Debug)]
-#[command(after_help = "Example: podctl stats --no-stream --format json")]
 pub struct Stats {
     /// Pods: their names, their UUIDs, or the start of these (default: all that run)
     #[arg(value_name = "POD", add = a_pod())]
@@ -174,8 +173,8 @@ fn row(one: &Shown) -> [Cell; 8] {
         one.pod_name.clone().unwrap_or_else(|| one.pod[..8].to_owned()).into(),
         one.app.as_deref().unwrap_or("(all)").into(),
         format!("{:.1}%", one.cpu_percent).into(),
-        output::size(one.memory).into(),
-        size(one.memory_limit).into(),
+        output::memory(one.memory).into(),
+        one.memory_limit.map_or_else(|| "-".to_owned(), output::memory).into(),
         size(one.read).into(),
         size(one.written).into(),
         format!("{}{limit}", one.pids).into(),

@@ -16,7 +16,6 @@ use crate::poddir::manifest::must_have;
 
 /// Lists the processes of a pod, or of one of its apps; the first process of an app comes first.
 #[derive(Args, Debug)]
-#[command(after_help = "Example: podctl top web db")]
 pub struct Top {
     #[command(flatten)]
     one: OneApp,
@@ -76,7 +75,7 @@ fn row(member: &Member) -> [table::Cell; 7] {
         member.uid.to_string().into(),
         age(member.started_at).into(),
         format!("{}.{:02}s", member.cpu_us / 1_000_000, member.cpu_us / 10_000 % 100).into(),
-        output::size(member.memory).into(),
+        output::memory(member.memory).into(),
         member.command.clone().into(),
     ]
 }

@@ -18,9 +18,6 @@ use crate::podfile::keep;
 use crate::podfile::plan::Pull;
 
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Examples:\n  podctl up -f shop.yaml\n  podctl up -f shop.yaml --dry-run\n  kubectl get pod web -o yaml | podctl up -f -"
-)]
 pub struct Up {
     #[command(flatten)]
     file: KubeFile,

@@ -9,7 +9,6 @@ use super::session::Session;
 use crate::app::update::update;
 
 #[derive(Args, Debug)]
-#[command(after_help = "Example: podctl update web db --memory 512m --cpu 1.5")]
 pub struct Update {
     #[command(flatten)]
     one: OneApp,

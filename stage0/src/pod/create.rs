@@ -28,9 +28,10 @@ use crate::fsutil::dir::make_dir;
 use crate::fsutil::space;
 use crate::image::store::Image;
 use crate::image::tree as trees;
-use crate::pod::gc;
 use crate::pod::settings::Launch;
+use crate::pod::{gc, ports};
 use crate::poddir::find as pods;
+use crate::poddir::manifest;
 use crate::poddir::phase::{HeldPod, Phase};
 use crate::poddir::uid_range;
 use crate::poddir::uid_range::PrivateUsers;
@@ -126,13 +127,21 @@ fn link_flavor(rootfs: &Path, dir: &Path) -> Result<()> {
 /// has it already.
 ///
 /// # Errors
-/// The mount failed; nothing is left of the pod.
+/// A port of the host that it asks for is taken, or the mount failed; nothing is left of the pod.
 pub fn mount(store: &Store, mut pod: HeldPod) -> Result<HeldPod> {
     let mount = |dir: &Path| if Roots::of(dir)?.are_overlays() { make_root(store, dir) } else { Ok(()) };
-    match pod.move_to(store, Phase::Run).and_then(|()| mount(pod.dir())) {
+    match move_to_run(store, &mut pod).and_then(|()| mount(pod.dir())) {
         Ok(()) => Ok(pod),
         Err(error) => Err(given_up(store, pod, error)),
     }
+}
+
+/// Of two pods that ask for one port of the host at the same time, one gets it.
+fn move_to_run(store: &Store, pod: &mut HeldPod) -> Result<()> {
+    let manifest = manifest::read(pod.dir())?;
+    let _lock = ports::lock(store, &manifest)?;
+    pod.move_to(store, Phase::Run)?;
+    ports::must_be_free(store, Some(pod.uuid()), &manifest)
 }
 
 /// Mounts the stage1 of a pod with overlays that has run before, with all that was written to it.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use stage1::error::{Context, Error, Result};
 use stage1::layout;
 
+use super::events;
 use crate::entrypoint::spawn::{Entrypoint, Stage1};
 use crate::fsutil::remove;
 use crate::poddir::find as pods;
@@ -143,6 +144,9 @@ pub(crate) fn discard(store: &Store, mut pod: HeldPod, debug: bool) -> Result<()
         // then
         let manifest = pod.dir().join(layout::STAGE1_MANIFEST);
         std::fs::remove_file(&manifest).context(|| format!("remove {manifest:?}"))?;
+    }
+    if let Err(error) = events::keep(store, &pod) {
+        log::warn!("pod {}: what has happened to it is not kept: {}", pod.uuid(), error.one_line());
     }
     // Before the overlays: unmounting one writes to the disk whatever is not yet there, and this may be much.
     remove::tree(&pod.dir().join(layout::LOGS))?;

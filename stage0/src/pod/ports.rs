@@ -1,5 +1,6 @@
 //! Ports of the host that lead to pods: while these run, too; and none to two of them.
 
+use std::fs::File;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::path::Path;
@@ -21,10 +22,26 @@ use crate::store::Store;
 /// # Errors
 /// One is taken, the pod has no network, or a plugin fails: all is as before then.
 pub fn add(store: &Store, pod: &Pod, ports: &[ExposedPort]) -> Result<()> {
+    let _lock = store.lock_ports()?;
     change(pod, |manifest| {
         let new = PodManifest { ports: ports.to_vec(), apps: manifest.apps.clone(), ..PodManifest::default() };
         must_be_free(store, None, &new)?;
         manifest.ports.extend_from_slice(ports);
+        Ok(())
+    })
+}
+
+/// Has exactly these ports of the host lead to a running pod.
+///
+/// # Errors
+/// As those of [`add`].
+pub fn set(store: &Store, pod: &Pod, ports: &[ExposedPort]) -> Result<()> {
+    let _lock = store.lock_ports()?;
+    change(pod, |manifest| {
+        let new = ports.iter().filter(|port| !manifest.ports.contains(port)).cloned().collect();
+        let new = PodManifest { ports: new, apps: manifest.apps.clone(), ..PodManifest::default() };
+        must_be_free(store, Some(pod.uuid()), &new)?;
+        manifest.ports = ports.to_vec();
         Ok(())
     })
 }
@@ -77,6 +94,15 @@ fn change(pod: &Pod, change: impl FnOnce(&mut PodManifest) -> Result<()>) -> Res
         return Err(error);
     }
     Ok(())
+}
+
+/// Takes the lock under which ports of the host become those of a pod, if a pod with this manifest asks for some: held
+/// until the pod is among those that run.
+///
+/// # Errors
+/// Others hold it for too long.
+pub fn lock(store: &Store, manifest: &PodManifest) -> Result<Option<File>> {
+    if manifest.ports.is_empty() { Ok(None) } else { store.lock_ports().map(Some) }
 }
 
 /// Fails if a port that a pod with this manifest asks for leads to another running pod, or a program of the host listens

@@ -9,7 +9,7 @@ use stage1::layout;
 use stage1::pod::{RuntimeConfig, remove_if_there};
 use stage1::sys::dir;
 
-use crate::app::resume;
+use crate::app::{replace, resume};
 use crate::fsutil::remove;
 use crate::pod::settings::{Ipc, Launch, Settings};
 use crate::pod::{create, gc, ports};
@@ -38,10 +38,17 @@ pub fn start(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
         State::ExitedGarbage => return Err(Error::new("it was marked for removal: make a new one")),
         other => return Err(Error::new(format!("it is {}", other.word()))),
     }
-    if manifest::read(pod.dir())?.is_mutable()? { resume::go_on(store, &pod, debug) } else { Ok(()) }
+    if !manifest::read(pod.dir())?.is_mutable()? {
+        return Ok(());
+    }
+    resume::go_on(store, &pod, debug)?;
+    replace::recover(store, &pod, debug)
 }
 
 fn run_again(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
+    let wanted = manifest::read(pod.dir())?;
+    // until it is taken: then others see whose its ports are
+    let ports = ports::lock(store, &wanted)?;
     let held = HeldPod::take(pod)?.context(|| "another process is at work on it")?;
     let settings = settings(&held)?;
     if settings.interactive {
@@ -52,6 +59,7 @@ fn run_again(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
     resume::undo_interrupted(pod)?;
     let manifest = manifest::read(pod.dir())?;
     ports::must_be_free(store, Some(pod.uuid()), &manifest)?;
+    drop(ports);
     let mutable = manifest.is_mutable()?;
     if mutable {
         resume::note_wanted(pod, &manifest)?;

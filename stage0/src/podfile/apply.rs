@@ -13,14 +13,14 @@ use super::container;
 use super::plan::{AppPlan, PodPlan, Pull};
 use super::pod::{INIT, init_mark};
 use crate::app::options::AddOptions;
-use crate::app::{add, lifecycle, status};
+use crate::app::{add, lifecycle, replace, status};
 use crate::image::store::Image;
 use crate::image::store::find as images;
 use crate::pod::create::{self, Making};
-use crate::pod::gc;
 use crate::pod::settings::{Launch, Settings};
 use crate::pod::stop::{self, StopOptions};
 use crate::pod::sysctl;
+use crate::pod::{gc, ports};
 use crate::poddir::claim;
 use crate::poddir::find as pods;
 use crate::poddir::find::{Pod, State};
@@ -70,10 +70,16 @@ pub fn up(store: &Store, plan: &PodPlan, how: &How<'_>) -> Result<()> {
         }
         other => return Err(Error::new(format!("it is {}: \"podctl rm {}\" frees the name", other.word(), plan.name))),
     }
+    if !how.dry {
+        replace::recover(store, &pod, how.debug)?;
+    }
     let manifest = manifest::read(pod.dir())?;
     manifest::must_be_mutable(&manifest)?;
     let has_ids = uid_range::of_pod(pod.dir())?.is_some();
     let differs = change::of_pod(plan, &Settings::load(pod.dir())?, &manifest, has_ids);
+    if differs == [change::PORTS] {
+        return change_with_ports(store, &pod, plan, &wanted, &manifest, how);
+    }
     if !differs.is_empty() {
         if !how.replace {
             return Err(Error::new(format!(
@@ -90,6 +96,30 @@ pub fn up(store: &Store, plan: &PodPlan, how: &How<'_>) -> Result<()> {
         return make(store, plan, &wanted, how);
     }
     change(store, &pod, plan, &wanted, how)
+}
+
+/// Changes the pod's ports and then its apps; if that fails the ports are as before.
+fn change_with_ports(
+    store: &Store,
+    pod: &Pod,
+    plan: &PodPlan,
+    wanted: &[WantedApp],
+    before: &PodManifest,
+    how: &How<'_>,
+) -> Result<()> {
+    if !how.dry {
+        ports::set(store, pod, &plan.ports).context(|| "ports")?;
+    }
+    (how.say)(&format!("pod {}: ports {}changed", plan.name, if how.dry { "would be " } else { "" }))?;
+    change(store, pod, plan, wanted, how).map_err(|error| {
+        if how.dry {
+            return error;
+        }
+        match ports::set(store, pod, &before.ports) {
+            Ok(()) => error,
+            Err(also) => Error::new(format!("{}; the ports stay changed: {}", error.one_line(), also.one_line())),
+        }
+    })
 }
 
 /// An app of the file, as its pod's manifest is to have it.

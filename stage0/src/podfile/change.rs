@@ -6,6 +6,9 @@ use super::plan::PodPlan;
 use crate::pod::settings::Settings;
 use crate::pod::sysctl;
 
+/// What [`of_pod`] calls the ports of the host, which can be changed while the pod runs.
+pub const PORTS: &str = "ports";
+
 /// What `up` does to an app of a running pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppChange {
@@ -59,7 +62,7 @@ pub fn of_pod(plan: &PodPlan, settings: &Settings, manifest: &PodManifest, priva
         ("resolv.conf", wanted.names.resolv != settings.names.resolv),
         ("hosts", wanted.names.hosts != settings.names.hosts),
         ("sysctls", sysctl::of(manifest).ok().as_ref() != Some(&plan.sysctls)),
-        ("ports", wanted_ports != ports),
+        (PORTS, wanted_ports != ports),
         ("the capabilities of the pod", plan.isolators != manifest.isolators),
         ("the user namespace", plan.private_users != private_users),
     ];

@@ -9,10 +9,10 @@ use stage1::error::{Context, Error, Result};
 
 use super::env::{self, Facts};
 use super::plan::{AppPlan, Pull};
-use super::probes;
 use super::security::{self, Defaults};
 use super::unused::Unused;
 use super::volumes::{self, Volumes};
+use super::{hooks, probes};
 use crate::app::options::AddOptions;
 use crate::pod::network;
 
@@ -76,7 +76,7 @@ pub fn translate(
     options.working_dir = container.working_dir.take().filter(|dir| !dir.is_empty());
     let (non_root, capabilities) = security::apply(&mut container, &around.security, &mut options)?;
     if let Some(mounts) = &mut container.volume_mounts {
-        options.mounts = volumes::mounts(mounts, &around.volumes)?;
+        options.mounts = volumes::mounts(mounts, &around.volumes, &options.env)?;
     }
     // a sidecar container (an init container with restartPolicy Always) is an app that is started first
     let stays = match container.restart_policy.take().as_deref() {
@@ -95,9 +95,8 @@ pub fn translate(
     };
     options.restart = Some(restart.to_owned()).filter(|restart| restart != "no");
     options.stop_timeout = around.grace;
-    if let Some(lifecycle) = &mut container.lifecycle {
-        options.stop_signal = lifecycle.stop_signal.take();
-    }
+    options.stop_signal = container.lifecycle.as_mut().and_then(|lifecycle| lifecycle.stop_signal.take());
+    options.annotations.extend(hooks::take(&mut container)?);
     let (stdin, tty) = (container.stdin.take() == Some(true), container.tty.take() == Some(true));
     let stream = |mode: &str| Some(mode.to_owned());
     options.streams = match (stdin, tty) {

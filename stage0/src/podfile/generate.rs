@@ -12,7 +12,7 @@ use stage1::error::{Context, Error, Result};
 use stage1::layout;
 
 use super::apply::is_init;
-use super::probes;
+use super::{hooks, probes};
 use crate::image::store::find as images;
 use crate::image::store::names::names_of;
 use crate::pod::name_files::Source;
@@ -129,6 +129,9 @@ impl Made<'_> {
             if volume.read_only == Some(true) && !content::is_content(&volume.name) {
                 one["readOnly"] = true.into();
             }
+            if let Some(part) = mount.sub_path()? {
+                one["subPath"] = part.to_string_lossy().into();
+            }
             mounts.push(one);
         }
         if !mounts.is_empty() {
@@ -141,8 +144,12 @@ impl Made<'_> {
             }
         }
         let annotation = |name: &str| appc::find(&runtime.annotations, name);
+        let mut lifecycle = hooks::lifecycle(&runtime.annotations)?;
         if let Some(signal) = annotation(stage1::app::STOP_SIGNAL) {
-            out.insert("lifecycle".into(), json!({ "stopSignal": signal }));
+            lifecycle.insert("stopSignal".into(), signal.into());
+        }
+        if !lifecycle.is_empty() {
+            out.insert("lifecycle".into(), lifecycle.into());
         }
         if let Some((name, probe)) = probes::probe(probes::annotation(&runtime.annotations))? {
             out.insert(name.into(), probe);

@@ -11,6 +11,7 @@ mod change;
 mod container;
 mod env;
 pub mod generate;
+mod hooks;
 pub mod keep;
 pub mod plan;
 mod pod;

@@ -1,6 +1,6 @@
 //! Probes: translated to the app's health check, an annotation with a command, its timing and the action on failure.
 
-use k8s_openapi::api::core::v1::{Container, ContainerPort, Probe};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Map, Value, json};
 use stage1::appc::NameValue;
@@ -69,32 +69,38 @@ fn command(probe: &Probe, ports: &[ContainerPort]) -> Result<Vec<String>> {
     if let Some(exec) = &probe.exec {
         return Ok(exec.command.clone().unwrap_or_default());
     }
-    let port = |port: &IntOrString| -> Result<i32> {
-        match port {
-            IntOrString::Int(number) => Ok(*number),
-            IntOrString::String(name) => {
-                let found = ports.iter().find(|port| port.name.as_ref() == Some(name));
-                found.map(|port| port.container_port).context(|| format!("the container has no port {name:?}"))
-            }
-        }
-    };
-    let host = |host: &Option<String>| {
-        let host = host.as_deref().unwrap_or("localhost");
-        let is_host =
-            !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:".contains(&byte));
-        if is_host { Ok(host.to_owned()) } else { Err(Error::new(format!("{host:?} is not a host"))) }
-    };
     if let Some(get) = &probe.http_get {
-        let scheme = get.scheme.as_deref().unwrap_or("HTTP").to_ascii_lowercase();
-        let path = get.path.as_deref().unwrap_or("/");
-        let url = format!("{scheme}://{}:{}{path}", host(&get.host)?, port(&get.port)?);
-        return Ok(["curl", "-f", "-k", "-s", "-o", "/dev/null", &url].map(str::to_owned).to_vec());
+        return http_get(get, ports);
     }
     if let Some(socket) = &probe.tcp_socket {
-        let port = port(&socket.port)?.to_string();
+        let port = port(&socket.port, ports)?.to_string();
         return Ok(["nc", "-z", &host(&socket.host)?, &port].map(str::to_owned).to_vec());
     }
     Err(Error::new("unsupported probe: expected exec, httpGet or tcpSocket"))
+}
+
+/// The words of a request.
+pub(super) fn http_get(get: &HTTPGetAction, ports: &[ContainerPort]) -> Result<Vec<String>> {
+    let scheme = get.scheme.as_deref().unwrap_or("HTTP").to_ascii_lowercase();
+    let path = get.path.as_deref().unwrap_or("/");
+    let url = format!("{scheme}://{}:{}{path}", host(&get.host)?, port(&get.port, ports)?);
+    Ok(["curl", "-f", "-k", "-s", "-o", "/dev/null", &url].map(str::to_owned).to_vec())
+}
+
+fn port(port: &IntOrString, ports: &[ContainerPort]) -> Result<i32> {
+    match port {
+        IntOrString::Int(number) => Ok(*number),
+        IntOrString::String(name) => {
+            let found = ports.iter().find(|port| port.name.as_ref() == Some(name));
+            found.map(|port| port.container_port).context(|| format!("the container has no port {name:?}"))
+        }
+    }
+}
+
+fn host(host: &Option<String>) -> Result<String> {
+    let host = host.as_deref().unwrap_or("localhost");
+    let is_host = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:".contains(&byte));
+    if is_host { Ok(host.to_owned()) } else { Err(Error::new(format!("{host:?} is not a host"))) }
 }
 
 /// A health check as a probe again: its name, and what it is.

@@ -9,9 +9,10 @@ use k8s_openapi::api::core::v1::{
     EmptyDirVolumeSource, HostPathVolumeSource, KeyToPath, Volume as Declared, VolumeMount,
 };
 use serde_json::{Map, Value};
-use stage1::appc::{AcName, Mount, Volume, VolumeKind};
+use stage1::appc::{AcName, Mount, NameValue, Volume, VolumeKind};
 use stage1::error::{Context, Error, Result};
 
+use super::env;
 use super::plan::PodPlan;
 use super::sources::{SourceKind, Sources};
 use crate::store::Store;
@@ -159,7 +160,7 @@ fn files(
 ///
 /// # Errors
 /// The pod has no such volume, or a target is not an absolute path.
-pub fn mounts(wanted: &mut Vec<VolumeMount>, volumes: &Volumes) -> Result<Vec<Mount>> {
+pub fn mounts(wanted: &mut Vec<VolumeMount>, volumes: &Volumes, variables: &[NameValue]) -> Result<Vec<Mount>> {
     let mut found = Vec::new();
     for mount in wanted {
         let name = std::mem::take(&mut mount.name);
@@ -168,12 +169,23 @@ pub fn mounts(wanted: &mut Vec<VolumeMount>, volumes: &Volumes) -> Result<Vec<Mo
         if !path.starts_with('/') || path.contains(['\n', '\0', ':']) {
             return Err(Error::new(format!("volumeMounts: {path:?} is not an absolute path")));
         }
-        if mount.sub_path.as_deref().is_some_and(|path| !path.is_empty()) || mount.sub_path_expr.is_some() {
-            return Err(Error::new(format!("volumeMounts {name:?}: a part of a volume can't be mounted (subPath)")));
+        let part = match (mount.sub_path.take(), mount.sub_path_expr.take()) {
+            (Some(path), None) => Some(path),
+            (None, Some(path)) => Some(env::expand(&path, variables)),
+            (None, None) => None,
+            _ => return Err(Error::new(format!("volumeMounts {name:?}: both subPath and subPathExpr"))),
+        };
+        let mut other = Map::new();
+        if let Some(part) = part.filter(|part| !part.is_empty()) {
+            if volume.memory()?.is_some() {
+                return Err(Error::new(format!("volumeMounts {name:?}: subPath: not of an emptyDir in memory")));
+            }
+            let part = relative(&part).context(|| format!("volumeMounts {name:?}: subPath"))?;
+            other.insert(stage1::appc::SUB_PATH.to_owned(), part.into());
         }
         let read_only = mount.read_only.take().filter(|read_only| *read_only).or(volume.read_only);
         let own = Volume { read_only, ..volume.clone() };
-        found.push(Mount { volume: own.name.clone(), path, app_volume: Some(own), other: Map::new() });
+        found.push(Mount { volume: own.name.clone(), path, app_volume: Some(own), other });
     }
     Ok(found)
 }

@@ -120,6 +120,14 @@ impl Store {
         self.lock("pod-names.lck", lock::Kind::Exclusive)
     }
 
+    /// Takes the lock under which pods are given ports of the host, held until the file is dropped.
+    ///
+    /// # Errors
+    /// As [`Self::lock_images`].
+    pub fn lock_ports(&self) -> Result<File> {
+        self.lock("ports.lck", lock::Kind::Exclusive)
+    }
+
     fn lock(&self, name: &str, kind: lock::Kind) -> Result<File> {
         self.make()?;
         let path = self.dir.join(name);

@@ -42,7 +42,11 @@ pub fn first_content(
     let own = app.app.as_ref().unwrap_or(&none);
     let place = |path: &Path| dir::canonical_in(&root, path);
     for mapping in volumes::resolve(app, own, &manifest.volumes, place)? {
-        if let Some(name) = is_named(&mapping.volume.source) {
+        let Some(name) = is_named(&mapping.volume.source) else { continue };
+        if mapping.part.is_some() {
+            // what the image has in its place is not that of a whole volume
+            named::ensure(store, &name, &BTreeMap::new())?;
+        } else {
             fill(store, &name, &root, &mapping.target, ids).context(|| format!("volume {name}"))?;
         }
     }

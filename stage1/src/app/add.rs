@@ -110,6 +110,8 @@ impl Prepared {
             notify: declared.notify,
             pre_start: self.handlers.0,
             post_stop: self.handlers.1,
+            post_start: !declared.post_start.is_empty(),
+            pre_stop: !declared.pre_stop.is_empty(),
             stop_signal: declared.stop_signal.unwrap_or(plain.stop_signal),
             stop_timeout: declared.stop_timeout.unwrap_or(plain.stop_timeout),
             restart: declared.restart.restart,
@@ -181,6 +183,8 @@ impl Addition {
         record.health.clone_from(&declared.health);
         record.after.clone_from(&declared.after);
         record.pid_namespace.clone_from(&isolators.pid_namespace);
+        record.post_start.clone_from(&declared.post_start);
+        record.pre_stop.clone_from(&declared.pre_stop);
         let modes = StreamModes::of(&app, pod.config.interactive && !pod.config.mutable)?;
         record.streams = modes;
         if modes.have_terminal() && env::get(&record.environment, "TERM").is_none() {

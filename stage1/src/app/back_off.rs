@@ -49,8 +49,12 @@ pub fn back_off(app: &AcName) -> Result<()> {
 
 /// Tells the supervisor that the start takes longer by this: sd_notify(3).
 pub(super) fn ask_for_time(time: Duration) -> Result<()> {
+    extend_to(time + unit::START_TIMEOUT)
+}
+
+/// Tells the supervisor that what it waits for takes this long from now on: sd_notify(3).
+pub(super) fn extend_to(time: Duration) -> Result<()> {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
-    let time = time + unit::START_TIMEOUT;
     let tell = || -> std::io::Result<()> {
         let socket = UnixDatagram::unbound()?;
         socket.connect(&path)?;

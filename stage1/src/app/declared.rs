@@ -22,6 +22,13 @@ pub const RESTART: &str = "podctl.io/restart";
 /// Annotation: how often in a row at most.
 pub const RESTART_LIMIT: &str = "podctl.io/restart-limit";
 
+/// Annotation: a command to run in the app once it has started, as the app's user; its words as a JSON array. The start
+/// fails if it fails.
+pub const POST_START: &str = "podctl.io/post-start";
+/// Annotation: a command to run in the app before its stop signal, likewise. It has the app's stop timeout, and the app
+/// what is left of that.
+pub const PRE_STOP: &str = "podctl.io/pre-stop";
+
 /// Longest stop timeout: a year.
 const MAX_STOP_TIMEOUT: u64 = 365 * 24 * 60 * 60;
 
@@ -35,6 +42,8 @@ pub(super) struct DeclaredSettings {
     pub(super) sockets: Vec<SocketPorts>,
     pub(super) health: Option<HealthCheck>,
     pub(super) after: Vec<After>,
+    pub(super) post_start: Vec<String>,
+    pub(super) pre_stop: Vec<String>,
     /// A name for each port of `sockets`, in their order.
     pub(super) socket_names: Vec<AcName>,
 }
@@ -62,6 +71,8 @@ impl DeclaredSettings {
             // An image does not know the apps of its pod, and its own check is the host manager's to translate.
             health: appc::find(&app.runtime.annotations, HEALTH_CHECK).map(HealthCheck::parse).transpose()?,
             after: appc::find(&app.runtime.annotations, AFTER).map(After::parse_all).transpose()?.unwrap_or_default(),
+            post_start: hook(app, POST_START)?,
+            pre_stop: hook(app, PRE_STOP)?,
         })
     }
 }
@@ -72,6 +83,24 @@ impl DeclaredSettings {
 /// It is not a number of seconds.
 pub fn stop_timeout(app: &PodApp) -> Result<Option<Duration>> {
     find(app, STOP_TIMEOUT).map(parse_stop_timeout).transpose()
+}
+
+/// The words of a hook; none if the app has none.
+fn hook(app: &PodApp, name: &str) -> Result<Vec<String>> {
+    appc::find(&app.runtime.annotations, name).map_or(Ok(Vec::new()), |text| parse_hook(name, text))
+}
+
+/// The words of a hook; see [`POST_START`]. `name` is the annotation's.
+///
+/// # Errors
+/// It is not a JSON array of words, has no words, or a NUL byte in one.
+pub fn parse_hook(name: &str, text: &str) -> Result<Vec<String>> {
+    let words: Vec<String> =
+        serde_json::from_str(text).context(|| format!("{name}={text:?}: not an array of words"))?;
+    if words.first().is_none_or(String::is_empty) || words.iter().any(|word| word.contains('\0')) {
+        return Err(Error::new(format!("{name}={text:?}: not a command")));
+    }
+    Ok(words)
 }
 
 /// An annotation of the app, else of its image.
@@ -192,6 +221,14 @@ mod tests {
             parse_restart(bad).unwrap_err();
         }
         assert!(parse_restart("Always").is_err() && parse_restart("").is_err());
+    }
+
+    #[test]
+    fn hooks() {
+        assert_eq!(parse_hook(POST_START, r#"["/x", "a b"]"#).unwrap(), ["/x", "a b"]);
+        for bad in ["", "x", "[]", r#"[""]"#, r#"["a\u0000"]"#, "[1]", r#"[["a"]]"#] {
+            assert!(parse_hook(PRE_STOP, bad).unwrap_err().one_line().contains("podctl.io/pre-stop"), "{bad}");
+        }
     }
 
     #[test]

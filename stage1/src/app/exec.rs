@@ -13,6 +13,7 @@ use crate::confine::ids::Ids;
 use crate::error::{Context, Error, Result, exit};
 use crate::launch::{LaunchRecord, env};
 use crate::pod::Health;
+use crate::pod::events::Event;
 use crate::streams::handover::{self, CommandRole, Handover};
 use crate::sys::process::{self, Fork};
 use crate::{launch, layout, rootfs, sys};
@@ -27,27 +28,6 @@ pub enum Readiness {
     Executed,
     /// The app itself, when it is ready: sd_notify(3).
     Told,
-}
-
-/// What an event handler is run for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The app is about to start.
-    PreStart,
-    /// The app has ended.
-    PostStop,
-}
-
-impl std::str::FromStr for Event {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "pre-start" => Ok(Self::PreStart),
-            "post-stop" => Ok(Self::PostStop),
-            _ => Err(Error::new(format!("event {text:?}: use pre-start or post-stop"))),
-        }
-    }
 }
 
 /// Becomes the app: record, mount namespace, confinement, command, in this order.
@@ -72,6 +52,7 @@ fn become_app(app: &AcName, readiness: Readiness, sockets: u32) -> Result<Infall
     if record.health.is_some() {
         Health::starting().store_in_pod(app)?;
     }
+    Event::now("started", Some(app)).note_in_pod();
     let handover = Handover::begin()?;
     let supervisor = match readiness {
         Readiness::Executed => Some(supervisor()?),
@@ -113,47 +94,44 @@ fn handed_over() -> u32 {
     }
 }
 
-/// Runs the app's handlers of `event`, one after the other, each confined as the app is, but as root.
+/// Runs the app's handlers of `pre-start`, one after the other, each confined as the app is, but as root.
 ///
 /// # Errors
-/// Before the start the first one that fails is an error, which is the app's note too, and the others are not run;
-/// after the end all are run, and the error names all that failed.
-pub fn run_handlers(app: &AcName, event: Event) -> Result<()> {
-    process::not_dumpable()?;
-    process::close_on_exec_from_3()?;
-    match event {
-        Event::PreStart => {
-            let mut note = Note::open(app)?;
-            let record =
-                load_record(app).context(|| "pre-start handlers").inspect_err(|error| note.write(error, true))?;
-            record.pre_start.iter().try_for_each(|command| {
-                let failed = |why| Error::new(format!("pre-start handler {command:?} {why}"));
-                let error = match run_handler(&record, app, command, Some(&mut note))? {
-                    None => return Ok(()),
-                    // It never became the handler, and has left the reason.
-                    Some(why) => match note.read()? {
-                        None => failed(why),
-                        Some(reason) => failed(format!("can't be run: {}", reason.why)),
-                    },
-                };
-                note.write(&error, true);
-                Err(error)
-            })
-        }
-        Event::PostStop => {
-            let record = load_record(app)?;
-            let mut failed = Vec::new();
-            for command in &record.post_stop {
-                if let Some(why) = run_handler(&record, app, command, None)? {
-                    failed.push(format!("{command:?} {why}"));
-                }
-            }
-            if failed.is_empty() {
-                return Ok(());
-            }
-            Err(Error::new(format!("app {app}: post-stop handler {}", failed.join("; "))))
+/// The first handler that fails: it is the app's note too, and the others are not run.
+pub(super) fn pre_start(app: &AcName) -> Result<()> {
+    let mut note = Note::open(app)?;
+    let record = load_record(app).context(|| "pre-start handlers").inspect_err(|error| note.write(error, true))?;
+    record.pre_start.iter().try_for_each(|command| {
+        let failed = |why| Error::new(format!("pre-start handler {command:?} {why}"));
+        let error = match run_handler(&record, app, command, Some(&mut note))? {
+            None => return Ok(()),
+            // It never became the handler, and has left the reason.
+            Some(why) => match note.read()? {
+                None => failed(why),
+                Some(reason) => failed(format!("can't be run: {}", reason.why)),
+            },
+        };
+        note.write(&error, true);
+        Err(error)
+    })
+}
+
+/// Runs the app's handlers of `post-stop`, likewise.
+///
+/// # Errors
+/// All are run, and the error names all that failed.
+pub(super) fn post_stop(app: &AcName) -> Result<()> {
+    let record = load_record(app)?;
+    let mut failed = Vec::new();
+    for command in &record.post_stop {
+        if let Some(why) = run_handler(&record, app, command, None)? {
+            failed.push(format!("{command:?} {why}"));
         }
     }
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(format!("app {app}: post-stop handler {}", failed.join("; "))))
 }
 
 /// Runs one handler to its end; says how it failed, if it did.

@@ -7,10 +7,11 @@ use super::note::{self, StartFailure};
 use crate::appc::AcName;
 use crate::error::{Context, Error, Result};
 use crate::layout;
+use crate::pod::events::Event;
 use crate::pod::{Durable, ExitDetails, keep_room, read_bounded, remove_if_there, write_kept};
 use crate::streams::handover;
 use crate::systemd::{self, Client, Interface, Verb};
-use crate::unit::{RESTART_RESET, Restart};
+use crate::unit::{RESTART_RESET, Restart, restart_delay};
 
 /// How long systemd may take to answer the reaper.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -93,6 +94,7 @@ pub fn record_exit(app: &AcName, again: Again, wait: Duration) -> Result<()> {
             details.restarting = true;
         }
     }
+    tell(app, &details);
     let noted =
         if goes_on || !details.is_plain() { details.store_in_pod(app) } else { ExitDetails::remove_in_pod(app) };
     say_unless(noted);
@@ -147,8 +149,31 @@ pub fn record_exit_late(app: &AcName) -> Result<()> {
     let oom_killed = code == "killed" && status == "KILL";
     take_output(app, TIMEOUT);
     let details = details(&ending, note::take(app)?, oom_killed)?;
+    tell(app, &details);
     say_unless(details.store_in_pod(app));
     write_status(app, details.exit_code)
+}
+
+/// Tells what has happened, and what comes of it.
+fn tell(app: &AcName, details: &ExitDetails) {
+    let event = |name: &str| Event::now(name, Some(app));
+    if details.oom_killed {
+        event("out-of-memory").note_in_pod();
+    }
+    let ended = Event {
+        exit_code: Some(details.exit_code),
+        signal: details.signal.clone(),
+        why: details.start_failure.clone(),
+        ..event("exited")
+    };
+    ended.note_in_pod();
+    if details.restarting {
+        let delay = restart_delay(details.in_a_row).as_secs();
+        Event { why: Some(format!("restart {} in {delay} s", details.restarts)), ..event("restarting") }.note_in_pod();
+    }
+    if details.gave_up {
+        event("gave-up").note_in_pod();
+    }
 }
 
 /// What is beside the status does not keep the status itself from being written.

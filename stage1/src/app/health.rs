@@ -23,6 +23,7 @@ use crate::cgroup;
 use crate::error::{Context, Error, Result, exit};
 use crate::launch::{self, Command, LaunchRecord};
 use crate::layout;
+use crate::pod::events::Event;
 use crate::pod::{Check, Health, MAX_OUTPUT};
 use crate::sys::process::{self, Fork};
 use crate::systemd::{Client, PRIVATE_SOCKET, Verb};
@@ -42,8 +43,14 @@ pub fn check_health(app: &AcName) -> Result<()> {
     let Some(main) = main_pid(&mut systemd, app)? else { return Ok(()) };
     let Some(outcome) = probe(app, &record, check, main)? else { return Ok(()) };
     let mut health = Health::load_in_pod(app)?.unwrap_or_default();
+    let was = health.status;
     let became_unhealthy = health.note(outcome, check);
     health.store_in_pod(app)?;
+    if health.status != was {
+        let said = health.last.as_ref().map(|last| last.output.clone()).filter(|said| !said.is_empty());
+        let exit_code = health.last.as_ref().and_then(|last| last.exit_code);
+        Event { exit_code, why: said, ..Event::now(health.status.word(), Some(app)) }.note_in_pod();
+    }
     let verb = match check.on_failure {
         OnFailure::Restart if became_unhealthy => Verb::Restart,
         OnFailure::Stop if became_unhealthy => Verb::Stop,
@@ -86,7 +93,7 @@ fn probe(app: &AcName, record: &LaunchRecord, check: &HealthCheck, main: i32) ->
     }
     let mut our_go = File::from(our_go);
     our_go.write_all(&[1]).context(|| "let the check go on")?;
-    attend(child, output, Duration::from_millis(check.timeout_ms)).map(Some)
+    attend(child, output, Duration::from_millis(check.timeout_ms), None).map(Some)
 }
 
 /// In the child: in the app's cgroup when this is allowed to go on, then its root, its confinement, the command.
@@ -115,8 +122,8 @@ fn become_check(
 }
 
 /// Waits for the command's end, with what it prints taken; kills it, and what it has started in its session, when its time
-/// is over.
-fn attend(child: Pid, output: OwnedFd, timeout: Duration) -> Result<Check> {
+/// is over, or when the process `main` has ended.
+pub(super) fn attend(child: Pid, output: OwnedFd, timeout: Duration, main: Option<&OwnedFd>) -> Result<Check> {
     let pidfd = process::pidfd_open(child.as_raw())?;
     rustix::io::ioctl_fionbio(&output, true).context(|| "make a pipe non-blocking")?;
     let mut output = Some(File::from(output));
@@ -125,6 +132,7 @@ fn attend(child: Pid, output: OwnedFd, timeout: Duration) -> Result<Check> {
     let in_time = loop {
         let left = end.saturating_duration_since(Instant::now());
         let mut fds = vec![PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        fds.extend(main.map(|main| PollFd::new(main.as_fd(), PollFlags::POLLIN)));
         fds.extend(output.as_ref().map(|output| PollFd::new(output.as_fd(), PollFlags::POLLIN)));
         let wait = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, wait) {
@@ -132,13 +140,14 @@ fn attend(child: Pid, output: OwnedFd, timeout: Duration) -> Result<Check> {
             Err(errno) => return Err(errno).context(|| "poll"),
         }
         let ended = fds[0].any() == Some(true);
+        let is_alone = main.is_some() && fds[1].any() == Some(true);
         if !take(&mut output, &mut text) {
             output = None;
         }
         if ended {
             break true;
         }
-        if Instant::now() >= end {
+        if is_alone || Instant::now() >= end {
             break false;
         }
     };

@@ -10,6 +10,7 @@ mod enter;
 mod exec;
 mod exit_status;
 mod health;
+mod hooks;
 mod note;
 mod notify;
 mod pid_namespace;
@@ -21,13 +22,14 @@ pub use await_others::{AFTER_TIMEOUT, await_others};
 pub use back_off::back_off;
 pub use control::{rm, start, stop};
 pub use declared::{
-    RESTART, RESTART_LIMIT, RestartPolicy, STOP_SIGNAL, STOP_TIMEOUT, parse_restart, parse_restart_limit,
-    parse_stop_signal, parse_stop_timeout, stop_timeout,
+    POST_START, PRE_STOP, RESTART, RESTART_LIMIT, RestartPolicy, STOP_SIGNAL, STOP_TIMEOUT, parse_hook, parse_restart,
+    parse_restart_limit, parse_stop_signal, parse_stop_timeout, stop_timeout,
 };
 pub use enter::{Ended, Entry, Tty, enter};
-pub use exec::{Event, Readiness, exec, run_handlers};
+pub use exec::{Readiness, exec};
 pub use exit_status::{Again, record_exit, record_exit_late};
 pub use health::check_health;
+pub use hooks::{Event, run_handlers};
 pub use update::update;
 
 use std::time::{Duration, Instant};

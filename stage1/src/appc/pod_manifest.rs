@@ -1,5 +1,7 @@
 //! Pod manifests. Unknown fields are kept when a manifest is rewritten.
 
+use std::path::{Component, Path};
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -201,6 +203,24 @@ pub const PROPAGATION: &str = "podctl.io/propagation";
 /// Field of a read-only host volume, in [`Volume::other`]: `false` leaves the mounts below its source as writable as
 /// they are on the host.
 pub const READ_ONLY_BELOW: &str = "podctl.io/read-only-below";
+/// Of a mount, among its other fields: the part of the volume that is mounted, a path below it.
+pub const SUB_PATH: &str = "podctl.io/sub-path";
+
+impl Mount {
+    /// The part of the volume that is mounted, if it is not all of it: relative, without `..`.
+    ///
+    /// # Errors
+    /// What the manifest says is not such a path.
+    pub fn sub_path(&self) -> Result<Option<&Path>> {
+        let Some(text) = self.other.get(SUB_PATH) else { return Ok(None) };
+        let path = Path::new(text.as_str().unwrap_or_default());
+        let is_plain = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+        if path.as_os_str().is_empty() || !is_plain || path.as_os_str().as_encoded_bytes().contains(&0) {
+            return Err(Error::new(format!("{SUB_PATH} of volume {}: {text} is not a path below it", self.volume)));
+        }
+        Ok(Some(path))
+    }
+}
 
 /// Which apps share a volume in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::mux;
 use crate::net::{self, Dns, NetworkRequest, PlannedNetworks};
+use crate::pod::events::Event;
 use crate::pod::{self, Directory, Lock, Pod, RuntimeConfig, write_atomic};
 use crate::rootfs::volumes;
 use crate::sys::process;
@@ -75,7 +76,15 @@ impl Run {
         let launched = launched.context(|| format!("start pod {}", self.uuid));
         // The records of a pod that ran stay: `gc` leaves its networks once more.
         let end = if launched.is_ok() { net::release } else { net::leave };
-        let ended = launched.and_then(|monitor| watch(monitor, apps));
+        let ended = launched.and_then(|monitor| {
+            let tell = |what: &str, exit_code| {
+                Event { exit_code, ..Event::now(what, None) }.note(Path::new("."), layout::EVENTS);
+            };
+            tell("pod-started", None);
+            let ended = watch(monitor, apps);
+            tell("pod-ended", ended.as_ref().ok().copied());
+            ended
+        });
         if joins { leave(ended, || end(Path::new("."), &self.uuid, self.local_config())) } else { ended }
     }
 

@@ -44,6 +44,12 @@ pub struct LaunchRecord {
     /// Commands that are run in the app after it has ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub post_stop: Vec<Vec<String>>,
+    /// A command to run in the app once it has started; no words if there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub post_start: Vec<String>,
+    /// A command to run in the app before its stop signal, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pre_stop: Vec<String>,
     /// Where a command without a slash is looked for; relative to the working directory.
     pub search_path: Vec<String>,
     /// Working directory, an absolute path.
@@ -99,6 +105,8 @@ impl LaunchRecord {
             exec: app.exec.clone(),
             pre_start: handlers(app, "pre-start").context(what)?,
             post_stop: handlers(app, "post-stop").context(what)?,
+            post_start: Vec::new(),
+            pre_stop: Vec::new(),
             search_path: find::search_path(appc::find(&app.environment, "PATH")),
             working_directory: working_directory.to_owned(),
             stop_timeout: STOP_TIMEOUT,

@@ -1,6 +1,7 @@
 //! The files of a pod directory: their content, and how they are replaced. Host side unless a comment says otherwise.
 
 mod config;
+pub mod events;
 mod exit;
 mod files;
 mod health;

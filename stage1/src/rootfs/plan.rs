@@ -1,6 +1,6 @@
 //! The sources of an app's root, opened on the host side and mounted on the pod side.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, OFlags};
@@ -137,6 +137,12 @@ pub struct VolumeOptions<'a> {
     pub user_namespace: Option<BorrowedFd<'a>>,
 }
 
+impl VolumeOptions<'_> {
+    fn scope(self) -> Scope {
+        if self.recursive { Scope::Recursive } else { Scope::One }
+    }
+}
+
 /// A device node that a volume is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Device {
@@ -166,11 +172,36 @@ impl Volume {
     /// # Errors
     /// `source` does not exist, or can't be mounted with these options. Ids that can't be mapped are only a warning.
     pub fn open(name: &AcName, source: &Path, target: &Path, options: VolumeOptions<'_>) -> Result<Self> {
+        stat_source(source)?;
+        let mount =
+            DetachedMount::clone_path(source, options.scope()).context(|| format!("volume source {source:?}"))?;
+        Self::of_mount(name, source, mount, target, options)
+    }
+
+    /// The same of a source that is open, and of the path that messages show. Host side.
+    ///
+    /// # Errors
+    /// It can't be mounted as asked.
+    pub fn open_part(
+        name: &AcName,
+        source: (&Path, OwnedFd),
+        target: &Path,
+        options: VolumeOptions<'_>,
+    ) -> Result<Self> {
+        let (shown, source) = source;
+        let mount = DetachedMount::clone_of(&source, options.scope()).context(|| format!("volume source {shown:?}"))?;
+        Self::of_mount(name, shown, mount, target, options)
+    }
+
+    fn of_mount(
+        name: &AcName,
+        source: &Path,
+        mount: DetachedMount,
+        target: &Path,
+        options: VolumeOptions<'_>,
+    ) -> Result<Self> {
         let describe = || format!("volume source {source:?}");
-        let is_dir = stat_source(source)?.is_dir();
-        let kind = if is_dir { EntryKind::Directory } else { EntryKind::File };
-        let scope = if options.recursive { Scope::Recursive } else { Scope::One };
-        let mount = DetachedMount::clone_path(source, scope).context(describe)?;
+        let scope = options.scope();
         let propagation = Some(options.propagation);
         let all = options.read_only && options.read_only_below;
         mount.set(Attributes { read_only: all, propagation, ..Attributes::default() }, scope).context(describe)?;
@@ -182,6 +213,8 @@ impl Volume {
         }
         // From the mount itself: the path may have changed meanwhile.
         let stat = rustix::fs::fstat(&mount).context(describe)?;
+        let is_dir = FileType::from_raw_mode(stat.st_mode).is_dir();
+        let kind = if is_dir { EntryKind::Directory } else { EntryKind::File };
         let block = match FileType::from_raw_mode(stat.st_mode) {
             FileType::BlockDevice => Some(true),
             FileType::CharacterDevice => Some(false),

@@ -11,7 +11,7 @@ use rustix::fs::OFlags;
 use crate::appc::{self, AcName, App, MountPoint, RuntimeApp, VolumeKind};
 use crate::error::{Context, Error, Result};
 use crate::layout;
-use crate::sys::dir;
+use crate::sys::dir::{self, EntryKind};
 use crate::sys::mount::{self, Propagation};
 
 /// A volume and its mount target in an app.
@@ -21,6 +21,8 @@ pub struct Mapping {
     pub volume: appc::Volume,
     /// Absolute path in the app, without `..` and symlinks.
     pub target: PathBuf,
+    /// The part of the volume that the app sees, if it is not all of it: relative, without `..`.
+    pub part: Option<PathBuf>,
     /// The app can't write to it.
     pub read_only: bool,
     /// Whether the manifests do not name it, and it exists only because the image has a mount point.
@@ -53,6 +55,9 @@ pub fn resolve(
         let target = target(&mount.path)?;
         let point = points.iter().find(|(place, _)| *place == target).map(|(_, point)| *point);
         push(&mut out, volume, target, point, false)?;
+        if let (Some(part), Some(mapping)) = (mount.sub_path()?, out.last_mut()) {
+            mapping.part = Some(part.to_owned());
+        }
     }
     let is_free = |out: &[Mapping], target: &Path| !out.iter().any(|m| m.target == target);
     for (target, point) in &points {
@@ -85,7 +90,7 @@ fn push(
         return Err(Error::new(format!("two volumes are mounted on {target:?}: leave one of them out")));
     }
     let read_only = volume.read_only.unwrap_or(point.is_some_and(|p| p.read_only));
-    out.push(Mapping { volume: volume.clone(), target, read_only, implicit });
+    out.push(Mapping { volume: volume.clone(), target, part: None, read_only, implicit });
     Ok(())
 }
 
@@ -174,6 +179,9 @@ impl Opener<'_> {
         if volume.kind == VolumeKind::Empty
             && let Some(memory) = volume.memory()?
         {
+            if mapping.part.is_some() {
+                return Err(Error::new(format!("{}: a part of a volume in memory can't be mounted", describe())));
+            }
             let options = memory::options(volume)?;
             return Ok(Volume::in_memory(&volume.name, &mapping.target, memory, options, mapping.read_only));
         }
@@ -195,7 +203,14 @@ impl Opener<'_> {
         };
         let read_only = mapping.read_only;
         let options = VolumeOptions { read_only, read_only_below, recursive, propagation, user_namespace };
-        Volume::open(&volume.name, &source, &mapping.target, options).context(describe)
+        match &mapping.part {
+            None => Volume::open(&volume.name, &source, &mapping.target, options).context(describe),
+            Some(part) => {
+                let opened = part_of(&source, part, !mapping.read_only).context(describe)?;
+                Volume::open_part(&volume.name, (&source.join(part), opened), &mapping.target, options)
+                    .context(describe)
+            }
+        }
     }
 
     /// How mounts that are made later propagate. A later mount of the host propagates with the host's attributes: not
@@ -282,10 +297,59 @@ impl Opener<'_> {
     }
 }
 
+/// Opens a part of a volume, whoever can write to the volume: a link in it leads to what it names inside the volume, never
+/// out of it. A missing part is made, as a directory with the owner and the mode of the volume's own.
+fn part_of(volume: &Path, part: &Path, make: bool) -> Result<OwnedFd> {
+    let top = dir::open_dir(volume)?;
+    if let Some(found) = dir::try_open_in(&top, part, OFlags::PATH)? {
+        return Ok(found);
+    }
+    if !make {
+        return Err(Error::new(format!("it has no {part:?}, and is read-only")));
+    }
+    let made = dir::create_in(&top, part, EntryKind::Directory)?;
+    let like = rustix::fs::fstat(&top).context(|| format!("stat {volume:?}"))?;
+    // a descriptor of its own: of one by O_PATH neither can be changed
+    let own = dir::open_in(&made, ".", OFlags::RDONLY | OFlags::DIRECTORY)?;
+    let (uid, gid) = (rustix::fs::Uid::from_raw(like.st_uid), rustix::fs::Gid::from_raw(like.st_gid));
+    rustix::fs::fchown(&own, Some(uid), Some(gid)).context(|| format!("chown {part:?} of {volume:?}"))?;
+    let mode = rustix::fs::Mode::from_raw_mode(like.st_mode);
+    rustix::fs::fchmod(&own, mode).context(|| format!("chmod {part:?} of {volume:?}"))?;
+    Ok(made)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    #[test]
+    fn parts_of_a_volume_never_lead_out_of_it() {
+        let base = tempfile::tempdir().unwrap();
+        let (volume, outside) = (base.path().join("v"), base.path().join("outside"));
+        std::fs::create_dir(&volume).unwrap();
+        std::fs::create_dir(&outside).unwrap();
+        std::fs::write(outside.join("secret"), "s").unwrap();
+        symlink(&outside, volume.join("away")).unwrap();
+        symlink("../outside", volume.join("up")).unwrap();
+        symlink("/in", volume.join("link")).unwrap();
+        std::fs::set_permissions(&volume, PermissionsExt::from_mode(0o2770)).unwrap();
+        let id = |fd: OwnedFd| rustix::fs::fstat(&fd).unwrap().st_ino;
+        let ino = |path: &str| volume.join(path).metadata().unwrap().ino();
+        assert_eq!(id(part_of(&volume, Path::new("a/b"), true).unwrap()), ino("a/b"));
+        assert_eq!(volume.join("a/b").metadata().unwrap().mode() & 0o7777, 0o2770);
+        assert_eq!(id(part_of(&volume, Path::new("link"), true).unwrap()), ino("in"));
+        assert!(part_of(&volume, Path::new("away/secret"), false).is_err());
+        for way_out in ["away", "up"] {
+            let opened = id(part_of(&volume, Path::new(way_out), true).unwrap());
+            assert_ne!(opened, outside.metadata().unwrap().ino(), "{way_out}");
+        }
+        assert!(part_of(&volume, Path::new("none"), false).unwrap_err().one_line().contains("has no \"none\""));
+        std::fs::write(volume.join("file"), "f").unwrap();
+        assert_eq!(id(part_of(&volume, Path::new("file"), false).unwrap()), ino("file"));
+        assert!(part_of(&volume, Path::new("file/x"), true).is_err());
+    }
 
     fn mappings(
         runtime: serde_json::Value,

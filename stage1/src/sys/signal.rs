@@ -6,7 +6,7 @@ use std::ffi::CString;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 
 /// Blocks `signals` and returns a descriptor that reports them: signalfd(2).
 ///
@@ -38,6 +38,19 @@ pub fn systemd_halt() -> rustix::process::Signal {
     // SAFETY: only requires that no signal used by the C library's threads is raised in this
     // process: this one is sent to another.
     unsafe { rustix::process::Signal::from_raw_unchecked(GLIBC_SIGRTMIN + 3) }
+}
+
+/// A signal by its number, to be sent to another process.
+///
+/// # Errors
+/// It is not from 1 to 64.
+pub fn by_number(number: i32) -> Result<rustix::process::Signal> {
+    if !(1..=64).contains(&number) {
+        return Err(Error::new(format!("there is no signal {number}")));
+    }
+    // SAFETY: the number is a signal's, and only requires that no signal used by the C library's threads is raised in this
+    // process: this one is sent to another.
+    Ok(unsafe { rustix::process::Signal::from_raw_unchecked(number) })
 }
 
 /// Unblocks every signal and gives each its default disposition, as a program expects at its start.

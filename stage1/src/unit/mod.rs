@@ -99,6 +99,10 @@ pub struct AppUnit<'a> {
     pub pre_start: bool,
     /// Whether it has commands to run after its end.
     pub post_stop: bool,
+    /// There is a command to run once it has started.
+    pub post_start: bool,
+    /// There is a command to run before its stop signal.
+    pub pre_stop: bool,
     /// Time between the stop signal and the kill; at least one second is allowed, as the reaper needs
     /// it too, and at most a year. Zero: a stop is a kill.
     pub stop_timeout: Duration,
@@ -131,6 +135,8 @@ impl<'a> AppUnit<'a> {
             notify: false,
             pre_start: false,
             post_stop: false,
+            post_start: false,
+            pre_stop: false,
             stop_timeout: STOP_TIMEOUT,
             stop_signal: STOP_SIGNAL,
             restart: Restart::default(),
@@ -176,8 +182,8 @@ impl<'a> AppUnit<'a> {
         let backs_off = self.restart != Restart::No || self.health.is_some_and(|health| health.restarts);
         let notify_access = match self.notify {
             true => "all",
-            // What waits for the next try, or for other apps, asks for time to do so.
-            false if backs_off || self.waits => "exec",
+            // What waits for the next try, for other apps, or for a hook, asks for time to do so.
+            false if backs_off || self.waits || self.pre_stop => "exec",
             false => "main",
         };
         service.push("NotifyAccess", notify_access);
@@ -193,6 +199,13 @@ impl<'a> AppUnit<'a> {
         }
         let told = if self.notify { "--notify " } else { "" };
         service.push("ExecStart", format_args!("{bin}/app-exec {told}{app}"));
+        if self.post_start {
+            service.push("ExecStartPost", format_args!("{bin}/app-exec --event=post-start {app}"));
+        }
+        if self.pre_stop {
+            // Its failure is the hook's own.
+            service.push("ExecStop", format_args!("-{bin}/app-exec --event=pre-stop {app}"));
+        }
         let restart = match self.restart {
             Restart::No => "",
             Restart::OnFailure => "--restart=on-failure ",

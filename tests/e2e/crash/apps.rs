@@ -14,6 +14,7 @@ tests::cases! {
     native app_start 120;
     native app_stop 120;
     native app_rm 120;
+    native app_replace 180;
 }
 
 /// The reported state becomes true at last: what started before the kill may still be at work.
@@ -159,6 +160,59 @@ fn app_rm(t: &Context) -> Verdict {
         assert_eq!(sleepers(pod.pid()), 0, "{when}");
         Traces::of(&pod).must_be(&traces, when);
     });
+    pod.end();
+    Ok(())
+}
+
+/// The old app with all that it had written, or the new one, and nothing of the other.
+fn app_replace(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    pod.add("a", &["--env=WHICH=old"], &SLEEPS);
+    pod.app("start", "a", &[]).ok();
+    pod.app("rm", "a", &[]).ok();
+    let add = || {
+        pod.add("a", &["--env=WHICH=old"], &SLEEPS);
+        pod.app("start", "a", &[]).ok();
+        pod.enter("a", &["/probe", "write", "/own", "kept"]).ok();
+    };
+    add();
+    let traces = Traces::of(&pod);
+    let before = &mut |_| {
+        if pod.manifest_apps() == ["a"] {
+            pod.app("rm", "a", &[]).ok();
+        }
+        add();
+    };
+    let replace = || podctl.command(&["app", "replace", &pod.uuid, "a", "--env=WHICH=new"]);
+    let mut seen = [0, 0];
+    let trial = Trial { what: "app replace", follow: true, few: A_FEW };
+    trial.run(before, &replace, &mut |when| {
+        podctl.ok(&["list"]);
+        // whatever the next command is
+        pod.app("start", "a", &[]).ok();
+        must_sleep(&pod, when);
+        let report: serde_json::Value =
+            serde_json::from_str(&pod.enter("a", &["/probe", "report"]).ok()).expect("report");
+        let own = pod.enter("a", &["/probe", "cat", "/own"]);
+        match report["env"]["WHICH"].as_str() {
+            Some("old") => {
+                seen[0] += 1;
+                assert_eq!((own.code, own.stdout.trim()), (Some(0), "kept"), "{when}: {}", own.stderr);
+            }
+            Some("new") => {
+                seen[1] += 1;
+                assert_ne!(own.code, Some(0), "{when}: a new root");
+            }
+            other => panic!("{when}: {other:?}"),
+        }
+        Traces::of(&pod).files.iter().for_each(|file| {
+            let name = file.to_string_lossy().into_owned();
+            assert!(!name.contains("replacing") && !name.starts_with("set-aside/"), "{when}: {name} is left");
+        });
+        assert_same(&Traces::of(&pod).inside, &traces.inside, when);
+    });
+    assert!(seen.iter().all(|times| *times > 0), "{seen:?}");
     pod.end();
     Ok(())
 }

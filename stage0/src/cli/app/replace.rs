@@ -11,7 +11,6 @@ use crate::cli::session::Session;
 
 /// The app keeps its options except those given here. If the new app does not start, podctl puts the old one back.
 #[derive(Args, Debug)]
-#[command(after_help = "Example: podctl app replace web db --image postgres:17")]
 pub struct Replace {
     #[command(flatten)]
     one: OneApp,

@@ -13,10 +13,16 @@ use clap::{ArgMatches, Args, Command, Error, FromArgMatches, Id};
 #[derive(Debug)]
 pub struct Lazy<T>(pub Box<T>);
 
-/// Adds a verb's options, and leaves its description as it is.
+/// Adds a verb's options, and leaves its description and its examples as they are.
 fn with_options<T: Args>(verb: Command) -> Command {
     let (about, long_about) = (verb.get_about().cloned(), verb.get_long_about().cloned());
-    let verb = T::augment_args(verb);
+    let examples = verb.get_after_help().map(ToString::to_string);
+    let mut verb = T::augment_args(verb);
+    if let (Some(examples), Some(own)) = (examples, verb.get_after_help().map(ToString::to_string))
+        && own != examples
+    {
+        verb = verb.after_help(format!("{own}\n\n{examples}"));
+    }
     let long_about = long_about.or_else(|| verb.get_long_about().cloned());
     match about {
         Some(about) => verb.about(about).long_about(Resettable::from(long_about)),

@@ -5,6 +5,7 @@ use stage1::appc::AcName;
 use stage1::error::{Context, Result};
 
 use super::pod::OnePod;
+use crate::app::replace;
 use crate::cli::args::candidates::an_app;
 use crate::cli::session::Session;
 use crate::poddir::find::Pod;
@@ -24,9 +25,12 @@ pub struct OneApp {
 }
 
 impl OneApp {
-    /// The pod and its app.
+    /// The pod and its app. Replacements in the pod that were killed are finished first.
     pub fn find(&self, session: &Session) -> Result<(Pod, AcName)> {
         let (pod, name) = self.find_named(session)?;
+        if let Err(error) = replace::recover(&session.store, &pod, session.debug) {
+            log::warn!("{}", error.one_line());
+        }
         let name = name.map_or_else(|| only_one(&pod), Ok)?;
         Ok((pod, name))
     }

@@ -9,7 +9,6 @@ use crate::cli::session::Session;
 use crate::podfile::generate;
 
 #[derive(Args, Debug)]
-#[command(after_help = "Example: podctl generate kube shop > shop.yaml")]
 pub struct Kube {
     #[command(flatten)]
     pod: OnePod,

@@ -10,7 +10,6 @@ use crate::poddir::find::Pod;
 use crate::podfile::unit;
 
 #[derive(Args, Debug)]
-#[command(after_help = "Example: podctl generate systemd shop > /etc/systemd/system/podctl-shop.service")]
 pub struct Systemd {
     #[command(flatten)]
     pod: OnePod,

@@ -10,11 +10,10 @@ use clap::{Args, ValueEnum};
 use stage1::appc::{AcIdentifier, App, ImageManifest, NameValue};
 use stage1::error::{Context, Error, Result};
 
-use super::progress::{progress, spinner};
+use super::progress::{progress, say_what_came, spinner};
 use super::source::Source;
 use crate::cli::args::incoming_image::IncomingImage;
 use crate::cli::args::registry::RegistryOptions;
-use crate::cli::output::say;
 use crate::cli::session::Session;
 use crate::image::import::{Imported, import_directory, import_file, import_open_file};
 use crate::image::options::{ImageFormat, ImportOptions};
@@ -72,7 +71,7 @@ impl Import {
         if let Some(before) = replaced {
             log::warn!("{name:?} was the name of image {} until now", before.short());
         }
-        say(image.id)
+        say_what_came(&image.id, &name)
     }
 
     fn import(&self, session: &Session) -> Result<Imported> {

@@ -7,7 +7,7 @@ use stage1::error::Result;
 use super::filter::Filter;
 use crate::cli::output::{self, Format, say};
 use crate::cli::session::Session;
-use crate::fsutil::time::nanoseconds;
+use crate::fsutil::time::{age, nanoseconds};
 use crate::image::store as images;
 use crate::image::store::find;
 
@@ -61,13 +61,13 @@ impl List {
         match self.format {
             Format::Json => output::json(&listed.collect::<Vec<_>>()),
             Format::Text => output::table(
-                ["ID", "NAME", "SIZE", "IMPORTED"],
+                ["ID", "NAME", "SIZE", "AGE"],
                 listed.map(|image| {
                     [
-                        image.id[.."sha512-".len() + 12].to_owned(),
+                        image.id["sha512-".len()..][..12].to_owned(),
                         image.name,
                         output::size(image.size),
-                        output::time(Some(image.import_time)),
+                        age(image.import_time),
                     ]
                 }),
             ),

@@ -3,9 +3,9 @@
 use clap::Args;
 use stage1::error::{Context, Result};
 
+use super::progress::say_what_came;
 use crate::cli::args::incoming_image::IncomingImage;
 use crate::cli::args::registry::RegistryOptions;
-use crate::cli::output::say;
 use crate::cli::session::Session;
 use crate::image::import::Imported;
 use crate::image::options::ImportOptions;
@@ -45,7 +45,7 @@ impl Pull {
             if let Some(before) = replaced {
                 log::warn!("{name:?} was the name of image {} until now", before.short());
             }
-            say(image.id)?;
+            say_what_came(&image.id, &name)?;
         }
         Ok(())
     }

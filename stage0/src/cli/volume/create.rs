@@ -10,7 +10,6 @@ use crate::volume::name::VolumeName;
 use crate::volume::named;
 
 #[derive(Args, Debug)]
-#[command(after_help = "Example: podctl volume create pgdata --label team=shop")]
 pub struct Create {
     /// The name of the volume
     name: VolumeName,

@@ -1,0 +1,153 @@
+//! `podctl events`
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+use stage1::error::{Context, Result, escape_control};
+
+use super::args::candidates::{a_pod, an_app};
+use super::args::time as when;
+use super::output::{self, Format};
+use super::session::Session;
+use crate::pod::events::{self, PodEvent, Seen};
+
+/// How often followed events are looked for.
+const FOLLOW: Duration = Duration::from_millis(250);
+
+/// What has happened to pods and apps, also to pods that were removed: starts and ends, lack of memory, restarts, health,
+/// apps that were added and removed. The newest of each pod are kept.
+#[derive(Args, Debug)]
+pub struct Events {
+    /// Of this pod only: its name, its UUID, or the start of that
+    #[arg(value_name = "POD", add = a_pod())]
+    pod: Option<String>,
+    /// Of these apps only
+    #[arg(value_name = "APP", add = an_app())]
+    apps: Vec<String>,
+    /// Follow: wait for what happens from now on
+    #[arg(short, long)]
+    follow: bool,
+    /// Only what happened at this time or later: 2026-11-24T20:30:00Z, "2026-11-24 20:30:00", 10m, today
+    #[arg(long, value_name = "TIME", value_parser = when::parse, allow_hyphen_values = true)]
+    since: Option<Timestamp>,
+    /// How to print it; JSON is one line for each event
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+/// An event, for programs.
+#[derive(Serialize)]
+struct Shown<'a> {
+    /// As in RFC 3339.
+    time: String,
+    pod: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app: Option<&'a str>,
+    event: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<&'a str>,
+}
+
+impl Events {
+    pub fn run(self, session: &Session) -> Result<()> {
+        let mut seen = Seen::default();
+        let mut printed = BTreeSet::new();
+        loop {
+            let all = events::all(&session.store, &mut seen)?;
+            for event in all.iter().filter(|event| self.wants(event)) {
+                if printed.insert(events::identity(event)) {
+                    self.print(event)?;
+                }
+            }
+            if !self.follow {
+                return Ok(());
+            }
+            // no more than what could be met again
+            printed.retain(|known| all.iter().any(|event| events::identity(event) == *known));
+            std::thread::sleep(FOLLOW);
+        }
+    }
+
+    fn wants(&self, event: &PodEvent) -> bool {
+        let is_pod = |text: &str| {
+            let typed = text.to_ascii_lowercase();
+            let uuid = &event.pod;
+            event.pod_name.as_deref() == Some(text)
+                || !typed.is_empty() && (uuid.starts_with(&typed) || uuid.replace('-', "").starts_with(&typed))
+        };
+        let is_app = || event.event.app.as_ref().is_some_and(|app| self.apps.contains(app));
+        self.pod.as_deref().is_none_or(is_pod)
+            && (self.apps.is_empty() || is_app())
+            && self.since.is_none_or(|since| i128::from(event.event.time) >= since.as_nanosecond())
+    }
+
+    fn print(&self, event: &PodEvent) -> Result<()> {
+        let time = Timestamp::from_nanosecond(event.event.time.into()).context(|| "the time of an event")?;
+        match self.format {
+            Format::Json => {
+                let shown = shown(event, time);
+                output::say(serde_json::to_string(&shown).context(|| "write as JSON")?)
+            }
+            Format::Text => output::say(line(event, &output::time(Some(event.event.time)))),
+        }
+    }
+}
+
+fn shown(event: &PodEvent, time: Timestamp) -> Shown<'_> {
+    let PodEvent { pod, pod_name, event } = event;
+    Shown {
+        time: format!("{time:.9}"),
+        pod,
+        pod_name: pod_name.as_deref(),
+        app: event.app.as_deref(),
+        event: &event.event,
+        exit_code: event.exit_code,
+        signal: event.signal.as_deref(),
+        why: event.why.as_deref(),
+    }
+}
+
+fn line(event: &PodEvent, time: &str) -> String {
+    let PodEvent { pod, pod_name, event } = event;
+    let pod = pod_name.clone().unwrap_or_else(|| pod.chars().filter(|c| *c != '-').take(12).collect());
+    let who = event.app.as_ref().map_or(pod.clone(), |app| format!("{pod}/{app}"));
+    // of a check that went well there is nothing to tell
+    let code = event.exit_code.filter(|_| event.event != "healthy").map(|code| format!("exit {code}"));
+    let details: Vec<String> = [event.signal.clone().or(code), event.why.clone()].into_iter().flatten().collect();
+    let details = if details.is_empty() { String::new() } else { format!(" ({})", details.join(": ")) };
+    escape_control(&format!("{time}  {who}  {}{details}", event.event)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stage1::pod::events::Event;
+
+    #[test]
+    fn lines_read_well() {
+        let event = Event {
+            exit_code: Some(137),
+            signal: Some("SIGKILL".into()),
+            app: Some("db".into()),
+            event: "exited".into(),
+            ..Event::default()
+        };
+        let of = |event: Event| PodEvent { pod: "01234567-89ab-cdef-0123-456789abcdef".into(), pod_name: None, event };
+        let line = |event| line(&event, "1970-01-01 00:00:00");
+        assert_eq!(line(of(event.clone())), "1970-01-01 00:00:00  0123456789ab/db  exited (SIGKILL)");
+        let named =
+            PodEvent { pod_name: Some("shop".into()), ..of(Event { app: None, signal: None, ..event.clone() }) };
+        assert_eq!(line(named), "1970-01-01 00:00:00  shop  exited (exit 137)");
+        let ill = Event { event: "unhealthy".into(), why: Some("no\nanswer".into()), exit_code: Some(1), ..event };
+        assert!(line(of(Event { signal: None, ..ill })).ends_with("unhealthy (exit 1: no\\nanswer)"));
+    }
+}

@@ -1,0 +1,230 @@
+//! What has happened to pods and their apps: read from the files that pods have, kept when a pod is removed.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use stage1::error::{Context, Result};
+use stage1::layout;
+use stage1::pod::events::{self, Event, MAX_EVENTS, put_aside};
+use stage1::pod::{Phase, State, open_regular_beneath};
+use stage1::sys::dir;
+
+use crate::poddir::find as pods;
+use crate::poddir::find::Pod;
+use crate::poddir::phase::HeldPod;
+use crate::store::Store;
+
+/// Of pods that are removed: a file of the data directory.
+const REMOVED: &str = "events";
+/// A file of them that would grow beyond this, in bytes, is put aside.
+const MAX_REMOVED: u64 = 1 << 20;
+
+/// An event, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodEvent {
+    /// UUID of the pod.
+    pub pod: String,
+    /// What somebody called it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_name: Option<String>,
+    /// What has happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// Files that were read before, so that those that have not changed are not read again.
+#[derive(Debug, Default)]
+pub struct Seen(HashMap<PathBuf, (Stamp, Vec<Event>)>);
+
+/// Of a file: its device, inode, size and the time of its last change.
+type Stamp = (u64, u64, u64, i64, i64);
+
+impl Seen {
+    fn read(&mut self, below: &Path, name: &Path) -> Vec<Event> {
+        let path = below.join(name);
+        let read = || -> Result<Option<(Stamp, std::fs::File)>> {
+            let Some(file) = open_regular_beneath(dir::open_dir(below)?, name)? else { return Ok(None) };
+            let stat = file.metadata().context(|| format!("stat {path:?}"))?;
+            Ok(Some(((stat.dev(), stat.ino(), stat.size(), stat.ctime(), stat.ctime_nsec()), file)))
+        };
+        let (stamp, file) = match read() {
+            Ok(Some(found)) => found,
+            Ok(None) => return Vec::new(),
+            // what the pod has put in its place is no file of events
+            Err(error) => {
+                log::debug!("events in {path:?}: {}", error.one_line());
+                return Vec::new();
+            }
+        };
+        if let Some((_, known)) = self.0.get(&path).filter(|(known, _)| *known == stamp) {
+            return known.clone();
+        }
+        let mut text = Vec::new();
+        let found = match file.take(MAX_EVENTS).read_to_end(&mut text) {
+            Ok(_) => events::parse(&text),
+            Err(error) => {
+                log::debug!("events in {path:?}: {error}");
+                return Vec::new();
+            }
+        };
+        self.0.insert(path, (stamp, found.clone()));
+        found
+    }
+}
+
+/// What has happened to a pod that is there, the oldest first.
+///
+/// # Errors
+/// Its name can't be read.
+pub fn of_pod(pod: &Pod, seen: &mut Seen) -> Result<Vec<PodEvent>> {
+    let ended = !matches!(pod.state(), State::Running | State::Preparing);
+    let found = of_dir(pod.dir(), ended, seen);
+    let pod_name = pod.name()?.map(|name| name.to_string());
+    Ok(found
+        .into_iter()
+        .map(|event| PodEvent { pod: pod.uuid().to_string(), pod_name: pod_name.clone(), event })
+        .collect())
+}
+
+fn of_dir(pod: &Path, ended: bool, seen: &mut Seen) -> Vec<Event> {
+    let own = layout::status_dir();
+    let files = [
+        PathBuf::from(put_aside(layout::EVENTS)),
+        PathBuf::from(layout::EVENTS),
+        own.join(put_aside(layout::IN_POD_EVENTS)),
+        own.join(layout::IN_POD_EVENTS),
+    ];
+    let mut found: Vec<Event> = files.iter().flat_map(|file| seen.read(pod, file)).collect();
+    found.sort_by_key(|event| event.time);
+    let last = found.iter().rfind(|event| event.event.starts_with("pod-"));
+    if ended && last.is_some_and(|event| event.event == "pod-started") {
+        // the last that is known of it
+        let time = found.last().map(|event| event.time).unwrap_or_default();
+        let why = Some("its monitor was killed, or the machine reset".to_owned());
+        found.push(Event { time, why, ..Event { event: "pod-ended".to_owned(), ..Event::default() } });
+    }
+    found
+}
+
+/// What has happened to all pods, those that were removed too, the oldest first; each event once.
+///
+/// # Errors
+/// The pods can't be listed.
+pub fn all(store: &Store, seen: &mut Seen) -> Result<Vec<PodEvent>> {
+    // of the removed ones last: a pod that is just being removed is met there then
+    let mut found = Vec::new();
+    for pod in pods::list(store)? {
+        match of_pod(&pod, seen) {
+            Ok(events) => found.extend(events),
+            Err(error) => log::debug!("events of pod {}: {}", pod.uuid(), error.one_line()),
+        }
+    }
+    found.extend(removed(store)?);
+    let mut known = BTreeSet::new();
+    found.retain(|event| known.insert(identity(event)));
+    found.sort_by_key(|event| event.event.time);
+    Ok(found)
+}
+
+/// What tells an event from all others.
+pub fn identity(event: &PodEvent) -> (String, i64, String, Option<String>) {
+    let PodEvent { pod, event, .. } = event;
+    (pod.clone(), event.time, event.event.clone(), event.app.clone())
+}
+
+fn removed(store: &Store) -> Result<Vec<PodEvent>> {
+    let mut found = Vec::new();
+    for name in [put_aside(REMOVED), REMOVED.to_owned()] {
+        let path = store.dir().join(name);
+        match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            text => found.extend(parse(&text.context(|| format!("read {path:?}"))?)),
+        }
+    }
+    Ok(found)
+}
+
+fn parse(text: &[u8]) -> Vec<PodEvent> {
+    text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
+}
+
+/// Keeps what has happened to a pod that is about to be removed, as far as it ever ran.
+///
+/// # Errors
+/// It can't be written down.
+pub fn keep(store: &Store, pod: &HeldPod) -> Result<()> {
+    if pod.phase() != Phase::ExitedGarbage {
+        return Ok(());
+    }
+    let mut events = of_dir(pod.dir(), true, &mut Seen::default());
+    if events.is_empty() {
+        return Ok(());
+    }
+    events.push(Event::now("pod-removed", None));
+    let pod_name = crate::poddir::name::of(pod.dir())?.map(|name| name.to_string());
+    let mut text = Vec::new();
+    for event in events {
+        let event = PodEvent { pod: pod.uuid().to_string(), pod_name: pod_name.clone(), event };
+        serde_json::to_writer(&mut text, &event).context(|| "write an event")?;
+        text.push(b'\n');
+    }
+    // one at a time
+    let _lock = store.lock_pod_names()?;
+    append(store.dir(), &text)
+}
+
+/// Adds to what is known of removed pods; what would grow too large is put aside, in the place of what was before.
+fn append(dir: &Path, text: &[u8]) -> Result<()> {
+    let path = dir.join(REMOVED);
+    let shown = || format!("write {path:?}");
+    if path.metadata().is_ok_and(|stat| stat.len() + text.len() as u64 > MAX_REMOVED) {
+        std::fs::rename(&path, dir.join(put_aside(REMOVED))).context(shown)?;
+    }
+    let file = std::fs::File::options().create(true).append(true).mode(0o600).open(&path);
+    file.and_then(|mut file| file.write_all(text)).context(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_removed_pods_is_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        for _ in 0..40 {
+            append(dir.path(), &vec![b'x'; 100_000]).unwrap();
+        }
+        let sizes = ["events", "events.old"].map(|name| dir.path().join(name).metadata().unwrap().len());
+        assert!(sizes.iter().all(|size| (1..=MAX_REMOVED).contains(size)), "{sizes:?}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn events_of_both_files_are_in_order_and_an_end_that_nobody_wrote_is_told() {
+        let pod = tempfile::tempdir().unwrap();
+        let inside = pod.path().join(layout::status_dir());
+        std::fs::create_dir_all(&inside).unwrap();
+        let write = |dir: &Path, name: &str, lines: &[(i64, &str)]| {
+            let text: String =
+                lines.iter().map(|(time, event)| format!("{{\"time\":{time},\"event\":\"{event}\"}}\n")).collect();
+            std::fs::write(dir.join(name), text).unwrap();
+        };
+        write(pod.path(), "events", &[(1, "pod-started"), (4, "removed")]);
+        write(pod.path(), "events.old", &[(0, "added")]);
+        write(&inside, ".events", &[(2, "started"), (3, "exited")]);
+        let mut seen = Seen::default();
+        let mut words = |ended| -> Vec<String> {
+            of_dir(pod.path(), ended, &mut seen).into_iter().map(|event| event.event).collect()
+        };
+        assert_eq!(words(false), ["added", "pod-started", "started", "exited", "removed"]);
+        assert_eq!(words(true).last().map(String::as_str), Some("pod-ended"));
+        write(pod.path(), "events", &[(1, "pod-started"), (5, "pod-ended")]);
+        assert_eq!(words(true).iter().filter(|word| *word == "pod-ended").count(), 1, "it is read anew");
+        std::fs::remove_file(inside.join(".events")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", inside.join(".events")).unwrap();
+        assert_eq!(words(false), ["added", "pod-started", "pod-ended"], "no link is followed");
+    }
+}
