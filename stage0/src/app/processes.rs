@@ -36,7 +36,7 @@ pub struct Member {
     /// Its command line, or its name in brackets if it has none.
     pub command: String,
     /// When it was started, in clock ticks after boot; it orders the processes.
-    ticks: u64,
+    pub(crate) ticks: u64,
 }
 
 /// The processes of an app, or of the whole pod if `app` is `None`, the oldest first. Processes that end meanwhile are
