@@ -156,7 +156,7 @@ fn an_images_own_check_counts(t: &Context) -> Verdict {
     let image = OciImage::new(&t.dir, &[]).configured(|config| {
         config["config"]["Healthcheck"] = json!({ "Test": ["CMD", "/probe", "cat", "/out/wanted"],
             "Interval": second / 5, "Timeout": 7 * second, "Retries": 2, "StartPeriod": 0 });
-        config["config"]["Entrypoint"] = json!(["/probe", "sleep", "inf"]);
+        config["config"]["Cmd"] = json!(["sleep", "inf"]);
     });
     let layout = image.layout(&t.dir.join("layout"), "1");
     podctl.ok(&["image", "import", &layout, "--name", "checked"]);

@@ -225,11 +225,12 @@ mod tests {
 
     #[test]
     fn what_is_not_honoured_is_named_by_its_path() {
-        let pod = POD.replace("image: i", "image: i, banana: 1, lifecycle: {preStop: {exec: {command: [x]}}}");
+        let pod = POD.replace("image: i", "image: i, banana: 1, volumeDevices: [{name: v, devicePath: /x}]");
         let pod = format!("{pod}  nodeName: here\n  later: {{a: 1}}\n");
         let expected = [
             "Pod web: spec.containers[0].banana",
-            "Pod web: spec.containers[0].lifecycle.preStop.exec.command[0]",
+            "Pod web: spec.containers[0].volumeDevices[0].devicePath",
+            "Pod web: spec.containers[0].volumeDevices[0].name",
             "Pod web: spec.later",
             "Pod web: spec.nodeName",
         ];
