@@ -17,6 +17,9 @@ use crate::pod::events::{self, PodEvent, Seen};
 /// How often followed events are looked for.
 const FOLLOW: Duration = Duration::from_millis(250);
 
+/// So many printed events are kept in mind, whether they can be met again or not.
+const MANY: usize = 1 << 16;
+
 /// What has happened to pods and apps, also to pods that were removed: starts and ends, lack of memory, restarts, health,
 /// apps that were added and removed. The newest of each pod are kept.
 #[derive(Args, Debug)]
@@ -71,8 +74,10 @@ impl Events {
             if !self.follow {
                 return Ok(());
             }
-            // no more than what could be met again
-            printed.retain(|known| all.iter().any(|event| events::identity(event) == *known));
+            // a pod that is just moved is missed for a moment: its events are not forgotten for that
+            if printed.len() > MANY {
+                printed.retain(|known| all.iter().any(|event| events::identity(event) == *known));
+            }
             std::thread::sleep(FOLLOW);
         }
     }
