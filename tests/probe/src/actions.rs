@@ -161,7 +161,7 @@ pub fn perform(words: &[&str]) -> Outcome {
             let columns = number(columns)?;
             loop {
                 let size = rustix::termios::tcgetwinsize(std::io::stdin()).map_err(|e| e.to_string())?;
-                if u64::from(size.ws_col) == u64::from(columns) {
+                if u64::from(size.ws_col) == columns {
                     return Ok(());
                 }
                 std::thread::sleep(Duration::from_millis(10));
