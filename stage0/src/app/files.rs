@@ -29,7 +29,7 @@ use crate::volume::fill;
 /// The directory, in a pod's directory, that holds upper directories of replaced apps.
 const SET_ASIDE: &str = "set-aside";
 
-/// An app's upper directory that was set aside: where it is now, and where it was. `None` if there is none.
+/// An app's upper directory that was set aside: its path now, and the one it had. `None` if there is none.
 pub(super) struct SetAside(Option<(PathBuf, PathBuf)>);
 
 impl SetAside {
@@ -58,7 +58,7 @@ impl SetAside {
     /// It can't be moved.
     pub(super) fn put_back(self) -> Result<()> {
         let Some((kept, upper)) = self.0 else { return Ok(()) };
-        // what another app of this name has left there since
+        // the remains of the new app with this name
         remove::tree(&upper)?;
         make_dir(upper.parent().unwrap_or(&upper), 0o750)?;
         std::fs::rename(&kept, &upper).context(|| format!("rename {kept:?} to {upper:?}"))

@@ -19,7 +19,7 @@ use crate::poddir::find::Pod;
 pub struct Member {
     /// Its PID on the host.
     pub pid: i32,
-    /// The number of its parent here; 0 if that is not to be seen.
+    /// The parent's PID on the host; 0 if the parent is not visible.
     pub parent: i32,
     /// Its PID in the pod.
     pub pid_in_pod: i32,

@@ -1,7 +1,7 @@
 //! Replacing an app of a running pod by one with another image or other options.
 //!
-//! A replacement first writes the old app's options to a note in the pod's directory, and holds the note's lock until it is
-//! done. A note without a lock was left by a replacement that was killed: [`recover`] finishes that.
+//! A replacement first writes the old app's options to a note in the pod's directory, and holds the note's lock until
+//! it is done. A note without a lock was left by a replacement that was killed: [`recover`] finishes that.
 
 use std::fs::{File, Permissions};
 use std::io::{Read, Write};
@@ -28,23 +28,23 @@ use crate::poddir::find::Pod;
 use crate::poddir::manifest::{self, Locked};
 use crate::store::Store;
 
-/// Name of the note, before the app's name.
+/// The start of the note's file name; the app's name follows.
 const NOTE: &str = "pod.replacing-";
 
-/// The old app, as the note has it.
+/// The content of a note: the old app.
 #[derive(Serialize, Deserialize)]
 struct Old {
     /// The options that it was added with.
     options: AddOptions,
     /// Whether it ran.
     runs: bool,
-    /// Whether it was started by hand and not stopped since.
+    /// Whether it was started by a command and not stopped since.
     wanted: bool,
     /// Its upper directory, relative to the pod's directory.
     upper: Option<PathBuf>,
 }
 
-/// A replacement whose note this process has locked.
+/// A replacement whose note this process holds locked.
 struct Replacement<'a> {
     store: &'a Store,
     pod: &'a Pod,
@@ -119,7 +119,7 @@ impl<'a> Replacement<'a> {
         remove_if_there(&new)?;
         let mut file = File::create_new(&new).context(shown)?;
         file.set_permissions(Permissions::from_mode(0o600)).context(shown)?;
-        // locked before anybody can see it
+        // locked before other processes can see it
         if !lock::try_take(&file, &new, lock::Kind::Exclusive)? {
             return Err(Error::new(format!("app {app} is being replaced by another process")));
         }
@@ -130,7 +130,7 @@ impl<'a> Replacement<'a> {
         Ok(Self { store, pod, app, old, debug, _lock: file })
     }
 
-    /// The replacement of an app that was killed, if there is one.
+    /// Takes over a replacement of the app that was killed; `None` if there is none.
     fn interrupted(store: &'a Store, pod: &'a Pod, app: &'a AcName, debug: bool) -> Result<Option<Self>> {
         let path = note(pod.dir(), app);
         let shown = || format!("read {path:?}");
@@ -158,7 +158,7 @@ impl<'a> Replacement<'a> {
         };
         let is_new = AppRecord::new(self.pod.dir(), self.app).options()?.as_ref() != Some(&self.old.options);
         match is_whole {
-            // the old app: it was stopped at most
+            // the app is the old one, which was not removed yet
             true if !is_new => self.start().and_then(|()| self.done()),
             true => match self.start() {
                 Ok(()) => self.done(),
@@ -187,12 +187,12 @@ impl<'a> Replacement<'a> {
     }
 
     fn bring_back(&self) -> Result<()> {
-        // also what an interrupted addition has left: undoing that later would take the old app's files with it
+        // also the remains of an interrupted addition: a later undo of that would remove the old app's files
         let is_there = manifest::read(self.pod.dir())?.app(self.app).is_some()
             || manifest::is_being_added(self.pod.dir(), self.app)
             || AppFiles::new(self.pod.dir(), self.app).exist();
         if is_there {
-            // nothing is set aside: so this is the old app, whose removal was interrupted
+            // no upper directory was set aside: the app is the old one, whose removal was interrupted
             let is_old = self.aside().is_nothing();
             let keep = |files: &AppFiles<'_>| if is_old { files.set_aside().map(drop) } else { Ok(()) };
             lifecycle::remove_but(self.store, self.pod, self.app, true, self.debug, keep)?;
@@ -200,7 +200,7 @@ impl<'a> Replacement<'a> {
         self.aside().put_back()?;
         let old = &self.old.options;
         let options = AddOptions {
-            // the image's name may belong to another image by now
+            // by its id: its name may name another image now
             image: old_image(old).to_owned(),
             name: Some(self.app.to_string()),
             debug: self.debug,

@@ -236,7 +236,7 @@ fn describe_mount(pod: &Pod, manifest: &PodManifest, mount: &Mount) -> MountStat
         Some((VolumeKind::Empty, _)) => pod.dir().join(layout::shared_volume(&mount.volume)),
         None => PathBuf::new(),
     };
-    // what is no path is refused where it is mounted
+    // mounting refuses an invalid path
     let host_path = match mount.sub_path() {
         Ok(Some(part)) => host_path.join(part),
         _ => host_path,

@@ -11,12 +11,12 @@ pub fn of(app: &AppStatus) -> Cell {
     Cell::toned(text, tone)
 }
 
-/// The same as a text, and its tone.
+/// The state of an app as text, with its tone.
 pub fn words_of(app: &AppStatus) -> (String, Option<Tone>) {
     words(app, ago)
 }
 
-/// Whether an app is in no condition to be left in.
+/// Whether the state needs attention: the app failed, is half removed, unhealthy or restarts again and again.
 pub fn is_bad(app: &AppStatus) -> bool {
     words(app, ago).1 == Some(Tone::Bad)
 }

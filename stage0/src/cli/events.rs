@@ -14,29 +14,29 @@ use super::output::{self, Format};
 use super::session::Session;
 use crate::pod::events::{self, PodEvent, Seen};
 
-/// How often followed events are looked for.
+/// How often `--follow` reads the events.
 const FOLLOW: Duration = Duration::from_millis(250);
 
-/// So many printed events are kept in mind, whether they can be met again or not.
+/// Number of printed events that `--follow` remembers. Beyond it, it forgets those that no file has any longer.
 const MANY: usize = 1 << 16;
 
-/// What has happened to pods and apps, also to pods that were removed: starts and ends, lack of memory, restarts, health,
-/// apps that were added and removed. The newest of each pod are kept.
+/// Prints the events of pods and apps, also of removed pods: starts and ends, out-of-memory kills, restarts, changes of
+/// health, apps that were added and removed. podctl keeps the newest events of each pod.
 #[derive(Args, Debug)]
 pub struct Events {
-    /// Of this pod only: its name, its UUID, or the start of that
+    /// Print only this pod's events: its name, its UUID, or the start of that
     #[arg(value_name = "POD", add = a_pod())]
     pod: Option<String>,
-    /// Of these apps only
+    /// Print only these apps' events
     #[arg(value_name = "APP", add = an_app())]
     apps: Vec<String>,
-    /// Follow: wait for what happens from now on
+    /// Wait for new events and print them, until interrupted
     #[arg(short, long)]
     follow: bool,
-    /// Only what happened at this time or later: 2026-11-24T20:30:00Z, "2026-11-24 20:30:00", 10m, today
+    /// Print only events of this time or later: 2026-11-24T20:30:00Z, "2026-11-24 20:30:00", 10m, today
     #[arg(long, value_name = "TIME", value_parser = when::parse, allow_hyphen_values = true)]
     since: Option<Timestamp>,
-    /// How to print it; JSON is one line for each event
+    /// Print it as; json prints one line for each event
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }
@@ -44,7 +44,7 @@ pub struct Events {
 /// An event, for programs.
 #[derive(Serialize)]
 struct Shown<'a> {
-    /// As in RFC 3339.
+    /// The time as in RFC 3339, in UTC.
     time: String,
     pod: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,7 +74,7 @@ impl Events {
             if !self.follow {
                 return Ok(());
             }
-            // a pod that is just moved is missed for a moment: its events are not forgotten for that
+            // not always: the events of a pod that is being moved are missing for a moment, and would be printed again
             if printed.len() > MANY {
                 printed.retain(|known| all.iter().any(|event| events::identity(event) == *known));
             }
@@ -125,7 +125,7 @@ fn line(event: &PodEvent, time: &str) -> String {
     let PodEvent { pod, pod_name, event } = event;
     let pod = pod_name.clone().unwrap_or_else(|| pod.chars().filter(|c| *c != '-').take(12).collect());
     let who = event.app.as_ref().map_or(pod.clone(), |app| format!("{pod}/{app}"));
-    // of a check that went well there is nothing to tell
+    // the exit status of a successful check says nothing
     let code = event.exit_code.filter(|_| event.event != "healthy").map(|code| format!("exit {code}"));
     let details: Vec<String> = [event.signal.clone().or(code), event.why.clone()].into_iter().flatten().collect();
     let details = if details.is_empty() { String::new() } else { format!(" ({})", details.join(": ")) };

@@ -1,11 +1,11 @@
-//! The examples at the end of each help page: every verb has some, and each of them is understood as it stands.
+//! The examples at the end of each help page. A test parses each of them, and checks that every verb has some.
 
 use clap::Command;
 
-/// The words of a verb, and lines to type.
+/// The words of a verb, with example command lines.
 type Examples = (&'static str, &'static [&'static str]);
 
-/// Each verb's.
+/// The examples of each verb.
 const EXAMPLES: &[Examples] = &[
     (
         "image import",
@@ -109,7 +109,7 @@ const EXAMPLES: &[Examples] = &[
     ("gc", &["podctl gc", "podctl gc --grace-period 10m"]),
 ];
 
-/// The command with its verbs' examples, below what else their help says.
+/// Adds each verb's examples at the end of its help page.
 pub fn with_examples(command: Command) -> Command {
     add(command, "")
 }
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
     use crate::cli::Podctl;
 
-    /// The verbs that do something and that help pages name, by their words.
+    /// The verbs without subcommands that are not hidden, by their words.
     fn verbs(command: &Command, path: &[&str], found: &mut Vec<String>) {
         let mut subs =
             command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help").peekable();
@@ -148,7 +148,7 @@ mod tests {
         subs.for_each(|sub| verbs(sub, &[path, &[sub.get_name()]].concat(), found));
     }
 
-    /// What the shell makes of a line: the words of the podctl in it.
+    /// The arguments that a shell passes to the podctl in a line.
     fn words(line: &str) -> Vec<OsString> {
         let words = line.split_whitespace().skip_while(|word| !word.ends_with("podctl"));
         let words = words.take_while(|word| !matches!(*word, "|" | ">"));
@@ -172,7 +172,7 @@ mod tests {
         }
     }
 
-    /// What is global is at the end of a page, under a heading of its own, and the examples are below it.
+    /// The global options have a heading of their own at the end of a page, and the examples are below them.
     #[test]
     fn help_ends_with_global_options_and_examples() {
         for verb in [&["list"][..], &["image", "pull"], &["app", "add"], &["up"], &["run"], &["start"]] {

@@ -1,6 +1,6 @@
-//! The command `podctl`: its words, and one function per verb.
+//! The command `podctl`: the parser of its command line, and a module for each verb.
 
-// Its documentation is the help text, where brackets mean what can be left out.
+// The doc comments of the options are the help text, where brackets mark what can be left out.
 #![allow(rustdoc::broken_intra_doc_links)]
 
 mod app;
@@ -77,12 +77,12 @@ use self::session::Session;
 use crate::podfile::keep;
 use crate::store::{self, Store};
 
-/// Exit code for everything that podctl could not do; [`exit::COMMAND`] for the verbs that end as a command does.
+/// Exit code for failures; [`exit::COMMAND`] for the verbs that exit with the code of the command they run.
 const FAILURE: u8 = exit::FAILURE;
-/// Exit code for words that podctl does not understand; likewise.
+/// Exit code for a wrong command line; [`exit::COMMAND`] for the same verbs.
 const USAGE: u8 = exit::USAGE;
 
-/// In help pages: what every verb takes, below what is the verb's own.
+/// The heading in help pages of the options that every verb has.
 const GLOBAL: &str = "Global options";
 
 /// Run pods: add apps to them, start, stop and remove these while the pod runs
@@ -137,15 +137,15 @@ enum Command {
     List(list::List),
     /// Show one pod and its apps
     Status(status::Status),
-    /// Print all that is in force for a pod, or one of its apps, as JSON
+    /// Print the configuration and state of a pod, or of one of its apps, as JSON
     Inspect(OneApp),
-    /// Show what pods and their apps use
+    /// Show the resource usage of pods and their apps
     Stats(stats::Stats),
     /// List the processes of a pod, or of one of its apps
     Top(top::Top),
-    /// Show pods, their apps, and the processes of these
+    /// Show pods, their apps and the apps' processes as a tree
     Tree(tree::Tree),
-    /// Print what has happened to pods and apps
+    /// Print the events of pods and apps
     Events(events::Events),
     /// Copy files between the host and an app
     Cp(cp::Cp),
@@ -155,44 +155,44 @@ enum Command {
     Export(export::Export),
     /// Make an image of the files of an app
     Commit(export::Commit),
-    /// Change the limits of an app, while it runs and for later
+    /// Change the limits of an app, now and for its later runs
     Update(Lazy<update::Update>),
-    /// Ports of the host that lead to a pod: list them, and change them while it runs
+    /// List the published ports of a pod; add and remove ports while it runs
     #[command(subcommand)]
     Port(port::Command),
     /// Freeze a pod, or one of its apps
     Pause(OneApp),
     /// Let a paused pod, or one of its apps, go on
     Unpause(OneApp),
-    /// Send a signal to an app, or end a pod at once
+    /// Send a signal to an app, or kill a pod
     Kill(kill::Kill),
-    /// Make pods what a file says: Kubernetes' Pod; only what differs is changed in one that runs
+    /// Start the pods of a file (Kubernetes' Pod), or change running ones to match it
     Up(Lazy<up::Up>),
-    /// Stop and remove pods, those of a file or by name
+    /// Stop and remove pods, by name or of a file
     Down(down::Down),
-    /// Print a pod as a file, or the unit that keeps it
+    /// Print the Kubernetes file of a pod, or its systemd unit
     #[command(subcommand)]
     Generate(generate::Command),
     /// Have the host's systemd start a pod at boot
     Enable(OnePod),
-    /// Undo podctl enable
+    /// No longer start a pod at boot: undo podctl enable
     Disable(OnePod),
-    /// Stay with a pod until it ends: what its unit does
+    /// Wait for a pod as its systemd unit does
     #[command(hide = true)]
     Keep(OnePod),
     /// Wait until pods have ended, or are healthy
     Wait(wait::Wait),
     /// End running pods
     Stop(stop::Stop),
-    /// Start ended pods again, with all they had
+    /// Start ended pods again, with their apps and files
     Start(start::Start),
     /// End running pods and start them again
     Restart(start::Restart),
     /// Remove pods that have ended
     Rm(rm::Rm),
-    /// Examine this machine: what pods lack, and what that costs
+    /// Check whether this machine has what pods need
     Doctor(doctor::Doctor),
-    /// Print where the data are, how much there is, and what podctl runs on
+    /// Print podctl's data directory, its content, and the kernel it runs on
     Info(info::Info),
     /// Serve as the container runtime of a Kubernetes node (CRI v1)
     Cri(cri::Cri),
@@ -201,11 +201,12 @@ enum Command {
     /// Write the manual pages
     #[command(hide = true)]
     Manual(manual::Manual),
-    /// Remove pods that ended a while ago, and what failed starts left
+    /// Remove pods that ended some time ago, and the remains of failed starts
     Gc(gc::Gc),
 }
 
-/// Runs podctl with this process's arguments: the body of its `main`. `serve` is what `podctl cri` does.
+/// Runs podctl with this process's arguments: the body of `main`. `serve` implements `podctl cri`. Returns the exit
+/// code.
 pub fn main(serve: Serve) -> ExitCode {
     match complete::answer(Podctl::command) {
         Ok(true) => return ExitCode::SUCCESS,
@@ -224,7 +225,7 @@ pub fn main(serve: Serve) -> ExitCode {
     }
     match podctl.run(serve) {
         Ok(code) => ExitCode::from(code),
-        // as every program of a pipeline ends when the next one has seen enough
+        // as other programs end when their reader in a pipeline has ended
         Err(error) if error.errno() == Some(nix::libc::EPIPE) && has_no_reader() => die_by(Signal::SIGPIPE),
         Err(error) => {
             eprintln!("podctl: {}", error.one_line());
@@ -234,10 +235,10 @@ pub fn main(serve: Serve) -> ExitCode {
     }
 }
 
-/// Prints help where help was asked for; wrong usage is one line like every other failure.
+/// Prints help if it was asked for, otherwise the error as one line like every other failure.
 fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() || error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        // exits: with 0 after help that was asked for
+        // exits, with 0 after help that was asked for
         error.exit();
     }
     let text = error.render().to_string();
@@ -249,7 +250,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let hint = match hints::hint(error, &words) {
         Some(hint) => {
-            // our hint replaces the word that clap would guess
+            // our hint replaces clap's suggestion
             let said = lines.first().map_or(line, |first| first.strip_prefix("error: ").unwrap_or(first));
             format!("{said}; {hint}")
         }
@@ -259,8 +260,8 @@ fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(if names_a_command(&words) { exit::COMMAND } else { USAGE })
 }
 
-/// Whether the verb among the words typed is one that ends as the command does that it runs: its own failure has a code
-/// of its own, as other container tools have it.
+/// Whether the verb on the command line exits with the code of the command that it runs. Its own failures have a
+/// separate code, as in other container tools.
 fn names_a_command(words: &[String]) -> bool {
     let mut verbs = words.iter().skip(1);
     let mut next = || loop {
@@ -278,12 +279,12 @@ fn names_a_command(words: &[String]) -> bool {
 }
 
 impl Podctl {
-    /// All verbs, with what their help pages say.
+    /// All verbs, with their help pages and examples.
     fn commands() -> clap::Command {
         examples::with_examples(Self::command())
     }
 
-    /// Parses a command line. Only where several apps can be named does a separator between them mean anything.
+    /// Parses a command line. For `run` and `prepare`, `---` separates the options of several apps.
     fn understand(words: Vec<OsString>) -> std::result::Result<Self, clap::Error> {
         let (first, further) = split_apps(&words);
         if first != words
@@ -300,7 +301,8 @@ impl Podctl {
         Self::parse(words)
     }
 
-    /// Parses the words of one command, and sees to which name is whose.
+    /// Parses the words of one command. Of `--name` options of `run` and `prepare`, those before the image name the
+    /// pod.
     fn parse(words: Vec<OsString>) -> std::result::Result<Self, clap::Error> {
         let for_help = words.iter().any(|word| word == "--help" || word == "-h" || word == "help");
         let command = if for_help { Self::commands() } else { Self::command() };
@@ -380,7 +382,7 @@ impl Podctl {
 }
 
 impl Command {
-    /// Whether it ends as the command does that it runs: [`names_a_command`].
+    /// Whether the verb exits with the code of the command that it runs, as in [`names_a_command`].
     fn ends_as_a_command(&self) -> bool {
         matches!(
             self,
@@ -388,22 +390,22 @@ impl Command {
         )
     }
 
-    /// Whether it does its work without looking at pods and images.
+    /// Whether the verb works for users other than root: it reads no pods and images.
     fn is_for_everybody(&self) -> bool {
         matches!(self, Self::Login(_) | Self::Logout(_) | Self::Completion(_) | Self::Manual(_))
     }
 }
 
-/// What somebody is told who may not do what was asked for.
+/// The error for a user other than root.
 fn needs_root() -> String {
     let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     format!("podctl needs root: try sudo podctl {}", escape_control(&words.join(" ")))
 }
 
-/// Whether standard output is a pipe or a socket that nobody reads any more.
+/// Whether standard output is a pipe or a socket whose reader has closed it.
 fn has_no_reader() -> bool {
     let stdout = io::stdout();
-    // nothing is asked for: that there is no reader is told in any case
+    // poll(2) reports POLLERR and POLLHUP without being asked for them
     let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
     matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
 }

@@ -31,7 +31,7 @@ pub fn json(value: &impl Serialize) -> Result<()> {
     say(serde_json::to_string_pretty(value).context(|| "write as JSON")?)
 }
 
-/// A time in nanoseconds since 1970 as people write it, in the zone of this machine, or `-`.
+/// A time in nanoseconds since 1970 as `YYYY-MM-DD HH:MM:SS` in this machine's time zone, or `-`.
 pub fn time(nanoseconds: Option<i64>) -> String {
     time_in(&TimeZone::system(), nanoseconds)
 }
@@ -42,7 +42,7 @@ fn time_in(zone: &TimeZone, nanoseconds: Option<i64>) -> String {
     time.map_or_else(|| "-".into(), shown)
 }
 
-/// How long ago a time in nanoseconds since 1970 was, in a table, or `-`.
+/// The age of a time in nanoseconds since 1970, for a table, or `-`.
 pub fn age_or_dash(nanoseconds: Option<i64>) -> String {
     nanoseconds.map_or_else(|| "-".into(), age)
 }
@@ -59,7 +59,7 @@ pub fn size(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
-/// Memory, in the units that limits are given in: `64.0 MiB`.
+/// An amount of memory in binary units, as limits have them: `64.0 MiB`.
 pub fn memory(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;

@@ -13,7 +13,9 @@ use crate::pod::stop::{self, StopOptions};
 use crate::poddir::find as pods;
 
 #[derive(Args, Debug)]
-#[command(after_help = "Apps that were stopped by \"podctl app stop\" stay so, unless their restart policy is always.")]
+#[command(
+    after_help = "Apps that were stopped by \"podctl app stop\" stay stopped, unless their restart policy is always."
+)]
 pub struct Start {
     #[command(flatten)]
     pods: Pods,

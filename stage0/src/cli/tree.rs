@@ -16,24 +16,24 @@ use crate::app::status::{self, AppStatus};
 use crate::poddir::find as pods;
 use crate::poddir::find::{Pod, State};
 
-/// Pods, their apps, and the processes of each app, below the process that started them.
+/// Prints pods, their apps, and the apps' processes, each below its parent process.
 #[derive(Args, Debug)]
 pub struct Tree {
-    /// Pods: their names, their UUIDs, or the start of these (else all)
+    /// Pods: their names, their UUIDs, or the start of these (default: all)
     #[arg(value_name = "POD", add = a_pod())]
     pods: Vec<String>,
-    /// How to print it
+    /// Print it as
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-    /// Nothing is cut to fit the screen
+    /// Do not cut lines to fit the screen
     #[arg(long)]
     no_trunc: bool,
 }
 
-/// A pod and what is in it.
+/// A pod with its apps.
 #[derive(Serialize)]
 struct PodTree {
-    /// Its UUID.
+    /// The pod's UUID.
     name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pod_name: Option<String>,
@@ -68,7 +68,7 @@ impl Tree {
         };
         let mut trees = Vec::new();
         for pod in wanted {
-            // none if another process has just removed it
+            // `None` if another process has just removed it
             match pods::while_others_work(&session.store, &pod, PodTree::of) {
                 Ok(tree) => trees.extend(tree),
                 // one pod that can't be read does not hide the others
@@ -115,7 +115,7 @@ impl PodTree {
             let (branch, trunk) = joints(number, self.apps.len());
             let (state, tone) = &app.shown;
             let text = cut(&format!("{branch}{}  {state}", app.name), width);
-            // the colour is the state's, as far as that is on the screen
+            // only the state has a colour, as far as it is on the screen
             let start = text.len().min(branch.len() + app.name.len() + 2);
             let (before, shown) = text.split_at(text.floor_char_boundary(start));
             lines.push(match tone.filter(|_| colours) {
@@ -137,12 +137,12 @@ fn branches(processes: &[Process], before: &str, width: Option<usize>, lines: &m
     }
 }
 
-/// What is before the `number`th of `all`, and before what is below it.
+/// The lines drawn before the `number`th of `all` branches, and before the branches below it.
 fn joints(number: usize, all: usize) -> (&'static str, &'static str) {
     if number + 1 == all { ("└─ ", "   ") } else { ("├─ ", "│  ") }
 }
 
-/// The processes whose parent is `parent`; with none those whose parent is not among them all, the app's first above all.
+/// The processes whose parent is `parent`; for `None` those whose parent is not in `all`, which are the roots.
 fn below(parent: Option<i32>, all: &[Member]) -> Vec<Process> {
     let is_member = |pid: i32| all.iter().any(|member| member.pid == pid);
     let is_child = |member: &&Member| match parent {
@@ -158,7 +158,7 @@ fn below(parent: Option<i32>, all: &[Member]) -> Vec<Process> {
     all.iter().filter(is_child).map(process).collect()
 }
 
-/// A line as far as the screen is wide, without what could control a terminal.
+/// Escapes control characters in a line, and cuts it to the width of the screen.
 fn cut(text: &str, width: Option<usize>) -> String {
     let text = escape_control(text).to_string();
     let Some(width) = width else { return text };

@@ -123,11 +123,11 @@ fn link_flavor(rootfs: &Path, dir: &Path) -> Result<()> {
     }
 }
 
-/// Moves a prepared pod to phase run and mounts its stage1, in this (the host's) mount namespace. One without overlays
-/// has it already.
+/// Moves a prepared pod to phase run and mounts its stage1's root, in this (the host's) mount namespace. A pod without
+/// overlays has a copied root already.
 ///
 /// # Errors
-/// A port of the host that it asks for is taken, or the mount failed; nothing is left of the pod.
+/// A port of the host that the pod publishes is taken, or the mount fails. The pod is removed then.
 pub fn mount(store: &Store, mut pod: HeldPod) -> Result<HeldPod> {
     let mount = |dir: &Path| if Roots::of(dir)?.are_overlays() { make_root(store, dir) } else { Ok(()) };
     match move_to_run(store, &mut pod).and_then(|()| mount(pod.dir())) {
@@ -136,7 +136,7 @@ pub fn mount(store: &Store, mut pod: HeldPod) -> Result<HeldPod> {
     }
 }
 
-/// Of two pods that ask for one port of the host at the same time, one gets it.
+/// Moves the pod to phase run under the lock of ports: of two pods that publish the same port, one fails.
 fn move_to_run(store: &Store, pod: &mut HeldPod) -> Result<()> {
     let manifest = manifest::read(pod.dir())?;
     let _lock = ports::lock(store, &manifest)?;
@@ -144,10 +144,10 @@ fn move_to_run(store: &Store, pod: &mut HeldPod) -> Result<()> {
     ports::must_be_free(store, Some(pod.uuid()), &manifest)
 }
 
-/// Mounts the stage1 of a pod with overlays that has run before, with all that was written to it.
+/// Mounts the stage1's root of a pod with overlays that has run before, with the upper directory of that run.
 ///
 /// # Errors
-/// The mount failed.
+/// The tree can't be made, or the mount fails.
 pub(super) fn mount_again(store: &Store, dir: &Path) -> Result<()> {
     let tree = stage1_tree(dir)?;
     overlay::forget_mapped(&dir.join(layout::overlay_work(&tree, None)))?;

@@ -1,4 +1,4 @@
-//! What has happened to pods and their apps: read from the files that pods have, kept when a pod is removed.
+//! Events of pods and their apps: reads the event files of pods, and keeps their events when a pod is removed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{Read, Write};
@@ -17,29 +17,29 @@ use crate::poddir::find::Pod;
 use crate::poddir::phase::HeldPod;
 use crate::store::Store;
 
-/// Of pods that are removed: a file of the data directory.
+/// The file of the data directory with the events of removed pods.
 const REMOVED: &str = "events";
-/// A file of them that would grow beyond this, in bytes, is put aside.
+/// The size in bytes at which that file is renamed and a new one begun.
 const MAX_REMOVED: u64 = 1 << 20;
 
-/// An event, and whose it is.
+/// An event with its pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodEvent {
-    /// UUID of the pod.
+    /// The pod's UUID.
     pub pod: String,
-    /// What somebody called it.
+    /// The pod's name; `None` if it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_name: Option<String>,
-    /// What has happened.
+    /// The event.
     #[serde(flatten)]
     pub event: Event,
 }
 
-/// Files that were read before, so that those that have not changed are not read again.
+/// A cache of the event files that were read: a file that has not changed is not read again.
 #[derive(Debug, Default)]
 pub struct Seen(HashMap<PathBuf, (Stamp, Vec<Event>)>);
 
-/// Of a file: its device, inode, size and the time of its last change.
+/// Identifies a version of a file: device, inode, size in bytes, ctime in seconds and the nanoseconds of it.
 type Stamp = (u64, u64, u64, i64, i64);
 
 impl Seen {
@@ -53,7 +53,7 @@ impl Seen {
         let (stamp, file) = match read() {
             Ok(Some(found)) => found,
             Ok(None) => return Vec::new(),
-            // what the pod has put in its place is no file of events
+            // the pod may have replaced the file by a link, a device or the like
             Err(error) => {
                 log::debug!("events in {path:?}: {}", error.one_line());
                 return Vec::new();
@@ -75,10 +75,10 @@ impl Seen {
     }
 }
 
-/// What has happened to a pod that is there, the oldest first.
+/// The events of an existing pod, the oldest first. Event files that can't be read count as empty.
 ///
 /// # Errors
-/// Its name can't be read.
+/// The pod's name can't be read.
 pub fn of_pod(pod: &Pod, seen: &mut Seen) -> Result<Vec<PodEvent>> {
     let ended = !matches!(pod.state(), State::Running | State::Preparing);
     let found = of_dir(pod.dir(), ended, seen);
@@ -101,7 +101,7 @@ fn of_dir(pod: &Path, ended: bool, seen: &mut Seen) -> Vec<Event> {
     found.sort_by_key(|event| event.time);
     let last = found.iter().rfind(|event| event.event.starts_with("pod-"));
     if ended && last.is_some_and(|event| event.event == "pod-started") {
-        // the last that is known of it
+        // the time of the last known event
         let time = found.last().map(|event| event.time).unwrap_or_default();
         let why = Some("its monitor was killed, or the machine reset".to_owned());
         found.push(Event { time, why, ..Event { event: "pod-ended".to_owned(), ..Event::default() } });
@@ -109,12 +109,12 @@ fn of_dir(pod: &Path, ended: bool, seen: &mut Seen) -> Vec<Event> {
     found
 }
 
-/// What has happened to all pods, those that were removed too, the oldest first; each event once.
+/// The events of all pods, also of removed ones, the oldest first; each event once.
 ///
 /// # Errors
-/// The pods can't be listed.
+/// The pods can't be listed, or the events of removed pods can't be read.
 pub fn all(store: &Store, seen: &mut Seen) -> Result<Vec<PodEvent>> {
-    // of the removed ones last: a pod that is just being removed is met there then
+    // removed pods last: that finds a pod that is removed meanwhile
     let mut found = Vec::new();
     for pod in pods::list(store)? {
         match of_pod(&pod, seen) {
@@ -129,7 +129,7 @@ pub fn all(store: &Store, seen: &mut Seen) -> Result<Vec<PodEvent>> {
     Ok(found)
 }
 
-/// What tells an event from all others.
+/// The fields that identify an event.
 pub fn identity(event: &PodEvent) -> (String, i64, String, Option<String>) {
     let PodEvent { pod, event, .. } = event;
     (pod.clone(), event.time, event.event.clone(), event.app.clone())
@@ -151,10 +151,11 @@ fn parse(text: &[u8]) -> Vec<PodEvent> {
     text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
 }
 
-/// Keeps what has happened to a pod that is about to be removed, as far as it ever ran.
+/// Copies the events of a pod that is about to be removed to the file of removed pods; does nothing if the pod never
+/// ran.
 ///
 /// # Errors
-/// It can't be written down.
+/// The pod's name can't be read, or the file can't be locked or written.
 pub fn keep(store: &Store, pod: &HeldPod) -> Result<()> {
     if pod.phase() != Phase::ExitedGarbage {
         return Ok(());
@@ -171,12 +172,13 @@ pub fn keep(store: &Store, pod: &HeldPod) -> Result<()> {
         serde_json::to_writer(&mut text, &event).context(|| "write an event")?;
         text.push(b'\n');
     }
-    // one at a time
+    // two processes must not write or rename the file at once
     let _lock = store.lock_pod_names()?;
     append(store.dir(), &text)
 }
 
-/// Adds to what is known of removed pods; what would grow too large is put aside, in the place of what was before.
+/// Appends to the file of removed pods. A file that would grow too large is renamed first, in place of the one renamed
+/// before.
 fn append(dir: &Path, text: &[u8]) -> Result<()> {
     let path = dir.join(REMOVED);
     let shown = || format!("write {path:?}");
@@ -203,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn events_of_both_files_are_in_order_and_an_end_that_nobody_wrote_is_told() {
+    fn events_of_both_files_are_in_order_and_a_missing_end_is_added() {
         let pod = tempfile::tempdir().unwrap();
         let inside = pod.path().join(layout::status_dir());
         std::fs::create_dir_all(&inside).unwrap();

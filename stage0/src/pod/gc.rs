@@ -146,9 +146,10 @@ pub(crate) fn discard(store: &Store, mut pod: HeldPod, debug: bool) -> Result<()
         std::fs::remove_file(&manifest).context(|| format!("remove {manifest:?}"))?;
     }
     if let Err(error) = events::keep(store, &pod) {
-        log::warn!("pod {}: what has happened to it is not kept: {}", pod.uuid(), error.one_line());
+        log::warn!("pod {}: cannot keep its events: {}", pod.uuid(), error.one_line());
     }
-    // Before the overlays: unmounting one writes to the disk whatever is not yet there, and this may be much.
+    // before the overlays: unmounting one syncs the file system of its upper directory, which takes long with unwritten
+    // logs
     remove::tree(&pod.dir().join(layout::LOGS))?;
     overlay::unmount_below(pod.dir())?;
     remove::tree(pod.dir())

@@ -1,4 +1,4 @@
-//! Ports of the host that lead to pods: while these run, too; and none to two of them.
+//! Published ports: adding and removing those of running pods, and keeping two pods from publishing the same port.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -17,10 +17,11 @@ use crate::poddir::find::{Pod, State, running_pid};
 use crate::poddir::manifest::{self, Locked};
 use crate::store::Store;
 
-/// Has more ports of the host lead to a running pod.
+/// Publishes more ports of a running pod.
 ///
 /// # Errors
-/// One is taken, the pod has no network, or a plugin fails: all is as before then.
+/// The pod does not run or has no network, a port is taken, or a CNI plugin fails. The published ports are unchanged
+/// then.
 pub fn add(store: &Store, pod: &Pod, ports: &[ExposedPort]) -> Result<()> {
     let _lock = store.lock_ports()?;
     change(pod, |manifest| {
@@ -31,7 +32,7 @@ pub fn add(store: &Store, pod: &Pod, ports: &[ExposedPort]) -> Result<()> {
     })
 }
 
-/// Has exactly these ports of the host lead to a running pod.
+/// Publishes exactly these ports of a running pod, instead of those before.
 ///
 /// # Errors
 /// As those of [`add`].
@@ -46,19 +47,20 @@ pub fn set(store: &Store, pod: &Pod, ports: &[ExposedPort]) -> Result<()> {
     })
 }
 
-/// A port of the host, and its protocol if that was said.
+/// A port of the host, with or without a protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPort {
-    /// Its number.
+    /// The port number.
     pub port: u32,
-    /// `tcp`, `udp` or `sctp`.
+    /// `tcp`, `udp` or `sctp`; any of them if `None`.
     pub protocol: Option<String>,
 }
 
-/// Has ports of the host not lead to a running pod any more.
+/// Unpublishes ports of a running pod.
 ///
 /// # Errors
-/// One does not, or a plugin fails: all is as before then.
+/// The pod does not run or does not publish one of the ports, or a CNI plugin fails. The published ports are unchanged
+/// then.
 pub fn remove(pod: &Pod, ports: &[HostPort]) -> Result<()> {
     change(pod, |manifest| {
         for HostPort { port, protocol } in ports {
@@ -96,20 +98,20 @@ fn change(pod: &Pod, change: impl FnOnce(&mut PodManifest) -> Result<()>) -> Res
     Ok(())
 }
 
-/// Takes the lock under which ports of the host become those of a pod, if a pod with this manifest asks for some: held
-/// until the pod is among those that run.
+/// Takes the lock of ports if a pod with this manifest publishes any. Hold it until the pod counts as running:
+/// [`must_be_free`] finds its ports then.
 ///
 /// # Errors
-/// Others hold it for too long.
+/// Another process holds the lock for too long.
 pub fn lock(store: &Store, manifest: &PodManifest) -> Result<Option<File>> {
     if manifest.ports.is_empty() { Ok(None) } else { store.lock_ports().map(Some) }
 }
 
-/// Fails if a port that a pod with this manifest asks for leads to another running pod, or a program of the host listens
-/// on it.
+/// Checks that the host's ports that a pod with this manifest publishes are free. Ports of the pod `own` don't count as
+/// taken.
 ///
 /// # Errors
-/// Which port is taken, and by whom.
+/// Another running pod publishes one of the ports, or a program of the host listens on it; the pods can't be listed.
 pub fn must_be_free(store: &Store, own: Option<Uuid>, manifest: &PodManifest) -> Result<()> {
     let wanted = published::in_manifest(manifest);
     if wanted.is_empty() {
@@ -119,7 +121,7 @@ pub fn must_be_free(store: &Store, own: Option<Uuid>, manifest: &PodManifest) ->
         if pod.state() != State::Running || Some(pod.uuid()) == own {
             continue;
         }
-        // one that is just going has none
+        // a pod that is being removed
         let Ok(other) = manifest::read(pod.dir()) else { continue };
         for taken in published::in_manifest(&other) {
             if let Some(port) = wanted.iter().find(|port| port.clashes_with(&taken)) {
@@ -136,7 +138,7 @@ pub fn must_be_free(store: &Store, own: Option<Uuid>, manifest: &PodManifest) ->
     wanted.iter().try_for_each(nobody_listens)
 }
 
-/// Whether a program of the host listens: asked by listening there oneself, for a moment.
+/// Fails if a program of the host listens on the port: tries to listen there itself, for a moment.
 fn nobody_listens(port: &Published) -> Result<()> {
     let ip = port.host_ip().and_then(|ip| ip.parse().ok()).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let Ok(number) = u16::try_from(port.host_port()) else { return Ok(()) };
@@ -150,7 +152,7 @@ fn nobody_listens(port: &Published) -> Result<()> {
             "port {number}/{} of the host is in use: a program listens there; choose another one",
             port.protocol()
         ))),
-        // an address that the host does not have is the plugin's to judge
+        // the CNI plugin reports an address that the host does not have
         _ => Ok(()),
     }
 }

@@ -47,7 +47,7 @@ pub fn start(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
 
 fn run_again(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
     let wanted = manifest::read(pod.dir())?;
-    // until it is taken: then others see whose its ports are
+    // dropped once the pod is held, which makes it a running pod for other processes' checks of ports
     let ports = ports::lock(store, &wanted)?;
     let held = HeldPod::take(pod)?.context(|| "another process is at work on it")?;
     let settings = settings(&held)?;

@@ -98,7 +98,7 @@ pub fn up(store: &Store, plan: &PodPlan, how: &How<'_>) -> Result<()> {
     change(store, &pod, plan, &wanted, how)
 }
 
-/// Changes the pod's ports and then its apps; if that fails the ports are as before.
+/// Changes the pod's published ports and then its apps; restores the ports if the apps can't be changed.
 fn change_with_ports(
     store: &Store,
     pod: &Pod,
@@ -117,12 +117,14 @@ fn change_with_ports(
         }
         match ports::set(store, pod, &before.ports) {
             Ok(()) => error,
-            Err(also) => Error::new(format!("{}; the ports stay changed: {}", error.one_line(), also.one_line())),
+            Err(also) => {
+                Error::new(format!("{}; restoring the ports failed, too: {}", error.one_line(), also.one_line()))
+            }
         }
     })
 }
 
-/// An app of the file, as its pod's manifest is to have it.
+/// An app of the file, with its entry for the pod's manifest.
 struct WantedApp {
     image: Image,
     app: RuntimeApp,

@@ -6,7 +6,7 @@ use super::plan::PodPlan;
 use crate::pod::settings::Settings;
 use crate::pod::sysctl;
 
-/// What [`of_pod`] calls the ports of the host, which can be changed while the pod runs.
+/// The word of [`of_pod`] for the published ports, which can be changed while the pod runs.
 pub const PORTS: &str = "ports";
 
 /// What `up` does to an app of a running pod.

@@ -286,7 +286,7 @@ fn restrictions(runtime: &RuntimeApp, app: &App, of_image: &App) -> Result<(Map<
         return Err(Error::new("a file can't say its filter of system calls"));
     }
     if isolators.pid_namespace != PidNamespace::Pod {
-        return Err(Error::new("a file can't say a PID namespace of an app"));
+        return Err(Error::new("a pod file can't express an app's PID namespace"));
     }
     let beyond = [&isolators.ambient, &isolators.masked_paths, &isolators.read_only_paths];
     if beyond.iter().any(|set| !set.is_empty()) {

@@ -1,4 +1,4 @@
-//! Lifecycle hooks: annotations of an app that say what is run in it after its start and before its stop.
+//! Lifecycle hooks: annotations of an app with the commands that run in it after its start and before its stop.
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, LifecycleHandler};
 use serde_json::{Map, Value, json};
@@ -8,13 +8,13 @@ use stage1::error::{Context, Error, Result};
 
 use super::probes::http_get;
 
-/// The hooks, in Kubernetes' words and as annotations.
+/// The hooks: their fields in Kubernetes' `lifecycle`, and the names of their annotations.
 const HOOKS: [(&str, &str); 2] = [("postStart", POST_START), ("preStop", PRE_STOP)];
 
-/// The hooks of a container.
+/// Takes the hooks out of a container, as annotations of its app.
 ///
 /// # Errors
-/// One is of a kind that there is not, or has no command.
+/// A hook is neither `exec` nor `httpGet`, or has no command.
 pub fn take(container: &mut Container) -> Result<Vec<NameValue>> {
     let ports = container.ports.clone().unwrap_or_default();
     let Some(lifecycle) = &mut container.lifecycle else { return Ok(Vec::new()) };
@@ -34,14 +34,14 @@ fn words(hook: LifecycleHandler, ports: &[ContainerPort]) -> Result<Vec<String>>
     match (hook.exec, hook.http_get) {
         (Some(exec), None) => Ok(exec.command.unwrap_or_default()),
         (None, Some(get)) => http_get(&get, ports),
-        _ => Err(Error::new("there are exec and httpGet, and it is none of them")),
+        _ => Err(Error::new("unsupported handler: expected exec or httpGet")),
     }
 }
 
-/// The hooks of an app, in Kubernetes' words again.
+/// The hooks of an app as Kubernetes' `lifecycle`.
 ///
 /// # Errors
-/// An annotation is not a hook's.
+/// The annotation of a hook is malformed.
 pub fn lifecycle(annotations: &[NameValue]) -> Result<Map<String, Value>> {
     let mut found = Map::new();
     for (name, annotation) in HOOKS {

@@ -79,7 +79,7 @@ fn command(probe: &Probe, ports: &[ContainerPort]) -> Result<Vec<String>> {
     Err(Error::new("unsupported probe: expected exec, httpGet or tcpSocket"))
 }
 
-/// The words of a request.
+/// The `curl` command that makes the request.
 pub(super) fn http_get(get: &HTTPGetAction, ports: &[ContainerPort]) -> Result<Vec<String>> {
     let scheme = get.scheme.as_deref().unwrap_or("HTTP").to_ascii_lowercase();
     let path = get.path.as_deref().unwrap_or("/");
@@ -103,7 +103,10 @@ fn host(host: &Option<String>) -> Result<String> {
     if is_host { Ok(host.to_owned()) } else { Err(Error::new(format!("{host:?} is not a host"))) }
 }
 
-/// A health check as a probe again: its name, and what it is.
+/// The probe for a health check: the probe's field name and value.
+///
+/// # Errors
+/// The annotation is not JSON.
 pub fn probe(annotation: Option<&str>) -> Result<Option<(&'static str, Value)>> {
     let Some(text) = annotation else { return Ok(None) };
     let check: Value = serde_json::from_str(text).context(|| HEALTH_CHECK)?;

@@ -156,10 +156,10 @@ fn files(
     Ok(found)
 }
 
-/// Where a container mounts its volumes.
+/// Translates a container's volumeMounts. `variables` are those that subPathExpr may refer to.
 ///
 /// # Errors
-/// The pod has no such volume, or a target is not an absolute path.
+/// The pod has no such volume, a target is not an absolute path, or a subPath is invalid or of a volume in memory.
 pub fn mounts(wanted: &mut Vec<VolumeMount>, volumes: &Volumes, variables: &[NameValue]) -> Result<Vec<Mount>> {
     let mut found = Vec::new();
     for mount in wanted {
@@ -173,7 +173,7 @@ pub fn mounts(wanted: &mut Vec<VolumeMount>, volumes: &Volumes, variables: &[Nam
             (Some(path), None) => Some(path),
             (None, Some(path)) => Some(env::expand(&path, variables)),
             (None, None) => None,
-            _ => return Err(Error::new(format!("volumeMounts {name:?}: both subPath and subPathExpr"))),
+            _ => return Err(Error::new(format!("volumeMounts {name:?}: subPath and subPathExpr exclude each other"))),
         };
         let mut other = Map::new();
         if let Some(part) = part.filter(|part| !part.is_empty()) {

@@ -120,7 +120,7 @@ impl Store {
         self.lock("pod-names.lck", lock::Kind::Exclusive)
     }
 
-    /// Takes the lock under which pods are given ports of the host, held until the file is dropped.
+    /// Takes the lock for giving ports of the host to pods. Dropping the file unlocks it.
     ///
     /// # Errors
     /// As [`Self::lock_images`].

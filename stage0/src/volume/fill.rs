@@ -44,7 +44,7 @@ pub fn first_content(
     for mapping in volumes::resolve(app, own, &manifest.volumes, place)? {
         let Some(name) = is_named(&mapping.volume.source) else { continue };
         if mapping.part.is_some() {
-            // what the image has in its place is not that of a whole volume
+            // the image's directory there is not the content of the whole volume
             named::ensure(store, &name, &BTreeMap::new())?;
         } else {
             fill(store, &name, &root, &mapping.target, ids).context(|| format!("volume {name}"))?;

@@ -23,19 +23,19 @@ const MAX_PIDS: u64 = 1 << 22;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PidNamespace {
-    /// The pod's, whose PID 1 is the supervisor: all apps see each other's processes.
+    /// That of the pod, whose PID 1 is the supervisor: the apps in it see each other's processes.
     #[default]
     Pod,
-    /// One of the app's own, made at each start: its main process is PID 1 there.
+    /// Its own, made at each start of the app: the app's main process is PID 1.
     Private,
-    /// That of another app of the pod, which has one of its own and runs when this one starts.
+    /// That of another app of the pod, which must have its own and run when this app starts.
     Of(AcName),
 }
 
 impl FromStr for PidNamespace {
     type Err = Error;
 
-    /// `pod`, `private`, or `app:NAME`.
+    /// Reads `pod`, `private` or `app:NAME`.
     fn from_str(text: &str) -> Result<Self> {
         match (text, text.strip_prefix("app:")) {
             ("pod", _) => Ok(Self::Pod),
@@ -75,11 +75,11 @@ pub struct SeccompSet {
     pub errno: Option<String>,
 }
 
-/// A filter of system calls that the host manager has compiled.
+/// A seccomp filter that the host manager has compiled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SeccompProgram {
-    /// The program: 16 hexadecimal digits an instruction.
+    /// The BPF program, as 16 hexadecimal digits for each instruction.
     pub filter: Value,
     /// Flags of seccomp(2).
     #[serde(default)]
@@ -119,9 +119,9 @@ pub struct Isolators {
     pub capabilities: Option<CapabilitySet>,
     /// System calls.
     pub seccomp: Option<SeccompSet>,
-    /// System calls, compiled.
+    /// Compiled seccomp filter; it replaces `seccomp`.
     pub seccomp_program: Option<SeccompProgram>,
-    /// Capabilities, as written, that the app keeps whatever its user and whatever it executes: the ambient set.
+    /// Names, as written, of the ambient capabilities: the app has them as any user, and execve(2) keeps them.
     pub ambient: Vec<String>,
     /// Whether execve(2) can't give the app privileges: prctl(2), PR_SET_NO_NEW_PRIVS. `None` if there is no such
     /// isolator.
@@ -226,7 +226,7 @@ impl Isolators {
             "os/linux/masked-paths" => self.masked_paths = paths(value)?,
             "os/linux/read-only-paths" => self.read_only_paths = paths(value)?,
             "os/linux/pid-namespace" => {
-                self.pid_namespace = value.as_str().context(|| format!("{value} is not a word"))?.parse()?;
+                self.pid_namespace = value.as_str().context(|| format!("{value} is not a string"))?.parse()?;
             }
             "os/linux/seccomp-retain-set" => self.set_seccomp(SetMode::Retain, value)?,
             "os/linux/seccomp-program" => self.seccomp_program = Some(json::from_value(value.clone())?),

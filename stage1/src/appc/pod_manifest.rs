@@ -203,14 +203,14 @@ pub const PROPAGATION: &str = "podctl.io/propagation";
 /// Field of a read-only host volume, in [`Volume::other`]: `false` leaves the mounts below its source as writable as
 /// they are on the host.
 pub const READ_ONLY_BELOW: &str = "podctl.io/read-only-below";
-/// Of a mount, among its other fields: the part of the volume that is mounted, a path below it.
+/// Field of a mount, in [`Mount::other`]: the part of the volume that is mounted, as a path relative to the volume.
 pub const SUB_PATH: &str = "podctl.io/sub-path";
 
 impl Mount {
-    /// The part of the volume that is mounted, if it is not all of it: relative, without `..`.
+    /// The field [`SUB_PATH`]: a relative path without `..`. `None` means the whole volume.
     ///
     /// # Errors
-    /// What the manifest says is not such a path.
+    /// The field is not such a path.
     pub fn sub_path(&self) -> Result<Option<&Path>> {
         let Some(text) = self.other.get(SUB_PATH) else { return Ok(None) };
         let path = Path::new(text.as_str().unwrap_or_default());

@@ -69,7 +69,7 @@ pub struct PodSpec {
     pub isolators: Isolators,
     /// The bounding set of PID 1, and so of all apps.
     pub capabilities: CapSet,
-    /// The cgroup that its own is made in, if not the usual one.
+    /// The parent of the pod's cgroup; `None` means the default.
     pub cgroup_parent: Option<Parent>,
     /// Kernel parameters of its namespaces: names and values.
     pub sysctls: BTreeMap<String, String>,

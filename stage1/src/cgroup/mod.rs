@@ -46,7 +46,8 @@ pub struct PodCgroup {
 }
 
 impl PodCgroup {
-    /// The cgroups of the pod `uuid` in the place where `run` makes them: in `parent`, if it is given. Creates nothing.
+    /// The cgroups of the pod `uuid` where `run` makes them: in `parent` or, without it, in the default place. Creates
+    /// nothing.
     ///
     /// # Errors
     /// The host has no cgroup hierarchy.
@@ -55,7 +56,7 @@ impl PodCgroup {
         Self::at(parent.map_or_else(usual, Parent::path).join(scope::name(uuid)))
     }
 
-    /// Whether the host's systemd makes and removes them.
+    /// Whether the host's systemd makes and removes these cgroups.
     fn is_managed(&self) -> bool {
         scope::slice(&self.path).is_some() && scope::host_has_systemd()
     }

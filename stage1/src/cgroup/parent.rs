@@ -1,4 +1,4 @@
-//! Where a pod's cgroup is made: below which other one. Host side.
+//! The parent of a pod's cgroup. Host side.
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -6,23 +6,23 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
-/// Annotation of a pod: the cgroup that its own is made in, as [`Parent`] is written.
+/// Annotation of a pod: the parent of its cgroup, as [`Parent`] is written.
 pub const CGROUP_PARENT: &str = "podctl.io/cgroup-parent";
 
-/// The cgroup that a pod's is made in.
+/// The parent of a pod's cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parent {
-    /// A slice of systemd, by its name: systemd.slice(5). Where the host's PID 1 is systemd, it makes it.
+    /// The name of a slice: systemd.slice(5). If the host's PID 1 is systemd, systemd makes the slice.
     Slice(String),
-    /// A path below the root of every hierarchy.
+    /// A path relative to the root of every cgroup hierarchy.
     Path(PathBuf),
 }
 
 impl FromStr for Parent {
     type Err = Error;
 
-    /// A path, such as `/kubepods/burstable/pod1`, or the name of a slice, such as `kubepods-burstable.slice`, before which
-    /// a path may stand.
+    /// Reads a path, such as `/kubepods/burstable/pod1`, or the name of a slice, such as `kubepods-burstable.slice`; a
+    /// path before the name of a slice is ignored.
     fn from_str(text: &str) -> Result<Self> {
         let wrong = |why: &str| Error::new(format!("cgroup parent {text:?}: {why}"));
         let path: PathBuf = Path::new(text).components().filter(|part| *part != Component::RootDir).collect();
@@ -49,7 +49,7 @@ impl fmt::Display for Parent {
 }
 
 impl Parent {
-    /// The path of it, relative to the root of each hierarchy: of the slice `a-b.slice` it is `a.slice/a-b.slice`.
+    /// Its path relative to the root of every hierarchy: `a.slice/a-b.slice` for the slice `a-b.slice`.
     pub(super) fn path(&self) -> PathBuf {
         match self {
             Self::Path(path) => path.clone(),

@@ -31,14 +31,14 @@ pub(super) fn host_has_systemd() -> bool {
     is_systemd && Path::new("/run/systemd/system").is_dir() && Path::new(PRIVATE_SOCKET).exists()
 }
 
-/// The cgroup of the slice that stays when the scope with the cgroup `path` has ended. A slice of this name is below
+/// The cgroup of the slice that stays when the scope with the cgroup `path` has ended. By its name it is below
 /// `machine.slice`, whatever slice the scope is in.
 pub(super) fn marker(path: &Path) -> PathBuf {
     let name = path.with_extension("slice");
     Path::new(MACHINES).join(name.file_name().unwrap_or_default())
 }
 
-/// The slice that a pod's scope with the cgroup `path` is in; `None` if it is in none.
+/// The slice that contains the cgroup `path` of a pod's scope; `None` if its parent is not a slice.
 pub(super) fn slice(path: &Path) -> Option<&str> {
     path.parent()?.file_name()?.to_str().filter(|name| name.ends_with(".slice"))
 }

@@ -13,13 +13,13 @@ pub(super) enum Action {
     Errno(u16),
     /// The process is killed by SIGSYS.
     Kill,
-    /// The thread is killed by SIGSYS.
+    /// SIGSYS kills the thread.
     KillThread,
-    /// The process gets SIGSYS.
+    /// The thread gets SIGSYS, which it can handle.
     Trap,
-    /// A tracer decides, who gets this number; without one the call fails with ENOSYS.
+    /// The tracer gets this number and decides; without a tracer the call fails with ENOSYS.
     Trace(u16),
-    /// The call is made, and logged.
+    /// The call is logged and made.
     Log,
 }
 
@@ -64,18 +64,18 @@ pub(super) enum Operator {
     Equal,
     GreaterOrEqual,
     Greater,
-    /// The argument's bits of this mask are equal to the value.
+    /// The argument, masked with this, is equal to the value.
     MaskedEqual(u64),
 }
 
-/// Conditions that have all to be met, and what is done then.
+/// An action, taken if all conditions are met.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Clause {
     pub all: Vec<Condition>,
     pub then: Action,
 }
 
-/// What to do with one call.
+/// The rule for a system call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Rule {
     Do(Action),
@@ -86,7 +86,7 @@ pub(super) enum Rule {
         then: Action,
         otherwise: Action,
     },
-    /// The first clause that is met decides.
+    /// The first clause whose conditions are met decides.
     First {
         clauses: Vec<Clause>,
         otherwise: Action,
@@ -241,18 +241,18 @@ fn leaf(rule: &Rule, code: &mut Vec<Instruction>) {
     }
 }
 
-/// Where a test of a condition leads to.
+/// The target of a jump in the code of a condition.
 #[derive(Clone, Copy)]
 enum Way {
     /// The next instruction.
     On,
-    /// Behind the condition, which is met.
+    /// After the condition, which is met.
     Met,
-    /// Behind the clause.
+    /// After the clause.
     Failed,
 }
 
-/// Six conditions are fewer instructions than a jump can span.
+/// Appends the code of a clause. Jumps span at most 255 instructions; the code of six conditions is shorter.
 fn clause_code(clause: &Clause, code: &mut Vec<Instruction>) {
     let parts: Vec<_> = clause.all.iter().map(condition_code).collect();
     let mut left: usize = parts.iter().map(Vec::len).sum();
@@ -262,7 +262,7 @@ fn clause_code(clause: &Clause, code: &mut Vec<Instruction>) {
             let span = |way| match way {
                 Way::On => 0,
                 Way::Met => length - at - 1,
-                // Over the rest of the conditions, and the return.
+                // Over the remaining conditions and the return.
                 Way::Failed => left - at,
             };
             let (jt, jf) = (span(met) as u8, span(failed) as u8);
@@ -273,8 +273,8 @@ fn clause_code(clause: &Clause, code: &mut Vec<Instruction>) {
     code.push(ret(clause.then));
 }
 
-/// The instructions of a condition, each with where it leads to when its test is true and false. The upper half of the
-/// argument goes first.
+/// The instructions of a condition, each with its targets when its test is true and false. The upper half of the
+/// argument is tested first.
 fn condition_code(condition: &Condition) -> Vec<(Instruction, Way, Way)> {
     use Way::{Failed, Met, On};
     let Condition { arg, operator, value } = *condition;
@@ -390,7 +390,7 @@ pub(super) mod tests {
             any::<u64>().prop_map(Operator::MaskedEqual),
             Just(Operator::MaskedEqual(0x7)),
         ];
-        // With the same upper half, and the same number, often enough.
+        // Upper and lower halves that equal those of the arguments under test often enough.
         let value = prop_oneof![any::<u64>(), 0u64..45, (0u64..45).prop_map(|low| 7 << 32 | low)];
         (0u8..6, operator, value).prop_map(|(arg, operator, value)| Condition { arg, operator, value })
     }

@@ -70,10 +70,10 @@ pub struct Confinement {
     /// Resource limits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<ResourceLimit>,
-    /// Flags with which the filter is loaded: seccomp(2).
+    /// Flags for loading the filter: seccomp(2).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub seccomp_flags: u32,
-    /// System call filter.
+    /// System call filter; `None` means that calls are not filtered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seccomp: Option<Filter>,
 }
@@ -203,11 +203,11 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-/// The ambient set, which is a part of what the app may have.
-fn ambient(isolators: &Isolators, may: CapSet) -> Result<CapSet> {
+/// The ambient set, which must be a subset of `bounding`.
+fn ambient(isolators: &Isolators, bounding: CapSet) -> Result<CapSet> {
     let named = CapSet::parse(isolators.ambient.iter().map(String::as_str))
         .map_err(|name| Error::new(format!("ambient set: {name:?} is not a capability (such as CAP_NET_RAW)")))?;
-    let beyond: Vec<String> = named.without(may).names().collect();
+    let beyond: Vec<String> = named.without(bounding).names().collect();
     if beyond.is_empty() {
         return Ok(named);
     }

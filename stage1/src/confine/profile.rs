@@ -1,12 +1,12 @@
-//! Seccomp profiles of the Open Container Initiative (runtime-spec, config-linux.md, `seccomp`), as runc reads them: a
-//! JSON object with a default action and lists of system calls, compiled on the host side.
+//! Seccomp profiles of the OCI runtime specification (config-linux.md, `seccomp`), as runc reads them: a JSON object
+//! with a default action and lists of system calls. Compiled on the host side.
 //!
-//! - A name that no architecture has, or only another one, is left out.
-//! - A call that a rule without conditions names is decided by the first such rule; else the first rule whose conditions
-//!   are all met decides. Two conditions on one argument are two rules, as they have always been.
-//! - Unless the default lets calls pass, those that are newer than all that the profile names fail with ENOSYS, so that
-//!   programs fall back.
-//! - Calls of another ABI than the native one are refused whatever `architectures` and `archMap` say.
+//! - The name of a system call that this architecture does not have is ignored.
+//! - The first rule without conditions decides; if there is none, the first rule whose conditions are all met. Two
+//!   conditions on the same argument make two rules, as in runc.
+//! - Unless the default action lets calls pass, calls with higher numbers than all calls in the profile fail with
+//!   ENOSYS, so that programs fall back to older calls.
+//! - Calls of other ABIs than the native one are refused; `architectures` and `archMap` are ignored.
 
 use serde::Deserialize;
 
@@ -16,7 +16,7 @@ use super::tables::{Syscall, Syscalls};
 use crate::error::{Context, Error, Result};
 use crate::json;
 
-/// Arguments of a system call.
+/// Number of arguments of a system call.
 const ARGUMENTS: u32 = 6;
 
 /// A profile.
@@ -32,24 +32,24 @@ struct Profile {
     syscalls: Vec<Calls>,
 }
 
-/// What is done with some calls.
+/// The action for some system calls.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Calls {
     #[serde(default, deserialize_with = "json::or_default")]
     names: Vec<String>,
-    /// As docker's profiles once had it.
+    /// The single name in old profiles of docker.
     name: Option<String>,
     action: String,
     errno_ret: Option<u32>,
     #[serde(default, deserialize_with = "json::or_default")]
     args: Vec<Argument>,
-    /// What is docker's own format, and means something only there.
+    /// With `excludes`: of docker's own format, and refused unless empty.
     includes: Option<serde_json::Map<String, serde_json::Value>>,
     excludes: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
-/// A condition.
+/// A condition on an argument.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Argument {
@@ -60,10 +60,11 @@ struct Argument {
     op: String,
 }
 
-/// Compiles a profile. Host side, pure.
+/// Compiles a profile to a filter and its flags for seccomp(2). Host side. Pure.
 ///
 /// # Errors
-/// It is not JSON, names an action, an operator or a flag that there is not, or no app could start under it.
+/// It is not a valid profile, has an action, operator or flag that is unknown or not supported, or forbids execve,
+/// without which no app can start.
 pub fn compile_profile(text: &[u8]) -> Result<(Filter, u32)> {
     let profile: Profile = json::parse(text).context(|| "not a valid seccomp profile")?;
     let flags = profile.flags.iter().try_fold(0, |flags, name| Ok(flags | flag(name)?))?;
@@ -73,7 +74,7 @@ pub fn compile_profile(text: &[u8]) -> Result<(Filter, u32)> {
 
 fn flag(name: &str) -> Result<u32> {
     let bits = match name {
-        // There is one thread.
+        // The process has one thread.
         "SECCOMP_FILTER_FLAG_TSYNC" | "" => 0,
         "SECCOMP_FILTER_FLAG_LOG" => libc::SECCOMP_FILTER_FLAG_LOG,
         "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
@@ -96,7 +97,7 @@ fn action(name: &str, errno: Option<u32>) -> Result<Action> {
         "SCMP_ACT_TRACE" => Action::Trace(number()?),
         "SCMP_ACT_LOG" => Action::Log,
         "SCMP_ACT_NOTIFY" => {
-            return Err(Error::new("seccomp profile: SCMP_ACT_NOTIFY takes an agent, which is not supported"));
+            return Err(Error::new("seccomp profile: SCMP_ACT_NOTIFY needs an agent, which is not supported"));
         }
         _ => return Err(Error::new(format!("seccomp profile: {name:?} is not an action (such as SCMP_ACT_ERRNO)"))),
     })
@@ -105,7 +106,7 @@ fn action(name: &str, errno: Option<u32>) -> Result<Action> {
 fn condition(argument: &Argument) -> Result<Condition> {
     let Argument { index, value, value_two, op } = argument;
     if *index >= ARGUMENTS {
-        return Err(Error::new(format!("seccomp profile: argument {index}: a system call has 0 to 5")));
+        return Err(Error::new(format!("seccomp profile: argument {index} is not in the range 0 to 5")));
     }
     let (operator, value) = match op.as_str() {
         "SCMP_CMP_NE" => (Operator::NotEqual, *value),
@@ -176,7 +177,7 @@ fn policy(profile: &Profile) -> Result<Policy> {
     Ok(Policy { rules, otherwise: newer })
 }
 
-/// A rule without conditions outweighs those with some.
+/// The first clause without conditions alone, if there is one: it outweighs those with conditions.
 fn simplified(rule: &Rule) -> Rule {
     let Rule::First { clauses, .. } = rule else { return rule.clone() };
     let plain = clauses.iter().find(|clause| clause.all.is_empty());

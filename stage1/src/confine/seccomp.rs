@@ -43,15 +43,15 @@ impl Filter {
     /// with ENOSYS, except with a remove set, which allows it.
     ///
     /// # Errors
-    /// Names the system call, wildcard or error that is not known, or a set that no app could start under.
+    /// A system call, wildcard or error name is unknown, or no app could be started with the set. The message names it.
     pub fn compute(set: Option<&SeccompSet>, capabilities: CapSet) -> Result<Option<Self>> {
         Ok(policy(set, capabilities)?.map(|policy| Self(compile(&policy))))
     }
 
-    /// A filter of this program.
+    /// The filter with this program.
     ///
     /// # Errors
-    /// It is longer than the kernel takes.
+    /// The program has more instructions than the kernel accepts.
     pub(super) fn of_program(program: Vec<Instruction>) -> Result<Self> {
         if program.len() > libc::BPF_MAXINSNS as usize {
             return Err(Error::new(format!("seccomp filter: {} instructions are too many", program.len())));
@@ -59,10 +59,10 @@ impl Filter {
         Ok(Self(program))
     }
 
-    /// Puts this process under the filter, pod side. It must have no-new-privileges or CAP_SYS_ADMIN.
+    /// Installs the filter for this thread, which must have no-new-privileges or CAP_SYS_ADMIN. Pod side.
     ///
     /// # Errors
-    /// The kernel refuses it.
+    /// As [`seccomp::load`].
     pub fn load(&self, flags: u32) -> Result<()> {
         seccomp::load(&self.0, flags)
     }

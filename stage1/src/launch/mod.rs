@@ -44,18 +44,18 @@ pub struct LaunchRecord {
     /// Commands that are run in the app after it has ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub post_stop: Vec<Vec<String>>,
-    /// A command to run in the app once it has started; no words if there is none.
+    /// Command to run in the app after its start; empty if there is none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub post_start: Vec<String>,
-    /// A command to run in the app before its stop signal, likewise.
+    /// Command to run in the app before its stop signal; empty if there is none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pre_stop: Vec<String>,
-    /// Where a command without a slash is looked for; relative to the working directory.
+    /// Directories in which a command without a slash is searched, perhaps relative to the working directory.
     pub search_path: Vec<String>,
     /// Working directory, an absolute path.
     pub working_directory: String,
     /// Time between its stop signal and the kill, as it declares; with zero a stop kills it at once.
-    #[serde(default = "default_stop_timeout", skip_serializing_if = "is_usual_stop_timeout")]
+    #[serde(default = "default_stop_timeout", skip_serializing_if = "is_default_stop_timeout")]
     pub stop_timeout: Duration,
     /// Names of the sockets that the supervisor passes to it, in their order: sd_listen_fds(3).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -66,10 +66,10 @@ pub struct LaunchRecord {
     /// The apps that it waits for before it starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<After>,
-    /// Which PID namespace it is started in.
+    /// PID namespace of its processes.
     #[serde(default, skip_serializing_if = "is_pods")]
     pub pid_namespace: PidNamespace,
-    /// What its standard streams are.
+    /// The modes of its standard streams.
     #[serde(default, skip_serializing_if = "StreamModes::are_usual")]
     pub streams: StreamModes,
     /// Its environment: names and values, each name once.
@@ -189,7 +189,7 @@ fn is_pods(namespace: &PidNamespace) -> bool {
     *namespace == PidNamespace::Pod
 }
 
-fn is_usual_stop_timeout(timeout: &Duration) -> bool {
+fn is_default_stop_timeout(timeout: &Duration) -> bool {
     *timeout == STOP_TIMEOUT
 }
 

@@ -1,6 +1,6 @@
-//! What has happened to a pod and its apps: a file of lines, one for each event, which is kept short.
+//! Events of a pod and its apps: a file of limited size with a JSON object on each line.
 //!
-//! Two of them belong to a pod: the host's, in the pod's directory, and the pod's own, beside the status files.
+//! A pod has two such files: the host's in the pod's directory, and the pod's own next to the status files.
 
 use std::fs::File;
 use std::io::Write;
@@ -17,38 +17,38 @@ use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::sys::dir;
 
-/// A file that would grow beyond this, in bytes, is put aside, in the place of the one that was put aside before.
+/// Maximum size of a file, in bytes. A file that would grow beyond it is renamed, and replaces the one renamed before.
 pub const MAX_EVENTS: u64 = 256 << 10;
 /// Longest text of an event, in bytes.
 const MAX_TEXT: usize = 1024;
-/// How long is waited for somebody else who writes, and how often is looked.
+/// How long a writer waits for the lock of another one, and how often it tries.
 const OTHERS: Duration = Duration::from_millis(200);
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Something that has happened.
+/// An event.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// When, in nanoseconds since 1970.
+    /// Time, in nanoseconds since 1970.
     pub time: i64,
-    /// What: `started`, `exited`, `out-of-memory`, `restarting`, `gave-up`, `healthy`, `unhealthy`, `added`, `removed` of an
-    /// app; `pod-started`, `pod-ended`, `pod-removed`.
+    /// Kind: `started`, `exited`, `out-of-memory`, `restarting`, `gave-up`, `healthy`, `unhealthy`, `added`, `removed`
+    /// of an app; `pod-started`, `pod-ended`, `pod-removed`.
     pub event: String,
-    /// The app, if it happened to one.
+    /// Name of the app; `None` if it is an event of the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<String>,
-    /// Its exit status, or 128 and the signal that killed it.
+    /// Exit status, or 128 plus the number of the signal that killed the main process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<u8>,
-    /// The signal that killed it.
+    /// Name of the signal that killed the main process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
-    /// The rest in words.
+    /// Details, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
 
 impl Event {
-    /// One that has just happened.
+    /// An event of kind `event` at the current time.
     pub fn now(event: &str, app: Option<&AcName>) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
@@ -59,12 +59,12 @@ impl Event {
         }
     }
 
-    /// Writes it down for the app's pod, pod side. That it can't be is only logged: nothing that happens waits for it.
+    /// Appends it to the pod's own file. Pod side. A failure is logged only.
     pub fn note_in_pod(self) {
         self.note(Path::new(layout::IN_POD_STATUS), layout::IN_POD_EVENTS);
     }
 
-    /// Writes it down in the file `name` of the directory `dir`, host side, likewise.
+    /// Appends it to the file `name` of the directory `dir`. Host side. A failure is logged only.
     pub fn note(mut self, dir: &Path, name: &str) {
         for text in [&mut self.why, &mut self.signal].into_iter().flatten() {
             text.truncate(text.floor_char_boundary(MAX_TEXT));
@@ -79,12 +79,12 @@ impl Event {
     }
 }
 
-/// The file that was put aside.
+/// Name of the file that the file `name` is renamed to when it is full.
 pub fn put_aside(name: &str) -> String {
     format!("{name}.old")
 }
 
-/// Reads the lines that are events; those that are not are left out: they may be of something less trusted.
+/// Parses the lines of a file. Lines that are not events are skipped, because the pod may have written them.
 pub fn parse(text: &[u8]) -> Vec<Event> {
     text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
 }
@@ -100,7 +100,7 @@ fn append(dir: &OwnedFd, name: &str, line: &[u8]) -> Result<()> {
             return Err(Error::new(format!("{name:?} is not a regular file")));
         }
         let is_mine = lock(file.as_fd())?;
-        // who held the lock may have put it aside
+        // The previous holder of the lock may have renamed it.
         let there = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
         let is_there = there.is_ok_and(|there| (there.st_dev, there.st_ino) == (stat.st_dev, stat.st_ino));
         let size = u64::try_from(rustix::fs::fstat(&file).context(shown)?.st_size).unwrap_or(0);
@@ -115,7 +115,8 @@ fn append(dir: &OwnedFd, name: &str, line: &[u8]) -> Result<()> {
     }
 }
 
-/// Whether nobody else puts the file aside as long as it is open. A process that was frozen may hold the lock.
+/// Locks the file until it is closed, so that no other writer renames it: flock(2). `false` if it timed out: a frozen
+/// process may hold the lock.
 fn lock(file: impl AsFd) -> Result<bool> {
     let mut left = OTHERS;
     loop {

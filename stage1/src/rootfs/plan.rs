@@ -143,7 +143,7 @@ impl VolumeOptions<'_> {
     }
 }
 
-/// A device node that a volume is.
+/// The device of a volume that is a device node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Device {
     /// Whether it is a block device; otherwise it is a character device.
@@ -178,10 +178,10 @@ impl Volume {
         Self::of_mount(name, source, mount, target, options)
     }
 
-    /// The same of a source that is open, and of the path that messages show. Host side.
+    /// As [`Self::open`], with an open source and the path that messages show. Host side.
     ///
     /// # Errors
-    /// It can't be mounted as asked.
+    /// The source can't be mounted as `options` say.
     pub fn open_part(
         name: &AcName,
         source: (&Path, OwnedFd),

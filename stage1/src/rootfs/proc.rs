@@ -12,20 +12,20 @@ use crate::sys::{dir, process};
 
 const PROC: &str = "/proc";
 
-/// What lies on a file of the procfs.
+/// A mount on a file or directory of the procfs.
 struct Cover {
-    /// Where, below /proc.
+    /// Its mount point, relative to /proc.
     place: String,
-    /// Which file of the procfs itself it shows, if it is that.
+    /// For a bind mount of a part of the procfs: the path of that part, relative to the root of the procfs.
     own: Option<String>,
     read_only: bool,
 }
 
-/// Puts a procfs of this process's PID namespace in the place of the one in the app's root, with the same covers. Only
-/// this process and what it becomes see it: its mount namespace is a copy from here on.
+/// Replaces the procfs in the app's root with one of this process's PID namespace, with the same mounts on it. It first
+/// gives this process a mount namespace of its own, a copy, so that no other process sees the new procfs.
 ///
 /// # Errors
-/// Something can't be mounted or covered.
+/// The namespace can't be made, or a mount can't be made or attached.
 pub fn renew_proc() -> Result<()> {
     process::unshare(CloneFlags::CLONE_NEWNS)?;
     renew().context(|| "mount the procfs of the app's PID namespace")
@@ -40,12 +40,13 @@ fn renew() -> Result<()> {
         None => DetachedMount::clone_of(open(&old, &cover.place)?, Scope::One).map(Some),
     };
     let foreign = covers.iter().map(foreign).collect::<Result<Vec<_>>>()?;
-    // In a user namespace the kernel makes one only where there is one already, with nothing of it hidden for good.
+    // Before the old one is detached: in a user namespace the kernel mounts a procfs only if the mount namespace has a
+    // fully visible one already: user_namespaces(7).
     let proc = DetachedMount::new("proc", &[], Attributes::DATA)?;
     drop(old);
     mount::detach(Path::new(PROC))?;
     proc.attach_path(PROC)?;
-    // All before the first is attached: what lies below a cover is not what the cover shows.
+    // All are opened before the first is attached, because a path below a mount leads into that mount.
     let sources = covers.iter().map(|cover| cover.own.as_deref().map(|own| open(&proc, own)).transpose());
     let sources = sources.collect::<Result<Vec<_>>>()?;
     for ((cover, source), foreign) in covers.iter().zip(sources).zip(foreign) {
@@ -64,7 +65,7 @@ fn open(proc: impl std::os::fd::AsFd, name: &str) -> Result<OwnedFd> {
     dir::open_beneath(proc, name, OFlags::PATH)
 }
 
-/// The mounts below /proc, those that others lie on first: proc_pid_mountinfo(5). Pure.
+/// The mounts below /proc in the table of proc_pid_mountinfo(5), each before those that are on it. Pure.
 fn covers(table: &str) -> Vec<Cover> {
     let mut found: Vec<Cover> = table.lines().filter_map(cover).collect();
     found.sort_by_key(|cover| cover.place.matches('/').count());

@@ -21,9 +21,9 @@ pub struct Mapping {
     pub volume: appc::Volume,
     /// Absolute path in the app, without `..` and symlinks.
     pub target: PathBuf,
-    /// The part of the volume that the app sees, if it is not all of it: relative, without `..`.
+    /// The part of the volume that is mounted, a relative path without `..`; `None` means the whole volume.
     pub part: Option<PathBuf>,
-    /// The app can't write to it.
+    /// Whether the app can't write to it.
     pub read_only: bool,
     /// Whether the manifests do not name it, and it exists only because the image has a mount point.
     pub implicit: bool,
@@ -297,8 +297,8 @@ impl Opener<'_> {
     }
 }
 
-/// Opens a part of a volume, whoever can write to the volume: a link in it leads to what it names inside the volume, never
-/// out of it. A missing part is made, as a directory with the owner and the mode of the volume's own.
+/// Opens a part of a volume that apps can write to: symbolic links are resolved with the volume as the root, and never
+/// lead out of it. With `make`, a missing part is made as a directory with the owner and the mode of the volume.
 fn part_of(volume: &Path, part: &Path, make: bool) -> Result<OwnedFd> {
     let top = dir::open_dir(volume)?;
     if let Some(found) = dir::try_open_in(&top, part, OFlags::PATH)? {
@@ -309,7 +309,7 @@ fn part_of(volume: &Path, part: &Path, make: bool) -> Result<OwnedFd> {
     }
     let made = dir::create_in(&top, part, EntryKind::Directory)?;
     let like = rustix::fs::fstat(&top).context(|| format!("stat {volume:?}"))?;
-    // a descriptor of its own: of one by O_PATH neither can be changed
+    // Opened again, because fchown(2) and fchmod(2) do not work with O_PATH.
     let own = dir::open_in(&made, ".", OFlags::RDONLY | OFlags::DIRECTORY)?;
     let (uid, gid) = (rustix::fs::Uid::from_raw(like.st_uid), rustix::fs::Gid::from_raw(like.st_gid));
     rustix::fs::fchown(&own, Some(uid), Some(gid)).context(|| format!("chown {part:?} of {volume:?}"))?;

@@ -40,16 +40,16 @@ pub fn systemd_halt() -> rustix::process::Signal {
     unsafe { rustix::process::Signal::from_raw_unchecked(GLIBC_SIGRTMIN + 3) }
 }
 
-/// A signal by its number, to be sent to another process.
+/// The signal with this number, for sending it to another process.
 ///
 /// # Errors
-/// It is not from 1 to 64.
+/// The number is not in the range 1 to 64.
 pub fn by_number(number: i32) -> Result<rustix::process::Signal> {
     if !(1..=64).contains(&number) {
         return Err(Error::new(format!("there is no signal {number}")));
     }
-    // SAFETY: the number is a signal's, and only requires that no signal used by the C library's threads is raised in this
-    // process: this one is sent to another.
+    // SAFETY: the number is a signal's, and only requires that no signal used by the C library's threads is raised in
+    // this process: this one is sent to another.
     Ok(unsafe { rustix::process::Signal::from_raw_unchecked(number) })
 }
 

@@ -99,12 +99,12 @@ pub struct AppUnit<'a> {
     pub pre_start: bool,
     /// Whether it has commands to run after its end.
     pub post_stop: bool,
-    /// There is a command to run once it has started.
+    /// Whether the app has a command to run after its start.
     pub post_start: bool,
-    /// There is a command to run before its stop signal.
+    /// Whether the app has a command to run before its stop signal.
     pub pre_stop: bool,
-    /// Time between the stop signal and the kill; at least one second is allowed, as the reaper needs
-    /// it too, and at most a year. Zero: a stop is a kill.
+    /// Time between the stop signal and the kill, limited to between a second, which the reaper needs, and a year. With
+    /// zero a stop kills the app at once.
     pub stop_timeout: Duration,
     /// Number of the stop signal, 1 to 64.
     pub stop_signal: u8,
@@ -182,7 +182,7 @@ impl<'a> AppUnit<'a> {
         let backs_off = self.restart != Restart::No || self.health.is_some_and(|health| health.restarts);
         let notify_access = match self.notify {
             true => "all",
-            // What waits for the next try, for other apps, or for a hook, asks for time to do so.
+            // An app that waits for its next start, for other apps or for a hook extends its timeouts.
             false if backs_off || self.waits || self.pre_stop => "exec",
             false => "main",
         };
@@ -203,7 +203,7 @@ impl<'a> AppUnit<'a> {
             service.push("ExecStartPost", format_args!("{bin}/app-exec --event=post-start {app}"));
         }
         if self.pre_stop {
-            // Its failure is the hook's own.
+            // `-`: a failure of the hook is not a failure of the app.
             service.push("ExecStop", format_args!("-{bin}/app-exec --event=pre-stop {app}"));
         }
         let restart = match self.restart {

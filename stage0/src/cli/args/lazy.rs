@@ -1,8 +1,8 @@
-//! Options that clap is told of when their verb was named, and not before.
+//! Options of a verb that clap builds only when the verb is named.
 //!
-//! clap builds every option of every verb before it looks at the first word, which takes longer than many a verb. So the
-//! verbs with the most options are built when they are asked for. clap's own attribute `defer` does that for all verbs
-//! of an enum, but then a verb is described by the comment of its type instead of that of its variant.
+//! clap builds every option of every verb before it parses the first word, which takes longer than many verbs take. So
+//! the options of the largest verbs are built on demand. clap's own attribute `defer` does that for all verbs of an
+//! enum, but then takes a verb's description from the comment of its type instead of that of its variant.
 
 use std::ops::{Deref, DerefMut};
 
@@ -13,7 +13,7 @@ use clap::{ArgMatches, Args, Command, Error, FromArgMatches, Id};
 #[derive(Debug)]
 pub struct Lazy<T>(pub Box<T>);
 
-/// Adds a verb's options, and leaves its description and its examples as they are.
+/// Adds the options of `T` to a verb, and keeps the verb's description and examples.
 fn with_options<T: Args>(verb: Command) -> Command {
     let (about, long_about) = (verb.get_about().cloned(), verb.get_long_about().cloned());
     let examples = verb.get_after_help().map(ToString::to_string);

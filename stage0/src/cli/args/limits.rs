@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use stage1::appc::{Isolator, Isolators};
 use stage1::error::{Context, Error, Result};
 
-/// The isolators that an app is given on the command line.
+/// The options for an app's isolators.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct LimitOptions {
     /// Limit its memory to this much, in powers of 1024: 64m, 64MiB, 1g
@@ -42,24 +42,25 @@ pub struct LimitOptions {
     /// Allow only (retain) or deny (remove) system calls: mode=retain|remove[,errno=NAME],CALL,…
     #[arg(long, value_name = "FILTER")]
     pub seccomp: Option<String>,
-    /// Filter its system calls by this profile, as runc has it (OCI): /etc/podctl/web.json; or not at all: unconfined
+    /// Filter its system calls by this seccomp profile (JSON of the OCI runtime spec), or by none:
+    /// /etc/podctl/web.json, unconfined
     #[arg(long, value_name = "FILE", conflicts_with = "seccomp")]
     pub seccomp_profile: Option<PathBuf>,
-    /// Keep these of its capabilities whatever its user and whatever it executes (the ambient set): CAP_NET_BIND_SERVICE
+    /// Keep these capabilities for any user and over every execve (the ambient set): CAP_NET_BIND_SERVICE
     #[arg(long, value_name = "CAPS", value_delimiter = ',')]
     pub caps_ambient: Vec<String>,
-    /// Keep it from gaining privileges, by setuid programs for example; =false lets it gain them (default: it can if its
-    /// user is 0, or it has no filter of system calls)
+    /// Keep it from gaining privileges, for example by setuid programs; =false allows that (default: allow it if the
+    /// user is 0 or system calls are not filtered)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub no_new_privileges: Option<bool>,
-    /// Put its processes into the pod's PID namespace (pod), into one of its own, where it is PID 1 (private), or into that
-    /// of another app that runs (app:NAME): --pid=private (default: pod)
+    /// Run it in the pod's PID namespace (pod), in its own as PID 1 (private), or in that of another running app
+    /// (app:NAME) (default: pod)
     #[arg(long, value_name = "NAMESPACE")]
     pub pid: Option<String>,
-    /// Hide this path: the app finds it empty and can't open it: /proc/cmdline
+    /// Hide this path: to the app it is empty and can't be opened: /proc/cmdline
     #[arg(long = "mask", value_name = "PATH")]
     pub masked_paths: Vec<String>,
-    /// Make this path read-only, with all below it: /proc/sys/net
+    /// Make this path and everything below it read-only for the app: /proc/sys/net
     #[arg(long = "readonly-path", value_name = "PATH")]
     pub readonly_paths: Vec<String>,
 }
@@ -91,10 +92,10 @@ pub struct LiveLimits {
 }
 
 impl LiveLimits {
-    /// As isolators of a manifest.
+    /// Converts the options to isolators of a manifest.
     ///
     /// # Errors
-    /// The first that makes no sense.
+    /// A value is invalid.
     pub fn isolators(self) -> Result<Vec<Isolator>> {
         let Self { memory, memory_high, memory_swap, cpu, cpu_shares, pids, io_weight } = self;
         let rest = LimitOptions::default();
@@ -102,7 +103,7 @@ impl LiveLimits {
     }
 }
 
-/// `mode=retain|remove[,errno=NAME],CALL,…` as an isolator's name and value, as rkt's `--seccomp` has it.
+/// Parses `mode=retain|remove[,errno=NAME],CALL,…`, as rkt's `--seccomp`, to an isolator's name and value.
 fn seccomp(text: &str) -> Result<(&'static str, Value)> {
     let (mut name, mut errno, mut calls) = (None, None, Vec::new());
     for word in text.split(',') {
@@ -126,10 +127,10 @@ fn seccomp(text: &str) -> Result<(&'static str, Value)> {
     Ok((name, value))
 }
 
-/// No app runs with less memory.
+/// The least memory limit in bytes: no app runs with less.
 const LEAST_MEMORY: u64 = 1 << 20;
 
-/// An amount of memory, in bytes, as docker reads it: the units are powers of 1024, whatever they are called.
+/// Parses an amount of memory as docker does: every unit, also `kb` and `mb`, is a power of 1024. Returns bytes.
 pub(super) fn memory(text: &str) -> Result<u64> {
     let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
     let number = &text[..text.len() - unit.len()];
@@ -144,7 +145,7 @@ pub(super) fn memory(text: &str) -> Result<u64> {
     let shown = || format!("{text:?} is not an amount of memory, such as 64m, 512MiB or 1.5g");
     let (whole, rest) = number.split_once('.').unwrap_or((number, ""));
     let whole: u64 = whole.parse().context(shown)?;
-    // eighteen digits are more than any byte
+    // 18 digits are more precise than a byte
     let digits = &rest[..rest.len().min(18)];
     let rest: u128 = if digits.is_empty() { 0 } else { digits.parse().context(shown)? };
     let bytes =
@@ -153,10 +154,10 @@ pub(super) fn memory(text: &str) -> Result<u64> {
 }
 
 impl LimitOptions {
-    /// As isolators of a manifest.
+    /// Converts the options to isolators of a manifest.
     ///
     /// # Errors
-    /// The first with a value that makes no sense.
+    /// A value is invalid.
     pub fn isolators(&self) -> Result<Vec<Isolator>> {
         let mut found = Vec::new();
         let mut add = |option: &str, name: &str, value: Value| -> Result<()> {

@@ -1,4 +1,4 @@
-//! The options that all new pods have, and their apps
+//! The options of new pods and their apps
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -33,19 +33,19 @@ use crate::poddir::name::PodName;
 use crate::poddir::phase::HeldPod;
 use crate::poddir::uid_range::PrivateUsers;
 
-/// What is decided when a pod is run.
+/// The options of running a pod.
 #[derive(Args, Debug)]
 pub struct HowToRun {
     /// Set the pod's host name (default: rkt-UUID)
     #[arg(long)]
     hostname: Option<String>,
-    /// Join networks: NAME[:K=V;…][,NAME…], all, none (only loopback) or host (the host's own) (default: default)
+    /// Join networks: NAME[:K=V;…][,NAME…], all, none (only loopback) or host (the host's network) (default: default)
     #[arg(long, alias = "network", value_name = "NETWORKS", num_args = 0..=1, default_missing_value = "default")]
     net: Vec<String>,
     /// Read network configurations from net.d in this directory (default: /etc/rkt)
     #[arg(long, value_name = "DIR")]
     local_config: Option<PathBuf>,
-    /// Use an IPC namespace of its own, or the host's (default: its own)
+    /// Use a private IPC namespace, or the host's (default: private)
     #[arg(long, value_enum)]
     ipc: Option<Ipc>,
     /// Take resolv.conf and hosts from: resolv=(host|stage0|none|default),hosts=(host|stage0|default)
@@ -58,7 +58,7 @@ pub struct HowToRun {
 }
 
 impl HowToRun {
-    /// As settings of the pod.
+    /// Converts the options to settings of the pod.
     pub fn settings(self) -> Result<Settings> {
         if let Some(modes) = &self.dns_conf_mode {
             modes.parse::<DnsConfMode>().context(|| "--dns-conf-mode")?;
@@ -76,47 +76,46 @@ impl HowToRun {
     }
 }
 
-/// What is decided when a pod is made.
+/// The options of making a pod.
 #[derive(Args, Debug)]
 pub struct WhatToMake {
     /// Add a volume: NAME,kind=empty[,mode=M,uid=U,gid=G] or NAME,kind=host,source=PATH[,readOnly=B][,recursive=B]
     /// [,propagation=private|slave|shared]
     #[arg(long = "volume", value_name = "VOLUME")]
     volumes: Vec<String>,
-    /// Forward a port of the host to the pod: NAME:PROTOCOL:PODPORT:[HOSTIP:]HOSTPORT, or NAME:[HOSTIP:]HOSTPORT for a port
-    /// that an app declares
+    /// Forward a port of the host to the pod: NAME:PROTOCOL:PODPORT:[HOSTIP:]HOSTPORT, or NAME:[HOSTIP:]HOSTPORT for a
+    /// port that an app declares
     #[arg(long = "port", value_name = "PORT")]
     ports: Vec<String>,
-    /// Forward a port of the host, as other tools write it: [HOSTIP:]HOSTPORT:PODPORT[/PROTOCOL]
+    /// Forward a port of the host to the pod: [HOSTIP:]HOSTPORT:PODPORT[/PROTOCOL]
     #[arg(short = 'p', long = "publish", value_name = "PORT")]
     published: Vec<String>,
-    /// Copy the images' files instead of mounting overlays (done anyway where overlays are impossible)
+    /// Copy the images' files instead of mounting overlays (the default where overlays are impossible)
     #[arg(long)]
     no_overlay: bool,
-    /// Use a user namespace with COUNT of the host's UIDs from SHIFT on; without a value, or as auto, with a free range of
-    /// 65536
+    /// Use a user namespace with COUNT of the host's UIDs from SHIFT on; auto, or no value, takes a free range of 65536
     #[arg(
         long, value_name = "SHIFT:COUNT", num_args = 0..=1, require_equals = true, default_missing_value = "auto"
     )]
     private_users: Option<PrivateUsers>,
-    /// Let its apps have capabilities beyond the usual ones: CAP_NET_ADMIN,CAP_SYS_TIME, or all; apps that come later
+    /// Allow its apps these capabilities beyond the default set, or all: CAP_NET_ADMIN,CAP_SYS_TIME; apps added later
     /// can't have others (default for a sandbox: those that concern the pod alone)
     #[arg(long, value_name = "CAPS", value_delimiter = ',')]
     pod_caps_retain: Vec<String>,
-    /// Set a kernel parameter that the pod has for itself: net.*, kernel.sem, kernel.msg*, kernel.shm*, fs.mqueue.*
+    /// Set a kernel parameter of the pod's namespaces: net.*, kernel.sem, kernel.msg*, kernel.shm*, fs.mqueue.*
     #[arg(long = "sysctl", value_name = "NAME=VALUE")]
     sysctls: Vec<String>,
-    /// Make its cgroup in this one, a path or the name of a slice: /batch, batch.slice
+    /// Make the pod's cgroup in this one, a path or the name of a slice: /batch, batch.slice
     #[arg(long, value_name = "CGROUP")]
     cgroup_parent: Option<Parent>,
-    /// Send its apps' logs to: file (in the pod's directory), journald (the host's), none, or passthrough (none, and the
-    /// output of run has no app names)
+    /// Send its apps' logs to: file (in the pod's directory), journald (the host's), none, or passthrough (none, and
+    /// the output of run has no app names)
     #[arg(long, value_name = "DRIVER", value_parser = log_driver)]
     log_driver: Option<String>,
-    /// Begin an app's next log file at this size (default: 64Mi)
+    /// Rotate an app's log file at this size (default: 64Mi)
     #[arg(long, value_name = "SIZE", value_parser = log_max_size)]
     log_max_size: Option<String>,
-    /// Keep this many log files of each app, the newest (default: 5)
+    /// Keep this many of the newest log files of each app (default: 5)
     #[arg(long, value_name = "NUMBER", value_parser = log_max_files)]
     log_max_files: Option<String>,
     /// Run the pod by this stage1 image instead of the built-in one
@@ -131,7 +130,7 @@ pub struct WhatToMake {
 }
 
 impl WhatToMake {
-    /// The pod's manifest, yet without apps.
+    /// The pod's manifest, still without apps.
     pub fn manifest(&self, settings: &Settings) -> Result<PodManifest> {
         let volumes = volume::volumes(&self.volumes)?;
         let mut ports = self.ports.clone();
@@ -168,7 +167,7 @@ impl WhatToMake {
         self.sysctls.iter().map(read).collect()
     }
 
-    /// The isolator of the pod that says what its apps may have.
+    /// The pod's isolator with the capabilities that its apps may have.
     fn capabilities(&self) -> Result<Option<Isolator>> {
         let names: Vec<&str> = self.pod_caps_retain.iter().map(String::as_str).collect();
         let set = match names[..] {
@@ -181,24 +180,24 @@ impl WhatToMake {
         Ok(Some(Isolator { name: "os/linux/capabilities-retain-set".into(), value, other: Map::new() }))
     }
 
-    /// How the pod's files are made.
+    /// The options for making the pod's files.
     pub fn making(&self) -> Making {
         Making { no_overlay: self.no_overlay, private_users: self.private_users }
     }
 
-    /// The pod's stage1.
+    /// The stage1 image for the pod.
     pub fn stage1(&self, session: &Session) -> Result<Image> {
         bundled_image::get(&session.store, self.stage1.as_deref())
     }
 }
 
-/// Stands between the apps of one command line.
+/// Separates the apps of one command line.
 const SEPARATOR: &str = "---";
 
-/// The words before the first separator, and those of each further app.
+/// Splits a command line into the words before the first separator, and those of each further app.
 ///
-/// Among an app's arguments, which follow `--`, the last word of the line separates nothing; and `\---` is the word
-/// `---` anywhere (`\\---` is `\---`, and so on).
+/// In an app's arguments, which follow `--`, a separator that is the last word of the line is an argument; and `\---`
+/// means the argument `---` (`\\---` means `\---`, and so on).
 pub fn split_apps(words: &[OsString]) -> (Vec<OsString>, Vec<Vec<OsString>>) {
     let mut groups = vec![Vec::new()];
     let mut in_arguments = false;
@@ -221,7 +220,7 @@ pub fn split_apps(words: &[OsString]) -> (Vec<OsString>, Vec<Vec<OsString>>) {
     (groups.swap_remove(0), further)
 }
 
-/// A further app: its words have to be understood by themselves.
+/// A parser for the words of a further app.
 #[derive(Parser, Debug)]
 #[command(name = "podctl run … ---", disable_help_flag = true)]
 struct Further {
@@ -229,7 +228,7 @@ struct Further {
     app: NewApp,
 }
 
-/// A pod and its apps.
+/// The options of a new pod and its apps.
 #[derive(Args, Debug)]
 pub struct NewPod {
     #[command(flatten)]
@@ -239,10 +238,10 @@ pub struct NewPod {
     /// Give this terminal to the pod's only app
     #[arg(short, long)]
     interactive: bool,
-    /// As other tools have it: -it
+    /// Accepted for compatibility: -it
     #[arg(short, long, hide = true, requires = "interactive")]
     tty: bool,
-    /// What to call the pod: --name before IMAGE
+    /// The pod's name: --name before IMAGE
     #[arg(skip)]
     name: Vec<String>,
     #[command(flatten)]
@@ -252,16 +251,15 @@ pub struct NewPod {
 }
 
 impl NewPod {
-    /// Of the names on the command line, those before the image are the pod's, those after it the first app's.
-    ///
-    /// The places are those of `--name` and of the image among the words.
+    /// Gives the pod the names before the image on the command line, and the first app those after it. `names` and
+    /// `image` are the positions of these words.
     pub fn place_names(&mut self, names: impl IntoIterator<Item = usize>, image: usize) {
         let before = names.into_iter().filter(|place| *place < image).count();
         let of_app = self.first.name.split_off(before.min(self.first.name.len()));
         self.name = std::mem::replace(&mut self.first.name, of_app);
     }
 
-    /// Adds the apps that follow the first one.
+    /// Parses the apps that follow the first one.
     pub fn understand(&mut self, further: Vec<Vec<OsString>>) -> Result<(), clap::Error> {
         for words in further {
             let words = std::iter::once(OsString::from("podctl")).chain(words);

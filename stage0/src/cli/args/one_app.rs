@@ -25,7 +25,7 @@ pub struct OneApp {
 }
 
 impl OneApp {
-    /// The pod and its app. Replacements in the pod that were killed are finished first.
+    /// The pod and its app. Finishes interrupted replacements of apps in the pod first.
     pub fn find(&self, session: &Session) -> Result<(Pod, AcName)> {
         let (pod, name) = self.find_named(session)?;
         if let Err(error) = replace::recover(&session.store, &pod, session.debug) {
