@@ -210,8 +210,13 @@ pub fn iottymux(app: &AcName) -> PathBuf {
 /// Directory of the sockets of the apps' streams, pod side.
 pub const IN_POD_IOTTYMUX: &str = "/rkt/iottymux";
 
-/// What has happened to the pod's apps, in the directory of their status files; no app can be called so.
-pub const IN_POD_EVENTS: &str = ".events";
+/// Directory of the pod's own [`EVENTS`], host side: what has happened to the apps, as the pod notes it.
+pub fn pod_events_dir() -> PathBuf {
+    in_rootfs("rkt")
+}
+
+/// [`pod_events_dir`], pod side.
+pub const IN_POD_EVENTS_DIR: &str = "/rkt";
 
 /// Symbolic link to `ready` from the moment at which the pod takes apps, host side.
 pub fn supervisor_status() -> PathBuf {

@@ -90,12 +90,12 @@ pub fn of_pod(pod: &Pod, seen: &mut Seen) -> Result<Vec<PodEvent>> {
 }
 
 fn of_dir(pod: &Path, ended: bool, seen: &mut Seen) -> Vec<Event> {
-    let own = layout::status_dir();
+    let own = layout::pod_events_dir();
     let files = [
         PathBuf::from(put_aside(layout::EVENTS)),
         PathBuf::from(layout::EVENTS),
-        own.join(put_aside(layout::IN_POD_EVENTS)),
-        own.join(layout::IN_POD_EVENTS),
+        own.join(put_aside(layout::EVENTS)),
+        own.join(layout::EVENTS),
     ];
     let mut found: Vec<Event> = files.iter().flat_map(|file| seen.read(pod, file)).collect();
     found.sort_by_key(|event| event.time);
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn events_of_both_files_are_in_order_and_a_missing_end_is_added() {
         let pod = tempfile::tempdir().unwrap();
-        let inside = pod.path().join(layout::status_dir());
+        let inside = pod.path().join(layout::pod_events_dir());
         std::fs::create_dir_all(&inside).unwrap();
         let write = |dir: &Path, name: &str, lines: &[(i64, &str)]| {
             let text: String =
@@ -216,7 +216,7 @@ mod tests {
         };
         write(pod.path(), "events", &[(1, "pod-started"), (4, "removed")]);
         write(pod.path(), "events.old", &[(0, "added")]);
-        write(&inside, ".events", &[(2, "started"), (3, "exited")]);
+        write(&inside, "events", &[(2, "started"), (3, "exited")]);
         let mut seen = Seen::default();
         let mut words = |ended| -> Vec<String> {
             of_dir(pod.path(), ended, &mut seen).into_iter().map(|event| event.event).collect()
@@ -225,8 +225,8 @@ mod tests {
         assert_eq!(words(true).last().map(String::as_str), Some("pod-ended"));
         write(pod.path(), "events", &[(1, "pod-started"), (5, "pod-ended")]);
         assert_eq!(words(true).iter().filter(|word| *word == "pod-ended").count(), 1, "it is read anew");
-        std::fs::remove_file(inside.join(".events")).unwrap();
-        std::os::unix::fs::symlink("/etc/passwd", inside.join(".events")).unwrap();
+        std::fs::remove_file(inside.join("events")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", inside.join("events")).unwrap();
         assert_eq!(words(false), ["added", "pod-started", "pod-ended"], "no link is followed");
     }
 }

@@ -1,6 +1,6 @@
 //! Events of a pod and its apps: a file of limited size with a JSON object on each line.
 //!
-//! A pod has two such files: the host's in the pod's directory, and the pod's own next to the status files.
+//! A pod has two such files: the host's in the pod's directory, and the pod's own in its `/rkt`.
 
 use std::fs::File;
 use std::io::Write;
@@ -61,7 +61,7 @@ impl Event {
 
     /// Appends it to the pod's own file. Pod side. A failure is logged only.
     pub fn note_in_pod(self) {
-        self.note(Path::new(layout::IN_POD_STATUS), layout::IN_POD_EVENTS);
+        self.note(Path::new(layout::IN_POD_EVENTS_DIR), layout::EVENTS);
     }
 
     /// Appends it to the file `name` of the directory `dir`. Host side. A failure is logged only.
