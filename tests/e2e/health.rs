@@ -8,12 +8,14 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 use tests::Verdict;
 use tests::harness::Context;
+use tests::oci::OciImage;
 use tests::podctl::{Pod, Podctl};
 use tests::process::wait_for;
 
 tests::cases! {
     both checks_and_what_is_told_of_them 120;
     both apps_wait_for_others 120;
+    native an_images_own_check_counts;
 }
 
 /// A health check with the probe.
@@ -143,6 +145,34 @@ fn apps_wait_for_others(t: &Context) -> Verdict {
     assert!(line.contains("web2") && line.contains("no health check"), "{line}");
     let status: Value = pod.status("db");
     assert_eq!((&status["state"], &status["exit_code"]), (&json!("exited"), &json!(254)), "{status}");
+    pod.end();
+    Ok(())
+}
+
+/// HEALTHCHECK of an image.
+fn an_images_own_check_counts(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let second = 1_000_000_000_u64;
+    let image = OciImage::new(&t.dir, &[]).configured(|config| {
+        config["config"]["Healthcheck"] = json!({ "Test": ["CMD", "/probe", "cat", "/out/wanted"],
+            "Interval": second / 5, "Timeout": 7 * second, "Retries": 2, "StartPeriod": 0 });
+        config["config"]["Cmd"] = json!(["sleep", "inf"]);
+    });
+    let layout = image.layout(&t.dir.join("layout"), "1");
+    podctl.ok(&["image", "import", &layout, "--name", "checked"]);
+    let pod = podctl.pod(&["--net=none", "--name=web"]);
+    pod.try_add("checked", "one", &[], &[]).ok();
+    pod.app("start", "one", &[]).ok();
+    until(&podctl, &pod, "one", "running (unhealthy ");
+    pod.try_add("checked", "none", &["--health-cmd=none"], &[]).ok();
+    pod.app("start", "none", &[]).ok();
+    assert_eq!(pod.status("none")["health"], Value::Null);
+    fs::write(podctl.out().join("wanted"), "well")?;
+    podctl.ok(&["wait", "--healthy", "--timeout=30s", "web"]);
+    let check: Value = serde_json::from_str(
+        podctl.json(&["inspect", "web", "one"])["annotations"]["podctl.io/health-check"].as_str().expect("a check"),
+    )?;
+    assert_eq!((&check["timeout_ms"], &check["retries"]), (&json!(7000), &json!(2)), "{check}");
     pod.end();
     Ok(())
 }

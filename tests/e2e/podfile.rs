@@ -313,7 +313,7 @@ fn what_there_is_no_way_to_do_is_refused_before_anything_is_done(t: &Context) ->
         (spec("hostPID: true"), "spec.hostPID"),
         (spec("restartPolicy: Sometimes"), "spec.restartPolicy"),
         (spec("securityContext: {sysctls: [{name: kernel.panic, value: \"1\"}]}"), "kernel.panic"),
-        (spec("volumes: [{name: v, nfs: {server: s, path: /}}]"), "there are hostPath, emptyDir"),
+        (spec("volumes: [{name: v, nfs: {server: s, path: /}}]"), "expected hostPath, emptyDir"),
         (spec("volumes: [{name: v, hostPath: {path: /no/such}}]"), "/no/such"),
         (spec("volumes: [{name: v, configMap: {name: none}}]"), "the file has no ConfigMap \"none\""),
         (container("securityContext: {privileged: true}"), "securityContext.privileged"),

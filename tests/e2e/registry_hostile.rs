@@ -180,7 +180,7 @@ fn lies_are_refused_and_leave_nothing(t: &Context) -> Verdict {
     );
     attack(
         "a shorter one",
-        "the registry tells",
+        "the registry announces",
         blob(|mut bytes| {
             bytes.pop();
             Reply::new(200, bytes)

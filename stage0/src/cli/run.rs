@@ -35,8 +35,8 @@ impl Run {
 /// Runs a prepared pod on this terminal. With `remove` it returns the exit code of the pod's process and removes the
 /// pod; otherwise this process becomes the pod's.
 pub(super) fn to_the_end(session: &Session, pod: HeldPod, settings: Settings, remove: bool) -> Result<u8> {
-    let free =
-        manifest::read(pod.dir()).and_then(|manifest| ports::must_be_free(&session.store, Some(pod.uuid()), &manifest));
+    let free = manifest::read(pod.dir())
+        .and_then(|manifest| ports::must_be_free_now(&session.store, Some(pod.uuid()), &manifest));
     if let Err(error) = free {
         return Err(create::given_up(&session.store, pod, error));
     }

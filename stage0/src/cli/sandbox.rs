@@ -37,7 +37,7 @@ impl Sandbox {
         let name = pod_name(self.name.as_deref(), session)?;
         let launch = Launch { settings: self.run.settings()?, mutable: true, debug: session.debug };
         let mut manifest = create::mutable(self.make.manifest(&launch.settings)?);
-        ports::must_be_free(&session.store, None, &manifest)?;
+        ports::must_be_free_now(&session.store, None, &manifest)?;
         for (texts, map) in
             [(&self.labels, &mut manifest.user_labels), (&self.annotations, &mut manifest.user_annotations)]
         {

@@ -107,8 +107,18 @@ pub fn lock(store: &Store, manifest: &PodManifest) -> Result<Option<File>> {
     if manifest.ports.is_empty() { Ok(None) } else { store.lock_ports().map(Some) }
 }
 
+/// [`must_be_free`], under the lock, for a pod that is far from running: an early refusal. It is checked again when the
+/// pod starts to run.
+///
+/// # Errors
+/// As those of [`must_be_free`]; another process holds the lock for too long.
+pub fn must_be_free_now(store: &Store, own: Option<Uuid>, manifest: &PodManifest) -> Result<()> {
+    let _lock = lock(store, manifest)?;
+    must_be_free(store, own, manifest)
+}
+
 /// Checks that the host's ports that a pod with this manifest publishes are free. Ports of the pod `own` don't count as
-/// taken.
+/// taken. Only under [`lock`]: it listens on each port for a moment, which another check would take for a program.
 ///
 /// # Errors
 /// Another running pod publishes one of the ports, or a program of the host listens on it; the pods can't be listed.
