@@ -8,7 +8,7 @@ use super::args::publish;
 use super::output;
 use super::session::Session;
 use crate::pod::ports::{self, HostPort};
-use crate::pod::{network, published};
+use crate::pod::{network, published_port};
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
@@ -44,7 +44,7 @@ impl Command {
         match self {
             Self::List(pod) => {
                 let pod = pod.find(session)?;
-                published::of(&pod)?.iter().try_for_each(output::say)
+                published_port::of(&pod)?.iter().try_for_each(output::say)
             }
             Self::Add(Add { pod, ports: texts }) => {
                 let pod = pod.find(session)?;

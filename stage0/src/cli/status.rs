@@ -14,7 +14,7 @@ use super::session::Session;
 use crate::app::status::{AppStatus, labels, list};
 use crate::fsutil::time::nanoseconds;
 use crate::pod::network;
-use crate::pod::published::{self, Published};
+use crate::pod::published_port::{self, Published};
 use crate::pod::wait::{self, Until};
 use crate::poddir::find as pods;
 use crate::poddir::find::Pod;
@@ -66,7 +66,7 @@ impl PodStatus {
             state: pod.state().word().to_owned(),
             paused: pause::is_paused(pod, None)?,
             networks: network::of(pod)?,
-            ports: published::of(pod)?,
+            ports: published_port::of(pod)?,
             app_names: apps.iter().map(|app| app.name.clone()).collect(),
             apps,
             created_at: pod.created_at()?.map(nanoseconds),

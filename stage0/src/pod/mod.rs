@@ -7,7 +7,7 @@ pub mod immutable;
 pub mod name_files;
 pub mod network;
 pub mod ports;
-pub mod published;
+pub mod published_port;
 pub mod settings;
 pub mod start;
 pub mod stop;

@@ -10,7 +10,7 @@ use stage1::error::{Context, Error, Result};
 use stage1::net;
 use uuid::Uuid;
 
-use super::published::{self, Published};
+use super::published_port::{self, Published};
 use super::settings::Settings;
 use crate::poddir::find as pods;
 use crate::poddir::find::{Pod, State, running_pid};
@@ -68,7 +68,8 @@ pub fn remove(pod: &Pod, ports: &[HostPort]) -> Result<()> {
                 published.host_port() == *port
                     && protocol.as_ref().is_none_or(|protocol| published.protocol() == protocol)
             };
-            let kept: Vec<bool> = published::in_manifest(manifest).iter().map(|published| !is_it(published)).collect();
+            let kept: Vec<bool> =
+                published_port::in_manifest(manifest).iter().map(|published| !is_it(published)).collect();
             if kept.iter().all(|keep| *keep) {
                 return Err(Error::new(format!(
                     "port {port} of the host does not lead to it: \"podctl port list\" shows all"
@@ -123,7 +124,7 @@ pub fn must_be_free_now(store: &Store, own: Option<Uuid>, manifest: &PodManifest
 /// # Errors
 /// Another running pod publishes one of the ports, or a program of the host listens on it; the pods can't be listed.
 pub fn must_be_free(store: &Store, own: Option<Uuid>, manifest: &PodManifest) -> Result<()> {
-    let wanted = published::in_manifest(manifest);
+    let wanted = published_port::in_manifest(manifest);
     if wanted.is_empty() {
         return Ok(());
     }
@@ -133,7 +134,7 @@ pub fn must_be_free(store: &Store, own: Option<Uuid>, manifest: &PodManifest) ->
         }
         // a pod that is being removed
         let Ok(other) = manifest::read(pod.dir()) else { continue };
-        for taken in published::in_manifest(&other) {
+        for taken in published_port::in_manifest(&other) {
             if let Some(port) = wanted.iter().find(|port| port.clashes_with(&taken)) {
                 let name = pod.name()?.map_or_else(|| pod.short(), |name| name.to_string());
                 return Err(Error::new(format!(

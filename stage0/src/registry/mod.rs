@@ -3,12 +3,12 @@
 //! Answers of a registry are hostile input: every size has a limit, every digest is verified, no name in them becomes a
 //! path, and secrets only go to the server that they are for. This module does not know the image store.
 
-mod auth;
 mod blob;
 mod certs;
 mod client;
 mod credentials;
 mod helper;
+mod keyring;
 mod patience;
 mod progress;
 mod proxy;
@@ -22,11 +22,11 @@ use std::path::Path;
 
 use stage1::error::{Context, Result};
 
-pub use auth::Keyring;
 pub use blob::{Blob, each, fetch};
 pub use certs::Tls;
 pub use client::{Document, MAX_MANIFEST, Purpose, Repository};
 pub use credentials::Credentials;
+pub use keyring::Keyring;
 pub use progress::{Bar, Bars};
 pub use reference::{Name, Reference, ShortName};
 pub use registries_conf::{Endpoint, Registries};

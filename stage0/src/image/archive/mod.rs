@@ -4,12 +4,12 @@
 //! root. Its content is hostile input.
 
 mod entries;
+mod entry_files;
 mod lower;
 mod marks;
 mod metadata;
 mod pack;
 mod unpack;
-mod unpacker;
 mod xattrs;
 pub(crate) mod zstd;
 

@@ -13,7 +13,7 @@ use stage1::uid_range::UidRange;
 use tar::{Builder, EntryType, Header};
 
 use super::MAX_DEPTH;
-use super::unpacker::{NO_DEVICES, is_harmless, warn_once};
+use super::entry_files::{NO_DEVICES, is_harmless, warn_once};
 use super::xattrs::{is_kept, xattr, xattr_names};
 
 /// Writes to `to` an archive with `manifest` and, below `rootfs/`, the tree at `directory`.
