@@ -229,6 +229,10 @@ fn mounts_paths_and_users_of_a_container(t: &Context) -> Verdict {
         found.sort();
         expected.sort();
         assert_eq!(found, expected, "{name}");
+        let told = server.status(&id)?.user.and_then(|user| user.linux).expect("whom it runs as");
+        let mut told_groups: Vec<String> = told.supplemental_groups.iter().map(i64::to_string).collect();
+        told_groups.sort();
+        assert_eq!((told.uid, told.gid, told_groups), (1001, 2001, expected), "{name}");
         // CAP_SYS_TIME; the filter is there, and yet privileges can be gained
         assert_eq!((line("CapAmb:"), line("CapEff:")), (line("CapPrm:"), vec!["0000000002000000".to_owned()]));
         assert_eq!((line("NoNewPrivs:"), line("Seccomp:")), (vec!["0".to_owned()], vec!["2".to_owned()]));

@@ -3,13 +3,16 @@
 use std::path::Path;
 
 use serde_json::json;
+use stage0::app::record::record as launch_record;
 use stage0::app::status::AppStatus;
+use stage1::launch::LaunchRecord;
 
 use super::{Container, find, of_sandbox, resources};
 use crate::api;
 use crate::api::{
     ContainerFilter, ContainerMetadata, ContainerResources, ContainerState, ContainerStatus, ContainerStatusRequest,
-    ContainerStatusResponse, ImageSpec, ListContainersRequest, ListContainersResponse,
+    ContainerStatusResponse, ContainerUser, ImageSpec, LinuxContainerUser, ListContainersRequest,
+    ListContainersResponse,
 };
 use crate::fault::Result;
 use crate::node::Node;
@@ -128,9 +131,22 @@ fn describe(sandbox: &Sandbox, container: &Container, status: &AppStatus) -> Con
         log_path,
         resources: Some(ContainerResources { linux: Some(resources::of(container)), windows: None }),
         image_id: record.image_id.clone(),
-        user: None,
+        user: user(sandbox, container),
         stop_signal: record.stop_signal,
     }
+}
+
+/// The ids that the container's first process starts with; `None` if its launch record can't be read: a container that
+/// is being made or removed has none, and that of an ended sandbox is not mounted.
+fn user(sandbox: &Sandbox, container: &Container) -> Option<ContainerUser> {
+    let LaunchRecord { confinement, .. } = launch_record(&sandbox.pod, &container.app.name).ok()??;
+    Some(ContainerUser {
+        linux: Some(LinuxContainerUser {
+            uid: confinement.uid.into(),
+            gid: confinement.gid.into(),
+            supplemental_groups: confinement.groups.into_iter().map(i64::from).collect(),
+        }),
+    })
 }
 
 fn mount(mount: &record::Mount) -> api::Mount {
