@@ -262,6 +262,8 @@ fn up_again_changes_what_differs_and_nothing_else(t: &Context) -> Verdict {
     // a pod that has ended is made again
     podctl.ok(&["stop", "shop"]);
     assert!(podctl.ok(&["up", "-f", &path]).starts_with("pod shop: it had ended and was removed"));
+    let refused = podctl.run(&["down", "shop", "--volumes"]).complaint();
+    assert!(refused.contains("name the file with -f"), "{refused}");
     assert_eq!(podctl.ok(&["down", "shop"]), "pod shop: removed");
     assert!(podctl.ok(&["list", "-q"]).is_empty());
     Ok(())

@@ -64,7 +64,7 @@ impl Shop {
 
     #[track_caller]
     fn down(&self) {
-        self.podctl.ok(&["down", "shop", "--volumes"]);
+        self.podctl.ok(&["down", "shop"]);
     }
 }
 

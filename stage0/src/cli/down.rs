@@ -1,7 +1,7 @@
 //! `podctl down`
 
 use clap::Args;
-use stage1::error::{Context, Result};
+use stage1::error::{Context, Error, Result};
 
 use super::args::candidates::a_pod;
 use super::args::each::each;
@@ -32,6 +32,10 @@ impl Down {
     pub fn run(self, session: &Session) -> Result<()> {
         let store = &session.store;
         let Some(file) = &self.file else {
+            // clap does not demand what conflicts with an argument that is given
+            if self.volumes {
+                return Err(Error::new("--volumes removes the volumes that a file claims: name the file with -f"));
+            }
             return each(&self.pods, |pod| end(session, pods::find(store, pod)?, pod));
         };
         let file = file.read(store, &Settings::default())?;
