@@ -81,7 +81,7 @@ pub fn status(node: &Node, request: &ContainerStatusRequest) -> Result<Container
     let status = container.status(&sandbox)?;
     let info = json!({ "sandboxID": sandbox.id(), "app": container.name().to_string() });
     Ok(ContainerStatusResponse {
-        status: Some(describe(&sandbox, &container, &status)),
+        status: Some(with_user(&sandbox, &container, &status)),
         info: request.verbose.then(|| ("info".to_owned(), info.to_string())).into_iter().collect(),
     })
 }
@@ -91,7 +91,13 @@ pub fn status(node: &Node, request: &ContainerStatusRequest) -> Result<Container
 /// # Errors
 /// A container can't be read.
 pub fn of(sandbox: &Sandbox) -> Result<Vec<ContainerStatus>> {
-    of_sandbox(sandbox)?.iter().map(|container| Ok(describe(sandbox, container, &container.status(sandbox)?))).collect()
+    let status = |container: &Container| Ok(with_user(sandbox, container, &container.status(sandbox)?));
+    of_sandbox(sandbox)?.iter().map(status).collect()
+}
+
+/// [`describe`], and the user, which takes reading the container's launch record: lists do without it.
+fn with_user(sandbox: &Sandbox, container: &Container, status: &AppStatus) -> ContainerStatus {
+    ContainerStatus { user: user(sandbox, container), ..describe(sandbox, container, status) }
 }
 
 fn describe(sandbox: &Sandbox, container: &Container, status: &AppStatus) -> ContainerStatus {
@@ -131,7 +137,7 @@ fn describe(sandbox: &Sandbox, container: &Container, status: &AppStatus) -> Con
         log_path,
         resources: Some(ContainerResources { linux: Some(resources::of(container)), windows: None }),
         image_id: record.image_id.clone(),
-        user: user(sandbox, container),
+        user: None,
         stop_signal: record.stop_signal,
     }
 }

@@ -141,14 +141,10 @@ fn removed(store: &Store) -> Result<Vec<PodEvent>> {
         let path = store.dir().join(name);
         match std::fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            text => found.extend(parse(&text.context(|| format!("read {path:?}"))?)),
+            text => found.extend(events::parse::<PodEvent>(&text.context(|| format!("read {path:?}"))?)),
         }
     }
     Ok(found)
-}
-
-fn parse(text: &[u8]) -> Vec<PodEvent> {
-    text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
 }
 
 /// Copies the events of a pod that is about to be removed to the file of removed pods; does nothing if the pod never

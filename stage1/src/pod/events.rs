@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::appc::AcName;
@@ -84,8 +85,9 @@ pub fn put_aside(name: &str) -> String {
     format!("{name}.old")
 }
 
-/// Parses the lines of a file. Lines that are not events are skipped, because the pod may have written them.
-pub fn parse(text: &[u8]) -> Vec<Event> {
+/// Parses the lines of a file of events, as [`Event`] or as a type with more fields. Lines that are not events are
+/// skipped, because the pod may have written them.
+pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Vec<T> {
     text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
 }
 
@@ -138,7 +140,7 @@ mod tests {
     fn events_are_kept_and_bounded() {
         let tmp = tempfile::tempdir().unwrap();
         let app = "db".parse().unwrap();
-        let read = |name: &str| parse(&std::fs::read(tmp.path().join(name)).unwrap_or_default());
+        let read = |name: &str| parse::<Event>(&std::fs::read(tmp.path().join(name)).unwrap_or_default());
         Event { exit_code: Some(3), ..Event::now("exited", Some(&app)) }.note(tmp.path(), "events");
         let found = read("events");
         assert_eq!(
@@ -163,7 +165,7 @@ mod tests {
         let held = File::open(tmp.path().join("events")).unwrap();
         rustix::fs::flock(&held, FlockOperation::LockExclusive).unwrap();
         Event::now("exited", None).note(tmp.path(), "events");
-        assert_eq!(parse(&std::fs::read(tmp.path().join("events")).unwrap()).len(), 2);
+        assert_eq!(parse::<Event>(&std::fs::read(tmp.path().join("events")).unwrap()).len(), 2);
         std::fs::write(tmp.path().join("other"), "kept").unwrap();
         std::os::unix::fs::symlink("other", tmp.path().join("link")).unwrap();
         Event::now("started", None).note(tmp.path(), "link");
@@ -173,6 +175,6 @@ mod tests {
     #[test]
     fn what_is_no_event_is_left_out() {
         let text = b"{\"time\":1,\"event\":\"started\"}\nnonsense\n{\"time\":2}\n{\"time\":3,\"event\":\"exi";
-        assert_eq!(parse(text).len(), 1);
+        assert_eq!(parse::<Event>(text).len(), 1);
     }
 }

@@ -7,6 +7,7 @@
 //! The socket speaks D-Bus without a bus: there is no Hello and there are no names, and systemd sends all its signals
 //! to every peer. No call waits beyond its deadline; the error of a call that timed out has the errno ETIMEDOUT.
 
+mod signature;
 mod socket;
 mod wire;
 mod words;

@@ -3,14 +3,13 @@
 //! The input is not trusted: every length is checked before it is used, no input causes a panic, and a message has at
 //! most [`MESSAGE_MAX`] bytes. Both byte orders are read; little endian is written.
 
+use super::signature::{DEPTH_MAX, alignment, type_length};
 use crate::error::{Context, Error, Result};
 
 /// Maximum length of a message that is accepted or sent, in bytes.
 pub const MESSAGE_MAX: usize = 1 << 20;
 /// Length of the fixed part of a header, which has the length of the message, in bytes.
 const FIXED_HEADER: usize = 16;
-/// Maximum nesting of containers in values that are skipped; systemd nests a few levels.
-const DEPTH_MAX: usize = 16;
 /// Maximum length of a signature in the D-Bus specification, in bytes.
 const SIGNATURE_MAX: usize = 255;
 
@@ -581,36 +580,5 @@ impl<'a> Reader<'a> {
             other => return Err(Error::new(format!("unknown type {:?}", char::from(*other)))),
         }
         Ok(rest)
-    }
-}
-
-/// Length of the first type in `signature`, in bytes. No type is empty, so reading the elements of an array always
-/// makes progress.
-fn type_length(signature: &[u8], depth: usize) -> Result<usize> {
-    if depth > DEPTH_MAX {
-        return Err(Error::new(format!("types nested deeper than {DEPTH_MAX}")));
-    }
-    let close = match signature.first() {
-        Some(b'a') => return Ok(1 + type_length(&signature[1..], depth + 1)?),
-        Some(b'(') => b')',
-        Some(b'{') => b'}',
-        Some(b'y' | b'b' | b'n' | b'q' | b'i' | b'u' | b'h' | b'x' | b't' | b'd' | b's' | b'o' | b'g' | b'v') => {
-            return Ok(1);
-        }
-        other => return Err(Error::new(format!("byte {other:?} is not a type"))),
-    };
-    let mut at = 1;
-    while signature.get(at) != Some(&close) {
-        at += type_length(&signature[at..], depth + 1)?;
-    }
-    if at == 1 { Err(Error::new("empty structure")) } else { Ok(at + 1) }
-}
-
-fn alignment(signature: &[u8]) -> usize {
-    match signature.first() {
-        Some(b'x' | b't' | b'd' | b'(' | b'{') => 8,
-        Some(b'b' | b'i' | b'u' | b'h' | b's' | b'o' | b'a') => 4,
-        Some(b'n' | b'q') => 2,
-        _ => 1,
     }
 }
