@@ -303,7 +303,7 @@ fn an_app_costs_the_same_on_many_layers(t: &Context) -> Verdict {
     assert_eq!(names(&podctl.data.join("layers")).len(), 22);
     for making in [&[][..], &["--private-users"]] {
         let pod = podctl.pod(making);
-        // The smallest count of several runs: waiting, and the choice of checked files, differ from run to run.
+        // The smallest count of several runs: the choice of checked files differs from run to run.
         let cost = |image: &str| {
             let count = |_| {
                 let cost = tracer::count(&podctl.command(&["app", "add", &pod.uuid, image]), true, Points::Every);

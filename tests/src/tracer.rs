@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -18,9 +18,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// The shell script that the traced process starts with: it waits for a line, so that it can be seized, and then
-/// executes the command. So the command is traced from its first system call on.
-const BEGINNING: &str = r#"read -r _ && exec "$@" </dev/null"#;
+/// The shell script that the traced process starts with: it says that it runs, waits for a line, so that it can be
+/// seized, and then executes the command. So the command is traced from its first system call on, and the shell is not:
+/// seized earlier, the shell's own execve(2) might be taken for the command's.
+const BEGINNING: &str = r#"echo && read -r _ && exec "$@" </dev/null >/dev/null"#;
 
 /// Which processes are killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,8 +235,9 @@ impl Trace {
             shell.current_dir(dir);
         }
         // In its own process group: a signal that it sends to its group does not reach the test.
-        shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
         let mut child = shell.spawn().expect("/bin/sh");
+        child.stdout.take().expect("a pipe").read_exact(&mut [0]).expect("the shell's first line");
         let main = Pid::from_raw(child.id().cast_signed());
         let mut options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACEEXEC | Options::PTRACE_O_EXITKILL;
         if follow {
