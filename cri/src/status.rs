@@ -49,7 +49,7 @@ pub fn status(node: &Node, request: &StatusRequest) -> Result<StatusResponse> {
         info: request.verbose.then(|| ("config".to_owned(), info.to_string())).into_iter().collect(),
         runtime_handlers: vec![RuntimeHandler {
             name: String::new(),
-            features: Some(RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false }),
+            features: Some(RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: true }),
         }],
         features: Some(RuntimeFeatures {
             supplemental_groups_policy: true,

@@ -19,6 +19,7 @@ mod cri_asked;
 mod cri_campaign;
 mod cri_figures;
 mod cri_streams;
+mod cri_users;
 mod declared;
 mod descriptors;
 mod disk;
@@ -98,6 +99,7 @@ fn main() -> ExitCode {
         cri_campaign::CASES,
         cri_figures::CASES,
         cri_streams::CASES,
+        cri_users::CASES,
         life::CASES,
         ends::CASES,
         immutable::CASES,

@@ -33,7 +33,7 @@ pub fn create(node: &Node, request: CreateContainerRequest) -> Result<CreateCont
     let image = image(node, config.image.as_ref())?;
     let own = ImageCommand::of(&image, images::config(&node.store, &image.id)?.as_ref());
     let id = ContainerId::new(sandbox.pod.uuid())?;
-    let mut options = request::options(&id, image.id.to_string(), own, config)?;
+    let mut options = request::options(&id, sandbox.users()?, image.id.to_string(), own, config)?;
     options.debug = node.debug;
     if sandbox.record.log_directory.is_empty() {
         options.k8s_log_path = None;

@@ -15,6 +15,7 @@ use stage1::confine::caps::CapSet;
 use stage1::confine::insecure::InsecureOptions;
 use stage1::error::Context;
 use stage1::sys::mount::Propagation;
+use stage1::uid_range::UidRange;
 
 use crate::api::security_profile::ProfileType;
 use crate::api::{
@@ -24,6 +25,7 @@ use crate::api::{
 use crate::fault::{Fault, Result};
 use crate::id::ContainerId;
 use crate::record;
+use crate::sandbox::users;
 
 /// The default period of a limit on processor time, in microseconds.
 const USUAL_PERIOD: i64 = 100_000;
@@ -64,11 +66,18 @@ impl ImageCommand {
     }
 }
 
-/// The options of the app of the container `own_id`, of the image with the id `image`.
+/// The options of the app of the container `own_id`, of the image with the id `image`. `users` are the host ids of the
+/// sandbox's own user namespace.
 ///
 /// # Errors
 /// The request is invalid, or asks for something that is not supported.
-pub fn options(own_id: &ContainerId, image: String, own: ImageCommand, config: ContainerConfig) -> Result<AddOptions> {
+pub fn options(
+    own_id: &ContainerId,
+    users: Option<UidRange>,
+    image: String,
+    own: ImageCommand,
+    config: ContainerConfig,
+) -> Result<AddOptions> {
     let metadata = config.metadata.ok_or_else(|| Fault::invalid("the container has no metadata"))?;
     if metadata.name.is_empty() {
         return Err(Fault::invalid("the container has no name"));
@@ -87,12 +96,16 @@ pub fn options(own_id: &ContainerId, image: String, own: ImageCommand, config: C
     isolators.extend(seccomp(&context)?);
     labels(&context)?;
     isolators.extend(pid_namespace(&context, own_id)?);
+    must_be_the_sandboxs(&context, users)?;
     Isolators::parse(&isolators).map_err(|error| Fault::invalid(error.one_line()))?;
     let is_tty = config.tty;
     let mode = |word: &str| Some(if is_tty { "tty" } else { word }.to_owned());
-    let mounts =
-        config.mounts.iter().map(|wanted| mount(wanted, context.privileged)).chain(config.devices.iter().map(device));
-    let mounts = mounts.enumerate().map(|(number, mount)| volume(number, mount?)).collect::<Result<Vec<_>>>()?;
+    let mounts = config
+        .mounts
+        .iter()
+        .map(|wanted| mount(wanted, users, context.privileged))
+        .chain(config.devices.iter().map(device));
+    let mounts = mounts.enumerate().map(|(number, mount)| volume(number, mount?, users)).collect::<Result<Vec<_>>>()?;
     let signal = Signal::try_from(config.stop_signal).unwrap_or(Signal::RuntimeDefault);
     let record = record::Container {
         name: metadata.name,
@@ -236,6 +249,15 @@ fn pid_namespace(context: &LinuxContainerSecurityContext, id: &ContainerId) -> R
     Ok(Some(isolator("os/linux/pid-namespace", json!(word))))
 }
 
+/// Fails if the container asks for another user namespace than its sandbox's.
+fn must_be_the_sandboxs(context: &LinuxContainerSecurityContext, users: Option<UidRange>) -> Result<()> {
+    let asked = context.namespace_options.as_ref().filter(|options| options.userns_options.is_some());
+    match asked.map(users::of_request).transpose()? {
+        Some(asked) if asked != users => Err(Fault::invalid("the user namespace is not the sandbox's")),
+        _ => Ok(()),
+    }
+}
+
 /// The paths that are hidden or read-only besides those of the kernel, which no container sees unless it is privileged.
 fn paths(context: &LinuxContainerSecurityContext) -> Vec<Isolator> {
     let lists =
@@ -326,16 +348,19 @@ struct Bind {
     /// What is mounted below a read-only source stays as it is.
     below_as_it_is: bool,
     propagation: Option<Propagation>,
+    /// The owners of its files are those on the host, also in a pod with ids of its own.
+    host_ids: bool,
 }
 
-fn mount(mount: &Mount, privileged: bool) -> Result<Bind> {
+fn mount(mount: &Mount, users: Option<UidRange>, privileged: bool) -> Result<Bind> {
     let target = &mount.container_path;
     let shown = || format!("mount at {target:?}");
     if mount.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
         return Err(Fault::unimplemented(format!("{}: volumes of images are not implemented yet", shown())));
     }
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(Fault::unimplemented(format!("{}: id-mapped mounts are not implemented yet", shown())));
+    let host_ids = mount.uid_mappings.is_empty() && mount.gid_mappings.is_empty();
+    if !host_ids && users != Some(users::of_mappings(&mount.uid_mappings, &mount.gid_mappings)?) {
+        return Err(Fault::invalid(format!("{}: the id mappings are not those of the sandbox", shown())));
     }
     if !mount.mount_options.is_empty() {
         return Err(Fault::unimplemented(format!("{}: mount options are not implemented yet", shown())));
@@ -356,7 +381,7 @@ fn mount(mount: &Mount, privileged: bool) -> Result<Bind> {
     }
     let below_as_it_is = mount.readonly && !mount.recursive_read_only;
     bind(&mount.host_path, target, mount.readonly)
-        .map(|bind| Bind { below_as_it_is, propagation: Some(propagation), ..bind })
+        .map(|bind| Bind { below_as_it_is, propagation: Some(propagation), host_ids, ..bind })
         .map_err(|fault| Fault { message: format!("{}: {}", shown(), fault.message), ..fault })
 }
 
@@ -372,17 +397,18 @@ fn bind(source: &str, target: &str, read_only: bool) -> Result<Bind> {
         return Err(Fault::invalid("there is no path in the container"));
     }
     let (source, target) = (source.to_owned(), target.to_owned());
-    Ok(Bind { source, target, read_only, below_as_it_is: false, propagation: None })
+    Ok(Bind { source, target, read_only, below_as_it_is: false, propagation: None, host_ids: true })
 }
 
 /// The mount of an app for a path of the host. Makes a directory there if the path does not exist, as kubelets expect.
-fn volume(number: usize, bind: Bind) -> Result<appc::Mount> {
-    let Bind { source, target, read_only, below_as_it_is, propagation } = bind;
+fn volume(number: usize, bind: Bind, users: Option<UidRange>) -> Result<appc::Mount> {
+    let Bind { source, target, read_only, below_as_it_is, propagation, host_ids } = bind;
     if !Path::new(&source).try_exists().context(|| format!("stat {source:?}"))? {
         std::fs::create_dir_all(&source).context(|| format!("make directory {source:?}"))?;
     }
     let mount = mounts::host_named(format!("host-{number}").parse()?, &target, &source, read_only);
-    Ok(mounts::with_ways(mount, propagation, below_as_it_is))
+    let mount = mounts::with_ways(mount, propagation, below_as_it_is);
+    Ok(if host_ids && users.is_some() { mounts::with_host_ids(mount) } else { mount })
 }
 
 fn kept(mount: &Mount) -> record::Mount {

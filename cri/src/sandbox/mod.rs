@@ -5,12 +5,14 @@ pub mod run;
 pub mod state;
 pub mod stop;
 pub mod sweep;
+pub mod users;
 
 use stage0::poddir::find as pods;
 use stage0::poddir::find::{Pod, State};
-use stage0::poddir::manifest;
+use stage0::poddir::{manifest, uid_range};
 use stage1::appc::PodManifest;
 use stage1::layout;
+use stage1::uid_range::UidRange;
 use uuid::Uuid;
 
 use crate::fault::{Fault, Result};
@@ -51,6 +53,14 @@ impl Sandbox {
     /// The sandbox's id.
     pub fn id(&self) -> String {
         id::of_sandbox(self.pod.uuid())
+    }
+
+    /// The host ids of the pod's own user namespace; `None` if it has the host's.
+    ///
+    /// # Errors
+    /// The pod's directory can't be read.
+    pub fn users(&self) -> Result<Option<UidRange>> {
+        Ok(uid_range::of_pod(self.pod.dir())?)
     }
 
     /// Whether the sandbox runs and is ready for containers.

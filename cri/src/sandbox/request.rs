@@ -9,9 +9,11 @@ use stage0::pod::name_files::{NameFiles, Source};
 use stage0::pod::network;
 use stage0::pod::settings::{Ipc, Settings};
 use stage0::pod::sysctl::{self, Sysctls};
+use stage0::poddir::uid_range::PrivateUsers;
 use stage1::appc::{ExposedPort, Isolator, NameValue, PodManifest};
 use stage1::cgroup::{CGROUP_PARENT, Parent};
 use stage1::error::{Context, Error};
+use stage1::uid_range::UidRange;
 use stage1::{mux, streams};
 
 use crate::api::{
@@ -19,6 +21,7 @@ use crate::api::{
 };
 use crate::fault::{Fault, Result};
 use crate::record;
+use crate::sandbox::users;
 
 /// The longest host name that sethostname(2) accepts, in bytes.
 const LONGEST_HOSTNAME: usize = 64;
@@ -35,6 +38,7 @@ pub struct SandboxRequest {
     sysctls: Sysctls,
     cgroup_parent: Option<Parent>,
     ports: Vec<PortMapping>,
+    users: Option<UidRange>,
 }
 
 impl SandboxRequest {
@@ -55,7 +59,9 @@ impl SandboxRequest {
         }
         let linux = config.linux.unwrap_or_default();
         let context = linux.security_context.unwrap_or_default();
-        let namespaces = namespaces(&context.namespace_options.unwrap_or_default())?;
+        let options = context.namespace_options.unwrap_or_default();
+        let users = users::of_request(&options)?;
+        let namespaces = namespaces(&options)?;
         let parent = Some(linux.cgroup_parent.as_str()).filter(|parent| !matches!(*parent, "" | "/"));
         let cgroup_parent: Option<Parent> =
             parent.map(str::parse).transpose().map_err(|error: Error| Fault::invalid(error.one_line()))?;
@@ -89,7 +95,13 @@ impl SandboxRequest {
             sysctls: linux.sysctls.into_iter().collect(),
             cgroup_parent,
             ports: config.port_mappings,
+            users,
         })
+    }
+
+    /// How its pod is made.
+    pub fn making(&self) -> create::Making {
+        create::Making { private_users: self.users.map(PrivateUsers::Range), ..create::Making::default() }
     }
 
     /// Whether the sandbox uses the host's network.
@@ -213,9 +225,6 @@ impl SandboxRequest {
 fn namespaces(options: &NamespaceOption) -> Result<[i32; 3]> {
     if options.pid() == NamespaceMode::Node {
         return Err(Fault::unimplemented("the host's PID namespace is not given to pods yet"));
-    }
-    if options.userns_options.as_ref().is_some_and(|users| users.mode() == NamespaceMode::Pod) {
-        return Err(Fault::unimplemented("user namespaces of pods are not implemented yet"));
     }
     Ok([options.network, options.pid, options.ipc])
 }

@@ -1,6 +1,6 @@
 //! Making sandboxes.
 
-use stage0::pod::create::{self, Making};
+use stage0::pod::create;
 use stage0::pod::settings::Launch;
 use stage1::error::Context;
 
@@ -44,7 +44,7 @@ pub fn run(node: &Node, request: RunPodSandboxRequest) -> Result<RunPodSandboxRe
             .context(|| format!("make the log directory {:?}", record.log_directory))?;
     }
     let stage1 = node.stage1()?;
-    let pod = create::prepare(&node.store, &stage1, &manifest, Making::default(), |_| Ok(()))?;
+    let pod = create::prepare(&node.store, &stage1, &manifest, wanted.making(), |_| Ok(()))?;
     let id = id::of_sandbox(pod.uuid());
     let settings = wanted.settings(network.as_deref(), &node.local_config, &id)?;
     let launch = Launch { settings, mutable: true, debug: node.debug };

@@ -7,7 +7,7 @@ use serde_json::json;
 use stage0::fsutil::time::nanoseconds;
 use stage0::pod::network as networks;
 
-use super::{Sandbox, all, find};
+use super::{Sandbox, all, find, users};
 use crate::api::{
     LinuxPodSandboxStatus, ListPodSandboxRequest, ListPodSandboxResponse, Namespace, NamespaceMode, NamespaceOption,
     PodIp, PodSandbox, PodSandboxFilter, PodSandboxMetadata, PodSandboxNetworkStatus, PodSandboxState,
@@ -85,7 +85,8 @@ pub fn status(node: &Node, request: PodSandboxStatusRequest) -> Result<PodSandbo
 pub fn describe(sandbox: &Sandbox) -> Result<PodSandboxStatus> {
     let PodSandbox { id, metadata, state, created_at, labels, annotations, runtime_handler } = item(sandbox)?;
     let [network, pid, ipc] = sandbox.record.namespaces;
-    let options = NamespaceOption { network, pid, ipc, ..NamespaceOption::default() };
+    let userns_options = sandbox.users()?.map(users::described);
+    let options = NamespaceOption { network, pid, ipc, userns_options, ..NamespaceOption::default() };
     Ok(PodSandboxStatus {
         id,
         metadata,

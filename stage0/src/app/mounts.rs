@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
-use stage1::appc::{AcName, Mount, PROPAGATION, READ_ONLY_BELOW, RuntimeApp, Volume, VolumeKind};
+use stage1::appc::{AcName, HOST_IDS, Mount, PROPAGATION, READ_ONLY_BELOW, RuntimeApp, Volume, VolumeKind};
 use stage1::error::{Context, Error, Result};
 use stage1::sys::mount::Propagation;
 
@@ -82,6 +82,14 @@ pub fn with_ways(mut mount: Mount, propagation: Option<Propagation>, below_as_it
         });
         other.extend(word.map(|word| (PROPAGATION.to_owned(), word.into())));
         other.extend(below_as_it_is.then(|| (READ_ONLY_BELOW.to_owned(), false.into())));
+    }
+    mount
+}
+
+/// The mount whose files keep the owners that they have on the host, also in a pod with ids of its own.
+pub fn with_host_ids(mut mount: Mount) -> Mount {
+    if let Some(volume) = mount.app_volume.as_mut() {
+        volume.other.insert(HOST_IDS.to_owned(), true.into());
     }
     mount
 }

@@ -203,6 +203,9 @@ pub const PROPAGATION: &str = "podctl.io/propagation";
 /// Field of a read-only host volume, in [`Volume::other`]: `false` leaves the mounts below its source as writable as
 /// they are on the host.
 pub const READ_ONLY_BELOW: &str = "podctl.io/read-only-below";
+/// Field of a host volume, in [`Volume::other`]: `true` leaves its files the owners that they have on the host, also in a
+/// pod with a user namespace of its own, whose ids the host's ids are mapped to otherwise.
+pub const HOST_IDS: &str = "podctl.io/host-ids";
 /// Field of a mount, in [`Mount::other`]: the part of the volume that is mounted, as a path relative to the volume.
 pub const SUB_PATH: &str = "podctl.io/sub-path";
 
@@ -257,6 +260,11 @@ impl Volume {
     /// The field [`READ_ONLY_BELOW`]: whether the mounts below the source of a read-only volume are read-only too.
     pub fn is_read_only_below(&self) -> bool {
         self.other.get(READ_ONLY_BELOW).and_then(Value::as_bool).unwrap_or(true)
+    }
+
+    /// The field [`HOST_IDS`]: whether its files keep the owners that they have on the host.
+    pub fn has_host_ids(&self) -> bool {
+        self.other.get(HOST_IDS).and_then(Value::as_bool).unwrap_or(false)
     }
 
     /// Maximum size of a volume in memory, in bytes; `None` means the default of tmpfs(5).

@@ -199,6 +199,7 @@ impl Opener<'_> {
         let user_namespace = match volume.kind {
             // Its files are made with the host ids of the pod's users.
             VolumeKind::Empty => None,
+            VolumeKind::Host if volume.has_host_ids() => None,
             VolumeKind::Host => self.user_namespace.as_ref().map(AsFd::as_fd),
         };
         let read_only = mapping.read_only;
