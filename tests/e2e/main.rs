@@ -58,6 +58,7 @@ mod readme;
 mod references;
 mod refusals;
 mod registry;
+mod registry_errors;
 mod registry_hostile;
 mod registry_ways;
 mod restarts;
@@ -158,6 +159,7 @@ fn main() -> ExitCode {
         readme::CASES,
         references::CASES,
         registry::CASES,
+        registry_errors::CASES,
         registry_hostile::CASES,
         registry_ways::CASES,
     ];

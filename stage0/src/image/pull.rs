@@ -48,19 +48,20 @@ pub fn pull(store: &Store, access: &Access, name: &Name, options: &ImportOptions
             Ok(pulled) => return Ok(pulled),
             Err(error) => {
                 crate::interrupt::check()?;
-                errors.push(error);
+                errors.push((reference, error));
             }
         }
     }
     Err(joined(errors))
 }
 
-/// Joins several errors to one.
-fn joined(mut errors: Vec<Error>) -> Error {
-    match errors.len() {
-        1 => errors.swap_remove(0),
-        _ => Error::new(errors.iter().map(Error::one_line).collect::<Vec<_>>().join("; ")),
+/// Joins the errors of several places to one, each with its place.
+fn joined(mut errors: Vec<(Reference, Error)>) -> Error {
+    if errors.len() == 1 {
+        return errors.swap_remove(0).1;
     }
+    let all: Vec<String> = errors.iter().map(|(place, error)| format!("{place}: {}", error.one_line())).collect();
+    Error::new(all.join("; "))
 }
 
 fn pull_reference(store: &Store, access: &Access, reference: &Reference, options: &ImportOptions) -> Result<Pulled> {
@@ -86,7 +87,7 @@ fn pull_reference(store: &Store, access: &Access, reference: &Reference, options
             }
             Err(error) => {
                 crate::interrupt::check()?;
-                errors.push(Error::caused_by(format!("{}", endpoint.reference), error));
+                errors.push((endpoint.reference.clone(), error));
             }
         }
     }

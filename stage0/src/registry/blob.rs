@@ -2,7 +2,7 @@
 //! blob's digest and size are verified.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use stage1::error::{Context, Error, Result};
 
 use super::client::Repository;
+use super::failure::Failure;
 use super::patience::{Patience, is_passing, may_pass, retry_after};
 use super::progress::Bars;
 use super::transport::Answer;
@@ -190,7 +191,7 @@ impl<'a> Download<'a> {
                 answer.url
             )));
         }
-        let url = answer.url.to_string();
+        let url = answer.url.clone();
         let mut reader = answer.into_reader();
         let mut block = vec![0; BLOCK];
         loop {
@@ -198,12 +199,14 @@ impl<'a> Download<'a> {
             let n = match reader.read(&mut block) {
                 Ok(0) if self.have == self.blob.size => return Ok(End::Whole),
                 Ok(0) => {
-                    let (have, size) = (self.have, self.blob.size);
-                    return Ok(End::Broken(Error::new(format!("{url} ended after {have} bytes of {size}"))));
+                    let early = std::io::Error::from(ErrorKind::UnexpectedEof);
+                    return Ok(End::Broken(Failure::of_body(&url, self.have, Some(self.blob.size), early)));
                 }
                 Ok(n) => n,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Ok(End::Broken(Error::caused_by(format!("read {url}"), error))),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    return Ok(End::Broken(Failure::of_body(&url, self.have, Some(self.blob.size), error)));
+                }
             };
             if n as u64 > self.blob.size - self.have {
                 return Err(Error::new(format!("{url} has more than the {} bytes that it must have", self.blob.size)));

@@ -218,14 +218,18 @@ impl<'a> Repository<'a> {
         url(if self.root.is_secure() { "https" } else { "http" }, self.root.authority(), &path)
     }
 
-    /// The error of a refused request, with a hint to log in if there are no credentials.
+    /// The error of a refused request, with a hint what to do about it.
     fn refusal(&self, answer: Answer) -> Error {
-        let hint = match answer.status {
-            401 | 403 if self.credentials.is_none() => format!("; podctl login {}", self.reference.registry()),
-            _ => String::new(),
+        if !matches!(answer.status, 401 | 403) {
+            return answer.complaint();
+        }
+        let login = format!("podctl login {}", self.reference.registry());
+        let hint = match self.credentials {
+            None => format!("{} does not exist, or needs a login: {login}", self.reference.repository()),
+            Some(_) => format!("the user may not do this, or the password is no longer right: {login}"),
         };
-        let error = answer.complaint();
-        Error::new(format!("{}{hint}", error.one_line()))
+        let (status, words) = answer.status_and_words();
+        Error::new(format!("{status}{words}: {hint}"))
     }
 
     /// Fetches a manifest or an index by tag or digest.

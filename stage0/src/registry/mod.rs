@@ -7,6 +7,7 @@ mod blob;
 mod certs;
 mod client;
 mod credentials;
+mod failure;
 mod helper;
 mod keyring;
 mod patience;

@@ -4,12 +4,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use stage1::error::{Error, Result};
 
+use super::failure::{Failure, is_of_resolver};
 use crate::interrupt;
 
 /// The most tries of a request whose failures may be temporary.
 const TRIES: u32 = 6;
 /// The longest pause that a server may ask for.
 const MAX_PAUSE: Duration = Duration::from_secs(120);
+
+/// How the C libraries' resolvers (musl, glibc) say that a name does not exist, other than that they could not find out.
+const UNKNOWN_NAME: [&str; 2] = ["Name does not resolve", "Name or service not known"];
 
 /// Counts tries, and waits between them, longer each time.
 pub(super) struct Patience {
@@ -59,6 +63,9 @@ pub(super) fn may_pass(error: &Error) -> bool {
     }
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(cause) = next {
+        if let Some(failure) = cause.downcast_ref::<Failure>() {
+            return passes(&failure.cause);
+        }
         if let Some(io) = cause.downcast_ref::<std::io::Error>() {
             let inner = io.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
             return inner.map_or_else(|| io_passes(io), passes) && io.kind() != ErrorKind::InvalidData;
@@ -87,9 +94,10 @@ fn is_final(kind: std::io::ErrorKind) -> bool {
     )
 }
 
-/// Whether an I/O error may be temporary; errors of TLS are permanent.
+/// Whether an I/O error may be temporary; errors of TLS are permanent, and so are names that do not exist.
 fn io_passes(io: &std::io::Error) -> bool {
-    !is_final(io.kind()) && !io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+    let is_unknown = is_of_resolver(io) && UNKNOWN_NAME.iter().any(|words| io.to_string().ends_with(words));
+    !is_final(io.kind()) && !is_unknown && !io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
 }
 
 fn passes(error: &ureq::Error) -> bool {

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use stage1::error::{Context, Error, Result};
 use ureq::http::header::{AUTHORIZATION, HeaderMap, LOCATION};
-use ureq::http::{Method, Request, Response};
+use ureq::http::{Method, Request, Response, StatusCode};
 use ureq::{Agent, Body, SendBody};
 
 use super::certs::Tls;
+use super::failure::Failure;
 use super::patience::{Patience, is_passing, may_pass, retry_after};
 use super::proxy::proxy;
 use super::url::Url;
@@ -112,23 +113,36 @@ impl Answer {
     /// # Errors
     /// The body is larger, or the connection breaks.
     pub fn read(self, limit: u64) -> Result<Vec<u8>> {
-        let from = self.url.to_string();
+        let (from, length) = (self.url.clone(), self.length());
         let mut bytes = Vec::new();
-        self.into_reader().take(limit + 1).read_to_end(&mut bytes).context(|| format!("read {from}"))?;
+        let read = self.into_reader().take(limit + 1).read_to_end(&mut bytes);
+        read.map_err(|error| Failure::of_body(&from, bytes.len() as u64, length, error))?;
         if bytes.len() as u64 > limit {
             return Err(Error::new(format!("{from} is larger than {limit} bytes")));
         }
         Ok(bytes)
     }
 
-    /// The error that the server reports.
+    /// The error that the server reports, and what to do about it, if that is known.
     pub fn complaint(self) -> Error {
-        let (status, url) = (self.status, self.url.to_string());
+        let hint = match self.status {
+            429 => ": it limits how often it is asked: try again later",
+            500.. => ": it does not work at the moment: try again later",
+            _ => "",
+        };
+        let (status, words) = self.status_and_words();
+        Error::new(format!("{status}{words}{hint}"))
+    }
+
+    /// The answer's status in words, and after a colon what the server itself says, if anything.
+    pub(super) fn status_and_words(self) -> (String, String) {
+        let (code, url) = (self.status, self.url.to_string());
+        let reason = StatusCode::from_u16(code).ok().and_then(|code| code.canonical_reason()).unwrap_or_default();
         let mut bytes = Vec::new();
         // without a readable body the status alone is reported
         let _ = self.into_reader().take(MAX_COMPLAINT).read_to_end(&mut bytes);
-        let words = complaint_in(&bytes).unwrap_or_default();
-        Error::new(format!("{url} answers {status} {words}").trim_end().to_owned())
+        let words = complaint_in(&bytes).map(|words| format!(": {words}")).unwrap_or_default();
+        (format!("{url} answers {code} {reason}").trim_end().to_owned(), words)
     }
 }
 
@@ -190,9 +204,7 @@ impl Transport {
             let agent = self.agent(&ask.url, verify)?;
             let response = run(&agent, &ask).map_err(|error| {
                 // a signal closes all connections
-                interrupt::check()
-                    .err()
-                    .unwrap_or_else(|| Error::caused_by(format!("{} {}", ask.method, ask.url), error))
+                interrupt::check().err().unwrap_or_else(|| Failure::of_request(&ask.url, verify, error))
             })?;
             let (parts, body) = response.into_parts();
             let status = parts.status.as_u16();
