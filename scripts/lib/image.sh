@@ -39,8 +39,44 @@ link_directories() {
     for directory in bin sbin lib lib64; do ln -s "usr/$directory" "$1/$directory"; done
 }
 
-# needed FILE: the libraries that an ELF file links to, by name.
-needed() { readelf -d "$1" | sed -n 's/.*(NEEDED).*\[\(.*\)\]$/\1/p'; }
+# needed FILE: the libraries that an ELF file links to and that the image has, by name.
+needed() { readelf -d "$1" | sed -n 's/.*(NEEDED).*\[\(.*\)\]$/\1/p' | grep -vxF -f <(lines "$IMAGE/absent"); }
+
+# absent_symbols TREE: the symbols of absent libraries that files in the tree link to, as NAME@VERSION or NAME.
+absent_symbols() {
+    local library
+    while read -r library; do
+        nm -D --defined-only "$CACHE/tree/$LIBRARIES/$library" | awk '{ sub("@@", "@", $3); print $3 }'
+    done < <(lines "$IMAGE/absent") | sort -u | comm -12 - <(
+        find "$1/usr" -type f -exec nm -D --undefined-only {} + 2>/dev/null | awk 'NF == 2 { print $2 }' | sort -u
+    )
+}
+
+# make_absent TREE: the library that stands in for the absent ones, and a link to it in place of each of them.
+make_absent() {
+    local tree=$1 made=$CACHE/absent library
+    mkdir -p "$made"
+    absent_symbols "$tree" >"$made/symbols"
+    [ -s "$made/symbols" ] || die "nothing in the image links to the libraries in $IMAGE/absent"
+    sed 's/@.*//' "$made/symbols" | sort -u | while read -r symbol; do
+        if ! grep -q "^EXPORTED .*\b$symbol(" "$IMAGE/absent.c"; then printf 'ABSENT(%s)\n' "$symbol"; fi
+    done >"$made/absent.def"
+    # The versions that Debian's libraries give to their symbols.
+    awk -F @ 'NF == 2 { names[$2] = names[$2] " " $1 ";" }
+        END { for (version in names) print version " {" names[version] " };" }' "$made/symbols" | sort >"$made/absent.map"
+    gcc -O2 -shared -fPIC -fno-builtin -fvisibility=hidden -nostartfiles -s -Wall -Wextra -Werror -Wno-builtin-declaration-mismatch \
+        -Wl,-z,now,-z,relro,--version-script="$made/absent.map",-soname,libabsent.so,--build-id=none \
+        -I "$made" -o "$tree/$LIBRARIES/libabsent.so" "$IMAGE/absent.c"
+    while read -r library; do ln -s libabsent.so "$tree/$LIBRARIES/$library"; done < <(lines "$IMAGE/absent")
+}
+
+# must_be_linked TREE FILE: the loader of the image finds every library and every symbol for the program.
+must_be_linked() {
+    local tree=$1 file=$2 loader=$1/usr/lib64/ld-linux-x86-64.so.2 said
+    said=$(LD_TRACE_LOADED_OBJECTS=1 LD_WARN=1 LD_BIND_NOW=1 "$loader" \
+        --library-path "$tree/$LIBRARIES:$tree/$LIBRARIES/systemd" "$tree/$file" 2>&1) || die "$file: $said"
+    if grep -e 'undefined symbol' -e 'not found' <<<"$said"; then die "$file of the image does not link"; fi
+}
 
 # copy_program TREE FILE: copies a program and, in the end, everything that it links to.
 copy_program() {
@@ -65,6 +101,8 @@ make_rootfs() {
     link_directories "$tree"
     while read -r directory; do mkdir -p "$tree/$directory"; done < <(lines "$IMAGE/directories")
     while read -r program; do copy_program "$tree" "$program"; done < <(lines "$IMAGE/programs")
+    make_absent "$tree"
+    while read -r program; do must_be_linked "$tree" "$program"; done < <(lines "$IMAGE/programs")
     cp -R "$IMAGE/rootfs/." "$tree"
     install -m 0755 "$binaries"/* "$tree/opt/stage1/bin"
 }

@@ -84,7 +84,10 @@ fn verbs_can_be_repeated(t: &Context) -> Verdict {
     assert_eq!(pod.state("one"), "created", "a stop of what never ran changes nothing");
     pod.app("start", "one", &[]).ok();
     let starts = podctl.out().join("starts");
-    wait_for("the first start", 10, || starts.exists().then_some(()));
+    // The file is there before it has a line.
+    wait_for("the first start", 10, || {
+        fs::read_to_string(&starts).is_ok_and(|text| text.ends_with('\n')).then_some(())
+    });
     let before = pod.status("one");
     pod.app("start", "one", &[]).ok();
     assert_eq!(pod.status("one"), before, "a second start changes nothing");

@@ -1,5 +1,6 @@
 //! What a pod's PID 1 can do, and what applies to the pod as a whole.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,6 +13,7 @@ use tests::process::{Process, descendants, pod_cgroups, run, wait_for};
 
 tests::cases! {
     both pid1_can_do_what_it_and_the_apps_need;
+    native pid1_has_only_the_libraries_that_it_calls;
     native apps_that_come_later_get_what_their_pod_has 120;
     both an_app_that_asks_for_more_than_its_pod_has_is_refused;
     both the_pods_cgroups_are_read_only_but_for_the_supervisors;
@@ -49,6 +51,43 @@ fn pid1_can_do_what_it_and_the_apps_need(t: &Context) -> Verdict {
     for options in ["--disable-capabilities-restriction", "--pod-caps-retain=all"] {
         let set = bounding_of(&[options], &[]);
         assert_eq!(set & (NET_ADMIN | SYS_MODULE), NET_ADMIN | SYS_MODULE, "{options}: {set:x}");
+    }
+    Ok(())
+}
+
+/// The libraries that a process has mapped: names, and what identifies the file in memory, which pods share.
+fn libraries(pid: i32) -> BTreeSet<(String, String)> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps of PID 1");
+    let words = maps.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let files = words.filter(|words| words.last().is_some_and(|path| path.contains(".so")));
+    files.map(|words| (words[5].rsplit('/').next().unwrap_or_default().to_owned(), words[4].to_owned())).collect()
+}
+
+/// Each library that PID 1 maps costs every pod memory of its own, and what it maps is in memory once for all pods. A
+/// directive that would need one of the others fails for the process that it concerns, with a message; the pod goes on.
+fn pid1_has_only_the_libraries_that_it_calls(t: &Context) -> Verdict {
+    let host = t.minihost();
+    let ((one, first), (mut two, second)) =
+        (host.boot(&json!([]), &["--net=none"]), host.boot(&json!([]), &["--net=none"]));
+    let mapped = libraries(one.pid());
+    let names: Vec<&str> = mapped.iter().map(|(name, _)| name.as_str()).collect();
+    assert!(names.contains(&"libsystemd-core-252.so") && names.contains(&"libabsent.so"), "{names:?}");
+    for absent in ["libcrypto", "libgcrypt", "libpam", "libselinux", "libapparmor", "libacl", "libkmod", "libzstd"] {
+        assert!(!names.iter().any(|name| name.starts_with(absent)), "{absent}: {names:?}");
+    }
+    assert_eq!(mapped, libraries(two.pid()), "pods share the files of their stage1 image");
+
+    let unit = "[Service]\nType=oneshot\nUser=root\nPAMName=login\nStandardError=truncate:/run/said\nExecStart=/usr/bin/systemctl\n";
+    fs::write(two.dir().join("stage1/rootfs/etc/systemd/system/session.service"), unit)?;
+    let out = run(&mut two.enter(None, &["/usr/bin/systemctl", "start", "session.service"]));
+    assert_ne!(out.code, Some(0), "{out}");
+    let said = fs::read_to_string(format!("/proc/{}/root/run/said", two.pid()))?;
+    assert_eq!(said, "Error: pam_start: the library with this function is not in the stage1 image\n");
+    two.add("later", &["/probe", "sleep", "inf"], &json!([]));
+    two.start_app("later").ok();
+    for (pod, monitor) in [(one, first), (two, second)] {
+        pod.stop(false, monitor);
+        pod.collect(1);
     }
     Ok(())
 }
