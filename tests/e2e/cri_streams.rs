@@ -150,14 +150,22 @@ fn ports_of_a_pod_are_reached(t: &Context) -> Verdict {
         let request = PortForwardRequest { pod_sandbox_id: pod.clone(), port };
         server.runtime(|mut client| async move { client.port_forward(request).await }).map(|answer| answer.url)
     };
+    let mut tunnel = Spdy::tunneled(&forward(vec![7171])?);
     let mut spdy = Spdy::connect(&forward(vec![7171])?, "portforward.k8s.io");
-    for round in ["0", "1"] {
-        let [error, data] =
-            ["error", "data"].map(|kind| spdy.open(&[("streamtype", kind), ("port", "7171"), ("requestid", round)]));
-        spdy.write(data, b"", true);
-        assert!(spdy.read(data).contains("hello from inside"));
-        assert_eq!(spdy.read(error), "");
+    for session in [&mut tunnel, &mut spdy] {
+        for round in ["0", "1"] {
+            let [error, data] = ["error", "data"]
+                .map(|kind| session.open(&[("streamtype", kind), ("port", "7171"), ("requestid", round)]));
+            session.write(data, b"", true);
+            assert!(session.read(data).contains("hello from inside"));
+            assert_eq!(session.read(error), "");
+        }
     }
+    // by WebSocket without SPDY each port has two channels, which begin with it
+    let came = Channels::connect(&forward(vec![7171, 7172])?, "v4.channel.k8s.io").all(4);
+    assert_eq!(came[0], [&7171_u16.to_le_bytes()[..], b"hello from inside"].concat());
+    assert_eq!((&came[1][..], &came[2][..]), (&7171_u16.to_le_bytes()[..], &7172_u16.to_le_bytes()[..]));
+    assert!(String::from_utf8_lossy(&came[3][2..]).starts_with("connect to port 7172: "), "{came:?}");
     // a port that nobody listens at, one that was not asked for: a line, and the connection goes on
     for (port, words) in [("7172", "none that was asked for"), ("7171", "")] {
         let [error, data] =

@@ -116,6 +116,19 @@ impl Channels {
         }
     }
 
+    /// What came in each channel until the server closed the connection, with `count` channels.
+    #[track_caller]
+    pub fn all(mut self, count: usize) -> Vec<Vec<u8>> {
+        let mut came = vec![Vec::new(); count];
+        loop {
+            match self.0.read().expect("a message") {
+                Message::Binary(bytes) => came[usize::from(bytes[0])].extend_from_slice(&bytes[1..]),
+                Message::Close(_) => return came,
+                _ => {}
+            }
+        }
+    }
+
     /// Reads to the end.
     #[track_caller]
     pub fn finish(mut self) -> Said {
@@ -125,10 +138,50 @@ impl Channels {
     }
 }
 
+/// A connection in the messages of a WebSocket.
+#[derive(Debug)]
+struct Tunnel {
+    socket: WebSocket<TcpStream>,
+    /// What came and was not read yet.
+    came: Vec<u8>,
+}
+
+impl Read for Tunnel {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        while self.came.is_empty() {
+            match self.socket.read().map_err(std::io::Error::other)? {
+                Message::Binary(bytes) => self.came = bytes.to_vec(),
+                Message::Close(_) => return Ok(0),
+                _ => {}
+            }
+        }
+        let length = buffer.len().min(self.came.len());
+        buffer[..length].copy_from_slice(&self.came[..length]);
+        self.came.drain(..length);
+        Ok(length)
+    }
+}
+
+impl Write for Tunnel {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.socket.send(Message::binary(bytes.to_vec())).map_err(std::io::Error::other)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.socket.flush().map_err(std::io::Error::other)
+    }
+}
+
+/// What SPDY is spoken over.
+trait Connection: Read + Write + std::fmt::Debug {}
+
+impl<C: Read + Write + std::fmt::Debug> Connection for C {}
+
 /// A session by SPDY.
 #[derive(Debug)]
 pub struct Spdy {
-    stream: TcpStream,
+    stream: Box<dyn Connection>,
     next: u32,
     begun: bool,
     /// What came in each stream, and whether it is at its end.
@@ -149,7 +202,18 @@ impl Spdy {
         let head = head(&mut stream).to_ascii_lowercase();
         assert!(head.starts_with("http/1.1 101 "), "{head}");
         assert!(head.contains(&format!("x-stream-protocol-version: {version}\r\n")), "{head}");
-        Self { stream, next: 1, begun: false, came: BTreeMap::new() }
+        Self::over(stream)
+    }
+
+    /// Connects by WebSocket, with SPDY in its messages, as clients forward ports.
+    #[track_caller]
+    pub fn tunneled(url: &str) -> Self {
+        let Channels(socket) = Channels::connect(url, "SPDY/3.1+portforward.k8s.io");
+        Self::over(Tunnel { socket, came: Vec::new() })
+    }
+
+    fn over(stream: impl Connection + 'static) -> Self {
+        Self { stream: Box::new(stream), next: 1, begun: false, came: BTreeMap::new() }
     }
 
     /// Opens a stream with these headers; its number.

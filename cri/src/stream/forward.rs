@@ -21,7 +21,7 @@ pub const PROTOCOL: &str = "portforward.k8s.io";
 /// Timeout for connecting to a port.
 const CONNECTING: Duration = Duration::from_secs(10);
 /// The size of a read, in bytes.
-const PIECE: usize = 16 << 10;
+pub(super) const PIECE: usize = 16 << 10;
 /// The most streams that wait for the other one of their pair.
 const WAITING: usize = 64;
 
@@ -119,7 +119,7 @@ async fn forward(
 }
 
 /// Connects to a port of the loopback interface in the pod's network.
-async fn connect(network: &Arc<Network>, port: u16) -> io::Result<TcpStream> {
+pub(super) async fn connect(network: &Arc<Network>, port: u16) -> io::Result<TcpStream> {
     let network = Arc::clone(network);
     let (sender, made) = tokio::sync::oneshot::channel();
     // in a thread of its own, which ends in the network namespace that it has joined

@@ -16,7 +16,7 @@ use tonic::body::Body;
 use super::request::Request;
 use super::session::{Ended, Inner};
 use super::urls::Streams;
-use super::{channels, command, forward, request, streams};
+use super::{channels, command, forward, port_channels, request, streams};
 use crate::container::exec;
 use crate::fault::Result;
 use crate::node::Node;
@@ -154,7 +154,11 @@ fn way(headers: &HeaderMap, asked: &Request) -> std::result::Result<Way, Refusal
     }
     if asks_for("websocket") {
         let key = headers.get(SEC_WEBSOCKET_KEY).ok_or((StatusCode::BAD_REQUEST, "no Sec-WebSocket-Key\n"))?;
-        let ours: &[&str] = if is_forward { &[TUNNEL] } else { &channels::PROTOCOLS };
+        let ours: &[&str] = match asked {
+            Request::PortForward { ports, .. } if ports.is_empty() => &[TUNNEL],
+            Request::PortForward { .. } => &[TUNNEL, port_channels::PROTOCOL],
+            _ => &channels::PROTOCOLS,
+        };
         let version = Some(chosen(words(&WEBSOCKET_VERSIONS), ours).ok_or(unknown)?);
         return Ok(Way::WebSocket { version, accept: derive_accept_key(key.as_bytes()) });
     }
@@ -171,6 +175,9 @@ async fn speak(io: Connection, way: Way, asked: Request, node: Arc<Node>) {
             match network {
                 Ok(Ok(network)) => match way {
                     Way::Spdy(_) => forward::serve(io, network, ports).await,
+                    Way::WebSocket { version: Some(version), .. } if version == port_channels::PROTOCOL => {
+                        port_channels::serve(io, network, &ports).await;
+                    }
                     Way::WebSocket { .. } => forward::serve(channels::tunnel(io).await, network, ports).await,
                 },
                 Ok(Err(fault)) => log::debug!("forward ports: {}", fault.message),

@@ -8,6 +8,7 @@ mod channels;
 mod command;
 mod forward;
 mod http;
+mod port_channels;
 mod request;
 mod session;
 mod spdy;
