@@ -54,7 +54,7 @@ pub struct Container {
     /// Whether standard input ends when the first client that attaches to it detaches.
     #[serde(default)]
     pub stdin_once: bool,
-    /// Its mounts of paths of the host.
+    /// Its mounts of paths of the host and of images.
     #[serde(default)]
     pub mounts: Vec<Mount>,
     /// The stop signal, by the API's numbers; 0 is the image's.
@@ -62,7 +62,7 @@ pub struct Container {
     pub stop_signal: i32,
 }
 
-/// A mount of a path of the host.
+/// A mount of a path of the host, or of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
     /// The path in the container.
@@ -73,6 +73,12 @@ pub struct Mount {
     pub readonly: bool,
     /// The mount propagation, by the API's numbers.
     pub propagation: i32,
+    /// The image that is mounted, by its name in the request and its id; `None` for a path of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<(String, String)>,
+    /// The part of the image that is mounted; empty for the whole image.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub image_sub_path: String,
 }
 
 /// Labels or annotations of a request.

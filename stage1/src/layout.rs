@@ -112,6 +112,14 @@ pub fn app_tree(app: &AcName) -> PathBuf {
     app_info(app).join("treeStoreID")
 }
 
+/// File in [`app_info`]: the ids of the trees of images that the app has mounted, one a line.
+pub const IMAGE_VOLUMES: &str = "imageVolumes";
+
+/// The file [`IMAGE_VOLUMES`] of an app.
+pub fn app_image_volumes(app: &AcName) -> PathBuf {
+    app_info(app).join(IMAGE_VOLUMES)
+}
+
 /// Backing directory of an `empty` volume.
 pub fn shared_volume(volume: &AcName) -> PathBuf {
     Path::new(SHARED_VOLUMES).join(volume.as_ref())

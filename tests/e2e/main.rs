@@ -18,6 +18,7 @@ mod cri;
 mod cri_asked;
 mod cri_campaign;
 mod cri_figures;
+mod cri_images;
 mod cri_streams;
 mod cri_users;
 mod declared;
@@ -99,6 +100,7 @@ fn main() -> ExitCode {
         cri_asked::CASES,
         cri_campaign::CASES,
         cri_figures::CASES,
+        cri_images::CASES,
         cri_streams::CASES,
         cri_users::CASES,
         life::CASES,

@@ -5,7 +5,7 @@ use stage0::image::store::{self as images, Image, find};
 
 use super::request::{self, ImageCommand};
 use super::{Container, life, of_sandbox, unheeded};
-use crate::api::{CreateContainerRequest, CreateContainerResponse, ImageSpec};
+use crate::api::{CreateContainerRequest, CreateContainerResponse, ImageSpec, Mount};
 use crate::fault::{Fault, Result};
 use crate::id::ContainerId;
 use crate::node::Node;
@@ -19,7 +19,7 @@ use crate::sandbox::{self, Sandbox};
 /// another call is making the container, one with this name was started already, or the app can't be added. The sandbox
 /// is unchanged then.
 pub fn create(node: &Node, request: CreateContainerRequest) -> Result<CreateContainerResponse> {
-    let config = request.config.ok_or_else(|| Fault::invalid("there is no config"))?;
+    let mut config = request.config.ok_or_else(|| Fault::invalid("there is no config"))?;
     let metadata = config.metadata.clone().ok_or_else(|| Fault::invalid("the container has no metadata"))?;
     let sandbox = sandbox::find(node, &request.pod_sandbox_id)?;
     life::must_run(&sandbox)?;
@@ -31,6 +31,7 @@ pub fn create(node: &Node, request: CreateContainerRequest) -> Result<CreateCont
     }
     unheeded::warn(&called, &config);
     let image = image(node, config.image.as_ref())?;
+    name_volumes(node, &mut config.mounts)?;
     let own = ImageCommand::of(&image, images::config(&node.store, &image.id)?.as_ref());
     let id = ContainerId::new(sandbox.pod.uuid())?;
     let mut options = request::options(&id, sandbox.users()?, image.id.to_string(), own, config)?;
@@ -48,6 +49,14 @@ fn again(sandbox: &Sandbox, found: &Container, called: &str) -> Result<CreateCon
         return Ok(CreateContainerResponse { container_id: id });
     }
     Err(Fault::exists(format!("{called} already exists as {id}")))
+}
+
+/// Writes the ids of the images that are mounted into the mounts.
+fn name_volumes(node: &Node, mounts: &mut [Mount]) -> Result<()> {
+    for spec in mounts.iter_mut().filter_map(|mount| mount.image.as_mut()).filter(|spec| !spec.image.is_empty()) {
+        spec.image_ref = image(node, Some(spec))?.id.to_string();
+    }
+    Ok(())
 }
 
 /// The image that the request names, by a name or its id.

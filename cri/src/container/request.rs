@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use stage0::app::groups::ImageGroups;
+use stage0::app::image_volumes::ImageMount;
 use stage0::app::mounts;
 use stage0::app::options::AddOptions;
 use stage0::app::profile;
@@ -19,8 +20,8 @@ use stage1::uid_range::UidRange;
 
 use crate::api::security_profile::ProfileType;
 use crate::api::{
-    Capability, ContainerConfig, Device, KeyValue, LinuxContainerResources, LinuxContainerSecurityContext, Mount,
-    MountPropagation, NamespaceMode, SeLinuxOption, Signal, SupplementalGroupsPolicy,
+    Capability, ContainerConfig, Device, ImageSpec, KeyValue, LinuxContainerResources, LinuxContainerSecurityContext,
+    Mount, MountPropagation, NamespaceMode, SeLinuxOption, Signal, SupplementalGroupsPolicy,
 };
 use crate::fault::{Fault, Result};
 use crate::id::ContainerId;
@@ -100,9 +101,10 @@ pub fn options(
     Isolators::parse(&isolators).map_err(|error| Fault::invalid(error.one_line()))?;
     let is_tty = config.tty;
     let mode = |word: &str| Some(if is_tty { "tty" } else { word }.to_owned());
-    let mounts = config
-        .mounts
-        .iter()
+    let (images, paths): (Vec<&Mount>, Vec<&Mount>) = config.mounts.iter().partition(|mount| image_of(mount).is_some());
+    let image_mounts = images.into_iter().map(image_mount).collect::<Result<Vec<_>>>()?;
+    let mounts = paths
+        .into_iter()
         .map(|wanted| mount(wanted, users, context.privileged))
         .chain(config.devices.iter().map(device));
     let mounts = mounts.enumerate().map(|(number, mount)| volume(number, mount?, users)).collect::<Result<Vec<_>>>()?;
@@ -138,6 +140,7 @@ pub fn options(
         isolators,
         read_only_rootfs: context.readonly_rootfs,
         mounts,
+        image_mounts,
         insecure: InsecureOptions {
             disable_paths: context.privileged,
             disable_capabilities: false,
@@ -340,6 +343,36 @@ fn id(what: &str, number: i64) -> Result<u32> {
     number.ok_or_else(|| Fault::invalid(format!("{what}: out of range")))
 }
 
+/// The image that a mount shows; `None` for a path of the host.
+fn image_of(mount: &Mount) -> Option<&ImageSpec> {
+    mount.image.as_ref().filter(|spec| !spec.image.is_empty())
+}
+
+/// The mount of an image, whose id is known.
+fn image_mount(mount: &Mount) -> Result<ImageMount> {
+    let refused = |why: &str| Err(Fault::invalid(format!("mount of an image at {:?}: {why}", mount.container_path)));
+    if !mount.readonly {
+        return refused("the files of an image are read-only, and readonly has to say so");
+    }
+    if !mount.host_path.is_empty() {
+        return refused("host_path names another source");
+    }
+    if !mount.mount_options.is_empty() {
+        return refused("mount options are not implemented yet");
+    }
+    if mount.propagation() != MountPropagation::PropagationPrivate {
+        return refused("only private propagation applies to it");
+    }
+    if !mount.container_path.starts_with('/') {
+        return refused("not an absolute path");
+    }
+    Ok(ImageMount {
+        image: image_of(mount).map(|spec| spec.image_ref.clone()).unwrap_or_default(),
+        path: mount.container_path.clone(),
+        sub_path: Some(mount.image_sub_path.clone()).filter(|part| !part.is_empty()),
+    })
+}
+
 /// A mount of the host's path `source` at `target` in the container.
 struct Bind {
     source: String,
@@ -355,8 +388,8 @@ struct Bind {
 fn mount(mount: &Mount, users: Option<UidRange>, privileged: bool) -> Result<Bind> {
     let target = &mount.container_path;
     let shown = || format!("mount at {target:?}");
-    if mount.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
-        return Err(Fault::unimplemented(format!("{}: volumes of images are not implemented yet", shown())));
+    if !mount.image_sub_path.is_empty() {
+        return Err(Fault::invalid(format!("{}: image_sub_path goes with an image", shown())));
     }
     let host_ids = mount.uid_mappings.is_empty() && mount.gid_mappings.is_empty();
     if !host_ids && users != Some(users::of_mappings(&mount.uid_mappings, &mount.gid_mappings)?) {
@@ -417,5 +450,7 @@ fn kept(mount: &Mount) -> record::Mount {
         host_path: mount.host_path.clone(),
         readonly: mount.readonly,
         propagation: mount.propagation,
+        image: image_of(mount).map(|spec| (spec.image.clone(), spec.image_ref.clone())),
+        image_sub_path: mount.image_sub_path.clone(),
     }
 }

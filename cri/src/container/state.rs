@@ -156,8 +156,9 @@ fn user(sandbox: &Sandbox, container: &Container) -> Option<ContainerUser> {
 }
 
 fn mount(mount: &record::Mount) -> api::Mount {
-    let record::Mount { container_path, host_path, readonly, propagation } = mount.clone();
-    api::Mount { container_path, host_path, readonly, propagation, ..api::Mount::default() }
+    let record::Mount { container_path, host_path, readonly, propagation, image, image_sub_path } = mount.clone();
+    let image = image.map(|(image, image_ref)| ImageSpec { image, image_ref, ..ImageSpec::default() });
+    api::Mount { container_path, host_path, readonly, propagation, image, image_sub_path, ..api::Mount::default() }
 }
 
 /// Why a container has ended: Kubernetes' `reason`, and a message.

@@ -12,7 +12,7 @@ use super::kept::AppRecord;
 use super::mounts;
 use super::options::AddOptions;
 use super::recover::Adding;
-use super::{groups, health};
+use super::{groups, health, image_volumes};
 use crate::fsutil::dir::must_exist;
 use crate::image::store::Image;
 use crate::image::store::find;
@@ -46,6 +46,7 @@ pub fn add_app(store: &Store, pod: &Pod, image: &Image, mut app: RuntimeApp, opt
     must_be_mutable(&manifest)?;
     mounts::place(store, &manifest.volumes, &options.binds, &mut app)?;
     check_addition(&manifest, &app)?;
+    image_volumes::place(pod.dir(), &options.image_mounts, &mut app)?;
     adding.clear_leftovers(&app.name)?;
     adding.locked.begin_add(&app.name)?;
     match steps(&adding, image, manifest, &app, options).and_then(|()| adding.locked.commit_add(&app.name)) {
@@ -109,6 +110,7 @@ fn steps(
     options: &AddOptions,
 ) -> Result<()> {
     let files = AppFiles::new(adding.pod.dir(), &app.name);
+    image_volumes::note(adding.store, adding.pod.dir(), &app.name, &options.image_mounts)?;
     let tree = files.write_info(adding.store, image)?;
     AppRecord::new(adding.pod.dir(), &app.name).keep_of(image, options)?;
     // before its volumes are filled: a volume that a manifest names is not removed
@@ -118,6 +120,7 @@ fn steps(
         secrets.put_in_place(adding.pod.dir())?;
     }
     files.put_in_place(adding.store, app, Some(tree))?;
+    image_volumes::mount(adding.store, adding.pod.dir(), &app.name)?;
     files.mark_created()?;
     adding.inside(&app.name).add(&arguments(adding.pod, adding.insecure)?)
 }

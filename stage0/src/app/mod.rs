@@ -8,6 +8,7 @@ mod crossing;
 pub mod files;
 pub mod groups;
 pub mod health;
+pub mod image_volumes;
 pub mod kept;
 pub mod lifecycle;
 pub mod mountinfo;

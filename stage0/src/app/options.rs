@@ -13,6 +13,7 @@ use stage1::streams::{self, Format, LogFile};
 
 use super::groups::{GroupRequest, ImageGroups};
 use super::health::HealthOptions;
+use super::image_volumes::ImageMount;
 use super::mounts::Bind;
 use crate::image::store::Image;
 use crate::volume::content::Content;
@@ -58,6 +59,8 @@ pub struct AddOptions {
     pub mounts: Vec<Mount>,
     /// Mounts of volumes by name: the pod's, or else named volumes of the data directory.
     pub binds: Vec<Bind>,
+    /// Mounts of images.
+    pub image_mounts: Vec<ImageMount>,
     /// The restrictions to lift for this app, in addition to those lifted for the pod.
     pub insecure: InsecureOptions,
     /// The signal that asks it to end, for example `SIGTERM`.
@@ -94,7 +97,7 @@ impl AddOptions {
     /// labels and secrets one by one.
     #[must_use]
     pub fn changed_by(self, changes: Self) -> Self {
-        let Self { mut env, mut mounts, mut binds, mut isolators, mut annotations, .. } = self;
+        let Self { mut env, mut mounts, mut binds, mut image_mounts, mut isolators, mut annotations, .. } = self;
         for new in changes.annotations {
             annotations.retain(|old| old.name != new.name);
             annotations.push(new);
@@ -112,6 +115,10 @@ impl AddOptions {
         for new in changes.binds {
             binds.retain(|old| old.path != new.path);
             binds.push(new);
+        }
+        for new in changes.image_mounts {
+            image_mounts.retain(|old| old.path != new.path);
+            image_mounts.push(new);
         }
         replace_isolators(&mut isolators, &changes.isolators);
         let or = |new: Vec<String>, old| if new.is_empty() { old } else { new };
@@ -136,6 +143,7 @@ impl AddOptions {
             read_only_rootfs: changes.read_only_rootfs || self.read_only_rootfs,
             mounts,
             binds,
+            image_mounts,
             insecure: self.insecure.or(changes.insecure),
             stop_signal: changes.stop_signal.or(self.stop_signal),
             stop_timeout: changes.stop_timeout.or(self.stop_timeout),

@@ -8,6 +8,7 @@ use stage1::pod::AppState;
 use super::add::arguments;
 use super::crossing::{Inside, ready_pid};
 use super::files::AppFiles;
+use super::image_volumes;
 use super::kept::AppRecord;
 use super::lifecycle;
 use super::start_lock::AppLock;
@@ -56,7 +57,10 @@ pub fn note_wanted(pod: &Pod, manifest: &PodManifest) -> Result<()> {
 /// # Errors
 /// A status can't be read, or a root can't be mounted; it stops there.
 pub fn mount(store: &Store, pod: &Pod, manifest: &PodManifest) -> Result<()> {
-    whole(pod, manifest)?.iter().try_for_each(|app| AppFiles::new(pod.dir(), app).mount_again(store))
+    whole(pod, manifest)?.iter().try_for_each(|app| {
+        AppFiles::new(pod.dir(), app).mount_again(store)?;
+        image_volumes::mount(store, pod.dir(), app)
+    })
 }
 
 /// Removes the exit statuses of all apps of an immutable pod, before it runs again.

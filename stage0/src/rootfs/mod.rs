@@ -97,6 +97,25 @@ impl<'a> Roots<'a> {
         }
     }
 
+    /// Makes the files of a tree appear read-only at `target`: as a mount, or in a pod without overlays as a copy that is
+    /// made once. The caller must hold the tree.
+    ///
+    /// # Errors
+    /// The tree's layers can't be found, or the mount or the copy fails.
+    pub fn show(&self, store: &Store, tree: &str, target: &Path) -> Result<()> {
+        let lower = location::stack(store, tree)?;
+        if self.overlays {
+            make_dir(target, 0o755)?;
+            return overlay::show_mapped(&lower, target, self.ids);
+        }
+        if target.exists() {
+            return Ok(());
+        }
+        make_dir(target, 0o755)?;
+        location::copy_stack(&lower, target, self.ids)
+            .context(|| format!("copy the files of {:?} to {target:?}", trees::rootfs(store, tree)))
+    }
+
     fn give_up_overlays(&mut self) -> Result<()> {
         let mark = self.pod.join(layout::OVERLAY_PREPARED);
         std::fs::remove_file(&mark).context(|| format!("remove {mark:?}"))?;

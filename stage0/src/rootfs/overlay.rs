@@ -71,6 +71,18 @@ pub fn show(layers: &[PathBuf], target: &Path) -> Result<()> {
     mount_with(layers, target, MountFlags::RDONLY, lower_option)
 }
 
+/// [`show`] with owners shifted by `ids`, as in [`mount`].
+///
+/// # Errors
+/// A mount fails, or can't have its ids mapped.
+pub fn show_mapped(layers: &[PathBuf], target: &Path, ids: Option<UidRange>) -> Result<()> {
+    let Some(ids) = ids else { return show(layers, target) };
+    forget_mapped(target)?;
+    let mapped = Mapped::new(layers, target, ids)?;
+    let shown = show(&mapped.roots, target);
+    mapped.remove().and(shown)
+}
+
 /// Whether an error of [`mount`] means that this file system, or this kernel, does not support such an overlay.
 pub fn is_refusal(error: &Error) -> bool {
     const REFUSALS: [Errno; 5] = [Errno::NODEV, Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP, Errno::PERM];

@@ -162,6 +162,7 @@ impl HowToRunIt {
             read_only_rootfs: self.readonly_rootfs,
             mounts,
             binds,
+            image_mounts: Vec::new(),
             stop_signal: self.stop_signal,
             stop_timeout: self.stop_timeout,
             restart: self.restart,

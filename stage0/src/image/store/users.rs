@@ -42,11 +42,14 @@ pub fn users(store: &Store) -> Result<BTreeMap<String, Vec<String>>> {
 fn trees_of(pod: &Pod) -> Result<Vec<String>> {
     let mut files = vec![pod.dir().join(layout::STAGE1_TREE)];
     let apps = pod.dir().join("appsinfo");
-    files.extend(names_in(&apps)?.into_iter().map(|app| apps.join(app).join("treeStoreID")));
+    for app in names_in(&apps)? {
+        let info = apps.join(app);
+        files.extend([info.join("treeStoreID"), info.join(layout::IMAGE_VOLUMES)]);
+    }
     let mut found = Vec::new();
     for file in files {
         match std::fs::read_to_string(&file) {
-            Ok(tree) => found.push(tree.trim().to_owned()),
+            Ok(trees) => found.extend(trees.lines().map(|tree| tree.trim().to_owned())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(Error::caused_by(format!("read {file:?}"), error)),
         }
