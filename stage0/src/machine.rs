@@ -9,6 +9,7 @@ use stage1::cgroup::{self, Version};
 use stage1::error::{Context, Error, Result};
 use stage1::net;
 
+use crate::fsutil::inotify;
 use crate::store::Store;
 
 /// The oldest kernel with every system call that pods need; the newest of them is mount_setattr(2) with
@@ -18,6 +19,9 @@ const OLDEST_KERNEL: (u32, u32) = (5, 12);
 const CONTROLLERS: [&str; 4] = ["memory", "cpu", "pids", "io"];
 /// Report less free disk space than this, in bytes.
 const LITTLE_SPACE: u64 = 1 << 30;
+
+/// Report inotify instances for fewer pods than this.
+const FEW_PODS: u64 = 30;
 
 /// How a part of the machine meets what pods need.
 #[derive(Serialize, Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +93,12 @@ pub fn examine(store: &Store) -> Vec<Finding> {
             read("/proc/sys/kernel/seccomp/actions_avail").and_then(|all| filters(&all)),
             Fatal,
             "the kernel can't filter system calls; apps run only with --disable-seccomp",
+        ),
+        Finding::new(
+            "inotify",
+            inotify::most_pods().and_then(room_for_pods),
+            Missing,
+            "few pods can run at once: sysctl -w fs.inotify.max_user_instances=8192",
         ),
         Finding::new(
             "network plugins",
@@ -163,6 +173,11 @@ fn filters(actions: &str) -> Result<String> {
     }
 }
 
+fn room_for_pods(most: u64) -> Result<String> {
+    let said = format!("instances for {most} pods");
+    if most < FEW_PODS { Err(Error::new(said)) } else { Ok(said) }
+}
+
 fn plugins((missing, places): (Vec<&str>, String)) -> Result<String> {
     if missing.is_empty() {
         return Ok("all that the built-in networks need".into());
@@ -206,6 +221,7 @@ mod tests {
         let table = "nodev\tsysfs\n\text4\nnodev\toverlay\n";
         assert!(file_system(table, "overlay").is_ok() && file_system("nodev\toverlayx\n", "overlay").is_err());
         assert!(namespaces("1000\n").is_ok() && namespaces("0\n").is_err() && namespaces("").is_err());
+        assert!(room_for_pods(30).is_ok() && room_for_pods(29).is_err());
         assert!(filters("kill_process trap errno allow\n").is_ok() && filters("").is_err());
         let said = plugins((vec!["ptp", "portmap"], "/a:/b".into())).unwrap_err().one_line();
         assert_eq!(said, "no ptp, portmap in /a:/b");

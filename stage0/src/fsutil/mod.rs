@@ -3,6 +3,7 @@
 pub(crate) mod atomic;
 pub mod digest;
 pub(crate) mod dir;
+pub(crate) mod inotify;
 pub(crate) mod lock;
 pub(crate) mod plain_word;
 pub(crate) mod remove;

@@ -25,7 +25,7 @@ use uuid::Uuid;
 use crate::entrypoint::spawn::{Entrypoint, Stage1};
 use crate::fsutil::atomic::write;
 use crate::fsutil::dir::make_dir;
-use crate::fsutil::space;
+use crate::fsutil::{inotify, space};
 use crate::image::store::Image;
 use crate::image::tree as trees;
 use crate::pod::settings::Launch;
@@ -347,5 +347,6 @@ fn end_of_console(dir: &Path) -> Result<String> {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let last = lines[lines.len().saturating_sub(5)..].join(" | ");
     let said = if last.is_empty() { "its process ended without a message".into() } else { last };
-    Ok(space::shortage_at(dir).map_or_else(|| said.clone(), |why| format!("{why}; {said}")))
+    let cause = space::shortage_at(dir).or_else(|| inotify::shortage(&said));
+    Ok(cause.map_or_else(|| said.clone(), |why| format!("{why}; {said}")))
 }
