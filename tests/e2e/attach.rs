@@ -546,8 +546,8 @@ fn what_is_not_there_is_told(t: &Context) -> Verdict {
     refused(&["--app=other"], "no app other");
     refused(&["--mode=all"], "\"all\"");
     start(&pod, "one", &["--stdout=stream"], "exec sleep 1000");
-    refused(&["--app=one", "--mode=stdin"], "no stdin to attach to, but stdout, stderr");
-    refused(&["--app=one", "--mode=tty"], "no tty to attach to, but stdout, stderr");
+    refused(&["--app=one", "--mode=stdin"], "no stdin to attach to; it has stdout, stderr");
+    refused(&["--app=one", "--mode=tty"], "no tty to attach to; it has stdout, stderr");
     podctl.ok(&["app", "add", &pod.uuid, "shell", "--name=new", "--stdout=stream"]);
     refused(&["--app=new"], "not started yet");
     for (option, words) in [("--stdin=log", "stdin mode \"log\""), ("--stdout=file", "stdout mode \"file\"")] {

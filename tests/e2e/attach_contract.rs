@@ -119,7 +119,7 @@ fn every_switch_of_attach(t: &Context) -> Verdict {
     }
     // Streams that the app does not have.
     for (switches, codes, words) in [
-        (&["--action=custom-attach"][..], [2, 2], "nothing to attach to was named"),
+        (&["--action=custom-attach"][..], [2, 2], "no stream to attach to was named"),
         (&["--action=custom-attach", "--stdout"], [254, 254], "no stdout to attach to"),
         (&["--action=dance"], [1, 2], "dance"),
         (&["--action=list", "--stdin=perhaps"], [1, 2], "perhaps"),

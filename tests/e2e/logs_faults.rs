@@ -173,7 +173,7 @@ fn nobody_else_speaks_for_an_app(t: &Context) -> Verdict {
     pod.app("start", "a", &[]).ok();
     let out = podctl.run(&["enter", &pod.uuid, "--", "/opt/stage1/bin/reaper", "--wait=5000", "a"]);
     assert_ne!(out.code, Some(0));
-    assert!(out.stderr.contains("may not speak for it"), "{out}");
+    assert!(out.stderr.contains("may make no requests about it"), "{out}");
     // The file is out of an app's reach.
     let seen = pod.enter("a", &["/probe", "open", "r", "/run/stage1/monitor"]);
     assert_eq!(seen.stdout.trim(), "ENOENT", "{seen}");

@@ -1,4 +1,5 @@
-//! An app as the monitor sees it: its endpoints, where its output goes, who waits for its end. Host side.
+//! An app's streams in the monitor: its endpoints, the sinks of its output, and the callers that wait for its end. Host
+//! side.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -34,12 +35,12 @@ use crate::terminal::set_nonblocking;
 const PIPE: usize = 1 << 20;
 /// Backlog of the clients' sockets: listen(2).
 const BACKLOG: i32 = 128;
-/// How many of them are taken at a time.
+/// How many syslog messages of an app are read at a time.
 const SYSLOG_TURNS: usize = 64;
-/// How many times as many are taken at an app's end: more than a socket holds.
+/// How many times [`SYSLOG_TURNS`] messages are read at an app's end: more than a socket holds.
 const SYSLOG_LAST: usize = 16;
 
-/// An app that was started.
+/// An app that was started at least once.
 #[derive(Debug)]
 pub(super) struct App {
     pub(super) name: AcName,
@@ -50,12 +51,13 @@ pub(super) struct App {
     pub(super) journald: Option<Journald>,
     tokens: Tokens,
     syslog: Option<Watched>,
-    /// Who has told the app's end, and waits until its output is taken.
+    /// The reapers that wait for the answer to [`intake::Request::Ended`].
     waiting: Vec<Watched>,
 }
 
 impl App {
-    /// What `app-add` has declared of its streams. The caller of `run` may be the first client of its terminal.
+    /// Opens the sinks of an app, as `declared` by `app-add` and the pod's `settings`; its streams come with
+    /// [`Self::begin`].
     pub(super) fn new(
         name: AcName,
         declared: DeclaredStreams,
@@ -110,18 +112,18 @@ impl App {
         Ok(app)
     }
 
-    /// Whether its streams are still those that are declared.
+    /// Whether its streams are still those of `declared`.
     pub(super) fn is(&self, declared: &DeclaredStreams) -> bool {
         self.declared == *declared
     }
 
-    /// Whether the caller of `run` has its terminal.
+    /// Whether its terminal is connected to that of `run`'s caller.
     pub(super) fn is_interactive(&self) -> bool {
         self.declared.modes.are_interactive()
     }
 
-    /// Listens at the sockets where host managers look for its endpoints. The pod can write to that directory, and so
-    /// can prevent this; then there are no sockets.
+    /// Listens at the sockets where host managers look for its endpoints. The pod can write to that directory and so
+    /// prevent this; the app then has no sockets there.
     pub(super) fn listen(&mut self) -> Result<()> {
         let path = layout::iottymux(&self.name);
         let place = dir::open_beneath(rustix::fs::CWD, &path, OFlags::PATH | OFlags::DIRECTORY)?;
@@ -136,7 +138,7 @@ impl App {
         Ok(())
     }
 
-    /// Takes what `app-exec` has handed over; `terminal` is the end of the caller of `run`, if it is to have one.
+    /// Takes over the ends that `app-exec` has sent, of the app itself (`main`) or of a handler.
     pub(super) fn begin(&mut self, main: bool, ends: Vec<(String, OwnedFd)>) -> Result<()> {
         for (name, fd) in ends {
             check(&name, &fd).with_what(&name)?;
@@ -147,7 +149,7 @@ impl App {
                 self.syslog = Some(socket);
                 continue;
             }
-            // A handler has no terminal: it writes into that of its app.
+            // A handler has no terminal of its own: its output goes to that of its app.
             let found = self.channels.iter_mut().position(|channel| channel.name == name);
             let found = found.or_else(|| self.channels.iter().position(|channel| !main && channel.name == TTY));
             let channel = &mut self.channels[found.context(|| format!("the app has no {name}"))?];
@@ -168,7 +170,7 @@ impl App {
         Ok(())
     }
 
-    /// The sinks of this app, with those of all.
+    /// The app's channels, and its sinks together with those that all apps share.
     pub(super) fn sinks<'a>(&'a mut self, tools: &'a mut Tools) -> (&'a mut Vec<Channel>, Sinks<'a>) {
         let sinks = Sinks {
             log: self.log.as_mut(),
@@ -185,7 +187,7 @@ impl App {
 
     /// Reads messages from the app's /dev/log. Returns whether there may be more.
     pub(super) fn read_syslog(&mut self, tools: &mut Tools) -> Result<bool> {
-        // A longer message is cut.
+        // A message longer than the buffer is cut.
         let mut message = std::mem::take(&mut tools.scratch);
         let more = self.read_messages(&mut message, tools);
         tools.scratch = message;
@@ -224,10 +226,10 @@ impl App {
         Ok(true)
     }
 
-    /// Notes that `talk` has told the app's end, and waits until its output is taken.
-    pub(super) fn ended(&mut self, talk: Watched, tools: &mut Tools) -> Result<()> {
-        self.waiting.push(talk);
-        // Only what is in the pipes now: a process that the app left behind may go on writing.
+    /// Notes that the app has ended; `peer` gets its answer when the output is read and written.
+    pub(super) fn ended(&mut self, peer: Watched, tools: &mut Tools) -> Result<()> {
+        self.waiting.push(peer);
+        // Only what is in the pipes now: a process that the app has left behind may go on writing.
         for _ in 0..SYSLOG_LAST {
             if !self.read_syslog(tools)? {
                 break;
@@ -236,7 +238,7 @@ impl App {
         self.channels.iter_mut().try_for_each(Channel::drain)
     }
 
-    /// The pod has ended: takes the messages that are left, and closes all streams.
+    /// After the end of the pod: reads the remaining syslog messages, and closes all streams.
     pub(super) fn finish(&mut self, tools: &mut Tools) -> Result<()> {
         while self.read_syslog(tools)? {}
         let (channels, mut sinks) = self.sinks(tools);
@@ -245,16 +247,16 @@ impl App {
         Ok(())
     }
 
-    /// Answers those who wait, if all output is taken.
+    /// Answers the waiting reapers, if all output has been read and written.
     pub(super) fn settle(&mut self) {
         if let Some(log) = &mut self.log {
             log.tell_lost();
         }
         if !self.waiting.is_empty() && self.channels.iter().all(Channel::is_drained) {
-            for talk in self.waiting.drain(..) {
-                intake::answer(talk, Ok(String::new()), &[]);
+            for peer in self.waiting.drain(..) {
+                intake::answer(peer, Ok(String::new()), &[]);
             }
-            // Until it is started again; a handler opens the log anew.
+            // The next start brings a new socket; the log is opened again when there is something to write.
             self.syslog = None;
             if let Some(log) = &mut self.log {
                 log.close();
@@ -263,7 +265,7 @@ impl App {
     }
 }
 
-/// The priority of a message, without its facility, and its text, which may have several lines.
+/// The priority (without the facility) and the text of a syslog message, which may have several lines.
 fn syslog_message(message: &[u8]) -> (u8, &[u8]) {
     const INFO: u8 = 6;
     let text = message.strip_suffix(b"\0").unwrap_or(message);
@@ -279,11 +281,11 @@ fn syslog_message(message: &[u8]) -> (u8, &[u8]) {
 fn listener(place: &OwnedFd, name: &str) -> Result<OwnedFd> {
     use std::os::fd::AsRawFd;
     let what = || format!("bind({name:?})");
-    // By the descriptor: an app's name may be longer than the path of a socket, and nothing on the way is a link.
+    // By the descriptor: a path with the app's name may be too long for a socket, and this path has no links of the pod.
     let path = Path::new("/proc/self/fd").join(place.as_raw_fd().to_string()).join(name);
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).context(|| "socket")?;
-    // The mode of what bind(2) makes.
+    // bind(2) makes the file with the socket's mode.
     rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(0o600)).context(what)?;
     bind(&socket, &SocketAddrUnix::new(&path).context(what)?).context(what)?;
     listen(&socket, BACKLOG).context(what)?;
@@ -300,7 +302,7 @@ impl<T> WithWhat<T> for Result<T> {
     }
 }
 
-/// Makes sure that a descriptor is of the kind that its name says: nothing else is read from or written to.
+/// Refuses a descriptor that is not of the kind that its name says.
 fn check(name: &str, fd: impl AsFd) -> Result<()> {
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&fd).context(|| "fstat")?.st_mode);
     match name {
@@ -357,7 +359,7 @@ mod tests {
     fn caller(app: &App) -> (Watched, OwnedFd) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
-        (app.tokens.watched(ours, Job::Talk), theirs)
+        (app.tokens.watched(ours, Job::Peer), theirs)
     }
 
     fn answer(theirs: &OwnedFd) -> Option<String> {

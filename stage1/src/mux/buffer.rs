@@ -1,9 +1,9 @@
-//! Buffers that are used again and again. Host side.
+//! Buffers that are reused. Host side.
 
-/// How many bytes are gathered before they are written.
+/// How many bytes of log lines are gathered before they are written.
 pub(super) const GATHER: usize = 128 << 10;
 
-/// Empties a buffer that is used again. One that has become large gives its memory back.
+/// Empties a buffer for its next use, and frees memory beyond twice [`GATHER`].
 pub(super) fn empty(buffer: &mut Vec<u8>) {
     buffer.clear();
     buffer.shrink_to(2 * GATHER);

@@ -1,6 +1,6 @@
-//! One endpoint of an app: its clients, what the app writes, what it reads. Host side.
+//! One endpoint of an app: its clients, its output and its input. Host side.
 //!
-//! Nothing here waits: [`Channel::arm`] says what to wait for, [`Channel::handle`] does what can be done.
+//! Nothing here waits: [`Channel::arm`] tells epoll(7) what to wait for, [`Channel::handle`] handles a ready descriptor.
 
 use std::os::fd::OwnedFd;
 use std::time::Instant;
@@ -22,13 +22,13 @@ use crate::error::{Context, Result};
 
 /// Longest read from an app or a client, in bytes.
 pub(super) const CHUNK: usize = 64 << 10;
-/// The most that is moved from an app to a client at a time, in bytes: the size of an app's pipe.
+/// The most bytes that one splice(2) moves from an app to a client: the size of an app's pipe.
 const SPLICE: usize = 1 << 20;
-/// How many times in a row one source is read while others wait.
+/// How many times in a row one source is read while others may wait.
 const TURNS: usize = 8;
-/// Most sources of one endpoint: processes that earlier runs left behind may still write to theirs.
+/// The most sources of one endpoint: processes left behind by earlier runs may still write to theirs.
 const SOURCES: usize = 8;
-/// How many bytes are read from a terminal at an app's end while others still have it open: more than it can hold.
+/// How many bytes are read from a terminal at an app's end while other processes still have it open: more than it holds.
 const TERMINAL: u64 = 64 << 10;
 
 /// An endpoint.
@@ -38,7 +38,7 @@ pub(super) struct Channel {
     tokens: Tokens,
     listener: Option<Listener>,
     clients: Vec<Client>,
-    /// The token of the client whose size the terminal has: who has typed last, or come last.
+    /// The token of the client whose window size the terminal has: the one that typed or connected last.
     active: Option<u64>,
     pub(super) output: Option<Output>,
     pub(super) input: Option<Input>,
@@ -49,13 +49,13 @@ impl Channel {
         Self { name, tokens, listener: None, clients: Vec::new(), active: None, output, input }
     }
 
-    /// Takes clients that connect there.
+    /// Accepts clients at `listener`.
     pub(super) fn listen(&mut self, listener: OwnedFd) {
         self.listener = Some(Listener::new(self.tokens.watched(listener, Job::Listen)));
     }
 
-    /// Tells epoll(7) what this waits for next. Returns when a listener that rests has to be looked at again. `is_held_up`:
-    /// the output of `run` takes nothing more.
+    /// Tells epoll(7) what to wait for next. `is_held_up` says that the output of `run` is full. Returns when a resting
+    /// listener accepts again.
     pub(super) fn arm(&mut self, is_held_up: bool, now: Instant) -> Result<Option<Instant>> {
         let until = self.listener.as_mut().map(|listener| listener.arm(now)).transpose()?.flatten();
         if let Some(output) = &self.output {
@@ -83,7 +83,7 @@ impl Channel {
         Ok(until)
     }
 
-    /// How much may be read from the app: what every client can still take.
+    /// How many bytes may be read from the app: what there is room for in the queue of every client.
     fn room(&self) -> u64 {
         let Some(output) = &self.output else { return 0 };
         let waiting = self.clients.iter().filter(|client| client.is_live());
@@ -93,7 +93,7 @@ impl Channel {
         }
     }
 
-    /// Does what [`Self::arm`] has waited for.
+    /// Handles a descriptor that is ready.
     pub(super) fn handle(&mut self, job: Job, token: u64, ready: Interest, sinks: &mut Sinks<'_>) -> Result<()> {
         match job {
             Job::Listen => self.accept(sinks),
@@ -134,7 +134,7 @@ impl Channel {
         match listener.accept(sinks.spare, false).context(|| self.name)? {
             Call::Nobody => Ok(()),
             Call::Taken(socket) => self.admit(socket, false, sinks).map(drop),
-            // The connection is closed without a word; a client that asks the monitor for one is told why.
+            // The connection is closed without an answer; a client that asks the monitor for one is told the reason.
             Call::Refused(_) => Ok(()),
         }
     }
@@ -163,7 +163,7 @@ impl Channel {
         Ok(token)
     }
 
-    /// Reads one source and passes its output on. Returns whether there may be more.
+    /// Reads one source and writes its output to the sinks. Returns whether there may be more.
     fn read_output(&mut self, index: usize, sinks: &mut Sinks<'_>) -> Result<bool> {
         let more = self.read_chunks(index, sinks);
         sinks.write_log();
@@ -184,7 +184,7 @@ impl Channel {
             let mut chunk = std::mem::take(sinks.scratch);
             let got = rustix::io::read(&source.fd, &mut chunk[..room]);
             let count = match got {
-                // A pipe without writers, a terminal that nobody has open.
+                // A pipe without writers, or a terminal that no process has open.
                 Ok(0) | Err(Errno::IO) => {
                     *sinks.scratch = chunk;
                     return self.source_ended(index, sinks).map(|()| false);
@@ -212,8 +212,8 @@ impl Channel {
         Ok(true)
     }
 
-    /// Moves a pipe's output to the only client, within the kernel, if nobody else gets it. Returns whether that was
-    /// possible. Where it is not, a read finds the reason: no output, no room, or the client has gone.
+    /// Moves a pipe's output to its only reader, a client, within the kernel (splice(2)). Returns whether that worked; if
+    /// not, the read that follows finds the reason: no output, no room, or a client that has gone.
     fn splice(&mut self, index: usize, sinks: &Sinks<'_>) -> bool {
         let (Some(output), [client]) = (&mut self.output, &mut self.clients[..]) else { return false };
         let is_next = client.is_live() && client.cursor == output.ring.written();
@@ -234,7 +234,7 @@ impl Channel {
         }
     }
 
-    /// The app, or what it left behind, has closed its side.
+    /// Removes a source whose writers have all closed it.
     fn source_ended(&mut self, index: usize, sinks: &mut Sinks<'_>) -> Result<()> {
         let Some(output) = &mut self.output else { return Ok(()) };
         let source = output.sources.remove(index);
@@ -261,7 +261,7 @@ impl Channel {
         }
     }
 
-    /// An app, or a handler of it, is about to start: the other ends of its streams.
+    /// Takes over the ends of the streams of an app (`main`), or of a handler of it, that is about to start.
     pub(super) fn begin(
         &mut self,
         source: Option<OwnedFd>,
@@ -275,7 +275,10 @@ impl Channel {
         if let (Some(output), Some(source)) = (&mut self.output, source) {
             output.ended &= !main;
             if output.sources.len() >= SOURCES {
-                log::warn!("{}: an earlier run has left too many behind who still write", self.name);
+                log::warn!(
+                    "{}: too many processes of earlier runs still have it open: the oldest one's output is dropped",
+                    self.name
+                );
                 output.sources.remove(0);
             }
             let fd = self.tokens.watched(source, Job::Source);
@@ -290,7 +293,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Notes how much output there is at the app's end; when that is taken, [`Self::is_drained`].
+    /// Notes how much output is in the pipes at the app's end; when that has been read, [`Self::is_drained`] is true.
     pub(super) fn drain(&mut self) -> Result<()> {
         for source in self.output.iter_mut().flat_map(|output| &mut output.sources) {
             source.left = Some(match source.is_terminal {
@@ -301,13 +304,13 @@ impl Channel {
         Ok(())
     }
 
-    /// Whether all output is taken that was there at [`Self::drain`].
+    /// Whether all output has been read that was there at [`Self::drain`].
     pub(super) fn is_drained(&self) -> bool {
         let mut sources = self.output.iter().flat_map(|output| &output.sources);
         sources.all(|source| source.left.is_none_or(|left| left == 0))
     }
 
-    /// Reads all output that is there now, as far as there is room for it.
+    /// Reads the output that is there now, as far as there is room for it.
     pub(super) fn catch_up(&mut self, sinks: &mut Sinks<'_>) -> Result<()> {
         let mut index = 0;
         let mut turns = 0;
@@ -332,7 +335,7 @@ impl Channel {
         self.output.as_ref().is_none_or(|output| output.sources.is_empty())
     }
 
-    /// The pod has ended: nothing more comes, and nobody is there who reads.
+    /// After the end of the pod: closes the sources and the input, and tells the clients the end.
     pub(super) fn close(&mut self, sinks: &mut Sinks<'_>) -> Result<()> {
         if let Some(output) = &mut self.output {
             output.sources.clear();
@@ -350,7 +353,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Notes the size of a client's window. The app's terminal has the size of the client that was active last.
+    /// Notes a client's window size. The app's terminal gets the size of the client that was active last.
     pub(super) fn resize(&mut self, who: u64, size: Winsize) -> Result<()> {
         let Some(client) = self.clients.iter_mut().find(|client| client.socket.token() == who) else { return Ok(()) };
         let has_come = client.size.replace(size).is_none();
@@ -361,7 +364,7 @@ impl Channel {
         }
     }
 
-    /// As [`Self::resize`], for the caller of `run`.
+    /// Notes the window size of the terminal of `run`'s caller.
     pub(super) fn resize_resident(&mut self, size: Winsize) -> Result<()> {
         let resident = self.clients.iter().find(|client| client.resident).map(|client| client.socket.token());
         resident.map_or(Ok(()), |who| self.resize(who, size))
@@ -408,7 +411,7 @@ impl Channel {
             let (who, size) = (client.socket.token(), client.size);
             input.pending.extend(&chunk[..count]);
             input.last = Some(index);
-            // Before the app reads it.
+            // The terminal has the size of this client before the app reads what it sent.
             if let Some(size) = size.filter(|_| self.active != Some(who)) {
                 self.activate(who, size)?;
             }
@@ -423,7 +426,7 @@ impl Channel {
             input.write()?;
         }
         if ready.intersects(Interest::ERR | Interest::HUP) {
-            // The app has ended, or reads no more.
+            // The app has ended, or has closed its input.
             input.reader = false;
         }
         if !input.reader && self.output.is_none() {
@@ -432,7 +435,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Removes the clients that have gone, and drops those that are too slow. Returns when to look again at the latest.
+    /// Removes clients that have left, and drops those that are too slow. Returns the next deadline.
     pub(super) fn tidy(&mut self, now: Instant) -> Option<Instant> {
         let mut next: Option<Instant> = None;
         let mut look_at = |time: Instant| next = Some(next.map_or(time, |other| other.min(time)));
@@ -466,7 +469,7 @@ impl Channel {
             }
         }
         if !self.input.as_ref().is_some_and(Input::is_read) {
-            // No app reads what they have sent.
+            // No app reads what these clients have sent.
             self.clients.iter_mut().filter(|client| client.hung_up).for_each(|client| client.gone = true);
         }
         if let Some(last) = self.input.as_mut().and_then(|input| input.last.take()) {
@@ -482,7 +485,7 @@ impl Channel {
         next
     }
 
-    /// Whether all that was written has reached everybody.
+    /// Whether all output has reached all clients.
     pub(super) fn is_quiet(&self) -> bool {
         let output = self.output.as_ref();
         self.clients.iter().all(|client| !output.is_some_and(|output| client.waits_for(&output.ring)))

@@ -1,5 +1,4 @@
-//! A client that is attached to an endpoint: what it gets, how fast it must read, how it learns of the app's end. Host
-//! side.
+//! A client that is attached to an endpoint: its output, how fast it must read, how it learns of the app's end. Host side.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -15,13 +14,13 @@ use super::ring::Ring;
 use crate::error::{Context, Result};
 use crate::streams::PASSED_ON;
 
-/// An app's output is not read while there is room for fewer bytes than this: clients that take a few bytes at a time
-/// would cause as many small reads.
+/// The least room, in bytes, for which an app's output is read: a client that reads a few bytes at a time would cause as
+/// many small reads otherwise.
 pub(super) const READ_LEAST: u64 = 4096;
-/// How long a client may take to close its connection when it has been told the end.
+/// How long a client may take to close its connection after it was told the end.
 pub(super) const FAREWELL: Duration = Duration::from_secs(10);
 
-/// A client.
+/// An attached client.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) socket: Watched,
@@ -31,23 +30,23 @@ pub(super) struct Client {
     pub(super) cursor: u64,
     /// The position where the stream ends for it, once the app has ended.
     pub(super) until: Option<u64>,
-    /// When it was told the app's end.
+    /// When the monitor told it the app's end, by shutdown(2).
     pub(super) told: Option<Instant>,
-    /// It may send something, or something that it sent was not read yet.
+    /// It may still send, or something that it sent was not read yet.
     pub(super) sends: bool,
-    /// It has closed its side altogether.
+    /// It has closed its connection.
     pub(super) hung_up: bool,
-    /// When it last read something, or had nothing to read.
+    /// When it last read something, or had read everything.
     pub(super) progress: Instant,
-    /// Since when the app waits for it, and its position then.
+    /// Since when the app waits for it, and its position at that time.
     pub(super) full: Option<(Instant, u64)>,
     pub(super) gone: bool,
-    /// The size of its window, if it has said one.
+    /// The size of its window, if it has sent one.
     pub(super) size: Option<Winsize>,
 }
 
 impl Client {
-    /// A new client at the start of the stream. `sends`: the app has an input.
+    /// A client at the start of the stream. `sends` says that the endpoint has an input.
     pub(super) fn new(socket: Watched, resident: bool, sends: bool) -> Self {
         Self {
             socket,
@@ -64,17 +63,17 @@ impl Client {
         }
     }
 
-    /// Whether it gets what the app writes.
+    /// Whether it gets what the app writes from now on.
     pub(super) fn is_live(&self) -> bool {
         self.until.is_none() && !self.hung_up && !self.gone
     }
 
-    /// Whether there is output that it has not got yet.
+    /// Whether there is output that was not sent to it yet.
     pub(super) fn waits_for(&self, ring: &Ring) -> bool {
         self.told.is_none() && !self.hung_up && self.cursor < self.until.unwrap_or(ring.written())
     }
 
-    /// Sends it output until it is up to date or its socket is full.
+    /// Sends it output until it has everything or its socket is full.
     pub(super) fn send(&mut self, ring: &Ring) {
         if self.cursor < ring.oldest() && !self.gone {
             // The ring has overwritten its next byte, which happens only to a client that is being dropped.
@@ -100,7 +99,7 @@ impl Client {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return,
                 Err(_) => {
-                    // What it has sent before it went is still to be read.
+                    // What it sent before it closed the connection is still to be read.
                     self.hung_up = true;
                     self.gone = !self.sends;
                 }
@@ -126,20 +125,20 @@ impl Client {
         }
     }
 
-    /// Notes that `lag` bytes wait for it, of at most `capacity`.
+    /// Notes that `lag` bytes of at most `capacity` are queued for it.
     pub(super) fn keep_account(&mut self, lag: u64, capacity: u64, now: Instant) {
         let is_full = lag > capacity - READ_LEAST;
         match self.full {
             _ if lag == 0 => self.full = None,
             Some((since, _)) if !is_full && now >= since + HOLD => self.full = None,
             None if is_full => self.full = Some((now, self.cursor)),
-            // It is slow, but takes enough not to be dropped.
+            // It is slow, but reads enough not to be dropped.
             Some((_, then)) if self.cursor - then >= LEAST => self.full = is_full.then_some((now, self.cursor)),
             _ => {}
         }
     }
 
-    /// When it is dropped, unless it reads before that. `is_ahead`: no other client has read more.
+    /// When it is dropped, unless it reads before. `is_ahead` says that no other client has read more.
     pub(super) fn deadline(&self, is_ahead: bool) -> Option<Instant> {
         if self.resident {
             return None;
@@ -155,7 +154,7 @@ impl Client {
     }
 }
 
-/// Whether the other side of a socket is closed altogether, not only for writing.
+/// Whether the peer of a socket has closed it, not only shut it down for writing.
 pub(super) fn has_hung_up(socket: impl AsFd) -> Result<bool> {
     poll_now(socket, PollFlags::empty()).map(|ready| ready.contains(PollFlags::POLLHUP))
 }

@@ -1,8 +1,8 @@
-//! What the apps write to their logs, on the output of `run`. Host side.
+//! The apps' output on the output of `run`. Host side.
 //!
-//! The only app of a pod has it for itself: its bytes as they are, standard output to standard output, standard error
-//! to standard error. Of several apps it gets whole lines, each after the app's name. Whoever reads it sets the pace:
-//! when it takes no more, nothing more is read from the apps.
+//! The bytes of a pod's only app are copied unchanged, standard output to standard output, standard error to standard
+//! error. The output of several apps is copied line by line, each after the app's name. While the reader of `run` does
+//! not read, nothing more is read from the apps.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -17,7 +17,7 @@ use crate::appc::AcName;
 use crate::error::{Context, Result};
 use crate::terminal::{own, standard};
 
-/// A line that is longer than this goes on in the next one, if it comes after a name, in bytes.
+/// The longest line after an app's name, in bytes; a longer one continues in the next line.
 const LONGEST: usize = 64 << 10;
 
 /// Size of a pipe that is the output of `run`, in bytes: larger than the kernel's default, so that its reader seldom
@@ -53,12 +53,12 @@ impl Console {
         Ok(Self { show, ports })
     }
 
-    /// Whether nothing more can be taken for now.
+    /// Whether the reader is behind, so that nothing more may be read from the apps.
     pub(super) fn is_full(&self) -> bool {
         self.ports.iter().flatten().any(|port| !port.queue.is_empty())
     }
 
-    /// How many bytes wait for the reader.
+    /// How many bytes are queued for the reader.
     pub(super) fn waiting(&self) -> usize {
         self.ports.iter().flatten().map(|port| port.queue.len()).sum()
     }
@@ -68,24 +68,24 @@ impl Console {
         self.ports[number - 1].as_mut().map_or(Ok(()), |port| port.write(bytes))
     }
 
-    /// Writes what waits, as far as the reader takes it.
+    /// Writes what is queued, as far as the reader takes it.
     pub(super) fn go_on(&mut self) -> Result<()> {
         self.ports.iter_mut().flatten().try_for_each(Port::flush)
     }
 
-    /// Drops what waits for the reader, and shows nothing more.
+    /// Drops what is queued for the reader, and shows nothing more.
     pub(super) fn give_up(&mut self) {
         self.ports = [None, None];
         self.show = Show::Nothing;
     }
 }
 
-/// One of its descriptors.
+/// Standard output or standard error of `run`.
 #[derive(Debug)]
 struct Port {
     /// `None` once the reader has gone.
     fd: Option<Watched>,
-    /// Not a file: it can be waited for.
+    /// It can be polled: it is not a regular file.
     waits: bool,
     is_socket: bool,
     queue: Vec<u8>,
@@ -94,7 +94,7 @@ struct Port {
 impl Port {
     fn new(number: usize, poller: &Rc<Poller>, token: u64) -> Result<Self> {
         let fd = own(standard(number), OFlags::WRONLY).or_else(|error| {
-            // The terminal of another user, which can't be opened anew.
+            // Another user's terminal can't be opened anew.
             log::debug!("{}", error.one_line());
             standard(number).try_clone_to_owned().context(|| "dup(output)")
         })?;
@@ -134,8 +134,8 @@ impl Port {
         }
     }
 
-    /// Writes as much as the reader takes now, and returns how much that was. When the reader has gone, nothing more is
-    /// shown; the pod goes on.
+    /// Writes as much as the reader takes now. Returns how much that was. After the reader has gone nothing more is
+    /// written; the pod goes on.
     fn try_write(&mut self, bytes: &[u8]) -> usize {
         let mut done = 0;
         while let (Some(fd), true) = (&self.fd, done < bytes.len()) {
@@ -148,7 +148,7 @@ impl Port {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return done,
                 Err(errno) => {
-                    log::debug!("the output of run has no reader any more: {errno}");
+                    log::debug!("the reader of the output of run has gone: {errno}");
                     self.fd = None;
                 }
             }
@@ -164,7 +164,7 @@ fn is_null(fd: impl AsFd) -> Result<bool> {
     Ok(rdev(fd.as_fd()).context(|| "fstat")? == rdev(null.as_fd()).context(|| "fstat")?)
 }
 
-/// One stream's part of it.
+/// Copies one stream of an app to the output of `run`; holds the line that has not ended yet.
 #[derive(Debug)]
 pub(super) struct Shown {
     number: usize,
@@ -195,7 +195,7 @@ impl Shown {
         }
     }
 
-    /// At the end of the output. `draft` is empty, and stays so.
+    /// Writes the line that is left at the end of the output. `draft` is empty before and after.
     pub(super) fn finish(&mut self, console: &mut Console, draft: &mut Vec<u8>) -> Result<()> {
         if !self.line.is_empty() {
             self.end_line(draft);

@@ -1,5 +1,5 @@
-//! An app's log: the files `logs/APP/1.log`, `2.log`, … in the pod's directory, out of the pod's reach. A file that has
-//! reached its size is followed by the next one, and the oldest goes when there are too many. Host side.
+//! An app's log: the files `logs/APP/1.log`, `2.log`, … in the pod's directory, which the pod can't reach. When a file has
+//! reached its size, the next one begins, and the oldest is removed when there are too many. Host side.
 
 use std::fs::File;
 use std::io::Write;
@@ -15,10 +15,10 @@ use crate::error::{Context, Result};
 use crate::layout;
 use crate::sys::dir::{self, EntryKind};
 
-/// How much of an app's output is kept.
+/// How much of an app's log is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// At this size, in bytes, a file is followed by the next one.
+    /// At this size, in bytes, the next file begins.
     pub size: u64,
     /// How many files are kept.
     pub files: u64,
@@ -33,12 +33,12 @@ pub(super) struct AppLog {
     /// Closed while the app does not run, to save descriptors.
     file: Option<File>,
     size: u64,
-    /// What could not be written, in bytes, and why.
+    /// How many bytes could not be written, and why.
     lost: Option<(u64, String)>,
 }
 
 impl AppLog {
-    /// Goes on with the newest file of an app, or begins the first.
+    /// Opens the newest log file of an app, or makes the first.
     pub(super) fn open(app: &AcName, bounds: Bounds) -> Result<Self> {
         Self::open_from(app, bounds, 1)
     }
@@ -60,12 +60,13 @@ impl AppLog {
         Ok(Self { app: app.clone(), bounds, number, file: Some(file), size, lost: None })
     }
 
-    /// Closes the file until there is something to write.
+    /// Closes the file until the next write.
     pub(super) fn close(&mut self) {
         self.file = None;
     }
 
-    /// Opens it again. If somebody has removed it, or its directory, a new one begins, which readers know as a later one.
+    /// Opens the file again if it is closed. If it or its directory was removed, the next number begins, so that readers
+    /// see it as a later file.
     fn reopen(&mut self) -> Result<()> {
         match &self.file {
             Some(file) if rustix::fs::fstat(file).context(|| "fstat(log)")?.st_nlink > 0 => return Ok(()),
@@ -78,21 +79,21 @@ impl AppLog {
                 }
             },
         }
-        log::warn!("the log of app {} was removed: what it had is lost, a new one begins", self.app);
+        log::warn!("the log of app {} was removed: its lines are lost, a new one begins", self.app);
         let new = Self::open_from(&self.app, self.bounds, self.number + 1)?;
         *self = Self { lost: self.lost.take(), ..new };
         Ok(())
     }
 
-    /// Writes into the log how much of it is lost, if that can be written now.
+    /// Writes into the log how many bytes are missing, if there is space again.
     pub(super) fn tell_lost(&mut self) {
         if self.lost.is_some() {
             self.write(&mut Vec::new());
         }
     }
 
-    /// Writes whole lines, and empties `text`. An app does not end because of a full disk, and does not wait for it
-    /// either: what can't be written is counted, and that is said, in the log too as soon as it can be.
+    /// Writes whole lines, and empties `text`. An app neither ends nor waits because of a full disk: bytes that can't be
+    /// written are counted; a warning says so, and a line of the log as soon as there is space.
     pub(super) fn write(&mut self, text: &mut Vec<u8>) {
         let mut ahead = 0;
         if let Some((bytes, why)) = &self.lost {
@@ -120,7 +121,7 @@ impl AppLog {
             }
         };
         if failed.is_some() {
-            // Whole lines only.
+            // Cut off the line that was written in part.
             done = memchr::memrchr(b'\n', &text[..done]).map_or(0, |at| at + 1);
             if let Some(Err(error)) = self.file.as_ref().map(|file| file.set_len(self.size + done as u64)) {
                 log::warn!("truncate the log of app {}: {error}", self.app);
@@ -147,7 +148,7 @@ impl AppLog {
         if self.size < self.bounds.size {
             return Ok(());
         }
-        // Not kept open, to save descriptors: rotations are rare.
+        // Rotations are rare: the directory is not kept open, to save descriptors.
         let directory = directory(&self.app)?;
         self.file = Some(create(&directory, self.number + 1)?);
         self.number += 1;

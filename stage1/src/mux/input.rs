@@ -1,4 +1,4 @@
-//! What an app reads from one endpoint: what clients have sent, until the app takes it. Host side.
+//! An app's input at one endpoint: what clients have sent and the app has not read yet. Host side.
 
 use rustix::io::Errno;
 
@@ -8,15 +8,15 @@ use crate::error::{Context, Result};
 /// The input of an app.
 #[derive(Debug)]
 pub(super) struct Input {
-    /// Closed once the end of the input was asked for.
+    /// The pipe or terminal; `None` once the end of the input was passed on.
     pub(super) sink: Option<Watched>,
-    /// The end of the input can be passed on by closing the sink.
+    /// Closing the sink passes the end of the input on.
     pub(super) ends_by_close: bool,
-    /// An app runs, and reads.
+    /// The app runs, and has not closed its input.
     pub(super) reader: bool,
     pub(super) pending: Vec<u8>,
     pub(super) written: usize,
-    /// The client whose input was read last; the others come first next time.
+    /// The index of the client whose input was read last; the others come first next time.
     pub(super) last: Option<usize>,
 }
 
@@ -25,17 +25,17 @@ impl Input {
         Self { sink: None, ends_by_close, reader: false, pending: Vec::new(), written: 0, last: None }
     }
 
-    /// Whether there is an app that reads.
+    /// Whether the app reads.
     pub(super) fn is_read(&self) -> bool {
         self.reader && self.sink.is_some()
     }
 
-    /// Whether it can take more from a client.
+    /// Whether more can be read from a client.
     pub(super) fn takes(&self) -> bool {
         self.is_read() && self.pending.is_empty()
     }
 
-    /// Writes what can be written of what a client has sent.
+    /// Writes what a client has sent, as far as the app reads it.
     pub(super) fn write(&mut self) -> Result<()> {
         let Some(sink) = &self.sink else { return Ok(()) };
         while self.written < self.pending.len() {
@@ -43,7 +43,7 @@ impl Input {
                 Ok(count) => self.written += count,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(()),
-                // The app has ended: what it has not read is dropped.
+                // The app has ended: drop what it has not read.
                 Err(Errno::PIPE | Errno::IO) => {
                     self.reader = false;
                     break;

@@ -1,7 +1,7 @@
-//! Who talks to the monitor, and what they may say. Host side.
+//! The monitor's sockets, the requests that it takes there, and who may make which. Host side.
 //!
-//! The kernel tells the PID of a peer inside the pod, and with it the peer's cgroup. A peer speaks for the app in whose
-//! unit it runs, and for no other.
+//! The kernel names the PID of a peer inside the pod, and the PID leads to the peer's cgroup. A peer may only make
+//! requests about the app in whose unit it runs.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -27,7 +27,8 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Listens in the pod's directory, which is the current one. Inside the pod [`Self::bind_in_pod`] does.
+    /// Makes both sockets and listens in the pod's directory, the current one; [`Self::bind_in_pod`] then listens inside
+    /// the pod.
     ///
     /// # Errors
     /// A socket can't be made or bound.
@@ -36,7 +37,7 @@ impl Listeners {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
             let socket = socket.context(|| "socket")?;
-            // The mode of what bind(2) makes.
+            // bind(2) makes the file with the socket's mode.
             rustix::fs::fchmod(&socket, Mode::from_raw_mode(0o600)).context(|| "fchmod(socket)")?;
             Ok::<_, Error>(socket)
         };
@@ -46,7 +47,7 @@ impl Listeners {
         Ok(Self { pod, host })
     }
 
-    /// Listens inside the pod, for the pod's root alone. Pod side, before PID 1 is executed.
+    /// Listens inside the pod; only the pod's root can connect. Pod side, before PID 1 is executed.
     ///
     /// # Errors
     /// The socket can't be bound.
@@ -66,7 +67,7 @@ fn bind_at(socket: &OwnedFd, path: &str) -> Result<()> {
     listen(socket, BACKLOG).context(what)
 }
 
-/// A hint for a failure for lack of descriptors.
+/// Adds a hint to a failure for lack of descriptors.
 pub(super) fn explained(error: Error) -> Error {
     if error.errno() != Some(libc::EMFILE) {
         return error;
@@ -76,72 +77,72 @@ pub(super) fn explained(error: Error) -> Error {
     Error::caused_by(format!("the pod's monitor has no descriptor left of {limit}: {helps}"), error)
 }
 
-/// What was said.
+/// A request to the monitor.
 #[derive(Debug)]
-pub(super) enum Said {
-    /// Nothing yet.
-    Nothing,
-    /// Nothing more: it has hung up.
+pub(super) enum Request {
+    /// None has arrived yet.
+    NotYet,
+    /// None will come: the peer has closed the connection.
     HungUp,
-    /// An app, or a handler of it, is about to start, with these ends of its streams.
+    /// Take over these ends of the streams of an app, or of a handler of it, that is about to start.
     Start { app: AcName, main: bool, ends: Vec<(String, OwnedFd)> },
-    /// An app has ended.
+    /// The app has ended: answer when its output has been read and written.
     Ended(AcName),
-    /// What can be attached to?
+    /// List the endpoints of an app.
     List(AcName),
-    /// A connection to an endpoint is wanted.
+    /// Connect to an endpoint of an app.
     Attach(AcName, String),
-    /// How large the window of a client of an app's terminal is: which client.
+    /// Note the window size of the client with this number, attached to an app's terminal.
     Resize(AcName, rustix::termios::Winsize, u64),
-    /// A kubelet's log file was renamed.
+    /// Open the log file for a kubelet anew: it was renamed.
     Reopen(AcName),
-    /// An app is being removed.
+    /// Forget an app, which is being removed.
     Forget(AcName),
-    /// The pod is being stopped.
+    /// Note that the pod is being stopped.
     Stop,
 }
 
-/// What a caller says; `in_pod`: it is inside of the pod with this cgroup.
-pub(super) fn read(talk: BorrowedFd<'_>, in_pod: Option<&PodCgroup>) -> Result<Said> {
-    let (text, fds) = match fd_passing::receive_message(talk, call::MAX) {
-        Err(error) if error.errno() == Some(libc::EAGAIN) => return Ok(Said::Nothing),
-        Err(error) if error.errno() == Some(libc::ECONNRESET) => return Ok(Said::HungUp),
+/// Reads one request of a peer; `in_pod` is the pod's cgroup if the peer is inside the pod.
+pub(super) fn read(peer: BorrowedFd<'_>, in_pod: Option<&PodCgroup>) -> Result<Request> {
+    let (text, fds) = match fd_passing::receive_message(peer, call::MAX) {
+        Err(error) if error.errno() == Some(libc::EAGAIN) => return Ok(Request::NotYet),
+        Err(error) if error.errno() == Some(libc::ECONNRESET) => return Ok(Request::HungUp),
         got => match got? {
             Some(got) => got,
-            None => return Ok(Said::HungUp),
+            None => return Ok(Request::HungUp),
         },
     };
     let text = String::from_utf8(text).context(|| "a message is not UTF-8")?;
     let words: Vec<&str> = text.split(' ').collect();
     let name = |word: &str| word.parse::<AcName>().context(|| format!("app name {word:?}"));
-    let said = match (in_pod, &words[..]) {
+    let request = match (in_pod, &words[..]) {
         (Some(_), [call::START, app, who @ ("main" | "handler"), names @ ..]) if names.len() == fds.len() => {
             let ends = names.iter().map(|&name| name.to_owned()).zip(fds).collect();
-            Said::Start { app: name(app)?, main: *who == "main", ends }
+            Request::Start { app: name(app)?, main: *who == "main", ends }
         }
-        (Some(_), [call::ENDED, app]) => Said::Ended(name(app)?),
-        (None, [call::LIST, app]) => Said::List(name(app)?),
-        (None, [call::ATTACH, app, endpoint]) => Said::Attach(name(app)?, (*endpoint).to_owned()),
+        (Some(_), [call::ENDED, app]) => Request::Ended(name(app)?),
+        (None, [call::LIST, app]) => Request::List(name(app)?),
+        (None, [call::ATTACH, app, endpoint]) => Request::Attach(name(app)?, (*endpoint).to_owned()),
         (None, [call::RESIZE, app, rows, columns, client]) => {
             let number = |word: &str| word.parse::<u16>().context(|| format!("{word:?} is not a size"));
             let (ws_row, ws_col) = (number(rows)?, number(columns)?);
             let client = client.parse::<u64>().context(|| format!("{client:?} is not a client"))?;
-            Said::Resize(name(app)?, rustix::termios::Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 }, client)
+            Request::Resize(name(app)?, rustix::termios::Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 }, client)
         }
-        (None, [call::REOPEN, app]) => Said::Reopen(name(app)?),
-        (None, [call::FORGET, app]) => Said::Forget(name(app)?),
-        (None, [call::STOP]) => Said::Stop,
-        _ => return Err(Error::new(format!("the message {text:?} is not understood"))),
+        (None, [call::REOPEN, app]) => Request::Reopen(name(app)?),
+        (None, [call::FORGET, app]) => Request::Forget(name(app)?),
+        (None, [call::STOP]) => Request::Stop,
+        _ => return Err(Error::new(format!("the message {text:?} is not a request of the pod's monitor"))),
     };
-    if let (Some(cgroup), Said::Start { app, .. } | Said::Ended(app)) = (in_pod, &said) {
-        check_peer(talk, cgroup, app)?;
+    if let (Some(cgroup), Request::Start { app, .. } | Request::Ended(app)) = (in_pod, &request) {
+        check_peer(peer, cgroup, app)?;
     }
-    Ok(said)
+    Ok(request)
 }
 
-/// Makes sure that a peer runs in the unit of `app`, or in the one that writes down its end.
-fn check_peer(talk: BorrowedFd<'_>, cgroup: &PodCgroup, app: &AcName) -> Result<()> {
-    let peer = rustix::net::sockopt::socket_peercred(talk).context(|| "getsockopt(SO_PEERCRED)")?;
+/// Refuses a peer that runs neither in the unit of `app` nor in the unit that writes its exit status.
+fn check_peer(peer: BorrowedFd<'_>, cgroup: &PodCgroup, app: &AcName) -> Result<()> {
+    let peer = rustix::net::sockopt::socket_peercred(peer).context(|| "getsockopt(SO_PEERCRED)")?;
     let pid = peer.pid.as_raw_nonzero().get();
     let units = [layout::app_cgroup(app), layout::late_reaper_cgroup(app)];
     for unit in &units {
@@ -149,11 +150,11 @@ fn check_peer(talk: BorrowedFd<'_>, cgroup: &PodCgroup, app: &AcName) -> Result<
             return Ok(());
         }
     }
-    Err(Error::new(format!("process {pid} does not run in the unit of app {app}: it may not speak for it")))
+    Err(Error::new(format!("process {pid} does not run in the unit of app {app}, and may make no requests about it")))
 }
 
-/// Sends the answer. A caller that has gone misses it, which is not an error.
-pub(super) fn answer(talk: impl AsFd, done: Result<String>, fds: &[BorrowedFd<'_>]) {
+/// Sends the answer to a request. It is not an error if the peer has gone.
+pub(super) fn answer(peer: impl AsFd, done: Result<String>, fds: &[BorrowedFd<'_>]) {
     let text = match done {
         Ok(rest) => format!("{} {rest}", call::OK),
         Err(error) => {
@@ -164,8 +165,8 @@ pub(super) fn answer(talk: impl AsFd, done: Result<String>, fds: &[BorrowedFd<'_
     };
     let bytes = &text.as_bytes()[..text.len().min(call::MAX)];
     let sent = match fds.is_empty() {
-        true => rustix::net::send(talk, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map(drop).context(|| "send"),
-        false => fd_passing::send_message(talk, bytes, fds),
+        true => rustix::net::send(peer, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map(drop).context(|| "send"),
+        false => fd_passing::send_message(peer, bytes, fds),
     };
     if let Err(error) = sent {
         log::debug!("answer {text:?}: {}", error.one_line());

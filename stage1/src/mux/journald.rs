@@ -15,20 +15,20 @@ use crate::sys::fd_passing;
 
 /// Where the host's journald listens.
 const SOCKET: &str = "/run/systemd/journal/socket";
-/// The longest line that stays one entry, in bytes: the rest is in the next ones.
+/// The longest entry, in bytes: a longer line is split into several.
 const LONGEST: usize = 48 << 10;
-/// How long journald may take nothing before entries are dropped.
+/// How long to wait for a journald that does not read, before entries are dropped.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The priority of what comes by standard output: info.
+/// The priority of standard output: info.
 pub(super) const STDOUT: u8 = 6;
-/// The priority of what comes by standard error: err.
+/// The priority of standard error: err.
 pub(super) const STDERR: u8 = 3;
 
-/// An app's way to the host's journal.
+/// An app's connection to the host's journal.
 #[derive(Debug)]
 pub(super) struct Journald {
     socket: OwnedFd,
-    /// What every entry has.
+    /// The fields of every entry.
     fields: String,
     app: AcName,
     lost: u64,
@@ -38,7 +38,7 @@ impl Journald {
     /// Connects to the host's journald for an app.
     ///
     /// # Errors
-    /// It can't be reached.
+    /// The socket can't be made or connected.
     pub(super) fn open(app: &AcName, uuid: &str) -> Result<Self> {
         let what = || format!("connect to the host's journald at {SOCKET:?}");
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -52,7 +52,7 @@ impl Journald {
         Ok(Self { socket, fields, app: app.clone(), lost: 0 })
     }
 
-    /// Sends an entry; what journald does not take is counted, and that is said.
+    /// Sends an entry. Entries that journald does not take are dropped and counted; warnings tell the first and the sum.
     pub(super) fn send(&mut self, priority: u8, message: &[u8], partial: bool) {
         let mut text = format!("PRIORITY={priority}\n").into_bytes();
         text.extend_from_slice(self.fields.as_bytes());
@@ -66,14 +66,14 @@ impl Journald {
         if let Err(error) = self.send_text(&text) {
             if self.lost == 0 {
                 log::warn!(
-                    "app {}: the host's journald takes no entries, they are lost: {}",
+                    "app {}: the host's journald takes no entries; they are dropped: {}",
                     self.app,
                     error.one_line()
                 );
             }
             self.lost += 1;
         } else if self.lost > 0 {
-            log::warn!("app {}: {} entries did not get into the host's journal", self.app, self.lost);
+            log::warn!("app {}: {} entries for the host's journal were dropped", self.app, self.lost);
             self.lost = 0;
         }
     }
@@ -84,7 +84,7 @@ impl Journald {
                 Ok(_) => return Ok(()),
                 Err(Errno::INTR) => {}
                 Err(Errno::MSGSIZE | Errno::NOBUFS) => return self.send_file(text),
-                // One that lost entries does not wait again for each of the next ones.
+                // After a dropped entry, do not wait again for each of the next ones.
                 Err(Errno::AGAIN) if self.lost == 0 => {
                     let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
                     let patience = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
@@ -97,7 +97,7 @@ impl Journald {
         }
     }
 
-    /// What is too long for a datagram goes in a sealed file.
+    /// Sends an entry that is too long for a datagram as a sealed file.
     fn send_file(&self, text: &[u8]) -> Result<()> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let file = rustix::fs::memfd_create("log", flags).context(|| "memfd_create")?;
@@ -109,7 +109,7 @@ impl Journald {
     }
 }
 
-/// One stream's part of it.
+/// Makes entries of one stream's output; holds the line that has not ended yet.
 #[derive(Debug)]
 pub(super) struct Entries {
     priority: u8,
@@ -136,7 +136,7 @@ impl Entries {
         }
     }
 
-    /// At the end of the output.
+    /// Sends the line that is left at the end of the output.
     pub(super) fn finish(&mut self, journal: &mut Journald) {
         if !self.text.is_empty() {
             journal.send(self.priority, &std::mem::take(&mut self.text), false);

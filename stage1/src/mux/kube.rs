@@ -22,7 +22,7 @@ pub(super) struct KubeLog {
 }
 
 impl KubeLog {
-    /// Opens the file, and makes it and the directories on its way if they are not there.
+    /// Opens the file; makes it and its missing parent directories.
     pub(super) fn open(file: &LogFile, directory: &str) -> Result<Self> {
         let directory = dir::open_dir(directory).context(|| "directory of log files")?;
         let opened = create(&directory, &file.path)?;
@@ -36,7 +36,7 @@ impl KubeLog {
         Ok(())
     }
 
-    /// Adds to the file. An app does not end because of a full disk: it is said once.
+    /// Appends to the file. A failure does not end the app, as on a full disk; only the first of several is logged.
     pub(super) fn write(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
@@ -59,7 +59,7 @@ fn create(directory: &OwnedFd, path: &str) -> Result<File> {
         true => directory.try_clone().context(what)?,
         false => {
             dir::create_in(directory, parent, EntryKind::Directory).context(what)?;
-            // Not by a link: those may lead to other files of the same directory.
+            // Do not follow a link: it may lead to another file of the same directory.
             dir::open_beneath(directory, parent, OFlags::PATH | OFlags::DIRECTORY).context(what)?
         }
     };

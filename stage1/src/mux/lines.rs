@@ -1,36 +1,36 @@
-//! Lines as log files have them, those of the pod and those that kubelets read: each with its time and stream.
+//! The lines of log files, those of the pod and those that kubelets read: each with its time and stream.
 //!
 //! | format | line |
 //! |---|---|
 //! | `k8s-plain` | `<time> <stdout\|stderr> <line>` |
 //! | `k8s-cri` | `<time> <stdout\|stderr> <tag> <line>` |
 //!
-//! The tag is `P` for a part of a line, of which more follows, else `F`; in the pod's own files, `F:eof` is the rest of
-//! the output, which had no line end. The time is RFC 3339 in UTC with nine digits of a second: when the end of the line came. A line is
-//! written when it has ended, or when it is as long as [`Format::longest`]: then it goes on in the next line of the
-//! file.
+//! The tag is `P` if the next line of the file continues this one, else `F`; in the pod's own files, `F:eof` marks a last
+//! line without a newline. The time is when the end of the line was read: RFC 3339 in UTC, with nanoseconds. A line is
+//! written when its newline has come, or when it is as long as [`Format::longest`]; then it continues in the next line
+//! of the file.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::streams::Format;
 
-/// One stream's part in a log file: what has come of its line so far.
+/// Makes lines of one stream's output; holds the line that has not ended yet.
 #[derive(Debug)]
 pub(super) struct Lines {
     stream: &'static str,
     format: Format,
-    /// Says where the output ends without a line end.
+    /// Marks a last line without a newline.
     marks_end: bool,
     text: Vec<u8>,
 }
 
 impl Lines {
-    /// For a log file of the pod, or for one that others read: those get lines with an end only.
+    /// For a log file of the pod (`is_own`), or for one that others read, which has no mark for a missing newline.
     pub(super) fn new(stream: &'static str, format: Format, is_own: bool) -> Self {
         Self { stream, format, marks_end: is_own, text: Vec::new() }
     }
 
-    /// Takes output that has come at `time`, as [`rfc3339`] has it, and adds to `out` what is to be written.
+    /// Takes output that was read at `time`, formatted by [`rfc3339`], and appends the finished lines to `out`.
     pub(super) fn take(&mut self, mut bytes: &[u8], time: &str, out: &mut Vec<u8>) {
         let head = |tag: &str| match self.format {
             Format::Cri => format!("{time} {} {tag} ", self.stream).into_bytes(),
@@ -40,7 +40,7 @@ impl Lines {
         let longest = self.format.longest();
         while !bytes.is_empty() {
             let room = longest - self.text.len();
-            // The line end needs no room.
+            // The newline does not count.
             let within = &bytes[..bytes.len().min(room + 1)];
             match memchr::memchr(b'\n', within) {
                 Some(at) => {
@@ -65,12 +65,12 @@ impl Lines {
             }
         }
         if self.text.capacity() > 0 && self.text.is_empty() {
-            // Of many apps few are in the middle of a line.
+            // Most of many apps are not in the middle of a line: free their memory.
             self.text = Vec::new();
         }
     }
 
-    /// What is left at the end of the output.
+    /// Appends the line that is left at the end of the output to `out`.
     pub(super) fn finish(&mut self, time: &str, out: &mut Vec<u8>) {
         if self.text.is_empty() {
             return;
@@ -95,7 +95,7 @@ pub(super) fn now() -> Duration {
 /// A time since 1970 as RFC 3339 has it, in UTC, with nanoseconds.
 pub(super) fn rfc3339(time: Duration) -> String {
     let (days, second) = (time.as_secs() / 86_400, time.as_secs() % 86_400);
-    // Years that begin in March: the day that some have more is their last.
+    // Count years from March on: then the leap day is the last day of a year.
     let days = days + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;

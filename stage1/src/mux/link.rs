@@ -1,10 +1,10 @@
-//! The caller of `run` in front of an app's terminal: `--interactive`. Host side.
+//! `run --interactive`: copies between the terminal of `run`'s caller and the app's. Host side.
 //!
-//! The caller's own terminal never gets into the pod. What is typed before the app has started is kept, and until then
-//! the caller's terminal makes signals of its keys: Ctrl-C ends the pod.
+//! The caller's own terminal never gets into the pod. What is typed before the app has started is kept for it, and until
+//! then the keys of the caller's terminal send signals: Ctrl-C ends the pod.
 //!
-//! Input that is not typed comes through byte by byte, except that the terminal takes Ctrl-D (4) for an end of the
-//! input. That is also how the end of such input is passed on.
+//! Input from a pipe or a file reaches the app unchanged, except that its terminal takes Ctrl-D (4) as the end of the
+//! input. The end of such input is passed on as Ctrl-D.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -16,10 +16,11 @@ use crate::error::{Context, Result};
 use crate::sys::pty;
 use crate::terminal::{self, Caller, Flow, Foreground, own, standard};
 
-/// What ends the input of a new terminal, at the start of a line: ctrl-d. Twice, in case that the last line has no end.
+/// Ends the input on a terminal with default settings: Ctrl-D at the start of a line. The first one ends a last line
+/// without a newline.
 const END_OF_INPUT: [u8; 2] = [4; 2];
 
-/// The flows between the caller and the terminal.
+/// The connection between the caller's terminal, or pipes, and the app's terminal.
 #[derive(Debug)]
 pub(crate) struct Link {
     foreground: Foreground,
@@ -29,13 +30,13 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// For the caller of this process.
+    /// The connection for the caller of this process, not yet connected to an app.
     pub(crate) fn new() -> Result<Self> {
         let foreground = Foreground::new(Caller::find()?, rustix::termios::isatty(standard(0)));
         Ok(Self { foreground, output: None, resized: false })
     }
 
-    /// Copies between the caller and the other end of `socket`, once the app starts.
+    /// Connects the caller to `socket`; copying begins when the app starts.
     pub(super) fn connect(&mut self, socket: &OwnedFd) -> Result<()> {
         let end = || socket.try_clone().context(|| "dup(terminal)");
         let mut input = Flow::new(own(standard(0), OFlags::RDONLY)?, end()?);
@@ -49,8 +50,7 @@ impl Link {
         Ok(())
     }
 
-    /// Makes the app's terminal what the caller's is, as far as there is one. What is typed is for the app from now on,
-    /// and what it shows is shown.
+    /// Gives the app's terminal the settings of the caller's, if the caller has one, and begins to copy.
     pub(super) fn start(&mut self, terminal: &OwnedFd) -> Result<()> {
         match self.foreground.caller() {
             Some(caller) => caller.settings()?.apply(terminal)?,
@@ -64,7 +64,7 @@ impl Link {
         Ok(())
     }
 
-    /// Copies what there is to copy; waits until there is something, or one of `wake` has, at most `timeout`.
+    /// Waits until there is something to copy or one of `wake` is ready, at most for `timeout`, and copies.
     pub(super) fn step(&mut self, wake: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Result<()> {
         let outputs = self.output.iter_mut().filter(|output| !output.is_done());
         self.resized |= self.foreground.step(outputs, wake, timeout)?.is_changed;
@@ -72,14 +72,13 @@ impl Link {
         Ok(())
     }
 
-    /// Whether nobody sees any more what the app shows, or what is typed comes to its end: the caller's terminal is
-    /// gone.
+    /// Whether the caller's terminal is gone: its output can't be written, or what is typed has come to its end.
     pub(crate) fn is_cut(&self) -> bool {
         self.output.as_ref().is_some_and(Flow::is_done)
             || (self.foreground.types() && self.foreground.is_begun() && self.foreground.input.is_none())
     }
 
-    /// Copies the rest of the output, whose source is at its end, and gives the terminal back. A signal ends that early.
+    /// Copies the rest of the output until its source ends, and restores the caller's terminal. A signal ends that early.
     pub(super) fn finish(mut self, signals: &nix::sys::signalfd::SignalFd) -> Result<()> {
         self.foreground.set_input(None);
         if let Some(output) = &mut self.output {
@@ -93,12 +92,12 @@ impl Link {
         self.stopping()
     }
 
-    /// The caller's terminal may have another size.
+    /// Notes that the caller's terminal may have another size.
     pub(crate) fn resized(&mut self) {
         self.resized = true;
     }
 
-    /// The size of the caller's terminal, if it may be another one and there is an app that it is for.
+    /// The size of the caller's terminal, if it may have changed and the app has started.
     pub(super) fn new_size(&mut self) -> Result<Option<Winsize>> {
         match self.foreground.caller() {
             Some(caller) if self.foreground.is_begun() && std::mem::take(&mut self.resized) => caller.size().map(Some),
@@ -106,12 +105,12 @@ impl Link {
         }
     }
 
-    /// Before this process stops.
+    /// Restores the caller's terminal before this process stops, as on Ctrl-Z.
     pub(crate) fn stopping(&mut self) -> Result<()> {
         self.foreground.give_back()
     }
 
-    /// After this process was stopped.
+    /// Takes the caller's terminal again after this process was continued.
     pub(crate) fn continued(&mut self) -> Result<()> {
         self.foreground.continued()?;
         self.resized();

@@ -1,5 +1,5 @@
-//! Where somebody may connect. Whoever does is taken, or is told why not, also when this process has no descriptor
-//! left: a caller who stays in the queue would wake it again and again. Host side.
+//! A listening socket of the monitor. A caller is accepted, or told why not, also when this process has no descriptor
+//! left: a caller that stayed in the queue would wake the monitor again and again. Host side.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -11,25 +11,27 @@ use rustix::net::{SocketFlags, accept_with};
 use super::poller::{Interest, Watched};
 use crate::error::{Context, Result};
 
-/// Descriptors that are kept for callers when the apps have all others.
+/// How many descriptors are kept for callers when the apps have all others.
 const SPARE: usize = 4;
-/// How long callers wait when the whole system has no room for one.
+/// How long the monitor does not accept callers when the whole system has no descriptor left.
 const REST: Duration = Duration::from_millis(100);
 
-/// Descriptors that are kept for callers. The last one is for those who are only told that there is none.
+/// Descriptors that are kept for callers. The last one is for callers that are only told that there is none.
 #[derive(Debug)]
 pub(super) struct Spare(Vec<File>);
 
 impl Spare {
+    /// Opens the descriptors.
+    ///
     /// # Errors
-    /// There is not even one descriptor.
+    /// Not even one can be opened.
     pub(super) fn new() -> Result<Self> {
         let mut spare = Self(vec![nothing().context(|| "keep a descriptor for callers")?]);
         spare.fill();
         Ok(spare)
     }
 
-    /// Keeps again what was lent, as far as there are descriptors.
+    /// Opens those again that were given away, as far as there are descriptors.
     pub(super) fn fill(&mut self) {
         while self.0.len() < SPARE {
             match nothing() {
@@ -44,18 +46,18 @@ fn nothing() -> std::io::Result<File> {
     File::open("/dev/null")
 }
 
-/// What comes of a call.
+/// The result of accepting.
 #[derive(Debug)]
 pub(super) enum Call {
-    /// Nobody calls.
+    /// No caller waits.
     Nobody,
-    /// It can be talked to.
+    /// A caller was accepted.
     Taken(OwnedFd),
-    /// It has the last descriptor, for as long as it takes to say so.
+    /// A caller was accepted with the last descriptor: tell it so, and close the connection.
     Refused(OwnedFd),
 }
 
-/// Where somebody may connect.
+/// A listening socket.
 #[derive(Debug)]
 pub(super) struct Listener {
     socket: Watched,
@@ -71,17 +73,17 @@ impl Listener {
         self.socket.token()
     }
 
-    /// Waits for callers, or does not for a while; until when.
+    /// Tells epoll(7) to wait for callers, unless the listener rests. Returns when the rest ends.
     pub(super) fn arm(&mut self, now: Instant) -> Result<Option<Instant>> {
         self.rests_until = self.rests_until.filter(|until| *until > now);
         self.socket.watch(self.rests_until.is_none().then_some(Interest::IN))?;
         Ok(self.rests_until)
     }
 
-    /// Takes one caller. `lends`: it may have a spare descriptor.
+    /// Accepts one caller. If `lends`, the caller may get a spare descriptor.
     ///
     /// # Errors
-    /// The socket is broken.
+    /// accept(2) fails for a reason other than a lack of descriptors or memory.
     pub(super) fn accept(&mut self, spare: &mut Spare, lends: bool) -> Result<Call> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let mut last = false;

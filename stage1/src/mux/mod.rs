@@ -1,24 +1,26 @@
 //! The pod's monitor as the one multiplexer of its apps' streams. Host side, in the pod directory.
 //!
-//! `app-exec` hands over the other ends of an app's pipes, or of its terminal ([`crate::streams::handover`]), and the
-//! monitor carries every byte: into the app's log ([`mod@file`]), to the output of `run` ([`console`]), into a kubelet's file
-//! ([`kube`]) or the host's journal ([`journald`]), and to whoever attaches ([`channel`]). One thread, one epoll; nothing
-//! is read that can't be held, so an app waits for whoever takes its output, and memory is bounded whatever apps write.
+//! `app-exec` hands the monitor the other ends of an app's pipes, or of its terminal ([`crate::streams::handover`]). The
+//! monitor copies every byte: into the app's log ([`mod@file`]), to the output of `run` ([`console`]), into a kubelet's
+//! file ([`kube`]) or the host's journal ([`journald`]), and to attached clients ([`channel`]). It is one thread with one
+//! epoll. It reads from an app only what it has room for: memory is bounded whatever apps write, and an app waits until
+//! the readers of its output have caught up.
 //!
-//! **Clients.** Every client of a stream gets each byte from the moment it connects on; the first one also what was
-//! written before, and one that comes when nobody was there what was written meanwhile, up to [`REPLAY`] bytes, the
-//! newest, or [`REPLAY_LOG`] of what is in a log anyway. Nobody attached: the app is never held up by that. Somebody
-//! attached: it is held up when [`BUFFER`] bytes wait for a client, with these limits: the client that is ahead of all
-//! others must take something within [`DEAD`], any other one [`LEAST`] bytes within [`HOLD`]. Else it is dropped: its
-//! connection is closed. At the app's end a connection is shut down for writing instead, and closed when the client has
-//! closed it.
+//! **Clients.** A client gets every byte that the app writes after the client has connected. The first client also gets
+//! the newest output from before, up to [`REPLAY`] bytes, or [`REPLAY_LOG`] if a log has it too; so does a client that
+//! connects after all others have left, for the output since then. Without a client the app never waits. With clients,
+//! it waits while [`BUFFER`] bytes are queued for one of them. The client that has read most must read something within
+//! [`DEAD`], any other one [`LEAST`] bytes within [`HOLD`]; a client that does not is dropped: the monitor closes its
+//! connection. When the app ends, the monitor shuts the connection down for writing, and closes it after the client has.
 //!
-//! **Input.** What one client sends at once, up to 64 KiB, goes to the app in one piece. While the app does not read,
-//! the clients wait. A client that shuts its side down for writing, and stays, asks for the end of the input, and gets
-//! one byte, 4, when that was passed on; one that goes does not ask. In a terminal the end of the input is a character.
+//! **Input.** The monitor writes what a client sends at once, up to 64 KiB, to the app in one piece. While the app does
+//! not read, the clients wait. A client that shuts down its sending side and keeps the connection asks for the end of
+//! the input; the monitor answers with one byte, 4, once it has passed the end on. Closing the connection does not end
+//! the input. On a terminal the end of the input is a character.
 //!
-//! **Ends.** The reaper asks before it writes an exit status, and is answered when all that was in the app's pipes at
-//! that moment has been taken and written. When PID 1 has ended, all that is left is taken before `run` ends.
+//! **Ends.** Before the reaper writes an exit status it asks the monitor, which answers when everything that was in the
+//! app's pipes at that moment has been read and written. When PID 1 has ended, the monitor reads the rest before `run`
+//! ends.
 
 mod app;
 mod bounds;
@@ -53,7 +55,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use app::App;
 use channel::Channel;
 use console::Console;
-use intake::Said;
+use intake::Request;
 use listener::{Call, Listener, Spare};
 use poller::{Interest, Poller, Watched};
 use sinks::Tools;
@@ -72,20 +74,20 @@ use crate::error::{Context, Error, Result};
 use crate::streams::{DeclaredStreams, TTY};
 use crate::sys::signal;
 
-/// How long clients may take for what is left when the pod has ended.
+/// How long clients may take to read the rest of the output when the pod has ended.
 const LAST: Duration = Duration::from_secs(2);
-/// How long the output of `run` may take nothing at the end of a pod that somebody has stopped.
+/// How long the reader of `run` may read nothing at the end of a pod that was stopped.
 const STOPPED: Duration = Duration::from_secs(2);
-/// The most callers at a time.
-const TALKS: usize = 256;
-/// The number that no app has: what belongs to all.
+/// The most open connections of callers ([`Peer`]).
+const MAX_PEERS: usize = 256;
+/// In a token: belongs to no app. No app has this number.
 const NO_APP: u16 = u16::MAX;
 
-/// Somebody who talks to the monitor.
+/// A process that has connected to one of the monitor's sockets to ask for something.
 #[derive(Debug)]
-struct Talk {
+struct Peer {
     socket: Watched,
-    /// From inside of the pod.
+    /// It has connected from inside the pod.
     in_pod: bool,
 }
 
@@ -99,19 +101,19 @@ pub struct Mux {
     tokens: Tokens,
     pod: Listener,
     host: Listener,
-    talks: Vec<Talk>,
-    /// By number.
+    peers: Vec<Peer>,
+    /// The index is the app's number in tokens.
     apps: Vec<Option<App>>,
     link: Option<Link>,
-    /// Somebody has stopped the pod.
+    /// The pod is being stopped.
     stopped: bool,
 }
 
 impl Mux {
-    /// Begins to listen. The app with the pod's terminal gets `link`'s.
+    /// Begins to listen. An interactive app is connected to the terminal of `link`.
     ///
     /// # Errors
-    /// Something that it needs can't be opened.
+    /// A descriptor can't be made, or the output of `run` can't be opened.
     pub(crate) fn new(
         uuid: &str,
         settings: Settings,
@@ -130,7 +132,7 @@ impl Mux {
         let host = Listener::new(tokens.watched(listeners.host, Job::Listen));
         let (scratch, gathered, draft) = (vec![0; channel::CHUNK], Vec::new(), Vec::new());
         let tools = Tools { poller, serial, console, scratch, gathered, draft, spare: Spare::new()? };
-        let (talks, apps) = (Vec::new(), Vec::new());
+        let (peers, apps) = (Vec::new(), Vec::new());
         Ok(Self {
             uuid: uuid.to_owned(),
             settings,
@@ -139,35 +141,35 @@ impl Mux {
             tokens,
             pod,
             host,
-            talks,
+            peers,
             apps,
             link,
             stopped: false,
         })
     }
 
-    /// The caller of `run` in front of an app's terminal.
+    /// The terminal of the caller of `run`, if an app is interactive.
     pub(crate) fn link(&mut self) -> Option<&mut Link> {
         self.link.as_mut()
     }
 
-    /// Shows nothing of what the apps write on the output of `run`.
+    /// Stops copying what the apps write to the output of `run`.
     pub(crate) fn show_nothing(&mut self) {
         self.tools.console.give_up();
     }
 
-    /// Whether the pod is being stopped: it was said here, or somebody has told the monitor so.
+    /// Whether the pod is being stopped: [`Self::stop`] was called, or a process of the host has sent that request.
     pub fn is_stopped(&self) -> bool {
         self.stopped
     }
 
-    /// Says that the pod is being stopped: whoever reads the output of `run` is not waited for without end.
+    /// Notes that the pod is being stopped: the monitor then waits for the reader of `run` only for [`STOPPED`].
     pub(crate) fn stop(&mut self) {
         self.stopped = true;
     }
 
-    /// Does what there is to do; waits until there is something, one of `wake` is readable, or it is time to look
-    /// after somebody, and `at_most` that long.
+    /// Waits until a watched descriptor or one of `wake` is ready, a client's deadline has come or `at_most` has passed,
+    /// and handles what is ready.
     pub(crate) fn step(&mut self, wake: &[BorrowedFd<'_>], at_most: Option<Duration>) -> Result<()> {
         self.copy_size()?;
         let now = Instant::now();
@@ -176,14 +178,14 @@ impl Mux {
         self.work()
     }
 
-    /// Tells the app's terminal the size of that of the caller of `run`.
+    /// Gives the app's terminal the window size of the terminal of `run`'s caller, if that has changed.
     fn copy_size(&mut self) -> Result<()> {
         let Some(size) = self.link.as_mut().map(Link::new_size).transpose()?.flatten() else { return Ok(()) };
         let mut channels = self.apps.iter_mut().flatten().flat_map(|app| &mut app.channels);
         channels.try_for_each(|channel| channel.resize_resident(size))
     }
 
-    /// Waits at most until `until`.
+    /// Waits until a watched descriptor or one of `wake` is ready, at most until `until`.
     fn wait(&mut self, wake: &[BorrowedFd<'_>], until: Option<Instant>) -> Result<()> {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()) + Duration::from_micros(999));
         let own = self.tools.poller.fd();
@@ -200,14 +202,14 @@ impl Mux {
         }
     }
 
-    /// Does what can be done without waiting.
+    /// Handles all ready descriptors, without waiting.
     fn work(&mut self) -> Result<()> {
         for (token, ready) in self.tools.poller.take()? {
             let Some((number, channel, job)) = Tokens::parse(token) else { continue };
             match job {
                 Job::Console => self.tools.console.go_on()?,
                 Job::Listen if number == NO_APP => self.accept(token)?,
-                Job::Talk => self.listen_to(token)?,
+                Job::Peer => self.read_request(token)?,
                 _ => {
                     let Some(Some(app)) = self.apps.get_mut(usize::from(number)) else { continue };
                     if job == Job::Syslog {
@@ -227,7 +229,8 @@ impl Mux {
         Ok(())
     }
 
-    /// Removes who has gone; when to look again at the latest. What is waited for is up to date afterwards.
+    /// Removes clients that have left, drops those that are too slow, and tells epoll(7) what to wait for next. Returns
+    /// the next deadline.
     fn tidy(&mut self, now: Instant) -> Result<Option<Instant>> {
         let is_full = self.tools.console.is_full();
         self.tools.spare.fill();
@@ -253,72 +256,74 @@ impl Mux {
                 return Ok(());
             }
         };
-        if self.talks.len() >= TALKS {
-            intake::answer(&socket, Err(Error::new("too many talk to the pod's monitor at a time")), &[]);
+        if self.peers.len() >= MAX_PEERS {
+            let many = format!("the pod's monitor already serves {MAX_PEERS} callers: try again");
+            intake::answer(&socket, Err(Error::new(many)), &[]);
             return Ok(());
         }
-        let socket = self.tokens.watched(socket, Job::Talk);
+        let socket = self.tokens.watched(socket, Job::Peer);
         socket.watch(Some(Interest::IN))?;
-        self.talks.push(Talk { socket, in_pod });
+        self.peers.push(Peer { socket, in_pod });
         Ok(())
     }
 
-    fn listen_to(&mut self, token: u64) -> Result<()> {
-        let Some(at) = self.talks.iter().position(|talk| talk.socket.token() == token) else { return Ok(()) };
-        let talk = &self.talks[at];
-        match intake::read(talk.socket.as_fd(), talk.in_pod.then_some(&self.cgroup)) {
-            Ok(Said::Nothing) => {}
-            Ok(Said::HungUp) => drop(self.talks.remove(at)),
-            // Answered when all is taken.
-            Ok(Said::Ended(app)) => {
-                let talk = self.talks.remove(at).socket;
-                talk.watch(None)?;
+    fn read_request(&mut self, token: u64) -> Result<()> {
+        let Some(at) = self.peers.iter().position(|peer| peer.socket.token() == token) else { return Ok(()) };
+        let peer = &self.peers[at];
+        match intake::read(peer.socket.as_fd(), peer.in_pod.then_some(&self.cgroup)) {
+            Ok(Request::NotYet) => {}
+            Ok(Request::HungUp) => drop(self.peers.remove(at)),
+            // The answer comes when all output of the app has been read and written.
+            Ok(Request::Ended(app)) => {
+                let peer = self.peers.remove(at).socket;
+                peer.watch(None)?;
                 match self.apps.iter_mut().flatten().find(|other| other.name == app) {
-                    Some(app) => app.ended(talk, &mut self.tools)?,
-                    None => intake::answer(&talk, Ok(String::new()), &[]),
+                    Some(app) => app.ended(peer, &mut self.tools)?,
+                    None => intake::answer(&peer, Ok(String::new()), &[]),
                 }
             }
-            Ok(said) => {
+            Ok(request) => {
                 let mut fd = None;
-                let done = self.obey(said, &mut fd);
+                let done = self.execute(request, &mut fd);
                 let fds: Vec<_> = fd.iter().map(AsFd::as_fd).collect();
-                intake::answer(&self.talks[at].socket, done, &fds);
+                intake::answer(&self.peers[at].socket, done, &fds);
             }
             Err(error) => {
-                intake::answer(&talk.socket, Err(error), &[]);
-                drop(self.talks.remove(at));
+                intake::answer(&peer.socket, Err(error), &[]);
+                drop(self.peers.remove(at));
             }
         }
         Ok(())
     }
 
-    fn obey(&mut self, said: Said, fd: &mut Option<OwnedFd>) -> Result<String> {
-        match said {
-            Said::Start { app, main, ends } => self.begin(app, main, ends)?,
-            Said::List(app) => {
+    /// Does what a request asks for. Returns the text of the answer; a descriptor for the answer goes to `fd`.
+    fn execute(&mut self, request: Request, fd: &mut Option<OwnedFd>) -> Result<String> {
+        match request {
+            Request::Start { app, main, ends } => self.begin(app, main, ends)?,
+            Request::List(app) => {
                 let app = self.get(&app)?;
                 let names: Vec<&str> = app.channels.iter().map(|channel| channel.name).collect();
                 return Ok(names.join(" "));
             }
-            Said::Attach(app, endpoint) => {
+            Request::Attach(app, endpoint) => {
                 let (socket, number) = self.attach(&app, &endpoint, false)?;
                 *fd = Some(socket);
                 return Ok(number.to_string());
             }
-            Said::Resize(app, size, client) => {
+            Request::Resize(app, size, client) => {
                 self.get(&app)?.channels.iter_mut().try_for_each(|channel| channel.resize(client, size))?;
             }
-            Said::Reopen(app) => {
+            Request::Reopen(app) => {
                 let app = self.get(&app)?;
                 app.kube.as_mut().context(|| format!("app {} has no log file for a kubelet", app.name))?.reopen()?;
             }
-            Said::Forget(app) => {
+            Request::Forget(app) => {
                 if let Some(number) = self.find(&app) {
                     self.apps[number] = None;
                 }
             }
-            Said::Stop => self.stopped = true,
-            Said::Nothing | Said::HungUp | Said::Ended(_) => {}
+            Request::Stop => self.stopped = true,
+            Request::NotYet | Request::HungUp | Request::Ended(_) => {}
         }
         Ok(String::new())
     }
@@ -332,7 +337,7 @@ impl Mux {
         app.context(|| format!("app {name} has nothing to attach to: it was not started yet"))
     }
 
-    /// An app, or a handler of it, is about to start.
+    /// Takes over the ends of the streams of an app, or of a handler of it, that is about to start.
     fn begin(&mut self, name: AcName, main: bool, ends: Vec<(String, OwnedFd)>) -> Result<()> {
         let declared = DeclaredStreams::load(&name)?;
         let number = match self.find(&name) {
@@ -344,7 +349,7 @@ impl Mux {
                 if free == self.apps.len() {
                     self.apps.push(None);
                 }
-                // One that was added anew, as another one, has other endpoints.
+                // An app of this name that was removed and added again may have other endpoints.
                 self.apps[free] = None;
                 let (settings, uuid) = (&self.settings, &self.uuid);
                 let mut app = App::new(name.clone(), declared, number, settings, uuid, &self.tools)?;
@@ -372,7 +377,7 @@ impl Mux {
         app.begin(main, ends)
     }
 
-    /// A connection to an endpoint: the client's end, and its number.
+    /// Connects a client to an endpoint. Returns the client's end and the number by which it can be resized.
     fn attach(&mut self, name: &AcName, endpoint: &str, resident: bool) -> Result<(OwnedFd, u64)> {
         let number =
             self.find(name).context(|| format!("app {name} has nothing to attach to: it was not started yet"))?;
@@ -387,8 +392,8 @@ impl Mux {
         Ok((theirs, number))
     }
 
-    /// When PID 1 has ended: takes all that is left, and waits until everybody has it. A signal, or a pod that was
-    /// stopped, ends the waiting for who reads the output of `run`: the logs have everything all the same.
+    /// Reads the rest of the output after the end of PID 1, and waits until all readers have it. A signal, or the stop of
+    /// the pod, limits the wait for the reader of `run`; the logs have all of it in any case.
     pub(crate) fn finish(mut self, signals: &SignalFd) -> Result<()> {
         let mut progress = Instant::now();
         let mut before = None;
@@ -408,7 +413,7 @@ impl Mux {
             let asked = signal::is_asked_to_end(signals)?;
             if waits > 0 && (asked || deadline.is_some_and(|deadline| deadline <= now)) {
                 self.tools.console.give_up();
-                log::warn!("nobody reads the output of the pod: what is left of it is in the logs only");
+                log::warn!("the output of the pod is not being read: the rest of it is in the logs only");
             }
             self.wait(&[signals.as_fd()], next.into_iter().chain(deadline).min())?;
             self.work()?;
@@ -434,7 +439,7 @@ impl Mux {
     }
 }
 
-/// Each stream and each client takes a descriptor.
+/// Raises the limit of open files to the hard limit: each stream and each client takes a descriptor.
 fn allow_many_files() -> Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);

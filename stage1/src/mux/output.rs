@@ -1,4 +1,4 @@
-//! What an app writes to one endpoint: where it comes from, and the sinks that it goes to. Host side.
+//! An app's output at one endpoint: its sources and its sinks. Host side.
 
 use super::buffer::{GATHER, empty};
 use super::console::{Show, Shown};
@@ -9,16 +9,16 @@ use super::ring::Ring;
 use super::sinks::Sinks;
 use crate::error::Result;
 
-/// What the app writes.
+/// An app's output at one endpoint.
 #[derive(Debug)]
 pub(super) struct Output {
     pub(super) sources: Vec<OutputSource>,
     pub(super) ring: Ring,
-    /// What is kept while nobody is attached, in bytes.
+    /// How many bytes are kept while no client is attached.
     pub(super) replay: usize,
-    /// The last run has ended and no other one has begun.
+    /// The last run of the app has ended, and no other has begun.
     pub(super) ended: bool,
-    /// What clients have got at most: of this nothing is replayed.
+    /// The position up to which some client has read: what is before it is not replayed.
     pub(super) delivered: u64,
     lines: Lines,
     kube: Option<Lines>,
@@ -26,19 +26,19 @@ pub(super) struct Output {
     entries: Option<Entries>,
 }
 
-/// Where the output of one run comes from.
+/// The pipe or terminal that one run of the app, or of a handler, writes to.
 #[derive(Debug)]
 pub(super) struct OutputSource {
     pub(super) fd: Watched,
     /// It is the app's own, not a handler's.
     pub(super) main: bool,
     pub(super) is_terminal: bool,
-    /// The app has ended: so much was still there, and more is not waited for.
+    /// After the app's end: how many bytes are still to be read of those that were there then.
     pub(super) left: Option<u64>,
 }
 
 impl Output {
-    /// `replay` bytes are kept for whoever attaches.
+    /// `replay` bytes are kept for a client that attaches later.
     pub(super) fn new(
         replay: usize,
         lines: Lines,
@@ -50,7 +50,7 @@ impl Output {
         Self { sources: Vec::new(), ring, replay, ended: false, delivered: 0, lines, kube, shown, entries }
     }
 
-    /// Whether what is read goes to clients only.
+    /// Whether the output goes to clients only.
     pub(super) fn is_for_clients_only(&self, sinks: &Sinks<'_>) -> bool {
         sinks.log.is_none()
             && sinks.kube.is_none()
@@ -58,7 +58,7 @@ impl Output {
             && (self.shown.is_none() || sinks.console.show == Show::Nothing)
     }
 
-    /// Passes on what was read.
+    /// Writes output to all sinks, except to the clients.
     pub(super) fn take(&mut self, bytes: &[u8], sinks: &mut Sinks<'_>) -> Result<()> {
         self.ring.push(bytes);
         let time = sinks.time();
@@ -79,7 +79,7 @@ impl Output {
         self.shown.as_mut().map_or(Ok(()), |shown| shown.take(bytes, sinks.console, sinks.draft))
     }
 
-    /// Writes what is left of lines without an end.
+    /// Writes the last line to all sinks, if it has no newline.
     pub(super) fn finish(&mut self, sinks: &mut Sinks<'_>) -> Result<()> {
         let time = sinks.time();
         if sinks.log.is_some() {

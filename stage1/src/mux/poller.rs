@@ -1,4 +1,4 @@
-//! What the monitor waits for: epoll(7), one descriptor for all of them.
+//! epoll(7) for the monitor.
 
 use std::cell::Cell;
 use std::mem::MaybeUninit;
@@ -13,10 +13,10 @@ use crate::error::{Context, Result};
 
 pub(super) use rustix::event::epoll::EventFlags as Interest;
 
-/// The most events that are taken at a time.
+/// The most events that one call returns.
 const EVENTS: usize = 64;
 
-/// Waits for all that is watched by it.
+/// An epoll instance.
 #[derive(Debug)]
 pub(super) struct Poller(OwnedFd);
 
@@ -25,12 +25,12 @@ impl Poller {
         epoll::create(epoll::CreateFlags::CLOEXEC).context(|| "epoll_create").map(|fd| Rc::new(Self(fd)))
     }
 
-    /// Readable when something has happened.
+    /// The descriptor to poll: readable when a watched descriptor is ready.
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 
-    /// What has happened, without waiting: which tokens, and what.
+    /// The tokens of the descriptors that are ready, and what each is ready for. Does not wait.
     pub(super) fn take(&self) -> Result<Vec<(u64, Interest)>> {
         let mut events = [MaybeUninit::<epoll::Event>::uninit(); EVENTS];
         let now = Timespec::try_from(Duration::ZERO).context(|| "no time")?;
@@ -42,13 +42,13 @@ impl Poller {
     }
 }
 
-/// A descriptor that can be waited for, until it is dropped.
+/// A descriptor that a [`Poller`] can watch until it is dropped.
 #[derive(Debug)]
 pub(super) struct Watched {
     poller: Rc<Poller>,
     fd: OwnedFd,
     token: u64,
-    /// What is waited for; `None`: not even for an end.
+    /// What is watched for; `None` if nothing, not even an end.
     interest: Cell<Option<Interest>>,
 }
 
@@ -61,7 +61,7 @@ impl Watched {
         self.token
     }
 
-    /// Waits for these; an end or an error comes in any case, unless it is `None`.
+    /// Watches for `interest`, and for an end and an error in any case; for nothing if it is `None`.
     pub(super) fn watch(&self, interest: Option<Interest>) -> Result<()> {
         let before = self.interest.replace(interest);
         if before == interest {
@@ -85,7 +85,7 @@ impl AsFd for Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        // Closing it is not enough: a child may have the same file open, for a moment.
+        // Closing is not enough: a forked child may have the same open file for a moment.
         if self.interest.get().is_some()
             && let Err(errno) = epoll::delete(&self.poller.0, &self.fd)
         {

@@ -1,9 +1,9 @@
-//! What an app has written last: a buffer of bounded size that each client reads at its own place.
+//! The newest output of an app: a ring buffer that each client reads at its own position.
 
 /// The last bytes of a stream. A position is the number of bytes that came before it since the stream began.
 #[derive(Debug)]
 pub(super) struct Ring {
-    /// As long as what it holds, until it is full.
+    /// Grows with what it holds up to the capacity.
     buffer: Vec<u8>,
     capacity: usize,
     /// The position of the byte that was first put at the start of the buffer.
@@ -12,7 +12,7 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// Holds `capacity` bytes. It takes memory as it is filled, none before.
+    /// An empty ring for `capacity` bytes. It takes memory as it is filled.
     pub(super) fn new(capacity: usize) -> Self {
         Self { buffer: Vec::new(), capacity, base: 0, written: 0 }
     }
@@ -37,11 +37,11 @@ impl Ring {
         usize::try_from((position - self.base) % self.capacity()).expect("below the capacity, which is a usize")
     }
 
-    /// Takes new bytes, in place of the oldest ones if it is full.
+    /// Adds bytes; the oldest ones go if it is full.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         if bytes.len() >= self.capacity {
-            // All that was there goes.
+            // Nothing of the old bytes stays.
             let skipped = bytes.len() - self.capacity;
             self.written += skipped as u64;
             self.base = self.written;
@@ -62,15 +62,14 @@ impl Ring {
         }
     }
 
-    /// Counts bytes that came, and that whoever was to read them has got in another way.
+    /// Counts bytes that reached their reader without this buffer.
     pub(super) fn skip(&mut self, count: usize) {
         self.written += count as u64;
         self.base = self.written;
         self.buffer.clear();
     }
 
-    /// Makes room for `more` bytes at the end of the buffer: twice what there was at least, and never more than the
-    /// capacity.
+    /// Makes room for `more` bytes at the end of the buffer: at least doubles it, up to the capacity.
     fn grow(&mut self, more: usize) {
         let needed = self.buffer.len() + more;
         if needed > self.buffer.capacity() {
@@ -79,7 +78,7 @@ impl Ring {
         }
     }
 
-    /// Holds `capacity` bytes from now on: the newest ones of what there is.
+    /// Changes the capacity, and keeps the newest bytes.
     pub(super) fn resize(&mut self, capacity: usize) {
         if capacity == self.capacity {
             return;
@@ -95,7 +94,7 @@ impl Ring {
         *self = new;
     }
 
-    /// The bytes from `from` on, as many as lie together: none only if there are none.
+    /// The bytes from position `from` to the newest one or to the end of the buffer; empty only if there are none.
     pub(super) fn since(&self, from: u64) -> &[u8] {
         let left = usize::try_from(self.written - from).unwrap_or(usize::MAX);
         let start = self.place(from);

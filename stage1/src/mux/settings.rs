@@ -1,4 +1,4 @@
-//! Where the logs of a pod's apps go, as annotations of the pod say.
+//! The settings of a pod's logs, which are annotations of the pod.
 
 use super::console::Show;
 use super::file::Bounds;
@@ -7,14 +7,14 @@ use crate::error::{Context, Error, Result};
 
 /// Annotation of a pod: where its apps' logs go.
 pub const DRIVER: &str = "podctl.io/log-driver";
-/// Annotation of a pod: at which size a log file of an app is followed by the next one, as a quantity such as `64M`.
+/// Annotation of a pod: the size at which an app's next log file begins, as a quantity such as `64M`.
 pub const MAX_SIZE: &str = "podctl.io/log-max-size";
 /// Annotation of a pod: how many log files of each app are kept.
 pub const MAX_FILES: &str = "podctl.io/log-max-files";
 
-/// The usual size of a log file, and how many there are.
+/// The defaults.
 const USUAL: Bounds = Bounds { size: 64 << 20, files: 5 };
-/// The smallest file, and the largest.
+/// The smallest and the largest allowed file size, in bytes.
 const SIZES: (u64, u64) = (64 << 10, 1 << 40);
 /// The most files.
 const MOST_FILES: u64 = 1000;
@@ -29,7 +29,7 @@ pub enum Driver {
     Journald,
     /// To the output of `run` only.
     None,
-    /// To the output of `run` only, as it is also where there are several apps.
+    /// To the output of `run` only, unchanged also if there are several apps.
     Passthrough,
 }
 
@@ -47,27 +47,27 @@ impl std::str::FromStr for Driver {
     }
 }
 
-/// The size that a text says, in bytes; see [`MAX_SIZE`].
+/// Parses the value of [`MAX_SIZE`], in bytes.
 ///
 /// # Errors
-/// It is not a size, or too small or too large.
+/// It is not a size, or it is out of range.
 pub fn parse_max_size(text: &str) -> Result<u64> {
     match quantity::whole(text)? {
         size if (SIZES.0..=SIZES.1).contains(&size) => Ok(size),
-        size => Err(Error::new(format!("a log file of {size} bytes: it may have from {} to {}", SIZES.0, SIZES.1))),
+        size => Err(Error::new(format!("log file size of {size} bytes: use from {} to {}", SIZES.0, SIZES.1))),
     }
 }
 
-/// The number that a text says; see [`MAX_FILES`].
+/// Parses the value of [`MAX_FILES`].
 ///
 /// # Errors
 /// It is not a number from 1 to 1000.
 pub fn parse_max_files(text: &str) -> Result<u64> {
     let number = text.parse().ok().filter(|number| (1..=MOST_FILES).contains(number));
-    number.context(|| format!("{text:?} log files: it may be from 1 to {MOST_FILES}"))
+    number.context(|| format!("number of log files {text:?}: use from 1 to {MOST_FILES}"))
 }
 
-/// All of it.
+/// The settings of a pod's logs.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     pub(super) driver: Driver,
@@ -77,10 +77,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// As the annotations of a pod say, which has one app only if it is not mutable and `alone`.
+    /// Reads the annotations of a pod; `alone` says that it has one app and never gets another.
     ///
     /// # Errors
-    /// An annotation makes no sense.
+    /// An annotation has an invalid value.
     pub fn of(pod: &PodManifest, alone: bool) -> Result<Self> {
         let get = |name| find(&pod.annotations, name);
         let what = |name: &str, text: &str| format!("pod annotation {name}={text:?}");

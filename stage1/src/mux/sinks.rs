@@ -1,4 +1,4 @@
-//! What the streams of all apps share, and where their output goes.
+//! The sinks of apps' output, and what the streams of all apps share.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -17,22 +17,22 @@ pub(super) struct Sinks<'a> {
     pub(super) kube: Option<&'a mut KubeLog>,
     pub(super) journald: Option<&'a mut Journald>,
     pub(super) console: &'a mut Console,
-    /// What is read from an app.
+    /// The buffer for reads from apps.
     pub(super) scratch: &'a mut Vec<u8>,
     pub(super) spare: &'a mut Spare,
-    /// Whole lines that are to be written to the log: empty between one source and the next.
+    /// Whole lines to be written to the log: empty between one source and the next.
     pub(super) gathered: &'a mut Vec<u8>,
-    /// Lines as another sink has them: empty between one use and the next.
+    /// Lines for another sink: empty between one use and the next.
     pub(super) draft: &'a mut Vec<u8>,
 }
 
 impl Sinks<'_> {
-    /// The time now, as log files have it.
+    /// The current time in the format of log files.
     pub(super) fn time(&self) -> String {
         lines::rfc3339(lines::now())
     }
 
-    /// Writes to the log what was gathered for it.
+    /// Writes the gathered lines to the log.
     pub(super) fn write_log(&mut self) {
         if let Some(log) = self.log.as_deref_mut() {
             log.write(self.gathered);
@@ -40,7 +40,7 @@ impl Sinks<'_> {
     }
 }
 
-/// What all apps share.
+/// What the streams of all apps share.
 #[derive(Debug)]
 pub(super) struct Tools {
     pub(super) poller: Rc<Poller>,

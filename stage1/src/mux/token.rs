@@ -1,4 +1,4 @@
-//! What epoll(7) is told of each descriptor: which app, which of its channels, and what is to be done. Host side.
+//! The tokens that epoll(7) returns for descriptors: each names an app, a channel of it, and the job. Host side.
 
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::poller::{Poller, Watched};
 
-/// Makes the tokens of what one channel waits for, each of which is given once.
+/// Makes the tokens of one channel's descriptors, each a different one.
 #[derive(Clone, Debug)]
 pub(super) struct Tokens {
     pub(super) poller: Rc<Poller>,
@@ -14,14 +14,14 @@ pub(super) struct Tokens {
     serial: Rc<Cell<u32>>,
 }
 
-/// What a token is about.
+/// What to do when a descriptor is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Job {
     Listen,
     Source,
     Sink,
     Client,
-    Talk,
+    Peer,
     Syslog,
     Console,
 }
@@ -46,7 +46,7 @@ impl Tokens {
 
     /// The app, the channel and the job of a token.
     pub(super) fn parse(token: u64) -> Option<(u16, u8, Job)> {
-        let jobs = [Job::Listen, Job::Source, Job::Sink, Job::Client, Job::Talk, Job::Syslog, Job::Console];
+        let jobs = [Job::Listen, Job::Source, Job::Sink, Job::Client, Job::Peer, Job::Syslog, Job::Console];
         let [app, other, channel, job, ..] = token.to_be_bytes();
         let job = *jobs.get(usize::from(job))?;
         Some((u16::from_be_bytes([app, other]), channel, job))

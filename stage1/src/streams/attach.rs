@@ -1,6 +1,7 @@
 //! Attaching to the streams of an app. Host side, in the pod directory.
 //!
-//! The pod's monitor hands out the connections, in the pod's directory, where no process of the pod can reach it.
+//! The pod's monitor gives out the connections at its socket in the pod's directory, which no process of the pod can
+//! reach.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -20,27 +21,27 @@ use crate::pod::{self, Pod, State};
 use crate::sys::{process, signal};
 use crate::terminal::{self, Caller, DetachKeys, Flow, Foreground, Stepped, own, standard};
 
-/// How long the exit status of an app that has closed its output is waited for.
+/// How long to wait for the exit status of an app that has closed its output.
 const STATUS: Duration = Duration::from_secs(3);
-/// How often that is looked at.
+/// How often to look for it.
 const LOOK: Duration = Duration::from_millis(10);
-/// How often is looked whether [`LEAVE`] has passed.
+/// How often to check whether [`LEAVE`] has passed.
 const LEAVING: Duration = Duration::from_millis(200);
-/// How long the app may take for what was typed before the keys to detach.
+/// How long the app may take to read what was typed before the detach keys.
 const LEAVE: Duration = Duration::from_millis(500);
-/// What ends the input of a terminal, at the start of a line: ctrl-d.
+/// Ends the input on a terminal, at the start of a line: Ctrl-D.
 const END_OF_INPUT: u8 = 4;
 
-/// What is to be done.
+/// What attach does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Print what there is to attach to.
+    /// Print the list of endpoints.
     List,
-    /// Attach to all of it.
+    /// Attach to all endpoints.
     Auto,
-    /// Attach to some of it.
+    /// Attach to the named endpoints.
     Custom,
-    /// Have the app's log file opened anew.
+    /// Make the monitor open the app's log file for a kubelet anew.
     ReopenLog,
 }
 
@@ -58,7 +59,7 @@ impl std::str::FromStr for Action {
     }
 }
 
-/// What one attaches to.
+/// The streams to attach to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WantedStreams {
     /// The input of the terminal.
@@ -70,52 +71,57 @@ pub struct WantedStreams {
 }
 
 impl WantedStreams {
-    /// All that there is.
+    /// All streams of the app.
     fn all(targets: &EndpointList) -> Self {
         let tty = targets.has(TTY);
         Self { tty_in: tty, tty_out: tty, streams: NAMES.map(|name| targets.has(name)) }
     }
 
-    /// The names of the endpoints for it.
+    /// The names of their endpoints.
     ///
     /// # Errors
-    /// It is nothing, or not there.
+    /// No stream is named, or the app does not have it.
     fn endpoints(self, app: &AcName, targets: &EndpointList) -> Result<Vec<&'static str>> {
         let streams = NAMES.into_iter().zip(self.streams).filter(|(_, wanted)| *wanted).map(|(name, _)| name);
         let names: Vec<&str> = streams.chain((self.tty_in || self.tty_out).then_some(TTY)).collect();
         if names.is_empty() {
-            return Err(Error::new("nothing to attach to was named").with_exit_code(exit::USAGE));
+            let why = match targets.0.is_empty() {
+                true => format!("app {app} has nothing to attach to: all its streams are /dev/null"),
+                false => "no stream to attach to was named".to_owned(),
+            };
+            return Err(Error::new(why).with_exit_code(exit::USAGE));
         }
         match names.iter().find(|name| !targets.has(name)) {
             Some(missing) => {
                 let there: Vec<&str> = targets.0.iter().map(|target| target.name.as_str()).collect();
-                Err(Error::new(format!("app {app} has no {missing} to attach to, but {}", there.join(", "))))
+                Err(Error::new(format!("app {app} has no {missing} to attach to; it has {}", there.join(", "))))
             }
             None => Ok(names),
         }
     }
 }
 
-/// What attach is told.
+/// The arguments of attach.
 #[derive(Debug)]
 pub struct Attachment {
     /// The app.
     pub app: AcName,
-    /// To which of its streams, for [`Action::Custom`].
+    /// The streams to attach to, for [`Action::Custom`].
     pub wanted: WantedStreams,
-    /// The end of our standard input is the app's.
+    /// The end of our standard input ends the app's input.
     pub pass_end: bool,
-    /// What is typed to detach from a terminal.
+    /// The keys that detach from a terminal.
     pub keys: DetachKeys,
-    /// The result is the app's exit status, once it has ended.
+    /// Return the app's exit status, once it has ended.
     pub exit_code: bool,
 }
 
-/// Does it in the pod of the current directory. The result is the exit code: 0, or what [`Attachment::exit_code`] says.
+/// Executes `action` in the pod of the current directory. Returns the exit code: 0, or the app's exit status if
+/// [`Attachment::exit_code`] is set.
 ///
 /// # Errors
-/// The app has no such streams, they can't be reached, or the monitor closed a connection before the app's end:
-/// what is read of it is not all that the app wrote.
+/// The app has no such streams, the monitor can't be reached, or it closed a connection before the app's end, so that
+/// output is missing.
 pub fn attach(action: Action, what: &Attachment) -> Result<u8> {
     process::close_on_exec_from_3()?;
     process::not_dumpable()?;
@@ -137,7 +143,7 @@ pub fn attach(action: Action, what: &Attachment) -> Result<u8> {
     Session::new(what, wanted, connections)?.run()
 }
 
-/// What there is to attach to.
+/// The endpoints of an app.
 fn endpoints(app: &AcName) -> Result<EndpointList> {
     let (names, _) = call::from_host(&[call::LIST, app.as_ref()])?;
     Ok(EndpointList::new(app, names.split_whitespace()))
@@ -146,7 +152,7 @@ fn endpoints(app: &AcName) -> Result<EndpointList> {
 /// The connections to the pod's monitor.
 struct Connections {
     sockets: Vec<(&'static str, OwnedFd)>,
-    /// The number of the one to the terminal.
+    /// The number of the connection to the terminal.
     terminal: String,
 }
 
@@ -173,29 +179,29 @@ impl Connections {
     }
 }
 
-/// An end that is no failure.
+/// Why an attachment ended without a failure.
 enum End {
-    /// The app has closed its side.
+    /// The app has closed its output.
     App,
-    /// The caller has typed the keys.
+    /// The caller has typed the detach keys.
     Detached,
-    /// Nobody reads what we write any more.
+    /// The reader of our output has gone.
     NoReader,
-    /// We are told to end.
+    /// A signal tells us to end.
     Signal(Signal),
-    /// There was only input, and all of it was passed on.
+    /// We had input only, and have passed all of it on.
     Sent,
 }
 
-/// Attached.
+/// A running attachment.
 struct Session<'a> {
     what: &'a Attachment,
     connections: Connections,
     foreground: Foreground,
-    /// Where input goes to.
+    /// The endpoint that our input goes to.
     input_name: Option<&'static str>,
     outputs: Vec<(&'static str, Flow)>,
-    /// The end of our input was passed on, to the monitor at least.
+    /// The monitor was told the end of our input.
     asked_to_end: bool,
     signals: SignalFd,
 }
@@ -223,7 +229,7 @@ impl<'a> Session<'a> {
             let flow = Flow::new(own(standard(0), OFlags::RDONLY)?, session.connections.get(name)?);
             session.foreground.set_input(Some(match (wanted.tty_in, typed) {
                 (true, true) => flow.with_keys(what.keys.clone()),
-                // Twice, in case that the last line has no end.
+                // The first one ends a last line without a newline.
                 (true, false) if what.pass_end => flow.with_farewell(vec![END_OF_INPUT; 2]),
                 _ => flow,
             }));
@@ -236,7 +242,7 @@ impl<'a> Session<'a> {
         if wanted.tty_in || wanted.tty_out {
             let shown = match wanted.tty_out {
                 true => own(standard(1), OFlags::WRONLY)?,
-                // Whoever does not read is dropped.
+                // The monitor drops a client that does not read.
                 false => null()?,
             };
             session.outputs.push((TTY, Flow::new(session.connections.get(TTY)?, shown)));
@@ -248,13 +254,13 @@ impl<'a> Session<'a> {
         self.foreground.begin()?;
         self.resized()?;
         let ended = self.copy();
-        // The terminal is as it was before anything is said.
+        // Restore the terminal before printing anything.
         self.foreground.give_back()?;
         match ended? {
             End::App if self.what.exit_code => exit_code(&self.what.app),
             End::App | End::Sent => Ok(0),
             End::Detached => {
-                eprintln!("\r\nattach: detached from app {}, which goes on", self.what.app);
+                eprintln!("\r\nattach: detached from app {}; it keeps running", self.what.app);
                 Ok(0)
             }
             End::NoReader => signal::die_by(Signal::SIGPIPE),
@@ -266,7 +272,7 @@ impl<'a> Session<'a> {
         let mut leaves_at: Option<Instant> = None;
         loop {
             let timeout = leaves_at.is_some().then_some(LEAVING);
-            // Where only input is passed on, the other side's end is to be seen too.
+            // With input only, watch for the end of the other side too.
             let name = self.input_name.filter(|_| self.outputs.is_empty());
             let closed = name.map(|name| self.connections.get(name)).transpose()?;
             let wake = [Some(self.signals.as_fd()), closed.as_ref().map(AsFd::as_fd)];
@@ -282,7 +288,7 @@ impl<'a> Session<'a> {
                 self.resized()?;
             }
             if let Some(input) = self.foreground.input.as_ref().filter(|input| input.is_detached()) {
-                // What was typed before is still for the app, if that takes it.
+                // What was typed before the keys still goes to the app, if it reads it in time.
                 if input.is_done() || Instant::now() >= *leaves_at.get_or_insert_with(|| Instant::now() + LEAVE) {
                     return Ok(End::Detached);
                 }
@@ -305,18 +311,18 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Our input has ended, or the app's.
+    /// Handles the end of our input or of the app's.
     fn input_ended(&mut self) -> Result<Option<End>> {
         let Some(name) = self.input_name else { return Ok(None) };
         if self.foreground.types() && self.foreground.caller().is_some() {
-            // The other side has gone, which its output will show, or the terminal that was typed on.
+            // Either the app's side has gone, which the end of its output will show, or our terminal.
             let gone = matches!(self.other_side_closed(name), Ok(End::NoReader));
             return Ok(gone.then_some(End::NoReader));
         }
         let socket = self.connections.get(name)?;
         if self.what.pass_end && name != TTY {
             match rustix::net::shutdown(&socket, Shutdown::Write) {
-                // What has no other side any more has an end.
+                // The other side has closed the connection: its input has ended too.
                 Ok(()) | Err(rustix::io::Errno::NOTCONN) => {
                     self.asked_to_end = true;
                     return Ok(None);
@@ -444,9 +450,9 @@ mod tests {
             assert_eq!(wanted.endpoints(&app, targets).unwrap(), names, "{wanted:?}");
         }
         for (wanted, targets, words) in [
-            (some(false, false, no), &streams, "nothing to attach to was named"),
-            (some(true, false, no), &streams, "no tty to attach to, but stdin, stdout, stderr"),
-            (some(false, false, [false, true, false]), &tty, "no stdout to attach to, but tty"),
+            (some(false, false, no), &streams, "no stream to attach to was named"),
+            (some(true, false, no), &streams, "no tty to attach to; it has stdin, stdout, stderr"),
+            (some(false, false, [false, true, false]), &tty, "no stdout to attach to; it has tty"),
         ] {
             let error = wanted.endpoints(&app, targets).unwrap_err().one_line();
             assert!(error.contains(words), "{error}");

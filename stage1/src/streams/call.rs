@@ -1,8 +1,8 @@
-//! Calling the pod's monitor: one message, words with blanks between them and maybe descriptors; one answer, a line
-//! that begins with `ok`, or what went wrong.
+//! Calls of the pod's monitor. A call is one message of words separated by blanks, with or without descriptors; the
+//! answer is one line that begins with `ok`, or an error message.
 //!
-//! The monitor listens in two places. What the pod asks, it asks at [`layout::MONITOR`], and the monitor looks at who
-//! is asking; what the host asks, it asks in the pod's directory, which no process of the pod can reach.
+//! The monitor listens in two places: at [`layout::MONITOR`] for processes of the pod, whose identity it checks, and in
+//! the pod's directory for processes of the host; no process of the pod can reach that one.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -16,22 +16,22 @@ use crate::sys::{fd_passing, process};
 /// An app, or one of its handlers, is about to be executed: `start APP main|handler NAME…`, with a descriptor for each
 /// name. Pod side.
 pub(crate) const START: &str = "start";
-/// An app has ended: `ended APP`, answered when all that it wrote has been taken. Pod side.
+/// An app has ended: `ended APP`, answered when all its output has been read and written. Pod side.
 pub(crate) const ENDED: &str = "ended";
 /// `list APP`, answered with the names of its endpoints. Host side.
 pub(crate) const LIST: &str = "list";
 /// `attach APP NAME`, answered with a connection to that endpoint, and its number. Host side.
 pub(crate) const ATTACH: &str = "attach";
-/// `resize APP ROWS COLUMNS NUMBER`: the window of who has that connection to the app's terminal. Host side.
+/// `resize APP ROWS COLUMNS NUMBER`: the window size of the client with that connection to the app's terminal. Host side.
 pub(crate) const RESIZE: &str = "resize";
 /// `reopen APP`: its log file for a kubelet was renamed. Host side.
 pub(crate) const REOPEN: &str = "reopen";
 /// `forget APP`: it is being removed. Host side.
 pub(crate) const FORGET: &str = "forget";
-/// `stop`: the pod is to end in order; whoever reads its output is not waited for without end. Host side.
+/// `stop`: the pod is being stopped; the monitor limits its wait for the reader of `run`. Host side.
 pub(crate) const STOP: &str = "stop";
 
-/// The first word of a good answer.
+/// The first word of an answer to a call that succeeded.
 pub(crate) const OK: &str = "ok";
 /// Longest message and longest answer, in bytes.
 pub(crate) const MAX: usize = 4096;
@@ -39,8 +39,7 @@ pub(crate) const MAX: usize = 4096;
 /// How long an answer to the host may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Asks the monitor of the pod in the current directory; the rest of its answer, and the descriptors that came with
-/// it. Host side.
+/// Calls the monitor of the pod in the current directory. Returns the answer after `ok`, and its descriptors. Host side.
 ///
 /// # Errors
 /// No monitor runs, it does not answer, or it refuses.
@@ -48,7 +47,7 @@ pub fn from_host(words: &[&str]) -> Result<(String, Vec<OwnedFd>)> {
     call(&connected(layout::MONITOR_SOCKET)?, words, &[], PATIENCE)
 }
 
-/// Asks the monitor from inside the pod. Pod side.
+/// Calls the monitor from inside the pod. Pod side.
 ///
 /// # Errors
 /// As [`from_host`].
@@ -75,22 +74,22 @@ pub(crate) fn call(
 ) -> Result<(String, Vec<OwnedFd>)> {
     let text = words.join(" ");
     match fd_passing::send_message(socket, text.as_bytes(), fds) {
-        // It may have said why before it hung up.
+        // The monitor may have answered before it closed the connection.
         Err(error) if error.errno() == Some(libc::EPIPE) => {}
         sent => sent.context(|| format!("send {text:?} to the pod's monitor"))?,
     }
     let end = Instant::now() + patience;
     // A pidfd and a socket are waited for in the same way.
     if !process::pidfd_wait_end(socket.as_fd(), end.saturating_duration_since(Instant::now()))? {
-        return Err(Error::new(format!("the pod's monitor has not answered {text:?} within {patience:?}")));
+        return Err(Error::new(format!("the pod's monitor did not answer {text:?} within {patience:?}")));
     }
     let got = match fd_passing::receive_message(socket, MAX) {
-        // That it has hung up without having read all is told first.
+        // The kernel reports first that the monitor closed the connection with unread data.
         Err(error) if error.errno() == Some(libc::ECONNRESET) => fd_passing::receive_message(socket, MAX),
         got => got,
     };
     let Some((answer, fds)) = got? else {
-        return Err(Error::new(format!("the pod's monitor has hung up on {text:?}")));
+        return Err(Error::new(format!("the pod's monitor closed the connection without an answer to {text:?}")));
     };
     let answer = String::from_utf8_lossy(&answer).into_owned();
     match answer.strip_prefix(OK) {

@@ -1,4 +1,4 @@
-//! The list of what one can attach to: CONTRACT sections 3 and 7.
+//! The list of an app's endpoints, to which clients attach: CONTRACT sections 3 and 7.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use crate::layout;
 /// The version of the list.
 const VERSION: u64 = 1;
 
-/// Something to attach to.
+/// An endpoint of an app.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Endpoint {
     /// `stdin`, `stdout`, `stderr` or `tty`.
@@ -22,7 +22,7 @@ pub struct Endpoint {
     pub address: String,
 }
 
-/// The list as it is written.
+/// The list in JSON.
 #[derive(Deserialize, Serialize)]
 struct ListJson {
     version: u64,
@@ -30,12 +30,12 @@ struct ListJson {
     targets: Vec<Endpoint>,
 }
 
-/// All that one can attach to.
+/// All endpoints of an app.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointList(pub Vec<Endpoint>);
 
 impl EndpointList {
-    /// Those of `app` with these names.
+    /// The endpoints of `app` with these names.
     pub fn new<'a>(app: &AcName, names: impl IntoIterator<Item = &'a str>) -> Self {
         let endpoint = |name: &str| Endpoint {
             name: name.to_owned(),
@@ -48,7 +48,7 @@ impl EndpointList {
     /// Reads a list.
     ///
     /// # Errors
-    /// It is none, or of another version.
+    /// It is not a list, or of another version.
     pub fn parse(text: &[u8]) -> Result<Self> {
         let list: ListJson = json::parse(text)?;
         if list.version != VERSION {
@@ -57,13 +57,13 @@ impl EndpointList {
         Ok(Self(list.targets))
     }
 
-    /// As it is written and printed, on one line.
+    /// The list in JSON, on one line.
     pub fn text(&self) -> String {
         let list = ListJson { version: VERSION, targets: self.0.clone() };
         serde_json::to_string(&list).expect("strings and a number")
     }
 
-    /// Whether there is one of this name.
+    /// Whether there is an endpoint of this name.
     pub fn has(&self, name: &str) -> bool {
         self.0.iter().any(|target| target.name == name)
     }

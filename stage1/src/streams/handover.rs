@@ -17,7 +17,7 @@ use crate::sys::{process, pty};
 
 /// The name of the syslog socket among what is handed over.
 pub(crate) const SYSLOG: &str = "syslog";
-/// How long the monitor may take to answer: it may be waiting for a disk.
+/// How long the monitor may take to answer: it may wait for a disk.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Whose streams are handed over.
@@ -39,7 +39,7 @@ impl CommandRole {
     }
 }
 
-/// A connection to the monitor, which can be made in the pod's root only.
+/// A connection to the monitor. Only a process in the pod's root can make it.
 #[derive(Debug)]
 pub struct Handover(OwnedFd);
 
@@ -52,8 +52,8 @@ impl Handover {
         call::connected(layout::MONITOR).map(Self)
     }
 
-    /// Makes the app's streams in its mount namespace, hands their other ends over, and makes the app's ends this
-    /// process's standard descriptors, with `owner` as their owner: who else the app becomes may open them anew too.
+    /// Makes the app's streams in its mount namespace, owned by `owner`, hands their other ends over, and makes the app's
+    /// ends this process's standard descriptors. The app may open them anew also after it has changed its user.
     ///
     /// # Errors
     /// Something can't be made, or the monitor refuses it.
@@ -73,7 +73,7 @@ impl Handover {
         let mut terminal = None;
         if who == CommandRole::Main && modes.have_terminal() {
             let (master, slave) = pty::open_pair_in(layout::DEVPTS)?;
-            // The app may open it anew, as /dev/tty for one.
+            // So that the app may open it anew, for example as /dev/tty.
             rustix::fs::fchown(&slave, Some(Uid::from_raw(owner.0)), None)
                 .context(|| format!("fchown(terminal, {})", owner.0))?;
             pty::control(&slave)?;
@@ -95,7 +95,7 @@ impl Handover {
             match (own, &terminal) {
                 (Some(own), _) => process::set_standard_fd(own, number)?,
                 (None, Some(terminal)) if is_terminal() => process::set_standard_fd(terminal, number)?,
-                // What systemd has opened is the pod's.
+                // The descriptors that systemd has opened belong to the pod.
                 (None, _) => process::set_standard_fd(null()?, number)?,
             }
         }
@@ -108,7 +108,7 @@ fn null() -> Result<OwnedFd> {
     rustix::fs::open("/dev/null", flags, FileMode::empty()).context(|| "open(\"/dev/null\")")
 }
 
-/// A pipe that everybody may open anew who gets as far as its descriptor: the app, whoever it becomes.
+/// A pipe that every process that has its descriptor may open anew, with whatever user.
 fn pipe(owner: (u32, u32)) -> Result<(OwnedFd, OwnedFd)> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC).context(|| "pipe")?;
     rustix::fs::fchmod(&write, FileMode::from_raw_mode(0o666)).context(|| "fchmod(pipe)")?;

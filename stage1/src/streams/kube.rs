@@ -1,4 +1,4 @@
-//! Log files of apps where a kubelet reads them: in a directory of the host, as annotations of pod and app say.
+//! Log files for a kubelet, in a directory of the host; annotations of pod and app name them.
 
 use std::path::{Component, Path};
 
@@ -8,12 +8,12 @@ use crate::appc::{self, PodManifest};
 use crate::error::{Context, Error, Result};
 use crate::pod::PodApp;
 
-/// How the lines of a log file look.
+/// The format of a log file's lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Format {
-    /// As rkt writes them.
+    /// The format of rkt.
     Plain,
-    /// As kubelets of today read them.
+    /// The format of CRI, which kubelets read.
     Cri,
 }
 
@@ -49,7 +49,7 @@ impl std::str::FromStr for Format {
 
 /// Annotation of a pod manifest: the format of its apps' log files.
 pub const LOG_MODE: &str = "coreos.com/rkt/experiment/logmode";
-/// Annotation of a pod manifest: the directory of the host that they are in.
+/// Annotation of a pod manifest: the directory of the host with the log files.
 pub const LOG_DIR: &str = "coreos.com/rkt/experiment/kubernetes-log-dir";
 /// Annotation of an app in the pod manifest: the file, below that directory.
 pub const LOG_PATH: &str = "coreos.com/rkt/experiment/kubernetes-log-path";
@@ -62,11 +62,13 @@ const MAX_PATH: usize = 1024;
 pub struct LogFile {
     /// Format of its lines.
     pub format: Format,
-    /// Where it is below the directory of the pod's log files.
+    /// Its path below the directory of the pod's log files.
     pub path: String,
 }
 
 impl LogFile {
+    /// A log file at `path`, below the directory of the pod's log files.
+    ///
     /// # Errors
     /// The path is empty, absolute, too long, leads out of its directory, or has control characters.
     pub fn new(format: Format, path: &str) -> Result<Self> {
@@ -77,7 +79,7 @@ impl LogFile {
     /// The log file that the annotations of an app and its pod ask for, and its directory on the host.
     ///
     /// # Errors
-    /// They don't fit together, or have values that mean nothing.
+    /// One of them is missing while the others are there, or has an invalid value.
     pub fn declared(pod: &PodManifest, app: &PodApp) -> Result<Option<(Self, String)>> {
         let Some(path) = appc::find(&app.runtime.annotations, LOG_PATH) else { return Ok(None) };
         let Some(mode) = appc::find(&pod.annotations, LOG_MODE) else { return Ok(None) };

@@ -1,15 +1,15 @@
-//! An app's standard streams: what each of them is, how `app-exec` hands them to the pod's monitor, and how one
-//! attaches to them. The monitor's side is [`crate::mux`].
+//! An app's standard streams: their modes, how `app-exec` hands them to the pod's monitor, and how to attach to them. The
+//! monitor's side is [`crate::mux`].
 //!
 //! `app-exec` makes pipes, or a terminal in the app's own devpts, keeps the app's ends and hands the others over
-//! ([`handover`]). In the directory `/rkt/iottymux/APP` of the pod there are, for host managers that look there,
+//! ([`handover`]). For host managers, the directory `/rkt/iottymux/APP` of the pod has
 //!
-//! | file | what | made by |
+//! | file | content | made by |
 //! |---|---|---|
-//! | `env` | which streams and terminals there are, `STAGE2_STDOUT=true` for one | app-add |
+//! | `env` | which streams are of mode `stream`, and whether there is a terminal: `STAGE2_STDOUT=true` | app-add |
 //! | `endpoints` | the sockets for clients, in JSON | app-add |
 //! | `stage2-stdin`, … | a FIFO for each stream of mode `stream` | app-add |
-//! | `sock-stdin`, …, `sock-tty` | where clients connect: bytes, nothing else | the monitor, at the first start |
+//! | `sock-stdin`, …, `sock-tty` | sockets for clients, which carry the stream's bytes only | the monitor, at the first start |
 
 pub mod attach;
 pub mod call;
@@ -32,33 +32,33 @@ use crate::pod::PodApp;
 pub const NAMES: [&str; 3] = ["stdin", "stdout", "stderr"];
 /// The name of a terminal among the endpoints.
 pub const TTY: &str = "tty";
-/// What a client of the input gets before the end when the end of the input was passed on: EOT.
+/// The monitor sends this byte (EOT) to a client that has ended the input, when that end was passed on.
 pub(crate) const PASSED_ON: u8 = 4;
 
 /// Annotations of an app in the pod manifest: the modes of its streams.
 pub const ANNOTATIONS: [&str; 3] =
     ["coreos.com/rkt/stage2/stdin", "coreos.com/rkt/stage2/stdout", "coreos.com/rkt/stage2/stderr"];
 
-/// What a standard stream of an app is.
+/// The mode of a standard stream of an app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StreamMode {
     /// /dev/null.
     Null,
-    /// A pipe into the app's log, and to the output of `run`.
+    /// A pipe; the output goes to the app's log, to the output of `run` and to attached clients.
     Log,
-    /// A pipe into the app's log, and to whoever attaches.
+    /// A pipe; the output goes to the app's log and to attached clients.
     Stream,
     /// The app's terminal.
     Tty,
-    /// The app's terminal, which the caller of `run` has in front of it.
+    /// The app's terminal, connected to that of `run`'s caller.
     Interactive,
 }
 
-/// The mode of standard stream `number` that a word means: CONTRACT section 7.
+/// Parses the mode of standard stream `number`: CONTRACT section 7.
 ///
 /// # Errors
-/// It means none for this stream.
+/// The stream has no such mode.
 pub fn parse_mode(number: usize, word: &str) -> Result<StreamMode> {
     match (word, number) {
         ("null", _) => Ok(StreamMode::Null),
@@ -85,11 +85,11 @@ impl Default for StreamModes {
 }
 
 impl StreamModes {
-    /// As the app's annotations in the pod manifest say; `interactive` is for an app that has the caller's terminal
-    /// unless they ask for streams or a terminal of their own.
+    /// The modes in the app's annotations of the pod manifest. With `interactive`, the app gets the terminal of `run`'s
+    /// caller, unless an annotation asks for a stream or a terminal.
     ///
     /// # Errors
-    /// An annotation with a word that means nothing.
+    /// An annotation has an unknown mode.
     pub fn of(app: &PodApp, interactive: bool) -> Result<Self> {
         let mut modes = Self::default();
         for ((number, mode), name) in modes.0.iter_mut().enumerate().zip(ANNOTATIONS) {
@@ -101,7 +101,7 @@ impl StreamModes {
         Ok(if interactive && !is_own { Self([StreamMode::Interactive; 3]) } else { modes })
     }
 
-    /// Whether they are what they are unless anything else is asked for.
+    /// Whether they are the defaults.
     pub(crate) fn are_usual(&self) -> bool {
         *self == Self::default()
     }
@@ -111,7 +111,7 @@ impl StreamModes {
         self.0.iter().any(|mode| matches!(mode, StreamMode::Tty | StreamMode::Interactive))
     }
 
-    /// Whether the caller of `run` has that terminal in front of it.
+    /// Whether that terminal is connected to the one of `run`'s caller.
     pub fn are_interactive(self) -> bool {
         self.0.contains(&StreamMode::Interactive)
     }
@@ -124,7 +124,7 @@ impl StreamModes {
         }
     }
 
-    /// The names of what one can attach to.
+    /// The names of the endpoints to attach to.
     pub fn endpoints(self) -> Vec<&'static str> {
         let pipes = NAMES.into_iter().enumerate().filter(|(number, _)| self.is_pipe(*number)).map(|(_, name)| name);
         pipes.chain(self.have_terminal().then_some(TTY)).collect()

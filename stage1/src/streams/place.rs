@@ -1,7 +1,7 @@
-//! What is in the pod's directory about an app's streams before it is started. Host side, in the pod directory.
+//! The files about an app's streams that are made before its start. Host side, in the pod directory.
 //!
-//! The pod can write to `/rkt/iottymux`: everything there is reached by descriptors, and no link is followed. What the
-//! monitor goes by is beside it, out of the pod's reach.
+//! The pod can write to `/rkt/iottymux`: everything there is opened by descriptors, and no link is followed. The file
+//! that the monitor reads lies elsewhere, where the pod can't reach it.
 
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,10 +20,10 @@ use crate::sys::dir;
 
 const ENDPOINTS: &str = "endpoints";
 const ENV: &str = "env";
-/// Most that is read of a declaration, in bytes.
+/// The largest declaration that is read, in bytes.
 const MAX: u64 = 64 << 10;
 
-/// What the monitor is told about an app's streams, in a file that the pod can't reach.
+/// The declaration of an app's streams for the monitor, in a file that the pod can't reach.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeclaredStreams {
     /// The streams' modes.
@@ -34,7 +34,7 @@ pub struct DeclaredStreams {
 }
 
 impl DeclaredStreams {
-    /// What was declared of `app`.
+    /// Reads the declaration of `app`.
     ///
     /// # Errors
     /// The app was not added, or the file can't be read.
@@ -64,7 +64,7 @@ fn env(modes: StreamModes) -> String {
     text
 }
 
-/// Writes a file anew. It is not synced: it is of no use without the running pod.
+/// Replaces a file. It is not synced: it is of no use without the running pod.
 fn put(place: &OwnedFd, name: &str, bytes: &[u8]) -> Result<()> {
     let what = || format!("write {name:?}");
     match rustix::fs::unlinkat(place, name, AtFlags::empty()) {
@@ -76,11 +76,11 @@ fn put(place: &OwnedFd, name: &str, bytes: &[u8]) -> Result<()> {
     std::io::Write::write_all(&mut std::fs::File::from(file), bytes).context(what)
 }
 
-/// Writes down what the app's streams are, for the monitor, and for host managers that look into `/rkt/iottymux/APP`,
-/// whose owner is the pod's root (`owner`, host view). What is there is replaced.
+/// Writes the declaration of an app's streams for the monitor, and the files for host managers in `/rkt/iottymux/APP`,
+/// which belong to the pod's root (`owner`, as a UID of the host). Replaces existing files.
 ///
 /// # Errors
-/// Something of it can't be made.
+/// A file can't be made.
 pub fn prepare(app: &AcName, declared: &DeclaredStreams, owner: Option<u32>) -> Result<()> {
     declared.store(app)?;
     let modes = declared.modes;
@@ -130,10 +130,10 @@ fn open(path: &Path) -> Result<OwnedFd> {
     dir::open_beneath(rustix::fs::CWD, path, OFlags::PATH | OFlags::DIRECTORY)
 }
 
-/// Removes what [`prepare`] and the monitor have made, if it is there. Host side, in the pod directory.
+/// Removes what [`prepare`] and the monitor have made, if it exists. Host side, in the pod directory.
 ///
 /// # Errors
-/// Something of it can't be removed, a directory that the pod has made there for one.
+/// A file can't be removed, for example because the pod has made a directory there.
 pub fn remove(app: &AcName) -> Result<()> {
     remove_if_there(&layout::app_streams(app))?;
     let path = layout::iottymux(app);
