@@ -58,11 +58,11 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// Those that take no value.
+    /// The options without a value.
     pub const SWITCHES: &'static [&'static str] =
         &["debug", "disable-capabilities-restriction", "disable-paths", "disable-seccomp", "update"];
 
-    /// What they ask for, and the pod in the current directory.
+    /// The request that the options make, and the pod in the current directory.
     ///
     /// # Errors
     /// The UUID is not one, or no pod runs in the current directory.
@@ -77,25 +77,25 @@ impl Flags {
     }
 }
 
-/// What app-add is told.
+/// The arguments of app-add.
 #[derive(Debug)]
 pub struct Addition {
-    /// The app's name; the pod manifest has it.
+    /// The app's name in the pod manifest.
     pub app: AcName,
-    /// What is not restricted, besides what the pod as a whole does not restrict.
+    /// The restrictions that are lifted, besides those that the whole pod lifts.
     pub insecure: InsecureOptions,
     /// The pod's user namespace, if it has one of its own.
     pub private_users: Option<UidRange>,
 }
 
-/// What an app's unit is about, once its namespace and its records are there.
+/// What an app's unit is made from, once its namespace and its records exist.
 #[derive(Debug)]
 pub struct Prepared {
     isolators: Isolators,
     devices: Vec<DeviceRule>,
     any_device: bool,
     declared: DeclaredSettings,
-    /// Whether there are commands to run before its start, and after its end.
+    /// Whether there are handlers to run before its start, and after its end.
     handlers: (bool, bool),
 }
 
@@ -130,11 +130,10 @@ impl Prepared {
 
 impl Addition {
     /// Makes the app startable: namespace, launch record, environment file, and the unit last.
-    /// May be repeated; an app that runs is left as it is.
+    /// May be repeated; does nothing if the app runs.
     ///
     /// # Errors
-    /// When anything is wrong with what the manifests declare, or can't be had. The app is not
-    /// startable then, unless it was before.
+    /// A manifest declares something invalid or unavailable. The app is then not startable, unless it was before.
     pub fn add(&self, target: &Target) -> Result<()> {
         if unit::exists(&self.app)? && control::is_running(target, &self.app)? {
             log::info!("app {} runs: it is left as it is", self.app);
@@ -144,8 +143,7 @@ impl Addition {
         self.unit(&prepared)?.install()
     }
 
-    /// The same without the unit: rebuilds the namespace and the records of an app by hand.
-    /// Returns what the app's unit is about.
+    /// The same without the unit: rebuilds the namespace and the records of an app. Returns what its unit is made from.
     ///
     /// # Errors
     /// As [`Self::add`].
@@ -201,7 +199,7 @@ impl Addition {
         streams::prepare(&self.app, &DeclaredStreams { modes, log }, self.private_users.map(|ids| ids.first))?;
         record.store(&dir::open_dir(layout::app_dir(&self.app))?, layout::LAUNCH)?;
         if let Some(ids) = self.private_users {
-            // Root of the pod's user namespace, another id here, reads it.
+            // The root of the pod's user namespace, which has another UID here, reads it.
             let record = layout::launch_record(&self.app);
             std::os::unix::fs::chown(&record, Some(ids.first), Some(ids.first))
                 .context(|| format!("chown {record:?}"))?;
@@ -271,8 +269,8 @@ impl Addition {
     }
 }
 
-/// Those of the capabilities `wanted` that the pod has given up when it was started: nothing gives them back. What the
-/// host itself lacks here is nobody's to give, and does not count.
+/// The capabilities of `wanted` that the pod gave up at its start and can't get back. Capabilities that this process
+/// lacks too do not count.
 fn lost_capabilities(target: &Target, wanted: CapSet) -> Result<CapSet> {
     let (ours, pods) = (bounding_set("self")?, bounding_set(&target.pid().to_string())?);
     Ok(wanted.and(ours).without(pods))
@@ -295,8 +293,8 @@ fn device_rule(device: Device) -> DeviceRule {
     DeviceRule { kind, major: device.major, minor: Some(device.minor), write: !device.read_only, make: false }
 }
 
-/// The files of /etc that come from the pod, but for hosts. stage0 or `run` may have left resolv.conf in the stage1
-/// root.
+/// The files of /etc that an app gets from the pod, except hosts. stage0 or `run` may have put resolv.conf into the
+/// stage1 root.
 fn etc_files(resolv_conf_mode: &str) -> Result<Vec<EtcFile>> {
     let mut files =
         vec![EtcFile { path: "/etc/hostname", source: EtcSource::Pod(layout::HOSTNAME_FILE), only_if_missing: false }];

@@ -1,4 +1,4 @@
-//! Waiting for other apps of the pod before an app starts. Pod side, before the app's handlers and itself.
+//! Waiting for other apps of the pod before an app starts. Pod side, before the app's handlers.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,15 +13,16 @@ use crate::layout;
 use crate::pod::{Health, Wellness, read_bounded};
 use crate::systemd::{ActiveState, Client, PRIVATE_SOCKET};
 
-/// How long an app waits for others, beyond the time that its own start may take.
+/// How long an app waits for others; its own start timeout begins after that.
 pub const AFTER_TIMEOUT: Duration = Duration::from_secs(180);
-/// How often they are looked at.
+/// How often their states are read.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Waits until the apps that `app` is to come after are as far as that, as its launch record says.
+/// Waits until the apps that `app` must start after have reached the states that its launch record names.
 ///
 /// # Errors
-/// One of them can't get there any more, or has not within three minutes; it is in the app's note, too.
+/// One of them can't reach its state any more, or has not within three minutes. The reason is also written to the app's
+/// note.
 pub fn await_others(app: &AcName) -> Result<()> {
     crate::sys::process::not_dumpable()?;
     crate::sys::process::close_on_exec_from_3()?;

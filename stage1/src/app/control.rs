@@ -16,20 +16,20 @@ use crate::sys::{dir, mount};
 use crate::systemd::{self, ActiveState, Client, Job, JobResult, Refused, Verb};
 use crate::{layout, rootfs, unit};
 
-/// What is allowed on top of the time that systemd gives an app.
+/// How long a verb waits beyond the time that systemd gives an app.
 const MARGIN: Duration = Duration::from_secs(60);
 const SIGKILL: i32 = 9;
-/// How long a unit may be deactivating after the app's exit status has been written.
+/// How long a unit may still be deactivating after the app's exit status has been written.
 const REAPER_EXIT: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(5);
-/// Exit code of a verb that is refused as the app runs.
+/// Exit code of a verb that is refused because the app runs.
 const RUNS: u8 = exit::FAILURE;
 
 /// Starts an app and waits until it has started: its command is being executed, or it has said that it is ready.
-/// Of an app with sockets these are opened; it starts with the first connection. One that runs already is left alone.
+/// For an app with sockets, systemd opens these; the app starts with the first connection. Does nothing if it runs.
 ///
 /// # Errors
-/// When the app was not added, or could not be started; says why.
+/// The app was not added, or could not be started; the message tells why.
 pub fn start(target: &Target, app: &AcName) -> Result<()> {
     if !unit::exists(app)? {
         return Err(Error::new(format!("app {app} was not added to this pod: app-add does that")));
@@ -43,8 +43,8 @@ pub fn start(target: &Target, app: &AcName) -> Result<()> {
     with_systemd(target, deadline, |systemd| {
         exit_status::forget(app)?;
         let started = match systemd.start_unit(&name, deadline) {
-            // There is one: systemd looks for new units when their directory's time has changed, and two
-            // changes within one tick of an older kernel's clock look like one.
+            // The unit exists: systemd looks for new units when their directory's time has changed, and on an older
+            // kernel two changes within one clock tick look like one.
             Err(error) if systemd::is_no_such_unit(&error) => {
                 systemd.reload(deadline)?;
                 systemd.start_unit(&name, deadline)?
@@ -64,7 +64,7 @@ pub fn start(target: &Target, app: &AcName) -> Result<()> {
 
 /// Why an app did not start, from what the reaper has written. Pod side.
 fn start_failure(systemd: &mut Client, app: &AcName, deadline: Instant) -> Result<Error> {
-    // An app that is told to start again whenever it fails would go on in the background.
+    // An app with a restart policy would be started again in the background.
     match systemd.stop_unit(&layout::app_unit(app), deadline) {
         Err(error) if !systemd::is_no_such_unit(&error) => return Err(error),
         _ => {}
@@ -80,10 +80,10 @@ fn start_failure(systemd: &mut Client, app: &AcName, deadline: Instant) -> Resul
     Ok(Error::new(format!("start app {app}: {why}")))
 }
 
-/// Whether the app runs, or systemd listens for it.
+/// Whether the app runs, or systemd listens on its sockets.
 pub(super) fn is_running(target: &Target, app: &AcName) -> Result<bool> {
     let mut units = Vec::new();
-    // The process that has just written the app's exit status counts too: systemd knows better than the cgroup.
+    // The cgroup may still have the reaper, which has just written the exit status: ask systemd.
     if PodCgroup::recorded(Path::new("."))?.unit_is_populated(&layout::app_cgroup(app))? {
         units.push(layout::app_unit(app));
     }
@@ -100,11 +100,11 @@ pub(super) fn is_running(target: &Target, app: &AcName) -> Result<bool> {
     }
 }
 
-/// Stops an app and waits until it has ended and its exit status is written. One that does not run is left alone.
-/// After `timeout`, or what the app declares, everything that it has started is killed; zero kills it at once.
+/// Stops an app and waits until it has ended and its exit status is written. Does nothing if it does not run. After
+/// `timeout`, or the app's own, all its processes are killed; zero kills them at once.
 ///
 /// # Errors
-/// With exit code 5 if this pod knows no such app.
+/// The pod has no such app: exit code 5. Or systemd can't stop it.
 pub fn stop(target: &Target, app: &AcName, timeout: Option<Duration>) -> Result<()> {
     if !unit::exists(app)? {
         return Err(Error::new(format!("app {app} is not in this pod")).with_exit_code(exit::UNKNOWN_APP));
@@ -113,11 +113,11 @@ pub fn stop(target: &Target, app: &AcName, timeout: Option<Duration>) -> Result<
     let own = unit::allowed_stop_time(record.stop_timeout);
     let sockets = unit::has_sockets(app)?;
     let given = timeout.unwrap_or(own);
-    // The app's end, the end of what it leaves behind, its handlers.
+    // The app, the processes that it leaves behind, and its handlers each have this time.
     let deadline = Instant::now() + 3 * given.max(own) + MARGIN;
     with_systemd(target, deadline, |systemd| {
         let name = layout::app_unit(app);
-        // A stop that was killed may have left what it had made.
+        // A stop that was killed may have left its drop-in.
         Patience::of(app).end(systemd, deadline)?;
         let patience = if given > own { Some(Patience::with(systemd, app, given, deadline)?) } else { None };
         let mut jobs = vec![queue_stop(systemd, &name, deadline)?];
@@ -137,7 +137,7 @@ pub fn stop(target: &Target, app: &AcName, timeout: Option<Duration>) -> Result<
     })
 }
 
-/// Orders a unit to stop; `None` if there is nothing to stop: systemd forgets a unit that does not run.
+/// Queues the stop of a unit; `None` if the unit does not run, as systemd then does not know it.
 fn queue_stop(systemd: &mut Client, unit: &str, deadline: Instant) -> Result<Option<Job>> {
     match systemd.queue(Verb::Stop, unit, deadline) {
         Ok(job) => Ok(Some(job)),
@@ -146,7 +146,7 @@ fn queue_stop(systemd: &mut Client, unit: &str, deadline: Instant) -> Result<Opt
     }
 }
 
-/// Waits for the end of a stop. If another caller's start has taken its place, that is stopped in turn.
+/// Waits for a stop job. If another caller's start has replaced the job, stops that run too.
 fn finish_stop(systemd: &mut Client, mut job: Option<Job>, unit: &str, deadline: Instant) -> Result<()> {
     while let Some(stop) = &job {
         match systemd.wait(stop, deadline)? {
@@ -158,8 +158,8 @@ fn finish_stop(systemd: &mut Client, mut job: Option<Job>, unit: &str, deadline:
     Ok(())
 }
 
-/// Kills the main process of a unit that has not ended in time; systemd then kills all the rest of it. Never the
-/// rest by ourselves: the reaper is among them in the end.
+/// Kills the main process of a unit that has not ended in time; systemd then kills the other processes. They are not
+/// killed here, because the reaper is one of them later.
 fn kill_after(systemd: &mut Client, job: Option<&Job>, unit: &str, timeout: Duration, deadline: Instant) -> Result<()> {
     let Some(job) = job else { return Ok(()) };
     if !timeout.is_zero() && systemd.ends_by(job, Instant::now() + timeout)? {
@@ -172,7 +172,7 @@ fn kill_after(systemd: &mut Client, job: Option<&Job>, unit: &str, timeout: Dura
     }
 }
 
-/// More time for one stop than the unit says, as long as this lasts: a drop-in. Pod side.
+/// A drop-in that changes a unit's stop timeout for one stop; dropping it removes the drop-in. Pod side.
 struct Patience(PathBuf);
 
 impl Patience {
@@ -186,12 +186,12 @@ impl Patience {
         Ok(patience)
     }
 
-    /// That of an app, whether there is one or not.
+    /// The drop-in of an app, whether it exists or not.
     fn of(app: &AcName) -> Self {
         Self(layout::stop_drop_in(app))
     }
 
-    /// Takes it back of a unit that may be loaded.
+    /// Removes it from a unit that may be loaded.
     fn end(self, systemd: &mut Client, deadline: Instant) -> Result<()> {
         if !self.0.exists() {
             return Ok(());
@@ -200,17 +200,17 @@ impl Patience {
         systemd.reload(deadline)
     }
 
-    /// The unit is forgotten by then, and read anew for the next start.
+    /// systemd has unloaded the unit by then, and reads it anew for the next start.
     fn remove(self) -> Result<()> {
         std::fs::remove_dir_all(&self.0).context(|| format!("remove {:?}", self.0))
     }
 }
 
 /// Removes an app that does not run: its unit, its pin with all its mounts, its launch record and
-/// environment. What is gone already is not an error, so a half-done removal can be repeated.
+/// environment. Missing files are not an error, so that an interrupted removal can be repeated.
 ///
 /// # Errors
-/// When the app runs; nothing is removed then.
+/// The app runs: nothing is removed. Or a file can't be removed.
 pub fn rm(target: &Target, app: &AcName) -> Result<()> {
     let deadline = deadline();
     if unit::exists(app)? {
@@ -221,14 +221,14 @@ pub fn rm(target: &Target, app: &AcName) -> Result<()> {
         refuse_running(target, &units, app, deadline)?;
     }
     let parts = [
-        // First: from here on it counts as half removed.
+        // First: without it the app counts as half removed.
         forget_files(app),
         streams::remove(app),
         unit::remove(app),
         rootfs::unpin(target, app, deadline),
         remove_if_there(&layout::launch_record(app)),
         remove_if_there(&layout::env_file(app)),
-        // What an app-add that was killed was just writing. The host manager holds the lock that both are run under.
+        // Temporary files of an app-add that was killed. The host manager runs both verbs under one lock.
         sweep_temporaries(&layout::units_dir()),
         sweep_temporaries(&layout::app_dir(app)),
         layout::env_file(app).parent().map_or(Ok(()), sweep_temporaries),
@@ -238,7 +238,7 @@ pub fn rm(target: &Target, app: &AcName) -> Result<()> {
     if failed.is_empty() { Ok(()) } else { Err(Error::new(format!("remove app {app}: {}", failed.join("; ")))) }
 }
 
-/// Removes all that the pod's status directory has of an app, through the mount: a host manager that removes it in the
+/// Removes an app's files of the pod's status directory, through the mount: a host manager that removes them in the
 /// overlay's upper directory leaves names that give ESTALE.
 fn forget_files(app: &AcName) -> Result<()> {
     let removed =
@@ -246,8 +246,8 @@ fn forget_files(app: &AcName) -> Result<()> {
     removed.and_then(|()| forget_stale_names(app))
 }
 
-/// Makes the names of an app's files usable again whose files a host manager has removed in the overlay's upper
-/// directory: what is written there later is to be seen in that directory. Such a file has no links any more.
+/// Makes the names of an app's files usable again after a host manager has removed the files in the overlay's upper
+/// directory, so that what is written later appears there. Such a file has no links.
 pub(super) fn forget_stale_names(app: &AcName) -> Result<()> {
     let is_stale = |path: PathBuf| path.symlink_metadata().is_ok_and(|stat| stat.nlink() == 0);
     let files = layout::status_files(app).into_iter().map(|name| layout::status_dir().join(name));
@@ -271,8 +271,8 @@ fn refuse_running(target: &Target, units: &[String], app: &AcName, deadline: Ins
     })
 }
 
-/// The state of a unit. If it is deactivating, its state a moment later: the exit status of an app is written shortly
-/// before its unit is inactive, and whoever has read the status may go on with the app.
+/// The state of a unit. If it is deactivating, waits a moment: an app's exit status is written shortly before its unit
+/// is inactive, and a caller that has read the status may start or remove the app at once.
 fn state_after_end(systemd: &mut Client, unit: &str, deadline: Instant) -> Result<ActiveState> {
     let until = deadline.min(Instant::now() + REAPER_EXIT);
     loop {
@@ -283,7 +283,7 @@ fn state_after_end(systemd: &mut Client, unit: &str, deadline: Instant) -> Resul
     }
 }
 
-/// Talks to the pod's systemd as a process of the pod, which is what systemd wants its peers to be.
+/// Talks to the pod's systemd from a process of the pod: systemd accepts no other peers.
 fn with_systemd(target: &Target, deadline: Instant, talk: impl FnOnce(&mut Client) -> Result<()>) -> Result<()> {
     target.as_member(deadline, || {
         let mut systemd = Client::connect(Path::new(systemd::PRIVATE_SOCKET), deadline)?;

@@ -1,5 +1,5 @@
-//! What an app declares about its life: how it becomes ready, what it listens on, how it is stopped
-//! and whether it is started again. Annotations of the app in the pod manifest, else of its image.
+//! What an app declares: how it becomes ready, its sockets, its stop signal and timeout, its restart policy and hooks.
+//! Annotations of the app in the pod manifest, else of its image.
 
 use std::time::Duration;
 
@@ -13,20 +13,20 @@ use crate::unit::{Protocol, Restart, SocketPorts};
 pub const STOP_SIGNAL: &str = "podctl.io/stop-signal";
 /// The same in images that were converted from OCI's format.
 const OCI_STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
-/// Annotation: whole seconds that the app has to end after that; 0 kills it at once.
+/// Annotation: the stop timeout, whole seconds between the stop signal and SIGKILL; 0 kills it at once.
 pub const STOP_TIMEOUT: &str = "podctl.io/stop-timeout";
 /// Annotation: whether an app that has ended is started again: `no`, `on-failure`, `on-failure:N` (N times in a row),
-/// `always`, or `unless-stopped`, which differs from `always` for host managers: with its pod they start an app anew that
-/// was stopped by hand only if it is `always` to run.
+/// `always`, or `unless-stopped`. The last two differ for host managers: when they start a pod again, an app that was
+/// stopped by hand is started only with `always`.
 pub const RESTART: &str = "podctl.io/restart";
-/// Annotation: how often in a row at most.
+/// Annotation: the most restarts in a row.
 pub const RESTART_LIMIT: &str = "podctl.io/restart-limit";
 
-/// Annotation: a command to run in the app once it has started, as the app's user; its words as a JSON array. The start
-/// fails if it fails.
+/// Annotation: a command to run in the app after its start, as the app's user; a JSON array of its words. If it fails,
+/// so does the start.
 pub const POST_START: &str = "podctl.io/post-start";
-/// Annotation: a command to run in the app before its stop signal, likewise. It has the app's stop timeout, and the app
-/// what is left of that.
+/// Annotation: a command to run in the app before its stop signal, in the same form. The command and the app share the
+/// stop timeout.
 pub const PRE_STOP: &str = "podctl.io/pre-stop";
 
 /// Longest stop timeout: a year.
@@ -50,7 +50,7 @@ pub(super) struct DeclaredSettings {
 
 impl DeclaredSettings {
     /// # Errors
-    /// An annotation with a value that means nothing, a port that can't be listened on.
+    /// An annotation has an invalid value, or a port can't be listened on.
     pub(super) fn by(app: &PodApp) -> Result<Self> {
         let find = |name| find(app, name);
         let notify = appc::find(&app.image.annotations, SUPPORTS_NOTIFY).map(|text| {
@@ -68,7 +68,7 @@ impl DeclaredSettings {
             restart,
             sockets,
             socket_names,
-            // An image does not know the apps of its pod, and its own check is the host manager's to translate.
+            // Not from the image: it does not know the pod's other apps, and the host manager translates its check.
             health: appc::find(&app.runtime.annotations, HEALTH_CHECK).map(HealthCheck::parse).transpose()?,
             after: appc::find(&app.runtime.annotations, AFTER).map(After::parse_all).transpose()?.unwrap_or_default(),
             post_start: hook(app, POST_START)?,
@@ -103,12 +103,12 @@ pub fn parse_hook(name: &str, text: &str) -> Result<Vec<String>> {
     Ok(words)
 }
 
-/// An annotation of the app, else of its image.
+/// The value of an annotation of the app, else of its image.
 fn find<'a>(app: &'a PodApp, name: &str) -> Option<&'a str> {
     appc::find(&app.runtime.annotations, name).or_else(|| appc::find(&app.image.annotations, name))
 }
 
-/// The number of a stop signal; see [`STOP_SIGNAL`].
+/// Parses a stop signal, see [`STOP_SIGNAL`], to its number.
 ///
 /// # Errors
 /// The name is not a signal's.
@@ -118,7 +118,7 @@ pub fn parse_stop_signal(text: &str) -> Result<u8> {
         .context(|| format!("stop signal {text:?}: no such signal (use a name such as SIGINT, or a number)"))
 }
 
-/// A stop timeout; see [`STOP_TIMEOUT`].
+/// Parses a stop timeout; see [`STOP_TIMEOUT`].
 ///
 /// # Errors
 /// It is not a number of seconds, or more than a year.
@@ -130,13 +130,13 @@ pub fn parse_stop_timeout(text: &str) -> Result<Duration> {
 /// Whether an app is started again, and how often in a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RestartPolicy {
-    /// When.
+    /// On which ends.
     pub restart: Restart,
-    /// At most so often; without end if not set.
+    /// The most restarts in a row; no limit if `None`.
     pub limit: Option<u32>,
 }
 
-/// A restart policy; see [`RESTART`].
+/// Parses a restart policy; see [`RESTART`].
 ///
 /// # Errors
 /// It is not one of the words, or what follows `on-failure:` is not a number.
@@ -153,7 +153,7 @@ pub fn parse_restart(text: &str) -> Result<RestartPolicy> {
     }
 }
 
-/// See [`RESTART_LIMIT`].
+/// Parses a restart limit; see [`RESTART_LIMIT`].
 ///
 /// # Errors
 /// It is not a number.
@@ -183,7 +183,7 @@ fn socket_ports(port: &Port) -> Result<SocketPorts> {
     let first = number(port.port).context(|| format!("{} is not a port: 1 to 65535", port.port))?;
     let count = port.count.unwrap_or(1).max(1);
     let count = number(count).context(|| format!("{count} ports are too many"))?;
-    // More descriptors than this are not handed over.
+    // systemd passes no more descriptors than this.
     if count > MAX_SOCKETS {
         return Err(Error::new(format!("{count} sockets are too many: {MAX_SOCKETS} at most")));
     }

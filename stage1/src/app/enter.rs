@@ -1,9 +1,9 @@
 //! Running a command in a pod or in one of its apps, confined as the app is. Host side, in the pod directory.
 //!
-//! The command is a child of this process, born in the pod ([`crossing`]) and the leader of a session of its own. It
-//! gets the app's cgroup (or, if the app does not run, one like it: [`scope`]), namespaces, root and confinement, and of
-//! the caller nothing but the standard descriptors that are not terminals ([`wiring`]). This process stays outside and
-//! accompanies it ([`accompany`]).
+//! The command is a child of this process, forked in the pod's namespaces ([`crossing`]), and leads a session of its
+//! own. It gets the app's cgroup (or, if the app does not run, one with the same limits: [`scope`]), namespaces, root
+//! and confinement. Of the caller it gets only the standard descriptors that are not terminals ([`wiring`]). This
+//! process stays outside and relays for it ([`accompany`]).
 
 mod accompany;
 mod copier;
@@ -40,25 +40,26 @@ use crate::{inherited, layout, unit};
 
 pub use wiring::Tty;
 
-/// What `enter` is told.
+/// The arguments of `enter`.
 #[derive(Debug, Default)]
 pub struct Entry {
     /// PID of the pod's PID 1, host view.
     pub pid: i32,
-    /// The app to enter; the pod itself without one.
+    /// The app to enter; the pod itself if `None`.
     pub app: Option<AcName>,
     /// Command and arguments.
     pub command: Vec<String>,
-    /// User to be: a number, a name of the image, or a path in it whose owner is meant. uid 0 without one.
+    /// The user: a number, a name in the image's /etc/passwd, or a path in the image, whose owner is taken. UID 0 if
+    /// `None`.
     pub user: Option<String>,
-    /// Group to be, likewise. Without one: the app's groups if the user is the app's, else the group that the image's
-    /// /etc/passwd has for the user, else the one with the user's number.
+    /// The group, in the same forms. If `None`: the app's groups if the user is the app's, else the user's group in the
+    /// image's /etc/passwd, else the group with the user's number.
     pub group: Option<String>,
-    /// `NAME=value`, each; they count over the app's own.
+    /// Variables as `NAME=value`; they override those of the app.
     pub environment: Vec<String>,
-    /// Absolute. The app's own without one.
+    /// The working directory, an absolute path; the app's if `None`.
     pub working_directory: Option<String>,
-    /// With all capabilities, without a seccomp filter, and privileges can be gained.
+    /// All capabilities, no seccomp filter, no no_new_privs.
     pub privileged: bool,
     /// Whether the command gets a terminal.
     pub tty: Tty,
@@ -67,17 +68,17 @@ pub struct Entry {
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// With this exit status.
+    /// It exited with this status.
     Exited(u8),
-    /// By this signal.
+    /// This signal killed it.
     Killed(Signal),
 }
 
-/// Runs the command and waits for its end; what stops or continues it does so to this process too.
+/// Runs the command and waits for its end. When the command is stopped or continued, so is this process.
 ///
 /// # Errors
-/// When the command can't be run for a reason found on the host side. What goes wrong later, the child says itself,
-/// on one line, and ends with a code of [`crate::error::exit`].
+/// The command can't be run for a reason found on the host side. The child itself reports later errors, on one line,
+/// and exits with a code of [`crate::error::exit`].
 pub fn enter(entry: &Entry) -> Result<Ended> {
     entry.check()?;
     process::not_dumpable()?;
@@ -90,11 +91,12 @@ pub fn enter(entry: &Entry) -> Result<Ended> {
         app: entry.app.as_ref().map_or(Ok(None), |app| cgroup.running(&layout::app_cgroup(app)))?,
     };
     let first = entry.app.as_ref().map_or(Ok(None), |app| First::of(&cgroup, target.pid(), app))?;
-    // Those of a running app are the ones that systemd gave it.
+    // systemd has set the limits of a running app.
     let limits = cgroups.app.as_ref().map_or(Ok(None), |running| ResourceLimits::of(running.pid()))?;
-    // What there is instead of the app's cgroup; looked at if it comes to that.
+    // The limits for a scope; needed only if the app does not run.
     let scope = entry.app.as_ref().map(unit::installed_limits);
-    // Whoever may trace the command's process before it is confined may trace PID 1 as well: it has no more than that.
+    // A process that may trace the command before it is confined may trace PID 1 too: the command has no more than PID
+    // 1.
     let most = if entry.app.is_some() && !entry.privileged { Some(bounding_set(&target)?) } else { None };
     let main = first.as_ref().map(First::in_pod);
     let join = || {
@@ -107,14 +109,14 @@ pub fn enter(entry: &Entry) -> Result<Ended> {
     let mut born = crossing::cross(inside, join, |tie, inside| entry.become_command(tie, scope, main, inside))?;
     match cgroups.admit(born.pid) {
         Ok(in_app) => born.go(in_app)?,
-        // It ends: this process never lets it go on.
+        // The child ends: this process does not release it.
         Err(error) => return born.failure()?.map_or(Err(error), Err),
     }
     let ended = accompany::accompany(born.pid, &signals, outside)?;
     born.failure()?.map_or(Ok(ended), Err)
 }
 
-/// What the pod's PID 1 may have. Host side.
+/// The resource limits of the pod's PID 1. Host side.
 fn bounding_set(target: &Target) -> Result<CapSet> {
     let path = format!("/proc/{}/status", target.pid());
     let status = read_bounded(Path::new(&path), 64 << 10)?;
@@ -126,14 +128,14 @@ fn bounding_set(target: &Target) -> Result<CapSet> {
     bits.map(CapSet::from_bits).context(|| format!("{path} has no CapBnd"))
 }
 
-/// Where a command may run: the app's own cgroups if it runs, else its own scope, made from the pod's.
+/// The cgroups that a command may run in: the app's if it runs, else a scope of its own below the pod's.
 struct Cgroups {
     pod: Running,
     app: Option<Running>,
 }
 
 impl Cgroups {
-    /// Moves a process there. Whether it is in the app's own.
+    /// Moves a process there. Returns whether it is in the app's cgroup.
     fn admit(&self, pid: Pid) -> Result<bool> {
         if self.app.as_ref().map_or(Ok(false), |app| app.admit(pid))? {
             return Ok(true);
@@ -142,7 +144,7 @@ impl Cgroups {
     }
 }
 
-/// What another cgroup of the app's is made with, or why it can't be.
+/// The properties of a scope for the app, or the reason why it can't be made.
 type Scope = Option<Result<Vec<(&'static str, crate::systemd::Value)>>>;
 
 impl Entry {
@@ -163,7 +165,7 @@ impl Entry {
         })
     }
 
-    /// In the pod: a session, the cgroup, the app's root, its confinement, the command.
+    /// Becomes the command: session, cgroup, the app's root, its confinement, execve(2). Pod side.
     fn become_command(&self, tie: &mut Tie, scope: Scope, main: Option<i32>, inside: Inside) -> Result<Infallible> {
         process::new_session()?;
         let in_app = tie.wait()?;
@@ -196,7 +198,7 @@ impl Entry {
         )
     }
 
-    /// Who the command is, by the files of the root that it is going to have. Pod side.
+    /// The user and groups of the command, from the files of its root. Pod side.
     fn ids(&self, app: Option<&Ids>) -> Result<Ids> {
         if self.user.is_none() && self.group.is_none() {
             return Ok(Ids::default());
@@ -215,11 +217,11 @@ impl Entry {
         Ok(ids)
     }
 
-    /// The terminal type, the user's variables if another user than the app's was asked for, and what was asked for
-    /// itself.
+    /// The command's variables: the terminal type, those of another user than the app's, and those of the caller's
+    /// options.
     fn adapt_environment(&self, place: &mut CommandPlace, ids: &Ids) -> Result<()> {
         env::set(&mut place.environment, "TERM", &env::callers_term());
-        // The app's own user has the environment that the app has.
+        // The app's own user gets the app's environment.
         let is_apps = place.app_ids.as_ref().is_some_and(|app| app.uid == ids.uid);
         if self.user.is_some() && !is_apps {
             for (name, value) in env::of_account(ids) {
@@ -237,10 +239,10 @@ impl Entry {
     }
 }
 
-/// What a command has of where it runs: this process is in its root once this is made.
+/// What a command gets from the place where it runs. Making it moves this process into the command's root.
 struct CommandPlace {
     confinement: Confinement,
-    /// The app's own.
+    /// The app's variables.
     app_ids: Option<Ids>,
     environment: Vec<(String, String)>,
     search_path: Vec<String>,
@@ -248,7 +250,7 @@ struct CommandPlace {
 }
 
 impl CommandPlace {
-    /// In an app, for a process that is in the pod's namespaces.
+    /// Joins an app; this process is in the pod's namespaces.
     fn app(app: &AcName, main: Option<i32>) -> Result<Self> {
         let record = load_record(app).context(|| format!("app {app} is not in this pod"))?;
         let environment = env_file(app)?.unwrap_or(record.environment);
@@ -268,7 +270,7 @@ impl CommandPlace {
         })
     }
 
-    /// In the pod itself, which has no confinement but its namespaces: who enters it is its administrator.
+    /// Stays in the pod itself, which has no confinement besides its namespaces: its administrator enters it.
     fn pod() -> Self {
         Self {
             confinement: unconfined(&Ids::default()),
@@ -280,7 +282,7 @@ impl CommandPlace {
     }
 }
 
-/// The app's environment file, if it has one; in the pod's root.
+/// Reads the app's environment file, if it has one. In the pod's root.
 fn env_file(app: &AcName) -> Result<Option<Vec<(String, String)>>> {
     const MAX: u64 = 4 << 20;
     let what = || format!("environment file of app {app}");
@@ -302,7 +304,7 @@ fn env_file(app: &AcName) -> Result<Option<Vec<(String, String)>>> {
     Ok(Some(env::from_file(&text)))
 }
 
-/// All that the kernel gives a user.
+/// The user, group and supplementary groups of a process.
 fn unconfined(ids: &Ids) -> Confinement {
     Confinement {
         uid: ids.uid,

@@ -1,4 +1,4 @@
-//! Becoming an app. Pod side, as the app unit's main process; and running its event handlers.
+//! Becoming an app, as its unit's main process, and running its event handlers. Pod side.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -18,10 +18,10 @@ use crate::streams::handover::{self, CommandRole, Handover};
 use crate::sys::process::{self, Fork};
 use crate::{launch, layout, rootfs, sys};
 
-/// How long the monitor may take for what a handler has written.
+/// How long the monitor may take to read the rest of a handler's output.
 const HANDLER_OUTPUT: Duration = Duration::from_secs(5);
 
-/// Who tells the supervisor that the app has started.
+/// Which process tells systemd that the app has started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
     /// `app-exec` does, right before it executes the app's command.
@@ -30,11 +30,11 @@ pub enum Readiness {
     Told,
 }
 
-/// Becomes the app: record, mount namespace, confinement, command, in this order.
+/// Becomes the app: reads its launch record, joins its mount namespace, takes its confinement, executes its command.
 ///
 /// # Errors
-/// When the app can't be executed as recorded; the exit codes for that are those of [`exit`].
-/// Why it can't is in the app's note, too.
+/// The app can't be executed as recorded; the exit codes are those of [`exit`]. The reason is also written to the app's
+/// note.
 pub fn exec(app: &AcName, readiness: Readiness) -> Result<Infallible> {
     process::not_dumpable()?;
     let sockets = handed_over();
@@ -79,13 +79,13 @@ fn become_app(app: &AcName, readiness: Readiness, sockets: u32) -> Result<Infall
     })
 }
 
-/// In the app's mount namespace: from here on what this process has to say goes where the app's errors go.
+/// In the app's mount namespace: from here on this process reports errors on the app's standard error.
 fn hand_over(handover: Handover, app: &AcName, record: &LaunchRecord, who: CommandRole) -> Result<()> {
     let owner = (record.confinement.uid, record.confinement.gid);
     handover.finish(app, record.streams, who, owner).context(|| "hand the app's streams to the pod's monitor")
 }
 
-/// How many sockets the supervisor has handed to this process, from descriptor 3 on: sd_listen_fds(3).
+/// How many sockets systemd has passed to this process, from descriptor 3 on: sd_listen_fds(3).
 fn handed_over() -> u32 {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
     match (number("LISTEN_PID"), number("LISTEN_FDS")) {
@@ -94,10 +94,10 @@ fn handed_over() -> u32 {
     }
 }
 
-/// Runs the app's handlers of `pre-start`, one after the other, each confined as the app is, but as root.
+/// Runs the app's handlers of `pre-start` one after the other, each confined as the app is, but as root.
 ///
 /// # Errors
-/// The first handler that fails: it is the app's note too, and the others are not run.
+/// A handler fails; the following ones are not run. The reason is also written to the app's note.
 pub(super) fn pre_start(app: &AcName) -> Result<()> {
     let mut note = Note::open(app)?;
     let record = load_record(app).context(|| "pre-start handlers").inspect_err(|error| note.write(error, true))?;
@@ -105,7 +105,7 @@ pub(super) fn pre_start(app: &AcName) -> Result<()> {
         let failed = |why| Error::new(format!("pre-start handler {command:?} {why}"));
         let error = match run_handler(&record, app, command, Some(&mut note))? {
             None => return Ok(()),
-            // It never became the handler, and has left the reason.
+            // The process never became the handler, and has written the reason.
             Some(why) => match note.read()? {
                 None => failed(why),
                 Some(reason) => failed(format!("can't be run: {}", reason.why)),
@@ -116,10 +116,10 @@ pub(super) fn pre_start(app: &AcName) -> Result<()> {
     })
 }
 
-/// Runs the app's handlers of `post-stop`, likewise.
+/// Runs the app's handlers of `post-stop` in the same way.
 ///
 /// # Errors
-/// All are run, and the error names all that failed.
+/// Handlers fail; all are run, and the error names those that failed.
 pub(super) fn post_stop(app: &AcName) -> Result<()> {
     let record = load_record(app)?;
     let mut failed = Vec::new();
@@ -134,7 +134,7 @@ pub(super) fn post_stop(app: &AcName) -> Result<()> {
     Err(Error::new(format!("app {app}: post-stop handler {}", failed.join("; "))))
 }
 
-/// Runs one handler to its end; says how it failed, if it did.
+/// Runs one handler to its end. Returns how it failed, if it did.
 fn run_handler(
     record: &LaunchRecord,
     app: &AcName,
@@ -147,7 +147,7 @@ fn run_handler(
                 let handover = Handover::begin()?;
                 rootfs::join_pinned(app)?;
                 hand_over(handover, app, record, CommandRole::Handler)?;
-                // Whatever user the app has: handlers prepare what that user could not.
+                // Handlers run as root: they prepare what the app's user could not.
                 let root = record.confinement.clone().with_ids(&Ids::default());
                 launch::exec(&root, &record.command_of(command))
             };
@@ -160,7 +160,7 @@ fn run_handler(
         }
         Fork::Parent(child) => {
             let status = process::wait_child(child)?;
-            // What the handler has said comes before what its end leads to.
+            // The handler's output is in the log before anything that follows from its end.
             if let Err(error) = handover::ended(app, HANDLER_OUTPUT) {
                 log::warn!("output of a handler of app {app}: {}", error.one_line());
             }

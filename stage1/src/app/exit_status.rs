@@ -1,4 +1,4 @@
-//! How an app ended: from systemd's words to the status file. Pod side.
+//! How an app ended: from systemd's report to the status file. Pod side.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::unit::{RESTART_RESET, Restart, restart_delay};
 /// How long systemd may take to answer the reaper.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What systemd tells an ExecStopPost= command of the main process: systemd.exec(5), `$EXIT_CODE`.
+/// What systemd tells an ExecStopPost= command about the main process: systemd.exec(5), `$EXIT_CODE`.
 #[derive(Clone, Copy, Debug)]
 struct Ending<'a> {
     result: &'a str,
@@ -24,21 +24,21 @@ struct Ending<'a> {
     status: &'a str,
 }
 
-/// What may start an app again that has ended.
+/// What may start an app again after its end.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Again {
     /// Its restart policy.
     pub restart: Restart,
-    /// How often in a row that applies.
+    /// How many restarts in a row it allows.
     pub limit: Option<u32>,
-    /// Its health check starts it again when it is unhealthy.
+    /// Its health check restarts it when it is unhealthy.
     pub checked: bool,
-    /// Its sockets listen while it does not run.
+    /// systemd listens on its sockets while it does not run.
     pub sockets: bool,
 }
 
 impl Again {
-    /// Whether the app counts as running although it has ended: it will be started again by itself.
+    /// Whether the app will be started again, so that it counts as running.
     fn applies(self, result: &str) -> bool {
         let success = result == "success";
         match self.restart {
@@ -49,14 +49,14 @@ impl Again {
     }
 }
 
-/// Writes down how `app` has ended: its status file has its own exit status, or 128 + signal if it was
-/// killed, decimal and newline; what else is known is beside it, written before it. An app that is going to be
-/// started again has no status file, but what is beside it tells how it ended last.
+/// Writes how `app` has ended. Its status file gets its exit status, or 128 + signal if a signal killed it, in decimal
+/// with a newline; a file with the details is written before it. An app that will be started again gets no status file;
+/// the details tell how it ended last.
 ///
-/// Before that the monitor gets `wait` to take what the app has written.
+/// Before that, the monitor gets `wait` to read the rest of the app's output.
 ///
 /// # Errors
-/// When the environment is not that of an ExecStopPost= command, or a file can't be written.
+/// The environment is not that of an ExecStopPost= command, or a file can't be written.
 pub fn record_exit(app: &AcName, again: Again, wait: Duration) -> Result<()> {
     take_output(app, wait);
     let get = |name: &str| std::env::var(name).unwrap_or_default();
@@ -77,7 +77,7 @@ pub fn record_exit(app: &AcName, again: Again, wait: Duration) -> Result<()> {
     });
     let before = before.unwrap_or_default();
     if before.restarting {
-        // It has not run since: stopped while it waited for that.
+        // It was stopped before its restart: its last end still counts.
         details = before.clone();
     }
     (details.restarts, details.in_a_row, details.restarting) = (before.restarts, 0, false);
@@ -118,23 +118,23 @@ fn ran_for(app: &AcName) -> Result<Duration> {
     Ok(Duration::from_micros(u64::try_from(ended - started).unwrap_or_default()))
 }
 
-/// Takes from systemd that it would start the app again. Not waited for: that waits for the reaper.
+/// Tells systemd not to start the app again. Does not wait for the stop job, which itself waits for the reaper.
 fn stay_ended(app: &AcName) -> Result<()> {
     let deadline = Instant::now() + TIMEOUT;
     let mut systemd = Client::connect(Path::new(systemd::PRIVATE_SOCKET), deadline)?;
     systemd.queue(Verb::Stop, &layout::app_unit(app), deadline).map(drop)
 }
 
-/// Waits until the monitor has taken what the app has written: that it has ended is told after that. It is told in any
-/// case.
+/// Waits until the monitor has read the app's output, so that the app's end is reported after its output. A failure
+/// does not keep the end from being reported.
 fn take_output(app: &AcName, wait: Duration) {
     if let Err(error) = handover::ended(app, wait) {
         log::warn!("app {app}: its last output may come late: {}", error.one_line());
     }
 }
 
-/// The same for an app whose unit has failed and whose own reaper has not written anything: it is in the app's
-/// cgroup, and is killed there when the memory of that is used up by what no process holds.
+/// As [`record_exit`], for an app whose unit has failed and whose reaper has written nothing. The reaper runs in the
+/// app's cgroup, and is killed there if files in memory have used up the cgroup's limit.
 ///
 /// # Errors
 /// As [`record_exit`].
@@ -145,7 +145,7 @@ pub fn record_exit_late(app: &AcName) -> Result<()> {
     }
     let (result, code, status) = (get("MONITOR_SERVICE_RESULT"), get("MONITOR_EXIT_CODE"), get("MONITOR_EXIT_STATUS"));
     let ending = Ending { result: &result, code: &code, status: &status };
-    // The app's own counters went with its cgroup; what else would have killed it and the reaper both?
+    // The app's counters went with its cgroup; only a lack of memory kills both the app and its reaper.
     let oom_killed = code == "killed" && status == "KILL";
     take_output(app, TIMEOUT);
     let details = details(&ending, note::take(app)?, oom_killed)?;
@@ -154,7 +154,7 @@ pub fn record_exit_late(app: &AcName) -> Result<()> {
     write_status(app, details.exit_code)
 }
 
-/// Tells what has happened, and what comes of it.
+/// Records the events of an app's end, and of what follows from it.
 fn tell(app: &AcName, details: &ExitDetails) {
     let event = |name: &str| Event::now(name, Some(app));
     if details.oom_killed {
@@ -176,7 +176,7 @@ fn tell(app: &AcName, details: &ExitDetails) {
     }
 }
 
-/// What is beside the status does not keep the status itself from being written.
+/// Logs an error. Failing to write the details must not keep the status from being written.
 fn say_unless(noted: Result<()>) {
     if let Err(error) = noted {
         log::warn!("{}", error.one_line());
@@ -189,29 +189,29 @@ fn write_status(app: &AcName, code: u8) -> Result<()> {
         .context(|| format!("write the exit status of {app}"))
 }
 
-/// Whether the whole pod is being shut down, in order.
+/// Whether the whole pod is being shut down.
 fn pod_is_ending() -> Result<bool> {
     let deadline = Instant::now() + TIMEOUT;
     let mut systemd = Client::connect(Path::new(systemd::PRIVATE_SOCKET), deadline)?;
     Ok(systemd.pending_job(SHUTDOWN, deadline)?.as_deref() == Some("start"))
 }
 
-/// What systemd is about to do with the app.
+/// The type of the job that systemd has queued for the app's unit, if any.
 fn pending_job(app: &AcName) -> Result<Option<String>> {
     let deadline = Instant::now() + TIMEOUT;
     let mut systemd = Client::connect(Path::new(systemd::PRIVATE_SOCKET), deadline)?;
     systemd.pending_job(&layout::app_unit(app), deadline)
 }
 
-/// What every unit of an app conflicts with.
+/// The target that every app's unit conflicts with.
 const SHUTDOWN: &str = "shutdown.target";
 
-/// Makes ready for the end of an app that is about to be executed: room is kept for its exit status, and for what is
-/// beside it, as the disk may be full by then. The status of the run before goes: whoever starts the app has removed it,
-/// but that end may have been written down since. It is over by now.
+/// Prepares for the end of an app that is about to be executed: allocates space for its exit status and the details, as
+/// the disk may be full by then. Removes the status of the previous run: the caller that starts the app has removed it
+/// too, but the previous end may have been written after that.
 ///
 /// # Errors
-/// There is no room for the status.
+/// There is no space for the status.
 pub(super) fn prepare(app: &AcName) -> Result<()> {
     remove_if_there(&layout::in_pod_status(app))?;
     if let Some(mut details) = ExitDetails::load_in_pod(app)?.filter(|details| details.restarting) {
@@ -224,32 +224,32 @@ pub(super) fn prepare(app: &AcName) -> Result<()> {
     Ok(())
 }
 
-/// Forgets how an app ended that is about to be started by hand.
+/// Removes the details of an app's last end, before the app is started by hand.
 pub(super) fn forget(app: &AcName) -> Result<()> {
     ExitDetails::remove_in_pod(app)
 }
 
-/// Gives a stopped app its status file if the reaper left that to a next end, which will not come, or if it
-/// was killed.
+/// Writes the status file of a stopped app if the reaper did not: because it expected a restart, or because it was
+/// killed.
 pub(super) fn settle(systemd: &mut Client, app: &AcName, deadline: Instant) -> Result<()> {
     if layout::in_pod_status(app).symlink_metadata().is_ok() {
         return Ok(());
     }
     match ExitDetails::load_in_pod(app)? {
         Some(details) => write_status(app, details.exit_code),
-        // Nothing is written either if it never ran; then this does nothing, or else it is on its way already.
+        // Also if it never ran; then the unit does nothing. If it has been started already, this waits for it.
         None => systemd.start_unit(&layout::late_reaper_unit(app), deadline).map(drop),
     }
 }
 
-/// Whether the app is to stay ended: it is being stopped, or a start by hand has just failed.
+/// Whether the app must not be started again: it is being stopped, or a start by hand has just failed.
 fn ends_for_good(app: &AcName) -> Result<bool> {
     let deadline = Instant::now() + TIMEOUT;
     let unit = layout::app_unit(app);
     let mut systemd = Client::connect(Path::new(systemd::PRIVATE_SOCKET), deadline)?;
     Ok(match systemd.pending_job(&unit, deadline)?.as_deref() {
         Some("stop") => true,
-        // A restart by systemd itself is a start job too, by then.
+        // systemd's own restart is a start job too at this time.
         Some("start") => {
             let restarts = systemd.properties(&unit, Interface::Service, deadline)?;
             restarts.number("NRestarts") == Some(0)
@@ -258,7 +258,8 @@ fn ends_for_good(app: &AcName) -> Result<bool> {
     })
 }
 
-/// After a failure nothing that connects shall start the app again. Not waited for: that waits for the reaper.
+/// Stops listening on the app's sockets after a failure, so that no connection starts it again. Does not wait for the
+/// stop job, which itself waits for the reaper.
 fn close_sockets(app: &AcName) -> Result<()> {
     let deadline = Instant::now() + TIMEOUT;
     let mut systemd = Client::connect(Path::new(systemd::PRIVATE_SOCKET), deadline)?;
@@ -269,7 +270,7 @@ fn close_sockets(app: &AcName) -> Result<()> {
 }
 
 fn details(ending: &Ending<'_>, note: Option<StartFailure>, oom_killed: bool) -> Result<ExitDetails> {
-    // Of an app that is started again, systemd still has the end of the run before in mind.
+    // If the app was started again, systemd still reports the end of its previous run.
     let before_start = note.as_ref().is_some_and(|failure| failure.before_start);
     let ending = &Ending { code: if before_start { "" } else { ending.code }, ..*ending };
     let killed = matches!(ending.code, "killed" | "dumped");
@@ -298,10 +299,10 @@ fn signal_name(name: &str) -> String {
     }
 }
 
-/// Whether the kernel has killed a process of the app because its memory was used up. The reaper is in the
-/// app's cgroup itself, whose counters go with it at the end of each run.
+/// Whether the kernel has killed a process of the app for lack of memory. The reaper runs in the app's cgroup, whose
+/// counters are gone when the run has ended.
 ///
-/// Without a limit an app has no memory cgroup of its own, and nothing counts for it alone.
+/// Without a memory limit an app has no memory cgroup of its own, and no counter.
 fn oom_killed(app: &AcName) -> bool {
     let count = || -> Result<u64> {
         let groups = read_bounded(Path::new("/proc/self/cgroup"), 64 << 10)?;
@@ -318,7 +319,7 @@ fn oom_killed(app: &AcName) -> bool {
     }) > 0
 }
 
-/// The file that counts what the kernel has killed in the memory cgroup of `unit`, from the text of
+/// The file that counts the processes killed for lack of memory in the memory cgroup of `unit`, found in the text of
 /// /proc/self/cgroup: cgroups(7). `None` if this process is not in a memory cgroup of that unit.
 fn oom_counter(cgroups: &str, unit: &str) -> Option<String> {
     let own = |path: &str| path.rsplit('/').next() == Some(unit);
@@ -341,7 +342,7 @@ fn oom_kills(text: &str) -> u64 {
     text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|n| n.trim().parse().ok()).unwrap_or(0)
 }
 
-/// Exit status of an app that did not get as far as having a process.
+/// Exit status of an app that never had a process.
 const NOT_STARTED: u8 = 254;
 
 fn exit_status(ending: &Ending<'_>) -> Result<u8> {
@@ -422,10 +423,10 @@ mod tests {
         let killed = of("killed", "KILL", None, true);
         assert_eq!((killed.exit_code, killed.core_dumped, killed.oom_killed), (137, false, true));
         assert_eq!(of("killed", "32", None, false).signal.as_deref(), Some("32"));
-        // The end of the run before does not count.
+        // The end of the previous run does not count.
         let before = noted("exited", "3", Some(("pre-start handler [\"/x\"] exited with 7", true)), false);
         assert_eq!((before.exit_code, before.start_failure.is_some()), (254, true));
-        // Only the note says so, whatever its words are.
+        // Only the note tells a failed handler, whatever its text is.
         assert_eq!(of("exited", "3", Some("pre-start handler is the app's name"), false).exit_code, 3);
         assert!(of("", "", None, false).start_failure.unwrap().contains("(x)"));
     }
@@ -452,7 +453,7 @@ mod tests {
             of("0::/system.slice/app-a.service\n").unwrap(),
             "/sys/fs/cgroup/system.slice/app-a.service/memory.events"
         );
-        // No memory cgroup of its own: those of others say nothing about it.
+        // No memory cgroup of its own: the counters of others do not count.
         assert_eq!(of("5:memory:/\n0::/system.slice/app-a.service\n"), None);
         assert_eq!(of("5:memory:/system.slice/app-b.service\n"), None);
         assert_eq!(of("rubbish\n"), None);

@@ -1,5 +1,5 @@
-//! Checking whether an app is well: a command in the app, confined as the app is and in its cgroup. Pod side, run by a
-//! timer of the pod's systemd.
+//! Health checks: a command in the app, confined as the app is and in its cgroup. Pod side, started by a timer of the
+//! pod's systemd.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -28,18 +28,18 @@ use crate::pod::{Check, Health, MAX_OUTPUT};
 use crate::sys::process::{self, Fork};
 use crate::systemd::{Client, PRIVATE_SOCKET, Verb};
 
-/// Runs the app's health check once and writes down what it says; an app that has become unhealthy is dealt with as it
-/// was asked for.
+/// Runs the app's health check once and records its result. If the app has become unhealthy, does what its declaration
+/// says.
 ///
 /// # Errors
-/// The app has no check, or it can't be carried out for a reason that is not the app's.
+/// The app has no check, or it can't be run for a reason other than the app.
 pub fn check_health(app: &AcName) -> Result<()> {
     process::not_dumpable()?;
     process::close_on_exec_from_3()?;
     let record = load_record(app)?;
     let check = record.health.as_ref().context(|| format!("app {app} has no health check"))?;
     let mut systemd = Client::connect(Path::new(PRIVATE_SOCKET), deadline())?;
-    // It has ended meanwhile: nothing is to be told.
+    // The app has ended meanwhile: there is nothing to record.
     let Some(main) = main_pid(&mut systemd, app)? else { return Ok(()) };
     let Some(outcome) = probe(app, &record, check, main)? else { return Ok(()) };
     let mut health = Health::load_in_pod(app)?.unwrap_or_default();
@@ -56,7 +56,7 @@ pub fn check_health(app: &AcName) -> Result<()> {
         OnFailure::Stop if became_unhealthy => Verb::Stop,
         _ => return Ok(()),
     };
-    // Not waited for: that ends this check first.
+    // Does not wait for the job, which first ends this check.
     systemd.queue(verb, &layout::app_unit(app), deadline()).map(drop)
 }
 
@@ -65,7 +65,7 @@ fn probe(app: &AcName, record: &LaunchRecord, check: &HealthCheck, main: i32) ->
     let pipe = |flags| pipe_with(PipeFlags::CLOEXEC | flags).context(|| "pipe");
     let (go, our_go) = pipe(PipeFlags::empty())?;
     let (output, its_output) = pipe(PipeFlags::empty())?;
-    // The pod's, or the one that its main process is in.
+    // The pod's PID namespace, or that of the app's main process.
     let own = record.pid_namespace != PidNamespace::Pod;
     if own {
         process::setns(process::pidfd_open(main)?, CloneFlags::CLONE_NEWPID)?;
@@ -75,7 +75,7 @@ fn probe(app: &AcName, record: &LaunchRecord, check: &HealthCheck, main: i32) ->
         Fork::Child => {
             drop((our_go, output));
             let Err(error) = become_check(app, record, own.then_some(main), check, &go, &its_output, &null);
-            // Where its output goes, too.
+            // Errors go where its output goes.
             let said = File::from(its_output).write_all(error.one_line().as_bytes());
             process::exit_now(i32::from(if said.is_ok() {
                 error.exit_code().unwrap_or(exit::SETUP)
@@ -96,7 +96,7 @@ fn probe(app: &AcName, record: &LaunchRecord, check: &HealthCheck, main: i32) ->
     attend(child, output, Duration::from_millis(check.timeout_ms), None).map(Some)
 }
 
-/// In the child: in the app's cgroup when this is allowed to go on, then its root, its confinement, the command.
+/// In the child, once it is in the app's cgroup: takes the app's root and confinement, and executes the command.
 fn become_check(
     app: &AcName,
     record: &LaunchRecord,
@@ -121,8 +121,8 @@ fn become_check(
     launch::exec(&record.confinement, &command)
 }
 
-/// Waits for the command's end, with what it prints taken; kills it, and what it has started in its session, when its time
-/// is over, or when the process `main` has ended.
+/// Reads the command's output and waits for its end. Kills it and its session after its timeout, or when the process
+/// `main` has ended.
 pub(super) fn attend(child: Pid, output: OwnedFd, timeout: Duration, main: Option<&OwnedFd>) -> Result<Check> {
     let pidfd = process::pidfd_open(child.as_raw())?;
     rustix::io::ioctl_fionbio(&output, true).context(|| "make a pipe non-blocking")?;
@@ -170,7 +170,7 @@ pub(super) fn attend(child: Pid, output: OwnedFd, timeout: Duration, main: Optio
     Ok(Check { exit_code, output: text })
 }
 
-/// Takes what is there, of which the end is kept. Whether there may be more.
+/// Reads output, and keeps its end. Returns whether there may be more.
 fn take(output: &mut Option<File>, text: &mut Vec<u8>) -> bool {
     let Some(output) = output else { return false };
     let mut buffer = [0; 4096];
@@ -182,7 +182,7 @@ fn take(output: &mut Option<File>, text: &mut Vec<u8>) -> bool {
                 text.drain(..text.len().saturating_sub(MAX_OUTPUT));
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            // All the rest is as good as an end, but for this.
+            // Any other error counts as the end.
             Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
         }
     }

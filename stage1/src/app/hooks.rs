@@ -1,5 +1,5 @@
-//! What is run in an app at the turns of its life: its event handlers, and its hooks after its start and before its stop
-//! signal. Pod side, as commands of the app's own unit, and so in its cgroup.
+//! An app's event handlers (before its start, after its end) and its hooks (after its start, before its stop signal).
+//! Pod side, as commands of the app's own unit, and so in its cgroup.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -25,14 +25,14 @@ use crate::sys::signal;
 use crate::systemd::{Client, Interface, PRIVATE_SOCKET};
 use crate::{layout, rootfs, unit};
 
-/// How long before the end of a start a hook has to be done.
+/// How long before the start timeout a hook must have ended.
 const START_MARGIN: Duration = Duration::from_secs(5);
-/// The least that an app has between its stop signal and the kill, if its hook has taken all of its time.
+/// The least time between an app's stop signal and SIGKILL, if its hook has used up the stop timeout.
 const LEAST: Duration = Duration::from_secs(2);
-/// What systemd waits for longer than this takes.
+/// How much longer systemd waits than this takes.
 const STOP_MARGIN: Duration = Duration::from_secs(10);
 
-/// What an event handler is run for.
+/// The events that handlers and hooks are run for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The app is about to start.
@@ -41,7 +41,7 @@ pub enum Event {
     PostStop,
     /// The app has started.
     PostStart,
-    /// The app is about to be asked to end.
+    /// The app is about to get its stop signal.
     PreStop,
 }
 
@@ -59,10 +59,10 @@ impl std::str::FromStr for Event {
     }
 }
 
-/// Runs what an app has for an event: its handlers, as root, or its hook, as the app's user.
+/// Runs an app's handlers of an event, as root, or its hook, as the app's user.
 ///
 /// # Errors
-/// As its handlers or its hook.
+/// A handler or the hook fails.
 pub fn run_handlers(app: &AcName, event: Event) -> Result<()> {
     process::not_dumpable()?;
     process::close_on_exec_from_3()?;
@@ -77,7 +77,7 @@ pub fn run_handlers(app: &AcName, event: Event) -> Result<()> {
 /// Runs the hook for an app's start.
 ///
 /// # Errors
-/// It fails, takes too long, or the app ends meanwhile: this is the app's note, too.
+/// It fails or takes too long, or the app ends meanwhile. The reason is also written to the app's note.
 fn after_start(app: &AcName) -> Result<()> {
     let record = load_record(app)?;
     let mut note = Note::open(app)?;
@@ -89,11 +89,11 @@ fn after_start(app: &AcName) -> Result<()> {
     failed.inspect_err(|error| note.write(error, false))
 }
 
-/// Runs the hook for an app's stop, then ends the app in what is left of its time. Of an app that has ended by itself
-/// nothing is left to do.
+/// Runs the hook for an app's stop, then ends the app within the rest of its stop timeout. Does nothing if the app has
+/// ended by itself.
 ///
 /// # Errors
-/// The app can't be ended, or systemd not be asked.
+/// The app can't be ended, or systemd does not answer.
 fn before_stop(app: &AcName) -> Result<()> {
     let Some(main) = main_process()? else { return Ok(()) };
     let record = load_record(app)?;
@@ -122,13 +122,13 @@ fn before_stop(app: &AcName) -> Result<()> {
     process::pidfd_kill(&main, Signal::KILL)
 }
 
-/// Tells of a hook that failed before a stop, which goes on.
+/// Reports a hook that failed before a stop; the stop continues.
 fn complain(app: &AcName, what: String) {
     log::warn!("app {app}: pre-stop hook {what}");
     Happened { why: Some(what), ..Happened::now("pre-stop-failed", Some(app)) }.note_in_pod();
 }
 
-/// The app's process, as systemd tells the commands of its unit; `None` if it has ended.
+/// The app's main process, from the environment of its unit's commands; `None` if it has ended.
 fn main_process() -> Result<Option<OwnedFd>> {
     let Ok(text) = std::env::var("MAINPID") else { return Ok(None) };
     let pid = text.parse().context(|| format!("MAINPID={text:?}"))?;
@@ -138,7 +138,7 @@ fn main_process() -> Result<Option<OwnedFd>> {
     }
 }
 
-/// What went wrong with a command, if something did.
+/// Why a command failed, if it did.
 fn failure(check: &Check) -> Option<String> {
     let how = match check.exit_code {
         Some(0) => return None,
@@ -157,7 +157,7 @@ fn run(
     main: Option<&OwnedFd>,
 ) -> Result<Check> {
     let pipe = || pipe_with(PipeFlags::CLOEXEC).context(|| "pipe");
-    // nothing is ever written: that it is closed tells the child that this process has ended
+    // nothing is written to this pipe: its end tells the child that this process has ended
     let (alive, ours) = pipe()?;
     let (output, its_output) = pipe()?;
     let null = File::options().read(true).write(true).open("/dev/null").context(|| "open /dev/null")?;
@@ -165,7 +165,7 @@ fn run(
         Fork::Child => {
             drop((ours, output));
             let Err(error) = become_hook(app, record, command, &alive, &its_output, &null);
-            // Where its output goes, too.
+            // Errors go where its output goes.
             let said = File::from(its_output).write_all(error.one_line().as_bytes());
             let code = error.exit_code().filter(|_| said.is_ok()).unwrap_or(exit::SETUP);
             process::exit_now(code.into())

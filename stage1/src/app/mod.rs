@@ -1,5 +1,5 @@
-//! The verbs of an app's life in a running pod: added, started, stopped, removed; and, on the pod
-//! side, executed and its end written down.
+//! Adding, starting, stopping and removing an app of a running pod; and, on the pod side, executing it and recording
+//! its end.
 
 mod add;
 mod await_others;
@@ -34,7 +34,7 @@ pub use update::update;
 
 use std::time::{Duration, Instant};
 
-/// How long the parts of a verb that do not wait for an app may take.
+/// The timeout for the steps of a verb that do not wait for an app.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 fn deadline() -> Instant {

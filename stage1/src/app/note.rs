@@ -11,21 +11,21 @@ use crate::appc::AcName;
 use crate::error::{Context, Error, Result};
 use crate::layout;
 
-/// Longest reason that is written down, in bytes.
+/// The longest reason that is written, in bytes.
 const MAX_WHY: usize = 4096;
-/// Most that is read of a note, in bytes.
+/// The largest note that is read, in bytes.
 const MAX_NOTE: u64 = 64 << 10;
 
 /// Why an app could not be started.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct StartFailure {
-    /// One line.
+    /// The reason, on one line.
     pub(super) why: String,
-    /// A handler of `pre-start`, or what it needs, has failed: the app's own command was not tried.
+    /// A handler of `pre-start` failed, or could not be run: the app's own command was not executed.
     pub(super) before_start: bool,
 }
 
-/// An app's note, empty, opened before the app's root and user are taken on, under which it can't be reached.
+/// An app's note. It is opened before this process takes the app's root and user, which can't reach it.
 pub(super) struct Note(File);
 
 impl Note {
@@ -37,8 +37,7 @@ impl Note {
         Ok(Self(File::from(fd)))
     }
 
-    /// Writes down `error`, in place of what is there. That this fails too is only logged: the error itself is on
-    /// its way.
+    /// Replaces the note with `error`. A failure is only logged, as the caller reports `error` itself.
     pub(super) fn write(&mut self, error: &Error, before_start: bool) {
         let mut why = error.one_line();
         why.truncate(why.floor_char_boundary(MAX_WHY));
@@ -53,7 +52,7 @@ impl Note {
         }
     }
 
-    /// What another process with the same descriptor has written.
+    /// The text that another process with the same descriptor has written.
     pub(super) fn read(&mut self) -> Result<Option<StartFailure>> {
         self.0.rewind().context(|| "read the note")?;
         parse(&self.0)

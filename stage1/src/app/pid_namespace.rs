@@ -1,9 +1,9 @@
-//! The PID namespace of an app, if that is not the pod's.
+//! The PID namespace of an app that has one of its own.
 //!
-//! The supervisor has started a process of the pod's namespace. It bears one in the app's and makes that the app's main
-//! process: CLONE_PARENT makes it a child of the supervisor, which so gets its exit status, and `MAINPID=` tells the
-//! supervisor that it is the one. Until that is told the new process waits: it ends without having done anything if
-//! the first one ends before.
+//! systemd starts a process in the pod's namespace, which clones another one in the app's namespace. CLONE_PARENT makes
+//! the new process a child of systemd, which so gets its exit status, and `MAINPID=` makes it the app's main process.
+//! The new process waits until systemd has been told; if the first process ends before that, the new one ends without
+//! having done anything.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -25,10 +25,11 @@ use crate::sys::process::{self, Fork};
 use crate::systemd::{Client, Interface, PRIVATE_SOCKET};
 use crate::{layout, rootfs};
 
-/// Goes on in the namespace: as this process in the pod's, in any other as the new main process of the app. Pod side.
+/// Continues in the app's PID namespace: in this process if that is the pod's, else in a new main process of the app.
+/// Pod side.
 ///
 /// # Errors
-/// The namespace can't be made or joined, or the supervisor not be told.
+/// The namespace can't be made or joined, or systemd can't be told.
 pub(super) fn go_on_in(namespace: &PidNamespace) -> Result<()> {
     let new = match namespace {
         PidNamespace::Pod => return Ok(()),
@@ -58,7 +59,7 @@ pub(super) fn go_on_in(namespace: &PidNamespace) -> Result<()> {
         Fork::Child => {
             drop(go);
             if File::from(wait).read(&mut [0]).context(|| "wait for the word to go on")? == 0 {
-                // What the first process has to say of it, it says itself.
+                // The first process reports its own errors.
                 process::exit_now(exit::SETUP.into())
             }
             Ok(())
@@ -66,30 +67,30 @@ pub(super) fn go_on_in(namespace: &PidNamespace) -> Result<()> {
     }
 }
 
-/// The main process of an app, in the pod's PID namespace; none if the app does not run. Pod side.
+/// The PID of an app's main process in the pod's PID namespace; `None` if the app does not run. Pod side.
 pub(super) fn main_pid(systemd: &mut Client, app: &AcName) -> Result<Option<i32>> {
     let properties = systemd.properties(&layout::app_unit(app), Interface::Service, deadline())?;
     Ok(properties.number("MainPID").and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0))
 }
 
-/// The first process of an app that runs in a PID namespace below the pod's, for what enters it.
+/// The first process of an app's own PID namespace, for processes that enter it.
 #[derive(Debug)]
 pub(super) struct First {
     pidfd: OwnedFd,
-    /// Its number in the pod's namespace.
+    /// Its PID in the pod's namespace.
     in_pod: i32,
 }
 
 impl First {
-    /// Of an app of the pod in the current directory, whose PID 1 has the number `pod`. `None` if the app has the pod's
-    /// namespace, or does not run. Host side.
+    /// Finds that process of an app of the pod in the current directory, whose PID 1 is `pod`. `None` if the app uses
+    /// the pod's namespace, or does not run. Host side.
     ///
     /// # Errors
     /// Its launch record is damaged, or its processes can't be looked at.
     pub(super) fn of(cgroup: &PodCgroup, pod: i32, app: &AcName) -> Result<Option<Self>> {
         let record = dir::open_dir(layout::app_dir(app)).and_then(|dir| LaunchRecord::load(dir, layout::LAUNCH));
         let record = match record {
-            // What enters finds out that the app was not added.
+            // Joining the app's root reports that the app was not added.
             Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(None),
             record => record?,
         };
@@ -104,28 +105,29 @@ impl First {
             return Ok(None);
         };
         let pidfd = process::pidfd_open(pid)?;
-        // Its number may be another's by now; the descriptor's can't change any more.
+        // The PID may have been reused before the pidfd was opened; from here on the process can't change.
         let numbers = numbers(pid).filter(|_| cgroup.has_process(pid, &place).unwrap_or(false));
         let in_pod = numbers.and_then(|numbers| numbers.get(depth.checked_sub(1)?).copied());
         Ok(in_pod.map(|in_pod| Self { pidfd, in_pod }))
     }
 
-    /// Children of this process are in its PID namespace from now on. Their [`Self::in_pod`] says whose root they join.
+    /// Makes later children of this process members of the PID namespace. [`Self::in_pod`] names the process whose root
+    /// they join.
     ///
     /// # Errors
-    /// It has ended.
+    /// The process has ended.
     pub(super) fn join(&self) -> Result<()> {
         process::setns(&self.pidfd, CloneFlags::CLONE_NEWPID).context(|| "join the PID namespace of the app")
     }
 
-    /// Its number in the pod's PID namespace.
+    /// Its PID in the pod's PID namespace.
     pub(super) fn in_pod(&self) -> i32 {
         self.in_pod
     }
 }
 
-/// Joins the mount namespace of a running app, whose main process has the number `main` in the pod's PID namespace and
-/// whose PID namespace this process is in. Pod side, in the pod's root.
+/// Joins the mount namespace of a running app. `main` is the PID of its main process in the pod's PID namespace; this
+/// process is in the app's PID namespace. Pod side, in the pod's root.
 pub(super) fn join_root_of(main: i32) -> Result<()> {
     let open = |path: String| {
         rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, rustix::fs::Mode::empty())
@@ -138,7 +140,7 @@ pub(super) fn join_root_of(main: i32) -> Result<()> {
     process::setns(root, CloneFlags::CLONE_NEWNS)
 }
 
-/// Joins the app's root: that of its running main process, or the one that each start begins with.
+/// Joins the app's root: that of its running main process, else the pinned one that each start begins with.
 ///
 /// # Errors
 /// The app was not added, or has just ended.
@@ -146,14 +148,14 @@ pub(super) fn join_root(app: &AcName, main: Option<i32>) -> Result<()> {
     main.map_or_else(|| rootfs::join_pinned(app), join_root_of)
 }
 
-/// The numbers of a process in each PID namespace, the outermost first: NSpid of proc_pid_status(5).
+/// The PIDs of a process in each PID namespace, the outermost first: NSpid of proc_pid_status(5).
 fn numbers(pid: i32) -> Option<Vec<i32>> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
     Some(numbers.split_whitespace().filter_map(|number| number.parse().ok()).collect())
 }
 
-/// When a process was started, in ticks since the machine was: proc_pid_stat(5).
+/// The start time of a process, in clock ticks since boot: proc_pid_stat(5).
 fn started(pid: i32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()

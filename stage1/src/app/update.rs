@@ -1,4 +1,4 @@
-//! Other limits for an app, while it runs and for its next start. Host side, in the pod directory.
+//! Changing an app's limits, while it runs and for its next start. Host side, in the pod directory.
 
 use std::path::Path;
 
@@ -12,12 +12,12 @@ use crate::pod::Pod;
 use crate::systemd::{Client, PRIVATE_SOCKET, is_no_such_unit};
 use crate::unit::{self, CgroupLimits};
 
-/// Gives the app the limits that the pod manifest has for it by now: in its unit, and if it runs at once. What else the
-/// manifest says is as it was when the app was added.
+/// Applies the limits that the pod manifest now has for the app: to its unit and, if it runs, at once. Other changes of
+/// the manifest have no effect on an app that was added before.
 ///
 /// # Errors
-/// The app was not added, this host can't enforce a limit, the kernel refuses one (less memory than the app uses), or one is
-/// out of its range. The unit has the new limits only if they hold.
+/// The app was not added, this host can't enforce a limit, the kernel refuses one (less memory than the app uses), or
+/// one is out of its range. The unit has the new limits only if they hold.
 pub fn update(target: &Target, app: &AcName) -> Result<()> {
     let pod = Pod::load(Path::new("."))?;
     let isolators = Isolators::parse(&pod.app(app)?.app()?.isolators)?;
@@ -38,8 +38,8 @@ pub fn update(target: &Target, app: &AcName) -> Result<()> {
     Ok(())
 }
 
-/// Sets what the unit's file says, if systemd has the unit loaded. Nothing of it stays in systemd's own files, where it
-/// would outlive the app.
+/// Sets the limits of the unit's file in systemd, if the unit is loaded. They are set as runtime properties, which do
+/// not outlive the app.
 fn apply(target: &Target, app: &AcName) -> Result<()> {
     let mut properties = unit::installed_limits(app)?;
     properties.retain(|(name, _)| !name.starts_with("Device"));
@@ -48,7 +48,7 @@ fn apply(target: &Target, app: &AcName) -> Result<()> {
     target.as_member(deadline, || {
         let mut systemd = Client::connect(Path::new(PRIVATE_SOCKET), deadline)?;
         match systemd.set_properties(&name, &properties, deadline) {
-            // It does not run.
+            // The app does not run.
             Err(error) if is_no_such_unit(&error) => return Ok(()),
             done => done?,
         }
@@ -68,7 +68,7 @@ fn check(cgroup: &PodCgroup, app: &AcName, limits: &CgroupLimits, unified: bool)
     let Some(wanted) = limits.memory_max else { return Ok(()) };
     for (_, pod) in cgroup.directories() {
         let path = pod.join(layout::app_cgroup(app)).join(file);
-        // Its cgroup is not there while it does not run.
+        // The app has no cgroup while it does not run.
         let Ok(text) = std::fs::read_to_string(&path) else { continue };
         // The kernel counts whole pages.
         if text.trim().parse::<u64>().is_ok_and(|holds| holds > wanted) {

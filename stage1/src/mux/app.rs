@@ -281,7 +281,8 @@ fn syslog_message(message: &[u8]) -> (u8, &[u8]) {
 fn listener(place: &OwnedFd, name: &str) -> Result<OwnedFd> {
     use std::os::fd::AsRawFd;
     let what = || format!("bind({name:?})");
-    // By the descriptor: a path with the app's name may be too long for a socket, and this path has no links of the pod.
+    // By the descriptor: a path with the app's name may be too long for a socket, and this path has no links of the
+    // pod.
     let path = Path::new("/proc/self/fd").join(place.as_raw_fd().to_string()).join(name);
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).context(|| "socket")?;

@@ -1,6 +1,7 @@
 //! One endpoint of an app: its clients, its output and its input. Host side.
 //!
-//! Nothing here waits: [`Channel::arm`] tells epoll(7) what to wait for, [`Channel::handle`] handles a ready descriptor.
+//! Nothing here waits: [`Channel::arm`] tells epoll(7) what to wait for, [`Channel::handle`] handles a ready
+//! descriptor.
 
 use std::os::fd::OwnedFd;
 use std::time::Instant;
@@ -28,7 +29,8 @@ const SPLICE: usize = 1 << 20;
 const TURNS: usize = 8;
 /// The most sources of one endpoint: processes left behind by earlier runs may still write to theirs.
 const SOURCES: usize = 8;
-/// How many bytes are read from a terminal at an app's end while other processes still have it open: more than it holds.
+/// How many bytes are read from a terminal at an app's end while other processes still have it open: more than it
+/// holds.
 const TERMINAL: u64 = 64 << 10;
 
 /// An endpoint.
@@ -212,8 +214,8 @@ impl Channel {
         Ok(true)
     }
 
-    /// Moves a pipe's output to its only reader, a client, within the kernel (splice(2)). Returns whether that worked; if
-    /// not, the read that follows finds the reason: no output, no room, or a client that has gone.
+    /// Moves a pipe's output to its only reader, a client, within the kernel (splice(2)). Returns whether that worked;
+    /// if not, the read that follows finds the reason: no output, no room, or a client that has gone.
     fn splice(&mut self, index: usize, sinks: &Sinks<'_>) -> bool {
         let (Some(output), [client]) = (&mut self.output, &mut self.clients[..]) else { return false };
         let is_next = client.is_live() && client.cursor == output.ring.written();

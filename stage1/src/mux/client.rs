@@ -1,4 +1,5 @@
-//! A client that is attached to an endpoint: its output, how fast it must read, how it learns of the app's end. Host side.
+//! A client that is attached to an endpoint: its output, how fast it must read, how it learns of the app's end. Host
+//! side.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -14,8 +15,8 @@ use super::ring::Ring;
 use crate::error::{Context, Result};
 use crate::streams::PASSED_ON;
 
-/// The least room, in bytes, for which an app's output is read: a client that reads a few bytes at a time would cause as
-/// many small reads otherwise.
+/// The least room, in bytes, for which an app's output is read: a client that reads a few bytes at a time would cause
+/// as many small reads otherwise.
 pub(super) const READ_LEAST: u64 = 4096;
 /// How long a client may take to close its connection after it was told the end.
 pub(super) const FAREWELL: Duration = Duration::from_secs(10);

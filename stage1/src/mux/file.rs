@@ -1,5 +1,5 @@
-//! An app's log: the files `logs/APP/1.log`, `2.log`, … in the pod's directory, which the pod can't reach. When a file has
-//! reached its size, the next one begins, and the oldest is removed when there are too many. Host side.
+//! An app's log: the files `logs/APP/1.log`, `2.log`, … in the pod's directory, which the pod can't reach. When a file
+//! has reached its size, the next one begins, and the oldest is removed when there are too many. Host side.
 
 use std::fs::File;
 use std::io::Write;
@@ -65,8 +65,8 @@ impl AppLog {
         self.file = None;
     }
 
-    /// Opens the file again if it is closed. If it or its directory was removed, the next number begins, so that readers
-    /// see it as a later file.
+    /// Opens the file again if it is closed. If it or its directory was removed, the next number begins, so that
+    /// readers see it as a later file.
     fn reopen(&mut self) -> Result<()> {
         match &self.file {
             Some(file) if rustix::fs::fstat(file).context(|| "fstat(log)")?.st_nlink > 0 => return Ok(()),
@@ -92,8 +92,8 @@ impl AppLog {
         }
     }
 
-    /// Writes whole lines, and empties `text`. An app neither ends nor waits because of a full disk: bytes that can't be
-    /// written are counted; a warning says so, and a line of the log as soon as there is space.
+    /// Writes whole lines, and empties `text`. An app neither ends nor waits because of a full disk: bytes that can't
+    /// be written are counted; a warning says so, and a line of the log as soon as there is space.
     pub(super) fn write(&mut self, text: &mut Vec<u8>) {
         let mut ahead = 0;
         if let Some((bytes, why)) = &self.lost {

@@ -27,8 +27,8 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Makes both sockets and listens in the pod's directory, the current one; [`Self::bind_in_pod`] then listens inside
-    /// the pod.
+    /// Makes both sockets and listens in the pod's directory, the current one; [`Self::bind_in_pod`] then listens
+    /// inside the pod.
     ///
     /// # Errors
     /// A socket can't be made or bound.

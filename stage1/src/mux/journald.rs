@@ -52,7 +52,8 @@ impl Journald {
         Ok(Self { socket, fields, app: app.clone(), lost: 0 })
     }
 
-    /// Sends an entry. Entries that journald does not take are dropped and counted; warnings tell the first and the sum.
+    /// Sends an entry. Entries that journald does not take are dropped and counted; warnings tell the first and the
+    /// sum.
     pub(super) fn send(&mut self, priority: u8, message: &[u8], partial: bool) {
         let mut text = format!("PRIORITY={priority}\n").into_bytes();
         text.extend_from_slice(self.fields.as_bytes());

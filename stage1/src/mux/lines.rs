@@ -5,10 +5,10 @@
 //! | `k8s-plain` | `<time> <stdout\|stderr> <line>` |
 //! | `k8s-cri` | `<time> <stdout\|stderr> <tag> <line>` |
 //!
-//! The tag is `P` if the next line of the file continues this one, else `F`; in the pod's own files, `F:eof` marks a last
-//! line without a newline. The time is when the end of the line was read: RFC 3339 in UTC, with nanoseconds. A line is
-//! written when its newline has come, or when it is as long as [`Format::longest`]; then it continues in the next line
-//! of the file.
+//! The tag is `P` if the next line of the file continues this one, else `F`; in the pod's own files, `F:eof` marks a
+//! last line without a newline. The time is when the end of the line was read: RFC 3339 in UTC, with nanoseconds. A
+//! line is written when its newline has come, or when it is as long as [`Format::longest`]; then it continues in the
+//! next line of the file.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

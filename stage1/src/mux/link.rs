@@ -1,7 +1,7 @@
 //! `run --interactive`: copies between the terminal of `run`'s caller and the app's. Host side.
 //!
-//! The caller's own terminal never gets into the pod. What is typed before the app has started is kept for it, and until
-//! then the keys of the caller's terminal send signals: Ctrl-C ends the pod.
+//! The caller's own terminal never gets into the pod. What is typed before the app has started is kept for it, and
+//! until then the keys of the caller's terminal send signals: Ctrl-C ends the pod.
 //!
 //! Input from a pipe or a file reaches the app unchanged, except that its terminal takes Ctrl-D (4) as the end of the
 //! input. The end of such input is passed on as Ctrl-D.
@@ -78,7 +78,8 @@ impl Link {
             || (self.foreground.types() && self.foreground.is_begun() && self.foreground.input.is_none())
     }
 
-    /// Copies the rest of the output until its source ends, and restores the caller's terminal. A signal ends that early.
+    /// Copies the rest of the output until its source ends, and restores the caller's terminal. A signal ends that
+    /// early.
     pub(super) fn finish(mut self, signals: &nix::sys::signalfd::SignalFd) -> Result<()> {
         self.foreground.set_input(None);
         if let Some(output) = &mut self.output {

@@ -1,17 +1,18 @@
 //! The pod's monitor as the one multiplexer of its apps' streams. Host side, in the pod directory.
 //!
-//! `app-exec` hands the monitor the other ends of an app's pipes, or of its terminal ([`crate::streams::handover`]). The
-//! monitor copies every byte: into the app's log ([`mod@file`]), to the output of `run` ([`console`]), into a kubelet's
-//! file ([`kube`]) or the host's journal ([`journald`]), and to attached clients ([`channel`]). It is one thread with one
-//! epoll. It reads from an app only what it has room for: memory is bounded whatever apps write, and an app waits until
-//! the readers of its output have caught up.
+//! `app-exec` hands the monitor the other ends of an app's pipes, or of its terminal ([`crate::streams::handover`]).
+//! The monitor copies every byte: into the app's log ([`mod@file`]), to the output of `run` ([`console`]), into a
+//! kubelet's file ([`kube`]) or the host's journal ([`journald`]), and to attached clients ([`channel`]). It is one
+//! thread with one epoll. It reads from an app only what it has room for: memory is bounded whatever apps write, and an
+//! app waits until the readers of its output have caught up.
 //!
 //! **Clients.** A client gets every byte that the app writes after the client has connected. The first client also gets
 //! the newest output from before, up to [`REPLAY`] bytes, or [`REPLAY_LOG`] if a log has it too; so does a client that
 //! connects after all others have left, for the output since then. Without a client the app never waits. With clients,
 //! it waits while [`BUFFER`] bytes are queued for one of them. The client that has read most must read something within
 //! [`DEAD`], any other one [`LEAST`] bytes within [`HOLD`]; a client that does not is dropped: the monitor closes its
-//! connection. When the app ends, the monitor shuts the connection down for writing, and closes it after the client has.
+//! connection. When the app ends, the monitor shuts the connection down for writing, and closes it after the client
+//! has.
 //!
 //! **Input.** The monitor writes what a client sends at once, up to 64 KiB, to the app in one piece. While the app does
 //! not read, the clients wait. A client that shuts down its sending side and keeps the connection asks for the end of
@@ -168,8 +169,8 @@ impl Mux {
         self.stopped = true;
     }
 
-    /// Waits until a watched descriptor or one of `wake` is ready, a client's deadline has come or `at_most` has passed,
-    /// and handles what is ready.
+    /// Waits until a watched descriptor or one of `wake` is ready, a client's deadline has come or `at_most` has
+    /// passed, and handles what is ready.
     pub(crate) fn step(&mut self, wake: &[BorrowedFd<'_>], at_most: Option<Duration>) -> Result<()> {
         self.copy_size()?;
         let now = Instant::now();
@@ -392,8 +393,8 @@ impl Mux {
         Ok((theirs, number))
     }
 
-    /// Reads the rest of the output after the end of PID 1, and waits until all readers have it. A signal, or the stop of
-    /// the pod, limits the wait for the reader of `run`; the logs have all of it in any case.
+    /// Reads the rest of the output after the end of PID 1, and waits until all readers have it. A signal, or the stop
+    /// of the pod, limits the wait for the reader of `run`; the logs have all of it in any case.
     pub(crate) fn finish(mut self, signals: &SignalFd) -> Result<()> {
         let mut progress = Instant::now();
         let mut before = None;

@@ -333,13 +333,13 @@ impl<'a> Session<'a> {
         Ok(self.outputs.is_empty().then_some(End::Sent))
     }
 
-    /// What it means that the connection `name` carries nothing more.
+    /// Finds out why the connection `name` has ended.
     fn other_side_closed(&self, name: &'static str) -> Result<End> {
         let socket = self.connections.get(name)?;
         let mut byte = [0; 1];
         let got = rustix::net::recv(&socket, &mut byte[..], RecvFlags::DONTWAIT | RecvFlags::PEEK);
         if self.asked_to_end && self.outputs.is_empty() {
-            // What is closed on both sides does not show who closed it: that the end was passed on is said by a byte.
+            // A closed connection does not show which side closed it: a byte tells that the end was passed on.
             return Ok(if matches!(got, Ok((_, 1))) && byte == [PASSED_ON] { End::Sent } else { End::App });
         }
         let mut fds = [PollFd::new(socket.as_fd(), PollFlags::empty())];
@@ -377,7 +377,7 @@ impl<'a> Session<'a> {
         Ok(None)
     }
 
-    /// The app's terminal gets the size of the caller's, if nobody else has typed since this one came.
+    /// Sends the caller's window size; the app's terminal gets it unless another client has typed since this one came.
     fn resized(&self) -> Result<()> {
         let (Some(caller), true) = (self.foreground.caller(), self.foreground.types()) else { return Ok(()) };
         let size = caller.size()?;
@@ -399,10 +399,10 @@ fn null() -> Result<OwnedFd> {
     rustix::fs::open("/dev/null", flags, Mode::empty()).context(|| "open(\"/dev/null\")")
 }
 
-/// The exit status of an app that has closed its output, as soon as it is there; 0 if the app goes on.
+/// Waits for the exit status of an app that has closed its output; 0 if the app keeps running.
 ///
 /// # Errors
-/// The pod has ended without one, as it does when it is killed.
+/// The pod has ended without one, for example because it was killed.
 fn exit_code(app: &AcName) -> Result<u8> {
     let here = Path::new(".");
     let mutable = Pod::load(here)?.manifest.is_mutable()?;

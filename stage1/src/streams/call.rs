@@ -22,7 +22,8 @@ pub(crate) const ENDED: &str = "ended";
 pub(crate) const LIST: &str = "list";
 /// `attach APP NAME`, answered with a connection to that endpoint, and its number. Host side.
 pub(crate) const ATTACH: &str = "attach";
-/// `resize APP ROWS COLUMNS NUMBER`: the window size of the client with that connection to the app's terminal. Host side.
+/// `resize APP ROWS COLUMNS NUMBER`: the window size of the client with that connection to the app's terminal. Host
+/// side.
 pub(crate) const RESIZE: &str = "resize";
 /// `reopen APP`: its log file for a kubelet was renamed. Host side.
 pub(crate) const REOPEN: &str = "reopen";
@@ -39,7 +40,8 @@ pub(crate) const MAX: usize = 4096;
 /// How long an answer to the host may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Calls the monitor of the pod in the current directory. Returns the answer after `ok`, and its descriptors. Host side.
+/// Calls the monitor of the pod in the current directory. Returns the answer after `ok`, and its descriptors. Host
+/// side.
 ///
 /// # Errors
 /// No monitor runs, it does not answer, or it refuses.

@@ -52,8 +52,8 @@ impl Handover {
         call::connected(layout::MONITOR).map(Self)
     }
 
-    /// Makes the app's streams in its mount namespace, owned by `owner`, hands their other ends over, and makes the app's
-    /// ends this process's standard descriptors. The app may open them anew also after it has changed its user.
+    /// Makes the app's streams in its mount namespace, owned by `owner`, hands their other ends over, and makes the
+    /// app's ends this process's standard descriptors. The app may open them anew also after it has changed its user.
     ///
     /// # Errors
     /// Something can't be made, or the monitor refuses it.

@@ -1,5 +1,5 @@
-//! An app's standard streams: their modes, how `app-exec` hands them to the pod's monitor, and how to attach to them. The
-//! monitor's side is [`crate::mux`].
+//! An app's standard streams: their modes, how `app-exec` hands them to the pod's monitor, and how to attach to them.
+//! The monitor's side is [`crate::mux`].
 //!
 //! `app-exec` makes pipes, or a terminal in the app's own devpts, keeps the app's ends and hands the others over
 //! ([`handover`]). For host managers, the directory `/rkt/iottymux/APP` of the pod has

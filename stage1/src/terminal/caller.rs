@@ -17,7 +17,7 @@ pub fn standard(number: usize) -> BorrowedFd<'static> {
     }
 }
 
-/// The terminal that this process was called from, as far as its standard descriptors show it.
+/// The terminal that this process was called from, found among its standard descriptors.
 #[derive(Debug)]
 pub struct Caller {
     shown: OwnedFd,
@@ -25,8 +25,8 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// The terminal among the standard descriptors: what is shown goes to that of standard output, else of standard
-    /// error, else of standard input. `None` when none of them is a terminal.
+    /// Finds the terminal for output: that of standard output, else of standard error, else of standard input. `None`
+    /// if none of them is a terminal.
     ///
     /// # Errors
     /// The terminal can't be opened anew, or is gone.
@@ -45,9 +45,8 @@ impl Caller {
         self.shown.try_clone().context(|| "dup(terminal)")
     }
 
-    /// Puts the terminal into raw mode, if standard input is one: what is typed goes through as it is, and the terminal
-    /// inside makes lines, echo and signals of it. Does nothing in the background, where [`Self::is_ours`] stays
-    /// false.
+    /// Puts the terminal into raw mode, if standard input is one: keys pass through unchanged, and the terminal inside
+    /// handles lines, echo and signals. Does nothing in the background, where [`Self::is_ours`] stays false.
     ///
     /// # Errors
     /// The terminal is gone.
@@ -55,13 +54,13 @@ impl Caller {
         self.raw.as_mut().map_or(Ok(()), RawMode::on)
     }
 
-    /// Whether it is in raw mode, and so can be read from. A process in the background does not hear of it when a shell
-    /// puts it in front: it has to try [`Self::take`] from time to time.
+    /// Whether it is in raw mode, and so can be read. A process is not told when a shell moves it to the foreground: it
+    /// has to try [`Self::take`] from time to time.
     pub fn is_ours(&self) -> bool {
         self.raw.as_ref().is_some_and(RawMode::is_on)
     }
 
-    /// Gives the terminal back as it was, as one does before stopping.
+    /// Restores the terminal's settings, as a program does before it stops.
     ///
     /// # Errors
     /// The terminal is gone.
@@ -69,7 +68,7 @@ impl Caller {
         self.raw.as_mut().map_or(Ok(()), RawMode::off)
     }
 
-    /// After a stop, by whatever signal: takes the terminal again, if this process is in the foreground.
+    /// Takes the terminal again after this process was continued, if it is in the foreground.
     ///
     /// # Errors
     /// The terminal is gone.
@@ -96,9 +95,8 @@ impl Caller {
         pty::copy_size(&self.shown, pty)
     }
 
-    /// What makes a new pty what the terminal is: window size, special characters and all other settings. Where nothing
-    /// is typed, the caller's terminal goes on making line ends of its own, so that the pty makes none. To be called
-    /// before [`Self::take`].
+    /// The settings that make a new pty like this terminal: window size, special characters and all others. If the
+    /// caller does not type, its terminal still converts line ends, so the pty does not. Call it before [`Self::take`].
     ///
     /// # Errors
     /// The terminal is gone.
@@ -125,7 +123,7 @@ mod tests {
         assert!(raw.is_on());
         raw.off().unwrap();
         assert!(!raw.is_on() && settings() == before);
-        // A shell that has set the terminal up for itself meanwhile is noticed, and what it set is kept.
+        // Keep the settings of a shell that has changed the terminal meanwhile.
         raw.on().unwrap();
         let mut of_shell = before.clone();
         of_shell.control_chars[nix::sys::termios::SpecialCharacterIndices::VINTR as usize] = 7;
@@ -133,7 +131,7 @@ mod tests {
         raw.look_again().unwrap();
         assert!(!raw.is_on());
         raw.on().unwrap();
-        // A panic restores it by its hook, before anything is dropped.
+        // On a panic, the hook restores it before anything is dropped.
         assert!(std::panic::catch_unwind(|| panic!("on purpose")).is_err());
         assert!(settings() == of_shell);
         drop(raw);

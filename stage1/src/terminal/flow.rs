@@ -1,4 +1,4 @@
-//! Bytes from one descriptor to another, through a buffer or within the kernel, as many at a time as can be moved.
+//! Copying from one descriptor to another, through a buffer or within the kernel, without blocking.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -12,17 +12,17 @@ use rustix::pipe::SpliceFlags;
 use super::keys::DetachKeys;
 use crate::error::{Context, Error, Result};
 
-/// How much a flow holds, in bytes.
+/// The size of a flow's buffer, in bytes.
 const BUFFER: usize = 32 << 10;
 
-/// How much is moved within the kernel at a time, in bytes.
+/// The most bytes that one splice(2) moves.
 const SPLICE: usize = 1 << 20;
 
-/// How much a source may still give after [`Flow::finish`], in bytes: more than a pty, a pipe or a socket holds, so
-/// that nothing is lost, and yet an end even if somebody writes on and on.
+/// The most bytes that are read from a source after [`Flow::finish`]: more than a pty, a pipe or a socket holds, so
+/// that nothing is lost, but limited, as other processes may keep writing.
 const REST: usize = 4 << 20;
 
-/// Bytes from one descriptor to another, in order and complete.
+/// Copies the bytes of one descriptor to another, in order and completely.
 #[derive(Debug)]
 pub struct Flow {
     source: Option<OwnedFd>,
@@ -32,37 +32,37 @@ pub struct Flow {
     keys: Option<DetachKeys>,
     detached: bool,
     paused: bool,
-    /// Once it is to finish: how much it may still read.
+    /// After [`Flow::finish`]: how many bytes it may still read.
     rest: Option<usize>,
     way: Way,
-    /// Which end is a file.
+    /// Which ends are files.
     files: Files,
     error: Option<Error>,
 }
 
-/// Which ends of a flow are files or devices, and no terminals, pipes or sockets.
+/// Which ends of a flow are files or devices other than terminals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Files {
-    /// What is read.
+    /// The source.
     pub source: bool,
-    /// What is written.
+    /// The sink.
     pub sink: bool,
 }
 
-/// How the bytes of a flow get on.
+/// How a flow moves bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     /// Through its buffer.
     Copied,
-    /// Within the kernel, splice(2).
+    /// Within the kernel: splice(2).
     Spliced,
-    /// The same, and the sink is full.
+    /// Within the kernel; the sink is full.
     Full,
 }
 
 impl Flow {
-    /// From `source` to `sink`, both non-blocking ([`own`]), until one of them ends; the sink is closed then, after
-    /// what was read from the source is written.
+    /// Copies from `source` to `sink`, both non-blocking ([`own`]), until one of them ends. The sink is closed when
+    /// everything read from the source is written.
     pub fn new(source: OwnedFd, sink: OwnedFd) -> Self {
         Self {
             source: Some(source),
@@ -79,21 +79,20 @@ impl Flow {
         }
     }
 
-    /// The same, where one end is, or both are, what can fail by itself, such as a file for lack of space: that ends
-    /// this flow alone, and [`Self::take_error`] tells it. EIO is an error there, and not the word for a terminal that
-    /// is gone.
+    /// The same, for ends that can fail, such as a file for lack of space. An error ends this flow alone, and
+    /// [`Self::take_error`] returns it. EIO is an error then; from a terminal it means that the terminal is gone.
     #[must_use]
     pub fn of_files(mut self, files: Files) -> Self {
         self.files = files;
         self
     }
 
-    /// What has ended a flow [`Self::of_files`], if anything has.
+    /// The error that has ended a flow [`Self::of_files`], if any.
     pub fn take_error(&mut self) -> Option<Error> {
         self.error.take()
     }
 
-    /// How many bytes it has read and not written.
+    /// How many bytes it has read and not yet written.
     pub fn held(&self) -> usize {
         self.buffer.len()
     }
@@ -108,52 +107,52 @@ impl Flow {
         Ok(())
     }
 
-    /// The same, within the kernel where it can do that: one end has to be a pipe.
+    /// The same flow, within the kernel where possible: one end has to be a pipe.
     #[must_use]
     pub fn spliced(mut self) -> Self {
         self.way = Way::Spliced;
         if let Some(Err(errno)) = self.sink.as_ref().map(|sink| rustix::pipe::fcntl_setpipe_size(sink, SPLICE)) {
-            // No pipe, or the user that it belongs to has many already: it only takes longer.
+            // It is not a pipe, or its user has reached the limit of pipe buffers: copying only takes longer.
             log::debug!("fcntl(F_SETPIPE_SZ, {SPLICE}): {errno}");
         }
         self
     }
 
-    /// The same, with `farewell` written when the source has ended.
+    /// The same flow; `farewell` is written when the source has ended.
     #[must_use]
     pub fn with_farewell(mut self, farewell: Vec<u8>) -> Self {
         self.farewell = farewell;
         self
     }
 
-    /// The same, ended by these keys, which are not copied.
+    /// The same flow; these keys end it, and are not copied.
     #[must_use]
     pub fn with_keys(mut self, keys: DetachKeys) -> Self {
         self.keys = Some(keys);
         self
     }
 
-    /// Whether the keys have been typed.
+    /// Whether the keys were typed.
     pub fn is_detached(&self) -> bool {
         self.detached
     }
 
-    /// Whether it reads for now. What was read is written in any case.
+    /// Stops or resumes reading. What was read is written in any case.
     pub fn set_paused(&mut self, paused: bool) {
         self.paused = paused;
     }
 
-    /// Takes what the source has at this moment and ends there, also if others still could write to it.
+    /// Makes the flow end after what the source has at this moment, also if other processes can still write to it.
     pub fn finish(&mut self) {
         self.rest.get_or_insert(REST);
     }
 
-    /// Whether all is written that ever will be; both descriptors are closed then.
+    /// Whether the flow has ended; both descriptors are closed then.
     pub fn is_done(&self) -> bool {
         self.sink.is_none()
     }
 
-    /// The source if there is to be read from it, and the sink if there is to be written.
+    /// The source if the flow waits to read, and the sink if it waits to write.
     fn wants(&self) -> (Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>) {
         let full = self.way == Way::Full;
         let reads = !self.paused && self.buffer.len() < BUFFER && !full;
@@ -162,12 +161,12 @@ impl Flow {
         (source.map(AsFd::as_fd), sink.map(AsFd::as_fd))
     }
 
-    /// Whether it can go on without waiting for its source.
+    /// Whether it can continue without waiting for its source.
     fn is_finishing(&self) -> bool {
         self.rest.is_some() && self.wants().0.is_some()
     }
 
-    /// Moves what has come, as far as there is room for it; whether that could be done.
+    /// Moves bytes within the kernel, as far as the sink has room. Returns whether that worked.
     fn splice(&mut self) -> Result<bool> {
         let (Some(source), Some(sink)) = (&self.source, &self.sink) else { return Ok(true) };
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
@@ -177,7 +176,7 @@ impl Flow {
                 self.buffer.extend(std::mem::take(&mut self.farewell));
             }
             Ok(_) | Err(Errno::INTR) => {}
-            // There was something to be had: it was no room.
+            // The source was readable: the sink had no room.
             Err(Errno::AGAIN) => self.way = Way::Full,
             Err(Errno::INVAL) => {
                 self.way = Way::Copied;
@@ -247,7 +246,7 @@ impl Flow {
     }
 }
 
-/// The other side has hung up. For a file EIO is an error like others.
+/// Whether an error means that the other side has hung up. For a file EIO is an error like others.
 fn is_gone(errno: Errno, file: bool) -> bool {
     match errno {
         Errno::PIPE | Errno::CONNRESET => true,
@@ -256,12 +255,11 @@ fn is_gone(errno: Errno, file: bool) -> bool {
     }
 }
 
-/// Copies what can be copied now; if that is nothing, waits until something can be, one of `wake` is readable,
-/// or `timeout` has passed. Says which of `wake` are.
+/// Copies what can be copied now; if nothing can, waits until something can, one of `wake` is readable, or `timeout`
+/// has passed. Returns which of `wake` are readable.
 ///
 /// # Errors
-/// When a descriptor can't be read or written for another reason than that its other side is gone, which merely ends
-/// the flow.
+/// A descriptor can't be read or written. If its other side is gone, that is not an error: it ends the flow.
 pub fn step(flows: &mut [&mut Flow], wake: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Result<Vec<bool>> {
     let mut polled: Vec<PollFd<'_>> = wake.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
     let mut jobs = Vec::with_capacity(2 * flows.len());
@@ -283,7 +281,7 @@ pub fn step(flows: &mut [&mut Flow], wake: &[BorrowedFd<'_>], timeout: Option<Du
         Ok(_) | Err(nix::errno::Errno::EINTR) => {}
         Err(errno) => return Err(errno).context(|| "poll"),
     }
-    // Readable or writable, or gone, which the read or write will find out.
+    // Readable, writable, or hung up, which the read or write finds out.
     let ready: Vec<bool> = polled.iter().map(|fd| fd.any() == Some(true)).collect();
     let (woken, ready) = ready.split_at(wake.len());
     for ((index, event), ready) in jobs.into_iter().zip(ready) {
@@ -298,9 +296,9 @@ pub fn step(flows: &mut [&mut Flow], wake: &[BorrowedFd<'_>], timeout: Option<Du
     Ok(woken.to_vec())
 }
 
-/// `fd` for a flow of this process alone: a terminal or pipe is opened anew, non-blocking, so that whoever shares the
-/// open one sees no change. Anything else is duplicated as it is: a regular file never blocks for long, and a socket
-/// only when others read from it too.
+/// A descriptor for a flow. A terminal or pipe is opened anew, non-blocking, so that processes that share the open file
+/// see no change. Anything else is duplicated: a regular file never blocks for long, a socket only if others read from
+/// it too.
 ///
 /// # Errors
 /// It can't be opened anew with this access.
@@ -342,7 +340,7 @@ mod tests {
         }
     }
 
-    /// Whoever reads slower than the other writes gets all of it, and the end.
+    /// A slow reader gets all bytes, and the end.
     fn arrives_in_order(mut reader: impl Read + Send + 'static, sink: OwnedFd, adapt: fn(Flow) -> Flow) {
         let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
         let (source, mut writer) = UnixStream::pair().unwrap();
@@ -363,7 +361,7 @@ mod tests {
     fn everything_arrives_in_order() {
         let as_they_are: [fn(Flow) -> Flow; 2] = [|flow| flow, Flow::spliced];
         for adapt in as_they_are {
-            // What can be spliced only in part, or not at all.
+            // Ends that can be spliced only in part, or not at all.
             let (reader, sink) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
             set_nonblocking(&sink).unwrap();
             arrives_in_order(std::fs::File::from(reader), sink, adapt);
@@ -380,7 +378,7 @@ mod tests {
         rustix::io::write(&keeper, b"the rest").unwrap();
         let mut flow = Flow::new(source, sink);
         flow.finish();
-        // The source stays open: without finish() this would wait for ever.
+        // The source stays open: without finish() this would wait forever.
         run(&mut flow);
         let mut text = String::new();
         std::fs::File::from(reader).read_to_string(&mut text).unwrap();

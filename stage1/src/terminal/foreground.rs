@@ -9,8 +9,8 @@ use crate::error::Result;
 /// How often a process in the background looks whether it still is.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// The caller's side of a terminal inside a pod: the caller's own terminal, if there is one, and the input that comes from
-/// there or from elsewhere. What is typed is read while this process is in the foreground of its terminal.
+/// The caller's side of a terminal inside a pod: the caller's own terminal, if there is one, and the input that comes
+/// from there or from elsewhere. What is typed is read while this process is in the foreground of its terminal.
 #[derive(Debug)]
 pub struct Foreground {
     caller: Option<Caller>,

@@ -55,8 +55,8 @@ fn key(word: &str) -> Option<u8> {
 }
 
 impl DetachKeys {
-    /// Takes what was typed, and hands on to `out` what is for the program. Whether the sequence is complete; what comes
-    /// after it is nobody's.
+    /// Takes what was typed, and hands on to `out` what is for the program. Whether the sequence is complete; what
+    /// comes after it is nobody's.
     pub(super) fn take(&mut self, typed: &[u8], out: &mut VecDeque<u8>) -> bool {
         if self.sequence.is_empty() {
             out.extend(typed);

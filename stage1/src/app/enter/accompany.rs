@@ -1,4 +1,4 @@
-//! Accompanying a command to its end: copying, signals, stops and continuations. Host side.
+//! Relaying for a command until its end: input and output, signals, stops and continuations. Host side.
 
 use std::os::fd::AsFd;
 
@@ -13,21 +13,22 @@ use super::wiring::Outside;
 use crate::error::{Context, Result};
 use crate::sys::signal;
 
-/// Blocks every signal that can be blocked, and returns a descriptor that reports them: each is either the command's,
-/// or must find the caller's terminal as it was.
+/// Blocks every signal that can be blocked, and returns a descriptor that reports them: each is either passed to the
+/// command, or handled after the caller's terminal is restored.
 ///
-/// SIGTTIN and SIGTTOU stay as they are, between this process and the caller's terminal; so does SIGPIPE, which is
-/// ignored: to find no reader is an error like others.
+/// SIGTTIN and SIGTTOU, which concern this process and the caller's terminal, are not blocked; nor is SIGPIPE, which is
+/// ignored: a missing reader is an error like others.
 pub(super) fn block_signals() -> Result<SignalFd> {
     let own = [Signal::SIGKILL, Signal::SIGSTOP, Signal::SIGTTIN, Signal::SIGTTOU, Signal::SIGPIPE];
     let blocked: Vec<Signal> = Signal::iterator().filter(|signal| !own.contains(signal)).collect();
     signal::block(&blocked)
 }
 
-/// Waits for the end of `child`, the command; copies for it, and passes signals, stops and continuations on.
+/// Waits for the end of `child`, the command; copies its input and output, and passes on signals, stops and
+/// continuations.
 ///
 /// # Errors
-/// Also when a file of the caller's could not be read or written to its end.
+/// A call fails, or a file of the caller could not be read or written completely.
 pub(super) fn accompany(child: Pid, signals: &SignalFd, mut outside: Outside) -> Result<Ended> {
     let mut ended = None;
     loop {
@@ -36,7 +37,7 @@ pub(super) fn accompany(child: Pid, signals: &SignalFd, mut outside: Outside) ->
                 let signal = signal_of(&info)?;
                 match ended {
                     None => pass_on(signal, &info, child, &mut outside)?,
-                    // Nobody is left whom it could be for, and the caller is in a hurry.
+                    // The command has ended: the signal is for this process.
                     Some(ended) if ENDING.contains(&signal) => return Ok(ended),
                     Some(_) => {}
                 }
@@ -52,7 +53,7 @@ pub(super) fn accompany(child: Pid, signals: &SignalFd, mut outside: Outside) ->
     }
 }
 
-/// Signals that ask for an end.
+/// Signals that ask a process to end.
 const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
 
 fn signal_of(info: &siginfo) -> Result<Signal> {
@@ -61,7 +62,7 @@ fn signal_of(info: &siginfo) -> Result<Signal> {
 }
 
 fn pass_on(signal: Signal, info: &siginfo, child: Pid, outside: &mut Outside) -> Result<()> {
-    // What a terminal sends it sends to a process group; the command's is another than this process's.
+    // A terminal sends signals to its foreground process group; the command has another group than this process.
     let to_all = info.ssi_code == libc::SI_KERNEL;
     match signal {
         Signal::SIGCHLD | Signal::SIGURG => Ok(()),
@@ -70,7 +71,7 @@ fn pass_on(signal: Signal, info: &siginfo, child: Pid, outside: &mut Outside) ->
             outside.continued()?;
             send(child, Signal::SIGCONT, true)
         }
-        // The command leads a session: SIGTSTP would not stop it. This process stops when it hears that it has.
+        // The command leads a session, so SIGTSTP would not stop it. This process stops when the command has stopped.
         Signal::SIGTSTP => send(child, Signal::SIGSTOP, true),
         other => send(child, other, to_all),
     }
@@ -80,7 +81,7 @@ fn pass_on(signal: Signal, info: &siginfo, child: Pid, outside: &mut Outside) ->
 fn send(child: Pid, signal: Signal, to_all: bool) -> Result<()> {
     let group = Pid::from_raw(-child.as_raw());
     let sent = match kill(if to_all { group } else { child }, signal) {
-        // It has not made its group yet.
+        // The command has not made its process group yet.
         Err(Errno::ESRCH) if to_all => kill(child, signal),
         other => other,
     };
@@ -90,7 +91,7 @@ fn send(child: Pid, signal: Signal, to_all: bool) -> Result<()> {
     }
 }
 
-/// Takes note of what has become of the command. When it has stopped, so does this process.
+/// Reads the command's state changes. When the command has stopped, so does this process.
 fn follow(child: Pid, outside: &mut Outside) -> Result<Option<Ended>> {
     loop {
         let ended = match waitpid(child, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
@@ -98,7 +99,7 @@ fn follow(child: Pid, outside: &mut Outside) -> Result<Option<Ended>> {
             Ok(WaitStatus::Signaled(_, signal, _)) => Ended::Killed(signal),
             Ok(WaitStatus::Stopped(..)) => {
                 outside.stopping()?;
-                // A SIGCONT continues this process; it is among the signals.
+                // SIGCONT continues this process, and is reported with the other signals.
                 raise(Signal::SIGSTOP).context(|| "raise(SIGSTOP)")?;
                 continue;
             }

@@ -1,8 +1,8 @@
-//! A process that copies what a command writes to a file of the caller's. Host side, beside the one that accompanies
-//! the command.
+//! A process that copies a command's output to a file of the caller. Host side, beside the process that relays for the
+//! command.
 //!
-//! Not in the loop of that one: a process that sends from a terminal to a pipe, sendfile(2) as of busybox's cat, holds
-//! the kernel's lock on that pipe while it waits for something to be typed, so that a read of the pipe waits as long.
+//! It is a process of its own because a read from the command's pipe can block: sendfile(2) from a terminal to a pipe,
+//! as busybox's cat calls it, holds the kernel's lock on the pipe until something is typed.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -15,17 +15,17 @@ use crate::error::{Context, Error, Result};
 use crate::sys::process::{self, Fork};
 use crate::terminal::{self, Flow};
 
-/// The process, from outside.
+/// The copying process, as its parent sees it.
 pub(super) struct Copier {
     pid: Pid,
-    /// Closed when it is to take what is there, and end.
+    /// Closing it tells the process to copy what is there, and to end.
     go_on: Option<OwnedFd>,
-    /// At its end when it has ended; before that, why it failed.
+    /// A pipe from the process: carries its error message, and is at its end when the process has ended.
     report: OwnedFd,
 }
 
 impl Copier {
-    /// Starts it: from `source`, a pipe's end, to `sink`, with a flow made of them by `flow`.
+    /// Starts the process, which copies from `source`, a pipe, to `sink` with the flow that `flow` makes of them.
     pub(super) fn start(source: OwnedFd, sink: OwnedFd, flow: impl FnOnce(OwnedFd, OwnedFd) -> Flow) -> Result<Self> {
         let pipe = || pipe_with(PipeFlags::CLOEXEC).context(|| "pipe");
         let (until, go_on) = pipe()?;
@@ -46,17 +46,17 @@ impl Copier {
         }
     }
 
-    /// The command has ended: what it has still written is to come.
+    /// Tells the process that the command has ended: it copies the rest and ends.
     pub(super) fn finish(&mut self) {
         self.go_on = None;
     }
 
-    /// What is readable when it has ended.
+    /// A descriptor that is readable when the process has ended.
     pub(super) fn end(&self) -> BorrowedFd<'_> {
         self.report.as_fd()
     }
 
-    /// Waits for its end, and says why it failed, if it did.
+    /// Waits for the end of the process. Returns its error message if it failed.
     pub(super) fn outcome(self) -> Result<()> {
         let mut text = String::new();
         File::from(self.report).read_to_string(&mut text).context(|| "read the copying process's report")?;

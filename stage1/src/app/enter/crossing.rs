@@ -1,6 +1,6 @@
-//! How a process of the host becomes one of the pod, so that the pod never sees anything of the host in it: its
-//! processes see each other, and one with CAP_SYS_PTRACE opens the root, the working directory and the descriptors of
-//! another through /proc (CVE-2016-9962, CVE-2024-21626).
+//! How a process of the host becomes one of the pod without showing the pod anything of the host. The pod's processes
+//! see each other, and one with CAP_SYS_PTRACE can open the root, the working directory and the descriptors of another
+//! through /proc (CVE-2016-9962, CVE-2024-21626).
 //!
 //! | process | PID namespace | root | descriptors |
 //! |---|---|---|---|
@@ -8,8 +8,7 @@
 //! | its child, the crosser | the host's | first the host's, then the pod's | those of its parent, then what the command gets |
 //! | the command, a sibling of the crosser | the pod's | the pod's | what the command gets, and two pipes |
 //!
-//! A cgroup's directory is a directory of the host: this process moves the command into its cgroup, and then lets it
-//! go on.
+//! A cgroup's directory belongs to the host: this process moves the command into its cgroup, and then releases it.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -26,7 +25,7 @@ use crate::app::deadline;
 use crate::error::{Context, Error, Result, exit};
 use crate::sys::process::{self, Fork};
 
-/// The command's process, seen from outside.
+/// The command's process, as this process sees it.
 pub(super) struct Born {
     /// A child of this process, in the PID namespace of this process.
     pub(super) pid: Pid,
@@ -34,13 +33,13 @@ pub(super) struct Born {
     why: File,
 }
 
-/// What the command has of this process until it is executed.
+/// What connects the command's process to this one until execve(2).
 pub(super) struct Tie {
     go: File,
     why: File,
 }
 
-/// Both ends of what ties the command's process to this one.
+/// Both ends of the pipes between this process and the command's.
 fn pipes() -> Result<(Tie, File, File)> {
     let pipe = |flags| pipe_with(PipeFlags::CLOEXEC | flags).context(|| "pipe");
     let (go, our_go) = pipe(PipeFlags::empty())?;
@@ -48,12 +47,12 @@ fn pipes() -> Result<(Tie, File, File)> {
     Ok((Tie { go: go.into(), why: why.into() }, our_go.into(), our_why.into()))
 }
 
-/// Has `join` bring a process into the pod, all namespaces and the root, and `become_command` go on in a child of this
-/// process that is born there. Of descriptors that child has the standard three as `join` left them, and those of
+/// Runs `join` in a child, which enters the pod's namespaces and root, and `become_command` in a process that this
+/// child clones there as its sibling. That process has the three standard descriptors as `join` left them, and those of
 /// `inside`.
 ///
 /// # Errors
-/// Also when `join` fails, or takes too long.
+/// A call fails, or `join` fails or takes too long.
 pub(super) fn cross(
     inside: Inside,
     join: impl FnOnce() -> Result<()>,
@@ -82,7 +81,7 @@ pub(super) fn cross(
             let Some(pid) = number(born)? else {
                 return Err(told(&mut why)?.unwrap_or_else(|| Error::new("the process that joined the pod was killed")));
             };
-            // It was told by a pipe that the command's process had too, for a moment.
+            // The command's process had the same pipe for a moment.
             waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT)
                 .context(|| format!("{pid} is not the command"))?;
             Ok(Born { pid, go, why })
@@ -90,7 +89,7 @@ pub(super) fn cross(
     }
 }
 
-/// The crosser, to its end; and the command, which is never past this.
+/// The crosser, which ends here, and the command, which never returns from here.
 fn bear(
     inside: Inside,
     tie: &mut Tie,
@@ -117,7 +116,7 @@ fn bear(
     }
 }
 
-/// A PID from the pipe `born`; `None` if its writer ended without one.
+/// Reads a PID from the pipe `born`; `None` if the writer ended without writing one.
 fn number(born: OwnedFd) -> Result<Option<Pid>> {
     let mut bytes = [0; 4];
     match rustix::io::read(&born, &mut bytes).context(|| "read the PID of the command")? {
@@ -127,10 +126,10 @@ fn number(born: OwnedFd) -> Result<Option<Pid>> {
     }
 }
 
-/// Longest error text, in bytes: below what a pipe holds, so that writing never waits.
+/// Longest error text, in bytes: less than a pipe holds, so that writing never blocks.
 const MAX: usize = 4096;
 
-/// Why the command was not executed, if the child said so.
+/// Reads why the command was not executed, if the child has reported that.
 fn told(why: &mut File) -> Result<Option<Error>> {
     let mut text = [0; MAX];
     let length = match why.read(&mut text) {
@@ -141,23 +140,23 @@ fn told(why: &mut File) -> Result<Option<Error>> {
 }
 
 impl Born {
-    /// Lets the command go on: in its app's cgroup, or in none.
+    /// Releases the command, and tells it whether it is in its app's cgroup.
     pub(super) fn go(&mut self, in_app: bool) -> Result<()> {
         match self.go.write_all(&[u8::from(in_app)]) {
-            // It has ended already: that is followed anyway.
+            // It has ended already, which the caller finds out.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
             done => done.context(|| "let the command go on"),
         }
     }
 
-    /// After its end: why it never became the command, if it did not.
+    /// After the end of the process: why it did not become the command, if so.
     pub(super) fn failure(&mut self) -> Result<Option<Error>> {
         told(&mut self.why)
     }
 }
 
 impl Tie {
-    /// Waits until this process may go on; whether it is in its app's cgroup.
+    /// Waits until the parent releases this process. Returns whether it is in its app's cgroup.
     ///
     /// # Errors
     /// The parent process has ended.
@@ -167,12 +166,12 @@ impl Tie {
         Ok(word[0] != 0)
     }
 
-    /// What has something to read once the parent process has ended.
+    /// A descriptor that is readable once the parent process has ended.
     pub(super) fn parent(&self) -> BorrowedFd<'_> {
         self.go.as_fd()
     }
 
-    /// Tells the parent why the command could not be executed. Returns the exit status to end with.
+    /// Tells the parent why the command could not be executed. Returns the exit status for this process.
     fn tell(&mut self, done: Result<()>) -> i32 {
         let Err(error) = done else { return 0 };
         let code = error.exit_code().unwrap_or(exit::SETUP);

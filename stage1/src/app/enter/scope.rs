@@ -1,5 +1,5 @@
-//! The cgroup of a command that is run in an app which does not run itself: a scope of the pod's supervisor, with the
-//! limits and the device policy that the app's unit has. Pod side.
+//! The cgroup of a command in an app that does not run: a scope of the pod's systemd with the limits and the device
+//! policy of the app's unit. Pod side.
 
 use std::path::Path;
 
@@ -8,14 +8,14 @@ use crate::appc::AcName;
 use crate::error::{Context, Error, Result};
 use crate::systemd::{Client, JobResult, PRIVATE_SOCKET, Value};
 
-/// SIGKILL: what is entered ends with the pod, as it would with its app.
+/// SIGKILL: the command ends with the pod, as it would with its app.
 const STOP_SIGNAL: i32 = 9;
 
-/// Has this process, which is in the pod's namespaces, moved to a scope of its own with these limits: see
+/// Makes the pod's systemd move this process, which is in the pod's namespaces, to a new scope with these limits: see
 /// [`crate::unit::installed_limits`].
 ///
 /// # Errors
-/// The supervisor refuses, or this process is not in the scope afterwards.
+/// systemd refuses, or this process is not in the scope afterwards.
 pub(super) fn make(app: &AcName, limits: Vec<(&'static str, Value)>) -> Result<()> {
     let pid = std::process::id();
     let name = format!("entered-{app}-{pid}.scope");
@@ -37,8 +37,8 @@ pub(super) fn make(app: &AcName, limits: Vec<(&'static str, Value)>) -> Result<(
     start().context(|| format!("app {app} does not run, and no cgroup like its own can be had"))
 }
 
-/// Whether this process is in the scope, by the unified hierarchy, in which the supervisor of every pod follows its
-/// processes: cgroups(7).
+/// Whether this process is in the scope, by the unified hierarchy, in which every pod's systemd tracks processes:
+/// cgroups(7).
 fn check(name: &str) -> Result<()> {
     let text = std::fs::read_to_string("/proc/self/cgroup").context(|| "read /proc/self/cgroup")?;
     let place = text.lines().find_map(|line| line.strip_prefix("0::"));

@@ -1,17 +1,17 @@
-//! What a command that enters a pod has for its standard descriptors, and the caller's part of it.
+//! The standard descriptors of a command that enters a pod, and the caller's side of them.
 //!
-//! | the caller has | `auto` | `always` | `never` |
+//! | the caller's descriptor | `auto` | `always` | `never` |
 //! |---|---|---|---|
-//! | a terminal | a terminal made inside | the same | a pipe |
-//! | a pipe without a name, a socket | that itself | a terminal made inside | that itself |
+//! | a terminal | a terminal made inside | a terminal made inside | a pipe |
+//! | an unnamed pipe, a socket | the same | a terminal made inside | the same |
 //! | /dev/null | the app's | a terminal made inside | the app's |
 //! | anything else | a pipe | a terminal made inside | a pipe |
 //!
-//! All that get a terminal get the same one, which also controls the command's session. A command without one has a
-//! session of its own too: the caller's terminal would be `/dev/tty` for it otherwise.
+//! Descriptors that become a terminal become the same one, which also controls the command's session. A command without
+//! a terminal leads a session too: the caller's terminal would be its `/dev/tty` otherwise.
 //!
-//! Files stay outside: whoever may look at the command could open them anew, for writing too, through
-//! `/proc/PID/fd`. What the command has not read of a file is there for whoever reads that next.
+//! Files stay outside: a process that may inspect the command could open them anew through `/proc/PID/fd`, for writing
+//! too. What the command has not read of a file is left for the file's next reader.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -24,7 +24,7 @@ use crate::layout;
 use crate::sys::{fd_passing, mount, process, pty};
 use crate::terminal::{self, Caller, Files, Flow, Foreground, Stepped, own, standard};
 
-/// Whether the command gets a terminal: the table above.
+/// Whether the command gets a terminal: see the table of the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tty {
     /// If the caller has one.
@@ -49,22 +49,24 @@ impl std::str::FromStr for Tty {
     }
 }
 
-/// What one standard descriptor of the caller is.
+/// The kind of a standard descriptor of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CallerKind {
     Terminal,
-    /// It has no name; only its other end is behind it.
+    /// An unnamed pipe or a socket: it leads to its other end only.
     Connection,
     Null,
-    /// It has a position.
+    /// A regular file, which has a position.
     File,
-    /// A FIFO, a device.
+    /// A FIFO or a device.
     Other,
 }
 
 impl CallerKind {
+    /// The kind of a descriptor.
+    ///
     /// # Errors
-    /// For a directory: with it the command would be outside its root.
+    /// It is a directory: with it the command could leave its root.
     fn of(number: usize) -> Result<Self> {
         const PIPEFS: u64 = 0x5049_5045;
         let fd = standard(number);
@@ -104,7 +106,7 @@ fn is_null(device: rustix::fs::Dev) -> bool {
     (rustix::fs::major(device), rustix::fs::minor(device)) == (1, 3)
 }
 
-/// What one standard descriptor of the command is.
+/// A standard descriptor of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CommandStream {
     Callers,
@@ -123,7 +125,7 @@ fn stream(tty: Tty, callers: CallerKind) -> CommandStream {
     }
 }
 
-/// Both sides, before the fork: the child keeps [`Wiring::inside`], the parent [`Wiring::outside`].
+/// Both sides before the fork: the child keeps [`Wiring::inside`], the parent [`Wiring::outside`].
 pub(super) struct Wiring {
     /// The command's side.
     pub(super) inside: Inside,
@@ -135,13 +137,13 @@ pub(super) struct Wiring {
 pub(super) struct Inside {
     streams: [CommandStream; 3],
     pipes: [Option<OwnedFd>; 3],
-    /// Where the terminal's other end is sent to.
+    /// The socket for sending the terminal's other end to the parent.
     channel: Option<OwnedFd>,
-    /// What the caller's terminal is set to.
+    /// The settings of the caller's terminal.
     settings: Option<pty::Settings>,
 }
 
-/// The caller's side: the flows, and the terminal's other end once it has come.
+/// The caller's side: the flows, and the terminal's other end once it has been received.
 pub(super) struct Outside {
     streams: [CommandStream; 3],
     kinds: [CallerKind; 3],
@@ -152,22 +154,22 @@ pub(super) struct Outside {
     read_ahead: Option<ReadAhead>,
     outputs: Vec<Flow>,
     copiers: Vec<Copier>,
-    /// The first one of a caller's file.
+    /// The first error of a caller's file.
     error: Option<Error>,
 }
 
-/// The terminal of the command. Its command's end is held too, so that it is not at an end while the command merely
-/// has not opened it.
+/// The terminal of the command. The command's end is kept open too, so that the terminal does not hang up before the
+/// command has opened it.
 struct Pty {
     master: OwnedFd,
     _slave: OwnedFd,
 }
 
 impl Wiring {
-    /// For this process's standard descriptors, host side.
+    /// Makes both sides for this process's standard descriptors. Host side.
     ///
     /// # Errors
-    /// Also when one of them is a directory: with it the command would be outside its root.
+    /// A call fails, or a descriptor is a directory: with it the command could leave its root.
     pub(super) fn new(tty: Tty) -> Result<Self> {
         let kinds = [CallerKind::of(0)?, CallerKind::of(1)?, CallerKind::of(2)?];
         let streams = kinds.map(|kind| stream(tty, kind));
@@ -204,9 +206,9 @@ impl Wiring {
 
     fn add_pipe(&mut self, number: usize) -> Result<()> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).context(|| "pipe")?;
-        // The command may open it anew, as /dev/stdout for one, as any user of any user namespace.
+        // The command may open it anew, for example as /dev/stdout, as any user of any user namespace.
         rustix::fs::fchmod(&read, Mode::from_raw_mode(0o666)).context(|| "fchmod(pipe)")?;
-        // More than usual, so that what is copied is copied in large pieces. It only takes longer without.
+        // A large pipe makes copying faster; a failure only makes it slower.
         if let Err(errno) = rustix::pipe::fcntl_setpipe_size(&read, PIPE) {
             log::debug!("fcntl(F_SETPIPE_SZ, {PIPE}): {errno}");
         }
@@ -238,26 +240,26 @@ impl Wiring {
 /// How much a pipe between the caller's file and the command holds, in bytes.
 const PIPE: usize = 1 << 20;
 
-/// Whether a standard descriptor can be used in this direction. One that can't is at its end, or has no reader.
+/// Whether a standard descriptor can be used in this direction. If not, it counts as at its end, or without a reader.
 fn allows(number: usize, no: OFlags) -> Result<bool> {
     let flags = rustix::fs::fcntl_getfl(standard(number)).context(|| format!("fcntl({number}, F_GETFL)"))?;
     Ok(flags & OFlags::ACCMODE != no && !flags.contains(OFlags::PATH))
 }
 
-/// Standard input, to be read.
+/// Standard input, for reading.
 fn input(kind: CallerKind) -> Result<Option<OwnedFd>> {
     if !allows(0, OFlags::WRONLY)? {
         return Ok(None);
     }
     match kind {
         CallerKind::Terminal => own(standard(0), OFlags::RDONLY),
-        // A FIFO that is opened anew would not tell that its writer has gone already.
+        // A FIFO opened anew would not show that its writer has gone already.
         _ => standard(0).try_clone_to_owned().context(|| "dup(0)"),
     }
     .map(Some)
 }
 
-/// Standard output or error, to be written.
+/// Standard output or error, for writing.
 fn output(number: usize) -> Result<Option<OwnedFd>> {
     if !allows(number, OFlags::RDONLY)? {
         return Ok(None);
@@ -269,14 +271,15 @@ fn output(number: usize) -> Result<Option<OwnedFd>> {
     }
 }
 
-/// What was read of the caller's file for the command.
+/// The position of the caller's file from which the command's input is read.
 struct ReadAhead {
     /// The command's end of the pipe, opened anew.
     pipe: OwnedFd,
 }
 
 impl ReadAhead {
-    /// Sets the file back to where the command has read it. `held` bytes have not even got to the pipe.
+    /// Sets the file back to the position up to which the command has read it. `held` bytes were read but not written
+    /// to the pipe.
     fn give_back(self, held: usize) -> Result<()> {
         let mut unread = held;
         let mut buffer = vec![0; 1 << 16];
@@ -297,13 +300,13 @@ impl ReadAhead {
 }
 
 impl Inside {
-    /// All that this has of descriptors.
+    /// All descriptors of this side.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.pipes.iter().flatten().chain(&self.channel).map(AsFd::as_fd)
     }
 
-    /// Puts what the command gets, or nothing, in the place of those standard descriptors of the caller's that the
-    /// command does not get. In the pod's root, before the pod sees this process.
+    /// Replaces, or closes, the standard descriptors of the caller that the command does not get. In the pod's root,
+    /// before the pod can see this process.
     pub(super) fn leave_callers(&self) -> Result<()> {
         let nothing = null()?;
         for ((pipe, stream), number) in self.pipes.iter().zip(self.streams).zip(0..) {
@@ -316,8 +319,8 @@ impl Inside {
         Ok(())
     }
 
-    /// Makes the standard descriptors of this process the command's, `uid` the terminal's owner. Pod side, in the root
-    /// that the command will have, by the leader of a session without a terminal.
+    /// Gives this process the command's standard descriptors, and makes `uid` the terminal's owner. Pod side, in the
+    /// command's root; this process leads a session without a terminal.
     pub(super) fn connect(self, uid: u32) -> Result<()> {
         let mut ends = self.pipes;
         for (end, _) in ends.iter_mut().zip(self.streams).filter(|(_, stream)| *stream == CommandStream::Null) {
@@ -326,7 +329,7 @@ impl Inside {
         if let Some(channel) = self.channel {
             let (master, slave) = pty::open_pair_in(layout::DEVPTS)?;
             self.settings.map_or(Ok(()), |settings| settings.apply(&slave))?;
-            // The command may open it anew.
+            // So that the command may open it anew.
             rustix::fs::fchown(&slave, Some(Uid::from_raw(uid)), None)
                 .context(|| format!("fchown(terminal, {uid})"))?;
             pty::control(&slave)?;
@@ -346,7 +349,7 @@ impl Inside {
 /// This root's /dev/null. Pod side.
 fn null() -> Result<OwnedFd> {
     const PATH: &str = "/dev/null";
-    // Something else may be there, which must not be waited for.
+    // A FIFO may be there instead: do not block on it.
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let node = rustix::fs::open(PATH, flags, Mode::empty()).context(|| format!("open {PATH}"))?;
     mount::check_device(&node, 1, 3, "null")?;
@@ -355,7 +358,8 @@ fn null() -> Result<OwnedFd> {
 }
 
 impl Outside {
-    /// Copies what there is to copy; waits until there is something, or `signals` has any. Says whether it has.
+    /// Waits until there is something to copy or `signals` is readable, and copies. Returns whether `signals` is
+    /// readable.
     pub(super) fn step(&mut self, signals: BorrowedFd<'_>) -> Result<bool> {
         let copiers = self.copiers.iter().map(Copier::end);
         let wake: Vec<_> = [signals].into_iter().chain(copiers).chain(self.channel.as_ref().map(AsFd::as_fd)).collect();
@@ -379,14 +383,14 @@ impl Outside {
         }
         let at_end = self.foreground.has_input_ended();
         self.outputs.retain(|flow| !flow.is_done());
-        // The caller's terminal is gone, or the output of the command has no reader.
+        // The caller's terminal is gone, or the reader of the command's output.
         if self.pty.is_some() && ((at_end && self.foreground.types()) || self.outputs.is_empty()) {
             self.hang_up();
         }
         Ok(woken[0])
     }
 
-    /// The command's terminal has come.
+    /// Receives the command's terminal.
     fn connect(&mut self, master: OwnedFd) -> Result<()> {
         terminal::set_nonblocking(&master)?;
         let slave = pty::slave_of(&master)?;
@@ -395,7 +399,7 @@ impl Outside {
             let end_of_input = pty::end_of_input(&slave)?.filter(|_| !self.foreground.types());
             let flow = match input(self.kinds[0])? {
                 Some(source) => Some(
-                    // Twice, in case that the last line has no end.
+                    // The first one ends a last line without a newline.
                     Flow::new(source, end()?)
                         .of_files(self.kinds[0].source())
                         .with_farewell(end_of_input.map_or(Vec::new(), |character| vec![character; 2])),
@@ -415,14 +419,14 @@ impl Outside {
         self.resized()
     }
 
-    /// Closes the command's terminal: what is in front of it gets SIGHUP, and reads an end.
+    /// Closes the command's terminal: its foreground processes get SIGHUP, and read the end of the input.
     fn hang_up(&mut self) {
         self.pty = None;
         self.foreground.set_input(None);
         self.outputs.clear();
     }
 
-    /// The caller's terminal has another size.
+    /// Passes on the new size of the caller's terminal.
     pub(super) fn resized(&self) -> Result<()> {
         match (self.foreground.caller(), &self.pty) {
             (Some(caller), Some(pty)) => caller.copy_size(&pty.master),
@@ -430,18 +434,18 @@ impl Outside {
         }
     }
 
-    /// Before this process stops.
+    /// Restores the caller's terminal before this process stops.
     pub(super) fn stopping(&mut self) -> Result<()> {
         self.foreground.give_back()
     }
 
-    /// After this process was stopped.
+    /// Takes the caller's terminal again after this process was continued.
     pub(super) fn continued(&mut self) -> Result<()> {
         self.foreground.continued()?;
         self.resized()
     }
 
-    /// The command has ended: what it has still written is to come, then [`Self::is_done`].
+    /// Notes that the command has ended: the rest of its output is copied, then [`Self::is_done`] is true.
     pub(super) fn finish(&mut self) -> Result<()> {
         let held = self.foreground.input.take().map_or(0, |input| input.held());
         self.channel = None;
@@ -450,12 +454,12 @@ impl Outside {
         self.read_ahead.take().map_or(Ok(()), |read_ahead| read_ahead.give_back(held))
     }
 
-    /// What has gone wrong with a file of the caller's: the command had its end, or no reader, there.
+    /// The error of a file of the caller, if any; the command saw the end of its input, or a missing reader.
     pub(super) fn check(self) -> Result<()> {
         self.error.map_or(Ok(()), Err)
     }
 
-    /// After [`Self::finish`]: everything is written.
+    /// Whether everything is written, after [`Self::finish`].
     pub(super) fn is_done(&self) -> bool {
         self.outputs.is_empty() && self.copiers.is_empty()
     }
