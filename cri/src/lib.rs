@@ -11,6 +11,8 @@ pub mod fault;
 
 pub mod id;
 
+pub mod limits;
+
 pub mod record;
 
 pub mod node;
@@ -26,6 +28,8 @@ pub mod image;
 pub mod disk;
 
 pub mod usage;
+
+pub mod pressure;
 
 pub mod stats;
 

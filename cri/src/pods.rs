@@ -1,4 +1,4 @@
-//! Calls for a sandbox with its containers: status, statistics, resources.
+//! Calls for a sandbox with its containers: status, statistics.
 
 use std::time::SystemTime;
 
@@ -9,10 +9,10 @@ use crate::api::{
     LinuxPodSandboxStats, ListPodSandboxStatsRequest, ListPodSandboxStatsResponse, NamespaceMode,
     NetworkInterfaceUsage, NetworkUsage, PodSandboxAttributes, PodSandboxStats, PodSandboxStatsFilter,
     PodSandboxStatsRequest, PodSandboxStatsResponse, PodSandboxStatusRequest, PodSandboxStatusResponse, ProcessUsage,
-    UInt64Value, UpdatePodSandboxResourcesRequest, UpdatePodSandboxResourcesResponse,
+    UInt64Value,
 };
 use crate::container;
-use crate::fault::{Fault, Result};
+use crate::fault::Result;
 use crate::node::Node;
 use crate::record;
 use crate::sandbox::{self, Sandbox};
@@ -99,7 +99,7 @@ fn of(node: &Node, sandbox: &Sandbox) -> Result<PodSandboxStats> {
             network,
             process: Some(ProcessUsage { timestamp: now, process_count: counted.pids.map(number) }),
             containers,
-            io: None,
+            io: stats::io(&files, now),
         }),
         windows: None,
     })
@@ -118,18 +118,4 @@ fn interface(interface: Interface) -> NetworkInterfaceUsage {
         tx_bytes: Some(number(sent[0])),
         tx_errors: Some(number(sent[2])),
     }
-}
-
-/// `UpdatePodSandboxResources`: logs the new limits. The client has changed the sandbox's cgroup itself, as the API
-/// says.
-///
-/// # Errors
-/// No sandbox has this id, or it is not ready.
-pub fn update(node: &Node, request: &UpdatePodSandboxResourcesRequest) -> Result<UpdatePodSandboxResourcesResponse> {
-    let sandbox = sandbox::find(node, &request.pod_sandbox_id)?;
-    if !sandbox.is_ready()? {
-        return Err(Fault::not_now(format!("sandbox {} is not ready", sandbox.id())));
-    }
-    log::info!("sandbox {}: the client changed the limits of its cgroup: {:?}", sandbox.id(), request.resources);
-    Ok(UpdatePodSandboxResourcesResponse {})
 }

@@ -10,13 +10,14 @@ use stage1::layout;
 
 use crate::api::{
     ContainerAttributes, ContainerMetadata, ContainerStats, ContainerStatsFilter, ContainerStatsRequest,
-    ContainerStatsResponse, CpuUsage, FilesystemIdentifier, FilesystemUsage, ListContainerStatsRequest,
+    ContainerStatsResponse, CpuUsage, FilesystemIdentifier, FilesystemUsage, IoUsage, ListContainerStatsRequest,
     ListContainerStatsResponse, MemoryUsage, SwapUsage, UInt64Value,
 };
 use crate::container::{self, Container};
 use crate::disk;
 use crate::fault::Result;
 use crate::node::Node;
+use crate::pressure;
 use crate::record;
 use crate::sandbox::{self, Sandbox};
 use crate::usage::{Cpu, Files, Memory};
@@ -96,7 +97,7 @@ pub fn of(node: &Node, sandbox: &Sandbox, container: &Container) -> Result<Conta
             swap_usage_bytes: number(Memory::of(&files).swap),
             ..SwapUsage::default()
         }),
-        ..ContainerStats::default()
+        io: io(&files, now),
     })
 }
 
@@ -107,7 +108,17 @@ fn number(value: u64) -> Option<UInt64Value> {
 
 /// The total processor time, in nanoseconds. Clients compute the current usage from two of these.
 pub fn cpu(files: &Files, now: i64) -> CpuUsage {
-    CpuUsage { timestamp: now, usage_core_nano_seconds: number(Cpu::of(files).total), ..CpuUsage::default() }
+    CpuUsage {
+        timestamp: now,
+        usage_core_nano_seconds: number(Cpu::of(files).total),
+        psi: pressure::of(files, "cpu"),
+        ..CpuUsage::default()
+    }
+}
+
+/// The pressure on I/O, if the kernel tells it.
+pub fn io(files: &Files, now: i64) -> Option<IoUsage> {
+    pressure::of(files, "io").map(|psi| IoUsage { timestamp: now, psi: Some(psi) })
 }
 
 /// The memory usage; `limit` is in bytes.
@@ -121,7 +132,7 @@ pub fn memory(files: &Files, limit: Option<u64>, now: i64) -> MemoryUsage {
         rss_bytes: number(memory.rss),
         page_faults: number(memory.faults),
         major_page_faults: number(memory.major_faults),
-        ..MemoryUsage::default()
+        psi: pressure::of(files, "memory"),
     }
 }
 

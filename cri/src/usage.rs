@@ -42,6 +42,11 @@ impl Files {
         fs::read_to_string(path).ok()
     }
 
+    /// Reads a file of the unified hierarchy; `None` if it does not exist.
+    pub fn unified(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.v2.as_ref()?.join(name)).ok()
+    }
+
     fn is_v1(&self, controller: &str) -> bool {
         self.v1.iter().any(|(names, _)| names.iter().any(|name| name == controller))
     }

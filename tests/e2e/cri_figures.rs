@@ -8,16 +8,18 @@ use std::time::{Duration, Instant};
 use tests::Verdict;
 use tests::cri::api::{
     ContainerEventType, ContainerStatsRequest, GetEventsRequest, LinuxContainerConfig, LinuxContainerResources,
-    ListMetricDescriptorsRequest, ListPodSandboxMetricsRequest, ListPodSandboxStatsRequest, PodSandboxStatusRequest,
-    RemovePodSandboxRequest, StatusRequest, StopContainerRequest, StopPodSandboxRequest, StreamContainersRequest,
-    UpdateContainerResourcesRequest, UpdatePodSandboxResourcesRequest,
+    LinuxPodSandboxConfig, ListMetricDescriptorsRequest, ListPodSandboxMetricsRequest, ListPodSandboxStatsRequest,
+    PodSandboxConfig, PodSandboxStatusRequest, RemovePodSandboxRequest, StatusRequest, StopContainerRequest,
+    StopPodSandboxRequest, StreamContainersRequest, UpdateContainerResourcesRequest, UpdatePodSandboxResourcesRequest,
 };
 use tests::cri::{Server, probe, sandbox};
-use tests::harness::Context;
+use tests::harness::{Context, Layout};
+use tests::process::pod_cgroups;
 use tonic::{Code, Status};
 
 tests::cases! {
     native limits_figures_and_events_of_a_pod 180;
+    both limits_and_pressure_of_a_sandbox;
     native a_stop_does_not_wait_for_a_command_that_was_killed 120;
 }
 
@@ -195,4 +197,65 @@ fn a_stop_does_not_wait_for_a_command_that_was_killed(t: &Context) -> Verdict {
 fn remove_sandbox(server: &Server<'_>, id: &str) {
     let request = RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };
     server.runtime(|mut client| async move { client.remove_pod_sandbox(request).await }).expect("a removal");
+}
+
+/// A sandbox's cgroup is limited to what its containers may use together, and the overhead.
+fn limits_and_pressure_of_a_sandbox(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    podctl.import_probe();
+    let server = Server::start(&podctl, &[]);
+    let memory = |mib: i64| LinuxContainerResources { memory_limit_in_bytes: mib << 20, ..Default::default() };
+    let linux = LinuxPodSandboxConfig {
+        resources: Some(LinuxContainerResources { cpu_shares: 512, ..memory(64) }),
+        overhead: Some(memory(16)),
+        ..sandbox("limited").linux.unwrap_or_default()
+    };
+    let pod = server.sandbox(&PodSandboxConfig { linux: Some(linux), ..sandbox("limited") });
+    let (file, shares) = match t.layout {
+        Layout::V1 => ("memory.limit_in_bytes", ("cpu.shares", "512")),
+        Layout::V2 => ("memory.max", ("cpu.weight", "50")),
+    };
+    let uuid = [&pod[..8], &pod[8..12], &pod[12..16], &pod[16..20], &pod[20..]].join("-");
+    let holds = |file: &str, wanted: &str| {
+        let mut places = pod_cgroups(&uuid).into_iter().map(|dir| dir.join(file));
+        let place = places.find(|path| path.exists()).expect(file);
+        assert_eq!(std::fs::read_to_string(place).expect(file).trim(), wanted, "{file}");
+    };
+    let change = |resources| {
+        let request = UpdatePodSandboxResourcesRequest {
+            pod_sandbox_id: pod.clone(),
+            resources: Some(resources),
+            overhead: Some(memory(16)),
+        };
+        server.runtime(|mut client| async move { client.update_pod_sandbox_resources(request).await })
+    };
+    if t.has_controllers() {
+        holds(file, &(80 << 20).to_string());
+        holds(shares.0, shares.1);
+        change(memory(100))?;
+        holds(file, &(116 << 20).to_string());
+        holds(shares.0, shares.1);
+        let bad = LinuxContainerResources { unified: [("a".into(), "b".into())].into(), ..memory(90) };
+        assert_eq!(change(bad).expect_err("refused").code(), Code::Unimplemented);
+        holds(file, &(116 << 20).to_string());
+    }
+
+    let busy = server.container(&pod, probe("busy", &["sleep", "inf"]));
+    server.start_container(&busy);
+    let request = ContainerStatsRequest { container_id: busy };
+    let stats = server.runtime(|mut client| async move { client.container_stats(request).await })?.stats;
+    let list = ListPodSandboxStatsRequest::default();
+    let of_pod = server.runtime(|mut client| async move { client.list_pod_sandbox_stats(list).await })?.stats;
+    let of_pod = of_pod[0].linux.as_ref().expect("linux");
+    let told = stats.as_ref().and_then(|stats| Some((stats.cpu.as_ref()?.psi.as_ref()?, stats.io.as_ref()?)));
+    let told_of_pod = of_pod.cpu.as_ref().and_then(|cpu| Some((cpu.psi.as_ref()?, of_pod.io.as_ref()?)));
+    // A kernel may be built or started without it.
+    let has_pressure = pod_cgroups(&uuid).into_iter().any(|dir| std::fs::read(dir.join("cpu.pressure")).is_ok());
+    assert_eq!((told.is_some(), told_of_pod.is_some()), (has_pressure, has_pressure), "{stats:?}");
+    for psi in [told, told_of_pod].into_iter().flatten().map(|(psi, _)| psi) {
+        let some = psi.some.as_ref().expect("some");
+        assert!(some.total.is_multiple_of(1000) && (0.0..=100.0).contains(&some.avg10), "{psi:?}");
+    }
+    remove_sandbox(&server, &pod);
+    Ok(())
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use tests::Verdict;
 use tests::harness::{Context, Layout};
 use tests::podctl::Pod;
-use tests::process::{descendants, wait_for};
+use tests::process::{descendants, pod_cgroups, wait_for};
 
 tests::cases! {
     both a_memory_limit_holds_or_is_named;
@@ -16,6 +16,7 @@ tests::cases! {
     both every_limit_is_set_or_named;
     native more_processes_than_allowed;
     both what_a_host_cant_enforce_is_named_for_isolators_too;
+    both limits_of_a_whole_pod;
 }
 
 /// A process of an app or entered into one, found by a word of its command line.
@@ -270,5 +271,59 @@ fn what_a_host_cant_enforce_is_named_for_isolators_too(t: &Context) -> Verdict {
     }
     holds("pids", "pids", "pids.max", "20");
     pod.end();
+    Ok(())
+}
+
+/// Limits of a pod as a whole: from its start on, and changed while it runs, all of them or none.
+fn limits_of_a_whole_pod(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    podctl.import_probe();
+    let pod = podctl.pod(&["--pod-memory=256m", "--pod-cpu=1.5", "--pod-cpu-shares=512", "--pod-pids=200"]);
+    let holds = |memory: u64, cpu: u32, pids: u32| {
+        let all = [("memory", memory.to_string()), ("cpu", cpu.to_string()), ("pids", pids.to_string())];
+        for (limit, wanted) in all {
+            let (file, wanted) = match (limit, t.layout) {
+                ("memory", Layout::V1) => ("memory.limit_in_bytes", wanted),
+                ("memory", Layout::V2) => ("memory.max", wanted),
+                ("cpu", Layout::V1) => ("cpu.cfs_quota_us", wanted),
+                ("cpu", Layout::V2) => ("cpu.max", wanted + " 100000"),
+                _ => ("pids.max", wanted),
+            };
+            let place = pod_cgroups(&pod.uuid).into_iter().map(|dir| dir.join(file)).find(|path| path.exists());
+            assert_eq!(read(place.expect(file)), wanted, "{file}");
+        }
+    };
+    if !t.has_controllers() {
+        let said = podctl.fails(&["update", &pod.uuid, "--pod-memory=128m"]);
+        assert!(said.contains("can't enforce the limits on memory"), "{said}");
+        pod.end();
+        return Ok(());
+    }
+    holds(256 << 20, 150_000, 200);
+    pod.add("busy", &["--cpu=1"], &["sleep", "inf"]);
+    pod.app("start", "busy", &[]).ok();
+    podctl.ok(&["update", &pod.uuid, "--pod-memory=128m", "--pod-pids=100"]);
+    holds(128 << 20, 150_000, 100);
+    podctl.ok(&["update", &pod.uuid, "--pod-pids=90", "busy", "--memory=64m"]);
+    holds(128 << 20, 150_000, 90);
+    for (words, why) in [
+        (&["--pod-memory=5"][..], "--pod-memory 5"),
+        (&["--pod-pids=0"], "--pod-pids"),
+        (&["busy", "--pod-pids=70"], "leave out the app busy"),
+    ] {
+        let said = podctl.fails(&[&["update", &pod.uuid], words].concat());
+        assert!(said.contains(why), "{said}");
+    }
+    // The kernel refuses a cgroup of v1 less processor time than one below it has; what was set before is put back.
+    if t.layout == Layout::V1 {
+        let said = podctl.fails(&["update", &pod.uuid, "--pod-memory=100m", "--pod-cpu=500m"]);
+        assert!(said.contains("cpu.cfs_quota_us"), "{said}");
+    }
+    holds(128 << 20, 150_000, 90);
+    let manifest = fs::read_to_string(pod.dir().join("pod"))?;
+    assert!(manifest.contains("134217728") && !manifest.contains("104857600"), "{manifest}");
+    pod.end();
+    let said = podctl.fails(&["sandbox", "--pod-memory=1g", "--pod-memory-high=2g"]);
+    assert!(said.contains("above the memory limit"), "{said}");
     Ok(())
 }

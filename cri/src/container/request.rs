@@ -20,16 +20,14 @@ use stage1::uid_range::UidRange;
 
 use crate::api::security_profile::ProfileType;
 use crate::api::{
-    Capability, ContainerConfig, Device, ImageSpec, KeyValue, LinuxContainerResources, LinuxContainerSecurityContext,
-    Mount, MountPropagation, NamespaceMode, SeLinuxOption, Signal, SupplementalGroupsPolicy,
+    Capability, ContainerConfig, Device, ImageSpec, KeyValue, LinuxContainerSecurityContext, Mount, MountPropagation,
+    NamespaceMode, SeLinuxOption, Signal, SupplementalGroupsPolicy,
 };
 use crate::fault::{Fault, Result};
 use crate::id::ContainerId;
+use crate::limits;
 use crate::record;
 use crate::sandbox::users;
-
-/// The default period of a limit on processor time, in microseconds.
-const USUAL_PERIOD: i64 = 100_000;
 
 /// The command of an image's configuration, as in the OCI image-spec.
 #[derive(Debug, Default)]
@@ -90,7 +88,7 @@ pub fn options(
     let exec = words.next().ok_or_else(|| Fault::invalid("neither the container nor its image says what to run"))?;
     let linux = config.linux.unwrap_or_default();
     let context = linux.security_context.unwrap_or_default();
-    let mut isolators = linux.resources.as_ref().map(resources).transpose()?.unwrap_or_default();
+    let mut isolators = linux.resources.as_ref().map(limits::of_container).transpose()?.unwrap_or_default();
     isolators.extend(capabilities(&context)?);
     isolators.push(isolator("os/linux/no-new-privileges", json!(context.no_new_privs)));
     isolators.extend(paths(&context));
@@ -172,37 +170,6 @@ fn signal_name(signal: Signal) -> Option<String> {
 
 fn isolator(name: &str, value: Value) -> Isolator {
     Isolator { name: name.into(), value, other: Map::new() }
-}
-
-/// The isolators for the limits of the request; 0 means no limit.
-pub(super) fn resources(resources: &LinuxContainerResources) -> Result<Vec<Isolator>> {
-    let mut found = vec![isolator("os/linux/oom-score-adj", json!(resources.oom_score_adj))];
-    if resources.memory_limit_in_bytes > 0 {
-        found.push(isolator("resource/memory", json!({ "limit": resources.memory_limit_in_bytes.to_string() })));
-    }
-    // the API counts memory and swap together
-    let swap = resources.memory_swap_limit_in_bytes - resources.memory_limit_in_bytes;
-    if resources.memory_limit_in_bytes > 0 && resources.memory_swap_limit_in_bytes > 0 && swap >= 0 {
-        found.push(isolator("resource/memory-swap", json!({ "limit": swap.to_string() })));
-    }
-    if resources.cpu_quota > 0 {
-        let period = if resources.cpu_period > 0 { resources.cpu_period } else { USUAL_PERIOD };
-        let thousandths = (i128::from(resources.cpu_quota) * 1000 / i128::from(period)).max(1);
-        found.push(isolator("resource/cpu", json!({ "limit": format!("{thousandths}m") })));
-    }
-    if resources.cpu_shares > 0 {
-        found.push(isolator("os/linux/cpu-shares", json!(resources.cpu_shares.clamp(2, 262_144))));
-    }
-    for (name, is_set) in [
-        ("cpuset_cpus", !resources.cpuset_cpus.is_empty()),
-        ("cpuset_mems", !resources.cpuset_mems.is_empty()),
-        ("unified", !resources.unified.is_empty()),
-    ] {
-        if is_set {
-            return Err(Fault::unimplemented(format!("resources: {name} is not implemented yet")));
-        }
-    }
-    Ok(found)
 }
 
 /// The capabilities of a container: the default set with those added and without those dropped; all if it is

@@ -3,9 +3,10 @@
 use stage0::app::update::update;
 use stage1::appc::Isolators;
 
-use super::{Container, find, request};
+use super::{Container, find};
 use crate::api::{LinuxContainerResources, UpdateContainerResourcesRequest, UpdateContainerResourcesResponse};
 use crate::fault::{Fault, Result};
+use crate::limits;
 use crate::node::Node;
 
 /// The period of limits on processor time in answers, in microseconds.
@@ -57,7 +58,7 @@ pub fn change(node: &Node, request: &UpdateContainerResourcesRequest) -> Result<
     let memory =
         if wanted.memory_limit_in_bytes == 0 { before.memory_limit_in_bytes } else { wanted.memory_limit_in_bytes };
     let mut isolators =
-        request::resources(&LinuxContainerResources { memory_limit_in_bytes: memory, ..wanted.clone() })?;
+        limits::of_container(&LinuxContainerResources { memory_limit_in_bytes: memory, ..wanted.clone() })?;
     isolators.retain(|isolator| match isolator.name.as_str() {
         "os/linux/oom-score-adj" => false,
         "resource/memory" => wanted.memory_limit_in_bytes != 0,

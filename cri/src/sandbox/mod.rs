@@ -1,6 +1,7 @@
 //! Sandboxes (CRI PodSandbox): pods that start without apps, and that Kubernetes adds containers to.
 
 mod request;
+pub mod resources;
 pub mod run;
 pub mod state;
 pub mod stop;

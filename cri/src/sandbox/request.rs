@@ -20,6 +20,7 @@ use crate::api::{
     DnsConfig, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol,
 };
 use crate::fault::{Fault, Result};
+use crate::limits;
 use crate::record;
 use crate::sandbox::users;
 
@@ -37,6 +38,7 @@ pub struct SandboxRequest {
     dns: Option<DnsConfig>,
     sysctls: Sysctls,
     cgroup_parent: Option<Parent>,
+    limits: Vec<Isolator>,
     ports: Vec<PortMapping>,
     users: Option<UidRange>,
 }
@@ -94,6 +96,7 @@ impl SandboxRequest {
             dns: config.dns_config,
             sysctls: linux.sysctls.into_iter().collect(),
             cgroup_parent,
+            limits: limits::of_sandbox(linux.resources, linux.overhead)?,
             ports: config.port_mappings,
             users,
         })
@@ -127,7 +130,7 @@ impl SandboxRequest {
         let capabilities = Isolator { name: "os/linux/capabilities-retain-set".into(), value, other: Map::new() };
         Ok(create::mutable(PodManifest {
             annotations,
-            isolators: vec![capabilities],
+            isolators: [vec![capabilities], self.limits.clone()].concat(),
             ports: self.ports()?,
             user_annotations: record::in_manifest(record::annotations(&self.record, &self.annotations)?),
             user_labels: record::in_manifest(record::labels(&self.labels)),

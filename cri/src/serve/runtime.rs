@@ -220,7 +220,7 @@ impl RuntimeService for Runtime {
         &self,
         request: Request<UpdatePodSandboxResourcesRequest>,
     ) -> Result<Response<UpdatePodSandboxResourcesResponse>, Status> {
-        blocking(&self.node, request, |node, request| pods::update(node, &request)).await
+        blocking(&self.node, request, sandbox::resources::change).await
     }
 
     type StreamPodSandboxesStream = Answers<StreamPodSandboxesResponse>;

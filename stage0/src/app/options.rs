@@ -323,7 +323,7 @@ impl AddOptions {
 
 /// Adds the isolators `new` to `list`, in place of those of the same kind. The retain set and the remove set of
 /// capabilities, or of system calls, are of one kind.
-pub(super) fn replace_isolators(list: &mut Vec<Isolator>, new: &[Isolator]) {
+pub(crate) fn replace_isolators(list: &mut Vec<Isolator>, new: &[Isolator]) {
     let kind = |name: &str| {
         let end = ["-retain-set", "-remove-set", "-program"].into_iter().find_map(|end| name.strip_suffix(end));
         end.unwrap_or(name).to_owned()

@@ -12,4 +12,5 @@ pub mod settings;
 pub mod start;
 pub mod stop;
 pub mod sysctl;
+pub mod update;
 pub mod wait;

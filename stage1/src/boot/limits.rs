@@ -1,8 +1,10 @@
 //! Setting the isolators of the pod as a whole on its cgroups: cgroups(7). Host side.
 
+use std::path::PathBuf;
+
 use crate::appc::Isolators;
 use crate::cgroup::PodCgroup;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::unit::CgroupLimits;
 
 /// Period of the limit of processor time, in microseconds.
@@ -12,12 +14,15 @@ const PERIOD: u64 = 100_000;
 /// that exists is written.
 type Limit = (&'static str, Option<u64>, Vec<(&'static str, String)>, Vec<(&'static str, String)>);
 
-/// Sets the limits of the pod's cgroups. Limits that can't be enforced are named in a warning.
+/// Sets the limits of the pod's cgroups; those that `isolators` do not have stay. Limits that can't be enforced are
+/// named in a warning. Host side.
 ///
 /// # Errors
-/// The kernel refuses a value.
-pub(super) fn set(cgroup: &PodCgroup, isolators: &Isolators) -> Result<()> {
+/// A limit is out of range, or the kernel refuses one: then all limits are as before.
+pub fn set(cgroup: &PodCgroup, isolators: &Isolators) -> Result<()> {
+    CgroupLimits::from(isolators).check()?;
     let mut lost = Vec::new();
+    let mut before = Vec::new();
     for (name, value, v1, v2) in limits(&CgroupLimits::from(isolators)) {
         if value.is_none() {
             continue;
@@ -27,8 +32,15 @@ pub(super) fn set(cgroup: &PodCgroup, isolators: &Isolators) -> Result<()> {
             cgroup.directories().map(|(_, dir)| dir.join(file)).find(|path| path.exists()).map(|path| (path, text))
         };
         match files.into_iter().find_map(find) {
-            Some((path, text)) => std::fs::write(&path, &text)
-                .context(|| format!("write {text:?} to {path:?} (the pod's isolator of {name})"))?,
+            Some((path, text)) => {
+                let old = std::fs::read_to_string(&path).context(|| format!("read {path:?}"))?;
+                let set = std::fs::write(&path, &text);
+                if let Err(error) = set.context(|| format!("write {text:?} to {path:?} (the pod's isolator of {name})"))
+                {
+                    return Err(put_back(error, before));
+                }
+                before.push((path, old));
+            }
             None => lost.push(name),
         }
     }
@@ -42,6 +54,19 @@ pub(super) fn set(cgroup: &PodCgroup, isolators: &Isolators) -> Result<()> {
         log::warn!("the pod: this host can't enforce the limits on {} for a pod as a whole", lost.join(", "));
     }
     Ok(())
+}
+
+/// Writes the earlier text of the files, the last one first. Returns the error for which that is done, with those of
+/// writing.
+fn put_back(error: Error, before: Vec<(PathBuf, String)>) -> Error {
+    let failed = before.into_iter().rev().filter_map(|(path, old)| {
+        let done = std::fs::write(&path, old.trim_end()).context(|| format!("write {old:?} to {path:?}"));
+        done.err().map(|error| error.one_line())
+    });
+    match failed.collect::<Vec<_>>() {
+        failed if failed.is_empty() => error,
+        failed => Error::new(format!("{}; then {}", error.one_line(), failed.join("; "))),
+    }
 }
 
 fn limits(limits: &CgroupLimits) -> [Limit; 7] {

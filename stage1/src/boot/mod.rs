@@ -25,6 +25,7 @@ use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 
+pub use limits::set as set_limits;
 pub use monitor::Monitor;
 pub use run::{Run, check_hostname};
 pub use sysctl::SYSCTLS;

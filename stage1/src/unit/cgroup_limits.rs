@@ -83,7 +83,11 @@ impl CgroupLimits {
         out
     }
 
-    pub(super) fn check(&self) -> Result<()> {
+    /// Checks the ranges of the values.
+    ///
+    /// # Errors
+    /// A value is out of range.
+    pub fn check(&self) -> Result<()> {
         let check = |name: &str, value: Option<i128>, least: i128, most: i128| match value {
             Some(value) if value < least || value > most => {
                 Err(Error::new(format!("{name} is {value}: it must be from {least} to {most}")))

@@ -159,10 +159,15 @@ impl LimitOptions {
     /// # Errors
     /// A value is invalid.
     pub fn isolators(&self) -> Result<Vec<Isolator>> {
+        self.isolators_of("--")
+    }
+
+    /// As [`Self::isolators`]; messages name options that begin with `start`.
+    pub(super) fn isolators_of(&self, start: &str) -> Result<Vec<Isolator>> {
         let mut found = Vec::new();
         let mut add = |option: &str, name: &str, value: Value| -> Result<()> {
             let isolator = Isolator { name: name.into(), value, other: Map::new() };
-            Isolators::parse(std::slice::from_ref(&isolator)).context(|| option.to_owned())?;
+            Isolators::parse(std::slice::from_ref(&isolator)).context(|| option.replacen("--", start, 1))?;
             found.push(isolator);
             Ok(())
         };
@@ -172,10 +177,11 @@ impl LimitOptions {
             ("--memory-swap", "resource/memory-swap", &self.memory_swap),
         ] {
             if let Some(text) = limit {
-                let bytes = memory(text).context(|| option.to_owned())?;
+                let shown = option.replacen("--", start, 1);
+                let bytes = memory(text).context(|| shown.clone())?;
                 if bytes < LEAST_MEMORY && (option, bytes) != ("--memory-swap", 0) {
                     return Err(Error::new(format!(
-                        "{option} {text}: {bytes} bytes are less than 1 MiB; a number without a unit is bytes, write {}",
+                        "{shown} {text}: {bytes} bytes are less than 1 MiB; a number without a unit is bytes, write {}",
                         if text.bytes().all(|byte| byte.is_ascii_digit()) { format!("{text}m") } else { "64m".into() }
                     )));
                 }

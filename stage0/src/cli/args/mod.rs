@@ -21,6 +21,7 @@ pub mod new_pod;
 pub mod one_app;
 pub mod patience;
 pub mod pod;
+pub mod pod_limits;
 pub mod publish;
 pub mod registry;
 pub mod time;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser};
 use serde_json::{Map, json};
-use stage1::appc::{Isolator, NameValue, PodManifest};
+use stage1::appc::{Isolator, Isolators, NameValue, PodManifest};
 use stage1::cgroup::{CGROUP_PARENT, Parent};
 use stage1::cli::DnsConfMode;
 use stage1::confine::caps::CapSet;
@@ -16,6 +16,7 @@ use stage1::{mux, streams};
 use super::dns::NameOptions;
 use super::hostname::hostname;
 use super::new_app::{NewApp, one_name};
+use super::pod_limits::PodLimits;
 use super::publish;
 use super::volume;
 use crate::app::options::AddOptions;
@@ -108,6 +109,8 @@ pub struct WhatToMake {
     /// Make the pod's cgroup in this one, a path or the name of a slice: /batch, batch.slice
     #[arg(long, value_name = "CGROUP")]
     cgroup_parent: Option<Parent>,
+    #[command(flatten)]
+    limits: PodLimits,
     /// Send its apps' logs to: file (in the pod's directory), journald (the host's), none, or passthrough (none, and
     /// the output of run has no app names)
     #[arg(long, value_name = "DRIVER", value_parser = log_driver)]
@@ -153,7 +156,8 @@ impl WhatToMake {
         }
         annotations.extend(self.cgroup_parent.as_ref().map(|parent| NameValue::new(CGROUP_PARENT, parent.to_string())));
         annotations.extend(sysctl::annotation(&self.sysctls(settings)?)?);
-        let isolators = self.capabilities()?.into_iter().collect();
+        let isolators: Vec<Isolator> = self.capabilities()?.into_iter().chain(self.limits.isolators()?).collect();
+        Isolators::parse(&isolators)?;
         Ok(PodManifest { volumes, ports, annotations, isolators, ..PodManifest::default() })
     }
 
