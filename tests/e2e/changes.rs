@@ -57,6 +57,10 @@ fn limits_change_while_it_runs_and_stay(t: &Context) -> Verdict {
     assert_eq!(limits(t, &pod, "one"), expected);
     podctl.ok(&["restart", "web"]);
     assert_eq!(limits(t, &pod, "one"), expected);
+    // Nor does a replacement go back to those before.
+    podctl.ok(&["app", "replace", "web", "one", "--env=A=b"]);
+    wait_for("the new app", 10, process);
+    assert_eq!(limits(t, &pod, "one"), expected);
     // Nothing of it outlives the app.
     pod.app("stop", "one", &[]).ok();
     pod.app("rm", "one", &[]).ok();

@@ -51,7 +51,8 @@ actions, joined by `+`:
   writable FILE DIR…  write down, in a new file, what below these directories can be opened for writing
   wait PATH           until the path exists
   sized COLUMNS       until the terminal is so wide
-  spawn WORD…         start a further probe in a session of its own and go on
+  spawn WORD…         start a further probe in a process group of its own and go on
+  fork WORD…          the same in this process group
   print TEXT | warn TEXT
   lines N TEXT        print TEXT with a number, N times
   take BYTES          read that much of stdin, and print it
@@ -167,7 +168,8 @@ pub fn perform(words: &[&str]) -> Outcome {
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
-        ["spawn", rest @ ..] => spawn(rest),
+        ["spawn", rest @ ..] => spawn(rest, true),
+        ["fork", rest @ ..] => spawn(rest, false),
         ["print", text] => say(text),
         ["warn", text] => {
             eprintln!("{text}");
@@ -316,14 +318,13 @@ fn stat(path: &str) -> Outcome {
 }
 
 /// The descendant is on its own: another session, no pipes shared, never waited for.
-fn spawn(words: &[&str]) -> Outcome {
-    Command::new("/proc/self/exe")
-        .args(words.iter().map(|w| if *w == "," { "+" } else { w }))
-        .stdin(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .map(drop)
-        .map_err(|e| e.to_string())
+fn spawn(words: &[&str], own_group: bool) -> Outcome {
+    let mut command = Command::new("/proc/self/exe");
+    command.args(words.iter().map(|w| if *w == "," { "+" } else { w })).stdin(Stdio::null());
+    if own_group {
+        command.process_group(0);
+    }
+    command.spawn().map(drop).map_err(|e| e.to_string())
 }
 
 /// 64-bit numbers, little-endian, from 0 to 65536 and again: what is lost, doubled or out of order shows, as no
