@@ -82,7 +82,7 @@ fn refusals(podctl: &Podctl, from: &str) {
     for (words, expected) in [
         (["/etc", "/tmp"], "neither path is an app's"),
         (["box:etc", "x"], "the path of an app begins with /"),
-        (["box/one:/none", "x"], "No such file"),
+        (["box/one:/none", "x"], "app one: there is no /none"),
         (["box/one:/data", "/nowhere/at/all"], "No such file"),
         (["box/two:/data", "x"], "two"),
         ([from, "box/one:/tmp/source/a"], "a file does not replace a directory"),

@@ -14,6 +14,7 @@ tests::cases! {
     native apps_are_arguments_and_the_only_one_is_meant;
     native words_of_other_tools 90;
     native words_are_completed;
+    native lists_and_errors_use_the_users_words;
 }
 
 /// The UUIDs and the names of all pods.
@@ -205,14 +206,16 @@ fn words_of_other_tools(t: &Context) -> Verdict {
         (&["create", "nginx"], "podctl prepare"),
         (&["enter", "web", "a", "/bin/sh"], "podctl enter POD APP -- /bin/sh"),
         (&["exec", "web", "a", "sh"], "podctl exec POD APP -- sh"),
-        (&["exec", "web", "a"], "podctl exec POD APP -- COMMAND"),
+        (&["exec", "web", "a"], "<CMD>... is missing; the command follows after --: podctl exec POD APP -- COMMAND"),
+        (&["commit", "web", "a", "mine"], "podctl commit POD APP --tag mine"),
+        (&["list", "--format", "{{.Names}}"], "podctl has no templates: give columns, such as name,state, or json"),
         (&["run", "--net", "probe"], "--net=default"),
         (&["rm", "-f", "web"], "podctl stop --force"),
     ] {
         let line = told(&podctl, words);
         assert!(line.contains(ours), "{words:?}: {line}");
     }
-    for words in [&["ps"][..], &["ls"], &["ps", "-a"], &["images"]] {
+    for words in [&["ps"][..], &["ls"], &["ps", "-a"], &["images"], &["image", "ls"], &["volume", "ls"]] {
         podctl.ok(words);
     }
     assert_eq!(pods(&podctl), []);
@@ -242,6 +245,58 @@ fn words_are_completed(t: &Context) -> Verdict {
     for shell in ["zsh", "fish"] {
         assert!(podctl.ok(&["completion", shell]).contains("PODCTL_COMPLETE"));
     }
+    pod.end();
+    Ok(())
+}
+
+fn lists_and_errors_use_the_users_words(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&["--net=none", "--name=web"]);
+    pod.add("one", &["--user=web", "--group=extra"], &["sleep", "inf"]);
+    // Columns as the user chooses and orders them; ids and cells are whole for programs that read them.
+    let words = |args: &[&str]| -> Vec<Vec<String>> {
+        podctl.ok(args).lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+    };
+    assert_eq!(words(&["list", "--format=state,name"]), [["STATE", "NAME"], ["running", "web"]]);
+    assert_eq!(words(&["image", "ls", "--format=name", "--filter=reference=probe"]), [["NAME"], ["probe"]]);
+    assert_eq!(words(&["top", "web", "--format=in pod"])[..2], [vec!["IN", "POD"], vec!["1"]]);
+    let line = podctl.fails(&["list", "--format=banana"]);
+    assert!(line.contains("there is no column \"banana\": choose of name, id, state, age, apps, ip, ports"), "{line}");
+    assert_eq!(words(&["app", "ls", "web"])[1][..2], ["one", "created"]);
+    // Times for programs are RFC 3339, beside those that rkt has.
+    let is_time = |value: &serde_json::Value| {
+        let text = value.as_str().unwrap_or_default();
+        text.len() >= "2026-11-26T10:41:58Z".len() && text.as_bytes()[10] == b'T' && text.ends_with('Z')
+    };
+    let status = podctl.json(&["status", "web", "--format=json"]);
+    assert!(is_time(&status["created"]) && is_time(&status["started"]), "{status}");
+    assert!(is_time(&status["apps"][0]["created"]) && status["apps"][0]["created_at"].is_i64(), "{status}");
+    assert!(is_time(&podctl.json(&["images", "--format=json"])[0]["imported"]));
+    assert!(is_time(&podctl.json(&["top", "web", "--format=json"])[0]["started"]));
+    // Messages call the pod as its user does, and say what is to be done.
+    for (args, expected) in [
+        (&["app", "start", "web", "two"][..], "pod web has no app two: \"podctl app list\" shows all"),
+        (&["pause", "web", "one"], "app one does not run: \"podctl app start\" starts it"),
+        (&["cp", "web/one:/no/such", "-"], "app one: there is no /no/such"),
+        (&["cp", "/no/such", "web/one:/"], "there is no /no/such"),
+        (
+            &["wait", "--healthy", "--timeout=50ms", "web"],
+            "wait for pod web: timed out: it is still running, no app of it runs",
+        ),
+    ] {
+        let line = podctl.fails(args);
+        assert!(line.ends_with(expected), "{args:?}: {line}");
+    }
+    // A pod file has numbers only: those that the names mean in the image.
+    let file = podctl.ok(&["generate", "kube", "web"]);
+    assert!(file.contains("runAsUser: 1001") && file.contains("runAsGroup: "), "{file}");
+    pod.app("start", "one", &[]).ok();
+    pod.app("stop", "one", &[]).ok();
+    let ended = podctl.json(&["app", "status", "web", "one", "--format=json"]);
+    assert!(is_time(&ended["started"]) && is_time(&ended["finished"]), "{ended}");
+    pod.app("rm", "one", &[]).ok();
+    let line = podctl.fails(&["exec", "web", "--", "x"]);
+    assert!(line.contains("pod web has no app: \"podctl app add\" gives it one"), "{line}");
     pod.end();
     Ok(())
 }

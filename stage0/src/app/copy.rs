@@ -37,17 +37,23 @@ impl Source {
     pub fn find(root: impl AsFd, path: &Path) -> Result<Self> {
         let bytes = path.as_os_str().as_bytes();
         let means_content = bytes.ends_with(b"/.") || bytes == b"." || path.file_name().is_none();
+        let missing = |error: Error| match error.errno() {
+            Some(errno) if errno == Errno::NOENT.raw_os_error() => {
+                Error::new(format!("there is no {}", path.display()))
+            }
+            _ => error,
+        };
         if means_content {
-            return Ok(Self::Content(dir::open_in(root, path, DIRECTORY)?));
+            return Ok(Self::Content(dir::open_in(root, path, DIRECTORY).map_err(missing)?));
         }
         let (above, name) = dir::split(path)?;
         let above = if above.as_os_str().is_empty() { Path::new("/") } else { above };
-        let directory = dir::open_in(root, above, DIRECTORY)?;
+        let directory = dir::open_in(root, above, DIRECTORY).map_err(missing)?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW;
         dir::open_beneath(&directory, Path::new(name), flags).map(drop).or_else(|error| match error.errno() {
             // a symbolic link
             Some(errno) if errno == Errno::LOOP.raw_os_error() => Ok(()),
-            _ => Err(error),
+            _ => Err(missing(error)),
         })?;
         Ok(Self::Entry(directory, name.to_owned()))
     }

@@ -11,10 +11,29 @@ use stage1::layout;
 use stage1::pod::{AppState, ExitDetails, Health, State};
 
 use super::start_lock;
+use crate::fsutil::time::rfc3339;
 use crate::poddir::find::Pod;
 use crate::poddir::manifest::{self, NoApp};
 
-/// The status of an app, with the fields of rkt's `lib.App`; times are nanoseconds since 1970.
+/// The times of a pod or an app as RFC 3339, for programs.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Times {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finished: Option<String>,
+}
+
+impl Times {
+    /// From nanoseconds since 1970: when it was made, last started, and ended.
+    pub fn of([created, started, finished]: [Option<i64>; 3]) -> Self {
+        Self { created: created.map(rfc3339), started: started.map(rfc3339), finished: finished.map(rfc3339) }
+    }
+}
+
+/// The status of an app, with the fields of rkt's `lib.App`, whose times are nanoseconds since 1970; and further ones.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct AppStatus {
     /// The app's name.
@@ -33,6 +52,9 @@ pub struct AppStatus {
     /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<i64>,
+    /// The same times as RFC 3339.
+    #[serde(flatten)]
+    pub times: Times,
     /// Its exit status, or 128 plus the number of the signal that killed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<u8>,
@@ -205,6 +227,7 @@ fn describe(pod: &Pod, manifest: &PodManifest, app: &RuntimeApp) -> Result<AppSt
         created_at: status.created_at,
         started_at: status.started_at,
         finished_at: status.finished_at,
+        times: Times::of([status.created_at, status.started_at, status.finished_at]),
         exit_code: status.exit_code,
         exit_signal: end.signal,
         core_dumped: end.core_dumped,

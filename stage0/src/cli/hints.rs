@@ -51,6 +51,9 @@ pub fn hint(error: &clap::Error, words: &[String]) -> Option<String> {
                 (None, Some(verb)) if !word.starts_with('-') => {
                     Some(format!("put -- before the command: podctl {verb} POD APP -- {word}"))
                 }
+                (None, None) if !word.starts_with('-') && words.iter().any(|verb| verb == "commit") => {
+                    Some(format!("the image's name follows --tag: podctl commit POD APP --tag {word}"))
+                }
                 _ => None,
             }
         }

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use clap::Args;
 use stage1::error::Result;
 
-use super::args::listing::Listing;
+use super::args::listing::{ListFormat, Listing};
 use super::condition;
-use super::output::{self, Format};
+use super::output;
 use super::pod_filter::Filter;
 use super::screen::Tone;
 use super::session::Session;
@@ -47,11 +47,12 @@ impl List {
         listed.sort_by_key(|pod| std::cmp::Reverse(pod.created_at));
         match self.how {
             Listing { quiet: true, .. } => listed.iter().try_for_each(|pod| output::say(&pod.name)),
-            Listing { format: Format::Json, .. } => output::json(&listed),
-            Listing { no_trunc, .. } => table::show(
+            Listing { format: ListFormat::Json, .. } => output::json(&listed),
+            Listing { no_trunc, format, .. } => table::show_chosen(
                 ["NAME", "ID", "STATE", "AGE", "APPS", "IP", "PORTS"],
                 listed.iter().map(|pod| row(pod, no_trunc)).collect(),
                 no_trunc,
+                format.columns(),
             ),
         }
     }

@@ -60,6 +60,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -237,7 +238,7 @@ pub fn main(serve: Serve) -> ExitCode {
 
 /// Prints help if it was asked for, otherwise the error as one line like every other failure.
 fn usage(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() || error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         // exits, with 0 after help that was asked for
         error.exit();
     }
@@ -251,7 +252,12 @@ fn usage(error: &clap::Error) -> ExitCode {
     let hint = match hints::hint(error, &words) {
         Some(hint) => {
             // our hint replaces clap's suggestion
-            let said = lines.first().map_or(line, |first| first.strip_prefix("error: ").unwrap_or(first));
+            let said = match error.get(ContextKind::InvalidArg) {
+                Some(ContextValue::Strings(missing)) if error.kind() == ErrorKind::MissingRequiredArgument => {
+                    format!("{} is missing", missing.join(" and "))
+                }
+                _ => lines.first().map_or(line, |first| first.strip_prefix("error: ").unwrap_or(first)).to_owned(),
+            };
             format!("{said}; {hint}")
         }
         None => line.to_owned(),

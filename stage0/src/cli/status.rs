@@ -11,7 +11,7 @@ use super::args::patience::Patience;
 use super::args::pod::OnePod;
 use super::output::{self, Format};
 use super::session::Session;
-use crate::app::status::{AppStatus, labels, list};
+use crate::app::status::{AppStatus, Times, labels, list};
 use crate::fsutil::time::nanoseconds;
 use crate::pod::network;
 use crate::pod::published_port::{self, Published};
@@ -20,7 +20,7 @@ use crate::poddir::find as pods;
 use crate::poddir::find::Pod;
 use crate::poddir::pause;
 
-/// The status of a pod, with the fields of rkt's `lib.Pod`; times are nanoseconds since 1970.
+/// The status of a pod, with the fields of rkt's `lib.Pod`, whose times are nanoseconds since 1970; and further ones.
 #[derive(Serialize)]
 pub(super) struct PodStatus {
     pub(super) name: String,
@@ -44,6 +44,8 @@ pub(super) struct PodStatus {
     pub(super) created_at: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) started_at: Option<i64>,
+    #[serde(flatten)]
+    pub(super) times: Times,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) gc_marked_at: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,6 +62,7 @@ impl PodStatus {
     pub(super) fn of(pod: &Pod) -> Result<Self> {
         let apps = list(pod)?;
         let (user_labels, user_annotations) = labels(pod)?;
+        let [created_at, started_at] = [pod.created_at()?, pod.started_at()?].map(|time| time.map(nanoseconds));
         Ok(Self {
             name: pod.uuid().to_string(),
             pod_name: pod.name()?.map(|name| name.to_string()),
@@ -69,8 +72,9 @@ impl PodStatus {
             ports: published_port::of(pod)?,
             app_names: apps.iter().map(|app| app.name.clone()).collect(),
             apps,
-            created_at: pod.created_at()?.map(nanoseconds),
-            started_at: pod.started_at()?.map(nanoseconds),
+            created_at,
+            started_at,
+            times: Times::of([created_at, started_at, None]),
             gc_marked_at: pod.marked_at()?.map(nanoseconds),
             pid: pod.pid_if_running()?,
             user_labels,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use stage1::error::{Result, escape_control};
+use stage1::error::{Error, Result, escape_control};
 use unicode_width::UnicodeWidthStr;
 
 use super::screen::{self, Tone, say};
@@ -11,6 +11,9 @@ use super::screen::{self, Tone, say};
 const GAP: usize = 2;
 /// The narrowest width to which a column is cut to fit a screen.
 const LEAST: usize = 8;
+
+/// The width to which other columns are cut before one with states is.
+const READABLE: usize = 12;
 
 /// One cell.
 #[derive(Clone, Debug, Default)]
@@ -37,32 +40,60 @@ impl<T: Into<String>> From<T> for Cell {
 /// # Errors
 /// Standard output can't be written.
 pub fn show<const N: usize>(headings: [&str; N], rows: Vec<[Cell; N]>, whole: bool) -> Result<()> {
+    print(&headings, rows.into_iter().map(Vec::from).collect(), whole)
+}
+
+/// [`show`], with the columns that the user chose in place of all.
+///
+/// # Errors
+/// There is no column of a name, or standard output can't be written.
+pub fn show_chosen<const N: usize>(
+    headings: [&str; N],
+    rows: Vec<[Cell; N]>,
+    whole: bool,
+    chosen: Option<&[String]>,
+) -> Result<()> {
+    let Some(chosen) = chosen else { return show(headings, rows, whole) };
+    let place = |name: &String| {
+        headings.iter().position(|heading| heading.to_lowercase() == *name).ok_or_else(|| {
+            let all: Vec<String> = headings.iter().map(|heading| heading.to_lowercase()).collect();
+            Error::new(format!("there is no column {name:?}: choose of {}", all.join(", ")))
+        })
+    };
+    let places: Vec<usize> = chosen.iter().map(place).collect::<Result<_>>()?;
+    let headings: Vec<&str> = places.iter().map(|at| headings[*at]).collect();
+    let rows = rows.iter().map(|row| places.iter().map(|at| row[*at].clone()).collect()).collect();
+    print(&headings, rows, whole)
+}
+
+fn print(headings: &[&str], rows: Vec<Vec<Cell>>, whole: bool) -> Result<()> {
     let width = screen::width().filter(|_| !whole);
     say(render(headings, rows, width, screen::has_colours()).trim_end_matches('\n'))
 }
 
 /// The table as text, if possible no wider than `width` columns.
-fn render<const N: usize>(headings: [&str; N], rows: Vec<[Cell; N]>, width: Option<usize>, colours: bool) -> String {
-    let rows: Vec<[Cell; N]> = rows
-        .into_iter()
-        .map(|row| row.map(|cell| Cell { text: escape_control(&cell.text).to_string(), tone: cell.tone }))
-        .collect();
-    let mut widths = headings.map(UnicodeWidthStr::width);
+fn render(headings: &[&str], mut rows: Vec<Vec<Cell>>, width: Option<usize>, colours: bool) -> String {
+    for cell in rows.iter_mut().flatten() {
+        cell.text = escape_control(&cell.text);
+    }
+    let mut widths: Vec<usize> = headings.iter().map(|heading| heading.width()).collect();
     for row in &rows {
         for (widest, cell) in widths.iter_mut().zip(row) {
             *widest = (*widest).max(cell.text.width());
         }
     }
     if let Some(width) = width {
-        fit(&mut widths, width);
+        let toned = |column: usize| rows.iter().any(|row| row[column].tone.is_some());
+        let states: Vec<bool> = (0..widths.len()).map(toned).collect();
+        fit(&mut widths, &states, width);
     }
     let mut text = String::new();
-    let headings = headings.map(Cell::from);
+    let headings: Vec<Cell> = headings.iter().map(|heading| Cell::from(*heading)).collect();
     for row in std::iter::once(&headings).chain(&rows) {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
             let shown = cut(&cell.text, widths[column]);
-            let blanks = if column + 1 == N { 0 } else { widths[column] - shown.width() + GAP };
+            let blanks = if column + 1 == row.len() { 0 } else { widths[column] - shown.width() + GAP };
             match cell.tone.filter(|_| colours) {
                 Some(tone) => _ = write!(line, "{0}{shown}{0:#}", tone.style()),
                 None => line.push_str(&shown),
@@ -75,13 +106,17 @@ fn render<const N: usize>(headings: [&str; N], rows: Vec<[Cell; N]>, width: Opti
     text
 }
 
-/// Narrows the widest columns until all fit.
-fn fit(widths: &mut [usize], width: usize) {
+/// Narrows the widest columns until all fit: first those without states, as long as they stay readable.
+fn fit(widths: &mut [usize], states: &[bool], width: usize) {
     let gaps = GAP * widths.len().saturating_sub(1);
     while widths.iter().sum::<usize>() + gaps > width {
-        match widths.iter_mut().max() {
-            Some(widest) if *widest > LEAST => *widest -= 1,
-            _ => return,
+        let others = widths.iter_mut().zip(states).filter(|(width, is_state)| !**is_state && **width > READABLE);
+        match others.map(|(width, _)| width).max() {
+            Some(widest) => *widest -= 1,
+            None => match widths.iter_mut().max() {
+                Some(widest) if *widest > LEAST => *widest -= 1,
+                _ => return,
+            },
         }
     }
 }
@@ -106,28 +141,44 @@ fn cut(text: &str, width: usize) -> String {
 mod tests {
     use super::*;
 
-    fn rows() -> Vec<[Cell; 3]> {
+    const HEADINGS: [&str; 3] = ["NAME", "STATE", "APPS"];
+
+    fn rows() -> Vec<Vec<Cell>> {
         let cell = Cell::from;
         vec![
-            [cell("web"), Cell::toned("running", Some(Tone::Good)), cell("a, b, and many more apps")],
-            [cell("a\nb"), cell(""), cell("日本")],
+            vec![cell("web"), Cell::toned("running", Some(Tone::Good)), cell("a, b, and many more apps")],
+            vec![cell("a\nb"), cell(""), cell("日本")],
         ]
     }
 
     #[test]
     fn columns_are_aligned_and_cut() {
-        let whole = render(["NAME", "STATE", "APPS"], rows(), None, false);
+        let whole = render(&HEADINGS, rows(), None, false);
         assert_eq!(whole, "NAME  STATE    APPS\nweb   running  a, b, and many more apps\na\\nb           日本\n");
-        let narrow = render(["NAME", "STATE", "APPS"], rows(), Some(30), false);
+        let narrow = render(&HEADINGS, rows(), Some(30), false);
         assert!(narrow.lines().all(|line| line.width() <= 30) && narrow.contains("a, b, and many…"), "{narrow}");
         // what can't fit is not mutilated
-        assert!(render(["NAME", "STATE", "APPS"], rows(), Some(3), false).contains("running"));
-        assert_eq!(render(["NAME"], Vec::new(), None, true), "NAME\n");
+        assert!(render(&HEADINGS, rows(), Some(3), false).contains("running"));
+        assert_eq!(render(&["NAME"], Vec::new(), None, true), "NAME\n");
+    }
+
+    #[test]
+    fn states_are_cut_last() {
+        let cell = Cell::from;
+        let state = Cell::toned("running (1 restarting, 1 unhealthy)", Some(Tone::Bad));
+        let row = vec![cell("a-pod-with-quite-a-long-name"), state, cell("2/5 db,loop,ill,big,fine")];
+        let shown = |width| render(&HEADINGS, vec![row.clone()], Some(width), false);
+        assert!(
+            shown(66).contains("a-pod-with-qu…  running (1 restarting, 1 unhealthy)  2/5 db,loop,…"),
+            "{}",
+            shown(66)
+        );
+        assert!(shown(50).contains("a-pod-with-…  running (1 restarting…"), "{}", shown(50));
     }
 
     #[test]
     fn colours_are_around_what_has_a_tone() {
-        let text = render(["NAME", "STATE", "APPS"], rows(), None, true);
+        let text = render(&HEADINGS, rows(), None, true);
         assert!(text.contains("\u{1b}[32mrunning\u{1b}[0m  a, b"), "{text:?}");
         assert_eq!(text.matches('\u{1b}').count(), 2);
     }

@@ -4,13 +4,13 @@ use clap::Args;
 use serde::Serialize;
 use stage1::error::Result;
 
-use super::args::listing::Listing;
+use super::args::listing::{ListFormat, Listing};
 use super::args::one_app::OneApp;
-use super::output::{self, Format};
+use super::output;
 use super::session::Session;
 use super::table;
 use crate::app::processes::{self, Member};
-use crate::fsutil::time::age;
+use crate::fsutil::time::{age, rfc3339};
 use crate::poddir::find::running_pid;
 use crate::poddir::manifest::must_have;
 
@@ -30,6 +30,8 @@ struct Shown<'a> {
     pid_in_pod: i32,
     uid: u32,
     started_at: i64,
+    /// As RFC 3339.
+    started: String,
     cpu_us: u64,
     memory: u64,
     threads: u64,
@@ -44,11 +46,12 @@ impl Top {
         let members = processes::list(&pod, app.as_ref())?;
         match self.how {
             Listing { quiet: true, .. } => members.iter().try_for_each(|member| output::say(member.pid)),
-            Listing { format: Format::Json, .. } => output::json(&members.iter().map(shown).collect::<Vec<_>>()),
-            Listing { no_trunc, .. } => table::show(
+            Listing { format: ListFormat::Json, .. } => output::json(&members.iter().map(shown).collect::<Vec<_>>()),
+            Listing { no_trunc, format, .. } => table::show_chosen(
                 ["PID", "IN POD", "UID", "AGE", "CPU", "MEMORY", "COMMAND"],
                 members.iter().map(row).collect(),
                 no_trunc,
+                format.columns(),
             ),
         }
     }
@@ -61,6 +64,7 @@ fn shown(member: &Member) -> Shown<'_> {
         pid_in_pod: *pid_in_pod,
         uid: *uid,
         started_at: *started_at,
+        started: rfc3339(*started_at),
         cpu_us: *cpu_us,
         memory: *memory,
         threads: *threads,

@@ -8,6 +8,12 @@ pub fn nanoseconds(time: SystemTime) -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
+/// A time in nanoseconds since 1970 as RFC 3339 in UTC: `2026-11-26T10:41:58.421221548Z`; empty for a time that has no
+/// date.
+pub fn rfc3339(nanoseconds: i64) -> String {
+    jiff::Timestamp::from_nanosecond(nanoseconds.into()).map(|time| time.to_string()).unwrap_or_default()
+}
+
 /// The age of `at`, which is in nanoseconds since 1970, for tables: `5s`, `12m`, `30h`, `9d`.
 pub fn age(at: i64) -> String {
     in_short(nanoseconds(SystemTime::now()).saturating_sub(at) / 1_000_000_000)
@@ -33,6 +39,12 @@ fn in_short(seconds: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_for_programs() {
+        assert_eq!(rfc3339(1_795_689_718_421_221_548), "2026-11-26T10:41:58.421221548Z");
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
+    }
 
     #[test]
     fn ages_are_short() {

@@ -51,7 +51,8 @@ pub fn wait(store: &Store, pod: &Pod, until: Until, deadline: Option<Instant>) -
         let left = deadline.map_or(AT_MOST, |deadline| deadline.saturating_duration_since(Instant::now()));
         if left.is_zero() {
             let state = now.state().word();
-            return Err(Error::new(format!("timed out: it is still {state}")));
+            let unwell = if until == Until::Healthy { unwell(&now)? } else { String::new() };
+            return Err(Error::new(format!("timed out: it is still {state}{unwell}")));
         }
         pause(&now, until, left)?;
     }
@@ -71,6 +72,23 @@ fn are_well(pod: &Pod) -> Result<bool> {
     let is_well =
         |app: &AppStatus| !app.restarting && app.health.as_ref().is_none_or(|health| health.status == "healthy");
     Ok(running.peek().is_some() && running.all(is_well))
+}
+
+/// What keeps a pod from being healthy, for a message.
+fn unwell(pod: &Pod) -> Result<String> {
+    let apps = status::list(pod)?;
+    let mut parts = Vec::new();
+    for app in &apps {
+        match &app.health {
+            _ if app.restarting => parts.push(format!("app {} is restarting", app.name)),
+            Some(health) if health.status != "healthy" => parts.push(format!("app {} is {}", app.name, health.status)),
+            _ => {}
+        }
+    }
+    if !apps.iter().any(|app| app.state == "running") {
+        parts.push("no app of it runs".to_owned());
+    }
+    Ok(if parts.is_empty() { String::new() } else { format!(", {}", parts.join(", ")) })
 }
 
 /// Waits for the end of the pod's process, or for a short time.

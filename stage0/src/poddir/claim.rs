@@ -18,7 +18,7 @@ pub fn must_be_free(store: &Store, wanted: &PodName) -> Result<()> {
     let Some(pod) = pods::named(store, wanted.as_str())?.filter(Pod::keeps_its_name) else {
         return Ok(());
     };
-    let (short, state) = (pod.short(), pod.state().word());
+    let (short, state) = (pod.digits(), pod.state().word());
     let remedy = match pod.state() {
         State::Running => format!("\"podctl stop {wanted}\", then \"podctl rm {wanted}\" free it"),
         _ => format!("\"podctl rm {wanted}\" frees it"),

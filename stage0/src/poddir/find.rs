@@ -37,9 +37,14 @@ impl Pod {
         self.uuid
     }
 
-    /// The first eight digits of its UUID, for messages.
-    pub fn short(&self) -> String {
+    /// The first eight digits of its UUID.
+    pub fn digits(&self) -> String {
         self.uuid.to_string()[..8].to_owned()
+    }
+
+    /// Its name, or the first eight digits of its UUID if it has none: for messages.
+    pub fn short(&self) -> String {
+        self.name().ok().flatten().map_or_else(|| self.digits(), |name| name.to_string())
     }
 
     /// The name that the user gave it; `None` if it has none.

@@ -150,10 +150,10 @@ pub fn only_one(pod: &Pod) -> Result<AcName> {
     let manifest = read(pod.dir())?;
     match manifest.apps.as_slice() {
         [app] => Ok(app.name.clone()),
+        [] => Err(Error::new(format!("pod {} has no app: \"podctl app add\" gives it one", pod.short()))),
         apps => {
             let names: Vec<_> = apps.iter().map(|app| app.name.to_string()).collect();
-            let has = if names.is_empty() { "no app".to_owned() } else { names.join(", ") };
-            Err(Error::new(format!("pod {} has {has}: choose one of them", pod.short())))
+            Err(Error::new(format!("pod {} has {}: choose one of them", pod.short(), names.join(", "))))
         }
     }
 }

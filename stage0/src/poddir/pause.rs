@@ -16,9 +16,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Freezes all processes of a running pod, or of one app; does nothing if they are frozen already.
 ///
 /// # Errors
-/// The pod does not run or has no such app, or its processes are not frozen after 10 s; then all of them go on.
+/// The pod does not run or has no such app, the app has no process, or its processes are not frozen after 10 s; then all
+/// of them go on.
 pub fn pause(pod: &Pod, app: Option<&AcName>) -> Result<()> {
     let (cgroup, place) = running(pod, app)?;
+    if let Some(app) = app
+        && !cgroup.unit_is_populated(&place)?
+    {
+        return Err(Error::new(format!("app {app} does not run: \"podctl app start\" starts it")));
+    }
     cgroup.freeze(&place, Instant::now() + PATIENCE)
 }
 

@@ -1,4 +1,5 @@
-//! Writes a pod as a file of Kubernetes. `up` of that file changes nothing in the pod.
+//! Writes a pod as a file of Kubernetes. `up` of that file changes nothing in the pod, but for apps whose user or group was
+//! given by name: a pod file takes only its number.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,6 +14,7 @@ use stage1::layout;
 
 use super::apply::is_init;
 use super::{hooks, probes};
+use crate::app::record::record;
 use crate::image::store::find as images;
 use crate::image::store::names::names_of;
 use crate::pod::name_files::Source;
@@ -49,7 +51,7 @@ pub fn kube(store: &Store, pod: &Pod) -> Result<String> {
             spec.insert(name.to_owned(), value);
         }
     };
-    let name = pod.name()?.map_or_else(|| format!("pod-{}", pod.short()), |name| name.to_string());
+    let name = pod.name()?.map_or_else(|| format!("pod-{}", pod.digits()), |name| name.to_string());
     set("hostname", settings.hostname.as_deref().filter(|host| *host != name).into());
     set("hostNetwork", (settings.network.as_deref() == Some("host")).then_some(true).into());
     set("hostIPC", (settings.ipc == Some(Ipc::Parent)).then_some(true).into());
@@ -137,7 +139,7 @@ impl Made<'_> {
         if !mounts.is_empty() {
             out.insert("volumeMounts".into(), mounts.into());
         }
-        let (context, resources) = restrictions(runtime, app, of_image)?;
+        let (context, resources) = restrictions(self.pod, runtime, app, of_image)?;
         for (name, value) in [("securityContext", context), ("resources", resources)] {
             if !value.is_empty() {
                 out.insert(name.into(), value.into());
@@ -254,13 +256,28 @@ impl Made<'_> {
 }
 
 /// A container's securityContext and its resources.
-fn restrictions(runtime: &RuntimeApp, app: &App, of_image: &App) -> Result<(Map<String, Value>, Map<String, Value>)> {
+fn restrictions(
+    pod: &Pod,
+    runtime: &RuntimeApp,
+    app: &App,
+    of_image: &App,
+) -> Result<(Map<String, Value>, Map<String, Value>)> {
     let mut context = Map::new();
     let numbers = [("runAsUser", &app.user, &of_image.user), ("runAsGroup", &app.group, &of_image.group)];
     let differs = numbers.iter().any(|(_, own, image)| own != image);
     for (name, own, _) in numbers {
         if differs {
-            let number: u32 = own.parse().context(|| format!("{name}: a pod file takes only a number, not {own:?}"))?;
+            let number: u32 = match (own.parse(), record(pod, &runtime.name)?) {
+                (Ok(number), _) => number,
+                // what the name means in the app's image was found out when the app was added
+                (Err(_), Some(record)) if name == "runAsUser" => record.confinement.uid,
+                (Err(_), Some(record)) => record.confinement.gid,
+                (Err(_), None) => {
+                    return Err(Error::new(format!(
+                        "{name}: a pod file takes only a number, not {own:?}: start the pod, then its apps' ids are known"
+                    )));
+                }
+            };
             context.insert(name.into(), number.into());
         }
     }

@@ -2,6 +2,12 @@
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+/// A transfer, in at most 80 columns, with sizes as "podctl images" has them.
+const RUNNING: &str =
+    "{msg:13} [{bar:20}] {decimal_bytes:>9}/{decimal_total_bytes:9} {decimal_bytes_per_sec:>11} {eta:>4}";
+/// A transfer that is complete.
+const DONE: &str = "{msg:13} [{bar:20}] {decimal_total_bytes:>9}";
+
 /// A group of progress bars.
 #[derive(Debug, Default)]
 pub struct Bars(MultiProgress);
@@ -14,10 +20,7 @@ impl Bars {
     /// Adds a bar for a transfer of `bytes` bytes.
     pub fn add(&self, label: &str, bytes: u64) -> Bar {
         let bar = ProgressBar::new(bytes);
-        let template = "{msg:14} [{bar:24}] {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
+        set_style(&bar, RUNNING);
         Bar(self.0.add(bar.with_message(label.to_owned())))
     }
 }
@@ -35,7 +38,14 @@ impl Bar {
 
     /// Marks the transfer as complete; the bar stays visible.
     pub fn done(&self) {
+        set_style(&self.0, DONE);
         self.0.finish();
+    }
+}
+
+fn set_style(bar: &ProgressBar, template: &str) {
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
     }
 }
 

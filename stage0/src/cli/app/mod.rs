@@ -34,6 +34,7 @@ pub enum Command {
     /// Stop an app if it runs, then remove it from its pod
     Rm(rm::Rm),
     /// List the apps of a pod
+    #[command(visible_aliases = ["ls", "ps"])]
     List(list::List),
     /// Show one app, or all apps of a pod
     Status(status::Status),

@@ -5,9 +5,11 @@ use serde::Serialize;
 use stage1::error::Result;
 
 use super::filter::Filter;
-use crate::cli::output::{self, Format, say};
+use crate::cli::args::listing::{ListFormat, Listing};
+use crate::cli::output::{self, say};
 use crate::cli::session::Session;
-use crate::fsutil::time::{age, nanoseconds};
+use crate::cli::table::{self, Cell};
+use crate::fsutil::time::{age, nanoseconds, rfc3339};
 use crate::image::store as images;
 use crate::image::store::find;
 
@@ -17,12 +19,8 @@ pub struct List {
     /// since=IMAGE
     #[arg(long = "filter", short, value_name = "KEY=VALUE")]
     filters: Vec<String>,
-    /// Print only ids
-    #[arg(long, short)]
-    quiet: bool,
-    /// Print it as
-    #[arg(long, value_enum, default_value = "text")]
-    format: Format,
+    #[command(flatten)]
+    how: Listing,
 }
 
 /// A line of the list; the field names are those of rkt's api.
@@ -33,7 +31,10 @@ struct Listed {
     /// The digest of the image's manifest at the registry that it was pulled from.
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<String>,
+    /// In nanoseconds since 1970.
     import_time: i64,
+    /// As RFC 3339.
+    imported: String,
     /// `None` if another process has just removed the image.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_used_time: Option<i64>,
@@ -46,7 +47,7 @@ impl List {
         let filters: Vec<Filter> = self.filters.iter().map(|text| Filter::parse(store, text)).collect::<Result<_>>()?;
         let mut images = find::list(store)?;
         images.retain(|(image, names)| filters.iter().all(|filter| filter.fits(image, names)));
-        if self.quiet {
+        if self.how.quiet {
             return images.iter().try_for_each(|(image, _)| say(&image.id));
         }
         let listed = images.into_iter().map(|(image, names)| Listed {
@@ -55,22 +56,18 @@ impl List {
             name: names.join(", "),
             digest: image.info.kept.last().map(|kept| kept.manifest.clone()),
             import_time: image.info.import_time,
+            imported: rfc3339(image.info.import_time),
             last_used_time: images::last_used(&session.store, &image.id).ok().map(nanoseconds),
             size: image.info.size,
         });
-        match self.format {
-            Format::Json => output::json(&listed.collect::<Vec<_>>()),
-            Format::Text => output::table(
-                ["ID", "NAME", "SIZE", "AGE"],
-                listed.map(|image| {
-                    [
-                        image.id["sha512-".len()..][..12].to_owned(),
-                        image.name,
-                        output::size(image.size),
-                        age(image.import_time),
-                    ]
-                }),
-            ),
+        let Listing { format, no_trunc, .. } = &self.how;
+        if *format == ListFormat::Json {
+            return output::json(&listed.collect::<Vec<_>>());
         }
+        let row = |image: Listed| {
+            let id = if *no_trunc { image.id } else { image.id["sha512-".len()..][..12].to_owned() };
+            [Cell::from(id), image.name.into(), output::size(image.size).into(), age(image.import_time).into()]
+        };
+        table::show_chosen(["ID", "NAME", "SIZE", "AGE"], listed.map(row).collect(), *no_trunc, format.columns())
     }
 }

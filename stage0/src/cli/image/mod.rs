@@ -38,6 +38,7 @@ pub enum Command {
     /// Remove names of images; the images stay
     Untag(untag::Untag),
     /// List the images
+    #[command(visible_alias = "ls")]
     List(List),
     /// Show an image
     Show(show::Show),

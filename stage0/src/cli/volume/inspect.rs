@@ -10,6 +10,7 @@ use stage1::error::Result;
 use crate::cli::args::candidates::a_volume;
 use crate::cli::output;
 use crate::cli::session::Session;
+use crate::fsutil::time::rfc3339;
 use crate::store::Store;
 use crate::volume::name::VolumeName;
 use crate::volume::named::{self, NamedVolume};
@@ -36,7 +37,10 @@ pub(super) struct Described {
     name: String,
     /// The path of its data on the host.
     path: PathBuf,
+    /// In nanoseconds since 1970.
     pub(super) created_at: i64,
+    /// As RFC 3339.
+    created: String,
     labels: BTreeMap<String, String>,
     /// Whether no app has mounted it yet: the image of the first app gives it its content.
     fresh: bool,
@@ -49,6 +53,7 @@ impl Described {
             name: volume.name.to_string(),
             path: volume.data(),
             created_at: volume.info.created_at,
+            created: rfc3339(volume.info.created_at),
             labels: volume.info.labels.clone(),
             fresh: volume.info.content != named::Content::Used,
             used_by: users::of(store, &volume.name)?,

@@ -7,8 +7,8 @@ use stage1::error::Result;
 use stage1::layout;
 
 use super::inspect::Described;
-use crate::cli::args::listing::Listing;
-use crate::cli::output::{self, Format};
+use crate::cli::args::listing::{ListFormat, Listing};
+use crate::cli::output;
 use crate::cli::session::Session;
 use crate::cli::table::{self, Cell};
 use crate::fsutil::time::age;
@@ -50,7 +50,7 @@ impl List {
             // `None` if another process has removed the pod
             implicit.extend(pods::while_others_work(&session.store, &pod, of_pod)?.into_iter().flatten());
         }
-        if self.how.format == Format::Json {
+        if self.how.format == ListFormat::Json {
             return output::json(&Volumes { named, implicit });
         }
         let named = found.iter().zip(named).map(|(volume, described)| {
@@ -62,7 +62,12 @@ impl List {
             let user = format!("{}/{}", volume.pod, volume.app);
             [Cell::from(volume.name), "implicit".into(), "-".into(), user.into()]
         });
-        table::show(["NAME", "KIND", "AGE", "USED BY"], named.chain(implicit).collect(), self.how.no_trunc)
+        table::show_chosen(
+            ["NAME", "KIND", "AGE", "USED BY"],
+            named.chain(implicit).collect(),
+            self.how.no_trunc,
+            self.how.format.columns(),
+        )
     }
 }
 
