@@ -7,6 +7,12 @@ type Examples = (&'static str, &'static [&'static str]);
 
 /// The examples of each verb.
 const EXAMPLES: &[Examples] = &[
+    ("", &["podctl run docker.io/library/nginx:1.29", "podctl up -f shop.yaml", "podctl list"]),
+    ("image", &["podctl image pull docker.io/library/nginx:1.29", "podctl image list"]),
+    ("volume", &["podctl volume create data", "podctl volume list"]),
+    ("app", &["podctl app add web nginx --name front", "podctl app start web front", "podctl app list web"]),
+    ("port", &["podctl port add web 8080:80", "podctl port list web"]),
+    ("generate", &["podctl generate kube web", "podctl generate systemd web"]),
     (
         "image import",
         &[
@@ -138,13 +144,10 @@ mod tests {
     use super::*;
     use crate::cli::Podctl;
 
-    /// The verbs without subcommands that are not hidden, by their words.
+    /// The verbs that are not hidden, by their words, with those that have subcommands.
     fn verbs(command: &Command, path: &[&str], found: &mut Vec<String>) {
-        let mut subs =
-            command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help").peekable();
-        if subs.peek().is_none() && !path.is_empty() {
-            found.push(path.join(" "));
-        }
+        let subs = command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help");
+        found.push(path.join(" "));
         subs.for_each(|sub| verbs(sub, &[path, &[sub.get_name()]].concat(), found));
     }
 
