@@ -38,8 +38,8 @@ pub fn local_config(path: &Path) -> Result<String> {
 /// A value is invalid, or the pod joins no network (`network` is `none` or `host`).
 pub fn ports(texts: &[String], network: Option<&str>) -> Result<Vec<ExposedPort>> {
     match (texts, network) {
-        ([_, ..], Some(network @ ("none" | "host"))) => Err(Error::new(format!(
-            "--port: with --net={network} no port can be forwarded{}",
+        ([first, ..], Some(network @ ("none" | "host"))) => Err(Error::new(format!(
+            "--port={first}: with --net={network} no port can be forwarded{}",
             if network == "host" { ", and none needs to be: the pod has the host's" } else { "" }
         ))),
         _ => texts.iter().map(|text| port(text).context(|| format!("--port={text}"))).collect(),
