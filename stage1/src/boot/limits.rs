@@ -14,16 +14,17 @@ const PERIOD: u64 = 100_000;
 /// that exists is written.
 type Limit = (&'static str, Option<u64>, Vec<(&'static str, String)>, Vec<(&'static str, String)>);
 
-/// Sets the limits of the pod's cgroups; those that `isolators` do not have stay. Limits that can't be enforced are
+/// Sets the limits of the pod's cgroups, also as the host's systemd knows them; those that `isolators` do not have stay. Limits that can't be enforced are
 /// named in a warning. Host side.
 ///
 /// # Errors
 /// A limit is out of range, or the kernel refuses one: then all limits are as before.
 pub fn set(cgroup: &PodCgroup, isolators: &Isolators) -> Result<()> {
-    CgroupLimits::from(isolators).check()?;
+    let wanted = CgroupLimits::from(isolators);
+    wanted.check()?;
     let mut lost = Vec::new();
     let mut before = Vec::new();
-    for (name, value, v1, v2) in limits(&CgroupLimits::from(isolators)) {
+    for (name, value, v1, v2) in limits(&wanted) {
         if value.is_none() {
             continue;
         }
@@ -43,6 +44,9 @@ pub fn set(cgroup: &PodCgroup, isolators: &Isolators) -> Result<()> {
             }
             None => lost.push(name),
         }
+    }
+    if let Err(error) = wanted.properties(cgroup.is_unified()).and_then(|all| cgroup.set_properties(&all)) {
+        return Err(put_back(error, before));
     }
     // Isolators that apply to single apps only.
     lost.extend(isolators.oom_score_adj.map(|_| "oom-score-adj"));

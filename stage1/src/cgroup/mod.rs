@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Context, Error, Result, one_line};
 use crate::layout;
+use crate::systemd::Value;
 
 pub use hierarchy::{Hierarchy, Version, hierarchies};
 pub use member::{Running, join_like};
@@ -113,6 +114,15 @@ impl PodCgroup {
     /// on the controllers and on the kernel's configuration.
     pub fn has_limit(&self, file: &str) -> bool {
         self.directories().any(|(_, dir)| dir.join(file).exists())
+    }
+
+    /// Sets limits as properties of the pod's scope, if the host's systemd manages these cgroups: it writes its own values
+    /// over others.
+    ///
+    /// # Errors
+    /// systemd refuses a property, or does not answer within 30 s.
+    pub fn set_properties(&self, properties: &[(&str, Value)]) -> Result<()> {
+        if properties.is_empty() || !self.is_managed() { Ok(()) } else { scope::set_properties(&self.path, properties) }
     }
 
     /// Creates the pod's cgroups and moves the process `pid`, the pod's future PID 1, into them. `owner` is the host id

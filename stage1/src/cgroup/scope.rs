@@ -69,6 +69,15 @@ fn make(systemd: &mut Client, path: &Path, properties: &[(&str, Value)], deadlin
     done("start", &name, systemd.start_transient_unit(&name, properties, deadline)?)
 }
 
+/// Sets properties of the scope with the cgroup `path`.
+///
+/// # Errors
+/// The host's systemd refuses one, or does not answer within 30 s.
+pub(super) fn set_properties(path: &Path, properties: &[(&str, Value)]) -> Result<()> {
+    let deadline = Instant::now() + TIMEOUT;
+    Client::connect(Path::new(PRIVATE_SOCKET), deadline)?.set_properties(&unit(path), properties, deadline)
+}
+
 /// Has the host's systemd stop the scope with the cgroup `path`, which has no process any more, and the slice that has
 /// stayed. A unit that systemd does not know is not an error.
 ///

@@ -2,6 +2,7 @@
 
 use crate::appc::Isolators;
 use crate::error::{Error, Result};
+use crate::systemd::Value;
 
 /// Limits and weights of an app's cgroup. `None` means no limit, or the default weight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +59,15 @@ impl CgroupLimits {
         let set = limits.into_iter().filter(|(_, value, ..)| value.is_some());
         let lost = set.filter(|(_, _, v1, v2)| !(if unified { v2 } else { v1 }).iter().any(|file| has(file)));
         lost.map(|(name, ..)| name).collect()
+    }
+
+    /// The limits as properties of a unit of systemd, with cgroup v2 only (`unified`) or with v1.
+    ///
+    /// # Errors
+    /// A value has another form than [`Self::directives`] writes.
+    pub fn properties(&self, unified: bool) -> Result<Vec<(&'static str, Value)>> {
+        let all = self.directives(unified).into_iter();
+        all.filter_map(|(name, value)| super::limit_property(name, &value).transpose()).collect()
     }
 
     pub(super) fn directives(&self, unified: bool) -> Vec<(&'static str, String)> {

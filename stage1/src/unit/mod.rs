@@ -330,30 +330,34 @@ pub fn installed_limits(app: &AcName) -> Result<Vec<(&'static str, Value)>> {
     let mut properties = Vec::new();
     let mut devices = Vec::new();
     for (name, value) in text.lines().filter_map(|line| line.split_once('=')) {
-        let number = || value.parse().context(|| format!("{path:?}: {name}={value}"));
         match name {
             "DevicePolicy" => properties.push(("DevicePolicy", Value::Text(value.to_owned()))),
             "DeviceAllow" => {
                 let (device, access) = value.split_once(' ').context(|| format!("{path:?}: {name}={value}"))?;
                 devices.push((device.to_owned(), access.to_owned()));
             }
-            "CPUQuota" => {
-                let milli = value.trim_end_matches('%').replace('.', "").parse::<u64>();
-                let milli = milli.context(|| format!("{path:?}: {name}={value}"))?;
-                // In microseconds per second.
-                properties.push(("CPUQuotaPerSecUSec", Value::U64(milli * 1000)));
-            }
-            _ => {
-                if let Some(known) = NUMBERS.iter().find(|known| **known == name) {
-                    properties.push((known, Value::U64(number()?)));
-                }
-            }
+            _ => properties.extend(limit_property(name, value).context(|| path.display().to_string())?),
         }
     }
     if !devices.is_empty() {
         properties.push(("DeviceAllow", Value::Pairs(devices)));
     }
     Ok(properties)
+}
+
+/// The property that sets what a directive of [`CgroupLimits::directives`] does; `None` for another directive.
+///
+/// # Errors
+/// The value is not in the form that [`CgroupLimits::directives`] writes.
+fn limit_property(name: &str, value: &str) -> Result<Option<(&'static str, Value)>> {
+    let what = || format!("{name}={value}");
+    if name == "CPUQuota" {
+        let milli = value.trim_end_matches('%').replace('.', "").parse::<u64>().context(what)?;
+        // In microseconds per second.
+        return Ok(Some(("CPUQuotaPerSecUSec", Value::U64(milli * 1000))));
+    }
+    let Some(known) = NUMBERS.iter().find(|known| **known == name) else { return Ok(None) };
+    value.parse().context(what).map(|number| Some((*known, Value::U64(number))))
 }
 
 /// The limits whose values are plain numbers.
