@@ -192,7 +192,10 @@ mod tests {
         });
         let (last, rest) = all.split_last().unwrap();
         assert_eq!(rest[0], [STDOUT], "a first message says that the streams are there");
-        assert_eq!(rest[1..], [b"\x01one".to_vec(), b"\x01two".to_vec(), b"\x02err".to_vec()]);
+        // each channel has its own order
+        let of = |channel: u8| rest[1..].iter().filter(|bytes| bytes[0] == channel).cloned().collect::<Vec<_>>();
+        assert_eq!(of(STDOUT), [b"\x01one".to_vec(), b"\x01two".to_vec()]);
+        assert_eq!((of(STDERR), rest.len()), (vec![b"\x02err".to_vec()], 4));
         assert_eq!((last[0], &last[1..]), (ERROR, &Ended::Code(3).status()[..]));
     }
 
