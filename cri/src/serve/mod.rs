@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use stage0::cli::CriService;
@@ -30,6 +30,9 @@ const BLOCKING: usize = 256;
 const REAP: Duration = Duration::from_secs(1);
 /// How often unfinished pods are removed.
 const SWEEP: Duration = Duration::from_secs(60);
+/// How long the children of a killed server may have its socket, and the time between two looks at it.
+const INHERITED: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_millis(20);
 /// The wait after a connection could not be accepted: for lack of descriptors, which others give back.
 const REST: Duration = Duration::from_millis(100);
 
@@ -86,11 +89,18 @@ async fn listen_at(address: Option<SocketAddr>) -> Result<(Option<TcpListener>, 
 }
 
 /// Makes the socket, accessible for root only. Replaces a socket that no process listens at.
+///
+/// A child that a killed server has just forked has the server's socket until it executes its program, so a socket that
+/// is in use is looked at again for [`INHERITED`].
 fn bind(path: &Path) -> Result<UnixListener> {
     let shown = || format!("listen at {path:?}");
     if path.symlink_metadata().is_ok_and(|stat| stat.file_type().is_socket()) {
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(Error::new(format!("{}: another process does", shown())));
+        let end = Instant::now() + INHERITED;
+        while std::os::unix::net::UnixStream::connect(path).is_ok() {
+            if Instant::now() > end {
+                return Err(Error::new(format!("{}: another process does", shown())));
+            }
+            std::thread::sleep(LOOK);
         }
         std::fs::remove_file(path).context(shown)?;
     }
