@@ -1,7 +1,7 @@
 //! Limits of an app's cgroup, as directives of its unit: systemd.resource-control(5).
 
 use crate::appc::Isolators;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::systemd::Value;
 
 /// Limits and weights of an app's cgroup. `None` means no limit, or the default weight.
@@ -67,7 +67,7 @@ impl CgroupLimits {
     /// A value has another form than [`Self::directives`] writes.
     pub fn properties(&self, unified: bool) -> Result<Vec<(&'static str, Value)>> {
         let all = self.directives(unified).into_iter();
-        all.filter_map(|(name, value)| super::limit_property(name, &value).transpose()).collect()
+        all.filter_map(|(name, value)| limit_property(name, &value).transpose()).collect()
     }
 
     pub(super) fn directives(&self, unified: bool) -> Vec<(&'static str, String)> {
@@ -116,3 +116,22 @@ impl CgroupLimits {
         check("oom-score-adj", self.oom_score_adj.map(i128::from), -1000, 1000)
     }
 }
+
+/// The property that sets what a directive of [`CgroupLimits::directives`] does; `None` for another directive.
+///
+/// # Errors
+/// The value is not in the form that [`CgroupLimits::directives`] writes.
+pub(super) fn limit_property(name: &str, value: &str) -> Result<Option<(&'static str, Value)>> {
+    let what = || format!("{name}={value}");
+    if name == "CPUQuota" {
+        let milli = value.trim_end_matches('%').replace('.', "").parse::<u64>().context(what)?;
+        // In microseconds per second.
+        return Ok(Some(("CPUQuotaPerSecUSec", Value::U64(milli * 1000))));
+    }
+    let Some(known) = NUMBERS.iter().find(|known| **known == name) else { return Ok(None) };
+    value.parse().context(what).map(|number| Some((*known, Value::U64(number))))
+}
+
+/// The limits whose values are plain numbers.
+const NUMBERS: [&str; 8] =
+    ["MemoryMax", "MemoryHigh", "MemorySwapMax", "TasksMax", "CPUWeight", "CPUShares", "IOWeight", "BlockIOWeight"];

@@ -41,6 +41,7 @@ use crate::systemd::Value;
 use crate::{layout, pod};
 
 pub use cgroup_limits::CgroupLimits;
+use cgroup_limits::limit_property;
 pub use health::HealthUnits;
 pub use limits::{put_back, with_limits};
 use section::{Section, milliseconds};
@@ -344,25 +345,6 @@ pub fn installed_limits(app: &AcName) -> Result<Vec<(&'static str, Value)>> {
     }
     Ok(properties)
 }
-
-/// The property that sets what a directive of [`CgroupLimits::directives`] does; `None` for another directive.
-///
-/// # Errors
-/// The value is not in the form that [`CgroupLimits::directives`] writes.
-fn limit_property(name: &str, value: &str) -> Result<Option<(&'static str, Value)>> {
-    let what = || format!("{name}={value}");
-    if name == "CPUQuota" {
-        let milli = value.trim_end_matches('%').replace('.', "").parse::<u64>().context(what)?;
-        // In microseconds per second.
-        return Ok(Some(("CPUQuotaPerSecUSec", Value::U64(milli * 1000))));
-    }
-    let Some(known) = NUMBERS.iter().find(|known| **known == name) else { return Ok(None) };
-    value.parse().context(what).map(|number| Some((*known, Value::U64(number))))
-}
-
-/// The limits whose values are plain numbers.
-const NUMBERS: [&str; 8] =
-    ["MemoryMax", "MemoryHigh", "MemorySwapMax", "TasksMax", "CPUWeight", "CPUShares", "IOWeight", "BlockIOWeight"];
 
 /// Text of a drop-in for an app's unit that sets its stop timeout.
 pub fn stop_timeout_text(timeout: Duration) -> String {
