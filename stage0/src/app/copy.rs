@@ -148,13 +148,49 @@ fn c_string(name: &OsStr) -> Result<CString> {
 /// Unpacks a tar archive into a temporary directory, as the source of a copy. Dropping the directory removes the files.
 ///
 /// # Errors
-/// The archive can't be read, is not a tar archive, or can't be unpacked.
+/// The archive can't be read, is not a tar archive, can't be unpacked, or has a device or a name with `..`.
 pub fn unpack(store: &Store, archive: impl Read) -> Result<(Source, TemporaryDir)> {
+    let what = || "unpack the tar archive";
     let work = store.temporary_dir()?;
     let mut archive = tar::Archive::new(archive);
     archive.set_unpack_xattrs(false);
-    archive.unpack(work.path()).context(|| "unpack the tar archive")?;
+    let mut directories = Vec::new();
+    for entry in archive.entries().context(what)? {
+        let entry = entry.context(what)?;
+        // Directories last, those below before those above: their modes may forbid new files.
+        if entry.header().entry_type().is_dir() { directories.push(entry) } else { unpack_entry(entry, work.path())? }
+    }
+    directories.sort_by(|a, b| b.path_bytes().cmp(&a.path_bytes()));
+    directories.into_iter().try_for_each(|entry| unpack_entry(entry, work.path()))?;
     Ok((Source::Content(dir::open_dir_for_reading(work.path())?), work))
+}
+
+fn unpack_entry(mut entry: tar::Entry<'_, impl Read>, to: &Path) -> Result<()> {
+    let what = format!("unpack {:?} of the tar archive", String::from_utf8_lossy(&entry.path_bytes()));
+    let kind = entry.header().entry_type();
+    // The crate would make an empty file of a device.
+    if kind.is_block_special() || kind.is_character_special() {
+        return Err(Error::new(format!("{what}: it is a device, which can't be copied into an app: leave it out")));
+    }
+    if !entry.unpack_in(to).context(|| what.clone())? {
+        return Err(Error::new(format!("{what}: its name leads out of the archive's directory")));
+    }
+    // The crate has made an empty file.
+    if kind.is_fifo() {
+        let (path, mode) = (entry.path().context(|| what.clone())?, entry.header().mode().context(|| what.clone())?);
+        make_fifo(to, &path, Mode::from_raw_mode(mode & 0o777)).context(|| what)?;
+    }
+    Ok(())
+}
+
+/// Puts a FIFO in place of the file `path` below `top`.
+fn make_fifo(top: &Path, path: &Path, mode: Mode) -> Result<()> {
+    use rustix::fs::{AtFlags, FileType, mknodat, unlinkat};
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let above = dir::open_beneath(&dir::open_dir(top)?, above, DIRECTORY)?;
+    let name = path.file_name().context(|| "it has no name")?;
+    unlinkat(&above, name, AtFlags::empty()).context(|| "unlink")?;
+    mknodat(&above, name, FileType::Fifo, mode, 0).context(|| "mkfifo")
 }
 
 /// The absolute form of a path of the host. It keeps a `/` or `/.` at the end, which says that a directory is meant.
@@ -173,4 +209,45 @@ pub fn host_path(path: &Path) -> Result<PathBuf> {
     };
     text.extend(ending);
     Ok(OsString::from_vec(text).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tar::EntryType;
+
+    fn archive(name: &str, kind: EntryType) -> Vec<u8> {
+        let mut header = tar::Header::new_gnu();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_entry_type(kind);
+        header.set_mode(0o755);
+        header.set_size(0);
+        header.set_cksum();
+        let mut builder = tar::Builder::new(Vec::new());
+        builder.append(&header, std::io::empty()).unwrap();
+        builder.into_inner().unwrap()
+    }
+
+    #[test]
+    fn what_can_not_be_copied_is_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let store = Store::open(base.path()).unwrap();
+        for (name, kind, why) in [
+            ("dev", EntryType::Block, "it is a device"),
+            ("dev", EntryType::Char, "it is a device"),
+            ("../x", EntryType::Regular, "leads out"),
+            ("a/../../x", EntryType::Directory, "leads out"),
+        ] {
+            let error = unpack(&store, &archive(name, kind)[..]).unwrap_err().one_line();
+            assert!(error.contains(why) && error.contains(name), "{error}");
+        }
+        for kind in [EntryType::Regular, EntryType::Directory] {
+            unpack(&store, &archive("plain", kind)[..]).unwrap();
+        }
+        for name in ["fifo", "./made/fifo"] {
+            use std::os::unix::fs::FileTypeExt;
+            let (_, work) = unpack(&store, &archive(name, EntryType::Fifo)[..]).unwrap();
+            assert!(work.path().join(name).symlink_metadata().unwrap().file_type().is_fifo(), "{name}");
+        }
+    }
 }

@@ -71,7 +71,7 @@ fn why(url: &Url, verify: bool, cause: &ureq::Error) -> String {
         ureq::Error::ConnectProxyFailed(words) => format!("{it} does not connect to it ({words}): {check}"),
         ureq::Error::Rustls(error) => tls(url.authority(), verify, error),
         ureq::Error::LargeResponseHeader(..) => "its header is too large: it is not a registry".into(),
-        ureq::Error::Protocol(words) => format!("{it} does not speak HTTP ({words}): {check}"),
+        ureq::Error::Protocol(words) => format!("{it} gives an answer that is not valid HTTP ({words}): {check}"),
         ureq::Error::Io(io) => match (tls_error(io), io.kind()) {
             (Some(error), _) => tls(url.authority(), verify, error),
             (_, ErrorKind::ConnectionRefused) => format!("{it} refuses the connection: {check}"),

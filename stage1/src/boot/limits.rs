@@ -36,8 +36,10 @@ pub fn set(cgroup: &PodCgroup, isolators: &Isolators) -> Result<()> {
             Some((path, text)) => {
                 let old = std::fs::read_to_string(&path).context(|| format!("read {path:?}"))?;
                 let set = std::fs::write(&path, &text);
-                if let Err(error) = set.context(|| format!("write {text:?} to {path:?} (the pod's isolator of {name})"))
-                {
+                let in_use = set.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY));
+                let hint = if in_use { ": the pod uses more than that" } else { "" };
+                let what = || format!("write {text:?} to {} (the pod's limit of {name}){hint}", path.display());
+                if let Err(error) = set.context(what) {
                     return Err(put_back(error, before));
                 }
                 before.push((path, old));
