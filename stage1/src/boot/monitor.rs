@@ -68,6 +68,10 @@ pub struct Monitor {
     apps: Option<Apps>,
 }
 
+/// How often PID 1 is told to look for ended processes while the pod is being ended. systemd-shutdown waits up to 10 s for
+/// a SIGCHLD when a process ends whose parent is outside of the pod: an entered command, or a child that starts apps.
+const NUDGE: Duration = Duration::from_millis(100);
+
 impl Monitor {
     pub(super) fn new(
         (pid, pidfd): (Pid, OwnedFd),
@@ -129,7 +133,15 @@ impl Monitor {
         let status = loop {
             let watched = [Some(self.signals.as_fd()), Some(self.console.as_fd()), self.apps.as_ref().map(Apps::fd)];
             let watched: Vec<_> = watched.into_iter().flatten().collect();
-            self.mux.step(&watched, (!self.backlog.is_empty()).then_some(BACKLOG_LOOK))?;
+            let at_most = match (self.backlog.is_empty(), self.asked_to_stop) {
+                (false, _) => Some(BACKLOG_LOOK),
+                (true, true) => Some(NUDGE),
+                (true, false) => None,
+            };
+            self.mux.step(&watched, at_most)?;
+            if self.asked_to_stop {
+                process::pidfd_kill(&self.pidfd, rustix::process::Signal::CHILD)?;
+            }
             if self.mux.link().is_some_and(|link| link.is_cut()) && !self.asked_to_stop {
                 self.halt()?;
             }
