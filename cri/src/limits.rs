@@ -77,7 +77,8 @@ fn sum(resources: LinuxContainerResources, overhead: &LinuxContainerResources) -
     }
 }
 
-fn isolator(name: &str, value: Value) -> Isolator {
+/// An isolator with this value.
+pub fn isolator(name: &str, value: Value) -> Isolator {
     Isolator { name: name.into(), value, other: Map::new() }
 }
 

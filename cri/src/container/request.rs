@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use stage0::app::groups::ImageGroups;
 use stage0::app::image_volumes::ImageMount;
 use stage0::app::mounts;
@@ -25,7 +25,7 @@ use crate::api::{
 };
 use crate::fault::{Fault, Result};
 use crate::id::ContainerId;
-use crate::limits;
+use crate::limits::{self, isolator};
 use crate::record;
 use crate::sandbox::users;
 
@@ -166,10 +166,6 @@ fn variable(KeyValue { key, value }: KeyValue) -> Result<NameValue> {
 fn signal_name(signal: Signal) -> Option<String> {
     let name = signal.as_str_name().strip_prefix("SIGNAL_SIG").filter(|_| signal != Signal::RuntimeDefault)?;
     Some(name.replace("PLUS", "+").replace("MINUS", "-"))
-}
-
-fn isolator(name: &str, value: Value) -> Isolator {
-    Isolator { name: name.into(), value, other: Map::new() }
 }
 
 /// The capabilities of a container: the default set with those added and without those dropped; all if it is

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -130,6 +130,7 @@ impl Monitor {
     /// # Errors
     /// A step of the monitor fails. PID 1 is killed by the kernel when this process ends.
     pub fn watch(mut self) -> Result<u8> {
+        let mut nudged: Option<Instant> = None;
         let status = loop {
             let watched = [Some(self.signals.as_fd()), Some(self.console.as_fd()), self.apps.as_ref().map(Apps::fd)];
             let watched: Vec<_> = watched.into_iter().flatten().collect();
@@ -139,7 +140,8 @@ impl Monitor {
                 (true, false) => None,
             };
             self.mux.step(&watched, at_most)?;
-            if self.asked_to_stop {
+            if self.asked_to_stop && nudged.is_none_or(|last| last.elapsed() >= NUDGE) {
+                nudged = Some(Instant::now());
                 process::pidfd_kill(&self.pidfd, rustix::process::Signal::CHILD)?;
             }
             if self.mux.link().is_some_and(|link| link.is_cut()) && !self.asked_to_stop {
