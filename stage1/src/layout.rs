@@ -331,7 +331,7 @@ pub fn control_drop_ins(app: &AcName) -> PathBuf {
 
 /// Directory of the mounts of volumes in memory, which all apps of the pod share, in the pod's mount namespace.
 pub const MEMORY: &str = "/run/stage1/memory";
-/// Directory of the errors of apps that could not be started, pod side: see [`note`].
+/// Directory of the notes that the reaper reads, pod side: see [`note`] and [`stop_note`].
 pub const NOTES: &str = "/run/stage1/notes";
 /// Socket on which the pod's supervisor takes the messages of services: sd_notify(3).
 pub const NOTIFY_SOCKET: &str = "/run/systemd/notify";
@@ -357,6 +357,11 @@ pub const DEV_LOG: &str = "/dev/log";
 /// File with the error of an app that could not be started, pod side.
 pub fn note(app: &AcName) -> PathBuf {
     Path::new(NOTES).join(app.as_ref())
+}
+
+/// File that exists while `app-stop` stops an app, pod side. No app's name has a dot.
+pub fn stop_note(app: &AcName) -> PathBuf {
+    Path::new(NOTES).join(format!("{app}.stop"))
 }
 
 /// An app's exit status, pod side.

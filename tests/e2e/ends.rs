@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
+use stage1::layout;
 use tests::Verdict;
 use tests::harness::Context;
 use tests::process::{Process, run, wait_for};
@@ -17,6 +18,7 @@ tests::cases! {
     native a_broken_pipe_is_told_as_any_signal;
     native a_kill_for_lack_of_memory_is_told;
     native a_core_dump_is_told;
+    native the_end_of_the_pod_is_not_a_failure_of_its_apps;
     both what_can_not_be_executed_has_not_started;
     native what_keeps_a_file_from_being_executed_is_named;
 }
@@ -151,6 +153,29 @@ fn a_kill_for_lack_of_memory_is_told(t: &Context) -> Verdict {
         assert_eq!(pod.status("twice").get("oom_killed").and_then(Value::as_bool), told);
     }
     pod.end();
+    Ok(())
+}
+
+/// Also if an `app-stop` that was killed has left its note, which tells the reaper that the app alone is stopped.
+fn the_end_of_the_pod_is_not_a_failure_of_its_apps(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    for app in ["one", "two"] {
+        pod.add(app, &[], &["sleep", "inf"]);
+        pod.app("start", app, &[]).ok();
+    }
+    pod.app("stop", "one", &[]).ok();
+    assert_eq!(pod.exit_code("one"), 143);
+    let notes = PathBuf::from(format!("/proc/{}/root", pod.pid())).join(&layout::NOTES[1..]);
+    let note = notes.join("one.stop");
+    assert!(!note.exists(), "after the stop");
+
+    fs::write(&note, "")?;
+    pod.app("start", "one", &[]).ok();
+    podctl.ok(&["stop", &pod.uuid]);
+    for app in ["one", "two"] {
+        assert_eq!(pod.exit_code(app), 0, "{}", pod.status(app));
+    }
     Ok(())
 }
 

@@ -141,11 +141,15 @@ pub(super) fn remove_but(
     let mut starts = None;
     if let Some(pid) = pid {
         let inside = Inside { store, pod, pid, app, lock: Some(locked.lock()), debug };
-        inside.stop(None)?;
+        // app-rm itself refuses an app that runs.
+        let is_at_rest = matches!(state(pod, &manifest, app)?, AppState::Created | AppState::Exited);
+        if !is_at_rest {
+            inside.stop(None)?;
+        }
         // no process can start it from here on
         starts = AppLock::wait(pod.dir(), app)?;
         if inside.cross(Entrypoint::AppRm, &[], None)?.success().is_err() {
-            // another process may have started it before the lock was taken
+            // It listens on its sockets, or another process has started it before the lock was taken.
             inside.stop(None)?;
             inside.cross(Entrypoint::AppRm, &[], None)?.success()?;
         }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::await_others::AFTER_TIMEOUT;
+use super::note::StopNote;
 use super::{deadline, exit_status, streams};
 use crate::appc::AcName;
 use crate::cgroup::PodCgroup;
@@ -117,6 +118,7 @@ pub fn stop(target: &Target, app: &AcName, timeout: Option<Duration>) -> Result<
     let deadline = Instant::now() + 3 * given.max(own) + MARGIN;
     with_systemd(target, deadline, |systemd| {
         let name = layout::app_unit(app);
+        let _note = StopNote::leave(app);
         // A stop that was killed may have left its drop-in.
         Patience::of(app).end(systemd, deadline)?;
         let patience = if given > own { Some(Patience::with(systemd, app, given, deadline)?) } else { None };

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::note::{self, StartFailure};
+use super::note::{self, StartFailure, StopNote};
 use crate::appc::AcName;
 use crate::error::{Context, Error, Result};
 use crate::layout;
@@ -67,7 +67,7 @@ pub fn record_exit(app: &AcName, again: Again, wait: Duration) -> Result<()> {
         None
     });
     let mut details = details(&ending, start_failure, oom_killed(app))?;
-    if details.signal.is_some() && !details.oom_killed && pod_is_ending()? {
+    if details.signal.is_some() && !details.oom_killed && !StopNote::is_left(app) && pod_is_ending()? {
         // The end of the pod killed the app: not a failure of the app.
         details.exit_code = 0;
     }
@@ -206,7 +206,8 @@ fn pending_job(app: &AcName) -> Result<Option<String>> {
 /// The target that every app's unit conflicts with.
 const SHUTDOWN: &str = "shutdown.target";
 
-/// Prepares for the end of an app that is about to be executed: allocates space for its exit status and the details, as
+/// Prepares for the end of an app that is about to be executed. Removes what an `app-stop` that was killed has left.
+/// Allocates space for its exit status and the details, as
 /// the disk may be full by then. Removes the status of the previous run: the caller that starts the app has removed it
 /// too, but the previous end may have been written after that.
 ///
@@ -214,6 +215,7 @@ const SHUTDOWN: &str = "shutdown.target";
 /// There is no space for the status.
 pub(super) fn prepare(app: &AcName) -> Result<()> {
     remove_if_there(&layout::in_pod_status(app))?;
+    StopNote::remove_stale(app)?;
     if let Some(mut details) = ExitDetails::load_in_pod(app)?.filter(|details| details.restarting) {
         details.restarting = false;
         say_unless(details.store_in_pod(app));

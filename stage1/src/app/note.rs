@@ -1,8 +1,9 @@
-//! The note on why an app could not be started, from `app-exec` to the reaper. Pod side.
+//! Notes for the reaper. Pod side: why an app could not be started, from `app-exec`, and that `app-stop` stops it.
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::appc::AcName;
 use crate::error::{Context, Error, Result};
 use crate::layout;
+use crate::pod::remove_if_there;
 
 /// The longest reason that is written, in bytes.
 const MAX_WHY: usize = 4096;
@@ -72,6 +74,39 @@ pub(super) fn take(app: &AcName) -> Result<Option<StartFailure>> {
     let failure = parse(&file);
     std::fs::remove_file(&path).context(|| format!("remove {path:?}"))?;
     failure
+}
+
+/// Tells the reaper that `app-stop` stops the app, so that it need not ask systemd whether the pod ends. Dropping it
+/// removes the note.
+pub(super) struct StopNote(PathBuf);
+
+impl StopNote {
+    /// Leaves the note. A failure is only logged: without the note the reaper asks systemd.
+    pub(super) fn leave(app: &AcName) -> Self {
+        let path = layout::stop_note(app);
+        if let Err(error) = File::create(&path).context(|| format!("create {path:?}")) {
+            log::warn!("{}", error.one_line());
+        }
+        Self(path)
+    }
+
+    /// Whether the app is being stopped by `app-stop`.
+    pub(super) fn is_left(app: &AcName) -> bool {
+        layout::stop_note(app).symlink_metadata().is_ok()
+    }
+
+    /// Removes the note of an `app-stop` that was killed.
+    pub(super) fn remove_stale(app: &AcName) -> Result<()> {
+        remove_if_there(&layout::stop_note(app))
+    }
+}
+
+impl Drop for StopNote {
+    fn drop(&mut self) {
+        if let Err(error) = remove_if_there(&self.0) {
+            log::warn!("{}", error.one_line());
+        }
+    }
 }
 
 fn parse(file: &File) -> Result<Option<StartFailure>> {
