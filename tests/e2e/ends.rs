@@ -176,6 +176,7 @@ fn the_end_of_the_pod_is_not_a_failure_of_its_apps(t: &Context) -> Verdict {
     for app in ["one", "two"] {
         assert_eq!(pod.exit_code(app), 0, "{}", pod.status(app));
     }
+    podctl.ok(&["rm", &pod.uuid]);
     Ok(())
 }
 
