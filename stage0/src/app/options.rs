@@ -305,7 +305,7 @@ impl AddOptions {
         Ok(())
     }
 
-    /// Replaces and adds variables. The image's own are checked as well: they must fit the environment file.
+    /// Replaces and adds variables. The image's own are checked as well.
     fn set_environment(&self, app: &mut App) -> Result<()> {
         for variable in &self.env {
             app.environment.retain(|other| other.name != variable.name);
@@ -444,7 +444,7 @@ mod tests {
     #[test]
     fn invalid_options_are_refused_in_one_line() {
         let long = "a".repeat(300);
-        let broken = r#","app":{"exec":["/x"],"environment":[{"name":"A","value":"1\nLD_PRELOAD=x"}]}"#;
+        let broken = r#","app":{"exec":["/x"],"environment":[{"name":"A","value":"1\u0000"}]}"#;
         let with = |change: fn(&mut AddOptions)| {
             let mut options = AddOptions::default();
             change(&mut options);
@@ -456,7 +456,7 @@ mod tests {
             (AddOptions { name: Some(long), ..AddOptions::default() }, APP, "longer than"),
             (AddOptions::default(), "", "use --exec"),
             (AddOptions::default(), r#","app":{"exec":[]}"#, "use --exec"),
-            (AddOptions::default(), broken, "newline"),
+            (AddOptions::default(), broken, "NUL byte"),
             (with(|o| o.isolators = vec![isolator("resource/memory", json!({ "limit": "banana" }))]), APP, "memory"),
             (with(|o| o.working_dir = Some("tmp".into())), APP, "absolute"),
             (with(|o| o.stop_signal = Some("SIGBANANA".into())), APP, "no such signal"),

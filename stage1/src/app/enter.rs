@@ -253,7 +253,10 @@ impl CommandPlace {
     /// Joins an app; this process is in the pod's namespaces.
     fn app(app: &AcName, main: Option<i32>) -> Result<Self> {
         let record = load_record(app).context(|| format!("app {app} is not in this pod"))?;
-        let environment = env_file(app)?.unwrap_or(record.environment);
+        let environment = match env_file(app)? {
+            Some(text) => env::of_file_and_record(&text, record.environment),
+            None => record.environment,
+        };
         join_root(app, main)?;
         let confinement = record.confinement;
         Ok(Self {
@@ -283,7 +286,7 @@ impl CommandPlace {
 }
 
 /// Reads the app's environment file, if it has one. In the pod's root.
-fn env_file(app: &AcName) -> Result<Option<Vec<(String, String)>>> {
+fn env_file(app: &AcName) -> Result<Option<String>> {
     const MAX: u64 = 4 << 20;
     let what = || format!("environment file of app {app}");
     let dir = dir::open_dir(layout::IN_POD_ENV)?;
@@ -301,7 +304,7 @@ fn env_file(app: &AcName) -> Result<Option<Vec<(String, String)>>> {
     if text.len() as u64 > MAX {
         return Err(Error::new(format!("{} has more than {MAX} bytes", what())));
     }
-    Ok(Some(env::from_file(&text)))
+    Ok(Some(text))
 }
 
 /// The user, group and supplementary groups of a process.

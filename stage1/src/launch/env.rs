@@ -68,31 +68,50 @@ pub fn callers_term() -> String {
     term.unwrap_or_else(|| "vt100".to_owned())
 }
 
-/// Checks that a variable can be a line of the environment file.
+/// Checks that a variable can be in a process's environment, and its name in a line of the environment file.
 ///
 /// # Errors
-/// Its name is empty or has `=`, or its name or value has a newline or a NUL byte.
+/// Its name is empty or has `=` or a newline, or its name or value has a NUL byte.
 pub fn check(name: &str, value: &str) -> Result<()> {
-    let ends_line = |text: &str| text.contains(['\n', '\0']);
-    if name.is_empty() || name.contains('=') || ends_line(name) {
+    if name.is_empty() || name.contains(['=', '\n', '\0']) {
         return Err(Error::new(format!("environment: {name:?} can't be the name of a variable")));
     }
-    if ends_line(value) {
-        return Err(Error::new(format!("environment: the value of {name:?} has a newline or a NUL byte")));
+    if value.contains('\0') {
+        return Err(Error::new(format!("environment: the value of {name:?} has a NUL byte")));
     }
     Ok(())
 }
 
-/// The text of an environment file: one `NAME=value` per line.
+/// Whether a value has several lines: then the environment file, which has one variable per line, can't hold it.
+fn has_lines(value: &str) -> bool {
+    value.contains('\n')
+}
+
+/// The text of an environment file: one `NAME=value` per line. It leaves out the variables whose value has a newline;
+/// [`of_file_and_record`] adds them.
 ///
 /// # Errors
 /// As [`check`] for a variable.
 pub fn to_file(environment: &[(String, String)]) -> Result<String> {
     environment.iter().try_fold(String::new(), |mut text, (name, value)| {
         check(name, value)?;
-        text.extend([name, "=", value, "\n"]);
+        if !has_lines(value) {
+            text.extend([name, "=", value, "\n"]);
+        }
         Ok(text)
     })
+}
+
+/// The environment in the text of an environment file, with those variables of the launch record that the file can't
+/// hold. A variable of the file takes precedence. Pod side.
+pub fn of_file_and_record(text: &str, record: Vec<(String, String)>) -> Vec<(String, String)> {
+    let mut environment = from_file(text);
+    for (name, value) in record {
+        if has_lines(&value) && get(&environment, &name).is_none() {
+            environment.push((name, value));
+        }
+    }
+    environment
 }
 
 /// Parses the text of an environment file. Pod side. Lines that are not variables are left out, because the file may
@@ -151,17 +170,31 @@ mod tests {
         assert_eq!(to_file(&variables).unwrap(), "A=1\nB=x = y \nC=\n");
         assert_eq!(from_file("A=1\nB=x = y \nC=\n"), variables);
         assert_eq!(from_file("\nrubbish\n=x\nA=0\nA=1"), own(&[("A", "1")]));
-        for (name, value) in [("A", "1\n2"), ("A", "\0"), ("", "x"), ("A=B", "x"), ("A\nB", "x")] {
+        let with_lines = own(&[("A", "1"), ("KEY", "-----\nB=2\n"), ("C", "")]);
+        assert_eq!(to_file(&with_lines).unwrap(), "A=1\nC=\n");
+        for (name, value) in [("A", "\0"), ("", "x"), ("A=B", "x"), ("A\nB", "x")] {
             assert!(to_file(&own(&[(name, value)])).unwrap_err().one_line().contains("environment"), "{name:?}");
         }
     }
 
+    #[test]
+    fn values_of_several_lines_come_from_the_record() {
+        let record = own(&[("A", "1"), ("KEY", "x\ny"), ("LATE", "of\nthe record")]);
+        let found = of_file_and_record("A=2\nLATE=of the file\n", record);
+        assert_eq!(found, own(&[("A", "2"), ("LATE", "of the file"), ("KEY", "x\ny")]));
+    }
+
     proptest! {
         #[test]
-        fn what_is_written_is_read(variables in proptest::collection::vec((".{0,6}", ".{0,12}"), 0..8)) {
+        fn what_is_written_is_read(variables in proptest::collection::vec((".{0,6}", "(.|\n){0,12}"), 0..8)) {
             let declared: Vec<_> = variables.iter().map(|(name, value)| NameValue::new(name, value)).collect();
             if let Ok(environment) = compute(&declared, &web(), None, &Ids::default()) {
-                prop_assert_eq!(from_file(&to_file(&environment).unwrap()), environment);
+                let text = to_file(&environment).unwrap();
+                let mut found = of_file_and_record(&text, environment.clone());
+                let mut environment = environment;
+                found.sort();
+                environment.sort();
+                prop_assert_eq!(found, environment);
             }
         }
 

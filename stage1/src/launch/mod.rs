@@ -334,7 +334,7 @@ mod tests {
             (App { event_handlers: vec![handler("post-stop", &[])], ..ok() }, "post-stop is empty"),
             (App { event_handlers: vec![handler("pre-stop", &["a"])], ..ok() }, "\"pre-stop\""),
             (App { working_directory: "srv".into(), ..ok() }, "\"srv\" is not absolute"),
-            (App { environment: vec![NameValue::new("A", "1\n2")], ..ok() }, "\"A\""),
+            (App { environment: vec![NameValue::new("A", "1\u{0}2")], ..ok() }, "\"A\""),
         ] {
             let error = record(&app, None).unwrap_err().one_line();
             assert!(error.contains(words) && error.contains("\"web\""), "{error}");

@@ -13,7 +13,7 @@ const LONGEST: u64 = 1 << 20;
 /// replaces an earlier one of its name.
 ///
 /// # Errors
-/// A file can't be read, or a variable has an invalid name, a line break or a value that is not UTF-8.
+/// A file can't be read, or a variable has an invalid name, or a value with a NUL byte or that is not UTF-8.
 pub fn environment(files: &[PathBuf], texts: &[String]) -> Result<Vec<NameValue>> {
     let mut found: Vec<NameValue> = Vec::new();
     let mut set = |variable: NameValue| {
@@ -62,7 +62,8 @@ mod tests {
     fn variables_are_names_and_values() {
         let of = |text: &str| environment(&[], &[text.to_owned()]);
         assert_eq!(of("A=b=c").unwrap()[0].value, "b=c");
-        for bad in ["=b", "A=b\nB=c", "A\nB=c", ""] {
+        assert_eq!(of("A=b\nB=c").unwrap()[0].value, "b\nB=c");
+        for bad in ["=b", "A=b\0", "A\nB=c", ""] {
             let error = of(bad).unwrap_err().one_line();
             assert!(!error.contains('\n'), "{bad:?}");
         }
