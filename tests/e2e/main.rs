@@ -51,6 +51,7 @@ mod net;
 mod package;
 mod pid_namespaces;
 mod podfile;
+mod podfile_faults;
 mod podfile_rows;
 mod pods;
 mod ports;
@@ -139,6 +140,7 @@ fn main() -> ExitCode {
         package::CASES,
         pid_namespaces::CASES,
         podfile::CASES,
+        podfile_faults::CASES,
         podfile_rows::CASES,
         pods::CASES,
         supervisor::CASES,

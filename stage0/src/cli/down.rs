@@ -1,5 +1,7 @@
 //! `podctl down`
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use stage1::error::{Context, Error, Result};
 
@@ -9,10 +11,11 @@ use super::args::kube_file::KubeFile;
 use super::output::say;
 use super::session::Session;
 use crate::pod::gc;
-use crate::pod::settings::Settings;
 use crate::pod::stop::{self, StopOptions};
 use crate::poddir::find as pods;
 use crate::poddir::find::State;
+use crate::store::Store;
+use crate::volume::name::VolumeName;
 use crate::volume::named;
 use crate::volume::removal;
 
@@ -38,21 +41,27 @@ impl Down {
             }
             return each(&self.pods, |pod| end(session, pods::find(store, pod)?, pod));
         };
-        let file = file.read(store, &Settings::default())?;
-        for plan in &file.pods {
-            match pods::named(store, plan.name.as_str())? {
-                Some(pod) => end(session, pod, plan.name.as_str())?,
-                None => say(format!("pod {}: does not exist", plan.name))?,
-            }
-            for claim in plan.claims.keys().filter(|_| self.volumes) {
-                if named::find(store, claim)?.is_some() {
-                    removal::rm(store, claim)?;
-                    say(format!("volume {claim}: removed"))?;
-                }
-            }
+        let found = file.names()?;
+        let names: Vec<String> = found.iter().map(|names| names.pod.to_string()).collect();
+        each(&names, |name| match pods::named(store, name)? {
+            Some(pod) => end(session, pod, name),
+            None => say(format!("pod {name}: does not exist")),
+        })?;
+        if self.volumes {
+            let claims: BTreeSet<VolumeName> = found.into_iter().flat_map(|names| names.claims).collect();
+            let claims: Vec<String> = claims.iter().map(ToString::to_string).collect();
+            each(&claims, |claim| remove_volume(store, &claim.parse()?))?;
         }
         Ok(())
     }
+}
+
+fn remove_volume(store: &Store, claim: &VolumeName) -> Result<()> {
+    if named::find(store, claim)?.is_none() {
+        return Ok(());
+    }
+    removal::rm(store, claim)?;
+    say(format!("volume {claim}: removed"))
 }
 
 /// Stops a pod, if it runs, and removes it.

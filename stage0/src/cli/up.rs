@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use stage1::error::{Context, Error, Result};
+use stage1::error::{Error, Result};
 
 use super::args::kube_file::KubeFile;
 use super::args::registry::PullPolicy;
@@ -73,9 +73,7 @@ impl Up {
             dry: self.dry_run,
             debug: session.debug,
         };
-        for plan in &file.pods {
-            up(&session.store, plan, &how).context(|| format!("pod {}", plan.name))?;
-        }
+        up(&session.store, &file.pods, &how)?;
         if !self.foreground {
             return Ok(());
         }

@@ -21,6 +21,8 @@ pub fn must_be_free(store: &Store, wanted: &PodName) -> Result<()> {
     let (short, state) = (pod.digits(), pod.state().word());
     let remedy = match pod.state() {
         State::Running => format!("\"podctl stop {wanted}\", then \"podctl rm {wanted}\" free it"),
+        State::Embryo | State::Preparing => "another podctl makes that pod at this moment".to_owned(),
+        State::Deleting => "try again when that pod is gone".to_owned(),
         _ => format!("\"podctl rm {wanted}\" frees it"),
     };
     Err(Error::new(format!("the name {wanted} is that of pod {short}, which is {state}; {remedy}")))
@@ -53,6 +55,7 @@ mod tests {
         let second = HeldPod::create(&store).unwrap();
         let error = give(&store, second.dir(), &web).unwrap_err().one_line();
         assert!(error.contains("web") && error.contains(&first.uuid().to_string()[..8]), "{error}");
+        assert!(error.contains("another podctl makes that pod") && !error.contains("rm"), "{error}");
         assert_eq!(name::of(second.dir()).unwrap(), None);
         assert_eq!(pods::find(&store, "web").unwrap().uuid(), first.uuid());
 

@@ -2,7 +2,6 @@
 //!
 //! Errors in the file are found before anything is changed. If a later step fails, the steps before it are undone.
 
-use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use stage1::appc::{AcName, PodManifest, RuntimeApp};
@@ -10,12 +9,15 @@ use stage1::error::{Context, Error, Result};
 
 use super::change::{self, AppChange};
 use super::container;
+use super::made::Made;
 use super::plan::{AppPlan, PodPlan, Pull};
 use super::pod::{INIT, init_mark};
+use super::up_lock::{self, UpLock};
 use crate::app::options::AddOptions;
 use crate::app::{add, lifecycle, replace, status};
 use crate::image::store::Image;
 use crate::image::store::find as images;
+use crate::logs::{self, LineFilter};
 use crate::pod::create::{self, Making};
 use crate::pod::settings::{Launch, Settings};
 use crate::pod::stop::{self, StopOptions};
@@ -33,6 +35,11 @@ use crate::volume::{implicit, named};
 /// How often `up` checks whether an init container has ended.
 const POLL: Duration = Duration::from_millis(20);
 
+/// How many lines of the log of a failed init container to show.
+const LAST_LINES: usize = 20;
+/// How much of each of them, in bytes.
+const LONGEST_LINE: usize = 500;
+
 /// How to apply a file.
 pub struct How<'a> {
     /// Pulls the image with this name as the policy says; returns the word by which the store finds it.
@@ -49,16 +56,24 @@ pub struct How<'a> {
     pub debug: bool,
 }
 
-/// Makes the pod of the plan, or changes the running one with its name. Removes a pod with the name that has ended.
+/// Makes the pods of the plans, or changes the running ones with their names. Removes a pod with the name that has ended.
+/// Whatever can be refused of any pod is refused before anything is made.
 ///
 /// # Errors
-/// The plan is invalid, the pod can't be changed as it runs and `replace` is not set, or a step failed: the error says
+/// A plan is invalid, a pod can't be changed as it runs and `replace` is not set, or a step failed: the error says
 /// which, and whether the steps before it were undone.
-pub fn up(store: &Store, plan: &PodPlan, how: &How<'_>) -> Result<()> {
-    let wanted = wanted(store, plan, how)?;
+pub fn up(store: &Store, plans: &[PodPlan], how: &How<'_>) -> Result<()> {
+    let shown = |plan: &PodPlan| format!("pod {}", plan.name);
+    let wanted = plans.iter().map(|plan| wanted(store, plan, how).context(|| shown(plan)));
+    let wanted = wanted.collect::<Result<Vec<_>>>()?;
+    plans.iter().zip(&wanted).try_for_each(|(plan, wanted)| up_one(store, plan, wanted, how).context(|| shown(plan)))
+}
+
+fn up_one(store: &Store, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) -> Result<()> {
     let Some(pod) = pods::named(store, plan.name.as_str())? else {
-        return make(store, plan, &wanted, how);
+        return make(store, plan, wanted, how);
     };
+    let lock = if how.dry { None } else { Some(UpLock::take(pod.dir())?) };
     match pod.state() {
         State::Running => {}
         State::Exited | State::ExitedGarbage | State::Garbage | State::PrepareFailed => {
@@ -66,8 +81,10 @@ pub fn up(store: &Store, plan: &PodPlan, how: &How<'_>) -> Result<()> {
                 gc::rm(store, pod, how.debug).context(|| "remove the pod that has ended")?;
                 (how.say)(&format!("pod {}: it had ended and was removed", plan.name))?;
             }
-            return make(store, plan, &wanted, how);
+            drop(lock);
+            return make(store, plan, wanted, how);
         }
+        State::Embryo | State::Preparing | State::Deleting => return Err(up_lock::others_work()),
         other => return Err(Error::new(format!("it is {}: \"podctl rm {}\" frees the name", other.word(), plan.name))),
     }
     if !how.dry {
@@ -78,7 +95,7 @@ pub fn up(store: &Store, plan: &PodPlan, how: &How<'_>) -> Result<()> {
     let has_ids = uid_range::of_pod(pod.dir())?.is_some();
     let differs = change::of_pod(plan, &Settings::load(pod.dir())?, &manifest, has_ids);
     if differs == [change::PORTS] {
-        return change_with_ports(store, &pod, plan, &wanted, &manifest, how);
+        return change_with_ports(store, &pod, plan, wanted, &manifest, how);
     }
     if !differs.is_empty() {
         if !how.replace {
@@ -93,9 +110,9 @@ pub fn up(store: &Store, plan: &PodPlan, how: &How<'_>) -> Result<()> {
         }
         stop::stop(store, &pod, StopOptions { debug: how.debug, ..StopOptions::default() })?;
         gc::rm(store, pods::find_whole(store, pod.uuid())?, how.debug)?;
-        return make(store, plan, &wanted, how);
+        return make(store, plan, wanted, how);
     }
-    change(store, &pod, plan, &wanted, how)
+    change(store, &pod, plan, wanted, how)
 }
 
 /// Changes the pod's published ports and then its apps; restores the ports if the apps can't be changed.
@@ -132,31 +149,32 @@ struct WantedApp {
     init: bool,
 }
 
-/// Gets the images of a plan and makes its claims as named volumes, which a dry run leaves out; returns the apps.
+/// Gets the images of a plan; returns its apps, checked. Makes nothing.
 fn wanted(store: &Store, plan: &PodPlan, how: &How<'_>) -> Result<Vec<WantedApp>> {
     let mut manifest = PodManifest::default();
     let mut found = Vec::new();
-    // the check of an app needs the sources of its mounts
-    for (claim, labels) in plan.claims.iter().filter(|_| !how.dry) {
-        if named::ensure(store, claim, labels)?
-            && let Some(group) = plan.fs_group
-        {
-            let data = named::source(store, claim);
-            let shown = || format!("give volume {claim} to group {group}");
-            std::os::unix::fs::chown(&data, None, Some(group)).context(shown)?;
-            std::fs::set_permissions(&data, PermissionsExt::from_mode(0o2775)).context(shown)?;
-        }
-    }
     for app in &plan.apps {
         let name = app.options.name.as_deref().unwrap_or_default();
         let one = wanted_app(store, app, how).context(|| format!("container {name}"))?;
-        if !how.dry {
-            add::check_addition(&manifest, &one.app)?;
-        }
+        add::check_addition(&manifest, &without_new_sources(store, plan, &one.app))?;
         manifest.apps.push(one.app.clone());
         found.push(one);
     }
     Ok(found)
+}
+
+/// The app without the mounts whose sources [`Made`] makes.
+fn without_new_sources(store: &Store, plan: &PodPlan, app: &RuntimeApp) -> RuntimeApp {
+    let is_new = |source: &str| {
+        named::of_source(store, source).is_some()
+            || plan.host_paths.iter().any(|new| new.path == std::path::Path::new(source))
+    };
+    let mut app = app.clone();
+    app.mounts.retain(|mount| {
+        let source = mount.app_volume.as_ref().and_then(|volume| volume.source.as_deref());
+        !source.is_some_and(is_new)
+    });
+    app
 }
 
 fn wanted_app(store: &Store, plan: &AppPlan, how: &How<'_>) -> Result<WantedApp> {
@@ -192,22 +210,34 @@ fn make(store: &Store, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) -> R
     });
     let launch = Launch { settings: plan.settings.clone(), mutable: true, debug: how.debug };
     let making = Making { no_overlay: false, private_users: plan.private_users.then_some(PrivateUsers::Auto) };
+    let (mut made, mut lock) = (None, None);
     let held = create::prepare(store, &stage1, &manifest, making, |dir| {
-        claim::give(store, dir, &plan.name)?;
+        lock = Some(UpLock::take(dir)?);
+        claim::give(store, dir, &plan.name).map_err(|error| match pods::named(store, plan.name.as_str()) {
+            // it was not there when this process looked for it
+            Ok(Some(_)) => up_lock::others_work(),
+            _ => error,
+        })?;
+        made = Some(Made::of(store, plan)?);
         plan.settings.save(dir)?;
         plan.contents.iter().try_for_each(|content| content.put_in_place(dir))
-    })?;
-    let (uuid, _) = create::start(store, create::mount(store, held)?, &launch)?;
-    (how.say)(&format!("pod {}: started", plan.name))?;
+    });
+    let started = held.and_then(|held| create::start(store, create::mount(store, held)?, &launch));
+    let Some(made) = made else { return started.map(drop) };
+    let (uuid, _) = match started {
+        Ok(started) => started,
+        Err(error) => return Err(made.undo(error)),
+    };
     let pod = pods::find_whole(store, uuid)?;
-    let mut work = Work { store, pod: &pod, how, contents: &plan.contents, done: Vec::new() };
-    let Err(error) = work.bring(wanted, &manifest) else { return Ok(()) };
+    let mut work = Work { store, pod: &pod, how, contents: &plan.contents, made: &made, done: Vec::new() };
+    let said = (how.say)(&format!("pod {}: started", plan.name));
+    let Err(error) = said.and_then(|()| work.bring(wanted, &manifest)) else { return Ok(()) };
     let ended = stop::stop(store, &pod, StopOptions { force: true, debug: how.debug, ..StopOptions::default() })
         .and_then(|()| gc::rm(store, pods::find_whole(store, uuid)?, how.debug));
-    Err(match ended {
+    Err(made.undo(match ended {
         Ok(()) => Error::new(format!("{}; the pod was removed again", error.one_line())),
         Err(also) => Error::new(format!("{}; removing the pod failed, too: {}", error.one_line(), also.one_line())),
-    })
+    }))
 }
 
 fn names(wanted: &[WantedApp]) -> String {
@@ -217,7 +247,8 @@ fn names(wanted: &[WantedApp]) -> String {
 /// Changes a running pod's apps to those of the plan; undoes that if it fails.
 fn change(store: &Store, pod: &Pod, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) -> Result<()> {
     let manifest = manifest::read(pod.dir())?;
-    let mut work = Work { store, pod, how, contents: &plan.contents, done: Vec::new() };
+    let made = if how.dry { Made::nothing(store) } else { Made::of(store, plan)? };
+    let mut work = Work { store, pod, how, contents: &plan.contents, made: &made, done: Vec::new() };
     let keep: Vec<AcName> = wanted.iter().map(|one| one.app.name.clone()).collect();
     let gone = change::gone(&manifest, &keep);
     let brought = work.remove(&gone).and_then(|()| work.bring(wanted, &manifest));
@@ -226,7 +257,7 @@ fn change(store: &Store, pod: &Pod, plan: &PodPlan, wanted: &[WantedApp], how: &
         if let Err(also) = manifest::read(pod.dir()).and_then(|manifest| content::sweep(pod.dir(), &manifest)) {
             undone += &format!("; {}", also.one_line());
         }
-        return Err(Error::new(format!("{}; {undone}", error.one_line())));
+        return Err(made.undo(Error::new(format!("{}; {undone}", error.one_line()))));
     }
     if how.dry {
         return Ok(());
@@ -263,6 +294,7 @@ struct Work<'a> {
     pod: &'a Pod,
     how: &'a How<'a>,
     contents: &'a [Content],
+    made: &'a Made<'a>,
     done: Vec<Done>,
 }
 
@@ -332,7 +364,12 @@ impl Work<'_> {
     }
 
     fn start(&self, one: &WantedApp) -> Result<()> {
+        if stage1::appc::find(&one.app.annotations, stage1::app::POST_START).is_some() {
+            // the start may fail after the app has run
+            self.made.has_run(&one.app);
+        }
         lifecycle::start(self.store, self.pod, &one.app.name, self.how.debug)?;
+        self.made.has_run(&one.app);
         if one.init { self.wait_for_end(&one.app.name) } else { Ok(()) }
     }
 
@@ -344,11 +381,29 @@ impl Work<'_> {
                 ("exited", Some(0)) => return Ok(()),
                 ("exited", code) => {
                     let code = code.map_or_else(|| "without a status".to_owned(), |code| format!("with {code}"));
-                    return Err(Error::new(format!("it ended {code}: \"podctl logs\" shows its output")));
+                    return Err(Error::new(format!("it ended {code}{}", self.show_end_of_log(app))));
                 }
                 _ if !pods::is_running(self.store, self.pod)? => return Err(Error::new("the pod has ended")),
                 _ => std::thread::sleep(POLL),
             }
+        }
+    }
+
+    /// Prints the last lines of an app's log on standard error, because its log goes with it. Returns what the error says
+    /// of that.
+    fn show_end_of_log(&self, app: &AcName) -> String {
+        let wanted = LineFilter { apps: vec![app.clone()], last: Some(LAST_LINES), ..LineFilter::default() };
+        let mut lines = 0;
+        let shown = logs::show(self.store, self.pod, &wanted, |line| {
+            let text = &line.message[..line.message.len().min(LONGEST_LINE)];
+            log::warn!("{app}: {}", String::from_utf8_lossy(text));
+            lines += 1;
+            Ok(true)
+        });
+        match (shown, lines) {
+            (Err(error), _) => format!("; its output can't be shown: {}", error.one_line()),
+            (Ok(()), 0) => ", and wrote nothing".to_owned(),
+            (Ok(()), _) => ": the last lines of its output are above".to_owned(),
         }
     }
 

@@ -3,8 +3,9 @@
 //!
 //! The pod is the only state: an app is unchanged if the pod's manifest lists it as the file describes it.
 //!
-//! [`read`] reads YAML; [`pod`], [`container`], [`mod@env`], [`security`] and [`volumes`] translate, most of them from
-//! the file alone; [`apply`] makes or changes the pod, and [`generate`] writes a file from a pod.
+//! [`yaml`] reads YAML, [`read`] its objects, [`names`] only the names that `down` needs; [`pod`], [`container`],
+//! [`mod@env`], [`security`] and [`volumes`] translate from the file alone. [`made`] makes what is outside of a pod,
+//! [`apply`] makes or changes the pod, under [`up_lock`], and [`generate`] writes a file from a pod.
 
 pub mod apply;
 mod change;
@@ -13,6 +14,8 @@ mod env;
 pub mod generate;
 mod hooks;
 pub mod keep;
+mod made;
+pub mod names;
 pub mod plan;
 mod pod;
 mod probes;
@@ -21,4 +24,6 @@ mod security;
 mod sources;
 pub mod unit;
 mod unused;
+mod up_lock;
 mod volumes;
+mod yaml;

@@ -1,6 +1,7 @@
 //! The pods of a file as options of the host manager.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 use stage1::appc::{ExposedPort, Isolator};
@@ -39,6 +40,38 @@ pub struct PodPlan {
     pub fs_group: Option<u32>,
     /// The named volumes that it claims, with the labels of new ones.
     pub claims: BTreeMap<VolumeName, BTreeMap<String, String>>,
+    /// The directories and files of the host that are to be made, because the file says so and they do not exist.
+    pub host_paths: Vec<HostPath>,
+}
+
+impl PodPlan {
+    /// A pod that has a name and nothing else.
+    pub fn named(name: PodName) -> Self {
+        Self {
+            name,
+            settings: Settings::default(),
+            ports: Vec::new(),
+            isolators: Vec::new(),
+            sysctls: BTreeMap::new(),
+            private_users: false,
+            labels: Map::new(),
+            annotations: Map::new(),
+            apps: Vec::new(),
+            contents: Vec::new(),
+            fs_group: None,
+            claims: BTreeMap::new(),
+            host_paths: Vec::new(),
+        }
+    }
+}
+
+/// A directory or file of the host.
+#[derive(Debug, PartialEq, Eq)]
+pub struct HostPath {
+    /// Its absolute path.
+    pub path: PathBuf,
+    /// Whether it is a directory, not a file.
+    pub is_directory: bool,
 }
 
 /// When to pull an image (`imagePullPolicy`).

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use serde_json::{Map, Value, json};
-use stage1::appc::{Isolator, NameValue};
+use stage1::appc::{Isolator, NameValue, quantity};
 use stage1::confine::caps::CapSet;
 use stage1::error::{Context, Error, Result};
 
 use super::container::{self, Surroundings};
 use super::env::Facts;
 use super::plan::PodPlan;
-use super::security::Defaults;
+use super::security::{self, Defaults};
 use super::sources::Sources;
 use super::unused::Unused;
 use super::volumes::{self, Volumes};
@@ -36,18 +36,11 @@ pub fn translate(
     let name = pod.metadata.name.clone().context(|| "metadata.name is missing")?;
     let settings = settings(&mut spec, &name, asked)?;
     let mut plan = PodPlan {
-        name: name.parse().context(|| "metadata.name")?,
         settings,
-        ports: Vec::new(),
-        isolators: Vec::new(),
-        sysctls: BTreeMap::new(),
         private_users: spec.host_users.take() == Some(false),
         labels: texts(&pod.metadata.labels),
         annotations: texts(&pod.metadata.annotations),
-        apps: Vec::new(),
-        contents: Vec::new(),
-        fs_group: None,
-        claims: BTreeMap::new(),
+        ..PodPlan::named(name.parse().context(|| "metadata.name")?)
     };
     let restart = match spec.restart_policy.take().as_deref() {
         None | Some("Always") => "always",
@@ -64,7 +57,7 @@ pub fn translate(
         u64::try_from(seconds).map(Duration::from_secs).context(|| format!("terminationGracePeriodSeconds {seconds}"))
     });
     let mut context = spec.security_context.take().unwrap_or_default();
-    let security = Defaults::take(&mut context).context(|| "spec.securityContext")?;
+    let defaults = Defaults::take(&mut context).context(|| "spec.securityContext")?;
     if let Some(sysctls) = context.sysctls.take() {
         for sysctl in sysctls {
             crate::pod::sysctl::check(&sysctl.name, &sysctl.value, plan.settings.network.as_deref())
@@ -72,12 +65,12 @@ pub fn translate(
             plan.sysctls.insert(sysctl.name, sysctl.value);
         }
     }
-    plan.fs_group = security.fs_group;
+    plan.fs_group = defaults.fs_group;
     unused.left("spec.securityContext", &context)?;
-    let volumes = declared(store, &mut spec, sources, &security, &mut plan, unused)?;
+    let volumes = declared(store, &mut spec, sources, &defaults, &mut plan, unused)?;
     let around = Surroundings {
         facts: Facts { sources, meta: &pod.metadata },
-        security,
+        security: defaults,
         volumes,
         restart,
         grace: grace.transpose()?,
@@ -90,6 +83,7 @@ pub fn translate(
     {
         for (number, one) in containers.into_iter().enumerate() {
             let path = format!("spec.{list}[{number}]");
+            security::check_quantities(&one, &path)?;
             let shown = format!("{path} ({})", one.name);
             add(&mut plan, one, is_init, &around, &path, unused, &mut extra).context(|| shown)?;
         }
@@ -145,6 +139,9 @@ fn declared(
         let path = format!("spec.volumes[{number}]");
         let name = one.name.clone();
         let shown = || format!("{path} ({name})");
+        if let Some(limit) = one.empty_dir.as_ref().and_then(|empty| empty.size_limit.as_ref()) {
+            quantity::whole(&limit.0).context(|| format!("{path}.emptyDir.sizeLimit"))?;
+        }
         let volume = volumes::declare(store, &mut one, sources, security.fs_group, plan).context(shown)?;
         one.name.clear();
         unused.left(&path, &one)?;

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_yaml_ng::Value;
 use stage1::error::{Context, Error, Result};
 
+use super::names;
 use super::plan::PodPlan;
 use super::pod;
 use super::sources::Sources;
 use super::unused::Unused;
+use super::yaml;
 use crate::pod::settings::Settings;
 use crate::store::Store;
 use crate::volume::name::VolumeName;
@@ -36,10 +37,8 @@ pub struct File {
 /// pod.
 pub fn file(store: &Store, text: &str, asked: &Settings) -> Result<File> {
     let mut objects = Objects::default();
-    for (number, document) in serde_yaml_ng::Deserializer::from_str(text).enumerate() {
-        let shown = || format!("document {}", number + 1);
-        let value = Value::deserialize(document).context(|| format!("{}: not YAML", shown()))?;
-        objects.add(value).context(shown)?;
+    for (number, value) in yaml::objects(text)? {
+        objects.add(value).context(|| format!("document {number}"))?;
     }
     let Objects { pods, sources, claims, mut unused } = objects;
     if pods.is_empty() {
@@ -74,9 +73,6 @@ struct Objects {
 
 impl Objects {
     fn add(&mut self, mut value: Value) -> Result<()> {
-        if value.is_null() {
-            return Ok(());
-        }
         let kind = value.get("kind").and_then(Value::as_str).context(|| "it has no kind")?.to_owned();
         if matches!(kind.as_str(), "Pod" | "Deployment" | "PersistentVolumeClaim") {
             as_types_want(&mut value, false);
@@ -103,12 +99,6 @@ impl Objects {
                 let name = claim.metadata.name.context(|| "PersistentVolumeClaim: metadata.name is missing")?;
                 let name = name.parse().context(|| "PersistentVolumeClaim: metadata.name")?;
                 self.claims.insert(name, claim.metadata.labels.unwrap_or_default());
-            }
-            "List" => {
-                let items = value.get_mut("items").and_then(Value::as_sequence_mut).map(std::mem::take);
-                for item in items.unwrap_or_default() {
-                    self.add(item)?;
-                }
             }
             other => {
                 return Err(Error::new(format!(
@@ -163,7 +153,7 @@ fn pod_of(deployment: Deployment) -> Result<Pod> {
         return Err(Error::new(format!("Deployment {name:?}: replicas {replicas}: only 1 is supported")));
     }
     let mut metadata = spec.template.metadata.unwrap_or_default();
-    metadata.name = Some(format!("{name}-pod"));
+    metadata.name = Some(names::of_deployment(&name));
     Ok(Pod { metadata, spec: spec.template.spec, status: None })
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::FileType;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::{
@@ -13,7 +13,7 @@ use stage1::appc::{AcName, Mount, NameValue, Volume, VolumeKind};
 use stage1::error::{Context, Error, Result};
 
 use super::env;
-use super::plan::PodPlan;
+use super::plan::{HostPath, PodPlan};
 use super::sources::{SourceKind, Sources};
 use crate::store::Store;
 use crate::volume::content::{Content, relative};
@@ -40,7 +40,7 @@ pub fn declare(
 ) -> Result<Volume> {
     let name: AcName = declared.name.parse()?;
     if let Some(host) = declared.host_path.take() {
-        let source = host_path(&host)?;
+        let source = host_path(&host, &mut plan.host_paths)?;
         return Ok(volume(name, VolumeKind::Host, Some(source)));
     }
     if let Some(mut empty) = declared.empty_dir.take() {
@@ -99,24 +99,15 @@ fn empty_dir(name: AcName, empty: &mut EmptyDirVolumeSource, fs_group: Option<u3
     Ok(Volume { mode: Some(mode.to_owned()), gid, other, ..volume(name, VolumeKind::Empty, None) })
 }
 
-/// Checks the path and its type; creates a directory or file if the type is `DirectoryOrCreate` or `FileOrCreate`.
-fn host_path(host: &HostPathVolumeSource) -> Result<String> {
+/// Checks the path and its type. Adds a directory or file that the type says to make, and that does not exist, to
+/// `new`.
+fn host_path(host: &HostPathVolumeSource, new: &mut Vec<HostPath>) -> Result<String> {
     let path = Path::new(&host.path);
     let plain = path.components().all(|part| !matches!(part, std::path::Component::ParentDir));
     if !path.is_absolute() || !plain {
         return Err(Error::new(format!("hostPath {path:?} is not an absolute path without \"..\"")));
     }
     let wanted = host.type_.as_deref().unwrap_or_default();
-    match (wanted, path.exists()) {
-        ("DirectoryOrCreate", false) => std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(path)
-            .context(|| format!("make directory {path:?}"))?,
-        ("FileOrCreate", false) => std::fs::File::create(path).map(drop).context(|| format!("create {path:?}"))?,
-        _ => {}
-    }
-    let kind = path.metadata().context(|| format!("hostPath {path:?}"))?.file_type();
     let is: fn(&FileType) -> bool = match wanted {
         "" => |_| true,
         "Directory" | "DirectoryOrCreate" => FileType::is_dir,
@@ -126,6 +117,11 @@ fn host_path(host: &HostPathVolumeSource) -> Result<String> {
         "BlockDevice" => FileTypeExt::is_block_device,
         other => return Err(Error::new(format!("unknown hostPath.type {other:?}"))),
     };
+    if matches!(wanted, "DirectoryOrCreate" | "FileOrCreate") && !path.exists() {
+        new.push(HostPath { path: path.to_owned(), is_directory: wanted == "DirectoryOrCreate" });
+        return Ok(host.path.clone());
+    }
+    let kind = path.metadata().context(|| format!("hostPath {path:?}"))?.file_type();
     if is(&kind) { Ok(host.path.clone()) } else { Err(Error::new(format!("hostPath {path:?} is not a {wanted}"))) }
 }
 
@@ -211,25 +207,35 @@ mod tests {
     fn paths_of_the_host_are_of_the_kind_asked_for() {
         let base = tempfile::tempdir().unwrap();
         let path = |name: &str| base.path().join(name).to_str().unwrap().to_owned();
+        std::fs::create_dir(path("d")).unwrap();
+        std::fs::write(path("f"), "").unwrap();
         let host = |name: &str, kind: &str| {
-            host_path(&HostPathVolumeSource { path: path(name), type_: Some(kind.to_owned()) })
+            let mut new = Vec::new();
+            host_path(&HostPathVolumeSource { path: path(name), type_: Some(kind.to_owned()) }, &mut new).map(|_| new)
         };
         for (name, kind, there) in [
-            ("d", "Directory", false),
-            ("d", "DirectoryOrCreate", true),
             ("d", "Directory", true),
+            ("d", "DirectoryOrCreate", true),
             ("d", "", true),
             ("d", "File", false),
+            ("d", "FileOrCreate", false),
             ("f", "FileOrCreate", true),
             ("f", "File", true),
             ("f", "Socket", false),
             ("f", "Banana", false),
             ("none", "", false),
+            ("none", "Banana", false),
+            ("none", "Directory", false),
         ] {
-            assert_eq!(host(name, kind).is_ok(), there, "{name} {kind}");
+            assert_eq!(host(name, kind).ok(), there.then(Vec::new), "{name} {kind}");
+        }
+        for (name, kind, is_directory) in [("a/b", "DirectoryOrCreate", true), ("a/f", "FileOrCreate", false)] {
+            let expected = HostPath { path: path(name).into(), is_directory };
+            assert_eq!(host(name, kind).unwrap(), [expected], "{name}");
+            assert!(!base.path().join("a").exists(), "nothing is made before the whole file is checked");
         }
         let device = HostPathVolumeSource { path: "/dev/null".into(), type_: Some("CharDevice".into()) };
-        host_path(&device).unwrap();
-        assert!(host_path(&HostPathVolumeSource { path: "/a/../b".into(), type_: None }).is_err());
+        host_path(&device, &mut Vec::new()).unwrap();
+        assert!(host_path(&HostPathVolumeSource { path: "/a/../b".into(), type_: None }, &mut Vec::new()).is_err());
     }
 }

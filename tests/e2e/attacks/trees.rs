@@ -1,5 +1,5 @@
 //! Hostile trees: an image with links where podctl looks for files, and an app that changes files while others are
-//! added. CVE-2018-15664, CVE-2019-14271, CVE-2019-19921, CVE-2021-30465.
+//! added. CVE-2017-1002101, CVE-2018-15664, CVE-2019-14271, CVE-2019-19921, CVE-2021-30465.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,6 +11,7 @@ use tests::{Verdict, image};
 tests::cases! {
     native links_of_an_image_mean_its_own_files;
     native targets_that_an_app_exchanges 180;
+    native parts_of_a_volume_that_an_app_exchanges 180;
 }
 
 /// Users, groups, owners, commands, and the files that a pod gives to its apps are all links to files of the host.
@@ -117,5 +118,61 @@ fn targets_that_an_app_exchanges(t: &Context) -> Verdict {
         }
     }
     pod.end();
+    Ok(())
+}
+
+/// An app keeps exchanging a directory of a volume and a link to the host, while `up` mounts a part of the volume at
+/// that path in another app.
+fn parts_of_a_volume_that_an_app_exchanges(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    podctl.import_probe();
+    let (outside, path) = (t.dir.join("outside"), t.dir.join("pod.yaml").display().to_string());
+    fs::create_dir_all(outside.join("new"))?;
+    fs::write(outside.join("secret"), "of the host")?;
+    podctl.ok(&["volume", "create", "shared"]);
+    let data = podctl.json(&["volume", "inspect", "shared"])[0]["path"].as_str().expect("path").to_owned();
+    let data = std::path::Path::new(&data);
+    fs::create_dir_all(data.join("dir/old"))?;
+    symlink(&outside, data.join("link"))?;
+    let up = |round: usize, attacks: bool| {
+        // one part exists on both sides, one in the host's directory only, and one nowhere: it is made
+        let parts = ["dir", "dir/old", "dir/new", &format!("dir/none{round}")]
+            .map(|part| format!("{{name: v, mountPath: /{}, subPath: {part}}}", part.replace('/', "-")))
+            .join(", ");
+        let attacker = "  - {name: attacker, image: probe, command: [/probe, write, /v/up, x, +, exchange, /v/dir, \
+                        /v/link, /v/stop], volumeMounts: [{name: v, mountPath: /v}]}\n";
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: shop}}\nspec:\n  hostNetwork: true\n  restartPolicy: Never\n  \
+             containers:\n{}  - {{name: one, image: probe, command: [/probe, sleep, inf], env: [{{name: R, value: \
+             \"{round}\"}}], volumeMounts: [{parts}]}}\n  volumes: [{{name: v, persistentVolumeClaim: \
+             {{claimName: shared}}}}]\n",
+            if attacks { attacker } else { "" }
+        );
+        fs::write(&path, text).expect("write");
+        podctl.run(&["up", "-f", &path])
+    };
+    let mut mounted = 0;
+    for round in 0..16 {
+        let said = up(round, true);
+        wait_for("the exchange", 20, || data.join("up").exists().then_some(()));
+        if said.code == Some(0) {
+            mounted += 1;
+            let pid = podctl.json(&["inspect", "shop", "one"])["pid"].as_i64().expect("pid").to_string();
+            let parts: Vec<_> = mountinfo(&pid).into_iter().filter(|mount| mount[4].starts_with("/dir")).collect();
+            assert_eq!(parts.len(), 4, "{parts:?}");
+            for mount in &parts {
+                assert!(mount[3].contains("/volumes/shared/data"), "{mount:?}");
+            }
+        }
+        let mut there: Vec<_> = fs::read_dir(&outside)?.map(|one| one.expect("entry").file_name()).collect();
+        there.sort();
+        assert_eq!(there, ["new", "secret"], "made outside of the volume");
+        assert_eq!(fs::read_dir(outside.join("new"))?.count(), 0);
+    }
+    // A round may be refused, for a part that was a link at that moment; without the attacker none is.
+    fs::write(data.join("stop"), "")?;
+    up(99, false).ok();
+    assert!(mounted > 0, "no round has mounted anything");
+    podctl.ok(&["down", "--volumes", "-f", &path]);
     Ok(())
 }

@@ -8,6 +8,7 @@ use clap::Args;
 use stage1::error::{Context, Error, Result};
 
 use crate::pod::settings::Settings;
+use crate::podfile::names::{self, PodNames};
 use crate::podfile::read;
 use crate::store::Store;
 
@@ -26,12 +27,29 @@ impl KubeFile {
     /// # Errors
     /// The file can't be read, has more than 8 MiB, is not UTF-8, or is not a valid file of pods.
     pub fn read(&self, store: &Store, asked: &Settings) -> Result<read::File> {
-        let shown = || if self.is_stdin() { "standard input".to_owned() } else { format!("{:?}", self.file) };
-        let text = match self.is_stdin() {
+        self.text().and_then(|text| read::file(store, &text, asked)).context(|| self.shown())
+    }
+
+    /// Reads the names in the file, and nothing else.
+    ///
+    /// # Errors
+    /// The file can't be read, has more than 8 MiB, is not UTF-8 or not YAML, or names no pod.
+    pub fn names(&self) -> Result<Vec<PodNames>> {
+        let names = self.text().and_then(|text| names::of_file(&text));
+        names
+            .context(|| self.shown())
+            .map_err(|error| Error::new(format!("{}; \"podctl down NAME\" needs no file", error.one_line())))
+    }
+
+    fn text(&self) -> Result<String> {
+        match self.is_stdin() {
             true => bounded(io::stdin()),
             false => File::open(&self.file).context(|| "open").and_then(bounded),
-        };
-        text.and_then(|text| read::file(store, &text, asked)).context(shown)
+        }
+    }
+
+    fn shown(&self) -> String {
+        if self.is_stdin() { "standard input".to_owned() } else { format!("{:?}", self.file) }
     }
 
     fn is_stdin(&self) -> bool {

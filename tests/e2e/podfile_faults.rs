@@ -1,0 +1,225 @@
+//! Pod files that are refused, at work twice, or edited after their pod was made.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::Value;
+use tests::Verdict;
+use tests::harness::Context;
+use tests::podctl::{Pod, Podctl};
+use tests::process::{Output, wait_for};
+
+tests::cases! {
+    native a_refused_up_leaves_nothing_behind;
+    native values_have_lines_and_an_edited_file_still_takes_its_pod_down;
+    native of_two_ups_at_once_the_second_is_told_of_the_first;
+}
+
+struct Shop {
+    podctl: Podctl,
+    dir: PathBuf,
+}
+
+impl Shop {
+    fn new(t: &Context) -> Self {
+        let podctl = t.podctl();
+        podctl.import_probe();
+        fs::create_dir_all(podctl.out()).expect("out");
+        Self { podctl, dir: t.dir.clone() }
+    }
+
+    fn file(&self, text: &str) -> String {
+        let path = self.dir.join("shop.yaml");
+        fs::write(&path, text).expect("write");
+        path.display().to_string()
+    }
+
+    fn up(&self, text: &str) -> Output {
+        self.podctl.run(&["up", "-f", &self.file(text)])
+    }
+
+    fn pod(&self) -> Pod<'_> {
+        let uuid = self.podctl.json(&["inspect", "shop"])["name"].as_str().expect("uuid").to_owned();
+        Pod { podctl: &self.podctl, uuid }
+    }
+}
+
+/// A pod with these lines in its spec.
+fn pod(name: &str, spec: &str) -> String {
+    format!("---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  hostNetwork: true\n{spec}")
+}
+
+fn a_refused_up_leaves_nothing_behind(t: &Context) -> Verdict {
+    let shop = Shop::new(t);
+    let made = shop.podctl.out().join("made");
+    let volumes = format!(
+        "  volumes:\n  - {{name: v, persistentVolumeClaim: {{claimName: data}}}}\n  \
+         - {{name: d, hostPath: {{path: {}/deep, type: DirectoryOrCreate}}}}\n",
+        made.display()
+    );
+    let spec = |init: &str, app: &str| {
+        let mounts = "volumeMounts: [{name: v, mountPath: /v}, {name: d, mountPath: /d}]";
+        let init = if init.is_empty() {
+            String::new()
+        } else {
+            format!("  initContainers:\n  - {{name: init, image: probe, command: [/probe, {init}], {mounts}}}\n")
+        };
+        format!("{init}  containers:\n  - {{name: a, {app}, {mounts}}}\n{volumes}")
+    };
+    let sleeps = "image: probe, command: [/probe, sleep, inf]";
+    let absent = "image: none-of-this, imagePullPolicy: Never";
+    let nothing_is_left = |said: &Output| {
+        assert_ne!(said.code, Some(0), "{said}");
+        let line = said.stderr.lines().last().unwrap_or_default();
+        assert!(!line.contains("failed, too"), "{line}");
+        assert_eq!(shop.podctl.ok(&["volume", "ls", "-q"]), "", "{line}");
+        assert_eq!(shop.podctl.ok(&["list", "-q"]), "", "{line}");
+        assert!(!made.exists(), "{line}");
+        line.to_owned()
+    };
+    // before anything is made: the second pod is refused, so the first one is not made
+    let two = pod("first", &spec("", sleeps)) + &pod("shop", &spec("", absent));
+    for (text, why) in [
+        (pod("shop", &spec("", absent)), "none-of-this"),
+        (two, "none-of-this"),
+        (pod("shop", &spec("", "image: probe, securityContext: {runAsNonRoot: true}")), "runAsNonRoot"),
+        (
+            pod("shop", &spec("", &format!("{sleeps}, resources: {{limits: {{memory: 12Q}}}}"))),
+            "spec.containers[0].resources.limits.memory: \"12Q\" is not a quantity: expected a number",
+        ),
+        (
+            pod("shop", &spec("", sleeps)) + "  - {name: e, emptyDir: {medium: Memory, sizeLimit: 1X}}\n",
+            "spec.volumes[2].emptyDir.sizeLimit: \"1X\" is not a quantity",
+        ),
+        (pod("shop", &spec("", sleeps)) + "  - {name: s, secret: {secretName: none}}\n", "no Secret \"none\""),
+        // after it: the app can't be started
+        (pod("shop", &spec("", "image: probe, command: [/no/such]")), "the pod was removed again"),
+        (pod("shop", &spec("", &format!("{sleeps}, readinessProbe: 7"))), "readinessProbe"),
+    ] {
+        let line = nothing_is_left(&shop.up(&text));
+        assert!(line.contains(why) && line.contains("shop.yaml") == !line.contains("pod shop: "), "{why}: {line}");
+    }
+    let dry = shop.podctl.run(&["up", "--dry-run", "-f", &shop.file(&pod("shop", &spec("", sleeps)))]).ok();
+    assert_eq!(dry, "pod shop: would be made, with a");
+    assert!(!made.exists() && shop.podctl.ok(&["volume", "ls", "-q"]).is_empty());
+
+    // an init container that fails: its log goes with the pod, so its end is shown; what it has written stays
+    let ends = "lines, \"30\", \"step\", +, raw, \"1b5b33316d7265640a\", +, write, /v/kept, x, +, write, /d/x, y, +, exit, \"3\"";
+    let said = shop.up(&pod("shop", &spec(ends, sleeps)));
+    let lines: Vec<&str> = said.stderr.lines().collect();
+    let last = lines.last().copied().unwrap_or_default();
+    assert!(last.contains("app init: it ended with 3: the last lines of its output are above"), "{said}");
+    assert!(last.contains("an app has run with what stays: volume data, "), "{said}");
+    let shown: Vec<&str> = lines.iter().copied().filter(|line| line.contains("warning: init: ")).collect();
+    assert_eq!(shown.len(), 20, "{said}");
+    assert!(shown[18].contains("step") && shown[19].contains("red"), "{said}");
+    assert!(!said.stderr.contains('\u{1b}'), "{said}");
+    assert_eq!(shop.podctl.ok(&["list", "-q"]), "");
+    assert_eq!(shop.podctl.ok(&["volume", "ls", "-q"]), "data");
+    assert_eq!(fs::read_to_string(made.join("deep/x"))?, "y");
+    // the file as it should be takes the volume up
+    shop.up(&pod("shop", &spec("write, /v/more, x", sleeps))).ok();
+    assert_eq!(shop.pod().enter("a", &["/probe", "cat", "/v/kept"]).ok(), "x");
+    // a change of the running pod that fails leaves no new volume
+    let text = pod("shop", &spec("write, /v/more, x", sleeps));
+    let claim = "  - {name: w, persistentVolumeClaim: {claimName: more}}\n";
+    let new =
+        "  - {name: b, image: probe, command: [/no/such], volumeMounts: [{name: w, mountPath: /w}]}\n  volumes:\n";
+    let said = shop.up(&(text.replace("  volumes:\n", new) + claim));
+    assert!(said.stderr.contains("the pod is as it was"), "{said}");
+    assert_eq!(shop.podctl.ok(&["volume", "ls", "-q"]), "data");
+    shop.podctl.ok(&["down", "shop"]);
+    Ok(())
+}
+
+fn values_have_lines_and_an_edited_file_still_takes_its_pod_down(t: &Context) -> Verdict {
+    let shop = Shop::new(t);
+    let key = "-----BEGIN KEY-----\nabc=\nPATH=/evil\n-----END KEY-----\n";
+    let text =
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata:\n  KEY: |\n    -----BEGIN KEY-----\n    abc=\n    \
+                PATH=/evil\n    -----END KEY-----\n  WORD: one\n"
+            .to_owned()
+            + &pod(
+                "shop",
+                "  containers:\n  - {name: a, image: probe, command: [/probe, report, /out/a.json, +, sleep, inf], \
+             envFrom: [{configMapRef: {name: c}}], volumeMounts: [{name: out, mountPath: /out}, {name: v, mountPath: /v}]}\n",
+            )
+            + &format!(
+                "  volumes: [{{name: out, hostPath: {{path: {}}}}}, {{name: v, persistentVolumeClaim: {{claimName: data}}}}]\n",
+                shop.podctl.out().display()
+            );
+    shop.up(&text).ok();
+    let of_shop = shop.pod();
+    let entered = |more: &[&str]| -> Value {
+        let words = [&["exec"], more, &["shop", "a", "--", "/probe", "report"]].concat();
+        serde_json::from_str(&shop.podctl.ok(&words)).expect("report")
+    };
+    for env in [&of_shop.read("a")["env"], &entered(&[])["env"]] {
+        assert_eq!((&env["KEY"], &env["WORD"]), (&key.into(), &"one".into()), "{env}");
+        assert_ne!(env["PATH"], "/evil");
+    }
+    assert_eq!(entered(&["--env", "MORE=1\n2"])["env"]["MORE"], "1\n2");
+    // the file for older host managers has one variable per line, so it lacks this one
+    let file = fs::read_to_string(of_shop.dir().join("stage1/rootfs/rkt/env/a"))?;
+    assert!(file.contains("WORD=one\n") && !file.contains("evil"), "{file}");
+    let again = shop.podctl.ok(&["generate", "kube", "shop"]);
+    assert_eq!(shop.up(&again).ok(), "", "{again}");
+    // an app that is added with such a value
+    let words = ["app", "add", "shop", "probe", "--name", "b", "-e", "LINES=x\ny", "--", "cat", "/proc/self/environ"];
+    shop.podctl.ok(&words);
+    shop.podctl.ok(&["app", "start", "shop", "b"]);
+    let shown = wait_for("the environment of b", 20, || {
+        let text = shop.podctl.ok(&["logs", "shop", "b"]);
+        text.contains("LINES=").then_some(text)
+    });
+    assert!(shown.contains("LINES=x\ny"), "{shown}");
+
+    // now the file becomes one that no pod can be made of
+    let broken = text.replace("image: probe", "image: 7").replace("kind: ConfigMap", "kind: Banana");
+    assert_ne!(shop.up(&broken).code, Some(0));
+    let path = shop.file("a: [");
+    let line = shop.podctl.fails(&["down", "-f", &path]);
+    assert!(line.contains("not YAML") && line.contains("podctl down NAME"), "{line}");
+    let path = shop.file(&broken);
+    let said = shop.podctl.ok(&["down", "--volumes", "-f", &path]);
+    assert_eq!(said, "pod shop: removed\nvolume data: removed");
+    assert_eq!(shop.podctl.ok(&["down", "-f", &path]), "pod shop: does not exist");
+    Ok(())
+}
+
+fn of_two_ups_at_once_the_second_is_told_of_the_first(t: &Context) -> Verdict {
+    let shop = Shop::new(t);
+    let text = pod(
+        "shop",
+        "  initContainers:\n  - {name: init, image: probe, command: [/probe, write, /out/begun, x, +, wait, /out/go], \
+         volumeMounts: [{name: out, mountPath: /out}]}\n  \
+         containers: [{name: a, image: probe, command: [/probe, sleep, inf]}]\n",
+    ) + &format!("  volumes: [{{name: out, hostPath: {{path: {}}}}}]\n", shop.podctl.out().display());
+    let path = shop.file(&text);
+    let first = shop.podctl.command(&["up", "-f", &path]).spawn()?;
+    wait_for("the init container", 60, || shop.podctl.out().join("begun").exists().then_some(()));
+    let line = shop.podctl.fails(&["up", "-f", &path]);
+    assert!(line.contains("another podctl makes, changes or removes this pod"), "{line}");
+    assert!(line.contains("run \"podctl up\" again") && !line.contains("podctl rm"), "{line}");
+    fs::write(shop.podctl.out().join("go"), "")?;
+    assert!(first.wait_with_output()?.status.success());
+    assert_eq!(shop.podctl.ok(&["up", "-f", &path]), "");
+    shop.podctl.ok(&["down", "shop"]);
+
+    // several from the beginning: one makes the pod; each other one finds it as it should be, or is refused
+    let said: Vec<_> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..4).map(|_| scope.spawn(|| shop.podctl.run(&["up", "-f", &path]))).collect();
+        all.into_iter().map(|one| one.join().expect("up")).collect()
+    });
+    let made = said.iter().filter(|said| said.stdout.contains("pod shop: started")).count();
+    assert_eq!(made, 1, "{said:?}");
+    for said in &said {
+        let is_refused = said.stderr.contains("run \"podctl up\" again");
+        assert!(said.code == Some(0) || is_refused, "{said}");
+        assert!(!said.stderr.contains("podctl rm"), "{said}");
+    }
+    assert_eq!(shop.podctl.ok(&["up", "-f", &path]), "");
+    assert_eq!(shop.pod().state("a"), "running");
+    shop.podctl.ok(&["down", "shop"]);
+    Ok(())
+}
