@@ -13,6 +13,8 @@ tests::cases! {
     native a_refused_up_leaves_nothing_behind;
     native values_have_lines_and_an_edited_file_still_takes_its_pod_down;
     native of_two_ups_at_once_the_second_is_told_of_the_first;
+    native a_pod_comes_back_from_what_it_generates;
+    native apps_by_name_several_at_once_and_files_without_an_option;
 }
 
 struct Shop {
@@ -221,5 +223,113 @@ fn of_two_ups_at_once_the_second_is_told_of_the_first(t: &Context) -> Verdict {
     assert_eq!(shop.podctl.ok(&["up", "-f", &path]), "");
     assert_eq!(shop.pod().state("a"), "running");
     shop.podctl.ok(&["down", "shop"]);
+    Ok(())
+}
+
+fn a_pod_comes_back_from_what_it_generates(t: &Context) -> Verdict {
+    let shop = Shop::new(t);
+    let out = shop.podctl.out();
+    let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: keys}\nstringData: {PASSWORD: ge$$heim, other: never used}\n---\n\
+                apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {COLOUR: blue}\n---\n\
+                apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: data, labels: {team: shop}}\n"
+        .to_owned()
+        + &pod(
+            "shop",
+            "  restartPolicy: Never\n  initContainers:\n  - {name: side, image: probe, command: [/probe, sleep, inf], \
+             restartPolicy: Always, ports: [{containerPort: 7}]}\n  containers:\n  - name: a\n    image: probe\n    \
+             command: [/probe, report, /out/a.json, +, sleep, inf]\n    envFrom: [{secretRef: {name: keys}}]\n    \
+             env:\n    - {name: PW, valueFrom: {secretKeyRef: {name: keys, key: PASSWORD}}}\n    \
+             - {name: URL, value: \"db://u:$(PW)@$(COLOUR)\"}\n    \
+             - {name: COLOUR, valueFrom: {configMapKeyRef: {name: settings, key: COLOUR}}}\n    \
+             ports: [{containerPort: 80, name: web}, {containerPort: 53, hostPort: 53, protocol: UDP}]\n    \
+             volumeMounts: [{name: out, mountPath: /out}, {name: v, mountPath: /v}, {name: d, mountPath: /d}]\n",
+        )
+        + &format!(
+            "  volumes:\n  - {{name: out, hostPath: {{path: {0}, type: Directory}}}}\n  \
+             - {{name: d, hostPath: {{path: {0}/new, type: DirectoryOrCreate}}}}\n  \
+             - {{name: v, persistentVolumeClaim: {{claimName: data}}}}\n",
+            out.display()
+        );
+    shop.podctl.ok(&["up", "--strict", "-f", &shop.file(&text)]);
+    let of_shop = shop.pod();
+    let env = of_shop.read("a")["env"].clone();
+    // a value of a Secret is what it is, not expanded again
+    assert_eq!((&env["PW"], &env["URL"]), (&"ge$$heim".into(), &"db://u:ge$$heim@$(COLOUR)".into()), "{env}");
+    let pids = || ["side", "a"].map(|app| shop.podctl.json(&["inspect", "shop", app])["pid"].as_i64());
+    let before = pids();
+    let made = shop.podctl.run(&["generate", "kube", "shop"]);
+    assert!(made.stderr.contains("the file has the values of Secrets (keys)"), "{made}");
+    let made = made.ok();
+    for part in [
+        "kind: PersistentVolumeClaim",
+        "team: shop",
+        "type: DirectoryOrCreate",
+        "type: Directory\n",
+        "containerPort: 80",
+        "hostPort: 53",
+        "containerPort: 7\n",
+        "restartPolicy: Always",
+        "secretKeyRef",
+        "configMapKeyRef",
+        "kind: ConfigMap",
+        "$(PW)",
+    ] {
+        assert!(made.contains(part), "{part}: {made}");
+    }
+    for secret in ["heim", "never used"] {
+        assert!(!made.contains(secret), "{secret}: {made}");
+    }
+    assert_eq!(shop.podctl.ok(&["up", "--strict", "-f", &shop.file(&made)]), "", "{made}");
+    assert_eq!(pids(), before);
+    assert_eq!(shop.podctl.ok(&["generate", "kube", "shop"]), made, "the same again");
+    // facts without effect are kept, and replace no app
+    let text = text.replace("containerPort: 80,", "containerPort: 81,");
+    assert_eq!(shop.up(&text).ok(), "");
+    assert_eq!(pids(), before);
+    assert!(shop.podctl.ok(&["generate", "kube", "shop"]).contains("containerPort: 81"));
+
+    // and the pod is made of it
+    shop.podctl.ok(&["down", "shop"]);
+    let path = shop.file(&made);
+    shop.podctl.ok(&["up", "--strict", "-f", &path]);
+    assert_eq!(
+        shop.podctl.ok(&["generate", "kube", "shop"]).lines().skip(1).collect::<Vec<_>>(),
+        made.lines().skip(1).collect::<Vec<_>>()
+    );
+    shop.podctl.ok(&["down", "--volumes", "-f", &path]);
+    Ok(())
+}
+
+fn apps_by_name_several_at_once_and_files_without_an_option(t: &Context) -> Verdict {
+    let shop = Shop::new(t);
+    let apps: String = ["a", "b", "c"]
+        .map(|app| format!("  - {{name: {app}, image: probe, command: [/probe, sleep, inf]}}\n"))
+        .concat();
+    let path = shop.file(&pod("shop", &format!("  restartPolicy: Never\n  containers:\n{apps}")));
+    shop.podctl.ok(&["up", &path]);
+    let of_shop = shop.pod();
+    let states = || ["a", "b", "c"].map(|app| of_shop.state(app));
+    shop.podctl.ok(&["app", "stop", "shop", "a", "c"]);
+    assert_eq!(states(), ["exited", "running", "exited"]);
+    // it goes on after a failure
+    let line = shop.podctl.fails(&["app", "start", "shop", "a", "none", "c"]);
+    assert!(line.contains("none") && !line.contains("\"a\""), "{line}");
+    assert_eq!(states(), ["running"; 3]);
+    let pid = || shop.podctl.json(&["inspect", "shop", "b"])["pid"].as_i64();
+    let before = pid();
+    shop.podctl.ok(&["app", "restart", "shop", "b", "c"]);
+    assert_ne!(pid(), before);
+    shop.podctl.ok(&["app", "rm", "shop", "a", "b"]);
+    assert_eq!(of_shop.manifest_apps(), ["c"]);
+    shop.podctl.ok(&["app", "stop", "shop"]);
+    assert_eq!(of_shop.state("c"), "exited");
+    assert_eq!(shop.podctl.ok(&["port", "shop"]), shop.podctl.ok(&["port", "list", "shop"]));
+
+    let line = shop.podctl.fails(&["app", "add", "shop", "probe", "-p", "8080:80"]);
+    assert!(line.contains("it is the pod's") && line.contains("podctl port add POD"), "{line}");
+    assert!(shop.podctl.fails(&["network", "ls"]).contains("/etc/rkt/net.d"));
+    let line = shop.podctl.fails(&["down", &path]);
+    assert!(line.contains(&format!("for the pods of the file: -f {path}")), "{line}");
+    shop.podctl.ok(&["down", "-f", &path]);
     Ok(())
 }

@@ -39,7 +39,13 @@ impl Down {
             if self.volumes {
                 return Err(Error::new("--volumes removes the volumes that a file claims: name the file with -f"));
             }
-            return each(&self.pods, |pod| end(session, pods::find(store, pod)?, pod));
+            return each(&self.pods, |pod| {
+                let found = pods::find(store, pod).map_err(|error| match std::path::Path::new(pod).is_file() {
+                    true => Error::new(format!("{}; for the pods of the file: -f {pod}", error.one_line())),
+                    false => error,
+                });
+                end(session, found?, pod)
+            });
         };
         let found = file.names()?;
         let names: Vec<String> = found.iter().map(|names| names.pod.to_string()).collect();

@@ -159,8 +159,7 @@ enum Command {
     /// Change the limits of an app, now and for its later runs
     Update(Lazy<update::Update>),
     /// List the published ports of a pod; add and remove ports while it runs
-    #[command(subcommand)]
-    Port(port::Command),
+    Port(port::Port),
     /// Freeze a pod, or one of its apps
     Pause(OneApp),
     /// Let a paused pod, or one of its apps, go on
@@ -244,8 +243,10 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     let text = error.render().to_string();
     let is_advice = |line: &str| line.starts_with("Usage:") || line.starts_with("For more information");
+    // clap says of every unknown option how it would be a value, which is not what was meant
+    let is_noise = |line: &&str| line.is_empty() || line.starts_with("tip: to pass '");
     let lines: Vec<&str> =
-        text.lines().take_while(|line| !is_advice(line)).map(str::trim).filter(|l| !l.is_empty()).collect();
+        text.lines().take_while(|line| !is_advice(line)).map(str::trim).filter(|line| !is_noise(line)).collect();
     let line = lines.join(" ");
     let line = line.strip_prefix("error: ").unwrap_or(&line);
     let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();

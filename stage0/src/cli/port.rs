@@ -10,8 +10,17 @@ use super::session::Session;
 use crate::pod::ports::{self, HostPort};
 use crate::pod::{network, published_port};
 
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+pub struct Port {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    pod: Option<OnePod>,
+}
+
 #[derive(Subcommand, Debug)]
-pub enum Command {
+enum Command {
     /// List the published ports of a pod
     #[command(visible_alias = "ls")]
     List(OnePod),
@@ -22,7 +31,7 @@ pub enum Command {
 }
 
 #[derive(Args, Debug)]
-pub struct Add {
+struct Add {
     #[command(flatten)]
     pod: OnePod,
     /// The ports: [HOSTIP:]HOSTPORT:PODPORT[/PROTOCOL]
@@ -31,7 +40,7 @@ pub struct Add {
 }
 
 #[derive(Args, Debug)]
-pub struct Rm {
+struct Rm {
     #[command(flatten)]
     pod: OnePod,
     /// The ports of the host: HOSTPORT[/PROTOCOL]
@@ -39,20 +48,22 @@ pub struct Rm {
     ports: Vec<String>,
 }
 
-impl Command {
+impl Port {
     pub fn run(self, session: &Session) -> Result<()> {
-        match self {
-            Self::List(pod) => {
+        match self.command.or(self.pod.map(Command::List)) {
+            // clap prints the help instead
+            None => Ok(()),
+            Some(Command::List(pod)) => {
                 let pod = pod.find(session)?;
                 published_port::of(&pod)?.iter().try_for_each(output::say)
             }
-            Self::Add(Add { pod, ports: texts }) => {
+            Some(Command::Add(Add { pod, ports: texts })) => {
                 let pod = pod.find(session)?;
                 let words = texts.iter().map(|text| publish::port(text).context(|| format!("port {text:?}")));
                 let added = network::ports(&words.collect::<Result<Vec<_>>>()?, None)?;
                 ports::add(&session.store, &pod, &added).context(|| format!("add a port to pod {}", pod.short()))
             }
-            Self::Rm(Rm { pod, ports: texts }) => {
+            Some(Command::Rm(Rm { pod, ports: texts })) => {
                 let pod = pod.find(session)?;
                 let removed = texts.iter().map(|text| host_port(text)).collect::<Result<Vec<_>>>()?;
                 ports::remove(&pod, &removed).context(|| format!("remove a port of pod {}", pod.short()))

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use stage1::error::{Error, Result};
 
-use super::args::kube_file::KubeFile;
+use super::args::kube_file::NamedFile;
 use super::args::registry::PullPolicy;
 use super::output::say;
 use super::session::Session;
@@ -20,7 +20,7 @@ use crate::podfile::plan::Pull;
 #[derive(Args, Debug)]
 pub struct Up {
     #[command(flatten)]
-    file: KubeFile,
+    file: NamedFile,
     /// Fail if the file has fields that have no effect, instead of warning of each
     #[arg(long)]
     strict: bool,
@@ -51,7 +51,7 @@ impl Up {
             local_config: self.local_config.as_deref().map(network::local_config).transpose()?,
             ..Settings::default()
         };
-        let file = self.file.read(&session.store, &asked)?;
+        let file = self.file.file()?.read(&session.store, &asked)?;
         if self.strict && !file.unused.is_empty() {
             return Err(Error::new(format!("fields that are not honoured: {}", file.unused.join("; "))));
         }

@@ -4,15 +4,17 @@
 
 use std::time::Duration;
 
-use stage1::appc::{AcName, PodManifest, RuntimeApp};
+use stage1::appc::{AcName, NameValue, PodManifest, RuntimeApp};
 use stage1::error::{Context, Error, Result};
 
 use super::change::{self, AppChange};
 use super::container;
 use super::made::Made;
+use super::origin::ORIGIN;
 use super::plan::{AppPlan, PodPlan, Pull};
 use super::pod::{INIT, init_mark};
 use super::up_lock::{self, UpLock};
+use crate::app::kept::AppRecord;
 use crate::app::options::AddOptions;
 use crate::app::{add, lifecycle, replace, status};
 use crate::image::store::Image;
@@ -265,28 +267,46 @@ fn change(store: &Store, pod: &Pod, plan: &PodPlan, wanted: &[WantedApp], how: &
     for app in gone {
         implicit::remove(pod.dir(), &manifest::read(pod.dir())?, &app.name)?;
     }
-    note(pod, plan)?;
+    note(pod, plan, wanted)?;
     content::sweep(pod.dir(), &manifest::read(pod.dir())?)
 }
 
-/// Writes the plan's labels and annotations to the pod's manifest.
-fn note(pod: &Pod, plan: &PodPlan) -> Result<()> {
+/// Writes to the pod's manifest what the file says that no app is replaced for: labels and annotations of the pod, and
+/// the apps' [`ORIGIN`].
+fn note(pod: &Pod, plan: &PodPlan, wanted: &[WantedApp]) -> Result<()> {
     let locked = Locked::new(pod.dir())?;
-    let mut manifest = locked.read()?;
-    if (&manifest.user_labels, &manifest.user_annotations) == (&plan.labels, &plan.annotations) {
-        return Ok(());
-    }
+    let before = locked.read()?;
+    let mut manifest = before.clone();
     manifest.user_labels.clone_from(&plan.labels);
     manifest.user_annotations.clone_from(&plan.annotations);
-    locked.write(&manifest)
+    for app in &mut manifest.apps {
+        let Some(one) = wanted.iter().find(|one| one.app.name == app.name) else { continue };
+        let record = AppRecord::new(pod.dir(), &app.name);
+        let Some(mut options) = record.options()? else { continue };
+        if origin(&app.annotations) != origin(&one.app.annotations) {
+            set_origin(&mut app.annotations, &one.app.annotations);
+            set_origin(&mut options.annotations, &one.app.annotations);
+            record.keep(&options)?;
+        }
+    }
+    if manifest == before { Ok(()) } else { locked.write(&manifest) }
+}
+
+fn origin(annotations: &[NameValue]) -> Option<&str> {
+    stage1::appc::find(annotations, ORIGIN)
+}
+
+fn set_origin(annotations: &mut Vec<NameValue>, new: &[NameValue]) {
+    annotations.retain(|one| one.name != ORIGIN);
+    annotations.extend(origin(new).map(|text| NameValue::new(ORIGIN, text)));
 }
 
 /// A step that was done.
 enum Done {
     /// An app was added.
     Added(AcName),
-    /// An app was removed, with whether it ran.
-    Removed(Box<RuntimeApp>, bool),
+    /// An app was removed, with whether it ran and the options it was added with.
+    Removed(Box<RuntimeApp>, bool, Option<Box<AddOptions>>),
 }
 
 struct Work<'a> {
@@ -352,7 +372,8 @@ impl Work<'_> {
             return Ok(());
         }
         let ran = status::status(self.pod, &app.name)?.state == "running";
-        self.done.push(Done::Removed(Box::new(app.clone()), ran));
+        let options = AppRecord::new(self.pod.dir(), &app.name).options()?.map(Box::new);
+        self.done.push(Done::Removed(Box::new(app.clone()), ran, options));
         lifecycle::rm(self.store, self.pod, &app.name, true, self.how.debug)
     }
 
@@ -420,9 +441,9 @@ impl Work<'_> {
                     };
                     (name, undone)
                 }
-                Done::Removed(app, ran) => {
+                Done::Removed(app, ran, options) => {
                     restored.push(app.name.to_string());
-                    (app.name.clone(), self.restore(*app, ran))
+                    (app.name.clone(), self.restore(*app, ran, options))
                 }
             };
             if let Err(error) = undone {
@@ -436,12 +457,15 @@ impl Work<'_> {
         }
     }
 
-    fn restore(&self, app: RuntimeApp, ran: bool) -> Result<()> {
+    fn restore(&self, app: RuntimeApp, ran: bool, before: Option<Box<AddOptions>>) -> Result<()> {
         let name = app.name.clone();
         if manifest::read(self.pod.dir())?.app(&name).is_none() {
             let image = images::find(self.store, &app.image.id)?;
             let options = AddOptions { debug: self.how.debug, ..AddOptions::default() };
             add::add_app(self.store, self.pod, &image, app, &options)?;
+            if let Some(before) = before {
+                AppRecord::new(self.pod.dir(), &name).keep(&before)?;
+            }
         }
         if ran { lifecycle::start(self.store, self.pod, &name, self.how.debug) } else { Ok(()) }
     }

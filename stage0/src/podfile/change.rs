@@ -2,6 +2,7 @@
 
 use stage1::appc::{AcName, PodManifest, RuntimeApp};
 
+use super::origin::ORIGIN;
 use super::plan::PodPlan;
 use crate::pod::settings::Settings;
 use crate::pod::sysctl;
@@ -37,6 +38,8 @@ pub fn gone<'a>(manifest: &'a PodManifest, wanted: &[AcName]) -> Vec<&'a Runtime
 /// The app with the lists whose order means nothing sorted, and without the image's name and labels.
 fn in_order(app: &RuntimeApp) -> RuntimeApp {
     let mut app = app.clone();
+    // it has no effect on the app
+    app.annotations.retain(|one| one.name != ORIGIN);
     app.annotations.sort_by(|a, b| a.name.cmp(&b.name));
     app.mounts.sort_by(|a, b| a.path.cmp(&b.path));
     // the image's id alone identifies the image

@@ -1,5 +1,6 @@
 //! Translates a container of Kubernetes to the options of an app.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Container;
@@ -8,6 +9,7 @@ use stage1::confine::caps::CapSet;
 use stage1::error::{Context, Error, Result};
 
 use super::env::{self, Facts};
+use super::origin::Origin;
 use super::plan::{AppPlan, Pull};
 use super::security::{self, Defaults};
 use super::unused::Unused;
@@ -24,6 +26,8 @@ pub struct Surroundings<'a> {
     pub security: Defaults,
     /// The pod's volumes.
     pub volumes: Volumes,
+    /// The types of its volumes of kind hostPath, by volume.
+    pub host_path_types: BTreeMap<String, String>,
     /// The restart policy of its apps: `no`, `on-failure` or `always`.
     pub restart: &'static str,
     /// terminationGracePeriodSeconds: the apps' stop timeout.
@@ -68,7 +72,8 @@ pub fn translate(
         }
     };
     // before its fields are taken: variables may refer to its resources
-    options.env = env::variables(&mut container, &around.facts)?;
+    let mut origin = Origin { ports: container.ports.clone().unwrap_or_default(), ..Origin::default() };
+    (options.env, origin.env) = env::variables(&mut container, &around.facts)?;
     let expanded = |words: Option<Vec<String>>| -> Vec<String> {
         words.unwrap_or_default().iter().map(|word| env::expand(word, &options.env)).collect()
     };
@@ -78,6 +83,9 @@ pub fn translate(
     if let Some(mounts) = &mut container.volume_mounts {
         options.mounts = volumes::mounts(mounts, &around.volumes, &options.env)?;
     }
+    let types = around.host_path_types.iter();
+    let types = types.filter(|(name, _)| options.mounts.iter().any(|mount| mount.volume.as_ref() == name.as_str()));
+    origin.host_path_types = types.map(|(name, kind)| (name.clone(), kind.clone())).collect();
     // a sidecar container (an init container with restartPolicy Always) is an app that is started first
     let stays = match container.restart_policy.take().as_deref() {
         Some("Always") if init => true,
@@ -88,6 +96,8 @@ pub fn translate(
         }
         None => false,
     };
+    origin.sidecar = stays;
+    options.annotations.extend(origin.annotation()?);
     let restart = match (init && !stays, stays) {
         (true, _) => "no",
         (_, true) => "always",

@@ -1,5 +1,6 @@
 //! Writes a pod as a file of Kubernetes. `up` of that file changes nothing in the pod, but for apps whose user or group was
-//! given by name: a pod file takes only its number.
+//! given by name: a pod file takes only its number. Variables of ConfigMaps and Secrets refer to these as the pod's own
+//! file did; both are documents of the file, with the keys that the pod uses.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,13 +8,17 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
-use stage1::appc::{self, App, Isolators, PidNamespace, PodManifest, RuntimeApp, SetMode, Volume, VolumeKind};
+use stage1::appc::{
+    self, AcName, App, Isolators, NameValue, PidNamespace, PodManifest, RuntimeApp, SetMode, Volume, VolumeKind,
+};
 use stage1::confine::caps::CapSet;
 use stage1::error::{Context, Error, Result};
 use stage1::layout;
 
 use super::apply::is_init;
-use super::{hooks, probes};
+use super::origin::{Origin, Variable};
+use super::sources::SourceKind;
+use super::{env, hooks, probes};
 use crate::app::record::record;
 use crate::image::store::find as images;
 use crate::image::store::names::names_of;
@@ -24,26 +29,44 @@ use crate::poddir::find::Pod;
 use crate::poddir::{manifest, uid_range};
 use crate::store::Store;
 use crate::volume::content::{self, Content};
+use crate::volume::name::VolumeName;
 use crate::volume::named;
 
-/// Writes the file of a pod: the Pod, and Secrets for the files of its ConfigMap and Secret volumes.
+/// Writes the file of a pod: the Pod, the ConfigMaps and Secrets that it uses, and its claims of named volumes.
 ///
 /// # Errors
 /// The pod's records can't be read, or the pod has a property that such a file can't express.
 pub fn kube(store: &Store, pod: &Pod) -> Result<String> {
     let manifest = manifest::read(pod.dir())?;
     let settings = Settings::load(pod.dir())?;
-    let mut made = Made { store, pod, manifest: &manifest, volumes: BTreeMap::new(), secrets: BTreeMap::new() };
+    let mut made = Made {
+        store,
+        pod,
+        manifest: &manifest,
+        volumes: BTreeMap::new(),
+        host_path_types: BTreeMap::new(),
+        objects: BTreeMap::new(),
+    };
+    for app in &manifest.apps {
+        let of_app = Origin::of(&app.annotations).context(|| format!("app {}", app.name))?.host_path_types;
+        made.host_path_types.extend(of_app);
+    }
     let (mut init, mut containers) = (Vec::new(), Vec::new());
     for app in &manifest.apps {
-        let container = made.container(app).context(|| format!("app {}", app.name))?;
-        if is_init(app) { init.push(container) } else { containers.push(container) }
+        let mut container = made.container(app).context(|| format!("app {}", app.name))?;
+        if is_sidecar(app)? {
+            container["restartPolicy"] = "Always".into();
+            init.push(container);
+        } else if is_init(app) {
+            init.push(container);
+        } else {
+            containers.push(container);
+        }
     }
-    if let Some(first) = containers.first_mut()
-        && !manifest.ports.is_empty()
-    {
-        first["ports"] = manifest.ports.iter().map(port).collect::<Result<Vec<_>>>()?.into();
-    }
+    let published = manifest.ports.iter().map(port).collect::<Result<Vec<_>>>()?;
+    let first = init.len();
+    let on_host = settings.network.as_deref() == Some("host");
+    ports(published, on_host, &manifest, init.iter_mut().chain(&mut containers).collect(), first)?;
     let mut spec = Map::new();
     let mut set = |name: &str, value: Value| {
         let is_nothing = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
@@ -57,7 +80,8 @@ pub fn kube(store: &Store, pod: &Pod) -> Result<String> {
     set("hostIPC", (settings.ipc == Some(Ipc::Parent)).then_some(true).into());
     set("hostUsers", uid_range::of_pod(pod.dir())?.map(|_| false).into());
     names(&settings, &mut set);
-    let of_one = manifest.apps.iter().find(|app| !is_init(app)).or(manifest.apps.first());
+    let is_container = |app: &&RuntimeApp| !is_init(app) && !is_sidecar(app).unwrap_or(false);
+    let of_one = manifest.apps.iter().find(is_container).or(manifest.apps.first());
     let annotation = |name: &str| of_one.and_then(|app| appc::find(&app.annotations, name));
     let restart = match annotation(stage1::app::RESTART) {
         None | Some("no") => "Never",
@@ -81,7 +105,12 @@ pub fn kube(store: &Store, pod: &Pod) -> Result<String> {
         meta
     };
     let mut text = format!("# Made by podctl of pod {}\n", pod.uuid());
-    let mut documents: Vec<Value> = made.secrets.into_values().collect();
+    let secrets: Vec<&str> =
+        made.objects.keys().filter(|(kind, _)| *kind == "Secret").map(|(_, name)| name.as_str()).collect();
+    if !secrets.is_empty() {
+        log::warn!("the file has the values of Secrets ({}): let no one else read it", secrets.join(", "));
+    }
+    let mut documents: Vec<Value> = made.objects.into_values().collect();
     documents.push(json!({"apiVersion": "v1", "kind": "Pod", "metadata": meta(&name), "spec": spec}));
     for document in documents {
         let yaml = serde_yaml_ng::to_string(&document).context(|| "write YAML")?;
@@ -95,7 +124,10 @@ struct Made<'a> {
     pod: &'a Pod,
     manifest: &'a PodManifest,
     volumes: BTreeMap<String, Value>,
-    secrets: BTreeMap<String, Value>,
+    /// The types of paths of the host, by volume.
+    host_path_types: BTreeMap<String, String>,
+    /// The other documents, by kind and name.
+    objects: BTreeMap<(&'static str, String), Value>,
 }
 
 impl Made<'_> {
@@ -115,9 +147,7 @@ impl Made<'_> {
         if app.working_directory != of_image.working_directory {
             out.insert("workingDir".into(), app.working_directory.as_str().into());
         }
-        let env = app.environment.iter().filter(|variable| !of_image.environment.contains(variable));
-        let env: Vec<Value> =
-            env.map(|variable| json!({"name": variable.name, "value": escaped(&variable.value)})).collect();
+        let env = self.env(runtime, app, of_image)?;
         if !env.is_empty() {
             out.insert("env".into(), env.into());
         }
@@ -165,13 +195,69 @@ impl Made<'_> {
         Ok(out.into())
     }
 
+    /// The variables of an app that are not its image's.
+    fn env(&mut self, runtime: &RuntimeApp, app: &App, of_image: &App) -> Result<Vec<Value>> {
+        let origins = Origin::of(&runtime.annotations)?.env;
+        let mut before: Vec<NameValue> = Vec::new();
+        let mut found = Vec::new();
+        for variable in &app.environment {
+            let NameValue { name, value, .. } = variable;
+            let origin = origins.get(name);
+            if origin.is_none() && of_image.environment.contains(variable) {
+                continue;
+            }
+            found.push(match origin {
+                Some(Variable::Key { kind, name: object, key }) => {
+                    let object = self.value(*kind, object, key, value, &runtime.name);
+                    let field = if *kind == SourceKind::Secret { "secretKeyRef" } else { "configMapKeyRef" };
+                    json!({"name": name, "valueFrom": { field: {"name": object, "key": key} }})
+                }
+                // unless it was changed since
+                Some(Variable::Text(text)) if env::expand(text, &before) == *value => {
+                    json!({"name": name, "value": text})
+                }
+                _ => json!({"name": name, "value": escaped(value)}),
+            });
+            before.push(variable.clone());
+        }
+        Ok(found)
+    }
+
+    /// Adds a value to the document of a ConfigMap or Secret; returns the object's name. It is another one if that has
+    /// another value of this key, because the variable was changed in one app only.
+    fn value(&mut self, kind: SourceKind, object: &str, key: &str, value: &str, app: &AcName) -> String {
+        let shown: Value = match kind {
+            SourceKind::Secret => STANDARD.encode(value).into(),
+            SourceKind::Config => value.into(),
+        };
+        let mut object = object.to_owned();
+        loop {
+            let of_kind = (kind.word(), object.clone());
+            let document = self.objects.entry(of_kind).or_insert_with(
+                || json!({"apiVersion": "v1", "kind": kind.word(), "metadata": { "name": object }, "data": {}}),
+            );
+            let there = &mut document["data"][key];
+            if there.is_null() {
+                *there = shown;
+                return object;
+            }
+            if *there == shown {
+                return object;
+            }
+            object = format!("{object}-{app}");
+        }
+    }
+
     /// Declares a volume; returns its name.
     fn volume(&mut self, volume: &Volume) -> Result<String> {
         let name = volume.name.to_string();
         let source = match (volume.kind, &volume.source) {
             (VolumeKind::Host, Some(source)) => match named::of_source(self.store, source) {
-                Some(claim) => json!({"persistentVolumeClaim": { "claimName": claim.as_str() }}),
-                None => json!({"hostPath": { "path": source }}),
+                Some(claim) => self.claim(&claim)?,
+                None => match self.host_path_types.get(&name) {
+                    Some(kind) => json!({"hostPath": { "path": source, "type": kind }}),
+                    None => json!({"hostPath": { "path": source }}),
+                },
             },
             (VolumeKind::Host, None) => return Err(Error::new(format!("volume {name} has no source"))),
             (VolumeKind::Empty, _) if content::is_content(&volume.name) => {
@@ -186,7 +272,7 @@ impl Made<'_> {
                 }
                 let meta = json!({ "name": name });
                 let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": data});
-                self.secrets.insert(name.clone(), secret);
+                self.objects.insert((SourceKind::Secret.word(), name.clone()), secret);
                 json!({"secret": { "secretName": name, "items": items }})
             }
             (VolumeKind::Empty, _) => {
@@ -211,6 +297,21 @@ impl Made<'_> {
                 Ok(name)
             }
         }
+    }
+
+    /// The source of a named volume, whose claim becomes a document. Its size is what tools demand of a claim; podctl
+    /// does not limit a volume.
+    fn claim(&mut self, name: &VolumeName) -> Result<Value> {
+        const KIND: &str = "PersistentVolumeClaim";
+        let labels = named::find(self.store, name)?.map(|volume| volume.info.labels).unwrap_or_default();
+        let mut meta = json!({ "name": name.as_str() });
+        if !labels.is_empty() {
+            meta["labels"] = json!(labels);
+        }
+        let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+        let document = json!({"apiVersion": "v1", "kind": KIND, "metadata": meta, "spec": spec});
+        self.objects.insert((KIND, name.to_string()), document);
+        Ok(json!({"persistentVolumeClaim": { "claimName": name.as_str() }}))
     }
 
     /// The pod's securityContext: groups and sysctls.
@@ -331,6 +432,50 @@ fn restrictions(
         }
     }
     Ok((context, resources))
+}
+
+/// Whether the app is an init container that runs on beside the containers, and still does.
+fn is_sidecar(app: &RuntimeApp) -> Result<bool> {
+    Ok(appc::find(&app.annotations, stage1::app::RESTART) == Some("always") && Origin::of(&app.annotations)?.sidecar)
+}
+
+/// Gives the containers their ports: those of their file, if they are not published or still are; and the one at `first`
+/// all other published ports.
+fn ports(
+    mut published: Vec<Value>,
+    on_host: bool,
+    manifest: &PodManifest,
+    mut containers: Vec<&mut Value>,
+    first: usize,
+) -> Result<()> {
+    let mut all: Vec<Vec<Value>> = vec![Vec::new(); containers.len()];
+    for (container, ports) in containers.iter().zip(&mut all) {
+        let app = manifest.apps.iter().find(|app| container["name"] == app.name.as_ref());
+        for port in app.map(|app| Origin::of(&app.annotations)).transpose()?.unwrap_or_default().ports {
+            let value = serde_json::to_value(&port).context(|| "write a port")?;
+            let is_it = |other: &Value| {
+                ["containerPort", "hostPort"].iter().all(|key| other[key] == value[key])
+                    && other["protocol"] == value["protocol"].as_str().unwrap_or("TCP").to_ascii_uppercase()
+                    && other["hostIP"] == *value.get("hostIP").unwrap_or(&Value::Null)
+            };
+            match published.iter().position(is_it) {
+                Some(place) => drop(published.remove(place)),
+                None if port.host_port.is_some() && !on_host => continue,
+                None => {}
+            }
+            ports.push(value);
+        }
+    }
+    // those that were published since
+    if let Some(ports) = all.get_mut(first) {
+        ports.extend(published);
+    }
+    for (container, ports) in containers.iter_mut().zip(all) {
+        if !ports.is_empty() {
+            container["ports"] = ports.into();
+        }
+    }
+    Ok(())
 }
 
 fn port(exposed: &appc::ExposedPort) -> Result<Value> {

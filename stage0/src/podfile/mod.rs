@@ -16,6 +16,7 @@ mod hooks;
 pub mod keep;
 mod made;
 pub mod names;
+mod origin;
 pub mod plan;
 mod pod;
 mod probes;

@@ -67,11 +67,18 @@ pub fn translate(
     }
     plan.fs_group = defaults.fs_group;
     unused.left("spec.securityContext", &context)?;
+    let declared_volumes = spec.volumes.iter().flatten();
+    let host_path_types = declared_volumes.filter_map(|volume| {
+        let kind = volume.host_path.as_ref()?.type_.clone().filter(|kind| !kind.is_empty())?;
+        Some((volume.name.clone(), kind))
+    });
+    let host_path_types = host_path_types.collect();
     let volumes = declared(store, &mut spec, sources, &defaults, &mut plan, unused)?;
     let around = Surroundings {
         facts: Facts { sources, meta: &pod.metadata },
         security: defaults,
         volumes,
+        host_path_types,
         restart,
         grace: grace.transpose()?,
         network: plan.settings.network.clone(),

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use serde::{Deserialize, Serialize};
 use stage1::error::{Context, Error, Result};
 
 /// Values by key.
 pub type Values = BTreeMap<String, Vec<u8>>;
 
 /// The kind of an object that holds values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SourceKind {
     /// A ConfigMap.
     Config,
@@ -18,7 +19,8 @@ pub enum SourceKind {
 }
 
 impl SourceKind {
-    fn word(self) -> &'static str {
+    /// The word of Kubernetes.
+    pub fn word(self) -> &'static str {
         match self {
             Self::Config => "ConfigMap",
             Self::Secret => "Secret",

@@ -15,7 +15,7 @@ use clap::Subcommand;
 use stage1::error::Result;
 
 use super::args::lazy::Lazy;
-use super::args::one_app::OneApp;
+use super::args::one_app::{OneApp, SomeApps};
 use super::session::Session;
 pub use exec::Exec;
 
@@ -23,15 +23,15 @@ pub use exec::Exec;
 pub enum Command {
     /// Add an app to a running pod
     Add(Lazy<add::Add>),
-    /// Start an app
-    Start(OneApp),
-    /// Stop an app
+    /// Start apps
+    Start(SomeApps),
+    /// Stop apps
     Stop(stop::Stop),
-    /// Stop an app if it runs, then start it
+    /// Stop apps if they run, then start them
     Restart(stop::Stop),
     /// Replace an app by one with another image or other options
     Replace(Lazy<replace::Replace>),
-    /// Stop an app if it runs, then remove it from its pod
+    /// Stop apps if they run, then remove them from their pod
     Rm(rm::Rm),
     /// List the apps of a pod
     #[command(visible_aliases = ["ls", "ps"])]
@@ -48,7 +48,7 @@ impl Command {
     pub fn run(self, session: &Session) -> Result<()> {
         match self {
             Self::Add(add) => add.0.run(session),
-            Self::Start(one) => start::run(&one, session),
+            Self::Start(apps) => start::run(&apps, session),
             Self::Stop(stop) => stop.run(session),
             Self::Restart(stop) => stop.restart(session),
             Self::Replace(replace) => replace.0.run(session),

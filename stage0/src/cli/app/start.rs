@@ -1,12 +1,11 @@
 //! `podctl app start`
 
-use stage1::error::{Context, Result};
+use stage1::error::Result;
 
 use crate::app::lifecycle;
-use crate::cli::args::one_app::{OneApp, doing};
+use crate::cli::args::one_app::SomeApps;
 use crate::cli::session::Session;
 
-pub fn run(one: &OneApp, session: &Session) -> Result<()> {
-    let (pod, app) = one.find(session)?;
-    lifecycle::start(&session.store, &pod, &app, session.debug).context(|| doing("start", &app))
+pub fn run(apps: &SomeApps, session: &Session) -> Result<()> {
+    apps.each(session, "start", |pod, app| lifecycle::start(&session.store, pod, app, session.debug))
 }

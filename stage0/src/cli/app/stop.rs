@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use clap::Args;
-use stage1::error::{Context, Result};
+use stage1::error::Result;
 
 use crate::app::lifecycle;
 use crate::cli::args::duration::seconds;
-use crate::cli::args::one_app::{OneApp, doing};
+use crate::cli::args::one_app::SomeApps;
 use crate::cli::session::Session;
 
 #[derive(Args, Debug)]
 pub struct Stop {
     #[command(flatten)]
-    pub(super) one: OneApp,
+    pub(super) apps: SomeApps,
     /// Kill all its processes after this long: seconds, or 5m, 1h30m; 0 kills them at once (default: the app's stop
     /// timeout)
     #[arg(long, value_name = "DURATION", value_parser = seconds)]
@@ -22,7 +22,7 @@ pub struct Stop {
 
 impl Stop {
     pub fn run(self, session: &Session) -> Result<()> {
-        let (pod, app) = self.one.find(session)?;
-        lifecycle::stop(&session.store, &pod, &app, self.timeout, session.debug).context(|| doing("stop", &app))
+        self.apps
+            .each(session, "stop", |pod, app| lifecycle::stop(&session.store, pod, app, self.timeout, session.debug))
     }
 }

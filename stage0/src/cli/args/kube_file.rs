@@ -21,6 +21,27 @@ pub struct KubeFile {
     file: PathBuf,
 }
 
+/// A file of pods, with or without `-f`.
+#[derive(Args, Debug)]
+pub struct NamedFile {
+    /// The file, as with -f
+    #[arg(value_name = "FILE", required_unless_present = "file", conflicts_with = "file")]
+    path: Option<PathBuf>,
+    #[command(flatten)]
+    file: Option<KubeFile>,
+}
+
+impl NamedFile {
+    /// The file that was named.
+    ///
+    /// # Errors
+    /// None was.
+    pub fn file(self) -> Result<KubeFile> {
+        let named = self.file.or(self.path.map(|file| KubeFile { file }));
+        named.context(|| "name a file with -f")
+    }
+}
+
 impl KubeFile {
     /// Reads the file; `asked` has the networks given on the command line.
     ///

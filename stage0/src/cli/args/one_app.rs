@@ -4,6 +4,7 @@ use clap::Args;
 use stage1::appc::AcName;
 use stage1::error::{Context, Result};
 
+use super::each::each;
 use super::pod::OnePod;
 use crate::app::replace;
 use crate::cli::args::candidates::an_app;
@@ -28,9 +29,7 @@ impl OneApp {
     /// The pod and its app. Finishes interrupted replacements of apps in the pod first.
     pub fn find(&self, session: &Session) -> Result<(Pod, AcName)> {
         let (pod, name) = self.find_named(session)?;
-        if let Err(error) = replace::recover(&session.store, &pod, session.debug) {
-            log::warn!("{}", error.one_line());
-        }
+        recover(session, &pod);
         let name = name.map_or_else(|| only_one(&pod), Ok)?;
         Ok((pod, name))
     }
@@ -39,6 +38,44 @@ impl OneApp {
     pub fn find_named(&self, session: &Session) -> Result<(Pod, Option<AcName>)> {
         let name = self.name.as_ref().or(self.app.as_ref()).map(|name| app_name(name)).transpose()?;
         Ok((self.pod.find(session)?, name))
+    }
+}
+
+/// Apps of one pod.
+#[derive(Args, Debug)]
+pub struct SomeApps {
+    #[command(flatten)]
+    pod: OnePod,
+    /// The apps (default: the pod's only one)
+    #[arg(value_name = "APP", conflicts_with = "app", add = an_app())]
+    names: Vec<String>,
+    /// The app, as an option
+    #[arg(long, hide_short_help = true, add = an_app())]
+    app: Option<String>,
+}
+
+impl SomeApps {
+    /// Calls `work` with each app, and goes on after a failure; messages say that podctl was to `what` an app. Finishes
+    /// interrupted replacements of apps in the pod first.
+    ///
+    /// # Errors
+    /// The pod does not exist, a name is invalid, or `work` failed: all errors on one line.
+    pub fn each(&self, session: &Session, what: &str, work: impl Fn(&Pod, &AcName) -> Result<()>) -> Result<()> {
+        let pod = self.pod.find(session)?;
+        let names = self.names.iter().chain(&self.app).map(|name| app_name(name)).collect::<Result<Vec<_>>>()?;
+        recover(session, &pod);
+        let names = if names.is_empty() { vec![only_one(&pod)?] } else { names };
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        each(&names, |name| {
+            let app = app_name(name)?;
+            work(&pod, &app).context(|| doing(what, &app))
+        })
+    }
+}
+
+fn recover(session: &Session, pod: &Pod) {
+    if let Err(error) = replace::recover(&session.store, pod, session.debug) {
+        log::warn!("{}", error.one_line());
     }
 }
 
