@@ -15,6 +15,8 @@ pub mod limits;
 
 pub mod record;
 
+pub mod rates;
+
 pub mod node;
 
 pub mod sandbox;

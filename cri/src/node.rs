@@ -11,6 +11,7 @@ use stage0::image::store::Image;
 use stage0::store::Store;
 
 use crate::fault::{Fault, Result};
+use crate::rates::Rates;
 
 /// The store and the settings of the server. All lasting state is in the store.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub struct Node {
     pub debug: bool,
     /// The address of the server's own metrics; `None` if it serves none.
     pub metrics: Option<SocketAddr>,
+    /// The latest readings of processor time.
+    pub rates: Rates,
     /// The processes of pods that this process has started and must reap.
     children: Mutex<Vec<Child>>,
     /// The sandboxes and containers that calls are making, by name.
@@ -32,7 +35,15 @@ pub struct Node {
 impl Node {
     /// A node with this store.
     pub fn new(store: Store, local_config: PathBuf, debug: bool) -> Self {
-        Self { store, local_config, debug, metrics: None, children: Mutex::default(), making: Mutex::default() }
+        Self {
+            store,
+            local_config,
+            debug,
+            metrics: None,
+            rates: Rates::default(),
+            children: Mutex::default(),
+            making: Mutex::default(),
+        }
     }
 
     /// The stage1 image for new pods: the built-in one, which is imported if the store lacks it.

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use stage0::fsutil::time::nanoseconds;
+use stage0::poddir::find::State;
 use stage1::cgroup::PodCgroup;
 
 use crate::api::{
@@ -39,15 +40,16 @@ pub fn stats(node: &Node, request: &PodSandboxStatsRequest) -> Result<PodSandbox
     Ok(PodSandboxStatsResponse { stats: Some(of(node, &sandbox)?) })
 }
 
-/// `ListPodSandboxStats`: the resource usage of the sandboxes that match the filter. One that can't be read is left
-/// out: it is being removed.
+/// `ListPodSandboxStats`: the resource usage of the sandboxes that run and match the filter. One that can't be read is
+/// left out: it is being removed.
 ///
 /// # Errors
 /// The pods can't be listed.
 pub fn all_stats(node: &Node, request: ListPodSandboxStatsRequest) -> Result<ListPodSandboxStatsResponse> {
     let filter = request.filter.unwrap_or_default();
     let mut stats = Vec::new();
-    for sandbox in sandbox::all(node)?.iter().filter(|sandbox| fits(&filter, sandbox)) {
+    let runs = |sandbox: &&Sandbox| sandbox.pod.state() == State::Running && fits(&filter, sandbox);
+    for sandbox in sandbox::all(node)?.iter().filter(runs) {
         match of(node, sandbox) {
             Ok(found) => stats.push(found),
             Err(fault) => log::debug!("stats of sandbox {}: {}", sandbox.id(), fault.message),
@@ -70,7 +72,9 @@ fn of(node: &Node, sandbox: &Sandbox) -> Result<PodSandboxStats> {
         annotations: record::given(&sandbox.manifest.user_annotations),
     };
     let Some(pid) = sandbox.pod.pid_if_running()? else {
-        return Ok(PodSandboxStats { attributes: Some(attributes), ..PodSandboxStats::default() });
+        // kubelets read the members of `linux` without looking whether it is there
+        let linux = Some(LinuxPodSandboxStats::default());
+        return Ok(PodSandboxStats { attributes: Some(attributes), linux, windows: None });
     };
     let cgroup = PodCgroup::recorded(sandbox.pod.dir())?;
     let place = std::path::Path::new("");
@@ -78,8 +82,14 @@ fn of(node: &Node, sandbox: &Sandbox) -> Result<PodSandboxStats> {
     let counted = cgroup.usage(place);
     let mut containers = Vec::new();
     for container in container::of_sandbox(sandbox)? {
-        if container.status(sandbox)?.state == "running" {
-            containers.push(stats::of(node, sandbox, &container)?);
+        match container.status(sandbox).map(|status| status.state == "running") {
+            Ok(true) => match stats::of(node, sandbox, &container) {
+                Ok(found) => containers.push(found),
+                // another call has just removed it
+                Err(fault) => log::debug!("stats of container {}: {}", container.id, fault.message),
+            },
+            Ok(false) => {}
+            Err(fault) => log::debug!("status of container {}: {}", container.id, fault.message),
         }
     }
     // a sandbox on the host's network has no interfaces of its own
@@ -94,7 +104,7 @@ fn of(node: &Node, sandbox: &Sandbox) -> Result<PodSandboxStats> {
     Ok(PodSandboxStats {
         attributes: Some(attributes),
         linux: Some(LinuxPodSandboxStats {
-            cpu: Some(stats::cpu(&files, now)),
+            cpu: Some(stats::cpu(node, &sandbox.id(), &files, now)),
             memory: Some(stats::memory(&files, counted.memory_limit, now)),
             network,
             process: Some(ProcessUsage { timestamp: now, process_count: counted.pids.map(number) }),

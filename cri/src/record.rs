@@ -41,7 +41,7 @@ pub struct Container {
     pub name: String,
     /// How many containers of this name there were before.
     pub attempt: u32,
-    /// The image by its name in the request.
+    /// The image by the user's name for it.
     pub image: String,
     /// The image's id.
     pub image_id: String,

@@ -84,7 +84,7 @@ pub fn of(node: &Node, sandbox: &Sandbox, container: &Container) -> Result<Conta
             labels: own.map(|app| record::given(&app.user_labels)).unwrap_or_default(),
             annotations: own.map(|app| record::given(&app.user_annotations)).unwrap_or_default(),
         }),
-        cpu: Some(cpu(&files, now)),
+        cpu: Some(cpu(node, &container.id.to_string(), &files, now)),
         memory: Some(memory(&files, limit, now)),
         writable_layer: Some(FilesystemUsage {
             timestamp: now,
@@ -106,13 +106,14 @@ fn number(value: u64) -> Option<UInt64Value> {
     Some(UInt64Value { value })
 }
 
-/// The total processor time, in nanoseconds. Clients compute the current usage from two of these.
-pub fn cpu(files: &Files, now: i64) -> CpuUsage {
+/// The total and the current processor time of the container or sandbox `id`, in nanoseconds and nanoseconds per second.
+pub fn cpu(node: &Node, id: &str, files: &Files, now: i64) -> CpuUsage {
+    let total = Cpu::of(files).total;
     CpuUsage {
         timestamp: now,
-        usage_core_nano_seconds: number(Cpu::of(files).total),
+        usage_core_nano_seconds: number(total),
+        usage_nano_cores: node.rates.of(id, now, total).and_then(number),
         psi: pressure::of(files, "cpu"),
-        ..CpuUsage::default()
     }
 }
 

@@ -133,19 +133,21 @@ impl Cpu {
             throttled,
             ..Self::default()
         };
-        if files.is_v1("cpuacct") {
+        let counted = files.is_v1("cpuacct").then(|| files.read("cpuacct", "cpuacct.usage", "")).flatten();
+        if let Some(total) = counted.and_then(|text| plain(&text)) {
             let times = files.read("cpuacct", "cpuacct.stat", "").unwrap_or_default();
             let time = |word| beside(&times, word).unwrap_or_default().saturating_mul(TICK);
-            let total = files.read("cpuacct", "cpuacct.usage", "").and_then(|text| plain(&text)).unwrap_or_default();
             return Self { total, user: time("user"), system: time("system"), ..limits(number("throttled_time")) };
         }
-        let time = |word| number(word).saturating_mul(1000);
-        Self {
-            total: time("usage_usec"),
-            user: time("user_usec"),
-            system: time("system_usec"),
-            ..limits(time("throttled_usec"))
-        }
+        // The unified hierarchy counts times without a controller. systemd takes cpu and cpuacct for one hierarchy of v1,
+        // and makes a unit's cgroup in the first of them, so that one mounted by itself may lack it.
+        let times = files.unified("cpu.stat").unwrap_or_default();
+        let time = |word| beside(&times, word).unwrap_or_default().saturating_mul(1000);
+        let throttled = match files.is_v1("cpu") {
+            true => number("throttled_time"),
+            false => number("throttled_usec").saturating_mul(1000),
+        };
+        Self { total: time("usage_usec"), user: time("user_usec"), system: time("system_usec"), ..limits(throttled) }
     }
 }
 
@@ -339,6 +341,17 @@ mod tests {
         assert_eq!((Memory::of(&v1), Memory::of(&v2), memory.working_set()), (memory, memory, 150));
         let device = Device { name: "8:0".into(), read: 10, written: 20, reads: 1, writes: 2 };
         assert_eq!((devices(&v1), devices(&v2)), (vec![device.clone()], vec![device]));
+    }
+
+    #[test]
+    fn times_are_counted_where_cpuacct_has_no_cgroup() {
+        let (cpu, none, unified) = (tempfile::tempdir().unwrap(), PathBuf::from("/none"), tempfile::tempdir().unwrap());
+        std::fs::write(cpu.path().join("cpu.stat"), "nr_periods 5\nnr_throttled 2\nthrottled_time 7000\n").unwrap();
+        std::fs::write(unified.path().join("cpu.stat"), "usage_usec 40\nuser_usec 30\nsystem_usec 10\n").unwrap();
+        let v1 = vec![(vec!["cpu".to_owned()], cpu.path().to_owned()), (vec!["cpuacct".to_owned()], none)];
+        let found = Cpu::of(&Files { v1, v2: Some(unified.path().to_owned()) });
+        let times = (found.total, found.user, found.system, found.throttled);
+        assert_eq!((times, found.periods), ((40_000, 30_000, 10_000, 7000), 5));
     }
 
     #[test]

@@ -7,19 +7,22 @@ use std::time::{Duration, Instant};
 
 use tests::Verdict;
 use tests::cri::api::{
-    ContainerEventType, ContainerStatsRequest, GetEventsRequest, LinuxContainerConfig, LinuxContainerResources,
-    LinuxPodSandboxConfig, ListMetricDescriptorsRequest, ListPodSandboxMetricsRequest, ListPodSandboxStatsRequest,
-    PodSandboxConfig, PodSandboxStatusRequest, RemovePodSandboxRequest, StatusRequest, StopContainerRequest,
-    StopPodSandboxRequest, StreamContainersRequest, UpdateContainerResourcesRequest, UpdatePodSandboxResourcesRequest,
+    ContainerConfig, ContainerEventType, ContainerStatsRequest, ExecSyncRequest, GetEventsRequest, ImageSpec,
+    LinuxContainerConfig, LinuxContainerResources, LinuxPodSandboxConfig, LinuxPodSandboxStats, ListImagesRequest,
+    ListMetricDescriptorsRequest, ListPodSandboxMetricsRequest, ListPodSandboxStatsRequest, PodSandboxConfig,
+    PodSandboxStatsRequest, PodSandboxStatusRequest, RemovePodSandboxRequest, StatusRequest, StopContainerRequest,
+    StopPodSandboxRequest, StreamContainersRequest, UInt64Value, UpdateContainerResourcesRequest,
+    UpdatePodSandboxResourcesRequest,
 };
 use tests::cri::{Server, probe, sandbox};
 use tests::harness::{Context, Layout};
-use tests::process::pod_cgroups;
+use tests::process::{pod_cgroups, wait_for};
 use tonic::{Code, Status};
 
 tests::cases! {
     native limits_figures_and_events_of_a_pod 180;
     both limits_and_pressure_of_a_sandbox;
+    both what_has_no_limits_is_counted_too 120;
     native a_stop_does_not_wait_for_a_command_that_was_killed 120;
 }
 
@@ -256,6 +259,73 @@ fn limits_and_pressure_of_a_sandbox(t: &Context) -> Verdict {
         let some = psi.some.as_ref().expect("some");
         assert!(some.total.is_multiple_of(1000) && (0.0..=100.0).contains(&some.avg10), "{psi:?}");
     }
+    remove_sandbox(&server, &pod);
+    Ok(())
+}
+
+/// A container without limits, as a kubelet asks for one: with the least weight of processor time, and by the image's id.
+fn what_has_no_limits_is_counted_too(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    podctl.import_probe();
+    let server = Server::start(&podctl, &[]);
+    let images = server.images(|mut client| async move { client.list_images(ListImagesRequest::default()).await })?;
+    let id = images.images[0].id.clone();
+    let pod = server.sandbox(&sandbox("free"));
+    let resources = LinuxContainerResources { cpu_shares: 2, ..Default::default() };
+    let name = "registry.example/team/probe:v1";
+    let free = server.container(
+        &pod,
+        ContainerConfig {
+            image: Some(ImageSpec { image: id, user_specified_image: name.into(), ..Default::default() }),
+            linux: Some(LinuxContainerConfig { resources: Some(resources), ..Default::default() }),
+            ..probe("free", &["alloc", "8388608", "+", "write", "/ready", "yes", "+", "sleep", "inf"])
+        },
+    );
+    server.start_container(&free);
+    wait_for("the memory", 30, || {
+        let words = ["/probe", "stat", "/ready"].map(str::to_owned).to_vec();
+        let request = ExecSyncRequest { container_id: free.clone(), cmd: words, timeout: 10 };
+        let answer = server.runtime(|mut client| async move { client.exec_sync(request).await }).expect("a command");
+        (answer.exit_code == 0).then_some(())
+    });
+    assert_eq!(server.status(&free)?.image.expect("an image").image, name);
+    let list = || {
+        let request = ListPodSandboxStatsRequest::default();
+        let answer = server.runtime(|mut client| async move { client.list_pod_sandbox_stats(request).await });
+        let linux = answer.expect("figures").stats.remove(0).linux.expect("linux");
+        let container = linux.containers[0].clone();
+        [(linux.cpu, linux.memory), (container.cpu, container.memory)]
+            .map(|(cpu, memory)| (cpu.unwrap(), memory.unwrap()))
+    };
+    let value = |number: Option<UInt64Value>| number.map(|number| number.value);
+    // processor time, and the use of it since the reading before
+    for (cpu, memory) in list() {
+        assert!(value(cpu.usage_core_nano_seconds) > Some(0), "{cpu:?}");
+        assert_eq!(cpu.usage_nano_cores, None, "the first reading");
+        if t.has_controllers() {
+            let (rss, all) = (value(memory.rss_bytes), value(memory.usage_bytes));
+            assert!(rss >= Some(8 << 20) && all >= rss, "{memory:?}");
+        }
+    }
+    wait_for("a second reading", 30, || list().iter().all(|(cpu, _)| cpu.usage_nano_cores.is_some()).then_some(()));
+    let metrics = server
+        .runtime(|mut client| async move { client.list_pod_sandbox_metrics(ListPodSandboxMetricsRequest {}).await })?;
+    let all = &metrics.pod_metrics[0].container_metrics[0].metrics;
+    let metric = |name: &str| value(all.iter().find(|metric| metric.name == name).expect(name).value);
+    if t.has_controllers() {
+        assert!(metric("container_memory_rss") >= Some(8 << 20));
+        assert_eq!((metric("container_processes"), metric("container_threads")), (Some(1), Some(1)));
+    }
+
+    // an ended sandbox uses nothing, which is said so that a kubelet can read it
+    let request = StopPodSandboxRequest { pod_sandbox_id: pod.clone() };
+    server.runtime(|mut client| async move { client.stop_pod_sandbox(request).await })?;
+    let list = ListPodSandboxStatsRequest::default();
+    let all = server.runtime(|mut client| async move { client.list_pod_sandbox_stats(list).await })?.stats;
+    assert!(all.is_empty(), "{all:?}");
+    let request = PodSandboxStatsRequest { pod_sandbox_id: pod.clone() };
+    let one = server.runtime(|mut client| async move { client.pod_sandbox_stats(request).await })?.stats;
+    assert_eq!(one.and_then(|stats| stats.linux), Some(LinuxPodSandboxStats::default()));
     remove_sandbox(&server, &pod);
     Ok(())
 }

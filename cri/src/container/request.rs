@@ -91,6 +91,8 @@ pub fn options(
     let mut isolators = linux.resources.as_ref().map(limits::of_container).transpose()?.unwrap_or_default();
     isolators.extend(capabilities(&context)?);
     isolators.push(isolator("os/linux/no-new-privileges", json!(context.no_new_privs)));
+    // kubelets rank pods by what they use, with limits or without
+    isolators.push(isolator("os/linux/accounting", json!(true)));
     isolators.extend(paths(&context));
     isolators.extend(seccomp(&context)?);
     labels(&context)?;
@@ -110,7 +112,7 @@ pub fn options(
     let record = record::Container {
         name: metadata.name,
         attempt: metadata.attempt,
-        image: config.image.map(|image| image.image).unwrap_or_default(),
+        image: config.image.map(name_of).unwrap_or_default(),
         image_id: image.clone(),
         log_path: config.log_path.clone(),
         tty: config.tty,
@@ -153,6 +155,11 @@ pub fn options(
         user_labels: record::labels(&config.labels),
         ..AddOptions::default()
     })
+}
+
+/// The name of a container's image: the user's, where the client asks for the image by its id.
+fn name_of(image: ImageSpec) -> String {
+    if image.user_specified_image.is_empty() { image.image } else { image.user_specified_image }
 }
 
 fn variable(KeyValue { key, value }: KeyValue) -> Result<NameValue> {

@@ -107,6 +107,7 @@ impl Prepared {
             limits,
             devices: &self.devices,
             any_device: self.any_device,
+            accounting: self.isolators.accounting,
             notify: declared.notify,
             pre_start: self.handlers.0,
             post_stop: self.handlers.1,

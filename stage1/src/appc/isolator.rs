@@ -2,7 +2,7 @@
 //! `resource/io-weight {weight}`, `resource/memory-high {limit}`, `resource/memory-swap {limit}`,
 //! `os/linux/capabilities-ambient-set {set}`, and `os/linux/masked-paths {set}` and
 //! `os/linux/read-only-paths {set}`, absolute paths in the app's root; `os/linux/pid-namespace`, a [`PidNamespace`];
-//! `os/linux/seccomp-program`, a [`SeccompProgram`].
+//! `os/linux/seccomp-program`, a [`SeccompProgram`]; `os/linux/accounting`, a boolean.
 
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -132,6 +132,8 @@ pub struct Isolators {
     pub read_only_paths: Vec<String>,
     /// Which PID namespace its processes are in.
     pub pid_namespace: PidNamespace,
+    /// Whether its cgroup counts processor time, memory, I/O and processes even where nothing limits them.
+    pub accounting: bool,
     /// Names of isolators without effect: those of appc that are not enforced here, and those outside of `os/linux/`
     /// and `resource/`.
     pub unknown: Vec<String>,
@@ -228,6 +230,9 @@ impl Isolators {
             "os/linux/pid-namespace" => {
                 self.pid_namespace = value.as_str().context(|| format!("{value} is not a string"))?.parse()?;
             }
+            "os/linux/accounting" => {
+                self.accounting = value.as_bool().context(|| format!("{value} is not true or false"))?;
+            }
             "os/linux/seccomp-retain-set" => self.set_seccomp(SetMode::Retain, value)?,
             "os/linux/seccomp-program" => self.seccomp_program = Some(json::from_value(value.clone())?),
             "os/linux/seccomp-remove-set" => self.set_seccomp(SetMode::Remove, value)?,
@@ -269,7 +274,7 @@ const NOT_ENFORCED: [&str; 5] = [
 ];
 
 /// Isolators with these prefixes that are enforced.
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 19] = [
     "resource/memory",
     "resource/cpu",
     "resource/memory-high",
@@ -285,6 +290,7 @@ const NAMES: [&str; 18] = [
     "os/linux/masked-paths",
     "os/linux/read-only-paths",
     "os/linux/pid-namespace",
+    "os/linux/accounting",
     "os/linux/seccomp-retain-set",
     "os/linux/seccomp-remove-set",
     "os/linux/seccomp-program",

@@ -43,10 +43,16 @@ impl PodCgroup {
                 }
             }
         };
+        // The unified hierarchy counts processor time without a controller. Where v1 has cpu and cpuacct each by itself,
+        // systemd makes no cgroup in the second for an app with limits of the first.
+        let unified_cpu = || {
+            let (_, dir) = self.directories().find(|(hierarchy, _)| hierarchy.version == Version::V2)?;
+            cpu(&fs::read_to_string(dir.join(place).join("cpu.stat")).ok()?)
+        };
         let cache = number("memory", "memory.stat", "memory.stat", inactive_file).unwrap_or(0);
         let io = |read| number("blkio", "blkio.throttle.io_service_bytes_recursive", "io.stat", read);
         Usage {
-            cpu_us: number("cpuacct", "cpuacct.usage", "cpu.stat", cpu),
+            cpu_us: number("cpuacct", "cpuacct.usage", "cpu.stat", cpu).or_else(unified_cpu),
             memory: number("memory", "memory.usage_in_bytes", "memory.current", plain)
                 .map(|all| all.saturating_sub(cache)),
             memory_limit: number("memory", "memory.limit_in_bytes", "memory.max", plain),

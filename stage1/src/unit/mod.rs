@@ -94,6 +94,8 @@ pub struct AppUnit<'a> {
     pub unified: bool,
     /// Limits of its cgroup.
     pub limits: CgroupLimits,
+    /// Whether its cgroup counts what the app uses even where nothing limits it.
+    pub accounting: bool,
     /// Whether the app itself reports that it is ready; its start waits for that, at most [`START_TIMEOUT`].
     pub notify: bool,
     /// Whether it has commands to run before its start.
@@ -133,6 +135,7 @@ impl<'a> AppUnit<'a> {
             app,
             unified,
             limits: CgroupLimits::default(),
+            accounting: false,
             notify: false,
             pre_start: false,
             post_stop: false,
@@ -253,6 +256,11 @@ impl<'a> AppUnit<'a> {
         }
         for device in DEVICES.iter().chain(self.devices).filter(|_| !self.any_device) {
             service.push("DeviceAllow", device.directive());
+        }
+        if self.accounting {
+            for name in ["CPUAccounting", "MemoryAccounting", "TasksAccounting", "IOAccounting"] {
+                service.push(name, "yes");
+            }
         }
         for (name, value) in self.limits.directives(self.unified) {
             service.push(name, value);

@@ -66,6 +66,17 @@ fn app_with_everything_declared() {
 }
 
 #[test]
+fn accounting_is_asked_for_by_name() {
+    let app = name("web");
+    let text = |accounting| AppUnit { accounting, ..AppUnit::new(&app, false) }.text().unwrap();
+    let more = "CPUAccounting=yes\nMemoryAccounting=yes\nTasksAccounting=yes\nIOAccounting=yes\n";
+    assert!(!text(false).contains("Accounting"));
+    assert_eq!(text(true), text(false) + more);
+    let few = CgroupLimits { tasks_max: Some(9), ..CgroupLimits::default() };
+    assert!(limits::replaced(&text(true), &app, &few, false).contains(more), "other limits leave it");
+}
+
+#[test]
 fn restarts_take_longer_and_longer() {
     let seconds = [0, 1, 2, 3, 9, 10, 33, u32::MAX].map(|nth| restart_delay(nth).as_secs());
     assert_eq!(seconds, [1, 1, 2, 4, 256, 300, 300, 300]);
