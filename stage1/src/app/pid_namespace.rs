@@ -2,8 +2,9 @@
 //!
 //! systemd starts a process in the pod's namespace, which clones another one in the app's namespace. CLONE_PARENT makes
 //! the new process a child of systemd, which so gets its exit status, and `MAINPID=` makes it the app's main process.
-//! The new process waits until systemd has been told; if the first process ends before that, the new one ends without
-//! having done anything.
+//! The new process waits until systemd has acted on that: systemd refuses a main process that has ended already, as one
+//! does that is executed and ends at once. If the first process ends before that, the new one ends without having done
+//! anything.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -15,7 +16,7 @@ use rustix::fs::OFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::deadline;
-use super::notify::supervisor;
+use super::notify::{supervisor, wait_until_heard};
 use crate::appc::{AcName, PidNamespace};
 use crate::cgroup::PodCgroup;
 use crate::error::{Context, Error, Result, exit};
@@ -53,6 +54,7 @@ pub(super) fn go_on_in(namespace: &PidNamespace) -> Result<()> {
             supervisor
                 .send(format!("MAINPID={main}").as_bytes())
                 .context(|| format!("tell the supervisor MAINPID={main}"))?;
+            wait_until_heard(&supervisor)?;
             File::from(go).write_all(b"g").context(|| "let the main process go on")?;
             process::exit_now(0)
         }
