@@ -194,8 +194,20 @@ impl Target {
     /// # Errors
     /// The pod has ended, or this process may not join.
     pub fn join(&self) -> Result<()> {
+        self.join_some(POD)
+    }
+
+    /// [`Self::join`] without the PID namespace: children stay in that of this process.
+    ///
+    /// # Errors
+    /// As [`Self::join`].
+    pub fn join_all_but_pid(&self) -> Result<()> {
+        self.join_some(POD.difference(CloneFlags::CLONE_NEWPID))
+    }
+
+    fn join_some(&self, kinds: CloneFlags) -> Result<()> {
         let user = if self.foreign_user_namespace { CloneFlags::CLONE_NEWUSER } else { CloneFlags::empty() };
-        process::setns(&self.pidfd, POD | user)?;
+        process::setns(&self.pidfd, kinds | user)?;
         if self.foreign_user_namespace {
             rustix::thread::set_thread_res_gid(rustix::fs::Gid::ROOT, rustix::fs::Gid::ROOT, rustix::fs::Gid::ROOT)
                 .and_then(|()| {

@@ -110,11 +110,21 @@ fn filters_and_pid_namespaces_of_containers(t: &Context) -> Verdict {
         ),
         (context(profile(ProfileType::Localhost, "x.json"), NamespaceMode::Pod, ""), Code::InvalidArgument, "absolute"),
         (context(None, NamespaceMode::Target, "1234"), Code::InvalidArgument, "not a container of the sandbox"),
-        (context(None, NamespaceMode::Node, ""), Code::Unimplemented, "host's PID namespace"),
+        (context(None, NamespaceMode::Node, ""), Code::InvalidArgument, "host's PID namespace"),
     ] {
         let refused = refused(context);
         assert!(refused.code() == code && refused.message().contains(why), "{refused}");
     }
+    // the host's, in a sandbox that was made for it
+    let mut hosts = sandbox("hosts");
+    let options = hosts.linux.as_mut().and_then(|linux| linux.security_context.as_mut()?.namespace_options.as_mut());
+    options.expect("namespaces").pid = NamespaceMode::Node.into();
+    let hosts = server.sandbox(&hosts);
+    let on_host = ContainerConfig { linux: with_context(context(None, NamespaceMode::Node, "")), ..probe("all", &[]) };
+    let on_host = stays(&server, &hosts, on_host);
+    let seen = said(&server, &on_host, &["ls", "/proc"]);
+    assert!(seen.lines().any(|name| *name == std::process::id().to_string()), "{seen}");
+    remove_sandbox(&server, &hosts);
     let apparmor = LinuxContainerSecurityContext {
         apparmor: profile(ProfileType::Localhost, "web"),
         ..context(None, NamespaceMode::Pod, "")

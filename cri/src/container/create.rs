@@ -3,9 +3,9 @@
 use stage0::app::add;
 use stage0::image::store::{self as images, Image, find};
 
-use super::request::{self, ImageCommand};
+use super::request::{self, ImageCommand, SandboxLimits};
 use super::{Container, life, of_sandbox, unheeded};
-use crate::api::{CreateContainerRequest, CreateContainerResponse, ImageSpec, Mount};
+use crate::api::{CreateContainerRequest, CreateContainerResponse, ImageSpec, Mount, NamespaceMode};
 use crate::fault::{Fault, Result};
 use crate::id::ContainerId;
 use crate::node::Node;
@@ -34,7 +34,9 @@ pub fn create(node: &Node, request: CreateContainerRequest) -> Result<CreateCont
     name_volumes(node, &mut config.mounts)?;
     let own = ImageCommand::of(&image, images::config(&node.store, &image.id)?.as_ref());
     let id = ContainerId::new(sandbox.pod.uuid())?;
-    let mut options = request::options(&id, sandbox.users()?, image.id.to_string(), own, config)?;
+    let has_hosts_pids = sandbox.record.namespaces[1] == NamespaceMode::Node as i32;
+    let limits = SandboxLimits { users: sandbox.users()?, has_hosts_pids };
+    let mut options = request::options(&id, limits, image.id.to_string(), own, config)?;
     options.debug = node.debug;
     if sandbox.record.log_directory.is_empty() {
         options.k8s_log_path = None;

@@ -65,14 +65,23 @@ impl ImageCommand {
     }
 }
 
-/// The options of the app of the container `own_id`, of the image with the id `image`. `users` are the host ids of the
-/// sandbox's own user namespace.
+/// What a sandbox gives its containers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SandboxLimits {
+    /// The host ids of its own user namespace; `None` if it has the host's.
+    pub users: Option<UidRange>,
+    /// Whether it was asked to have the host's PID namespace.
+    pub has_hosts_pids: bool,
+}
+
+/// The options of the app of the container `own_id`, of the image with the id `image`. `limits` are those of
+/// the sandbox.
 ///
 /// # Errors
 /// The request is invalid, or asks for something that is not supported.
 pub fn options(
     own_id: &ContainerId,
-    users: Option<UidRange>,
+    limits: SandboxLimits,
     image: String,
     own: ImageCommand,
     config: ContainerConfig,
@@ -96,7 +105,8 @@ pub fn options(
     isolators.extend(paths(&context));
     isolators.extend(seccomp(&context)?);
     labels(&context)?;
-    isolators.extend(pid_namespace(&context, own_id)?);
+    isolators.extend(pid_namespace(&context, own_id, limits.has_hosts_pids)?);
+    let SandboxLimits { users, .. } = limits;
     must_be_the_sandboxs(&context, users)?;
     Isolators::parse(&isolators).map_err(|error| Fault::invalid(error.one_line()))?;
     let is_tty = config.tty;
@@ -205,7 +215,11 @@ fn capabilities(context: &LinuxContainerSecurityContext) -> Result<[Isolator; 2]
 }
 
 /// The PID namespace, if that is not the pod's.
-fn pid_namespace(context: &LinuxContainerSecurityContext, id: &ContainerId) -> Result<Option<Isolator>> {
+fn pid_namespace(
+    context: &LinuxContainerSecurityContext,
+    id: &ContainerId,
+    has_hosts: bool,
+) -> Result<Option<Isolator>> {
     let Some(options) = &context.namespace_options else { return Ok(None) };
     let word = match options.pid() {
         NamespaceMode::Pod => return Ok(None),
@@ -217,7 +231,8 @@ fn pid_namespace(context: &LinuxContainerSecurityContext, id: &ContainerId) -> R
             })?;
             format!("app:{}", target.app)
         }
-        NamespaceMode::Node => return Err(Fault::unimplemented("the host's PID namespace is not given to pods yet")),
+        NamespaceMode::Node if has_hosts => "host".to_owned(),
+        NamespaceMode::Node => return Err(Fault::invalid("the sandbox does not have the host's PID namespace")),
     };
     Ok(Some(isolator("os/linux/pid-namespace", json!(word))))
 }

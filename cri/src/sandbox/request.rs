@@ -63,7 +63,7 @@ impl SandboxRequest {
         let context = linux.security_context.unwrap_or_default();
         let options = context.namespace_options.unwrap_or_default();
         let users = users::of_request(&options)?;
-        let namespaces = namespaces(&options)?;
+        let namespaces = namespaces(&options);
         let parent = Some(linux.cgroup_parent.as_str()).filter(|parent| !matches!(*parent, "" | "/"));
         let cgroup_parent: Option<Parent> =
             parent.map(str::parse).transpose().map_err(|error: Error| Fault::invalid(error.one_line()))?;
@@ -225,11 +225,8 @@ impl SandboxRequest {
 }
 
 /// The modes of network, PID and IPC namespaces.
-fn namespaces(options: &NamespaceOption) -> Result<[i32; 3]> {
-    if options.pid() == NamespaceMode::Node {
-        return Err(Fault::unimplemented("the host's PID namespace is not given to pods yet"));
-    }
-    Ok([options.network, options.pid, options.ipc])
+fn namespaces(options: &NamespaceOption) -> [i32; 3] {
+    [options.network, options.pid, options.ipc]
 }
 
 #[cfg(test)]
@@ -311,13 +308,11 @@ mod tests {
     fn what_makes_no_sense_is_refused() {
         let code =
             |config: PodSandboxConfig, handler: &str| SandboxRequest::new(config, handler.into()).unwrap_err().code;
-        use tonic::Code::{InvalidArgument, Unimplemented};
+        use tonic::Code::InvalidArgument;
         assert_eq!(code(PodSandboxConfig::default(), ""), InvalidArgument);
         assert_eq!(code(config(), "kata"), InvalidArgument);
         assert_eq!(code(PodSandboxConfig { hostname: "x".repeat(65), ..config() }, ""), InvalidArgument);
         assert_eq!(code(PodSandboxConfig { log_directory: "logs".into(), ..config() }, ""), InvalidArgument);
-        let host = NamespaceOption { pid: NamespaceMode::Node.into(), ..Default::default() };
-        assert_eq!(code(with_namespaces(host), ""), Unimplemented);
         let bad = PortMapping { container_port: 0, host_port: 1, ..Default::default() };
         let wanted =
             SandboxRequest::new(PodSandboxConfig { port_mappings: vec![bad], ..config() }, String::new()).unwrap();

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use stage1::app::{self, Ended, Entry, Tty};
 use stage1::appc::AcName;
-use stage1::sys::signal;
+use stage1::sys::{process, signal};
 use stage1::{Error, Result, cli};
 
 /// Runs the command after -- in the app, or without --appname in the pod itself, and exits as the command does.
@@ -35,6 +35,12 @@ struct Enter {
     /// give the command a terminal: auto (if the caller has one), always, never
     #[argh(option, default = "Tty::Auto")]
     tty: Tty,
+    /// run the app itself, which has the host's PID namespace, for the process at this descriptor
+    #[argh(option)]
+    on_host: Option<i32>,
+    /// kill what is left of the app, which has the host's PID namespace, for the process at this descriptor
+    #[argh(option)]
+    on_host_end: Option<i32>,
     /// print debug messages
     #[argh(switch)]
     debug: bool,
@@ -51,6 +57,11 @@ impl cli::Tool for Enter {
     }
 
     fn run(self, command: Vec<OsString>) -> Result<u8> {
+        match (self.on_host, self.on_host_end, &self.appname) {
+            (Some(talk), None, Some(app)) => return app::run_on_host(app, &process::adopt_fd(talk)?).map(|()| 0),
+            (None, Some(talk), Some(app)) => return app::end_on_host(app, &process::adopt_fd(talk)?).map(|()| 0),
+            _ => {}
+        }
         let text = |word: OsString| word.into_string().map_err(|w| Error::new(format!("{w:?} is not UTF-8")));
         let command = command.into_iter().map(text).collect::<Result<_>>()?;
         let entry = Entry {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::declared::DeclaredSettings;
 use super::{control, deadline};
-use crate::appc::{self, AcName, Isolators, OnFailure};
+use crate::appc::{self, AcName, Isolators, OnFailure, PidNamespace};
 use crate::cgroup::PodCgroup;
 use crate::cgroup::devices::{DeviceKind, DeviceRule};
 use crate::confine::Confinement;
@@ -182,6 +182,9 @@ impl Addition {
         record.health.clone_from(&declared.health);
         record.after.clone_from(&declared.after);
         record.pid_namespace.clone_from(&isolators.pid_namespace);
+        if record.pid_namespace == PidNamespace::Host {
+            self.check_on_host(&record, declared.notify)?;
+        }
         record.post_start.clone_from(&declared.post_start);
         record.pre_stop.clone_from(&declared.pre_stop);
         let modes = StreamModes::of(&app, pod.config.interactive && !pod.config.mutable)?;
@@ -226,6 +229,18 @@ impl Addition {
             log::warn!("app {}: this host can't enforce the limits on {}", self.app, lost.join(", "));
         }
         Ok(prepared.unit(&self.app, limits, unified))
+    }
+
+    /// Fails if an app with the host's PID namespace asks for what it can have in the pod's only.
+    fn check_on_host(&self, record: &LaunchRecord, notifies: bool) -> Result<()> {
+        let why = match record {
+            _ if self.private_users.is_some() => "the pod has a user namespace of its own",
+            _ if notifies => "the supervisor accepts no report of readiness (sd_notify) from there",
+            LaunchRecord { health: Some(_), .. } => "no health checks are made there",
+            LaunchRecord { sockets, .. } if !sockets.is_empty() => "no sockets are handed over there",
+            _ => return Ok(()),
+        };
+        Err(Error::new(format!("app {}: it can't have the host's PID namespace: {why}", self.app)))
     }
 
     fn ids(&self, app: &PodApp, root: &OwnedFd) -> Result<Ids> {

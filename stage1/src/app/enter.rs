@@ -20,11 +20,11 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use rustix::fs::{FileType, OFlags};
 
-use self::crossing::Tie;
+pub(super) use self::crossing::{Born, Tie, cross_without_streams};
 use self::wiring::{Inside, Wiring};
 use super::exec::load_record;
-use super::pid_namespace::{First, join_root};
-use crate::appc::AcName;
+use super::pid_namespace::{First, join_root, may_be_on_host, recorded};
+use crate::appc::{AcName, PidNamespace};
 use crate::cgroup::{PodCgroup, Running};
 use crate::confine::caps::CapSet;
 use crate::confine::ids::{self, Ids};
@@ -33,6 +33,7 @@ use crate::cross::Target;
 use crate::error::{Context, Error, Result};
 use crate::launch::{self, Command, env, find};
 use crate::pod::read_bounded;
+use crate::rootfs::renew_proc;
 use crate::sys::dir;
 use crate::sys::inherited::ResourceLimits;
 use crate::sys::process;
@@ -90,6 +91,10 @@ pub fn enter(entry: &Entry) -> Result<Ended> {
         pod: cgroup.running_pid1(target.pid(), target.duplicate()?)?,
         app: entry.app.as_ref().map_or(Ok(None), |app| cgroup.running(&layout::app_cgroup(app)))?,
     };
+    let on_host = match &entry.app {
+        Some(app) => recorded(app)? == PidNamespace::Host && may_be_on_host(app)?,
+        None => false,
+    };
     let first = entry.app.as_ref().map_or(Ok(None), |app| First::of(&cgroup, target.pid(), app))?;
     // systemd has set the limits of a running app.
     let limits = cgroups.app.as_ref().map_or(Ok(None), |running| ResourceLimits::of(running.pid()))?;
@@ -102,7 +107,10 @@ pub fn enter(entry: &Entry) -> Result<Ended> {
     let join = || {
         inherited::leave_caller()?;
         limits.map_or(Ok(()), |limits| limits.take())?;
-        target.join()?;
+        match on_host {
+            true => target.join_all_but_pid()?,
+            false => target.join()?,
+        }
         first.as_ref().map_or(Ok(()), First::join)?;
         most.map_or(Ok(()), confine::limit_capabilities)
     };
@@ -117,7 +125,7 @@ pub fn enter(entry: &Entry) -> Result<Ended> {
 }
 
 /// The resource limits of the pod's PID 1. Host side.
-fn bounding_set(target: &Target) -> Result<CapSet> {
+pub(super) fn bounding_set(target: &Target) -> Result<CapSet> {
     let path = format!("/proc/{}/status", target.pid());
     let status = read_bounded(Path::new(&path), 64 << 10)?;
     if process::pidfd_wait_end(target.pidfd(), std::time::Duration::ZERO)? {
@@ -258,6 +266,9 @@ impl CommandPlace {
             None => record.environment,
         };
         join_root(app, main)?;
+        if record.pid_namespace == PidNamespace::Host {
+            renew_proc()?;
+        }
         let confinement = record.confinement;
         Ok(Self {
             app_ids: Some(Ids {

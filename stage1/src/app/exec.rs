@@ -7,6 +7,7 @@ use nix::sys::wait::WaitStatus;
 
 use super::note::Note;
 use super::notify::{NOTIFY_SOCKET, supervisor};
+use super::stand_in::stand_in;
 use super::{exit_status, pid_namespace};
 use crate::appc::{AcName, PidNamespace};
 use crate::confine::ids::Ids;
@@ -53,6 +54,9 @@ fn become_app(app: &AcName, readiness: Readiness, sockets: u32) -> Result<Infall
         Health::starting().store_in_pod(app)?;
     }
     Event::now("started", Some(app)).note_in_pod();
+    if record.pid_namespace == PidNamespace::Host {
+        return stand_in(app);
+    }
     let handover = Handover::begin()?;
     let supervisor = match readiness {
         Readiness::Executed => Some(supervisor()?),
@@ -80,7 +84,7 @@ fn become_app(app: &AcName, readiness: Readiness, sockets: u32) -> Result<Infall
 }
 
 /// In the app's mount namespace: from here on this process reports errors on the app's standard error.
-fn hand_over(handover: Handover, app: &AcName, record: &LaunchRecord, who: CommandRole) -> Result<()> {
+pub(super) fn hand_over(handover: Handover, app: &AcName, record: &LaunchRecord, who: CommandRole) -> Result<()> {
     let owner = (record.confinement.uid, record.confinement.gid);
     handover.finish(app, record.streams, who, owner).context(|| "hand the app's streams to the pod's monitor")
 }

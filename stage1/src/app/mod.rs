@@ -13,7 +13,9 @@ mod health;
 mod hooks;
 mod note;
 mod notify;
+mod on_host;
 mod pid_namespace;
+mod stand_in;
 mod streams;
 mod update;
 
@@ -30,6 +32,7 @@ pub use exec::{Readiness, exec};
 pub use exit_status::{Again, record_exit, record_exit_late};
 pub use health::check_health;
 pub use hooks::{Event, run_handlers};
+pub use on_host::{end_on_host, run_on_host};
 pub use update::update;
 
 use std::time::{Duration, Instant};

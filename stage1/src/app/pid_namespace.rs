@@ -17,10 +17,11 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::deadline;
 use super::notify::{supervisor, wait_until_heard};
-use crate::appc::{AcName, PidNamespace};
+use crate::appc::{AcName, Isolators, PidNamespace};
 use crate::cgroup::PodCgroup;
 use crate::error::{Context, Error, Result, exit};
 use crate::launch::LaunchRecord;
+use crate::pod::Pod;
 use crate::sys::dir;
 use crate::sys::process::{self, Fork};
 use crate::systemd::{Client, Interface, PRIVATE_SOCKET};
@@ -33,7 +34,7 @@ use crate::{layout, rootfs};
 /// The namespace can't be made or joined, or systemd can't be told.
 pub(super) fn go_on_in(namespace: &PidNamespace) -> Result<()> {
     let new = match namespace {
-        PidNamespace::Pod => return Ok(()),
+        PidNamespace::Pod | PidNamespace::Host => return Ok(()),
         PidNamespace::Private => CloneFlags::CLONE_NEWPID,
         PidNamespace::Of(other) => {
             let what = || format!("PID namespace of app {other}");
@@ -75,6 +76,30 @@ pub(super) fn main_pid(systemd: &mut Client, app: &AcName) -> Result<Option<i32>
     Ok(properties.number("MainPID").and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0))
 }
 
+/// The PID namespace in an app's launch record, which the pod's own root can change. Host side.
+///
+/// # Errors
+/// The record is damaged.
+pub(super) fn recorded(app: &AcName) -> Result<PidNamespace> {
+    let record = dir::open_dir(layout::app_dir(app)).and_then(|dir| LaunchRecord::load(dir, layout::LAUNCH));
+    match record {
+        // What enters finds out that the app was not added.
+        Err(error) if error.errno() == Some(libc::ENOENT) => Ok(PidNamespace::Pod),
+        record => Ok(record?.pid_namespace),
+    }
+}
+
+/// Whether the pod's manifest, which the host alone writes, gives the app the host's PID namespace. Host side, in the
+/// pod's directory.
+///
+/// # Errors
+/// The manifest can't be read, or is not valid.
+pub(super) fn may_be_on_host(app: &AcName) -> Result<bool> {
+    let manifest = Pod::load(Path::new("."))?.manifest;
+    let isolators = manifest.app(app).and_then(|app| app.app.as_ref()).map(|app| Isolators::parse(&app.isolators));
+    Ok(isolators.transpose()?.is_some_and(|isolators| isolators.pid_namespace == PidNamespace::Host))
+}
+
 /// The first process of an app's own PID namespace, for processes that enter it.
 #[derive(Debug)]
 pub(super) struct First {
@@ -90,13 +115,7 @@ impl First {
     /// # Errors
     /// Its launch record is damaged, or its processes can't be looked at.
     pub(super) fn of(cgroup: &PodCgroup, pod: i32, app: &AcName) -> Result<Option<Self>> {
-        let record = dir::open_dir(layout::app_dir(app)).and_then(|dir| LaunchRecord::load(dir, layout::LAUNCH));
-        let record = match record {
-            // Joining the app's root reports that the app was not added.
-            Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(None),
-            record => record?,
-        };
-        if record.pid_namespace == PidNamespace::Pod {
+        if matches!(recorded(app)?, PidNamespace::Pod | PidNamespace::Host) {
             return Ok(None);
         }
         let depth = numbers(pod).map_or(0, |numbers| numbers.len());

@@ -28,6 +28,8 @@ pub enum PidNamespace {
     Pod,
     /// Its own, made at each start of the app: the app's main process is PID 1.
     Private,
+    /// That of the host: the app sees and can signal the host's processes.
+    Host,
     /// That of another app of the pod, which must have its own and run when this app starts.
     Of(AcName),
 }
@@ -35,13 +37,14 @@ pub enum PidNamespace {
 impl FromStr for PidNamespace {
     type Err = Error;
 
-    /// Reads `pod`, `private` or `app:NAME`.
+    /// Reads `pod`, `private`, `host` or `app:NAME`.
     fn from_str(text: &str) -> Result<Self> {
         match (text, text.strip_prefix("app:")) {
             ("pod", _) => Ok(Self::Pod),
             ("private", _) => Ok(Self::Private),
+            ("host", _) => Ok(Self::Host),
             (_, Some(app)) => app.parse().map(Self::Of).context(|| format!("PID namespace {text:?}")),
-            _ => Err(Error::new(format!("PID namespace {text:?}: there are pod, private, and app:NAME"))),
+            _ => Err(Error::new(format!("PID namespace {text:?}: there are pod, private, host, and app:NAME"))),
         }
     }
 }
@@ -467,7 +470,7 @@ mod tests {
             ("os/linux/masked-paths", json!({"set": ["proc/kcore"]})),
             ("os/linux/read-only-paths", json!({"set": ["//"]})),
             ("os/linux/capabilities-ambient-set", json!({})),
-            ("os/linux/pid-namespace", json!("host")),
+            ("os/linux/pid-namespace", json!("hosts")),
             ("os/linux/pid-namespace", json!("app:A b")),
             ("os/linux/pid-namespace", json!(1)),
             ("os/linux/seccomp-program", json!({"flags": 0})),

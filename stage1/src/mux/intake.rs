@@ -9,6 +9,7 @@ use std::path::Path;
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 
+use super::on_host::Work;
 use crate::appc::AcName;
 use crate::cgroup::PodCgroup;
 use crate::error::{Context, Error, Result};
@@ -88,6 +89,8 @@ pub(super) enum Request {
     Start { app: AcName, main: bool, ends: Vec<(String, OwnedFd)> },
     /// The app has ended: answer when its output has been read and written.
     Ended(AcName),
+    /// Execute an app in the host's PID namespace, or end what is left of it there.
+    OnHost(AcName, Work),
     /// List the endpoints of an app.
     List(AcName),
     /// Connect to an endpoint of an app.
@@ -121,6 +124,8 @@ pub(super) fn read(peer: BorrowedFd<'_>, in_pod: Option<&PodCgroup>) -> Result<R
             Request::Start { app: name(app)?, main: *who == "main", ends }
         }
         (Some(_), [call::ENDED, app]) => Request::Ended(name(app)?),
+        (Some(_), [call::ON_HOST, app]) => Request::OnHost(name(app)?, Work::Run),
+        (Some(_), [call::ON_HOST_END, app]) => Request::OnHost(name(app)?, Work::End),
         (None, [call::LIST, app]) => Request::List(name(app)?),
         (None, [call::ATTACH, app, endpoint]) => Request::Attach(name(app)?, (*endpoint).to_owned()),
         (None, [call::RESIZE, app, rows, columns, client]) => {
@@ -134,7 +139,9 @@ pub(super) fn read(peer: BorrowedFd<'_>, in_pod: Option<&PodCgroup>) -> Result<R
         (None, [call::STOP]) => Request::Stop,
         _ => return Err(Error::new(format!("the message {text:?} is not a request of the pod's monitor"))),
     };
-    if let (Some(cgroup), Request::Start { app, .. } | Request::Ended(app)) = (in_pod, &request) {
+    if let (Some(cgroup), Request::Start { app, .. } | Request::Ended(app) | Request::OnHost(app, _)) =
+        (in_pod, &request)
+    {
         check_peer(peer, cgroup, app)?;
     }
     Ok(request)

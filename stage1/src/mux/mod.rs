@@ -37,6 +37,7 @@ mod kube;
 mod lines;
 mod link;
 mod listener;
+mod on_host;
 mod output;
 mod poller;
 mod ring;
@@ -283,6 +284,14 @@ impl Mux {
                     None => intake::answer(&peer, Ok(String::new()), &[]),
                 }
             }
+            // The program that runs the app has the connection from now on.
+            Ok(Request::OnHost(app, work)) => {
+                let peer = self.peers.remove(at).socket;
+                peer.watch(None)?;
+                if let Err(error) = on_host::start(&app, work, peer.as_fd()) {
+                    intake::answer(&peer, Err(error), &[]);
+                }
+            }
             Ok(request) => {
                 let mut fd = None;
                 let done = self.execute(request, &mut fd);
@@ -324,7 +333,7 @@ impl Mux {
                 }
             }
             Request::Stop => self.stopped = true,
-            Request::NotYet | Request::HungUp | Request::Ended(_) => {}
+            Request::NotYet | Request::HungUp | Request::Ended(_) | Request::OnHost(..) => {}
         }
         Ok(String::new())
     }

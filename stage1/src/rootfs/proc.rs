@@ -32,17 +32,20 @@ pub fn renew_proc() -> Result<()> {
 }
 
 fn renew() -> Result<()> {
-    const TABLE: &str = "/proc/self/mountinfo";
-    let covers = covers(&std::fs::read_to_string(TABLE).context(|| format!("read {TABLE}"))?);
+    let table = format!("{}/mountinfo", std::process::id());
+    // Before the old one is detached: in a user namespace the kernel mounts a procfs only if the mount namespace has a
+    // fully visible one already: user_namespaces(7).
+    let proc = DetachedMount::new("proc", &[], Attributes::DATA)?;
+    // By the new one: the old one does not have this process if it is not in the PID namespace of the old one.
+    let opened = dir::open_beneath(&proc, &table, OFlags::RDONLY)?;
+    let table = std::io::read_to_string(std::fs::File::from(opened)).context(|| format!("read {table}"))?;
+    let covers = covers(&table);
     let old = open(&dir::open_dir(PROC)?, ".")?;
     let foreign = |cover: &Cover| match cover.own {
         Some(_) => Ok(None),
         None => DetachedMount::clone_of(open(&old, &cover.place)?, Scope::One).map(Some),
     };
     let foreign = covers.iter().map(foreign).collect::<Result<Vec<_>>>()?;
-    // Before the old one is detached: in a user namespace the kernel mounts a procfs only if the mount namespace has a
-    // fully visible one already: user_namespaces(7).
-    let proc = DetachedMount::new("proc", &[], Attributes::DATA)?;
     drop(old);
     mount::detach(Path::new(PROC))?;
     proc.attach_path(PROC)?;

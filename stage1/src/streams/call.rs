@@ -18,6 +18,12 @@ use crate::sys::{fd_passing, process};
 pub(crate) const START: &str = "start";
 /// An app has ended: `ended APP`, answered when all its output has been read and written. Pod side.
 pub(crate) const ENDED: &str = "ended";
+/// An app that has the host's PID namespace is to be executed there: `on-host APP`. The connection stays, for who executes
+/// it and who stands in for it. Pod side.
+pub(crate) const ON_HOST: &str = "on-host";
+/// Who executes the app on the host has ended before the app: `on-host-end APP`, answered when the rest of the app was
+/// killed. Pod side.
+pub(crate) const ON_HOST_END: &str = "on-host-end";
 /// `list APP`, answered with the names of its endpoints. Host side.
 pub(crate) const LIST: &str = "list";
 /// `attach APP NAME`, answered with a connection to that endpoint, and its number. Host side.

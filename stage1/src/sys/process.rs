@@ -174,6 +174,42 @@ pub fn wait_child(pid: Pid) -> Result<WaitStatus> {
     }
 }
 
+/// How a child has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChildEnd {
+    /// It exited with this status.
+    Exited(i32),
+    /// The signal with this number killed it; it may be a real-time signal.
+    Killed(i32),
+}
+
+/// Reaps all children that have ended, without blocking. How the child `wanted` ended, if it is one of them.
+///
+/// # Errors
+/// waitpid(2) fails.
+pub fn reap_all(wanted: Pid) -> Result<Option<ChildEnd>> {
+    let mut found = None;
+    loop {
+        match rustix::process::wait(rustix::process::WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) if pid.as_raw_nonzero().get() == wanted.as_raw() => {
+                found = status.exit_status().map(ChildEnd::Exited);
+                found = found.or_else(|| status.terminating_signal().map(ChildEnd::Killed));
+            }
+            Ok(Some(_)) => {}
+            Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(found),
+            Err(errno) => return Err(errno).context(|| "waitpid(-1)"),
+        }
+    }
+}
+
+/// Makes this process the parent of all its descendants whose parents have ended: prctl(2), PR_SET_CHILD_SUBREAPER.
+///
+/// # Errors
+/// prctl(2) fails.
+pub fn adopt_orphans() -> Result<()> {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context(|| "prctl(PR_SET_CHILD_SUBREAPER, 1)")
+}
+
 /// Reaps a child that has ended, without blocking: waitid(2). `None` if no child has ended.
 ///
 /// # Errors

@@ -18,6 +18,18 @@ pub fn block(signals: &[Signal]) -> Result<SignalFd> {
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context(|| "signalfd")
 }
 
+/// Blocks every signal that can be blocked but `others`, real-time signals too, and returns a descriptor that reports
+/// them: signalfd(2).
+///
+/// # Errors
+/// sigprocmask(2) or signalfd(2) fails.
+pub fn block_all_but(others: &[Signal]) -> Result<SignalFd> {
+    let mut set = SigSet::all();
+    others.iter().for_each(|other| set.remove(*other));
+    nix::sys::signal::sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).context(|| "sigprocmask")?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context(|| "signalfd")
+}
+
 /// Reads all pending signals; whether one of them is SIGTERM, SIGINT, SIGQUIT or SIGHUP.
 ///
 /// # Errors
@@ -133,16 +145,22 @@ pub fn heed() -> Result<()> {
 /// Ends this process by `signal`, so that its parent sees that it was ended by that signal. If the default action does
 /// not end a process, it exits with 128 + the signal's number, as a shell does.
 pub fn die_by(signal: Signal) -> ! {
+    die_by_number(signal as i32)
+}
+
+/// [`die_by`] for a signal's number, which may be that of a real-time signal.
+pub fn die_by_number(number: i32) -> ! {
     let die = || -> Result<()> {
+        let signal = by_number(number)?;
         reset()?;
         // This process passes on how another one ended: a core dump of it would mislead.
         rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
             .context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
-        nix::sys::signal::raise(signal).context(|| format!("raise({signal})"))
+        rustix::process::kill_process(rustix::process::getpid(), signal).context(|| format!("raise({number})"))
     };
     // Reached if the default action ignores the signal, or if a call above failed.
     if let Err(error) = die() {
         log::debug!("{}", error.one_line());
     }
-    super::process::exit_now(128 + signal as i32)
+    super::process::exit_now(128 + number)
 }

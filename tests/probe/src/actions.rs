@@ -40,6 +40,7 @@ actions, joined by `+`:
   fill PATH BYTES     write zeroes to a file
   notify WORDS        tell the supervisor: sd_notify(3)
   serve FD once|on    answer connections to a socket that was handed over, with what was said of it
+  may-signal PID      prints `ok` or the errno's name
   syscall NAME        attempt one system call: prints `ok` or the errno's name
   write PATH TEXT     create or replace a file
   append PATH TEXT    add a line to a file
@@ -73,6 +74,10 @@ pub fn perform(words: &[&str]) -> Outcome {
         [] | ["help"] => say(HELP.trim_end()),
         ["report"] => say(&pretty(&report::everything())),
         ["report", path] => publish(path, &pretty(&report::everything())),
+        ["may-signal", pid] => {
+            let pid = nix::unistd::Pid::from_raw(number(pid)? as i32);
+            say(&trial::outcome(nix::sys::signal::kill(pid, None)))
+        }
         ["exit", status] => std::process::exit(number(status)? as i32),
         ["exit-from", path] => {
             let text = fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;

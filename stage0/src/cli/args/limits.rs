@@ -53,8 +53,8 @@ pub struct LimitOptions {
     /// user is 0 or system calls are not filtered)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub no_new_privileges: Option<bool>,
-    /// Run it in the pod's PID namespace (pod), in its own as PID 1 (private), or in that of another running app
-    /// (app:NAME) (default: pod)
+    /// Run it in the pod's PID namespace (pod), in its own as PID 1 (private), in that of another running app (app:NAME),
+    /// or in the host's (host), where it sees and can signal the host's processes (default: pod)
     #[arg(long, value_name = "NAMESPACE")]
     pub pid: Option<String>,
     /// Hide this path: to the app it is empty and can't be opened: /proc/cmdline

@@ -20,21 +20,21 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::wiring::Inside;
+use super::wiring::{Inside, Tty, Wiring};
 use crate::app::deadline;
 use crate::error::{Context, Error, Result, exit};
 use crate::sys::process::{self, Fork};
 
 /// The command's process, as this process sees it.
-pub(super) struct Born {
+pub(in crate::app) struct Born {
     /// A child of this process, in the PID namespace of this process.
-    pub(super) pid: Pid,
+    pub(in crate::app) pid: Pid,
     go: File,
     why: File,
 }
 
 /// What connects the command's process to this one until execve(2).
-pub(super) struct Tie {
+pub(in crate::app) struct Tie {
     go: File,
     why: File,
 }
@@ -89,6 +89,18 @@ pub(super) fn cross(
     }
 }
 
+/// [`cross`] for a command that makes its own streams inside. Until then it has /dev/null, as this process must have.
+///
+/// # Errors
+/// As [`cross`].
+pub(in crate::app) fn cross_without_streams(
+    join: impl FnOnce() -> Result<()>,
+    become_command: impl FnOnce(&mut Tie) -> Result<Infallible>,
+) -> Result<Born> {
+    let Wiring { inside, .. } = Wiring::new(Tty::Never)?;
+    cross(inside, join, |tie, _| become_command(tie))
+}
+
 /// The crosser, which ends here, and the command, which never returns from here.
 fn bear(
     inside: Inside,
@@ -141,7 +153,7 @@ fn told(why: &mut File) -> Result<Option<Error>> {
 
 impl Born {
     /// Releases the command, and tells it whether it is in its app's cgroup.
-    pub(super) fn go(&mut self, in_app: bool) -> Result<()> {
+    pub(in crate::app) fn go(&mut self, in_app: bool) -> Result<()> {
         match self.go.write_all(&[u8::from(in_app)]) {
             // It has ended already, which the caller finds out.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
@@ -149,8 +161,13 @@ impl Born {
         }
     }
 
+    /// What has something to read, or is closed, once the command is executed or its process has ended.
+    pub(in crate::app) fn ended_or_executed(&self) -> BorrowedFd<'_> {
+        self.why.as_fd()
+    }
+
     /// After the end of the process: why it did not become the command, if so.
-    pub(super) fn failure(&mut self) -> Result<Option<Error>> {
+    pub(in crate::app) fn failure(&mut self) -> Result<Option<Error>> {
         told(&mut self.why)
     }
 }
@@ -160,14 +177,14 @@ impl Tie {
     ///
     /// # Errors
     /// The parent process has ended.
-    pub(super) fn wait(&mut self) -> Result<bool> {
+    pub(in crate::app) fn wait(&mut self) -> Result<bool> {
         let mut word = [0];
         self.go.read_exact(&mut word).context(|| "the calling process has ended")?;
         Ok(word[0] != 0)
     }
 
     /// A descriptor that is readable once the parent process has ended.
-    pub(super) fn parent(&self) -> BorrowedFd<'_> {
+    pub(in crate::app) fn parent(&self) -> BorrowedFd<'_> {
         self.go.as_fd()
     }
 
