@@ -8,15 +8,17 @@ use crate::fault::Result;
 use crate::node::Node;
 use crate::record;
 
-/// Removes pods whose preparation failed, and those that were half removed. With `first`, as a server starts and makes no sandbox yet, also sandboxes
-/// that were prepared and never run. A pod that can't be removed stays, with a warning.
+/// Removes pods that were not made to the end, and those that were half removed. With `first`, as a server starts and
+/// makes no sandbox yet, also those that have nothing but their directory, which their maker is else about to lock, and
+/// sandboxes that were prepared and never run. A pod that can't be removed stays, with a warning.
 ///
 /// # Errors
 /// The pods can't be listed.
 pub fn sweep(node: &Node, first: bool) -> Result<()> {
     for pod in pods::list(&node.store)? {
         let is_rest = match pod.state() {
-            State::PrepareFailed => true,
+            State::PrepareFailed | State::Garbage => true,
+            State::Embryo => first,
             State::Prepared => first && is_sandbox(&pod),
             State::ExitedGarbage => super::is_half_removed(&pod),
             _ => false,
