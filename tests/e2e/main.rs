@@ -32,6 +32,7 @@ mod exec;
 mod extras;
 mod filters;
 mod formats;
+mod groups;
 mod harness;
 mod health;
 mod immutable;
@@ -134,6 +135,7 @@ fn main() -> ExitCode {
         ports::CASES,
         enter::CASES,
         formats::CASES,
+        groups::CASES,
         userlands::CASES,
         users::CASES,
         copies::CASES,

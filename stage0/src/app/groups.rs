@@ -32,7 +32,7 @@ pub struct GroupRequest<'a> {
 }
 
 /// Sets an app's group, if the request lacks it, and its supplementary groups: the app's group, the further groups of
-/// the request, and those of the image's files.
+/// the request, and those of the image's files. A user that is a path has the group of that path.
 ///
 /// # Errors
 /// The image's tree can't be made, or the image's files can't be read.

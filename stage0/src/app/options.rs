@@ -47,7 +47,8 @@ pub struct AddOptions {
     pub group: Option<String>,
     /// Supplementary groups.
     pub supplementary_gids: Vec<u32>,
-    /// The groups to take from the image's `/etc/passwd` and `/etc/group`.
+    /// The groups to take from the image's `/etc/passwd` and `/etc/group`. If `None`: all of them for a user without a
+    /// group, else none.
     pub image_groups: Option<ImageGroups>,
     /// The working directory, an absolute path in the app.
     pub working_dir: Option<String>,
@@ -131,8 +132,9 @@ impl AddOptions {
             exec: changes.exec.or(self.exec),
             args: or(changes.args, self.args),
             env,
+            // another user does not get the old one's group
+            group: changes.group.or(if changes.user.is_none() { self.group } else { None }),
             user: changes.user.or(self.user),
-            group: changes.group.or(self.group),
             supplementary_gids: match changes.supplementary_gids {
                 none if none.is_empty() => self.supplementary_gids,
                 new => new,
@@ -241,9 +243,10 @@ impl AddOptions {
         (!files.is_empty()).then_some(Content { files, group: 0 })
     }
 
-    /// The request for groups of the image's files; `None` if the options have none.
+    /// The request for groups of the image's files; `None` if none of them are wanted.
     pub fn group_request(&self) -> Option<GroupRequest<'_>> {
-        self.image_groups.map(|which| GroupRequest {
+        let usual = (self.user.is_some() && self.group.is_none()).then_some(ImageGroups::All);
+        self.image_groups.or(usual).map(|which| GroupRequest {
             which,
             // the image's group is for the image's user only
             has_group: self.group.is_some() || self.user.is_none(),

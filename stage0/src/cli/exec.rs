@@ -6,6 +6,7 @@ use clap::Args;
 use stage1::appc::AcName;
 use stage1::error::Result;
 
+use super::args::user;
 use super::session::Session;
 use crate::entrypoint::enter::{self, EnterOptions};
 use crate::poddir::find::Pod;
@@ -57,13 +58,7 @@ impl CommandInPod {
     /// # Errors
     /// As [`enter::enter`].
     pub fn enter(self, session: &Session, pod: &Pod, app: Option<&AcName>) -> Result<()> {
-        let (user, group) = match self.user {
-            Some(both) => match both.split_once(':') {
-                Some((user, group)) => (Some(user.to_owned()), Some(group.to_owned())),
-                None => (Some(both), None),
-            },
-            None => (None, None),
-        };
+        let (user, group) = user::identity(self.user, None)?;
         let options = EnterOptions {
             user,
             group,

@@ -16,7 +16,7 @@ use super::pod::{INIT, init_mark};
 use super::up_lock::{self, UpLock};
 use crate::app::kept::AppRecord;
 use crate::app::options::AddOptions;
-use crate::app::{add, lifecycle, replace, status};
+use crate::app::{add, groups, lifecycle, replace, status};
 use crate::image::store::Image;
 use crate::image::store::find as images;
 use crate::logs::{self, LineFilter};
@@ -185,6 +185,7 @@ fn wanted_app(store: &Store, plan: &AppPlan, how: &How<'_>) -> Result<WantedApp>
     let command = container::words(plan, &image.parsed.annotations, exec)?;
     let options = AddOptions { command, debug: how.debug, image: image.id.to_string(), ..plan.options.clone() };
     let mut app = options.runtime_app(&image)?;
+    groups::give(store, &image, options.group_request(), &mut app)?;
     if plan.init {
         app.annotations.push(init_mark());
     }

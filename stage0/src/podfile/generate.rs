@@ -19,6 +19,7 @@ use super::apply::is_init;
 use super::origin::{Origin, Variable};
 use super::sources::SourceKind;
 use super::{env, hooks, probes};
+use crate::app::kept::AppRecord;
 use crate::app::record::record;
 use crate::image::store::find as images;
 use crate::image::store::names::names_of;
@@ -334,7 +335,9 @@ impl Made<'_> {
             let runtime = of_one.map(|app| app.image.id.as_str()).unwrap_or_default();
             let image = images::find(self.store, runtime)?;
             let of_image = image.parsed.app.map(|app| app.supplementary_gids).unwrap_or_default();
-            let mut own = app.supplementary_gids.clone();
+            let options = of_one.map(|app| AppRecord::new(self.pod.dir(), &app.name).options()).transpose()?.flatten();
+            // the groups of the user by the image's files are not in a pod file
+            let mut own = options.map_or_else(|| app.supplementary_gids.clone(), |options| options.supplementary_gids);
             if own != of_image {
                 if fs_group.is_some() && own.last() == fs_group.as_ref() {
                     own.pop();
@@ -366,8 +369,11 @@ fn restrictions(
     let mut context = Map::new();
     let numbers = [("runAsUser", &app.user, &of_image.user), ("runAsGroup", &app.group, &of_image.group)];
     let differs = numbers.iter().any(|(_, own, image)| own != image);
+    let options = AppRecord::new(pod.dir(), &runtime.name).options()?;
+    // the group is the user's by the image's files then
+    let of_user = options.is_some_and(|options| options.user.is_some() && options.group.is_none());
     for (name, own, _) in numbers {
-        if differs {
+        if differs && !(of_user && name == "runAsGroup") {
             let number: u32 = match (own.parse(), record(pod, &runtime.name)?) {
                 (Ok(number), _) => number,
                 // what the name means in the app's image was found out when the app was added

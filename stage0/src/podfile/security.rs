@@ -86,10 +86,6 @@ pub fn apply(container: &mut Container, defaults: &Defaults, options: &mut AddOp
     };
     options.user = id("runAsUser", context.run_as_user.take(), defaults.user)?;
     options.group = id("runAsGroup", context.run_as_group.take(), defaults.group)?;
-    if options.user.is_some() && options.group.is_none() {
-        // like a kubelet: runAsUser without runAsGroup means GID 0, not the group of the image's user
-        options.group = Some("0".to_owned());
-    }
     options.supplementary_gids = defaults.groups.iter().copied().chain(defaults.fs_group).collect();
     Ok((context.run_as_non_root.take().or(defaults.non_root).unwrap_or(false), extra))
 }

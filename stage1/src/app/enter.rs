@@ -53,8 +53,8 @@ pub struct Entry {
     /// The user: a number, a name in the image's /etc/passwd, or a path in the image, whose owner is taken. UID 0 if
     /// `None`.
     pub user: Option<String>,
-    /// The group, in the same forms. If `None`: the app's groups if the user is the app's, else the user's group in the
-    /// image's /etc/passwd, else the group with the user's number.
+    /// The group, in the same forms. If `None`: the app's groups if the user is the app's, the group of the path if the
+    /// user is a path, else those of [`ids::groups_of`].
     pub group: Option<String>,
     /// Variables as `NAME=value`; they override those of the app.
     pub environment: Vec<String>,
@@ -212,15 +212,16 @@ impl Entry {
             return Ok(Ids::default());
         }
         let root = dir::open_dir("/")?;
-        let words = |word: &Option<String>| word.clone().unwrap_or_default();
-        let (user, group) = (words(&self.user), words(&self.group));
-        let request = ids::UserRequest { user: &user, group: &group, ..ids::UserRequest::default() };
+        let user = self.user.as_deref().unwrap_or_default();
+        let of_path = Some(user).filter(|user| user.starts_with('/'));
+        let group = self.group.as_deref().or(of_path);
+        let request = ids::UserRequest { user, group: group.unwrap_or_default(), ..ids::UserRequest::default() };
         let mut ids = ids::resolve(root.as_fd(), &request)?;
-        if self.group.is_none() {
-            match app.filter(|app| app.uid == ids.uid) {
-                Some(app) => (ids.gid, ids.groups) = (app.gid, app.groups.clone()),
-                None => ids.gid = ids::primary_group(root.as_fd(), ids.uid)?.unwrap_or(ids.uid),
-            }
+        match app.filter(|app| app.uid == ids.uid) {
+            _ if self.group.is_some() => {}
+            Some(app) => (ids.gid, ids.groups) = (app.gid, app.groups.clone()),
+            None if of_path.is_some() => {}
+            None => (ids.gid, ids.groups) = ids::groups_of(root.as_fd(), &ids)?,
         }
         Ok(ids)
     }

@@ -52,6 +52,16 @@ pub fn groups(file: &[u8]) -> impl Iterator<Item = Group<'_>> {
     })
 }
 
+/// The GIDs of the groups in the text of a group(5) file that list a user as their member, without the user's own group;
+/// in ascending order, each once.
+pub fn memberships(file: &[u8], user: &[u8], own: u32) -> Vec<u32> {
+    let listing = groups(file).filter(|group| group.has(user)).filter_map(|group| group.gid);
+    let mut gids: Vec<u32> = listing.filter(|gid| *gid != own).collect();
+    gids.sort_unstable();
+    gids.dedup();
+    gids
+}
+
 /// The name at the beginning of a line, and the fields after the password.
 fn fields(line: &[u8]) -> Option<(&[u8], impl Iterator<Item = &[u8]>)> {
     let mut fields = line.split(|&b| b == b':');
@@ -80,6 +90,8 @@ mod tests {
         let file = b"www:x:34:web,log\nbad:x:-1:\nnone:x:40\n#c:x:1:web";
         let found: Vec<_> = groups(file).map(|group| (group.name, group.gid, group.has(b"web"))).collect();
         assert_eq!(found, [(&b"www"[..], Some(34), true), (b"bad", None, false), (b"none", Some(40), false)]);
+        let file = b"b:x:9:web\na:x:8:log,web\nown:x:7:web\nagain:x:9:web\nother:x:5:log\nbad:x:-1:web";
+        assert_eq!((memberships(file, b"web", 7), memberships(file, b"we", 7)), (vec![8, 9], Vec::new()));
         assert_eq!((id(b"4294967295"), id(b"+1"), id(b"007")), (None, None, Some(7)));
     }
 }

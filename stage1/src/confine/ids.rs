@@ -48,8 +48,8 @@ pub struct Ids {
     pub uid: u32,
     /// Group id.
     pub gid: u32,
-    /// Supplementary group ids of the manifest. Memberships in the image's /etc/group are not added: the manifest, not
-    /// a file of the image, decides what an app may do.
+    /// Supplementary group ids. [`resolve`] takes them of the request alone: the manifest, not a file of the image,
+    /// decides what an app may do.
     pub groups: Vec<u32>,
     /// The user's line in the image's passwd file, for HOME and similar variables.
     pub account: Option<Account>,
@@ -115,15 +115,19 @@ pub fn resolve(root: BorrowedFd<'_>, request: &UserRequest<'_>) -> Result<Ids> {
     Ok(Ids { uid, gid, groups: request.supplementary.to_vec(), account: account.as_ref().and_then(self::account) })
 }
 
-/// The primary group of a user in the image's /etc/passwd; `None` if the user has no line, or the line has no valid
-/// group. Host side.
+/// The groups of a user for whom no group was asked: its group in the /etc/passwd of `root`, and those whose lines in
+/// /etc/group list it. Group 0 alone if /etc/passwd does not have the user.
 ///
 /// # Errors
-/// /etc/passwd exists and can't be read.
-pub fn primary_group(root: BorrowedFd<'_>, uid: u32) -> Result<Option<u32>> {
+/// /etc/passwd or /etc/group exists and can't be read.
+pub fn groups_of(root: BorrowedFd<'_>, user: &Ids) -> Result<(u32, Vec<u32>)> {
     let passwd = read_database(root, "etc/passwd")?;
-    let line = accounts::users(&passwd).find(|line| line.uid == Some(uid));
-    Ok(line.and_then(|line| line.gid))
+    // Several users may have one uid.
+    let is_named = |name: &[u8]| user.account.as_ref().is_none_or(|account| account.name.as_bytes() == name);
+    let line = accounts::users(&passwd).find(|line| line.uid == Some(user.uid) && is_named(line.name));
+    let Some(line) = line else { return Ok((0, Vec::new())) };
+    let own = line.gid.unwrap_or(0);
+    Ok((own, accounts::memberships(&read_database(root, "etc/group")?, line.name, own)))
 }
 
 fn find_group(root: BorrowedFd<'_>, name: &str) -> Result<u32> {
@@ -337,11 +341,20 @@ mod tests {
     }
 
     #[test]
-    fn primary_groups() {
-        let image = Image::new(PASSWD, GROUP);
+    fn groups_by_the_account_files() {
+        let passwd = "root:x:0:0::/:/x\nweb:x:33:34::/:/x\nalias:x:33:35::/:/x\nodd:x:7:::/:/x\n";
+        let image = Image::new(passwd, "www:x:34:web\nextra:x:50:root,web\nlog:x:40:web,odd\n");
         let root = dir::open_dir(image.0.path()).unwrap();
-        for (uid, group) in [(0, Some(0)), (33, Some(34)), (12, Some(12)), (7, None), (5000, None)] {
-            assert_eq!(primary_group(root.as_fd(), uid).unwrap(), group, "{uid}");
+        for (user, group, others) in [
+            ("root", 0, &[50][..]),
+            ("web", 34, &[40, 50]),
+            ("33", 34, &[40, 50]),
+            ("alias", 35, &[]),
+            ("odd", 0, &[40]),
+            ("5000", 0, &[]),
+        ] {
+            let ids = image.resolve(&UserRequest { user, ..UserRequest::default() }).unwrap();
+            assert_eq!(groups_of(root.as_fd(), &ids).unwrap(), (group, others.to_vec()), "{user}");
         }
     }
 

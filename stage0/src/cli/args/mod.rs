@@ -25,5 +25,6 @@ pub mod pod_limits;
 pub mod publish;
 pub mod registry;
 pub mod time;
+pub mod user;
 pub mod variable;
 pub mod volume;

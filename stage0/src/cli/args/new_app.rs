@@ -13,6 +13,7 @@ use super::extras::Extras;
 use super::health::HealthArgs;
 use super::limits::LimitOptions;
 use super::registry::PullPolicy;
+use super::user;
 use super::variable::environment;
 use super::volume::mounts;
 use crate::app::groups::ImageGroups;
@@ -48,8 +49,9 @@ pub struct HowToRunIt {
     /// Set the environment variables of this file: NAME=VALUE, one on each line
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
-    /// Run it as this user: a name, a number, or the owner of a path in the image
-    #[arg(short, long, allow_hyphen_values = true)]
+    /// Run it as this user (a name, a number, or the owner of a path in the image) and group. Without a group, it gets
+    /// those of the image's /etc/passwd and /etc/group
+    #[arg(short, long, value_name = "USER[:GROUP]", allow_hyphen_values = true)]
     user: Option<String>,
     /// Run it with this group
     #[arg(long, allow_hyphen_values = true)]
@@ -57,7 +59,7 @@ pub struct HowToRunIt {
     /// Add a supplementary group, by number
     #[arg(long = "supplementary-gid", value_name = "GID")]
     supplementary_gids: Vec<u32>,
-    /// Take its groups from the image's /etc/passwd and /etc/group
+    /// Take its groups from the image's /etc/passwd and /etc/group (default: all for a --user without a group)
     #[arg(long, value_enum, value_name = "WHICH")]
     image_groups: Option<ImageGroups>,
     /// Start it in this directory
@@ -141,6 +143,7 @@ impl HowToRunIt {
             }
         }
         mounts.extend(self.extras.mounts()?);
+        let (user, group) = user::identity(self.user, self.group)?;
         Ok(AddOptions {
             image: String::new(),
             image_id: None,
@@ -153,8 +156,8 @@ impl HowToRunIt {
             user_labels: self.extras.labels()?,
             user_annotations: self.extras.user_annotations()?,
             env: environment(&self.env_file, &self.env)?,
-            user: self.user,
-            group: self.group,
+            user,
+            group,
             supplementary_gids: self.supplementary_gids,
             image_groups: self.image_groups,
             working_dir: self.working_dir,

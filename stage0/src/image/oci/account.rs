@@ -47,13 +47,7 @@ impl Account {
             0
         });
         let file = read(files, "etc/group")?;
-        let mut others: Vec<u32> = accounts::groups(&file)
-            .filter(|line| line.has(account.name))
-            .filter_map(|line| line.gid)
-            .filter(|gid| *gid != group)
-            .collect();
-        others.sort_unstable();
-        others.dedup();
+        let others = accounts::memberships(&file, account.name, group);
         Ok(Self { user: user.into(), group: group.to_string(), others })
     }
 }
