@@ -16,6 +16,7 @@ tests::cases! {
     both checks_and_what_is_told_of_them 120;
     both apps_wait_for_others 120;
     native an_images_own_check_counts;
+    native requests_need_no_program_of_the_image;
 }
 
 /// A health check with the probe.
@@ -74,12 +75,16 @@ fn checks_and_what_is_told_of_them(t: &Context) -> Verdict {
     // The configured action is taken.
     let count = ["append", "/out/starts", "x", "+", "sleep", "inf"];
     add("again", &check(&["exit", "3"]), &["--health-on-failure=restart"], &count);
-    until(&podctl, &pod, "again", "restarted 1x");
+    until(&podctl, &pod, "again", "restarted 1x, last: health check failed, ");
+    let last = &pod.status("again")["last_end"];
+    assert!(last["unhealthy"] == true && last["exit_signal"] == "SIGTERM", "{last}");
     wait_for("the second start", 20, || {
         (fs::read_to_string(podctl.out().join("starts")).ok()?.lines().count() > 1).then_some(())
     });
     add("stops", &check(&["exit", "3"]), &["--health-on-failure=stop"], &["sleep", "inf"]);
-    until(&podctl, &pod, "stops", "exited (SIGTERM)");
+    until(&podctl, &pod, "stops", "exited (health check failed)");
+    let events = podctl.ok(&["events", "web", "stops"]);
+    assert!(events.lines().any(|line| line.ends_with("exited (SIGTERM: health check failed)")), "{events}");
     // A crash loop and an OOM kill next to it: all have different statuses.
     pod.add("loop", &["--restart=always"], &["exit", "1"]);
     let _ = pod.app("start", "loop", &[]);
@@ -189,5 +194,44 @@ fn an_images_own_check_counts(t: &Context) -> Verdict {
     )?;
     assert_eq!((&check["timeout_ms"], &check["retries"]), (&json!(7000), &json!(2)), "{check}");
     pod.end();
+    Ok(())
+}
+
+/// Probes of a pod file: the probe's image has neither curl nor nc.
+fn requests_need_no_program_of_the_image(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    podctl.import_probe();
+    let path = t.dir.join("shop.yaml");
+    let app = |name: &str, does: &str, probe: &str| {
+        format!("  - {{name: {name}, image: probe, command: [/probe, {does}], {probe}}}\n")
+    };
+    let often = "periodSeconds: 1, failureThreshold: 1, timeoutSeconds: 20";
+    let http = |port: u16, more: &str| format!("{{httpGet: {{port: {port}, path: /ok{more}}}, {often}}}");
+    let containers = [
+        app("web", r#"answer, tcp, "8080", "HTTP/1.1 200 OK\r\n\r\n""#, &format!("readinessProbe: {}", http(8080, ""))),
+        app("raw", r#"answer, tcp, "8081", hello"#, &format!("readinessProbe: {{tcpSocket: {{port: 8081}}, {often}}}")),
+        app(
+            "busy",
+            r#"answer, tcp, "8082", "HTTP/1.1 503 No\r\n\r\n""#,
+            &format!("readinessProbe: {}", http(8082, ", host: 127.0.0.1")),
+        ),
+        app("deaf", "sleep, inf", &format!("livenessProbe: {}", http(8083, ", httpHeaders: [{name: A, value: b}]"))),
+    ];
+    let text =
+        format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: shop}}\nspec:\n  containers:\n{}", containers.concat());
+    fs::write(&path, text)?;
+    let file = path.display().to_string();
+    podctl.ok(&["up", "--net=none", "--strict", "-f", &file]);
+    let uuid = podctl.json(&["inspect", "shop"])["name"].as_str().expect("uuid").to_owned();
+    let pod = Pod { podctl: &podctl, uuid };
+    until(&podctl, &pod, "web", "running (healthy)");
+    assert_eq!(pod.status("web")["health"]["output"], "HTTP status 200");
+    until(&podctl, &pod, "raw", "running (healthy)");
+    until(&podctl, &pod, "busy", "x: HTTP status 503)");
+    until(&podctl, &pod, "deaf", "health check failed");
+    // The pod as a file says all of it: nothing differs.
+    fs::write(&path, podctl.ok(&["generate", "kube", "shop"]))?;
+    assert_eq!(podctl.ok(&["up", "--net=none", "--strict", "-f", &file]), "");
+    podctl.ok(&["down", "shop"]);
     Ok(())
 }

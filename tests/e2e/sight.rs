@@ -185,6 +185,24 @@ fn what_is_paused_does_nothing(t: &Context) -> Verdict {
     holds_still(&pod, "one");
     goes_on(&pod, "two");
     assert_eq!(inspect(&podctl, &["web", "one"])["paused"], true);
+    // every list says so, of this app alone
+    for (words, line) in [
+        (&["status", "web"][..], "one   paused"),
+        (&["app", "list", "web"], "one   paused"),
+        (&["app", "status", "web", "one"], "state=paused"),
+        (&["tree", "web"], "├─ one  paused"),
+        (&["list"], "running (1 paused)"),
+    ] {
+        let text = podctl.ok(words);
+        assert!(text.contains(line) && !text.contains("two   paused"), "{words:?}: {text}");
+    }
+    let states = |value: &Value| -> Vec<bool> {
+        value["apps"].as_array().expect("apps").iter().map(|app| app["paused"] == true).collect()
+    };
+    let status = podctl.json(&["status", "web", "--format=json"]);
+    assert_eq!((states(&status), &status["paused"]), (vec![true, false], &Value::Null), "{status}");
+    let tree = podctl.json(&["tree", "web", "--format=json"]);
+    assert_eq!((states(&tree[0]), &tree[0]["paused"]), (vec![true, false], &json!(false)), "{tree}");
     let line = podctl.fails(&["exec", "web", "one", "--", "/probe", "help"]);
     assert!(line.contains("app one is paused") && line.contains("podctl unpause"), "{line}");
     podctl.ok(&["exec", "web", "two", "--", "/probe", "help"]);
@@ -202,6 +220,9 @@ fn what_is_paused_does_nothing(t: &Context) -> Verdict {
     podctl.ok(&["pause", "web"]);
     holds_still(&pod, "two");
     assert!(podctl.ok(&["list"]).contains("paused") && podctl.ok(&["status", "web"]).contains("state=paused"));
+    let text = podctl.ok(&["tree", "web"]);
+    assert!(text.starts_with("web  paused\n") && text.contains("two  paused"), "{text}");
+    assert_eq!(podctl.json(&["app", "list", "web", "--format=json"])[1]["paused"], true);
     for words in
         [&["exec", "web", "two", "--", "/probe"][..], &["app", "start", "web", "one"], &["enter", "web", "--", "x"]]
     {

@@ -50,7 +50,7 @@ impl HealthOptions {
             Some(command) if command.is_empty() => return Ok(None),
             Some(command) => {
                 let new = || HealthCheck::new(command.clone());
-                HealthCheck { command: command.clone(), ..image.unwrap_or_else(new) }
+                HealthCheck { command: command.clone(), request: None, ..image.unwrap_or_else(new) }
             }
             None if image.is_none() && *self == Self::default() => return Ok(None),
             None => image.context(|| "the image has no health check: give one by --health-cmd")?,
@@ -62,6 +62,7 @@ impl HealthOptions {
             start_period_ms: self.start_period_ms.unwrap_or(base.start_period_ms),
             on_failure: self.on_failure.unwrap_or(base.on_failure),
             command: base.command,
+            request: base.request,
         };
         check.check()?;
         Ok(Some(check))

@@ -46,6 +46,11 @@ impl AppRecord {
         write(&self.0.join(OPTIONS), &serde_json::to_vec(options).context(|| "write the app's options")?, 0o640)
     }
 
+    /// Whether there is a record: podctl added the app.
+    pub fn exists(&self) -> bool {
+        self.0.join(OPTIONS).exists()
+    }
+
     /// The recorded options; `None` for an app that an older version or another host manager added.
     ///
     /// # Errors

@@ -10,10 +10,12 @@ use stage1::error::Result;
 use stage1::layout;
 use stage1::pod::{AppState, ExitDetails, Health, State};
 
+use super::kept::AppRecord;
 use super::start_lock;
 use crate::fsutil::time::rfc3339;
 use crate::poddir::find::Pod;
 use crate::poddir::manifest::{self, NoApp};
+use crate::poddir::pause;
 
 /// The times of a pod or an app as RFC 3339, for programs.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -67,9 +69,17 @@ pub struct AppStatus {
     /// Whether the kernel's OOM killer killed one of its processes because of its memory limit.
     #[serde(skip_serializing_if = "is_false")]
     pub oom_killed: bool,
+    /// Whether its health check ended it, because it was unhealthy.
+    #[serde(skip_serializing_if = "is_false")]
+    pub unhealthy: bool,
     /// Why it could not be started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_failure: Option<String>,
+    /// Whether the user stopped it; not set if it had run out of memory, or its restart policy had given up on it.
+    #[serde(skip_serializing_if = "is_false")]
+    pub stopped: bool,
+    /// Whether it runs, and it or its whole pod is paused.
+    pub paused: bool,
     /// How often its restart policy has started it again since `app start` or the pod's start.
     #[serde(skip_serializing_if = "is_zero")]
     pub restarts: u32,
@@ -141,6 +151,9 @@ pub struct LastEnd {
     /// Whether the kernel's OOM killer killed one of its processes because of its memory limit.
     #[serde(skip_serializing_if = "is_false")]
     pub oom_killed: bool,
+    /// Whether its health check ended it, because it was unhealthy.
+    #[serde(skip_serializing_if = "is_false")]
+    pub unhealthy: bool,
     /// Why it could not be started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_failure: Option<String>,
@@ -214,12 +227,13 @@ fn describe(pod: &Pod, manifest: &PodManifest, app: &RuntimeApp) -> Result<AppSt
     let (restarts, restarting, gave_up) = (details.restarts, details.restarting, details.gave_up);
     let (end, last_end) = match (status.state, status.details_at) {
         (AppState::Running, Some(at)) => {
-            let ExitDetails { exit_code, signal, oom_killed, start_failure, .. } = details;
-            let last = LastEnd { exit_code, exit_signal: signal, oom_killed, start_failure, at };
+            let ExitDetails { exit_code, signal, oom_killed, unhealthy, start_failure, .. } = details;
+            let last = LastEnd { exit_code, exit_signal: signal, oom_killed, unhealthy, start_failure, at };
             (ExitDetails::default(), Some(last))
         }
         _ => (details, None),
     };
+    let is_failure = end.oom_killed || end.unhealthy || end.start_failure.is_some() || gave_up;
     Ok(AppStatus {
         name: app.name.to_string(),
         state: status.state.word().to_owned(),
@@ -232,6 +246,9 @@ fn describe(pod: &Pod, manifest: &PodManifest, app: &RuntimeApp) -> Result<AppSt
         exit_signal: end.signal,
         core_dumped: end.core_dumped,
         oom_killed: end.oom_killed,
+        unhealthy: end.unhealthy,
+        stopped: status.state == AppState::Exited && !is_failure && was_stopped(pod, manifest, &app.name)?,
+        paused: status.state == AppState::Running && is_paused(pod, &app.name)?,
         start_failure: end.start_failure,
         restarts,
         restarting,
@@ -243,6 +260,17 @@ fn describe(pod: &Pod, manifest: &PodManifest, app: &RuntimeApp) -> Result<AppSt
         user_annotations: own.map(|app| texts(&app.user_annotations)).unwrap_or_default(),
         user_labels: own.map(|app| texts(&app.user_labels)).unwrap_or_default(),
     })
+}
+
+/// Whether `app stop`, or what calls it, was the last to change whether the app runs. Not known of immutable pods, and
+/// of apps that another host manager added.
+fn was_stopped(pod: &Pod, manifest: &PodManifest, app: &AcName) -> Result<bool> {
+    let record = AppRecord::new(pod.dir(), app);
+    Ok(manifest.is_mutable()? && record.exists() && !record.is_wanted())
+}
+
+fn is_paused(pod: &Pod, app: &AcName) -> Result<bool> {
+    Ok(pause::is_paused(pod, None)? || pause::is_paused(pod, Some(app))?)
 }
 
 /// Whether a listed app lacks the marker `APP-created`: a removal deletes that first, and the manifest's entry last.

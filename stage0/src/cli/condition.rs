@@ -26,13 +26,20 @@ fn words(app: &AppStatus, ago: impl Fn(i64) -> String) -> (String, Option<Tone>)
         return ("half removed".into(), Some(Tone::Bad));
     }
     let last = app.last_end.as_ref().map(|last| {
-        let how = how(last.exit_code, last.exit_signal.as_deref(), last.oom_killed, last.start_failure.is_some());
-        (how.unwrap_or_else(|| "exit 0".into()), ago(last.at))
+        let end = End {
+            code: last.exit_code,
+            signal: last.exit_signal.as_deref(),
+            oom_killed: last.oom_killed,
+            unhealthy: last.unhealthy,
+            not_started: last.start_failure.is_some(),
+        };
+        (end.how().unwrap_or_else(|| "exit 0".into()), ago(last.at))
     });
     match (app.state.as_str(), last) {
         ("running", Some((how, when))) if app.restarting => {
             (format!("restarting ({}x, {how}, {when})", app.restarts), Some(Tone::Bad))
         }
+        ("running", _) if app.paused => ("paused".into(), None),
         ("running", last) => {
             let restarted = last.map(|(how, when)| format!("restarted {}x, last: {how}, {when}", app.restarts));
             let health = app.health.as_ref().map(health);
@@ -44,12 +51,19 @@ fn words(app: &AppStatus, ago: impl Fn(i64) -> String) -> (String, Option<Tone>)
         }
         ("exited", _) => {
             let code = app.exit_code.unwrap_or_default();
-            let how = how(code, app.exit_signal.as_deref(), app.oom_killed, app.start_failure.is_some());
+            let end = End {
+                code,
+                signal: app.exit_signal.as_deref(),
+                oom_killed: app.oom_killed,
+                unhealthy: app.unhealthy,
+                not_started: app.start_failure.is_some(),
+            };
+            let how = end.how();
             let gave_up = app.gave_up.then(|| match app.restarts {
                 1 => "gave up after 1 restart".to_owned(),
                 restarts => format!("gave up after {restarts} restarts"),
             });
-            let tone = if how.is_some() { Tone::Bad } else { Tone::Faint };
+            let tone = if how.is_some() && !app.stopped { Tone::Bad } else { Tone::Faint };
             let why: Vec<String> = [how, gave_up].into_iter().flatten().collect();
             let text = if why.is_empty() { "exited".into() } else { format!("exited ({})", why.join(", ")) };
             (text, Some(tone))
@@ -78,14 +92,26 @@ fn health(health: &HealthStatus) -> String {
     format!("unhealthy {}x: {why}", health.failures)
 }
 
-/// How an app failed; `None` for exit status 0.
-fn how(code: u8, signal: Option<&str>, oom_killed: bool, not_started: bool) -> Option<String> {
-    match (code, signal) {
-        (0, _) => None,
-        _ if oom_killed => Some("out of memory".into()),
-        _ if not_started => Some("could not start".into()),
-        (_, Some(signal)) => Some(signal.to_owned()),
-        (code, None) => Some(format!("exit {code}")),
+/// The end of a run of an app.
+struct End<'a> {
+    code: u8,
+    signal: Option<&'a str>,
+    oom_killed: bool,
+    unhealthy: bool,
+    not_started: bool,
+}
+
+impl End<'_> {
+    /// How the app failed; `None` for exit status 0 if it was not its health check that ended it.
+    fn how(&self) -> Option<String> {
+        match (self.code, self.signal) {
+            _ if self.unhealthy => Some("health check failed".into()),
+            (0, _) => None,
+            _ if self.oom_killed => Some("out of memory".into()),
+            _ if self.not_started => Some("could not start".into()),
+            (_, Some(signal)) => Some(signal.to_owned()),
+            (code, None) => Some(format!("exit {code}")),
+        }
     }
 }
 
@@ -103,6 +129,14 @@ mod tests {
     }
 
     #[test]
+    fn what_the_user_stopped_is_not_a_failure() {
+        let term = AppStatus { exit_code: Some(143), exit_signal: Some("SIGTERM".into()), ..app("exited") };
+        assert!(is_bad(&term) && !is_bad(&AppStatus { stopped: true, ..term.clone() }));
+        assert_eq!(shown(&AppStatus { stopped: true, ..term }), "exited (SIGTERM)");
+        assert!(!is_bad(&app("created")) && !is_bad(&AppStatus { exit_code: Some(0), ..app("exited") }));
+    }
+
+    #[test]
     fn what_is_the_matter_is_told_apart() {
         assert_eq!([shown(&app("running")), shown(&app("created"))], ["running", "created"]);
         assert_eq!(shown(&AppStatus { exit_code: Some(0), ..app("exited") }), "exited");
@@ -115,12 +149,27 @@ mod tests {
         assert_eq!(shown(&none), "exited (could not start)");
         let gave_up = AppStatus { exit_code: Some(1), restarts: 3, gave_up: true, ..app("exited") };
         assert_eq!(shown(&gave_up), "exited (exit 1, gave up after 3 restarts)");
-        let last = LastEnd { exit_code: 1, exit_signal: None, oom_killed: false, start_failure: None, at: 0 };
-        let looping = AppStatus { restarts: 7, restarting: true, last_end: Some(last), ..app("running") };
+        let last = LastEnd {
+            exit_code: 1,
+            exit_signal: None,
+            oom_killed: false,
+            unhealthy: false,
+            start_failure: None,
+            at: 0,
+        };
+        let looping = AppStatus { restarts: 7, restarting: true, last_end: Some(last.clone()), ..app("running") };
         assert_eq!(shown(&looping), "restarting (7x, exit 1, 2 s ago)");
         let again = AppStatus { restarting: false, ..looping };
         assert_eq!(shown(&again), "running (restarted 7x, last: exit 1, 2 s ago)");
         assert!(!is_bad(&again) && is_bad(&gave_up));
+        let sick = LastEnd { exit_code: 0, unhealthy: true, ..last };
+        let sick = AppStatus { restarts: 3, restarting: true, last_end: Some(sick), ..app("running") };
+        assert_eq!(shown(&sick), "restarting (3x, health check failed, 2 s ago)");
+        let sick = AppStatus { restarting: false, ..sick };
+        assert_eq!(shown(&sick), "running (restarted 3x, last: health check failed, 2 s ago)");
+        let sick = AppStatus { exit_code: Some(0), unhealthy: true, ..app("exited") };
+        assert!(shown(&sick) == "exited (health check failed)" && is_bad(&sick));
+        assert_eq!(shown(&AppStatus { paused: true, ..app("running") }), "paused");
         let check =
             HealthStatus { status: "unhealthy".into(), failures: 3, exit_code: Some(1), ..HealthStatus::default() };
         let ill = |health| AppStatus { health: Some(health), ..app("running") };
@@ -129,6 +178,7 @@ mod tests {
         let said = HealthStatus { output: "first\nno answer from 127.0.0.1\n".into(), ..check.clone() };
         assert_eq!(shown(&ill(said)), "running (unhealthy 3x: no answer from 127.0.0.1)");
         let slow = ill(HealthStatus { exit_code: None, timed_out: true, ..check });
+        assert!(!is_bad(&AppStatus { paused: true, ..slow.clone() }));
         assert!(is_bad(&slow) && shown(&slow).contains("check timed out"));
     }
 }

@@ -23,7 +23,7 @@ use crate::app::status::AppStatus;
 use crate::poddir::find as pods;
 use crate::poddir::find::Pod;
 use crate::poddir::manifest::must_have;
-use crate::poddir::{pause, uid_range};
+use crate::poddir::uid_range;
 
 /// Prints the configuration and state of a pod, or of one of its apps.
 pub fn run(one: &OneApp, session: &Session) -> Result<()> {
@@ -66,7 +66,6 @@ struct App {
     #[serde(flatten)]
     status: AppStatus,
     image: Value,
-    paused: bool,
     /// The PID on the host of the app's first process.
     pid: Option<i32>,
     cgroups: BTreeMap<String, String>,
@@ -143,7 +142,6 @@ fn of_app(pod: &Pod, loaded: &stage1::pod::Pod, status: &PodStatus, name: &AcNam
     Ok(App {
         status: status.context(|| format!("app {name} was just removed"))?,
         image: serde_json::to_value(&listed.runtime.image).context(|| "the image as JSON")?,
-        paused: pause::is_paused(pod, Some(name))?,
         pid,
         cgroups: cgroups(pod, &place)?,
         exec: record.as_ref().map_or_else(|| app.exec.clone(), |record| record.exec.clone()),

@@ -63,7 +63,7 @@ fn row(pod: &PodStatus, whole: bool) -> [Cell; 7] {
         "running" if pod.paused => None,
         "running" if pod.apps.iter().any(condition::is_bad) => Some(Tone::Bad),
         "running" => Some(Tone::Good),
-        "exited" if pod.apps.iter().any(|app| app.exit_code.is_some_and(|code| code != 0)) => Some(Tone::Bad),
+        "exited" if pod.apps.iter().any(condition::is_bad) => Some(Tone::Bad),
         "prepared" | "preparing" => None,
         _ => Some(Tone::Faint),
     };
@@ -71,7 +71,8 @@ fn row(pod: &PodStatus, whole: bool) -> [Cell; 7] {
     let running = pod.apps.iter().filter(|app| app.state == "running" && !app.restarting).count();
     let restarting = pod.apps.iter().filter(|app| app.restarting).count();
     let unhealthy = pod.apps.iter().filter(|app| app.health.as_ref().is_some_and(|h| h.status == "unhealthy")).count();
-    let troubles = [(restarting, "restarting"), (unhealthy, "unhealthy")];
+    let paused = pod.apps.iter().filter(|app| app.paused).count();
+    let troubles = [(restarting, "restarting"), (unhealthy, "unhealthy"), (paused, "paused")];
     let troubles: Vec<String> =
         troubles.iter().filter(|(some, _)| *some > 0).map(|(some, what)| format!("{some} {what}")).collect();
     let state = match troubles.join(", ") {

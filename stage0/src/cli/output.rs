@@ -8,6 +8,7 @@ use stage1::error::{Context, Result};
 pub use super::screen::say;
 use super::table::{self, Cell};
 
+use super::args::listing::{ListFormat, Listing};
 use super::condition;
 use crate::app::status::AppStatus;
 use crate::fsutil::time::age;
@@ -72,10 +73,11 @@ pub fn memory(bytes: u64) -> String {
 }
 
 /// Prints the apps of a pod.
-pub fn print_apps(apps: &[AppStatus], how: Format) -> Result<()> {
+pub fn print_apps(apps: &[AppStatus], how: &Listing) -> Result<()> {
     match how {
-        Format::Json => json(&apps),
-        Format::Text => table::show(
+        Listing { quiet: true, .. } => apps.iter().try_for_each(|app| say(&app.name)),
+        Listing { format: ListFormat::Json, .. } => json(&apps),
+        Listing { format, no_trunc, .. } => table::show_chosen(
             ["NAME", "STATE", "EXIT", "CREATED", "STARTED", "FINISHED"],
             apps.iter()
                 .inspect(|app| say_what_helps(app))
@@ -90,7 +92,8 @@ pub fn print_apps(apps: &[AppStatus], how: Format) -> Result<()> {
                     ]
                 })
                 .collect(),
-            false,
+            *no_trunc,
+            format.columns(),
         ),
     }
 }

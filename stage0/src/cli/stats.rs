@@ -13,7 +13,8 @@ use stage1::cgroup::{PodCgroup, Usage};
 use stage1::error::{Context, Result};
 use stage1::layout;
 
-use super::output::{self, Format};
+use super::args::listing::ListFormat;
+use super::output;
 use super::session::Session;
 use super::table::{self, Cell};
 use crate::app::processes::{self, Member};
@@ -35,9 +36,10 @@ pub struct Stats {
     /// Print once instead of every second
     #[arg(long)]
     no_stream: bool,
-    /// Print it as; json prints one line for each measurement
-    #[arg(long, value_enum, default_value = "text")]
-    format: Format,
+    /// Print it as a table (text), as json with one line for each measurement, or only these columns, in lower case:
+    /// pod,memory
+    #[arg(long, default_value = "text", value_name = "text|json|COLUMN,…", value_parser = ListFormat::parse)]
+    format: ListFormat,
 }
 
 /// The usage of a pod or an app, for programs: sizes in bytes, processor time in microseconds.
@@ -109,17 +111,18 @@ impl Stats {
     }
 
     fn print(&self, all: &[Shown]) -> Result<()> {
-        if self.format == Format::Json {
+        if self.format == ListFormat::Json {
             return output::say(serde_json::to_string(all).context(|| "write as JSON")?);
         }
         if !self.no_stream && io::stdout().is_terminal() {
             // to the top of an empty screen
             io::stdout().write_all(b"\x1b[H\x1b[2J").context(|| "write to standard output")?;
         }
-        table::show(
+        table::show_chosen(
             ["POD", "APP", "CPU", "MEMORY", "LIMIT", "READ", "WRITTEN", "PIDS"],
             all.iter().map(row).collect(),
             false,
+            self.format.columns(),
         )
     }
 }

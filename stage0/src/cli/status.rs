@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use stage1::error::{Context, Result};
 
+use super::args::listing::Listing;
 use super::args::patience::Patience;
 use super::args::pod::OnePod;
 use super::output::{self, Format};
@@ -144,6 +145,6 @@ impl Status {
                 _ => {}
             }
         }
-        if status.apps.is_empty() { Ok(()) } else { output::print_apps(&status.apps, Format::Text) }
+        if status.apps.is_empty() { Ok(()) } else { output::print_apps(&status.apps, &Listing::table()) }
     }
 }

@@ -15,6 +15,7 @@ use crate::app::processes::{self, Member};
 use crate::app::status::{self, AppStatus};
 use crate::poddir::find as pods;
 use crate::poddir::find::{Pod, State};
+use crate::poddir::pause;
 
 /// Prints pods, their apps, and the apps' processes, each below its parent process.
 #[derive(Args, Debug)]
@@ -38,6 +39,8 @@ struct PodTree {
     #[serde(skip_serializing_if = "Option::is_none")]
     pod_name: Option<String>,
     state: String,
+    /// Whether the whole pod is paused.
+    paused: bool,
     apps: Vec<AppTree>,
 }
 
@@ -45,6 +48,8 @@ struct PodTree {
 struct AppTree {
     name: String,
     state: String,
+    /// Whether it runs, and it or its whole pod is paused.
+    paused: bool,
     #[serde(skip)]
     shown: (String, Option<Tone>),
     image_id: String,
@@ -95,6 +100,7 @@ impl PodTree {
             Ok(AppTree {
                 name: app.name,
                 state: app.state,
+                paused: app.paused,
                 shown,
                 image_id: app.image_id,
                 processes: below(None, &members),
@@ -104,13 +110,15 @@ impl PodTree {
             name: pod.uuid().to_string(),
             pod_name: pod.name()?.map(|name| name.to_string()),
             state: pod.state().word().to_owned(),
+            paused: pause::is_paused(pod, None)?,
             apps: status::list(pod)?.into_iter().map(app).collect::<Result<_>>()?,
         })
     }
 
     fn lines(&self, colours: bool, width: Option<usize>) -> Vec<String> {
         let name = self.pod_name.clone().unwrap_or_else(|| self.name.clone());
-        let mut lines = vec![cut(&format!("{name}  {}", self.state), width)];
+        let state = if self.paused { "paused" } else { &self.state };
+        let mut lines = vec![cut(&format!("{name}  {state}"), width)];
         for (number, app) in self.apps.iter().enumerate() {
             let (branch, trunk) = joints(number, self.apps.len());
             let (state, tone) = &app.shown;
@@ -188,6 +196,7 @@ mod tests {
         let app = |name: &str, processes| AppTree {
             name: name.to_owned(),
             state: "running".into(),
+            paused: false,
             shown: ("running".into(), Some(Tone::Good)),
             image_id: String::new(),
             processes,
@@ -196,14 +205,17 @@ mod tests {
             name: "0123".into(),
             pod_name: Some("shop".into()),
             state: "running".into(),
+            paused: false,
             apps: vec![app("db", below(None, &all)), app("web", Vec::new())],
         };
         let expected = "shop  running\n├─ db  running\n│  └─ 7 db\n│     ├─ 9 writer\n│     │  └─ 12 child\n\
                         │     └─ 10 reader\\n\n└─ web  running";
         assert_eq!(tree.lines(false, None).join("\n"), expected);
         assert!(tree.lines(true, None)[1].contains("db  \u{1b}[32mrunning\u{1b}[0m"));
+
         let narrow = tree.lines(false, Some(12));
         assert!(narrow.iter().all(|line| line.chars().count() <= 12), "{narrow:?}");
         assert_eq!(narrow[4], "│     │  └─…");
+        assert_eq!(PodTree { paused: true, ..tree }.lines(false, None)[0], "shop  paused");
     }
 }

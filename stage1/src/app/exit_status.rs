@@ -8,7 +8,7 @@ use crate::appc::AcName;
 use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::pod::events::Event;
-use crate::pod::{Durable, ExitDetails, keep_room, read_bounded, remove_if_there, write_kept};
+use crate::pod::{Durable, ExitDetails, Health, keep_room, read_bounded, remove_if_there, write_kept};
 use crate::streams::handover;
 use crate::systemd::{self, Client, Interface, Verb};
 use crate::unit::{RESTART_RESET, Restart, restart_delay};
@@ -67,6 +67,7 @@ pub fn record_exit(app: &AcName, again: Again, wait: Duration) -> Result<()> {
         None
     });
     let mut details = details(&ending, start_failure, oom_killed(app))?;
+    details.unhealthy = ended_by_health_check(app);
     if details.signal.is_some() && !details.oom_killed && !StopNote::is_left(app) && pod_is_ending()? {
         // The end of the pod killed the app: not a failure of the app.
         details.exit_code = 0;
@@ -106,6 +107,15 @@ pub fn record_exit(app: &AcName, again: Again, wait: Duration) -> Result<()> {
         close_sockets(app)?;
     }
     Ok(())
+}
+
+/// Whether the app's health check asked systemd to end it.
+fn ended_by_health_check(app: &AcName) -> bool {
+    let health = Health::load_in_pod(app).unwrap_or_else(|error| {
+        log::warn!("{}", error.one_line());
+        None
+    });
+    health.is_some_and(|health| health.ends_app)
 }
 
 /// How long the app's last run took.
@@ -163,7 +173,7 @@ fn tell(app: &AcName, details: &ExitDetails) {
     let ended = Event {
         exit_code: Some(details.exit_code),
         signal: details.signal.clone(),
-        why: details.start_failure.clone(),
+        why: details.start_failure.clone().or_else(|| details.unhealthy.then(|| "health check failed".to_owned())),
         ..event("exited")
     };
     ended.note_in_pod();

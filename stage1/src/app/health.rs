@@ -1,5 +1,7 @@
-//! Health checks: a command in the app, confined as the app is and in its cgroup. Pod side, started by a timer of the
-//! pod's systemd.
+//! Health checks: a command in the app, confined as the app is and in its cgroup, or a request to it ([`request`]). Pod
+//! side, started by a timer of the pod's systemd.
+
+mod request;
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -41,10 +43,20 @@ pub fn check_health(app: &AcName) -> Result<()> {
     let mut systemd = Client::connect(Path::new(PRIVATE_SOCKET), deadline())?;
     // The app has ended meanwhile: there is nothing to record.
     let Some(main) = main_pid(&mut systemd, app)? else { return Ok(()) };
-    let Some(outcome) = probe(app, &record, check, main)? else { return Ok(()) };
+    let outcome = match &check.request {
+        Some(request) => {
+            let outcome = request::ask(request, Duration::from_millis(check.timeout_ms));
+            // An app that has ended meanwhile did not answer for that reason.
+            (main_pid(&mut systemd, app)? == Some(main)).then_some(outcome)
+        }
+        None => probe(app, &record, check, main)?,
+    };
+    let Some(outcome) = outcome else { return Ok(()) };
     let mut health = Health::load_in_pod(app)?.unwrap_or_default();
     let was = health.status;
     let became_unhealthy = health.note(outcome, check);
+    // Before the job, so that the reaper can tell why the app ends.
+    health.ends_app = became_unhealthy && check.on_failure != OnFailure::None;
     health.store_in_pod(app)?;
     if health.status != was {
         let said = health.last.as_ref().map(|last| last.output.clone()).filter(|said| !said.is_empty());

@@ -1,6 +1,7 @@
 //! Health checks of an app, and the apps that it waits for at its start: annotations of an app in the pod manifest,
 //! written by host managers.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -18,11 +19,15 @@ const MIN_INTERVAL: Duration = Duration::from_millis(100);
 /// Maximum of all times of a check.
 const MAX_TIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// A health check: a command that is run in an app to find out whether it is healthy.
+/// A health check: a command that is run in an app, or a request to it, to find out whether it is healthy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthCheck {
-    /// The command and its arguments. The check succeeds if it exits with 0.
+    /// The command and its arguments; empty if there is a request. The check succeeds if it exits with 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
+    /// The request to make in place of a command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<Request>,
     /// Time between the end of a check and the next one, in milliseconds.
     #[serde(default = "default_time")]
     pub interval_ms: u64,
@@ -48,6 +53,54 @@ fn default_retries() -> u32 {
     3
 }
 
+/// A request of a health check, made in the pod's network but outside of its apps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// `localhost` or an IP address.
+    pub host: String,
+    /// The TCP port, not 0.
+    pub port: u16,
+    /// The path and query of an HTTP GET; if `None`, the port must only take a connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_path: Option<String>,
+    /// Further headers of the GET: names and values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
+}
+
+impl Request {
+    /// The addresses of the host, in the order in which to try them.
+    ///
+    /// # Errors
+    /// The host is neither `localhost` nor an IP address.
+    pub fn addresses(&self) -> Result<Vec<IpAddr>> {
+        match self.host.as_str() {
+            "localhost" => Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]),
+            text => match text.parse() {
+                Ok(address) => Ok(vec![address]),
+                Err(_) => Err(Error::new(format!("host {text:?}: expected localhost or an IP address"))),
+            },
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        self.addresses()?;
+        if self.port == 0 {
+            return Err(Error::new("port 0 takes no connection"));
+        }
+        let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+        if let Some(path) = self.http_path.as_ref().filter(|path| !path.starts_with('/') || !is_plain(path)) {
+            return Err(Error::new(format!("path {path:?}: expected / and printable ASCII without blanks")));
+        }
+        let is_name = |name: &str| !name.is_empty() && is_plain(name) && !name.contains(':');
+        let is_value = |value: &str| !value.chars().any(char::is_control);
+        match self.headers.iter().find(|(name, value)| !is_name(name) || !is_value(value)) {
+            Some((name, _)) => Err(Error::new(format!("header {name:?} is not valid"))),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What happens when an app becomes unhealthy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -66,6 +119,7 @@ impl HealthCheck {
     pub fn new(command: Vec<String>) -> Self {
         Self {
             command,
+            request: None,
             interval_ms: default_time(),
             timeout_ms: default_time(),
             retries: default_retries(),
@@ -87,10 +141,13 @@ impl HealthCheck {
     /// Checks the settings.
     ///
     /// # Errors
-    /// There is no command, it has a NUL byte, or a number is out of its range.
+    /// There is neither a command nor a request, or both; one of them is not valid, or a number is out of its range.
     pub fn check(&self) -> Result<()> {
-        if self.command.first().is_none_or(String::is_empty) {
-            return Err(Error::new("health check: no command"));
+        match (&self.request, self.command.first().is_none_or(String::is_empty)) {
+            (Some(request), true) if self.command.is_empty() => request.check().context(|| "health check")?,
+            (None, false) => {}
+            (None, true) => return Err(Error::new("health check: no command")),
+            (Some(_), _) => return Err(Error::new("health check: it has both a command and a request")),
         }
         if self.command.iter().any(|word| word.contains('\0')) {
             return Err(Error::new("health check: the command has a NUL byte"));
@@ -202,6 +259,9 @@ mod tests {
         assert_eq!(check, HealthCheck::new(vec!["/x".into(), "y".into()]));
         let check = HealthCheck::parse(r#"{"command":["/x"],"interval_ms":500,"on_failure":"restart"}"#).unwrap();
         assert_eq!((check.interval_ms, check.on_failure), (500, OnFailure::Restart));
+        let text = r#"{"request":{"host":"::1","port":80,"http_path":"/ok","headers":[["A","b c"]]}}"#;
+        let request = HealthCheck::parse(text).unwrap().request.unwrap();
+        assert_eq!((request.addresses().unwrap().len(), request.port), (1, 80));
         for bad in [
             "",
             "{}",
@@ -212,6 +272,15 @@ mod tests {
             r#"{"command":["a"],"interval_ms":1}"#,
             r#"{"command":["a"],"timeout_ms":18446744073709551615}"#,
             r#"{"command":["a"],"on_failure":"explode"}"#,
+            r#"{"command":["a"],"request":{"host":"localhost","port":80}}"#,
+            r#"{"command":[""],"request":{"host":"localhost","port":80}}"#,
+            r#"{"request":{"host":"localhost","port":0}}"#,
+            r#"{"request":{"host":"localhost","port":65536}}"#,
+            r#"{"request":{"host":"shop.example","port":80}}"#,
+            r#"{"request":{"host":"localhost","port":80,"http_path":"ok"}}"#,
+            r#"{"request":{"host":"localhost","port":80,"http_path":"/a b"}}"#,
+            r#"{"request":{"host":"localhost","port":80,"http_path":"/","headers":[["A\r\nB","x"]]}}"#,
+            r#"{"request":{"host":"localhost","port":80,"http_path":"/","headers":[["A","x\r\nB: y"]]}}"#,
         ] {
             assert!(HealthCheck::parse(bad).is_err(), "{bad}");
         }

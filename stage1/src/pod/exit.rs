@@ -32,6 +32,9 @@ pub struct ExitDetails {
     /// Whether the kernel has killed a process of the app since its start because the app reached its memory limit.
     #[serde(default, skip_serializing_if = "is_false")]
     pub oom_killed: bool,
+    /// Whether the app's health check ended it, because it was unhealthy.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unhealthy: bool,
     /// The start error; `None` if the app was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_failure: Option<String>,
@@ -64,6 +67,7 @@ impl ExitDetails {
         self.signal.is_none()
             && !self.core_dumped
             && !self.oom_killed
+            && !self.unhealthy
             && self.start_failure.is_none()
             && self.restarts == 0
             && !self.gave_up

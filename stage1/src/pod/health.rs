@@ -50,6 +50,9 @@ pub struct Health {
     /// Time of the app's start, in milliseconds since the epoch.
     #[serde(default)]
     pub since_ms: u64,
+    /// Whether the app is being ended because it has become unhealthy.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ends_app: bool,
     /// The last check, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Check>,

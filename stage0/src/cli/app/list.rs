@@ -4,8 +4,9 @@ use clap::Args;
 use stage1::error::Result;
 
 use crate::app::status::list;
+use crate::cli::args::listing::Listing;
 use crate::cli::args::pod::OnePod;
-use crate::cli::output::{Format, print_apps};
+use crate::cli::output::print_apps;
 use crate::cli::session::Session;
 use crate::poddir::find as pods;
 
@@ -13,14 +14,13 @@ use crate::poddir::find as pods;
 pub struct List {
     #[command(flatten)]
     pod: OnePod,
-    /// Print it as
-    #[arg(long, value_enum, default_value = "text")]
-    format: Format,
+    #[command(flatten)]
+    how: Listing,
 }
 
 impl List {
     pub fn run(self, session: &Session) -> Result<()> {
         let pod = self.pod.find(session)?;
-        print_apps(&pods::look(&session.store, &pod, list)?, self.format)
+        print_apps(&pods::look(&session.store, &pod, list)?, &self.how)
     }
 }

@@ -4,6 +4,7 @@ use clap::Args;
 use stage1::error::{Result, escape_control};
 
 use crate::app::status::{self, AppStatus, list};
+use crate::cli::args::listing::Listing;
 use crate::cli::args::one_app::OneApp;
 use crate::cli::output::{self, Format, print_apps};
 use crate::cli::session::Session;
@@ -23,7 +24,11 @@ impl Status {
     pub fn run(self, session: &Session) -> Result<()> {
         let (pod, app) = self.one.find_named(session)?;
         let Some(app) = app else {
-            return print_apps(&pods::look(&session.store, &pod, list)?, self.format);
+            let apps = pods::look(&session.store, &pod, list)?;
+            return match self.format {
+                Format::Json => output::json(&apps),
+                Format::Text => print_apps(&apps, &Listing::table()),
+            };
         };
         let status = pods::look(&session.store, &pod, |pod| status::status(pod, &app))?;
         match self.format {
@@ -35,7 +40,8 @@ impl Status {
 
 fn print_details(app: &AppStatus) -> Result<()> {
     output::say_what_helps(app);
-    let mut text = format!("name={}\nstate={}\nimage_id={}", app.name, app.state, app.image_id);
+    let state = if app.paused { "paused" } else { &app.state };
+    let mut text = format!("name={}\nstate={state}\nimage_id={}", app.name, app.image_id);
     let times = [("created_at", app.created_at), ("started_at", app.started_at), ("finished_at", app.finished_at)];
     for (name, time) in times.into_iter().filter(|(_, time)| time.is_some()) {
         text.push_str(&format!("\n{name}={}", output::time(time)));
@@ -52,6 +58,9 @@ fn print_details(app: &AppStatus) -> Result<()> {
             last.exit_code,
             output::time(Some(last.at))
         ));
+        if last.unhealthy {
+            text.push_str("\nlast_unhealthy=true");
+        }
     }
     if let Some(health) = &app.health {
         text.push_str(&format!("\nhealth={}", health.status));
@@ -67,6 +76,8 @@ fn print_details(app: &AppStatus) -> Result<()> {
     for (name, _) in [
         ("core_dumped", app.core_dumped),
         ("oom_killed", app.oom_killed),
+        ("unhealthy", app.unhealthy),
+        ("stopped", app.stopped),
         ("half_removed", app.half_removed),
         ("restarting", app.restarting),
         ("gave_up", app.gave_up),

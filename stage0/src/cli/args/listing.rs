@@ -27,9 +27,16 @@ pub enum ListFormat {
     Columns(Vec<String>),
 }
 
+impl Listing {
+    /// A table with all columns.
+    pub fn table() -> Self {
+        Self { format: ListFormat::Text, quiet: false, no_trunc: false }
+    }
+}
+
 impl ListFormat {
     /// Parses `text`, `json`, or names of columns.
-    fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         match text {
             "text" | "table" => Ok(Self::Text),
             "json" => Ok(Self::Json),
