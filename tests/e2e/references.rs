@@ -206,7 +206,7 @@ fn words_of_other_tools(t: &Context) -> Verdict {
         (&["create", "nginx"], "podctl prepare"),
         (&["enter", "web", "a", "/bin/sh"], "podctl enter POD APP -- /bin/sh"),
         (&["exec", "web", "a", "sh"], "podctl exec POD APP -- sh"),
-        (&["exec", "web", "a"], "<CMD>... is missing; the command follows after --: podctl exec POD APP -- COMMAND"),
+        (&["exec", "web", "a"], "<CMD>... is missing; write -- before the command: podctl exec POD APP -- COMMAND"),
         (&["commit", "web", "a", "mine"], "podctl commit POD APP --tag mine"),
         (&["list", "--format", "{{.Names}}"], "podctl has no templates: give columns, such as name,state, or json"),
         (&["run", "--net", "probe"], "--net=default"),

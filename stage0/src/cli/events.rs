@@ -24,7 +24,8 @@ const MANY: usize = 1 << 16;
 /// health, apps that were added and removed. podctl keeps the newest events of each pod.
 #[derive(Args, Debug)]
 pub struct Events {
-    /// Print only this pod's events: its name, its UUID, or the start of that
+    /// Print only this pod's events: its name, its UUID, or the start of that. If several pods had the name, it means
+    /// the one that has it, else the last that had it
     #[arg(value_name = "POD", add = a_pod())]
     pod: Option<String>,
     /// Print only these apps' events
@@ -64,9 +65,14 @@ impl Events {
     pub fn run(self, session: &Session) -> Result<()> {
         let mut seen = Seen::default();
         let mut printed = BTreeSet::new();
+        let mut chosen = BTreeSet::new();
         loop {
             let all = events::all(&session.store, &mut seen)?;
-            for event in all.iter().filter(|event| self.wants(event)) {
+            if let Some(text) = &self.pod {
+                // each time anew: the name may go to another pod
+                chosen.extend(events::pod_of(&session.store, &all, text)?);
+            }
+            for event in all.iter().filter(|event| self.wants(event, &chosen)) {
                 if printed.insert(events::identity(event)) {
                     self.print(event)?;
                 }
@@ -82,15 +88,10 @@ impl Events {
         }
     }
 
-    fn wants(&self, event: &PodEvent) -> bool {
-        let is_pod = |text: &str| {
-            let typed = text.to_ascii_lowercase();
-            let uuid = &event.pod;
-            event.pod_name.as_deref() == Some(text)
-                || !typed.is_empty() && (uuid.starts_with(&typed) || uuid.replace('-', "").starts_with(&typed))
-        };
+    /// Whether to print an event; `chosen` has the UUIDs of the chosen pods, if `POD` was given.
+    fn wants(&self, event: &PodEvent, chosen: &BTreeSet<String>) -> bool {
         let is_app = || event.event.app.as_ref().is_some_and(|app| self.apps.contains(app));
-        self.pod.as_deref().is_none_or(is_pod)
+        (self.pod.is_none() || chosen.contains(&event.pod))
             && (self.apps.is_empty() || is_app())
             && self.since.is_none_or(|since| i128::from(event.event.time) >= since.as_nanosecond())
     }

@@ -190,16 +190,23 @@ pub fn hint(error: &clap::Error, words: &[String]) -> Option<String> {
             match (look_up(OPTIONS, option), before_command(words)) {
                 (Some(ours), _) => Some(ours.to_owned()),
                 (None, Some(verb)) if !word.starts_with('-') => {
-                    Some(format!("put -- before the command: podctl {verb} POD APP -- {word}"))
+                    Some(format!("write -- before the command: podctl {verb} POD APP -- {word}"))
                 }
+                (None, None) if !word.starts_with('-') && runs_an_image(words) => Some(format!(
+                    "write -- before arguments of the image's command: -- {word}; another command is --exec {word}"
+                )),
                 (None, None) if !word.starts_with('-') && words.iter().any(|verb| verb == "commit") => {
                     Some(format!("the image's name follows --tag: podctl commit POD APP --tag {word}"))
                 }
                 _ => None,
             }
         }
+        ErrorKind::ArgumentConflict => {
+            let verb = before_command(words).filter(|_| !words.iter().any(|word| word == "--"))?;
+            Some(format!("write -- before the command: podctl {verb} POD --app APP -- COMMAND"))
+        }
         ErrorKind::MissingRequiredArgument => match (before_command(words), words.iter().any(|word| word == "--")) {
-            (Some(verb), false) => Some(format!("the command follows after --: podctl {verb} POD APP -- COMMAND")),
+            (Some(verb), false) => Some(format!("write -- before the command: podctl {verb} POD APP -- COMMAND")),
             _ => network_for_image(words),
         },
         _ => None,
@@ -239,6 +246,13 @@ fn before_command(words: &[String]) -> Option<&'static str> {
         return Some("app exec");
     }
     WITH_COMMAND.iter().find(|verb| *verb == typed).copied()
+}
+
+/// Whether the verb on the command line makes an app of an image.
+fn runs_an_image(words: &[String]) -> bool {
+    let verbs: Vec<&str> =
+        words.iter().skip(1).filter(|word| !word.starts_with('-')).map(String::as_str).take(2).collect();
+    matches!(verbs.as_slice(), ["run" | "prepare", ..] | ["app", "add" | "replace"])
 }
 
 /// The hint for `--net IMAGE`, where clap takes the image for the network.

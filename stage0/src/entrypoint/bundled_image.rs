@@ -6,6 +6,7 @@ use std::path::Path;
 use stage1::error::{Context, Error, Result};
 
 use crate::entrypoint::spawn::Entrypoint;
+use crate::fsutil::dir::in_words;
 use crate::image::archive::ImageId;
 use crate::image::import::import_archive;
 use crate::image::store as images;
@@ -35,7 +36,7 @@ fn imported(store: &Store, file: Option<&Path>) -> Result<Image> {
     match (file, BUILT_IN) {
         (Some(path), _) => {
             let import = || {
-                let file = File::open(path).context(|| "open")?;
+                let file = File::open(path).context(|| "open").map_err(in_words(path))?;
                 import_archive(store, file, None)
             };
             Ok(import().context(|| format!("stage1 image {path:?}"))?.image)

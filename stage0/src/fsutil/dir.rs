@@ -48,7 +48,35 @@ pub(crate) fn sync_dir(path: &Path) -> Result<()> {
     dir.sync_all().context(|| format!("fsync({path:?})"))
 }
 
-/// Fails if `path`, with symbolic links followed, does not exist.
+/// Fails if `path`, the source of a mount, with symbolic links followed, does not exist.
 pub(crate) fn must_exist(path: &str) -> Result<()> {
-    Path::new(path).metadata().context(|| format!("the source {path:?}")).map(drop)
+    let found = Path::new(path).metadata().context(|| format!("the source {path:?}")).map(drop);
+    found.map_err(|error| match missing(Path::new(path), error) {
+        Ok(missing) => {
+            Error::new(format!("the source {}: make it first, for example by mkdir -p {path}", missing.one_line()))
+        }
+        Err(other) => other,
+    })
+}
+
+/// The error in plain words, if it says that a path that the user named does not exist.
+///
+/// # Errors
+/// It says something else: the error itself.
+pub(crate) fn missing(path: &Path, error: Error) -> Result<Error> {
+    match error.errno().map(Errno::from_raw_os_error) {
+        Some(Errno::NOENT) => Ok(Error::new(match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            Some(parent) if !parent.exists() => format!("{path:?} does not exist: there is no directory {parent:?}"),
+            _ => format!("{path:?} does not exist"),
+        })),
+        Some(Errno::NOTDIR) => {
+            Ok(Error::new(format!("{path:?} does not exist: a part of the path is not a directory")))
+        }
+        _ => Err(error),
+    }
+}
+
+/// The error in plain words if the path that the user named does not exist, else the error itself.
+pub(crate) fn in_words(path: &Path) -> impl Fn(Error) -> Error {
+    move |error| missing(path, error).unwrap_or_else(|other| other)
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use stage1::error::{Context, Result};
+use stage1::error::{Context, Error, Result};
 use stage1::layout;
 use stage1::pod::events::{self, Event, MAX_EVENTS, put_aside};
 use stage1::pod::{Phase, State, open_regular_beneath};
@@ -129,6 +129,36 @@ pub fn all(store: &Store, seen: &mut Seen) -> Result<Vec<PodEvent>> {
     Ok(found)
 }
 
+/// The UUID of the pod that `text` means: the pod that has the name, else the last one with events that had it, else the
+/// only one with events whose UUID starts with it. `None` if there is none. `all` is the result of [`all`].
+///
+/// # Errors
+/// Several UUIDs start with `text`, or the pods can't be read.
+pub fn pod_of(store: &Store, all: &[PodEvent], text: &str) -> Result<Option<String>> {
+    Ok(match pods::named(store, text)? {
+        Some(pod) => Some(pod.uuid().to_string()),
+        None => past(all, text)?,
+    })
+}
+
+fn past(all: &[PodEvent], text: &str) -> Result<Option<String>> {
+    if let Some(last) = all.iter().rfind(|event| event.pod_name.as_deref() == Some(text)) {
+        return Ok(Some(last.pod.clone()));
+    }
+    let typed = text.to_ascii_lowercase();
+    let is_start = |uuid: &&String| uuid.starts_with(&typed) || uuid.replace('-', "").starts_with(&typed);
+    let found: BTreeSet<&String> = all.iter().map(|event| &event.pod).filter(is_start).collect();
+    match found.into_iter().collect::<Vec<_>>().as_slice() {
+        [] => Ok(None),
+        _ if typed.is_empty() => Ok(None),
+        [only] => Ok(Some((*only).clone())),
+        several => {
+            let several: Vec<_> = several.iter().map(|uuid| uuid.as_str()).collect();
+            Err(Error::new(format!("{text:?} is ambiguous: it is the start of {}", several.join(", "))))
+        }
+    }
+}
+
 /// The fields that identify an event.
 pub fn identity(event: &PodEvent) -> (String, i64, String, Option<String>) {
     let PodEvent { pod, event, .. } = event;
@@ -198,6 +228,23 @@ mod tests {
         let sizes = ["events", "events.old"].map(|name| dir.path().join(name).metadata().unwrap().len());
         assert!(sizes.iter().all(|size| (1..=MAX_REMOVED).contains(size)), "{sizes:?}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_word_means_one_pod() {
+        let event = |pod: &str, name: Option<&str>, time| PodEvent {
+            pod: pod.to_owned(),
+            pod_name: name.map(str::to_owned),
+            event: Event { time, ..Event::default() },
+        };
+        let all = [event("aa-01", Some("web"), 1), event("aa-02", None, 2), event("bb-03", Some("web"), 3)];
+        let past = |text| past(&all, text).map(Option::unwrap_or_default);
+        for (text, uuid) in
+            [("web", "bb-03"), ("bb", "bb-03"), ("AA01", "aa-01"), ("aa-02", "aa-02"), ("", ""), ("x", "")]
+        {
+            assert_eq!(past(text).unwrap(), uuid, "{text}");
+        }
+        assert!(past("aa").unwrap_err().one_line().contains("the start of aa-01, aa-02"));
     }
 
     #[test]

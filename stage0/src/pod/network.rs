@@ -9,6 +9,7 @@ use stage1::cli;
 use stage1::error::{Context, Error, Result};
 use stage1::net::{self, NetworkRequest};
 
+use crate::fsutil::dir::in_words;
 use crate::poddir::find::{Pod, State};
 
 /// Joins the values of `--net` to one for the run entrypoint; `None` if there are none.
@@ -27,7 +28,7 @@ pub fn request(values: &[String]) -> Result<Option<String>> {
 /// The directory does not exist, or its path is not UTF-8.
 pub fn local_config(path: &Path) -> Result<String> {
     let shown = || format!("--local-config={}", path.display());
-    let path = path.canonicalize().context(shown)?;
+    let path = path.canonicalize().context(|| "resolve").map_err(in_words(path)).context(shown)?;
     path.into_os_string().into_string().map_err(|_| Error::new("the name is not UTF-8")).context(shown)
 }
 

@@ -42,8 +42,17 @@ pub fn exec(app: &AcName, readiness: Readiness) -> Result<Infallible> {
     process::close_on_exec_from(3 + sockets)?;
     let mut note = Note::open(app)?;
     let Err(error) = become_app(app, readiness, sockets);
+    let error = in_familys_words(error);
     note.write(&error, false);
     Err(error)
+}
+
+/// The error that an app's command does not exist, with the words that host managers of the rkt family expect.
+fn in_familys_words(error: Error) -> Error {
+    match error.exit_code() {
+        Some(exit::NOT_FOUND) => Error::new(format!("Error: {}", error.one_line())).with_exit_code(exit::NOT_FOUND),
+        _ => error,
+    }
 }
 
 fn become_app(app: &AcName, readiness: Readiness, sockets: u32) -> Result<Infallible> {
@@ -156,6 +165,7 @@ fn run_handler(
                 launch::exec(&root, &record.command_of(command))
             };
             let Err(error) = become_handler();
+            let error = in_familys_words(error);
             match note {
                 Some(note) => note.write(&error, true),
                 None => log::error!("{}", error.one_line()),

@@ -211,7 +211,7 @@ impl Isolators {
         let value = &isolator.value;
         match isolator.name.as_str() {
             "resource/memory" => self.memory = resource(value, quantity::whole)?,
-            "resource/cpu" => self.cpu = resource(value, quantity::milli)?,
+            "resource/cpu" => self.cpu = cpu(value)?,
             "resource/memory-high" => self.memory_high = Some(limit(value, 1..=u64::MAX)?),
             "resource/memory-swap" => self.memory_swap = Some(limit(value, 0..=u64::MAX)?),
             "resource/pids" => self.pids = Some(limit(value, 1..=MAX_PIDS)?),
@@ -334,6 +334,18 @@ fn resource(value: &Value, unit: fn(&str) -> Result<u64>) -> Result<Resource> {
         return Err(Error::new("a limit of 0 leaves the app nothing to run with"));
     }
     Ok(Resource { request, limit })
+}
+
+/// Processor time in thousandths of a processor. A limit that would have to be rounded up is refused if it is below the
+/// smallest that systemd keeps.
+fn cpu(value: &Value) -> Result<Resource> {
+    let AmountsValue { limit, .. } = read(value)?;
+    let limit = limit.map(|limit| limit.in_unit(quantity::micro)).transpose()?;
+    match limit {
+        Some(..1000) => Err(Error::new("the smallest limit is 1m (0.001 processors)")),
+        Some(1_000_000_001..) => Err(Error::new("the largest limit is 1000 processors")),
+        _ => resource(value, quantity::milli),
+    }
 }
 
 fn limit(value: &Value, bounds: RangeInclusive<u64>) -> Result<u64> {

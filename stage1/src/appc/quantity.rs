@@ -39,6 +39,14 @@ pub fn milli(text: &str) -> Result<u64> {
     scaled(text, 1000)
 }
 
+/// Parses a quantity as millionths, for example of a processor. Rounds up.
+///
+/// # Errors
+/// As [`whole`].
+pub fn micro(text: &str) -> Result<u64> {
+    scaled(text, 1_000_000)
+}
+
 /// `text` times `factor`, rounded up.
 fn scaled(text: &str, factor: u128) -> Result<u64> {
     let bad = || {

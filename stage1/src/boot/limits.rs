@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::appc::Isolators;
 use crate::cgroup::PodCgroup;
 use crate::error::{Context, Error, Result};
-use crate::unit::CgroupLimits;
+use crate::unit::{CgroupLimits, LEAST_POD_CPU};
 
 /// Period of the limit of processor time, in microseconds.
 const PERIOD: u64 = 100_000;
@@ -22,6 +22,11 @@ type Limit = (&'static str, Option<u64>, Vec<(&'static str, String)>, Vec<(&'sta
 pub fn set(cgroup: &PodCgroup, isolators: &Isolators) -> Result<()> {
     let wanted = CgroupLimits::from(isolators);
     wanted.check()?;
+    if let Some(cpu) = wanted.cpu_quota.filter(|cpu| *cpu < LEAST_POD_CPU) {
+        return Err(Error::new(format!(
+            "the pod's limit of cpu is {cpu}m: the kernel keeps no limit below {LEAST_POD_CPU}m"
+        )));
+    }
     let mut lost = Vec::new();
     let mut before = Vec::new();
     for (name, value, v1, v2) in limits(&wanted) {
@@ -80,8 +85,7 @@ fn limits(limits: &CgroupLimits) -> [Limit; 7] {
         value.map(|value| (file, text(value))).into_iter().collect()
     };
     let plain = |value: u64| value.to_string();
-    // The kernel refuses a quota below 1 ms.
-    let quota = |milli: u64| (milli * PERIOD / 1000).max(1000);
+    let quota = |milli: u64| milli * PERIOD / 1000;
     let CgroupLimits { memory_max, memory_high, memory_swap_max, cpu_quota, cpu_shares, tasks_max, io_weight, .. } =
         *limits;
     // Conversions as in systemd: 1024 shares are a weight of 100; the weights of bfq end at 1000.

@@ -9,15 +9,17 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self, Access, AtFlags, CWD, FileType, OFlags};
 use rustix::io::Errno;
 
+use super::env::DEFAULT_PATH;
 use crate::error::{Error, Result, exit};
 
 /// The directories in which a command without a slash is searched: those of the `PATH` that the app declares, otherwise
-/// the working directory, /bin and /usr/bin. An empty entry means the working directory.
+/// the working directory and those of [`DEFAULT_PATH`], which the app then has. An empty entry means the working
+/// directory.
 pub fn search_path(declared: Option<&str>) -> Vec<String> {
-    match declared {
-        Some(path) => path.split(':').map(|entry| if entry.is_empty() { "." } else { entry }.to_owned()).collect(),
-        None => [".", "/bin", "/usr/bin"].map(str::to_owned).to_vec(),
-    }
+    let split = |path: &str| -> Vec<String> {
+        path.split(':').map(|entry| if entry.is_empty() { "." } else { entry }.to_owned()).collect()
+    };
+    declared.map_or_else(|| [vec![".".to_owned()], split(DEFAULT_PATH)].concat(), split)
 }
 
 /// The file of `command`. The app's working directory must be the current directory: a path with a slash is relative to
@@ -71,10 +73,9 @@ enum Fault {
 impl Fault {
     fn about(self, what: String) -> Error {
         match self {
-            // The text that host managers of the rkt family expect.
             Self::Missing { file, hint } => {
                 let hint = hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
-                Error::new(format!("Error: Unable to open {file:?}: No such file or directory{hint}"))
+                Error::new(format!("Unable to open {file:?}: No such file or directory{hint}"))
                     .with_exit_code(exit::NOT_FOUND)
             }
             Self::Refused(why) => Error::new(format!("{what}: {why}")).with_exit_code(exit::NOT_EXECUTABLE),
@@ -269,7 +270,8 @@ mod tests {
     #[test]
     fn search_paths() {
         let path = |value| search_path(Some(value));
-        assert_eq!(search_path(None), [".", "/bin", "/usr/bin"]);
+        assert_eq!(search_path(None)[0], ".");
+        assert_eq!(search_path(None)[1..].join(":"), DEFAULT_PATH);
         assert_eq!(path("/a::b"), ["/a", ".", "b"]);
         assert_eq!(path(""), ["."]);
     }
@@ -313,13 +315,13 @@ mod tests {
             (
                 "script",
                 exit::NOT_FOUND,
-                "Error: Unable to open \"/no/such/sh\": No such file or directory (the interpreter of",
+                "Unable to open \"/no/such/sh\": No such file or directory (the interpreter of",
             ),
             ("dos", exit::NOT_FOUND, "CR LF"),
             (
                 "elf",
                 exit::NOT_FOUND,
-                "Error: Unable to open \"/no/such/ld.so\": No such file or directory (the interpreter of",
+                "Unable to open \"/no/such/ld.so\": No such file or directory (the interpreter of",
             ),
             ("elf32", exit::NOT_EXECUTABLE, "32-bit program"),
             (

@@ -4,6 +4,10 @@ use crate::appc::Isolators;
 use crate::error::{Context, Error, Result};
 use crate::systemd::Value;
 
+/// The smallest limit of processor time of a pod as a whole, in thousandths of a processor: the kernel refuses a quota
+/// below 1 ms in its period of 100 ms. For an app systemd makes the period longer.
+pub const LEAST_POD_CPU: u64 = 10;
+
 /// Limits and weights of an app's cgroup. `None` means no limit, or the default weight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CgroupLimits {
@@ -109,7 +113,7 @@ impl CgroupLimits {
         check("memory limit", self.memory_max.map(i128::from), 1, most)?;
         check("memory-high", self.memory_high.map(i128::from), 1, most)?;
         check("memory-swap", self.memory_swap_max.map(i128::from), 0, most)?;
-        check("cpu limit in thousandths", self.cpu_quota.map(i128::from), 1, 1_000_000)?;
+        check("cpu limit in thousandths of a processor", self.cpu_quota.map(i128::from), 1, 1_000_000)?;
         check("cpu-shares", self.cpu_shares.map(i128::from), 2, 262_144)?;
         check("pids limit", self.tasks_max.map(i128::from), 1, most)?;
         check("io-weight", self.io_weight.map(i128::from), 1, 10_000)?;

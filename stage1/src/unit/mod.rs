@@ -40,8 +40,8 @@ use crate::pod::{Directory, remove_if_there};
 use crate::systemd::Value;
 use crate::{layout, pod};
 
-pub use cgroup_limits::CgroupLimits;
 use cgroup_limits::limit_property;
+pub use cgroup_limits::{CgroupLimits, LEAST_POD_CPU};
 pub use health::HealthUnits;
 pub use limits::{put_back, with_limits};
 use section::{Section, milliseconds};

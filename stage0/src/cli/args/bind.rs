@@ -50,6 +50,7 @@ fn read(text: &str) -> Result<Source> {
     let source = match source.starts_with('/') {
         true => absolute(source)?,
         false => {
+            must_exist(source)?;
             let path = std::path::Path::new(source).canonicalize().context(|| format!("the source {source:?}"))?;
             path.into_os_string().into_string().map_err(|path| Error::new(format!("{path:?} is not UTF-8")))?
         }

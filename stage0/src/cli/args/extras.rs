@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 
 use clap::Args;
 use serde_json::{Map, Value};
@@ -13,6 +14,7 @@ use super::label;
 use super::limits::memory;
 use super::volume::absolute;
 use crate::app::mounts;
+use crate::fsutil::dir::in_words;
 use crate::volume::content::relative;
 
 /// The size limit of a secret, in bytes.
@@ -76,7 +78,8 @@ impl Extras {
             if name.contains('/') {
                 return Err(Error::new(format!("{}: a secret's name has no slash", shown())));
             }
-            let bytes = stage1::pod::read_bounded(std::path::Path::new(path), LONGEST_SECRET).context(shown)?;
+            let path = Path::new(path);
+            let bytes = stage1::pod::read_bounded(path, LONGEST_SECRET).map_err(in_words(path)).context(shown)?;
             Ok((name, bytes))
         };
         self.secrets.iter().map(read).collect()

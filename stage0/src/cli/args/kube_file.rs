@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use stage1::error::{Context, Error, Result};
 
+use crate::fsutil::dir::missing;
 use crate::pod::settings::Settings;
 use crate::podfile::names::{self, PodNames};
 use crate::podfile::read;
@@ -65,7 +66,12 @@ impl KubeFile {
     fn text(&self) -> Result<String> {
         match self.is_stdin() {
             true => bounded(io::stdin()),
-            false => File::open(&self.file).context(|| "open").and_then(bounded),
+            false => {
+                let file = File::open(&self.file).context(|| "open").map_err(|error| {
+                    missing(&self.file, error).map_or_else(|other| other, |_| Error::new("the file does not exist"))
+                });
+                bounded(file?)
+            }
         }
     }
 

@@ -6,6 +6,8 @@ use serde_json::{Map, Value, json};
 use stage1::appc::{Isolator, Isolators};
 use stage1::error::{Context, Error, Result};
 
+use crate::fsutil::dir::in_words;
+
 /// The options for an app's isolators.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct LimitOptions {
@@ -180,9 +182,15 @@ impl LimitOptions {
                 let shown = option.replacen("--", start, 1);
                 let bytes = memory(text).context(|| shown.clone())?;
                 if bytes < LEAST_MEMORY && (option, bytes) != ("--memory-swap", 0) {
+                    let is_bare = bytes > 0 && text.bytes().all(|byte| byte.is_ascii_digit());
+                    let remedy = if is_bare {
+                        format!("; a number without a unit is bytes, write {text}m")
+                    } else {
+                        String::new()
+                    };
+                    let least = if option == "--memory-swap" { "0, or 1m" } else { "1m" };
                     return Err(Error::new(format!(
-                        "{shown} {text}: {bytes} bytes are less than 1 MiB; a number without a unit is bytes, write {}",
-                        if text.bytes().all(|byte| byte.is_ascii_digit()) { format!("{text}m") } else { "64m".into() }
+                        "{shown} {text}: {bytes} bytes are less than 1 MiB, the smallest limit is {least}{remedy}"
                     )));
                 }
                 add(option, name, json!({ "limit": bytes.to_string() }))?;
@@ -199,7 +207,8 @@ impl LimitOptions {
             add("--seccomp", name, value)?;
         }
         if let Some(file) = &self.seccomp_profile {
-            let isolator = crate::app::profile::isolator(file).context(|| format!("--seccomp-profile {file:?}"))?;
+            let isolator = crate::app::profile::isolator(file).map_err(in_words(file));
+            let isolator = isolator.context(|| "--seccomp-profile")?;
             add("--seccomp-profile", &isolator.name, isolator.value)?;
         }
         if let Some(cpu) = &self.cpu {
@@ -260,6 +269,19 @@ mod tests {
     }
 
     #[test]
+    fn what_can_not_be_kept_is_refused() {
+        let cpu = |text: &str| LimitOptions { cpu: Some(text.into()), ..LimitOptions::default() }.isolators();
+        for text in ["0.0000001", "0", "0m", "999u", "0.0009"] {
+            let line = cpu(text).unwrap_err().one_line();
+            assert!(line.starts_with("--cpu: ") && line.contains("1m (0.001 processors)"), "{text}: {line}");
+        }
+        assert!(cpu("1001").unwrap_err().one_line().contains("1000 processors"));
+        for text in ["1m", "0.001", "1000", "1.0005"] {
+            cpu(text).unwrap();
+        }
+    }
+
+    #[test]
     fn memory_is_read_as_docker_reads_it() {
         let mib = 1 << 20;
         for text in ["64m", "64M", "64MB", "64mb", "64Mi", "64MiB", "67108864", "67108864b", "65536k", "0.0625g"] {
@@ -272,7 +294,9 @@ mod tests {
         let with = |text: &str| LimitOptions { memory: Some(text.into()), ..LimitOptions::default() }.isolators();
         let error = with("64").unwrap_err().one_line();
         assert!(error.contains("less than 1 MiB") && error.contains("write 64m"), "{error}");
-        assert!(with("512k").unwrap_err().one_line().contains("less than 1 MiB"));
+        for (text, end) in [("512k", "the smallest limit is 1m"), ("0", "the smallest limit is 1m"), ("0m", "is 1m")] {
+            assert!(with(text).unwrap_err().one_line().ends_with(end), "{text}");
+        }
         assert_eq!(with("64m").unwrap()[0].value, json!({ "limit": "67108864" }));
         let none = LimitOptions { memory_swap: Some("0".into()), ..LimitOptions::default() };
         assert_eq!(none.isolators().unwrap()[0].value, json!({ "limit": "0" }));

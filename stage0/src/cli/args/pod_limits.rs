@@ -1,7 +1,8 @@
 //! Limits of a pod as a whole on the command line
 
-use stage1::appc::Isolator;
-use stage1::error::Result;
+use stage1::appc::{Isolator, Isolators};
+use stage1::error::{Error, Result};
+use stage1::unit::LEAST_POD_CPU;
 
 use super::limits::LimitOptions;
 
@@ -35,7 +36,7 @@ impl PodLimits {
     /// Converts the options to isolators of a pod's manifest.
     ///
     /// # Errors
-    /// A value is invalid.
+    /// A value is invalid, or smaller than the kernel keeps.
     pub fn isolators(&self) -> Result<Vec<Isolator>> {
         let options = LimitOptions {
             memory: self.pod_memory.clone(),
@@ -47,6 +48,37 @@ impl PodLimits {
             io_weight: self.pod_io_weight,
             ..LimitOptions::default()
         };
-        options.isolators_of("--pod-")
+        let found = options.isolators_of("--pod-")?;
+        let cpu = Isolators::parse(&found)?.cpu.limit;
+        match (&self.pod_cpu, cpu.is_some_and(|cpu| cpu < LEAST_POD_CPU)) {
+            (Some(text), true) => Err(Error::new(format!(
+                "--pod-cpu {text}: the kernel keeps no limit below {LEAST_POD_CPU}m (0.01 processors) for a pod"
+            ))),
+            _ => Ok(found),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_not_be_kept_is_refused() {
+        let cpu = |text: &str| PodLimits { pod_cpu: Some(text.into()), ..PodLimits::default() }.isolators();
+        for (text, least) in [("0.0000001", "1m"), ("0", "1m"), ("9m", "10m"), ("0.0091", "")] {
+            match cpu(text) {
+                Ok(_) => assert_eq!(text, "0.0091", "rounded up to 10m"),
+                Err(error) => {
+                    let line = error.one_line();
+                    assert!(line.starts_with("--pod-cpu") && line.contains(least), "{text}: {line}");
+                }
+            }
+        }
+        cpu("10m").unwrap();
+        let memory = PodLimits { pod_memory: Some("0".into()), ..PodLimits::default() };
+        assert!(memory.isolators().unwrap_err().one_line().starts_with("--pod-memory 0: "));
+        let pids = PodLimits { pod_pids: Some(0), ..PodLimits::default() };
+        assert!(pids.isolators().unwrap_err().one_line().starts_with("--pod-pids: "));
     }
 }

@@ -6,6 +6,8 @@ use stage1::appc::NameValue;
 use stage1::error::{Context, Result};
 use stage1::launch::env;
 
+use crate::fsutil::dir::in_words;
+
 /// The size limit of a file of variables, in bytes.
 const LONGEST: u64 = 1 << 20;
 
@@ -21,7 +23,7 @@ pub fn environment(files: &[PathBuf], texts: &[String]) -> Result<Vec<NameValue>
         found.push(variable);
     };
     for path in files {
-        lines(path).context(|| format!("{path:?}"))?.into_iter().for_each(&mut set);
+        lines(path).map_err(in_words(path)).context(|| "--env-file")?.into_iter().for_each(&mut set);
     }
     for text in texts {
         if let Some(variable) = variable(text).context(|| format!("variable {text:?}"))? {
@@ -34,10 +36,10 @@ pub fn environment(files: &[PathBuf], texts: &[String]) -> Result<Vec<NameValue>
 /// The variables of a file in Docker's format: one per line, without quotes; a line that begins with `#` is a comment.
 fn lines(path: &Path) -> Result<Vec<NameValue>> {
     let text = stage1::pod::read_bounded(path, LONGEST)?;
-    let text = String::from_utf8(text).context(|| "it is not UTF-8")?;
+    let text = String::from_utf8(text).context(|| format!("{path:?} is not UTF-8"))?;
     let told = text.lines().map(str::trim_start).enumerate();
     let told = told.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-    let read = told.map(|(number, line)| variable(line).context(|| format!("line {}", number + 1)));
+    let read = told.map(|(number, line)| variable(line).context(|| format!("{path:?}, line {}", number + 1)));
     Ok(read.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 

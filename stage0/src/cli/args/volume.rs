@@ -160,7 +160,7 @@ mod tests {
             ("data,readOnly=true", "kind is missing"),
             ("../x,kind=empty", "not a valid name"),
             ("data,kind=host", "needs source=PATH"),
-            ("data,kind=host,source=/no/such/place", "No such file"),
+            ("data,kind=host,source=/no/such/place", "the source \"/no/such/place\" does not exist"),
             ("data,kind=host,source=tmp", "not an absolute path"),
             ("data,kind=host,source=/tmp/../etc", "not an absolute path"),
             ("data,kind=host,source=/tmp,mode=0700", "mode does not apply to a volume of kind host"),

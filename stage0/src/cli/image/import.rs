@@ -15,6 +15,7 @@ use super::source::Source;
 use crate::cli::args::incoming_image::IncomingImage;
 use crate::cli::args::registry::RegistryOptions;
 use crate::cli::session::Session;
+use crate::fsutil::dir::in_words;
 use crate::image::import::{Imported, import_directory, import_file, import_open_file};
 use crate::image::options::{ImageFormat, ImportOptions};
 use crate::image::platform::ImageChoice;
@@ -83,7 +84,14 @@ impl Import {
             Source::Input => (None, None, None),
             Source::Path(path, kind, reference) => (Some(path), kind, reference),
         };
-        let stat = path.as_ref().map(|path| path.metadata().context(|| "stat")).transpose()?;
+        let stat = path.as_ref().map(|path| {
+            let stat = path.metadata().context(|| "stat").map_err(in_words(path));
+            stat.map_err(|error| match path.exists() {
+                true => error,
+                false => Error::new(format!("{}; \"podctl image pull\" takes the name of an image", error.one_line())),
+            })
+        });
+        let stat = stat.transpose()?;
         if stat.as_ref().is_some_and(|stat| !stat.is_dir() && !stat.is_file()) {
             return Err(Error::new("it is neither a file nor a directory"));
         }

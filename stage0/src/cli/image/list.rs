@@ -2,6 +2,7 @@
 
 use clap::Args;
 use serde::Serialize;
+use stage1::appc;
 use stage1::error::Result;
 
 use super::filter::Filter;
@@ -11,10 +12,16 @@ use crate::cli::session::Session;
 use crate::cli::table::{self, Cell};
 use crate::fsutil::time::{age, nanoseconds, rfc3339};
 use crate::image::store as images;
-use crate::image::store::find;
+use crate::image::store::{Image, find};
+
+/// The annotation of a stage1 image with its entrypoint that runs a pod.
+const RUN: &str = "coreos.com/rkt/stage1/run";
 
 #[derive(Args, Debug)]
 pub struct List {
+    /// List also the images that run pods (stage1), which podctl imports by itself
+    #[arg(short, long)]
+    all: bool,
     /// List only images that match: reference=PATTERN, label=NAME[=VALUE], dangling=BOOL, id=START, before=IMAGE,
     /// since=IMAGE
     #[arg(long = "filter", short, value_name = "KEY=VALUE")]
@@ -46,6 +53,7 @@ impl List {
         let store = &session.store;
         let filters: Vec<Filter> = self.filters.iter().map(|text| Filter::parse(store, text)).collect::<Result<_>>()?;
         let mut images = find::list(store)?;
+        images.retain(|(image, _)| self.all || !runs_pods(image));
         images.retain(|(image, names)| filters.iter().all(|filter| filter.fits(image, names)));
         if self.how.quiet {
             return images.iter().try_for_each(|(image, _)| say(&image.id));
@@ -70,4 +78,9 @@ impl List {
         };
         table::show_chosen(["ID", "NAME", "SIZE", "AGE"], listed.map(row).collect(), *no_trunc, format.columns())
     }
+}
+
+/// Whether the image runs pods: its manifest names the entrypoint that starts one.
+fn runs_pods(image: &Image) -> bool {
+    appc::find(&image.parsed.annotations, RUN).is_some()
 }
