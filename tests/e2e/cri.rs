@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::Value;
 use tests::Verdict;
@@ -166,6 +167,20 @@ fn a_pod_of_kubernetes_lives_and_ends(t: &Context) -> Verdict {
     let request = ReopenContainerLogRequest { container_id: waiter.clone() };
     server.runtime(|mut client| async move { client.reopen_container_log(request).await })?;
     assert!(logs.join("waiter/0.log").exists());
+    // while a container is being started, by a process that holds its lock, it has none: the start is waited for
+    let uuid = [&pod[..8], &pod[8..12], &pod[12..16], &pod[16..20], &pod[20..]].join("-");
+    let held = fs::File::open(podctl.data.join("pods/run").join(uuid).join("appsinfo").join(&waiter[..32]))?;
+    held.lock()?;
+    std::thread::scope(|scope| {
+        let reopened = scope.spawn(|| {
+            let request = ReopenContainerLogRequest { container_id: waiter.clone() };
+            server.runtime(|mut client| async move { client.reopen_container_log(request).await })
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(!reopened.is_finished(), "the start goes on");
+        held.unlock().expect("unlock");
+        reopened.join().expect("a thread").expect("a log");
+    });
 
     stop(&server, &waiter, 0)?;
     let killed = server.status(&waiter)?;

@@ -242,6 +242,26 @@ fn a_removal_that_was_cut_short_is_finished(t: &Context) -> Verdict {
         server.runtime(|mut client| async move { client.remove_pod_sandbox(request).await })?;
         assert!(!garbage.exists(), "{garbage:?}");
     }
+    // a container whose times are gone, but which is still listed, has a time: kubelets refuse a status without one
+    let pod = server.sandbox(&sandbox("with-a-container"));
+    let container = server.container(&pod, probe("short", &["exit", "0"]));
+    let request = StopPodSandboxRequest { pod_sandbox_id: pod.clone() };
+    server.runtime(|mut client| async move { client.stop_pod_sandbox(request).await })?;
+    let uuid = [&pod[..8], &pod[8..12], &pod[12..16], &pod[16..20], &pod[20..]].join("-");
+    let dir = podctl.data.join("pods/run").join(uuid);
+    let created = format!("rkt/status/{}-created", &container[..32]);
+    // in the root, where that is still mounted, and in what is below it
+    let below = fs::read_dir(dir.join("overlay"))?.flatten().map(|entry| entry.path().join("upper"));
+    for root in std::iter::once(dir.join("stage1/rootfs")).chain(below) {
+        match fs::remove_file(root.join(&created)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
+    let left = server.status(&container)?;
+    assert!(left.created_at > 0 && left.finished_at >= left.created_at, "{left:?}");
+    let request = RemovePodSandboxRequest { pod_sandbox_id: pod };
+    server.runtime(|mut client| async move { client.remove_pod_sandbox(request).await })?;
     // who is not asked does it when it starts; it removes what was just begun to be made, too
     let (_, garbage) = half_removed("started")?;
     let begun = [("embryo", 1), ("prepare", 2), ("garbage", 3)].map(|(phase, number)| {

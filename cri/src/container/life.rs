@@ -76,13 +76,15 @@ pub fn remove(node: &Node, request: &RemoveContainerRequest) -> Result<RemoveCon
     Ok(RemoveContainerResponse {})
 }
 
-/// `ReopenContainerLog`: has a container's log file opened anew, after the kubelet renamed the old one.
+/// `ReopenContainerLog`: has a container's log file opened anew, after the kubelet renamed the old one; if the container
+/// is being started, after the start.
 ///
 /// # Errors
 /// The container does not exist, does not run or has no log file, or its sandbox is not ready.
 pub fn reopen_log(node: &Node, request: &ReopenContainerLogRequest) -> Result<ReopenContainerLogResponse> {
     let (sandbox, container) = find(node, &request.container_id)?;
     must_run(&sandbox)?;
+    lifecycle::wait_for_start(&sandbox.pod, container.name())?;
     if container.status(&sandbox)?.state != "running" {
         return Err(Fault::not_now("the container does not run"));
     }

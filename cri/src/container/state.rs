@@ -111,8 +111,11 @@ fn describe(sandbox: &Sandbox, container: &Container, status: &AppStatus) -> Con
     };
     let (reason, message) = if ended { end(status, exit_code) } else { <(String, String)>::default() };
     let started_at = if state == ContainerState::ContainerCreated { None } else { status.started_at };
+    // A removal that was cut short may have left no times. Kubelets refuse a status without this one, and then never
+    // remove the container, nor its sandbox.
+    let created_at = status.created_at.or_else(|| sandbox::state::created_at(sandbox).ok()).unwrap_or_default();
     // if the sandbox was killed, no end was recorded: the last known time stands for it
-    let finished_at = status.finished_at.or(status.started_at).or(status.created_at).filter(|_| ended);
+    let finished_at = status.finished_at.or(status.started_at).unwrap_or(created_at);
     let log_directory = &sandbox.record.log_directory;
     let log_path = match (log_directory.is_empty(), record.log_path.is_empty()) {
         (false, false) => Path::new(log_directory).join(&record.log_path).to_string_lossy().into_owned(),
@@ -123,9 +126,9 @@ fn describe(sandbox: &Sandbox, container: &Container, status: &AppStatus) -> Con
         id: container.id.to_string(),
         metadata: Some(ContainerMetadata { name: record.name.clone(), attempt: record.attempt }),
         state: state.into(),
-        created_at: status.created_at.unwrap_or_default(),
+        created_at,
         started_at: started_at.unwrap_or_default(),
-        finished_at: finished_at.unwrap_or_default(),
+        finished_at: if ended { finished_at } else { 0 },
         exit_code,
         image: Some(ImageSpec { image: record.image.clone(), ..ImageSpec::default() }),
         image_ref: record.image_id.clone(),

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use serde_json::json;
 use stage0::fsutil::time::nanoseconds;
 use stage0::pod::network as networks;
+use stage1::error::Context;
 
 use super::{Sandbox, all, find, users};
 use crate::api::{
@@ -111,8 +112,17 @@ pub(super) fn state(sandbox: &Sandbox) -> Result<PodSandboxState> {
     Ok(if sandbox.is_ready()? { PodSandboxState::SandboxReady } else { PodSandboxState::SandboxNotready })
 }
 
-fn created_at(sandbox: &Sandbox) -> Result<i64> {
-    Ok(sandbox.pod.created_at()?.map_or(0, nanoseconds))
+/// When the sandbox was made, in nanoseconds since 1970; never 0.
+///
+/// # Errors
+/// The pod's directory can't be read.
+pub fn created_at(sandbox: &Sandbox) -> Result<i64> {
+    let created = match sandbox.pod.created_at()? {
+        Some(time) => time,
+        // a removal that was cut short has left no more than the directory; kubelets refuse a status without a time
+        None => std::fs::metadata(sandbox.pod.dir()).and_then(|found| found.modified()).context(|| "stat the pod")?,
+    };
+    Ok(nanoseconds(created))
 }
 
 /// The sandbox's addresses; none on the host's network.

@@ -63,6 +63,15 @@ pub fn start(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> 
     lock.end()
 }
 
+/// Waits until no process starts or removes the app, at most 660 s. From the beginning of its start an app counts as
+/// running; its streams and log are there at the end.
+///
+/// # Errors
+/// The app's lock can't be taken.
+pub fn wait_for_start(pod: &Pod, app: &AcName) -> Result<()> {
+    AppLock::wait(pod.dir(), app).map(drop)
+}
+
 /// Stops an app; does nothing if it does not run. After `timeout`, or the app's own stop timeout if `None`, all its
 /// processes are killed.
 ///
