@@ -17,6 +17,7 @@ tests::cases! {
     both apps_wait_for_others 120;
     native an_images_own_check_counts;
     native requests_need_no_program_of_the_image;
+    native a_paused_app_is_not_checked;
 }
 
 /// A health check with the probe.
@@ -233,5 +234,38 @@ fn requests_need_no_program_of_the_image(t: &Context) -> Verdict {
     fs::write(&path, podctl.ok(&["generate", "kube", "shop"]))?;
     assert_eq!(podctl.ok(&["up", "--net=none", "--strict", "-f", &file]), "");
     podctl.ok(&["down", "shop"]);
+    Ok(())
+}
+
+/// The checks of another app tell how much time has passed.
+fn a_paused_app_is_not_checked(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&["--net=none", "--name=web"]);
+    let strict =
+        ["--health-interval=200ms", "--health-retries=1", "--health-timeout=200ms", "--health-on-failure=restart"];
+    let count = |app: &str| fs::metadata(podctl.out().join(app)).map_or(0, |file| file.len());
+    let more = |app: &str, than: u64| {
+        wait_for(&format!("checks of {app}"), 60, || (count(app) > than).then_some(()));
+    };
+    let mut often = strict;
+    often[2] = "--health-timeout=30s";
+    for (app, how) in [("still", strict), ("clock", often)] {
+        pod.add(
+            app,
+            &[&[check(&["append", &format!("/out/{app}"), "x"]).as_str()], &how[..]].concat(),
+            &["sleep", "inf"],
+        );
+        pod.app("start", app, &[]).ok();
+    }
+    more("clock", 0);
+    podctl.ok(&["pause", "web", "still"]);
+    let restarts = || pod.status("still")["restarts"].as_u64().unwrap_or(0);
+    let before = restarts();
+    more("clock", count("clock") + 6);
+    assert_eq!(restarts(), before, "{}", pod.status("still"));
+    podctl.ok(&["unpause", "web", "still"]);
+    more("still", count("still"));
+    assert_eq!(restarts(), before, "{}", pod.status("still"));
+    pod.end();
     Ok(())
 }

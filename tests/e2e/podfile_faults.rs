@@ -330,6 +330,19 @@ fn apps_by_name_several_at_once_and_files_without_an_option(t: &Context) -> Verd
     assert!(shop.podctl.fails(&["network", "ls"]).contains("/etc/rkt/net.d"));
     let line = shop.podctl.fails(&["down", &path]);
     assert!(line.contains(&format!("for the pods of the file: -f {path}")), "{line}");
+    // Words for whole pods: an app is not taken for one, and nothing is done.
+    for verb in ["stop", "restart", "rm", "down"] {
+        let line = shop.podctl.fails(&[verb, "shop", "c"]);
+        assert!(line.contains("\"c\" is an app of pod shop") && line.contains("nothing was done"), "{line}");
+    }
+    assert_eq!(of_shop.manifest_apps(), ["c"]);
+    // The limits of the pod are not the file's: they stay.
+    let only_c = shop.file(&pod(
+        "shop",
+        "  restartPolicy: Never\n  containers:\n  - {name: c, image: probe, command: [/probe, sleep, inf]}\n",
+    ));
+    shop.podctl.ok(&["update", "shop", "--pod-pids", "500"]);
+    shop.podctl.ok(&["up", "-f", &only_c]);
     shop.podctl.ok(&["down", "-f", &path]);
     Ok(())
 }

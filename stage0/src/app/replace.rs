@@ -26,6 +26,7 @@ use crate::image::store::find::find;
 use crate::image::tree as trees;
 use crate::poddir::find::Pod;
 use crate::poddir::manifest::{self, Locked};
+use crate::poddir::pause;
 use crate::store::Store;
 
 /// The start of the note's file name; the app's name follows.
@@ -68,6 +69,7 @@ pub fn replace(store: &Store, pod: &Pod, app: &AcName, changes: AddOptions, debu
              and \"podctl app add\" replace it"
         )
     })?;
+    pause::must_go_on(pod, Some(app))?;
     let new = AddOptions { name: Some(app.to_string()), debug, ..before.clone().changed_by(changes) };
     // find all errors that can be found before the old app is stopped
     let image = find(store, &new.image)?;

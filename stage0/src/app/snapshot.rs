@@ -3,12 +3,17 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
 
 use stage1::appc::AcName;
 use stage1::error::{Context, Result};
 use stage1::layout;
+use stage1::pod::remove_if_there;
 
 use crate::app::root::AppRoot;
+use crate::fsutil::dir::names_in;
+use crate::fsutil::lock;
 use crate::image::archive::{UnpackLimits, pack_files, pack_image, sorted_names};
 use crate::image::import::{Imported, import_file};
 use crate::image::options::{ImageFormat, ImportOptions};
@@ -50,13 +55,48 @@ pub fn commit(store: &Store, pod: &Pod, app: &AcName, name: Reference) -> Result
     import_file(store, File::open(&archive).context(|| format!("open {archive:?}"))?, &options)
 }
 
+/// The start of the name of the file in the pod's directory that says that an app is frozen for a snapshot. The podctl
+/// that has frozen it holds a lock on the file.
+const NOTE: &str = "snapshot.";
+/// How long a snapshot waits for another one of the same app.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Thaws the apps that a snapshot has left frozen because it was killed.
+///
+/// # Errors
+/// A note can't be read or removed, or an app can't be thawed.
+pub fn recover(pod: &Pod) -> Result<()> {
+    for name in names_in(pod.dir())? {
+        let Some(app) = name.to_str().and_then(|name| name.strip_prefix(NOTE)?.parse::<AcName>().ok()) else {
+            continue;
+        };
+        let path = pod.dir().join(&name);
+        let note = lock::open_file(&path)?;
+        if lock::try_take(&note, &path, lock::Kind::Exclusive)? {
+            log::warn!("app {app}: an interrupted export or commit has left it frozen: it goes on");
+            thaw(pod, &app, &path)?;
+        }
+    }
+    Ok(())
+}
+
+fn thaw(pod: &Pod, app: &AcName, note: &Path) -> Result<()> {
+    if pod.state() == State::Running && pause::is_paused(pod, Some(app))? {
+        pause::unpause(pod, Some(app))?;
+    }
+    remove_if_there(note)
+}
+
 /// Freezes the app during `work`, if it runs and is not paused already.
 fn while_still<T>(pod: &Pod, app: &AcName, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    recover(pod)?;
     let runs = pod.state() == State::Running && !crate::app::processes::list(pod, Some(app))?.is_empty();
     if !runs || pause::is_paused(pod, None)? || pause::is_paused(pod, Some(app))? {
         return work();
     }
-    pause::pause(pod, Some(app))?;
-    let done = work();
-    pause::unpause(pod, Some(app)).and(done)
+    let path = pod.dir().join(format!("{NOTE}{app}"));
+    let note = lock::open_file(&path)?;
+    lock::wait(&note, &path, lock::Kind::Exclusive, PATIENCE)?;
+    let done = pause::pause(pod, Some(app)).and_then(|()| work());
+    thaw(pod, app, &path).and(done)
 }

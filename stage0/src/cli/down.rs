@@ -8,6 +8,7 @@ use stage1::error::{Context, Error, Result};
 use super::args::candidates::a_pod;
 use super::args::each::each;
 use super::args::kube_file::KubeFile;
+use super::args::pod::must_be_pods;
 use super::output::say;
 use super::session::Session;
 use crate::pod::gc;
@@ -39,6 +40,7 @@ impl Down {
             if self.volumes {
                 return Err(Error::new("--volumes removes the volumes that a file claims: name the file with -f"));
             }
+            must_be_pods(store, &self.pods)?;
             return each(&self.pods, |pod| {
                 let found = pods::find(store, pod).map_err(|error| match std::path::Path::new(pod).is_file() {
                     true => Error::new(format!("{}; for the pods of the file: -f {pod}", error.one_line())),

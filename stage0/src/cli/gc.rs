@@ -8,8 +8,10 @@ use stage1::error::Result;
 use super::args::duration::duration;
 use super::session::Session;
 use crate::app::replace::recover;
+use crate::app::snapshot;
 use crate::pod::gc;
 use crate::poddir::find as pods;
+use crate::volume::removal;
 
 #[derive(Args, Debug)]
 pub struct Gc {
@@ -27,10 +29,12 @@ pub struct Gc {
 impl Gc {
     pub fn run(self, session: &Session) -> Result<()> {
         for pod in pods::list(&session.store)? {
-            if let Err(error) = recover(&session.store, &pod, session.debug) {
+            let recovered = recover(&session.store, &pod, session.debug).and_then(|()| snapshot::recover(&pod));
+            if let Err(error) = recovered {
                 log::warn!("pod {}: {}", pod.uuid(), error.one_line());
             }
         }
+        removal::finish_interrupted(&session.store)?;
         let (grace, prepared) = (self.grace_period, self.expire_prepared);
         gc::all(&session.store, gc::Rules { grace, prepared, mark_only: self.mark_only }, session.debug)
     }

@@ -241,18 +241,16 @@ fn of_pod(verbs: [&str; 2], option: &str) -> Option<String> {
 
 /// The verb on the command line, if it takes a command after `--`.
 fn before_command(words: &[String]) -> Option<&'static str> {
-    let typed = words.iter().skip(1).find(|word| !word.starts_with('-'))?;
+    let [typed, _] = verbs(words);
     if typed == "app" && words.iter().any(|word| word == "exec") {
         return Some("app exec");
     }
-    WITH_COMMAND.iter().find(|verb| *verb == typed).copied()
+    WITH_COMMAND.iter().find(|verb| **verb == typed).copied()
 }
 
 /// Whether the verb on the command line makes an app of an image.
 fn runs_an_image(words: &[String]) -> bool {
-    let verbs: Vec<&str> =
-        words.iter().skip(1).filter(|word| !word.starts_with('-')).map(String::as_str).take(2).collect();
-    matches!(verbs.as_slice(), ["run" | "prepare", ..] | ["app", "add" | "replace"])
+    matches!(verbs(words), ["run" | "prepare", _] | ["app", "add" | "replace"])
 }
 
 /// The hint for `--net IMAGE`, where clap takes the image for the network.

@@ -2,7 +2,7 @@
 //!
 //! Errors in the file are found before anything is changed. If a later step fails, the steps before it are undone.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stage1::appc::{AcName, NameValue, PodManifest, RuntimeApp};
 use stage1::error::{Context, Error, Result};
@@ -16,7 +16,7 @@ use super::pod::{INIT, init_mark};
 use super::up_lock::{self, UpLock};
 use crate::app::kept::AppRecord;
 use crate::app::options::AddOptions;
-use crate::app::{add, groups, lifecycle, replace, status};
+use crate::app::{add, groups, lifecycle, replace, snapshot, status};
 use crate::image::store::Image;
 use crate::image::store::find as images;
 use crate::logs::{self, LineFilter};
@@ -36,6 +36,8 @@ use crate::volume::{implicit, named};
 
 /// How often `up` checks whether an init container has ended.
 const POLL: Duration = Duration::from_millis(20);
+/// How long a pod may take to come up.
+const BOOT: Duration = Duration::from_secs(60);
 
 /// How many lines of the log of a failed init container to show.
 const LAST_LINES: usize = 20;
@@ -90,7 +92,9 @@ fn up_one(store: &Store, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) ->
         other => return Err(Error::new(format!("it is {}: \"podctl rm {}\" frees the name", other.word(), plan.name))),
     }
     if !how.dry {
+        await_ready(&pod)?;
         replace::recover(store, &pod, how.debug)?;
+        snapshot::recover(&pod)?;
     }
     let manifest = manifest::read(pod.dir())?;
     manifest::must_be_mutable(&manifest)?;
@@ -243,6 +247,18 @@ fn make(store: &Store, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) -> R
     }))
 }
 
+/// Waits until a pod that an `up` was killed for has come up.
+fn await_ready(pod: &Pod) -> Result<()> {
+    let until = Instant::now() + BOOT;
+    while !stage1::pod::is_ready(pod.dir())? {
+        if Instant::now() >= until {
+            return Err(Error::new(format!("it has not become ready in {} s", BOOT.as_secs())));
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(())
+}
+
 fn names(wanted: &[WantedApp]) -> String {
     wanted.iter().map(|one| one.app.name.to_string()).collect::<Vec<_>>().join(", ")
 }
@@ -336,7 +352,9 @@ impl Work<'_> {
     fn bring(&mut self, wanted: &[WantedApp], manifest: &PodManifest) -> Result<()> {
         for one in wanted {
             let name = &one.app.name;
-            let change = change::of(manifest, &one.app);
+            // The `up` that added it may have been killed before it was done.
+            let half_added = !self.how.dry && manifest::is_being_added(self.pod.dir(), name);
+            let change = if half_added { AppChange::Add } else { change::of(manifest, &one.app) };
             let what = match change {
                 AppChange::Add => "added",
                 AppChange::Replace => "replaced",
@@ -358,13 +376,20 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Leaves an unchanged app alone, but starts an init container again that did not end with 0.
+    /// Leaves an unchanged app alone, but starts one that was never started, as the `up` that added it was killed, and
+    /// an init container that did not end with 0.
     fn keep(&self, one: &WantedApp) -> Result<()> {
-        if self.how.dry || !one.init {
+        if self.how.dry {
             return Ok(());
         }
         let now = status::status(self.pod, &one.app.name)?;
-        if (now.state.as_str(), now.exit_code) == ("exited", Some(0)) { Ok(()) } else { self.start(one) }
+        match (now.state.as_str(), now.exit_code) {
+            ("created", _) => self.start(one)?,
+            ("exited", Some(0)) => return Ok(()),
+            _ if one.init => return self.start(one),
+            _ => return Ok(()),
+        }
+        self.say(&one.app.name, "started")
     }
 
     /// Removes an app. Its volumes stay, for [`Work::undo`].

@@ -1,6 +1,6 @@
 //! Compares a pod with a file: its apps, and its properties that can't be changed while it runs.
 
-use stage1::appc::{AcName, PodManifest, RuntimeApp};
+use stage1::appc::{AcName, Isolator, PodManifest, RuntimeApp};
 
 use super::origin::ORIGIN;
 use super::plan::PodPlan;
@@ -66,10 +66,15 @@ pub fn of_pod(plan: &PodPlan, settings: &Settings, manifest: &PodManifest, priva
         ("hosts", wanted.names.hosts != settings.names.hosts),
         ("sysctls", sysctl::of(manifest).ok().as_ref() != Some(&plan.sysctls)),
         (PORTS, wanted_ports != ports),
-        ("the capabilities of the pod", plan.isolators != manifest.isolators),
+        ("the capabilities of the pod", capabilities(&plan.isolators) != capabilities(&manifest.isolators)),
         ("the user namespace", plan.private_users != private_users),
     ];
     all.into_iter().filter(|(_, differs)| *differs).map(|(what, _)| what).collect()
+}
+
+/// The isolators of a pod that a file decides. Its limits are those of `podctl update POD`, and stay.
+fn capabilities(isolators: &[Isolator]) -> Vec<&Isolator> {
+    isolators.iter().filter(|isolator| isolator.name.starts_with("os/linux/capabilities-")).collect()
 }
 
 #[cfg(test)]

@@ -114,7 +114,7 @@ pub fn translate(
         (true, false) => [stream("stream"), None, None],
         (false, false) => [None, None, None],
     };
-    options.annotations.extend(probes::take(&mut container)?);
+    options.annotations.extend(probes::take(&mut container, path)?);
     let ports = ports(&mut container, around.network.as_deref())?;
     unused.left(path, &container)?;
     Ok(ContainerPlan {

@@ -19,19 +19,16 @@ const FAILURES: i32 = 3;
 
 /// Takes the probes out of a container, as the annotation of its health check: the livenessProbe, whose failure
 /// restarts the app, or the readinessProbe. The longest time that the startupProbe allows is the check's start period,
-/// in which failures don't count.
+/// in which failures don't count. `path` is the container's in the file.
 ///
 /// # Errors
 /// The probe has none of `exec`, `httpGet` and `tcpSocket`, a number is negative, or a port's name is unknown.
-pub fn take(container: &mut Container) -> Result<Option<NameValue>> {
+pub fn take(container: &mut Container, path: &str) -> Result<Option<NameValue>> {
     let ports = container.ports.clone().unwrap_or_default();
     let (live, ready, start) =
         (container.liveness_probe.take(), container.readiness_probe.take(), container.startup_probe.take());
     if let (Some(_), Some(_)) = (&live, &ready) {
-        log::warn!(
-            "container {}: an app has one health check: the livenessProbe, without the readinessProbe",
-            container.name
-        );
+        log::warn!("{path}: an app has one health check: the livenessProbe counts, the readinessProbe has no effect");
     }
     let grace = start.as_ref().map_or(Ok(0), |probe| {
         let periods = positive(probe.period_seconds, PERIOD, "periodSeconds")?;

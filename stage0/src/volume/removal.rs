@@ -24,10 +24,23 @@ pub fn rm(store: &Store, name: &VolumeName) -> Result<()> {
         let shown: Vec<String> = users.iter().map(ToString::to_string).collect();
         return Err(Error::new(format!("volume {name} is in use by {}", shown.join(", "))));
     }
-    // rename it first: prune removes the files if this process is killed
+    // rename it first: prune and gc remove the files if this process is killed
     let gone = volumes(store).join(format!("{REMOVED}{}", uuid::Uuid::new_v4()));
     std::fs::rename(volume.dir(), &gone).context(|| format!("rename {:?} to {gone:?}", volume.dir()))?;
     remove::tree(&gone)
+}
+
+/// Removes what interrupted removals of volumes have left.
+///
+/// # Errors
+/// A file can't be removed.
+pub fn finish_interrupted(store: &Store) -> Result<()> {
+    for name in names_in(&volumes(store))? {
+        if name.to_str().is_some_and(|name| name.starts_with(REMOVED)) {
+            remove::tree(&volumes(store).join(name))?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes the volumes that no pod uses, and the remains of interrupted removals; returns the names of the volumes.
@@ -36,11 +49,7 @@ pub fn rm(store: &Store, name: &VolumeName) -> Result<()> {
 /// A volume or a pod can't be read, or volumes can't be removed: the message lists them, and all others are removed.
 pub fn prune(store: &Store) -> Result<Vec<VolumeName>> {
     let (mut removed, mut failed) = (Vec::new(), Vec::new());
-    for name in names_in(&volumes(store))? {
-        if name.to_str().is_some_and(|name| name.starts_with(REMOVED)) {
-            remove::tree(&volumes(store).join(name))?;
-        }
-    }
+    finish_interrupted(store)?;
     for volume in list(store)? {
         if !users::of(store, &volume.name)?.is_empty() {
             continue;

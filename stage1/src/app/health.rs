@@ -43,6 +43,10 @@ pub fn check_health(app: &AcName) -> Result<()> {
     let mut systemd = Client::connect(Path::new(PRIVATE_SOCKET), deadline())?;
     // The app has ended meanwhile: there is nothing to record.
     let Some(main) = main_pid(&mut systemd, app)? else { return Ok(()) };
+    // A paused app can't answer.
+    if cgroup::is_frozen(main)? {
+        return Ok(());
+    }
     let outcome = match &check.request {
         Some(request) => {
             let outcome = request::ask(request, Duration::from_millis(check.timeout_ms));
@@ -52,6 +56,9 @@ pub fn check_health(app: &AcName) -> Result<()> {
         None => probe(app, &record, check, main)?,
     };
     let Some(outcome) = outcome else { return Ok(()) };
+    if cgroup::is_frozen(main)? {
+        return Ok(());
+    }
     let mut health = Health::load_in_pod(app)?.unwrap_or_default();
     let was = health.status;
     let became_unhealthy = health.note(outcome, check);

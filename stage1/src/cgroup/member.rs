@@ -194,6 +194,27 @@ pub fn join_like(pid: nix::unistd::Pid, like: i32) -> Result<bool> {
     Ok(true)
 }
 
+/// Whether the cgroup of the process `pid` was frozen by itself: `cgroup.freeze` of cgroups(7). A process that has ended
+/// is not frozen. Pod side.
+///
+/// # Errors
+/// A file can't be read.
+pub fn is_frozen(pid: i32) -> Result<bool> {
+    let read = |file: &Path| match fs::read_to_string(file) {
+        Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+        text => text.context(|| format!("read {file:?}")).map(Some),
+    };
+    let Some(groups) = read(Path::new(&format!("/proc/{pid}/cgroup")))? else { return Ok(false) };
+    for hierarchy in super::hierarchies()?.iter().filter(|hierarchy| hierarchy.version == Version::V2) {
+        let Some(path) = path_in(&groups, hierarchy) else { continue };
+        let file = hierarchy.mount.join(path.trim_start_matches('/')).join("cgroup.freeze");
+        if read(&file)?.is_some_and(|text| text.trim() == "1") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The path of a process in a hierarchy, from the text of its /proc/PID/cgroup: cgroups(7).
 fn path_in<'a>(text: &'a str, hierarchy: &Hierarchy) -> Option<&'a str> {
     text.lines().find_map(|line| {

@@ -26,7 +26,7 @@ use crate::layout;
 use crate::systemd::Value;
 
 pub use hierarchy::{Hierarchy, Version, hierarchies};
-pub use member::{Running, join_like};
+pub use member::{Running, is_frozen, join_like};
 pub use parent::{CGROUP_PARENT, Parent};
 use tree::members_below;
 pub use usage::Usage;

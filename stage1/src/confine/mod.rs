@@ -180,7 +180,8 @@ impl Confinement {
     fn set_ids(&self) -> Result<()> {
         let gid = |id| Gid::from_raw(id);
         let groups: Vec<_> = self.groups.iter().copied().map(gid).collect();
-        rustix::thread::set_thread_groups(&groups).context(|| format!("setgroups({:?})", self.groups))?;
+        rustix::thread::set_thread_groups(&groups)
+            .context(|| format!("setgroups of {} supplementary groups", groups.len()))?;
         let (user, group) = (Uid::from_raw(self.uid), gid(self.gid));
         rustix::thread::set_thread_res_gid(group, group, group).context(|| format!("setresgid({})", self.gid))?;
         rustix::thread::set_thread_res_uid(user, user, user).context(|| format!("setresuid({})", self.uid))

@@ -15,6 +15,8 @@ tests::cases! {
     native app_stop 120;
     native app_rm 120;
     native app_replace 180;
+    native up_of_a_file 180;
+    native app_export 120;
 }
 
 /// The reported state becomes true at last: what started before the kill may still be at work.
@@ -213,6 +215,57 @@ fn app_replace(t: &Context) -> Verdict {
         assert_same(&Traces::of(&pod).inside, &traces.inside, when);
     });
     assert!(seen.iter().all(|times| *times > 0), "{seen:?}");
+    pod.end();
+    Ok(())
+}
+
+/// A second `up` finishes what the killed one has begun: both apps run.
+fn up_of_a_file(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    podctl.import_probe();
+    let file = |apps: &[&str]| {
+        let app = |name: &&str| format!("  - {{name: {name}, image: probe, command: [/probe, sleep, inf]}}\n");
+        let apps: String = apps.iter().map(app).collect();
+        let path = t.dir.join("pod.yaml");
+        let head = "apiVersion: v1\nkind: Pod\nmetadata: {name: shop}\nspec:\n  hostNetwork: true\n  containers:\n";
+        fs::write(&path, format!("{head}{apps}")).expect("write the file");
+        path.display().to_string()
+    };
+    podctl.ok(&["up", "-f", &file(&["a"])]);
+    let uuid = podctl.json(&["inspect", "shop"])["name"].as_str().expect("uuid").to_owned();
+    let pod = Pod { podctl: &podctl, uuid };
+    let trial = Trial { what: "up", follow: false, few: A_FEW };
+    let before = &mut |_| {
+        podctl.ok(&["up", "-f", &file(&["a"])]);
+        assert_eq!(pod.manifest_apps(), ["a"]);
+    };
+    let both = || podctl.command(&["up", "-f", &file(&["a", "b", "c"])]);
+    trial.run(before, &both, &mut |when| {
+        podctl.ok(&["up", "-f", &file(&["a", "b", "c"])]);
+        assert_eq!(["a", "b", "c"].map(|app| pod.state(app)), ["running"; 3], "{when}");
+    });
+    pod.end();
+    Ok(())
+}
+
+/// An app that a killed `export` has frozen goes on with the next operation on an app of the pod.
+fn app_export(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&[]);
+    pod.add("a", &[], &SLEEPS);
+    pod.app("start", "a", &[]).ok();
+    let archive = t.dir.join("a.tar").display().to_string();
+    let trial = Trial { what: "export", follow: false, few: A_FEW };
+    let export = || podctl.command(&["export", &pod.uuid, "a", "--overwrite", "-o", &archive]);
+    trial.run(&mut |_| {}, &export, &mut |when| {
+        pod.app("start", "a", &[]).ok();
+        let is_paused = podctl.json(&["inspect", &pod.uuid, "a"])["paused"].clone();
+        assert_eq!(is_paused, false, "{when}");
+    });
+    // What somebody has paused stays so.
+    podctl.ok(&["pause", &pod.uuid, "a"]);
+    podctl.ok(&["export", &pod.uuid, "a", "--overwrite", "-o", &archive]);
+    assert_eq!(podctl.json(&["inspect", &pod.uuid, "a"])["paused"], true);
     pod.end();
     Ok(())
 }

@@ -6,7 +6,7 @@ use stage1::error::{Context, Result};
 
 use super::each::each;
 use super::pod::OnePod;
-use crate::app::replace;
+use crate::app::{replace, snapshot};
 use crate::cli::args::candidates::an_app;
 use crate::cli::session::Session;
 use crate::poddir::find::Pod;
@@ -74,7 +74,8 @@ impl SomeApps {
 }
 
 fn recover(session: &Session, pod: &Pod) {
-    if let Err(error) = replace::recover(&session.store, pod, session.debug) {
+    let recovered = replace::recover(&session.store, pod, session.debug).and_then(|()| snapshot::recover(pod));
+    if let Err(error) = recovered {
         log::warn!("{}", error.one_line());
     }
 }

@@ -1,13 +1,16 @@
 //! Pods on the command line
 
 use clap::Args;
-use stage1::error::Result;
+use stage1::appc::AcName;
+use stage1::error::{Error, Result};
 
 use super::each::each;
 use crate::cli::args::candidates::a_pod;
 use crate::cli::session::Session;
 use crate::poddir::find as pods;
 use crate::poddir::find::Pod;
+use crate::poddir::manifest;
+use crate::store::Store;
 
 /// One pod.
 #[derive(Args, Debug)]
@@ -39,8 +42,36 @@ impl Pods {
     /// Calls `work` with each pod, and goes on after a failure.
     ///
     /// # Errors
-    /// A pod does not exist, or `work` failed: all errors on one line.
+    /// A word is the name of an app of one of the pods: nothing is done. Or a pod does not exist, or `work` failed: all
+    /// errors on one line.
     pub fn each(&self, session: &Session, work: impl Fn(Pod) -> Result<()>) -> Result<()> {
+        must_be_pods(&session.store, &self.pods)?;
         each(&self.pods, |pod| work(pods::find(&session.store, pod)?))
     }
+}
+
+/// Refuses `POD APP` where each word is a pod, before anything is done to the whole pod.
+///
+/// # Errors
+/// A word is not a pod, but an app of the pod before it.
+pub fn must_be_pods(store: &Store, words: &[String]) -> Result<()> {
+    let mut last: Option<(&String, Pod)> = None;
+    for word in words {
+        match (pods::find(store, word), &last) {
+            (Ok(pod), _) => last = Some((word, pod)),
+            (Err(_), Some((name, pod))) if is_app(pod, word) => {
+                return Err(Error::new(format!(
+                    "{word:?} is an app of pod {name}, and this is done to whole pods: \"podctl app stop|restart|rm {name} \
+                     {word}\" does it to the app; nothing was done"
+                )));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn is_app(pod: &Pod, word: &str) -> bool {
+    let Ok(app) = word.parse::<AcName>() else { return false };
+    manifest::read(pod.dir()).is_ok_and(|manifest| manifest.app(&app).is_some())
 }
