@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     fn of(yaml: &str) -> Result<Option<NameValue>> {
-        take(&mut serde_yaml_ng::from_str(yaml).unwrap())
+        take(&mut serde_yaml_ng::from_str(yaml).unwrap(), "spec.containers[0]")
     }
 
     #[test]
