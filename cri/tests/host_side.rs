@@ -354,7 +354,7 @@ fn a_failed_or_interrupted_add_leaves_the_pod_as_it_was() {
     for (more, why) in [
         (["--memory", "banana"], "banana"),
         (["--mount", "volume=w,target=/x"], "no volume w"),
-        (["--env", "A=b\nC=d"], "newline"),
+        (["--env", "A\nC=d"], "name of a variable"),
         (["--cpu", "-1"], "--cpu"),
     ] {
         let line = fake.fails(&[&add[..], &more].concat());
