@@ -68,7 +68,8 @@ fn groups_of_the_image(t: &Context) -> Verdict {
     podctl.import_probe();
     let pod = podctl.pod(&[]);
     for (number, (options, gid, groups)) in [
-        (&["--user=web"][..], 0, json!([])),
+        (&["--user=web"][..], 2001, json!([2001, 3001])),
+        (&["--user=web", "--group=5"], 5, json!([])),
         (&["--user=web", "--image-groups=primary"], 2001, json!([2001])),
         (&["--user=1001", "--image-groups=all", "--supplementary-gid=7"], 2001, json!([7, 2001, 3001])),
         (&["--user=web", "--group=5", "--image-groups=all"], 5, json!([5, 3001])),

@@ -141,7 +141,7 @@ fn users_of_every_kind(t: &Context) -> Verdict {
         ("owner", &[], 1234, 2345, &[7, 8]),
         ("owner", &["--user=0", "--group=0"], 0, 0, &[7, 8]),
         ("owner", &["--group=extra"], 1234, 3001, &[7, 8]),
-        ("probe", &["--supplementary-gid=5", "--supplementary-gid=2001", "--user=web"], 1001, 0, &[5, 2001]),
+        ("probe", &["--supplementary-gid=5", "--supplementary-gid=2001", "--user=web"], 1001, 2001, &[5, 3001]),
     ] {
         let (uids, gids, mut others) = run(image, options);
         others.retain(|group| *group != gid);

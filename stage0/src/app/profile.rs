@@ -21,7 +21,8 @@ pub fn isolator(file: &Path) -> Result<Isolator> {
         return Ok(Isolator { name: "os/linux/seccomp-retain-set".into(), value, other: Map::new() });
     }
     let text = read_bounded(file, LONGEST)?;
-    let (filter, flags) = compile_profile(&text).map_err(|error| Error::new(error.one_line()))?;
+    let (filter, flags) =
+        compile_profile(&text).map_err(|error| Error::new(format!("{file:?}: {}", error.one_line())))?;
     let filter = serde_json::to_value(filter).context(|| "the compiled profile")?;
     let value = json!({ "filter": filter, "flags": flags });
     Ok(Isolator { name: "os/linux/seccomp-program".into(), value, other: Map::new() })

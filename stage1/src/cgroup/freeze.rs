@@ -2,10 +2,10 @@
 //! with v1 too. Host side.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::tree::is_gone;
 use super::{PodCgroup, Version};
 use crate::error::{Context, Error, Result};
 
@@ -49,7 +49,7 @@ impl PodCgroup {
         let file = self.unified(place)?.join("cgroup.freeze");
         match fs::read_to_string(&file) {
             Ok(text) => Ok(text.trim() == "1"),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) if is_gone(&error) => Ok(false),
             Err(error) => Err(Error::caused_by(format!("read {file:?}"), error)),
         }
     }
@@ -64,7 +64,7 @@ impl PodCgroup {
 fn write(dir: &Path, word: &str) -> Result<()> {
     let file = dir.join("cgroup.freeze");
     match fs::write(&file, word) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::new("it does not run")),
+        Err(error) if is_gone(&error) => Err(Error::new("it does not run")),
         other => other.context(|| format!("write {word} to {file:?}")),
     }
 }
