@@ -260,6 +260,9 @@ fn hundreds_of_attachments_leave_nothing(t: &Context) -> Verdict {
         files.sort();
         (inside, files, [pod.pid(), monitor].map(descriptors).to_vec(), sockets(monitor))
     };
+    wait_for("the shell of the terminal", 20, || {
+        descendants(pod.pid()).iter().any(|process| process.words == "sh").then_some(())
+    });
     let before = state();
     let mut screen = Screen::new();
     let settings = screen.settings();
