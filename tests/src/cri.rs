@@ -1,7 +1,7 @@
 //! Running `podctl cri`, and calling it as a kubelet does.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::{Child, Stdio};
 use std::sync::Mutex;
@@ -13,7 +13,7 @@ use ::cri::api::{
     ContainerConfig, ContainerMetadata, ContainerState, ContainerStatus, ContainerStatusRequest,
     CreateContainerRequest, ExecSyncRequest, ExecSyncResponse, ImageSpec, LinuxPodSandboxConfig,
     LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata,
-    RunPodSandboxRequest, StartContainerRequest,
+    RunPodSandboxRequest, StartContainerRequest, VersionRequest, VersionResponse,
 };
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
@@ -77,7 +77,9 @@ impl<'a> Server<'a> {
         &self,
         call: impl FnOnce(RuntimeServiceClient<Channel>) -> F,
     ) -> Result<A, Status> {
-        self.call(|channel| call(RuntimeServiceClient::with_origin(channel, http::Uri::from_static(ORIGIN))))
+        self::call(&self.socket, |channel| {
+            call(RuntimeServiceClient::with_origin(channel, http::Uri::from_static(ORIGIN)))
+        })
     }
 
     /// Calls the image service.
@@ -88,23 +90,8 @@ impl<'a> Server<'a> {
         &self,
         call: impl FnOnce(ImageServiceClient<Channel>) -> F,
     ) -> Result<A, Status> {
-        self.call(|channel| call(ImageServiceClient::with_origin(channel, http::Uri::from_static(ORIGIN))))
-    }
-
-    /// Makes one call over a new connection.
-    fn call<A, F: Future<Output = Result<Response<A>, Status>>>(
-        &self,
-        call: impl FnOnce(Channel) -> F,
-    ) -> Result<A, Status> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("tokio");
-        runtime.block_on(async {
-            // A test may have killed the server.
-            let gone = |error: &dyn std::error::Error| Status::unavailable(error.to_string());
-            let stream = tokio::net::UnixStream::connect(&self.socket).await.map_err(|error| gone(&error))?;
-            let conversation = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
-            let (sender, connection) = conversation.map_err(|error| gone(&error))?;
-            tokio::spawn(connection);
-            call(Channel(sender)).await.map(Response::into_inner)
+        self::call(&self.socket, |channel| {
+            call(ImageServiceClient::with_origin(channel, http::Uri::from_static(ORIGIN)))
         })
     }
 
@@ -202,13 +189,36 @@ impl<'a> Server<'a> {
 }
 
 #[track_caller]
-fn spawn(podctl: &Podctl, options: &[String], socket: &PathBuf) -> Child {
+fn spawn(podctl: &Podctl, options: &[String], socket: &Path) -> Child {
     let listen = format!("--listen=unix://{}", socket.display());
     let mut words = vec!["cri", listen.as_str()];
     words.extend(options.iter().map(String::as_str));
     let process = podctl.command(&words).stdin(Stdio::null()).spawn().expect("start podctl cri");
-    wait_for("the server", 30, || std::os::unix::net::UnixStream::connect(socket).ok());
+    // A child that the last server had just forked may still hold its socket: a connection proves nothing, an answer does.
+    wait_for("the server", 30, || call(socket, version).ok());
     process
+}
+
+/// Makes one call over a new connection.
+fn call<A, F: Future<Output = Result<Response<A>, Status>>>(
+    socket: &Path,
+    call: impl FnOnce(Channel) -> F,
+) -> Result<A, Status> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("tokio");
+    runtime.block_on(async {
+        // A test may have killed the server.
+        let gone = |error: &dyn std::error::Error| Status::unavailable(error.to_string());
+        let stream = tokio::net::UnixStream::connect(socket).await.map_err(|error| gone(&error))?;
+        let conversation = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+        let (sender, connection) = conversation.map_err(|error| gone(&error))?;
+        tokio::spawn(connection);
+        call(Channel(sender)).await.map(Response::into_inner)
+    })
+}
+
+async fn version(channel: Channel) -> Result<Response<VersionResponse>, Status> {
+    let mut client = RuntimeServiceClient::with_origin(channel, http::Uri::from_static(ORIGIN));
+    client.version(VersionRequest::default()).await
 }
 
 impl Drop for Server<'_> {
