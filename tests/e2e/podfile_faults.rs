@@ -335,6 +335,12 @@ fn apps_by_name_several_at_once_and_files_without_an_option(t: &Context) -> Verd
         let line = shop.podctl.fails(&[verb, "shop", "c"]);
         assert!(line.contains("\"c\" is an app of pod shop") && line.contains("nothing was done"), "{line}");
     }
+    // nor when the UUID of a pod starts with the app's name
+    let app = &of_shop.uuid[..2];
+    shop.podctl.ok(&["app", "add", "shop", "probe", "--name", app]);
+    let line = shop.podctl.fails(&["rm", "shop", app]);
+    assert!(line.contains("is an app of pod shop"), "{line}");
+    shop.podctl.ok(&["app", "rm", "shop", app]);
     assert_eq!(of_shop.manifest_apps(), ["c"]);
     // The limits of the pod are not the file's: they stay.
     let only_c = shop.file(&pod(

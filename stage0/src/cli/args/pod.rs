@@ -53,19 +53,20 @@ impl Pods {
 /// Refuses `POD APP` where each word is a pod, before anything is done to the whole pod.
 ///
 /// # Errors
-/// A word is not a pod, but an app of the pod before it.
+/// A word is an app of the pod before it and not a pod's name; that a UUID starts with it does not make it a pod. Or the
+/// pods can't be read.
 pub fn must_be_pods(store: &Store, words: &[String]) -> Result<()> {
     let mut last: Option<(&String, Pod)> = None;
     for word in words {
-        match (pods::find(store, word), &last) {
-            (Ok(pod), _) => last = Some((word, pod)),
-            (Err(_), Some((name, pod))) if is_app(pod, word) => {
+        let named = pods::named(store, word)?;
+        match &last {
+            Some((name, pod)) if named.is_none() && is_app(pod, word) => {
                 return Err(Error::new(format!(
                     "{word:?} is an app of pod {name}, and this is done to whole pods: \"podctl app stop|restart|rm {name} \
                      {word}\" does it to the app; nothing was done"
                 )));
             }
-            _ => {}
+            _ => last = named.or_else(|| pods::find(store, word).ok()).map(|pod| (word, pod)).or(last),
         }
     }
     Ok(())
