@@ -217,12 +217,11 @@ fn pending_job(app: &AcName) -> Result<Option<String>> {
 const SHUTDOWN: &str = "shutdown.target";
 
 /// Prepares for the end of an app that is about to be executed. Removes what an `app-stop` that was killed has left.
-/// Allocates space for its exit status and the details, as
-/// the disk may be full by then. Removes the status of the previous run: the caller that starts the app has removed it
-/// too, but the previous end may have been written after that.
+/// Allocates space for the app's exit status and its details, as the disk may be full by then. Removes the status of the
+/// previous run: the caller that starts the app has removed it too, but the previous end may have been written after that.
 ///
 /// # Errors
-/// There is no space for the status.
+/// The file system of the status is full, or a file can't be written.
 pub(super) fn prepare(app: &AcName) -> Result<()> {
     remove_if_there(&layout::in_pod_status(app))?;
     StopNote::remove_stale(app)?;

@@ -52,7 +52,7 @@ pub fn end_on_host(app: &AcName, talk: &OwnedFd) -> Result<()> {
 /// Host side, in the pod's directory.
 ///
 /// # Errors
-/// Nobody is left whom it could be told: what goes wrong with the app is told there.
+/// The other end of `talk` has closed. What goes wrong with the app is no error here: it is sent through `talk`.
 pub fn run_on_host(app: &AcName, talk: &OwnedFd) -> Result<()> {
     let text = match follow(app, talk) {
         Ok(text) => text,

@@ -46,18 +46,27 @@ impl PodCgroup {
     /// # Errors
     /// `cgroup.freeze` can't be read.
     pub fn is_frozen(&self, place: &Path) -> Result<bool> {
-        let file = self.unified(place)?.join("cgroup.freeze");
-        match fs::read_to_string(&file) {
-            Ok(text) => Ok(text.trim() == "1"),
-            Err(error) if is_gone(&error) => Ok(false),
-            Err(error) => Err(Error::caused_by(format!("read {file:?}"), error)),
-        }
+        is_frozen(&self.unified(place)?)
     }
 
     /// The directory of `place` in cgroup v2.
     fn unified(&self, place: &Path) -> Result<PathBuf> {
         let found = self.directories().find(|(hierarchy, _)| hierarchy.version == Version::V2);
         found.map(|(_, dir)| dir.join(place)).context(|| "there is no unified cgroup hierarchy")
+    }
+}
+
+/// Whether the cgroup with this directory was frozen by itself: `cgroup.freeze` of cgroups(7). A cgroup that does not
+/// exist is not frozen.
+///
+/// # Errors
+/// `cgroup.freeze` can't be read.
+pub(super) fn is_frozen(dir: &Path) -> Result<bool> {
+    let file = dir.join("cgroup.freeze");
+    match fs::read_to_string(&file) {
+        Ok(text) => Ok(text.trim() == "1"),
+        Err(error) if is_gone(&error) => Ok(false),
+        Err(error) => Err(Error::caused_by(format!("read {file:?}"), error)),
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 
 use super::tree::is_gone;
-use super::{Hierarchy, PodCgroup, Version};
+use super::{Hierarchy, PodCgroup, Version, freeze};
 use crate::error::{Context, Error, Result};
 use crate::sys::{dir, process};
 
@@ -200,15 +200,14 @@ pub fn join_like(pid: nix::unistd::Pid, like: i32) -> Result<bool> {
 /// # Errors
 /// A file can't be read.
 pub fn is_frozen(pid: i32) -> Result<bool> {
-    let read = |file: &Path| match fs::read_to_string(file) {
-        Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
-        text => text.context(|| format!("read {file:?}")).map(Some),
+    let file = format!("/proc/{pid}/cgroup");
+    let groups = match fs::read_to_string(&file) {
+        Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => return Ok(false),
+        text => text.context(|| format!("read {file}"))?,
     };
-    let Some(groups) = read(Path::new(&format!("/proc/{pid}/cgroup")))? else { return Ok(false) };
     for hierarchy in super::hierarchies()?.iter().filter(|hierarchy| hierarchy.version == Version::V2) {
         let Some(path) = path_in(&groups, hierarchy) else { continue };
-        let file = hierarchy.mount.join(path.trim_start_matches('/')).join("cgroup.freeze");
-        if read(&file)?.is_some_and(|text| text.trim() == "1") {
+        if freeze::is_frozen(&hierarchy.mount.join(path.trim_start_matches('/')))? {
             return Ok(true);
         }
     }

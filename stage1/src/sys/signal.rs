@@ -13,9 +13,7 @@ use crate::error::{Context, Error, Result};
 /// # Errors
 /// sigprocmask(2) or signalfd(2) fails.
 pub fn block(signals: &[Signal]) -> Result<SignalFd> {
-    let set: SigSet = signals.iter().copied().collect();
-    nix::sys::signal::sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).context(|| "sigprocmask")?;
-    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context(|| "signalfd")
+    block_set(&signals.iter().copied().collect())
 }
 
 /// Blocks every signal that can be blocked but `others`, real-time signals too, and returns a descriptor that reports
@@ -26,8 +24,12 @@ pub fn block(signals: &[Signal]) -> Result<SignalFd> {
 pub fn block_all_but(others: &[Signal]) -> Result<SignalFd> {
     let mut set = SigSet::all();
     others.iter().for_each(|other| set.remove(*other));
-    nix::sys::signal::sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).context(|| "sigprocmask")?;
-    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context(|| "signalfd")
+    block_set(&set)
+}
+
+fn block_set(set: &SigSet) -> Result<SignalFd> {
+    nix::sys::signal::sigprocmask(SigmaskHow::SIG_BLOCK, Some(set), None).context(|| "sigprocmask")?;
+    SignalFd::with_flags(set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context(|| "signalfd")
 }
 
 /// Reads all pending signals; whether one of them is SIGTERM, SIGINT, SIGQUIT or SIGHUP.
