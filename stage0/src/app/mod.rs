@@ -24,4 +24,5 @@ pub mod root;
 pub mod snapshot;
 mod start_lock;
 pub mod status;
+pub mod unfinished;
 pub mod update;

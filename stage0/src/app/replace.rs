@@ -97,7 +97,7 @@ pub fn replace(store: &Store, pod: &Pod, app: &AcName, changes: AddOptions, debu
 ///
 /// # Errors
 /// A replacement can't be finished; a later call tries it again.
-pub fn recover(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
+pub(super) fn recover(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
     if pod.state() != State::Running {
         return Ok(());
     }

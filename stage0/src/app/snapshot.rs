@@ -55,8 +55,8 @@ pub fn commit(store: &Store, pod: &Pod, app: &AcName, name: Reference) -> Result
     import_file(store, File::open(&archive).context(|| format!("open {archive:?}"))?, &options)
 }
 
-/// The start of the name of the file in the pod's directory that says that an app is frozen for a snapshot. The podctl
-/// that has frozen it holds a lock on the file.
+/// The start of the name of the file in the pod's directory that is locked while an app is frozen for a snapshot. It has
+/// text in it from before the app is frozen until after it is thawed; it is empty if the snapshot did not freeze the app.
 const NOTE: &str = "snapshot.";
 /// How long a snapshot waits for another one of the same app.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -65,38 +65,50 @@ const PATIENCE: Duration = Duration::from_secs(600);
 ///
 /// # Errors
 /// A note can't be read or removed, or an app can't be thawed.
-pub fn recover(pod: &Pod) -> Result<()> {
+pub(super) fn recover(pod: &Pod) -> Result<()> {
     for name in names_in(pod.dir())? {
         let Some(app) = name.to_str().and_then(|name| name.strip_prefix(NOTE)?.parse::<AcName>().ok()) else {
             continue;
         };
         let path = pod.dir().join(&name);
-        let note = lock::open_file(&path)?;
-        if lock::try_take(&note, &path, lock::Kind::Exclusive)? {
-            log::warn!("app {app}: an interrupted export or commit has left it frozen: it goes on");
-            thaw(pod, &app, &path)?;
+        if let Some(note) = lock::removable_file(&path, |file| lock::try_take(file, &path, lock::Kind::Exclusive))? {
+            thaw_left_frozen(pod, &app, &note, &path)?;
+            remove_if_there(&path)?;
         }
     }
     Ok(())
 }
 
-fn thaw(pod: &Pod, app: &AcName, note: &Path) -> Result<()> {
+/// Thaws the app if a killed snapshot has left it frozen. The caller holds the lock of the note.
+fn thaw_left_frozen(pod: &Pod, app: &AcName, note: &File, path: &Path) -> Result<()> {
+    if note.metadata().context(|| format!("stat {path:?}"))?.len() == 0 {
+        return Ok(());
+    }
+    log::warn!("app {app}: an interrupted export or commit has left it frozen: it goes on");
+    thaw(pod, app)?;
+    note.set_len(0).context(|| format!("truncate {path:?}"))
+}
+
+fn thaw(pod: &Pod, app: &AcName) -> Result<()> {
     if pod.state() == State::Running && pause::is_paused(pod, Some(app))? {
         pause::unpause(pod, Some(app))?;
     }
-    remove_if_there(note)
+    Ok(())
 }
 
 /// Freezes the app during `work`, if it runs and is not paused already.
 fn while_still<T>(pod: &Pod, app: &AcName, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    recover(pod)?;
+    let path = pod.dir().join(format!("{NOTE}{app}"));
+    let take = |file: &File| lock::wait(file, &path, lock::Kind::Exclusive, PATIENCE).map(|()| true);
+    let mut note = lock::removable_file(&path, take)?.context(|| format!("lock {path:?}"))?;
+    thaw_left_frozen(pod, app, &note, &path)?;
     let runs = pod.state() == State::Running && !crate::app::processes::list(pod, Some(app))?.is_empty();
     if !runs || pause::is_paused(pod, None)? || pause::is_paused(pod, Some(app))? {
+        remove_if_there(&path)?;
+        drop(note);
         return work();
     }
-    let path = pod.dir().join(format!("{NOTE}{app}"));
-    let note = lock::open_file(&path)?;
-    lock::wait(&note, &path, lock::Kind::Exclusive, PATIENCE)?;
+    note.write_all(b"frozen\n").context(|| format!("write {path:?}"))?;
     let done = pause::pause(pod, Some(app)).and_then(|()| work());
-    thaw(pod, app, &path).and(done)
+    thaw(pod, app).and_then(|()| remove_if_there(&path)).and(done)
 }

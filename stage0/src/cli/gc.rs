@@ -7,8 +7,7 @@ use stage1::error::Result;
 
 use super::args::duration::duration;
 use super::session::Session;
-use crate::app::replace::recover;
-use crate::app::snapshot;
+use crate::app::unfinished;
 use crate::pod::gc;
 use crate::poddir::find as pods;
 use crate::volume::removal;
@@ -29,8 +28,7 @@ pub struct Gc {
 impl Gc {
     pub fn run(self, session: &Session) -> Result<()> {
         for pod in pods::list(&session.store)? {
-            let recovered = recover(&session.store, &pod, session.debug).and_then(|()| snapshot::recover(&pod));
-            if let Err(error) = recovered {
+            if let Err(error) = unfinished::finish(&session.store, &pod, session.debug) {
                 log::warn!("pod {}: {}", pod.uuid(), error.one_line());
             }
         }

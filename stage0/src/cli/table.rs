@@ -46,7 +46,7 @@ pub fn show<const N: usize>(headings: [&str; N], rows: Vec<[Cell; N]>, whole: bo
 /// [`show`], with the columns that the user chose in place of all.
 ///
 /// # Errors
-/// There is no column of a name, or standard output can't be written.
+/// A chosen column does not exist, or standard output can't be written.
 pub fn show_chosen<const N: usize>(
     headings: [&str; N],
     rows: Vec<[Cell; N]>,

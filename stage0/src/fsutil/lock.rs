@@ -108,6 +108,27 @@ pub(crate) fn open_file(path: &Path) -> Result<File> {
     options.open(path).context(|| format!("open {path:?}"))
 }
 
+/// Opens the lock file at `path`, makes it if it is missing, and locks it with `take`; starts again if the last holder of
+/// the lock has removed the file meanwhile. `None` if `take` returns `false`.
+///
+/// # Errors
+/// The file can't be opened or made, or `take` fails.
+pub(crate) fn removable_file(path: &Path, take: impl Fn(&File) -> Result<bool>) -> Result<Option<File>> {
+    loop {
+        let file = open_file(path)?;
+        if !take(&file)? {
+            return Ok(None);
+        }
+        match File::open(path) {
+            Ok(now) if same_file(&file, &now)? => return Ok(Some(file)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::caused_by(format!("open {path:?}"), error));
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Locks the file without waiting; `false` if another process holds the lock.
 ///
 /// # Errors
@@ -182,6 +203,23 @@ mod tests {
         std::thread::sleep(Duration::from_millis(50));
         drop(held);
         assert!(waiting.join().unwrap());
+    }
+
+    #[test]
+    fn a_lock_of_a_file_that_its_holder_removed_is_not_enough() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("note");
+        let held = removable_file(&path, |file| try_take(file, &path, Kind::Exclusive)).unwrap().unwrap();
+        assert!(removable_file(&path, |file| try_take(file, &path, Kind::Exclusive)).unwrap().is_none());
+        let other = path.clone();
+        let waiting = std::thread::spawn(move || {
+            let take = |file: &File| wait(file, &other, Kind::Exclusive, Duration::from_secs(60)).map(|()| true);
+            removable_file(&other, take).unwrap().unwrap()
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        std::fs::remove_file(&path).unwrap();
+        drop(held);
+        assert!(same_file(waiting.join().unwrap(), File::open(&path).unwrap()).unwrap());
     }
 
     #[test]

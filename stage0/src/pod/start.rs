@@ -9,7 +9,7 @@ use stage1::layout;
 use stage1::pod::{RuntimeConfig, remove_if_there};
 use stage1::sys::dir;
 
-use crate::app::{replace, resume};
+use crate::app::{resume, unfinished};
 use crate::fsutil::remove;
 use crate::pod::settings::{Ipc, Launch, Settings};
 use crate::pod::{create, gc, ports};
@@ -42,7 +42,7 @@ pub fn start(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
         return Ok(());
     }
     resume::go_on(store, &pod, debug)?;
-    replace::recover(store, &pod, debug)
+    unfinished::finish(store, &pod, debug)
 }
 
 fn run_again(store: &Store, pod: &Pod, debug: bool) -> Result<()> {

@@ -16,7 +16,7 @@ use super::pod::{INIT, init_mark};
 use super::up_lock::{self, UpLock};
 use crate::app::kept::AppRecord;
 use crate::app::options::AddOptions;
-use crate::app::{add, groups, lifecycle, replace, snapshot, status};
+use crate::app::{add, groups, lifecycle, status, unfinished};
 use crate::image::store::Image;
 use crate::image::store::find as images;
 use crate::logs::{self, LineFilter};
@@ -93,8 +93,7 @@ fn up_one(store: &Store, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) ->
     }
     if !how.dry {
         await_ready(&pod)?;
-        replace::recover(store, &pod, how.debug)?;
-        snapshot::recover(&pod)?;
+        unfinished::finish(store, &pod, how.debug)?;
     }
     let manifest = manifest::read(pod.dir())?;
     manifest::must_be_mutable(&manifest)?;

@@ -1,6 +1,8 @@
 //! The operations on apps, each killed at many points, on one pod.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::Stdio;
 
 use tests::Verdict;
 use tests::harness::Context;
@@ -266,6 +268,28 @@ fn app_export(t: &Context) -> Verdict {
     podctl.ok(&["pause", &pod.uuid, "a"]);
     podctl.ok(&["export", &pod.uuid, "a", "--overwrite", "-o", &archive]);
     assert_eq!(podctl.json(&["inspect", &pod.uuid, "a"])["paused"], true);
+    // also when an export was killed before it froze the app
+    let note = pod.dir().join("snapshot.a");
+    fs::write(&note, "")?;
+    pod.app("start", "a", &[]);
+    assert_eq!(podctl.json(&["inspect", &pod.uuid, "a"])["paused"], true);
+    assert!(!note.exists());
+    podctl.ok(&["unpause", &pod.uuid, "a"]);
+
+    // A second export waits for the first, and freezes the app itself when that is killed.
+    let mut first = podctl.command(&["export", &pod.uuid, "a"]).stdout(Stdio::piped()).spawn()?;
+    wait_for("the first export", 20, || fs::metadata(&note).is_ok_and(|stat| stat.len() > 0).then_some(()));
+    let mut second = podctl.command(&["export", &pod.uuid, "a", "--overwrite", "-o", &archive]).spawn()?;
+    let waits = |table: String| {
+        let inode = fs::metadata(&note).ok()?.ino();
+        table.lines().any(|line| line.contains("->") && line.contains(&format!(":{inode} "))).then_some(())
+    };
+    wait_for("the second export", 20, || waits(fs::read_to_string("/proc/locks").ok()?));
+    first.kill()?;
+    first.wait()?;
+    assert!(second.wait()?.success());
+    assert_eq!(podctl.json(&["inspect", &pod.uuid, "a"])["paused"], false);
+    assert!(!note.exists());
     pod.end();
     Ok(())
 }

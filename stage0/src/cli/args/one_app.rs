@@ -6,7 +6,7 @@ use stage1::error::{Context, Result};
 
 use super::each::each;
 use super::pod::OnePod;
-use crate::app::{replace, snapshot};
+use crate::app::unfinished;
 use crate::cli::args::candidates::an_app;
 use crate::cli::session::Session;
 use crate::poddir::find::Pod;
@@ -26,10 +26,10 @@ pub struct OneApp {
 }
 
 impl OneApp {
-    /// The pod and its app. Finishes interrupted replacements of apps in the pod first.
+    /// The pod and its app. Finishes what a killed podctl has left halfway at apps of the pod first.
     pub fn find(&self, session: &Session) -> Result<(Pod, AcName)> {
         let (pod, name) = self.find_named(session)?;
-        recover(session, &pod);
+        finish_interrupted(session, &pod);
         let name = name.map_or_else(|| only_one(&pod), Ok)?;
         Ok((pod, name))
     }
@@ -55,15 +55,15 @@ pub struct SomeApps {
 }
 
 impl SomeApps {
-    /// Calls `work` with each app, and goes on after a failure; messages say that podctl was to `what` an app. Finishes
-    /// interrupted replacements of apps in the pod first.
+    /// Calls `work` with each app, and goes on after a failure; messages say that podctl was to `what` an app. Finishes what
+    /// a killed podctl has left halfway at apps of the pod first.
     ///
     /// # Errors
     /// The pod does not exist, a name is invalid, or `work` failed: all errors on one line.
     pub fn each(&self, session: &Session, what: &str, work: impl Fn(&Pod, &AcName) -> Result<()>) -> Result<()> {
         let pod = self.pod.find(session)?;
         let names = self.names.iter().chain(&self.app).map(|name| app_name(name)).collect::<Result<Vec<_>>>()?;
-        recover(session, &pod);
+        finish_interrupted(session, &pod);
         let names = if names.is_empty() { vec![only_one(&pod)?] } else { names };
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         each(&names, |name| {
@@ -73,9 +73,8 @@ impl SomeApps {
     }
 }
 
-fn recover(session: &Session, pod: &Pod) {
-    let recovered = replace::recover(&session.store, pod, session.debug).and_then(|()| snapshot::recover(pod));
-    if let Err(error) = recovered {
+fn finish_interrupted(session: &Session, pod: &Pod) {
+    if let Err(error) = unfinished::finish(&session.store, pod, session.debug) {
         log::warn!("{}", error.one_line());
     }
 }
