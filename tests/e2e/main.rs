@@ -24,6 +24,7 @@ mod cri_users;
 mod declared;
 mod descriptors;
 mod disk;
+mod ending;
 mod ends;
 mod enter;
 mod entrypoints;
@@ -106,6 +107,7 @@ fn main() -> ExitCode {
         cri_streams::CASES,
         cri_users::CASES,
         life::CASES,
+        ending::CASES,
         ends::CASES,
         immutable::CASES,
         refusals::CASES,

@@ -1,6 +1,6 @@
 //! Starting, stopping and removing an app. Each operation can be repeated: it does nothing if its result is there.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stage1::appc::{AcName, PodManifest};
 use stage1::confine::insecure::InsecureOptions;
@@ -15,17 +15,21 @@ use super::kept::AppRecord;
 use super::recover::Adding;
 use super::start_lock::{self, AppLock};
 use crate::entrypoint::spawn::Entrypoint;
+use crate::entrypoint::supervisor;
 use crate::poddir::find::Pod;
 use crate::poddir::manifest::{self, Locked, NoApp, must_be_mutable};
 use crate::poddir::pause;
 use crate::store::Store;
 use crate::volume::{content, implicit};
 
-/// Starts an app; does nothing if it runs.
+/// The time between two looks at an app that is being stopped.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Starts an app; does nothing if it runs. Waits first for the end of an app that is being stopped.
 ///
 /// # Errors
 /// The pod is immutable, not ready or paused, has no such app or has not added it completely, or app-start fails. The
-/// app does not count as running then.
+/// app does not count as running then. Or an app that is being stopped does not end in time.
 pub fn start(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> {
     let pid = ready_pid(pod)?;
     listed(pod, app)?;
@@ -33,10 +37,15 @@ pub fn start(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> 
     let lock = AppLock::wait(pod.dir(), app)?.with_no_app(pod, app)?;
     // the app may have been removed, and added again, meanwhile
     let manifest = listed(pod, app)?;
-    AppRecord::new(pod.dir(), app).set_wanted(true)?;
+    let record = AppRecord::new(pod.dir(), app);
+    let is_stopped = record.exists() && !record.is_wanted();
+    record.set_wanted(true)?;
 
     let files = AppFiles::new(pod.dir(), app);
-    let before = state(pod, &manifest, app)?;
+    let mut before = state(pod, &manifest, app)?;
+    if before == AppState::Running && is_stopped && supervisor::is_stopping(store, pod, app)? {
+        before = await_end(store, pod, &manifest, app)?;
+    }
     match before {
         AppState::Running if !lock.was_interrupted() => return Ok(()),
         AppState::Unknown => {
@@ -61,6 +70,21 @@ pub fn start(store: &Store, pod: &Pod, app: &AcName, debug: bool) -> Result<()> 
         return Err(error);
     }
     lock.end()
+}
+
+/// Waits until an app that is being stopped has ended; returns the state that it has then.
+fn await_end(store: &Store, pod: &Pod, manifest: &PodManifest, app: &AcName) -> Result<AppState> {
+    let limit = stage1::shutdown::time_to_end(pod.dir());
+    let deadline = Instant::now() + limit;
+    loop {
+        if state(pod, manifest, app)? != AppState::Running || !supervisor::is_stopping(store, pod, app)? {
+            return Ok(AppState::Exited);
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::new(format!("it is being stopped, and has not ended within {} s", limit.as_secs())));
+        }
+        std::thread::sleep(POLL);
+    }
 }
 
 /// Waits until no process starts or removes the app, at most 660 s. From the beginning of its start an app counts as

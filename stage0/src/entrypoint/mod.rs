@@ -4,3 +4,4 @@ pub mod attach;
 pub mod bundled_image;
 pub mod enter;
 pub mod spawn;
+pub mod supervisor;

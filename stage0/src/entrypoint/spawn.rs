@@ -159,9 +159,15 @@ impl Stage1 {
     /// # Errors
     /// As [`Self::run`].
     pub fn run_for(&self, entrypoint: Entrypoint, args: &[OsString], limit: Duration) -> Result<()> {
-        let environment = std::env::vars_os().map(|(name, value)| c_string(&joined(&name, &value)));
-        let environment = environment.collect::<Result<Vec<_>>>()?;
-        self.finish(entrypoint, args, &environment, limit, None)?.success()
+        self.finish(entrypoint, args, &own_environment()?, limit, None)?.success()
+    }
+
+    /// Runs an entrypoint as [`Self::run_for`] does, and returns what it printed, whatever its exit status is.
+    ///
+    /// # Errors
+    /// It can't be run, or timed out and was killed.
+    pub fn ask(&self, entrypoint: Entrypoint, args: &[OsString], limit: Duration) -> Result<String> {
+        self.finish(entrypoint, args, &own_environment()?, limit, None).map(|outcome| outcome.output)
     }
 
     /// Replaces this process with an entrypoint, with podctl's own environment and `more`.
@@ -307,6 +313,11 @@ impl Stage1 {
         ended_in_time.context(|| entrypoint.name())?;
         Ok(Outcome { entrypoint, status, output })
     }
+}
+
+/// podctl's own environment.
+fn own_environment() -> Result<Vec<CString>> {
+    std::env::vars_os().map(|(name, value)| c_string(&joined(&name, &value))).collect()
 }
 
 /// The rendered tree that the pod's stage1 was made from: in podctl's store, or in that of another host manager. For a

@@ -1,6 +1,7 @@
 //! Pods as a whole: making, running, stopping and removing them. `poddir` has their directories and files.
 
 pub mod create;
+pub mod ending;
 pub mod events;
 pub mod gc;
 pub mod immutable;

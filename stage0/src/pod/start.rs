@@ -12,7 +12,7 @@ use stage1::sys::dir;
 use crate::app::{resume, unfinished};
 use crate::fsutil::remove;
 use crate::pod::settings::{Ipc, Launch, Settings};
-use crate::pod::{create, gc, ports};
+use crate::pod::{create, ending, gc, ports};
 use crate::poddir::find::{self as pods, Pod, State};
 use crate::poddir::manifest;
 use crate::poddir::phase::HeldPod;
@@ -20,12 +20,21 @@ use crate::rootfs::{Roots, overlay};
 use crate::store::Store;
 
 /// Starts an ended pod in the background and waits until it is ready; in a mutable pod, then starts the apps that ran.
-/// In a pod that runs, only finishes interrupted starts and replacements of apps.
+/// Waits first for the end of a pod that is ending. In a pod that runs, only finishes interrupted starts and
+/// replacements of apps.
 ///
 /// # Errors
 /// The pod was never run or is marked for removal, a port is taken, or the pod does not come up: it stays ended then.
-/// Or an app can't be started; all others are.
+/// Or an app can't be started; all others are. Or a pod that is ending does not end in time, or is removed then.
 pub fn start(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
+    let ended;
+    let pod = if ending::is_ending(store, pod)? {
+        ending::wait(store, pod)?;
+        ended = pods::find_whole(store, pod.uuid())?;
+        &ended
+    } else {
+        pod
+    };
     if pod.state() == State::Exited {
         run_again(store, pod, debug)?;
     }

@@ -24,7 +24,7 @@ use crate::pod::create::{self, Making};
 use crate::pod::settings::{Launch, Settings};
 use crate::pod::stop::{self, StopOptions};
 use crate::pod::sysctl;
-use crate::pod::{gc, ports};
+use crate::pod::{ending, gc, ports};
 use crate::poddir::claim;
 use crate::poddir::find as pods;
 use crate::poddir::find::{Pod, State};
@@ -78,9 +78,13 @@ fn up_one(store: &Store, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) ->
         return make(store, plan, wanted, how);
     };
     let lock = if how.dry { None } else { Some(UpLock::take(pod.dir())?) };
+    let Some(pod) = await_end(store, pod, how)? else {
+        drop(lock);
+        return make(store, plan, wanted, how);
+    };
     match pod.state() {
         State::Running => {}
-        State::Exited | State::ExitedGarbage | State::Garbage | State::PrepareFailed => {
+        State::Exited | State::ExitedGarbage | State::Garbage | State::PrepareFailed | State::Deleting => {
             if !how.dry {
                 gc::rm(store, pod, how.debug).context(|| "remove the pod that has ended")?;
                 (how.say)(&format!("pod {}: it had ended and was removed", plan.name))?;
@@ -88,7 +92,7 @@ fn up_one(store: &Store, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) ->
             drop(lock);
             return make(store, plan, wanted, how);
         }
-        State::Embryo | State::Preparing | State::Deleting => return Err(up_lock::others_work()),
+        State::Embryo | State::Preparing => return Err(up_lock::others_work()),
         other => return Err(Error::new(format!("it is {}: \"podctl rm {}\" frees the name", other.word(), plan.name))),
     }
     if !how.dry {
@@ -100,7 +104,8 @@ fn up_one(store: &Store, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) ->
     let has_ids = uid_range::of_pod(pod.dir())?.is_some();
     let differs = change::of_pod(plan, &Settings::load(pod.dir())?, &manifest, has_ids);
     if differs == [change::PORTS] {
-        return change_with_ports(store, &pod, plan, wanted, &manifest, how);
+        change_with_ports(store, &pod, plan, wanted, &manifest, how)?;
+        return must_still_run(store, &pod, how);
     }
     if !differs.is_empty() {
         if !how.replace {
@@ -117,7 +122,38 @@ fn up_one(store: &Store, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) ->
         gc::rm(store, pods::find_whole(store, pod.uuid())?, how.debug)?;
         return make(store, plan, wanted, how);
     }
-    change(store, &pod, plan, wanted, how)
+    change(store, &pod, plan, wanted, how)?;
+    must_still_run(store, &pod, how)
+}
+
+/// Waits for the end of a pod that is ending, unless `how` says to change nothing. Returns the pod as it is then; `None`
+/// if another process has removed it meanwhile, or if it is only to be said what would be done.
+fn await_end(store: &Store, pod: Pod, how: &How<'_>) -> Result<Option<Pod>> {
+    match pods::while_others_work(store, &pod, |pod| ending::is_ending(store, pod))? {
+        Some(false) => {}
+        Some(true) => {
+            (how.say)(&format!(
+                "pod {}: it is ending{}",
+                pod.short(),
+                if how.dry { "" } else { ": waiting for its end" }
+            ))?;
+            if how.dry {
+                return Ok(None);
+            }
+            ending::wait(store, &pod)?;
+        }
+        None => return Ok(None),
+    }
+    Ok(pods::find_whole(store, pod.uuid()).ok())
+}
+
+/// Fails if the pod has ended, or is ending, since it was changed: nothing of the file is in force then.
+fn must_still_run(store: &Store, pod: &Pod, how: &How<'_>) -> Result<()> {
+    let runs = |pod: &Pod| Ok(pod.state() == State::Running && !ending::is_ending(store, pod)?);
+    if how.dry || pods::while_others_work(store, pod, runs)? == Some(true) {
+        return Ok(());
+    }
+    Err(Error::new("another command ended it meanwhile: run \"podctl up\" again, which makes it anew"))
 }
 
 /// Changes the pod's published ports and then its apps; restores the ports if the apps can't be changed.
