@@ -200,8 +200,11 @@ fn lines_are_chosen_by_number_and_time(t: &Context) -> Verdict {
     assert!(line.contains("noon-ish") && line.contains("is not a time"), "{line}");
     assert_eq!(podctl.run(&["logs", &pod.uuid, "--until", "x"]).code, Some(2));
     for (app, why) in [("No App", "app name"), ("lat", "has no app lat")] {
-        let line = podctl.fails(&["logs", &pod.uuid, "--app", app]);
-        assert!(line.contains(why), "{line}");
+        // with -f as well, which would wait for such an app in vain
+        for words in [&["logs", &pod.uuid, "--app", app][..], &["logs", "-f", &pod.uuid, "early", app]] {
+            let line = podctl.fails(words);
+            assert!(line.contains(why), "{line}");
+        }
     }
     pod.end();
     Ok(())
@@ -446,8 +449,9 @@ fn syslog_goes_to_the_same_log(t: &Context) -> Verdict {
 fn lines_are_followed_across_rotations(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = podctl.pod(&["--log-max-size=256Ki"]);
-    let follower = Follower::start(&podctl, &[&pod.uuid, "--app", "a"]);
     pod.add("a", &[], &["lines", "20000", "line"]);
+    // before the log exists
+    let follower = Follower::start(&podctl, &[&pod.uuid, "--app", "a"]);
     pod.app("start", "a", &[]).ok();
     // a reader meanwhile sees all lines so far
     wait_for("all lines, seen by many looks", 30, || {

@@ -19,6 +19,7 @@ use stage1::{layout, mux};
 
 use crate::poddir::find as pods;
 use crate::poddir::find::Pod;
+use crate::poddir::manifest::must_have;
 use crate::store::Store;
 pub use line::{Line, LineBreak, Stream};
 use reader::Reader;
@@ -70,17 +71,23 @@ pub fn show(
     // Opened, because the pod's directory moves when the pod ends.
     let directory = dir::open_dir_for_reading(pod.dir()).context(what)?;
     must_be_files(pod.dir()).context(what)?;
-    let mut readers: Vec<Reader> = Vec::new();
-    let is_running = || pods::is_running(store, pod);
-    if !show_and_follow(&directory, wanted, &mut readers, is_running, wait, &mut show).context(what)? {
-        return Ok(());
-    }
-    let is_there = |app: &AcName| readers.iter().any(|reader| *reader.app() == *app.as_ref());
-    match wanted.apps.iter().find(|app| !is_there(app)) {
-        Some(app) if !wanted.follow && crate::poddir::manifest::must_have(pod, app).is_err() => {
-            Err(Error::new(format!("pod {} has no app {app}, and no logs of one", pod.short())))
+    // Followed as well: the log of an app that the pod does not have would be waited for in vain.
+    for app in &wanted.apps {
+        let is_listed = || pods::look(store, pod, |pod| must_have(pod, app)).is_ok();
+        if !has_log(&directory, app).context(what)? && !is_listed() {
+            return Err(Error::new(format!("pod {} has no app {app}, and no logs of one", pod.short())));
         }
-        _ => Ok(()),
+    }
+    let is_running = || pods::is_running(store, pod);
+    show_and_follow(&directory, wanted, &mut Vec::new(), is_running, wait, &mut show).context(what).map(drop)
+}
+
+/// Whether there is a log of the app, which may have been removed since.
+fn has_log(directory: impl AsFd, app: &AcName) -> Result<bool> {
+    let path = Path::new(layout::LOGS).join(app.as_ref());
+    match dir::open_beneath(directory, path, OFlags::PATH | OFlags::DIRECTORY) {
+        Err(error) if error.errno() == Some(rustix::io::Errno::NOENT.raw_os_error()) => Ok(false),
+        opened => opened.map(|_| true),
     }
 }
 
