@@ -8,7 +8,7 @@ use stage0::image::archive::ImageId;
 use stage0::image::options::ImportOptions;
 use stage0::image::store::{self, Image, find, names};
 use stage0::image::{gc, pull};
-use stage0::registry::{Access, Credentials, Keyring, Name, Reference, Tls};
+use stage0::registry::{Access, Credentials, Name, Reference, Tls};
 use stage1::error::Error;
 use tonic::Code;
 
@@ -77,8 +77,11 @@ pub fn pull(node: &Node, request: PullImageRequest) -> Result<PullImageResponse>
     let text = request.image.map(|spec| spec.image).unwrap_or_default();
     let name = Name::parse(&text).map_err(|error| Fault::invalid(error.one_line()))?;
     let mut access = Access::new(Tls::default(), None, None)?;
-    if let Some(credentials) = request.auth.map(credentials).transpose()?.flatten() {
-        access.keyring = Keyring::of(credentials);
+    if let Some(auth) = request.auth
+        && let Some(credentials) = credentials(&auth)?
+    {
+        let server = Some(auth.server_address.as_str()).filter(|server| !server.is_empty());
+        access.keyring = access.keyring.preferring(credentials, server);
     }
     let pulled =
         pull::pull(&node.store, &access, &name, &ImportOptions::default()).map_err(|error| refused(&text, &error))?;
@@ -92,18 +95,14 @@ fn refused(text: &str, error: &Error) -> Fault {
 /// The credentials that the request brings; `None` if it brings none.
 ///
 /// # Errors
-/// They are invalid, or a registry token.
-fn credentials(auth: AuthConfig) -> Result<Option<Credentials>> {
-    if !auth.registry_token.is_empty() {
-        return Err(Fault::unimplemented(
-            "registry tokens are not implemented yet: use a password or an identity token",
-        ));
-    }
+/// They are invalid.
+fn credentials(auth: &AuthConfig) -> Result<Option<Credentials>> {
     let entry = json!({
         "username": auth.username,
         "password": auth.password,
         "auth": auth.auth,
         "identitytoken": auth.identity_token,
+        "registrytoken": auth.registry_token,
     });
     Credentials::of_entry(&entry).map_err(|error| Fault::invalid(format!("auth: {}", error.one_line())))
 }

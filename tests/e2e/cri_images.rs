@@ -6,18 +6,21 @@ use std::path::Path;
 
 use tests::Verdict;
 use tests::cri::api::{
-    ContainerConfig, IdMapping, ImageSpec, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Mount, NamespaceMode,
-    NamespaceOption, PodSandboxConfig, RemoveContainerRequest, RemoveImageRequest, RemovePodSandboxRequest,
-    UserNamespace,
+    AuthConfig, ContainerConfig, IdMapping, ImageSpec, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Mount,
+    NamespaceMode, NamespaceOption, PodSandboxConfig, PullImageRequest, RemoveContainerRequest, RemoveImageRequest,
+    RemovePodSandboxRequest, UserNamespace,
 };
 use tests::cri::{Server, probe, sandbox};
 use tests::harness::Context;
 use tests::nethost::Host;
 use tests::oci::OciImage;
+use tests::registry::{Certificates, Registry, USER, Users, token};
+use tests::server::{Reply, Server as Http};
 use tonic::{Code, Status};
 
 tests::cases! {
     native images_are_volumes_of_containers 120;
+    native a_registry_token_is_sent_to_its_registry_alone 120;
 }
 
 fn said(server: &Server<'_>, id: &str, words: &[&str]) -> String {
@@ -131,5 +134,58 @@ fn images_are_volumes_of_containers(t: &Context) -> Verdict {
         remove_sandbox(&server, &pod);
     }
     remove_image(&server, &id)?;
+    Ok(())
+}
+
+fn a_registry_token_is_sent_to_its_registry_alone(t: &Context) -> Verdict {
+    let certificates = Certificates::new(&t.dir.join("certificates"));
+    let signer = certificates.clone();
+    let scope = |actions: &str| [format!("repository:app:{actions}")];
+    let pushing = token(&signer, &scope("pull,push"));
+    // whoever puts the image into the registry asks here; podctl must not
+    let issued = pushing.clone();
+    let tls = Some((certificates.certificate.as_path(), certificates.key.as_path()));
+    let issuer = Http::start(tls, move |_| Reply::new(200, serde_json::json!({ "token": issued }).to_string()));
+    let realm = format!("https://{}/token", issuer.host);
+    let registry = Registry::start(&t.dir.join("registry"), &certificates, 5000, Users::Token(&realm));
+    let image = OciImage::new(&t.dir.join("image"), &[5_000]);
+    registry.copy(&image.layout(&t.dir.join("layout"), "1"), &format!("docker://{}/app:1", registry.host));
+    let asked_before = issuer.asked().len();
+
+    let trusting = format!("export SSL_CERT_FILE={}", certificates.authority().display());
+    let podctl = t.podctl().called_after(&trusting);
+    let server = Server::start(&podctl, &[]);
+    let pull = |auth: AuthConfig| {
+        let image = Some(ImageSpec { image: format!("{}/app:1", registry.host), ..Default::default() });
+        let request = PullImageRequest { image, auth: Some(auth), sandbox_config: None };
+        server.images(|mut client| async move { client.pull_image(request).await })
+    };
+    let with = |token: &str| AuthConfig { registry_token: token.to_owned(), ..AuthConfig::default() };
+    let pulling = token(&signer, &scope("pull"));
+    for (token, why) in [
+        (token(&signer, &["repository:other:pull".to_owned()]), "does not allow this, or has expired"),
+        (pulling.replace('.', ".x"), "does not allow this, or has expired"),
+        ("a b".to_owned(), "invalid characters"),
+    ] {
+        let refused = pull(with(&token)).expect_err("it is not for this image");
+        assert!(refused.message().contains(why) && !refused.message().contains(&token), "{refused}");
+    }
+    assert_eq!(issuer.asked().len(), asked_before, "the token of the call is the registry's");
+    // one that is for another server is not sent; the server of tokens is asked without credentials instead
+    pull(AuthConfig { server_address: "https://other.example/v2/".into(), ..with("of-another-server") })?;
+    let asked = &issuer.asked()[asked_before..];
+    assert!(!asked.is_empty() && asked.iter().all(|request| request.header("authorization").is_none()), "{asked:?}");
+    let (asked_before, id) = (issuer.asked().len(), image.config.clone());
+    remove_image(&server, &id)?;
+    // with a password, too, the token counts
+    for auth in [
+        with(&pulling),
+        AuthConfig { server_address: registry.host.clone(), ..with(&pulling) },
+        AuthConfig { username: USER.into(), password: "wrong".into(), ..with(&pulling) },
+    ] {
+        assert_eq!(pull(auth)?.image_ref, id);
+        remove_image(&server, &id)?;
+    }
+    assert_eq!(issuer.asked().len(), asked_before);
     Ok(())
 }

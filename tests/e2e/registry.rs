@@ -1,7 +1,6 @@
 //! Pulling images from registries and pushing them, with skopeo as the other client.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,7 +14,7 @@ use tests::harness::Context;
 use tests::oci::{OciImage, digest};
 use tests::podctl::Podctl;
 use tests::process::{Output, run, run_with_input, wait_for};
-use tests::registry::{Certificates, PASSWORD, Registry, USER, Users};
+use tests::registry::{Certificates, PASSWORD, Registry, USER, Users, token};
 use tests::server::{Reply, Request, Server};
 
 tests::cases! {
@@ -184,41 +183,6 @@ fn what_is_kept_is_pushed_without_its_registry(t: &Context) -> Verdict {
     assert_eq!(scene.registry.raw_manifest("copies/web:2").as_bytes(), scene.image.manifest);
     keeper.ok(&["image", "verify"]);
     Ok(())
-}
-
-fn base64url(bytes: &[u8]) -> String {
-    let out = run_bytes(Command::new("base64").arg("-w0"), bytes);
-    String::from_utf8_lossy(&out).trim().replace('+', "-").replace('/', "_").replace('=', "")
-}
-
-fn run_bytes(command: &mut Command, input: &[u8]) -> Vec<u8> {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a command");
-    child.stdin.take().expect("a pipe").write_all(input).expect("write");
-    child.wait_with_output().expect("its output").stdout
-}
-
-/// A token for the registry, signed with the key of its certificate.
-fn token(certificates: &Certificates, scopes: &[String]) -> String {
-    let pem = fs::read_to_string(&certificates.certificate).expect("a certificate");
-    let der: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("the time").as_secs();
-    let access: Vec<Value> = scopes
-        .iter()
-        .filter_map(|scope| {
-            let mut parts = scope.split(':');
-            let (kind, name, actions) = (parts.next()?, parts.next()?, parts.next()?);
-            Some(json!({ "type": kind, "name": name, "actions": actions.split(',').collect::<Vec<_>>() }))
-        })
-        .collect();
-    let head = json!({ "typ": "JWT", "alg": "RS256", "x5c": [der] });
-    let claims = json!({
-        "iss": "test-issuer", "sub": USER, "aud": "test-registry", "exp": now + 300, "nbf": now - 60, "iat": now,
-        "jti": "1", "access": access,
-    });
-    let text = format!("{}.{}", base64url(head.to_string().as_bytes()), base64url(claims.to_string().as_bytes()));
-    let key = certificates.key.display().to_string();
-    let signature = run_bytes(Command::new("openssl").args(["dgst", "-sha256", "-sign", &key]), text.as_bytes());
-    format!("{text}.{}", base64url(&signature))
 }
 
 fn a_token_server_says_who_may(t: &Context) -> Verdict {

@@ -1,8 +1,11 @@
 //! Debian's registry on the loopback interface, with TLS and users, and skopeo as another client of it.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
 
 use crate::process::{run, wait_for};
 
@@ -212,4 +215,39 @@ impl Drop for Registry {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn base64url(bytes: &[u8]) -> String {
+    let out = run_bytes(Command::new("base64").arg("-w0"), bytes);
+    String::from_utf8_lossy(&out).trim().replace('+', "-").replace('/', "_").replace('=', "")
+}
+
+fn run_bytes(command: &mut Command, input: &[u8]) -> Vec<u8> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a command");
+    child.stdin.take().expect("a pipe").write_all(input).expect("write");
+    child.wait_with_output().expect("its output").stdout
+}
+
+/// A token for a registry with [`Users::Token`], signed with the key of its certificate: for `repository:NAME:ACTIONS`.
+pub fn token(certificates: &Certificates, scopes: &[String]) -> String {
+    let pem = fs::read_to_string(&certificates.certificate).expect("a certificate");
+    let der: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("the time").as_secs();
+    let access: Vec<Value> = scopes
+        .iter()
+        .filter_map(|scope| {
+            let mut parts = scope.split(':');
+            let (kind, name, actions) = (parts.next()?, parts.next()?, parts.next()?);
+            Some(json!({ "type": kind, "name": name, "actions": actions.split(',').collect::<Vec<_>>() }))
+        })
+        .collect();
+    let head = json!({ "typ": "JWT", "alg": "RS256", "x5c": [der] });
+    let claims = json!({
+        "iss": "test-issuer", "sub": USER, "aud": "test-registry", "exp": now + 300, "nbf": now - 60, "iat": now,
+        "jti": "1", "access": access,
+    });
+    let text = format!("{}.{}", base64url(head.to_string().as_bytes()), base64url(claims.to_string().as_bytes()));
+    let key = certificates.key.display().to_string();
+    let signature = run_bytes(Command::new("openssl").args(["dgst", "-sha256", "-sign", &key]), text.as_bytes());
+    format!("{text}.{}", base64url(&signature))
 }

@@ -142,7 +142,11 @@ impl<'a> Repository<'a> {
     fn authorization(&self, scopes: &[String]) -> Result<Option<String>> {
         // held while a token is fetched, so that all threads use one token
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match state.challenge.clone() {
+        let challenge = state.challenge.clone();
+        if let (Some(Challenge::Bearer { .. }), Some(Credentials::Registry(token))) = (&challenge, &self.credentials) {
+            return Ok(Some(format!("Bearer {token}")));
+        }
+        match challenge {
             None => Ok(None),
             Some(Challenge::Basic) => match self.credentials.as_ref().map(Credentials::basic) {
                 Some(Some(basic)) => Ok(Some(basic)),
@@ -226,6 +230,7 @@ impl<'a> Repository<'a> {
         let login = format!("podctl login {}", self.reference.registry());
         let hint = match self.credentials {
             None => format!("{} does not exist, or needs a login: {login}", self.reference.repository()),
+            Some(Credentials::Registry(_)) => "the registry token does not allow this, or has expired".to_owned(),
             Some(_) => format!("the user may not do this, or the password is no longer right: {login}"),
         };
         let (status, words) = answer.status_and_words();

@@ -14,6 +14,16 @@ pub enum Credentials {
     Password(String, String),
     /// An identity token: an OAuth 2 refresh token, which the token server exchanges for access tokens.
     Identity(String),
+    /// A registry token: an access token, which the registry itself takes.
+    Registry(String),
+}
+
+/// The size limit of an access token, which must fit in a header, in bytes.
+pub(super) const MAX_TOKEN: usize = 48 << 10;
+
+/// Whether a token can be sent in a header.
+pub(super) fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_TOKEN && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
 /// Leaves out passwords and tokens.
@@ -22,6 +32,7 @@ impl fmt::Debug for Credentials {
         match self {
             Self::Password(user, _) => write!(f, "Password({user:?})"),
             Self::Identity(_) => f.write_str("Identity"),
+            Self::Registry(_) => f.write_str("Registry"),
         }
     }
 }
@@ -47,16 +58,23 @@ impl Credentials {
     pub(super) fn basic(&self) -> Option<String> {
         match self {
             Self::Password(user, password) => Some(format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))),
-            Self::Identity(_) => None,
+            Self::Identity(_) | Self::Registry(_) => None,
         }
     }
 
     /// Reads an entry of `auths` in `auth.json`, or an object with the same fields. `None` if it holds no credentials.
     ///
     /// # Errors
-    /// `auth` is not base64 of `USER:PASSWORD`, or [`Self::password`] fails.
+    /// `auth` is not base64 of `USER:PASSWORD`, [`Self::password`] fails, or a registry token can't be sent in a header.
     pub fn of_entry(entry: &Value) -> Result<Option<Self>> {
         let text = |name: &str| entry.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+        if let Some(token) = text("registrytoken") {
+            // the token itself is a secret, which no message may quote
+            return match is_token(token) {
+                true => Ok(Some(Self::Registry(token.to_owned()))),
+                false => Err(Error::new("the registry token is too long or has invalid characters")),
+            };
+        }
         if let Some(token) = text("identitytoken") {
             return Ok(Some(Self::Identity(token.to_owned())));
         }
@@ -78,6 +96,7 @@ impl Credentials {
         match self {
             Self::Password(user, password) => json!({ "auth": STANDARD.encode(format!("{user}:{password}")) }),
             Self::Identity(token) => json!({ "identitytoken": token }),
+            Self::Registry(token) => json!({ "registrytoken": token }),
         }
     }
 }

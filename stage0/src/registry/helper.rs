@@ -40,11 +40,16 @@ pub(super) fn get(name: &str, registry: &str) -> Result<Option<Credentials>> {
 /// Stores credentials with a helper.
 ///
 /// # Errors
-/// As [`get`].
+/// As [`get`], or they are a registry token, for which the protocol has no form.
 pub(super) fn store(name: &str, registry: &str, credentials: &Credentials) -> Result<()> {
     let (user, secret) = match credentials {
         Credentials::Password(user, password) => (user.as_str(), password.as_str()),
         Credentials::Identity(token) => ("<token>", token.as_str()),
+        Credentials::Registry(_) => {
+            return Err(Error::new(format!(
+                "docker-credential-{name} for {registry}: a helper keeps no registry tokens"
+            )));
+        }
     };
     let words = json!({ "ServerURL": registry, "Username": user, "Secret": secret }).to_string();
     must_succeed(name, "store", registry, words.as_bytes())

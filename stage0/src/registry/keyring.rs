@@ -29,14 +29,17 @@ pub struct Keyring {
     files: Vec<PathBuf>,
     /// The credential helpers to ask first.
     helpers: Vec<String>,
-    /// Credentials to use in place of all files and helpers.
-    given: Option<Credentials>,
+    /// Credentials that come before all files and helpers, and the only registry that they are for, if there is one.
+    given: Option<(Credentials, Option<String>)>,
 }
 
 impl Keyring {
-    /// Uses these credentials for every registry.
-    pub fn of(credentials: Credentials) -> Self {
-        Self { files: Vec::new(), helpers: Vec::new(), given: Some(credentials) }
+    /// Uses these credentials before all others: for the registry `server`, a host or a URL, or for every registry if it
+    /// is `None`.
+    #[must_use]
+    pub fn preferring(self, credentials: Credentials, server: Option<&str>) -> Self {
+        let url = |server: &str| if server.contains("://") { server.to_owned() } else { format!("https://{server}") };
+        Self { given: Some((credentials, server.map(url))), ..self }
     }
 
     /// Uses the credential helpers of `registries.conf`, and `file`; if it is `None`, the file that
@@ -61,16 +64,19 @@ impl Keyring {
         Self { files: std::iter::once(runtime).chain(further.into_iter().flatten()).collect(), helpers, given: None }
     }
 
-    /// The credentials for `HOST[:PORT]/REPOSITORY`: those of the first helper that has some, else the entry with the
+    /// The credentials for `HOST[:PORT]/REPOSITORY`: those that are preferred, those of the first helper that has some, else the entry with the
     /// longest matching key in the first file that has one. `None` if there are none.
     ///
     /// # Errors
     /// A file can't be read or is malformed, or a helper fails or gives a malformed answer.
     pub fn credentials(&self, location: &str) -> Result<Option<Credentials>> {
-        if let Some(given) = &self.given {
-            return Ok(Some(given.clone()));
-        }
         let registry = location.split('/').next().unwrap_or_default();
+        match &self.given {
+            Some((given, server)) if server.as_ref().is_none_or(|server| key_is(server, registry)) => {
+                return Ok(Some(given.clone()));
+            }
+            _ => {}
+        }
         for name in self.helpers.iter().filter(|name| *name != FILE_HELPER) {
             if let Some(found) = helper::get(name, registry)? {
                 return Ok(Some(found));
@@ -284,6 +290,35 @@ mod tests {
         assert!(!format!("{:?}", Credentials::password("u", "hidden").unwrap()).contains("hidden"));
         for (user, password) in [("a:b", "c"), ("", "c"), ("a", ""), ("a\r\nX: y", "c"), ("a", "b\n")] {
             assert!(Credentials::password(user, password).is_err());
+        }
+    }
+
+    #[test]
+    fn preferred_credentials_go_to_their_server_alone() {
+        let token =
+            Credentials::of_entry(&json!({ "registrytoken": "abc", "username": "u", "password": "p" })).unwrap();
+        assert_eq!(token, Some(Credentials::Registry("abc".into())));
+        for bad in ["a b", "a\r\nX: y", "\u{e9}", &"x".repeat(50_000)] {
+            let error = Credentials::of_entry(&json!({ "registrytoken": bad })).unwrap_err().one_line();
+            assert!(error.contains("registry token") && !error.contains(bad), "{error}");
+        }
+        let given = token.unwrap();
+        assert!(!format!("{given:?}").contains("abc"));
+        let find = |server: Option<&str>, location: &str| {
+            let ring = Keyring { files: Vec::new(), helpers: Vec::new(), given: None };
+            ring.preferring(given.clone(), server).credentials(location).unwrap().is_some()
+        };
+        for (server, location, has) in [
+            (None, "a.test/x", true),
+            (Some("a.test"), "a.test/x", true),
+            (Some("a.test"), "a.test:5000/x", false),
+            (Some("a.test"), "b.test/a.test", false),
+            (Some("https://a.test:5000/v2/"), "a.test:5000/x", true),
+            (Some("http://a.test/"), "a.test/x/y", true),
+            (Some(HUB_KEY), "docker.io/library/busybox", true),
+            (Some(HUB_KEY), "a.test/x", false),
+        ] {
+            assert_eq!(find(server, location), has, "{server:?} for {location}");
         }
     }
 

@@ -8,14 +8,12 @@ use stage1::error::{Context, Error, Result};
 use ureq::http::Method;
 use ureq::http::header::{HeaderMap, WWW_AUTHENTICATE};
 
-use super::credentials::Credentials;
+use super::credentials::{Credentials, is_token};
 use super::transport::{Ask, Content, Transport};
 use super::url::{Url, escape};
 
 /// The size limit of a token server's answer, in bytes.
 const MAX_ANSWER: u64 = 256 << 10;
-/// The size limit of a token, which must fit in a header, in bytes.
-const MAX_TOKEN: usize = 48 << 10;
 /// The lifetime, by the spec, of a token whose answer has none.
 const SHORT_LIFE: Duration = Duration::from_secs(60);
 /// How long before its end a token is no longer used.
@@ -175,7 +173,7 @@ pub(super) fn fetch(
     let reply = reply.context(|| format!("{}: its answer is not a JSON object", what()))?;
     let token = reply.token.or(reply.access_token).filter(|token| !token.is_empty());
     let token = token.context(|| format!("{}: its answer has no token", what()))?;
-    if token.len() > MAX_TOKEN || !token.bytes().all(|b| b.is_ascii_graphic()) {
+    if !is_token(&token) {
         return Err(Error::new(format!("{}: its token is too long or has invalid characters", what())));
     }
     let life = reply.expires_in.map_or(SHORT_LIFE, |seconds| Duration::from_secs(seconds.min(86400))).max(MARGIN);
