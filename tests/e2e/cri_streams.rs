@@ -34,9 +34,14 @@ fn commands_and_containers_are_talked_to(t: &Context) -> Verdict {
     let podctl = t.podctl();
     podctl.import_probe();
     let server = Server::start(&podctl, &[]);
-    let pod = server.sandbox(&sandbox("talk"));
-    let reader =
-        ContainerConfig { stdin: true, stdin_once: true, ..probe("reader", &["cat", "/dev/stdin", "+", "exit", "6"]) };
+    let logs = t.dir.join("logs");
+    let pod = server.sandbox(&PodSandboxConfig { log_directory: logs.display().to_string(), ..sandbox("talk") });
+    let reader = ContainerConfig {
+        stdin: true,
+        stdin_once: true,
+        log_path: "reader.log".into(),
+        ..probe("reader", &["print", "before", "+", "cat", "/dev/stdin", "+", "exit", "6"])
+    };
     let reader = server.container(&pod, reader);
     assert_eq!(
         exec(&server, &reader, &["/probe"], false, false).expect_err("not started").code(),
@@ -107,7 +112,13 @@ fn commands_and_containers_are_talked_to(t: &Context) -> Verdict {
     wait_for("the end of the command", 20, || (!all().iter().any(|p| p.words.ends_with(&nap))).then_some(()));
     assert_eq!(server.status(&reader)?.state(), ContainerState::ContainerRunning);
 
-    // attach: the end of the first client's input is the container's
+    // attach: what was written before is in the log alone; the end of the first client's input is the container's
+    let is_logged = |name: &str| {
+        wait_for("the first line", 20, || {
+            std::fs::read_to_string(logs.join(name)).is_ok_and(|text| text.contains("before")).then_some(())
+        });
+    };
+    is_logged("reader.log");
     assert_eq!(attach(&server, &reader, true, true).expect_err("no terminal").code(), Code::InvalidArgument);
     let mut spdy = Spdy::connect(&attach(&server, &reader, false, true)?, "v4.channel.k8s.io");
     let [error, stdin, stdout, stderr] =
@@ -116,13 +127,19 @@ fn commands_and_containers_are_talked_to(t: &Context) -> Verdict {
     assert_eq!((spdy.read(stdout), spdy.read(stderr)), ("hello".into(), String::new()));
     assert_eq!(Said { status: spdy.read(error), ..Said::default() }.code(), 0);
     assert_eq!(server.end_of(&reader).exit_code, 6);
-    let shell = ContainerConfig { stdin: true, tty: true, ..probe("shell", &["take", "2", "+", "exit", "0"]) };
+    let shell = ContainerConfig {
+        stdin: true,
+        tty: true,
+        log_path: "shell.log".into(),
+        ..probe("shell", &["print", "before", "+", "take", "2", "+", "exit", "0"])
+    };
     let shell = server.container(&pod, shell);
     server.start_container(&shell);
+    is_logged("shell.log");
     let mut channels = Channels::connect(&attach(&server, &shell, true, true)?, "v5.channel.k8s.io");
     channels.send(0, b"y\r");
     let said = channels.finish();
-    assert!(said.stdout.contains("y\r\n") && said.code() == 0, "{said:?}");
+    assert!(said.stdout.starts_with("y\r\n") && said.code() == 0, "{said:?}");
     server.end_of(&shell);
     let request = RemovePodSandboxRequest { pod_sandbox_id: pod };
     server.runtime(|mut client| async move { client.remove_pod_sandbox(request).await })?;

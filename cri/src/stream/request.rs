@@ -124,6 +124,8 @@ pub fn attaching(node: &Node, container: &str, wanted: Wanted) -> Result<Command
         // no key detaches: all input is for the container
         keys: Some(String::new()),
         pass_end: container.record.stdin_once,
+        // as kubectl expects it
+        from_now: true,
         debug: node.debug,
     };
     Ok(attach::program(&node.store, &sandbox.pod, container.name(), &options)?)

@@ -35,6 +35,9 @@ struct Attach {
     /// close the app's input when standard input ends
     #[argh(switch)]
     eof: bool,
+    /// leave out what the app wrote before
+    #[argh(switch)]
+    from_now: bool,
     /// keys that detach from a terminal (ctrl-p,ctrl-q)
     #[argh(option, default = "DetachKeys::default()")]
     detach_keys: DetachKeys,
@@ -49,7 +52,7 @@ struct Attach {
 impl cli::Tool for Attach {
     const NAME: &'static str = "attach";
     const SWITCHES: &'static [&'static str] =
-        &["tty-in", "tty-out", "stdin", "stdout", "stderr", "eof", "exit-code", "debug"];
+        &["tty-in", "tty-out", "stdin", "stdout", "stderr", "eof", "from-now", "exit-code", "debug"];
 
     fn debug(&self) -> bool {
         self.debug
@@ -58,8 +61,14 @@ impl cli::Tool for Attach {
     fn run(self, _: Vec<OsString>) -> Result<u8> {
         let streams = [self.stdin, self.stdout, self.stderr];
         let wanted = WantedStreams { tty_in: self.tty_in, tty_out: self.tty_out, streams };
-        let what =
-            Attachment { app: self.app, wanted, pass_end: self.eof, keys: self.detach_keys, exit_code: self.exit_code };
+        let what = Attachment {
+            app: self.app,
+            wanted,
+            pass_end: self.eof,
+            from_now: self.from_now,
+            keys: self.detach_keys,
+            exit_code: self.exit_code,
+        };
         attach(self.action, &what)
     }
 }

@@ -33,6 +33,7 @@ impl Attach {
             mode: if self.list { AttachMode::List } else { self.mode },
             keys: self.detach_keys,
             pass_end: self.eof,
+            from_now: false,
             debug: session.debug,
         };
         match attach::attach(&session.store, &pod, &app, &options)? {}

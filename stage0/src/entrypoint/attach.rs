@@ -64,6 +64,8 @@ pub struct AttachOptions {
     pub keys: Option<String>,
     /// Whether the end of podctl's standard input closes the app's.
     pub pass_end: bool,
+    /// Whether to leave out what the app wrote before. Another stage1 than podctl's own gives it as it does without.
+    pub from_now: bool,
     /// Whether the entrypoint logs debug messages.
     pub debug: bool,
 }
@@ -86,7 +88,7 @@ impl AttachOptions {
             flags.push(format!("--detach-keys={keys}"));
         }
         flags.extend(self.pass_end.then(|| "--eof".to_owned()));
-        flags.extend((ours && self.mode != AttachMode::List).then(|| "--exit-code".to_owned()));
+        flags.extend((ours && self.from_now).then(|| "--from-now".to_owned()));
         Ok(flags)
     }
 }
@@ -99,7 +101,8 @@ pub fn attach(store: &Store, pod: &Pod, app: &AcName, options: &AttachOptions) -
     let pid = running_pid(pod)?;
     must_have(pod, app)?;
     let stage1 = Stage1::of(store, pod.dir())?;
-    let flags = options.flags(app, stage1.is_ours())?;
+    let mut flags = options.flags(app, stage1.is_ours())?;
+    flags.extend((stage1.is_ours() && options.mode != AttachMode::List).then(|| "--exit-code".to_owned()));
     stage1.cross_for_good(Entrypoint::Attach, pid, &flags)
 }
 
@@ -111,7 +114,7 @@ pub fn program(store: &Store, pod: &Pod, app: &AcName, options: &AttachOptions) 
     let pid = running_pid(pod)?;
     must_have(pod, app)?;
     let stage1 = Stage1::of(store, pod.dir())?;
-    let flags = options.flags(app, false)?;
+    let flags = options.flags(app, stage1.is_ours())?;
     stage1.crossing(Entrypoint::Attach, pid, &flags)
 }
 
@@ -134,7 +137,8 @@ mod tests {
     #[test]
     fn modes_are_those_of_rkt() {
         let flags = |mode: &str| {
-            let options = AttachOptions { mode: mode.parse().unwrap(), keys: None, pass_end: false, debug: false };
+            let mode = mode.parse().unwrap();
+            let options = AttachOptions { mode, keys: None, pass_end: false, from_now: false, debug: false };
             options.flags(&"web".parse().unwrap(), false).unwrap()[2..].join(" ")
         };
         for (mode, expected) in [
@@ -156,11 +160,16 @@ mod tests {
     #[test]
     fn options_become_flags() {
         let app = "web".parse().unwrap();
-        let mut options =
-            AttachOptions { mode: AttachMode::Auto, keys: Some("ctrl-a,d".into()), pass_end: true, debug: true };
-        let flags = options.flags(&app, true).unwrap();
-        let expected = "--app=web --debug=true --action=auto-attach --detach-keys=ctrl-a,d --eof --exit-code";
-        assert_eq!(flags.join(" "), expected);
+        let mut options = AttachOptions {
+            mode: AttachMode::Auto,
+            keys: Some("ctrl-a,d".into()),
+            pass_end: true,
+            from_now: true,
+            debug: true,
+        };
+        let expected = "--app=web --debug=true --action=auto-attach --detach-keys=ctrl-a,d --eof";
+        assert_eq!(options.flags(&app, true).unwrap().join(" "), format!("{expected} --from-now"));
+        assert_eq!(options.flags(&app, false).unwrap().join(" "), expected, "another stage1 does not know the flag");
         options.keys = Some("escape".into());
         assert!(options.flags(&app, true).is_err());
     }

@@ -110,6 +110,8 @@ pub struct Attachment {
     pub wanted: WantedStreams,
     /// The end of our standard input ends the app's input.
     pub pass_end: bool,
+    /// Leave out what the app wrote before.
+    pub from_now: bool,
     /// The keys that detach from a terminal.
     pub keys: DetachKeys,
     /// Return the app's exit status, once it has ended.
@@ -139,7 +141,11 @@ pub fn attach(action: Action, what: &Attachment) -> Result<u8> {
         _ => WantedStreams::all(&targets),
     };
     let names = wanted.endpoints(app, &targets)?;
+    // The monitor sends earlier output to a client unless another one is attached.
+    let outputs: Vec<_> = names.iter().copied().filter(|name| what.from_now && *name != NAMES[0]).collect();
+    let others = Connections::open(app, &outputs)?;
     let connections = Connections::open(app, &names)?;
+    drop(others);
     Session::new(what, wanted, connections)?.run()
 }
 
