@@ -3,18 +3,20 @@
 use tests::Verdict;
 use tests::cri::api::{
     AttachRequest, ContainerConfig, ContainerState, ExecRequest, LinuxPodSandboxConfig, LinuxSandboxSecurityContext,
-    NamespaceOption, PodSandboxConfig, PortForwardRequest, RemovePodSandboxRequest,
+    NamespaceOption, PodSandboxConfig, PortForwardRequest, PortMapping, Protocol, RemovePodSandboxRequest,
+    RunPodSandboxRequest,
 };
 use tests::cri::{Server, probe, sandbox};
 use tests::cri_streams::{Channels, Said, Spdy, status_line};
 use tests::harness::Context;
-use tests::nethost::Host;
+use tests::nethost::{Host, ask_from_here};
 use tests::process::{all, wait_for};
 use tonic::{Code, Status};
 
 tests::cases! {
     both commands_and_containers_are_talked_to 180;
     native ports_of_a_pod_are_reached 120;
+    native ports_of_the_host_lead_to_a_pod 120;
 }
 
 fn exec(server: &Server<'_>, container: &str, words: &[&str], tty: bool, stdin: bool) -> Result<String, Status> {
@@ -146,17 +148,65 @@ fn commands_and_containers_are_talked_to(t: &Context) -> Verdict {
     Ok(())
 }
 
+/// A network of the pod's own.
+fn own_network() -> Option<LinuxPodSandboxConfig> {
+    let namespaces = Some(NamespaceOption::default());
+    let context = LinuxSandboxSecurityContext { namespace_options: namespaces, ..Default::default() };
+    Some(LinuxPodSandboxConfig { security_context: Some(context), ..Default::default() })
+}
+
+fn ports_of_the_host_lead_to_a_pod(t: &Context) -> Verdict {
+    let host = Host::new(t);
+    host.warm_up();
+    let before = host.picture();
+    let server = Server::start(&host.podctl, &[&host.local]);
+    let mapped = |protocol: Protocol, container_port, host_port, host_ip: &str| PortMapping {
+        protocol: protocol.into(),
+        container_port,
+        host_port,
+        host_ip: host_ip.to_owned(),
+    };
+    let port_mappings = vec![
+        mapped(Protocol::Tcp, 80, 8080, ""),
+        mapped(Protocol::Tcp, 80, 8081, "127.0.0.1"),
+        mapped(Protocol::Udp, 99, 9900, "10.77.1.1"),
+        // not of the host
+        mapped(Protocol::Tcp, 81, 0, ""),
+    ];
+    let config = PodSandboxConfig { linux: own_network(), port_mappings, ..sandbox("mapped") };
+    let pod = server.sandbox(&config);
+    for (name, protocol, port) in [("web", "tcp", "80"), ("talk", "udp", "99")] {
+        server.start_container(&server.container(&pod, probe(name, &["answer", protocol, port, name])));
+    }
+    assert_eq!(ask_from_here("tcp", "127.0.0.1:8080"), "web");
+    assert_eq!(ask_from_here("tcp", "127.0.0.1:8081"), "web");
+    assert_eq!(ask_from_here("udp", "10.77.1.1:9900"), "talk");
+    let leads = |address: &str| std::net::TcpStream::connect(address).is_ok();
+    assert!(leads("10.77.1.1:8080"), "without an address the port is that of all of the host's");
+    assert!(!leads("10.77.1.1:8081"), "the port is that of one address");
+    assert!(!leads("127.0.0.1:81"), "a port without one of the host leads nowhere");
+    // the port of a pod that is there is taken
+    let again = RunPodSandboxRequest {
+        config: Some(PodSandboxConfig {
+            linux: own_network(),
+            port_mappings: vec![mapped(Protocol::Tcp, 80, 8080, "")],
+            ..sandbox("again")
+        }),
+        runtime_handler: String::new(),
+    };
+    let taken = server.runtime(|mut client| async move { client.run_pod_sandbox(again).await }).expect_err("taken");
+    assert!(taken.message().contains("8080"), "{taken}");
+    let request = RemovePodSandboxRequest { pod_sandbox_id: pod };
+    server.runtime(|mut client| async move { client.remove_pod_sandbox(request).await })?;
+    assert!(!leads("127.0.0.1:8080"));
+    tests::nethost::same(&before, &host.picture(), "after the pod");
+    Ok(())
+}
+
 fn ports_of_a_pod_are_reached(t: &Context) -> Verdict {
     let host = Host::new(t);
     let server = Server::start(&host.podctl, &[&host.local]);
-    let own = LinuxPodSandboxConfig {
-        security_context: Some(LinuxSandboxSecurityContext {
-            namespace_options: Some(NamespaceOption::default()),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
-    let pod = server.sandbox(&PodSandboxConfig { linux: Some(own), ..sandbox("ports") });
+    let pod = server.sandbox(&PodSandboxConfig { linux: own_network(), ..sandbox("ports") });
     let web = server.container(&pod, probe("web", &["answer", "tcp", "7171", "hello from inside"]));
     server.start_container(&web);
     // it listens as soon as it is asked with success
