@@ -223,8 +223,7 @@ fn requests_need_no_program_of_the_image(t: &Context) -> Verdict {
     fs::write(&path, text)?;
     let file = path.display().to_string();
     podctl.ok(&["up", "--net=none", "--strict", "-f", &file]);
-    let uuid = podctl.json(&["inspect", "shop"])["name"].as_str().expect("uuid").to_owned();
-    let pod = Pod { podctl: &podctl, uuid };
+    let pod = podctl.pod_named("shop");
     until(&podctl, &pod, "web", "running (healthy)");
     assert_eq!(pod.status("web")["health"]["output"], "HTTP status 200");
     until(&podctl, &pod, "raw", "running (healthy)");

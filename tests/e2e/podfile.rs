@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tests::Verdict;
 use tests::harness::Context;
 use tests::nethost::{Host, ask_from_here};
-use tests::podctl::{Pod, Podctl};
+use tests::podctl::{Pod, Podctl, pod_file};
 use tests::process::wait_for;
 
 tests::cases! {
@@ -205,8 +205,7 @@ spec:
 
 /// A pod of several apps that sleep, each with these arguments.
 fn sleepers(apps: &[(&str, &str)]) -> String {
-    let mut text =
-        "apiVersion: v1\nkind: Pod\nmetadata: {name: shop}\nspec:\n  hostNetwork: true\n  containers:\n".to_owned();
+    let mut text = pod_file("shop", "  containers:\n");
     for (name, more) in apps {
         text += &format!("  - {{name: {name}, image: probe, command: [/probe, sleep, inf]{more}}}\n");
     }

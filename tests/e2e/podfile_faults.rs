@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 use tests::Verdict;
 use tests::harness::Context;
-use tests::podctl::{Pod, Podctl};
+use tests::podctl::{Pod, Podctl, pod_file as pod};
 use tests::process::{Output, wait_for};
 
 tests::cases! {
@@ -41,14 +41,8 @@ impl Shop {
     }
 
     fn pod(&self) -> Pod<'_> {
-        let uuid = self.podctl.json(&["inspect", "shop"])["name"].as_str().expect("uuid").to_owned();
-        Pod { podctl: &self.podctl, uuid }
+        self.podctl.pod_named("shop")
     }
-}
-
-/// A pod with these lines in its spec.
-fn pod(name: &str, spec: &str) -> String {
-    format!("---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  hostNetwork: true\n{spec}")
 }
 
 fn a_refused_up_leaves_nothing_behind(t: &Context) -> Verdict {

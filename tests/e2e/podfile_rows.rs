@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use serde_json::json;
 use tests::Verdict;
 use tests::harness::Context;
-use tests::podctl::{Pod, Podctl};
+use tests::podctl::{Pod, Podctl, pod_file};
 
 tests::cases! {
     native hooks_run_as_the_apps_user_after_its_start_and_before_its_stop;
@@ -31,12 +31,8 @@ impl Shop {
     /// Writes the file of a pod with these lines in its spec.
     fn write(&self, spec: &str) -> &str {
         let out = self.podctl.out();
-        let text = format!(
-            "apiVersion: v1\nkind: Pod\nmetadata: {{name: shop}}\nspec:\n  hostNetwork: true\n{spec}  volumes:\n  \
-             - {{name: out, hostPath: {{path: {}, type: Directory}}}}\n",
-            out.display()
-        );
-        fs::write(&self.path, text).expect("write");
+        let out = format!("  volumes:\n  - {{name: out, hostPath: {{path: {}, type: Directory}}}}\n", out.display());
+        fs::write(&self.path, pod_file("shop", &format!("{spec}{out}"))).expect("write");
         &self.path
     }
 
@@ -44,8 +40,7 @@ impl Shop {
     #[track_caller]
     fn up(&self, spec: &str) -> Pod<'_> {
         self.podctl.ok(&["up", "--strict", "-f", self.write(spec)]);
-        let uuid = self.podctl.json(&["inspect", "shop"])["name"].as_str().expect("uuid").to_owned();
-        Pod { podctl: &self.podctl, uuid }
+        self.podctl.pod_named("shop")
     }
 
     /// The pod as a file says all of it: nothing differs.
@@ -195,10 +190,7 @@ fn what_is_the_hosts_is_shared_as_the_file_says(t: &Context) -> Verdict {
         assert_eq!(of(&pid.to_string())?, of("self")?, "{space}");
     }
     assert!(out.join("dir").is_dir() && out.join("file").is_file());
-    let pod = Pod {
-        podctl: &shop.podctl,
-        uuid: shop.podctl.json(&["inspect", "shop"])["name"].as_str().expect("uuid").into(),
-    };
+    let pod = shop.podctl.pod_named("shop");
     pod.enter("web", &["/probe", "write", "/dir/x", "1"]).ok();
     assert_eq!(shop.read("dir/x"), "1");
     assert_eq!(pod.enter("web", &["/probe", "open", "r", "/zero"]).ok(), "ok");

@@ -63,7 +63,9 @@ fn all_that_is_in_force_is_told(t: &Context) -> Verdict {
     }
     assert_eq!(told["environment"]["A"], "b", "{told}");
     let pid = told["pid"].as_i64().ok_or("no pid")?;
-    assert!(Process::look_up(i32::try_from(pid)?).is_some_and(|process| process.words.contains("sleep")), "{told}");
+    let (pid, sleeps) = (i32::try_from(pid)?, |process: Process| process.words.contains("sleep"));
+    // systemd hears that the app has started just before its program is executed
+    wait_for("the program", 10, || Process::look_up(pid).is_some_and(sleeps).then_some(()));
     let volumes = told["volumes"].as_array().ok_or("no volumes")?;
     let of = |target: &str| volumes.iter().find(|volume| volume["target"] == target).unwrap_or(&Value::Null).clone();
     assert_eq!((&of("/data")["implicit"], &of("/out")["implicit"]), (&json!(true), &json!(false)), "{told}");

@@ -26,6 +26,13 @@ impl Podctl {
         Self { binary: binary.to_owned(), data: data.to_owned(), scratch: scratch.to_owned(), caller }
     }
 
+    /// The pod with this name.
+    #[track_caller]
+    pub fn pod_named(&self, name: &str) -> Pod<'_> {
+        let uuid = self.json(&["inspect", name])["name"].as_str().expect("a UUID").to_owned();
+        Pod { podctl: self, uuid }
+    }
+
     /// The same, called by a shell that has run these commands before.
     #[must_use]
     pub fn called_after(&self, commands: &str) -> Self {
@@ -120,6 +127,11 @@ impl Podctl {
     pub fn out(&self) -> PathBuf {
         self.scratch.join("out")
     }
+}
+
+/// A pod file of the pod `name`, on the host's network, with these lines in its spec.
+pub fn pod_file(name: &str, spec: &str) -> String {
+    format!("---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  hostNetwork: true\n{spec}")
 }
 
 /// A pod of podctl.

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use tests::Verdict;
 use tests::harness::Context;
-use tests::podctl::Pod;
+use tests::podctl::{Pod, pod_file};
 use tests::process::wait_for;
 
 use super::{A_FEW, Traces, Trial, assert_same, sleepers};
@@ -229,13 +229,11 @@ fn up_of_a_file(t: &Context) -> Verdict {
         let app = |name: &&str| format!("  - {{name: {name}, image: probe, command: [/probe, sleep, inf]}}\n");
         let apps: String = apps.iter().map(app).collect();
         let path = t.dir.join("pod.yaml");
-        let head = "apiVersion: v1\nkind: Pod\nmetadata: {name: shop}\nspec:\n  hostNetwork: true\n  containers:\n";
-        fs::write(&path, format!("{head}{apps}")).expect("write the file");
+        fs::write(&path, pod_file("shop", &format!("  containers:\n{apps}"))).expect("write the file");
         path.display().to_string()
     };
     podctl.ok(&["up", "-f", &file(&["a"])]);
-    let uuid = podctl.json(&["inspect", "shop"])["name"].as_str().expect("uuid").to_owned();
-    let pod = Pod { podctl: &podctl, uuid };
+    let pod = podctl.pod_named("shop");
     let trial = Trial { what: "up", follow: false, few: A_FEW };
     let before = &mut |_| {
         podctl.ok(&["up", "-f", &file(&["a"])]);
