@@ -31,14 +31,18 @@ pub fn of_container(resources: &LinuxContainerResources) -> Result<Vec<Isolator>
     if resources.cpu_shares > 0 {
         found.push(isolator("os/linux/cpu-shares", json!(resources.cpu_shares.clamp(2, 262_144))));
     }
-    for (name, is_set) in [
-        ("cpuset_cpus", !resources.cpuset_cpus.is_empty()),
-        ("cpuset_mems", !resources.cpuset_mems.is_empty()),
-        ("unified", !resources.unified.is_empty()),
-    ] {
-        if is_set {
-            return Err(Fault::unimplemented(format!("resources: {name} is not implemented yet")));
+    for (name, value) in [("cpuset_cpus", &resources.cpuset_cpus), ("cpuset_mems", &resources.cpuset_mems)] {
+        if !value.is_empty() {
+            return Err(Fault::unimplemented(format!(
+                "resources: {name} {value:?}: this runtime does not bind containers to processors or to memory nodes: set \
+                 the kubelet's cpuManagerPolicy and memoryManagerPolicy to none"
+            )));
         }
+    }
+    if let Some((name, value)) = resources.unified.iter().min() {
+        return Err(Fault::unimplemented(format!(
+            "resources: unified: {name} = {value:?}: this runtime sets no files of cgroups by their names"
+        )));
     }
     Ok(found)
 }
@@ -86,6 +90,24 @@ pub fn isolator(name: &str, value: Value) -> Isolator {
 mod tests {
     use super::*;
     use stage1::appc::Isolators;
+
+    #[test]
+    fn what_is_not_kept_is_refused_by_name() {
+        let cpus = LinuxContainerResources { cpuset_cpus: "0-1".into(), ..Default::default() };
+        let mems = LinuxContainerResources { cpuset_mems: "0".into(), ..Default::default() };
+        let unified = [("memory.high".to_owned(), "1".to_owned())].into();
+        let unified = LinuxContainerResources { unified, ..Default::default() };
+        for (resources, why) in [
+            (cpus, "cpuset_cpus \"0-1\": this runtime does not bind"),
+            (mems, "cpuset_mems \"0\": this runtime does not bind"),
+            (unified, "memory.high = \"1\""),
+        ] {
+            for refused in [of_container(&resources), of_sandbox(Some(resources.clone()), None)] {
+                let fault = refused.unwrap_err();
+                assert!(fault.code == tonic::Code::Unimplemented && fault.message.contains(why), "{}", fault.message);
+            }
+        }
+    }
 
     #[test]
     fn the_overhead_is_added_to_what_is_limited() {

@@ -103,8 +103,17 @@ fn limits_figures_and_events_of_a_pod(t: &Context) -> Verdict {
     let (used, free) = (value(memory.working_set_bytes), value(memory.available_bytes));
     assert_eq!(used + free, 96 << 20, "the new limit holds");
     assert!(used >= 8 << 20 && value(memory.usage_bytes) >= used && value(memory.rss_bytes) >= 8 << 20, "{used}");
-    let bad = LinuxContainerResources { oom_score_adj: 7, ..Default::default() };
-    assert_eq!(update(&server, &busy, bad).expect_err("refused").code(), Code::Unimplemented);
+    // what is not kept is refused, together with what would be
+    let cpu = LinuxContainerResources { cpu_shares: 256, ..Default::default() };
+    for bad in [
+        LinuxContainerResources { oom_score_adj: 7, ..cpu.clone() },
+        LinuxContainerResources { cpuset_cpus: "0".into(), ..cpu.clone() },
+        LinuxContainerResources { cpuset_mems: "0".into(), ..cpu },
+    ] {
+        assert_eq!(update(&server, &busy, bad).expect_err("refused").code(), Code::Unimplemented);
+    }
+    let now = server.status(&busy)?.resources.and_then(|all| all.linux).expect("resources");
+    assert_eq!(now.cpu_shares, 512);
     assert_eq!(update(&server, "0123", resources).expect_err("refused").code(), Code::NotFound);
     let request = UpdatePodSandboxResourcesRequest { pod_sandbox_id: pod.clone(), ..Default::default() };
     server.runtime(|mut client| async move { client.update_pod_sandbox_resources(request).await })?;

@@ -118,10 +118,16 @@ fn images_are_volumes_of_containers(t: &Context) -> Verdict {
             let config = ContainerConfig { mounts: vec![mount], ..probe("refused", &[]) };
             server.try_container(&pod, config).expect_err("it makes no sense")
         };
+        let others = vec![IdMapping { host_id: 5_000_000, container_id: 0, length: 65536 }];
         for (mount, code, why) in [
             (Mount { readonly: false, ..at("/x", "") }, Code::InvalidArgument, "read-only"),
             (Mount { image: spec("example.com/none"), ..at("/x", "") }, Code::NotFound, "example.com/none"),
             (Mount { host_path: "/tmp".into(), ..at("/x", "") }, Code::InvalidArgument, "host_path"),
+            (
+                Mount { uid_mappings: others.clone(), gid_mappings: others, ..at("/x", "") },
+                Code::InvalidArgument,
+                "mappings",
+            ),
             (at("/x", "no/such"), Code::Unknown, "no/such"),
             (at("/x", "../.."), Code::Unknown, "not a path below it"),
         ] {

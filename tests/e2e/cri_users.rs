@@ -110,6 +110,12 @@ fn a_pod_has_the_ids_that_the_kubelet_gives(t: &Context) -> Verdict {
     assert!(other.contains("not the sandbox's"), "{other}");
     let other = refused(ContainerConfig { mounts: vec![mapped("/x", FIRST + 1)], ..probe("other", &[]) });
     assert!(other.contains("not those of the sandbox"), "{other}");
+    // a device that does not exist is not made
+    let missing = source.join("device");
+    let device =
+        Device { host_path: missing.display().to_string(), container_path: "/dev/x".into(), ..Default::default() };
+    let other = refused(ContainerConfig { devices: vec![device], ..probe("other", &[]) });
+    assert!(other.contains("No such file") && !missing.exists(), "{other}");
     let run = |options: NamespaceOption| {
         let request = RunPodSandboxRequest { config: Some(pod(options)), runtime_handler: String::new() };
         server.runtime(|mut client| async move { client.run_pod_sandbox(request).await })

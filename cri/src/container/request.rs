@@ -112,7 +112,7 @@ pub fn options(
     let is_tty = config.tty;
     let mode = |word: &str| Some(if is_tty { "tty" } else { word }.to_owned());
     let (images, paths): (Vec<&Mount>, Vec<&Mount>) = config.mounts.iter().partition(|mount| image_of(mount).is_some());
-    let image_mounts = images.into_iter().map(image_mount).collect::<Result<Vec<_>>>()?;
+    let image_mounts = images.into_iter().map(|mount| image_mount(mount, users)).collect::<Result<Vec<_>>>()?;
     let mounts = paths
         .into_iter()
         .map(|wanted| mount(wanted, users, context.privileged))
@@ -333,9 +333,12 @@ fn image_of(mount: &Mount) -> Option<&ImageSpec> {
     mount.image.as_ref().filter(|spec| !spec.image.is_empty())
 }
 
-/// The mount of an image, whose id is known.
-fn image_mount(mount: &Mount) -> Result<ImageMount> {
+/// The mount of an image, whose id is known. Its files have the owners of the image, as the pod sees them.
+fn image_mount(mount: &Mount, users: Option<UidRange>) -> Result<ImageMount> {
     let refused = |why: &str| Err(Fault::invalid(format!("mount of an image at {:?}: {why}", mount.container_path)));
+    if is_mapped(mount) && users != Some(users::of_mappings(&mount.uid_mappings, &mount.gid_mappings)?) {
+        return refused("the id mappings are not those of the sandbox");
+    }
     if !mount.readonly {
         return refused("the files of an image are read-only, and readonly has to say so");
     }
@@ -358,6 +361,11 @@ fn image_mount(mount: &Mount) -> Result<ImageMount> {
     })
 }
 
+/// Whether the mount has mappings of ids of its own.
+fn is_mapped(mount: &Mount) -> bool {
+    !(mount.uid_mappings.is_empty() && mount.gid_mappings.is_empty())
+}
+
 /// A mount of the host's path `source` at `target` in the container.
 struct Bind {
     source: String,
@@ -376,7 +384,7 @@ fn mount(mount: &Mount, users: Option<UidRange>, privileged: bool) -> Result<Bin
     if !mount.image_sub_path.is_empty() {
         return Err(Fault::invalid(format!("{}: image_sub_path goes with an image", shown())));
     }
-    let host_ids = mount.uid_mappings.is_empty() && mount.gid_mappings.is_empty();
+    let host_ids = !is_mapped(mount);
     if !host_ids && users != Some(users::of_mappings(&mount.uid_mappings, &mount.gid_mappings)?) {
         return Err(Fault::invalid(format!("{}: the id mappings are not those of the sandbox", shown())));
     }
@@ -404,6 +412,9 @@ fn mount(mount: &Mount, users: Option<UidRange>, privileged: bool) -> Result<Bin
 }
 
 fn device(device: &Device) -> Result<Bind> {
+    // a path that is to be mounted is made if it does not exist, but no device can be
+    let exists = Path::new(&device.host_path).metadata().context(|| format!("device {:?}", device.host_path));
+    exists.map_err(|error| Fault::invalid(error.one_line()))?;
     bind(&device.host_path, &device.container_path, !device.permissions.contains('w'))
 }
 
