@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use stage0::cdi::DIRECTORIES;
 use stage0::entrypoint::bundled_image;
 use stage0::image::store::Image;
 use stage0::store::Store;
@@ -20,6 +21,8 @@ pub struct Node {
     pub store: Store,
     /// The directory whose `net.d` has network configurations, in addition to CNI's own directory.
     pub local_config: PathBuf,
+    /// The directories with files of CDI.
+    pub cdi_directories: Vec<PathBuf>,
     /// Whether the entrypoints log debug messages.
     pub debug: bool,
     /// The address of the server's own metrics; `None` if it serves none.
@@ -33,11 +36,12 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node with this store.
+    /// A node with this store, and the usual directories of CDI.
     pub fn new(store: Store, local_config: PathBuf, debug: bool) -> Self {
         Self {
             store,
             local_config,
+            cdi_directories: DIRECTORIES.map(PathBuf::from).to_vec(),
             debug,
             metrics: None,
             rates: Rates::default(),

@@ -24,6 +24,8 @@ pub mod volume;
 
 pub mod app;
 
+pub mod cdi;
+
 pub mod pod;
 
 pub mod podfile;

@@ -17,6 +17,7 @@ mod crash;
 mod cri;
 mod cri_asked;
 mod cri_campaign;
+mod cri_devices;
 mod cri_figures;
 mod cri_images;
 mod cri_streams;
@@ -102,6 +103,7 @@ fn main() -> ExitCode {
         cri::CASES,
         cri_asked::CASES,
         cri_campaign::CASES,
+        cri_devices::CASES,
         cri_figures::CASES,
         cri_images::CASES,
         cri_streams::CASES,

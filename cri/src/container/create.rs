@@ -4,7 +4,7 @@ use stage0::app::add;
 use stage0::image::store::{self as images, Image, find};
 
 use super::request::{self, ImageCommand, SandboxLimits};
-use super::{Container, life, of_sandbox, unheeded};
+use super::{Container, cdi, life, of_sandbox, unheeded};
 use crate::api::{CreateContainerRequest, CreateContainerResponse, ImageSpec, Mount, NamespaceMode};
 use crate::fault::{Fault, Result};
 use crate::id::ContainerId;
@@ -36,7 +36,9 @@ pub fn create(node: &Node, request: CreateContainerRequest) -> Result<CreateCont
     let id = ContainerId::new(sandbox.pod.uuid())?;
     let has_hosts_pids = sandbox.record.namespaces[1] == NamespaceMode::Node as i32;
     let limits = SandboxLimits { users: sandbox.users()?, has_hosts_pids };
+    let devices = cdi::additions(node, &config)?;
     let mut options = request::options(&id, limits, image.id.to_string(), own, config)?;
+    devices.add_to(&mut options, limits.users.is_some())?;
     options.debug = node.debug;
     if sandbox.record.log_directory.is_empty() {
         options.k8s_log_path = None;

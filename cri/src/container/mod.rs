@@ -1,5 +1,6 @@
 //! Containers: the apps of a sandbox's pod.
 
+mod cdi;
 pub mod command_end;
 pub mod create;
 pub mod exec;

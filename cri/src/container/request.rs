@@ -90,9 +90,6 @@ pub fn options(
     if metadata.name.is_empty() {
         return Err(Fault::invalid("the container has no name"));
     }
-    if !config.cdi_devices.is_empty() {
-        return Err(Fault::unimplemented("CDI devices are not implemented yet"));
-    }
     let mut words = own.with(config.command, config.args).into_iter();
     let exec = words.next().ok_or_else(|| Fault::invalid("neither the container nor its image says what to run"))?;
     let linux = config.linux.unwrap_or_default();

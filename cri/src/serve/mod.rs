@@ -47,8 +47,9 @@ pub fn serve(service: CriService) -> Result<()> {
         .max_blocking_threads(BLOCKING)
         .build()
         .context(|| "start the runtime of tasks")?;
-    let CriService { store, listen, stream, metrics, local_config, debug } = service;
+    let CriService { store, listen, stream, metrics, local_config, cdi_directories, debug } = service;
     let mut node = Node::new(store, local_config, debug);
+    node.cdi_directories = cdi_directories;
     runtime.block_on(async {
         let listener = bind(&listen)?;
         let (streaming, address) = listen_at(stream).await?;

@@ -7,6 +7,7 @@ use clap::Args;
 use stage1::error::{Context, Error, Result};
 
 use super::session::Session;
+use crate::cdi;
 use crate::store::Store;
 
 /// What the Kubernetes runtime is to do.
@@ -22,6 +23,8 @@ pub struct CriService {
     pub metrics: Option<SocketAddr>,
     /// The directory that has configurations of networks in `net.d`, besides CNI's own.
     pub local_config: PathBuf,
+    /// The directories with devices of CDI.
+    pub cdi_directories: Vec<PathBuf>,
     /// Entrypoints say more.
     pub debug: bool,
 }
@@ -44,6 +47,9 @@ pub struct Cri {
     /// Read network configurations from net.d in this directory, before those in /etc/cni/net.d
     #[arg(long, value_name = "DIR", default_value = stage1::net::LOCAL_CONFIG)]
     local_config: PathBuf,
+    /// Read the devices of CDI from the files in this directory
+    #[arg(long = "cdi-spec-dir", value_name = "DIR", default_values = cdi::DIRECTORIES)]
+    cdi_directories: Vec<PathBuf>,
 }
 
 impl Cri {
@@ -63,7 +69,8 @@ impl Cri {
         }
         let metrics = address("--metrics", &self.metrics)?;
         let Session { store, debug } = session;
-        serve(CriService { store, listen, stream, metrics, local_config: self.local_config, debug })
+        let Self { local_config, cdi_directories, .. } = self;
+        serve(CriService { store, listen, stream, metrics, local_config, cdi_directories, debug })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Map, Value};
@@ -14,6 +14,8 @@ use super::label;
 use super::limits::memory;
 use super::volume::absolute;
 use crate::app::mounts;
+use crate::app::options::AddOptions;
+use crate::cdi;
 use crate::fsutil::dir::in_words;
 use crate::volume::content::relative;
 
@@ -29,9 +31,12 @@ pub struct Extras {
     /// Give it its own /dev/shm of this size (default: the pod's, which its apps share)
     #[arg(long, value_name = "SIZE")]
     shm_size: Option<String>,
-    /// Allow it to use a device of the host: DEVICE[:PATH][:r|rw]
+    /// Allow it to use a device of the host: DEVICE[:PATH][:r|rw], or one of CDI: VENDOR/CLASS=NAME
     #[arg(long = "device", value_name = "DEVICE")]
     devices: Vec<String>,
+    /// Read the devices of CDI from the files in this directory
+    #[arg(long = "cdi-spec-dir", value_name = "DIR", default_values = cdi::DIRECTORIES)]
+    cdi_directories: Vec<PathBuf>,
     /// Give it a secret, as the file /run/secrets/NAME
     #[arg(long = "secret", value_name = "NAME=FILE")]
     secrets: Vec<String>,
@@ -47,7 +52,7 @@ pub struct Extras {
 }
 
 impl Extras {
-    /// The mounts for tmpfs, /dev/shm and devices.
+    /// The mounts for tmpfs, /dev/shm and devices by path.
     ///
     /// # Errors
     /// An option is invalid, or a device does not exist.
@@ -60,10 +65,19 @@ impl Extras {
             let size = memory(size).context(|| "--shm-size")?;
             found.push(in_memory("/dev/shm", Some(size), "1777", false)?);
         }
-        for text in &self.devices {
+        for text in self.devices.iter().filter(|text| !cdi::is_name(text)) {
             found.push(device(text).context(|| format!("--device {text:?}"))?);
         }
         Ok(found)
+    }
+
+    /// Adds what its devices of CDI need.
+    ///
+    /// # Errors
+    /// As [`cdi::resolve`] and [`cdi::Additions::add_to`].
+    pub fn add_devices(&self, options: &mut AddOptions) -> Result<()> {
+        let names: Vec<String> = self.devices.iter().filter(|text| cdi::is_name(text)).cloned().collect();
+        cdi::resolve(&self.cdi_directories, &names)?.add_to(options, false)
     }
 
     /// The contents of its secrets, by name.

@@ -144,7 +144,7 @@ impl HowToRunIt {
         }
         mounts.extend(self.extras.mounts()?);
         let (user, group) = user::identity(self.user, self.group)?;
-        Ok(AddOptions {
+        let mut options = AddOptions {
             image: String::new(),
             image_id: None,
             name: None,
@@ -176,7 +176,9 @@ impl HowToRunIt {
             k8s_log_path: self.k8s_log_path,
             insecure: InsecureOptions::default(),
             debug: session.debug,
-        })
+        };
+        self.extras.add_devices(&mut options)?;
+        Ok(options)
     }
 }
 
