@@ -7,7 +7,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -16,7 +16,7 @@ use stage1::rootfs::copy;
 use stage1::sys::dir;
 use stage1::uid_range::UidRange;
 
-use crate::image::archive::{pack_files, sorted_names};
+use crate::image::archive::{Entry, UnpackLimits, pack_files, sorted_names, unpack_files};
 use crate::store::{Store, TemporaryDir};
 
 /// The files to copy.
@@ -150,47 +150,22 @@ fn c_string(name: &OsStr) -> Result<CString> {
 /// # Errors
 /// The archive can't be read, is not a tar archive, can't be unpacked, or has a device or a name with `..`.
 pub fn unpack(store: &Store, archive: impl Read) -> Result<(Source, TemporaryDir)> {
-    let what = || "unpack the tar archive";
     let work = store.temporary_dir()?;
-    let mut archive = tar::Archive::new(archive);
-    archive.set_unpack_xattrs(false);
-    let mut directories = Vec::new();
-    for entry in archive.entries().context(what)? {
-        let entry = entry.context(what)?;
-        // Directories last, those below before those above: their modes may forbid new files.
-        if entry.header().entry_type().is_dir() { directories.push(entry) } else { unpack_entry(entry, work.path())? }
-    }
-    directories.sort_by(|a, b| b.path_bytes().cmp(&a.path_bytes()));
-    directories.into_iter().try_for_each(|entry| unpack_entry(entry, work.path()))?;
-    Ok((Source::Content(dir::open_dir_for_reading(work.path())?), work))
+    let files = dir::open_dir_for_reading(work.path())?;
+    let limits = UnpackLimits { bytes: u64::MAX, entries: u64::MAX, devices: false };
+    unpack_files(archive, files.as_fd(), limits, may_be_copied).context(|| "unpack the tar archive")?;
+    Ok((Source::Content(files), work))
 }
 
-fn unpack_entry(mut entry: tar::Entry<'_, impl Read>, to: &Path) -> Result<()> {
-    let what = format!("unpack {:?} of the tar archive", String::from_utf8_lossy(&entry.path_bytes()));
-    let kind = entry.header().entry_type();
-    // The crate would make an empty file of a device.
-    if kind.is_block_special() || kind.is_character_special() {
-        return Err(Error::new(format!("{what}: it is a device, which can't be copied into an app: leave it out")));
+fn may_be_copied(entry: &Entry) -> Result<()> {
+    if entry.kind.is_block_special() || entry.kind.is_character_special() {
+        return Err(Error::new("it is a device, which can't be copied into an app: leave it out"));
     }
-    if !entry.unpack_in(to).context(|| what.clone())? {
-        return Err(Error::new(format!("{what}: its name leads out of the archive's directory")));
-    }
-    // The crate has made an empty file.
-    if kind.is_fifo() {
-        let (path, mode) = (entry.path().context(|| what.clone())?, entry.header().mode().context(|| what.clone())?);
-        make_fifo(to, &path, Mode::from_raw_mode(mode & 0o777)).context(|| what)?;
+    let path = Path::new(OsStr::from_bytes(&entry.path));
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err(Error::new("its name leads out of the archive's directory"));
     }
     Ok(())
-}
-
-/// Puts a FIFO in place of the file `path` below `top`.
-fn make_fifo(top: &Path, path: &Path, mode: Mode) -> Result<()> {
-    use rustix::fs::{AtFlags, FileType, mknodat, unlinkat};
-    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let above = dir::open_beneath(&dir::open_dir(top)?, above, DIRECTORY)?;
-    let name = path.file_name().context(|| "it has no name")?;
-    unlinkat(&above, name, AtFlags::empty()).context(|| "unlink")?;
-    mknodat(&above, name, FileType::Fifo, mode, 0).context(|| "mkfifo")
 }
 
 /// The absolute form of a path of the host. It keeps a `/` or `/.` at the end, which says that a directory is meant.
@@ -222,6 +197,8 @@ mod tests {
         header.set_entry_type(kind);
         header.set_mode(0o755);
         header.set_size(0);
+        header.set_device_major(1).unwrap();
+        header.set_device_minor(8).unwrap();
         header.set_cksum();
         let mut builder = tar::Builder::new(Vec::new());
         builder.append(&header, std::io::empty()).unwrap();

@@ -10,10 +10,12 @@ use stage1::appc::AcName;
 use stage1::error::{Context, Result};
 use stage1::layout;
 use stage1::pod::remove_if_there;
+use stage1::sys::dir;
 
 use crate::app::root::AppRoot;
 use crate::fsutil::dir::names_in;
 use crate::fsutil::lock;
+use crate::fsutil::space::{Room, Watched};
 use crate::image::archive::{UnpackLimits, pack_files, pack_image, sorted_names};
 use crate::image::import::{Imported, import_file};
 use crate::image::options::{ImageFormat, ImportOptions};
@@ -46,9 +48,11 @@ pub fn commit(store: &Store, pod: &Pod, app: &AcName, name: Reference) -> Result
     let work = store.temporary_dir()?;
     let archive = work.path().join("snapshot");
     let shown = || format!("write {archive:?}");
-    let mut out = BufWriter::with_capacity(1 << 17, File::create_new(&archive).context(shown)?);
+    let room = Room::of(dir::open_dir_for_reading(work.path())?);
+    let file = Watched::new(File::create_new(&archive).context(shown)?, room);
+    let mut out = BufWriter::with_capacity(1 << 17, file);
     while_still(pod, app, || pack_image(&manifest, root.as_fd(), root.ids(), &mut out))?;
-    out.into_inner().context(shown)?;
+    out.flush().context(shown)?;
     let limits = UnpackLimits { devices: true, ..UnpackLimits::default() };
     let options =
         ImportOptions { kind: Some(ImageFormat::Aci), references: vec![name], limits, ..ImportOptions::default() };

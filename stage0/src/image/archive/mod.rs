@@ -5,6 +5,7 @@
 
 mod entries;
 mod entry_files;
+mod holes;
 mod lower;
 mod marks;
 mod metadata;
@@ -28,6 +29,7 @@ pub use marks::Hashes;
 pub(crate) use marks::{OPAQUE, is_whiteout};
 pub use pack::pack;
 pub(crate) use pack::{pack_files, pack_image, sorted_names};
+pub(crate) use unpack::unpack_files;
 pub use unpack::{Alone, Whitelist, manifest, unpack, unpack_alone, unpack_layer, unpack_over, unpack_plain};
 pub(crate) use xattrs::{is_kept, xattr, xattr_names};
 

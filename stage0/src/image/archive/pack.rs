@@ -14,6 +14,7 @@ use tar::{Builder, EntryType, Header};
 
 use super::MAX_DEPTH;
 use super::entry_files::{NO_DEVICES, is_harmless, warn_once};
+use super::holes::Sparse;
 use super::xattrs::{is_kept, xattr, xattr_names};
 
 /// Writes to `to` an archive with `manifest` and, below `rootfs/`, the tree at `directory`.
@@ -31,8 +32,8 @@ pub fn pack(manifest: &[u8], directory: &Path, to: impl Write, devices: bool) ->
     Packer::new(to, devices).image(manifest, root)
 }
 
-/// [`pack`] for an open directory, with all devices. With `ids`, owners are written as a user namespace with this UID
-/// range sees them.
+/// [`pack`] for an open directory, with all devices, and with the holes of files as holes, wherever the file system has
+/// them. With `ids`, owners are written as a user namespace with this UID range sees them.
 ///
 /// # Errors
 /// As [`pack`].
@@ -43,12 +44,12 @@ pub(crate) fn pack_image(
     to: impl Write,
 ) -> Result<()> {
     let root = directory.try_clone_to_owned().context(|| "dup")?;
-    Packer { ids, ..Packer::new(to, true) }.image(manifest, root)
+    Packer { ids, holes: true, ..Packer::new(to, true) }.image(manifest, root)
 }
 
 /// Writes a tar archive with the entries `names` of a directory and all files below them, without sockets; the content
-/// of mount points only if `mounts` is set. With `ids`, owners are written as a user namespace with this UID range sees
-/// them.
+/// of mount points only if `mounts` is set. Holes of files stay holes. With `ids`, owners are written as a user
+/// namespace with this UID range sees them.
 ///
 /// # Errors
 /// As [`pack`].
@@ -61,6 +62,7 @@ pub(crate) fn pack_files(
 ) -> Result<()> {
     let mut packer = Packer::new(to, true);
     packer.ids = ids;
+    packer.holes = true;
     packer.only_on = if mounts { None } else { Some(fs::fstat(directory).context(|| "fstat")?.st_dev) };
     names.iter().try_for_each(|name| packer.child(directory, name, Path::new(name)))?;
     packer.out.finish().context(|| "write the archive")
@@ -76,11 +78,13 @@ struct Packer<W: Write> {
     devices: bool,
     /// The UID range to shift owners back from.
     ids: Option<UidRange>,
+    /// Whether holes of files stay holes. Where they are depends on the file system, and with it the archive's bytes.
+    holes: bool,
 }
 
 impl<W: Write> Packer<W> {
     fn new(to: W, devices: bool) -> Self {
-        Self { out: Builder::new(to), seen: HashMap::new(), only_on: None, devices, ids: None }
+        Self { out: Builder::new(to), seen: HashMap::new(), only_on: None, devices, ids: None, holes: false }
     }
 
     fn directory(&mut self, dir: OwnedFd, stat: &Stat, path: &Path) -> Result<()> {
@@ -88,7 +92,8 @@ impl<W: Write> Packer<W> {
         if path.components().count() > MAX_DEPTH + 1 {
             return Err(Error::new(format!("{}: deeper than {MAX_DEPTH} directories", shown())));
         }
-        self.xattrs(dir.as_fd()).context(shown)?;
+        let records = self.xattrs(dir.as_fd()).context(shown)?;
+        self.describe(&records).context(shown)?;
         let mut header = self.header(stat, EntryType::Directory);
         let mut name = path.as_os_str().to_owned();
         name.push("/");
@@ -126,11 +131,21 @@ impl<W: Write> Packer<W> {
                 if !FileType::from_raw_mode(stat.st_mode).is_file() {
                     return Err(Error::new(format!("{}: another file has just replaced it", shown())));
                 }
-                self.xattrs(file.as_fd()).context(shown)?;
+                let mut records = self.xattrs(file.as_fd()).context(shown)?;
+                let size = stat.st_size.cast_unsigned();
                 let mut header = self.header(&stat, EntryType::Regular);
-                header.set_size(stat.st_size as u64);
-                let content = Exactly { file: std::fs::File::from(file), left: stat.st_size as u64 };
-                self.out.append_data(&mut header, path, content).context(shown)
+                let sparse = if self.holes { Sparse::of(&file, size).context(shown)? } else { None };
+                let file = std::fs::File::from(file);
+                let Some(sparse) = sparse else {
+                    self.describe(&records).context(shown)?;
+                    header.set_size(size);
+                    return self.out.append_data(&mut header, path, Exactly { file, left: size }).context(shown);
+                };
+                records.extend(sparse.records(path));
+                self.describe(&records).context(shown)?;
+                let (stored, content) = sparse.content(file);
+                header.set_size(stored);
+                self.out.append_data(&mut header, Sparse::header_name(path), content).context(shown)
             }
             FileType::Symlink => {
                 let target = fs::readlinkat(dir, name, Vec::new()).context(shown)?;
@@ -187,8 +202,8 @@ impl<W: Write> Packer<W> {
         header
     }
 
-    /// Writes the extended attributes of the next entry, as pax records.
-    fn xattrs(&mut self, fd: BorrowedFd<'_>) -> Result<()> {
+    /// The pax records of a file's extended attributes.
+    fn xattrs(&self, fd: BorrowedFd<'_>) -> Result<Vec<(String, Vec<u8>)>> {
         let mut attributes = Vec::new();
         for name in xattr_names(fd).context(|| "flistxattr")? {
             if is_kept(&name) {
@@ -200,11 +215,16 @@ impl<W: Write> Packer<W> {
             }
         }
         attributes.sort();
-        if attributes.is_empty() {
+        Ok(attributes)
+    }
+
+    /// Writes pax records of the next entry.
+    fn describe(&mut self, records: &[(String, Vec<u8>)]) -> Result<()> {
+        if records.is_empty() {
             return Ok(());
         }
-        let extensions = attributes.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
-        self.out.append_pax_extensions(extensions).context(|| "write extended attributes")
+        let records = records.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+        self.out.append_pax_extensions(records).context(|| "write pax records")
     }
 }
 

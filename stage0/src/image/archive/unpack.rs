@@ -127,6 +127,26 @@ pub fn unpack_plain(source: impl Read, root: BorrowedFd<'_>, limits: &mut Unpack
     unpacker.finish_directories()
 }
 
+/// Unpacks an uncompressed archive of any files into the empty directory `root`. `check` is asked before each entry is
+/// made.
+///
+/// # Errors
+/// The archive is damaged or exceeds `limits`, `check` fails, or an entry leaves the directory or can't be made.
+pub(crate) fn unpack_files(
+    source: impl Read,
+    root: BorrowedFd<'_>,
+    mut limits: UnpackLimits,
+    check: impl Fn(&Entry) -> Result<()>,
+) -> Result<()> {
+    let mut unpacker = Unpacker::new(root, &mut limits, false)?;
+    each_entry(source, &mut unpacker, |unpacker, entry, content| {
+        check(entry)?;
+        let path = normal_components(&entry.path)?.into_iter().collect::<PathBuf>();
+        unpacker.entry(entry, content, &path, in_layer)
+    })?;
+    unpacker.finish_directories()
+}
+
 /// The name that a whiteout at `path` removes (OCI image-spec, layer.md); `None` if it is not a whiteout.
 fn whited_out(path: &Path) -> Option<&OsStr> {
     path.file_name()?.as_bytes().strip_prefix(b".wh.").map(OsStr::from_bytes)
