@@ -194,7 +194,7 @@ spec:
     let made = podctl.ok(&["generate", "kube", "shop"]);
     let again = file(t, "again.yaml", &made);
     let before = (pid(&podctl, "shop", "web"), pid(&podctl, "shop", "second"));
-    assert_eq!(podctl.ok(&["up", "--strict", "-f", &again]), "", "{made}");
+    assert_eq!(podctl.ok(&["up", "--strict", "-f", &again]), "pod shop: unchanged", "{made}");
     assert_eq!(before, (pid(&podctl, "shop", "web"), pid(&podctl, "shop", "second")));
 
     assert_eq!(podctl.ok(&["down", "-f", &path]), "pod shop: removed");
@@ -229,7 +229,12 @@ fn up_again_changes_what_differs_and_nothing_else(t: &Context) -> Verdict {
     let shop = pod(&podctl, "shop");
     let pids = || ["a", "b", "c"].map(|app| pid(&podctl, "shop", app));
     let before = pids();
-    assert_eq!(up(&with_map("one"), &[]), "");
+    assert_eq!(up(&with_map("one"), &[]), "pod shop: unchanged");
+    assert_eq!(up(&with_map("one"), &["--dry-run"]), "pod shop: unchanged");
+    let labelled = with_map("one").replace("metadata: {name: shop}", "metadata: {name: shop, labels: {team: a}}");
+    assert_eq!(up(&labelled, &["--dry-run"]), "pod shop: labels and annotations would be changed");
+    assert_eq!(up(&labelled, &[]), "pod shop: labels and annotations changed");
+    assert_eq!(up(&with_map("one"), &[]), "pod shop: labels and annotations changed");
     assert_eq!(pids(), before);
 
     // only the content of a ConfigMap
@@ -310,6 +315,7 @@ fn what_there_is_no_way_to_do_is_refused_before_anything_is_done(t: &Context) ->
     let base = sleepers(&[("a", "")]);
     let spec = |more: &str| base.replace("  hostNetwork: true\n", &format!("  hostNetwork: true\n  {more}\n"));
     let container = |more: &str| sleepers(&[("a", &format!(", {more}"))]);
+    let limit = |limit: &str| container(&format!("resources: {{limits: {{{limit}}}}}"));
     for (text, why) in [
         (spec("hostPID: true"), "spec.hostPID"),
         (spec("restartPolicy: Sometimes"), "spec.restartPolicy"),
@@ -317,6 +323,20 @@ fn what_there_is_no_way_to_do_is_refused_before_anything_is_done(t: &Context) ->
         (spec("volumes: [{name: v, nfs: {server: s, path: /}}]"), "expected hostPath, emptyDir"),
         (spec("volumes: [{name: v, hostPath: {path: /no/such}}]"), "/no/such"),
         (spec("volumes: [{name: v, configMap: {name: none}}]"), "the file has no ConfigMap \"none\""),
+        (spec("terminationGracePeriodSeconds: 99999999999"), "spec.terminationGracePeriodSeconds 99999999999"),
+        (spec("terminationGracePeriodSeconds: -1"), "spec.terminationGracePeriodSeconds -1"),
+        (
+            limit("memory: 64m"),
+            "spec.containers[0].resources.limits.memory: \"64m\": m means thousandths of a byte: 64Mi",
+        ),
+        (limit("memory: 1n"), "spec.containers[0].resources.limits.memory"),
+        (limit("memory: 1000"), "spec.containers[0].resources.limits.memory"),
+        (limit("cpu: 0"), "spec.containers[0].resources.limits.cpu"),
+        (limit("cpu: 1n"), "spec.containers[0].resources.limits.cpu"),
+        (
+            spec("volumes: [{name: v, emptyDir: {medium: Memory, sizeLimit: 64m}}]"),
+            "spec.volumes[0].emptyDir.sizeLimit",
+        ),
         (container("securityContext: {privileged: true}"), "securityContext.privileged"),
         (container("securityContext: {runAsNonRoot: true}"), "runAsNonRoot"),
         (container("securityContext: {capabilities: {add: [BANANA]}}"), "\"BANANA\" is not a capability"),
@@ -341,6 +361,7 @@ fn what_there_is_no_way_to_do_is_refused_before_anything_is_done(t: &Context) ->
         let path = file(t, "bad.yaml", &text);
         let line = podctl.run(&["up", "-f", &path]);
         assert_ne!(line.code, Some(0), "{text}");
+        assert_eq!(line.stdout, "", "nothing was made: {text}");
         let last = line.stderr.lines().last().unwrap_or_default();
         assert!(last.contains(why), "{why}: {}", line.stderr);
         assert!(podctl.ok(&["list", "-q"]).is_empty(), "{text}");
@@ -370,7 +391,7 @@ fn a_pod_with_ids_of_its_own_from_a_file(t: &Context) -> Verdict {
     let data = podctl.json(&["volume", "inspect", "kept"])[0]["path"].as_str().expect("path").to_owned();
     assert_eq!(fs::metadata(format!("{data}/x"))?.uid(), 0);
     let before = pid(&podctl, "shop-pod", "a");
-    assert_eq!(podctl.ok(&["up", "--net=none", "-f", &path]), "");
+    assert_eq!(podctl.ok(&["up", "--net=none", "-f", &path]), "pod shop-pod: unchanged");
     assert_eq!(pid(&podctl, "shop-pod", "a"), before);
     podctl.ok(&["down", "-f", &path, "--volumes"]);
     Ok(())
@@ -389,7 +410,7 @@ fn ports_lead_to_the_pod(t: &Context) -> Verdict {
     assert_eq!(ask_from_here("tcp", "127.0.0.1:8099"), "hello");
     let before = pid(&host.podctl, "shop", "a");
     let made = file(t, "again.yaml", &host.podctl.ok(&["generate", "kube", "shop"]));
-    assert_eq!(host.podctl.ok(&["up", "--net=br", "--local-config", &local, "-f", &made]), "");
+    assert_eq!(host.podctl.ok(&["up", "--net=br", "--local-config", &local, "-f", &made]), "pod shop: unchanged");
     assert_eq!(pid(&host.podctl, "shop", "a"), before);
     // Other ports of a pod that runs: its apps run on.
     let text = text.replace("hostPort: 8099", "hostPort: 8098");
@@ -401,7 +422,7 @@ fn ports_lead_to_the_pod(t: &Context) -> Verdict {
     assert_eq!(ask_from_here("tcp", "127.0.0.1:8098"), "hello");
     assert!(std::net::TcpStream::connect("127.0.0.1:8099").is_err(), "the old port still leads there");
     assert_eq!(pid(&host.podctl, "shop", "a"), before);
-    assert_eq!(up(&[]), "");
+    assert_eq!(up(&[]), "pod shop: unchanged");
     host.podctl.ok(&["down", "shop"]);
     Ok(())
 }

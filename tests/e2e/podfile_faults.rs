@@ -161,7 +161,7 @@ fn values_have_lines_and_an_edited_file_still_takes_its_pod_down(t: &Context) ->
     let file = fs::read_to_string(of_shop.dir().join("stage1/rootfs/rkt/env/a"))?;
     assert!(file.contains("WORD=one\n") && !file.contains("evil"), "{file}");
     let again = shop.podctl.ok(&["generate", "kube", "shop"]);
-    assert_eq!(shop.up(&again).ok(), "", "{again}");
+    assert_eq!(shop.up(&again).ok(), "pod shop: unchanged", "{again}");
     // an app that is added with such a value
     let words = ["app", "add", "shop", "probe", "--name", "b", "-e", "LINES=x\ny", "--", "cat", "/proc/self/environ"];
     shop.podctl.ok(&words);
@@ -199,7 +199,7 @@ fn of_two_ups_at_once_the_second_is_told_of_the_first(t: &Context) -> Verdict {
     assert!(line.contains("run \"podctl up\" again") && !line.contains("podctl rm"), "{line}");
     fs::write(shop.podctl.out().join("go"), "")?;
     assert!(first.wait_with_output()?.status.success());
-    assert_eq!(shop.podctl.ok(&["up", "-f", &path]), "");
+    assert_eq!(shop.podctl.ok(&["up", "-f", &path]), "pod shop: unchanged");
     shop.podctl.ok(&["down", "shop"]);
 
     // several from the beginning: one makes the pod; each other one finds it as it should be, or is refused
@@ -214,7 +214,7 @@ fn of_two_ups_at_once_the_second_is_told_of_the_first(t: &Context) -> Verdict {
         assert!(said.code == Some(0) || is_refused, "{said}");
         assert!(!said.stderr.contains("podctl rm"), "{said}");
     }
-    assert_eq!(shop.podctl.ok(&["up", "-f", &path]), "");
+    assert_eq!(shop.podctl.ok(&["up", "-f", &path]), "pod shop: unchanged");
     assert_eq!(shop.pod().state("a"), "running");
     shop.podctl.ok(&["down", "shop"]);
     Ok(())
@@ -224,23 +224,27 @@ fn a_pod_comes_back_from_what_it_generates(t: &Context) -> Verdict {
     let shop = Shop::new(t);
     let out = shop.podctl.out();
     let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: keys}\nstringData: {PASSWORD: ge$$heim, other: never used}\n---\n\
-                apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {COLOUR: blue}\n---\n\
-                apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: data, labels: {team: shop}}\n"
+                apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {COLOUR: blue, page: <p>}\nbinaryData: {raw: /w==}\n---\n\
+                apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: data, labels: {team: shop}}\nspec:\n  \
+                accessModes: [ReadWriteMany]\n  storageClassName: fast\n  resources: {requests: {storage: 7Gi}}\n"
         .to_owned()
         + &pod(
             "shop",
             "  restartPolicy: Never\n  initContainers:\n  - {name: side, image: probe, command: [/probe, sleep, inf], \
-             restartPolicy: Always, ports: [{containerPort: 7}]}\n  containers:\n  - name: a\n    image: probe\n    \
+             restartPolicy: Always, ports: [{containerPort: 7}]}\n  containers:\n  - name: a\n    image: probe\n    imagePullPolicy: Never\n    \
              command: [/probe, report, /out/a.json, +, sleep, inf]\n    envFrom: [{secretRef: {name: keys}}]\n    \
              env:\n    - {name: PW, valueFrom: {secretKeyRef: {name: keys, key: PASSWORD}}}\n    \
              - {name: URL, value: \"db://u:$(PW)@$(COLOUR)\"}\n    \
              - {name: COLOUR, valueFrom: {configMapKeyRef: {name: settings, key: COLOUR}}}\n    \
              ports: [{containerPort: 80, name: web}, {containerPort: 53, hostPort: 53, protocol: UDP}]\n    \
-             volumeMounts: [{name: out, mountPath: /out}, {name: v, mountPath: /v}, {name: d, mountPath: /d}]\n",
+             volumeMounts: [{name: out, mountPath: /out}, {name: v, mountPath: /v}, {name: d, mountPath: /d}, \
+             {name: c, mountPath: /c}, {name: s, mountPath: /s}]\n",
         )
         + &format!(
             "  volumes:\n  - {{name: out, hostPath: {{path: {0}, type: Directory}}}}\n  \
              - {{name: d, hostPath: {{path: {0}/new, type: DirectoryOrCreate}}}}\n  \
+             - {{name: c, configMap: {{name: settings, items: [{{key: page, path: www/index.html, mode: 0440}}, \
+             {{key: raw, path: raw}}]}}}}\n  - {{name: s, secret: {{secretName: keys, items: [{{key: PASSWORD, path: p}}]}}}}\n  \
              - {{name: v, persistentVolumeClaim: {{claimName: data}}}}\n",
             out.display()
         );
@@ -267,18 +271,31 @@ fn a_pod_comes_back_from_what_it_generates(t: &Context) -> Verdict {
         "configMapKeyRef",
         "kind: ConfigMap",
         "$(PW)",
+        "imagePullPolicy: Never",
+        "imagePullPolicy: IfNotPresent",
+        "storage: 7Gi",
+        "storageClassName: fast",
+        "- ReadWriteMany",
+        "page: <p>",
+        "binaryData:",
+        "key: page",
+        "path: www/index.html",
+        "configMap:",
+        "secretName: keys",
     ] {
         assert!(made.contains(part), "{part}: {made}");
     }
+    assert_eq!(made.matches("kind: Secret").count(), 1, "{made}");
+    assert_eq!(made.matches("kind: ConfigMap").count(), 1, "{made}");
     for secret in ["heim", "never used"] {
         assert!(!made.contains(secret), "{secret}: {made}");
     }
-    assert_eq!(shop.podctl.ok(&["up", "--strict", "-f", &shop.file(&made)]), "", "{made}");
+    assert_eq!(shop.podctl.ok(&["up", "--strict", "-f", &shop.file(&made)]), "pod shop: unchanged", "{made}");
     assert_eq!(pids(), before);
     assert_eq!(shop.podctl.ok(&["generate", "kube", "shop"]), made, "the same again");
     // facts without effect are kept, and replace no app
     let text = text.replace("containerPort: 80,", "containerPort: 81,");
-    assert_eq!(shop.up(&text).ok(), "");
+    assert_eq!(shop.up(&text).ok(), "pod shop: unchanged");
     assert_eq!(pids(), before);
     assert!(shop.podctl.ok(&["generate", "kube", "shop"]).contains("containerPort: 81"));
 

@@ -1,6 +1,6 @@
 //! The options of a new app, and the app of the pod manifest (appc) that results from them and the image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -211,6 +211,9 @@ impl AddOptions {
         if let Some(signal) = &self.stop_signal {
             stage1::app::parse_stop_signal(signal)?;
         }
+        if let Some(timeout) = self.stop_timeout {
+            stage1::app::parse_stop_timeout(&timeout.as_secs().to_string())?;
+        }
         if let Some(restart) = &self.restart {
             stage1::app::parse_restart(restart)?;
         }
@@ -310,10 +313,13 @@ impl AddOptions {
 
     /// Replaces and adds variables. The image's own are checked as well.
     fn set_environment(&self, app: &mut App) -> Result<()> {
-        for variable in &self.env {
-            app.environment.retain(|other| other.name != variable.name);
-            app.environment.push(variable.clone());
-        }
+        // of several with one name the last one counts, at its own place
+        let names: HashMap<&str, usize> =
+            self.env.iter().enumerate().map(|(place, variable)| (variable.name.as_str(), place)).collect();
+        app.environment.retain(|other| !names.contains_key(other.name.as_str()));
+        let given = self.env.iter().enumerate();
+        let last = given.filter(|(place, variable)| names.get(variable.name.as_str()) == Some(place));
+        app.environment.extend(last.map(|(_, variable)| variable.clone()));
         app.environment.iter().try_for_each(|variable| env::check(&variable.name, &variable.value))
     }
 
@@ -464,6 +470,7 @@ mod tests {
             (with(|o| o.working_dir = Some("tmp".into())), APP, "absolute"),
             (with(|o| o.stop_signal = Some("SIGBANANA".into())), APP, "no such signal"),
             (with(|o| o.restart = Some("maybe".into())), APP, "on-failure"),
+            (with(|o| o.stop_timeout = Some(Duration::from_secs(1 << 30))), APP, "stop timeout"),
             (with(|o| o.user = Some(String::new())), APP, "user or group"),
             (with(|o| o.streams[0] = Some("log".into())), APP, "stdin mode"),
             (with(|o| o.streams[2] = Some("strem".into())), APP, "stderr mode"),

@@ -2,6 +2,7 @@
 //!
 //! Errors in the file are found before anything is changed. If a later step fails, the steps before it are undone.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use stage1::appc::{AcName, NameValue, PodManifest, RuntimeApp};
@@ -122,8 +123,9 @@ fn up_one(store: &Store, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) ->
         gc::rm(store, pods::find_whole(store, pod.uuid())?, how.debug)?;
         return make(store, plan, wanted, how);
     }
-    change(store, &pod, plan, wanted, how)?;
-    must_still_run(store, &pod, how)
+    let changed = change(store, &pod, plan, wanted, how)?;
+    must_still_run(store, &pod, how)?;
+    if changed { Ok(()) } else { (how.say)(&format!("pod {}: unchanged", plan.name)) }
 }
 
 /// Waits for the end of a pod that is ending, unless `how` says to change nothing. Returns the pod as it is then; `None`
@@ -169,7 +171,7 @@ fn change_with_ports(
         ports::set(store, pod, &plan.ports).context(|| "ports")?;
     }
     (how.say)(&format!("pod {}: ports {}changed", plan.name, if how.dry { "would be " } else { "" }))?;
-    change(store, pod, plan, wanted, how).map_err(|error| {
+    change(store, pod, plan, wanted, how).map(drop).map_err(|error| {
         if how.dry {
             return error;
         }
@@ -271,7 +273,7 @@ fn make(store: &Store, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) -> R
         Err(error) => return Err(made.undo(error)),
     };
     let pod = pods::find_whole(store, uuid)?;
-    let mut work = Work { store, pod: &pod, how, contents: &plan.contents, made: &made, done: Vec::new() };
+    let mut work = Work::new(store, &pod, plan, &made, how);
     let said = (how.say)(&format!("pod {}: started", plan.name));
     let Err(error) = said.and_then(|()| work.bring(wanted, &manifest)) else { return Ok(()) };
     let ended = stop::stop(store, &pod, StopOptions { force: true, debug: how.debug, ..StopOptions::default() })
@@ -298,11 +300,12 @@ fn names(wanted: &[WantedApp]) -> String {
     wanted.iter().map(|one| one.app.name.to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// Changes a running pod's apps to those of the plan; undoes that if it fails.
-fn change(store: &Store, pod: &Pod, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) -> Result<()> {
+/// Changes a running pod's apps, labels and annotations to those of the plan; undoes that if it fails. Returns whether
+/// anything differed.
+fn change(store: &Store, pod: &Pod, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) -> Result<bool> {
     let manifest = manifest::read(pod.dir())?;
     let made = if how.dry { Made::nothing(store) } else { Made::of(store, plan)? };
-    let mut work = Work { store, pod, how, contents: &plan.contents, made: &made, done: Vec::new() };
+    let mut work = Work::new(store, pod, plan, &made, how);
     let keep: Vec<AcName> = wanted.iter().map(|one| one.app.name.clone()).collect();
     let gone = change::gone(&manifest, &keep);
     let brought = work.remove(&gone).and_then(|()| work.bring(wanted, &manifest));
@@ -313,14 +316,21 @@ fn change(store: &Store, pod: &Pod, plan: &PodPlan, wanted: &[WantedApp], how: &
         }
         return Err(made.undo(Error::new(format!("{}; {undone}", error.one_line()))));
     }
+    let words = (&manifest.user_labels, &manifest.user_annotations) != (&plan.labels, &plan.annotations);
+    if words {
+        let would = if how.dry { "would be " } else { "" };
+        (how.say)(&format!("pod {}: labels and annotations {would}changed", plan.name))?;
+    }
+    let changed = words || work.has_said.get();
     if how.dry {
-        return Ok(());
+        return Ok(changed);
     }
     for app in gone {
         implicit::remove(pod.dir(), &manifest::read(pod.dir())?, &app.name)?;
     }
     note(pod, plan, wanted)?;
-    content::sweep(pod.dir(), &manifest::read(pod.dir())?)
+    content::sweep(pod.dir(), &manifest::read(pod.dir())?)?;
+    Ok(changed)
 }
 
 /// Writes to the pod's manifest what the file says that no app is replaced for: labels and annotations of the pod, and
@@ -368,10 +378,18 @@ struct Work<'a> {
     contents: &'a [Content],
     made: &'a Made<'a>,
     done: Vec<Done>,
+    /// Whether a line was said of an app.
+    has_said: Cell<bool>,
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    fn new(store: &'a Store, pod: &'a Pod, plan: &'a PodPlan, made: &'a Made<'a>, how: &'a How<'a>) -> Self {
+        let has_said = Cell::new(false);
+        Self { store, pod, how, contents: &plan.contents, made, done: Vec::new(), has_said }
+    }
+
     fn say(&self, app: &AcName, what: &str) -> Result<()> {
+        self.has_said.set(true);
         (self.how.say)(&format!("app {app}: {}{what}", if self.how.dry { "would be " } else { "" }))
     }
 

@@ -1,15 +1,14 @@
 //! Translates a container of Kubernetes to the options of an app.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Container;
-use stage1::appc::{AcName, ExposedPort, NameValue};
+use stage1::appc::{AcName, ExposedPort, Mount, NameValue};
 use stage1::confine::caps::CapSet;
 use stage1::error::{Context, Error, Result};
 
 use super::env::{self, Facts};
-use super::origin::Origin;
+use super::origin::{ContentOrigin, Origin};
 use super::plan::{AppPlan, Pull};
 use super::security::{self, Defaults};
 use super::unused::Unused;
@@ -26,8 +25,8 @@ pub struct Surroundings<'a> {
     pub security: Defaults,
     /// The pod's volumes.
     pub volumes: Volumes,
-    /// The types of its volumes of kind hostPath, by volume.
-    pub host_path_types: BTreeMap<String, String>,
+    /// Its volumes as the file says them.
+    pub of_file: Vec<k8s_openapi::api::core::v1::Volume>,
     /// The restart policy of its apps: `no`, `on-failure` or `always`.
     pub restart: &'static str,
     /// terminationGracePeriodSeconds: the apps' stop timeout.
@@ -63,7 +62,8 @@ pub fn translate(
     name.parse::<AcName>().context(|| "name")?;
     options.image = container.image.take().filter(|image| !image.is_empty()).context(|| "it has no image")?;
     options.name = Some(name);
-    let pull = match container.image_pull_policy.take().as_deref() {
+    let policy = container.image_pull_policy.take();
+    let pull = match policy.as_deref() {
         None | Some("IfNotPresent") => Pull::IfNotPresent,
         Some("Always") => Pull::Always,
         Some("Never") => Pull::Never,
@@ -72,20 +72,20 @@ pub fn translate(
         }
     };
     // before its fields are taken: variables may refer to its resources
-    let mut origin = Origin { ports: container.ports.clone().unwrap_or_default(), ..Origin::default() };
+    let ports_of_file = container.ports.clone().unwrap_or_default();
+    let mut origin = Origin { ports: ports_of_file, pull: policy, ..Origin::default() };
     (options.env, origin.env) = env::variables(&mut container, &around.facts)?;
+    let variables = env::Variables::of(&options.env);
     let expanded = |words: Option<Vec<String>>| -> Vec<String> {
-        words.unwrap_or_default().iter().map(|word| env::expand(word, &options.env)).collect()
+        words.unwrap_or_default().iter().map(|word| env::expand(word, &variables)).collect()
     };
     let (command, args) = (expanded(container.command.take()), expanded(container.args.take()));
     options.working_dir = container.working_dir.take().filter(|dir| !dir.is_empty());
     let (non_root, capabilities) = security::apply(&mut container, &around.security, &mut options)?;
     if let Some(mounts) = &mut container.volume_mounts {
-        options.mounts = volumes::mounts(mounts, &around.volumes, &options.env)?;
+        options.mounts = volumes::mounts(mounts, &around.volumes, &variables)?;
     }
-    let types = around.host_path_types.iter();
-    let types = types.filter(|(name, _)| options.mounts.iter().any(|mount| mount.volume.as_ref() == name.as_str()));
-    origin.host_path_types = types.map(|(name, kind)| (name.clone(), kind.clone())).collect();
+    volume_origins(&mut origin, &options.mounts, around);
     // a sidecar container (an init container with restartPolicy Always) is an app that is started first
     let stays = match container.restart_policy.take().as_deref() {
         Some("Always") if init => true,
@@ -122,6 +122,24 @@ pub fn translate(
         ports,
         capabilities,
     })
+}
+
+/// Notes what the file says of the volumes that the app mounts.
+fn volume_origins(origin: &mut Origin, mounts: &[Mount], around: &Surroundings<'_>) {
+    for of_file in &around.of_file {
+        let Some(volume) = around.volumes.get(&of_file.name) else { continue };
+        if !mounts.iter().any(|mount| mount.volume == volume.name) {
+            continue;
+        }
+        let name = volume.name.to_string();
+        let kind = of_file.host_path.as_ref().and_then(|host| host.type_.clone()).filter(|kind| !kind.is_empty());
+        origin.host_path_types.extend(kind.map(|kind| (name.clone(), kind)));
+        origin.contents.extend(ContentOrigin::of(of_file).map(|content| (name, content)));
+        if let Some(claim) = &of_file.persistent_volume_claim {
+            let spec = around.facts.sources.claims.get(&claim.claim_name);
+            origin.claims.extend(spec.map(|spec| (claim.claim_name.clone(), spec.clone())));
+        }
+    }
 }
 
 /// The published ports of a container.

@@ -1,6 +1,6 @@
 //! A container's environment, and `$(NAME)` in its command, arguments and variables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::api::core::v1::{Container, EnvVarSource, ObjectFieldSelector};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -24,7 +24,7 @@ pub struct Facts<'a> {
 /// # Errors
 /// A source is missing and not optional, a value is not UTF-8, or a reference is not supported.
 pub fn variables(container: &mut Container, facts: &Facts<'_>) -> Result<(Vec<NameValue>, BTreeMap<String, Variable>)> {
-    let mut found: Vec<NameValue> = Vec::new();
+    let mut found = Variables::default();
     let mut origins = BTreeMap::new();
     for from in container.env_from.take().unwrap_or_default() {
         let prefix = from.prefix.unwrap_or_default();
@@ -55,22 +55,55 @@ pub fn variables(container: &mut Container, facts: &Facts<'_>) -> Result<(Vec<Na
             set(&mut found, &mut origins, variable.name, value, origin);
         }
     }
-    Ok((found, origins))
+    Ok((found.in_order(), origins))
+}
+
+/// Variables that are found by name.
+#[derive(Default)]
+pub struct Variables {
+    /// `None` for one that a later one has replaced.
+    list: Vec<Option<NameValue>>,
+    /// The places in the list.
+    places: HashMap<String, usize>,
+}
+
+impl Variables {
+    /// These variables, the later ones in place of the earlier ones of their name.
+    pub fn of(variables: &[NameValue]) -> Self {
+        let mut all = Self::default();
+        variables.iter().cloned().for_each(|variable| all.set(variable));
+        all
+    }
+
+    /// Adds a variable, in place of an earlier one of its name.
+    pub fn set(&mut self, variable: NameValue) {
+        if let Some(before) = self.places.insert(variable.name.clone(), self.list.len()) {
+            self.list[before] = None;
+        }
+        self.list.push(Some(variable));
+    }
+
+    fn value(&self, name: &str) -> Option<&str> {
+        Some(self.list.get(*self.places.get(name)?)?.as_ref()?.value.as_str())
+    }
+
+    fn in_order(self) -> Vec<NameValue> {
+        self.list.into_iter().flatten().collect()
+    }
 }
 
 fn set(
-    found: &mut Vec<NameValue>,
+    found: &mut Variables,
     origins: &mut BTreeMap<String, Variable>,
     name: String,
     value: String,
     origin: Option<Variable>,
 ) {
-    found.retain(|other| other.name != name);
     match origin {
         Some(origin) => drop(origins.insert(name.clone(), origin)),
         None => drop(origins.remove(&name)),
     }
-    found.push(NameValue::new(name, value));
+    found.set(NameValue::new(name, value));
 }
 
 /// The key of a ConfigMap or Secret that a variable names.
@@ -143,7 +176,7 @@ fn field_of(field: &ObjectFieldSelector, meta: &ObjectMeta) -> Result<String> {
 }
 
 /// Replaces `$(NAME)` by the variable's value. `$$` becomes `$`; a reference to an unknown variable stays unchanged.
-pub fn expand(text: &str, variables: &[NameValue]) -> String {
+pub fn expand(text: &str, variables: &Variables) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -155,9 +188,9 @@ pub fn expand(text: &str, variables: &[NameValue]) -> String {
             continue;
         }
         let name = rest.strip_prefix("$(").and_then(|rest| rest.split_once(')'));
-        match name.and_then(|(name, after)| Some((variables.iter().find(|one| one.name == name)?, after))) {
-            Some((variable, after)) => {
-                out.push_str(&variable.value);
+        match name.and_then(|(name, after)| Some((variables.value(name)?, after))) {
+            Some((value, after)) => {
+                out.push_str(value);
                 rest = after;
             }
             None => {
@@ -216,7 +249,8 @@ mod tests {
 
     #[test]
     fn names_in_parentheses_are_values() {
-        let variables = [NameValue::new("A", "1"), NameValue::new("B", "$(A)")];
+        let variables =
+            Variables::of(&[NameValue::new("A", "0"), NameValue::new("A", "1"), NameValue::new("B", "$(A)")]);
         for (text, expected) in
             [("x$(A)y", "x1y"), ("$(B)", "$(A)"), ("$$(A)", "$(A)"), ("$(C) $", "$(C) $"), ("$(A", "$(A"), ("", "")]
         {

@@ -16,9 +16,10 @@ use stage1::error::{Context, Error, Result};
 use stage1::layout;
 
 use super::apply::is_init;
+use super::env::{self, Variables};
 use super::origin::{Origin, Variable};
 use super::sources::SourceKind;
-use super::{env, hooks, probes};
+use super::{hooks, probes};
 use crate::app::kept::AppRecord;
 use crate::app::record::record;
 use crate::image::store::find as images;
@@ -45,12 +46,14 @@ pub fn kube(store: &Store, pod: &Pod) -> Result<String> {
         pod,
         manifest: &manifest,
         volumes: BTreeMap::new(),
-        host_path_types: BTreeMap::new(),
+        origin: Origin::default(),
         objects: BTreeMap::new(),
     };
     for app in &manifest.apps {
-        let of_app = Origin::of(&app.annotations).context(|| format!("app {}", app.name))?.host_path_types;
-        made.host_path_types.extend(of_app);
+        let of_app = Origin::of(&app.annotations).context(|| format!("app {}", app.name))?;
+        made.origin.host_path_types.extend(of_app.host_path_types);
+        made.origin.claims.extend(of_app.claims);
+        made.origin.contents.extend(of_app.contents);
     }
     let (mut init, mut containers) = (Vec::new(), Vec::new());
     for app in &manifest.apps {
@@ -125,8 +128,8 @@ struct Made<'a> {
     pod: &'a Pod,
     manifest: &'a PodManifest,
     volumes: BTreeMap<String, Value>,
-    /// The types of paths of the host, by volume.
-    host_path_types: BTreeMap<String, String>,
+    /// Where the volumes of all apps are from.
+    origin: Origin,
     /// The other documents, by kind and name.
     objects: BTreeMap<(&'static str, String), Value>,
 }
@@ -140,8 +143,10 @@ impl Made<'_> {
         let name = names_of(self.store, &image.id)?.into_iter().next();
         let mut out = Map::new();
         out.insert("name".into(), runtime.name.as_ref().into());
+        // an image without a name can't be pulled
+        let policy = if name.is_some() { Origin::of(&runtime.annotations)?.pull } else { None };
         out.insert("image".into(), name.unwrap_or_else(|| image.id.to_string()).into());
-        out.insert("imagePullPolicy".into(), "IfNotPresent".into());
+        out.insert("imagePullPolicy".into(), policy.unwrap_or_else(|| "IfNotPresent".to_owned()).into());
         if app.exec != of_image.exec {
             out.insert("command".into(), app.exec.iter().map(|word| escaped(word)).collect::<Vec<_>>().into());
         }
@@ -199,7 +204,7 @@ impl Made<'_> {
     /// The variables of an app that are not its image's.
     fn env(&mut self, runtime: &RuntimeApp, app: &App, of_image: &App) -> Result<Vec<Value>> {
         let origins = Origin::of(&runtime.annotations)?.env;
-        let mut before: Vec<NameValue> = Vec::new();
+        let mut before = Variables::default();
         let mut found = Vec::new();
         for variable in &app.environment {
             let NameValue { name, value, .. } = variable;
@@ -219,34 +224,74 @@ impl Made<'_> {
                 }
                 _ => json!({"name": name, "value": escaped(value)}),
             });
-            before.push(variable.clone());
+            before.set(variable.clone());
         }
         Ok(found)
     }
 
-    /// Adds a value to the document of a ConfigMap or Secret; returns the object's name. It is another one if that has
-    /// another value of this key, because the variable was changed in one app only.
+    /// Adds a variable's value to the document of a ConfigMap or Secret; returns the object's name.
     fn value(&mut self, kind: SourceKind, object: &str, key: &str, value: &str, app: &AcName) -> String {
-        let shown: Value = match kind {
-            SourceKind::Secret => STANDARD.encode(value).into(),
-            SourceKind::Config => value.into(),
+        self.values(kind, object, &[(key, value.as_bytes())], app.as_ref())
+    }
+
+    /// Adds values by key to the document of a ConfigMap or Secret; returns the object's name. It is another one, with
+    /// `other` in its name, if that has another value of a key, because it was changed in one place only.
+    fn values(&mut self, kind: SourceKind, object: &str, values: &[(&str, &[u8])], other: &str) -> String {
+        let shown = |value: &[u8]| -> (&'static str, Value) {
+            match (kind, std::str::from_utf8(value)) {
+                (SourceKind::Secret, _) => ("data", STANDARD.encode(value).into()),
+                (SourceKind::Config, Ok(text)) => ("data", text.into()),
+                (SourceKind::Config, Err(_)) => ("binaryData", STANDARD.encode(value).into()),
+            }
         };
+        let values: Vec<_> = values.iter().map(|(key, value)| (*key, shown(value))).collect();
         let mut object = object.to_owned();
         loop {
             let of_kind = (kind.word(), object.clone());
             let document = self.objects.entry(of_kind).or_insert_with(
                 || json!({"apiVersion": "v1", "kind": kind.word(), "metadata": { "name": object }, "data": {}}),
             );
-            let there = &mut document["data"][key];
-            if there.is_null() {
-                *there = shown;
+            let fits = values.iter().all(|(key, (field, value))| {
+                ["data", "binaryData"].iter().all(|place| match &document[*place][*key] {
+                    Value::Null => true,
+                    there => place == field && there == value,
+                })
+            });
+            if fits {
+                for (key, (field, value)) in values {
+                    document[field][key] = value;
+                }
                 return object;
             }
-            if *there == shown {
-                return object;
-            }
-            object = format!("{object}-{app}");
+            object = format!("{object}-{other}");
         }
+    }
+
+    /// The source of a volume with the files of a ConfigMap or Secret: of the one that the pod's file names, else of a
+    /// Secret that has the volume's name.
+    fn content(&mut self, volume: &AcName) -> Result<Value> {
+        let found = Content::of_pod(self.pod.dir(), volume)?;
+        let origin = self.origin.contents.get(volume.as_ref()).cloned();
+        let numbered = |number: usize| format!("file-{number}");
+        let key = |number: usize, path: &String| match &origin {
+            Some(origin) => origin.keys.get(path).unwrap_or(path).clone(),
+            None => numbered(number),
+        };
+        let files = found.files.iter().enumerate();
+        let files: Vec<_> = files.map(|(number, (path, file))| (key(number, path), path, file)).collect();
+        let items: Vec<Value> =
+            files.iter().map(|(key, path, (_, mode))| json!({"key": key, "path": path, "mode": mode})).collect();
+        let values: Vec<(&str, &[u8])> =
+            files.iter().map(|(key, _, (text, _))| (key.as_str(), text.as_slice())).collect();
+        let (kind, name) = match &origin {
+            Some(origin) => (origin.kind, origin.name.as_str()),
+            None => (SourceKind::Secret, volume.as_ref()),
+        };
+        let name = self.values(kind, name, &values, volume.as_ref());
+        Ok(match kind {
+            SourceKind::Config => json!({"configMap": { "name": name, "items": items }}),
+            SourceKind::Secret => json!({"secret": { "secretName": name, "items": items }}),
+        })
     }
 
     /// Declares a volume; returns its name.
@@ -255,27 +300,13 @@ impl Made<'_> {
         let source = match (volume.kind, &volume.source) {
             (VolumeKind::Host, Some(source)) => match named::of_source(self.store, source) {
                 Some(claim) => self.claim(&claim)?,
-                None => match self.host_path_types.get(&name) {
+                None => match self.origin.host_path_types.get(&name) {
                     Some(kind) => json!({"hostPath": { "path": source, "type": kind }}),
                     None => json!({"hostPath": { "path": source }}),
                 },
             },
             (VolumeKind::Host, None) => return Err(Error::new(format!("volume {name} has no source"))),
-            (VolumeKind::Empty, _) if content::is_content(&volume.name) => {
-                let found = Content::of_pod(self.pod.dir(), &volume.name)?;
-                let keys = found.files.iter().enumerate();
-                let mut items = Vec::new();
-                let mut data = Map::new();
-                for (number, (path, (text, mode))) in keys {
-                    let key = format!("file-{number}");
-                    items.push(json!({"key": key, "path": path, "mode": mode}));
-                    data.insert(key, STANDARD.encode(text).into());
-                }
-                let meta = json!({ "name": name });
-                let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": data});
-                self.objects.insert((SourceKind::Secret.word(), name.clone()), secret);
-                json!({"secret": { "secretName": name, "items": items }})
-            }
+            (VolumeKind::Empty, _) if content::is_content(&volume.name) => self.content(&volume.name)?,
             (VolumeKind::Empty, _) => {
                 let mut empty = Map::new();
                 if volume.other.get(appc::MEDIUM).is_some() {
@@ -300,8 +331,8 @@ impl Made<'_> {
         }
     }
 
-    /// The source of a named volume, whose claim becomes a document. Its size is what tools demand of a claim; podctl
-    /// does not limit a volume.
+    /// The source of a named volume, whose claim becomes a document. What the pod's file does not say of it is what tools
+    /// demand; podctl does not limit a volume.
     fn claim(&mut self, name: &VolumeName) -> Result<Value> {
         const KIND: &str = "PersistentVolumeClaim";
         let labels = named::find(self.store, name)?.map(|volume| volume.info.labels).unwrap_or_default();
@@ -309,7 +340,10 @@ impl Made<'_> {
         if !labels.is_empty() {
             meta["labels"] = json!(labels);
         }
-        let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+        let spec = match self.origin.claims.get(name.as_str()) {
+            Some(spec) => serde_json::to_value(spec).context(|| "write a claim")?,
+            None => json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}),
+        };
         let document = json!({"apiVersion": "v1", "kind": KIND, "metadata": meta, "spec": spec});
         self.objects.insert((KIND, name.to_string()), document);
         Ok(json!({"persistentVolumeClaim": { "claimName": name.as_str() }}))

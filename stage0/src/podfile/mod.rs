@@ -20,6 +20,7 @@ mod origin;
 pub mod plan;
 mod pod;
 mod probes;
+mod quantities;
 pub mod read;
 mod security;
 mod sources;

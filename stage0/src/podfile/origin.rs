@@ -1,10 +1,10 @@
 //! What a pod file says of an app that has no effect on it, so that `generate` can say it again: which variables are
-//! those of ConfigMaps and Secrets, all ports, the types of paths of the host, sidecars. It is an annotation of the app; a
+//! those of ConfigMaps and Secrets, all ports, where its volumes are from, when to pull the image, sidecars. It is an annotation of the app; a
 //! difference in it does not replace the app.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::ContainerPort;
+use k8s_openapi::api::core::v1::{ContainerPort, PersistentVolumeClaimSpec, Volume};
 use serde::{Deserialize, Serialize};
 use stage1::appc::{self, NameValue};
 use stage1::error::{Context, Result};
@@ -27,9 +27,43 @@ pub struct Origin {
     /// The types of its volumes of kind hostPath, by volume.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub host_path_types: BTreeMap<String, String>,
+    /// What the file says of its claims, by claim.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub claims: BTreeMap<String, PersistentVolumeClaimSpec>,
+    /// The ConfigMaps and Secrets that its volumes are of, by the name of the pod's volume.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub contents: BTreeMap<String, ContentOrigin>,
+    /// When to pull the image (imagePullPolicy), if the file says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pull: Option<String>,
     /// Whether it is an init container that runs on beside the containers (`restartPolicy: Always`).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub sidecar: bool,
+}
+
+/// The ConfigMap or Secret that a volume is of.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct ContentOrigin {
+    /// The kind of the object.
+    pub kind: SourceKind,
+    /// Its name.
+    pub name: String,
+    /// The keys of the files whose paths are not their keys, by path.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub keys: BTreeMap<String, String>,
+}
+
+impl ContentOrigin {
+    /// That of a volume of the file; `None` if it is of another kind.
+    pub fn of(volume: &Volume) -> Option<Self> {
+        let (kind, name, items) = match (&volume.config_map, &volume.secret) {
+            (Some(map), _) => (SourceKind::Config, map.name.clone(), &map.items),
+            (None, Some(secret)) => (SourceKind::Secret, secret.secret_name.clone()?, &secret.items),
+            (None, None) => return None,
+        };
+        let other = items.iter().flatten().filter(|item| item.path != item.key);
+        Some(Self { kind, name, keys: other.map(|item| (item.path.clone(), item.key.clone())).collect() })
+    }
 }
 
 /// Where the value of a variable is from.
@@ -92,6 +126,12 @@ mod tests {
             env: BTreeMap::from([("A".into(), key), ("B".into(), Variable::Text("$(A)!".into()))]),
             ports: vec![ContainerPort { container_port: 80, ..ContainerPort::default() }],
             host_path_types: BTreeMap::from([("v".into(), "File".into())]),
+            claims: BTreeMap::from([("c".into(), PersistentVolumeClaimSpec::default())]),
+            contents: BTreeMap::from([(
+                "content-1".into(),
+                ContentOrigin { kind: SourceKind::Config, name: "c".into(), keys: BTreeMap::new() },
+            )]),
+            pull: Some("Always".into()),
             sidecar: true,
         };
         let annotation = origin.annotation().unwrap().unwrap();

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use serde_json::{Map, Value, json};
-use stage1::appc::{Isolator, NameValue, quantity};
+use stage1::appc::{Isolator, NameValue};
 use stage1::confine::caps::CapSet;
 use stage1::error::{Context, Error, Result};
 
 use super::container::{self, Surroundings};
 use super::env::Facts;
 use super::plan::PodPlan;
-use super::security::{self, Defaults};
+use super::quantities;
+use super::security::Defaults;
 use super::sources::Sources;
 use super::unused::Unused;
 use super::volumes::{self, Volumes};
@@ -54,7 +55,9 @@ pub fn translate(
     };
     let grace = spec.termination_grace_period_seconds.take();
     let grace = grace.map(|seconds| {
-        u64::try_from(seconds).map(Duration::from_secs).context(|| format!("terminationGracePeriodSeconds {seconds}"))
+        let most = stage1::app::MAX_STOP_TIMEOUT;
+        let given = u64::try_from(seconds).ok().filter(|seconds| *seconds <= most).map(Duration::from_secs);
+        given.context(|| format!("spec.terminationGracePeriodSeconds {seconds}: expected 0 to {most} seconds, a year"))
     });
     let mut context = spec.security_context.take().unwrap_or_default();
     let defaults = Defaults::take(&mut context).context(|| "spec.securityContext")?;
@@ -67,18 +70,13 @@ pub fn translate(
     }
     plan.fs_group = defaults.fs_group;
     unused.left("spec.securityContext", &context)?;
-    let declared_volumes = spec.volumes.iter().flatten();
-    let host_path_types = declared_volumes.filter_map(|volume| {
-        let kind = volume.host_path.as_ref()?.type_.clone().filter(|kind| !kind.is_empty())?;
-        Some((volume.name.clone(), kind))
-    });
-    let host_path_types = host_path_types.collect();
+    let of_file = spec.volumes.clone().unwrap_or_default();
     let volumes = declared(store, &mut spec, sources, &defaults, &mut plan, unused)?;
     let around = Surroundings {
         facts: Facts { sources, meta: &pod.metadata },
         security: defaults,
         volumes,
-        host_path_types,
+        of_file,
         restart,
         grace: grace.transpose()?,
         network: plan.settings.network.clone(),
@@ -90,7 +88,7 @@ pub fn translate(
     {
         for (number, one) in containers.into_iter().enumerate() {
             let path = format!("spec.{list}[{number}]");
-            security::check_quantities(&one, &path)?;
+            quantities::check(&one, &path)?;
             let shown = format!("{path} ({})", one.name);
             add(&mut plan, one, is_init, &around, &path, unused, &mut extra).context(|| shown)?;
         }
@@ -147,7 +145,7 @@ fn declared(
         let name = one.name.clone();
         let shown = || format!("{path} ({name})");
         if let Some(limit) = one.empty_dir.as_ref().and_then(|empty| empty.size_limit.as_ref()) {
-            quantity::whole(&limit.0).context(|| format!("{path}.emptyDir.sizeLimit"))?;
+            quantities::bytes(&limit.0).context(|| format!("{path}.emptyDir.sizeLimit"))?;
         }
         let volume = volumes::declare(store, &mut one, sources, security.fs_group, plan).context(shown)?;
         one.name.clear();

@@ -97,7 +97,8 @@ impl Objects {
             "PersistentVolumeClaim" => {
                 let claim: PersistentVolumeClaim = self.object(&kind, value)?;
                 let name = claim.metadata.name.context(|| "PersistentVolumeClaim: metadata.name is missing")?;
-                let name = name.parse().context(|| "PersistentVolumeClaim: metadata.name")?;
+                self.sources.claims.extend(claim.spec.map(|spec| (name.clone(), spec)));
+                let name: VolumeName = name.parse().context(|| "PersistentVolumeClaim: metadata.name")?;
                 self.claims.insert(name, claim.metadata.labels.unwrap_or_default());
             }
             other => {

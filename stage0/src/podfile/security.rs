@@ -2,9 +2,9 @@
 
 use k8s_openapi::api::core::v1::{Container, PodSecurityContext, SeccompProfile, SecurityContext};
 use serde_json::{Map, Value, json};
-use stage1::appc::{Isolator, quantity};
+use stage1::appc::Isolator;
 use stage1::confine::caps::CapSet;
-use stage1::error::{Context, Error, Result};
+use stage1::error::{Error, Result};
 
 use crate::app::options::AddOptions;
 
@@ -105,22 +105,6 @@ fn capability_set(add: &[String], drop: &[String]) -> Result<CapSet> {
             .map_err(|name| Error::new(format!("securityContext.capabilities: {name:?} is not a capability")))
     };
     Ok(CapSet::app_default().without(parse(drop)?).or(parse(add)?))
-}
-
-/// Checks the limits and requests of memory and CPU of the container at `path`.
-///
-/// # Errors
-/// One is not a quantity; the message has its path.
-pub fn check_quantities(container: &Container, path: &str) -> Result<()> {
-    let Some(resources) = &container.resources else { return Ok(()) };
-    for (word, set) in [("limits", &resources.limits), ("requests", &resources.requests)] {
-        for (name, read) in [("memory", quantity::whole as fn(&str) -> Result<u64>), ("cpu", quantity::milli)] {
-            if let Some(text) = set.as_ref().and_then(|set| set.get(name)) {
-                read(&text.0).context(|| format!("{path}.resources.{word}.{name}"))?;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Translates limits and requests of memory and CPU.

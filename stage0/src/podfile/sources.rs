@@ -1,8 +1,8 @@
-//! The ConfigMaps and Secrets of a file, as values by key.
+//! The ConfigMaps and Secrets of a file, as values by key; and what it says of claims.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaimSpec, Secret};
 use serde::{Deserialize, Serialize};
 use stage1::error::{Context, Error, Result};
 
@@ -28,11 +28,13 @@ impl SourceKind {
     }
 }
 
-/// The ConfigMaps and Secrets of one file.
+/// The ConfigMaps, Secrets and claims of one file.
 #[derive(Debug, Default)]
 pub struct Sources {
     configs: BTreeMap<String, Values>,
     secrets: BTreeMap<String, Values>,
+    /// The claims' specs, by name. Nothing of them has an effect.
+    pub claims: BTreeMap<String, PersistentVolumeClaimSpec>,
 }
 
 impl Sources {

@@ -9,11 +9,12 @@ use k8s_openapi::api::core::v1::{
     EmptyDirVolumeSource, HostPathVolumeSource, KeyToPath, Volume as Declared, VolumeMount,
 };
 use serde_json::{Map, Value};
-use stage1::appc::{AcName, Mount, NameValue, Volume, VolumeKind};
+use stage1::appc::{AcName, Mount, Volume, VolumeKind};
 use stage1::error::{Context, Error, Result};
 
-use super::env;
+use super::env::{self, Variables};
 use super::plan::{HostPath, PodPlan};
+use super::quantities;
 use super::sources::{SourceKind, Sources};
 use crate::store::Store;
 use crate::volume::content::{Content, relative};
@@ -81,7 +82,7 @@ fn volume(name: AcName, kind: VolumeKind, source: Option<String>) -> Volume {
 
 fn empty_dir(name: AcName, empty: &mut EmptyDirVolumeSource, fs_group: Option<u32>) -> Result<Volume> {
     let mut other: Map<String, Value> = Map::new();
-    let limit = empty.size_limit.take().map(|limit| stage1::appc::quantity::whole(&limit.0)).transpose()?;
+    let limit = empty.size_limit.take().map(|limit| quantities::bytes(&limit.0)).transpose()?;
     match empty.medium.take().as_deref() {
         None | Some("") => {
             if limit.is_some() {
@@ -156,7 +157,7 @@ fn files(
 ///
 /// # Errors
 /// The pod has no such volume, a target is not an absolute path, or a subPath is invalid or of a volume in memory.
-pub fn mounts(wanted: &mut Vec<VolumeMount>, volumes: &Volumes, variables: &[NameValue]) -> Result<Vec<Mount>> {
+pub fn mounts(wanted: &mut Vec<VolumeMount>, volumes: &Volumes, variables: &Variables) -> Result<Vec<Mount>> {
     let mut found = Vec::new();
     for mount in wanted {
         let name = std::mem::take(&mut mount.name);

@@ -29,8 +29,8 @@ pub const POST_START: &str = "podctl.io/post-start";
 /// stop timeout.
 pub const PRE_STOP: &str = "podctl.io/pre-stop";
 
-/// Longest stop timeout: a year.
-const MAX_STOP_TIMEOUT: u64 = 365 * 24 * 60 * 60;
+/// Longest stop timeout, in seconds: a year.
+pub const MAX_STOP_TIMEOUT: u64 = 365 * 24 * 60 * 60;
 
 /// What an app declares.
 #[derive(Debug, Default)]
@@ -121,7 +121,7 @@ pub fn parse_stop_signal(text: &str) -> Result<u8> {
 /// Parses a stop timeout; see [`STOP_TIMEOUT`].
 ///
 /// # Errors
-/// It is not a number of seconds, or more than a year.
+/// It is not a number of seconds, or more than [`MAX_STOP_TIMEOUT`].
 pub fn parse_stop_timeout(text: &str) -> Result<Duration> {
     let seconds = text.parse().ok().filter(|seconds| *seconds <= MAX_STOP_TIMEOUT);
     seconds.map(Duration::from_secs).context(|| format!("stop timeout {text:?}: not a number of seconds"))

@@ -24,8 +24,8 @@ pub use await_others::{AFTER_TIMEOUT, await_others};
 pub use back_off::back_off;
 pub use control::{rm, start, stop};
 pub use declared::{
-    POST_START, PRE_STOP, RESTART, RESTART_LIMIT, RestartPolicy, STOP_SIGNAL, STOP_TIMEOUT, parse_hook, parse_restart,
-    parse_restart_limit, parse_stop_signal, parse_stop_timeout, stop_timeout,
+    MAX_STOP_TIMEOUT, POST_START, PRE_STOP, RESTART, RESTART_LIMIT, RestartPolicy, STOP_SIGNAL, STOP_TIMEOUT,
+    parse_hook, parse_restart, parse_restart_limit, parse_stop_signal, parse_stop_timeout, stop_timeout,
 };
 pub use enter::{Ended, Entry, Tty, enter};
 pub use exec::{Readiness, exec};
