@@ -10,7 +10,7 @@ use super::args::one_app::OneApp;
 use super::output;
 use super::session::Session;
 use crate::app::snapshot;
-use crate::fsutil::atomic;
+use crate::fsutil::named_file;
 use crate::poddir::manifest::must_have;
 use crate::registry::Name;
 
@@ -37,7 +37,7 @@ impl Export {
             out.flush().context(|| "write")
         };
         match &self.output {
-            Some(path) => atomic::write_file(path, self.overwrite, |mut file| write(&mut file)),
+            Some(path) => named_file::write(path, self.overwrite, |mut file| write(&mut file)),
             None if io::stdout().is_terminal() => {
                 Err(Error::new("cannot write an archive to a terminal: name a file with -o"))
             }

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, openat, renameat};
-use stage1::error::{Context, Error, Result};
+use stage1::error::{Context, Result};
 use stage1::pod::{Directory, remove_if_there, write_atomic};
 
 use crate::fsutil::remove;
@@ -20,32 +20,6 @@ use crate::fsutil::remove;
 pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let name = path.file_name().and_then(|name| name.to_str()).context(|| format!("{path:?} names no file"))?;
     write_atomic(Directory::Trusted(path.parent().unwrap_or(Path::new(""))), name, bytes, mode)
-}
-
-/// Writes a file that the user named, atomically and synced. An existing one is replaced only if `overwrite` is set.
-///
-/// # Errors
-/// The file exists and `overwrite` is not set, `write` fails, or the file can't be made, synced or renamed; the
-/// temporary file is removed then.
-pub(crate) fn write_file(path: &Path, overwrite: bool, write: impl FnOnce(&File) -> Result<()>) -> Result<()> {
-    let shown = || format!("write {path:?}");
-    if !overwrite && path.symlink_metadata().is_ok() {
-        return Err(Error::new(format!("{path:?} exists: --overwrite replaces it")));
-    }
-    let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let temporary = directory.join(format!(".podctl-export-{}", uuid::Uuid::new_v4()));
-    let written = File::create_new(&temporary).context(shown).and_then(|file| {
-        write(&file)?;
-        file.sync_all().context(shown)?;
-        std::fs::rename(&temporary, path).context(shown)
-    });
-    match written {
-        Err(error) if temporary.exists() => {
-            std::fs::remove_file(&temporary).context(|| format!("remove {temporary:?}"))?;
-            Err(error)
-        }
-        written => written,
-    }
 }
 
 /// Metadata of a file that [`replace`] writes.

@@ -36,6 +36,12 @@ pub(crate) fn open_dir(path: &Path) -> Result<Option<File>> {
     }
 }
 
+/// Opens a directory that the user named, through symbolic links.
+pub(crate) fn open_dir_of_user(path: &Path) -> Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    fs::open(path, flags, Mode::empty()).map(File::from).context(|| format!("open directory {path:?}"))
+}
+
 /// Writes the whole file system of the directory to disk (syncfs(2)): all files below it, and its own directory entry.
 pub(crate) fn sync_file_system(path: &Path) -> Result<()> {
     let dir = open_dir(path)?.context(|| format!("directory {path:?} has vanished"))?;

@@ -5,6 +5,7 @@ pub mod digest;
 pub(crate) mod dir;
 pub(crate) mod inotify;
 pub(crate) mod lock;
+pub(crate) mod named_file;
 pub(crate) mod plain_word;
 pub(crate) mod remove;
 pub(crate) mod space;

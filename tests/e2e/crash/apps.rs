@@ -288,6 +288,9 @@ fn app_export(t: &Context) -> Verdict {
     assert!(second.wait()?.success());
     assert_eq!(podctl.json(&["inspect", &pod.uuid, "a"])["paused"], false);
     assert!(!note.exists());
+    let names = fs::read_dir(&t.dir)?.map(|entry| entry.expect("entry").file_name());
+    let rests: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with(".podctl-")).collect();
+    assert!(rests.is_empty(), "beside the archive: {rests:?}");
     pod.end();
     Ok(())
 }

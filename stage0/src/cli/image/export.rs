@@ -9,7 +9,7 @@ use stage1::error::{Context, Result};
 
 use super::progress::progress;
 use crate::cli::session::Session;
-use crate::fsutil::atomic;
+use crate::fsutil::named_file;
 use crate::image::export::export;
 use crate::image::store::Image;
 use crate::image::store::find;
@@ -34,7 +34,7 @@ impl Export {
         if self.file.as_os_str() == "-" {
             return self.write(session, &image, io::stdout().lock());
         }
-        atomic::write_file(&self.file, self.overwrite, |file| {
+        named_file::write(&self.file, self.overwrite, |file| {
             let bar = progress(image.info.size, "exporting");
             let written = self.write(session, &image, bar.wrap_write(file));
             bar.finish_and_clear();
