@@ -28,7 +28,7 @@ pub struct Down {
     #[command(flatten)]
     file: Option<KubeFile>,
     /// Also remove the volumes that the file claims, with their content
-    #[arg(long, requires = "file")]
+    #[arg(long, short_alias = 'v', requires = "file")]
     volumes: bool,
 }
 

@@ -2,43 +2,135 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// Options of other tools, and podctl's equivalent.
-const OPTIONS: &[(&[&str], &str)] = &[
-    (&["-d", "--detach"], "for a pod in the background: podctl sandbox, then podctl app add and podctl app start"),
+/// Verbs that make an app or a pod.
+const MAKING: &[&str] = &["run", "prepare", "sandbox", "app add", "app replace"];
+/// Verbs that make an app of an image.
+const WITH_IMAGE: &[&str] = &["run", "prepare", "app add", "app replace"];
+/// Verbs for an app that exists, or for a whole pod.
+const ON_PODS: &[&str] = &["stop", "start", "restart", "rm", "kill", "wait", "down", "pause", "unpause", "inspect"];
+
+/// Options of other tools: the verbs at which they are typed, their words, and podctl's equivalent there. An option that
+/// an equivalent names is one of the verb itself, or of the verb that `podctl` before it names.
+const OPTIONS: &[(&[&str], &[&str], &str)] = &[
     (
+        WITH_IMAGE,
+        &["-d", "--detach"],
+        "for a pod in the background: podctl sandbox, then podctl app add and podctl app start",
+    ),
+    (&["sandbox"], &["-d", "--detach"], "the pod runs in the background in any case"),
+    (
+        WITH_IMAGE,
         &["--privileged"],
-        "--disable-capabilities-restriction, --disable-seccomp and --disable-paths leave an app unconfined",
+        "to leave all apps of a new pod unconfined: podctl run --disable-capabilities-restriction --disable-seccomp \
+         --disable-paths",
     ),
-    (&["--cap-add", "--cap-drop"], "capabilities: --caps-retain CAP_A,CAP_B or --caps-remove CAP_A"),
-    (&["--userns", "--userns-remap"], "user ids of its own: --private-users, of the pod"),
-    (&["--security-opt"], "--no-new-privileges, or --seccomp mode=retain|remove,CALL,…"),
-    (&["--log-opt"], "--log-max-size and --log-max-files, of the pod"),
-    (&["--add-host"], "lines of /etc/hosts: --hosts-entry, of the pod"),
-    (&["--time", "--stop-time"], "how long a stop may take: --timeout"),
-    (&["--link"], "apps of one pod share its network: they meet at localhost"),
-    (&["-f", "--force"], "podctl stop --force ends it at once, podctl rm then removes it"),
-    (&["--rm"], "podctl app rm removes an app; podctl run --rm a pod when it ends"),
+    (WITH_IMAGE, &["--cap-add", "--cap-drop"], "capabilities: --caps-retain CAP_A,CAP_B or --caps-remove CAP_A"),
     (
-        &["-i", "--interactive"],
-        "its standard input: --stdin=stream, or tty for a terminal; podctl attach connects to it",
+        MAKING,
+        &["--userns", "--userns-remap"],
+        "user ids of its own are the pod's: podctl run --private-users, podctl sandbox --private-users",
     ),
-    (&["-t", "--tty", "-it", "-ti"], "a terminal of its own: --stdin=tty --stdout=tty; podctl attach connects to it"),
-    (&["-a", "--attach"], "podctl attach POD APP, when it runs"),
-    (&["--volume"], "a path of the host or a named volume: -v SOURCE:PATH"),
-    (&["--volumes-from"], "apps of one pod share a volume by its name: -v NAME:PATH in each"),
-    (&["--pod"], "the pod is the first word: podctl app add POD IMAGE"),
-    (&["--group-add"], "a supplementary group: --supplementary-gid GID"),
-    (&["--blkio-weight"], "the share of the disk: --io-weight"),
-    (&["--cpuset-cpus", "--cpuset-mems"], "podctl limits the amount of CPU, not which ones: --cpus, --cpu-shares"),
-    (&["--memory-reservation"], "podctl has no such limit, but --memory"),
-    (&["--platform", "--arch"], "the platform of an image: podctl image pull --platform"),
-    (&["--expose", "-P", "--publish-all"], "publish the ports by number: -p HOSTPORT:PORT, of the pod"),
-    (&["--init"], "a pod has an init of its own, systemd, which reaps"),
-    (&["--systemd", "--runtime", "--storage-opt"], "podctl has no such choice"),
-    (&["--no-healthcheck"], "--health-cmd none"),
-    (&["--ip", "--mac-address"], "an address in a network: --net NETWORK:IP=ADDRESS, of the pod"),
-    (&["--uts"], "the host name: --hostname, of the pod"),
-    (&["--tz"], "the time zone is a variable: -e TZ=Europe/Berlin"),
+    (MAKING, &["--security-opt"], "of an app: podctl run --no-new-privileges, podctl run --seccomp mode=retain,CALL"),
+    (MAKING, &["--log-opt"], "the pod's: podctl sandbox --log-max-size SIZE --log-max-files NUMBER"),
+    (MAKING, &["--add-host"], "lines of /etc/hosts are the pod's: podctl sandbox --hosts-entry IP=NAME"),
+    (MAKING, &["--stop-time"], "how long a stop may take: podctl run --stop-timeout DURATION"),
+    (MAKING, &["--link"], "apps of one pod share its network: they meet at localhost"),
+    (MAKING, &["-f", "--force"], "podctl stop --force ends a pod at once, podctl rm then removes it"),
+    (&["app add", "app replace"], &["--rm"], "podctl app rm removes an app; podctl run --rm a pod when it ends"),
+    (&["prepare", "sandbox"], &["--rm"], "podctl run --rm removes a pod when it ends; podctl gc removes ended pods"),
+    (
+        &["sandbox", "app add", "app replace"],
+        &["-i", "--interactive", "-t", "--tty", "-it", "-ti"],
+        "of an app: podctl run --interactive; podctl app add --stdin=tty --stdout=tty, then podctl attach",
+    ),
+    (MAKING, &["-a", "--attach"], "podctl attach POD APP, when it runs"),
+    (&["app add", "app replace"], &["--volume"], "a path of the host or a named volume: podctl run -v SOURCE:PATH"),
+    (MAKING, &["--volumes-from"], "apps of one pod share a volume by its name: podctl run -v NAME:PATH in each"),
+    (MAKING, &["--pod"], "the pod is the first word: podctl app add POD IMAGE"),
+    (MAKING, &["--group-add"], "a supplementary group: podctl run --supplementary-gid GID"),
+    (MAKING, &["--blkio-weight"], "the share of the disk: podctl run --io-weight NUMBER"),
+    (
+        MAKING,
+        &["--cpuset-cpus", "--cpuset-mems"],
+        "podctl limits the amount of CPU, not which ones: podctl run --cpu QUANTITY, podctl run --cpu-shares NUMBER",
+    ),
+    (MAKING, &["--memory-reservation"], "podctl has no such limit: podctl run --memory QUANTITY"),
+    (MAKING, &["--platform", "--arch"], "the platform of an image: podctl image pull --platform OS/ARCH"),
+    (
+        MAKING,
+        &["--expose", "-P", "--publish-all"],
+        "publish the ports by number: podctl run -p HOSTPORT:PORT, podctl sandbox -p HOSTPORT:PORT",
+    ),
+    (MAKING, &["--init"], "a pod has an init of its own, systemd, which reaps"),
+    (MAKING, &["--systemd", "--runtime", "--storage-opt"], "podctl has no such choice"),
+    (MAKING, &["--no-healthcheck"], "podctl run --health-cmd none"),
+    (MAKING, &["--ip", "--mac-address"], "an address in a network is the pod's: podctl run --net NETWORK:IP=ADDRESS"),
+    (MAKING, &["--uts"], "the host name is the pod's: podctl run --hostname NAME"),
+    (MAKING, &["--tz"], "the time zone is a variable: podctl run -e TZ=Europe/Berlin"),
+    (
+        &["stop", "kill", "pause", "unpause", "restart", "wait", "start", "inspect"],
+        &["-a", "--all", "-A", "--latest", "-l"],
+        "pods are named one by one; podctl list -q --filter state=running prints those that run",
+    ),
+    (&["rm"], &["-a", "--all", "-A"], "podctl gc removes all pods that have ended"),
+    (
+        &["rm"],
+        &["-f", "--force", "-t", "--time"],
+        "podctl stop --force ends it at once, podctl rm then removes it; podctl down ends it in order and removes it",
+    ),
+    (&["rm"], &["-v", "--volumes"], "volumes without a name go with their pod; podctl volume rm removes a named one"),
+    (&["stop", "restart"], &["-f"], "podctl stop --force kills a pod at once"),
+    (
+        &["app rm"],
+        &["-f", "-a", "--all", "-t", "--time"],
+        "apps are named one by one, and one that runs is stopped first",
+    ),
+    (ON_PODS, &["-i", "--ignore"], "a pod that does not exist is an error"),
+    (&["stop", "restart"], &["-s", "--signal"], "of each app, when it is made: podctl run --stop-signal SIGNAL"),
+    (&["kill"], &["-n"], "the signal follows -s: -s SIGNAL"),
+    (
+        &["up"],
+        &["--build", "--pull", "--quiet-pull"],
+        "podctl builds no images; imagePullPolicy in the file says when one is pulled",
+    ),
+    (&["up"], &["--force-recreate", "--force"], "podctl up --replace makes the pod anew if it must"),
+    (&["up"], &["--remove-orphans", "--prune"], "apps that are no longer in the file are removed in any case"),
+    (&["up"], &["--wait"], "podctl up returns when all apps run; podctl wait --healthy POD"),
+    (&["up", "down"], &["-n", "--namespace", "-p", "--project-name"], "a pod has the name that the file gives it"),
+    (
+        &["down"],
+        &["--rmi", "--remove-orphans", "-t", "--timeout"],
+        "podctl stop --timeout DURATION POD, then podctl rm",
+    ),
+    (&["logs"], &["-p", "--previous", "--details"], "podctl logs shows what all runs of an app have written"),
+    (&["logs"], &["-u", "--unit"], "the app is the second word: podctl logs POD APP"),
+    (&["logs"], &["-e", "--pager-end"], "the last lines: -n NUMBER"),
+    (
+        &["exec", "enter", "app exec"],
+        &["-d", "--detach"],
+        "podctl exec waits for its command: an & of the shell does not",
+    ),
+    (&["exec", "enter", "app exec"], &["-T", "--no-tty"], "no terminal: --tty=never"),
+    (&["exec", "enter", "app exec"], &["--env-file"], "variables one by one: -e NAME=VALUE"),
+    (
+        &["list", "logs", "exec", "inspect", "status", "stop", "rm", "top"],
+        &["-n", "--namespace", "--all-namespaces", "-A"],
+        "podctl has no namespaces: podctl list shows all pods",
+    ),
+    (&["list"], &["-l", "--selector"], "--filter label=NAME=VALUE"),
+    (&["list"], &["-f", "--field-selector"], "--filter KEY=VALUE"),
+    (&["list"], &["-w", "--watch"], "podctl events -f prints what happens"),
+    (&["list"], &["-n", "--last", "--latest", "--sort", "-s", "--size"], "podctl list shows all, the newest first"),
+    (&["list", "images", "image list"], &["--no-headers", "--noheading", "--no-legend"], "--format json, or -q"),
+    (&["list"], &["-p", "--pod", "-t", "--type", "--state"], "--filter KEY=VALUE, for example state=running"),
+    (&["status", "logs", "diff", "app status", "image inspect", "events"], &["-o", "--output"], "--format json"),
+    (&["inspect"], &["-o", "--output", "-f", "--format", "-t", "--type"], "podctl inspect prints JSON in any case"),
+    (&["status"], &["-n", "--lines", "-l", "--full", "-a", "--all"], "podctl logs -n NUMBER shows the last lines"),
+    (&["enable"], &["--now"], "podctl start starts a pod now"),
+    (&["disable"], &["--now"], "podctl stop stops a pod now"),
+    (&["cp"], &["-a", "--archive", "-L", "--follow-link", "-c"], "the app is part of the path: POD/APP:PATH"),
+    (&["port"], &["-p", "--publish"], "podctl port add POD HOSTPORT:PORT"),
+    (&["top"], &["-e", "-f", "-x"], "columns: --format COLUMN,COLUMN"),
 ];
 
 /// Options that are those of a pod, which verbs for an app do not have.
@@ -128,15 +220,15 @@ const VERBS: &[(&[&str], &str)] = &[
     (&["shell"], "podctl enter POD, podctl exec POD APP -- COMMAND"),
     (&["healthcheck"], "podctl status shows the health of apps; podctl wait --healthy waits for it"),
     (&["exists"], "podctl list -q --filter name=NAME, podctl inspect NAME"),
-    (&["secret", "config"], "files for an app: --secret NAME=PATH; or a Secret in a file for podctl up"),
+    (&["secret", "config"], "files for an app: podctl run --secret NAME=PATH; or a Secret in a file for podctl up"),
     (&["set-limit"], "podctl update POD APP"),
-    (&["bind"], "volumes are mounted when an app is added: -v SOURCE:PATH"),
+    (&["bind"], "volumes are mounted when an app is added: podctl app add -v SOURCE:PATH"),
     (&["clone"], "podctl generate kube POD writes a file, of which podctl up makes a pod with another name"),
     (&["auto-update"], "podctl up pulls with imagePullPolicy: Always, and replaces what differs"),
     (&["checkpoint", "restore"], "podctl pause freezes a pod; it saves none"),
     (&["compose", "stack", "service", "swarm", "node"], "podctl up starts the pods of a Kubernetes file"),
     (&["context", "machine", "plugin", "farm", "trust", "quadlet", "artifact"], "podctl has nothing of that kind"),
-    (&["unshare"], "podctl runs as root; --private-users gives a pod user ids of its own"),
+    (&["unshare"], "podctl runs as root; podctl run --private-users gives a pod user ids of its own"),
     (&["init"], "podctl sandbox starts a pod without apps"),
 ];
 
@@ -184,10 +276,10 @@ pub fn hint(error: &clap::Error, words: &[String]) -> Option<String> {
         ErrorKind::UnknownArgument => {
             let word = text(ContextKind::InvalidArg)?;
             let option = word.split('=').next().unwrap_or(word);
-            if let Some(hint) = of_pod(verbs(words), option) {
+            if let Some(hint) = of_pod(verbs(words), option).or_else(|| signal(words, option)) {
                 return Some(hint);
             }
-            match (look_up(OPTIONS, option), before_command(words)) {
+            match (at_verb(verbs(words), option), before_command(words)) {
                 (Some(ours), _) => Some(ours.to_owned()),
                 (None, Some(verb)) if !word.starts_with('-') => {
                     Some(format!("write -- before the command: podctl {verb} POD APP -- {word}"))
@@ -224,6 +316,30 @@ fn verbs(words: &[String]) -> [&str; 2] {
         }
     };
     [next(), next()]
+}
+
+/// Podctl's equivalent of another tool's option at this verb.
+fn at_verb([first, second]: [&str; 2], option: &str) -> Option<&'static str> {
+    let typed = match first {
+        "ls" | "ps" => "list".to_owned(),
+        "app" | "image" | "volume" => format!("{first} {second}"),
+        _ => first.to_owned(),
+    };
+    let typed = match typed.as_str() {
+        "image ls" => "image list",
+        other => other,
+    };
+    let row = OPTIONS.iter().find(|(verbs, theirs, _)| verbs.contains(&typed) && theirs.contains(&option));
+    row.map(|(_, _, ours)| *ours)
+}
+
+/// The hint for a signal as an option of its own, as in kill(1).
+fn signal(words: &[String], option: &str) -> Option<String> {
+    let [verb, _] = verbs(words);
+    // clap names the first letter only
+    let signal = words.iter().find(|word| word.starts_with(option))?.strip_prefix('-')?;
+    let is_signal = stage1::app::parse_stop_signal(signal).is_ok();
+    (verb == "kill" && is_signal).then(|| format!("the signal follows -s: -s {signal}"))
 }
 
 /// The hint for an option of a pod at a verb for an app.
@@ -268,6 +384,7 @@ fn look_up(table: &'static [(&[&str], &str)], word: &str) -> Option<&'static str
 mod tests {
     use super::*;
     use crate::cli::Podctl;
+    use clap::CommandFactory;
 
     /// The hint for a command line; `None` if podctl takes it, or takes it but for what is missing.
     #[track_caller]
@@ -282,6 +399,118 @@ mod tests {
                 hint.filter(|_| is_unknown)
             }
         }
+    }
+
+    /// The command at these words; panics if there is none.
+    fn command_at(path: &[&str]) -> clap::Command {
+        let mut command = Podctl::command();
+        command.build();
+        for word in path {
+            let below = command.find_subcommand(word).unwrap_or_else(|| panic!("{path:?}"));
+            command = below.clone();
+        }
+        command
+    }
+
+    fn has_option(command: &clap::Command, option: &str) -> bool {
+        let mut options = command.get_arguments();
+        options.any(|arg| match option.strip_prefix("--") {
+            Some(long) => arg.get_long_and_visible_aliases().unwrap_or_default().contains(&long),
+            None => {
+                let short = option.chars().nth(1).unwrap_or(' ');
+                arg.get_short_and_visible_aliases().unwrap_or_default().contains(&short)
+            }
+        })
+    }
+
+    /// Checks that each option in the text is one of the verb that `podctl` before it names, else of the verb at `path`.
+    #[track_caller]
+    fn options_exist(path: &[&str], text: &str) {
+        let mut command = command_at(path);
+        let mut in_verb = false;
+        for word in text.split_whitespace() {
+            let word = word.trim_matches([',', ';', ':', '"', '(', ')']);
+            if word == "podctl" {
+                (command, in_verb) = (command_at(&[]), true);
+            } else if word == "--" {
+                in_verb = false;
+            } else if word.starts_with('-') {
+                let option = word.split('=').next().unwrap_or(word);
+                assert!(has_option(&command, option), "{path:?}: {option} is not an option: {text}");
+                in_verb = false;
+            } else if in_verb {
+                match command.find_subcommand(word).cloned() {
+                    Some(below) => command = below,
+                    None => in_verb = false,
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn options_that_hints_name_are_the_verbs_own() {
+        let mut unread = Vec::new();
+        for (verbs, theirs, ours) in OPTIONS {
+            for verb in *verbs {
+                let path: Vec<&str> = verb.split(' ').collect();
+                options_exist(&path, ours);
+                let command = command_at(&path);
+                if theirs.iter().all(|option| has_option(&command, option)) {
+                    unread.push((verb, theirs));
+                }
+            }
+        }
+        assert!(unread.is_empty(), "these options work, so nobody reads their hints: {unread:?}");
+        for (_, ours) in VERBS {
+            options_exist(&[], ours);
+        }
+        for (above, _, ours) in BELOW {
+            options_exist(&[above], ours);
+        }
+    }
+
+    #[test]
+    fn what_is_typed_works_or_leads_to_an_option_of_its_verb() {
+        for line in [
+            "podctl stop -t 1 web",
+            "podctl stop --time 1 web",
+            "podctl restart -t 1 web",
+            "podctl app stop -t 1 web db",
+            "podctl up -d -f shop.yaml",
+            "podctl logs -c db web",
+            "podctl logs web/db",
+            "podctl list -o json",
+            "podctl list -o wide",
+            "podctl ps -aq",
+            "podctl exec -it web -- sh",
+            "podctl exec -it web -c db -- sh",
+            "podctl run -it nginx",
+            "podctl run -p 8080:80 -v a:/b -e A=1 nginx",
+            "podctl down -v -f shop.yaml",
+        ] {
+            assert_eq!(hinted(line), None, "{line}");
+        }
+        for (line, hint) in [
+            ("podctl stop -a", "podctl list -q"),
+            ("podctl kill -9 web db", "-s 9"),
+            ("podctl kill -TERM web db", "-s TERM"),
+            ("podctl rm -fa", "podctl down"),
+            ("podctl rm -a", "podctl gc"),
+            ("podctl run -d nginx", "podctl sandbox"),
+            ("podctl app add web nginx -it", "podctl app add --stdin=tty"),
+            ("podctl up --build -f x", "imagePullPolicy"),
+            ("podctl ps -w", "podctl events -f"),
+            ("podctl ls -n 3", "no namespaces"),
+            ("podctl status -o json web", "--format json"),
+            ("podctl exec -d web -- sh", "of the shell"),
+            ("podctl app kill -9 web db", "takes POD APP"),
+        ] {
+            let said = hinted(line).unwrap_or_default();
+            assert!(said.contains(hint), "{line}: {said}");
+        }
+        // an option of a verb that has no such thing is not explained by another verb's
+        let error = Podctl::parse(["podctl", "stop", "--privileged", "web"].map(Into::into).into()).unwrap_err();
+        assert_eq!(hint(&error, &["podctl", "stop", "--privileged", "web"].map(str::to_owned)), None);
     }
 
     #[test]

@@ -10,11 +10,12 @@ use stage1::error::{Context, Result};
 use super::output::Format;
 use super::session::Session;
 use crate::cli::args::candidates::an_app;
-use crate::cli::args::one_app::app_name;
+use crate::cli::args::one_app::{app_name, pod_and_app};
 use crate::cli::args::pod::OnePod;
 use crate::cli::args::time as when;
 use crate::logs;
 use crate::logs::{Line, LineBreak, LineFilter};
+use crate::poddir::find as pods;
 
 /// The size of the output buffer, in bytes.
 const BUFFER: usize = 64 << 10;
@@ -29,7 +30,7 @@ pub struct Logs {
     #[arg(value_name = "APP", add = an_app())]
     names: Vec<String>,
     /// Show lines of this app only; may be repeated
-    #[arg(long, hide_short_help = true, add = an_app())]
+    #[arg(short_alias = 'c', alias = "container", long, hide_short_help = true, add = an_app())]
     app: Vec<String>,
     /// Follow: wait for new lines until the pod ends
     #[arg(short, long, conflicts_with = "until")]
@@ -53,8 +54,10 @@ pub struct Logs {
 
 impl Logs {
     pub fn run(self, session: &Session) -> Result<()> {
-        let apps = self.names.iter().chain(&self.app).map(|app| app_name(app)).collect::<Result<Vec<_>>>()?;
-        let pod = self.pod.find(session)?;
+        let mut named = self.names.iter().chain(&self.app).map(String::as_str);
+        let (pod, first) = pod_and_app(&self.pod, named.next())?;
+        let pod = pods::find(&session.store, pod)?;
+        let apps = first.into_iter().map(Ok).chain(named.map(app_name)).collect::<Result<Vec<_>>>()?;
         let names = apps.len() != 1;
         let (since, until) = (self.since.map(time), self.until.map(time));
         let wanted = LineFilter { apps, since, until, last: self.lines, follow: self.follow };

@@ -247,7 +247,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     let is_noise = |line: &&str| line.is_empty() || line.starts_with("tip: to pass '");
     let lines: Vec<&str> =
         text.lines().take_while(|line| !is_advice(line)).map(str::trim).filter(|line| !is_noise(line)).collect();
-    let line = lines.join(" ");
+    let line = lines.join(" ").replace(" tip: ", "; ");
     let line = line.strip_prefix("error: ").unwrap_or(&line);
     let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let hint = match hints::hint(error, &words) {

@@ -32,7 +32,7 @@ impl Start {
 #[derive(Args, Debug)]
 pub struct Restart {
     /// Kill a pod that takes longer than this to end: seconds, or 5m, 1h30m (default: the stop timeouts of its apps)
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(short, long, alias = "time", value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
     #[command(flatten)]
     pods: Pods,

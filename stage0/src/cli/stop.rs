@@ -16,7 +16,7 @@ pub struct Stop {
     #[arg(long)]
     force: bool,
     /// Kill a pod whose orderly end takes longer than this: seconds, or 5m, 1h30m (default: its apps' stop timeouts)
-    #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "force")]
+    #[arg(short, long, alias = "time", value_name = "DURATION", value_parser = duration, conflicts_with = "force")]
     timeout: Option<Duration>,
     #[command(flatten)]
     pods: Pods,

@@ -39,6 +39,9 @@ pub struct Up {
     /// Wait until the pod ends, as a service of the host's systemd; notifies systemd when the pod is ready (sd_notify)
     #[arg(long, conflicts_with = "dry_run")]
     foreground: bool,
+    /// Accepted as in other tools: the pods run in the background, unless --foreground is given
+    #[arg(short, long, hide = true, conflicts_with = "foreground")]
+    detach: bool,
     /// Run new pods by this stage1 image instead of the built-in one
     #[arg(long, value_name = "FILE")]
     stage1: Option<PathBuf>,

@@ -151,7 +151,12 @@ pub fn find(store: &Store, text: &str) -> Result<Pod> {
         }
     }
     match found.as_slice() {
-        [] => Err(Error::new(format!("there is no pod {text:?}: \"podctl list\" shows all"))),
+        [] => Err(Error::new(match text.split_once('/') {
+            Some((pod, app)) => {
+                format!("{text:?} is not a pod: an app is a word of its own, after its pod: {pod} {app}")
+            }
+            None => format!("there is no pod {text:?}: \"podctl list\" shows all"),
+        })),
         [(_, uuid)] => find_whole(store, *uuid),
         several => {
             let several: Vec<_> = several.iter().map(|(_, uuid)| uuid.to_string()).collect();

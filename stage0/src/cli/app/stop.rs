@@ -16,7 +16,7 @@ pub struct Stop {
     pub(super) apps: SomeApps,
     /// Kill all its processes after this long: seconds, or 5m, 1h30m; 0 kills them at once (default: the app's stop
     /// timeout)
-    #[arg(long, value_name = "DURATION", value_parser = seconds)]
+    #[arg(short, long, alias = "time", value_name = "DURATION", value_parser = seconds)]
     pub(super) timeout: Option<Duration>,
 }
 

@@ -63,7 +63,7 @@ impl Extras {
         }
         if let Some(size) = &self.shm_size {
             let size = memory(size).context(|| "--shm-size")?;
-            found.push(in_memory("/dev/shm", Some(size), "1777", false)?);
+            found.push(in_memory("/dev/shm", Some(size), "1777", false).context(|| "--shm-size")?);
         }
         for text in self.devices.iter().filter(|text| !cdi::is_name(text)) {
             found.push(device(text).context(|| format!("--device {text:?}"))?);
@@ -148,6 +148,9 @@ fn tmpfs(text: &str) -> Result<Mount> {
 fn in_memory(path: &str, size: Option<u64>, mode: &str, read_only: bool) -> Result<Mount> {
     let mut other: Map<String, Value> = Map::from_iter([(MEDIUM.to_owned(), "own-memory".into())]);
     other.extend(size.map(|size| (SIZE.to_owned(), size.into())));
+    if size == Some(0) {
+        return Err(Error::new("the kernel takes a size of 0 for no limit: give a size, such as 64m"));
+    }
     if path == "/" {
         return Err(Error::new(
             "it can't be the app's root: use --readonly-rootfs, and --tmpfs for the directories it writes to",
@@ -200,9 +203,11 @@ mod tests {
         let mount = tmpfs("/scratch:size=1m,mode=0700,ro").unwrap();
         let volume = mount.app_volume.unwrap();
         assert_eq!((volume.size(), volume.mode().unwrap(), volume.read_only), (Some(1 << 20), 0o700, Some(true)));
-        for bad in ["scratch", "/x:banana", "/x:size=b", "/x:mode=9", "/"] {
+        for bad in ["scratch", "/x:banana", "/x:size=b", "/x:size=0", "/x:mode=9", "/"] {
             assert!(tmpfs(bad).is_err(), "{bad}");
         }
+        let shm = Extras { shm_size: Some("0".to_owned()), ..Extras::default() };
+        assert!(shm.mounts().unwrap_err().one_line().starts_with("--shm-size: the kernel takes a size of 0"));
         let mount = device("/dev/null:/dev/nothing:r").unwrap();
         assert_eq!((mount.path.as_str(), mount.app_volume.unwrap().read_only), ("/dev/nothing", Some(true)));
         assert_eq!(device("/dev/null").unwrap().path, "/dev/null");

@@ -6,7 +6,7 @@ use clap::Args;
 #[derive(Args, Clone, Debug)]
 pub struct Listing {
     /// Print it as a table (text), as json, or only these columns, in lower case: name,state
-    #[arg(long, default_value = "text", value_name = "text|json|COLUMN,…", value_parser = ListFormat::parse)]
+    #[arg(long, short_alias = 'o', alias = "output", default_value = "text", value_name = "text|json|COLUMN,…", value_parser = ListFormat::parse)]
     pub format: ListFormat,
     /// Print only the names or ids, one per line
     #[arg(short, long, conflicts_with = "format")]
@@ -38,7 +38,7 @@ impl ListFormat {
     /// Parses `text`, `json`, or names of columns.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text {
-            "text" | "table" => Ok(Self::Text),
+            "text" | "table" | "wide" => Ok(Self::Text),
             "json" => Ok(Self::Json),
             _ if text.contains("{{") => {
                 Err("podctl has no templates: give columns, such as name,state, or json".to_owned())

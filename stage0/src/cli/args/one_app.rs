@@ -9,7 +9,7 @@ use super::pod::OnePod;
 use crate::app::unfinished;
 use crate::cli::args::candidates::an_app;
 use crate::cli::session::Session;
-use crate::poddir::find::Pod;
+use crate::poddir::find::{self as pods, Pod};
 use crate::poddir::manifest::only_one;
 
 /// One app of a pod.
@@ -21,7 +21,7 @@ pub struct OneApp {
     #[arg(value_name = "APP", conflicts_with = "app", add = an_app())]
     name: Option<String>,
     /// The app, as an option
-    #[arg(long, hide_short_help = true, add = an_app())]
+    #[arg(short_alias = 'c', alias = "container", long, hide_short_help = true, add = an_app())]
     app: Option<String>,
 }
 
@@ -36,8 +36,9 @@ impl OneApp {
 
     /// The pod, and its app if one was named.
     pub fn find_named(&self, session: &Session) -> Result<(Pod, Option<AcName>)> {
-        let name = self.name.as_ref().or(self.app.as_ref()).map(|name| app_name(name)).transpose()?;
-        Ok((self.pod.find(session)?, name))
+        let named = self.name.as_ref().or(self.app.as_ref()).map(String::as_str);
+        let (pod, name) = pod_and_app(&self.pod, named)?;
+        Ok((pods::find(&session.store, pod)?, name))
     }
 }
 
@@ -61,8 +62,11 @@ impl SomeApps {
     /// # Errors
     /// The pod does not exist, a name is invalid, or `work` failed: all errors on one line.
     pub fn each(&self, session: &Session, what: &str, work: impl Fn(&Pod, &AcName) -> Result<()>) -> Result<()> {
-        let pod = self.pod.find(session)?;
-        let names = self.names.iter().chain(&self.app).map(|name| app_name(name)).collect::<Result<Vec<_>>>()?;
+        let named = self.names.iter().chain(&self.app).next().map(String::as_str);
+        let (pod, first) = pod_and_app(&self.pod, named)?;
+        let pod = pods::find(&session.store, pod)?;
+        let further = self.names.iter().chain(&self.app).skip(1).map(|name| app_name(name));
+        let names = first.into_iter().map(Ok).chain(further).collect::<Result<Vec<_>>>()?;
         finish_interrupted(session, &pod);
         let names = if names.is_empty() { vec![only_one(&pod)?] } else { names };
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
@@ -77,6 +81,18 @@ fn finish_interrupted(session: &Session, pod: &Pod) {
     if let Err(error) = unfinished::finish(&session.store, pod, session.debug) {
         log::warn!("{}", error.one_line());
     }
+}
+
+/// The pod, and the app that was named: by a word of its own, or as POD/APP.
+///
+/// # Errors
+/// The app's name is invalid.
+pub fn pod_and_app<'a>(pod: &'a OnePod, app: Option<&'a str>) -> Result<(&'a str, Option<AcName>)> {
+    let (pod, app) = match (pod.word().split_once('/'), app) {
+        (Some((pod, app)), None) if !app.is_empty() => (pod, Some(app)),
+        _ => (pod.word(), app),
+    };
+    Ok((pod, app.map(app_name).transpose()?))
 }
 
 /// Parses the name of an app.

@@ -21,6 +21,11 @@ pub struct OnePod {
 }
 
 impl OnePod {
+    /// The word on the command line.
+    pub fn word(&self) -> &str {
+        &self.pod
+    }
+
     /// Finds the pod.
     ///
     /// # Errors
