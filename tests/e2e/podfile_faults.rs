@@ -103,7 +103,9 @@ fn a_refused_up_leaves_nothing_behind(t: &Context) -> Verdict {
 
     // an init container that fails: its log goes with the pod, so its end is shown; what it has written stays
     let ends = "lines, \"30\", \"step\", +, raw, \"1b5b33316d7265640a\", +, write, /v/kept, x, +, write, /d/x, y, +, exit, \"3\"";
-    let said = shop.up(&pod("shop", &spec(ends, sleeps)));
+    let never = format!("  restartPolicy: Never\n{}", spec(ends, sleeps));
+    let said = shop.up(&pod("shop", &never));
+    assert!(!said.stderr.contains("tried again"), "{said}");
     let lines: Vec<&str> = said.stderr.lines().collect();
     let last = lines.last().copied().unwrap_or_default();
     assert!(last.contains("app init: it ended with 3: the last lines of its output are above"), "{said}");
@@ -116,6 +118,11 @@ fn a_refused_up_leaves_nothing_behind(t: &Context) -> Verdict {
     assert_eq!(shop.podctl.ok(&["volume", "ls", "-q"]), "data");
     assert_eq!(fs::read_to_string(made.join("deep/x"))?, "y");
     // the file as it should be takes the volume up
+    // one that fails once is tried again
+    let said = shop.up(&pod("shop", &spec("once, /v/once, \"4\"", sleeps)));
+    assert!(said.stderr.contains("app init: it ended with 4, and is tried again in 1 s"), "{said}");
+    assert!(said.ok().contains("app init: added\napp a: added"));
+    assert_eq!(shop.pod().exit_code("init"), 0);
     shop.up(&pod("shop", &spec("write, /v/more, x", sleeps))).ok();
     assert_eq!(shop.pod().enter("a", &["/probe", "cat", "/v/kept"]).ok(), "x");
     // a change of the running pod that fails leaves no new volume

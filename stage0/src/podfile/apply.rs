@@ -40,6 +40,9 @@ const POLL: Duration = Duration::from_millis(20);
 /// How long a pod may take to come up.
 const BOOT: Duration = Duration::from_secs(60);
 
+/// How often an init container that fails is tried again, after 1 s, 2 s, 4 s and so on.
+const RETRIES: u32 = 5;
+
 /// How many lines of the log of a failed init container to show.
 const LAST_LINES: usize = 20;
 /// How much of each of them, in bytes.
@@ -190,6 +193,8 @@ struct WantedApp {
     app: RuntimeApp,
     options: AddOptions,
     init: bool,
+    /// How often it is tried again if it fails.
+    retries: u32,
 }
 
 /// Gets the images of a plan; returns its apps, checked. Makes nothing.
@@ -234,7 +239,8 @@ fn wanted_app(store: &Store, plan: &AppPlan, how: &How<'_>) -> Result<WantedApp>
     if plan.non_root && matches!(user, "" | "0" | "root") {
         return Err(Error::new("runAsNonRoot: its user is root; set runAsUser"));
     }
-    Ok(WantedApp { image, app, options, init: plan.init })
+    let retries = if plan.retried { RETRIES } else { 0 };
+    Ok(WantedApp { image, app, options, init: plan.init, retries })
 }
 
 /// Makes a new pod with all its apps; removes the pod again if one fails.
@@ -470,17 +476,28 @@ impl<'a> Work<'a> {
         }
         lifecycle::start(self.store, self.pod, &one.app.name, self.how.debug)?;
         self.made.has_run(&one.app);
-        if one.init { self.wait_for_end(&one.app.name) } else { Ok(()) }
+        if one.init { self.wait_for_end(one) } else { Ok(()) }
     }
 
-    /// Waits without a timeout until an init container has ended; fails unless it ended with 0.
-    fn wait_for_end(&self, app: &AcName) -> Result<()> {
+    /// Waits without a timeout until an init container has ended, and starts it again if it failed and has tries left;
+    /// fails unless it ended with 0.
+    fn wait_for_end(&self, one: &WantedApp) -> Result<()> {
+        let app = &one.app.name;
+        let mut failed = 0;
         loop {
             let now = status::status(self.pod, app)?;
             match (now.state.as_str(), now.exit_code) {
                 ("exited", Some(0)) => return Ok(()),
                 ("exited", code) => {
                     let code = code.map_or_else(|| "without a status".to_owned(), |code| format!("with {code}"));
+                    if failed < one.retries {
+                        let pause = Duration::from_secs(1 << failed);
+                        log::warn!("app {app}: it ended {code}, and is tried again in {} s", pause.as_secs());
+                        std::thread::sleep(pause);
+                        lifecycle::start(self.store, self.pod, app, self.how.debug)?;
+                        failed += 1;
+                        continue;
+                    }
                     return Err(Error::new(format!("it ended {code}{}", self.show_end_of_log(app))));
                 }
                 _ if !pods::is_running(self.store, self.pod)? => return Err(Error::new("the pod has ended")),

@@ -103,6 +103,7 @@ pub fn translate(
         (_, true) => "always",
         _ => around.restart,
     };
+    let retried = init && !stays && around.restart != "no";
     options.restart = Some(restart.to_owned()).filter(|restart| restart != "no");
     options.stop_timeout = around.grace;
     options.stop_signal = container.lifecycle.as_mut().and_then(|lifecycle| lifecycle.stop_signal.take());
@@ -118,7 +119,7 @@ pub fn translate(
     let ports = ports(&mut container, around.network.as_deref())?;
     unused.left(path, &container)?;
     Ok(ContainerPlan {
-        app: AppPlan { options, pull, command, args, init: init && !stays, non_root },
+        app: AppPlan { options, pull, command, args, init: init && !stays, retried, non_root },
         ports,
         capabilities,
     })

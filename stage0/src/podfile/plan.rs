@@ -99,6 +99,8 @@ pub struct AppPlan {
     pub args: Vec<String>,
     /// Whether it runs to its end before later apps are started.
     pub init: bool,
+    /// Whether it is tried again if it fails: an init container, unless the pod's restartPolicy is Never.
+    pub retried: bool,
     /// Whether to refuse to run it as root.
     pub non_root: bool,
 }
