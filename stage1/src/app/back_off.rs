@@ -2,7 +2,7 @@
 //!
 //! systemd itself waits [`unit::RESTART_DELAY`], the same before every restart: version 252 has no steps, and a unit's
 //! `RestartSec=` changes only with a reload of all units. So what is more is waited for here, before the app's start,
-//! where a stop ends it at once.
+//! where a stop ends it at once. systemd does not wait at all if a health check had it restart the app, by a job.
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
@@ -23,7 +23,8 @@ use crate::unit;
 /// The supervisor can't be told, or the signals can't be waited for.
 pub fn back_off(app: &AcName) -> Result<()> {
     let Some(ended) = ExitDetails::load_in_pod(app)?.filter(|ended| ended.restarting) else { return Ok(()) };
-    let time = unit::restart_delay(ended.in_a_row).saturating_sub(unit::RESTART_DELAY);
+    let waited = if ended.unhealthy { Duration::ZERO } else { unit::RESTART_DELAY };
+    let time = unit::restart_delay(ended.in_a_row).saturating_sub(waited);
     if time.is_zero() {
         return Ok(());
     }

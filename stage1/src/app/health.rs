@@ -66,8 +66,12 @@ pub fn check_health(app: &AcName) -> Result<()> {
     health.ends_app = became_unhealthy && check.on_failure != OnFailure::None;
     health.store_in_pod(app)?;
     if health.status != was {
-        let said = health.last.as_ref().map(|last| last.output.clone()).filter(|said| !said.is_empty());
         let exit_code = health.last.as_ref().and_then(|last| last.exit_code);
+        let said = health.last.as_ref().map(|last| last.output.clone()).filter(|said| !said.is_empty());
+        // A command that timed out may have said nothing.
+        let timed_out = (health.last.is_some() && exit_code.is_none())
+            .then(|| format!("timed out after {}", request::in_seconds(Duration::from_millis(check.timeout_ms))));
+        let said = said.or(timed_out);
         Event { exit_code, why: said, ..Event::now(health.status.word(), Some(app)) }.note_in_pod();
     }
     let verb = match check.on_failure {

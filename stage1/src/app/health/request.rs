@@ -12,11 +12,47 @@ use crate::pod::Check;
 /// The most bytes of an answer that are read.
 const MOST: usize = 16 << 10;
 
+/// Exit code of the error of a request that has timed out, as of timeout(1).
+const TIMED_OUT: u8 = 124;
+
+/// The time of a request.
+#[derive(Clone, Copy)]
+struct Limit {
+    timeout: Duration,
+    end: Instant,
+}
+
+impl Limit {
+    /// The time that is left, which is not zero.
+    fn left(self) -> Result<Duration> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(self.timed_out()) } else { Ok(left) }
+    }
+
+    fn timed_out(self) -> Error {
+        Error::new(format!("timed out after {}", in_seconds(self.timeout))).with_exit_code(TIMED_OUT)
+    }
+
+    /// The error for what a call said; a socket's timeout is [`ErrorKind::WouldBlock`].
+    fn error(self, error: std::io::Error) -> Error {
+        match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => self.timed_out(),
+            ErrorKind::ConnectionRefused => Error::new("connection refused"),
+            _ => Error::caused_by("the request failed", error),
+        }
+    }
+}
+
+/// A time in words: `1 s`, `0.5 s`.
+pub(super) fn in_seconds(time: Duration) -> String {
+    format!("{} s", time.as_millis() as f64 / 1000.0)
+}
+
 /// Makes the request. It succeeds if the port takes a connection and, for HTTP, answers with a status from 200 to 399.
 pub(super) fn ask(request: &Request, timeout: Duration) -> Check {
-    let end = Instant::now() + timeout;
-    let status = connect(request, end).and_then(|stream| match &request.http_path {
-        Some(path) => get(stream, request, path, end).map(Some),
+    let limit = Limit { timeout, end: Instant::now() + timeout };
+    let status = connect(request, limit).and_then(|stream| match &request.http_path {
+        Some(path) => get(stream, request, path, limit).map(Some),
         None => Ok(None),
     });
     match status {
@@ -25,50 +61,47 @@ pub(super) fn ask(request: &Request, timeout: Duration) -> Check {
             Check { exit_code: Some(u8::from(!(200..400).contains(&status))), output: format!("HTTP status {status}") }
         }
         Err(error) => {
-            let exit_code = (Instant::now() < end).then_some(1);
+            let exit_code = (error.exit_code() != Some(TIMED_OUT)).then_some(1);
             Check { exit_code, output: error.one_line() }
         }
     }
 }
 
 /// Connects to the first of the host's addresses that takes it; else the error of the first address.
-fn connect(request: &Request, end: Instant) -> Result<TcpStream> {
+fn connect(request: &Request, limit: Limit) -> Result<TcpStream> {
     let mut failed = None;
     for address in request.addresses()? {
         let address = SocketAddr::new(address, request.port);
-        match TcpStream::connect_timeout(&address, left(end)?) {
+        let connected = limit
+            .left()
+            .and_then(|left| TcpStream::connect_timeout(&address, left).map_err(|error| limit.error(error)));
+        match connected.context(|| format!("connect to {address}")) {
             Ok(stream) => return Ok(stream),
-            Err(error) => failed = failed.or(Some(Error::caused_by(format!("connect to {address}"), error))),
+            Err(error) => failed = failed.or(Some(error)),
         }
     }
     Err(failed.unwrap_or_else(|| Error::new("the host has no address")))
 }
 
 /// The status of the answer.
-fn get(mut stream: TcpStream, request: &Request, path: &str, end: Instant) -> Result<u16> {
+fn get(mut stream: TcpStream, request: &Request, path: &str, limit: Limit) -> Result<u16> {
     let what = || format!("GET {path} of port {}", request.port);
-    stream.set_write_timeout(Some(left(end)?)).context(what)?;
-    stream.write_all(text(request, path).as_bytes()).context(what)?;
+    stream.set_write_timeout(Some(limit.left().context(what)?)).context(what)?;
+    stream.write_all(text(request, path).as_bytes()).map_err(|error| limit.error(error)).context(what)?;
     let mut answer = Vec::new();
     let mut block = [0; 2048];
     while answer.len() < MOST && !answer.windows(4).any(|four| four == b"\r\n\r\n") {
-        stream.set_read_timeout(Some(left(end)?)).context(what)?;
+        stream.set_read_timeout(Some(limit.left().context(what)?)).context(what)?;
         match stream.read(&mut block) {
             Ok(0) => break,
             Ok(length) => answer.extend_from_slice(&block[..length]),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             // A server may close the connection before it has read the request.
             Err(error) if error.kind() == ErrorKind::ConnectionReset && answer.contains(&b'\n') => break,
-            Err(error) => return Err(error).context(what),
+            Err(error) => return Err(limit.error(error)).context(what),
         }
     }
     status(&answer).context(|| format!("{}: the answer is not HTTP", what()))
-}
-
-/// The time until `end`, which is not zero.
-fn left(end: Instant) -> Result<Duration> {
-    let left = end.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(Error::new("timed out")) } else { Ok(left) }
 }
 
 fn text(request: &Request, path: &str) -> String {
@@ -152,11 +185,13 @@ mod tests {
         let tcp = ask(&request(port, None), Duration::from_secs(30));
         assert_eq!((tcp.exit_code, tcp.output.as_str()), (Some(0), ""));
         let check = ask(&request(port, Some("/")), Duration::from_millis(50));
-        assert_eq!(check.exit_code, None, "{check:?}");
+        let said = format!("GET / of port {port}: timed out after 0.05 s");
+        assert_eq!((check.exit_code, check.output.as_str()), (None, said.as_str()));
         drop(listener);
         let check = ask(&request(port, None), Duration::from_secs(30));
         assert!(
-            check.exit_code == Some(1) && check.output.contains(&format!("connect to 127.0.0.1:{port}")),
+            check.exit_code == Some(1)
+                && check.output.contains(&format!("connect to 127.0.0.1:{port}: connection refused")),
             "{check:?}"
         );
     }
