@@ -75,6 +75,7 @@ mod store;
 mod supervisor;
 mod targets;
 mod terminal;
+mod told;
 mod tolerant;
 mod userlands;
 mod users;
@@ -151,6 +152,7 @@ fn main() -> ExitCode {
         pods::CASES,
         supervisor::CASES,
         terminal::CASES,
+        told::CASES,
         tolerant::CASES,
         layers::CASES,
         events::CASES,

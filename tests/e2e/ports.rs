@@ -30,6 +30,9 @@ fn ports_come_and_go_while_the_pod_runs(t: &Context) -> Verdict {
         podctl.ok(&["port", "add", "web", "8082:81"]);
         let shown = ["8080->80/tcp", "127.0.0.1:8081->81/tcp", "8082->81/tcp"];
         assert_eq!(podctl.ok(&["port", "list", "web"]).lines().collect::<Vec<_>>(), shown);
+        assert_eq!(podctl.json(&["port", "list", "web", "--format=json"])[1]["hostPort"], 8081, "{net}");
+        let chosen = podctl.ok(&["port", "web", "--format=host ip,pod port"]);
+        assert_eq!(chosen.lines().nth(2).map(|line| line.split_whitespace().collect()), Some(vec!["127.0.0.1", "81"]));
         assert!(podctl.ok(&["status", "web"]).contains(&format!("ports={}", shown.join(", "))));
         assert!(podctl.ok(&["list"]).contains("8080->80/tcp"));
         // A port that is taken is refused before anything is made.

@@ -67,7 +67,7 @@ fn crash_loops_and_what_is_told_of_them(t: &Context) -> Verdict {
     pod.app("stop", "loop", &[]).ok();
     let status = pod.status("loop");
     assert_eq!((&status["state"], &status["exit_code"]), (&"exited".into(), &1.into()), "{status}");
-    assert!(line(&podctl, &pod, "loop").contains("exited (exit 1)"), "{status}");
+    assert!(line(&podctl, &pod, "loop").contains("exited (stopped, exit 1)"), "{status}");
     // A start by the user begins counting again.
     let _ = pod.app("start", "loop", &[]);
     shows(&podctl, &pod, "loop", "restarting (1x, exit 1, ");

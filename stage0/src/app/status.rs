@@ -11,7 +11,8 @@ use stage1::layout;
 use stage1::pod::{AppState, ExitDetails, Health, State};
 
 use super::kept::AppRecord;
-use super::start_lock;
+use super::past::{self, Past};
+use super::{oom, start_lock};
 use crate::fsutil::time::rfc3339;
 use crate::poddir::find::Pod;
 use crate::poddir::manifest::{self, NoApp};
@@ -69,6 +70,9 @@ pub struct AppStatus {
     /// Whether the kernel's OOM killer killed one of its processes because of its memory limit.
     #[serde(skip_serializing_if = "is_false")]
     pub oom_killed: bool,
+    /// How many processes of the running app the kernel has killed for lack of memory since it was started.
+    #[serde(skip_serializing_if = "is_none")]
+    pub oom_kills: u64,
     /// Whether its health check ended it, because it was unhealthy.
     #[serde(skip_serializing_if = "is_false")]
     pub unhealthy: bool,
@@ -141,7 +145,7 @@ impl From<Health> for HealthStatus {
 }
 
 /// How the run of an app before the present one ended.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct LastEnd {
     /// Its exit status, or 128 plus the number of the signal that killed it.
     pub exit_code: u8,
@@ -159,9 +163,15 @@ pub struct LastEnd {
     pub start_failure: Option<String>,
     /// When it ended, in nanoseconds since 1970.
     pub at: i64,
+    /// The same as RFC 3339.
+    pub finished: String,
 }
 
 fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
+fn is_none(value: &u64) -> bool {
     *value == 0
 }
 
@@ -221,14 +231,23 @@ pub fn status(pod: &Pod, name: &AcName) -> Result<AppStatus> {
 }
 
 fn describe(pod: &Pod, manifest: &PodManifest, app: &RuntimeApp) -> Result<AppStatus> {
-    let status = start_lock::status(pod, manifest, &app.name)?;
+    let mut status = start_lock::status(pod, manifest, &app.name)?;
     let own = app.app.as_ref();
     let details = status.details.unwrap_or_default();
     let (restarts, restarting, gave_up) = (details.restarts, details.restarting, details.gave_up);
+    let past = if restarts > 0 { past::of_app(pod, &app.name) } else { Past::default() };
+    // the marker has the time of the first start
+    let is_starting = status.state == AppState::Running && !restarting && past.started < past.ended;
+    // a start that is not recorded yet has rewritten the details
+    let last = if is_starting { status.details_at } else { past.started };
+    status.started_at = status.started_at.map(|first| last.unwrap_or(first).max(first));
     let (end, last_end) = match (status.state, status.details_at) {
         (AppState::Running, Some(at)) => {
             let ExitDetails { exit_code, signal, oom_killed, unhealthy, start_failure, .. } = details;
-            let last = LastEnd { exit_code, exit_signal: signal, oom_killed, unhealthy, start_failure, at };
+            let at = past.ended.unwrap_or(at);
+            let exit_signal = signal;
+            let finished = rfc3339(at);
+            let last = LastEnd { exit_code, exit_signal, oom_killed, unhealthy, start_failure, at, finished };
             (ExitDetails::default(), Some(last))
         }
         _ => (details, None),
@@ -246,6 +265,7 @@ fn describe(pod: &Pod, manifest: &PodManifest, app: &RuntimeApp) -> Result<AppSt
         exit_signal: end.signal,
         core_dumped: end.core_dumped,
         oom_killed: end.oom_killed,
+        oom_kills: if status.state == AppState::Running && !restarting { oom::kills(pod, &app.name) } else { 0 },
         unhealthy: end.unhealthy,
         stopped: status.state == AppState::Exited && !is_failure && was_stopped(pod, manifest, &app.name)?,
         paused: status.state == AppState::Running && is_paused(pod, &app.name)?,

@@ -2,6 +2,7 @@
 
 use super::screen::Tone;
 use super::table::Cell;
+use crate::app::oom::processes_of;
 use crate::app::status::{AppStatus, HealthStatus};
 use crate::fsutil::time::ago;
 
@@ -39,12 +40,13 @@ fn words(app: &AppStatus, ago: impl Fn(i64) -> String) -> (String, Option<Tone>)
         ("running", Some((how, when))) if app.restarting => {
             (format!("restarting ({}x, {how}, {when})", app.restarts), Some(Tone::Bad))
         }
-        ("running", _) if app.paused => ("paused".into(), None),
+        ("running", _) if app.paused => ("paused".into(), Some(Tone::Held)),
         ("running", last) => {
             let restarted = last.map(|(how, when)| format!("restarted {}x, last: {how}, {when}", app.restarts));
             let health = app.health.as_ref().map(health);
-            let is_bad = app.health.as_ref().is_some_and(|health| health.status == "unhealthy");
-            let more: Vec<String> = [health, restarted].into_iter().flatten().collect();
+            let killed = (app.oom_kills > 0).then(|| format!("{} killed: out of memory", processes_of(app.oom_kills)));
+            let is_bad = killed.is_some() || app.health.as_ref().is_some_and(|health| health.status == "unhealthy");
+            let more: Vec<String> = [health, killed, restarted].into_iter().flatten().collect();
             let tone = if is_bad { Tone::Bad } else { Tone::Good };
             let text = if more.is_empty() { "running".into() } else { format!("running ({})", more.join("; ")) };
             (text, Some(tone))
@@ -64,7 +66,8 @@ fn words(app: &AppStatus, ago: impl Fn(i64) -> String) -> (String, Option<Tone>)
                 restarts => format!("gave up after {restarts} restarts"),
             });
             let tone = if how.is_some() && !app.stopped { Tone::Bad } else { Tone::Faint };
-            let why: Vec<String> = [how, gave_up].into_iter().flatten().collect();
+            let stopped = app.stopped.then(|| "stopped".to_owned());
+            let why: Vec<String> = [stopped, how, gave_up].into_iter().flatten().collect();
             let text = if why.is_empty() { "exited".into() } else { format!("exited ({})", why.join(", ")) };
             (text, Some(tone))
         }
@@ -128,11 +131,26 @@ mod tests {
         words(app, |_| "2 s ago".into()).0
     }
 
+    fn sick_once() -> AppStatus {
+        let health = HealthStatus { status: "healthy".into(), ..HealthStatus::default() };
+        AppStatus {
+            restarts: 1,
+            health: Some(health),
+            last_end: Some(LastEnd { exit_code: 1, ..LastEnd::default() }),
+            ..app("running")
+        }
+    }
+
     #[test]
     fn what_the_user_stopped_is_not_a_failure() {
         let term = AppStatus { exit_code: Some(143), exit_signal: Some("SIGTERM".into()), ..app("exited") };
         assert!(is_bad(&term) && !is_bad(&AppStatus { stopped: true, ..term.clone() }));
-        assert_eq!(shown(&AppStatus { stopped: true, ..term }), "exited (SIGTERM)");
+        assert_eq!(shown(&AppStatus { stopped: true, ..term }), "exited (stopped, SIGTERM)");
+        let clean = AppStatus { exit_code: Some(0), ..app("exited") };
+        assert_eq!(
+            [shown(&AppStatus { stopped: true, ..clean.clone() }), shown(&clean)],
+            ["exited (stopped)", "exited"]
+        );
         assert!(!is_bad(&app("created")) && !is_bad(&AppStatus { exit_code: Some(0), ..app("exited") }));
     }
 
@@ -156,6 +174,7 @@ mod tests {
             unhealthy: false,
             start_failure: None,
             at: 0,
+            finished: String::new(),
         };
         let looping = AppStatus { restarts: 7, restarting: true, last_end: Some(last.clone()), ..app("running") };
         assert_eq!(shown(&looping), "restarting (7x, exit 1, 2 s ago)");
@@ -169,7 +188,15 @@ mod tests {
         assert_eq!(shown(&sick), "running (restarted 3x, last: health check failed, 2 s ago)");
         let sick = AppStatus { exit_code: Some(0), unhealthy: true, ..app("exited") };
         assert!(shown(&sick) == "exited (health check failed)" && is_bad(&sick));
-        assert_eq!(shown(&AppStatus { paused: true, ..app("running") }), "paused");
+        let paused = AppStatus { paused: true, ..app("running") };
+        assert_eq!(words_of(&paused), ("paused".into(), Some(Tone::Held)));
+        let oom = AppStatus { oom_kills: 1, ..app("running") };
+        assert!(is_bad(&oom) && shown(&oom) == "running (1 process killed: out of memory)", "{}", shown(&oom));
+        let oom = AppStatus { oom_kills: 2, ..sick_once() };
+        assert_eq!(
+            shown(&oom),
+            "running (healthy; 2 processes killed: out of memory; restarted 1x, last: exit 1, 2 s ago)"
+        );
         let check =
             HealthStatus { status: "unhealthy".into(), failures: 3, exit_code: Some(1), ..HealthStatus::default() };
         let ill = |health| AppStatus { health: Some(health), ..app("running") };

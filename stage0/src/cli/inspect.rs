@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 use stage1::appc::{AcName, Isolator, NameValue, PodManifest, VolumeKind};
@@ -13,7 +14,7 @@ use stage1::pod::RuntimeConfig;
 use stage1::rootfs::volumes;
 
 use super::args::one_app::OneApp;
-use super::output;
+use super::output::{self, Format};
 use super::session::Session;
 use super::status::PodStatus;
 use crate::app::mountinfo::{self, Mounted};
@@ -25,19 +26,30 @@ use crate::poddir::find::Pod;
 use crate::poddir::manifest::must_have;
 use crate::poddir::uid_range;
 
-/// Prints the configuration and state of a pod, or of one of its apps.
-pub fn run(one: &OneApp, session: &Session) -> Result<()> {
-    let (pod, app) = one.find_named(session)?;
-    app.as_ref().map_or(Ok(()), |app| must_have(&pod, app))?;
-    let status = pods::look(&session.store, &pod, PodStatus::of)?;
-    // a pod whose preparation did not finish has a status only
-    if !pod.dir().join(layout::MANIFEST).exists() {
-        return output::json(&status);
-    }
-    let loaded = stage1::pod::Pod::load(pod.dir())?;
-    match app {
-        Some(app) => output::json(&of_app(&pod, &loaded, &status, &app)?),
-        None => output::json(&of_pod(&pod, &loaded, &status)?),
+#[derive(Args, Debug)]
+pub struct Inspect {
+    #[command(flatten)]
+    one: OneApp,
+    /// Print it as json, or as text with one line for each value: limits.memory=67108864
+    #[arg(long, value_enum, default_value = "json")]
+    format: Format,
+}
+
+impl Inspect {
+    /// Prints the configuration and state of a pod, or of one of its apps.
+    pub fn run(&self, session: &Session) -> Result<()> {
+        let (pod, app) = self.one.find_named(session)?;
+        app.as_ref().map_or(Ok(()), |app| must_have(&pod, app))?;
+        let status = pods::look(&session.store, &pod, PodStatus::of)?;
+        // a pod whose preparation did not finish has a status only
+        if !pod.dir().join(layout::MANIFEST).exists() {
+            return output::values(&status, self.format);
+        }
+        let loaded = stage1::pod::Pod::load(pod.dir())?;
+        match app {
+            Some(app) => output::values(&of_app(&pod, &loaded, &status, &app)?, self.format),
+            None => output::values(&of_pod(&pod, &loaded, &status)?, self.format),
+        }
     }
 }
 

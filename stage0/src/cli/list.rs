@@ -48,11 +48,12 @@ impl List {
         match self.how {
             Listing { quiet: true, .. } => listed.iter().try_for_each(|pod| output::say(&pod.name)),
             Listing { format: ListFormat::Json, .. } => output::json(&listed),
-            Listing { no_trunc, format, .. } => table::show_chosen(
+            Listing { no_trunc, format, .. } => table::show_states(
                 ["NAME", "ID", "STATE", "AGE", "APPS", "IP", "PORTS"],
                 listed.iter().map(|pod| row(pod, no_trunc)).collect(),
                 no_trunc,
                 format.columns(),
+                &["AGE", "IP"],
             ),
         }
     }
@@ -60,7 +61,7 @@ impl List {
 
 fn row(pod: &PodStatus, whole: bool) -> [Cell; 7] {
     let tone = match pod.state.as_str() {
-        "running" if pod.paused => None,
+        "running" if pod.paused => Some(Tone::Held),
         "running" if pod.apps.iter().any(condition::is_bad) => Some(Tone::Bad),
         "running" => Some(Tone::Good),
         "exited" if pod.apps.iter().any(condition::is_bad) => Some(Tone::Bad),
@@ -72,7 +73,15 @@ fn row(pod: &PodStatus, whole: bool) -> [Cell; 7] {
     let restarting = pod.apps.iter().filter(|app| app.restarting).count();
     let unhealthy = pod.apps.iter().filter(|app| app.health.as_ref().is_some_and(|h| h.status == "unhealthy")).count();
     let paused = pod.apps.iter().filter(|app| app.paused).count();
-    let troubles = [(restarting, "restarting"), (unhealthy, "unhealthy"), (paused, "paused")];
+    let failed = pod.apps.iter().filter(|app| app.state == "exited" && condition::is_bad(app)).count();
+    let short = pod.apps.iter().filter(|app| app.oom_kills > 0).count();
+    let troubles = [
+        (failed, "failed"),
+        (restarting, "restarting"),
+        (unhealthy, "unhealthy"),
+        (short, "out of memory"),
+        (paused, "paused"),
+    ];
     let troubles: Vec<String> =
         troubles.iter().filter(|(some, _)| *some > 0).map(|(some, what)| format!("{some} {what}")).collect();
     let state = match troubles.join(", ") {

@@ -73,6 +73,7 @@ use self::args::new_pod::split_apps;
 use self::args::one_app::OneApp;
 use self::args::pod::OnePod;
 pub use self::cri::{CriService, Serve};
+use self::inspect::Inspect;
 use self::session::Session;
 
 use crate::podfile::keep;
@@ -139,7 +140,7 @@ enum Command {
     /// Show one pod and its apps
     Status(status::Status),
     /// Print the configuration and state of a pod, or of one of its apps, as JSON
-    Inspect(OneApp),
+    Inspect(Inspect),
     /// Show the resource usage of pods and their apps
     Stats(stats::Stats),
     /// List the processes of a pod, or of one of its apps
@@ -354,7 +355,7 @@ impl Podctl {
             Command::Attach(command) => command.run(&session)?,
             Command::List(command) => command.run(&session)?,
             Command::Status(command) => command.run(&session)?,
-            Command::Inspect(one) => inspect::run(&one, &session)?,
+            Command::Inspect(inspect) => inspect.run(&session)?,
             Command::Stats(command) => command.run(&session)?,
             Command::Top(command) => command.run(&session)?,
             Command::Tree(command) => command.run(&session)?,

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
-use stage1::error::{Context, Result};
+use serde_json::Value;
+use stage1::error::{Context, Result, escape_control};
 
 pub use super::screen::say;
 use super::table::{self, Cell};
@@ -30,6 +31,29 @@ pub fn table<const N: usize>(heading: [&str; N], rows: impl IntoIterator<Item = 
 /// Prints a value as indented JSON.
 pub fn json(value: &impl Serialize) -> Result<()> {
     say(serde_json::to_string_pretty(value).context(|| "write as JSON")?)
+}
+
+/// Prints a value as indented JSON, or as text with a line for each value in it: `limits.memory=67108864`.
+pub fn values(value: &impl Serialize, format: Format) -> Result<()> {
+    if format == Format::Json {
+        return json(value);
+    }
+    let mut lines = Vec::new();
+    flatten("", &serde_json::to_value(value).context(|| "write as text")?, &mut lines);
+    lines.iter().try_for_each(say)
+}
+
+fn flatten(name: &str, value: &Value, lines: &mut Vec<String>) {
+    let below = |part: &str| if name.is_empty() { part.to_owned() } else { format!("{name}.{part}") };
+    match value {
+        Value::Null => {}
+        Value::Object(fields) => fields.iter().for_each(|(part, value)| flatten(&below(part), value, lines)),
+        Value::Array(all) => {
+            all.iter().enumerate().for_each(|(at, value)| flatten(&below(&at.to_string()), value, lines))
+        }
+        Value::String(text) => lines.push(format!("{name}={}", escape_control(text))),
+        other => lines.push(format!("{name}={other}")),
+    }
 }
 
 /// A time in nanoseconds since 1970 as `YYYY-MM-DD HH:MM:SS` in this machine's time zone, or `-`.
@@ -77,7 +101,7 @@ pub fn print_apps(apps: &[AppStatus], how: &Listing) -> Result<()> {
     match how {
         Listing { quiet: true, .. } => apps.iter().try_for_each(|app| say(&app.name)),
         Listing { format: ListFormat::Json, .. } => json(&apps),
-        Listing { format, no_trunc, .. } => table::show_chosen(
+        Listing { format, no_trunc, .. } => table::show_states(
             ["NAME", "STATE", "EXIT", "CREATED", "STARTED", "FINISHED"],
             apps.iter()
                 .inspect(|app| say_what_helps(app))
@@ -94,6 +118,7 @@ pub fn print_apps(apps: &[AppStatus], how: &Listing) -> Result<()> {
                 .collect(),
             *no_trunc,
             format.columns(),
+            &["CREATED", "FINISHED", "EXIT"],
         ),
     }
 }
@@ -109,6 +134,16 @@ pub fn say_what_helps(app: &AppStatus) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_have_a_line_each() {
+        let value =
+            serde_json::json!({"name": "a\nb", "limits": {"memory": 7, "pids": null}, "exec": ["/x", "y"], "ok": true});
+        let mut lines = Vec::new();
+        flatten("", &value, &mut lines);
+        lines.sort();
+        assert_eq!(lines, ["exec.0=/x", "exec.1=y", "limits.memory=7", "name=a\\nb", "ok=true"]);
+    }
 
     #[test]
     fn sizes_and_times_read_well() {

@@ -3,12 +3,15 @@
 use clap::{Args, Subcommand};
 use stage1::error::{Context, Error, Result};
 
+use super::args::listing::ListFormat;
 use super::args::pod::OnePod;
 use super::args::publish;
 use super::output;
 use super::session::Session;
+use super::table::{self, Cell};
+use crate::pod::network;
 use crate::pod::ports::{self, HostPort};
-use crate::pod::{network, published_port};
+use crate::pod::published_port::{self, Published};
 
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
@@ -17,13 +20,56 @@ pub struct Port {
     command: Option<Command>,
     #[command(flatten)]
     pod: Option<OnePod>,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Args, Debug)]
+struct How {
+    /// Print a line for each port (text), json, or a table with these columns, in lower case: host port,pod port
+    #[arg(long, default_value = "text", value_name = "text|json|COLUMN,…", value_parser = ListFormat::parse)]
+    format: ListFormat,
+}
+
+#[derive(Args, Debug)]
+struct List {
+    #[command(flatten)]
+    pod: OnePod,
+    #[command(flatten)]
+    how: How,
+}
+
+impl List {
+    fn run(self, session: &Session) -> Result<()> {
+        let found = published_port::of(&self.pod.find(session)?)?;
+        match self.how.format {
+            ListFormat::Text => found.iter().try_for_each(output::say),
+            ListFormat::Json => output::json(&found),
+            ListFormat::Columns(columns) => table::show_chosen(
+                ["NAME", "HOST IP", "HOST PORT", "POD PORT", "PROTOCOL"],
+                found.iter().map(row).collect(),
+                false,
+                Some(&columns),
+            ),
+        }
+    }
+}
+
+fn row(port: &Published) -> [Cell; 5] {
+    [
+        port.name().into(),
+        port.host_ip().unwrap_or("-").into(),
+        port.host_port().to_string().into(),
+        port.pod_port().map_or_else(|| "-".to_owned(), |port| port.to_string()).into(),
+        port.protocol().into(),
+    ]
 }
 
 #[derive(Subcommand, Debug)]
 enum Command {
     /// List the published ports of a pod
     #[command(visible_alias = "ls")]
-    List(OnePod),
+    List(List),
     /// Publish more ports of a running pod
     Add(Add),
     /// Unpublish ports of a running pod
@@ -50,13 +96,11 @@ struct Rm {
 
 impl Port {
     pub fn run(self, session: &Session) -> Result<()> {
-        match self.command.or(self.pod.map(Command::List)) {
+        let how = self.how;
+        match self.command.or(self.pod.map(|pod| Command::List(List { pod, how }))) {
             // clap prints the help instead
             None => Ok(()),
-            Some(Command::List(pod)) => {
-                let pod = pod.find(session)?;
-                published_port::of(&pod)?.iter().try_for_each(output::say)
-            }
+            Some(Command::List(list)) => list.run(session),
             Some(Command::Add(Add { pod, ports: texts })) => {
                 let pod = pod.find(session)?;
                 let words = texts.iter().map(|text| publish::port(text).context(|| format!("port {text:?}")));

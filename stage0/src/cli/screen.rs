@@ -36,6 +36,8 @@ pub enum Tone {
     Good,
     /// Something has failed.
     Bad,
+    /// Paused.
+    Held,
     /// Ended, or unimportant.
     Faint,
 }
@@ -46,6 +48,7 @@ impl Tone {
         match self {
             Self::Good => AnsiColor::Green.on_default(),
             Self::Bad => AnsiColor::Red.on_default(),
+            Self::Held => AnsiColor::Yellow.on_default(),
             Self::Faint => Style::new().dimmed(),
         }
     }

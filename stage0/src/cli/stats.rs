@@ -15,13 +15,14 @@ use stage1::layout;
 
 use super::args::listing::ListFormat;
 use super::output;
+use super::screen::Tone;
 use super::session::Session;
 use super::table::{self, Cell};
 use crate::app::processes::{self, Member};
 use crate::cli::args::candidates::a_pod;
 use crate::poddir::find as pods;
 use crate::poddir::find::{Pod, State};
-use crate::poddir::manifest;
+use crate::poddir::{manifest, pause};
 
 /// The time between two measurements.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -51,6 +52,8 @@ struct Shown {
     /// `None` for the pod as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     app: Option<String>,
+    /// Whether it is paused, or its whole pod is.
+    paused: bool,
     cpu_us: u64,
     /// Processor time since the last measurement, in percent of one processor.
     cpu_percent: f64,
@@ -118,11 +121,12 @@ impl Stats {
             // to the top of an empty screen
             io::stdout().write_all(b"\x1b[H\x1b[2J").context(|| "write to standard output")?;
         }
-        table::show_chosen(
+        table::show_states(
             ["POD", "APP", "CPU", "MEMORY", "LIMIT", "READ", "WRITTEN", "PIDS"],
             all.iter().map(row).collect(),
             false,
             self.format.columns(),
+            &["WRITTEN", "READ"],
         )
     }
 }
@@ -158,6 +162,7 @@ fn of_place(pod: &Pod, cgroup: &PodCgroup, app: Option<&AcName>) -> Result<Shown
         pod: pod.uuid().to_string(),
         pod_name: pod.name()?.map(|name| name.to_string()),
         app: app.map(ToString::to_string),
+        paused: pause::is_paused(pod, None)? || app.is_some() && pause::is_paused(pod, app)?,
         cpu_us: cpu_us.unwrap_or_else(|| sum(|member| member.cpu_us)),
         cpu_percent: 0.0,
         memory: memory.unwrap_or_else(|| sum(|member| member.memory)),
@@ -174,7 +179,10 @@ fn row(one: &Shown) -> [Cell; 8] {
     let limit = one.pids_limit.map_or_else(String::new, |limit| format!("/{limit}"));
     [
         one.pod_name.clone().unwrap_or_else(|| one.pod[..8].to_owned()).into(),
-        one.app.as_deref().unwrap_or("(all)").into(),
+        match (one.app.as_deref().unwrap_or("(all)"), one.paused) {
+            (app, true) => Cell::toned(format!("{app} (paused)"), Some(Tone::Held)),
+            (app, false) => app.into(),
+        },
         format!("{:.1}%", one.cpu_percent).into(),
         output::memory(one.memory).into(),
         one.memory_limit.map_or_else(|| "-".to_owned(), output::memory).into(),

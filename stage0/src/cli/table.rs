@@ -53,7 +53,29 @@ pub fn show_chosen<const N: usize>(
     whole: bool,
     chosen: Option<&[String]>,
 ) -> Result<()> {
-    let Some(chosen) = chosen else { return show(headings, rows, whole) };
+    show_states(headings, rows, whole, chosen, &[])
+}
+
+/// [`show_chosen`]. If all columns are shown and there is no room for the states, columns without a value are left out,
+/// and then the `expendable` ones in their order.
+///
+/// # Errors
+/// As [`show_chosen`].
+pub fn show_states<const N: usize>(
+    headings: [&str; N],
+    rows: Vec<[Cell; N]>,
+    whole: bool,
+    chosen: Option<&[String]>,
+    expendable: &[&str],
+) -> Result<()> {
+    let Some(chosen) = chosen else {
+        let mut headings = headings.to_vec();
+        let mut rows: Vec<Vec<Cell>> = rows.into_iter().map(Vec::from).collect();
+        if let Some(width) = screen::width().filter(|_| !whole) {
+            make_room(&mut headings, &mut rows, width, expendable);
+        }
+        return print(&headings, rows, whole);
+    };
     let place = |name: &String| {
         headings.iter().position(|heading| heading.to_lowercase() == *name).ok_or_else(|| {
             let all: Vec<String> = headings.iter().map(|heading| heading.to_lowercase()).collect();
@@ -71,21 +93,51 @@ fn print(headings: &[&str], rows: Vec<Vec<Cell>>, whole: bool) -> Result<()> {
     say(render(headings, rows, width, screen::has_colours()).trim_end_matches('\n'))
 }
 
+/// Leaves columns out until the states fit `width` columns: those without a value, and then the expendable ones.
+fn make_room(headings: &mut Vec<&str>, rows: &mut [Vec<Cell>], width: usize, expendable: &[&str]) {
+    let has_no_value =
+        |column: usize, rows: &[Vec<Cell>]| rows.iter().all(|row| matches!(row[column].text.as_str(), "" | "-"));
+    let empty: Vec<&str> = (0..headings.len()).filter(|at| has_no_value(*at, rows)).map(|at| headings[at]).collect();
+    for name in empty.into_iter().chain(expendable.iter().copied()) {
+        let states = states(headings.len(), rows);
+        let mut widths = widths(headings, rows);
+        let whole = widths.clone();
+        fit(&mut widths, &states, width);
+        let is_cut = |column: usize| states[column] && widths[column] < whole[column];
+        if rows.is_empty() || !(0..widths.len()).any(is_cut) {
+            return;
+        }
+        if let Some(at) = headings.iter().position(|heading| *heading == name) {
+            headings.remove(at);
+            rows.iter_mut().for_each(|row| drop(row.remove(at)));
+        }
+    }
+}
+
+/// The widths of the widest texts of the columns.
+fn widths(headings: &[&str], rows: &[Vec<Cell>]) -> Vec<usize> {
+    let mut widths: Vec<usize> = headings.iter().map(|heading| heading.width()).collect();
+    for row in rows {
+        for (widest, cell) in widths.iter_mut().zip(row) {
+            *widest = (*widest).max(escape_control(&cell.text).width());
+        }
+    }
+    widths
+}
+
+/// Which columns have states: a cell with a tone.
+fn states(columns: usize, rows: &[Vec<Cell>]) -> Vec<bool> {
+    (0..columns).map(|column| rows.iter().any(|row| row[column].tone.is_some())).collect()
+}
+
 /// The table as text, if possible no wider than `width` columns.
 fn render(headings: &[&str], mut rows: Vec<Vec<Cell>>, width: Option<usize>, colours: bool) -> String {
     for cell in rows.iter_mut().flatten() {
         cell.text = escape_control(&cell.text);
     }
-    let mut widths: Vec<usize> = headings.iter().map(|heading| heading.width()).collect();
-    for row in &rows {
-        for (widest, cell) in widths.iter_mut().zip(row) {
-            *widest = (*widest).max(cell.text.width());
-        }
-    }
+    let mut widths = widths(headings, &rows);
     if let Some(width) = width {
-        let toned = |column: usize| rows.iter().any(|row| row[column].tone.is_some());
-        let states: Vec<bool> = (0..widths.len()).map(toned).collect();
-        fit(&mut widths, &states, width);
+        fit(&mut widths, &states(headings.len(), &rows), width);
     }
     let mut text = String::new();
     let headings: Vec<Cell> = headings.iter().map(|heading| Cell::from(*heading)).collect();
@@ -174,6 +226,27 @@ mod tests {
             shown(66)
         );
         assert!(shown(50).contains("a-pod-with-…  running (1 restarting…"), "{}", shown(50));
+    }
+
+    #[test]
+    fn what_has_no_value_or_little_makes_room_for_states() {
+        let row = |state: &str| {
+            ["loop", state, "-", "3m"].map(Cell::from).into_iter().enumerate().map(|(at, cell)| match at {
+                1 => Cell::toned(cell.text, Some(Tone::Bad)),
+                _ => cell,
+            })
+        };
+        let shown = |state: &str, width: usize| {
+            let (mut headings, mut rows) =
+                (vec!["NAME", "STATE", "EXIT", "CREATED"], vec![row(state).collect::<Vec<_>>()]);
+            make_room(&mut headings, &mut rows, width, &["CREATED"]);
+            render(&headings, rows, Some(width), false)
+        };
+        let reason = "exited (exit 3, gave up after 1 restart)";
+        assert!(shown("exited", 60).contains("EXIT  CREATED"));
+        assert_eq!(shown(reason, 60), format!("NAME  STATE{}  CREATED\nloop  {reason}  3m\n", " ".repeat(35)));
+        assert_eq!(shown(reason, 50), format!("NAME  STATE\nloop  {reason}\n"));
+        assert!(shown(reason, 40).contains("loop  exited (exit 3, gave up after"));
     }
 
     #[test]

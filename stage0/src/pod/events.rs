@@ -12,6 +12,7 @@ use stage1::pod::events::{self, Event, MAX_EVENTS, put_aside};
 use stage1::pod::{Phase, State, open_regular_beneath};
 use stage1::sys::dir;
 
+use crate::app::oom;
 use crate::poddir::find as pods;
 use crate::poddir::find::Pod;
 use crate::poddir::phase::HeldPod;
@@ -99,7 +100,7 @@ fn of_dir(pod: &Path, ended: bool, seen: &mut Seen) -> Vec<Event> {
     ];
     let mut found: Vec<Event> = files.iter().flat_map(|file| seen.read(pod, file)).collect();
     found.sort_by_key(|event| event.time);
-    let last = found.iter().rfind(|event| event.event.starts_with("pod-"));
+    let last = found.iter().rfind(|event| matches!(event.event.as_str(), "pod-started" | "pod-ended"));
     if ended && last.is_some_and(|event| event.event == "pod-started") {
         // the time of the last known event
         let time = found.last().map(|event| event.time).unwrap_or_default();
@@ -109,7 +110,8 @@ fn of_dir(pod: &Path, ended: bool, seen: &mut Seen) -> Vec<Event> {
     found
 }
 
-/// The events of all pods, also of removed ones, the oldest first; each event once.
+/// The events of all pods, also of removed ones, the oldest first; each event once. Records first which processes of
+/// running apps were killed for lack of memory.
 ///
 /// # Errors
 /// The pods can't be listed, or the events of removed pods can't be read.
@@ -117,6 +119,10 @@ pub fn all(store: &Store, seen: &mut Seen) -> Result<Vec<PodEvent>> {
     // removed pods last: that finds a pod that is removed meanwhile
     let mut found = Vec::new();
     for pod in pods::list(store)? {
+        // an app or a pod that is being removed can't be read
+        if let Err(error) = oom::record_kills(&pod) {
+            log::debug!("pod {}: {}", pod.uuid(), error.one_line());
+        }
         match of_pod(&pod, seen) {
             Ok(events) => found.extend(events),
             Err(error) => log::debug!("events of pod {}: {}", pod.uuid(), error.one_line()),

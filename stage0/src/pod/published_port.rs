@@ -25,6 +25,16 @@ pub struct Published {
 }
 
 impl Published {
+    /// Its name in the pod manifest.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The pod's port; `None` if no app declares a port of this name.
+    pub fn pod_port(&self) -> Option<u64> {
+        self.pod_port
+    }
+
     /// The port of the host.
     pub fn host_port(&self) -> u32 {
         self.host_port

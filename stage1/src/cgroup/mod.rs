@@ -29,7 +29,7 @@ pub use hierarchy::{Hierarchy, Version, hierarchies};
 pub use member::{Running, is_frozen, join_like};
 pub use parent::{CGROUP_PARENT, Parent};
 use tree::members_below;
-pub use usage::Usage;
+pub use usage::{OomKills, Usage};
 
 /// The cgroup of all units of a pod's supervisor, relative to the pod's cgroup, and that of the supervisor itself.
 const SLICE: &str = "system.slice";

@@ -1,9 +1,10 @@
 //! The resource usage and limits of a pod or one of its apps, as far as the kernel accounts for them. Host side.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{PodCgroup, Version};
+use super::{Hierarchy, PodCgroup, Version};
 use crate::error::Result;
 
 /// The resource usage of all processes of a cgroup. A field is `None` if the kernel does not account for it or, for a
@@ -26,6 +27,15 @@ pub struct Usage {
     pub pids_limit: Option<u64>,
 }
 
+/// How often the kernel has killed a process of a cgroup for lack of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OomKills {
+    /// The inode number of the cgroup's directory: another one is another cgroup, which counts from 0.
+    pub cgroup: u64,
+    /// How many processes were killed.
+    pub count: u64,
+}
+
 /// v1 writes a number near the maximum for "no limit": numbers from this one on.
 const NO_LIMIT: u64 = 1 << 62;
 
@@ -33,15 +43,7 @@ impl PodCgroup {
     /// The usage of the cgroup `place`, relative to the pod's cgroup (empty for the whole pod).
     pub fn usage(&self, place: &Path) -> Usage {
         let number = |controller: &str, v1: &str, v2: &str, read: fn(&str) -> Option<u64>| -> Option<u64> {
-            let file = |dir: PathBuf, name: &str| read(&fs::read_to_string(dir.join(place).join(name)).ok()?);
-            let has = |name: &str| self.directories().find(|(h, _)| h.controllers.iter().any(|own| own == name));
-            match has(controller) {
-                Some((_, dir)) => file(dir, v1),
-                None => {
-                    let (_, dir) = self.directories().find(|(hierarchy, _)| hierarchy.version == Version::V2)?;
-                    file(dir, v2)
-                }
-            }
+            read(&fs::read_to_string(self.file(place, controller, v1, v2)?).ok()?)
         };
         // The unified hierarchy counts processor time without a controller. Where v1 has cpu and cpuacct each by itself,
         // systemd makes no cgroup in the second for an app with limits of the first.
@@ -61,6 +63,24 @@ impl PodCgroup {
             pids: number("pids", "pids.current", "pids.current", plain),
             pids_limit: number("pids", "pids.max", "pids.max", plain),
         }
+    }
+
+    /// The kills in the cgroup `place` for lack of memory; `None` if the kernel does not count them, which it does only
+    /// where memory is accounted for or limited.
+    pub fn oom_kills(&self, place: &Path) -> Option<OomKills> {
+        let file = self.file(place, "memory", "memory.oom_control", "memory.events")?;
+        let count = beside(&fs::read_to_string(&file).ok()?, "oom_kill")?;
+        Some(OomKills { cgroup: file.parent()?.metadata().ok()?.ino(), count })
+    }
+
+    /// The path of a controller's file of the cgroup `place`, whose name depends on the version.
+    fn file(&self, place: &Path, controller: &str, v1: &str, v2: &str) -> Option<PathBuf> {
+        let has = |(h, _): &(&Hierarchy, PathBuf)| h.controllers.iter().any(|own| own == controller);
+        if let Some((_, dir)) = self.directories().find(has) {
+            return Some(dir.join(place).join(v1));
+        }
+        let (_, dir) = self.directories().find(|(hierarchy, _)| hierarchy.version == Version::V2)?;
+        Some(dir.join(place).join(v2))
     }
 
     /// The limit of processor time of the cgroup `place`, in millionths of one processor; `None` if there is none.

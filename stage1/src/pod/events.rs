@@ -31,8 +31,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub struct Event {
     /// Time, in nanoseconds since 1970.
     pub time: i64,
-    /// Kind: `started`, `exited`, `out-of-memory`, `restarting`, `gave-up`, `healthy`, `unhealthy`, `added`, `removed`
-    /// of an app; `pod-started`, `pod-ended`, `pod-removed`.
+    /// Kind: `started`, `exited`, `out-of-memory`, `restarting`, `gave-up`, `healthy`, `unhealthy`, `added`, `removed`,
+    /// `paused`, `unpaused` of an app; `pod-started`, `pod-paused`, `pod-unpaused`, `pod-ended`, `pod-removed`.
     pub event: String,
     /// Name of the app; `None` if it is an event of the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -52,6 +52,9 @@ fn print_details(app: &AppStatus) -> Result<()> {
     if app.restarts > 0 {
         text.push_str(&format!("\nrestarts={}", app.restarts));
     }
+    if app.oom_kills > 0 {
+        text.push_str(&format!("\noom_kills={}", app.oom_kills));
+    }
     if let Some(last) = &app.last_end {
         text.push_str(&format!(
             "\nlast_exit_code={}\nlast_finished_at={}",

@@ -8,7 +8,7 @@ use serde::Serialize;
 use stage1::error::Result;
 
 use crate::cli::args::candidates::a_volume;
-use crate::cli::output;
+use crate::cli::output::{self, Format};
 use crate::cli::session::Session;
 use crate::fsutil::time::rfc3339;
 use crate::store::Store;
@@ -21,13 +21,16 @@ pub struct Inspect {
     /// Volumes
     #[arg(required = true, value_name = "VOLUME", add = a_volume())]
     volumes: Vec<VolumeName>,
+    /// Print it as json, or as text with one line for each value: 0.name=data
+    #[arg(long, value_enum, default_value = "json")]
+    format: Format,
 }
 
 impl Inspect {
     pub fn run(self, session: &Session) -> Result<()> {
         let store = &session.store;
         let found = self.volumes.iter().map(|name| Described::of(store, &named::must_find(store, name)?));
-        output::json(&found.collect::<Result<Vec<_>>>()?)
+        output::values(&found.collect::<Result<Vec<_>>>()?, self.format)
     }
 }
 
