@@ -153,7 +153,7 @@ pub fn find(store: &Store, text: &str) -> Result<Pod> {
     match found.as_slice() {
         [] => Err(Error::new(match text.split_once('/') {
             Some((pod, app)) => {
-                format!("{text:?} is not a pod: an app is a word of its own, after its pod: {pod} {app}")
+                format!("there is no pod {text:?}: an app is a word of its own: {pod} {app}")
             }
             None => format!("there is no pod {text:?}: \"podctl list\" shows all"),
         })),
