@@ -104,6 +104,11 @@ fn what_has_happened_to_apps_is_told(t: &Context) -> Verdict {
         let told = events(&podctl, Some("short"));
         assert_eq!(kinds(&told).iter().filter(|kind| **kind == "out-of-memory").count(), 1, "{told:?}");
         assert!(told.iter().any(|event| event["why"].as_str().is_some_and(|why| why.contains("killed"))), "{told:?}");
+        // Its own end later is not one of lack of memory.
+        pod.app("stop", "short", &[]).ok();
+        assert!(line(&podctl, "short").contains("exited (stopped, SIGTERM)"), "{}", line(&podctl, "short"));
+        pod.app("start", "short", &[]).ok();
+        wait_for("another kill", 30, || pod.status("short")["oom_kills"].as_u64());
     }
 
     // Formats.
@@ -111,7 +116,11 @@ fn what_has_happened_to_apps_is_told(t: &Context) -> Verdict {
     assert!(text.lines().any(|line| line == "state=exited") && text.contains("\nexec.0=/probe\n"), "{text}");
     podctl.ok(&["volume", "create", "data"]);
     assert!(podctl.ok(&["volume", "inspect", "data", "--format=text"]).contains("0.name=data\n"));
-    pod.end();
+    podctl.ok(&["stop", "web"]);
+    if t.has_controllers() {
+        assert_eq!(pod.status("short")["exit_code"], 0, "{}", pod.status("short"));
+    }
+    podctl.ok(&["rm", "web"]);
     Ok(())
 }
 

@@ -252,7 +252,7 @@ fn describe(pod: &Pod, manifest: &PodManifest, app: &RuntimeApp) -> Result<AppSt
         }
         _ => (details, None),
     };
-    let is_failure = end.oom_killed || end.unhealthy || end.start_failure.is_some() || gave_up;
+    let is_failure = end.is_end_by_oom() || end.unhealthy || end.start_failure.is_some() || gave_up;
     Ok(AppStatus {
         name: app.name.to_string(),
         state: status.state.word().to_owned(),

@@ -110,7 +110,7 @@ impl End<'_> {
         match (self.code, self.signal) {
             _ if self.unhealthy => Some("health check failed".into()),
             (0, _) => None,
-            _ if self.oom_killed => Some("out of memory".into()),
+            (_, None | Some("SIGKILL")) if self.oom_killed => Some("out of memory".into()),
             _ if self.not_started => Some("could not start".into()),
             (_, Some(signal)) => Some(signal.to_owned()),
             (code, None) => Some(format!("exit {code}")),
@@ -162,7 +162,9 @@ mod tests {
         let oom =
             AppStatus { exit_code: Some(137), oom_killed: true, exit_signal: Some("SIGKILL".into()), ..app("exited") };
         assert_eq!(shown(&oom), "exited (out of memory)");
-        assert_eq!(shown(&AppStatus { oom_killed: false, ..oom }), "exited (SIGKILL)");
+        assert_eq!(shown(&AppStatus { oom_killed: false, ..oom.clone() }), "exited (SIGKILL)");
+        let later = AppStatus { exit_code: Some(143), exit_signal: Some("SIGTERM".into()), ..oom };
+        assert_eq!(shown(&later), "exited (SIGTERM)");
         let none = AppStatus { exit_code: Some(127), start_failure: Some("exec".into()), ..app("exited") };
         assert_eq!(shown(&none), "exited (could not start)");
         let gave_up = AppStatus { exit_code: Some(1), restarts: 3, gave_up: true, ..app("exited") };

@@ -68,7 +68,7 @@ pub fn record_exit(app: &AcName, again: Again, wait: Duration) -> Result<()> {
     });
     let mut details = details(&ending, start_failure, oom_killed(app))?;
     details.unhealthy = ended_by_health_check(app);
-    if details.signal.is_some() && !details.oom_killed && !StopNote::is_left(app) && pod_is_ending()? {
+    if details.signal.is_some() && !details.is_end_by_oom() && !StopNote::is_left(app) && pod_is_ending()? {
         // The end of the pod killed the app: not a failure of the app.
         details.exit_code = 0;
     }

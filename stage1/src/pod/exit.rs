@@ -62,6 +62,12 @@ fn is_none(number: &u32) -> bool {
 }
 
 impl ExitDetails {
+    /// Whether a lack of memory has ended the app, and not only one of its processes at some time before: the kernel ends
+    /// processes by SIGKILL then.
+    pub fn is_end_by_oom(&self) -> bool {
+        self.oom_killed && self.exit_code != 0 && self.signal.as_deref().is_none_or(|signal| signal == "SIGKILL")
+    }
+
     /// Whether there is nothing to report beyond the exit status.
     pub fn is_plain(&self) -> bool {
         self.signal.is_none()
