@@ -152,6 +152,8 @@ impl Apps {
 
     /// Adds and starts all apps in a child process, so that the monitor does not block.
     fn start(&self, pid1: i32) -> Result<Pid> {
+        // If the child is killed, what it leaves in the pod is reaped here at once: at its end systemd waits for that.
+        process::adopt_orphans()?;
         match process::fork()? {
             Fork::Parent(child) => Ok(child),
             Fork::Child => {
