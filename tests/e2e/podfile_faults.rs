@@ -14,6 +14,7 @@ tests::cases! {
     native values_have_lines_and_an_edited_file_still_takes_its_pod_down;
     native of_two_ups_at_once_the_second_is_told_of_the_first;
     native a_pod_comes_back_from_what_it_generates;
+    native a_sandbox_comes_back_and_what_its_file_can_not_say_is_told;
     native apps_by_name_several_at_once_and_files_without_an_option;
 }
 
@@ -264,6 +265,7 @@ fn a_pod_comes_back_from_what_it_generates(t: &Context) -> Verdict {
     let before = pids();
     let made = shop.podctl.run(&["generate", "kube", "shop"]);
     assert!(made.stderr.contains("the file has the values of Secrets (keys)"), "{made}");
+    assert!(!made.stderr.contains("no words"), "{made}");
     let made = made.ok();
     for part in [
         "kind: PersistentVolumeClaim",
@@ -315,6 +317,61 @@ fn a_pod_comes_back_from_what_it_generates(t: &Context) -> Verdict {
         made.lines().skip(1).collect::<Vec<_>>()
     );
     shop.podctl.ok(&["down", "--volumes", "-f", &path]);
+    Ok(())
+}
+
+fn a_sandbox_comes_back_and_what_its_file_can_not_say_is_told(t: &Context) -> Verdict {
+    let shop = Shop::new(t);
+    shop.podctl.ok(&["sandbox", "--name", "shop", "--net=none", "--pod-pids", "500"]);
+    let of_shop = shop.pod();
+    let uuid = of_shop.uuid.clone();
+    let retried = ["--restart", "on-failure:3"];
+    let add = |app: &str, more: &[&str]| {
+        let words = [&["app", "add", "shop", "probe", "--name", app], &retried[..], more, &["--", "sleep", "inf"]];
+        shop.podctl.ok(&words.concat());
+        shop.podctl.ok(&["app", "start", "shop", app]);
+    };
+    add("a", &["--pids", "50", "--cpu-shares", "5", "--ulimit", "nofile=100", "-l", "team=shop"]);
+    let made = shop.podctl.run(&["generate", "kube", "shop"]);
+    let told = [
+        "app a: a pod file has no words for --cpu-shares, --label team, --pids, --ulimit, \
+         the limit of --restart on-failure:3: they are left out",
+        "the pod: a pod file has no words for --pod-pids: it is left out",
+    ];
+    for line in told {
+        assert!(made.stderr.contains(line), "{line}: {made}");
+    }
+    assert_eq!(made.stderr.lines().count(), told.len(), "{made}");
+    let text = made.ok();
+    for part in ["restartPolicy: OnFailure", "podctl.io/net: none", &format!("hostname: rkt-{uuid}")] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    // the app of the file is another one; what is the pod's is as it was
+    assert_eq!(shop.up(&text).ok(), "app a: replaced");
+    let said = shop.podctl.run(&["generate", "kube", "shop"]);
+    assert!(!said.stderr.contains("app a"), "{said}");
+    assert_eq!(shop.podctl.ok(&["up", "--strict", "-f", &shop.file(&text)]), "pod shop: unchanged", "{text}");
+    assert_eq!(shop.pod().uuid, uuid);
+    // an isolated pod is as isolated when it is made of the file
+    shop.podctl.ok(&["down", "shop"]);
+    shop.up(&text).ok();
+    let inspected = shop.podctl.json(&["inspect", "shop"]);
+    assert_eq!(inspected["runtime"]["NetList"], serde_json::json!({ "none": "" }), "{inspected}");
+    assert_eq!(shop.up(&text).ok(), "pod shop: unchanged");
+    // the command line decides over the file; a file that asks for two networks at once is refused
+    let differs = shop.podctl.fails(&["up", "--net=default-restricted", "-f", &shop.file(&text)]);
+    assert!(differs.contains("the network can't be changed while the pod runs"), "{differs}");
+    let both = shop.file(&text.replace("spec:\n", "spec:\n  hostNetwork: true\n"));
+    assert!(shop.podctl.fails(&["up", "-f", &both]).contains("podctl.io/net (none) exclude each other"));
+    shop.podctl.ok(&["down", "shop"]);
+    // nothing is left to say of plain apps
+    shop.podctl.ok(&["sandbox", "--name", "shop"]);
+    shop.podctl.ok(&["app", "add", "shop", "probe", "--name", "b", "--", "sleep", "inf"]);
+    shop.podctl.ok(&["app", "start", "shop", "b"]);
+    let made = shop.podctl.run(&["generate", "kube", "shop"]);
+    assert_eq!(made.stderr, "", "{made}");
+    assert_eq!(shop.up(&made.ok()).ok(), "pod shop: unchanged");
+    shop.podctl.ok(&["down", "shop"]);
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use stage1::error::{Context, Error, Result};
 
 use super::args::candidates::a_pod;
 use super::args::each::each;
-use super::args::kube_file::KubeFile;
+use super::args::kube_file::FileOption;
 use super::args::pod::must_be_pods;
 use super::output::say;
 use super::session::Session;
@@ -21,12 +21,13 @@ use crate::volume::named;
 use crate::volume::removal;
 
 #[derive(Args, Debug)]
+#[group(required = true, args = ["pods", "file"])]
 pub struct Down {
     /// Pods, by name or UUID
-    #[arg(value_name = "POD", add = a_pod(), required_unless_present = "file", conflicts_with = "file")]
+    #[arg(value_name = "POD", add = a_pod(), conflicts_with = "file")]
     pods: Vec<String>,
     #[command(flatten)]
-    file: Option<KubeFile>,
+    file: FileOption,
     /// Also remove the volumes that the file claims, with their content
     #[arg(long, short_alias = 'v', requires = "file")]
     volumes: bool,
@@ -35,7 +36,7 @@ pub struct Down {
 impl Down {
     pub fn run(self, session: &Session) -> Result<()> {
         let store = &session.store;
-        let Some(file) = &self.file else {
+        let Some(file) = self.file.file() else {
             // clap does not demand what conflicts with an argument that is given
             if self.volumes {
                 return Err(Error::new("--volumes removes the volumes that a file claims: name the file with -f"));

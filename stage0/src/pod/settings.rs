@@ -79,6 +79,11 @@ impl Settings {
         }
     }
 
+    /// The host name of the pod `uuid` with these settings.
+    pub fn hostname_of(&self, uuid: Uuid) -> String {
+        self.hostname.clone().unwrap_or_else(|| format!("rkt-{uuid}"))
+    }
+
     /// These settings; unset ones are those of `other`.
     #[must_use]
     pub fn or(self, other: Self) -> Self {

@@ -106,7 +106,7 @@ fn up_one(store: &Store, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) ->
     let manifest = manifest::read(pod.dir())?;
     manifest::must_be_mutable(&manifest)?;
     let has_ids = uid_range::of_pod(pod.dir())?.is_some();
-    let differs = change::of_pod(plan, &Settings::load(pod.dir())?, &manifest, has_ids);
+    let differs = change::of_pod(plan, &pod, &Settings::load(pod.dir())?, &manifest, has_ids);
     if differs == [change::PORTS] {
         change_with_ports(store, &pod, plan, wanted, &manifest, how)?;
         return must_still_run(store, &pod, how);

@@ -4,8 +4,9 @@ use stage1::appc::{AcName, Isolator, PodManifest, RuntimeApp};
 
 use super::origin::ORIGIN;
 use super::plan::PodPlan;
-use crate::pod::settings::Settings;
+use crate::pod::settings::{Ipc, Settings};
 use crate::pod::sysctl;
+use crate::poddir::find::Pod;
 
 /// The word of [`of_pod`] for the published ports, which can be changed while the pod runs.
 pub const PORTS: &str = "ports";
@@ -53,15 +54,24 @@ fn in_order(app: &RuntimeApp) -> RuntimeApp {
 }
 
 /// The properties of a pod, other than its apps, in which it differs from the plan, as words for messages.
-pub fn of_pod(plan: &PodPlan, settings: &Settings, manifest: &PodManifest, private_users: bool) -> Vec<&'static str> {
+pub fn of_pod(
+    plan: &PodPlan,
+    pod: &Pod,
+    settings: &Settings,
+    manifest: &PodManifest,
+    private_users: bool,
+) -> Vec<&'static str> {
     let wanted = &plan.settings;
+    // the default network can be named or not
+    let network = |settings: &Settings| settings.network.clone().filter(|network| network != "default");
+    let is_hosts_ipc = |settings: &Settings| settings.ipc == Some(Ipc::Parent);
     let mut ports = [plan.ports.clone(), manifest.ports.clone()];
     ports.iter_mut().for_each(|ports| ports.sort_by(|a, b| a.name.cmp(&b.name)));
     let [wanted_ports, ports] = ports;
     let all = [
-        ("the host name", wanted.hostname != settings.hostname),
-        ("the network", (&wanted.network, &wanted.local_config) != (&settings.network, &settings.local_config)),
-        ("the IPC namespace", wanted.ipc != settings.ipc),
+        ("the host name", wanted.hostname_of(pod.uuid()) != settings.hostname_of(pod.uuid())),
+        ("the network", (network(wanted), &wanted.local_config) != (network(settings), &settings.local_config)),
+        ("the IPC namespace", is_hosts_ipc(wanted) != is_hosts_ipc(settings)),
         ("resolv.conf", wanted.names.resolv != settings.names.resolv),
         ("hosts", wanted.names.hosts != settings.names.hosts),
         ("sysctls", sysctl::of(manifest).ok().as_ref() != Some(&plan.sysctls)),

@@ -17,7 +17,9 @@ use stage1::layout;
 
 use super::apply::is_init;
 use super::env::{self, Variables};
-use super::origin::{Origin, Variable};
+use super::lost::{self, Common};
+use super::origin::{Origin, Variable, is_sidecar};
+use super::pod::NETWORK;
 use super::sources::SourceKind;
 use super::{hooks, probes};
 use crate::app::kept::AppRecord;
@@ -79,7 +81,8 @@ pub fn kube(store: &Store, pod: &Pod) -> Result<String> {
         }
     };
     let name = pod.name()?.map_or_else(|| format!("pod-{}", pod.digits()), |name| name.to_string());
-    set("hostname", settings.hostname.as_deref().filter(|host| *host != name).into());
+    let hostname = settings.hostname_of(pod.uuid());
+    set("hostname", Some(hostname).filter(|host| *host != name).into());
     set("hostNetwork", (settings.network.as_deref() == Some("host")).then_some(true).into());
     set("hostIPC", (settings.ipc == Some(Ipc::Parent)).then_some(true).into());
     set("hostUsers", uid_range::of_pod(pod.dir())?.map(|_| false).into());
@@ -87,11 +90,7 @@ pub fn kube(store: &Store, pod: &Pod) -> Result<String> {
     let is_container = |app: &&RuntimeApp| !is_init(app) && !is_sidecar(app).unwrap_or(false);
     let of_one = manifest.apps.iter().find(is_container).or(manifest.apps.first());
     let annotation = |name: &str| of_one.and_then(|app| appc::find(&app.annotations, name));
-    let restart = match annotation(stage1::app::RESTART) {
-        None | Some("no") => "Never",
-        Some("on-failure") => "OnFailure",
-        Some(_) => "Always",
-    };
+    let restart = lost::restart_policy(annotation(stage1::app::RESTART));
     set("restartPolicy", restart.into());
     let grace = annotation(stage1::app::STOP_TIMEOUT).map(|text| text.parse::<u64>().context(|| "stop timeout"));
     set("terminationGracePeriodSeconds", grace.transpose()?.into());
@@ -99,15 +98,24 @@ pub fn kube(store: &Store, pod: &Pod) -> Result<String> {
     set("initContainers", init.into());
     set("containers", containers.into());
     set("volumes", made.volumes.values().cloned().collect::<Vec<_>>().into());
-    let meta = |name: &str| {
-        let mut meta = Map::from_iter([("name".to_owned(), Value::from(name))]);
-        for (word, map) in [("labels", &manifest.user_labels), ("annotations", &manifest.user_annotations)] {
-            if !map.is_empty() {
-                meta.insert(word.to_owned(), map.clone().into());
-            }
+    let mut meta = Map::from_iter([("name".to_owned(), Value::from(name))]);
+    let mut annotations = manifest.user_annotations.clone();
+    if let Some(network) = settings.network.as_deref().filter(|network| *network != "host") {
+        annotations.insert(NETWORK.to_owned(), network.into());
+    }
+    for (word, map) in [("labels", manifest.user_labels.clone()), ("annotations", annotations)] {
+        if !map.is_empty() {
+            meta.insert(word.to_owned(), map.into());
         }
-        meta
-    };
+    }
+    lost::warn_of_pod(&manifest, &settings)?;
+    let common = Common { restart, grace: annotation(stage1::app::STOP_TIMEOUT) };
+    for app in &manifest.apps {
+        let of_image = images::find(store, &app.image.id)?.parsed.app.unwrap_or_default();
+        let options = AppRecord::new(pod.dir(), &app.name).options()?;
+        let lifted = options.map(|options| options.insecure).unwrap_or_default();
+        lost::warn_of_app(&manifest, app, &of_image, &common, lifted).context(|| format!("app {}", app.name))?;
+    }
     let mut text = format!("# Made by podctl of pod {}\n", pod.uuid());
     let secrets: Vec<&str> =
         made.objects.keys().filter(|(kind, _)| *kind == "Secret").map(|(_, name)| name.as_str()).collect();
@@ -115,7 +123,7 @@ pub fn kube(store: &Store, pod: &Pod) -> Result<String> {
         log::warn!("the file has the values of Secrets ({}): let no one else read it", secrets.join(", "));
     }
     let mut documents: Vec<Value> = made.objects.into_values().collect();
-    documents.push(json!({"apiVersion": "v1", "kind": "Pod", "metadata": meta(&name), "spec": spec}));
+    documents.push(json!({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}));
     for document in documents {
         let yaml = serde_yaml_ng::to_string(&document).context(|| "write YAML")?;
         write!(text, "---\n{yaml}").context(|| "write YAML")?;
@@ -472,11 +480,6 @@ fn restrictions(
         }
     }
     Ok((context, resources))
-}
-
-/// Whether the app is an init container that runs on beside the containers, and still does.
-fn is_sidecar(app: &RuntimeApp) -> Result<bool> {
-    Ok(appc::find(&app.annotations, stage1::app::RESTART) == Some("always") && Origin::of(&app.annotations)?.sidecar)
 }
 
 /// Gives the containers their ports: those of their file, if they are not published or still are; and the one at `first`

@@ -5,7 +5,8 @@
 //!
 //! [`yaml`] reads YAML, [`read`] its objects, [`names`] only the names that `down` needs; [`pod`], [`container`],
 //! [`mod@env`], [`security`] and [`volumes`] translate from the file alone. [`made`] makes what is outside of a pod,
-//! [`apply`] makes or changes the pod, under [`up_lock`], and [`generate`] writes a file from a pod.
+//! [`apply`] makes or changes the pod, under [`up_lock`], and [`generate`] writes a file from a pod;
+//! [`lost`] tells what that file can't say.
 
 pub mod apply;
 mod change;
@@ -14,6 +15,7 @@ mod env;
 pub mod generate;
 mod hooks;
 pub mod keep;
+mod lost;
 mod made;
 pub mod names;
 mod origin;

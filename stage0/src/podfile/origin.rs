@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ContainerPort, PersistentVolumeClaimSpec, Volume};
 use serde::{Deserialize, Serialize};
-use stage1::appc::{self, NameValue};
+use stage1::appc::{self, NameValue, RuntimeApp};
 use stage1::error::{Context, Result};
 
 use super::sources::SourceKind;
@@ -111,6 +111,14 @@ impl Origin {
         let text = serde_json::to_string(self).context(|| format!("write annotation {ORIGIN}"))?;
         Ok(Some(NameValue::new(ORIGIN, text)))
     }
+}
+
+/// Whether the app is an init container that runs on beside the containers, and still does.
+///
+/// # Errors
+/// The annotation of its [`Origin`] is malformed.
+pub fn is_sidecar(app: &RuntimeApp) -> Result<bool> {
+    Ok(appc::find(&app.annotations, stage1::app::RESTART) == Some("always") && Origin::of(&app.annotations)?.sidecar)
 }
 
 #[cfg(test)]

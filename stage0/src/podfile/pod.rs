@@ -18,6 +18,7 @@ use super::sources::Sources;
 use super::unused::Unused;
 use super::volumes::{self, Volumes};
 use crate::pod::name_files::{NameFiles, Source};
+use crate::pod::network;
 use crate::pod::settings::{Ipc, Settings};
 use crate::store::Store;
 
@@ -35,7 +36,10 @@ pub fn translate(
 ) -> Result<PodPlan> {
     let mut spec = pod.spec.take().context(|| "spec is missing")?;
     let name = pod.metadata.name.clone().context(|| "metadata.name is missing")?;
-    let settings = settings(&mut spec, &name, asked)?;
+    let annotated = pod.metadata.annotations.as_mut().and_then(|annotations| annotations.remove(NETWORK));
+    let annotated = annotated.map_or(Ok(None), |text| network::request(&[text]));
+    let annotated = annotated.context(|| format!("metadata.annotations {NETWORK}"))?;
+    let settings = settings(&mut spec, &name, annotated, asked)?;
     let mut plan = PodPlan {
         settings,
         private_users: spec.host_users.take() == Some(false),
@@ -157,8 +161,8 @@ fn declared(
     Ok(volumes)
 }
 
-/// The settings of the pod.
-fn settings(spec: &mut PodSpec, name: &str, asked: &Settings) -> Result<Settings> {
+/// The settings of the pod; `annotated` are the networks of its annotation.
+fn settings(spec: &mut PodSpec, name: &str, annotated: Option<String>, asked: &Settings) -> Result<Settings> {
     if spec.host_pid.take() == Some(true) {
         return Err(Error::new("spec.hostPID: a pod's processes are never among the host's"));
     }
@@ -167,7 +171,12 @@ fn settings(spec: &mut PodSpec, name: &str, asked: &Settings) -> Result<Settings
         log::debug!("shareProcessNamespace: false is how Kubernetes has it; here apps see the processes of their pod");
     }
     let on_host = spec.host_network.take() == Some(true);
-    let network = asked.network.clone().or_else(|| on_host.then(|| "host".to_owned()));
+    if let (true, Some(networks)) = (on_host, &annotated) {
+        return Err(Error::new(format!(
+            "spec.hostNetwork and the annotation {NETWORK} ({networks}) exclude each other"
+        )));
+    }
+    let network = asked.network.clone().or(annotated).or_else(|| on_host.then(|| "host".to_owned()));
     let hostname = spec.hostname.take().filter(|name| !name.is_empty()).unwrap_or_else(|| name.to_owned());
     Ok(Settings {
         hostname: Some(hostname),
@@ -235,6 +244,8 @@ fn texts(map: &Option<BTreeMap<String, String>>) -> Map<String, Value> {
     map.iter().flatten().map(|(name, value)| (name.clone(), value.as_str().into())).collect()
 }
 
+/// The annotation of a pod of the file with its networks, as `--net` of `up` says them, which takes precedence.
+pub const NETWORK: &str = "podctl.io/net";
 /// The annotation of an app with the conditions that it waits for before it starts.
 const AFTER: &str = "podctl.io/after";
 /// The annotation that marks an app of `initContainers`.

@@ -14,22 +14,36 @@ use crate::podfile::read;
 use crate::store::Store;
 
 /// A file of pods.
-#[derive(Args, Debug)]
+#[derive(Debug)]
 pub struct KubeFile {
-    /// The file: Kubernetes' Pod or Deployment, with ConfigMaps, Secrets and PersistentVolumeClaims; - is standard
-    /// input
-    #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
 }
 
 /// A file of pods, with or without `-f`.
 #[derive(Args, Debug)]
+#[group(required = true, multiple = false, args = ["path", "file"])]
 pub struct NamedFile {
     /// The file, as with -f
-    #[arg(value_name = "FILE", required_unless_present = "file", conflicts_with = "file")]
+    #[arg(value_name = "FILE")]
     path: Option<PathBuf>,
     #[command(flatten)]
-    file: Option<KubeFile>,
+    file: FileOption,
+}
+
+/// The option with a file of pods.
+#[derive(Args, Debug)]
+pub struct FileOption {
+    /// The file: Kubernetes' Pod or Deployment, with ConfigMaps, Secrets and PersistentVolumeClaims; - is standard
+    /// input
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+impl FileOption {
+    /// The file that was named.
+    pub fn file(&self) -> Option<KubeFile> {
+        self.file.clone().map(|file| KubeFile { file })
+    }
 }
 
 impl NamedFile {
@@ -38,7 +52,7 @@ impl NamedFile {
     /// # Errors
     /// None was.
     pub fn file(self) -> Result<KubeFile> {
-        let named = self.file.or(self.path.map(|file| KubeFile { file }));
+        let named = self.file.file().or(self.path.map(|file| KubeFile { file }));
         named.context(|| "name a file with -f")
     }
 }
