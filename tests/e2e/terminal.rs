@@ -5,8 +5,9 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -27,6 +28,8 @@ tests::cases! {
     native a_terminal_on_demand_or_not_at_all;
     native the_callers_terminal_is_out_of_reach;
     native nothing_shown_is_lost;
+    native the_end_of_the_input_reaches_a_terminal;
+    native a_signal_ends_a_shell_on_a_terminal;
     native bytes_go_through_exactly;
     native stopped_and_continued;
     native without_a_terminal_the_callers_keys_still_count;
@@ -277,8 +280,92 @@ fn bytes_go_through_exactly(t: &Context) -> Verdict {
     Ok(())
 }
 
+/// The output of a program and its exit code, or 128 + signal; it has forty seconds.
+#[track_caller]
+fn ended(what: &str, mut child: Child) -> (String, i32) {
+    let status = wait_for(&format!("the end of {what}"), 40, || child.try_wait().expect("wait"));
+    let mut shown = String::new();
+    child.stdout.take().map(|mut out| out.read_to_string(&mut shown).expect("read"));
+    (shown, status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+}
+
+/// As of cron or CI: a terminal for the command, and input that ends.
+fn the_end_of_the_input_reaches_a_terminal(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = pod(&podctl, &t.dir.join("root"), &[]);
+    let lines = t.dir.join("lines");
+    fs::write(&lines, "echo $((6 * 7)) it is\nsleep 1\n(exit 7)")?;
+    let enter = ["enter", &pod.uuid, "one", "-it", "--", "sh"];
+    let null = || Ok::<_, std::io::Error>(Stdio::null());
+    let file = || File::open(&lines).map(Stdio::from);
+    let on = |words: &[&str]| exec(&pod, &["-it"], words);
+    let all = "cat; cat; cat; read x; echo $? at last";
+    let mut children = Vec::new();
+    for (what, mut command, input, words, code) in [
+        ("exec, /dev/null", on(&["sh"]), null()?, "", 0),
+        ("enter, /dev/null", podctl.command(&enter), null()?, "", 0),
+        ("exec, nothing to read", on(&["sh"]), File::create(t.dir.join("written"))?.into(), "", 0),
+        // The last line has no newline.
+        ("exec, a file", on(&["sh"]), file()?, "42 it is\r\n", 7),
+        ("enter, a file", podctl.command(&enter), file()?, "42 it is\r\n", 7),
+        // Every read gets it, as it does at the end of a file.
+        ("many reads", on(&["sh", "-c", all]), null()?, "1 at last\r\n", 0),
+        ("another character", on(&["sh", "-c", &format!("stty eof ^X; {all}")]), null()?, "1 at last\r\n", 0),
+        // Nothing but a hang-up tells these the end. An end may have come before the character was disabled.
+        ("raw mode", on(&["sh", "-c", "stty raw; exec cat"]), null()?, "", 129),
+        ("no character", on(&["sh", "-c", "stty eof undef; while :; do cat; done"]), null()?, "", 129),
+    ] {
+        let child = command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        children.push((what, child, words, code));
+    }
+    for (what, child, words, code) in children {
+        let (shown, end) = ended(what, child);
+        assert!(end == code && shown.contains(words), "{what}: {end}, {shown:?}");
+    }
+    pod.end();
+    Ok(())
+}
+
+/// An interactive shell ignores SIGTERM; what asks podctl to end wants the shell to end.
+fn a_signal_ends_a_shell_on_a_terminal(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = pod(&podctl, &t.dir.join("root"), &[]);
+    let enter = ["enter", &pod.uuid, "one", "-it", "--env=PS1=in> ", "--", "sh"];
+    let on = |words: &[&str]| exec(&pod, &["-it", "--env=PS1=in> "], words);
+    // Its own end by the signal is not cut short.
+    let ends = "trap 'sleep 1; echo or\"\"derly; exit 5' TERM; echo 'in> '; while :; do sleep 0.1; done";
+    let mut children = Vec::new();
+    for (what, mut command, signal, words, code) in [
+        ("exec", on(&["sh"]), Signal::SIGTERM, "", 129),
+        ("exec, SIGHUP", on(&["sh"]), Signal::SIGHUP, "", 129),
+        ("enter", podctl.command(&enter), Signal::SIGTERM, "", 129),
+        ("a command that ends in order", on(&["sh", "-c", ends]), Signal::SIGTERM, "orderly\r\n", 5),
+    ] {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        // Its input stays open.
+        let input = child.stdin.take();
+        let mut shown = Vec::new();
+        while !shown.ends_with(b"in> ") {
+            let mut byte = [0; 1];
+            child.stdout.as_mut().ok_or("no output")?.read_exact(&mut byte)?;
+            shown.extend(byte);
+        }
+        children.push((what, child, input, signal, words, code));
+    }
+    for (_, child, _, signal, ..) in &children {
+        kill(Pid::from_raw(child.id() as i32), *signal)?;
+    }
+    for (what, child, _input, _, words, code) in children {
+        let (shown, end) = ended(what, child);
+        assert!(end == code && shown.contains(words), "{what}: {end}, {shown:?}");
+    }
+    wait_for("no shell inside", 20, || descendants(pod.pid()).iter().all(|p| p.words != "sh").then_some(()));
+    pod.end();
+    Ok(())
+}
+
 /// A shell of the host on a terminal, which runs the command as one of its jobs.
-fn host_shell(screen: &Screen) -> std::process::Child {
+fn host_shell(screen: &Screen) -> Child {
     let mut shell = Command::new("env");
     // As on a terminal, however the tests were started: background processes ignore these signals.
     shell.args(["--default-signal=INT,QUIT", "bash", "--norc", "--noprofile", "--noediting", "-i"]);

@@ -8,6 +8,7 @@
 mod accompany;
 mod copier;
 mod crossing;
+mod ending;
 mod scope;
 mod wiring;
 

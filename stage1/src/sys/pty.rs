@@ -45,6 +45,8 @@ pub fn check(file: impl AsFd) -> Result<()> {
 
 /// File system type of devpts: statfs(2).
 const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
+/// Disables a special character: _POSIX_VDISABLE.
+const DISABLED: u8 = 0;
 
 /// Opens a new pseudo-terminal of the devpts instance that is mounted on the directory `at`; returns master and slave.
 ///
@@ -118,14 +120,39 @@ impl Settings {
     }
 }
 
-/// The VEOF character of `terminal`: termios(3). `None` if the terminal is not in canonical mode.
+/// How a terminal is told the end of the input: termios(3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndOfInput {
+    /// Whether it is in canonical mode, where the character ends a read.
+    pub is_canonical: bool,
+    /// The VEOF character; `None` if it is disabled.
+    pub character: Option<u8>,
+}
+
+/// How `terminal` is told the end of the input now.
 ///
 /// # Errors
 /// `terminal` is not a terminal, or was hung up.
-pub fn end_of_input(terminal: impl AsFd) -> Result<Option<u8>> {
+pub fn end_of_input(terminal: impl AsFd) -> Result<EndOfInput> {
     let settings = tcgetattr(terminal).context(|| "tcgetattr")?;
-    let canonical = settings.local_flags.contains(LocalFlags::ICANON);
-    Ok(canonical.then_some(settings.control_chars[SpecialCharacterIndices::VEOF as usize]))
+    let character = settings.control_chars[SpecialCharacterIndices::VEOF as usize];
+    Ok(EndOfInput {
+        is_canonical: settings.local_flags.contains(LocalFlags::ICANON),
+        character: (character != DISABLED).then_some(character),
+    })
+}
+
+/// Whether a read from `terminal` would return now: with input, an end of it, or as the terminal was hung up.
+///
+/// # Errors
+/// poll(2) fails.
+pub fn is_readable(terminal: impl AsFd) -> Result<bool> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut polled = [PollFd::new(terminal.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut polled, PollTimeout::ZERO) {
+        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(polled[0].any() == Some(true)),
+        Err(errno) => Err(errno).context(|| "poll(terminal)"),
+    }
 }
 
 /// Whether this process may read from `terminal` and change it without being stopped by SIGTTIN or SIGTTOU: it is in
@@ -246,8 +273,6 @@ fn restore_on_panic(to: Option<(&OwnedFd, &Termios)>) -> Result<()> {
 /// `terminal` is not a terminal, or was hung up.
 pub fn plain_input(terminal: impl AsFd) -> Result<()> {
     use nix::sys::termios::InputFlags;
-    /// Disables a special character: _POSIX_VDISABLE.
-    const DISABLED: u8 = 0;
     let mut settings = tcgetattr(&terminal).context(|| "tcgetattr")?;
     let end = settings.control_chars[SpecialCharacterIndices::VEOF as usize];
     settings.input_flags = InputFlags::IUTF8;

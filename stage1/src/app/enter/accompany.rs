@@ -73,6 +73,10 @@ fn pass_on(signal: Signal, info: &siginfo, child: Pid, outside: &mut Outside) ->
         }
         // The command leads a session, so SIGTSTP would not stop it. This process stops when the command has stopped.
         Signal::SIGTSTP => send(child, Signal::SIGSTOP, true),
+        Signal::SIGTERM | Signal::SIGHUP => {
+            outside.asked_to_end();
+            send(child, signal, to_all)
+        }
         other => send(child, other, to_all),
     }
 }

@@ -16,9 +16,11 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags, SeekFrom, Uid};
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::copier::Copier;
+use super::ending::{Due, Ending};
 use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::sys::{fd_passing, mount, process, pty};
@@ -151,6 +153,7 @@ pub(super) struct Outside {
     foreground: Foreground,
     channel: Option<OwnedFd>,
     pty: Option<Pty>,
+    ending: Ending,
     read_ahead: Option<ReadAhead>,
     outputs: Vec<Flow>,
     copiers: Vec<Copier>,
@@ -162,7 +165,7 @@ pub(super) struct Outside {
 /// command has opened it.
 struct Pty {
     master: OwnedFd,
-    _slave: OwnedFd,
+    slave: OwnedFd,
 }
 
 impl Wiring {
@@ -190,6 +193,7 @@ impl Wiring {
                 foreground: Foreground::new(caller, types),
                 channel: mine,
                 pty: None,
+                ending: Ending::default(),
                 read_ahead: None,
                 outputs: Vec::new(),
                 copiers: Vec::new(),
@@ -285,9 +289,9 @@ impl ReadAhead {
         let mut buffer = vec![0; 1 << 16];
         loop {
             match rustix::io::read(&self.pipe, &mut buffer) {
-                Ok(0) | Err(rustix::io::Errno::AGAIN) => break,
+                Ok(0) | Err(Errno::AGAIN) => break,
                 Ok(count) => unread += count,
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno).context(|| "read what the command left"),
             }
         }
@@ -363,7 +367,8 @@ impl Outside {
     pub(super) fn step(&mut self, signals: BorrowedFd<'_>) -> Result<bool> {
         let copiers = self.copiers.iter().map(Copier::end);
         let wake: Vec<_> = [signals].into_iter().chain(copiers).chain(self.channel.as_ref().map(AsFd::as_fd)).collect();
-        let Stepped { woken, is_changed } = self.foreground.step(&mut self.outputs, &wake, None)?;
+        let timeout = self.pty.as_ref().and_then(|_| self.ending.quiet());
+        let Stepped { woken, is_changed } = self.foreground.step(&mut self.outputs, &wake, timeout)?;
         let of_channel = woken.get(1 + self.copiers.len()) == Some(&true);
         for index in (0..self.copiers.len()).rev().filter(|index| woken[1 + index]) {
             let done = self.copiers.remove(index).outcome();
@@ -383,11 +388,29 @@ impl Outside {
         }
         let at_end = self.foreground.has_input_ended();
         self.outputs.retain(|flow| !flow.is_done());
+        if at_end && self.pty.is_some() && !self.foreground.types() {
+            self.ending.input_ended();
+        }
         // The caller's terminal is gone, or the reader of the command's output.
-        if self.pty.is_some() && ((at_end && self.foreground.types()) || self.outputs.is_empty()) {
+        let is_cut = (at_end && self.foreground.types()) || self.outputs.is_empty();
+        if self.pty.is_some() && (is_cut || self.pass_ends_on()?) {
             self.hang_up();
         }
         Ok(woken[0])
+    }
+
+    /// Passes the end of the caller's input on to the command's terminal. Returns whether that is to be hung up.
+    fn pass_ends_on(&mut self) -> Result<bool> {
+        let Some(Pty { master, slave }) = &self.pty else { return Ok(false) };
+        match self.ending.due(|| pty::is_readable(slave), || pty::end_of_input(slave))? {
+            Due::Nothing => Ok(false),
+            Due::HangUp => Ok(true),
+            Due::Send(character) => match rustix::io::write(master, &[character]) {
+                // It is full, or was hung up from inside: there is a next look.
+                Ok(_) | Err(Errno::AGAIN | Errno::INTR | Errno::IO) => Ok(false),
+                Err(errno) => Err(errno).context(|| "write the end of the input"),
+            },
+        }
     }
 
     /// Receives the command's terminal.
@@ -396,17 +419,11 @@ impl Outside {
         let slave = pty::slave_of(&master)?;
         let end = || master.try_clone().context(|| "dup(pty)");
         if self.streams[0] == CommandStream::Terminal {
-            let end_of_input = pty::end_of_input(&slave)?.filter(|_| !self.foreground.types());
-            let flow = match input(self.kinds[0])? {
-                Some(source) => Some(
-                    // The first one ends a last line without a newline.
-                    Flow::new(source, end()?)
-                        .of_files(self.kinds[0].source())
-                        .with_farewell(end_of_input.map_or(Vec::new(), |character| vec![character; 2])),
-                ),
-                None => None,
-            };
-            self.foreground.set_input(flow);
+            let files = self.kinds[0].source();
+            match input(self.kinds[0])? {
+                Some(source) => self.foreground.set_input(Some(Flow::new(source, end()?).of_files(files))),
+                None => self.ending.input_ended(),
+            }
         }
         let (shown, files) = match self.foreground.caller() {
             Some(caller) if self.tty != Tty::Always => (Some(caller.output()?), Files::default()),
@@ -414,7 +431,7 @@ impl Outside {
         };
         let from = end()?;
         self.outputs.extend(shown.map(|shown| Flow::new(from, shown).of_files(files)));
-        self.pty = Some(Pty { master, _slave: slave });
+        self.pty = Some(Pty { master, slave });
         self.foreground.begin()?;
         self.resized()
     }
@@ -424,6 +441,11 @@ impl Outside {
         self.pty = None;
         self.foreground.set_input(None);
         self.outputs.clear();
+    }
+
+    /// The command was sent a signal that is to end it. Its terminal is hung up if it does not end by that.
+    pub(super) fn asked_to_end(&mut self) {
+        self.ending.asked_to_end();
     }
 
     /// Passes on the new size of the caller's terminal.
@@ -448,7 +470,7 @@ impl Outside {
     /// Notes that the command has ended: the rest of its output is copied, then [`Self::is_done`] is true.
     pub(super) fn finish(&mut self) -> Result<()> {
         let held = self.foreground.input.take().map_or(0, |input| input.held());
-        self.channel = None;
+        (self.channel, self.ending) = (None, Ending::default());
         self.outputs.iter_mut().for_each(Flow::finish);
         self.copiers.iter_mut().for_each(Copier::finish);
         self.read_ahead.take().map_or(Ok(()), |read_ahead| read_ahead.give_back(held))
