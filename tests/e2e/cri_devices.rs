@@ -39,6 +39,9 @@ fn devices_come_with_all_that_they_need(t: &Context) -> Verdict {
     });
     fs::write(specs.join("hooked.json"), hooked.to_string())?;
     fs::write(specs.join("damaged.json"), "{")?;
+    // neither is ever read to its end
+    nix::unistd::mkfifo(&specs.join("fifo.json"), nix::sys::stat::Mode::S_IRWXU)?;
+    std::os::unix::fs::symlink("/dev/zero", specs.join("zero.json"))?;
     let option = format!("--cdi-spec-dir={}", specs.display());
     let server = Server::start(&podctl, &[&option]);
     let pod = server.sandbox(&sandbox("devices"));
@@ -88,7 +91,16 @@ fn devices_come_with_all_that_they_need(t: &Context) -> Verdict {
     let before = count();
     for (name, parts) in [
         ("example.com/hooked=0", &["example.com/hooked=0", "hooked.json", "vendor-hook", "createContainer hook"][..]),
-        ("example.com/log=none", &["example.com/log=none", "no file in", "damaged.json: not JSON"]),
+        (
+            "example.com/log=none",
+            &[
+                "example.com/log=none",
+                "no file in",
+                "damaged.json: not JSON",
+                "fifo.json: it is not a regular file",
+                "zero.json: it is not a regular file",
+            ],
+        ),
         ("example.com/log", &["expected VENDOR/CLASS=NAME"]),
     ] {
         let refused = server.try_container(&pod, with("refused", &[name], &[])).expect_err(name);
@@ -100,7 +112,9 @@ fn devices_come_with_all_that_they_need(t: &Context) -> Verdict {
     assert_eq!(count(), before);
 
     // the same for an app of a pod
-    fs::remove_file(specs.join("damaged.json"))?;
+    for name in ["damaged.json", "fifo.json", "zero.json"] {
+        fs::remove_file(specs.join(name))?;
+    }
     let app = podctl.pod(&[]);
     app.add("one", &[&option, "--device", writer, "--device", "/dev/kmsg:/dev/path:r"], &["sleep", "inf"]);
     app.app("start", "one", &[]).ok();

@@ -1,7 +1,10 @@
 //! A file of CDI: reading and checking it.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
 use serde_json::Value;
 use stage1::error::{Context, Error, Result};
@@ -11,6 +14,9 @@ use super::name::{is_device, is_kind};
 
 /// The versions of the specification that are understood.
 const VERSIONS: [&str; 10] = ["0.1.0", "0.2.0", "0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8.0", "1.0.0", "1.1.0"];
+
+/// The size limit of a file, in bytes.
+const LONGEST: u64 = 1 << 20;
 
 /// The devices of one kind.
 #[derive(Debug, Deserialize)]
@@ -98,9 +104,9 @@ impl Spec {
     /// Reads a file, YAML or JSON by its name.
     ///
     /// # Errors
-    /// The file can't be read, or is not what the specification asks for.
+    /// The file can't be read, is not a regular one, is larger than 1 MiB, or is not what the specification asks for.
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).context(|| "read")?;
+        let text = text(path)?;
         let value = match path.extension().is_some_and(|end| end == "json") {
             true => serde_json::from_str(&text).context(|| "not JSON")?,
             false => serde_yaml_ng::from_str(&text).context(|| "not YAML")?,
@@ -148,6 +154,21 @@ impl Spec {
     }
 }
 
+/// What a regular file says, or the one that a link leads to. Does not wait for the writer of a FIFO.
+fn text(path: &Path) -> Result<String> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).context(|| "open")?);
+    if !file.metadata().context(|| "stat")?.is_file() {
+        return Err(Error::new("it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(LONGEST + 1).read_to_end(&mut bytes).context(|| "read")?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(Error::new("it is larger than 1 MiB"));
+    }
+    String::from_utf8(bytes).context(|| "read")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,6 +204,37 @@ mod tests {
         ] {
             let line = result.map(drop).unwrap_err();
             assert!(line.contains(why), "{why}: {line}");
+        }
+    }
+
+    #[test]
+    fn only_regular_files_of_bounded_size_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let spec = r#"{"cdiVersion":"0.5.0","kind":"a/b","devices":[{"name":"x","containerEdits":{}}]}"#;
+        let spec = |size: usize| format!("{spec}{}", " ".repeat(size - spec.len()));
+        std::fs::write(at("longest.json"), spec(1 << 20)).unwrap();
+        std::os::unix::fs::symlink("longest.json", at("link.json")).unwrap();
+        for name in ["longest.json", "link.json"] {
+            Spec::read(&at(name)).unwrap();
+        }
+        std::fs::write(at("longer.json"), spec((1 << 20) + 1)).unwrap();
+        std::fs::write(at("bytes.json"), b"\xff").unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, at("fifo.json"), Mode::RWXU).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", at("zero.json")).unwrap();
+        std::os::unix::fs::symlink("fifo.json", at("indirect.json")).unwrap();
+        std::fs::create_dir(at("dir.json")).unwrap();
+        for (name, why) in [
+            ("longer.json", "larger than 1 MiB"),
+            ("bytes.json", "utf-8"),
+            ("fifo.json", "not a regular file"),
+            ("indirect.json", "not a regular file"),
+            ("zero.json", "not a regular file"),
+            ("dir.json", "not a regular file"),
+            ("missing.json", "No such file"),
+        ] {
+            let line = Spec::read(&at(name)).unwrap_err().one_line();
+            assert!(line.contains(why), "{name}: {line}");
         }
     }
 }
