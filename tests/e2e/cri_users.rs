@@ -112,10 +112,30 @@ fn a_pod_has_the_ids_that_the_kubelet_gives(t: &Context) -> Verdict {
     assert!(other.contains("not those of the sandbox"), "{other}");
     // a device that does not exist is not made
     let missing = source.join("device");
-    let device =
-        Device { host_path: missing.display().to_string(), container_path: "/dev/x".into(), ..Default::default() };
-    let other = refused(ContainerConfig { devices: vec![device], ..probe("other", &[]) });
-    assert!(other.contains("No such file") && !missing.exists(), "{other}");
+    let with_device = |source: &str, target: &str, permissions: &str| {
+        let (host_path, container_path) = (source.to_owned(), target.to_owned());
+        let good =
+            Device { host_path: "/dev/zero".into(), container_path: "/dev/mine".into(), permissions: "rw".into() };
+        let bad = Device { host_path, container_path, permissions: permissions.to_owned() };
+        refused(ContainerConfig { devices: vec![good, bad], ..probe("other", &[]) })
+    };
+    let other = with_device(&missing.display().to_string(), "/dev/x", "");
+    assert!(other.contains("devices[1].host_path") && other.contains("No such file") && !missing.exists(), "{other}");
+    // nor is anything but a node taken for a device, nor anything but r, w and m for what may be done with it
+    for (source, target, permissions, why) in [
+        ("/etc/passwd", "/dev/x", "rwm", "devices[1].host_path: \"/etc/passwd\" is not a device"),
+        ("/dev", "/dev/x", "rwm", "devices[1].host_path: \"/dev\" is not a device"),
+        (
+            "/dev/zero",
+            "/etc/../../../q",
+            "rw",
+            "devices[1].container_path: \"/etc/../../../q\" is not an absolute path",
+        ),
+        ("/dev/zero", "/dev/x", "zz", "devices[1].permissions: \"zz\""),
+    ] {
+        let other = with_device(source, target, permissions);
+        assert!(other.contains(why), "{other}");
+    }
     let run = |options: NamespaceOption| {
         let request = RunPodSandboxRequest { config: Some(pod(options)), runtime_handler: String::new() };
         server.runtime(|mut client| async move { client.run_pod_sandbox(request).await })

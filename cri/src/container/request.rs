@@ -108,12 +108,12 @@ pub fn options(
     Isolators::parse(&isolators).map_err(|error| Fault::invalid(error.one_line()))?;
     let is_tty = config.tty;
     let mode = |word: &str| Some(if is_tty { "tty" } else { word }.to_owned());
+    let devices = config.devices.iter().enumerate().map(|(number, one)| device(number, one));
+    let devices = devices.collect::<Result<Vec<_>>>()?;
     let (images, paths): (Vec<&Mount>, Vec<&Mount>) = config.mounts.iter().partition(|mount| image_of(mount).is_some());
     let image_mounts = images.into_iter().map(|mount| image_mount(mount, users)).collect::<Result<Vec<_>>>()?;
-    let mounts = paths
-        .into_iter()
-        .map(|wanted| mount(wanted, users, context.privileged))
-        .chain(config.devices.iter().map(device));
+    let mounts =
+        paths.into_iter().map(|wanted| mount(wanted, users, context.privileged)).chain(devices.into_iter().map(Ok));
     let mounts = mounts.enumerate().map(|(number, mount)| volume(number, mount?, users)).collect::<Result<Vec<_>>>()?;
     let signal = Signal::try_from(config.stop_signal).unwrap_or(Signal::RuntimeDefault);
     let record = record::Container {
@@ -408,11 +408,22 @@ fn mount(mount: &Mount, users: Option<UidRange>, privileged: bool) -> Result<Bin
         .map_err(|fault| Fault { message: format!("{}: {}", shown(), fault.message), ..fault })
 }
 
-fn device(device: &Device) -> Result<Bind> {
-    // a path that is to be mounted is made if it does not exist, but no device can be
-    let exists = Path::new(&device.host_path).metadata().context(|| format!("device {:?}", device.host_path));
-    exists.map_err(|error| Fault::invalid(error.one_line()))?;
-    bind(&device.host_path, &device.container_path, !device.permissions.contains('w'))
+/// A device node of the host. Of a directory, not even the devices in it are taken.
+fn device(number: usize, device: &Device) -> Result<Bind> {
+    let Device { container_path, host_path, permissions } = device;
+    let refused = |field: &str, why: String| Fault::invalid(format!("devices[{number}].{field}: {why}"));
+    let of_host = mounts::absolute(host_path).and_then(|source| mounts::is_device(&source));
+    if !of_host.map_err(|error| refused("host_path", error.one_line()))? {
+        return Err(refused(
+            "host_path",
+            format!("{host_path:?} is not a device; mounts are for files and directories"),
+        ));
+    }
+    mounts::absolute(container_path).map_err(|error| refused("container_path", error.one_line()))?;
+    if let Some(other) = permissions.chars().find(|letter| !"rwm".contains(*letter)) {
+        return Err(refused("permissions", format!("{permissions:?}: {other:?} is not r, w or m")));
+    }
+    bind(host_path, container_path, !permissions.contains('w'))
 }
 
 fn bind(source: &str, target: &str, read_only: bool) -> Result<Bind> {
@@ -445,5 +456,43 @@ fn kept(mount: &Mount) -> record::Mount {
         propagation: mount.propagation,
         image: image_of(mount).map(|spec| (spec.image.clone(), spec.image_ref.clone())),
         image_sub_path: mount.image_sub_path.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_nodes_of_the_host() {
+        let of = |host_path: &str, container_path: &str, permissions: &str| {
+            let (host_path, container_path) = (host_path.to_owned(), container_path.to_owned());
+            device(2, &Device { host_path, container_path, permissions: permissions.to_owned() })
+        };
+        let own = tempfile::tempdir().unwrap();
+        let link = own.path().join("link").display().to_string();
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        let plain = own.path().join("plain").display().to_string();
+        std::fs::write(&plain, "").unwrap();
+        for (source, permissions, read_only) in
+            [("/dev/null", "rwm", false), ("/dev/null", "w", false), (&link, "mr", true), ("/dev/null", "", true)]
+        {
+            let bind = of(source, "/dev/own", permissions).unwrap();
+            assert_eq!((bind.source.as_str(), bind.target.as_str(), bind.read_only), (source, "/dev/own", read_only));
+        }
+        for (source, target, permissions, why) in [
+            (plain.as_str(), "/x", "rwm", format!("devices[2].host_path: {plain:?} is not a device")),
+            ("/dev", "/x", "rwm", "devices[2].host_path: \"/dev\" is not a device".into()),
+            ("/dev/none", "/x", "rwm", "devices[2].host_path: the device \"/dev/none\": No such file".into()),
+            ("dev/null", "/x", "rwm", "devices[2].host_path: \"dev/null\" is not an absolute path".into()),
+            ("/dev/null", "/etc/../../../q", "r", "devices[2].container_path: \"/etc/../../../q\" is not an".into()),
+            ("/dev/null", "dev/x", "r", "devices[2].container_path: \"dev/x\" is not an absolute path".into()),
+            ("/dev/null", "", "r", "devices[2].container_path: \"\" is not an absolute path".into()),
+            ("/dev/null", "/x", "zz", "devices[2].permissions: \"zz\": 'z' is not r, w or m".into()),
+        ] {
+            let fault = of(source, target, permissions).map(|bind| bind.source).unwrap_err();
+            assert_eq!(fault.code, tonic::Code::InvalidArgument, "{}", fault.message);
+            assert!(fault.message.starts_with(&why), "{why}: {}", fault.message);
+        }
     }
 }

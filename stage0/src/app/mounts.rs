@@ -1,6 +1,8 @@
 //! Volumes that an app mounts by name: a volume of the pod, or else a named volume, which is made if it is missing.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
@@ -92,6 +94,29 @@ pub fn with_host_ids(mut mount: Mount) -> Mount {
         volume.other.insert(HOST_IDS.to_owned(), true.into());
     }
     mount
+}
+
+/// Whether a path of the host, with links followed, is the node of a character or block device.
+///
+/// # Errors
+/// The path does not exist, or can't be looked at.
+pub fn is_device(source: &str) -> Result<bool> {
+    let kind = Path::new(source).metadata().context(|| format!("the device {source:?}"))?.file_type();
+    Ok(kind.is_char_device() || kind.is_block_device())
+}
+
+/// An absolute path without `..` and without line breaks.
+///
+/// # Errors
+/// The text is not such a path.
+pub fn absolute(text: &str) -> Result<String> {
+    let path = Path::new(text);
+    let plain = path.components().all(|component| matches!(component, Component::RootDir | Component::Normal(_)));
+    if path.is_absolute() && plain && !text.contains(['\n', '\0']) {
+        Ok(text.to_owned())
+    } else {
+        Err(Error::new(format!("{text:?} is not an absolute path without \"..\"")))
+    }
 }
 
 /// The name of an unnamed volume that is mounted at `target`: `host-srv-data` for `host` and `/srv/data`.

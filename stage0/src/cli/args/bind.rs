@@ -4,8 +4,7 @@ use stage1::appc::Mount;
 use stage1::error::{Context, Error, Result};
 use stage1::sys::mount::Propagation;
 
-use super::volume::absolute;
-use crate::app::mounts::{self, Bind};
+use crate::app::mounts::{self, Bind, absolute};
 use crate::fsutil::dir::must_exist;
 
 /// The source of a mount.

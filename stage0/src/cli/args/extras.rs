@@ -1,7 +1,6 @@
 //! Further options of an app: tmpfs, devices, secrets, resource limits of processes, labels and annotations
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -12,8 +11,7 @@ use stage1::error::{Context, Error, Result};
 
 use super::label;
 use super::limits::memory;
-use super::volume::absolute;
-use crate::app::mounts;
+use crate::app::mounts::{self, absolute};
 use crate::app::options::AddOptions;
 use crate::cdi;
 use crate::fsutil::dir::in_words;
@@ -187,8 +185,7 @@ fn device(text: &str) -> Result<Mount> {
         other => return Err(Error::new(format!("{other:?}: expected r or rw; an app can't make device nodes"))),
     };
     let (source, path) = (absolute(source)?, absolute(path)?);
-    let kind = std::path::Path::new(&source).metadata().context(|| format!("the device {source:?}"))?.file_type();
-    if !(kind.is_char_device() || kind.is_block_device()) {
+    if !mounts::is_device(&source)? {
         return Err(Error::new(format!("{source:?} is not a device; -v mounts files and directories")));
     }
     mounts::host(&path, &source, read_only)

@@ -1,11 +1,12 @@
 //! Volumes and mounts on the command line.
 
-use std::path::{Component, Path};
+use std::path::Path;
 
 use serde_json::Map;
 use stage1::appc::{AcName, Mount, PROPAGATION, Volume, VolumeKind, parse_bool};
 use stage1::error::{Context, Error, Result};
 
+use crate::app::mounts::absolute;
 use crate::fsutil::dir::must_exist;
 
 /// Splits `name=value,name=value` into pairs; each allowed name at most once. A value may contain a comma unless
@@ -35,17 +36,6 @@ fn parts<'a>(text: &'a str, allowed: &[&str]) -> Result<Vec<(&'a str, &'a str)>>
 
 fn value<'a>(parts: &[(&str, &'a str)], name: &str) -> Option<&'a str> {
     parts.iter().find(|(other, _)| *other == name).map(|(_, value)| *value)
-}
-
-/// Checks that the text is an absolute path without `..` and without a line break.
-pub(super) fn absolute(text: &str) -> Result<String> {
-    let path = Path::new(text);
-    let plain = path.components().all(|component| matches!(component, Component::RootDir | Component::Normal(_)));
-    if path.is_absolute() && plain && !text.contains(['\n', '\0']) {
-        Ok(text.to_owned())
-    } else {
-        Err(Error::new(format!("{text:?} is not an absolute path without \"..\"")))
-    }
 }
 
 /// Parses volumes of a pod, each `NAME,kind=host,source=/x,readOnly=true,recursive=true` or
