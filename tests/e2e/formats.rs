@@ -155,7 +155,14 @@ fn images_are_shown_checked_and_removed(t: &Context) -> Verdict {
     assert_eq!(podctl.ok(&["image", "import", &root, "--name", "probe", "--exec", "/probe"]), id);
     podctl.ok(&["image", "verify"]);
     podctl.ok(&["image", "export", "probe", &exported, "--gzip"]);
+    // one of several names is only taken away
+    podctl.ok(&["image", "tag", "probe", "other:1"]);
+    let said = podctl.ok(&["image", "rm", "other:1"]);
+    assert!(said.contains("untagged localhost/other:1") && said.contains("probe"), "{said}");
+    podctl.fails(&["image", "show", "other:1"]);
+    podctl.ok(&["image", "tag", "probe", "other:1"]);
     podctl.ok(&["image", "rm", "probe"]);
+    assert_eq!(podctl.ok(&["image", "rm", "other:1"]), id);
     assert_eq!(podctl.ok(&["image", "import", &exported]), id);
     let line = podctl.fails(&["image", "show", "no-such-image"]);
     assert!(line.contains("no-such-image"), "{line}");

@@ -1,8 +1,11 @@
 //! Pod files that are refused, at work twice, or edited after their pod was made.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tests::Verdict;
 use tests::harness::Context;
@@ -200,14 +203,29 @@ fn of_two_ups_at_once_the_second_is_told_of_the_first(t: &Context) -> Verdict {
          containers: [{name: a, image: probe, command: [/probe, sleep, inf]}]\n",
     ) + &format!("  volumes: [{{name: out, hostPath: {{path: {}}}}}]\n", shop.podctl.out().display());
     let path = shop.file(&text);
-    let first = shop.podctl.command(&["up", "-f", &path]).spawn()?;
+    let mut first = shop.podctl.command(&["up", "-f", &path]).spawn()?;
     wait_for("the init container", 60, || shop.podctl.out().join("begun").exists().then_some(()));
     let line = shop.podctl.fails(&["up", "-f", &path]);
     assert!(line.contains("another podctl makes, changes or removes this pod"), "{line}");
     assert!(line.contains("run \"podctl up\" again") && !line.contains("podctl rm"), "{line}");
+    // Ctrl-C ends one that waits, and the next one goes on.
+    kill(Pid::from_raw(first.id().cast_signed()), Signal::SIGINT)?;
+    let ended = wait_for("its end", 20, || first.try_wait().expect("wait"));
+    assert_eq!(ended.signal(), Some(2), "{ended}");
+    let second = shop.podctl.command(&["up", "-f", &path]).spawn()?;
     fs::write(shop.podctl.out().join("go"), "")?;
-    assert!(first.wait_with_output()?.status.success());
+    assert!(second.wait_with_output()?.status.success());
     assert_eq!(shop.podctl.ok(&["up", "-f", &path]), "pod shop: unchanged");
+    shop.podctl.ok(&["pause", "shop"]);
+    let line = shop.podctl.fails(&["up", "-f", &path]);
+    assert!(line.contains("is paused") && !line.contains("undoing"), "{line}");
+    shop.podctl.ok(&["unpause", "shop"]);
+    shop.podctl.ok(&["app", "stop", "shop", "a"]);
+    let line = shop.podctl.ok(&["up", "-f", &path]);
+    assert!(line.starts_with("pod shop: unchanged; ended: a ("), "{line}");
+    shop.podctl.ok(&["stop", "shop"]);
+    let line = shop.podctl.ok(&["up", "--dry-run", "-f", &path]);
+    assert!(line.contains("would be removed, with what its apps wrote"), "{line}");
     shop.podctl.ok(&["down", "shop"]);
 
     // several from the beginning: one makes the pod; each other one finds it as it should be, or is refused

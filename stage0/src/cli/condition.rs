@@ -1,5 +1,7 @@
 //! An app's state in words for lists, with crash loops, out-of-memory kills and failed health checks.
 
+use stage1::pod::is_of_oom;
+
 use super::screen::Tone;
 use super::table::Cell;
 use crate::app::oom::processes_of;
@@ -110,7 +112,7 @@ impl End<'_> {
         match (self.code, self.signal) {
             _ if self.unhealthy => Some("health check failed".into()),
             (0, _) => None,
-            (_, None | Some("SIGKILL")) if self.oom_killed => Some("out of memory".into()),
+            (code, signal) if self.oom_killed && is_of_oom(code, signal) => Some("out of memory".into()),
             _ if self.not_started => Some("could not start".into()),
             (_, Some(signal)) => Some(signal.to_owned()),
             (code, None) => Some(format!("exit {code}")),
@@ -165,6 +167,9 @@ mod tests {
         assert_eq!(shown(&AppStatus { oom_killed: false, ..oom.clone() }), "exited (SIGKILL)");
         let later = AppStatus { exit_code: Some(143), exit_signal: Some("SIGTERM".into()), ..oom };
         assert_eq!(shown(&later), "exited (SIGTERM)");
+        let answered = AppStatus { exit_signal: None, ..later };
+        assert_eq!(shown(&answered), "exited (exit 143)");
+        assert_eq!(shown(&AppStatus { exit_code: Some(1), ..answered }), "exited (out of memory)");
         let none = AppStatus { exit_code: Some(127), start_failure: Some("exec".into()), ..app("exited") };
         assert_eq!(shown(&none), "exited (could not start)");
         let gave_up = AppStatus { exit_code: Some(1), restarts: 3, gave_up: true, ..app("exited") };

@@ -11,8 +11,6 @@ use crate::app::processes;
 use crate::pod::stop;
 use crate::poddir::manifest::only_one;
 
-/// With an app or a signal, sends the signal to the first process of the app; if the app ends, its restart policy
-/// applies. With neither, kills the pod, as podctl stop --force does.
 #[derive(Args, Debug)]
 pub struct Kill {
     #[command(flatten)]

@@ -166,6 +166,9 @@ enum Command {
     /// Let a paused pod, or one of its apps, go on
     Unpause(OneApp),
     /// Send a signal to an app, or kill a pod
+    ///
+    /// With an app or a signal, the first process of the app gets the signal, and if the app ends its restart policy
+    /// applies. With neither, the whole pod is killed, as by podctl stop --force.
     Kill(kill::Kill),
     /// Start the pods of a file (Kubernetes' Pod), or change running ones to match it
     Up(Lazy<up::Up>),

@@ -241,9 +241,13 @@ pub fn start(store: &Store, pod: HeldPod, launch: &Launch) -> Result<(Uuid, Chil
 
 /// [`start`], but does not remove the pod if it does not come up.
 pub(super) fn boot(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<Child> {
+    let before = signal::mask()?;
     let signals = signal::block(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])?;
     let run = start_process(store, pod, launch)?;
-    wait_until_ready(pod.dir(), run, &signals)
+    let run = wait_until_ready(pod.dir(), run, &signals)?;
+    // this process may go on for long: it adds apps to the pod, and waits for them
+    signal::set_mask(&before)?;
+    Ok(run)
 }
 
 /// Starts the run entrypoint in a session of its own, with stdin from /dev/null and its output in the pod's console

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use stage1::appc::{AcName, NameValue, PodManifest, RuntimeApp};
 use stage1::error::{Context, Error, Result};
+use stage1::pod::AppState;
 
 use super::change::{self, AppChange};
 use super::container;
@@ -30,6 +31,7 @@ use crate::poddir::claim;
 use crate::poddir::find as pods;
 use crate::poddir::find::{Pod, State};
 use crate::poddir::manifest::{self, Locked};
+use crate::poddir::pause;
 use crate::poddir::uid_range::{self, PrivateUsers};
 use crate::store::Store;
 use crate::volume::content::{self, Content};
@@ -89,9 +91,14 @@ fn up_one(store: &Store, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) ->
     match pod.state() {
         State::Running => {}
         State::Exited | State::ExitedGarbage | State::Garbage | State::PrepareFailed | State::Deleting => {
-            if !how.dry {
+            let name = &plan.name;
+            if how.dry {
+                (how.say)(&format!(
+                    "pod {name}: it has ended: it would be removed, with what its apps wrote (\"podctl start {name}\" keeps it)"
+                ))?;
+            } else {
                 gc::rm(store, pod, how.debug).context(|| "remove the pod that has ended")?;
-                (how.say)(&format!("pod {}: it had ended and was removed", plan.name))?;
+                (how.say)(&format!("pod {name}: it had ended and was removed"))?;
             }
             drop(lock);
             return make(store, plan, wanted, how);
@@ -100,6 +107,7 @@ fn up_one(store: &Store, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) ->
         other => return Err(Error::new(format!("it is {}: \"podctl rm {}\" frees the name", other.word(), plan.name))),
     }
     if !how.dry {
+        pause::must_go_on(&pod, None)?;
         await_ready(&pod)?;
         unfinished::finish(store, &pod, how.debug)?;
     }
@@ -128,7 +136,23 @@ fn up_one(store: &Store, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) ->
     }
     let changed = change(store, &pod, plan, wanted, how)?;
     must_still_run(store, &pod, how)?;
-    if changed { Ok(()) } else { (how.say)(&format!("pod {}: unchanged", plan.name)) }
+    if changed {
+        return Ok(());
+    }
+    let ended = ended(&pod, wanted)?.join(", ");
+    let ended = if ended.is_empty() { ended } else { format!("; ended: {ended} (\"podctl app start\" starts them)") };
+    (how.say)(&format!("pod {}: unchanged{ended}", plan.name))
+}
+
+/// The apps of the file that have ended, init containers aside.
+fn ended(pod: &Pod, wanted: &[WantedApp]) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for one in wanted.iter().filter(|one| !one.init) {
+        if status::status(pod, &one.app.name)?.state == AppState::Exited.word() {
+            names.push(one.app.name.to_string());
+        }
+    }
+    Ok(names)
 }
 
 /// Waits for the end of a pod that is ending, unless `how` says to change nothing. Returns the pod as it is then; `None`

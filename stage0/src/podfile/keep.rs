@@ -23,10 +23,10 @@ const POLL: Duration = Duration::from_millis(200);
 /// # Errors
 /// The pod can't be started or stopped, or it ended without being removed: then systemd restarts the service.
 pub fn until_it_ends(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
+    let signals = signal::block(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])?;
     // a pod that has ended, for example by a reboot, runs again with all its files
     start::start(store, pod, debug)?;
     let pod = &pods::find_whole(store, pod.uuid())?;
-    let signals = signal::block(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])?;
     tell("READY=1")?;
     loop {
         if signals.read_signal().context(|| "read(signalfd)")?.is_some() {

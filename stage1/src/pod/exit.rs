@@ -61,11 +61,20 @@ fn is_none(number: &u32) -> bool {
     *number == 0
 }
 
+/// Whether a lack of memory can have ended an app of which it has killed a process: the kernel ends processes by SIGKILL,
+/// and parents of these fail. An exit status of 128 and the number of another signal is the answer to that signal.
+pub fn is_of_oom(exit_code: u8, signal: Option<&str>) -> bool {
+    match (exit_code, signal) {
+        (_, Some(signal)) => signal == "SIGKILL",
+        (137, None) => true,
+        (code, None) => (1..=128).contains(&code),
+    }
+}
+
 impl ExitDetails {
-    /// Whether a lack of memory has ended the app, and not only one of its processes at some time before: the kernel ends
-    /// processes by SIGKILL then.
+    /// Whether a lack of memory has ended the app, and not only one of its processes at some time before.
     pub fn is_end_by_oom(&self) -> bool {
-        self.oom_killed && self.exit_code != 0 && self.signal.as_deref().is_none_or(|signal| signal == "SIGKILL")
+        self.oom_killed && is_of_oom(self.exit_code, self.signal.as_deref())
     }
 
     /// Whether there is nothing to report beyond the exit status.

@@ -16,6 +16,22 @@ pub fn block(signals: &[Signal]) -> Result<SignalFd> {
     block_set(&signals.iter().copied().collect())
 }
 
+/// The signals that this thread blocks: pthread_sigmask(3).
+///
+/// # Errors
+/// sigprocmask(2) fails.
+pub fn mask() -> Result<SigSet> {
+    SigSet::thread_get_mask().context(|| "sigprocmask")
+}
+
+/// Blocks these signals and no others in this thread. What has come meanwhile of the others takes effect at once.
+///
+/// # Errors
+/// sigprocmask(2) fails.
+pub fn set_mask(mask: &SigSet) -> Result<()> {
+    mask.thread_set_mask().context(|| "sigprocmask")
+}
+
 /// Blocks every signal that can be blocked but `others`, real-time signals too, and returns a descriptor that reports
 /// them: signalfd(2).
 ///

@@ -67,8 +67,8 @@ pub fn must_be_pods(store: &Store, words: &[String]) -> Result<()> {
         match &last {
             Some((name, pod)) if named.is_none() && is_app(pod, word) => {
                 return Err(Error::new(format!(
-                    "{word:?} is an app of pod {name}, and this is done to whole pods: \"podctl app stop|restart|rm {name} \
-                     {word}\" does it to the app; nothing was done"
+                    "{word:?} is an app of pod {name}, and this is done to whole pods: \"podctl app start|stop|restart|rm \
+                     {name} {word}\" does it to the app; nothing was done"
                 )));
             }
             _ => last = named.or_else(|| pods::find(store, word).ok()).map(|pod| (word, pod)).or(last),

@@ -49,6 +49,9 @@ pub enum Command {
     /// Check every byte of images and their trees, and repair what can be repaired
     Verify(verify::Verify),
     /// Remove images that no pod uses
+    ///
+    /// A name is taken away from an image that has other names, too; the image stays. An id removes the image with all its
+    /// names.
     Rm(rm::Rm),
     /// Remove images whose name went to a newer one, and trees, that no pod uses
     Gc(gc::Gc),

@@ -46,11 +46,20 @@ pub fn find_id(store: &Store, text: &str) -> Result<ImageId> {
 /// # Errors
 /// Several images match, or the store can't be read.
 pub fn look_up(store: &Store, text: &str) -> Result<Option<ImageId>> {
-    if let Some(id) = named(store, text)? {
-        return Ok(Some(id));
+    let meant = names_meant(store, text)?;
+    if let Some((_, first)) = meant.first() {
+        if meant.iter().any(|(_, id)| id != first) {
+            let all: Vec<&str> = meant.iter().map(|(name, _)| name.as_str()).collect();
+            return Err(Error::new(format!("{text:?} is ambiguous: it may be any of {}", all.join(", "))));
+        }
+        return Ok(Some(first.clone()));
     }
-    if let Ok(name) = Name::parse(text)
-        && let Some(id) = by_name(store, &name, text)?
+    let digest = Name::parse(text).ok().and_then(|name| match name {
+        Name::Full(reference) => reference.digest().cloned(),
+        Name::Short(short) => short.digest().cloned(),
+    });
+    if let Some(digest) = digest
+        && let Some(id) = by_manifest(store, &digest)?
     {
         return Ok(Some(id));
     }
@@ -78,33 +87,25 @@ pub fn look_up(store: &Store, text: &str) -> Result<Option<ImageId>> {
     }
 }
 
-/// The image with a registry name: the full name, its digest, or for a short name the end of one full name.
-fn by_name(store: &Store, name: &Name, text: &str) -> Result<Option<ImageId>> {
-    let short = match name {
-        Name::Full(reference) => {
-            let found = named(store, &reference.to_string())?;
-            return match reference.digest() {
-                Some(digest) if found.is_none() => by_manifest(store, digest),
-                _ => Ok(found),
-            };
-        }
-        Name::Short(short) => short,
-    };
-    if let Some(digest) = short.digest() {
-        return by_manifest(store, digest);
+/// The names that `text` means, with their images: the name itself, or for a short name the ends of full ones.
+///
+/// # Errors
+/// The store can't be read.
+pub fn names_meant(store: &Store, text: &str) -> Result<Vec<(String, ImageId)>> {
+    let exact = |name: String| Ok(named(store, &name)?.map(|id| vec![(name, id)]));
+    if let Some(found) = exact(text.to_owned())? {
+        return Ok(found);
     }
-    if let Some(id) = named(store, &short.at("localhost")?.to_string())? {
-        return Ok(Some(id));
+    let short = match Name::parse(text) {
+        Ok(Name::Full(reference)) => return Ok(exact(reference.to_string())?.unwrap_or_default()),
+        Ok(Name::Short(short)) if short.digest().is_none() => short,
+        _ => return Ok(Vec::new()),
+    };
+    if let Some(found) = exact(short.at("localhost")?.to_string())? {
+        return Ok(found);
     }
     let is_meant = |name: &str| Reference::parse(name).is_ok_and(|full| short.is_end_of(&full));
-    let found: Vec<(String, ImageId)> = names(store)?.into_iter().filter(|(name, _)| is_meant(name)).collect();
-    match found.first() {
-        Some((_, first)) if found.iter().any(|(_, id)| id != first) => {
-            let all: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
-            Err(Error::new(format!("{text:?} is ambiguous: it may be any of {}", all.join(", "))))
-        }
-        other => Ok(other.map(|(_, id)| id.clone())),
-    }
+    Ok(names(store)?.into_iter().filter(|(name, _)| is_meant(name)).collect())
 }
 
 /// All undamaged images with their names, the last imported first; warns of damaged ones.
