@@ -1,7 +1,7 @@
 //! Files of apps from outside: copied in and out, compared with the image, exported as an archive or a new image.
 
 use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Stdio;
 
@@ -173,6 +173,8 @@ fn changes_are_told_and_kept(t: &Context) -> Verdict {
 fn holes_fill_no_disk(t: &Context, podctl: &Podctl, pod: &Pod<'_>) -> std::path::PathBuf {
     let hole = rootfs(pod, "one").join("hole");
     File::create(&hole).and_then(|file| file.set_len(1 << 40)).expect("a hole");
+    let with_data = File::create(hole.with_file_name("hole-with-data")).expect("a file");
+    with_data.set_len(2 << 20).and_then(|()| with_data.write_all_at(&[7; 5000], 1 << 20)).expect("data and holes");
     let (archive, stream, back) = (t.dir.join("archive"), t.dir.join("stream"), t.dir.join("back"));
     // a file that were written out would fill the disk: here it fails at once
     let limited = |words: &[&str]| {
@@ -204,6 +206,15 @@ fn holes_fill_no_disk(t: &Context, podctl: &Podctl, pod: &Pod<'_>) -> std::path:
     let listed = std::process::Command::new("tar").arg("-tvf").arg(&archive).output().expect("tar").stdout;
     let listed = String::from_utf8_lossy(&listed).into_owned();
     assert!(listed.lines().any(|line| line.contains(" 1099511627776 ") && line.ends_with(" hole")), "{listed}");
+    let to = shown(&back);
+    fs::create_dir(&back).expect("mkdir");
+    let extracted = std::process::Command::new("tar").args(["-C", &to, "-xf"]).arg(&archive).output().expect("tar");
+    assert!(extracted.status.success(), "{}", String::from_utf8_lossy(&extracted.stderr));
+    let same =
+        |name: &str| fs::read(back.join(name)).expect(name) == fs::read(rootfs(pod, "one").join(name)).expect(name);
+    assert!(same("hole-with-data") && same("new") && back.join("probe").exists());
+    assert_eq!(fs::metadata(back.join("hole")).expect("the hole").len(), 1 << 40);
+    fs::remove_dir_all(&back).expect("rm");
     let again = podctl.command(&["cp", "-", "box/one:/tmp"]).stdin(File::open(&stream).expect("it")).status();
     assert!(again.expect("podctl").success());
     let copied = rootfs(pod, "one").join("tmp/hole");

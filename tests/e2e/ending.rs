@@ -120,6 +120,18 @@ fn a_pod_that_is_ending_is_started_again(t: &Context) -> Verdict {
     fs::write(podctl.out().join("go"), "")?;
     start.ends_well();
     runs(&before, false);
+    // Several at once, while it ends: one starts it, and no other waits for the end of the new run.
+    fs::write(podctl.out().join("go"), "")?;
+    for _ in 0..3 {
+        let stop = podctl.command(&["stop", "shop"]).spawn()?;
+        let starts: Vec<_> = (0..3).map(|_| podctl.command(&["start", "shop"]).spawn()).collect::<Result<_, _>>()?;
+        for (what, mut child) in starts.into_iter().map(|child| ("a start", child)).chain([("the stop", stop)]) {
+            // the times that a run may take to end, which is what they waited for in vain, are longer
+            let status = wait_for(what, 60, || child.try_wait().expect("wait"));
+            assert!(status.success(), "{what}: {status}");
+        }
+        podctl.ok(&["start", "shop"]);
+    }
     podctl.ok(&["stop", "--force", "shop"]);
     podctl.ok(&["rm", "shop"]);
     Ok(())

@@ -1,9 +1,10 @@
 //! A snapshot of an app's root file system: as a tar archive, or as a new image.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{BufWriter, Write};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use stage1::appc::AcName;
@@ -59,9 +60,12 @@ pub fn commit(store: &Store, pod: &Pod, app: &AcName, name: Reference) -> Result
     import_file(store, File::open(&archive).context(|| format!("open {archive:?}"))?, &options)
 }
 
-/// The start of the name of the file in the pod's directory that is locked while an app is frozen for a snapshot. It has
-/// text in it from before the app is frozen until after it is thawed; it is empty if the snapshot did not freeze the app.
+/// The start of the name of the file in the pod's directory that is locked while an app is frozen for a snapshot. It is
+/// read-only from before the app is frozen until after it is thawed, which takes no room on a full disk; it is writable if
+/// the snapshot did not freeze the app.
 const NOTE: &str = "snapshot.";
+/// The mode of the note of an app that is frozen.
+const FROZEN: u32 = 0o400;
 /// How long a snapshot waits for another one of the same app.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -85,12 +89,16 @@ pub(super) fn recover(pod: &Pod) -> Result<()> {
 
 /// Thaws the app if a killed snapshot has left it frozen. The caller holds the lock of the note.
 fn thaw_left_frozen(pod: &Pod, app: &AcName, note: &File, path: &Path) -> Result<()> {
-    if note.metadata().context(|| format!("stat {path:?}"))?.len() == 0 {
+    if note.metadata().context(|| format!("stat {path:?}"))?.permissions().mode() & 0o200 != 0 {
         return Ok(());
     }
     log::warn!("app {app}: an interrupted export or commit has left it frozen: it goes on");
     thaw(pod, app)?;
-    note.set_len(0).context(|| format!("truncate {path:?}"))
+    set_mode(note, path, lock::FILE_MODE)
+}
+
+fn set_mode(note: &File, path: &Path, mode: u32) -> Result<()> {
+    note.set_permissions(Permissions::from_mode(mode)).context(|| format!("chmod {path:?}"))
 }
 
 fn thaw(pod: &Pod, app: &AcName) -> Result<()> {
@@ -100,19 +108,35 @@ fn thaw(pod: &Pod, app: &AcName) -> Result<()> {
     Ok(())
 }
 
-/// Freezes the app during `work`, if it runs and is not paused already.
-fn while_still<T>(pod: &Pod, app: &AcName, work: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Calls `work`, which pauses the app or lets it go on, while no snapshot is made of it: its freeze is not the user's.
+///
+/// # Errors
+/// A snapshot is still being made after 10 minutes, or `work` fails.
+pub fn while_none<T>(pod: &Pod, app: &AcName, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let (_note, path) = take_note(pod, app)?;
+    let done = work();
+    remove_if_there(&path).and(done)
+}
+
+/// Waits for the lock of the app's note, and thaws the app if a killed snapshot has left it frozen.
+fn take_note(pod: &Pod, app: &AcName) -> Result<(File, PathBuf)> {
     let path = pod.dir().join(format!("{NOTE}{app}"));
     let take = |file: &File| lock::wait(file, &path, lock::Kind::Exclusive, PATIENCE).map(|()| true);
-    let mut note = lock::removable_file(&path, take)?.context(|| format!("lock {path:?}"))?;
+    let note = lock::removable_file(&path, take)?.context(|| format!("lock {path:?}"))?;
     thaw_left_frozen(pod, app, &note, &path)?;
+    Ok((note, path))
+}
+
+/// Freezes the app during `work`, if it runs and is not paused already.
+fn while_still<T>(pod: &Pod, app: &AcName, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let (note, path) = take_note(pod, app)?;
     let runs = pod.state() == State::Running && !crate::app::processes::list(pod, Some(app))?.is_empty();
     if !runs || pause::is_paused(pod, None)? || pause::is_paused(pod, Some(app))? {
         remove_if_there(&path)?;
         drop(note);
         return work();
     }
-    note.write_all(b"frozen\n").context(|| format!("write {path:?}"))?;
+    set_mode(&note, &path, FROZEN)?;
     let done = pause::pause(pod, Some(app)).and_then(|()| work());
     thaw(pod, app).and_then(|()| remove_if_there(&path)).and(done)
 }

@@ -7,27 +7,41 @@ use stage1::pod::events::Event;
 
 use super::args::one_app::{OneApp, doing};
 use super::session::Session;
+use crate::app::snapshot;
 use crate::poddir::find::Pod;
 use crate::poddir::pause;
 
 /// Freezes a pod, or one of its apps.
 pub fn pause(one: &OneApp, session: &Session) -> Result<()> {
-    let (pod, app) = one.find_named(session)?;
-    let what = || app.as_ref().map_or_else(|| format!("pause pod {}", pod.short()), |app| doing("pause", app));
-    let was = pause::is_paused(&pod, app.as_ref()).context(what)?;
-    pause::pause(&pod, app.as_ref()).context(what)?;
+    let (was, pod, app) = change(one, session, "pause", pause::pause)?;
     note("paused", !was, &pod, app.as_ref());
     Ok(())
 }
 
 /// Lets a paused pod, or one of its apps, go on.
 pub fn unpause(one: &OneApp, session: &Session) -> Result<()> {
-    let (pod, app) = one.find_named(session)?;
-    let what = || app.as_ref().map_or_else(|| format!("unpause pod {}", pod.short()), |app| doing("unpause", app));
-    let was = pause::is_paused(&pod, app.as_ref()).context(what)?;
-    pause::unpause(&pod, app.as_ref()).context(what)?;
+    let (was, pod, app) = change(one, session, "unpause", pause::unpause)?;
     note("unpaused", was, &pod, app.as_ref());
     Ok(())
+}
+
+/// Does `work`; returns whether the pod or the app was paused before. Waits for a snapshot of the app that is being made.
+fn change(
+    one: &OneApp,
+    session: &Session,
+    verb: &str,
+    work: fn(&Pod, Option<&AcName>) -> Result<()>,
+) -> Result<(bool, Pod, Option<AcName>)> {
+    let (pod, app) = one.find_named(session)?;
+    let now = || {
+        let was = pause::is_paused(&pod, app.as_ref())?;
+        work(&pod, app.as_ref()).map(|()| was)
+    };
+    let was = match &app {
+        Some(app) => snapshot::while_none(&pod, app, now).context(|| doing(verb, app)),
+        None => now().context(|| format!("{verb} pod {}", pod.short())),
+    }?;
+    Ok((was, pod, app))
 }
 
 /// Records the event, of the app or of the whole pod, if there was a change.

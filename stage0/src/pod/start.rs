@@ -2,6 +2,7 @@
 //! an orderly end, after it was killed, or after a reboot.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 use stage1::error::{Context, Error, Result};
@@ -10,7 +11,7 @@ use stage1::pod::{RuntimeConfig, remove_if_there};
 use stage1::sys::dir;
 
 use crate::app::{resume, unfinished};
-use crate::fsutil::remove;
+use crate::fsutil::{lock, remove};
 use crate::pod::settings::{Ipc, Launch, Settings};
 use crate::pod::{create, ending, gc, ports};
 use crate::poddir::find::{self as pods, Pod, State};
@@ -18,6 +19,13 @@ use crate::poddir::manifest;
 use crate::poddir::phase::HeldPod;
 use crate::rootfs::{Roots, overlay};
 use crate::store::Store;
+
+/// The file in the pod's directory whose lock the podctl that starts the pod holds.
+const LOCK: &str = "start.lock";
+/// The time between two looks at a pod that another process starts.
+const POLL: Duration = Duration::from_millis(20);
+/// How long it may take until a pod is ready.
+const BOOT: Duration = Duration::from_secs(60);
 
 /// Starts an ended pod in the background and waits until it is ready; in a mutable pod, then starts the apps that ran.
 /// Waits first for the end of a pod that is ending. In a pod that runs, only finishes interrupted starts and
@@ -27,20 +35,32 @@ use crate::store::Store;
 /// The pod was never run or is marked for removal, a port is taken, or the pod does not come up: it stays ended then.
 /// Or an app can't be started; all others are. Or a pod that is ending does not end in time, or is removed then.
 pub fn start(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
-    let ended;
-    let pod = if ending::is_ending(store, pod)? {
-        ending::wait(store, pod)?;
-        ended = pods::find_whole(store, pod.uuid())?;
-        &ended
-    } else {
-        pod
-    };
-    if pod.state() == State::Exited {
-        run_again(store, pod, debug)?;
+    // the second of two starts finds the pod as the first has left it, with its apps
+    let path = pod.dir().join(LOCK);
+    let one_at_a_time = lock::open_file(&path)?;
+    lock::wait(&one_at_a_time, &path, lock::Kind::Exclusive, lock::ENTRYPOINTS)?;
+    let deadline = Instant::now() + BOOT;
+    let mut pod = pods::find_whole(store, pod.uuid())?;
+    loop {
+        if let Some(run) = ending::of(store, &pod)? {
+            ending::wait(store, &pod, run)?;
+            pod = pods::find_whole(store, pod.uuid())?;
+        }
+        match pod.state() {
+            State::Exited if !run_again(store, &pod, debug)? => {
+                // another process has just begun to start it
+                if Instant::now() >= deadline {
+                    return Err(Error::new("another process is at work on it"));
+                }
+                std::thread::sleep(POLL);
+                pod = pods::find_whole(store, pod.uuid())?;
+            }
+            _ => break,
+        }
     }
     let pod = pods::find_whole(store, pod.uuid())?;
     match pod.state() {
-        State::Running => {}
+        State::Running => await_ready(store, &pod)?,
         // an immutable pod whose apps have ended already
         State::Exited => return Ok(()),
         State::Prepared => return Err(Error::new("it is prepared: \"podctl run-prepared\" runs it")),
@@ -54,11 +74,30 @@ pub fn start(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
     unfinished::finish(store, &pod, debug)
 }
 
-fn run_again(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
+/// Waits until a pod that another process is starting has come up.
+///
+/// # Errors
+/// It is not ready within 60 s, or ends before; or its directory can't be read.
+pub(crate) fn await_ready(store: &Store, pod: &Pod) -> Result<()> {
+    let until = Instant::now() + BOOT;
+    while !stage1::pod::is_ready(pod.dir())? || stage1::pod::read_pid(pod.dir())?.is_none() {
+        if !pods::is_running(store, pod)? {
+            return Err(Error::new("it ended before it was ready"));
+        }
+        if Instant::now() >= until {
+            return Err(Error::new(format!("it has not become ready in {} s", BOOT.as_secs())));
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(())
+}
+
+/// Runs a pod that has ended again; `false` if another process is at work on it.
+fn run_again(store: &Store, pod: &Pod, debug: bool) -> Result<bool> {
     let wanted = manifest::read(pod.dir())?;
     // dropped once the pod is held, which makes it a running pod for other processes' checks of ports
     let ports = ports::lock(store, &wanted)?;
-    let held = HeldPod::take(pod)?.context(|| "another process is at work on it")?;
+    let Some(held) = HeldPod::take(pod)? else { return Ok(false) };
     let settings = settings(&held)?;
     if settings.interactive {
         return Err(Error::new(
@@ -88,7 +127,7 @@ fn run_again(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
     if !mutable {
         resume::forget_exits(pod, &manifest)?;
     }
-    create::boot(store, &held, &Launch { settings, mutable, debug }).map(drop)
+    create::boot(store, &held, &Launch { settings, mutable, debug }).map(|_| true)
 }
 
 /// Removes the pod's ready mark of the last run.

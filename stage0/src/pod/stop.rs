@@ -7,6 +7,7 @@ use stage1::error::{Error, Result};
 use stage1::shutdown::time_to_end;
 
 use crate::entrypoint::spawn::{Entrypoint, Stage1};
+use crate::pod::ending::Run;
 use crate::poddir::find as pods;
 use crate::poddir::find::{Pod, State};
 use crate::poddir::pause;
@@ -56,6 +57,11 @@ fn stop_within(store: &Store, pod: &Pod, options: StopOptions, limit: Duration) 
         State::Exited | State::ExitedGarbage | State::Deleting => return Ok(()),
         other => return Err(Error::new(format!("it is {}, not running", other.word()))),
     }
+    let run = Run::of(pod)?;
+    if let Some(Err(error)) = run.map(|run| run.note_end(pod)) {
+        // on a full disk it has to end, too
+        log::debug!("{}", error.one_line());
+    }
     let mut args: Vec<OsString> = Vec::new();
     if options.debug {
         args.push("--debug".into());
@@ -71,7 +77,7 @@ fn stop_within(store: &Store, pod: &Pod, options: StopOptions, limit: Duration) 
             return Err(error);
         }
     }
-    wait_for_end(store, pod, deadline, limit)
+    wait_for_end(store, pod, run, deadline, limit)
 }
 
 /// How long the entrypoint may run: its own limit and a margin, or the timeout that the caller gave.
@@ -79,8 +85,9 @@ fn time_for(options: StopOptions, limit: Duration) -> Duration {
     if options.timeout.is_some() && !options.force { limit } else { limit + MARGIN }
 }
 
-fn wait_for_end(store: &Store, pod: &Pod, deadline: Instant, limit: Duration) -> Result<()> {
-    while pods::is_running(store, pod)? {
+fn wait_for_end(store: &Store, pod: &Pod, run: Option<Run>, deadline: Instant, limit: Duration) -> Result<()> {
+    // another process may start it again meanwhile
+    while run.map_or_else(|| pods::is_running(store, pod), |run| run.goes_on(store, pod))? {
         if Instant::now() >= deadline {
             return Err(Error::new(format!("timed out after {} s: it still runs; --force kills it", limit.as_secs())));
         }

@@ -3,7 +3,7 @@
 //! Errors in the file are found before anything is changed. If a later step fails, the steps before it are undone.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use stage1::appc::{AcName, NameValue, PodManifest, RuntimeApp};
 use stage1::error::{Context, Error, Result};
@@ -26,7 +26,7 @@ use crate::pod::create::{self, Making};
 use crate::pod::settings::{Launch, Settings};
 use crate::pod::stop::{self, StopOptions};
 use crate::pod::sysctl;
-use crate::pod::{ending, gc, ports};
+use crate::pod::{ending, gc, ports, start};
 use crate::poddir::claim;
 use crate::poddir::find as pods;
 use crate::poddir::find::{Pod, State};
@@ -39,8 +39,6 @@ use crate::volume::{implicit, named};
 
 /// How often `up` checks whether an init container has ended.
 const POLL: Duration = Duration::from_millis(20);
-/// How long a pod may take to come up.
-const BOOT: Duration = Duration::from_secs(60);
 
 /// How often an init container that fails is tried again, after 1 s, 2 s, 4 s and so on.
 const RETRIES: u32 = 5;
@@ -108,7 +106,7 @@ fn up_one(store: &Store, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) ->
     }
     if !how.dry {
         pause::must_go_on(&pod, None)?;
-        await_ready(&pod)?;
+        start::await_ready(store, &pod)?;
         unfinished::finish(store, &pod, how.debug)?;
     }
     let manifest = manifest::read(pod.dir())?;
@@ -158,9 +156,9 @@ fn ended(pod: &Pod, wanted: &[WantedApp]) -> Result<Vec<String>> {
 /// Waits for the end of a pod that is ending, unless `how` says to change nothing. Returns the pod as it is then; `None`
 /// if another process has removed it meanwhile, or if it is only to be said what would be done.
 fn await_end(store: &Store, pod: Pod, how: &How<'_>) -> Result<Option<Pod>> {
-    match pods::while_others_work(store, &pod, |pod| ending::is_ending(store, pod))? {
-        Some(false) => {}
-        Some(true) => {
+    match pods::while_others_work(store, &pod, |pod| ending::of(store, pod))? {
+        Some(None) => {}
+        Some(Some(run)) => {
             (how.say)(&format!(
                 "pod {}: it is ending{}",
                 pod.short(),
@@ -169,7 +167,7 @@ fn await_end(store: &Store, pod: Pod, how: &How<'_>) -> Result<Option<Pod>> {
             if how.dry {
                 return Ok(None);
             }
-            ending::wait(store, &pod)?;
+            ending::wait(store, &pod, run)?;
         }
         None => return Ok(None),
     }
@@ -178,7 +176,7 @@ fn await_end(store: &Store, pod: Pod, how: &How<'_>) -> Result<Option<Pod>> {
 
 /// Fails if the pod has ended, or is ending, since it was changed: nothing of the file is in force then.
 fn must_still_run(store: &Store, pod: &Pod, how: &How<'_>) -> Result<()> {
-    let runs = |pod: &Pod| Ok(pod.state() == State::Running && !ending::is_ending(store, pod)?);
+    let runs = |pod: &Pod| Ok(pod.state() == State::Running && ending::of(store, pod)?.is_none());
     if how.dry || pods::while_others_work(store, pod, runs)? == Some(true) {
         return Ok(());
     }
@@ -312,18 +310,6 @@ fn make(store: &Store, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) -> R
         Ok(()) => Error::new(format!("{}; the pod was removed again", error.one_line())),
         Err(also) => Error::new(format!("{}; removing the pod failed, too: {}", error.one_line(), also.one_line())),
     }))
-}
-
-/// Waits until a pod that an `up` was killed for has come up.
-fn await_ready(pod: &Pod) -> Result<()> {
-    let until = Instant::now() + BOOT;
-    while !stage1::pod::is_ready(pod.dir())? {
-        if Instant::now() >= until {
-            return Err(Error::new(format!("it has not become ready in {} s", BOOT.as_secs())));
-        }
-        std::thread::sleep(POLL);
-    }
-    Ok(())
 }
 
 fn names(wanted: &[WantedApp]) -> String {

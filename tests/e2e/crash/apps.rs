@@ -1,7 +1,7 @@
 //! The operations on apps, each killed at many points, on one pod.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Stdio;
 
 use tests::Verdict;
@@ -269,6 +269,7 @@ fn app_export(t: &Context) -> Verdict {
     // also when an export was killed before it froze the app
     let note = pod.dir().join("snapshot.a");
     fs::write(&note, "")?;
+    fs::set_permissions(&note, Permissions::from_mode(0o600))?;
     pod.app("start", "a", &[]);
     assert_eq!(podctl.json(&["inspect", &pod.uuid, "a"])["paused"], true);
     assert!(!note.exists());
@@ -276,7 +277,8 @@ fn app_export(t: &Context) -> Verdict {
 
     // A second export waits for the first, and freezes the app itself when that is killed.
     let mut first = podctl.command(&["export", &pod.uuid, "a"]).stdout(Stdio::piped()).spawn()?;
-    wait_for("the first export", 20, || fs::metadata(&note).is_ok_and(|stat| stat.len() > 0).then_some(()));
+    let is_frozen = || fs::metadata(&note).is_ok_and(|stat| stat.mode() & 0o200 == 0).then_some(());
+    wait_for("the first export", 20, is_frozen);
     let mut second = podctl.command(&["export", &pod.uuid, "a", "--overwrite", "-o", &archive]).spawn()?;
     let waits = |table: String| {
         let inode = fs::metadata(&note).ok()?.ino();
@@ -288,6 +290,16 @@ fn app_export(t: &Context) -> Verdict {
     assert!(second.wait()?.success());
     assert_eq!(podctl.json(&["inspect", &pod.uuid, "a"])["paused"], false);
     assert!(!note.exists());
+    // A pause during an export lasts after it.
+    let mut export = podctl.command(&["export", &pod.uuid, "a"]).stdout(Stdio::piped()).spawn()?;
+    wait_for("the export", 20, is_frozen);
+    let mut pause = podctl.command(&["pause", &pod.uuid, "a"]).spawn()?;
+    wait_for("the pause", 20, || waits(fs::read_to_string("/proc/locks").ok()?));
+    export.kill()?;
+    export.wait()?;
+    assert!(pause.wait()?.success());
+    assert_eq!(podctl.json(&["inspect", &pod.uuid, "a"])["paused"], true);
+    podctl.ok(&["unpause", &pod.uuid, "a"]);
     let names = fs::read_dir(&t.dir)?.map(|entry| entry.expect("entry").file_name());
     let rests: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with(".podctl-")).collect();
     assert!(rests.is_empty(), "beside the archive: {rests:?}");

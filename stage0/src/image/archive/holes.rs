@@ -6,11 +6,12 @@ use std::io::{self, Cursor, Read};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{self, SeekFrom};
 use rustix::io::Errno;
 use stage1::error::{Context, Error, Result};
+use tar::Header;
 
 /// Smaller holes of a file, in bytes altogether, are written out, so that readers without sparse files get by.
 const FEW: u64 = 16 << 10;
@@ -66,10 +67,15 @@ impl Sparse {
         ]
     }
 
-    /// The name in the header of the entry, which a reader without this format shows.
-    pub(super) fn header_name(path: &Path) -> PathBuf {
+    /// Sets the name in the header of the entry, which only a reader without this format shows.
+    ///
+    /// # Errors
+    /// No such name fits into the header.
+    pub(super) fn name(header: &mut Header, path: &Path, inode: u64) -> Result<()> {
         let above = path.parent().unwrap_or(Path::new("")).join("GNUSparseFile.0");
-        path.file_name().map_or_else(|| above.clone(), |name| above.join(name))
+        let name = path.file_name().map_or_else(|| above.clone(), |name| above.join(name));
+        let set = header.set_path(name).or_else(|_| header.set_path(format!("GNUSparseFile.0/{inode}")));
+        set.context(|| "name the entry")
     }
 
     /// The content of the entry, the map and the data, and its length in bytes.
@@ -240,7 +246,11 @@ mod tests {
         content.read_to_end(&mut bytes).unwrap();
         assert!(bytes.starts_with(b"2\n1048576\n4096\n2097152\n0\n\0"), "{:?}", &bytes[..40]);
         assert_eq!(&bytes[512..517], b"data\0");
-        assert_eq!(Sparse::header_name(Path::new("a/b")), Path::new("a/GNUSparseFile.0/b"));
+        let mut header = Header::new_ustar();
+        for (path, expected) in [("a/b", "a/GNUSparseFile.0/b"), (&"n".repeat(255)[..], "GNUSparseFile.0/7")] {
+            Sparse::name(&mut header, Path::new(path), 7).unwrap();
+            assert_eq!(header.path().unwrap(), Path::new(expected));
+        }
         assert!(Entries::new(&bytes[..]).next_entry().is_err());
     }
 }

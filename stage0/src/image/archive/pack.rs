@@ -133,19 +133,23 @@ impl<W: Write> Packer<W> {
                 }
                 let mut records = self.xattrs(file.as_fd()).context(shown)?;
                 let size = stat.st_size.cast_unsigned();
-                let mut header = self.header(&stat, EntryType::Regular);
                 let sparse = if self.holes { Sparse::of(&file, size).context(shown)? } else { None };
                 let file = std::fs::File::from(file);
                 let Some(sparse) = sparse else {
                     self.describe(&records).context(shown)?;
+                    let mut header = self.header(&stat, EntryType::Regular);
                     header.set_size(size);
                     return self.out.append_data(&mut header, path, Exactly { file, left: size }).context(shown);
                 };
                 records.extend(sparse.records(path));
                 self.describe(&records).context(shown)?;
+                // GNU tar takes the map for data in an entry that has its own magic
+                let mut header = self.fill(Header::new_ustar(), &stat, EntryType::Regular);
+                Sparse::name(&mut header, path, stat.st_ino).context(shown)?;
                 let (stored, content) = sparse.content(file);
                 header.set_size(stored);
-                self.out.append_data(&mut header, Sparse::header_name(path), content).context(shown)
+                header.set_cksum();
+                self.out.append(&header, content).context(shown)
             }
             FileType::Symlink => {
                 let target = fs::readlinkat(dir, name, Vec::new()).context(shown)?;
@@ -191,8 +195,11 @@ impl<W: Write> Packer<W> {
     }
 
     fn header(&self, stat: &Stat, kind: EntryType) -> Header {
+        self.fill(Header::new_gnu(), stat, kind)
+    }
+
+    fn fill(&self, mut header: Header, stat: &Stat, kind: EntryType) -> Header {
         let seen = |id: u32| self.ids.and_then(|ids| ids.to_inside(id).ok()).unwrap_or(id);
-        let mut header = Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(stat.st_mode & 0o7777);
         header.set_uid(seen(stat.st_uid).into());
