@@ -74,8 +74,13 @@ impl Sparse {
     pub(super) fn name(header: &mut Header, path: &Path, inode: u64) -> Result<()> {
         let above = path.parent().unwrap_or(Path::new("")).join("GNUSparseFile.0");
         let name = path.file_name().map_or_else(|| above.clone(), |name| above.join(name));
-        let set = header.set_path(name).or_else(|_| header.set_path(format!("GNUSparseFile.0/{inode}")));
-        set.context(|| "name the entry")
+        // a path that does not fit is set in part
+        let mut whole = header.clone();
+        if whole.set_path(name).is_ok() {
+            *header = whole;
+            return Ok(());
+        }
+        header.set_path(format!("GNUSparseFile.0/{inode}")).context(|| "name the entry")
     }
 
     /// The content of the entry, the map and the data, and its length in bytes.
