@@ -142,11 +142,12 @@ fn up_one(store: &Store, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) ->
     (how.say)(&format!("pod {}: unchanged{ended}", plan.name))
 }
 
-/// The apps of the file that have ended, init containers aside.
+/// The apps of the file that were stopped or have failed, init containers aside.
 fn ended(pod: &Pod, wanted: &[WantedApp]) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for one in wanted.iter().filter(|one| !one.init) {
-        if status::status(pod, &one.app.name)?.state == AppState::Exited.word() {
+        let now = status::status(pod, &one.app.name)?;
+        if now.state == AppState::Exited.word() && (now.stopped || now.exit_code != Some(0)) {
             names.push(one.app.name.to_string());
         }
     }
