@@ -55,6 +55,17 @@ impl Started {
         self.child.try_wait().expect("wait").is_some()
     }
 
+    /// Fails if the command ends now. One second is long enough for one that does not wait; the test is right for any
+    /// time.
+    #[track_caller]
+    fn waits(&mut self) {
+        let until = Instant::now() + Duration::from_secs(1);
+        while !self.has_ended() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(!self.has_ended(), "it did not wait for the end");
+    }
+
     #[track_caller]
     fn ends_well(mut self) {
         let status = self.child.wait().expect("wait");
@@ -110,12 +121,7 @@ fn a_pod_that_is_ending_is_started_again(t: &Context) -> Verdict {
     kill(Pid::from_raw(monitor), Signal::SIGTERM)?;
     says(&podctl, "ending");
     let mut start = Started::new(t, &podctl, &["start", "shop"]);
-    // Long enough for a start that does not wait; the test is right for any time.
-    let until = Instant::now() + Duration::from_secs(1);
-    while !start.has_ended() && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    assert!(!start.has_ended(), "it did not wait for the end");
+    start.waits();
     let _ = fs::remove_file(podctl.out().join("up"));
     fs::write(podctl.out().join("go"), "")?;
     start.ends_well();
@@ -146,11 +152,7 @@ fn an_app_that_is_being_stopped_is_started_again(t: &Context) -> Verdict {
     let stop = Started::new(t, &podctl, &["app", "stop", "web", "a"]);
     says(&podctl, "ending");
     let mut start = Started::new(t, &podctl, &["app", "start", "web", "a"]);
-    let until = Instant::now() + Duration::from_secs(1);
-    while !start.has_ended() && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    assert!(!start.has_ended(), "it did not wait for the end");
+    start.waits();
     let _ = fs::remove_file(podctl.out().join("up"));
     fs::write(podctl.out().join("go"), "")?;
     start.ends_well();

@@ -276,7 +276,7 @@ impl Run {
     /// Writes the pod's settings, host name and name files, which the entrypoint reads.
     fn new(store: &Store, pod: &HeldPod, launch: &Launch) -> Result<Self> {
         let stage1 = Stage1::of(store, pod.dir())?;
-        let hostname = launch.settings.hostname.clone().unwrap_or_else(|| format!("rkt-{}", pod.uuid()));
+        let hostname = launch.settings.hostname_of(pod.uuid());
         // for "podctl start"
         launch.settings.save(pod.dir())?;
         launch.settings.names.put_in_place(pod.dir(), &hostname)?;
