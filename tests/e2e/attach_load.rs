@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use tests::Verdict;
 use tests::harness::Context;
 use tests::image;
-use tests::podctl::Pod;
+use tests::podctl::{Pod, Podctl};
 use tests::process::{Process, descendants, wait_for};
 use tests::screen::Screen;
 
@@ -20,6 +20,7 @@ tests::cases! {
     native a_gibibyte_with_one_reader_that_stopped 240;
     native readers_that_are_all_stopped_hold_nobody_up;
     native every_byte_of_an_app_without_a_log;
+    native every_byte_of_an_app_with_a_log 180;
     native hundreds_of_attachments_leave_nothing 180;
 }
 
@@ -173,16 +174,73 @@ fn readers_that_are_all_stopped_hold_nobody_up(t: &Context) -> Verdict {
     Ok(())
 }
 
+const SOME: u64 = 48 << 20;
+
 /// Output that only goes to clients is moved within the kernel while a client reads it; else the monitor keeps it.
 fn every_byte_of_an_app_without_a_log(t: &Context) -> Verdict {
-    const SOME: u64 = 48 << 20;
     let podctl = t.podctl();
     let pod = pod(&podctl, &t.dir.join("root"), &["--log-driver=none"]);
-    let mux = monitor(&pod);
-    start(&pod, "one", &STREAMS, &format!("while read go; do /probe flood {SOME}; echo >>/out/done; done"));
+    every_byte(&podctl, &pod)?;
+    pod.end();
+    Ok(())
+}
+
+/// Output that also goes to a log is passed on within the kernel to a single client, and then read for the log.
+fn every_byte_of_an_app_with_a_log(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = pod(&podctl, &t.dir.join("root"), &["--log-max-size=1Gi"]);
+    every_byte(&podctl, &pod)?;
+    // The last line has no newline: it is written at the end of the app.
+    pod.app("stop", "one", &[]).ok();
+    let log = pod.dir().join("logs/one/1.log");
+    let file = std::io::BufReader::new(std::fs::File::open(log)?);
+    let mut floods = Floods::default();
+    for line in std::io::BufRead::split(file, b'\n') {
+        let line = line?;
+        let words: Vec<&[u8]> = line.splitn(4, |byte| *byte == b' ').collect();
+        match words[..] {
+            [_, b"stdout", b"F", text] => {
+                floods.take(text);
+                floods.take(b"\n");
+            }
+            [_, b"stdout", _, text] => floods.take(text),
+            _ => assert_eq!(words[1], b"stderr"),
+        }
+    }
+    assert_eq!((floods.count, floods.wrong), (4 * SOME, None));
+    pod.end();
+    Ok(())
+}
+
+/// Checks the output of several floods, one after the other.
+#[derive(Default)]
+struct Floods {
+    count: u64,
+    /// The place of the first wrong byte.
+    wrong: Option<u64>,
+}
+
+impl Floods {
+    fn take(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            let place = self.count % SOME;
+            let period = 8 * ((1 << 16) + 1);
+            let (number, digit) = (place % period / 8, usize::try_from(place % 8).expect("below 8"));
+            if self.wrong.is_none() && number.to_le_bytes()[digit] != *byte {
+                self.wrong = Some(self.count);
+            }
+            self.count += 1;
+        }
+    }
+}
+
+/// Checks what clients get of an app that floods them: one, a slow one, two at a time, and one that comes later.
+fn every_byte(podctl: &Podctl, pod: &Pod<'_>) -> Verdict {
+    let mux = monitor(pod);
+    start(pod, "one", &STREAMS, &format!("while read go; do /probe flood {SOME}; echo >>/out/done; done"));
     let idle = descriptors(mux);
     let go = || {
-        let sent = tests::process::run_with_input(&mut attach(&pod, "one", &["--mode=stdin"]), "go\n");
+        let sent = tests::process::run_with_input(&mut attach(pod, "one", &["--mode=stdin"]), "go\n");
         assert_eq!(sent.code, Some(0), "{sent}");
     };
     let floods = |count: u64| {
@@ -191,7 +249,7 @@ fn every_byte_of_an_app_without_a_log(t: &Context) -> Verdict {
     };
     // Two clients, one of which reads everything at once and the other one in small pieces.
     for (pause, count) in [(Duration::ZERO, 1), (Duration::from_millis(2), 2)] {
-        let (mut reader, mut stdout) = Reader::new(&pod, "one");
+        let (mut reader, mut stdout) = Reader::new(pod, "one");
         wait_until_attached(&reader.child);
         reader.reading = Some(std::thread::spawn(move || {
             let mut all = Vec::new();
@@ -215,7 +273,7 @@ fn every_byte_of_an_app_without_a_log(t: &Context) -> Verdict {
         wait_for("the client to be gone", 20, || (descriptors(mux) <= idle).then_some(()));
     }
     // Two clients get the same output; the end of later output is kept when both are gone.
-    let readers = [Reader::<u64>::new(&pod, "one"), Reader::new(&pod, "one")];
+    let readers = [Reader::<u64>::new(pod, "one"), Reader::new(pod, "one")];
     let readers = readers.map(|(mut reader, stdout)| {
         wait_until_attached(&reader.child);
         reader.reading = Some(std::thread::spawn(move || read_sequence(stdout.take(SOME))));
@@ -231,7 +289,7 @@ fn every_byte_of_an_app_without_a_log(t: &Context) -> Verdict {
     wait_for("the clients to be gone", 20, || (descriptors(mux) <= idle).then_some(()));
     go();
     floods(4);
-    let (mut last, mut stdout) = Reader::<u64>::new(&pod, "one");
+    let (mut last, mut stdout) = Reader::<u64>::new(pod, "one");
     let mut kept = vec![0; 64 << 10];
     stdout.read_exact(&mut kept)?;
     let expected: Vec<u8> = (0..=1_u64 << 16).flat_map(u64::to_le_bytes).collect::<Vec<u8>>().repeat(2);
@@ -239,7 +297,6 @@ fn every_byte_of_an_app_without_a_log(t: &Context) -> Verdict {
     assert!(kept == expected[begin..begin + kept.len()], "what was kept is not the end");
     kill(Pid::from_raw(last.child.id() as i32), Signal::SIGTERM)?;
     last.child.wait()?;
-    pod.end();
     Ok(())
 }
 

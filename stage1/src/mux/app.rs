@@ -336,7 +336,7 @@ mod tests {
     fn tools() -> Tools {
         let poller = Poller::new().unwrap();
         let console = Console::new(Show::Nothing, &poller, [0; 2]).unwrap();
-        let (scratch, gathered, draft) = (vec![0; 64 << 10], Vec::new(), Vec::new());
+        let (scratch, gathered, draft) = (vec![0; crate::mux::channel::CHUNK], Vec::new(), Vec::new());
         let serial = Rc::new(Cell::new(0));
         Tools { poller, serial, console, scratch, gathered, draft, spare: Spare::new().unwrap() }
     }

@@ -18,15 +18,18 @@ use super::listener::{Call, Listener};
 use super::output::{Output, OutputSource};
 use super::poller::{Interest, Watched};
 use super::sinks::Sinks;
+use super::tee::{PassedOn, Tee};
 use super::token::{Job, Tokens};
 use crate::error::{Context, Result};
 
-/// Longest read from an app or a client, in bytes.
-pub(super) const CHUNK: usize = 64 << 10;
+/// Longest read from an app, in bytes: each one may wake the app, and costs a write to its log.
+pub(super) const CHUNK: usize = 256 << 10;
+/// Longest read from a client, in bytes.
+const INPUT_CHUNK: usize = 64 << 10;
 /// The most bytes that one splice(2) moves from an app to a client: the size of an app's pipe.
 const SPLICE: usize = 1 << 20;
 /// How many times in a row one source is read while others may wait.
-const TURNS: usize = 8;
+const TURNS: usize = 4;
 /// The most sources of one endpoint: processes left behind by earlier runs may still write to theirs.
 const SOURCES: usize = 8;
 /// How many bytes are read from a terminal at an app's end while other processes still have it open: more than it
@@ -173,6 +176,7 @@ impl Channel {
     }
 
     fn read_chunks(&mut self, index: usize, sinks: &mut Sinks<'_>) -> Result<bool> {
+        let mut tee = Tee::default();
         for _ in 0..TURNS {
             if self.splice(index, sinks) {
                 continue;
@@ -182,6 +186,12 @@ impl Channel {
             if room == 0 || (output.shown.is_some() && sinks.console.is_full()) {
                 return Ok(false);
             }
+            let follower = match output.is_for_clients_only(sinks) {
+                true => None,
+                false => follower(output, index, &mut self.clients),
+            };
+            let passed_on = follower.and_then(|client| tee.pass_on(&output.sources[index].fd, &client.socket, room));
+            let PassedOn { seen: room, sent } = passed_on.unwrap_or(PassedOn { seen: room, sent: 0 });
             let source = &mut output.sources[index];
             let mut chunk = std::mem::take(sinks.scratch);
             let got = rustix::io::read(&source.fd, &mut chunk[..room]);
@@ -201,12 +211,15 @@ impl Channel {
                 Err(errno) => return Err(errno).context(|| format!("read({})", self.name)),
             };
             source.left = source.left.map(|left| left.saturating_sub(count as u64));
-            let taken = output.take(&chunk[..count], sinks);
+            // An app that reads its own pipe may have taken some of it meanwhile.
+            let sent = sent.min(count);
+            let taken = output.take(&chunk[..count], sent, sinks);
             *sinks.scratch = chunk;
-            taken?;
             for client in &mut self.clients {
+                client.cursor += sent as u64;
                 client.send(&output.ring);
             }
+            taken?;
             if count < room {
                 return Ok(true);
             }
@@ -217,11 +230,10 @@ impl Channel {
     /// Moves a pipe's output to its only reader, a client, within the kernel (splice(2)). Returns whether that worked;
     /// if not, the read that follows finds the reason: no output, no room, or a client that has gone.
     fn splice(&mut self, index: usize, sinks: &Sinks<'_>) -> bool {
-        let (Some(output), [client]) = (&mut self.output, &mut self.clients[..]) else { return false };
-        let is_next = client.is_live() && client.cursor == output.ring.written();
-        if !is_next || output.sources[index].is_terminal || !output.is_for_clients_only(sinks) {
+        let Some(output) = self.output.as_mut().filter(|output| output.is_for_clients_only(sinks)) else {
             return false;
-        }
+        };
+        let Some(client) = follower(output, index, &mut self.clients) else { return false };
         let source = &mut output.sources[index];
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
         match rustix::pipe::splice(&source.fd, None, &client.socket, None, SPLICE, flags) {
@@ -391,7 +403,7 @@ impl Channel {
             if !input.takes() {
                 return Ok(());
             }
-            let mut chunk = vec![0; CHUNK];
+            let mut chunk = vec![0; INPUT_CHUNK];
             let (_, count) = match rustix::net::recv(&client.socket, &mut chunk[..], RecvFlags::DONTWAIT) {
                 Ok(got) => got,
                 Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
@@ -492,4 +504,11 @@ impl Channel {
         let output = self.output.as_ref();
         self.clients.iter().all(|client| !output.is_some_and(|output| client.waits_for(&output.ring)))
     }
+}
+
+/// The only client, if the next bytes of a pipe are also the next for it: then they need not go through the ring.
+fn follower<'a>(output: &Output, index: usize, clients: &'a mut [Client]) -> Option<&'a mut Client> {
+    let [client] = clients else { return None };
+    let is_next = client.is_live() && client.cursor == output.ring.written();
+    (is_next && !output.sources[index].is_terminal).then_some(client)
 }

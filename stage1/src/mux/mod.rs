@@ -43,6 +43,7 @@ mod poller;
 mod ring;
 mod settings;
 mod sinks;
+mod tee;
 mod token;
 
 use std::cell::Cell;

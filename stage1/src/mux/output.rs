@@ -58,9 +58,12 @@ impl Output {
             && (self.shown.is_none() || sinks.console.show == Show::Nothing)
     }
 
-    /// Writes output to all sinks, except to the clients.
-    pub(super) fn take(&mut self, bytes: &[u8], sinks: &mut Sinks<'_>) -> Result<()> {
-        self.ring.push(bytes);
+    /// Writes output to all sinks, except to the clients: these have got the first `sent` bytes of it.
+    pub(super) fn take(&mut self, bytes: &[u8], sent: usize, sinks: &mut Sinks<'_>) -> Result<()> {
+        if sent > 0 {
+            self.ring.skip(sent);
+        }
+        self.ring.push(&bytes[sent..]);
         let time = sinks.time();
         if let Some(log) = sinks.log.as_deref_mut() {
             self.lines.take(bytes, &time, sinks.gathered);
