@@ -11,9 +11,9 @@ use crate::appc::AcName;
 use crate::cgroup::PodCgroup;
 use crate::cross::Target;
 use crate::error::{Context, Error, Result, exit};
-use crate::launch::LaunchRecord;
+use crate::launch::LaunchOutline;
 use crate::pod::{ExitDetails, remove_if_there, sweep_temporaries};
-use crate::sys::{dir, mount};
+use crate::sys::mount;
 use crate::systemd::{self, ActiveState, Client, Job, JobResult, Refused, Verb};
 use crate::{layout, rootfs, unit};
 
@@ -38,8 +38,8 @@ pub fn start(target: &Target, app: &AcName) -> Result<()> {
     forget_stale_names(app)?;
     let sockets = unit::has_sockets(app)?;
     let name = if sockets { layout::app_socket(app) } else { layout::app_unit(app) };
-    let record = LaunchRecord::load(dir::open_dir(layout::app_dir(app))?, layout::LAUNCH)?;
-    let others = if record.after.is_empty() { Duration::ZERO } else { AFTER_TIMEOUT };
+    let outline = LaunchOutline::load(app)?;
+    let others = if outline.after.is_empty() { Duration::ZERO } else { AFTER_TIMEOUT };
     let deadline = Instant::now() + others + unit::START_TIMEOUT + MARGIN;
     with_systemd(target, deadline, |systemd| {
         exit_status::forget(app)?;
@@ -110,8 +110,7 @@ pub fn stop(target: &Target, app: &AcName, timeout: Option<Duration>) -> Result<
     if !unit::exists(app)? {
         return Err(Error::new(format!("app {app} is not in this pod")).with_exit_code(exit::UNKNOWN_APP));
     }
-    let record = LaunchRecord::load(dir::open_dir(layout::app_dir(app))?, layout::LAUNCH)?;
-    let own = unit::allowed_stop_time(record.stop_timeout);
+    let own = unit::allowed_stop_time(LaunchOutline::load(app)?.stop_timeout);
     let sockets = unit::has_sockets(app)?;
     let given = timeout.unwrap_or(own);
     // The app, the processes that it leaves behind, and its handlers each have this time.

@@ -17,6 +17,7 @@ use crate::appc::{self, AcName, After, App, HealthCheck, PidNamespace};
 use crate::confine::Confinement;
 use crate::confine::ids::Ids;
 use crate::error::{Context, Error, Result, exit};
+use crate::layout;
 use crate::pod::{Durable, replace};
 use crate::streams::StreamModes;
 use crate::sys;
@@ -76,6 +77,38 @@ pub struct LaunchRecord {
     pub environment: Vec<(String, String)>,
     /// Its ids and restrictions.
     pub confinement: Confinement,
+}
+
+/// What the verbs that start and stop an app need of its [`LaunchRecord`].
+#[derive(Clone, Debug, Deserialize)]
+pub struct LaunchOutline {
+    version: u32,
+    /// As [`LaunchRecord::stop_timeout`].
+    #[serde(default = "default_stop_timeout")]
+    pub stop_timeout: Duration,
+    /// As [`LaunchRecord::after`].
+    #[serde(default)]
+    pub after: Vec<After>,
+}
+
+impl LaunchOutline {
+    /// Reads these fields of the record of `app`, and skips the others. Host side.
+    ///
+    /// # Errors
+    /// As [`LaunchRecord::load`], but the skipped fields are not checked.
+    pub fn load(app: &AcName) -> Result<Self> {
+        let text = LaunchRecord::read(sys::dir::open_dir(layout::app_dir(app))?, layout::LAUNCH)?;
+        let outline: Self = serde_json::from_slice(&text).context(|| format!("the launch record of app {app}"))?;
+        check_version(outline.version)?;
+        Ok(outline)
+    }
+}
+
+fn check_version(version: u32) -> Result<()> {
+    match version {
+        VERSION => Ok(()),
+        other => Err(Error::new(format!("it has version {other}, this program reads {VERSION}"))),
+    }
 }
 
 impl LaunchRecord {
@@ -142,25 +175,27 @@ impl LaunchRecord {
     /// The file is missing, a symlink, not a regular file or too large, or the record is not valid or has another
     /// version.
     pub fn load(directory: impl AsFd, name: &str) -> Result<Self> {
+        Self::parse(&Self::read(directory, name)?).context(|| format!("launch record {name:?}"))
+    }
+
+    fn read(directory: impl AsFd, name: &str) -> Result<Vec<u8>> {
         let what = || format!("launch record {name:?}");
         let fd = sys::dir::open_beneath(directory, name, OFlags::RDONLY | OFlags::NONBLOCK).context(what)?;
         let stat = fs::fstat(&fd).context(what)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(Error::new(format!("{} is not a regular file", what())));
         }
-        let mut text = Vec::new();
+        let mut text = Vec::with_capacity(usize::try_from(stat.st_size).unwrap_or_default() + 1);
         std::fs::File::from(fd).take(MAX_RECORD + 1).read_to_end(&mut text).context(what)?;
         if text.len() as u64 > MAX_RECORD {
             return Err(Error::new(format!("{} has more than {MAX_RECORD} bytes", what())));
         }
-        Self::parse(&text).context(what)
+        Ok(text)
     }
 
     fn parse(text: &[u8]) -> Result<Self> {
         let record: Self = serde_json::from_slice(text).context(|| "not a valid launch record")?;
-        if record.version != VERSION {
-            return Err(Error::new(format!("it has version {}, this program reads {VERSION}", record.version)));
-        }
+        check_version(record.version)?;
         Ok(record)
     }
 
