@@ -136,6 +136,12 @@ pub fn find(store: &Store, text: &str) -> Result<Pod> {
     if let Some(pod) = named(store, text)? {
         return Ok(pod);
     }
+    // a whole UUID is enough for the path: no other pod is looked at
+    if let Ok(uuid) = Uuid::try_parse(text)
+        && let Some(pod) = in_some_phase(store, uuid)?
+    {
+        return Ok(pod);
+    }
     // podctl list shows the start of a UUID without dashes
     let is_start = |uuid: &Uuid| {
         let (whole, typed) = (uuid.to_string(), text.to_ascii_lowercase());
@@ -204,13 +210,21 @@ pub fn named(store: &Store, text: &str) -> Result<Option<Pod>> {
 pub fn find_whole(store: &Store, uuid: Uuid) -> Result<Pod> {
     // the pod may change its phase meanwhile
     for _ in 0..3 {
-        for phase in Phase::ALL {
-            if let Some(pod) = look_at(store, phase, uuid)? {
-                return Ok(pod);
-            }
+        if let Some(pod) = in_some_phase(store, uuid)? {
+            return Ok(pod);
         }
     }
     Err(Error::new(format!("there is no pod {uuid} any more")))
+}
+
+/// The pod with this UUID if one look at each phase, in their order, finds it.
+fn in_some_phase(store: &Store, uuid: Uuid) -> Result<Option<Pod>> {
+    for phase in Phase::ALL {
+        if let Some(pod) = look_at(store, phase, uuid)? {
+            return Ok(Some(pod));
+        }
+    }
+    Ok(None)
 }
 
 /// Calls `look` with a pod that other processes may move to another phase or remove; calls it again with the moved pod
