@@ -107,14 +107,14 @@ enum Command {
     #[command(subcommand)]
     Image(image::Command),
     /// List the images
-    Images(image::List),
+    Images(Lazy<image::List>),
     /// Make, list and remove volumes that outlive pods
     #[command(subcommand)]
     Volume(volume::Command),
     /// Check credentials with a registry and save them
-    Login(login::Login),
+    Login(Lazy<login::Login>),
     /// Remove saved credentials for a registry
-    Logout(logout::Logout),
+    Logout(Lazy<logout::Logout>),
     /// Start a pod without apps and print its UUID
     Sandbox(Lazy<sandbox::Sandbox>),
     /// Run apps on this terminal, in a pod of their own that ends with them
@@ -122,91 +122,91 @@ enum Command {
     /// Make a pod with apps to run later, and print its UUID
     Prepare(Lazy<prepare::Prepare>),
     /// Run a prepared pod on this terminal
-    RunPrepared(run_prepared::RunPrepared),
+    RunPrepared(Lazy<run_prepared::RunPrepared>),
     /// Add apps to a pod; start, stop, remove and list them
     #[command(subcommand)]
     App(app::Command),
     /// Run a command in a pod, or in one of its apps
-    Enter(enter::Enter),
+    Enter(Lazy<enter::Enter>),
     /// Show the output of a pod's apps, while it runs and after
-    Logs(logs::Logs),
+    Logs(Lazy<logs::Logs>),
     /// Attach this terminal, or pipes, to the streams of an app
-    Attach(attach::Attach),
+    Attach(Lazy<attach::Attach>),
     /// Run a command in an app
     Exec(Lazy<app::Exec>),
     /// List the pods
     #[command(visible_aliases = ["ls", "ps"])]
-    List(list::List),
+    List(Lazy<list::List>),
     /// Show one pod and its apps
-    Status(status::Status),
+    Status(Lazy<status::Status>),
     /// Print the configuration and state of a pod, or of one of its apps, as JSON
-    Inspect(Inspect),
+    Inspect(Lazy<Inspect>),
     /// Show the resource usage of pods and their apps
-    Stats(stats::Stats),
+    Stats(Lazy<stats::Stats>),
     /// List the processes of a pod, or of one of its apps
-    Top(top::Top),
+    Top(Lazy<top::Top>),
     /// Show pods, their apps and the apps' processes as a tree
-    Tree(tree::Tree),
+    Tree(Lazy<tree::Tree>),
     /// Print the events of pods and apps
-    Events(events::Events),
+    Events(Lazy<events::Events>),
     /// Copy files between the host and an app
-    Cp(cp::Cp),
+    Cp(Lazy<cp::Cp>),
     /// List the files that an app has changed
-    Diff(diff::Diff),
+    Diff(Lazy<diff::Diff>),
     /// Write the files of an app as a tar archive
-    Export(export::Export),
+    Export(Lazy<export::Export>),
     /// Make an image of the files of an app
-    Commit(export::Commit),
+    Commit(Lazy<export::Commit>),
     /// Change the limits of an app, now and for its later runs
     Update(Lazy<update::Update>),
     /// List the published ports of a pod; add and remove ports while it runs
     Port(port::Port),
     /// Freeze a pod, or one of its apps
-    Pause(OneApp),
+    Pause(Lazy<OneApp>),
     /// Let a paused pod, or one of its apps, go on
-    Unpause(OneApp),
+    Unpause(Lazy<OneApp>),
     /// Send a signal to an app, or kill a pod
     ///
     /// With an app or a signal, the first process of the app gets the signal, and if the app ends its restart policy
     /// applies. With neither, the whole pod is killed, as by podctl stop --force.
-    Kill(kill::Kill),
+    Kill(Lazy<kill::Kill>),
     /// Start the pods of a file (Kubernetes' Pod), or change running ones to match it
     Up(Lazy<up::Up>),
     /// Stop and remove pods, by name or of a file
-    Down(down::Down),
+    Down(Lazy<down::Down>),
     /// Print the Kubernetes file of a pod, or its systemd unit
     #[command(subcommand)]
     Generate(generate::Command),
     /// Have the host's systemd start a pod at boot
-    Enable(OnePod),
+    Enable(Lazy<OnePod>),
     /// No longer start a pod at boot: undo podctl enable
-    Disable(OnePod),
+    Disable(Lazy<OnePod>),
     /// Wait for a pod as its systemd unit does
     #[command(hide = true)]
-    Keep(OnePod),
+    Keep(Lazy<OnePod>),
     /// Wait until pods have ended, or are healthy
-    Wait(wait::Wait),
+    Wait(Lazy<wait::Wait>),
     /// End running pods
-    Stop(stop::Stop),
+    Stop(Lazy<stop::Stop>),
     /// Start ended pods again, with their apps and files
-    Start(start::Start),
+    Start(Lazy<start::Start>),
     /// End running pods and start them again
-    Restart(start::Restart),
+    Restart(Lazy<start::Restart>),
     /// Remove pods that have ended
-    Rm(rm::Rm),
+    Rm(Lazy<rm::Rm>),
     /// Check whether this machine has what pods need
-    Doctor(doctor::Doctor),
+    Doctor(Lazy<doctor::Doctor>),
     /// Print podctl's data directory, its content, and the kernel it runs on
-    Info(info::Info),
+    Info(Lazy<info::Info>),
     /// Serve as the container runtime of a Kubernetes node (CRI v1)
-    Cri(cri::Cri),
+    Cri(Lazy<cri::Cri>),
     /// Print a script that completes words for a shell
-    Completion(complete::Completion),
+    Completion(Lazy<complete::Completion>),
     /// Write the manual pages
     #[command(hide = true)]
-    Manual(manual::Manual),
+    Manual(Lazy<manual::Manual>),
     /// Remove pods that ended some time ago, and the remains of failed starts
-    Gc(gc::Gc),
+    Gc(Lazy<gc::Gc>),
 }
 
 /// Runs podctl with this process's arguments: the body of `main`. `serve` implements `podctl cri`. Returns the exit
@@ -341,48 +341,48 @@ impl Podctl {
         let session = Session { store: Store::open(&self.dir)?, debug: self.debug };
         match self.command {
             Command::Image(command) => command.run(&session)?,
-            Command::Images(command) => command.run(&session)?,
+            Command::Images(command) => command.0.run(&session)?,
             Command::Volume(command) => command.run(&session)?,
             Command::Exec(command) => command.0.run(&session)?,
-            Command::Cri(command) => command.run(session, serve)?,
-            Command::Completion(command) => command.run()?,
-            Command::Login(command) => command.run()?,
-            Command::Logout(command) => command.run()?,
+            Command::Cri(command) => command.0.run(session, serve)?,
+            Command::Completion(command) => command.0.run()?,
+            Command::Login(command) => command.0.run()?,
+            Command::Logout(command) => command.0.run()?,
             Command::Sandbox(command) => command.0.run(&session)?,
             Command::Run(command) => return command.0.run(&session),
             Command::Prepare(command) => command.0.run(&session)?,
-            Command::RunPrepared(command) => return command.run(&session),
+            Command::RunPrepared(command) => return command.0.run(&session),
             Command::App(command) => command.run(&session)?,
-            Command::Enter(command) => command.run(&session)?,
-            Command::Logs(command) => command.run(&session)?,
-            Command::Attach(command) => command.run(&session)?,
-            Command::List(command) => command.run(&session)?,
-            Command::Status(command) => command.run(&session)?,
-            Command::Inspect(inspect) => inspect.run(&session)?,
-            Command::Stats(command) => command.run(&session)?,
-            Command::Top(command) => command.run(&session)?,
-            Command::Tree(command) => command.run(&session)?,
-            Command::Events(command) => command.run(&session)?,
+            Command::Enter(command) => command.0.run(&session)?,
+            Command::Logs(command) => command.0.run(&session)?,
+            Command::Attach(command) => command.0.run(&session)?,
+            Command::List(command) => command.0.run(&session)?,
+            Command::Status(command) => command.0.run(&session)?,
+            Command::Inspect(inspect) => inspect.0.run(&session)?,
+            Command::Stats(command) => command.0.run(&session)?,
+            Command::Top(command) => command.0.run(&session)?,
+            Command::Tree(command) => command.0.run(&session)?,
+            Command::Events(command) => command.0.run(&session)?,
             Command::Update(command) => command.0.run(&session)?,
             Command::Port(command) => command.run(&session)?,
             Command::Pause(one) => pause::pause(&one, &session)?,
             Command::Unpause(one) => pause::unpause(&one, &session)?,
-            Command::Kill(command) => command.run(&session)?,
-            Command::Wait(command) => command.run(&session)?,
-            Command::Stop(command) => command.run(&session)?,
-            Command::Start(command) => command.run(&session)?,
-            Command::Restart(command) => command.run(&session)?,
-            Command::Rm(command) => command.run(&session)?,
-            Command::Doctor(command) => command.run(&session)?,
-            Command::Info(command) => command.run(&session)?,
-            Command::Cp(command) => command.run(&session)?,
-            Command::Diff(command) => command.run(&session)?,
-            Command::Export(command) => command.run(&session)?,
-            Command::Commit(command) => command.run(&session)?,
-            Command::Manual(command) => command.run(Self::commands())?,
-            Command::Gc(command) => command.run(&session)?,
+            Command::Kill(command) => command.0.run(&session)?,
+            Command::Wait(command) => command.0.run(&session)?,
+            Command::Stop(command) => command.0.run(&session)?,
+            Command::Start(command) => command.0.run(&session)?,
+            Command::Restart(command) => command.0.run(&session)?,
+            Command::Rm(command) => command.0.run(&session)?,
+            Command::Doctor(command) => command.0.run(&session)?,
+            Command::Info(command) => command.0.run(&session)?,
+            Command::Cp(command) => command.0.run(&session)?,
+            Command::Diff(command) => command.0.run(&session)?,
+            Command::Export(command) => command.0.run(&session)?,
+            Command::Commit(command) => command.0.run(&session)?,
+            Command::Manual(command) => command.0.run(Self::commands())?,
+            Command::Gc(command) => command.0.run(&session)?,
             Command::Up(command) => command.0.run(&session)?,
-            Command::Down(command) => command.run(&session)?,
+            Command::Down(command) => command.0.run(&session)?,
             Command::Generate(command) => command.run(&session)?,
             Command::Enable(pod) => enable::enable(&pod, &session)?,
             Command::Disable(pod) => enable::disable(&pod, &session)?,

@@ -24,24 +24,24 @@ pub enum Command {
     /// Add an app to a running pod
     Add(Lazy<add::Add>),
     /// Start apps
-    Start(SomeApps),
+    Start(Lazy<SomeApps>),
     /// Stop apps
-    Stop(stop::Stop),
+    Stop(Lazy<stop::Stop>),
     /// Stop apps if they run, then start them
-    Restart(stop::Stop),
+    Restart(Lazy<stop::Stop>),
     /// Replace an app by one with another image or other options
     Replace(Lazy<replace::Replace>),
     /// Stop apps if they run, then remove them from their pod
-    Rm(rm::Rm),
+    Rm(Lazy<rm::Rm>),
     /// List the apps of a pod
     #[command(visible_aliases = ["ls", "ps"])]
-    List(list::List),
+    List(Lazy<list::List>),
     /// Show one app, or all apps of a pod
-    Status(status::Status),
+    Status(Lazy<status::Status>),
     /// Run a command in an app
     Exec(Lazy<Exec>),
     /// Reopen an app's log file after it was renamed
-    ReopenLog(OneApp),
+    ReopenLog(Lazy<OneApp>),
 }
 
 impl Command {
@@ -49,12 +49,12 @@ impl Command {
         match self {
             Self::Add(add) => add.0.run(session),
             Self::Start(apps) => start::run(&apps, session),
-            Self::Stop(stop) => stop.run(session),
-            Self::Restart(stop) => stop.restart(session),
+            Self::Stop(stop) => stop.0.run(session),
+            Self::Restart(stop) => stop.0.restart(session),
             Self::Replace(replace) => replace.0.run(session),
-            Self::Rm(rm) => rm.run(session),
-            Self::List(list) => list.run(session),
-            Self::Status(status) => status.run(session),
+            Self::Rm(rm) => rm.0.run(session),
+            Self::List(list) => list.0.run(session),
+            Self::Status(status) => status.0.run(session),
             Self::Exec(exec) => exec.0.run(session),
             Self::ReopenLog(one) => reopen_log::run(&one, session),
         }

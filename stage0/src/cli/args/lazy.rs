@@ -1,7 +1,7 @@
 //! Options of a verb that clap builds only when the verb is named.
 //!
 //! clap builds every option of every verb before it parses the first word, which takes longer than many verbs take. So
-//! the options of the largest verbs are built on demand. clap's own attribute `defer` does that for all verbs of an
+//! the options of verbs are built on demand. clap's own attribute `defer` does that for all verbs of an
 //! enum, but then takes a verb's description from the comment of its type instead of that of its variant.
 
 use std::ops::{Deref, DerefMut};

@@ -9,31 +9,32 @@ mod rm;
 use clap::Subcommand;
 use stage1::error::Result;
 
+use super::args::lazy::Lazy;
 use super::session::Session;
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Make a volume
-    Create(create::Create),
+    Create(Lazy<create::Create>),
     /// List named volumes, and the implicit ones that images of apps declare
     #[command(visible_alias = "ls")]
-    List(list::List),
+    List(Lazy<list::List>),
     /// Print the paths and users of volumes, as JSON
-    Inspect(inspect::Inspect),
+    Inspect(Lazy<inspect::Inspect>),
     /// Remove volumes that no pod uses, with all that is in them
-    Rm(rm::Rm),
+    Rm(Lazy<rm::Rm>),
     /// Remove all named volumes that no pod uses, with all that is in them
-    Prune(prune::Prune),
+    Prune(Lazy<prune::Prune>),
 }
 
 impl Command {
     pub fn run(self, session: &Session) -> Result<()> {
         match self {
-            Self::Create(create) => create.run(session),
-            Self::List(list) => list.run(session),
-            Self::Inspect(inspect) => inspect.run(session),
-            Self::Rm(rm) => rm.run(session),
-            Self::Prune(prune) => prune.run(session),
+            Self::Create(create) => create.0.run(session),
+            Self::List(list) => list.0.run(session),
+            Self::Inspect(inspect) => inspect.0.run(session),
+            Self::Rm(rm) => rm.0.run(session),
+            Self::Prune(prune) => prune.0.run(session),
         }
     }
 }
