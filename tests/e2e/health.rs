@@ -79,6 +79,8 @@ fn checks_and_what_is_told_of_them(t: &Context) -> Verdict {
     until(&podctl, &pod, "again", "restarted 1x, last: health check failed, ");
     let last = &pod.status("again")["last_end"];
     assert!(last["unhealthy"] == true && last["exit_signal"] == "SIGTERM", "{last}");
+    let text = podctl.ok(&["app", "status", "web", "again"]);
+    assert!(text.contains("\nlast_exit_signal=SIGTERM\n") && text.contains("\nlast_unhealthy=true"), "{text}");
     wait_for("the second start", 20, || {
         (fs::read_to_string(podctl.out().join("starts")).ok()?.lines().count() > 1).then_some(())
     });

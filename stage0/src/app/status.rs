@@ -71,7 +71,7 @@ pub struct AppStatus {
     #[serde(skip_serializing_if = "is_false")]
     pub oom_killed: bool,
     /// How many processes of the running app the kernel has killed for lack of memory since it was started.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub oom_kills: u64,
     /// Whether its health check ended it, because it was unhealthy.
     #[serde(skip_serializing_if = "is_false")]
@@ -167,12 +167,8 @@ pub struct LastEnd {
     pub finished: String,
 }
 
-fn is_zero(value: &u32) -> bool {
-    *value == 0
-}
-
-fn is_none(value: &u64) -> bool {
-    *value == 0
+fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn is_false(value: &bool) -> bool {
@@ -323,4 +319,56 @@ fn describe_mount(pod: &Pod, manifest: &PodManifest, mount: &Mount) -> MountStat
 /// The entries whose values are strings.
 fn texts(map: &Map<String, Value>) -> BTreeMap<String, String> {
     map.iter().filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// docs/apps.md has a table of all fields.
+    #[test]
+    fn every_field_is_documented() {
+        let page = include_str!("../../../docs/apps.md");
+        let table: Vec<&str> = page.lines().skip_while(|line| !line.starts_with("| field |")).collect();
+        let all = AppStatus {
+            name: String::new(),
+            state: String::new(),
+            paused: true,
+            image_id: String::new(),
+            half_removed: true,
+            created_at: Some(1),
+            started_at: Some(1),
+            finished_at: Some(1),
+            times: Times::of([Some(1); 3]),
+            exit_code: Some(1),
+            exit_signal: Some(String::new()),
+            core_dumped: true,
+            oom_killed: true,
+            oom_kills: 1,
+            unhealthy: true,
+            start_failure: Some(String::new()),
+            stopped: true,
+            restarts: 1,
+            restarting: true,
+            gave_up: true,
+            health: Some(HealthStatus::default()),
+            last_end: Some(LastEnd::default()),
+            mounts: vec![MountStatus {
+                name: String::new(),
+                container_path: String::new(),
+                host_path: String::new(),
+                read_only: false,
+            }],
+            user_annotations: BTreeMap::from([(String::new(), String::new())]),
+            user_labels: BTreeMap::from([(String::new(), String::new())]),
+        };
+        let serde_json::Value::Object(fields) = serde_json::to_value(all).unwrap() else { panic!() };
+        for name in fields.keys().filter(|name| !name.ends_with("_at")) {
+            let is_there = table
+                .iter()
+                .take_while(|line| line.starts_with('|'))
+                .any(|line| line.split('|').nth(1).is_some_and(|names| names.contains(&format!("`{name}`"))));
+            assert!(is_there, "{name} is not in the table");
+        }
+    }
 }

@@ -61,8 +61,15 @@ fn print_details(app: &AppStatus) -> Result<()> {
             last.exit_code,
             output::time(Some(last.at))
         ));
-        if last.unhealthy {
-            text.push_str("\nlast_unhealthy=true");
+        for (name, value) in [("exit_signal", &last.exit_signal), ("start_failure", &last.start_failure)] {
+            if let Some(value) = value {
+                text.push_str(&format!("\nlast_{name}={}", escape_control(value)));
+            }
+        }
+        for (name, is) in [("oom_killed", last.oom_killed), ("unhealthy", last.unhealthy)] {
+            if is {
+                text.push_str(&format!("\nlast_{name}=true"));
+            }
         }
     }
     if let Some(health) = &app.health {
