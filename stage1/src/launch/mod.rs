@@ -185,7 +185,8 @@ impl LaunchRecord {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(Error::new(format!("{} is not a regular file", what())));
         }
-        let mut text = Vec::with_capacity(usize::try_from(stat.st_size).unwrap_or_default() + 1);
+        let size = u64::try_from(stat.st_size).unwrap_or_default().min(MAX_RECORD);
+        let mut text = Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 1);
         std::fs::File::from(fd).take(MAX_RECORD + 1).read_to_end(&mut text).context(what)?;
         if text.len() as u64 > MAX_RECORD {
             return Err(Error::new(format!("{} has more than {MAX_RECORD} bytes", what())));
