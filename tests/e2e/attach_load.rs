@@ -21,6 +21,7 @@ tests::cases! {
     native readers_that_are_all_stopped_hold_nobody_up;
     native every_byte_of_an_app_without_a_log;
     native every_byte_of_an_app_with_a_log 180;
+    native packets_of_an_app;
     native hundreds_of_attachments_leave_nothing 180;
 }
 
@@ -208,6 +209,22 @@ fn every_byte_of_an_app_with_a_log(t: &Context) -> Verdict {
         }
     }
     assert_eq!((floods.count, floods.wrong), (4 * SOME, None));
+    pod.end();
+    Ok(())
+}
+
+/// An app can have its pipe in packet mode: each read then gives one packet, however many were passed on before.
+fn packets_of_an_app(t: &Context) -> Verdict {
+    const BYTES: u64 = 30_000;
+    let podctl = t.podctl();
+    let pod = pod(&podctl, &t.dir.join("root"), &[]);
+    start(&pod, "one", &STREAMS, &format!("read go; exec /probe packets {BYTES}"));
+    let (mut reader, stdout) = Reader::new(&pod, "one");
+    wait_until_attached(&reader.child);
+    reader.reading = Some(std::thread::spawn(move || read_sequence(stdout)));
+    let sent = tests::process::run_with_input(&mut attach(&pod, "one", &["--mode=stdin"]), "go\n");
+    assert_eq!(sent.code, Some(0), "{sent}");
+    assert_eq!(reader.end(), (BYTES, Some(0), String::new()));
     pod.end();
     Ok(())
 }

@@ -18,7 +18,7 @@ use super::listener::{Call, Listener};
 use super::output::{Output, OutputSource};
 use super::poller::{Interest, Watched};
 use super::sinks::Sinks;
-use super::tee::{PassedOn, Tee};
+use super::tee::Tee;
 use super::token::{Job, Tokens};
 use crate::error::{Context, Result};
 
@@ -191,10 +191,13 @@ impl Channel {
                 false => follower(output, index, &mut self.clients),
             };
             let passed_on = follower.and_then(|client| tee.pass_on(&output.sources[index].fd, &client.socket, room));
-            let PassedOn { seen: room, sent } = passed_on.unwrap_or(PassedOn { seen: room, sent: 0 });
+            let (room, sent) = passed_on.map_or((room, 0), |passed_on| (passed_on.seen, passed_on.sent));
             let source = &mut output.sources[index];
             let mut chunk = std::mem::take(sinks.scratch);
-            let got = rustix::io::read(&source.fd, &mut chunk[..room]);
+            let got = match passed_on {
+                Some(passed_on) => passed_on.read(&source.fd, &mut chunk),
+                None => rustix::io::read(&source.fd, &mut chunk[..room]),
+            };
             let count = match got {
                 // A pipe without writers, or a terminal that no process has open.
                 Ok(0) | Err(Errno::IO) => {

@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice, tee};
 
 /// The pipe with a second reference to the output on its way to the client. Empty between two uses; made when it is
@@ -13,7 +14,7 @@ pub(super) struct Tee(Option<(OwnedFd, OwnedFd)>);
 /// What [`Tee::pass_on`] did, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct PassedOn {
-    /// How many bytes of the source were looked at: read exactly so many next.
+    /// How many bytes of the source were looked at: [`Self::read`] comes next.
     pub(super) seen: usize,
     /// How many of them the client has got: fewer if its socket is full.
     pub(super) sent: usize,
@@ -38,6 +39,25 @@ impl Tee {
             self.0 = Some((from, to));
         }
         Some(PassedOn { seen, sent })
+    }
+}
+
+impl PassedOn {
+    /// Reads what was looked at, at most `buffer`: a pipe in packet mode (`O_DIRECT`, pipe(2)), which the app can choose,
+    /// gives one packet at a time. Returns how many bytes were there.
+    pub(super) fn read(self, source: impl AsFd, buffer: &mut [u8]) -> rustix::io::Result<usize> {
+        let buffer = &mut buffer[..self.seen];
+        let mut count = 0;
+        while count < buffer.len() {
+            match rustix::io::read(&source, &mut buffer[count..]) {
+                Ok(got @ 1..) => count += got,
+                Err(Errno::INTR) => {}
+                // An app that reads its own pipe has taken the rest.
+                _ if count > 0 => break,
+                none => return none,
+            }
+        }
+        Ok(count)
     }
 }
 
@@ -110,5 +130,25 @@ mod tests {
         assert_eq!(tee.pass_on(&from, &ours, 1 << 18).unwrap().sent, 4);
         assert_eq!(theirs.read(&mut got).unwrap(), 4);
         assert_eq!(&got[..4], b"next");
+    }
+
+    #[test]
+    fn packets_are_read_to_the_last_one() {
+        let (from, to) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::DIRECT).unwrap();
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None).unwrap();
+        let (mut to, mut theirs) = (File::from(to), File::from(theirs));
+        let mut read = [0; 100];
+        for packet in [&b"one"[..], b"two", b"3"] {
+            to.write_all(packet).unwrap();
+        }
+        let passed_on = Tee::default().pass_on(&from, &ours, 1 << 18).unwrap();
+        assert_eq!((passed_on.seen, passed_on.sent), (7, 7));
+        assert_eq!(passed_on.read(&from, &mut read), Ok(7));
+        assert_eq!(&read[..7], b"onetwo3");
+        assert_eq!(theirs.read(&mut read).unwrap(), 7);
+        // Somebody else has read them.
+        assert_eq!(passed_on.read(&from, &mut read), Err(Errno::AGAIN));
+        to.write_all(b"x").unwrap();
+        assert_eq!(passed_on.read(&from, &mut read), Ok(1));
     }
 }

@@ -64,6 +64,7 @@ actions, joined by `+`:
   ask tcp|udp HOST:PORT
   resolve NAME
   flood BYTES         write that much of a known sequence to stdout, and say on stderr how many milliseconds it took
+  packets BYTES       write that much of the same sequence in packets of three bytes: O_DIRECT in pipe(2)
   loopback            connect to a listener of one's own on 127.0.0.1
   groups              same as report, the ids only
 ";
@@ -195,6 +196,7 @@ pub fn perform(words: &[&str]) -> Outcome {
         ["ask", protocol, at] => network::ask(protocol, at),
         ["resolve", name] => network::resolve(name),
         ["flood", bytes] => flood(number(bytes)?).map_err(|e| e.to_string()),
+        ["packets", bytes] => packets(number(bytes)?).map_err(|e| e.to_string()),
         ["loopback"] => loopback().map_err(|e| e.to_string()),
         ["groups"] => say(&pretty(&report::ids())),
         _ => Err("no such action, see `probe help`".into()),
@@ -349,6 +351,16 @@ fn flood(bytes: u64) -> std::io::Result<()> {
     }
     out.flush()?;
     eprintln!("{}", began.elapsed().as_millis());
+    Ok(())
+}
+
+fn packets(bytes: u64) -> std::io::Result<()> {
+    let mut out = fs::File::from(std::os::fd::AsFd::as_fd(&std::io::stdout()).try_clone_to_owned()?);
+    nix::fcntl::fcntl(&out, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_DIRECT))?;
+    let all: Vec<u8> = (0..bytes.div_ceil(8)).flat_map(u64::to_le_bytes).collect();
+    for packet in all[..bytes as usize].chunks(3) {
+        out.write_all(packet)?;
+    }
     Ok(())
 }
 
