@@ -105,29 +105,23 @@ impl AppLog {
         if text.is_empty() {
             return;
         }
-        if let Err(error) = self.reopen().and_then(|()| self.rotate()) {
+        if let Err(error) = self.reopen() {
             log::warn!("log of app {}: {}", self.app, error.one_line());
         }
         let mut done = 0;
-        let failed = loop {
-            let closed = || std::io::Error::other("it can't be opened");
-            match self.file.as_mut().ok_or_else(closed).and_then(|file| file.write(&text[done..])) {
-                Ok(count) => done += count,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => break Some(error),
-            }
-            if done == text.len() {
-                break None;
-            }
-        };
-        if failed.is_some() {
-            // Cut off the line that was written in part.
-            done = memchr::memrchr(b'\n', &text[..done]).map_or(0, |at| at + 1);
-            if let Some(Err(error)) = self.file.as_ref().map(|file| file.set_len(self.size + done as u64)) {
-                log::warn!("truncate the log of app {}: {error}", self.app);
-            }
+        let mut failed = None;
+        while done < text.len() && failed.is_none() {
+            let part = match self.rotate() {
+                Ok(()) => self.part(&text[done..]),
+                Err(error) => {
+                    log::warn!("log of app {}: {}", self.app, error.one_line());
+                    &text[done..]
+                }
+            };
+            let (count, error) = self.append(part);
+            done += count;
+            failed = error;
         }
-        self.size += done as u64;
         if done >= ahead {
             self.lost = None;
         }
@@ -142,6 +136,38 @@ impl AppLog {
             }
         }
         empty(text);
+    }
+
+    /// The lines with which the file has its size: the next ones go to another file.
+    fn part<'a>(&self, lines: &'a [u8]) -> &'a [u8] {
+        let room = usize::try_from(self.bounds.size.saturating_sub(self.size)).unwrap_or(usize::MAX);
+        let last = lines.get(room.saturating_sub(1)..).and_then(|rest| memchr::memchr(b'\n', rest));
+        last.map_or(lines, |at| &lines[..room.saturating_sub(1) + at + 1])
+    }
+
+    /// Writes whole lines to the file. Returns how many bytes of them are there, and why the others are not.
+    fn append(&mut self, lines: &[u8]) -> (usize, Option<std::io::Error>) {
+        let mut done = 0;
+        let failed = loop {
+            let closed = || std::io::Error::other("it can't be opened");
+            match self.file.as_mut().ok_or_else(closed).and_then(|file| file.write(&lines[done..])) {
+                Ok(count) => done += count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => break Some(error),
+            }
+            if done == lines.len() {
+                break None;
+            }
+        };
+        if failed.is_some() {
+            // Cut off the line that was written in part.
+            done = memchr::memrchr(b'\n', &lines[..done]).map_or(0, |at| at + 1);
+            if let Some(Err(error)) = self.file.as_ref().map(|file| file.set_len(self.size + done as u64)) {
+                log::warn!("truncate the log of app {}: {error}", self.app);
+            }
+        }
+        self.size += done as u64;
+        (done, failed)
     }
 
     fn rotate(&mut self) -> Result<()> {
