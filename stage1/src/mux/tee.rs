@@ -95,7 +95,7 @@ mod tests {
         from.read_exact(&mut kept).unwrap();
         theirs.read_exact(&mut got).unwrap();
         assert!(kept == text && got == text);
-        // Nothing there, then a little more, by the same pipe.
+        // Nothing there, then a little more.
         assert!(tee.pass_on(&from, &ours, 1 << 18).is_none());
         to.write_all(b"more").unwrap();
         assert_eq!(tee.pass_on(&from, &ours, 1 << 18).unwrap().sent, 4);
