@@ -44,7 +44,7 @@ pub struct AppStatus {
     /// `unknown`, `created`, `running` or `exited`.
     pub state: String,
     /// Whether its removal was interrupted, or is going on.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub half_removed: bool,
     /// When it was added.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,33 +65,33 @@ pub struct AppStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_signal: Option<String>,
     /// Whether it dumped core.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub core_dumped: bool,
     /// Whether the kernel's OOM killer killed one of its processes because of its memory limit.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub oom_killed: bool,
     /// How many processes of the running app the kernel has killed for lack of memory since it was started.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_default")]
     pub oom_kills: u64,
     /// Whether its health check ended it, because it was unhealthy.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub unhealthy: bool,
     /// Why it could not be started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_failure: Option<String>,
     /// Whether the user stopped it; not set if it had run out of memory, or its restart policy had given up on it.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub stopped: bool,
     /// Whether it runs, and it or its whole pod is paused.
     pub paused: bool,
     /// How often its restart policy has started it again since `app start` or the pod's start.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_default")]
     pub restarts: u32,
     /// Whether its restart policy is about to start it again; it counts as running meanwhile.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub restarting: bool,
     /// Whether its restart policy has given up on it.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub gave_up: bool,
     /// The state of its health check; `None` if it has none or does not run.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -126,7 +126,7 @@ pub struct HealthStatus {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub output: String,
     /// Whether the last check timed out.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub timed_out: bool,
 }
 
@@ -153,10 +153,10 @@ pub struct LastEnd {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_signal: Option<String>,
     /// Whether the kernel's OOM killer killed one of its processes because of its memory limit.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub oom_killed: bool,
     /// Whether its health check ended it, because it was unhealthy.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub unhealthy: bool,
     /// Why it could not be started.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -167,12 +167,8 @@ pub struct LastEnd {
     pub finished: String,
 }
 
-fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
-}
-
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 /// A mounted volume, with the fields of rkt's `lib.Mount`.
