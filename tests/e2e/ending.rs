@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use stage1::layout;
 use tests::Verdict;
 use tests::harness::Context;
 use tests::podctl::{Pod, Podctl};
-use tests::process::{Process, wait_for};
+use tests::process::{Process, wait_for, wait_for_waiter};
 
 tests::cases! {
     both a_pod_that_is_ending_is_started_again 120;
+    native a_pod_that_is_stopped_under_a_start_is_started_again;
     native an_app_that_is_being_stopped_is_started_again;
 }
 
@@ -140,6 +142,26 @@ fn a_pod_that_is_ending_is_started_again(t: &Context) -> Verdict {
     }
     podctl.ok(&["stop", "--force", "shop"]);
     podctl.ok(&["rm", "shop"]);
+    Ok(())
+}
+
+/// A start that has found the pod running goes on when another process has stopped the pod.
+fn a_pod_that_is_stopped_under_a_start_is_started_again(t: &Context) -> Verdict {
+    let podctl = t.podctl();
+    let pod = podctl.pod(&["--net=none", "--name=web"]);
+    pod.add("a", &[], &["sleep", "inf"]);
+    pod.app("start", "a", &[]).ok();
+    let before = pod.pid();
+    // the start waits for this lock after it has found the pod running
+    let path = pod.dir().join(layout::LOCK);
+    let lock = File::open(&path)?;
+    lock.lock()?;
+    let start = Started::new(t, &podctl, &["start", "web"]);
+    wait_for_waiter(&path);
+    podctl.ok(&["stop", "web"]);
+    drop(lock);
+    start.ends_well();
+    assert_eq!((pod.state("a").as_str(), pod.pid() != before), ("running", true));
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -121,6 +122,19 @@ pub fn describe(command: &Command) -> String {
 /// Factor for all timeouts: `E2E_PATIENCE`.
 pub fn patience() -> u64 {
     std::env::var("E2E_PATIENCE").map_or(1, |times| times.parse().expect("E2E_PATIENCE is a number"))
+}
+
+/// Waits until a process waits for the lock of a file: flock(2), proc_locks(5).
+///
+/// # Panics
+/// None does in time, or the file or the table can't be read.
+#[track_caller]
+pub fn wait_for_waiter(path: &Path) {
+    let inode = path.metadata().expect("stat a file with a lock").ino();
+    wait_for("a process that waits for a lock", 20, || {
+        let table = std::fs::read_to_string("/proc/locks").expect("read /proc/locks");
+        table.lines().any(|line| line.contains("->") && line.contains(&format!(":{inode} "))).then_some(())
+    });
 }
 
 /// Calls the closure until it returns a value; panics with `what` after `seconds`.

@@ -12,6 +12,7 @@ use stage1::sys::dir;
 
 use crate::app::{resume, unfinished};
 use crate::fsutil::{lock, remove};
+use crate::pod::ending::Run;
 use crate::pod::settings::{Ipc, Launch, Settings};
 use crate::pod::{create, ending, gc, ports};
 use crate::poddir::find::{self as pods, Pod, State};
@@ -29,7 +30,7 @@ const BOOT: Duration = Duration::from_secs(60);
 
 /// Starts an ended pod in the background and waits until it is ready; in a mutable pod, then starts the apps that ran.
 /// Waits first for the end of a pod that is ending. In a pod that runs, only finishes interrupted starts and
-/// replacements of apps.
+/// replacements of apps; if another process stops the pod meanwhile, runs it again.
 ///
 /// # Errors
 /// The pod was never run or is marked for removal, a port is taken, or the pod does not come up: it stays ended then.
@@ -39,39 +40,57 @@ pub fn start(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
     let path = pod.dir().join(LOCK);
     let one_at_a_time = lock::open_file(&path)?;
     lock::wait(&one_at_a_time, &path, lock::Kind::Exclusive, lock::ENTRYPOINTS)?;
-    let deadline = Instant::now() + BOOT;
-    let mut pod = pods::find_whole(store, pod.uuid())?;
     loop {
+        let is_new = bring_up(store, pod, debug)?;
+        let pod = pods::find_whole(store, pod.uuid())?;
+        match pod.state() {
+            State::Running => await_ready(store, &pod)?,
+            // an immutable pod whose apps have ended already
+            State::Exited if is_new => return Ok(()),
+            State::Exited => continue,
+            State::Prepared => return Err(Error::new("it is prepared: \"podctl run-prepared\" runs it")),
+            State::ExitedGarbage => return Err(Error::new("it was marked for removal: make a new one")),
+            other => return Err(Error::new(format!("it is {}", other.word()))),
+        }
+        if !manifest::read(pod.dir())?.is_mutable()? {
+            return Ok(());
+        }
+        let run = Run::of(&pod)?;
+        match resume::go_on(store, &pod, debug).and_then(|()| unfinished::finish(store, &pod, debug)) {
+            // another process has stopped the run that was found
+            Err(error) if !is_new && is_over(store, &pod, run)? => log::debug!("{}", error.one_line()),
+            done => return done,
+        }
+    }
+}
+
+/// Runs a pod again if it has ended, after waiting for its end if it is ending. Returns whether it was run again.
+fn bring_up(store: &Store, pod: &Pod, debug: bool) -> Result<bool> {
+    let deadline = Instant::now() + BOOT;
+    loop {
+        let mut pod = pods::find_whole(store, pod.uuid())?;
         if let Some(run) = ending::of(store, &pod)? {
             ending::wait(store, &pod, run)?;
             pod = pods::find_whole(store, pod.uuid())?;
         }
-        match pod.state() {
-            State::Exited if !run_again(store, &pod, debug)? => {
-                // another process has just begun to start it
-                if Instant::now() >= deadline {
-                    return Err(Error::new("another process is at work on it"));
-                }
-                std::thread::sleep(POLL);
-                pod = pods::find_whole(store, pod.uuid())?;
-            }
-            _ => break,
+        if pod.state() != State::Exited {
+            return Ok(false);
         }
+        if run_again(store, &pod, debug)? {
+            return Ok(true);
+        }
+        // another process has just begun to start it
+        if Instant::now() >= deadline {
+            return Err(Error::new("another process is at work on it"));
+        }
+        std::thread::sleep(POLL);
     }
-    let pod = pods::find_whole(store, pod.uuid())?;
-    match pod.state() {
-        State::Running => await_ready(store, &pod)?,
-        // an immutable pod whose apps have ended already
-        State::Exited => return Ok(()),
-        State::Prepared => return Err(Error::new("it is prepared: \"podctl run-prepared\" runs it")),
-        State::ExitedGarbage => return Err(Error::new("it was marked for removal: make a new one")),
-        other => return Err(Error::new(format!("it is {}", other.word()))),
-    }
-    if !manifest::read(pod.dir())?.is_mutable()? {
-        return Ok(());
-    }
-    resume::go_on(store, &pod, debug)?;
-    unfinished::finish(store, &pod, debug)
+}
+
+/// Whether a run of a pod has ended or is ending; `None` is one that had ended when it was looked for.
+fn is_over(store: &Store, pod: &Pod, run: Option<Run>) -> Result<bool> {
+    let Some(run) = run else { return Ok(true) };
+    Ok(!run.goes_on(store, pod)? || ending::of(store, pod)?.is_some())
 }
 
 /// Waits until a pod that another process is starting has come up.

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use tests::Verdict;
 use tests::harness::Context;
 use tests::podctl::{Pod, pod_file};
-use tests::process::wait_for;
+use tests::process::{wait_for, wait_for_waiter};
 
 use super::{A_FEW, Traces, Trial, assert_same, sleepers};
 
@@ -280,11 +280,7 @@ fn app_export(t: &Context) -> Verdict {
     let is_frozen = || fs::metadata(&note).is_ok_and(|stat| stat.mode() & 0o200 == 0).then_some(());
     wait_for("the first export", 20, is_frozen);
     let mut second = podctl.command(&["export", &pod.uuid, "a", "--overwrite", "-o", &archive]).spawn()?;
-    let waits = |table: String| {
-        let inode = fs::metadata(&note).ok()?.ino();
-        table.lines().any(|line| line.contains("->") && line.contains(&format!(":{inode} "))).then_some(())
-    };
-    wait_for("the second export", 20, || waits(fs::read_to_string("/proc/locks").ok()?));
+    wait_for_waiter(&note);
     first.kill()?;
     first.wait()?;
     assert!(second.wait()?.success());
@@ -294,7 +290,7 @@ fn app_export(t: &Context) -> Verdict {
     let mut export = podctl.command(&["export", &pod.uuid, "a"]).stdout(Stdio::piped()).spawn()?;
     wait_for("the export", 20, is_frozen);
     let mut pause = podctl.command(&["pause", &pod.uuid, "a"]).spawn()?;
-    wait_for("the pause", 20, || waits(fs::read_to_string("/proc/locks").ok()?));
+    wait_for_waiter(&note);
     export.kill()?;
     export.wait()?;
     assert!(pause.wait()?.success());
