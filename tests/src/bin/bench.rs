@@ -1,8 +1,10 @@
-//! Measures the time of the entrypoints, and its ratio to reference measurements of the same run: `scripts/bench`.
+//! Measures the time of the entrypoints, and its ratio to reference measurements of the same run: `scripts/bench`. With
+//! the `stage1.aci` of another build as its argument, measures that in turn with ours, and prints the ratio to it.
 //!
-//! There are two pods, one with one app and one with a hundred, run by the independent host manager. Nothing here
-//! passes or fails.
+//! Of each build there are two pods, one with one app and one with a hundred, run by the independent host manager.
+//! Nothing here passes or fails.
 
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,8 @@ use tests::minihost::{MiniHost, MiniPod};
 
 /// Number of measurements of each entrypoint.
 const ROUNDS: usize = 40;
+/// Number of boots.
+const BOOTS: usize = 20;
 /// Apps in the full pod.
 const MANY: usize = 100;
 /// The reference for `app-start`: a unit that does nothing.
@@ -23,50 +27,77 @@ const EMPTY_UNIT: &str = "[Service]\nType=simple\nExecStart=/opt/stage1/bin/supe
 fn main() {
     let dir = std::env::temp_dir().join(format!("podctl-bench.{}", std::process::id()));
     std::fs::create_dir(&dir).expect("make the work directory");
-    let host = MiniHost::new(&dir, &dist().join("stage1.aci"));
-    boot(&host);
-    let mut pods = [host.boot(&json!([]), &["--net=none"]), host.boot(&json!([]), &["--net=none"])];
-    idle(&pods[0].0, &pods[0].1);
-    for (i, (pod, _)) in pods.iter_mut().enumerate() {
-        let unit = pod.dir().join("stage1/rootfs/etc/systemd/system/bench-empty.service");
-        std::fs::write(unit, EMPTY_UNIT).expect("write the empty unit");
-        for n in 0..(if i == 0 { 1 } else { MANY }) {
-            pod.add(&format!("app-{n}"), &["/probe", "sleep", "inf"], &json!([]));
-            pod.start_app(&format!("app-{n}")).ok();
-        }
-    }
-    verbs(&mut pods);
-    enter(&pods[0].0);
-    for (pod, monitor) in pods {
+    let images: Vec<PathBuf> =
+        [dist().join("stage1.aci")].into_iter().chain(std::env::args_os().nth(1).map(PathBuf::from)).collect();
+    let hosts: Vec<MiniHost> =
+        images.iter().enumerate().map(|(i, image)| MiniHost::new(&dir.join(i.to_string()), image)).collect();
+    boot(&hosts);
+    let mut builds: Vec<Build> = hosts.iter().map(Build::new).collect();
+    idle(&builds);
+    builds.iter_mut().for_each(Build::fill);
+    verbs(&mut builds);
+    enter(&builds);
+    for (pod, monitor) in builds.into_iter().flat_map(|build| build.0) {
         pod.stop(true, monitor);
         pod.collect(1);
     }
     std::fs::remove_dir_all(&dir).expect("remove the work directory");
 }
 
-/// Measures the time from the exec of `run` until the pod is ready.
-fn boot(host: &MiniHost) {
-    let mut ready = Samples::default();
-    for _ in 0..10 {
-        let pod = host.prepare(&json!([]));
-        let start = Instant::now();
-        let monitor = pod.start(&["--net=none"]);
-        let link = pod.upper().join("rkt/supervisor-status");
-        while std::fs::read_link(&link).is_err() {
-            std::thread::sleep(Duration::from_micros(200));
-        }
-        ready.push(start.elapsed());
-        pod.stop(true, monitor);
-        pod.collect(1);
+/// The pods of one build: with one app, and with many.
+struct Build<'a>([(MiniPod<'a>, Child); 2]);
+
+impl<'a> Build<'a> {
+    fn new(host: &'a MiniHost) -> Self {
+        Self([(); 2].map(|()| host.boot(&json!([]), &["--net=none"])))
     }
-    println!("boot: run to ready            {ready}");
+
+    fn fill(&mut self) {
+        for ((pod, _), count) in self.0.iter_mut().zip([1, MANY]) {
+            let unit = pod.dir().join("stage1/rootfs/etc/systemd/system/bench-empty.service");
+            std::fs::write(unit, EMPTY_UNIT).expect("write the empty unit");
+            for n in 0..count {
+                pod.add(&format!("app-{n}"), &["/probe", "sleep", "inf"], &json!([]));
+                pod.start_app(&format!("app-{n}")).ok();
+            }
+        }
+    }
+}
+
+/// Prints a line: the time of our build, and of the other if there is one.
+fn show(what: &str, samples: &[Samples]) {
+    let ours = &samples[0];
+    let other = samples.get(1).map(|other| format!("  other {:6.2} ms = {:.2} x", other.median(), ours.ratio(other)));
+    println!("{what:<29} {ours}{}", other.unwrap_or_default());
+}
+
+/// Measures the time from the exec of `run` until the pod is ready.
+fn boot(hosts: &[MiniHost]) {
+    let mut ready = vec![Samples::default(); hosts.len()];
+    for _ in 0..BOOTS {
+        for (host, ready) in hosts.iter().zip(&mut ready) {
+            let pod = host.prepare(&json!([]));
+            let start = Instant::now();
+            let monitor = pod.start(&["--net=none"]);
+            let link = pod.upper().join("rkt/supervisor-status");
+            while std::fs::read_link(&link).is_err() {
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            ready.push(start.elapsed());
+            pod.stop(true, monitor);
+            pod.collect(1);
+        }
+    }
+    show("boot: run to ready", &ready);
 }
 
 /// Measures the memory of an idle pod.
-fn idle(pod: &MiniPod<'_>, monitor: &Child) {
+fn idle(builds: &[Build]) {
     std::thread::sleep(Duration::from_secs(1));
-    println!("idle: PSS of PID 1            {} KB", pss(pod.pid().cast_unsigned()));
-    println!("idle: PSS of the monitor      {} KB", pss(monitor.id()));
+    for Build([(pod, monitor), _]) in builds {
+        println!("idle: PSS of PID 1            {} KB", pss(pod.pid().cast_unsigned()));
+        println!("idle: PSS of the monitor      {} KB", pss(monitor.id()));
+    }
 }
 
 fn pss(pid: u32) -> u64 {
@@ -75,27 +106,34 @@ fn pss(pid: u32) -> u64 {
     line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number")
 }
 
-fn verbs(pods: &mut [(MiniPod<'_>, Child); 2]) {
-    let mut add = [Samples::default(), Samples::default()];
-    let mut start = add.clone();
-    let mut stop = add.clone();
-    let mut rm = add.clone();
-    let mut raw = add.clone();
+/// What is measured of an app, in order.
+const VERBS: [&str; 5] = ["add", "start", "raw start", "stop", "rm"];
+
+fn verbs(builds: &mut [Build]) {
+    let mut times = VERBS.map(|_| [(); 2].map(|()| vec![Samples::default(); builds.len()]));
     for _ in 0..ROUNDS {
-        for (i, (pod, _)) in pods.iter_mut().enumerate() {
-            pod.stage("one-more", &["/probe", "sleep", "inf"], &json!([]), &json!({}));
-            let uuid = format!("--uuid={}", pod.uuid);
-            add[i].push(time(pod.crossing("app/add", &["--app=one-more", &uuid])));
-            start[i].push(time(pod.crossing("app/start", &["--app=one-more"])));
-            raw[i].push(raw_start(pod));
-            stop[i].push(time(pod.crossing("app/stop", &["--app=one-more"])));
-            rm[i].push(time(pod.crossing("app/rm", &["--app=one-more"])));
-            pod.rm("one-more");
+        for (which, build) in builds.iter_mut().enumerate() {
+            for (full, (pod, _)) in build.0.iter_mut().enumerate() {
+                pod.stage("one-more", &["/probe", "sleep", "inf"], &json!([]), &json!({}));
+                let uuid = format!("--uuid={}", pod.uuid);
+                let took = [
+                    time(pod.crossing("app/add", &["--app=one-more", &uuid])),
+                    time(pod.crossing("app/start", &["--app=one-more"])),
+                    raw_start(pod),
+                    time(pod.crossing("app/stop", &["--app=one-more"])),
+                    time(pod.crossing("app/rm", &["--app=one-more"])),
+                ];
+                for (times, took) in times.iter_mut().zip(took) {
+                    times[full][which].push(took);
+                }
+                pod.rm("one-more");
+            }
         }
     }
-    for (name, [one, many]) in [("add", add), ("start", start), ("stop", stop), ("rm", rm), ("raw start", raw)] {
-        println!("app {name:<9} beside 1 app     {one}");
-        println!("app {name:<9} beside {MANY} apps  {many}  = {:.2} x", many.median() / one.median());
+    for (verb, [alone, beside]) in VERBS.iter().zip(times) {
+        show(&format!("app {verb:<9} beside 1 app"), &alone);
+        show(&format!("app {verb:<9} beside {MANY} apps"), &beside);
+        println!("app {verb:<9} {MANY} apps / 1 app   {:.2} x", beside[0].ratio(&alone[0]));
     }
 }
 
@@ -108,7 +146,7 @@ fn raw_start(pod: &MiniPod<'_>) -> Duration {
     let deadline = Instant::now() + Duration::from_secs(10);
     target
         .as_member(deadline, || {
-            let mut systemd = Client::connect(std::path::Path::new(PRIVATE_SOCKET), deadline)?;
+            let mut systemd = Client::connect(Path::new(PRIVATE_SOCKET), deadline)?;
             systemd.start_unit("bench-empty.service", deadline).map(drop)
         })
         .expect("start the empty unit");
@@ -117,27 +155,33 @@ fn raw_start(pod: &MiniPod<'_>) -> Duration {
     took
 }
 
-fn enter(pod: &MiniPod<'_>) {
-    let app = tests::process::descendants(pod.pid()).into_iter().find(|p| p.words.starts_with("/probe sleep"));
-    let app = app.expect("the app's process").pid.to_string();
-    let (mut ours, mut theirs) = (Samples::default(), Samples::default());
+fn enter(builds: &[Build]) {
+    let mut ours = vec![Samples::default(); builds.len()];
+    let mut theirs = Samples::default();
+    let app = |pid| {
+        let app = tests::process::descendants(pid).into_iter().find(|p| p.words.starts_with("/probe sleep"));
+        app.expect("the app's process").pid.to_string()
+    };
+    let apps: Vec<String> = builds.iter().map(|build| app(build.0[0].0.pid())).collect();
     for _ in 0..ROUNDS {
-        ours.push(time(pod.enter(Some("app-0"), &["/probe", "exit", "0"])));
+        for (build, ours) in builds.iter().zip(&mut ours) {
+            ours.push(time(build.0[0].0.enter(Some("app-0"), &["/probe", "exit", "0"])));
+        }
         let mut nsenter = Command::new("nsenter");
-        nsenter.args(["-a", "-t", &app, "/probe", "exit", "0"]);
+        nsenter.args(["-a", "-t", &apps[0], "/probe", "exit", "0"]);
         theirs.push(time(nsenter));
     }
-    println!("enter                         {ours}");
-    println!("nsenter -a                    {theirs}  enter = {:.2} x", ours.median() / theirs.median());
+    show("enter", &ours);
+    println!("nsenter -a                    {theirs}  enter = {:.2} x", ours[0].ratio(&theirs));
 }
 
-/// The time of a command, which must succeed.
+/// The time of a command, which must succeed. Its output goes to pipes.
 fn time(mut command: Command) -> Duration {
-    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command.stdin(Stdio::null());
     let start = Instant::now();
-    let status = command.status().expect("run a command");
+    let output = command.output().expect("run a command");
     let took = start.elapsed();
-    assert!(status.success(), "{command:?}: {status}");
+    assert!(output.status.success(), "{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     took
 }
 
@@ -151,6 +195,10 @@ impl Samples {
 
     fn median(&self) -> f64 {
         self.quantile(2)
+    }
+
+    fn ratio(&self, other: &Self) -> f64 {
+        self.median() / other.median()
     }
 
     fn quantile(&self, quarter: usize) -> f64 {
