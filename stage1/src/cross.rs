@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use nix::sched::CloneFlags;
 use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 
 use crate::error::{Context, Error, Result};
@@ -222,36 +224,128 @@ impl Target {
         Ok(())
     }
 
-    /// Does `work` in a child that has joined the pod's namespaces except the PID namespace, which is enough for
-    /// mounts. See [`in_child`].
+    /// Begins to do `work` in a child that has joined the pod's namespaces except the PID namespace, which is enough for
+    /// mounts. See [`begin_in_child`].
     ///
     /// # Errors
-    /// As [`in_child`], and those of joining.
-    pub fn inside(&self, deadline: Instant, work: impl FnOnce() -> Result<()>) -> Result<()> {
-        in_child(deadline, || {
+    /// The child can't be forked. At the end of its work, those of joining too.
+    pub fn begin_inside(&self, deadline: Instant, work: impl FnOnce() -> Result<()>) -> Result<Begun> {
+        begin_in_child(deadline, || {
             self.join()?;
             work()
         })
     }
 
     /// Does `work` in a child that has joined all the pod's namespaces, the PID namespace too: the pod's systemd
-    /// accepts only peers whose PID it can see. See [`in_child`].
+    /// accepts only peers whose PID it can see.
     ///
     /// The pod's processes can see that child, and a process of the pod with CAP_SYS_PTRACE in the host's user
     /// namespace can trace it. So the child has uid 0 without any capability, and no descriptor of the host: `work` can
     /// use none of this process's descriptors.
     ///
     /// # Errors
-    /// As [`in_child`], and those of joining.
+    /// Those of joining and of `work`; the child was killed, or `deadline` has passed.
     pub fn as_member(&self, deadline: Instant, work: impl FnOnce() -> Result<()>) -> Result<()> {
         let mut work = Some(work);
-        fork_for(deadline, Some(self.pidfd()), &mut || {
+        self.member(deadline, &mut || work.take().map_or(Ok(()), |work| work()))
+    }
+
+    /// [`Self::as_member`] without type parameters, so that each program has this code once.
+    fn member(&self, deadline: Instant, work: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC).context(|| "pipe")?;
+        let join = |born: BorrowedFd<'_>| {
+            prepare_child()?;
+            process::close_all_but(&[self.pidfd(), write.as_fd(), born])?;
             leave_standard_fds()?;
             self.join()?;
-            inherited::drop_capabilities()?;
-            work.take().map_or(Ok(()), |work| in_child(deadline, work))
-        })
+            inherited::drop_capabilities()
+        };
+        match fork_across(deadline, join)? {
+            Across::Failed(error) => process::exit_now(i32::from(!report(write, Err(error)))),
+            Across::Inside => {
+                let alone = prepare_child().and_then(|()| process::close_all_but(&[write.as_fd()]));
+                let done = alone.and_then(|()| must_have_reader(&write)).and_then(|()| work());
+                process::exit_now(i32::from(!report(write, done)))
+            }
+            Across::Outside(sibling) => {
+                drop(write);
+                outcome(read, sibling.wait(deadline)?)
+            }
+        }
     }
+}
+
+/// Which process [`fork_across`] returns in.
+pub(crate) enum Across {
+    /// In the calling process.
+    Outside(Sibling),
+    /// In the new process, which has joined the pod.
+    Inside,
+    /// In the process that was to join, which has failed. It must report that, and end by [`process::exit_now`].
+    Failed(Error),
+}
+
+/// A child of this process in the pod's PID namespace, and the child that has cloned it there: the crosser.
+#[derive(Debug)]
+pub(crate) struct Sibling {
+    /// The former, in the PID namespace of this process; `None` if the crosser has failed.
+    pub(crate) pid: Option<Pid>,
+    crosser: Pid,
+}
+
+impl Sibling {
+    /// Reaps the crosser, which ends by itself.
+    pub(crate) fn reap_crosser(&self) -> Result<WaitStatus> {
+        process::wait_child(self.crosser)
+    }
+
+    /// Waits for the end of both, and kills the process in the pod at `deadline`. How that ended, or else the crosser.
+    fn wait(&self, deadline: Instant) -> Result<WaitStatus> {
+        let status = self.pid.map(|pid| wait_until(pid, deadline)).transpose();
+        let crosser = self.reap_crosser()?;
+        Ok(status?.unwrap_or(crosser))
+    }
+}
+
+/// Forks a process, the crosser, that runs `join`: this enters the pod's namespaces, keeps its argument open, and none
+/// of the host's descriptors. There the crosser clones the new process as its sibling, and ends.
+///
+/// # Errors
+/// A call fails, or joining takes longer than `deadline`. In the calling process only.
+pub(crate) fn fork_across(deadline: Instant, join: impl FnOnce(BorrowedFd<'_>) -> Result<()>) -> Result<Across> {
+    let (born, bears) = pipe_with(PipeFlags::CLOEXEC).context(|| "pipe")?;
+    let crosser = match process::fork()? {
+        Fork::Parent(crosser) => crosser,
+        Fork::Child => {
+            drop(born);
+            let forked = join(bears.as_fd()).and_then(|()| process::fork_into(CloneFlags::CLONE_PARENT));
+            let told = match forked {
+                Ok(Fork::Child) => return Ok(Across::Inside),
+                Ok(Fork::Parent(pid)) => {
+                    fs::File::from(bears).write_all(&pid.as_raw().to_ne_bytes()).context(|| "tell the PID")
+                }
+                Err(error) => Err(error),
+            };
+            match told {
+                Ok(()) => process::exit_now(0),
+                Err(error) => return Ok(Across::Failed(error)),
+            }
+        }
+    };
+    drop(bears);
+    let left = deadline.saturating_duration_since(Instant::now());
+    // Readable when it has the PID, or when nobody can write to it any more.
+    if !process::wait_readable(&born, left)? {
+        process::pidfd_kill(process::pidfd_open(crosser.as_raw())?, Signal::KILL)?;
+        process::wait_child(crosser)?;
+        return Err(Error::new(format!("joining the pod timed out after {} s", left.as_secs())));
+    }
+    let mut bytes = [0; 4];
+    let pid = match rustix::io::read(&born, &mut bytes).context(|| "read a PID")? {
+        4 => Some(Pid::from_raw(i32::from_ne_bytes(bytes))).filter(|pid| pid.as_raw() > 0),
+        _ => None,
+    };
+    Ok(Across::Outside(Sibling { pid, crosser }))
 }
 
 /// Replaces the caller's standard descriptors by /dev/null, host side.
@@ -262,53 +356,84 @@ fn leave_standard_fds() -> Result<()> {
     (0..3).try_for_each(|number| process::set_standard_fd(&nothing, number))
 }
 
-/// Does `work` in a forked child and returns its result; an error arrives as one message with the exit code of the
-/// original. The child is not dumpable, is killed when its parent ends, and is killed at `deadline`.
+/// Begins to do `work` in a forked child. It is not dumpable, and is killed when its parent ends.
 ///
 /// # Errors
-/// Those of `work`; the child was killed, or the deadline has passed.
-pub fn in_child(deadline: Instant, work: impl FnOnce() -> Result<()>) -> Result<()> {
+/// The child can't be forked.
+pub fn begin_in_child(deadline: Instant, work: impl FnOnce() -> Result<()>) -> Result<Begun> {
     let mut work = Some(work);
-    fork_for(deadline, None, &mut || work.take().map_or(Ok(()), |work| work()))
+    fork_for(deadline, &mut || work.take().map_or(Ok(()), |work| work()))
 }
 
-/// [`in_child`] without type parameters, so that each program has this code once. With `keep` the child closes all
-/// descriptors but that one and the standard three.
-fn fork_for(deadline: Instant, keep: Option<BorrowedFd<'_>>, work: &mut dyn FnMut() -> Result<()>) -> Result<()> {
-    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context(|| "pipe")?;
+/// Work that a child does.
+#[derive(Debug)]
+pub struct Begun {
+    child: Pid,
+    report: OwnedFd,
+    deadline: Instant,
+}
+
+impl Begun {
+    /// Waits until the work is done, and kills the child at its deadline. An error arrives as one message with the exit
+    /// code of the original.
+    ///
+    /// # Errors
+    /// Those of the work; the child was killed, or the deadline has passed.
+    pub fn finish(self) -> Result<()> {
+        outcome(self.report, wait_until(self.child, self.deadline)?)
+    }
+}
+
+/// [`begin_in_child`] without type parameters, so that each program has this code once.
+fn fork_for(deadline: Instant, work: &mut dyn FnMut() -> Result<()>) -> Result<Begun> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC).context(|| "pipe")?;
     let parent = process::pidfd_open(std::process::id().cast_signed())?;
     match process::fork()? {
         Fork::Child => {
             drop(read);
-            let alone = |fd| process::close_all_but(&[fd, write.as_fd()]);
-            let done = prepare_child(&parent).and_then(|()| keep.map_or(Ok(()), alone)).and_then(|()| work());
+            let done = prepare_child().and_then(|()| must_go_on(&parent)).and_then(|()| work());
             process::exit_now(i32::from(!report(write, done)))
         }
         Fork::Parent(child) => {
             drop(write);
-            let pidfd = process::pidfd_open(child.as_raw())?;
-            let timeout = deadline.saturating_duration_since(Instant::now());
-            let ended = process::pidfd_wait_end(&pidfd, timeout)?;
-            if !ended {
-                process::pidfd_kill(&pidfd, Signal::KILL)?;
-            }
-            let status = process::wait_child(child)?;
-            if !ended {
-                return Err(Error::new(format!("timed out after {} s", timeout.as_secs())));
-            }
-            outcome(read, status)
+            Ok(Begun { child, report: read, deadline })
         }
     }
 }
 
-fn prepare_child(parent: &OwnedFd) -> Result<()> {
-    process::not_dumpable()?;
-    process::die_with_parent()?;
-    if process::pidfd_wait_end(parent, Duration::ZERO)? {
-        return Err(Error::new("the parent process has ended"));
+/// Waits until a child has ended, and reaps it.
+///
+/// # Errors
+/// It was killed at `deadline`.
+fn wait_until(child: Pid, deadline: Instant) -> Result<WaitStatus> {
+    let pidfd = process::pidfd_open(child.as_raw())?;
+    let timeout = deadline.saturating_duration_since(Instant::now());
+    let ended = process::pidfd_wait_end(&pidfd, timeout)?;
+    if !ended {
+        process::pidfd_kill(&pidfd, Signal::KILL)?;
     }
-    Ok(())
+    let status = process::wait_child(child)?;
+    if ended { Ok(status) } else { Err(Error::new(format!("timed out after {} s", timeout.as_secs()))) }
 }
+
+/// In a new child: it is not dumpable, and is killed when its parent ends.
+fn prepare_child() -> Result<()> {
+    process::not_dumpable()?;
+    process::die_with_parent()
+}
+
+/// In a new child, after [`prepare_child`]: the parent has not ended before.
+fn must_go_on(parent: &OwnedFd) -> Result<()> {
+    if process::pidfd_wait_end(parent, Duration::ZERO)? { Err(Error::new(PARENT_ENDED)) } else { Ok(()) }
+}
+
+/// [`must_go_on`] for a child that has nothing of its parent but the end for writing of a pipe. With poll(2) that has
+/// something to tell only when nobody can read from the pipe any more.
+fn must_have_reader(pipe: &OwnedFd) -> Result<()> {
+    if process::wait_readable(pipe, Duration::ZERO)? { Err(Error::new(PARENT_ENDED)) } else { Ok(()) }
+}
+
+const PARENT_ENDED: &str = "the parent process has ended";
 
 /// Longest error text taken from a child, in bytes: less than a pipe holds, so that writing never blocks.
 const MAX_REPORT: usize = 4096;

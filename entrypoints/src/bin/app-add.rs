@@ -35,6 +35,8 @@ impl cli::Tool for AppAdd {
     }
 }
 
+entrypoints::allocate_fast!();
+
 fn main() -> ExitCode {
     entrypoints::run::<AppAdd>()
 }

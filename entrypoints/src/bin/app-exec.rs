@@ -64,6 +64,8 @@ impl cli::Tool for AppExec {
     }
 }
 
+entrypoints::allocate_fast!();
+
 fn main() -> ExitCode {
     entrypoints::run::<AppExec>()
 }

@@ -32,6 +32,8 @@ impl cli::Tool for AppRm {
     }
 }
 
+entrypoints::allocate_fast!();
+
 fn main() -> ExitCode {
     entrypoints::run::<AppRm>()
 }

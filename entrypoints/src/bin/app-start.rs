@@ -32,6 +32,8 @@ impl cli::Tool for AppStart {
     }
 }
 
+entrypoints::allocate_fast!();
+
 fn main() -> ExitCode {
     entrypoints::run::<AppStart>()
 }

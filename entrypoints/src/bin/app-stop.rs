@@ -37,6 +37,8 @@ impl cli::Tool for AppStop {
     }
 }
 
+entrypoints::allocate_fast!();
+
 fn main() -> ExitCode {
     entrypoints::run::<AppStop>()
 }

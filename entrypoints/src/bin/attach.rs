@@ -73,6 +73,8 @@ impl cli::Tool for Attach {
     }
 }
 
+entrypoints::allocate_fast!();
+
 fn main() -> ExitCode {
     entrypoints::run::<Attach>()
 }

@@ -82,6 +82,8 @@ impl cli::Tool for Enter {
     }
 }
 
+entrypoints::allocate_fast!();
+
 fn main() -> ExitCode {
     entrypoints::run::<Enter>()
 }

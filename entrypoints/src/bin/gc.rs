@@ -35,6 +35,8 @@ impl cli::Tool for Gc {
     }
 }
 
+entrypoints::allocate_fast!();
+
 fn main() -> ExitCode {
     entrypoints::run::<Gc>()
 }

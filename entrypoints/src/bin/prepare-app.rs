@@ -30,6 +30,8 @@ impl cli::Tool for PrepareApp {
     }
 }
 
+entrypoints::allocate_fast!();
+
 fn main() -> ExitCode {
     entrypoints::run::<PrepareApp>()
 }

@@ -63,6 +63,8 @@ impl cli::Tool for Reaper {
     }
 }
 
+entrypoints::allocate_fast!();
+
 fn main() -> ExitCode {
     entrypoints::run::<Reaper>()
 }

@@ -41,6 +41,8 @@ impl cli::Tool for Stop {
     }
 }
 
+entrypoints::allocate_fast!();
+
 fn main() -> ExitCode {
     entrypoints::run::<Stop>()
 }

@@ -28,6 +28,8 @@ impl cli::Tool for SupervisorReady {
     }
 }
 
+entrypoints::allocate_fast!();
+
 fn main() -> ExitCode {
     entrypoints::run::<SupervisorReady>()
 }

@@ -23,8 +23,8 @@ use crate::pod::{self, Directory, Pod, PodApp, write_atomic};
 use crate::rootfs::volumes::{self, Opener};
 use crate::rootfs::{self, Device, EtcFile, EtcSource, Hosts, RootfsPlan, Volume};
 use crate::streams::{self, DeclaredStreams, LogFile, StreamModes};
-use crate::sys::dir;
 use crate::sys::mount::{DetachedMount, Scope};
+use crate::sys::{dir, procfs};
 use crate::uid_range::UidRange;
 use crate::unit::{self, AppUnit, CgroupLimits, HealthUnits};
 
@@ -299,7 +299,7 @@ fn names(set: CapSet) -> String {
 /// The bounding set of a process: proc_pid_status(5).
 fn bounding_set(process: &str) -> Result<CapSet> {
     let file = format!("/proc/{process}/status");
-    let text = std::fs::read_to_string(&file).context(|| format!("read {file}"))?;
+    let text = procfs::read(&file).context(|| format!("read {file}"))?;
     let set = text.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapBnd:")?.trim(), 16).ok());
     set.map(CapSet::from_bits).context(|| format!("{file} has no CapBnd"))
 }

@@ -9,7 +9,7 @@ use super::note::StopNote;
 use super::{deadline, exit_status, streams};
 use crate::appc::AcName;
 use crate::cgroup::PodCgroup;
-use crate::cross::Target;
+use crate::cross::{Begun, Target};
 use crate::error::{Context, Error, Result, exit};
 use crate::launch::LaunchOutline;
 use crate::pod::{ExitDetails, remove_if_there, sweep_temporaries};
@@ -221,12 +221,13 @@ pub fn rm(target: &Target, app: &AcName) -> Result<()> {
         }
         refuse_running(target, &units, app, deadline)?;
     }
+    // First: without them the app counts as half removed.
+    let files = forget_files(app);
+    let forgotten = streams::forget(app);
+    let unpinned = rootfs::unpin(target, app, deadline);
     let parts = [
-        // First: without it the app counts as half removed.
-        forget_files(app),
-        streams::remove(app),
+        files,
         unit::remove(app),
-        rootfs::unpin(target, app, deadline),
         remove_if_there(&layout::launch_record(app)),
         remove_if_there(&layout::env_file(app)),
         // Temporary files of an app-add that was killed. The host manager runs both verbs under one lock.
@@ -234,6 +235,8 @@ pub fn rm(target: &Target, app: &AcName) -> Result<()> {
         sweep_temporaries(&layout::app_dir(app)),
         layout::env_file(app).parent().map_or(Ok(()), sweep_temporaries),
         rootfs::volumes::sweep(),
+        forgotten.remove(),
+        unpinned.and_then(Begun::finish),
     ];
     let failed: Vec<String> = parts.into_iter().filter_map(|part| part.err().map(|e| e.one_line())).collect();
     if failed.is_empty() { Ok(()) } else { Err(Error::new(format!("remove app {app}: {}", failed.join("; ")))) }

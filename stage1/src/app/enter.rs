@@ -32,7 +32,7 @@ use crate::confine::ids::{self, Ids};
 use crate::confine::{self, Confinement};
 use crate::cross::Target;
 use crate::error::{Context, Error, Result};
-use crate::launch::{self, Command, env, find};
+use crate::launch::{self, Command, LaunchRecord, env, find};
 use crate::pod::read_bounded;
 use crate::rootfs::renew_proc;
 use crate::sys::dir;
@@ -89,14 +89,18 @@ pub fn enter(entry: &Entry) -> Result<Ended> {
     let signals = accompany::block_signals()?;
     let Wiring { inside, outside } = Wiring::new(entry.tty)?;
     let cgroups = Cgroups {
-        pod: cgroup.running_pid1(target.pid(), target.duplicate()?)?,
+        pod: &cgroup,
+        target: &target,
         app: entry.app.as_ref().map_or(Ok(None), |app| cgroup.running(&layout::app_cgroup(app)))?,
     };
-    let on_host = match &entry.app {
-        Some(app) => recorded(app)? == PidNamespace::Host && may_be_on_host(app)?,
-        None => false,
+    let (on_host, first) = match &entry.app {
+        Some(app) => {
+            let namespace = recorded(app)?;
+            let on_host = namespace == PidNamespace::Host && may_be_on_host(app)?;
+            (on_host, First::of(&cgroup, target.pid(), app, &namespace)?)
+        }
+        None => (false, None),
     };
-    let first = entry.app.as_ref().map_or(Ok(None), |app| First::of(&cgroup, target.pid(), app))?;
     // systemd has set the limits of a running app.
     let limits = cgroups.app.as_ref().map_or(Ok(None), |running| ResourceLimits::of(running.pid()))?;
     // The limits for a scope; needed only if the app does not run.
@@ -138,18 +142,20 @@ pub(super) fn bounding_set(target: &Target) -> Result<CapSet> {
 }
 
 /// The cgroups that a command may run in: the app's if it runs, else a scope of its own below the pod's.
-struct Cgroups {
-    pod: Running,
+struct Cgroups<'a> {
+    pod: &'a PodCgroup,
+    target: &'a Target,
     app: Option<Running>,
 }
 
-impl Cgroups {
+impl Cgroups<'_> {
     /// Moves a process there. Returns whether it is in the app's cgroup.
     fn admit(&self, pid: Pid) -> Result<bool> {
         if self.app.as_ref().map_or(Ok(false), |app| app.admit(pid))? {
             return Ok(true);
         }
-        if self.pod.admit(pid)? { Ok(false) } else { Err(Error::new("the pod has ended")) }
+        let pid1 = self.pod.running_pid1(self.target.pid(), self.target.duplicate()?)?;
+        if pid1.admit(pid)? { Ok(false) } else { Err(Error::new("the pod has ended")) }
     }
 }
 
@@ -177,11 +183,13 @@ impl Entry {
     /// Becomes the command: session, cgroup, the app's root, its confinement, execve(2). Pod side.
     fn become_command(&self, tie: &mut Tie, scope: Scope, main: Option<i32>, inside: Inside) -> Result<Infallible> {
         process::new_session()?;
+        // Meanwhile the parent moves this process to its cgroup.
+        let app = self.app.as_ref().map(EnteredApp::load).transpose()?;
         let in_app = tie.wait()?;
-        let mut place = match &self.app {
+        let mut place = match app {
             Some(app) => {
                 match scope {
-                    Some(limits) if !in_app => scope::make(app, limits?)?,
+                    Some(limits) if !in_app => scope::make(app.name, limits?)?,
                     _ => {}
                 }
                 CommandPlace::app(app, main)?
@@ -249,6 +257,26 @@ impl Entry {
     }
 }
 
+/// What is read about an app before it is joined.
+struct EnteredApp<'a> {
+    name: &'a AcName,
+    record: LaunchRecord,
+    environment: Vec<(String, String)>,
+}
+
+impl<'a> EnteredApp<'a> {
+    /// In the pod's root.
+    fn load(name: &'a AcName) -> Result<Self> {
+        let mut record = load_record(name).context(|| format!("app {name} is not in this pod"))?;
+        let recorded = std::mem::take(&mut record.environment);
+        let environment = match env_file(name)? {
+            Some(text) => env::of_file_and_record(&text, recorded),
+            None => recorded,
+        };
+        Ok(Self { name, record, environment })
+    }
+}
+
 /// What a command gets from the place where it runs. Making it moves this process into the command's root.
 struct CommandPlace {
     confinement: Confinement,
@@ -261,13 +289,9 @@ struct CommandPlace {
 
 impl CommandPlace {
     /// Joins an app; this process is in the pod's namespaces.
-    fn app(app: &AcName, main: Option<i32>) -> Result<Self> {
-        let record = load_record(app).context(|| format!("app {app} is not in this pod"))?;
-        let environment = match env_file(app)? {
-            Some(text) => env::of_file_and_record(&text, record.environment),
-            None => record.environment,
-        };
-        join_root(app, main)?;
+    fn app(app: EnteredApp<'_>, main: Option<i32>) -> Result<Self> {
+        let EnteredApp { name, record, environment } = app;
+        join_root(name, main)?;
         if record.pid_namespace == PidNamespace::Host {
             renew_proc()?;
         }

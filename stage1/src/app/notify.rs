@@ -33,7 +33,7 @@ pub(super) fn wait_until_heard(supervisor: &UnixDatagram) -> Result<()> {
         .context(|| "send the supervisor BARRIER=1")?;
     // systemd closes its copy when it reads the message, and it reads them in order.
     drop(barrier);
-    match process::pidfd_wait_end(&heard, TIMEOUT)? {
+    match process::wait_readable(&heard, TIMEOUT)? {
         true => Ok(()),
         false => Err(Error::new(format!("the supervisor has read no message for {} s", TIMEOUT.as_secs()))),
     }

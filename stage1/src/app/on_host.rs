@@ -123,7 +123,7 @@ fn attend(born: &mut Born, talk: &OwnedFd, signals: &nix::sys::signalfd::SignalF
             // This process has not waited for it: the PID is still its own.
             process::pidfd_kill(process::pidfd_open(born.pid.as_raw())?, signal::by_number(number)?)?;
         }
-        if !told && process::pidfd_wait_end(born.ended_or_executed(), Duration::ZERO)? {
+        if !told && process::wait_readable(born.ended_or_executed(), Duration::ZERO)? {
             if let Some(error) = born.failure()? {
                 process::wait_child(born.pid)?;
                 return Err(error);

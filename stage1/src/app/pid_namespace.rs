@@ -20,7 +20,7 @@ use super::notify::{supervisor, wait_until_heard};
 use crate::appc::{AcName, Isolators, PidNamespace};
 use crate::cgroup::PodCgroup;
 use crate::error::{Context, Error, Result, exit};
-use crate::launch::LaunchRecord;
+use crate::launch::LaunchOutline;
 use crate::pod::Pod;
 use crate::sys::dir;
 use crate::sys::process::{self, Fork};
@@ -81,11 +81,10 @@ pub(super) fn main_pid(systemd: &mut Client, app: &AcName) -> Result<Option<i32>
 /// # Errors
 /// The record is damaged.
 pub(super) fn recorded(app: &AcName) -> Result<PidNamespace> {
-    let record = dir::open_dir(layout::app_dir(app)).and_then(|dir| LaunchRecord::load(dir, layout::LAUNCH));
-    match record {
+    match LaunchOutline::load(app) {
         // What enters finds out that the app was not added.
         Err(error) if error.errno() == Some(libc::ENOENT) => Ok(PidNamespace::Pod),
-        record => Ok(record?.pid_namespace),
+        outline => Ok(outline?.pid_namespace),
     }
 }
 
@@ -109,13 +108,13 @@ pub(super) struct First {
 }
 
 impl First {
-    /// Finds that process of an app of the pod in the current directory, whose PID 1 is `pod`. `None` if the app uses
-    /// the pod's namespace, or does not run. Host side.
+    /// Finds that process of an app that has the PID namespace `namespace`, in the pod in the current directory, whose
+    /// PID 1 is `pod`. `None` if the app uses the pod's namespace or the host's, or does not run. Host side.
     ///
     /// # Errors
-    /// Its launch record is damaged, or its processes can't be looked at.
-    pub(super) fn of(cgroup: &PodCgroup, pod: i32, app: &AcName) -> Result<Option<Self>> {
-        if matches!(recorded(app)?, PidNamespace::Pod | PidNamespace::Host) {
+    /// The app's processes can't be looked at.
+    pub(super) fn of(cgroup: &PodCgroup, pod: i32, app: &AcName, namespace: &PidNamespace) -> Result<Option<Self>> {
+        if matches!(namespace, PidNamespace::Pod | PidNamespace::Host) {
             return Ok(None);
         }
         let depth = numbers(pod).map_or(0, |numbers| numbers.len());

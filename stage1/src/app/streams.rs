@@ -2,16 +2,29 @@
 
 use crate::appc::AcName;
 use crate::error::Result;
-use crate::streams::{self, call};
+use crate::streams::{self, call, call::Asked};
 
-/// Has the monitor forget the app, and removes what was declared.
-///
-/// # Errors
-/// Something can't be removed.
-pub(super) fn remove(app: &AcName) -> Result<()> {
-    if let Err(error) = call::from_host(&[call::FORGET, app.as_ref()]) {
-        // The pod has just ended, and its monitor with it.
-        log::debug!("{}", error.one_line());
+/// An app that the monitor was told to forget.
+pub(super) struct Forgotten<'a> {
+    app: &'a AcName,
+    asked: Result<Asked>,
+}
+
+/// Tells the monitor to forget an app, and does not wait for it.
+pub(super) fn forget(app: &AcName) -> Forgotten<'_> {
+    Forgotten { app, asked: Asked::from_host(&[call::FORGET, app.as_ref()]) }
+}
+
+impl Forgotten<'_> {
+    /// Waits until the monitor has forgotten the app, and removes what was declared.
+    ///
+    /// # Errors
+    /// Something can't be removed.
+    pub(super) fn remove(self) -> Result<()> {
+        if let Err(error) = self.asked.and_then(Asked::answer) {
+            // The pod has just ended, and its monitor with it.
+            log::debug!("{}", error.one_line());
+        }
+        streams::remove(self.app)
     }
-    streams::remove(app)
 }

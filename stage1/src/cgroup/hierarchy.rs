@@ -1,12 +1,12 @@
 //! The cgroup hierarchies that are mounted on the host. Host side.
 
-use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Context, Error, Result};
 use crate::sys::mount::{Attributes, DetachedMount};
+use crate::sys::procfs;
 
 /// The version of a hierarchy's interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Hierarchy {
 /// # Errors
 /// No hierarchy is mounted, or the unified one can't be mounted.
 pub fn hierarchies() -> Result<Vec<Hierarchy>> {
-    let text = fs::read_to_string("/proc/self/mountinfo").context(|| "read /proc/self/mountinfo")?;
+    let text = procfs::read("/proc/self/mountinfo").context(|| "read /proc/self/mountinfo")?;
     let mut found = parse_mountinfo(&text);
     if found.is_empty() {
         return Err(Error::new(
@@ -101,6 +101,9 @@ fn is_controller(option: &str) -> bool {
 
 /// Resolves the octal escapes of /proc/self/mountinfo.
 fn unescape(text: &str) -> String {
+    if !text.contains('\\') {
+        return text.to_owned();
+    }
     ["\\040", "\\011", "\\012", "\\134"]
         .into_iter()
         .zip([" ", "\t", "\n", "\\"])

@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use super::tree::is_gone;
 use super::{Hierarchy, PodCgroup, Version, freeze};
 use crate::error::{Context, Error, Result};
-use crate::sys::{dir, process};
+use crate::sys::{dir, process, procfs};
 
 /// Number of looks at a unit whose processes are being moved between cgroups, and the time between two looks.
 const TRIES: u32 = 100;
@@ -126,7 +126,7 @@ impl PodCgroup {
     /// ended.
     fn dirs_of(&self, pid: i32, unit: &Path) -> Result<Option<Vec<MemberDirectory>>> {
         let file = format!("/proc/{pid}/cgroup");
-        let text = match fs::read_to_string(&file) {
+        let text = match procfs::read(&file) {
             Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
             text => text.context(|| format!("read {file}"))?,
         };
@@ -157,7 +157,7 @@ impl PodCgroup {
     /// /proc/PID/cgroup can't be read.
     pub fn has_process(&self, pid: i32, unit: &Path) -> Result<bool> {
         let file = format!("/proc/{pid}/cgroup");
-        let text = match fs::read_to_string(&file) {
+        let text = match procfs::read(&file) {
             Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => return Ok(false),
             text => text.context(|| format!("read {file}"))?,
         };
@@ -175,7 +175,7 @@ impl PodCgroup {
 pub fn join_like(pid: nix::unistd::Pid, like: i32) -> Result<bool> {
     let read = |pid: i32| {
         let file = format!("/proc/{pid}/cgroup");
-        match fs::read_to_string(&file) {
+        match procfs::read(&file) {
             Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
             text => text.context(|| format!("read {file}")).map(Some),
         }
@@ -201,7 +201,7 @@ pub fn join_like(pid: nix::unistd::Pid, like: i32) -> Result<bool> {
 /// A file can't be read.
 pub fn is_frozen(pid: i32) -> Result<bool> {
     let file = format!("/proc/{pid}/cgroup");
-    let groups = match fs::read_to_string(&file) {
+    let groups = match procfs::read(&file) {
         Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => return Ok(false),
         text => text.context(|| format!("read {file}"))?,
     };

@@ -77,7 +77,8 @@ impl Serialize for Filter {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut text = String::with_capacity(16 * self.0.len());
         for i in &self.0 {
-            write!(text, "{:04x}{:02x}{:02x}{:08x}", i.code, i.jt, i.jf, i.k).map_err(serde::ser::Error::custom)?;
+            let bits = u64::from(i.code) << 48 | u64::from(i.jt) << 40 | u64::from(i.jf) << 32 | u64::from(i.k);
+            write!(text, "{bits:016x}").map_err(serde::ser::Error::custom)?;
         }
         serializer.serialize_str(&text)
     }
@@ -196,9 +197,16 @@ impl Names {
         }
         // clone3 has its flags in memory, which a filter can't read: with ENOSYS C libraries fall back to clone.
         let handled = |name| matches!(name, "personality" | "socket") || (!admin && matches!(name, "clone" | "clone3"));
-        let allowed = tables::words(tables::DEFAULT).filter(|(section, name)| match *section {
-            "always" => !handled(*name),
-            _ => CapSet::parse([*section]).is_ok_and(|needed| capabilities.contains(needed)),
+        let is_allowed = |section| match section {
+            "always" => true,
+            _ => CapSet::parse([section]).is_ok_and(|needed| capabilities.contains(needed)),
+        };
+        let mut judged = ("", false);
+        let allowed = tables::words(tables::DEFAULT).filter(|(section, name)| {
+            if judged.0 != *section {
+                judged = (*section, is_allowed(*section));
+            }
+            judged.1 && !(*section == "always" && handled(*name))
         });
         self.add_table(allowed.map(|(_, name)| name));
     }

@@ -79,7 +79,7 @@ pub struct LaunchRecord {
     pub confinement: Confinement,
 }
 
-/// What the verbs that start and stop an app need of its [`LaunchRecord`].
+/// What the verbs that start, stop and enter an app need of its [`LaunchRecord`] on the host side.
 #[derive(Clone, Debug, Deserialize)]
 pub struct LaunchOutline {
     version: u32,
@@ -89,6 +89,9 @@ pub struct LaunchOutline {
     /// As [`LaunchRecord::after`].
     #[serde(default)]
     pub after: Vec<After>,
+    /// As [`LaunchRecord::pid_namespace`].
+    #[serde(default)]
+    pub pid_namespace: PidNamespace,
 }
 
 impl LaunchOutline {

@@ -11,6 +11,9 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use crate::error::{Context, Error, Result};
 use crate::sys::dir;
 
+/// What most of the files have that are read here, in bytes.
+const USUAL: usize = 4096;
+
 /// Number of attempts to find a free name for a temporary file.
 const NAME_TRIES: u32 = 16;
 
@@ -61,7 +64,8 @@ fn is_regular(fd: &OwnedFd) -> Result<()> {
 
 fn read_regular(fd: OwnedFd, limit: u64) -> Result<Vec<u8>> {
     is_regular(&fd)?;
-    let mut text = Vec::new();
+    // The kernel does not tell the size of all files.
+    let mut text = Vec::with_capacity(usize::try_from(limit).map_or(USUAL, |limit| limit.min(USUAL)));
     File::from(fd).take(limit + 1).read_to_end(&mut text).context(|| "read")?;
     if text.len() as u64 > limit {
         return Err(Error::new(format!("longer than {limit} bytes")));

@@ -21,7 +21,7 @@ use crate::sys::{dir, process};
 /// # Errors
 /// The pod can't be joined, a mount fails, or `deadline` passes. If assembling the root fails, an earlier pin stays.
 pub fn build(target: &Target, app: &AcName, plan: &RootfsPlan, deadline: Instant) -> Result<()> {
-    cross::in_child(deadline, || {
+    cross::begin_in_child(deadline, || {
         let namespaces = OwnNamespaces::open()?;
         target.join()?;
         plan.volumes.iter().try_for_each(Volume::share)?;
@@ -30,7 +30,8 @@ pub fn build(target: &Target, app: &AcName, plan: &RootfsPlan, deadline: Instant
         assemble(plan)?;
         process::setns(&pod, CloneFlags::CLONE_NEWNS)?;
         pin(&own, app)
-    })
+    })?
+    .finish()
     .context(|| format!("build the mount namespace of app {app}"))
 }
 

@@ -8,20 +8,21 @@ use nix::sched::CloneFlags;
 use rustix::fs::{Mode, OFlags};
 
 use crate::appc::AcName;
-use crate::cross::Target;
+use crate::cross::{Begun, Target};
 use crate::error::{Context, Result};
 use crate::layout;
 use crate::pod::remove_if_there;
 use crate::sys::mount::{self, DetachedMount, Scope};
 use crate::sys::{dir, process};
 
-/// Removes the pin of an app's mount namespace. The kernel frees the namespace and its mounts when the last process in
-/// it has ended. A missing pin is not an error. Host side.
+/// Begins to remove the pin of an app's mount namespace. The kernel frees the namespace and its mounts when the last
+/// process in it has ended. A missing pin is not an error. Host side.
 ///
 /// # Errors
-/// The pin exists and can't be unmounted or removed, or the pod can't be joined.
-pub fn unpin(target: &Target, app: &AcName, deadline: Instant) -> Result<()> {
-    target.inside(deadline, || {
+/// The child that removes it can't be forked. At the end of its work: the pin exists and can't be unmounted or removed,
+/// or the pod can't be joined.
+pub fn unpin(target: &Target, app: &AcName, deadline: Instant) -> Result<Begun> {
+    target.begin_inside(deadline, || {
         let path = layout::pin(app);
         while mount::detach(&path)? {}
         remove_if_there(&path)

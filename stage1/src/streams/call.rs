@@ -4,8 +4,8 @@
 //! The monitor listens in two places: at [`layout::MONITOR`] for processes of the pod, whose identity it checks, and in
 //! the pod's directory for processes of the host; no process of the pod can reach that one.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
@@ -52,7 +52,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// # Errors
 /// No monitor runs, it does not answer, or it refuses.
 pub fn from_host(words: &[&str]) -> Result<(String, Vec<OwnedFd>)> {
-    call(&connected(layout::MONITOR_SOCKET)?, words, &[], PATIENCE)
+    Asked::from_host(words)?.answer()
 }
 
 /// Calls the monitor from inside the pod. Pod side.
@@ -81,14 +81,47 @@ pub(crate) fn call(
     patience: Duration,
 ) -> Result<(String, Vec<OwnedFd>)> {
     let text = words.join(" ");
+    send(socket, &text, fds)?;
+    answer(socket, &text, patience)
+}
+
+/// A call of the monitor by the host whose answer is not read yet.
+pub(crate) struct Asked {
+    socket: OwnedFd,
+    text: String,
+}
+
+impl Asked {
+    /// Calls the monitor as [`from_host`] does, and does not wait.
+    ///
+    /// # Errors
+    /// No monitor runs.
+    pub(crate) fn from_host(words: &[&str]) -> Result<Self> {
+        let asked = Self { socket: connected(layout::MONITOR_SOCKET)?, text: words.join(" ") };
+        send(&asked.socket, &asked.text, &[])?;
+        Ok(asked)
+    }
+
+    /// Waits for the answer, as [`from_host`] does.
+    ///
+    /// # Errors
+    /// The monitor does not answer, or it refuses.
+    pub(crate) fn answer(self) -> Result<(String, Vec<OwnedFd>)> {
+        answer(&self.socket, &self.text, PATIENCE)
+    }
+}
+
+fn send(socket: &OwnedFd, text: &str, fds: &[BorrowedFd<'_>]) -> Result<()> {
     match fd_passing::send_message(socket, text.as_bytes(), fds) {
         // The monitor may have answered before it closed the connection.
         Err(error) if error.errno() == Some(libc::EPIPE) => {}
         sent => sent.context(|| format!("send {text:?} to the pod's monitor"))?,
     }
-    let end = Instant::now() + patience;
-    // A pidfd and a socket are waited for in the same way.
-    if !process::pidfd_wait_end(socket.as_fd(), end.saturating_duration_since(Instant::now()))? {
+    Ok(())
+}
+
+fn answer(socket: &OwnedFd, text: &str, patience: Duration) -> Result<(String, Vec<OwnedFd>)> {
+    if !process::wait_readable(socket, patience)? {
         return Err(Error::new(format!("the pod's monitor did not answer {text:?} within {patience:?}")));
     }
     let got = match fd_passing::receive_message(socket, MAX) {

@@ -15,7 +15,7 @@ impl ResourceLimits {
     /// The file can't be read, or is not in the format of the manual page.
     pub fn of(pid: i32) -> Result<Option<Self>> {
         let file = format!("/proc/{pid}/limits");
-        match std::fs::read_to_string(&file) {
+        match super::procfs::read(&file) {
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
             text => Self::parse(&text.context(|| format!("read {file}"))?).context(|| file).map(Some),
         }

@@ -13,6 +13,7 @@ pub mod inherited;
 pub mod mount;
 pub mod net;
 pub mod process;
+pub mod procfs;
 pub mod pty;
 pub mod seccomp;
 pub mod signal;

@@ -83,17 +83,25 @@ pub fn pidfd_kill(pidfd: impl AsFd, signal: Signal) -> Result<()> {
 /// # Errors
 /// poll(2) fails.
 pub fn pidfd_wait_end(pidfd: impl AsFd, timeout: Duration) -> Result<bool> {
+    wait_readable(pidfd, timeout)
+}
+
+/// Waits until `fd` can be read without blocking, also because it is at its end; `Ok(false)` if `timeout` passed first.
+///
+/// # Errors
+/// poll(2) fails.
+pub fn wait_readable(fd: impl AsFd, timeout: Duration) -> Result<bool> {
     let end = Instant::now() + timeout;
     loop {
         let left = end.saturating_duration_since(Instant::now());
-        let mut fds = [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
+        let mut fds = [nix::poll::PollFd::new(fd.as_fd(), nix::poll::PollFlags::POLLIN)];
         let wait =
             nix::poll::PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(nix::poll::PollTimeout::MAX);
         match nix::poll::poll(&mut fds, wait) {
             Ok(0) if left.is_zero() => return Ok(false),
             Ok(0) | Err(nix::errno::Errno::EINTR) => {}
             Ok(_) => return Ok(true),
-            Err(errno) => return Err(errno).context(|| "poll(pidfd)"),
+            Err(errno) => return Err(errno).context(|| "poll"),
         }
     }
 }

@@ -13,22 +13,23 @@
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
-use nix::sched::CloneFlags;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::wiring::{Inside, Tty, Wiring};
 use crate::app::deadline;
+use crate::cross::{Across, Sibling, fork_across};
 use crate::error::{Context, Error, Result, exit};
-use crate::sys::process::{self, Fork};
+use crate::sys::process;
 
 /// The command's process, as this process sees it.
 pub(in crate::app) struct Born {
     /// A child of this process, in the PID namespace of this process.
     pub(in crate::app) pid: Pid,
+    sibling: Sibling,
     go: File,
     why: File,
 }
@@ -58,33 +59,30 @@ pub(super) fn cross(
     join: impl FnOnce() -> Result<()>,
     become_command: impl FnOnce(&mut Tie, Inside) -> Result<Infallible>,
 ) -> Result<Born> {
-    let (mut tie, go, why) = pipes()?;
-    let (born, bears) = pipe_with(PipeFlags::CLOEXEC).context(|| "pipe")?;
-    match process::fork()? {
-        Fork::Child => {
-            let done = bear(inside, &mut tie, bears, join, become_command);
-            process::exit_now(tie.tell(done))
+    let (mut tie, go, mut why) = pipes()?;
+    let enter = |born: BorrowedFd<'_>| {
+        process::die_with_parent()?;
+        join()?;
+        inside.leave_callers()?;
+        let ties = [tie.go.as_fd(), tie.why.as_fd(), born];
+        process::close_all_but(&inside.descriptors().chain(ties).collect::<Vec<_>>())
+    };
+    match fork_across(deadline(), enter)? {
+        Across::Failed(error) => process::exit_now(tie.tell(Err(error))),
+        Across::Inside => {
+            let done = process::die_with_parent().and_then(|()| become_command(&mut tie, inside));
+            process::exit_now(tie.tell(done.map(|never| match never {})))
         }
-        Fork::Parent(crosser) => {
-            drop((tie, bears, inside));
-            let pidfd = process::pidfd_open(crosser.as_raw())?;
-            let left = deadline().saturating_duration_since(std::time::Instant::now());
-            let ended = process::pidfd_wait_end(&pidfd, left)?;
-            if !ended {
-                process::pidfd_kill(&pidfd, rustix::process::Signal::KILL)?;
-            }
-            process::wait_child(crosser)?;
-            if !ended {
-                return Err(Error::new("joining the pod timed out"));
-            }
-            let mut why = why;
-            let Some(pid) = number(born)? else {
+        Across::Outside(sibling) => {
+            drop((tie, inside));
+            let Some(pid) = sibling.pid else {
+                sibling.reap_crosser()?;
                 return Err(told(&mut why)?.unwrap_or_else(|| Error::new("the process that joined the pod was killed")));
             };
             // The command's process had the same pipe for a moment.
             waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT)
                 .context(|| format!("{pid} is not the command"))?;
-            Ok(Born { pid, go, why })
+            Ok(Born { pid, sibling, go, why })
         }
     }
 }
@@ -99,43 +97,6 @@ pub(in crate::app) fn cross_without_streams(
 ) -> Result<Born> {
     let Wiring { inside, .. } = Wiring::new(Tty::Never)?;
     cross(inside, join, |tie, _| become_command(tie))
-}
-
-/// The crosser, which ends here, and the command, which never returns from here.
-fn bear(
-    inside: Inside,
-    tie: &mut Tie,
-    bears: OwnedFd,
-    join: impl FnOnce() -> Result<()>,
-    become_command: impl FnOnce(&mut Tie, Inside) -> Result<Infallible>,
-) -> Result<()> {
-    process::die_with_parent()?;
-    join()?;
-    inside.leave_callers()?;
-    let ties = [tie.go.as_fd(), tie.why.as_fd(), bears.as_fd()];
-    process::close_all_but(&inside.descriptors().chain(ties).collect::<Vec<_>>())?;
-    match process::fork_into(CloneFlags::CLONE_PARENT)? {
-        Fork::Parent(command) => {
-            let number = command.as_raw().to_ne_bytes();
-            File::from(bears).write_all(&number).context(|| "tell the PID of the command")
-        }
-        Fork::Child => {
-            drop(bears);
-            let done =
-                process::die_with_parent().and_then(|()| become_command(tie, inside)).map(|never| match never {});
-            process::exit_now(tie.tell(done))
-        }
-    }
-}
-
-/// Reads a PID from the pipe `born`; `None` if the writer ended without writing one.
-fn number(born: OwnedFd) -> Result<Option<Pid>> {
-    let mut bytes = [0; 4];
-    match rustix::io::read(&born, &mut bytes).context(|| "read the PID of the command")? {
-        0 => Ok(None),
-        4 => Ok(Some(Pid::from_raw(i32::from_ne_bytes(bytes))).filter(|pid| pid.as_raw() > 0)),
-        short => Err(Error::new(format!("read the PID of the command: {short} bytes"))),
-    }
 }
 
 /// Longest error text, in bytes: less than a pipe holds, so that writing never blocks.
@@ -156,9 +117,10 @@ impl Born {
     pub(in crate::app) fn go(&mut self, in_app: bool) -> Result<()> {
         match self.go.write_all(&[u8::from(in_app)]) {
             // It has ended already, which the caller finds out.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            done => done.context(|| "let the command go on"),
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+            done => done.context(|| "let the command go on")?,
         }
+        self.sibling.reap_crosser().map(drop)
     }
 
     /// What has something to read, or is closed, once the command is executed or its process has ended.
