@@ -162,6 +162,7 @@ fn a_pod_that_is_stopped_under_a_start_is_started_again(t: &Context) -> Verdict 
     drop(lock);
     start.ends_well();
     assert_eq!((pod.state("a").as_str(), pod.pid() != before), ("running", true));
+    pod.end();
     Ok(())
 }
 

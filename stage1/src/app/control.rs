@@ -224,7 +224,8 @@ pub fn rm(target: &Target, app: &AcName) -> Result<()> {
     // First: without them the app counts as half removed.
     let files = forget_files(app);
     let forgotten = streams::forget(app);
-    let unpinned = rootfs::unpin(target, app, deadline);
+    // An `app-stop` that was killed has left its note.
+    let inside = target.begin_inside(deadline, || rootfs::unpin(app).and(StopNote::remove_stale(app)));
     let parts = [
         files,
         unit::remove(app),
@@ -236,7 +237,7 @@ pub fn rm(target: &Target, app: &AcName) -> Result<()> {
         layout::env_file(app).parent().map_or(Ok(()), sweep_temporaries),
         rootfs::volumes::sweep(),
         forgotten.remove(),
-        unpinned.and_then(Begun::finish),
+        inside.and_then(Begun::finish),
     ];
     let failed: Vec<String> = parts.into_iter().filter_map(|part| part.err().map(|e| e.one_line())).collect();
     if failed.is_empty() { Ok(()) } else { Err(Error::new(format!("remove app {app}: {}", failed.join("; ")))) }

@@ -2,31 +2,26 @@
 //! it.
 
 use std::os::fd::OwnedFd;
-use std::time::Instant;
 
 use nix::sched::CloneFlags;
 use rustix::fs::{Mode, OFlags};
 
 use crate::appc::AcName;
-use crate::cross::{Begun, Target};
 use crate::error::{Context, Result};
 use crate::layout;
 use crate::pod::remove_if_there;
 use crate::sys::mount::{self, DetachedMount, Scope};
 use crate::sys::{dir, process};
 
-/// Begins to remove the pin of an app's mount namespace. The kernel frees the namespace and its mounts when the last
-/// process in it has ended. A missing pin is not an error. Host side.
+/// Removes the pin of an app's mount namespace. The kernel frees the namespace and its mounts when the last process in
+/// it has ended. A missing pin is not an error. Pod side.
 ///
 /// # Errors
-/// The child that removes it can't be forked. At the end of its work: the pin exists and can't be unmounted or removed,
-/// or the pod can't be joined.
-pub fn unpin(target: &Target, app: &AcName, deadline: Instant) -> Result<Begun> {
-    target.begin_inside(deadline, || {
-        let path = layout::pin(app);
-        while mount::detach(&path)? {}
-        remove_if_there(&path)
-    })
+/// The pin exists and can't be unmounted or removed.
+pub fn unpin(app: &AcName) -> Result<()> {
+    let path = layout::pin(app);
+    while mount::detach(&path)? {}
+    remove_if_there(&path)
 }
 
 /// Joins the pinned mount namespace of an app: setns(2). The app's root becomes root and working directory. Pod side,
