@@ -13,8 +13,8 @@ mod unwind;
 #[doc(hidden)]
 pub use dlmalloc::GlobalDlmalloc;
 
-/// Replaces musl's own allocator in a program that soon ends: that one asks the kernel for each small block and gives it
-/// back, a tenth of the time of a short verb. It keeps a program that runs for long smaller.
+/// Replaces musl's own allocator, which asks the kernel for each small block and gives it back: a tenth of the time of a
+/// short verb. That keeps `run` small, so `run` has it.
 #[macro_export]
 macro_rules! allocate_fast {
     () => {

@@ -4,7 +4,7 @@
 //! compared with the pod directory's: a recycled PID is refused.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use rustix::process::Signal;
 
 use crate::error::{Context, Error, Result};
 use crate::sys::process::{self, Fork};
+use crate::sys::shared::SharedNumber;
 use crate::sys::{dir, inherited};
 
 /// Environment variable with the PID of the pod's PID 1 as the host counts, set by host managers.
@@ -220,6 +221,8 @@ impl Target {
                     )
                 })
                 .context(|| "become root of the pod's user namespace")?;
+            // The change of the user has reset it.
+            process::not_dumpable()?;
         }
         Ok(())
     }
@@ -252,7 +255,7 @@ impl Target {
 
     /// [`Self::as_member`] without type parameters, so that each program has this code once.
     fn member(&self, deadline: Instant, work: &mut dyn FnMut() -> Result<()>) -> Result<()> {
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC).context(|| "pipe")?;
+        let (read, write) = report_pipe()?;
         let join = |born: BorrowedFd<'_>| {
             prepare_child()?;
             process::close_all_but(&[self.pidfd(), write.as_fd(), born])?;
@@ -310,41 +313,44 @@ impl Sibling {
 /// Forks a process, the crosser, that runs `join`: this enters the pod's namespaces, keeps its argument open, and none
 /// of the host's descriptors. There the crosser clones the new process as its sibling, and ends.
 ///
+/// The pod can see the new process, and can do in its name what it could do at that moment. So the PID comes through
+/// memory that the crosser has and the new process has not; the pipe that both have only wakes this process.
+///
 /// # Errors
 /// A call fails, or joining takes longer than `deadline`. In the calling process only.
 pub(crate) fn fork_across(deadline: Instant, join: impl FnOnce(BorrowedFd<'_>) -> Result<()>) -> Result<Across> {
-    let (born, bears) = pipe_with(PipeFlags::CLOEXEC).context(|| "pipe")?;
+    let born = SharedNumber::new()?;
+    let (bell, rings) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).context(|| "pipe")?;
     let crosser = match process::fork()? {
         Fork::Parent(crosser) => crosser,
         Fork::Child => {
-            drop(born);
-            let forked = join(bears.as_fd()).and_then(|()| process::fork_into(CloneFlags::CLONE_PARENT));
-            let told = match forked {
-                Ok(Fork::Child) => return Ok(Across::Inside),
-                Ok(Fork::Parent(pid)) => {
-                    fs::File::from(bears).write_all(&pid.as_raw().to_ne_bytes()).context(|| "tell the PID")
+            drop(bell);
+            let joined = join(rings.as_fd()).and_then(|()| born.keep_from_children());
+            return match joined.and_then(|()| process::fork_into(CloneFlags::CLONE_PARENT)) {
+                Ok(Fork::Child) => {
+                    std::mem::forget(born);
+                    Ok(Across::Inside)
                 }
-                Err(error) => Err(error),
+                Ok(Fork::Parent(pid)) => {
+                    born.set(pid.as_raw());
+                    // The end of this process wakes the parent too.
+                    let _ = rustix::io::write(&rings, &[0]);
+                    process::exit_now(0)
+                }
+                Err(error) => Ok(Across::Failed(error)),
             };
-            match told {
-                Ok(()) => process::exit_now(0),
-                Err(error) => return Ok(Across::Failed(error)),
-            }
         }
     };
-    drop(bears);
-    let left = deadline.saturating_duration_since(Instant::now());
-    // Readable when it has the PID, or when nobody can write to it any more.
-    if !process::wait_readable(&born, left)? {
-        process::pidfd_kill(process::pidfd_open(crosser.as_raw())?, Signal::KILL)?;
+    drop(rings);
+    let pidfd = process::pidfd_open(crosser.as_raw())?;
+    process::wait_one_readable(&[bell.as_fd(), pidfd.as_fd()], deadline)?;
+    // The pod can ring too early.
+    if born.get() == 0 && !process::pidfd_wait_end(&pidfd, deadline.saturating_duration_since(Instant::now()))? {
+        process::pidfd_kill(&pidfd, Signal::KILL)?;
         process::wait_child(crosser)?;
-        return Err(Error::new(format!("joining the pod timed out after {} s", left.as_secs())));
+        return Err(Error::new("joining the pod timed out"));
     }
-    let mut bytes = [0; 4];
-    let pid = match rustix::io::read(&born, &mut bytes).context(|| "read a PID")? {
-        4 => Some(Pid::from_raw(i32::from_ne_bytes(bytes))).filter(|pid| pid.as_raw() > 0),
-        _ => None,
-    };
+    let pid = Some(born.get()).filter(|pid| *pid > 0).map(Pid::from_raw);
     Ok(Across::Outside(Sibling { pid, crosser }))
 }
 
@@ -367,6 +373,7 @@ pub fn begin_in_child(deadline: Instant, work: impl FnOnce() -> Result<()>) -> R
 
 /// Work that a child does.
 #[derive(Debug)]
+#[must_use]
 pub struct Begun {
     child: Pid,
     report: OwnedFd,
@@ -386,7 +393,7 @@ impl Begun {
 
 /// [`begin_in_child`] without type parameters, so that each program has this code once.
 fn fork_for(deadline: Instant, work: &mut dyn FnMut() -> Result<()>) -> Result<Begun> {
-    let (read, write) = pipe_with(PipeFlags::CLOEXEC).context(|| "pipe")?;
+    let (read, write) = report_pipe()?;
     let parent = process::pidfd_open(std::process::id().cast_signed())?;
     match process::fork()? {
         Fork::Child => {
@@ -450,9 +457,19 @@ fn report(pipe: OwnedFd, done: Result<()>) -> bool {
     false
 }
 
+/// A pipe for the report of a child. Nobody waits at it: a process of the pod may hold the end for writing.
+fn report_pipe() -> Result<(OwnedFd, OwnedFd)> {
+    pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).context(|| "pipe")
+}
+
+/// The result of a child that has ended.
 fn outcome(pipe: OwnedFd, status: WaitStatus) -> Result<()> {
-    let mut text = Vec::new();
-    fs::File::from(pipe).take(MAX_REPORT as u64 + 1).read_to_end(&mut text).context(|| "read the child's report")?;
+    let mut text = [0; MAX_REPORT + 1];
+    let length = match rustix::io::read(&pipe, &mut text) {
+        Err(rustix::io::Errno::AGAIN) => 0,
+        length => length.context(|| "read the child's report")?,
+    };
+    let text = &text[..length];
     match (status, text.split_first()) {
         (WaitStatus::Exited(_, 0), None) => Ok(()),
         (_, Some((code, text))) => {

@@ -44,7 +44,7 @@ pub fn start(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
         let is_new = bring_up(store, pod, debug)?;
         let pod = pods::find_whole(store, pod.uuid())?;
         match pod.state() {
-            State::Running => await_ready(store, &pod)?,
+            State::Running => {}
             // an immutable pod whose apps have ended already
             State::Exited if is_new => return Ok(()),
             State::Exited => continue,
@@ -52,16 +52,23 @@ pub fn start(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
             State::ExitedGarbage => return Err(Error::new("it was marked for removal: make a new one")),
             other => return Err(Error::new(format!("it is {}", other.word()))),
         }
-        if !manifest::read(pod.dir())?.is_mutable()? {
-            return Ok(());
-        }
         let run = Run::of(&pod)?;
-        match resume::go_on(store, &pod, debug).and_then(|()| unfinished::finish(store, &pod, debug)) {
+        match go_on(store, &pod, debug) {
             // another process has stopped the run that was found
-            Err(error) if !is_new && is_over(store, &pod, run)? => log::debug!("{}", error.one_line()),
+            Err(error) if !is_new && is_over(store, &pod, run).unwrap_or(false) => log::debug!("{}", error.one_line()),
             done => return done,
         }
     }
+}
+
+/// Waits until a pod that runs is ready, and in a mutable pod goes on with its apps.
+fn go_on(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
+    await_ready(store, pod)?;
+    if !manifest::read(pod.dir())?.is_mutable()? {
+        return Ok(());
+    }
+    resume::go_on(store, pod, debug)?;
+    unfinished::finish(store, pod, debug)
 }
 
 /// Runs a pod again if it has ended, after waiting for its end if it is ending. Returns whether it was run again.
@@ -87,10 +94,10 @@ fn bring_up(store: &Store, pod: &Pod, debug: bool) -> Result<bool> {
     }
 }
 
-/// Whether a run of a pod has ended or is ending; `None` is one that had ended when it was looked for.
+/// Whether a run of a pod has ended or is ending; `None` is one that had no PID yet.
 fn is_over(store: &Store, pod: &Pod, run: Option<Run>) -> Result<bool> {
-    let Some(run) = run else { return Ok(true) };
-    Ok(!run.goes_on(store, pod)? || ending::of(store, pod)?.is_some())
+    let goes_on = run.map_or_else(|| pods::is_running(store, pod), |run| run.goes_on(store, pod))?;
+    Ok(!goes_on || ending::of(store, pod)?.is_some())
 }
 
 /// Waits until a pod that another process is starting has come up.

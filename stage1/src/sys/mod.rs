@@ -16,6 +16,7 @@ pub mod process;
 pub mod procfs;
 pub mod pty;
 pub mod seccomp;
+pub mod shared;
 pub mod signal;
 pub mod spawn;
 pub mod userns;

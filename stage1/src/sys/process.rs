@@ -91,10 +91,17 @@ pub fn pidfd_wait_end(pidfd: impl AsFd, timeout: Duration) -> Result<bool> {
 /// # Errors
 /// poll(2) fails.
 pub fn wait_readable(fd: impl AsFd, timeout: Duration) -> Result<bool> {
-    let end = Instant::now() + timeout;
+    wait_one_readable(&[fd.as_fd()], Instant::now() + timeout)
+}
+
+/// [`wait_readable`] for any of several descriptors, until `end`.
+///
+/// # Errors
+/// poll(2) fails.
+pub fn wait_one_readable(fds: &[std::os::fd::BorrowedFd<'_>], end: Instant) -> Result<bool> {
     loop {
         let left = end.saturating_duration_since(Instant::now());
-        let mut fds = [nix::poll::PollFd::new(fd.as_fd(), nix::poll::PollFlags::POLLIN)];
+        let mut fds: Vec<_> = fds.iter().map(|fd| nix::poll::PollFd::new(*fd, nix::poll::PollFlags::POLLIN)).collect();
         let wait =
             nix::poll::PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(nix::poll::PollTimeout::MAX);
         match nix::poll::poll(&mut fds, wait) {

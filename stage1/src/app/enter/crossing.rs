@@ -15,7 +15,6 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -79,9 +78,6 @@ pub(super) fn cross(
                 sibling.reap_crosser()?;
                 return Err(told(&mut why)?.unwrap_or_else(|| Error::new("the process that joined the pod was killed")));
             };
-            // The command's process had the same pipe for a moment.
-            waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT)
-                .context(|| format!("{pid} is not the command"))?;
             Ok(Born { pid, sibling, go, why })
         }
     }
