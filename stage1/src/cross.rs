@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sched::CloneFlags;
-use nix::sys::wait::WaitStatus;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -19,7 +19,7 @@ use rustix::process::Signal;
 use crate::error::{Context, Error, Result};
 use crate::sys::process::{self, Fork};
 use crate::sys::shared::SharedNumber;
-use crate::sys::{dir, inherited};
+use crate::sys::{dir, inherited, seccomp};
 
 /// Environment variable with the PID of the pod's PID 1 as the host counts, set by host managers.
 pub const ENTER_PID: &str = "RKT_STAGE1_ENTERPID";
@@ -221,8 +221,8 @@ impl Target {
                     )
                 })
                 .context(|| "become root of the pod's user namespace")?;
-            // The change of the user has reset it.
-            process::not_dumpable()?;
+            // The change of the user has undone it.
+            prepare_child()?;
         }
         Ok(())
     }
@@ -256,10 +256,11 @@ impl Target {
     /// [`Self::as_member`] without type parameters, so that each program has this code once.
     fn member(&self, deadline: Instant, work: &mut dyn FnMut() -> Result<()>) -> Result<()> {
         let (read, write) = report_pipe()?;
-        let join = |born: BorrowedFd<'_>| {
+        let join = |rings: BorrowedFd<'_>| {
             prepare_child()?;
-            process::close_all_but(&[self.pidfd(), write.as_fd(), born])?;
+            process::close_all_but(&[self.pidfd(), write.as_fd(), rings])?;
             leave_standard_fds()?;
+            seccomp::new_session_keyring()?;
             self.join()?;
             inherited::drop_capabilities()
         };
@@ -310,8 +311,8 @@ impl Sibling {
     }
 }
 
-/// Forks a process, the crosser, that runs `join`: this enters the pod's namespaces, keeps its argument open, and none
-/// of the host's descriptors. There the crosser clones the new process as its sibling, and ends.
+/// Forks a process, the crosser, that leads a session and runs `join`: this enters the pod's namespaces, keeps its
+/// argument open, and none of the host's descriptors. There the crosser clones the new process as its sibling, and ends.
 ///
 /// The pod can see the new process, and can do in its name what it could do at that moment. So the PID comes through
 /// memory that the crosser has and the new process has not; the pipe that both have only wakes this process.
@@ -325,7 +326,9 @@ pub(crate) fn fork_across(deadline: Instant, join: impl FnOnce(BorrowedFd<'_>) -
         Fork::Parent(crosser) => crosser,
         Fork::Child => {
             drop(bell);
-            let joined = join(rings.as_fd()).and_then(|()| born.keep_from_children());
+            // In the session of the caller the new process could open the caller's terminal, as /dev/tty.
+            let alone = process::new_session().and_then(|()| join(rings.as_fd()));
+            let joined = alone.and_then(|()| born.keep_from_children());
             return match joined.and_then(|()| process::fork_into(CloneFlags::CLONE_PARENT)) {
                 Ok(Fork::Child) => {
                     std::mem::forget(born);
@@ -348,6 +351,9 @@ pub(crate) fn fork_across(deadline: Instant, join: impl FnOnce(BorrowedFd<'_>) -
     if born.get() == 0 && !process::pidfd_wait_end(&pidfd, deadline.saturating_duration_since(Instant::now()))? {
         process::pidfd_kill(&pidfd, Signal::KILL)?;
         process::wait_child(crosser)?;
+        if born.get() > 0 {
+            process::pidfd_kill(process::pidfd_open(born.get())?, Signal::KILL)?;
+        }
         return Err(Error::new("joining the pod timed out"));
     }
     let pid = Some(born.get()).filter(|pid| *pid > 0).map(Pid::from_raw);
@@ -419,8 +425,24 @@ fn wait_until(child: Pid, deadline: Instant) -> Result<WaitStatus> {
     if !ended {
         process::pidfd_kill(&pidfd, Signal::KILL)?;
     }
-    let status = process::wait_child(child)?;
-    if ended { Ok(status) } else { Err(Error::new(format!("timed out after {} s", timeout.as_secs()))) }
+    let reaped = reap_until(child, deadline.max(Instant::now() + REAP));
+    if ended { reaped } else { Err(Error::new(format!("timed out after {} s", timeout.as_secs()))) }
+}
+
+/// How long a child that has ended may be held at least: one that a process of the pod traces can't be reaped.
+const REAP: Duration = Duration::from_secs(1);
+
+fn reap_until(child: Pid, deadline: Instant) -> Result<WaitStatus> {
+    loop {
+        match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) if Instant::now() >= deadline => {
+                return Err(Error::new("a process of the pod holds the one that works in it: it traces it"));
+            }
+            Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(5)),
+            Err(nix::errno::Errno::EINTR) => {}
+            status => return status.context(|| format!("waitpid({child})")),
+        }
+    }
 }
 
 /// In a new child: it is not dumpable, and is killed when its parent ends.

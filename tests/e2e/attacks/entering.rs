@@ -6,6 +6,7 @@ use std::process::Stdio;
 use tests::Verdict;
 use tests::harness::Context;
 use tests::process::wait_for;
+use tests::screen::Screen;
 
 use super::{lines, run_attacker};
 
@@ -16,8 +17,8 @@ tests::cases! {
 }
 
 /// Seen to fail by the root, the working directory and the descriptors of `enter` when the command was born in the pod
-/// first and joined it then; and by a descriptor of `app-start` when it
-/// closed none.
+/// first and joined it then; by a descriptor of `app-start` when it closed none; and by the terminal of all of them when
+/// they stayed in the caller's session.
 fn nothing_of_the_host_shows_while_a_process_enters(t: &Context) -> Verdict {
     let podctl = t.podctl();
     let pod = podctl.pod(&[]);
@@ -32,18 +33,23 @@ fn nothing_of_the_host_shows_while_a_process_enters(t: &Context) -> Verdict {
     pod.add("one", &[], &["sleep", "inf"]);
     pod.add("idle", &[], &["sleep", "inf"]);
     let seen = |name: &str| lines(&log).iter().filter(|line| line.starts_with(&format!("seen {name} "))).count();
+    // Of callers on a terminal, which a process in their session can open as /dev/tty.
+    let mut screen = Screen::new();
+    let mut on_terminal = |words: &[&str], stdin: Option<Stdio>| {
+        let mut child = screen.start(&podctl.command(words), [stdin, Some(Stdio::null()), Some(Stdio::null())]);
+        screen.end_of(&mut child)
+    };
     // The attacker must look at the right moment, so try several times.
     for n in 0..100 {
         if n >= 20 && seen("enter") > 0 && seen("app-start") > 0 {
             break;
         }
-        pod.app("start", "one", &[]).ok();
+        assert_eq!(on_terminal(&["app", "start", &pod.uuid, "one"], None), 0);
         for app in ["one", "one", "idle"] {
-            let mut command = podctl.command(&["enter", &pod.uuid, "--app", app, "--", "/probe", "exit", "7"]);
-            let out = command.stdin(File::open(&marker)?).stdout(Stdio::piped()).stderr(Stdio::piped()).output()?;
-            assert_eq!(out.status.code(), Some(7), "{out:?}");
+            let words = ["enter", &pod.uuid, "--app", app, "--", "/probe", "exit", "7"];
+            assert_eq!(on_terminal(&words, Some(File::open(&marker)?.into())), 7);
         }
-        pod.app("stop", "one", &[]).ok();
+        assert_eq!(on_terminal(&["app", "stop", &pod.uuid, "one"], None), 0);
         if seen("enter") >= 20 && seen("app-start") >= 3 && seen("app-stop") >= 3 {
             break;
         }

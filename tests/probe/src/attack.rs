@@ -95,11 +95,17 @@ pub fn peek(path: &str, marker: &str) -> std::io::Result<()> {
                 }
                 links.extend(std::fs::read_link(fd.path()).map(|link| format!("{number} {}", link.display())));
             }
+            let stat = std::fs::read_to_string(at("stat")).unwrap_or_default();
+            // The terminal is the fifth field after the name.
+            let terminal = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(4));
             let status = std::fs::read_to_string(at("status")).unwrap_or_default();
             let permitted = status.lines().find_map(|line| line.strip_prefix("CapPrm:\t"));
             // It may have become another program meanwhile.
             if name() == before {
                 permitted.map_or(Ok(()), |set| say(format!("capabilities of {before} {set}")))?;
+                if terminal.is_some_and(|number| number != "0") {
+                    say(format!("host by the terminal of {before} {pid}"))?;
+                }
                 say(format!("seen {before} {pid}"))?;
                 links.into_iter().try_for_each(|link| say(format!("descriptor of {before} {pid}: {link}")))?;
             }

@@ -23,6 +23,7 @@ use crate::app::deadline;
 use crate::cross::{Across, Sibling, fork_across};
 use crate::error::{Context, Error, Result, exit};
 use crate::sys::process;
+use crate::terminal;
 
 /// The command's process, as this process sees it.
 pub(in crate::app) struct Born {
@@ -43,6 +44,8 @@ pub(in crate::app) struct Tie {
 fn pipes() -> Result<(Tie, File, File)> {
     let pipe = |flags| pipe_with(PipeFlags::CLOEXEC | flags).context(|| "pipe");
     let (go, our_go) = pipe(PipeFlags::empty())?;
+    // A process of the pod could fill the pipe.
+    terminal::set_nonblocking(&our_go)?;
     let (our_why, why) = pipe(PipeFlags::NONBLOCK)?;
     Ok((Tie { go: go.into(), why: why.into() }, our_go.into(), our_why.into()))
 }
@@ -59,11 +62,11 @@ pub(super) fn cross(
     become_command: impl FnOnce(&mut Tie, Inside) -> Result<Infallible>,
 ) -> Result<Born> {
     let (mut tie, go, mut why) = pipes()?;
-    let enter = |born: BorrowedFd<'_>| {
+    let enter = |rings: BorrowedFd<'_>| {
         process::die_with_parent()?;
         join()?;
         inside.leave_callers()?;
-        let ties = [tie.go.as_fd(), tie.why.as_fd(), born];
+        let ties = [tie.go.as_fd(), tie.why.as_fd(), rings];
         process::close_all_but(&inside.descriptors().chain(ties).collect::<Vec<_>>())
     };
     match fork_across(deadline(), enter)? {
