@@ -365,7 +365,7 @@ fn a_plugin_that_hangs(t: &Context) -> Verdict {
     let path = host.scripts(&[("hangs", "[ $CNI_COMMAND = ADD ] || exit 0; sleep 1000 & wait")]);
     host.configure("50-hangs.conf", &json!({"cniVersion": "1.0.0", "name": "hangs", "type": "hangs"}));
     let line = run(&mut host.with_path(&path, &["sandbox", "--net=br,hangs"])).complaint();
-    assert!(line.contains("network hangs: plugin hangs ADD: it timed out after 20 s and was killed"), "{line}");
+    assert!(line.contains("network hangs: plugin hangs ADD: it timed out after 30 s and was killed"), "{line}");
     assert_eq!(host.calls(), ["ADD hangs", "DEL hangs"]);
     let own = fs::read_link("/proc/self/ns/net")?;
     let is_ours = |p: &Process| fs::read_link(format!("/proc/{}/ns/net", p.pid)).is_ok_and(|net| net == own);

@@ -19,7 +19,7 @@ use crate::layout;
 use crate::pod::{Directory, MAX_MANIFEST, read_bounded, write_atomic};
 
 /// Timeout of a plugin's ADD.
-const ADD: Duration = Duration::from_secs(20);
+const ADD: Duration = Duration::from_secs(30);
 /// Timeout of a plugin's CHECK and DEL.
 const OTHER: Duration = Duration::from_secs(10);
 /// The capability of plugins that forward ports.

@@ -268,12 +268,11 @@ impl Running {
     /// The deadline has passed, the output is too long, or a signal asks this process to end. The plugin still runs
     /// then.
     fn watch(&mut self, deadline: Instant, signals: Option<&SignalFd>) -> Result<()> {
-        let started = Instant::now();
+        let limit = deadline.saturating_duration_since(Instant::now()).as_secs_f64();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let seconds = started.elapsed().as_secs();
-                return Err(Error::new(format!("it timed out after {seconds} s and was killed")));
+                return Err(Error::new(format!("it timed out after {limit:.0} s and was killed")));
             }
             let mut fds = vec![PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
             fds.extend(signals.map(|signals| PollFd::new(signals.as_fd(), PollFlags::POLLIN)));
