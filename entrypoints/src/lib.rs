@@ -13,8 +13,8 @@ mod unwind;
 #[doc(hidden)]
 pub use dlmalloc::GlobalDlmalloc;
 
-/// Replaces musl's own allocator, which asks the kernel for each small block and gives it back: a tenth of the time of a
-/// short verb. That keeps `run` small, so `run` has it.
+/// Makes dlmalloc the allocator of a program. musl's own allocator asks the kernel for each small block and gives it
+/// back, which takes a tenth of the time of a short verb. `run` keeps musl's, with which it needs less memory.
 #[macro_export]
 macro_rules! allocate_fast {
     () => {

@@ -298,7 +298,7 @@ pub(crate) struct Sibling {
 }
 
 impl Sibling {
-    /// Reaps the crosser, which ends by itself.
+    /// Waits until the crosser has ended, which it does right after the clone, and reaps it: waitpid(2).
     pub(crate) fn reap_crosser(&self) -> Result<WaitStatus> {
         process::wait_child(self.crosser)
     }
@@ -456,8 +456,8 @@ fn must_go_on(parent: &OwnedFd) -> Result<()> {
     if process::pidfd_wait_end(parent, Duration::ZERO)? { Err(Error::new(PARENT_ENDED)) } else { Ok(()) }
 }
 
-/// [`must_go_on`] for a child that has nothing of its parent but the end for writing of a pipe. With poll(2) that has
-/// something to tell only when nobody can read from the pipe any more.
+/// [`must_go_on`] for a child that has only the writing end of a pipe from its parent. poll(2) reports such an end as
+/// ready (POLLERR) once every reading end is closed, that is when the parent has ended.
 fn must_have_reader(pipe: &OwnedFd) -> Result<()> {
     if process::wait_readable(pipe, Duration::ZERO)? { Err(Error::new(PARENT_ENDED)) } else { Ok(()) }
 }
@@ -479,7 +479,8 @@ fn report(pipe: OwnedFd, done: Result<()>) -> bool {
     false
 }
 
-/// A pipe for the report of a child. Nobody waits at it: a process of the pod may hold the end for writing.
+/// A pipe for the report of a child. Both ends are nonblocking: a process of the pod that traces the child can fill the
+/// pipe, or keep its writing end open.
 fn report_pipe() -> Result<(OwnedFd, OwnedFd)> {
     pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).context(|| "pipe")
 }
