@@ -194,7 +194,7 @@ fn mount_on(layers: Layers<'_>, target: &Path) -> Result<()> {
 }
 
 /// Mounts an overlay with the options that `options` makes from the lower directories. If they are too long, the lower
-/// directories are named by their descriptors.
+/// directories are named from a descriptor of the directory that holds all of them, or else each by its own descriptor.
 fn mount_with(
     lower: &[PathBuf],
     target: &Path,
@@ -202,16 +202,18 @@ fn mount_with(
     options: impl Fn(&[PathBuf]) -> OsString,
 ) -> Result<()> {
     let top = lower.first().context(|| "an overlay needs a tree to lie on")?;
+    let open = |path: &Path| File::open(path).context(|| format!("open directory {path:?}"));
     let mut data = options(lower);
     let mut opened: Vec<File> = Vec::new();
     if data.len() > OPTION_BYTES {
-        opened = lower
-            .iter()
-            .map(|path| File::open(path).context(|| format!("open directory {path:?}")))
-            .collect::<Result<_>>()?;
-        let short: Vec<PathBuf> =
-            opened.iter().map(|dir| PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()))).collect();
-        data = options(&short);
+        let above = common_ancestor(lower);
+        let dir = open(above)?;
+        data = options(&lower.iter().map(|path| named_from(&dir, path, above)).collect::<Vec<_>>());
+        opened.push(dir);
+    }
+    if data.len() > OPTION_BYTES {
+        opened = lower.iter().map(|path| open(path)).collect::<Result<_>>()?;
+        data = options(&lower.iter().zip(&opened).map(|(path, dir)| named_from(dir, path, path)).collect::<Vec<_>>());
     }
     if data.len() > OPTION_BYTES {
         return Err(Error::new(format!("mount overlay at {target:?}: the paths are too long; use a shorter --dir")));
@@ -230,6 +232,22 @@ fn mount_with(
         let on = if below > 0 { format!("{top:?} and {below} layers") } else { format!("{top:?}") };
         Error::caused_by(format!("mount overlay of {on} at {target:?}{hint}"), errno)
     })
+}
+
+/// The longest path that all of `paths` are at or below.
+fn common_ancestor(paths: &[PathBuf]) -> &Path {
+    let first = paths.first().map_or(Path::new(""), PathBuf::as_path);
+    first.ancestors().find(|above| paths.iter().all(|path| path.starts_with(above))).unwrap_or(first)
+}
+
+/// The name of `path` from the descriptor of the directory `above`, which it is at or below.
+fn named_from(dir: &File, path: &Path, above: &Path) -> PathBuf {
+    // joining an empty path would add a slash
+    let descriptor = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+    match path.strip_prefix(above) {
+        Ok(rest) if !rest.as_os_str().is_empty() => descriptor.join(rest),
+        _ => descriptor,
+    }
 }
 
 fn lower_option(lower: &[PathBuf]) -> OsString {
@@ -338,6 +356,21 @@ mod tests {
             4 1 8:1 / /data/pods/a\\040bc rw - overlay o rw\n";
         let found = mount_points_below(table, Path::new("/data/pods/a b"));
         assert_eq!(found, [Path::new("/data/pods/a b"), Path::new("/data/pods/a b/x")]);
+    }
+
+    #[test]
+    fn names_directories_from_the_one_that_holds_them() {
+        let paths = ["/data/trees/a/rootfs", "/data/layers/b/rootfs", "/data/layers/c/rootfs"].map(PathBuf::from);
+        assert_eq!(common_ancestor(&paths), Path::new("/data"));
+        assert_eq!(common_ancestor(&paths[1..]), Path::new("/data/layers"));
+        assert_eq!(common_ancestor(&paths[..1]), paths[0]);
+        let dir = File::open("/").unwrap();
+        let descriptor = format!("/proc/self/fd/{}", dir.as_raw_fd());
+        assert_eq!(
+            named_from(&dir, &paths[1], Path::new("/data")).to_str(),
+            Some(&*format!("{descriptor}/layers/b/rootfs"))
+        );
+        assert_eq!(named_from(&dir, &paths[1], &paths[1]).to_str(), Some(&*descriptor));
     }
 
     #[test]
