@@ -167,18 +167,17 @@ pub fn main(cases: &[&[Case]], decoys: &[Case]) -> ExitCode {
         eprintln!("The end-to-end tests can't run: {missing}");
         return ExitCode::FAILURE;
     }
+    let unknown = |filter: &&String| !all.iter().any(|(name, _)| name.contains(filter.as_str()));
+    if let Some(filter) = filters.iter().find(unknown) {
+        eprintln!("No test has a name like {filter:?}.");
+        return ExitCode::FAILURE;
+    }
     let wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
     let trials = all.iter().filter(|(name, _)| wanted(name)).map(|(name, _)| {
         let (test, caller) = (name.clone(), caller.clone());
         Trial::test(name, move || watch(&test, talkative, &caller))
     });
-    let listing = arguments.list;
-    let result = libtest_mimic::run(&arguments, trials.collect());
-    if !listing && result.num_passed + result.num_failed == 0 {
-        eprintln!("No test has such a name.");
-        return ExitCode::FAILURE;
-    }
-    result.exit_code()
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
 /// Splits the command line into options and the filters at its end, because libtest takes one filter only.
