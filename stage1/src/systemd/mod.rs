@@ -215,14 +215,20 @@ impl Client {
         .context(|| format!("GetAll({unit})"))
     }
 
-    /// The `ActiveState` of `unit`; inactive if it has no file.
+    /// The `ActiveState` of `unit`; inactive if it is not loaded: systemd keeps every unit loaded that is in another
+    /// state, and loading one takes longer than the rest of the question.
     ///
     /// # Errors
     /// systemd's reply has an unexpected type, or as [`Self::wait`].
     pub fn active_state(&mut self, unit: &str, deadline: Instant) -> Result<ActiveState> {
-        match self.property(unit, Interface::Unit, "ActiveState", deadline)? {
-            Value::Text(word) => Ok(ActiveState::from_word(&word)),
-            other => Err(Error::new(format!("ActiveState of {unit} is {other:?}"))),
+        let path = match self.manager_call("GetUnit", unit, Body::default().text(unit)?, deadline, object_path) {
+            Err(error) if is_no_such_unit(&error) => return Ok(ActiveState::Inactive),
+            path => path?,
+        };
+        match self.get(&path, Interface::Unit.name(), "ActiveState", deadline) {
+            Ok(Value::Text(word)) => Ok(ActiveState::from_word(&word)),
+            Ok(other) => Err(Error::new(format!("ActiveState of {unit} is {other:?}"))),
+            Err(error) => Err(error).context(|| format!("Get({unit}, ActiveState)")),
         }
     }
 

@@ -14,8 +14,8 @@ use stage1::systemd::{Client, PRIVATE_SOCKET};
 use tests::dist;
 use tests::minihost::{MiniHost, MiniPod};
 
-/// Number of measurements of each entrypoint.
-const ROUNDS: usize = 40;
+/// Number of measurements of each entrypoint. Medians of fewer differ from run to run by more than a tenth.
+const ROUNDS: usize = 160;
 /// Number of boots.
 const BOOTS: usize = 20;
 /// Apps in the full pod.
