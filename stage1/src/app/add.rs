@@ -19,7 +19,7 @@ use crate::error::{Context, Error, Result};
 use crate::launch::{LaunchRecord, env};
 use crate::layout;
 use crate::net::NetworkRequest;
-use crate::pod::{self, Directory, Pod, PodApp, write_atomic};
+use crate::pod::{self, Directory, Durable, Pod, PodApp};
 use crate::rootfs::volumes::{self, Opener};
 use crate::rootfs::{self, Device, EtcFile, EtcSource, Hosts, RootfsPlan, Volume};
 use crate::streams::{self, DeclaredStreams, LogFile, StreamModes};
@@ -210,7 +210,9 @@ impl Addition {
         }
         let env_file = layout::env_file(&self.app);
         let (env_dir, name) = Directory::of_pod_file(Path::new("."), &env_file)?;
-        write_atomic(env_dir, name, environment.as_bytes(), 0o644)?;
+        // Like the launch record, it is of no use after a power failure.
+        pod::replace(&env_dir.open()?, name, environment.as_bytes(), 0o644, Durable::No)
+            .context(|| format!("write {env_file:?}"))?;
         let handlers = (!record.pre_start.is_empty(), !record.post_stop.is_empty());
         let devices = plan.volumes.iter().filter_map(Volume::device).map(device_rule).collect();
         let any_device = insecure.disable_paths;

@@ -136,7 +136,11 @@ impl<'a> Directory<'a> {
         Ok((Self::InPod { pod, below }, name))
     }
 
-    fn open(self) -> Result<OwnedFd> {
+    /// Opens the directory.
+    ///
+    /// # Errors
+    /// It is missing, or has a symlink on its path that [`Self::InPod`] does not follow.
+    pub(crate) fn open(self) -> Result<OwnedFd> {
         match self {
             Self::Trusted(path) => dir::open_dir(path),
             Self::InPod { pod, below } => {
