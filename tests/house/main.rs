@@ -87,12 +87,12 @@ fn tests_of(module: &str) -> Option<Vec<String>> {
     Some(source.lines().filter_map(listed).collect())
 }
 
-/// The filters with which scripts/test calls scripts/vm name existing tests. Without this a wrong filter would be
+/// The filters that scripts/test gives to its virtual machines name existing tests. Without this a wrong filter would be
 /// noticed only at the end of a run.
 #[test]
 fn filters_for_the_virtual_machine_name_tests() {
     let script = fs::read_to_string(root().join("scripts/test")).expect("scripts/test");
-    let lines = script.lines().filter_map(|line| line.trim_start().strip_prefix("scripts/vm "));
+    let lines = script.lines().filter_map(|line| line.trim_start().strip_prefix("in_virtual_machine "));
     let filters: Vec<&str> = lines.flat_map(str::split_whitespace).filter(|word| !word.starts_with('-')).collect();
     assert!(!filters.is_empty());
     for filter in filters {
