@@ -8,10 +8,10 @@ use stage1::pod::events::Event;
 
 use super::crossing::ready_pid;
 use super::files::AppFiles;
-use super::kept::AppRecord;
+use super::host_record::AppRecord;
 use super::mounts;
 use super::options::AddOptions;
-use super::recover::Adding;
+use super::undo_add::Adding;
 use super::{groups, health, image_volumes};
 use crate::fsutil::dir::must_exist;
 use crate::image::store::Image;

@@ -11,9 +11,9 @@ use stage1::pod::{AppState, State};
 
 use super::crossing::{Inside, ready_pid};
 use super::files::AppFiles;
-use super::kept::AppRecord;
-use super::recover::Adding;
+use super::host_record::AppRecord;
 use super::start_lock::{self, AppLock};
+use super::undo_add::Adding;
 use crate::entrypoint::spawn::Entrypoint;
 use crate::entrypoint::supervisor;
 use crate::poddir::find::Pod;

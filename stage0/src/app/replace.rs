@@ -16,7 +16,7 @@ use stage1::pod::{State, remove_if_there};
 use super::add::add;
 use super::files::{AppFiles, SetAside};
 use super::health;
-use super::kept::AppRecord;
+use super::host_record::AppRecord;
 use super::lifecycle;
 use super::options::AddOptions;
 use super::status;

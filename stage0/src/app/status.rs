@@ -10,8 +10,8 @@ use stage1::error::Result;
 use stage1::layout;
 use stage1::pod::{AppState, ExitDetails, Health, State};
 
-use super::kept::AppRecord;
-use super::past::{self, Past};
+use super::host_record::AppRecord;
+use super::restart_times::{self, Past};
 use super::{oom, start_lock};
 use crate::fsutil::time::rfc3339;
 use crate::poddir::find::Pod;
@@ -227,7 +227,7 @@ fn describe(pod: &Pod, manifest: &PodManifest, app: &RuntimeApp) -> Result<AppSt
     let own = app.app.as_ref();
     let details = status.details.unwrap_or_default();
     let (restarts, restarting, gave_up) = (details.restarts, details.restarting, details.gave_up);
-    let past = if restarts > 0 { past::of_app(pod, &app.name) } else { Past::default() };
+    let past = if restarts > 0 { restart_times::of_app(pod, &app.name) } else { Past::default() };
     // the marker has the time of the first start
     let is_starting = status.state == AppState::Running && !restarting && past.started < past.ended;
     // a start that is not recorded yet has rewritten the details

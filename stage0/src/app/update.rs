@@ -4,7 +4,7 @@ use stage1::appc::{AcName, Isolator, Isolators};
 use stage1::error::{Context, Error, Result};
 
 use super::crossing::{Inside, ready_pid};
-use super::kept::AppRecord;
+use super::host_record::AppRecord;
 use super::options;
 use crate::entrypoint::spawn::{Entrypoint, Stage1};
 use crate::poddir::find::Pod;

@@ -7,7 +7,7 @@ use stage1::error::Result;
 
 use super::args::duration::duration;
 use super::session::Session;
-use crate::app::unfinished;
+use crate::app::interrupted;
 use crate::pod::gc;
 use crate::poddir::find as pods;
 use crate::volume::removal;
@@ -28,7 +28,7 @@ pub struct Gc {
 impl Gc {
     pub fn run(self, session: &Session) -> Result<()> {
         for pod in pods::list(&session.store)? {
-            if let Err(error) = unfinished::finish(&session.store, &pod, session.debug) {
+            if let Err(error) = interrupted::finish(&session.store, &pod, session.debug) {
                 log::warn!("pod {}: {}", pod.uuid(), error.one_line());
             }
         }

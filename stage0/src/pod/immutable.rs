@@ -18,10 +18,10 @@ use crate::app::add::check_addition;
 use crate::app::files::AppFiles;
 use crate::app::groups;
 use crate::app::health;
-use crate::app::kept::AppRecord;
+use crate::app::host_record::AppRecord;
 use crate::app::mounts;
 use crate::app::options::AddOptions;
-use crate::app::resume;
+use crate::app::run_again;
 use crate::image::store::Image;
 use crate::image::store::find;
 use crate::pod::create;
@@ -63,7 +63,7 @@ pub fn prepare(
         images.push(image);
     }
     check_terminal(&manifest, settings)?;
-    resume::in_order(&manifest)?;
+    run_again::in_order(&manifest)?;
     create::prepare(store, stage1, &manifest, making, |dir| {
         name.map_or(Ok(()), |name| claim::give(store, dir, name))?;
         for ((app, image), options) in manifest.apps.iter().zip(&images).zip(apps) {

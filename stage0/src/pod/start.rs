@@ -10,7 +10,7 @@ use stage1::layout;
 use stage1::pod::{RuntimeConfig, remove_if_there};
 use stage1::sys::dir;
 
-use crate::app::{resume, unfinished};
+use crate::app::{interrupted, run_again};
 use crate::fsutil::{lock, remove};
 use crate::pod::ending::Run;
 use crate::pod::settings::{Ipc, Launch, Settings};
@@ -67,8 +67,8 @@ fn go_on(store: &Store, pod: &Pod, debug: bool) -> Result<()> {
     if !manifest::read(pod.dir())?.is_mutable()? {
         return Ok(());
     }
-    resume::go_on(store, pod, debug)?;
-    unfinished::finish(store, pod, debug)
+    run_again::go_on(store, pod, debug)?;
+    interrupted::finish(store, pod, debug)
 }
 
 /// Runs a pod again if it has ended, after waiting for its end if it is ending. Returns whether it was run again.
@@ -130,13 +130,13 @@ fn run_again(store: &Store, pod: &Pod, debug: bool) -> Result<bool> {
             "its app had the terminal of \"podctl run --interactive\", and only has that of a new run",
         ));
     }
-    resume::undo_interrupted(pod)?;
+    run_again::undo_interrupted(pod)?;
     let manifest = manifest::read(pod.dir())?;
     ports::must_be_free(store, Some(pod.uuid()), &manifest)?;
     drop(ports);
     let mutable = manifest.is_mutable()?;
     if mutable {
-        resume::note_wanted(pod, &manifest)?;
+        run_again::note_wanted(pod, &manifest)?;
     }
     // remove the last run's remains on the host and in the pod's directory
     gc::leave_host(store, &held, debug)?;
@@ -149,9 +149,9 @@ fn run_again(store: &Store, pod: &Pod, debug: bool) -> Result<bool> {
         create::mount_again(store, dir)?;
     }
     forget_ready(dir)?;
-    resume::mount(store, pod, &manifest)?;
+    run_again::mount(store, pod, &manifest)?;
     if !mutable {
-        resume::forget_exits(pod, &manifest)?;
+        run_again::forget_exits(pod, &manifest)?;
     }
     create::boot(store, &held, &Launch { settings, mutable, debug }).map(|_| true)
 }

@@ -16,9 +16,9 @@ use super::origin::ORIGIN;
 use super::plan::{AppPlan, PodPlan, Pull};
 use super::pod::{INIT, init_mark};
 use super::up_lock::{self, UpLock};
-use crate::app::kept::AppRecord;
+use crate::app::host_record::AppRecord;
 use crate::app::options::AddOptions;
-use crate::app::{add, groups, lifecycle, status, unfinished};
+use crate::app::{add, groups, interrupted, lifecycle, status};
 use crate::image::store::Image;
 use crate::image::store::find as images;
 use crate::logs::{self, LineFilter};
@@ -107,7 +107,7 @@ fn up_one(store: &Store, plan: &PodPlan, wanted: &[WantedApp], how: &How<'_>) ->
     if !how.dry {
         pause::must_go_on(&pod, None)?;
         start::await_ready(store, &pod)?;
-        unfinished::finish(store, &pod, how.debug)?;
+        interrupted::finish(store, &pod, how.debug)?;
     }
     let manifest = manifest::read(pod.dir())?;
     manifest::must_be_mutable(&manifest)?;

@@ -22,7 +22,7 @@ use super::origin::{Origin, Variable, is_sidecar};
 use super::pod::NETWORK;
 use super::sources::SourceKind;
 use super::{hooks, probes};
-use crate::app::kept::AppRecord;
+use crate::app::host_record::AppRecord;
 use crate::app::record::record;
 use crate::image::store::find as images;
 use crate::image::store::names::names_of;

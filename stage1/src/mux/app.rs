@@ -8,9 +8,9 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 
-use super::bounds::{REPLAY, REPLAY_LOG};
 use super::buffer::empty;
 use super::channel::Channel;
+use super::client_limits::{REPLAY, REPLAY_LOG};
 use super::console::Shown;
 use super::file::AppLog;
 use super::input::Input;

@@ -11,8 +11,8 @@ use rustix::net::RecvFlags;
 use rustix::pipe::SpliceFlags;
 use rustix::termios::Winsize;
 
-use super::bounds::BUFFER;
 use super::client::{Client, FAREWELL, READ_LEAST, has_hung_up, is_readable};
+use super::client_limits::BUFFER;
 use super::input::Input;
 use super::listener::{Call, Listener};
 use super::output::{Output, OutputSource};

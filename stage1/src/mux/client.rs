@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown};
 use rustix::termios::Winsize;
 
-use super::bounds::{DEAD, HOLD, LEAST};
+use super::client_limits::{DEAD, HOLD, LEAST};
 use super::poller::Watched;
 use super::ring::Ring;
 use crate::error::{Context, Result};

@@ -24,10 +24,10 @@
 //! ends.
 
 mod app;
-mod bounds;
 mod buffer;
 mod channel;
 mod client;
+mod client_limits;
 mod console;
 mod file;
 mod input;
@@ -64,7 +64,7 @@ use poller::{Interest, Poller, Watched};
 use sinks::Tools;
 use token::{Job, Tokens};
 
-pub use bounds::{BUFFER, DEAD, HOLD, LEAST, REPLAY, REPLAY_LOG};
+pub use client_limits::{BUFFER, DEAD, HOLD, LEAST, REPLAY, REPLAY_LOG};
 pub use console::Show;
 pub use file::Bounds;
 pub use intake::Listeners;

@@ -4,8 +4,8 @@ use clap::Args;
 use stage1::error::{Context, Result};
 
 use crate::app::add::add;
+use crate::app::interrupted;
 use crate::app::options::AddOptions;
-use crate::app::unfinished;
 use crate::cli::args::insecure::InsecureArgs;
 use crate::cli::args::new_app::NewApp;
 use crate::cli::args::pod::OnePod;
@@ -24,7 +24,7 @@ pub struct Add {
 impl Add {
     pub fn run(self, session: &Session) -> Result<()> {
         let pod = self.pod.find(session)?;
-        unfinished::finish(&session.store, &pod, session.debug)?;
+        interrupted::finish(&session.store, &pod, session.debug)?;
         let insecure = self.insecure.into();
         let options = self.app.options(session).map(|options| AddOptions { insecure, ..options });
         options

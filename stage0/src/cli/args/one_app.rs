@@ -6,7 +6,7 @@ use stage1::error::{Context, Result};
 
 use super::each::each;
 use super::pod::OnePod;
-use crate::app::unfinished;
+use crate::app::interrupted;
 use crate::cli::args::candidates::an_app;
 use crate::cli::session::Session;
 use crate::poddir::find::{self as pods, Pod};
@@ -78,7 +78,7 @@ impl SomeApps {
 }
 
 fn finish_interrupted(session: &Session, pod: &Pod) {
-    if let Err(error) = unfinished::finish(&session.store, pod, session.debug) {
+    if let Err(error) = interrupted::finish(&session.store, pod, session.debug) {
         log::warn!("{}", error.one_line());
     }
 }

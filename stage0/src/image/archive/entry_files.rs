@@ -16,8 +16,8 @@ use tar::EntryType;
 
 use super::entries::Entry;
 use super::lower::{remove_lower, remove_lower_contents};
-use super::marks::{Hashes, Known, OPAQUE, is_whiteout};
 use super::metadata::Metadata;
+use super::whiteouts::{Hashes, Known, OPAQUE, is_whiteout};
 use super::xattrs::has_attributes;
 use super::{MAX_DEPTH, UnpackLimits};
 use crate::fsutil::space::Room;

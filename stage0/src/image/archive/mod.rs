@@ -5,12 +5,12 @@
 
 mod entries;
 mod entry_files;
-mod holes;
 mod lower;
-mod marks;
 mod metadata;
 mod pack;
+mod sparse;
 mod unpack;
+mod whiteouts;
 mod xattrs;
 pub(crate) mod zstd;
 
@@ -25,12 +25,12 @@ use crate::fsutil::digest::hex;
 use crate::interrupt;
 
 pub use entries::{Entries, Entry};
-pub use marks::Hashes;
-pub(crate) use marks::{OPAQUE, is_whiteout};
 pub use pack::pack;
 pub(crate) use pack::{pack_files, pack_image, sorted_names};
 pub(crate) use unpack::unpack_files;
 pub use unpack::{Alone, Whitelist, manifest, unpack, unpack_alone, unpack_layer, unpack_over, unpack_plain};
+pub use whiteouts::Hashes;
+pub(crate) use whiteouts::{OPAQUE, is_whiteout};
 pub(crate) use xattrs::{is_kept, xattr, xattr_names};
 
 /// The deepest nesting of files in an image.

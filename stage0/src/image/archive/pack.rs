@@ -14,7 +14,7 @@ use tar::{Builder, EntryType, Header};
 
 use super::MAX_DEPTH;
 use super::entry_files::{NO_DEVICES, is_harmless, warn_once};
-use super::holes::Sparse;
+use super::sparse::Sparse;
 use super::xattrs::{is_kept, xattr, xattr_names};
 
 /// Writes to `to` an archive with `manifest` and, below `rootfs/`, the tree at `directory`.

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use rustix::fs;
 use rustix::io::Errno;
 
-use super::marks::OPAQUE;
+use super::whiteouts::OPAQUE;
 
 /// The size of the buffer on the stack for names, in bytes; longer lists take memory from the heap.
 const FEW_NAMES: usize = 512;
