@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::declared::DeclaredSettings;
-use super::{control, deadline};
+use super::{bounding_set, control, deadline};
 use crate::appc::{self, AcName, Isolators, OnFailure, PidNamespace};
 use crate::cgroup::PodCgroup;
 use crate::cgroup::devices::{DeviceKind, DeviceRule};
@@ -23,8 +23,8 @@ use crate::pod::{self, Directory, Durable, Pod, PodApp};
 use crate::rootfs::volumes::{self, Opener};
 use crate::rootfs::{self, Device, EtcFile, EtcSource, Hosts, RootfsPlan, Volume};
 use crate::streams::{self, DeclaredStreams, LogFile, StreamModes};
+use crate::sys::dir;
 use crate::sys::mount::{DetachedMount, Scope};
-use crate::sys::{dir, procfs};
 use crate::uid_range::UidRange;
 use crate::unit::{self, AppUnit, CgroupLimits, HealthUnits};
 
@@ -211,8 +211,8 @@ impl Addition {
         let env_file = layout::env_file(&self.app);
         let (env_dir, name) = Directory::of_pod_file(Path::new("."), &env_file)?;
         // Like the launch record, it is of no use after a power failure.
-        pod::replace(&env_dir.open()?, name, environment.as_bytes(), 0o644, Durable::No)
-            .context(|| format!("write {env_file:?}"))?;
+        let write = || pod::replace(&env_dir.open()?, name, environment.as_bytes(), 0o644, Durable::No);
+        write().context(|| format!("write {env_file:?}"))?;
         let handlers = (!record.pre_start.is_empty(), !record.post_stop.is_empty());
         let devices = plan.volumes.iter().filter_map(Volume::device).map(device_rule).collect();
         let any_device = insecure.disable_paths;
@@ -290,20 +290,12 @@ impl Addition {
 /// The capabilities of `wanted` that the pod gave up at its start and can't get back. Capabilities that this process
 /// lacks too do not count.
 fn lost_capabilities(target: &Target, wanted: CapSet) -> Result<CapSet> {
-    let (ours, pods) = (bounding_set("self")?, bounding_set(&target.pid().to_string())?);
+    let (ours, pods) = (CapSet::bounding_of("self")?, bounding_set(target)?);
     Ok(wanted.and(ours).without(pods))
 }
 
 fn names(set: CapSet) -> String {
     set.names().collect::<Vec<_>>().join(",")
-}
-
-/// The bounding set of a process: proc_pid_status(5).
-fn bounding_set(process: &str) -> Result<CapSet> {
-    let file = format!("/proc/{process}/status");
-    let text = procfs::read(&file).context(|| format!("read {file}"))?;
-    let set = text.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapBnd:")?.trim(), 16).ok());
-    set.map(CapSet::from_bits).context(|| format!("{file} has no CapBnd"))
 }
 
 fn device_rule(device: Device) -> DeviceRule {

@@ -23,6 +23,7 @@ use rustix::fs::{FileType, OFlags};
 
 pub(super) use self::crossing::{Born, Tie, cross_without_streams};
 use self::wiring::{Inside, Wiring};
+use super::bounding_set;
 use super::exec::load_record;
 use super::pid_namespace::{First, join_root, may_be_on_host, recorded};
 use crate::appc::{AcName, PidNamespace};
@@ -33,7 +34,6 @@ use crate::confine::{self, Confinement};
 use crate::cross::Target;
 use crate::error::{Context, Error, Result};
 use crate::launch::{self, Command, LaunchRecord, env, find};
-use crate::pod::read_bounded;
 use crate::rootfs::renew_proc;
 use crate::sys::dir;
 use crate::sys::inherited::ResourceLimits;
@@ -127,18 +127,6 @@ pub fn enter(entry: &Entry) -> Result<Ended> {
     }
     let ended = accompany::accompany(born.pid, &signals, outside)?;
     born.failure()?.map_or(Ok(ended), Err)
-}
-
-/// The resource limits of the pod's PID 1. Host side.
-pub(super) fn bounding_set(target: &Target) -> Result<CapSet> {
-    let path = format!("/proc/{}/status", target.pid());
-    let status = read_bounded(Path::new(&path), 64 << 10)?;
-    if process::pidfd_wait_end(target.pidfd(), std::time::Duration::ZERO)? {
-        return Err(Error::new("the pod has ended"));
-    }
-    let status = String::from_utf8_lossy(&status);
-    let bits = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapBnd:")?.trim(), 16).ok());
-    bits.map(CapSet::from_bits).context(|| format!("{path} has no CapBnd"))
 }
 
 /// The cgroups that a command may run in: the app's if it runs, else a scope of its own below the pod's.

@@ -37,9 +37,24 @@ pub use update::update;
 
 use std::time::{Duration, Instant};
 
+use crate::confine::caps::CapSet;
+use crate::cross::Target;
+use crate::error::{Error, Result};
+use crate::sys::process;
+
 /// The timeout for the steps of a verb that do not wait for an app.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 fn deadline() -> Instant {
     Instant::now() + TIMEOUT
+}
+
+/// The bounding set of the pod's PID 1. Host side.
+fn bounding_set(target: &Target) -> Result<CapSet> {
+    let set = CapSet::bounding_of(&target.pid().to_string())?;
+    // Read by PID: it is the pod's only if the process of the pidfd still has that PID.
+    if process::pidfd_wait_end(target.pidfd(), Duration::ZERO)? {
+        return Err(Error::new("the pod has ended"));
+    }
+    Ok(set)
 }

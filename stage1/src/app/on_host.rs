@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::deadline;
-use super::enter::{Born, Tie, bounding_set, cross_without_streams};
+use super::enter::{Born, Tie, cross_without_streams};
 use super::exec::{hand_over, load_record};
 use super::pid_namespace::may_be_on_host;
 use super::stand_in::{EXITED, FAILED, KILLED, RUNNING, SIGNAL, heard, wait_for};
+use super::{bounding_set, deadline};
 use crate::appc::AcName;
 use crate::cgroup::PodCgroup;
 use crate::confine;

@@ -8,6 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use Capability::*;
 
+use crate::error::{Context, Result};
+use crate::sys::procfs;
+
 /// The capabilities of an app without a capability set: the 14 of appc.
 const DEFAULT: CapSet = CapSet::of(&[
     CAP_AUDIT_WRITE,
@@ -45,6 +48,17 @@ impl CapSet {
     pub const ALL: Self = Self(u64::MAX);
     /// CAP_SYS_ADMIN only.
     pub const SYS_ADMIN: Self = Self::of(&[CAP_SYS_ADMIN]);
+
+    /// The bounding set of a process, whose PID or `self` is given: proc_pid_status(5).
+    ///
+    /// # Errors
+    /// There is no such process.
+    pub fn bounding_of(process: &str) -> Result<Self> {
+        let file = format!("/proc/{process}/status");
+        let status = procfs::read(&file).context(|| format!("read {file}"))?;
+        let bits = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapBnd:")?.trim(), 16).ok());
+        bits.map(Self).context(|| format!("{file} has no CapBnd"))
+    }
 
     /// The capabilities of an app without a capability set.
     pub const fn app_default() -> Self {
