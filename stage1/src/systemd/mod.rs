@@ -215,8 +215,8 @@ impl Client {
         .context(|| format!("GetAll({unit})"))
     }
 
-    /// The `ActiveState` of `unit`; inactive if it is not loaded: systemd keeps every unit loaded that is in another
-    /// state, and loading one takes longer than the rest of the question.
+    /// The `ActiveState` of `unit`; inactive if it is not loaded. systemd keeps a unit loaded while it starts, runs, stops
+    /// or waits for its restart; loading one takes longer than the rest of the question.
     ///
     /// # Errors
     /// systemd's reply has an unexpected type, or as [`Self::wait`].
