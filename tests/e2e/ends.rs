@@ -121,7 +121,7 @@ fn a_kill_for_lack_of_memory_is_told(t: &Context) -> Verdict {
     assert_eq!(pod.exit_code("kill"), 137);
     assert_eq!(pod.status("kill").get("oom_killed"), None);
     // A child is killed; the app goes on and exits by itself.
-    pod.add("child", &["--memory=32Mi"], &["spawn", "alloc", "100000000", "+", "sleep", "2", "+", "exit", "11"]);
+    pod.add("child", &["--memory=32Mi"], &["spawn", "alloc", "100000000", "+", "reap", "+", "exit", "11"]);
     pod.app("start", "child", &[]).ok();
     assert_eq!(pod.exit_code("child"), 11);
     assert_eq!(pod.status("child")["oom_killed"], true);

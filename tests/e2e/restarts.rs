@@ -1,6 +1,7 @@
 //! Apps that are restarted when they end: how often, after which pause, and their status.
 
 use std::fs;
+use std::process::Command;
 
 use tests::Verdict;
 use tests::harness::Context;
@@ -57,6 +58,12 @@ fn crash_loops_and_what_is_told_of_them(t: &Context) -> Verdict {
     wait_for("who waits for the next start", 20, || {
         descendants(pod.pid()).into_iter().find(|p| p.words.ends_with("app-exec --back-off loop"))
     });
+    let by_hand = Command::new(pod.dir().join("stage1/rootfs/opt/stage1/bin/app-rm"))
+        .arg("--app=loop")
+        .env_clear()
+        .current_dir(pod.dir())
+        .output()?;
+    assert!(!by_hand.status.success(), "an app between two runs was removed");
     let status = pod.status("loop");
     assert_eq!((&status["state"], &status["last_end"]["exit_code"]), (&"running".into(), &1.into()), "{status}");
     let runs = fs::read_to_string(podctl.out().join("runs"))?.lines().count() as u64;

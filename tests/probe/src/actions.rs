@@ -54,6 +54,7 @@ actions, joined by `+`:
   sized COLUMNS       until the terminal is so wide
   spawn WORD…         start a further probe in a process group of its own and go on
   fork WORD…          the same in this process group
+  reap                wait until one of these has ended
   print TEXT | warn TEXT
   lines N TEXT        print TEXT with a number, N times
   take BYTES          read that much of stdin, and print it
@@ -176,6 +177,7 @@ pub fn perform(words: &[&str]) -> Outcome {
         }
         ["spawn", rest @ ..] => spawn(rest, true),
         ["fork", rest @ ..] => spawn(rest, false),
+        ["reap"] => nix::sys::wait::wait().map(drop).map_err(|e| format!("wait: {e}")),
         ["print", text] => say(text),
         ["warn", text] => {
             eprintln!("{text}");
