@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use nix::mount::{MsFlags, mount};
 use tests::Verdict;
 use tests::harness::Context;
-use tests::process::{all, mountinfo, run};
+use tests::process::{all, mountinfo, patience, run};
 
 tests::cases! {
     both leaks_and_failures_are_noticed;
@@ -100,7 +100,8 @@ fn leaks_and_failures_are_noticed(_: &Context) -> Verdict {
     let said = verdict("gives_an_error");
     assert!(said.contains("not a number"), "{said}");
     let said = verdict("never_ends");
-    assert!(said.contains("not done after 1 s") && said.contains("--body"), "{said}");
+    let limit = format!("not done after {} s", patience());
+    assert!(said.contains(&limit) && said.contains("--body"), "{said}");
     Ok(())
 }
 

@@ -35,7 +35,7 @@ use crate::{Verdict, dist, leftovers, process, source, target};
 /// Directory of the machine's network configurations, which is hidden from the tests.
 const NETWORKS: &str = "/etc/cni/net.d";
 /// Maximum number of tests that run at the same time: with more, timeouts would depend on the machine's speed.
-const AT_ONCE: usize = 2;
+const AT_ONCE: usize = 3;
 
 /// Environment variable of tests: the shell commands that are run before podctl in the same shell.
 pub const CALLER: &str = "E2E_CALLER";
@@ -161,15 +161,15 @@ pub fn main(cases: &[&[Case]], decoys: &[Case]) -> ExitCode {
     if !caller.is_empty() {
         println!("podctl is called after: {caller}");
     }
+    let unknown = |filter: &&String| !all.iter().any(|(name, _)| name.contains(filter.as_str()));
+    if let Some(filter) = filters.iter().find(unknown) {
+        eprintln!("No test has a name like {filter:?}.");
+        return ExitCode::FAILURE;
+    }
     if !arguments.list
         && let Err(missing) = prepare()
     {
         eprintln!("The end-to-end tests can't run: {missing}");
-        return ExitCode::FAILURE;
-    }
-    let unknown = |filter: &&String| !all.iter().any(|(name, _)| name.contains(filter.as_str()));
-    if let Some(filter) = filters.iter().find(unknown) {
-        eprintln!("No test has a name like {filter:?}.");
         return ExitCode::FAILURE;
     }
     let wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
@@ -177,7 +177,13 @@ pub fn main(cases: &[&[Case]], decoys: &[Case]) -> ExitCode {
         let (test, caller) = (name.clone(), caller.clone());
         Trial::test(name, move || watch(&test, talkative, &caller))
     });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let listing = arguments.list;
+    let result = libtest_mimic::run(&arguments, trials.collect());
+    if !listing && result.num_passed + result.num_failed == 0 {
+        eprintln!("No test is left to run.");
+        return ExitCode::FAILURE;
+    }
+    result.exit_code()
 }
 
 /// Splits the command line into options and the filters at its end, because libtest takes one filter only.
