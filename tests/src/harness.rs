@@ -35,7 +35,7 @@ use crate::{Verdict, dist, leftovers, process, source, target};
 /// Directory of the machine's network configurations, which is hidden from the tests.
 const NETWORKS: &str = "/etc/cni/net.d";
 /// Maximum number of tests that run at the same time: with more, timeouts would depend on the machine's speed.
-const AT_ONCE: usize = 3;
+const AT_ONCE: usize = 2;
 
 /// Environment variable of tests: the shell commands that are run before podctl in the same shell.
 pub const CALLER: &str = "E2E_CALLER";
