@@ -281,7 +281,7 @@ fn many_layers(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// Counts its system calls, which are the same on any machine.
+/// Counts its system calls, which do not depend on the speed of the machine.
 fn an_app_costs_the_same_on_many_layers(t: &Context) -> Verdict {
     let (mut all, mut some) = (Vec::new(), Vec::new());
     for number in 0..400 {

@@ -49,10 +49,10 @@ impl CapSet {
     /// CAP_SYS_ADMIN only.
     pub const SYS_ADMIN: Self = Self::of(&[CAP_SYS_ADMIN]);
 
-    /// The bounding set of a process, whose PID or `self` is given: proc_pid_status(5).
+    /// The bounding set of the process with the PID `process`, or of this one for `self`: proc_pid_status(5).
     ///
     /// # Errors
-    /// There is no such process.
+    /// The process does not exist, or its status can't be read.
     pub fn bounding_of(process: &str) -> Result<Self> {
         let file = format!("/proc/{process}/status");
         let status = procfs::read(&file).context(|| format!("read {file}"))?;

@@ -221,14 +221,13 @@ impl Client {
     /// # Errors
     /// systemd's reply has an unexpected type, or as [`Self::wait`].
     pub fn active_state(&mut self, unit: &str, deadline: Instant) -> Result<ActiveState> {
-        let path = match self.manager_call("GetUnit", unit, Body::default().text(unit)?, deadline, object_path) {
+        match self.manager_call("GetUnit", unit, Body::default().text(unit)?, deadline, object_path) {
             Err(error) if is_no_such_unit(&error) => return Ok(ActiveState::Inactive),
-            path => path?,
-        };
-        match self.get(&path, Interface::Unit.name(), "ActiveState", deadline) {
-            Ok(Value::Text(word)) => Ok(ActiveState::from_word(&word)),
-            Ok(other) => Err(Error::new(format!("ActiveState of {unit} is {other:?}"))),
-            Err(error) => Err(error).context(|| format!("Get({unit}, ActiveState)")),
+            loaded => loaded.map(drop)?,
+        }
+        match self.property(unit, Interface::Unit, "ActiveState", deadline)? {
+            Value::Text(word) => Ok(ActiveState::from_word(&word)),
+            other => Err(Error::new(format!("ActiveState of {unit} is {other:?}"))),
         }
     }
 
