@@ -24,6 +24,7 @@ tests::cases! {
     native thirty_at_once 300;
     native what_fails_leaves_nothing 120;
     native a_plugin_that_hangs 120;
+    native a_plugin_that_is_slow_at_the_end 120;
     native run_is_asked_to_end_while_it_joins;
     native plugins_get_nothing_of_the_pods_own;
     native arguments_and_all_networks;
@@ -373,6 +374,21 @@ fn a_plugin_that_hangs(t: &Context) -> Verdict {
     assert!(left.is_empty(), "{left:?}");
     assert_eq!(host.pods(), 0);
     same(&before, &host.picture(), "after it was killed");
+    Ok(())
+}
+
+/// It takes longer than a killed pod may take to end.
+fn a_plugin_that_is_slow_at_the_end(t: &Context) -> Verdict {
+    let host = Host::new(t);
+    let slow = r#"[ $CNI_COMMAND = ADD ] || { sleep 22; touch left; }; echo '{"cniVersion":"1.0.0"}'"#;
+    let path = host.scripts(&[("slow", slow)]);
+    host.configure("50-slow.conf", &json!({"cniVersion": "1.0.0", "name": "slow", "type": "slow"}));
+    let uuid = run(&mut host.with_path(&path, &["sandbox", "--net=slow"])).ok();
+    let dir = Pod { podctl: &host.podctl, uuid: uuid.clone() }.dir();
+    host.podctl.ok(&["stop", "--force", &uuid]);
+    assert!(dir.join("left").exists(), "the plugin was killed");
+    assert_eq!(host.calls(), ["ADD slow", "DEL slow"]);
+    host.podctl.ok(&["rm", &uuid]);
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use stage1::error::{Context, Error, Result};
+use stage1::net::LEAVE;
 use stage1::pod::remove_if_there;
 use stage1::shutdown::time_to_end;
 
@@ -81,6 +82,16 @@ pub fn of(store: &Store, pod: &Pod) -> Result<Option<Run>> {
     }
 }
 
+/// Whether a pod whose end is waited for is late. The deadline is that of its processes: its monitor may take longer, to
+/// leave the pod's networks.
+///
+/// # Errors
+/// The file with the PID is damaged.
+pub fn is_late(pod: &Pod, deadline: Instant) -> Result<bool> {
+    let now = Instant::now();
+    Ok(now >= deadline && (pods::has_process(pod)? || now >= deadline + LEAVE))
+}
+
 /// Waits until a run that is ending has ended, as long as the stop timeouts of the pod's apps allow.
 ///
 /// # Errors
@@ -89,7 +100,7 @@ pub fn wait(store: &Store, pod: &Pod, run: Run) -> Result<()> {
     let limit = time_to_end(pod.dir());
     let deadline = Instant::now() + limit;
     while run.goes_on(store, pod)? {
-        if Instant::now() >= deadline {
+        if is_late(pod, deadline)? {
             let (seconds, name) = (limit.as_secs(), pod.short());
             return Err(Error::new(format!(
                 "it is ending and has not ended within {seconds} s: \"podctl stop --force {name}\" kills it"

@@ -7,7 +7,7 @@ use stage1::error::{Error, Result};
 use stage1::shutdown::time_to_end;
 
 use crate::entrypoint::spawn::{Entrypoint, Stage1};
-use crate::pod::ending::Run;
+use crate::pod::ending::{self, Run};
 use crate::poddir::find as pods;
 use crate::poddir::find::{Pod, State};
 use crate::poddir::pause;
@@ -88,7 +88,7 @@ fn time_for(options: StopOptions, limit: Duration) -> Duration {
 fn wait_for_end(store: &Store, pod: &Pod, run: Option<Run>, deadline: Instant, limit: Duration) -> Result<()> {
     // another process may start it again meanwhile
     while run.map_or_else(|| pods::is_running(store, pod), |run| run.goes_on(store, pod))? {
-        if Instant::now() >= deadline {
+        if ending::is_late(pod, deadline)? {
             return Err(Error::new(format!("timed out after {} s: it still runs; --force kills it", limit.as_secs())));
         }
         std::thread::sleep(Duration::from_millis(5));

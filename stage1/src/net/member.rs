@@ -16,12 +16,15 @@ use super::refusal::Manner;
 use crate::error::{Context, Error, Result};
 use crate::json;
 use crate::layout;
-use crate::pod::{Directory, MAX_MANIFEST, read_bounded, write_atomic};
+use crate::pod::{self, Directory, Durable, MAX_MANIFEST, read_bounded};
 
 /// Timeout of a plugin's ADD.
 const ADD: Duration = Duration::from_secs(30);
-/// Timeout of a plugin's CHECK and DEL.
-const OTHER: Duration = Duration::from_secs(10);
+/// Timeout of a plugin's CHECK.
+const CHECK: Duration = Duration::from_secs(10);
+/// Timeout of a plugin's DEL. The usual plugins remove the interface first and then its iptables rules, which they no
+/// longer find the next time: a DEL must not be killed while it may only be slow.
+const DEL: Duration = Duration::from_secs(40);
 /// The capability of plugins that forward ports.
 const PORT_MAPPINGS: &str = "portMappings";
 /// The plugin that forwards ports for networks without such a plugin.
@@ -67,6 +70,9 @@ pub struct Member {
     failed: bool,
     /// The result of the last ADD.
     answer: Option<Value>,
+    /// Whether a DEL was begun and has not succeeded.
+    #[serde(default)]
+    leaving: bool,
 }
 
 /// The pod that plugins are run for.
@@ -123,6 +129,7 @@ impl Member {
             begun: 0,
             failed: false,
             answer: None,
+            leaving: false,
         })
     }
 
@@ -246,12 +253,14 @@ impl Member {
         Ok(last)
     }
 
-    /// Leaves the network by the DEL of each plugin whose ADD was begun, in reverse order. It may be called again.
+    /// Leaves the network by the DEL of each plugin whose ADD was begun, in reverse order. It may be called again. If
+    /// an earlier call did not get to its end, a success is not certain, and a warning says so.
     ///
     /// # Errors
     /// A DEL fails, after all were run. If an ADD of this network had failed, that is only a warning.
     pub fn leave(&self, place: PluginContext<'_>, now: &SearchPath, deadline: Instant) -> Result<()> {
         let search = now.after(&self.search);
+        self.note_leaving(place.dir, true);
         let mut failed = Vec::new();
         for part in self.parts.iter().take(self.begun).rev() {
             if let Err(error) = self.leave_part(part, place, &search, deadline) {
@@ -265,7 +274,24 @@ impl Member {
             }
             log::warn!("{}", error.one_line());
         }
+        if self.leaving {
+            log::warn!(
+                "network {}: an earlier DEL failed or was interrupted, so firewall rules of the pod may be left: see \
+                 \"iptables-save | grep {}\"",
+                self.name,
+                place.uuid
+            );
+        }
+        self.note_leaving(place.dir, false);
         Ok(())
+    }
+
+    /// Records whether DELs have begun and not succeeded. Not synced: the rules that they remove do not survive a power
+    /// failure either. If it can't be written, as on a full disk, the network is left all the same.
+    fn note_leaving(&self, dir: &Path, leaving: bool) {
+        if let Err(error) = (Self { leaving, ..self.clone() }).save_as(dir, Durable::No) {
+            log::debug!("{}", error.one_line());
+        }
     }
 
     fn leave_part(&self, part: &Part, place: PluginContext<'_>, search: &SearchPath, deadline: Instant) -> Result<()> {
@@ -277,7 +303,7 @@ impl Member {
             &moved
         };
         let path = search.to_string();
-        let errand = Errand { place, path: &path, deadline: deadline.min(Instant::now() + OTHER), signals: None };
+        let errand = Errand { place, path: &path, deadline: deadline.min(Instant::now() + DEL), signals: None };
         self.call(Command::Del, part, self.answer_for(part)?, errand).map(drop)
     }
 
@@ -295,7 +321,7 @@ impl Member {
             return Err(Error::new("the network was not joined"));
         }
         for part in self.parts.iter().filter(|part| part.check) {
-            let deadline = deadline.min(Instant::now() + OTHER);
+            let deadline = deadline.min(Instant::now() + CHECK);
             let errand = Errand { place, path: &self.search, deadline, signals: None };
             self.call(Command::Check, part, self.answer_for(part)?, errand)?;
         }
@@ -399,9 +425,16 @@ impl Member {
     }
 
     fn save(&self, dir: &Path) -> Result<()> {
-        let text = serde_json::to_vec(self).context(|| format!("write the record of network {}", self.name))?;
-        let records = Directory::InPod { pod: dir, below: &layout::network_dir() };
-        write_atomic(records, &self.record(), &text, 0o640)
+        self.save_as(dir, Durable::Yes)
+    }
+
+    fn save_as(&self, dir: &Path, durable: Durable) -> Result<()> {
+        let write = || {
+            let text = serde_json::to_vec(self).context(|| "JSON")?;
+            let records = Directory::InPod { pod: dir, below: &layout::network_dir() };
+            pod::replace(&records.open()?, &self.record(), &text, 0o640, durable)
+        };
+        write().context(|| format!("write the record of network {}", self.name))
     }
 
     /// Removes the record of a network that was left.

@@ -29,8 +29,8 @@ use plugin::SearchPath;
 
 /// Timeout for joining all networks of a pod.
 const JOIN: Duration = Duration::from_secs(40);
-/// Timeout for leaving all networks of a pod.
-const LEAVE: Duration = Duration::from_secs(15);
+/// Timeout for leaving all networks of a pod. A pod has ended only after that.
+pub const LEAVE: Duration = Duration::from_secs(60);
 
 /// The plugins that the built-in networks and published ports need.
 const BUILT_IN_NEEDS: [&str; 3] = ["ptp", "host-local", "portmap"];

@@ -331,7 +331,10 @@ fn teardown_goes_on(t: &Context) -> Verdict {
     assert_eq!(cgroups_named_after(&uuid), Vec::<PathBuf>::new(), "the cgroups are gone");
     fs::write(&record, kept)?;
     nets.plugin("first", "");
-    garbage.gc(&[&nets.flag]).ok();
+    let out = garbage.gc(&[&nets.flag]);
+    assert_eq!(out.code, Some(0), "{out}");
+    assert!(out.stderr.contains("network first: an earlier DEL failed"), "{out}");
+    assert!(!out.stderr.contains("network second"), "{out}");
     assert_eq!(["first", "second", "third"].map(|name| nets.count("DEL", name)), [2, 1, 1]);
     garbage.remove();
     Ok(())
