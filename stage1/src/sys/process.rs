@@ -21,8 +21,23 @@ pub enum Fork {
     Parent(Pid),
 }
 
+/// How long [`fork`] waits for threads to end.
+const ENDING: Duration = Duration::from_secs(2);
+
 /// fork(2), in a process with one thread only: there the child may call whatever its parent may. A process with several
 /// threads starts programs by [`super::spawn::spawn`].
+///
+/// Threads that are ending are waited for: the kernel counts a thread for a moment longer than pthread_join(3).
+///
+/// ```standalone_crate
+/// use stage1::sys::process::{Fork, exit_now, fork, wait_child};
+///
+/// std::thread::spawn(|| std::thread::sleep(std::time::Duration::from_millis(50)));
+/// match fork().expect("the thread has ended") {
+///     Fork::Child => exit_now(0),
+///     Fork::Parent(child) => assert!(wait_child(child).is_ok()),
+/// }
+/// ```
 ///
 /// # Errors
 /// This process has more than one thread, or fork(2) fails.
@@ -54,8 +69,15 @@ pub fn fork_into(namespaces: CloneFlags) -> Result<Fork> {
 
 /// unshare(2) with CLONE_THREAD does nothing in a process with one thread and fails with EINVAL in any other.
 fn check_single_threaded() -> Result<()> {
-    nix::sched::unshare(CloneFlags::CLONE_THREAD)
-        .context(|| "fork: this process has several threads, so its child could hang")
+    let deadline = Instant::now() + ENDING;
+    loop {
+        match nix::sched::unshare(CloneFlags::CLONE_THREAD) {
+            Err(nix::errno::Errno::EINVAL) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            checked => return checked.context(|| "fork: this process has several threads, so its child could hang"),
+        }
+    }
 }
 
 /// Opens a pidfd, which the kernel makes close-on-exec: pidfd_open(2).
