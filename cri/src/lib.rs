@@ -23,7 +23,7 @@ pub mod sandbox;
 
 pub mod container;
 
-pub mod ending;
+pub mod stop_sandbox;
 
 pub mod image;
 

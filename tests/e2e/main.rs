@@ -2,17 +2,16 @@
 
 use std::process::ExitCode;
 
+mod app_changes;
 mod attach;
 mod attach_contract;
 mod attach_load;
 mod attacks;
 mod caller;
 mod cgroups;
-mod changes;
 mod confined;
 mod contract;
-mod copies;
-mod copying;
+mod cp_diff_export;
 mod crash;
 mod cri;
 mod cri_asked;
@@ -25,13 +24,14 @@ mod cri_users;
 mod declared;
 mod descriptors;
 mod disk;
-mod ending;
-mod ends;
 mod enter;
 mod entrypoints;
+mod event_handlers;
 mod events;
 mod exec;
+mod exit_statuses;
 mod extras;
+mod failure_messages;
 mod filters;
 mod formats;
 mod groups;
@@ -39,10 +39,8 @@ mod harness;
 mod health;
 mod immutable;
 mod inside;
-mod kept;
 mod kernel_files;
 mod layers;
-mod life;
 mod lifecycle;
 mod limits;
 mod logs;
@@ -68,18 +66,20 @@ mod registry_hostile;
 mod registry_ways;
 mod restarts;
 mod services;
-mod sight;
 mod start;
+mod start_while_ending;
 mod stop;
 mod store;
 mod supervisor;
+mod systemd_units;
 mod targets;
 mod terminal;
-mod told;
 mod tolerant;
+mod usage_and_pause;
 mod userlands;
 mod users;
 mod volumes;
+mod without_overlays;
 
 fn main() -> ExitCode {
     let cases = [
@@ -93,7 +93,7 @@ fn main() -> ExitCode {
         contract::found::CASES,
         contract::kinds::CASES,
         contract::networks::CASES,
-        copying::CASES,
+        cp_diff_export::CASES,
         lifecycle::CASES,
         races::CASES,
         disk::CASES,
@@ -109,21 +109,21 @@ fn main() -> ExitCode {
         cri_images::CASES,
         cri_streams::CASES,
         cri_users::CASES,
-        life::CASES,
-        ending::CASES,
-        ends::CASES,
+        event_handlers::CASES,
+        start_while_ending::CASES,
+        exit_statuses::CASES,
         immutable::CASES,
         refusals::CASES,
-        sight::CASES,
+        usage_and_pause::CASES,
         start::CASES,
         restarts::CASES,
         health::CASES,
-        changes::CASES,
+        app_changes::CASES,
         stop::CASES,
         services::CASES,
         store::CASES,
         inside::CASES,
-        kept::CASES,
+        systemd_units::CASES,
         kernel_files::CASES,
         declared::CASES,
         descriptors::CASES,
@@ -143,7 +143,7 @@ fn main() -> ExitCode {
         groups::CASES,
         userlands::CASES,
         users::CASES,
-        copies::CASES,
+        without_overlays::CASES,
         package::CASES,
         pid_namespaces::CASES,
         podfile::CASES,
@@ -152,7 +152,7 @@ fn main() -> ExitCode {
         pods::CASES,
         supervisor::CASES,
         terminal::CASES,
-        told::CASES,
+        failure_messages::CASES,
         tolerant::CASES,
         layers::CASES,
         events::CASES,

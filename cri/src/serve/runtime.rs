@@ -10,7 +10,7 @@ use crate::api::runtime_service_server::RuntimeService;
 use crate::api::*;
 use crate::node::Node;
 use crate::stream::{self, Streams};
-use crate::{container, ending, metrics, pods, sandbox, stats, status};
+use crate::{container, metrics, pods, sandbox, stats, status, stop_sandbox};
 
 /// The runtime service of a node.
 #[derive(Clone, Debug)]
@@ -54,14 +54,14 @@ impl RuntimeService for Runtime {
         &self,
         request: Request<StopPodSandboxRequest>,
     ) -> Result<Response<StopPodSandboxResponse>, Status> {
-        blocking(&self.node, request, |node, request| ending::stop(node, &request)).await
+        blocking(&self.node, request, |node, request| stop_sandbox::stop(node, &request)).await
     }
 
     async fn remove_pod_sandbox(
         &self,
         request: Request<RemovePodSandboxRequest>,
     ) -> Result<Response<RemovePodSandboxResponse>, Status> {
-        blocking(&self.node, request, |node, request| ending::remove(node, &request)).await
+        blocking(&self.node, request, |node, request| stop_sandbox::remove(node, &request)).await
     }
 
     async fn pod_sandbox_status(

@@ -6,11 +6,11 @@ use stage1::error::{Context, Error, Result};
 use stage1::layout;
 use stage1::pod::events::Event;
 
-use super::crossing::ready_pid;
 use super::files::AppFiles;
 use super::host_record::AppRecord;
 use super::mounts;
 use super::options::AddOptions;
+use super::run_entrypoint::ready_pid;
 use super::undo_add::Adding;
 use super::{groups, health, image_volumes};
 use crate::fsutil::dir::must_exist;

@@ -9,9 +9,9 @@ use stage1::layout;
 use stage1::pod::events::Event;
 use stage1::pod::{AppState, State};
 
-use super::crossing::{Inside, ready_pid};
 use super::files::AppFiles;
 use super::host_record::AppRecord;
+use super::run_entrypoint::{Inside, ready_pid};
 use super::start_lock::{self, AppLock};
 use super::undo_add::Adding;
 use crate::entrypoint::spawn::Entrypoint;

@@ -4,7 +4,6 @@
 pub mod add;
 pub mod changes;
 pub mod copy;
-mod crossing;
 pub mod files;
 pub mod groups;
 pub mod health;
@@ -23,6 +22,7 @@ pub mod replace;
 mod restart_times;
 pub mod root;
 pub mod run_again;
+mod run_entrypoint;
 pub mod snapshot;
 mod start_lock;
 pub mod status;

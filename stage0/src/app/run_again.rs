@@ -6,11 +6,11 @@ use stage1::error::{Error, Result};
 use stage1::pod::AppState;
 
 use super::add::arguments;
-use super::crossing::{Inside, ready_pid};
 use super::files::AppFiles;
 use super::host_record::AppRecord;
 use super::image_volumes;
 use super::lifecycle;
+use super::run_entrypoint::{Inside, ready_pid};
 use super::start_lock::AppLock;
 use crate::poddir::find::Pod;
 use crate::poddir::manifest::{self, Locked};

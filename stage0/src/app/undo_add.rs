@@ -4,8 +4,8 @@ use stage1::appc::AcName;
 use stage1::confine::insecure::InsecureOptions;
 use stage1::error::{Context, Result};
 
-use super::crossing::Inside;
 use super::files::AppFiles;
+use super::run_entrypoint::Inside;
 use crate::poddir::find::Pod;
 use crate::poddir::manifest::Locked;
 use crate::store::Store;

@@ -3,9 +3,9 @@
 use stage1::appc::{AcName, Isolator, Isolators};
 use stage1::error::{Context, Error, Result};
 
-use super::crossing::{Inside, ready_pid};
 use super::host_record::AppRecord;
 use super::options;
+use super::run_entrypoint::{Inside, ready_pid};
 use crate::entrypoint::spawn::{Entrypoint, Stage1};
 use crate::poddir::find::Pod;
 use crate::poddir::manifest::{Locked, NoApp};

@@ -3,8 +3,8 @@
 use clap::Args;
 use stage1::error::Result;
 
+use super::args::command_in_pod::CommandInPod;
 use super::args::one_app::OneApp;
-use super::exec::CommandInPod;
 use super::session::Session;
 
 /// Without an app, the command runs in the pod itself, outside its apps.

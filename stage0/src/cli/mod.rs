@@ -17,7 +17,6 @@ mod enable;
 mod enter;
 mod events;
 mod examples;
-mod exec;
 mod export;
 mod gc;
 mod generate;

@@ -2,7 +2,8 @@
 //!
 //! systemd itself waits [`unit::RESTART_DELAY`], the same before every restart: version 252 has no steps, and a unit's
 //! `RestartSec=` changes only with a reload of all units. So what is more is waited for here, before the app's start,
-//! where a stop ends it at once. systemd does not wait at all if a health check had it restart the app, by a job.
+//! where a stop ends it at once. systemd does not wait at all if a health check had it restart the app, by a job. How often
+//! the app has ended in a row is in the details of its exit (`crate::pod::ExitDetails`).
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;

@@ -8,7 +8,7 @@
 mod accompany;
 mod copier;
 mod crossing;
-mod ending;
+mod end_of_input;
 mod scope;
 mod wiring;
 

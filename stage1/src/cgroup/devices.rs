@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::{PodCgroup, SLICE, Version};
 use crate::error::{Context, Result};
-use crate::sys::bpf;
+use crate::sys::device_bpf;
 
 /// The kind of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +102,7 @@ impl PodCgroup {
         }
         let program: Vec<_> = rules().map(program_rule).collect();
         for (_, dir) in self.directories().filter(|(hierarchy, _)| hierarchy.version == Version::V2) {
-            if let Err(error) = bpf::attach_device_program(&dir, &program) {
+            if let Err(error) = device_bpf::attach_device_program(&dir, &program) {
                 log::warn!("this host can't restrict the devices of the pod itself: {}", error.one_line());
             }
         }
@@ -140,8 +140,8 @@ fn write(dir: &Path, file: &str, line: &str) -> Result<()> {
     std::fs::write(&path, line).context(|| format!("write {line:?} to {path:?}"))
 }
 
-fn program_rule(rule: &DeviceRule) -> bpf::DeviceRule {
-    bpf::DeviceRule {
+fn program_rule(rule: &DeviceRule) -> device_bpf::DeviceRule {
+    device_bpf::DeviceRule {
         block: rule.kind == DeviceKind::Block,
         major: rule.major,
         minor: rule.minor,

@@ -1,4 +1,5 @@
-//! Limits for attached clients: how much output is kept for them, and how long an app waits for them.
+//! Limits for attached clients: how much output is kept for them, and how long an app waits for them. `client` reckons by
+//! them, `channel` drops the client.
 
 use std::time::Duration;
 

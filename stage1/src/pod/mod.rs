@@ -2,7 +2,7 @@
 
 mod config;
 pub mod events;
-mod exit;
+mod exit_details;
 mod files;
 mod health;
 mod phase;
@@ -13,7 +13,7 @@ mod status;
 use std::path::{Path, PathBuf};
 
 pub use config::RuntimeConfig;
-pub use exit::{ExitDetails, is_of_oom};
+pub use exit_details::{ExitDetails, is_of_oom};
 pub(crate) use files::replace;
 pub use files::{
     Directory, Durable, open_regular_beneath, read_bounded, remove_if_there, sweep_temporaries, write_atomic,

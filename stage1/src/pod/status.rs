@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, OFlags};
 
-use super::exit::{ExitDetails, MAX_DETAILS};
+use super::exit_details::{ExitDetails, MAX_DETAILS};
 use super::files::read_beneath;
 use super::health::{Health, MAX_HEALTH};
 use super::phase::State;

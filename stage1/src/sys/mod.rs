@@ -5,8 +5,8 @@
 
 #![allow(unsafe_code)]
 
-pub mod bpf;
 pub mod caps;
+pub mod device_bpf;
 pub mod dir;
 pub mod fd_passing;
 pub mod inherited;

@@ -3,8 +3,8 @@
 use clap::Args;
 use stage1::error::Result;
 
+use crate::cli::args::command_in_pod::CommandInPod;
 use crate::cli::args::one_app::OneApp;
-use crate::cli::exec::CommandInPod;
 use crate::cli::session::Session;
 
 #[derive(Args, Debug)]

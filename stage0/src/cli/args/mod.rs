@@ -3,6 +3,7 @@
 pub mod app_path;
 pub mod bind;
 pub mod candidates;
+pub mod command_in_pod;
 pub mod dns;
 pub mod duration;
 pub mod each;

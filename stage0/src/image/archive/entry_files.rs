@@ -15,9 +15,10 @@ use stage1::error::{Context, Error, Result};
 use tar::EntryType;
 
 use super::entries::Entry;
+use super::hashes::{Hashes, Known};
 use super::lower::{remove_lower, remove_lower_contents};
 use super::metadata::Metadata;
-use super::whiteouts::{Hashes, Known, OPAQUE, is_whiteout};
+use super::whiteouts::{OPAQUE, is_whiteout};
 use super::xattrs::has_attributes;
 use super::{MAX_DEPTH, UnpackLimits};
 use crate::fsutil::space::Room;

@@ -5,6 +5,7 @@
 
 mod entries;
 mod entry_files;
+mod hashes;
 mod lower;
 mod metadata;
 mod pack;
@@ -25,11 +26,11 @@ use crate::fsutil::digest::hex;
 use crate::interrupt;
 
 pub use entries::{Entries, Entry};
+pub use hashes::Hashes;
 pub use pack::pack;
 pub(crate) use pack::{pack_files, pack_image, sorted_names};
 pub(crate) use unpack::unpack_files;
 pub use unpack::{Alone, Whitelist, manifest, unpack, unpack_alone, unpack_layer, unpack_over, unpack_plain};
-pub use whiteouts::Hashes;
 pub(crate) use whiteouts::{OPAQUE, is_whiteout};
 pub(crate) use xattrs::{is_kept, xattr, xattr_names};
 

@@ -16,7 +16,7 @@ use tar::EntryType;
 use super::UnpackLimits;
 use super::entries::{Entries, Entry};
 use super::entry_files::{Standing, Unpacker};
-use super::whiteouts::Hashes;
+use super::hashes::Hashes;
 
 /// The size limit of an image manifest, in bytes.
 const MANIFEST_BYTES: u64 = 4 << 20;

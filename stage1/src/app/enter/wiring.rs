@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::copier::Copier;
-use super::ending::{Due, Ending};
+use super::end_of_input::{Due, Ending};
 use crate::error::{Context, Error, Result};
 use crate::layout;
 use crate::sys::{fd_passing, mount, process, pty};

@@ -10,7 +10,7 @@ use tests::Verdict;
 use tests::harness::Context;
 use tests::process::{Process, run, wait_for};
 
-use crate::life::{app_pid, wait_out, written};
+use crate::event_handlers::{app_pid, wait_out, written};
 
 tests::cases! {
     both every_exit_code_is_told_as_it_is 240;

@@ -6,8 +6,8 @@ use clap::Args;
 use stage1::appc::AcName;
 use stage1::error::Result;
 
-use super::args::user;
-use super::session::Session;
+use super::user;
+use crate::cli::session::Session;
 use crate::entrypoint::enter::{self, EnterOptions};
 use crate::poddir::find::Pod;
 
