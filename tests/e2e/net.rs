@@ -380,7 +380,7 @@ fn a_plugin_that_hangs(t: &Context) -> Verdict {
 /// It takes longer than a killed pod may take to end.
 fn a_plugin_that_is_slow_at_the_end(t: &Context) -> Verdict {
     let host = Host::new(t);
-    let slow = r#"[ $CNI_COMMAND = ADD ] || { sleep 22; touch left; }; echo '{"cniVersion":"1.0.0"}'"#;
+    let slow = r#"[ $CNI_COMMAND = ADD ] || [ -e left ] || { sleep 22; touch left; }; echo '{"cniVersion":"1.0.0"}'"#;
     let path = host.scripts(&[("slow", slow)]);
     host.configure("50-slow.conf", &json!({"cniVersion": "1.0.0", "name": "slow", "type": "slow"}));
     let uuid = run(&mut host.with_path(&path, &["sandbox", "--net=slow"])).ok();
