@@ -3,9 +3,7 @@
 //! The peer's headers are inflated, with limits. Ours are written as stored (uncompressed) blocks of zlib's format:
 //! they are few and short.
 
-use miniz_oxide::inflate::TINFLStatus;
-use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_HAS_MORE_INPUT;
-use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
+use flate2::{Decompress, FlushDecompress, Status};
 
 use super::broken::{Broken, Result};
 use super::dictionary::dictionary;
@@ -13,8 +11,6 @@ use super::dictionary::dictionary;
 /// Names and values, in the order of the block.
 pub type Headers = Vec<(String, String)>;
 
-/// The size of zlib's window, in bytes.
-const WINDOW: usize = 32 << 10;
 /// The longest block of headers after inflation, in bytes.
 const LONGEST: usize = 64 << 10;
 /// The most headers of a block.
@@ -23,20 +19,13 @@ const MOST: usize = 100;
 const PLAIN_ZLIB: [u8; 2] = [0x78, 0x01];
 /// A block without bytes: Go's reader gives what came before only when it has seen one.
 const FLUSH: [u8; 5] = [0, 0, 0, 0xff, 0xff];
-/// FDICT, the flag of the second byte: the checksum of a dictionary follows.
-const NAMES_DICTIONARY: u8 = 0x20;
 
 /// Inflates the peer's blocks, in order.
-pub(super) struct Inflater {
-    core: Box<DecompressorOxide>,
-    window: Box<[u8]>,
-    at: usize,
-    begun: bool,
-}
+pub(super) struct Inflater(Decompress);
 
 impl Inflater {
     pub(super) fn new() -> Self {
-        Self { core: Box::default(), window: vec![0; WINDOW].into_boxed_slice(), at: 0, begun: false }
+        Self(Decompress::new(true))
     }
 
     /// Inflates and parses the next block.
@@ -44,43 +33,29 @@ impl Inflater {
     /// # Errors
     /// The block is malformed or too long, or has too many headers.
     pub(super) fn headers(&mut self, block: &[u8]) -> Result<Headers> {
-        let block = if self.begun { block } else { self.begin(block)? };
         parse(&self.inflate(block)?)
     }
 
-    /// Strips zlib's header from the first block.
-    fn begin<'a>(&mut self, block: &'a [u8]) -> Result<&'a [u8]> {
-        let (header, rest) = block.split_first_chunk::<2>().ok_or(Broken("headers without a beginning"))?;
-        let is_zlib = u16::from_be_bytes(*header).is_multiple_of(31) && header[0] & 0x0f == 8;
-        if !is_zlib {
-            return Err(Broken("headers that are not compressed by zlib"));
-        }
-        self.begun = true;
-        if header[1] & NAMES_DICTIONARY == 0 {
-            return Ok(rest);
-        }
-        let dictionary = dictionary();
-        self.window[..dictionary.len()].copy_from_slice(&dictionary);
-        self.at = dictionary.len();
-        // SPDY/3 has only one dictionary: its checksum need not be checked
-        rest.get(4..).ok_or(Broken("headers without a beginning"))
-    }
-
-    fn inflate(&mut self, mut block: &[u8]) -> Result<Vec<u8>> {
-        let mut out = Vec::new();
+    fn inflate(&mut self, block: &[u8]) -> Result<Vec<u8>> {
+        const DAMAGED: Broken = Broken("headers that can't be inflated");
+        let (mut rest, mut out, mut piece) = (block, Vec::new(), [0; 4096]);
         loop {
-            let (status, read, written) =
-                decompress(&mut self.core, block, &mut self.window, self.at, TINFL_FLAG_HAS_MORE_INPUT);
-            out.extend_from_slice(&self.window[self.at..self.at + written]);
-            self.at = (self.at + written) % WINDOW;
-            block = &block[read..];
+            let before = (self.0.total_in(), self.0.total_out());
+            let inflated = self.0.decompress(rest, &mut piece, FlushDecompress::Sync);
+            let read = usize::try_from(self.0.total_in() - before.0).map_err(|_| DAMAGED)?;
+            let written = usize::try_from(self.0.total_out() - before.1).map_err(|_| DAMAGED)?;
+            rest = &rest[read..];
+            out.extend_from_slice(&piece[..written]);
             if out.len() > LONGEST {
                 return Err(Broken("too long headers"));
             }
-            match status {
-                TINFLStatus::HasMoreOutput => {}
-                TINFLStatus::NeedsMoreInput if block.is_empty() => return Ok(out),
-                _ => return Err(Broken("headers that can't be inflated")),
+            match inflated {
+                Err(error) if error.needs_dictionary().is_some() => {
+                    self.0.set_dictionary(&dictionary()).map_err(|_| Broken("headers with an unknown dictionary"))?;
+                }
+                Ok(Status::Ok | Status::BufError) if rest.is_empty() && written < piece.len() => return Ok(out),
+                Ok(Status::Ok) if read + written > 0 => {}
+                _ => return Err(DAMAGED),
             }
         }
     }
@@ -139,7 +114,7 @@ impl Deflater {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
+    use flate2::{Compress, Compression, FlushCompress};
     use proptest::prelude::*;
 
     /// The plain text of a block.
@@ -184,8 +159,10 @@ mod tests {
         assert_eq!(refused(&u32::MAX.to_be_bytes()), Broken("too many headers"));
         assert_eq!(refused(&[0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff]), Broken("headers that end too early"));
         assert_eq!(refused(&[0, 0, 0, 1, 0, 0, 0, 1, 0xff, 0, 0, 0, 0]), Broken("headers that are not UTF-8"));
-        assert_eq!(Inflater::new().headers(&[0x78]).unwrap_err(), Broken("headers without a beginning"));
-        assert_eq!(Inflater::new().headers(b"GET / HTTP").unwrap_err().0, "headers that are not compressed by zlib");
+        assert_eq!(Inflater::new().headers(&[0x78]).unwrap_err(), Broken("headers that end too early"));
+        assert_eq!(Inflater::new().headers(b"GET / HTTP").unwrap_err().0, "headers that can't be inflated");
+        let other_dictionary = [0x78, 0xbb, 1, 2, 3, 4, 0];
+        assert_eq!(Inflater::new().headers(&other_dictionary).unwrap_err().0, "headers with an unknown dictionary");
     }
 
     #[test]
