@@ -220,8 +220,8 @@ struct Trace {
     main: Pid,
     /// The traced processes.
     family: BTreeSet<Pid>,
-    /// The processes that have ended. The end of a child may be reported before its parent's fork is.
-    ended: BTreeSet<Pid>,
+    /// The processes that have ended, or were let go. That of a child may come before its parent's fork is reported.
+    gone: BTreeSet<Pid>,
     executed: bool,
 }
 
@@ -247,7 +247,7 @@ impl Trace {
         ptrace::interrupt(main).expect("ptrace(INTERRUPT)");
         let mut stdin = child.stdin.take().expect("a pipe");
         stdin.write_all(b"go\n").expect("write to the shell");
-        Self { main, family: BTreeSet::from([main]), ended: BTreeSet::new(), executed: false }
+        Self { main, family: BTreeSet::from([main]), gone: BTreeSet::new(), executed: false }
     }
 
     fn run(mut self, victims: Victims, mut judge: impl FnMut(&Call) -> Verdict) -> Traced {
@@ -282,7 +282,7 @@ impl Trace {
                 Ok(status) => {
                     if let WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _) = status {
                         self.family.remove(&pid);
-                        self.ended.insert(pid);
+                        self.gone.insert(pid);
                     }
                     return Some(status);
                 }
@@ -313,14 +313,14 @@ impl Trace {
     }
 
     /// Adds a process that has stopped to the family, and its new child if it stopped because of a fork. The child may
-    /// already have ended.
+    /// already be gone.
     fn note_birth(&mut self, pid: Pid, event: i32) {
         self.family.insert(pid);
         if matches!(event, libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE)
             && let Ok(child) = ptrace::getevent(pid)
         {
             let child = Pid::from_raw(i32::try_from(child).expect("a PID"));
-            if !self.ended.contains(&child) {
+            if !self.gone.contains(&child) {
                 self.family.insert(child);
             }
         }
@@ -340,6 +340,7 @@ impl Trace {
                 if stopped != self.main {
                     let _ = ptrace::detach(stopped, None);
                     self.family.remove(&stopped);
+                    self.gone.insert(stopped);
                 }
                 self.let_go(Some(self.main));
             }
@@ -383,6 +384,7 @@ impl Trace {
     fn leave(&mut self, pid: Pid, signal: Option<Signal>, killed: Option<Pid>) {
         if Some(pid) != killed && ptrace::detach(pid, signal).is_ok() {
             self.family.remove(&pid);
+            self.gone.insert(pid);
         }
     }
 }
