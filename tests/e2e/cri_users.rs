@@ -59,6 +59,8 @@ fn a_pod_has_the_ids_that_the_kubelet_gives(t: &Context) -> Verdict {
     assert!(features.is_some_and(|features| features.user_namespaces), "{features:?}");
 
     let id = server.sandbox(&pod(options(FIRST)));
+    let dir = fs::read_dir(host.podctl.data.join("pods/run"))?.next().expect("a pod")?.path();
+    assert!(dir.join("overlay").exists(), "its root is a copy: it could not be mounted with ids of its own");
     let request = PodSandboxStatusRequest { pod_sandbox_id: id.clone(), verbose: false };
     let status = server.runtime(|mut client| async move { client.pod_sandbox_status(request).await })?.status;
     let told = status.and_then(|status| status.linux?.namespaces?.options?.userns_options);

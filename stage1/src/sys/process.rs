@@ -57,9 +57,21 @@ pub fn fork() -> Result<Fork> {
 /// This process has more than one thread, or may not make such a namespace.
 pub fn fork_into(namespaces: CloneFlags) -> Result<Fork> {
     check_single_threaded()?;
+    // SAFETY: this process has one thread (checked above), as in `fork`.
+    unsafe { clone_into(namespaces) }
+}
+
+/// [`fork_into`] whatever threads this process has.
+///
+/// # Errors
+/// This process may not make such a namespace.
+///
+/// # Safety
+/// If there are other threads, the child may do only what is async-signal-safe until it ends: signal-safety(7).
+pub(super) unsafe fn clone_into(namespaces: CloneFlags) -> Result<Fork> {
     let flags = libc::c_ulong::from(namespaces.bits().cast_unsigned()) | libc::SIGCHLD as libc::c_ulong;
     // SAFETY: without CLONE_VM and with a null stack this is a fork: the child runs on a copy of
-    // this stack. One thread only (checked above), as in `fork`.
+    // this stack. What it may do is for the caller to observe.
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
     match nix::errno::Errno::result(pid).context(|| format!("clone({namespaces:?})"))? {
         0 => Ok(Fork::Child),

@@ -24,13 +24,15 @@ pub fn set_ids(pid: i32, shift: u32, count: u32) -> Result<()> {
     Ok(())
 }
 
-/// Makes a user namespace without processes, with ids as in [`set_ids`]: for an id-mapped mount, mount_setattr(2).
+/// Makes a user namespace without processes, with ids as in [`set_ids`]: for an id-mapped mount, mount_setattr(2). This
+/// process may have several threads.
 ///
 /// # Errors
-/// This process has several threads, may not make user namespaces, or may not map the ids.
+/// This process may not make user namespaces, or may not map the ids.
 pub fn new(shift: u32, count: u32) -> Result<OwnedFd> {
     let (wait, go) = pipe_with(PipeFlags::CLOEXEC).context(|| "pipe")?;
-    match process::fork_into(CloneFlags::CLONE_NEWUSER)? {
+    // SAFETY: all that the child does is close(2), read(2) and _exit(2).
+    match unsafe { process::clone_into(CloneFlags::CLONE_NEWUSER) }? {
         Fork::Child => {
             drop(go);
             // Returns when the parent has closed the other end or has ended.
