@@ -11,6 +11,7 @@ use tests::harness::Context;
 use tests::process::{Process, run, wait_for};
 use tests::{Verdict, dist};
 
+use crate::attach::monitor;
 use crate::logs::{Follower, lines, log, wait_for_line};
 
 tests::cases! {
@@ -84,6 +85,14 @@ fn a_reader_that_stopped_does_not_keep_the_pod(t: &Context) -> Verdict {
     Ok(())
 }
 
+/// How many bytes a process has read: proc_pid_io(5).
+#[track_caller]
+fn bytes_read(pid: i32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/io")).expect("io");
+    let line = text.lines().find_map(|line| line.strip_prefix("rchar: ")).expect("rchar");
+    line.parse().expect("a number")
+}
+
 /// A full disk stops no app, and the log says that lines are missing.
 fn a_log_that_cannot_be_written_is_told(t: &Context) -> Verdict {
     let podctl = t.podctl();
@@ -119,8 +128,13 @@ fn a_log_that_cannot_be_written_is_told(t: &Context) -> Verdict {
     mount(&["-t", "tmpfs", "-o", "size=256k", "tmpfs"]);
     pod.app("start", "a", &[]).ok();
     wait_for_line(&pod, "a", "before");
+    let monitor = monitor(&pod);
+    let before = bytes_read(monitor);
     fs::write(podctl.out().join("go"), "")?;
     wait_for("the app to go on", 20, || podctl.out().join("done").exists().then_some(()));
+    // It reads 256 KiB at a time at most, and writes them before it reads more.
+    let written: u64 = (0..60_000).map(|n| format!("line {n}\n").len() as u64).sum();
+    wait_for("the monitor to read all lines", 20, || (bytes_read(monitor) - before >= written).then_some(()));
     mount(&["-o", "remount,size=16m"]);
     fs::write(podctl.out().join("more"), "")?;
     assert_eq!(pod.exit_code("a"), 0);
