@@ -82,14 +82,16 @@ pub fn of(store: &Store, pod: &Pod) -> Result<Option<Run>> {
     }
 }
 
-/// Whether a pod whose end is waited for is late. The deadline is that of its processes: its monitor may take longer, to
-/// leave the pod's networks.
+/// Whether a pod whose end is waited for is late. The deadline is that of its processes: once they have ended, its monitor
+/// may take [`LEAVE`] longer to leave the pod's networks.
 ///
 /// # Errors
 /// The file with the PID is damaged.
 pub fn is_late(pod: &Pod, deadline: Instant) -> Result<bool> {
     let now = Instant::now();
-    Ok(now >= deadline && (pods::has_process(pod)? || now >= deadline + LEAVE))
+    // without a PID the pod is only starting
+    let leaves_networks = || Ok::<_, Error>(stage1::pod::read_pid(pod.dir())?.is_some() && !pods::has_process(pod)?);
+    Ok(now >= deadline && (now >= deadline + LEAVE || !leaves_networks()?))
 }
 
 /// Waits until a run that is ending has ended, as long as the stop timeouts of the pod's apps allow.

@@ -10,13 +10,14 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{self, Address, Answer};
 use super::config::{self, Network};
+use super::leaving::LeavingMark;
 use super::plugin::{Call, Command, SearchPath};
 use super::ports::Mapping;
 use super::refusal::Manner;
 use crate::error::{Context, Error, Result};
 use crate::json;
 use crate::layout;
-use crate::pod::{self, Directory, Durable, MAX_MANIFEST, read_bounded};
+use crate::pod::{Directory, MAX_MANIFEST, read_bounded, write_atomic};
 
 /// Timeout of a plugin's ADD.
 const ADD: Duration = Duration::from_secs(30);
@@ -70,9 +71,6 @@ pub struct Member {
     failed: bool,
     /// The result of the last ADD.
     answer: Option<Value>,
-    /// Whether a DEL was begun and has not succeeded.
-    #[serde(default)]
-    leaving: bool,
 }
 
 /// The pod that plugins are run for.
@@ -129,7 +127,6 @@ impl Member {
             begun: 0,
             failed: false,
             answer: None,
-            leaving: false,
         })
     }
 
@@ -260,7 +257,7 @@ impl Member {
     /// A DEL fails, after all were run. If an ADD of this network had failed, that is only a warning.
     pub fn leave(&self, place: PluginContext<'_>, now: &SearchPath, deadline: Instant) -> Result<()> {
         let search = now.after(&self.search);
-        self.note_leaving(place.dir, true);
+        let mark = LeavingMark::make(place.dir, &self.interface);
         let mut failed = Vec::new();
         for part in self.parts.iter().take(self.begun).rev() {
             if let Err(error) = self.leave_part(part, place, &search, deadline) {
@@ -274,27 +271,21 @@ impl Member {
             }
             log::warn!("{}", error.one_line());
         }
-        if self.leaving {
+        if mark.is_old {
             log::warn!(
-                "network {}: an earlier DEL failed or was interrupted, so firewall rules of the pod may be left: see \
-                 \"iptables-save | grep {}\"",
+                "network {}: an earlier DEL failed or was interrupted, so firewall rules of the pod may be left: \
+                 \"iptables-save | grep {}\" and \"ip6tables-save\" show them",
                 self.name,
                 place.uuid
             );
         }
-        self.note_leaving(place.dir, false);
-        Ok(())
-    }
-
-    /// Records whether DELs have begun and not succeeded. Not synced: the rules that they remove do not survive a power
-    /// failure either. If it can't be written, as on a full disk, the network is left all the same.
-    fn note_leaving(&self, dir: &Path, leaving: bool) {
-        if let Err(error) = (Self { leaving, ..self.clone() }).save_as(dir, Durable::No) {
-            log::debug!("{}", error.one_line());
-        }
+        mark.remove()
     }
 
     fn leave_part(&self, part: &Part, place: PluginContext<'_>, search: &SearchPath, deadline: Instant) -> Result<()> {
+        if Instant::now() >= deadline {
+            return Err(Error::new(format!("plugin {} DEL: the time for leaving all networks is over", part.name())));
+        }
         let moved;
         let part = if place.dir.join(&part.program).exists() {
             part
@@ -425,16 +416,9 @@ impl Member {
     }
 
     fn save(&self, dir: &Path) -> Result<()> {
-        self.save_as(dir, Durable::Yes)
-    }
-
-    fn save_as(&self, dir: &Path, durable: Durable) -> Result<()> {
-        let write = || {
-            let text = serde_json::to_vec(self).context(|| "JSON")?;
-            let records = Directory::InPod { pod: dir, below: &layout::network_dir() };
-            pod::replace(&records.open()?, &self.record(), &text, 0o640, durable)
-        };
-        write().context(|| format!("write the record of network {}", self.name))
+        let text = serde_json::to_vec(self).context(|| format!("write the record of network {}", self.name))?;
+        let records = Directory::InPod { pod: dir, below: &layout::network_dir() };
+        write_atomic(records, &self.record(), &text, 0o640)
     }
 
     /// Removes the record of a network that was left.

@@ -3,6 +3,7 @@
 
 mod answer;
 mod config;
+mod leaving;
 mod member;
 mod namespace;
 mod plugin;
@@ -29,7 +30,7 @@ use plugin::SearchPath;
 
 /// Timeout for joining all networks of a pod.
 const JOIN: Duration = Duration::from_secs(40);
-/// Timeout for leaving all networks of a pod. A pod has ended only after that.
+/// Timeout for leaving all networks of a pod, which counts as running until then.
 pub const LEAVE: Duration = Duration::from_secs(60);
 
 /// The plugins that the built-in networks and published ports need.
