@@ -38,7 +38,7 @@ const NETWORKS: &str = "/etc/cni/net.d";
 /// Maximum number of tests that run at the same time: with more, timeouts would depend on the machine's speed.
 const AT_ONCE: usize = 3;
 /// Tests that start so many processes at once that the timeouts of a test beside them would depend on the machine's
-/// speed: they run first, and alone.
+/// speed: they are begun first, and run alone.
 const ALONE: &[&str] = &["net::thirty_at_once"];
 
 /// Environment variable of tests: the shell commands that are run before podctl in the same shell.
@@ -177,6 +177,10 @@ pub fn main(cases: &[&[Case]], decoys: &[Case]) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
+    if let Some(gone) = ALONE.iter().find(|alone| !all.iter().any(|(name, _)| name.ends_with(*alone))) {
+        eprintln!("No test is called {gone}, which is to run alone.");
+        return ExitCode::FAILURE;
+    }
     let runs_alone = |name: &str| ALONE.iter().any(|alone| name.ends_with(alone));
     let (first, others): (Vec<_>, Vec<_>) =
         all.iter().map(|(name, _)| name).filter(|name| wanted(name)).partition(|name| runs_alone(name));

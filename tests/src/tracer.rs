@@ -220,7 +220,8 @@ struct Trace {
     main: Pid,
     /// The traced processes.
     family: BTreeSet<Pid>,
-    /// The processes that have ended, or were let go. That of a child may come before its parent's fork is reported.
+    /// The processes that have ended, or were let go. A child may be gone before its parent's fork is
+    /// reported.
     gone: BTreeSet<Pid>,
     executed: bool,
 }

@@ -1,4 +1,4 @@
-//! Limits for attached clients: how much output is kept for them, and how long an app waits for them. `client` reckons by
+//! Limits for attached clients: how much output is kept for them, and how long an app waits for them. `client` applies
 //! them, `channel` drops the client.
 
 use std::time::Duration;

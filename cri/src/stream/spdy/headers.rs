@@ -198,6 +198,8 @@ mod tests {
             let mut reader = Inflater::new();
             let _ = reader.headers(&noise);
             let _ = reader.headers(&[&[0x78, 0xbb, 1, 2, 3, 4][..], &noise].concat());
+            // the checksum of the dictionary of SPDY/3
+            let _ = Inflater::new().headers(&[&[0x78, 0xbb, 0xe3, 0xc6, 0xa7, 0xc2][..], &noise].concat());
             let _ = parse(&noise);
         }
     }

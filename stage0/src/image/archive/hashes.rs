@@ -1,4 +1,4 @@
-//! Hashes computed while a layer is unpacked.
+//! Facts about files, found while a layer is unpacked.
 
 use std::collections::HashMap;
 
