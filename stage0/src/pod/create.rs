@@ -17,6 +17,7 @@ use stage1::appc::{self, NameValue, PodManifest};
 use stage1::cli::FAILURE_CODE;
 use stage1::error::{Context, Error, Result, exit};
 use stage1::layout;
+use stage1::net::{JOIN, LEAVE};
 use stage1::sys::process::{self, Fork};
 use stage1::sys::signal;
 use stage1::sys::spawn::{self, Heritage};
@@ -38,8 +39,9 @@ use crate::poddir::uid_range::PrivateUsers;
 use crate::rootfs::{Roots, overlay};
 use crate::store::Store;
 
-/// Timeout for a pod's supervisor to become ready.
-const BOOT_DEADLINE: Duration = Duration::from_secs(60);
+/// Timeout for a pod to become ready. A pod that can't join a network may take [`JOIN`] to find out, and [`LEAVE`] to
+/// leave those that it has joined.
+pub(super) const BOOT: Duration = JOIN.saturating_add(LEAVE).saturating_add(Duration::from_secs(20));
 /// How often `start` checks whether the supervisor is ready.
 const BOOT_POLL: Duration = Duration::from_millis(4);
 /// How often the background process that removes a failed pod checks it.
@@ -226,8 +228,8 @@ fn remove_if_it_fails(store: &Store, uuid: Uuid, run: &OwnedFd, debug: bool) -> 
     }
 }
 
-/// Executes the run entrypoint in the background and waits up to 60 s until the pod is ready for apps. The entrypoint's
-/// process is a child of this process: reap it if this process goes on.
+/// Executes the run entrypoint in the background and waits up to two minutes until the pod is ready for apps. The
+/// entrypoint's process is a child of this process: reap it if this process goes on.
 ///
 /// # Errors
 /// The pod does not come up, or not in time: the error has the last lines of its output, and the pod is removed. Or a
@@ -319,7 +321,7 @@ fn wait_until_ready(dir: &Path, mut run: Child, signals: &SignalFd) -> Result<Ch
 }
 
 fn watch_boot(dir: &Path, run: &OwnedFd, signals: &SignalFd) -> Result<()> {
-    let deadline = Instant::now() + BOOT_DEADLINE;
+    let deadline = Instant::now() + BOOT;
     loop {
         // the supervisor can be ready before the monitor has written its PID
         if stage1::pod::is_ready(dir)? && stage1::pod::read_pid(dir)?.is_some() {
@@ -332,7 +334,7 @@ fn watch_boot(dir: &Path, run: &OwnedFd, signals: &SignalFd) -> Result<()> {
             return Err(Error::new(format!("the pod did not come up: {}", end_of_console(dir)?)));
         }
         if Instant::now() >= deadline {
-            let waited = BOOT_DEADLINE.as_secs();
+            let waited = BOOT.as_secs();
             return Err(Error::new(format!("the pod was not ready after {waited} s: {}", end_of_console(dir)?)));
         }
     }

@@ -12,6 +12,7 @@ use stage1::sys::dir;
 
 use crate::app::{interrupted, run_again};
 use crate::fsutil::{lock, remove};
+use crate::pod::create::BOOT;
 use crate::pod::ending::Run;
 use crate::pod::settings::{Ipc, Launch, Settings};
 use crate::pod::{create, ending, gc, ports};
@@ -25,8 +26,6 @@ use crate::store::Store;
 const LOCK: &str = "start.lock";
 /// The time between two looks at a pod that another process starts.
 const POLL: Duration = Duration::from_millis(20);
-/// How long it may take until a pod is ready.
-const BOOT: Duration = Duration::from_secs(60);
 
 /// Starts an ended pod in the background and waits until it is ready; in a mutable pod, then starts the apps that ran.
 /// Waits first for the end of a pod that is ending. In a pod that runs, only finishes interrupted starts and
@@ -103,7 +102,7 @@ fn is_over(store: &Store, pod: &Pod, run: Option<Run>) -> Result<bool> {
 /// Waits until a pod that another process is starting has come up.
 ///
 /// # Errors
-/// It is not ready within 60 s, or ends before; or its directory can't be read.
+/// It is not ready within two minutes, or ends before; or its directory can't be read.
 pub(crate) fn await_ready(store: &Store, pod: &Pod) -> Result<()> {
     let until = Instant::now() + BOOT;
     while !stage1::pod::is_ready(pod.dir())? || stage1::pod::read_pid(pod.dir())?.is_none() {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use stage1::error::{Context, Error, Result};
 use stage1::layout;
+use stage1::net::LEAVE;
 pub use stage1::pod::{Phase, State};
 use uuid::Uuid;
 
@@ -17,8 +18,8 @@ use crate::fsutil::lock;
 use crate::poddir::name::{self, PodName};
 use crate::store::Store;
 
-/// How long to wait for other processes that are changing a pod.
-pub const OTHERS: Duration = Duration::from_secs(60);
+/// How long to wait for other processes that are changing a pod. One that removes it also leaves its networks.
+pub const OTHERS: Duration = LEAVE.saturating_add(Duration::from_secs(60));
 /// The time between two looks at a pod that others are changing.
 pub const PAUSE: Duration = Duration::from_millis(5);
 
@@ -231,7 +232,8 @@ fn in_some_phase(store: &Store, uuid: Uuid) -> Result<Option<Pod>> {
 /// if they did. `None` if the pod is gone.
 ///
 /// # Errors
-/// `look` failed although no other process moved or removed the pod meanwhile, or still failed after 60 s of that.
+/// `look` failed although no other process moved or removed the pod meanwhile, or still failed after two minutes of
+/// that.
 pub fn while_others_work<T>(store: &Store, pod: &Pod, look: impl Fn(&Pod) -> Result<T>) -> Result<Option<T>> {
     let deadline = Instant::now() + OTHERS;
     let mut now = None;

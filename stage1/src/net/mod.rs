@@ -29,7 +29,7 @@ use member::{Member, PluginContext};
 use plugin::SearchPath;
 
 /// Timeout for joining all networks of a pod.
-const JOIN: Duration = Duration::from_secs(40);
+pub const JOIN: Duration = Duration::from_secs(40);
 /// Timeout for leaving all networks of a pod, which counts as running until then.
 pub const LEAVE: Duration = Duration::from_secs(60);
 
