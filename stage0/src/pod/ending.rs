@@ -82,16 +82,38 @@ pub fn of(store: &Store, pod: &Pod) -> Result<Option<Run>> {
     }
 }
 
-/// Whether a pod whose end is waited for is late. The deadline is that of its processes: once they have ended, its monitor
-/// may take [`LEAVE`] longer to leave the pod's networks.
+/// Whether a running pod's processes have ended, and only its monitor is left, which leaves the pod's networks.
 ///
 /// # Errors
 /// The file with the PID is damaged.
-pub fn is_late(pod: &Pod, deadline: Instant) -> Result<bool> {
-    let now = Instant::now();
+pub fn only_leaves_networks(pod: &Pod) -> Result<bool> {
     // without a PID the pod is only starting
-    let leaves_networks = || Ok::<_, Error>(stage1::pod::read_pid(pod.dir())?.is_some() && !pods::has_process(pod)?);
-    Ok(now >= deadline && (now >= deadline + LEAVE || !leaves_networks()?))
+    Ok(stage1::pod::read_pid(pod.dir())?.is_some() && !pods::has_process(pod)?)
+}
+
+/// Fails if a pod whose end is waited for since `began` is late: its processes have not ended within `limit`, or its
+/// monitor takes [`LEAVE`] longer to leave its networks.
+///
+/// # Errors
+/// It is late, or the file with the PID is damaged.
+pub fn check_time(pod: &Pod, began: Instant, limit: Duration) -> Result<()> {
+    let waited = began.elapsed();
+    if waited < limit {
+        return Ok(());
+    }
+    if !only_leaves_networks(pod)? {
+        let (seconds, name) = (limit.as_secs(), pod.short());
+        return Err(Error::new(format!(
+            "timed out after {seconds} s: it still runs; \"podctl stop --force {name}\" kills it"
+        )));
+    }
+    if waited < limit + LEAVE {
+        return Ok(());
+    }
+    let seconds = waited.as_secs();
+    Err(Error::new(format!(
+        "timed out after {seconds} s: its processes have ended, but its monitor has not left its networks yet"
+    )))
 }
 
 /// Waits until a run that is ending has ended, as long as the stop timeouts of the pod's apps allow.
@@ -99,16 +121,43 @@ pub fn is_late(pod: &Pod, deadline: Instant) -> Result<bool> {
 /// # Errors
 /// It still goes on then, or the pod's directory can't be read.
 pub fn wait(store: &Store, pod: &Pod, run: Run) -> Result<()> {
-    let limit = time_to_end(pod.dir());
-    let deadline = Instant::now() + limit;
+    let (began, limit) = (Instant::now(), time_to_end(pod.dir()));
     while run.goes_on(store, pod)? {
-        if is_late(pod, deadline)? {
-            let (seconds, name) = (limit.as_secs(), pod.short());
-            return Err(Error::new(format!(
-                "it is ending and has not ended within {seconds} s: \"podctl stop --force {name}\" kills it"
-            )));
-        }
+        check_time(pod, began, limit).context(|| "wait for its end")?;
         std::thread::sleep(POLL);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::poddir::phase::HeldPod;
+    use stage1::layout;
+
+    /// `stop` and `wait` give a pod its own time, and then that of its networks once no process of it is left.
+    #[test]
+    fn a_pod_that_leaves_its_networks_has_more_time() {
+        let base = tempfile::tempdir().unwrap();
+        let store = Store::open(base.path()).unwrap();
+        let held = HeldPod::create(&store).unwrap();
+        let pod = pods::find_whole(&store, held.uuid()).unwrap();
+        let limit = Duration::from_secs(10);
+        let check = |waited: Duration| {
+            let began = Instant::now().checked_sub(waited).unwrap();
+            check_time(&pod, began, limit).map_err(|error| error.one_line())
+        };
+        let late = |waited| check(waited).unwrap_err();
+
+        assert_eq!(check(limit / 2), Ok(()));
+        assert!(late(limit).contains("stop --force"), "without a PID the pod is only starting");
+        std::fs::write(pod.dir().join(layout::PID), std::process::id().to_string()).unwrap();
+        assert!(late(limit).contains("after 10 s: it still runs"));
+
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        std::fs::write(pod.dir().join(layout::PID), ended.id().to_string()).unwrap();
+        assert_eq!(check(limit + LEAVE / 2), Ok(()));
+        assert!(late(limit + LEAVE).contains("after 70 s: its processes have ended"));
+    }
 }

@@ -42,7 +42,8 @@ pub fn stop(store: &Store, pod: &Pod, options: StopOptions) -> Result<()> {
         return stop_within(store, pod, options, limit);
     };
     match stop_within(store, pod, options, timeout) {
-        Err(error) if pods::is_running(store, pod)? => {
+        // killing a pod is of no use while its monitor leaves its networks
+        Err(error) if pods::is_running(store, pod)? && !ending::only_leaves_networks(pod)? => {
             log::debug!("{}: killing it", error.one_line());
             stop_within(store, pod, StopOptions { force: true, ..options }, FORCED)
         }
@@ -51,7 +52,7 @@ pub fn stop(store: &Store, pod: &Pod, options: StopOptions) -> Result<()> {
 }
 
 fn stop_within(store: &Store, pod: &Pod, options: StopOptions, limit: Duration) -> Result<()> {
-    let deadline = Instant::now() + limit;
+    let began = Instant::now();
     match pod.state() {
         State::Running => {}
         State::Exited | State::ExitedGarbage | State::Deleting => return Ok(()),
@@ -77,7 +78,7 @@ fn stop_within(store: &Store, pod: &Pod, options: StopOptions, limit: Duration) 
             return Err(error);
         }
     }
-    wait_for_end(store, pod, run, deadline, limit)
+    wait_for_end(store, pod, run, began, limit)
 }
 
 /// How long the entrypoint may run: its own limit and a margin, or the timeout that the caller gave.
@@ -85,12 +86,10 @@ fn time_for(options: StopOptions, limit: Duration) -> Duration {
     if options.timeout.is_some() && !options.force { limit } else { limit + MARGIN }
 }
 
-fn wait_for_end(store: &Store, pod: &Pod, run: Option<Run>, deadline: Instant, limit: Duration) -> Result<()> {
+fn wait_for_end(store: &Store, pod: &Pod, run: Option<Run>, began: Instant, limit: Duration) -> Result<()> {
     // another process may start it again meanwhile
     while run.map_or_else(|| pods::is_running(store, pod), |run| run.goes_on(store, pod))? {
-        if ending::is_late(pod, deadline)? {
-            return Err(Error::new(format!("timed out after {} s: it still runs; --force kills it", limit.as_secs())));
-        }
+        ending::check_time(pod, began, limit)?;
         std::thread::sleep(Duration::from_millis(5));
     }
     Ok(())
