@@ -377,18 +377,23 @@ fn a_plugin_that_hangs(t: &Context) -> Verdict {
     Ok(())
 }
 
-/// It takes longer than a killed pod may take to end.
+/// It takes longer than a killed pod may take to end. `stop` and `rm` wait for it.
 fn a_plugin_that_is_slow_at_the_end(t: &Context) -> Verdict {
     let host = Host::new(t);
-    let slow = r#"[ $CNI_COMMAND = ADD ] || [ -e left ] || { sleep 22; touch left; }; echo '{"cniVersion":"1.0.0"}'"#;
-    let path = host.scripts(&[("slow", slow)]);
+    let left = t.dir.join("left");
+    let slow = format!(
+        r#"[ $CNI_COMMAND = ADD ] || [ -e {0} ] || {{ sleep 22; touch {0}; }}; echo '{{"cniVersion":"1.0.0"}}'"#,
+        left.display()
+    );
+    let path = host.scripts(&[("slow", &slow)]);
     host.configure("50-slow.conf", &json!({"cniVersion": "1.0.0", "name": "slow", "type": "slow"}));
     let uuid = run(&mut host.with_path(&path, &["sandbox", "--net=slow"])).ok();
-    let dir = Pod { podctl: &host.podctl, uuid: uuid.clone() }.dir();
-    host.podctl.ok(&["stop", "--force", &uuid]);
-    assert!(dir.join("left").exists(), "the plugin was killed");
-    assert_eq!(host.calls(), ["ADD slow", "DEL slow"]);
+    let mut stop = host.podctl.command(&["stop", "--force", &uuid]).spawn()?;
+    wait_for("the plugin", 20, || fs::read_to_string(host.log()).ok().filter(|text| text.contains("DEL slow")));
     host.podctl.ok(&["rm", &uuid]);
+    assert!(stop.wait()?.success());
+    assert!(left.exists(), "the plugin was killed");
+    assert_eq!(host.calls(), ["ADD slow", "DEL slow", "DEL slow"]);
     Ok(())
 }
 

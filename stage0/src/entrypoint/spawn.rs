@@ -301,10 +301,11 @@ impl Stage1 {
         let status = process::wait_child(child)?;
         let output = read_end(&mut output)?;
         for line in output.lines() {
-            // pass on its warnings (a limit that the host can't enforce, for example); the rest is for debugging
+            // pass on its warnings (a limit that the host can't enforce, for example); the rest is for debugging. If it
+            // fails, its error says enough; but a warning of gc may be about a network that it has left, and comes once
             let warning = line.strip_prefix(entrypoint.name()).and_then(|rest| rest.strip_prefix(": warn: "));
             match warning {
-                Some(warning) if matches!(status, WaitStatus::Exited(_, 0)) => {
+                Some(warning) if entrypoint == Entrypoint::Gc || matches!(status, WaitStatus::Exited(_, 0)) => {
                     log::warn!("{}: {warning}", entrypoint.name());
                 }
                 _ => log::debug!("{line}"),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use stage1::error::{Context, Error, Result};
 use stage1::layout;
 
-use super::events;
+use super::{ending, events};
 use crate::entrypoint::spawn::{Entrypoint, Stage1};
 use crate::fsutil::remove;
 use crate::poddir::find as pods;
@@ -22,15 +22,18 @@ const EMBRYO: Duration = Duration::from_secs(10);
 /// process was just marking it.
 const STARTING: Duration = Duration::from_millis(500);
 
-/// Removes one pod that does not run, without a grace period. Waits for other processes that mark or remove it.
+/// Removes one pod that does not run, without a grace period. Waits for other processes that mark or remove it, and for
+/// its monitor, which leaves its networks.
 ///
 /// # Errors
-/// The pod runs or is being prepared, another process holds it for more than 60 s, or a part of it can't be removed.
+/// The pod runs or is being prepared, another process holds it for more than two minutes, or a part of it can't be
+/// removed.
 pub fn rm(store: &Store, pod: Pod, debug: bool) -> Result<()> {
     let deadline = Instant::now() + OTHERS;
     let mut pod = pod;
     loop {
         match pod.state() {
+            State::Running if ending::only_leaves_networks(&pod)? => {}
             // a pod that is starting has no process yet, and neither has one that another process is marking
             State::Running if pods::has_process(&pod)? || is_held_for(STARTING, store, &pod)? => {
                 return Err(Error::new("it is running; \"podctl stop\" ends it"));
