@@ -2,7 +2,7 @@
 //! plugin is run, so that the network can be left after a crash or a reboot, and without its configuration. Host side.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::signalfd::SignalFd;
 use serde::{Deserialize, Serialize};
@@ -19,13 +19,6 @@ use crate::json;
 use crate::layout;
 use crate::pod::{Directory, MAX_MANIFEST, read_bounded, write_atomic};
 
-/// Timeout of a plugin's ADD.
-const ADD: Duration = Duration::from_secs(30);
-/// Timeout of a plugin's CHECK.
-const CHECK: Duration = Duration::from_secs(10);
-/// Timeout of a plugin's DEL. The usual plugins remove the interface first and then its iptables rules, which they no
-/// longer find the next time: a DEL must not be killed while it may only be slow.
-const DEL: Duration = Duration::from_secs(40);
 /// The capability of plugins that forward ports.
 const PORT_MAPPINGS: &str = "portMappings";
 /// The plugin that forwards ports for networks without such a plugin.
@@ -212,7 +205,6 @@ impl Member {
                 Some(answer) if !config::hands_results_on(&self.parts[0].config) => Some(answer.as_newer()),
                 _ => self.answer.clone(),
             };
-            let deadline = deadline.min(Instant::now() + ADD);
             let errand = Errand { place, path: &self.search, deadline, signals: None };
             self.call(Command::Add, part, before, errand)?;
         }
@@ -232,7 +224,7 @@ impl Member {
                 Some(_) if !config::hands_results_on(&self.parts[0].config) => Some(last.as_newer()),
                 answer => answer.clone(),
             };
-            let errand = Errand { place, path: &self.search, deadline: deadline.min(Instant::now() + ADD), signals };
+            let errand = Errand { place, path: &self.search, deadline, signals };
             let joined = self
                 .call(Command::Add, part, before, errand)
                 .and_then(|text| answer::parse(&text).context(|| format!("plugin {}", part.name())));
@@ -294,7 +286,7 @@ impl Member {
             &moved
         };
         let path = search.to_string();
-        let errand = Errand { place, path: &path, deadline: deadline.min(Instant::now() + DEL), signals: None };
+        let errand = Errand { place, path: &path, deadline, signals: None };
         self.call(Command::Del, part, self.answer_for(part)?, errand).map(drop)
     }
 
@@ -312,16 +304,16 @@ impl Member {
             return Err(Error::new("the network was not joined"));
         }
         for part in self.parts.iter().filter(|part| part.check) {
-            let deadline = deadline.min(Instant::now() + CHECK);
             let errand = Errand { place, path: &self.search, deadline, signals: None };
             self.call(Command::Check, part, self.answer_for(part)?, errand)?;
         }
         Ok(())
     }
 
-    /// Runs a plugin. If it refuses a part of its input that older plugins accept, it is run again without that, after
-    /// a DEL that removes what a refused ADD has made.
+    /// Runs a plugin, for at most the timeout of its command. If it refuses a part of its input that older plugins
+    /// accept, it is run again without that, after a DEL that removes what a refused ADD has made.
     fn call(&self, command: Command, part: &Part, before: Option<Value>, errand: Errand<'_>) -> Result<Vec<u8>> {
+        let errand = Errand { deadline: errand.deadline.min(Instant::now() + command.timeout()), ..errand };
         self.call_with_retries(command, part, part.input(command, before), Manner::default(), errand)
     }
 

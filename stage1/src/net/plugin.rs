@@ -55,6 +55,16 @@ impl Command {
             Self::Del => "DEL",
         }
     }
+
+    /// The timeout of one plugin. The usual plugins remove the interface first and then its iptables rules, which they
+    /// no longer find the next time: a DEL must not be killed while it may only be slow.
+    pub fn timeout(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Add => 30,
+            Self::Check => 10,
+            Self::Del => 40,
+        })
+    }
 }
 
 /// The directories in which plugins are searched: `CNI_PATH`.
