@@ -5,7 +5,7 @@ use crate::api::{RemovePodSandboxRequest, RemovePodSandboxResponse, StopPodSandb
 use crate::container::life;
 use crate::fault::{Result, gone_is_fine};
 use crate::node::Node;
-use crate::sandbox::{self, Sandbox, stop};
+use crate::sandbox::{self, Sandbox, stop_pod};
 
 /// `StopPodSandbox`: kills a sandbox's containers and stops its pod.
 ///
@@ -23,9 +23,9 @@ pub fn stop(node: &Node, request: &StopPodSandboxRequest) -> Result<StopPodSandb
 pub fn remove(node: &Node, request: &RemovePodSandboxRequest) -> Result<RemovePodSandboxResponse> {
     gone_is_fine(sandbox::find(node, &request.pod_sandbox_id).and_then(|sandbox| {
         end(node, &sandbox)?;
-        stop::remove(node, &sandbox)
+        stop_pod::remove(node, &sandbox)
     }))?;
-    stop::finish_removal(node, &request.pod_sandbox_id)?;
+    stop_pod::finish_removal(node, &request.pod_sandbox_id)?;
     Ok(RemovePodSandboxResponse {})
 }
 
@@ -34,5 +34,5 @@ fn end(node: &Node, sandbox: &Sandbox) -> Result<()> {
         // they end with the pod in any case
         log::debug!("end the containers of sandbox {}: {}", sandbox.id(), fault.message);
     }
-    stop::end(node, sandbox)
+    stop_pod::end(node, sandbox)
 }

@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 
 use crate::error::{Context, Error, Result};
-use crate::sys::{dir, inherited, process, seccomp};
+use crate::sys::{dir, process, process_attributes, seccomp};
 
 mod child;
 
@@ -262,7 +262,7 @@ impl Target {
             leave_standard_fds()?;
             seccomp::new_session_keyring()?;
             self.join()?;
-            inherited::drop_capabilities()
+            process_attributes::drop_capabilities()
         };
         match fork_across(deadline, join)? {
             Across::Failed(error) => process::exit_now(i32::from(!report(write, Err(error)))),

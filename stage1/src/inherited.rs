@@ -5,7 +5,9 @@
 use rustix::fs::Mode;
 
 use crate::error::{Context, Result};
-use crate::sys::inherited::{ResourceLimits, hand_on_no_capabilities, ordinary_personality, ordinary_scheduling};
+use crate::sys::process_attributes::{
+    ResourceLimits, hand_on_no_capabilities, ordinary_personality, ordinary_scheduling,
+};
 use crate::sys::{process, seccomp, signal};
 
 /// Resets what `podctl` and every host-side entrypoint inherit; they call it first.

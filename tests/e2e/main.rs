@@ -14,11 +14,11 @@ mod contract;
 mod cp_diff_export;
 mod crash;
 mod cri;
-mod cri_asked;
 mod cri_campaign;
 mod cri_devices;
 mod cri_figures;
 mod cri_images;
+mod cri_requests;
 mod cri_streams;
 mod cri_users;
 mod declared;
@@ -53,7 +53,7 @@ mod package;
 mod pid_namespaces;
 mod podfile;
 mod podfile_faults;
-mod podfile_rows;
+mod podfile_table;
 mod pods;
 mod ports;
 mod races;
@@ -61,9 +61,9 @@ mod readme;
 mod references;
 mod refusals;
 mod registry;
+mod registry_access;
 mod registry_errors;
 mod registry_hostile;
-mod registry_ways;
 mod restarts;
 mod services;
 mod start;
@@ -74,7 +74,7 @@ mod supervisor;
 mod systemd_units;
 mod targets;
 mod terminal;
-mod tolerant;
+mod unknown_values;
 mod usage_and_pause;
 mod userlands;
 mod users;
@@ -102,7 +102,7 @@ fn main() -> ExitCode {
         crash::pods::CASES,
         crash::crossings::CASES,
         cri::CASES,
-        cri_asked::CASES,
+        cri_requests::CASES,
         cri_campaign::CASES,
         cri_devices::CASES,
         cri_figures::CASES,
@@ -148,12 +148,12 @@ fn main() -> ExitCode {
         pid_namespaces::CASES,
         podfile::CASES,
         podfile_faults::CASES,
-        podfile_rows::CASES,
+        podfile_table::CASES,
         pods::CASES,
         supervisor::CASES,
         terminal::CASES,
         failure_messages::CASES,
-        tolerant::CASES,
+        unknown_values::CASES,
         layers::CASES,
         events::CASES,
         exec::CASES,
@@ -173,7 +173,7 @@ fn main() -> ExitCode {
         registry::CASES,
         registry_errors::CASES,
         registry_hostile::CASES,
-        registry_ways::CASES,
+        registry_access::CASES,
     ];
     tests::harness::main(&cases, harness::DECOYS)
 }

@@ -4,7 +4,7 @@ use stage0::app::add;
 use stage0::image::store::{self as images, Image, find};
 
 use super::request::{self, ImageCommand, SandboxLimits};
-use super::{Container, cdi, life, of_sandbox, unheeded};
+use super::{Container, cdi, ignored_fields, life, of_sandbox};
 use crate::api::{CreateContainerRequest, CreateContainerResponse, ImageSpec, Mount, NamespaceMode};
 use crate::fault::{Fault, Result};
 use crate::id::ContainerId;
@@ -29,7 +29,7 @@ pub fn create(node: &Node, request: CreateContainerRequest) -> Result<CreateCont
     if let Some(found) = of_sandbox(&sandbox)?.into_iter().find(same) {
         return again(&sandbox, &found, &called);
     }
-    unheeded::warn(&called, &config);
+    ignored_fields::warn(&called, &config);
     let image = image(node, config.image.as_ref())?;
     name_volumes(node, &mut config.mounts)?;
     let own = ImageCommand::of(&image, images::config(&node.store, &image.id)?.as_ref());

@@ -4,11 +4,11 @@ mod cdi;
 pub mod command_end;
 pub mod create;
 pub mod exec;
+mod ignored_fields;
 pub mod life;
 mod request;
 pub mod resources;
 pub mod state;
-mod unheeded;
 
 use stage0::app::status::{self, AppStatus};
 use stage0::poddir::manifest;

@@ -4,7 +4,7 @@ mod request;
 pub mod resources;
 pub mod run;
 pub mod state;
-pub mod stop;
+pub mod stop_pod;
 pub mod sweep;
 pub mod users;
 

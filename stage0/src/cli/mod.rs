@@ -75,7 +75,7 @@ pub use self::cri::{CriService, Serve};
 use self::inspect::Inspect;
 use self::session::Session;
 
-use crate::podfile::keep;
+use crate::podfile::service;
 use crate::store::{self, Store};
 
 /// Exit code for failures; [`exit::COMMAND`] for the verbs that exit with the code of the command they run.
@@ -385,7 +385,7 @@ impl Podctl {
             Command::Generate(command) => command.run(&session)?,
             Command::Enable(pod) => enable::enable(&pod, &session)?,
             Command::Disable(pod) => enable::disable(&pod, &session)?,
-            Command::Keep(pod) => keep::until_it_ends(&session.store, &pod.find(&session)?, session.debug)?,
+            Command::Keep(pod) => service::until_it_ends(&session.store, &pod.find(&session)?, session.debug)?,
         }
         Ok(0)
     }

@@ -14,8 +14,8 @@ use crate::pod::network;
 use crate::pod::settings::Settings;
 use crate::poddir::find as pods;
 use crate::podfile::apply::{How, up};
-use crate::podfile::keep;
 use crate::podfile::plan::Pull;
+use crate::podfile::service;
 
 #[derive(Args, Debug)]
 pub struct Up {
@@ -83,7 +83,7 @@ impl Up {
         match file.pods.as_slice() {
             [plan] => {
                 let pod = pods::find(&session.store, plan.name.as_str())?;
-                keep::until_it_ends(&session.store, &pod, session.debug)
+                service::until_it_ends(&session.store, &pod, session.debug)
             }
             _ => Err(Error::new("--foreground is for a file with one pod")),
         }

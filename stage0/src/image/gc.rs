@@ -15,7 +15,7 @@ use crate::image::store::names::{link_name, names};
 use crate::image::store::users::users;
 use crate::image::store::{directory, ids, last_used};
 use crate::image::tree as trees;
-use crate::image::tree::layers;
+use crate::image::tree::layer_store;
 use crate::store::{Store, TemporaryDir};
 
 /// Removes an image, its names and its tree, and the layers and blobs that no other image needs.
@@ -38,7 +38,7 @@ pub fn remove(store: &Store, id: &ImageId) -> Result<()> {
         }
     }
     take_away(store, &work, id)?;
-    layers::sweep(store, &work)?;
+    layer_store::sweep(store, &work)?;
     blobs::sweep(store, &work).map(drop)
 }
 
@@ -130,7 +130,7 @@ pub fn collect(store: &Store, grace: Duration, which: Which) -> Result<Collected
         move_if_there(store.trees().join(&name), work.path().join(&name))?;
         collected.trees.push(name);
     }
-    collected.layers = layers::sweep(store, &work)?;
+    collected.layers = layer_store::sweep(store, &work)?;
     collected.blobs = blobs::sweep(store, &work)?;
     Ok(collected)
 }

@@ -21,7 +21,7 @@ use crate::image::store::names::set_reference;
 use crate::image::store::provenance::Provenance;
 use crate::image::store::{directory, load};
 use crate::image::tree as trees;
-use crate::image::tree::layers;
+use crate::image::tree::layer_store;
 use crate::registry::{self, Access, Bars, Blob, Document, Name, Purpose, Reference, Repository};
 use crate::store::{Store, TemporaryDir};
 
@@ -235,7 +235,7 @@ fn fetch(
     let bytes = std::fs::read(&config.path).context(|| format!("read {:?}", config.path))?;
     let image = oci::described(&manifest.bytes, &bytes, &reference.to_string(), &options.choice)?;
     let diffs = image.diffs()?;
-    let is_there = |number: usize| diffs.get(number).is_some_and(|diff| layers::is_there(store, diff));
+    let is_there = |number: usize| diffs.get(number).is_some_and(|diff| layer_store::is_there(store, diff));
     let missing = layers.iter().enumerate().filter(|(number, _)| options.keep_blobs || !is_there(*number));
     must_have_space(dir, missing.map(|(_, blob)| blob.size).sum())?;
     if options.keep_blobs {

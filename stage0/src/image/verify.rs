@@ -12,7 +12,7 @@ use crate::image::store::blobs;
 use crate::image::store::{config, directory, has, load, open_archive, replace_file};
 use crate::image::tree as trees;
 use crate::image::tree::list::is_damage;
-use crate::image::tree::{checked_dir, layers, location};
+use crate::image::tree::{checked_dir, layer_store, location};
 use crate::store::Store;
 
 /// The result of [`verify`].
@@ -77,11 +77,11 @@ fn verify_layered(store: &Store, id: &ImageId) -> Result<Health> {
     };
     let mut damaged = Vec::new();
     for name in image.info.layers.iter().flatten() {
-        if let Some(fault) = checked_dir::full_fault(&layers::directory(store, name))? {
+        if let Some(fault) = checked_dir::full_fault(&layer_store::directory(store, name))? {
             let work = store.temporary_dir()?;
             let _lock = store.lock_images()?;
-            if layers::directory(store, name).exists() {
-                layers::put_aside(store, &work, name)?;
+            if layer_store::directory(store, name).exists() {
+                layer_store::put_aside(store, &work, name)?;
             }
             damaged.push(location::of_layer(name, &fault));
         }

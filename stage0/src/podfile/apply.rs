@@ -11,7 +11,7 @@ use stage1::pod::AppState;
 
 use super::change::{self, AppChange};
 use super::container;
-use super::made::Made;
+use super::made_outside::Made;
 use super::origin::ORIGIN;
 use super::plan::{AppPlan, PodPlan, Pull};
 use super::pod::{INIT, init_mark};

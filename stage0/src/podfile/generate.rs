@@ -17,7 +17,7 @@ use stage1::layout;
 
 use super::apply::is_init;
 use super::env::{self, Variables};
-use super::lost::{self, Common};
+use super::left_out::{self, Common};
 use super::origin::{Origin, Variable, is_sidecar};
 use super::pod::NETWORK;
 use super::sources::SourceKind;
@@ -90,7 +90,7 @@ pub fn kube(store: &Store, pod: &Pod) -> Result<String> {
     let is_container = |app: &&RuntimeApp| !is_init(app) && !is_sidecar(app).unwrap_or(false);
     let of_one = manifest.apps.iter().find(is_container).or(manifest.apps.first());
     let annotation = |name: &str| of_one.and_then(|app| appc::find(&app.annotations, name));
-    let restart = lost::restart_policy(annotation(stage1::app::RESTART));
+    let restart = left_out::restart_policy(annotation(stage1::app::RESTART));
     set("restartPolicy", restart.into());
     let grace = annotation(stage1::app::STOP_TIMEOUT).map(|text| text.parse::<u64>().context(|| "stop timeout"));
     set("terminationGracePeriodSeconds", grace.transpose()?.into());
@@ -108,13 +108,13 @@ pub fn kube(store: &Store, pod: &Pod) -> Result<String> {
             meta.insert(word.to_owned(), map.into());
         }
     }
-    lost::warn_of_pod(&manifest, &settings)?;
+    left_out::warn_of_pod(&manifest, &settings)?;
     let common = Common { restart, grace: annotation(stage1::app::STOP_TIMEOUT) };
     for app in &manifest.apps {
         let of_image = images::find(store, &app.image.id)?.parsed.app.unwrap_or_default();
         let options = AppRecord::new(pod.dir(), &app.name).options()?;
         let lifted = options.map(|options| options.insecure).unwrap_or_default();
-        lost::warn_of_app(&manifest, app, &of_image, &common, lifted).context(|| format!("app {}", app.name))?;
+        left_out::warn_of_app(&manifest, app, &of_image, &common, lifted).context(|| format!("app {}", app.name))?;
     }
     let mut text = format!("# Made by podctl of pod {}\n", pod.uuid());
     let secrets: Vec<&str> =

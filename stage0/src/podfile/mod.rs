@@ -4,9 +4,9 @@
 //! The pod is the only state: an app is unchanged if the pod's manifest lists it as the file describes it.
 //!
 //! [`yaml`] reads YAML, [`read`] its objects, [`names`] only the names that `down` needs; [`pod`], [`container`],
-//! [`mod@env`], [`security`] and [`volumes`] translate from the file alone. [`made`] makes what is outside of a pod,
-//! [`apply`] makes or changes the pod, under [`up_lock`], and [`generate`] writes a file from a pod;
-//! [`lost`] tells what that file can't say.
+//! [`mod@env`], [`security`] and [`volumes`] translate from the file alone. [`made_outside`] makes what is outside of a
+//! pod, [`apply`] makes or changes the pod, under [`up_lock`], and [`generate`] writes a file from a pod; [`left_out`]
+//! tells what that file can't say.
 
 pub mod apply;
 mod change;
@@ -14,9 +14,8 @@ mod container;
 mod env;
 pub mod generate;
 mod hooks;
-pub mod keep;
-mod lost;
-mod made;
+mod left_out;
+mod made_outside;
 pub mod names;
 mod origin;
 pub mod plan;
@@ -25,6 +24,7 @@ mod probes;
 mod quantities;
 pub mod read;
 mod security;
+pub mod service;
 mod sources;
 pub mod unit;
 mod unused;

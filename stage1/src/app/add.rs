@@ -13,7 +13,7 @@ use crate::confine::Confinement;
 use crate::confine::caps::CapSet;
 use crate::confine::ids::{self, Ids};
 use crate::confine::insecure::InsecureOptions;
-use crate::confine::limits::{ResourceLimit, ULIMITS};
+use crate::confine::rlimits::{ResourceLimit, ULIMITS};
 use crate::cross::Target;
 use crate::error::{Context, Error, Result};
 use crate::launch::{LaunchRecord, env};

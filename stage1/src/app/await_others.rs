@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::back_off::ask_for_time;
 use super::deadline;
 use super::exec::load_record;
-use super::note::Note;
+use super::reaper_notes::Note;
 use crate::appc::{AcName, After, Condition};
 use crate::error::{Context, Error, Result};
 use crate::layout;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::await_others::AFTER_TIMEOUT;
-use super::note::StopNote;
+use super::reaper_notes::StopNote;
 use super::{deadline, exit_status, streams};
 use crate::appc::AcName;
 use crate::cgroup::PodCgroup;

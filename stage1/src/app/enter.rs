@@ -36,8 +36,8 @@ use crate::error::{Context, Error, Result};
 use crate::launch::{self, Command, LaunchRecord, env, find};
 use crate::rootfs::renew_proc;
 use crate::sys::dir;
-use crate::sys::inherited::ResourceLimits;
 use crate::sys::process;
+use crate::sys::process_attributes::ResourceLimits;
 use crate::{inherited, layout, unit};
 
 pub use wiring::Tty;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use nix::sys::wait::WaitStatus;
 
-use super::note::Note;
 use super::notify::{NOTIFY_SOCKET, supervisor};
+use super::reaper_notes::Note;
 use super::stand_in::stand_in;
 use super::{exit_status, pid_namespace};
 use crate::appc::{AcName, PidNamespace};

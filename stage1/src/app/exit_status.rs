@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::note::{self, StartFailure, StopNote};
+use super::reaper_notes::{self, StartFailure, StopNote};
 use crate::appc::AcName;
 use crate::error::{Context, Error, Result};
 use crate::layout;
@@ -62,7 +62,7 @@ pub fn record_exit(app: &AcName, again: Again, wait: Duration) -> Result<()> {
     let get = |name: &str| std::env::var(name).unwrap_or_default();
     let (result, code, status) = (get("SERVICE_RESULT"), get("EXIT_CODE"), get("EXIT_STATUS"));
     let ending = Ending { result: &result, code: &code, status: &status };
-    let start_failure = note::take(app).unwrap_or_else(|error| {
+    let start_failure = reaper_notes::take(app).unwrap_or_else(|error| {
         log::warn!("{}", error.one_line());
         None
     });
@@ -158,7 +158,7 @@ pub fn record_exit_late(app: &AcName) -> Result<()> {
     // The app's counters went with its cgroup; only a lack of memory kills both the app and its reaper.
     let oom_killed = code == "killed" && status == "KILL";
     take_output(app, TIMEOUT);
-    let details = details(&ending, note::take(app)?, oom_killed)?;
+    let details = details(&ending, reaper_notes::take(app)?, oom_killed)?;
     tell(app, &details);
     say_unless(details.store_in_pod(app));
     write_status(app, details.exit_code)

@@ -13,7 +13,7 @@ use rustix::process::Signal;
 
 use super::exec::{load_record, post_stop, pre_start};
 use super::health::attend;
-use super::note::Note;
+use super::reaper_notes::Note;
 use super::{back_off, deadline};
 use crate::appc::AcName;
 use crate::error::{Context, Error, Result, exit};

@@ -22,8 +22,8 @@ use crate::error::{Context, Error, Result, exit};
 use crate::launch::{self, Command};
 use crate::streams::call;
 use crate::streams::handover::{CommandRole, Handover};
-use crate::sys::inherited::ResourceLimits;
 use crate::sys::process::ChildEnd;
+use crate::sys::process_attributes::ResourceLimits;
 use crate::sys::{fd_passing, process, signal};
 use crate::{inherited, layout, rootfs};
 

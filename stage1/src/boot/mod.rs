@@ -5,8 +5,8 @@
 
 mod apps;
 mod console_file;
-mod limits;
 mod monitor;
+mod pod_limits;
 mod root;
 mod run;
 mod sysctl;
@@ -25,8 +25,8 @@ use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 
-pub use limits::set as set_limits;
 pub use monitor::Monitor;
+pub use pod_limits::set as set_limits;
 pub use run::{Run, check_hostname};
 pub use sysctl::SYSCTLS;
 
@@ -178,7 +178,7 @@ fn start_pid1(
 /// Makes the pod's cgroups, moves the waiting PID 1 into them, and maps its user namespace. Host side.
 fn place(spec: &PodSpec, cgroup: &PodCgroup, pid: Pid) -> Result<()> {
     cgroup.create(spec.root_id(), pid.as_raw(), spec.any_device)?;
-    limits::set(cgroup, &spec.isolators)?;
+    pod_limits::set(cgroup, &spec.isolators)?;
     if let Some(UidRange { first, count }) = spec.private_users {
         userns::set_ids(pid.as_raw(), first, count)?;
     }

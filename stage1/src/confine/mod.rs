@@ -28,8 +28,8 @@ mod bpf;
 pub mod caps;
 pub mod ids;
 pub mod insecure;
-pub mod limits;
 pub mod profile;
+pub mod rlimits;
 pub mod seccomp;
 mod tables;
 
@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 use self::caps::CapSet;
 use self::ids::Ids;
 use self::insecure::InsecureOptions;
-use self::limits::ResourceLimit;
+use self::rlimits::ResourceLimit;
 use self::seccomp::Filter;
 use crate::appc::{Isolators, SetMode};
 use crate::error::{Context, Error, Result};
@@ -141,7 +141,7 @@ impl Confinement {
         sys::process::not_dumpable()?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         sys::signal::reset()?;
-        sys::inherited::reset_securebits()?;
+        sys::process_attributes::reset_securebits()?;
         sys::seccomp::new_session_keyring()?;
         // Before the capabilities are dropped: raising a hard limit needs CAP_SYS_RESOURCE.
         self.limits.iter().try_for_each(ResourceLimit::set)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::files::Durable;
-use super::room::write_kept;
+use super::reserved_space::write_kept;
 use crate::appc::AcName;
 use crate::error::{Context, Error, Result};
 use crate::layout;

@@ -7,7 +7,7 @@ mod files;
 mod health;
 mod phase;
 mod pid;
-mod room;
+mod reserved_space;
 mod status;
 
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub use files::{
 pub use health::{Check, Health, MAX_OUTPUT, Wellness};
 pub use phase::{Lock, Phase, State, lock_apps, state};
 pub use pid::read_pid;
-pub use room::{keep as keep_room, write_kept};
+pub use reserved_space::{keep as keep_room, write_kept};
 pub use status::{AppState, AppStatus, app_status, is_ready};
 
 use crate::appc::{AcName, App, ImageManifest, PodManifest, RuntimeApp};

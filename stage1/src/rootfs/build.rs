@@ -5,7 +5,7 @@ use std::time::Instant;
 use nix::sched::CloneFlags;
 
 use super::api;
-use super::covers::Covers;
+use super::masked_paths::Covers;
 use super::pin::{OwnNamespaces, pin};
 use super::plan::{RootfsPlan, Volume};
 use crate::appc::AcName;

@@ -7,9 +7,9 @@
 mod api;
 mod build;
 pub mod copy;
-mod covers;
 mod hosts;
 mod kernel;
+mod masked_paths;
 mod memory;
 mod mount_point;
 mod pin;

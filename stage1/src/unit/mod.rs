@@ -26,7 +26,7 @@
 
 mod cgroup_limits;
 mod health;
-mod limits;
+mod installed_limits;
 mod section;
 
 use std::io::ErrorKind;
@@ -43,7 +43,7 @@ use crate::{layout, pod};
 use cgroup_limits::limit_property;
 pub use cgroup_limits::{CgroupLimits, LEAST_POD_CPU};
 pub use health::HealthUnits;
-pub use limits::{put_back, with_limits};
+pub use installed_limits::{put_back, with_limits};
 use section::{Section, milliseconds};
 
 /// Default time between an app's stop signal and the kill.
@@ -335,7 +335,7 @@ fn is_there(path: &Path) -> Result<bool> {
 /// The unit does not exist or can't be read, or a directive has another form than this module writes.
 pub fn installed_limits(app: &AcName) -> Result<Vec<(&'static str, Value)>> {
     let path = layout::unit_file(app);
-    let text = limits::installed(app)?;
+    let text = installed_limits::installed(app)?;
     let mut properties = Vec::new();
     let mut devices = Vec::new();
     for (name, value) in text.lines().filter_map(|line| line.split_once('=')) {

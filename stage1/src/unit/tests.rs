@@ -73,7 +73,7 @@ fn accounting_is_asked_for_by_name() {
     assert!(!text(false).contains("Accounting"));
     assert_eq!(text(true), text(false) + more);
     let few = CgroupLimits { tasks_max: Some(9), ..CgroupLimits::default() };
-    assert!(limits::replaced(&text(true), &app, &few, false).contains(more), "other limits leave it");
+    assert!(installed_limits::replaced(&text(true), &app, &few, false).contains(more), "other limits leave it");
 }
 
 #[test]
@@ -96,9 +96,9 @@ fn a_unit_with_other_limits_is_as_if_it_had_been_written_with_them() {
     let few = CgroupLimits { tasks_max: Some(9), ..CgroupLimits::default() };
     for unified in [false, true] {
         let text = |limits| AppUnit { limits, ..AppUnit::new(&app, unified) }.text().unwrap();
-        assert_eq!(limits::replaced(&text(few), &app, &all, unified), text(all));
-        assert_eq!(limits::replaced(&text(all), &app, &few, unified), text(few));
-        assert_eq!(limits::replaced(&text(all), &app, &all, unified), text(all));
+        assert_eq!(installed_limits::replaced(&text(few), &app, &all, unified), text(all));
+        assert_eq!(installed_limits::replaced(&text(all), &app, &few, unified), text(few));
+        assert_eq!(installed_limits::replaced(&text(all), &app, &all, unified), text(all));
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, Value};
 use stage1::appc::{MEDIUM, Mount, NameValue, SIZE, Volume, VolumeKind};
-use stage1::confine::limits::{ResourceLimit, ULIMITS};
+use stage1::confine::rlimits::{ResourceLimit, ULIMITS};
 use stage1::error::{Context, Error, Result};
 
 use super::label;

@@ -31,7 +31,7 @@ use crate::image::store::ImageRecord;
 use crate::image::store::blobs;
 use crate::image::tree::checked_dir;
 use crate::image::tree::image_layer;
-use crate::image::tree::layers;
+use crate::image::tree::layer_store;
 use crate::image::tree::location as trees;
 use crate::interrupt;
 use crate::registry::Bars;
@@ -116,7 +116,7 @@ impl Making<'_> {
     fn make(&self) -> Result<Made> {
         let id = ImageId::of_config(&self.image.raw_config);
         let stack = self.stack();
-        let notes = if stack.len() > layers::MAX_STACKED { None } else { self.unpack_alone(&stack)? };
+        let notes = if stack.len() > layer_store::MAX_STACKED { None } else { self.unpack_alone(&stack)? };
         let tree = self.work.path().join("tree");
         crate::fsutil::remove::tree(&tree)?;
         let rootfs = checked_dir::rootfs(&tree);
@@ -149,7 +149,7 @@ impl Making<'_> {
     /// The number and name of each layer, the lowest first. Of a layer that comes twice only the uppermost is kept, as
     /// it hides the other one.
     fn stack(&self) -> Vec<(usize, String)> {
-        let names: Vec<String> = self.diffs.iter().map(layers::name).collect();
+        let names: Vec<String> = self.diffs.iter().map(layer_store::name).collect();
         let is_last = |number: usize| !names[number + 1..].contains(&names[number]);
         names.iter().cloned().enumerate().filter(|(number, _)| is_last(*number)).collect()
     }
@@ -160,7 +160,7 @@ impl Making<'_> {
 
     fn rootfs_of(&self, name: &str) -> PathBuf {
         let is_here = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name);
-        checked_dir::rootfs(&if is_here { self.in_work(name) } else { layers::directory(self.store, name) })
+        checked_dir::rootfs(&if is_here { self.in_work(name) } else { layer_store::directory(self.store, name) })
     }
 
     /// The record of a layer that exists and passes the quick check.
@@ -168,7 +168,7 @@ impl Making<'_> {
         if let Some(note) = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
             return Ok(Some(note.clone()));
         }
-        let dir = layers::directory(self.store, name);
+        let dir = layer_store::directory(self.store, name);
         let whole = checked_dir::quick_fault(&dir, trees::PROBES)?.is_none();
         Ok(checked_dir::info(&dir)?.filter(|_| whole))
     }
@@ -336,7 +336,7 @@ impl Making<'_> {
         let mut unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
         let mut here = Vec::new();
         for name in &made.layers {
-            match checked_dir::quick_fault(&layers::directory(store, name), trees::PROBES)? {
+            match checked_dir::quick_fault(&layer_store::directory(store, name), trees::PROBES)? {
                 None => {}
                 Some(_) if unpacked.contains_key(name) => here.push(name.clone()),
                 // another process removed it before the lock was taken
@@ -344,7 +344,7 @@ impl Making<'_> {
             }
         }
         for name in here {
-            layers::place(store, work, &self.in_work(&name), &name)?;
+            layer_store::place(store, work, &self.in_work(&name), &name)?;
             unpacked.remove(&name);
         }
         if store.layers().exists() {

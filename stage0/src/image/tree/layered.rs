@@ -15,7 +15,7 @@ use crate::image::store as images;
 use crate::image::store::directory;
 use crate::image::tree::checked_dir;
 use crate::image::tree::image_layer;
-use crate::image::tree::layers;
+use crate::image::tree::layer_store;
 use crate::image::tree::location as trees;
 use crate::store::Store;
 
@@ -49,7 +49,7 @@ pub(crate) fn rebuild(store: &Store, id: &ImageId) -> Result<()> {
     let stack: Vec<String> = info.layers.context(|| format!("it is one tree of all its layers: {}", again()))?;
     let mut described = None;
     for name in stack.iter().rev() {
-        let dir = layers::directory(store, name);
+        let dir = layer_store::directory(store, name);
         if let Some(fault) = checked_dir::quick_fault(&dir, trees::PROBES)? {
             return Err(Error::new(format!("{}; {}", trees::of_layer(name, &fault), again())));
         }
@@ -58,7 +58,7 @@ pub(crate) fn rebuild(store: &Store, id: &ImageId) -> Result<()> {
         }
     }
     let roots: Vec<PathBuf> =
-        stack.iter().rev().map(|name| checked_dir::rootfs(&layers::directory(store, name))).collect();
+        stack.iter().rev().map(|name| checked_dir::rootfs(&layer_store::directory(store, name))).collect();
     let files = Merged::open(roots.iter().map(PathBuf::as_path))?;
     let tree = work.path().join("tree");
     let rootfs = checked_dir::rootfs(&tree);

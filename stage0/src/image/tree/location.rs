@@ -11,7 +11,7 @@ use stage1::uid_range::UidRange;
 use crate::fsutil::dir::{PRIVATE, make_dir};
 use crate::image::archive::ImageId;
 use crate::image::store::users;
-use crate::image::tree::{checked_dir, layers};
+use crate::image::tree::{checked_dir, layer_store};
 use crate::store::{Store, TemporaryDir};
 
 /// How many places of a list a quick check reads.
@@ -30,7 +30,7 @@ pub fn rootfs(store: &Store, tree: &str) -> PathBuf {
 /// The tree's record can't be read.
 pub fn stack(store: &Store, tree: &str) -> Result<Vec<PathBuf>> {
     let info = checked_dir::info(&directory(store, tree))?.unwrap_or_default();
-    let below = info.layers.iter().rev().map(|name| checked_dir::rootfs(&layers::directory(store, name)));
+    let below = info.layers.iter().rev().map(|name| checked_dir::rootfs(&layer_store::directory(store, name)));
     Ok(std::iter::once(rootfs(store, tree)).chain(below).collect())
 }
 
@@ -62,7 +62,7 @@ pub fn quick_fault(store: &Store, id: &ImageId) -> Result<Option<String>> {
     }
     let places = (PROBES / 2 / layers.len().max(1)).max(FEWEST_PROBES);
     for name in layers {
-        if let Some(fault) = checked_dir::quick_fault(&layers::directory(store, &name), places)? {
+        if let Some(fault) = checked_dir::quick_fault(&layer_store::directory(store, &name), places)? {
             return Ok(Some(of_layer(&name, &fault)));
         }
     }

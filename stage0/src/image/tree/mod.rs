@@ -1,14 +1,13 @@
 //! The tree store: each image is rendered once, to a directory that all pods using it share as a lower layer.
 //!
-//! `trees/<id>/` is a checked directory ([`crate::image::tree::checked_dir`]) with the id of its image. It may lie on
-//! layers ([`crate::image::tree::layers`]), which its record lists. A tree appears by one rename. If it fails the quick
-//! check when a pod is about to use it, podctl warns and renders it again; pods that use the old tree keep it until
-//! they are removed.
+//! `trees/<id>/` is a checked directory ([`checked_dir`]) with the id of its image. It may lie on layers
+//! ([`layer_store`]), which its record lists. A tree appears by one rename. If it fails the quick check when a pod is
+//! about to use it, podctl warns and renders it again; pods that use the old tree keep it until they are removed.
 
 pub(crate) mod checked_dir;
 pub(crate) mod image_layer;
+pub(crate) mod layer_store;
 pub(crate) mod layered;
-pub(crate) mod layers;
 pub mod list;
 pub(crate) mod location;
 mod mtree;

@@ -6,7 +6,7 @@ use stage1::appc::{self, App, HealthCheck, Isolator, Isolators, OnFailure, PodMa
 use stage1::cgroup::CGROUP_PARENT;
 use stage1::confine::caps::CapSet;
 use stage1::confine::insecure::InsecureOptions;
-use stage1::confine::limits::ULIMITS;
+use stage1::confine::rlimits::ULIMITS;
 use stage1::error::{Context, Result};
 use stage1::{app, boot, mux, streams};
 
