@@ -18,6 +18,9 @@ use crate::store::Store;
 const POLL: Duration = Duration::from_millis(20);
 /// How long a pod's systemd may take to begin its end after podctl has asked for it.
 const BEGINS: Duration = Duration::from_secs(2);
+/// How long a pod's monitor may go on once the pod's processes have ended: it passes on the last output, removes
+/// cgroups and leaves the networks.
+const MONITOR: Duration = LEAVE.saturating_add(Duration::from_secs(20));
 /// The file in the pod's directory with the PID 1 that podctl has asked to end.
 const MARK: &str = "end-asked";
 
@@ -85,35 +88,32 @@ pub fn of(store: &Store, pod: &Pod) -> Result<Option<Run>> {
 /// Whether a running pod's processes have ended, and only its monitor is left, which leaves the pod's networks.
 ///
 /// # Errors
-/// The file with the PID is damaged.
-pub fn only_leaves_networks(pod: &Pod) -> Result<bool> {
+/// The file with the PID is damaged, or this process has no descriptor left to look with.
+pub fn only_monitor_is_left(pod: &Pod) -> Result<bool> {
     // without a PID the pod is only starting
     Ok(stage1::pod::read_pid(pod.dir())?.is_some() && !pods::has_process(pod)?)
 }
 
 /// Fails if a pod whose end is waited for since `began` is late: its processes have not ended within `limit`, or its
-/// monitor takes [`LEAVE`] longer to leave its networks.
+/// monitor goes on for 80 s more.
 ///
 /// # Errors
-/// It is late, or the file with the PID is damaged.
+/// It is late, or as [`only_monitor_is_left`].
 pub fn check_time(pod: &Pod, began: Instant, limit: Duration) -> Result<()> {
     let waited = began.elapsed();
     if waited < limit {
         return Ok(());
     }
-    if !only_leaves_networks(pod)? {
-        let (seconds, name) = (limit.as_secs(), pod.short());
-        return Err(Error::new(format!(
-            "timed out after {seconds} s: it still runs; \"podctl stop --force {name}\" kills it"
-        )));
-    }
-    if waited < limit + LEAVE {
+    let why = if stage1::pod::read_pid(pod.dir())?.is_none() {
+        "it is still starting".to_owned()
+    } else if !only_monitor_is_left(pod)? {
+        format!("it still runs; \"podctl stop --force {}\" kills it", pod.short())
+    } else if waited >= limit + MONITOR {
+        "its processes have ended, but its monitor goes on".to_owned()
+    } else {
         return Ok(());
-    }
-    let seconds = waited.as_secs();
-    Err(Error::new(format!(
-        "timed out after {seconds} s: its processes have ended, but its monitor has not left its networks yet"
-    )))
+    };
+    Err(Error::new(format!("timed out after {} s: {why}", waited.as_secs())))
 }
 
 /// Waits until a run that is ending has ended, as long as the stop timeouts of the pod's apps allow.
@@ -150,14 +150,14 @@ mod tests {
         let late = |waited| check(waited).unwrap_err();
 
         assert_eq!(check(limit / 2), Ok(()));
-        assert!(late(limit).contains("stop --force"), "without a PID the pod is only starting");
+        assert!(late(limit).contains("after 10 s: it is still starting"));
         std::fs::write(pod.dir().join(layout::PID), std::process::id().to_string()).unwrap();
         assert!(late(limit).contains("after 10 s: it still runs"));
 
         let mut ended = std::process::Command::new("true").spawn().unwrap();
         ended.wait().unwrap();
         std::fs::write(pod.dir().join(layout::PID), ended.id().to_string()).unwrap();
-        assert_eq!(check(limit + LEAVE / 2), Ok(()));
-        assert!(late(limit + LEAVE).contains("after 70 s: its processes have ended"));
+        assert_eq!(check(limit + LEAVE), Ok(()));
+        assert!(late(limit + MONITOR).contains("after 90 s: its processes have ended"));
     }
 }

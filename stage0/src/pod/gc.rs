@@ -5,18 +5,22 @@ use std::time::{Duration, Instant, SystemTime};
 
 use stage1::error::{Context, Error, Result};
 use stage1::layout;
+use stage1::net::LEAVE;
 
 use super::{ending, events};
 use crate::entrypoint::spawn::{Entrypoint, Stage1};
 use crate::fsutil::remove;
 use crate::poddir::find as pods;
-use crate::poddir::find::{OTHERS, PAUSE, Pod, State};
+use crate::poddir::find::{PAUSE, Pod, State};
 use crate::poddir::phase::{HeldPod, Phase};
 use crate::rootfs::overlay;
 use crate::store::Store;
 
 /// The age from which an embryo is garbage: its maker may not have locked a younger one yet.
 const EMBRYO: Duration = Duration::from_secs(10);
+
+/// How long `rm` waits for the end of a monitor, and for another process that removes the pod. Both leave its networks.
+const OTHERS: Duration = LEAVE.saturating_add(Duration::from_secs(60));
 
 /// How long `rm` watches a locked pod in phase run without a process: if it stays so, it is starting; otherwise another
 /// process was just marking it.
@@ -29,11 +33,11 @@ const STARTING: Duration = Duration::from_millis(500);
 /// The pod runs or is being prepared, another process holds it for more than two minutes, or a part of it can't be
 /// removed.
 pub fn rm(store: &Store, pod: Pod, debug: bool) -> Result<()> {
-    let deadline = Instant::now() + OTHERS;
+    let mut deadline = Instant::now() + OTHERS;
     let mut pod = pod;
     loop {
         match pod.state() {
-            State::Running if ending::only_leaves_networks(&pod)? => {}
+            State::Running if ending::only_monitor_is_left(&pod)? => {}
             // a pod that is starting has no process yet, and neither has one that another process is marking
             State::Running if pods::has_process(&pod)? || is_held_for(STARTING, store, &pod)? => {
                 return Err(Error::new("it is running; \"podctl stop\" ends it"));
@@ -48,9 +52,12 @@ pub fn rm(store: &Store, pod: Pod, debug: bool) -> Result<()> {
         let Ok(now) = pods::find_whole(store, pod.uuid()) else { return Ok(()) };
         if now.phase() == pod.phase() {
             taken?;
+        } else {
+            deadline = Instant::now() + OTHERS;
         }
         if Instant::now() >= deadline {
-            return Err(Error::new(format!("timed out after {} s: another process holds it", OTHERS.as_secs())));
+            let holder = if now.state() == State::Running { "its monitor goes on" } else { "another process holds it" };
+            return Err(Error::new(format!("timed out after {} s: {holder}", OTHERS.as_secs())));
         }
         std::thread::sleep(PAUSE);
         pod = now;

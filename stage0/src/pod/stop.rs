@@ -42,8 +42,8 @@ pub fn stop(store: &Store, pod: &Pod, options: StopOptions) -> Result<()> {
         return stop_within(store, pod, options, limit);
     };
     match stop_within(store, pod, options, timeout) {
-        // killing a pod is of no use while its monitor leaves its networks
-        Err(error) if pods::is_running(store, pod)? && !ending::only_leaves_networks(pod)? => {
+        // of a pod whose monitor only leaves its networks there is nothing to kill
+        Err(error) if pods::is_running(store, pod)? && !ending::only_monitor_is_left(pod)? => {
             log::debug!("{}: killing it", error.one_line());
             stop_within(store, pod, StopOptions { force: true, ..options }, FORCED)
         }

@@ -7,9 +7,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use nix::libc;
 use stage1::error::{Context, Error, Result};
 use stage1::layout;
-use stage1::net::LEAVE;
 pub use stage1::pod::{Phase, State};
 use uuid::Uuid;
 
@@ -18,8 +18,8 @@ use crate::fsutil::lock;
 use crate::poddir::name::{self, PodName};
 use crate::store::Store;
 
-/// How long to wait for other processes that are changing a pod. One that removes it also leaves its networks.
-pub const OTHERS: Duration = LEAVE.saturating_add(Duration::from_secs(60));
+/// How long to wait for other processes that are changing a pod.
+const OTHERS: Duration = Duration::from_secs(60);
 /// The time between two looks at a pod that others are changing.
 pub const PAUSE: Duration = Duration::from_millis(5);
 
@@ -232,8 +232,7 @@ fn in_some_phase(store: &Store, uuid: Uuid) -> Result<Option<Pod>> {
 /// if they did. `None` if the pod is gone.
 ///
 /// # Errors
-/// `look` failed although no other process moved or removed the pod meanwhile, or still failed after two minutes of
-/// that.
+/// `look` failed although no other process moved or removed the pod meanwhile, or still failed after 60 s of that.
 pub fn while_others_work<T>(store: &Store, pod: &Pod, look: impl Fn(&Pod) -> Result<T>) -> Result<Option<T>> {
     let deadline = Instant::now() + OTHERS;
     let mut now = None;
@@ -265,11 +264,12 @@ pub fn look<T>(store: &Store, pod: &Pod, look: impl Fn(&Pod) -> Result<T>) -> Re
 /// later.
 ///
 /// # Errors
-/// The file with the PID is damaged.
+/// The file with the PID is damaged, or this process has no descriptor left to look with.
 pub fn has_process(pod: &Pod) -> Result<bool> {
     let Some(pid) = stage1::pod::read_pid(&pod.dir)? else { return Ok(false) };
     match stage1::sys::process::pidfd_open(pid) {
         Ok(process) => Ok(!stage1::sys::process::pidfd_wait_end(&process, Duration::ZERO)?),
+        Err(error) if matches!(error.errno(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => Err(error),
         Err(_) => Ok(false),
     }
 }
